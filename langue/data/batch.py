@@ -1,0 +1,102 @@
+"""What arrives: encoded examples. What leaves: `Batch`, one flat run of tokens and the offsets where sequences start.
+
+T tokens, N sequences. There is no padding and so no mask: sequences stand in order of length, and those of equal
+length form the groups that `model/attention.py` computes as dense products.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langue.model.attention import Groups
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A whole split, encoded: columns over one flat run of tokens, in the order of the source's rows."""
+
+    tokens: NDArray[np.int32]  # (S,) all tokens of all examples
+    starts: NDArray[np.int64]  # (n + 1,) where each example begins
+    segments: NDArray[np.uint8] | None  # (S,) 0 for a text, 1 for its pair
+    cut: NDArray[np.int32]  # (n,) tokens that were left out of each
+    targets: NDArray[Any] | None = None  # (n, ...) what the task is to predict
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.starts)
+
+    def with_targets(self, targets: NDArray[Any]) -> "Examples":
+        return replace(self, targets=targets)
+
+
+@dataclass(frozen=True)
+class Batch:
+    tokens: Tensor  # (T,) int64
+    positions: Tensor  # (T,) int64, 0 at each sequence's first token
+    starts: Tensor  # (N + 1,) int64
+    groups: Groups  # (offset, sequences, tokens of each), covering T
+    segments: Tensor | None  # (T,) int64
+    targets: Tensor | None  # (N, ...)
+    rows: NDArray[np.int64]  # (N,) which example each sequence is
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.tokens.shape[0])
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Groups, Tensor | None]:
+        """What `Transformer.forward` takes."""
+        return self.tokens, self.positions, self.groups, self.segments
+
+
+def gather(examples: Examples, rows: NDArray[np.int64], device: torch.device | None = None) -> Batch:
+    """The examples at `rows` as one batch, in order of length (equal lengths in the order given)."""
+    lengths = examples.lengths[rows]
+    order = np.argsort(lengths, kind="stable")
+    rows, lengths = rows[order], lengths[order]
+    starts = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+    source = positions + np.repeat(examples.starts[rows], lengths)  # where in the split each token of the batch lies
+
+    def tensor(array: NDArray[Any]) -> Tensor:
+        made = torch.from_numpy(array)
+        return made.to(device, non_blocking=True) if device is not None and device.type != "cpu" else made
+
+    segments = None if examples.segments is None else tensor(examples.segments[source].astype(np.int64))
+    return Batch(
+        tokens=tensor(examples.tokens[source].astype(np.int64)),
+        positions=tensor(positions),
+        starts=tensor(starts),
+        groups=_groups(lengths),
+        segments=segments,
+        targets=None if examples.targets is None else tensor(examples.targets[rows]),
+        rows=rows,
+    )
+
+
+def _groups(lengths: NDArray[np.int64]) -> Groups:
+    """Runs of equal length in a sorted array of lengths."""
+    values, counts = np.unique(lengths, return_counts=True)
+    offsets = np.concatenate([[0], np.cumsum(values * counts)[:-1]])
+    return [(int(o), int(n), int(t)) for o, n, t in zip(offsets, counts, values, strict=True)]
+
+
+def pool_mean(hidden: Tensor, batch: Batch) -> Tensor:
+    """Mean of each sequence's hidden states: (T, D) -> (N, D)."""
+    return torch.cat([hidden[o : o + n * t].view(n, t, -1).mean(1) for o, n, t in batch.groups])
+
+
+def pool_first(hidden: Tensor, batch: Batch) -> Tensor:
+    """Each sequence's first hidden state, BERT's [CLS]: (T, D) -> (N, D)."""
+    return hidden[batch.starts[:-1]]

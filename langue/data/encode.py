@@ -1,0 +1,75 @@
+"""What arrives: texts (and their pairs). What leaves: `Examples`, cut to the longest length where they must be, and counted."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from langue.data.batch import Examples
+from langue.text.tokenizer import Tokenizer
+
+CHUNK = 2048  # texts handed to the tokenizer at once: keeps all cores busy, bounds the encodings held in memory
+
+
+def encode(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int,
+    cut: str = "head-tail",
+    segments: bool = False,
+) -> Examples:
+    """Token ids with special tokens, at most `max_length` each. `segments`: keep which of the two texts a token is of."""
+    ids: list[NDArray[np.int32]] = []
+    types: list[NDArray[np.uint8]] = []
+    removed: list[int] = []
+    for encoding in _encodings(tokenizer, texts, pairs):
+        tokens = np.asarray(encoding.ids, np.int32)
+        kept: NDArray[np.int64] | slice = slice(None)
+        if len(tokens) > max_length:
+            kept = _kept(encoding, max_length, cut)
+        ids.append(tokens[kept])
+        removed.append(len(tokens) - len(ids[-1]))
+        if pairs is not None and segments:
+            types.append(np.asarray(encoding.type_ids, np.uint8)[kept])
+    starts = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum([len(tokens) for tokens in ids], out=starts[1:])
+    return Examples(
+        tokens=np.concatenate(ids) if ids else np.zeros(0, np.int32),
+        starts=starts,
+        segments=np.concatenate(types) if types else None,
+        cut=np.asarray(removed, np.int32),
+    )
+
+
+def _encodings(
+    tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None
+) -> Iterable[tokenizers.Encoding]:
+    for begin in range(0, len(texts), CHUNK):
+        some = list(texts[begin : begin + CHUNK])
+        yield from tokenizer.encode_batch(some, None if pairs is None else list(pairs[begin : begin + CHUNK]))
+
+
+def _kept(encoding: tokenizers.Encoding, max_length: int, cut: str) -> NDArray[np.int64]:
+    """Places of the tokens that stay: all special ones, and as much of each text as fits, the longer cut first."""
+    of = np.asarray([-1 if s is None else s for s in encoding.sequence_ids], np.int64)
+    # Some tokenizers give special tokens a sequence; the mask is the surer witness.
+    of[np.asarray(encoding.special_tokens_mask, bool)] = -1
+    room = max(0, max_length - int((of < 0).sum()))
+    sizes = [int((of == 0).sum()), int((of == 1).sum())]
+    first = min(sizes[0], max(room - sizes[1], room - room // 2))
+    allowed = [first, min(sizes[1], room - first)]
+    keep = of < 0
+    for index in (0, 1):
+        places = np.flatnonzero(of == index)
+        keep[_cut(places, allowed[index], cut)] = True
+    return np.flatnonzero(keep)
+
+
+def _cut(places: NDArray[np.int64], size: int, cut: str) -> NDArray[np.int64]:
+    if len(places) <= size:
+        return places
+    head = {"head": size, "tail": 0, "head-tail": size // 4}[cut]
+    return np.concatenate([places[:head], places[len(places) - (size - head) :]])

@@ -1,0 +1,66 @@
+"""What arrives: the lengths of a split's examples. What leaves: batches of row numbers, filled to a token budget.
+
+The order is a function of (seed, epoch) alone: a resumed run, or a run on another machine, sees the same batches.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langue.errors import SettingsError
+
+BUCKET = 16  # batches that are shuffled together before being sorted by length
+
+
+def shuffled_batches(
+    lengths: NDArray[np.int64], budget: int, most: int, seed: int, epoch: int
+) -> list[NDArray[np.int64]]:
+    """Random batches of rows; each at most `budget` tokens and `most` examples (0: no limit).
+
+    Examples are shuffled, each stretch of about `BUCKET` batches is sorted by length so that equal lengths meet in
+    one batch, and the batches are shuffled again.
+    """
+    check_budget(lengths, budget)
+    random = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = random.permutation(len(lengths))
+    mean = max(1.0, float(lengths.mean())) if len(lengths) else 1.0
+    size = max(1, int(budget / mean))
+    stretch = BUCKET * (min(size, most) if most else size)
+    batches: list[NDArray[np.int64]] = []
+    rest = order[:0]  # what did not fill a batch goes on to the next stretch
+    for begin in range(0, len(order), stretch):
+        rows = np.concatenate([rest, order[begin : begin + stretch]])
+        *full, rest = fill(rows[np.argsort(lengths[rows], kind="stable")], lengths, budget, most)
+        batches += full
+    batches += [rest] if len(rest) else []
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+    """All rows, longest first (so that memory runs out at once or never), for evaluation and prediction."""
+    check_budget(lengths, budget)
+    return fill(np.argsort(-lengths, kind="stable"), lengths, budget, 0)
+
+
+def fill(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64], budget: int, most: int
+) -> list[NDArray[np.int64]]:
+    """Cut rows, in the order given, into batches of at most `budget` tokens and `most` examples."""
+    batches: list[NDArray[np.int64]] = []
+    begin = tokens = 0
+    for end, length in enumerate(lengths[rows].tolist()):
+        if end > begin and (tokens + length > budget or (most and end - begin == most)):
+            batches.append(rows[begin:end])
+            begin, tokens = end, 0
+        tokens += length
+    if begin < len(rows):
+        batches.append(rows[begin:])
+    return batches
+
+
+def check_budget(lengths: NDArray[np.int64], budget: int) -> None:
+    longest = int(lengths.max()) if len(lengths) else 0
+    if longest > budget:
+        raise SettingsError(
+            f"train.batch_tokens = {budget} is less than the longest example, {longest} tokens",
+            do=f"set train.batch_tokens to at least {longest}, or data.max_length to at most {budget}",
+        )

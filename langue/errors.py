@@ -1,0 +1,37 @@
+"""Floor 0. What arrives: something a user did that cannot work. What leaves: one line that says what, where, and what to do.
+
+Every error a user can cause is a `LangueError`; the command line prints it without a traceback and exits with
+its `exit_code`. Anything else that escapes is a defect of langue.
+"""
+
+
+class LangueError(Exception):
+    """One line: `where: what; do`. `what` is the fact, `where` the file and line or key, `do` the remedy."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
+        self.what, self.where, self.do = what, where, do
+        super().__init__((f"{where}: " if where else "") + what + (f"; {do}" if do else ""))
+
+
+class SettingsError(LangueError):
+    """A setting that is unknown, of the wrong type, or out of range."""
+
+
+class DataError(LangueError):
+    """A file, row or data set that cannot be used as it is."""
+
+
+class ModelError(LangueError):
+    """A model folder, config or weight file that cannot be loaded, or is not what it says."""
+
+
+class RunError(LangueError):
+    """A run directory that is missing, occupied or damaged, or a run that cannot go on."""
+
+
+class Interrupted(LangueError):
+    """The user pressed Ctrl-C; the state was saved and the message says how to go on."""
+
+    exit_code = 130

@@ -1,0 +1,301 @@
+"""Floor 5. What arrives: targets and predictions of one split. What leaves: a `Judgement`: numbers with intervals.
+
+Intervals are 95% percentile bootstraps (Efron 1979) over examples: how far the number would move with another test set
+of this size. They say nothing of another training seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from langue.tasks import metrics as m
+
+RESAMPLES = 1000
+CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the split
+MAX_POINTS = 1500  # of a regression's scatter plot
+
+MAIN_METRIC = {"classify": "accuracy", "multilabel": "f1_micro", "regress": "spearman"}
+LOWER_IS_BETTER = frozenset({"mse", "calibration_error", "hamming_loss"})
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How good the predictions are. `None` stands for what is undefined, and `notes` says why."""
+
+    task: str  # classify, multilabel or regress
+    examples: int
+    metrics: m.Metrics
+    intervals: dict[str, Interval | None]
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)  # label -> precision, recall, f1, support
+    confusion: list[list[int]] | None = None  # rows are true, columns predicted; classify only
+    calibration: list[dict[str, float]] = field(default_factory=list)  # filled bins: confidence, accuracy, count
+    points: list[tuple[float, float]] = field(default_factory=list)  # regression: (true, predicted) of a sample
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self, split: str, baseline: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
+        """The content of metrics.json."""
+        return {
+            "split": split,
+            "examples": self.examples,
+            "metrics": dict(self.metrics),
+            "intervals": {name: list(pair) if pair else None for name, pair in self.intervals.items()},
+            "baseline": dict(baseline) if baseline else None,
+            "seconds": round(seconds, 3),
+        }
+
+
+def judge(
+    task: str,
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    labels: Sequence[str] = (),
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Judgement:
+    """Judge `predictions`: probabilities (N, C) for classify and multilabel, scores (N,) for regress.
+
+    `targets` are label ids (N,), zeros and ones (N, C), or numbers (N,); `labels` are the C names.
+    """
+    if task == "classify":
+        return _classify(targets, predictions, labels, resamples, seed)
+    if task == "multilabel":
+        return _multilabel(targets, predictions, labels, resamples, seed)
+    if task == "regress":
+        return _regress(targets, predictions, resamples, seed)
+    raise ValueError(f"task {task!r} is none of {', '.join(MAIN_METRIC)}")
+
+
+def _classify(
+    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resamples: int, seed: int
+) -> Judgement:
+    n_labels = len(labels)
+    true, probability = m.check_classification(targets, predictions, n_labels)
+    predicted = probability.argmax(axis=1)
+    confusion = np.bincount(true * n_labels + predicted, minlength=n_labels**2).reshape(n_labels, n_labels)
+    measure = m.classification_measure(true, probability, n_labels)
+    metrics = m.plain(measure, len(true))
+    notes = []
+    if len(np.unique(true)) == 1:
+        notes.append(
+            f"Every example is {labels[true[0]]!r}: nothing shows whether labels are told apart; MCC is undefined."
+        )
+    elif len(np.unique(predicted)) == 1:
+        notes.append(f"The model answers {labels[predicted[0]]!r} every time.")
+    return Judgement(
+        task="classify",
+        examples=len(true),
+        metrics=metrics,
+        intervals=bootstrap(measure, metrics, len(true), resamples, seed),
+        per_class=_per_class(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), labels),
+        confusion=confusion.tolist(),
+        calibration=_calibration(probability.max(axis=1), predicted == true),
+        notes=notes + _missing(confusion.sum(axis=1), labels),
+    )
+
+
+def _multilabel(
+    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resamples: int, seed: int
+) -> Judgement:
+    true, probability = m.check_multilabel(targets, predictions)
+    if true.shape[1] != len(labels):
+        raise ValueError(f"{len(labels)} labels and targets {true.shape}")
+    predicted = probability >= 0.5
+    measure = m.multilabel_measure(true, probability)
+    metrics = m.plain(measure, len(true))
+    notes = [] if predicted.any() else ["The model gives no label to any text."]
+    return Judgement(
+        task="multilabel",
+        examples=len(true),
+        metrics=metrics,
+        intervals=bootstrap(measure, metrics, len(true), resamples, seed),
+        per_class=_per_class((true & predicted).sum(axis=0), true.sum(axis=0), predicted.sum(axis=0), labels),
+        notes=notes + _missing(true.sum(axis=0), labels),
+    )
+
+
+def _regress(targets: npt.ArrayLike, predictions: npt.ArrayLike, resamples: int, seed: int) -> Judgement:
+    true, predicted = m.check_regression(targets, predictions)
+    measure = m.regression_measure(true, predicted)
+    metrics = m.plain(measure, len(true))
+    notes = [
+        f"{whose} {true_or_said.flat[0]:g} every time, so the correlations are undefined."
+        for whose, true_or_said in (("The true score is", true), ("The model answers", predicted))
+        if true_or_said.min() == true_or_said.max()
+    ]
+    shown = np.arange(len(true))
+    if len(true) > MAX_POINTS:
+        shown = np.random.default_rng(seed).choice(len(true), MAX_POINTS, replace=False)
+    return Judgement(
+        task="regress",
+        examples=len(true),
+        metrics=metrics,
+        intervals=bootstrap(measure, metrics, len(true), resamples, seed),
+        points=[(float(true[i]), float(predicted[i])) for i in shown],
+        notes=notes,
+    )
+
+
+def _missing(support: npt.NDArray[Any], labels: Sequence[str]) -> list[str]:
+    absent = [labels[i] for i in np.flatnonzero(support == 0).tolist()]
+    if not absent:
+        return []
+    names = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+    return [f"No example is labelled {names}."]
+
+
+def _per_class(
+    hit: npt.NDArray[Any], true: npt.NDArray[Any], predicted: npt.NDArray[Any], labels: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    values = m.per_label(*(counts[:, None].astype(np.float64) for counts in (hit, true, predicted)))
+    return {
+        label: {**{name: float(column[i, 0]) for name, column in values.items()}, "support": int(true[i])}
+        for i, label in enumerate(labels)
+    }
+
+
+def _calibration(confidence: m.Floats, hit: npt.NDArray[np.bool_]) -> list[dict[str, float]]:
+    bins = m.confidence_bins(confidence)
+    chosen = [bins == i for i in range(m.N_BINS)]
+    return [
+        {"confidence": float(confidence[mask].mean()), "accuracy": float(hit[mask].mean()), "count": int(mask.sum())}
+        for mask in chosen
+        if mask.any()
+    ]
+
+
+# --- intervals ---
+
+
+def bootstrap(
+    measure: m.Measure, metrics: m.Metrics, n: int, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval | None]:
+    """The 95% percentile interval of each metric, over the resamples in which it is defined; `None` if undefined."""
+    chunks: dict[str, list[m.Floats]] = {name: [] for name in metrics}
+    for weights in _resample(n, resamples, seed):
+        for name, values in measure(weights).items():
+            chunks[name].append(values)
+    intervals: dict[str, Interval | None] = {}
+    for name, value in metrics.items():
+        drawn = np.concatenate(chunks[name])
+        drawn = drawn[np.isfinite(drawn)]
+        if value is None or not drawn.size:
+            intervals[name] = None
+            continue
+        if name == "calibration_error":
+            # An absolute value of noise is never negative, so resampling adds to it: without recentring
+            # the interval of a well calibrated model would lie above its own number.
+            drawn = np.maximum(drawn - drawn.mean() + value, 0.0)
+        low, high = np.percentile(drawn, (2.5, 97.5))
+        intervals[name] = (float(low), float(high))
+    return intervals
+
+
+def _resample(n: int, resamples: int, seed: int) -> Iterator[m.Floats]:
+    """Weights (n, R): how often each of n examples is drawn, n draws with replacement a resample, R at a time."""
+    generator = np.random.default_rng(seed)
+    size = max(1, CHUNK // n)
+    for start in range(0, resamples, size):
+        columns = min(size, resamples - start)
+        drawn = generator.integers(0, n, size=(n, columns), dtype=np.int64)
+        flat = (drawn * columns + np.arange(columns)).ravel()
+        yield np.bincount(flat, minlength=n * columns).reshape(n, columns).astype(np.float64)
+
+
+# --- what people ask of a judgement ---
+
+
+def mistakes(
+    task: str,
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    texts: Sequence[str],
+    labels: Sequence[str] = (),
+    *,
+    limit: int = 20,
+    pairs: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """The worst mistakes first: `[{"text", "label", "predicted", "score"}]`, with `"pair"` where texts come in pairs.
+
+    Worst is the highest confidence in a wrong label (`score` is that confidence); for regress the largest error
+    (`score` is the error); for multilabel the most confident wrong decision about one label.
+    """
+    true, said = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
+    if task == "classify":
+        picked, badness = said.argmax(axis=1), said.max(axis=1)
+        wrong = picked != true
+        names = [(labels[t], labels[p]) for t, p in zip(true, picked, strict=True)]
+    elif task == "multilabel":
+        wrong_at = (said >= 0.5) != true.astype(bool)
+        badness = np.where(wrong_at, np.maximum(said, 1 - said), 0.0).max(axis=1)
+        wrong = wrong_at.any(axis=1)
+        names = [(_names(t, labels), _names(p, labels)) for t, p in zip(true == 1, said >= 0.5, strict=True)]
+    else:
+        badness = np.abs(true - said)
+        wrong = badness > 0
+        names = [(f"{t:.4g}", f"{p:.4g}") for t, p in zip(true, said, strict=True)]
+    order = sorted(np.flatnonzero(wrong).tolist(), key=lambda i: (-badness[i], i))[:limit]
+    return [
+        {"text": texts[i], **({"pair": pairs[i]} if pairs is not None else {})}
+        | {"label": names[i][0], "predicted": names[i][1], "score": float(badness[i])}
+        for i in order
+    ]
+
+
+def _names(chosen: npt.NDArray[np.bool_], labels: Sequence[str]) -> str:
+    return ", ".join(labels[i] for i in np.flatnonzero(chosen).tolist()) or "(none)"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the model is worth more than its baseline: `outcome` is better, same, worse or unknown."""
+
+    outcome: str
+    sentence: str
+
+
+def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
+    """Compare the main metric in a metrics.json with its baseline, in one honest sentence."""
+    name = MAIN_METRIC[task]
+    ours = summary["metrics"].get(name)
+    baseline = summary.get("baseline") or {}
+    theirs = (baseline.get("metrics") or {}).get(name)
+    if ours is None or theirs is None:
+        what = (
+            "has no baseline to be compared with"
+            if ours is not None
+            else f"has no {readable(name)}: it is undefined here"
+        )
+        return Verdict("unknown", f"The model {what}.")
+    low, high = summary["intervals"].get(name) or (ours, ours)
+    against = f"{readable(name)} {written(name, ours)} against {written(name, theirs)} of {baseline['name']}"
+    if low > theirs:
+        return Verdict("better", f"Better than its baseline: {against}.")
+    if high < theirs:
+        return Verdict("worse", f"Worse than its baseline: {against}. Use the baseline, or train longer.")
+    return Verdict("same", f"Not distinguishable from its baseline: {against}, which lies within the 95% interval.")
+
+
+def readable(name: str) -> str:
+    """The metric's name as people write it: `f1_macro` -> `F1, macro`."""
+    words = {"f1": "F1", "mcc": "MCC", "mse": "mean squared error", "pearson": "Pearson", "spearman": "Spearman"}
+    head, _, tail = name.partition("_")
+    if tail in ("macro", "micro", "samples"):
+        return f"{words.get(head, head)}, {'per text' if tail == 'samples' else tail}"
+    return words.get(name, name.replace("_", " "))
+
+
+def written(name: str, value: float | None) -> str:
+    """A metric's value as people write it: shares in percent, the rest with four decimals, a dash for undefined."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    share = name == "accuracy" or name.split("_")[0] in ("f1", "precision", "recall")
+    return f"{100 * value:.2f}%" if share else f"{value:.4f}"

@@ -1,0 +1,93 @@
+"""Floor 5. What arrives: texts. What leaves: how often each n-gram stands in each, as sparse matrices (texts, n-grams).
+
+It does what scikit-learn's CountVectorizer does in about half its time: n-grams are integers here, not strings.
+A word is a token; so is each character of the scripts that put no spaces between words, and each other sign.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import chain, repeat
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+Ints = npt.NDArray[np.int64]
+
+# Thai, Lao, Burmese, Khmer, Kana and Chinese characters stand alone.
+ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = rf"[^\W_{ALONE}]+"
+_TOKEN = re.compile(rf"{_WORD}(?:'{_WORD})?|[{ALONE}]|[^\w\s]|_")
+_ASCII = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)?|[^\w\s]|_")  # the same on ASCII, in half the time
+
+
+def tokens(text: str) -> list[str]:
+    """Lower-case words, lone characters and signs."""
+    lowered = text.lower()
+    return (_ASCII if lowered.isascii() else _TOKEN).findall(lowered)
+
+
+class Ngrams:
+    """The n-grams of `order` 1 to N that stand in at least `min_df` of the texts it was fitted on."""
+
+    def __init__(self, order: int, min_df: int = 2) -> None:
+        self.order, self.min_df = order, min_df
+        self.words: dict[str, int] = {}
+        self.longer: list[Ints] = []  # for n = 2, 3 ...: the sorted keys of the n-grams kept
+
+    def fit(self, texts: Sequence[str]) -> list[Any]:
+        """Learn the n-grams; returns their counts, one matrix an order."""
+        found = [tokens(text) for text in texts]
+        self.words = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(found)))}
+        ids, text_of = self._flat(found)
+        counts, keep = self._count(ids, text_of, len(texts), len(self.words))
+        place = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)  # the last entry serves id -1
+        self.words = {word: int(place[i]) for word, i in self.words.items() if keep[i]}
+        gram = ids = place[ids]
+        matrices, self.longer = [counts[:, keep]], []
+        for _ in range(1, self.order):
+            key = self._keys(gram, ids, text_of)
+            known, inverse = np.unique(key, return_inverse=True)
+            first = int(np.searchsorted(known, 0))  # the key -1, if there, is the first
+            counts, keep = self._count(inverse - first, text_of, len(texts), len(known) - first)
+            gram = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)[np.maximum(inverse - first, -1)]
+            self.longer.append(known[first:][keep])
+            matrices.append(counts[:, keep])
+        return matrices
+
+    def transform(self, texts: Sequence[str]) -> list[Any]:
+        """The counts of the n-grams learnt, one matrix an order."""
+        gram, text_of = self._flat([tokens(text) for text in texts])
+        ids = gram
+        matrices = [self._count(ids, text_of, len(texts), len(self.words))[0]]
+        for known in self.longer:
+            key = self._keys(gram, ids, text_of)
+            gram = np.full(len(key), -1)
+            if len(known):
+                place = np.minimum(np.searchsorted(known, key), len(known) - 1)
+                gram = np.where(known[place] == key, place, -1)
+            matrices.append(self._count(gram, text_of, len(texts), len(known))[0])
+        return matrices
+
+    def _flat(self, found: list[list[str]]) -> tuple[Ints, Ints]:
+        """All tokens' ids in one run (T,), -1 if unknown, and the text each stands in."""
+        known = map(self.words.get, chain.from_iterable(found), repeat(-1))
+        ids = np.fromiter(known, dtype=np.int64)
+        return ids, np.repeat(np.arange(len(found)), [len(words) for words in found])
+
+    def _keys(self, gram: Ints, ids: Ints, text_of: Ints) -> Ints:
+        """The key of each (n+1)-gram at its last token: n-gram and word as one integer; -1 where there is none."""
+        key = np.full(len(ids), -1)
+        inside = (text_of[1:] == text_of[:-1]) & (gram[:-1] >= 0) & (ids[1:] >= 0)
+        key[1:][inside] = gram[:-1][inside] * len(self.words) + ids[1:][inside]
+        return key
+
+    def _count(self, gram: Ints, text_of: Ints, n_texts: int, n_grams: int) -> tuple[Any, npt.NDArray[np.bool_]]:
+        """The matrix (n_texts, n_grams) of counts, and which n-grams stand in `min_df` texts."""
+        there = gram >= 0
+        place = (text_of[there], gram[there])
+        counts = sparse.csr_matrix((np.ones(len(place[0]), dtype=np.float32), place), shape=(n_texts, n_grams))
+        return counts, np.bincount(counts.indices, minlength=n_grams) >= self.min_df

@@ -1,0 +1,102 @@
+"""Floor 0. What arrives: bytes to keep. What leaves: files that are complete or absent, never half; and their checksums."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from langue.errors import RunError
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Write to the yielded temporary path; on success it replaces `path` in one step, on failure nothing is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        with _disk_errors(path):
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """As `atomic_file`, for a folder: it appears under its name only when everything in it is on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        with _disk_errors(path):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            temporary.chmod(0o755)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            do="free space or choose another folder; what was complete before is kept",
+        ) from error
+    except Exception as error:
+        # safetensors reports a full disk as its own error type, with the system's words inside.
+        if "os error" in str(error).lower() or "no space" in str(error).lower():
+            raise RunError(f"cannot be written: {error}", where=str(path), do="free space or choose another") from error
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def write_text(path: Path, content: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(content, "utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """JSON of a file that this project or a model publisher wrote; errors name the file and the line."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError("no such file", where=str(path)) from None
+    except json.JSONDecodeError as error:
+        raise RunError(f"not JSON: {error.msg}", where=f"{path}, line {error.lineno}") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise RunError(f"not JSON: {type(error).__name__}", where=str(path)) from None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,71 @@
+"""BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm encoder, learned positions, two segments, exact GELU."""
+
+from typing import Any
+
+from langue.hub.family import Config, Family, Rule, require, rule, take
+from langue.model.config import ModelConfig
+
+_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu", "silu": "silu"}
+
+
+def read(config: Config) -> ModelConfig:
+    require(config, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    require(config, hidden_act=tuple(_ACTIVATIONS), embedding_size=take(config, "hidden_size"))
+    return ModelConfig(
+        vocab_size=take(config, "vocab_size"),
+        dim=take(config, "hidden_size"),
+        n_layers=take(config, "num_hidden_layers"),
+        n_heads=take(config, "num_attention_heads"),
+        ffn_dim=take(config, "intermediate_size"),
+        max_length=take(config, "max_position_embeddings"),
+        norm_eps=config.get("layer_norm_eps", 1e-12),
+        activation=_ACTIVATIONS[config.get("hidden_act", "gelu")],  # type: ignore[arg-type]
+        n_segments=config.get("type_vocab_size", 2),
+        dropout=config.get("hidden_dropout_prob", 0.1),
+        attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
+        init_std=config.get("initializer_range", 0.02),
+    )
+
+
+def write(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "model_type": "bert",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "intermediate_size": config.ffn_dim,
+        "max_position_embeddings": config.max_length,
+        "layer_norm_eps": config.norm_eps,
+        "hidden_act": {"gelu_tanh": "gelu_new"}.get(config.activation, config.activation),
+        "type_vocab_size": config.n_segments,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "initializer_range": config.init_std,
+    }
+
+
+_LAYER = "encoder.layer.{i}."
+
+BERT = Family(
+    name="bert",
+    prefix="bert.",
+    read=read,
+    write=write,
+    architectures={"body": "BertModel", "classify": "BertForSequenceClassification"},
+    body=[
+        Rule("token.weight", ("embeddings.word_embeddings.weight",)),
+        Rule("position.weight", ("embeddings.position_embeddings.weight",)),
+        Rule("segment.weight", ("embeddings.token_type_embeddings.weight",)),
+        *rule("embedding_norm", "embeddings.LayerNorm"),
+        *rule("blocks.{i}.attention.qkv", *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value"))),
+        *rule("blocks.{i}.attention.out", _LAYER + "attention.output.dense"),
+        *rule("blocks.{i}.attention_norm", _LAYER + "attention.output.LayerNorm"),
+        *rule("blocks.{i}.feedforward.up", _LAYER + "intermediate.dense"),
+        *rule("blocks.{i}.feedforward.down", _LAYER + "output.dense"),
+        *rule("blocks.{i}.feedforward_norm", _LAYER + "output.LayerNorm"),
+    ],
+    heads={"classify": [*rule("head.pooler", "bert.pooler.dense"), *rule("head.out", "classifier")]},
+    renames={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
+    unused=(r"embeddings\.position_ids$", r"(^|\.)pooler\.dense\.", r"^cls\.", r"^classifier\."),
+)

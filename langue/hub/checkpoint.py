@@ -1,0 +1,203 @@
+"""What arrives: a Hub name, a folder or a run. What leaves: config, weights and tokenizer in our terms; and back to a folder.
+
+Weights are safetensors. A `.bin` is read only as far as `torch.load(weights_only=True)` takes it: nothing that can
+run code is ever unpickled, and a config that names code (`auto_map`) is data to us, never an import.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from langue.errors import LangueError, ModelError
+from langue.files import read_json, write_json
+from langue.hub.bert import BERT
+from langue.hub.family import KEPT, Family
+from langue.model.config import ModelConfig
+from langue.text.tokenizer import Tokenizer
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (BERT,)}
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published model, read."""
+
+    folder: Path
+    family: Family
+    config: ModelConfig
+    task: dict[str, Any] | None  # langue.json of a run of ours
+    weights: dict[str, Tensor]  # "body.*" and "head.*"
+    tokenizer: Tokenizer
+
+
+def locate(name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a model: itself, or a snapshot of the Hub's (HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply)."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
+        raise ModelError("no such model folder", where=str(name), do="give a folder with config.json, or a Hub name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        files = snapshot_download(str(name), revision=revision, allow_patterns=list(WANTED), ignore_patterns=["*/*"])
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"neither a folder here nor to be had from the Hub ({type(error).__name__})",
+            where=str(name),
+            do="check the name, the network, HF_TOKEN for private models and HF_HUB_OFFLINE",
+        ) from error
+    return Path(files)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model folder says of itself, before any weight is read."""
+
+    folder: Path
+    published: dict[str, Any]  # config.json
+    task: dict[str, Any] | None  # langue.json, in a run of ours
+
+
+def describe(name: str | Path, revision: str | None = None) -> Description:
+    folder = locate(name, revision)
+    if not (folder / "config.json").is_file():
+        raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
+    published = _object(folder / "config.json")
+    task = _object(folder / "langue.json") if (folder / "langue.json").is_file() else None
+    return Description(folder, published, task)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ModelError("the file is not a JSON object", where=str(file))
+    return content
+
+
+def read_checkpoint(described: Description, head: str | None = None) -> Checkpoint:
+    """Read a model folder. `head`: which head's weights to take where they are there ("classify")."""
+    folder, published = described.folder, described.published
+    kind = published.get("model_type")
+    if kind not in FAMILIES:
+        raise ModelError(
+            f"model_type {kind!r} is not known", where=str(folder / "config.json"), do=f"known: {', '.join(FAMILIES)}"
+        )
+    family = FAMILIES[kind]
+    tokenizer = Tokenizer.load(folder)
+    try:
+        config = family.read(published)
+        weights = family.to_ours(read_weights(folder), config, head)
+    except LangueError as error:
+        raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error
+    if len(tokenizer) > config.vocab_size:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
+        )
+    return Checkpoint(folder, family, config, described.task, weights, tokenizer)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder's safetensors (one file, or shards with their index), else of a clean `.bin`."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        files = [folder / "model.safetensors"]
+    elif index.is_file():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        if any(Path(name).name != name for name in names):
+            raise ModelError("the index names a file outside the folder", where=str(index))
+        files = [folder / name for name in names]
+    elif (folder / "pytorch_model.bin").is_file():
+        return _read_bin(folder / "pytorch_model.bin")
+    else:
+        raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        weights.update(read_safetensors(file))
+    return weights
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as handle:  # type: ignore[no-untyped-call]
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(
+            f"not a whole safetensors file: {error}", where=str(file), do="download or save it again"
+        ) from error
+
+
+def _read_bin(file: Path) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
+        raise ModelError(
+            "this pickle is refused: it holds more than plain tensors, or is damaged",
+            where=str(file),
+            do="where you trust it, convert it: python -c \"import torch; from safetensors.torch import save_file; "
+            "save_file(torch.load('pytorch_model.bin', weights_only=False), 'model.safetensors')\"",
+        ) from error
+    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
+        raise ModelError("the file is not a state dict", where=str(file))
+    return loaded
+
+
+def usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without those that are only kept for saving."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(KEPT)}
+
+
+def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], *, where: str, new: str = "") -> list[str]:
+    """Copy weights into a module, shapes checked. Names starting with `new` may be absent; returns those that were."""
+    targets = dict(module.named_parameters())
+    wrong = [n for n, t in weights.items() if n in targets and tuple(t.shape) != tuple(targets[n].shape)]
+    if wrong:
+        name = wrong[0]
+        raise ModelError(
+            f"{name} has shape {list(weights[name].shape)} and the config asks for {list(targets[name].shape)}",
+            where=where,
+        )
+    absent = [name for name in targets if name not in weights]
+    left = [name for name in weights if name not in targets]
+    if left or any(not (new and name.startswith(new)) for name in absent):
+        raise ModelError(f"weights missing: {absent[:3]}; left over: {left[:3]}", where=where)
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            targets[name].copy_(tensor)
+    return absent
+
+
+def write_checkpoint(
+    folder: Path,
+    *,
+    family: Family,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    head: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must exist."""
+    theirs = family.to_theirs(weights, config, head)
+    described = family.write(config) | {
+        "architectures": [family.architectures.get(head or "body", family.architectures["body"])],
+        "torch_dtype": "float32",
+        **(extra or {}),
+    }
+    write_json(folder / "config.json", described)
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()},
+        str(folder / "model.safetensors"),
+        metadata={"format": "pt"},
+    )
+    os.chmod(folder / "model.safetensors", 0o644)
+    tokenizer.save(folder)

@@ -1,0 +1,62 @@
+"""What arrives: activations in training. What leaves: the same with a share set to zero and the rest scaled up.
+
+Srivastava et al. 2014. On the CPU a Bernoulli draw an element costs more than the layer it regularises; here one
+random 64-bit draw decides eight elements, each by comparing its byte with a threshold. The probability is rounded to
+1/256 and the scale is that of the rounded one, so the expectation is exact.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def threshold(probability: float) -> int:
+    """How many of the 256 byte values drop."""
+    return min(255, round(probability * 256))
+
+
+def random_keep(shape: torch.Size | tuple[int, ...], dropped: int, device: torch.device) -> Tensor:
+    """Mask of `shape` (uint8), 0 with probability `dropped`/256 and else 1, from the default generator of `device`."""
+    size = math.prod(shape)
+    words = torch.empty((size + 7) // 8, dtype=torch.int64, device=device)
+    # random_() alone would leave the sign bit at zero; the full range makes every byte uniform.
+    words.random_(-(2**63), None)
+    return (words.view(torch.uint8)[:size] >= dropped).view(torch.uint8).view(shape)
+
+
+def scale(dropped: int) -> float:
+    """What the kept elements are multiplied by so that the expectation stays."""
+    return 256 / (256 - dropped)
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dropped: int) -> Tensor:
+        keep = random_keep(x.shape, dropped, x.device)
+        ctx.save_for_backward(keep)
+        ctx.dropped = dropped
+        return (x * keep).mul_(scale(dropped))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (keep,) = ctx.saved_tensors
+        return (gradients[0] * keep).mul_(scale(ctx.dropped)), None
+
+
+class Dropout(nn.Module):
+    """Zero each element with `probability` (rounded to 1/256) while training; identity otherwise."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        dropped = threshold(self.probability)
+        if not self.training or dropped == 0:
+            return x
+        return _Dropout.apply(x, dropped)  # type: ignore[no-any-return, no-untyped-call]
+
+    def extra_repr(self) -> str:
+        return f"{self.probability}"

@@ -1,0 +1,68 @@
+"""Floor 0. What arrives: the machine as it is. What leaves: device, precision, seed and rank, the only global state.
+
+The hardware is asked, never recognised by name: a processor without bf16 instructions computes in fp32.
+"""
+
+import os
+import resource
+import sys
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device() -> "torch.device":
+    """The accelerator of this process where there is one, else the CPU. `LANGUE_DEVICE` overrides."""
+    import torch
+
+    wanted = os.environ.get("LANGUE_DEVICE")
+    if wanted:
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+@cache
+def has_bf16(kind: str) -> bool:
+    """Whether `kind` ("cpu", "cuda") multiplies bf16 matrices in hardware."""
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        capability = torch.cpu.get_capabilities()
+        return bool(capability.get("avx512_bf16") or capability.get("amx_bf16") or capability.get("bf16"))
+    return False
+
+
+def precision(wanted: str = "auto") -> "torch.dtype":
+    """The dtype of the matrix products: `bf16`, `fp32`, or by asking the hardware (`auto`)."""
+    import torch
+
+    if wanted == "auto":
+        return torch.bfloat16 if has_bf16(device().type) else torch.float32
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make all randomness of one training step a function of (seed, step, rank): a resumed run draws the same bits."""
+    import torch
+
+    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank())
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

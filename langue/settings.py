@@ -1,0 +1,200 @@
+"""Floor 0. What arrives: `section.key = value` words from defaults, a TOML recipe and the command line.
+What leaves: one validated `Settings`, each key known, each value of its type and in its range.
+
+Later sources win: defaults < recipe < command line. An unknown key names the nearest known one, and ours where the
+key is another library's.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from langue.errors import SettingsError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataSettings(Section):
+    max_length: int = Field(512, ge=4, description="tokens of a text that are kept, special tokens included")
+    cut: Literal["head-tail", "head", "tail"] = Field(
+        "head-tail", description="which part of a longer text is kept; head-tail keeps a quarter from the start"
+    )
+    dev_fraction: float = Field(0.1, gt=0, lt=1, description="share of train taken for dev where none is given")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="share taken for test where no split is given")
+    dev_max: int = Field(2000, ge=1, description="most examples taken from train for dev")
+    invalid: Literal["error", "drop"] = Field("error", description="what an unusable row does: stop, or be counted")
+    duplicates: bool = Field(True, description="look for exact and near duplicates between train and test")
+    seed: int = Field(0, ge=0, description="seed of the automatic split")
+
+
+class TaskSettings(Section):
+    pooling: Literal["mean", "first"] = Field("mean", description="how a text's hidden states become one vector")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each target spread over all labels")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare labels weigh more")
+    multi_label: bool = Field(False, description="a text may carry any number of labels")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the head")
+
+
+class ModelSettings(Section):
+    dropout: float | None = Field(None, ge=0, lt=1, description="hidden dropout in training; None: the model's own")
+    attention_dropout: float | None = Field(None, ge=0, lt=1, description="None: the model's own")
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub model")
+
+
+class TrainSettings(Section):
+    epochs: float = Field(3.0, gt=0, description="passes over the training set")
+    max_steps: int = Field(0, ge=0, description="stop after so many steps; 0: no limit")
+    batch_tokens: int = Field(16384, ge=16, description="most tokens in a batch")
+    batch_examples: int = Field(32, ge=0, description="most examples in a batch; 0: no limit but the tokens")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer relative to the one above it")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of the matrices")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's moments")
+    eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="decay after the warm-up")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto asks the hardware")
+    seed: int = Field(0, ge=0, description="seed of the order, the dropout and the new weights")
+    evaluate_every: int = Field(0, ge=0, description="steps between dev evaluations; 0: four times a pass")
+    checkpoint_every: int = Field(0, ge=0, description="steps between resumable checkpoints; 0: every pass")
+    log_every: int = Field(1, ge=1, description="steps between lines of log.jsonl")
+    patience: int = Field(0, ge=0, description="evaluations without gain before stopping early; 0: never")
+
+
+class Settings(Section):
+    data: DataSettings = DataSettings()
+    task: TaskSettings = TaskSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+
+
+# Keys of other libraries (transformers' TrainingArguments first) and what they are called here.
+FOREIGN = {
+    "num_train_epochs": "train.epochs",
+    "max_steps": "train.max_steps",
+    "learning_rate": "train.lr",
+    "per_device_train_batch_size": "train.batch_examples",
+    "train_batch_size": "train.batch_examples",
+    "batch_size": "train.batch_examples",
+    "gradient_accumulation_steps": "train.accumulate",
+    "warmup_ratio": "train.warmup",
+    "warmup_steps": "train.warmup",
+    "lr_scheduler_type": "train.schedule",
+    "max_grad_norm": "train.clip",
+    "adam_epsilon": "train.eps",
+    "adam_beta1": "train.betas",
+    "adam_beta2": "train.betas",
+    "eval_steps": "train.evaluate_every",
+    "save_steps": "train.checkpoint_every",
+    "logging_steps": "train.log_every",
+    "early_stopping_patience": "train.patience",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "label_smoothing_factor": "task.label_smoothing",
+    "max_seq_length": "data.max_length",
+    "model_max_length": "data.max_length",
+    "hidden_dropout_prob": "model.dropout",
+    "classifier_dropout": "task.dropout",
+    "attention_probs_dropout_prob": "model.attention_dropout",
+}
+
+
+def known() -> dict[str, Any]:
+    """Every key, `section.key`, with its pydantic field (type, default, description)."""
+    return {
+        f"{section}.{key}": field
+        for section, of in Settings.model_fields.items()
+        for key, field in of.annotation.model_fields.items()  # type: ignore[union-attr]
+    }
+
+
+def resolve(*layers: Mapping[str, Any]) -> Settings:
+    """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate. Strings are read as their type."""
+    nested: dict[str, dict[str, Any]] = {}
+    fields = known()
+    for key, value in ((k, v) for layer in layers for k, v in layer.items()):
+        if key not in fields:
+            raise SettingsError(f"unknown setting {key!r}", do=_nearest(key, list(fields)))
+        section, name = key.split(".")
+        if isinstance(value, str) and value.lower() in ("none", "null"):
+            value = None
+        elif isinstance(value, str) and "tuple" in str(fields[key].annotation):
+            value = [part.strip() for part in value.strip("[]()").split(",")]
+        nested.setdefault(section, {})[name] = value
+    try:
+        return Settings.model_validate(nested)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        raise SettingsError(
+            f"{key} = {first['input']!r}: {first['msg']}", do=f"{key} is: {fields[key].description}"
+        ) from None
+
+
+def _nearest(key: str, keys: list[str]) -> str:
+    ours = FOREIGN.get(key) or FOREIGN.get(key.split(".")[-1])
+    if ours:
+        return f"here it is {ours}"
+    tails = {k.split(".")[1]: k for k in keys}
+    close = difflib.get_close_matches(key, keys, 1, 0.5) or [
+        tails[t] for t in difflib.get_close_matches(key.split(".")[-1], list(tails), 1, 0.6)
+    ]
+    return f"did you mean {close[0]}?" if close else "`langue settings` lists them"
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A TOML recipe as flat keys; sections may be tables (`[train]`) or dotted keys."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError("no such recipe", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"not TOML: {error}", where=str(path)) from None
+    flat: dict[str, Any] = {}
+    for section, values in tree.items():
+        if isinstance(values, dict):
+            flat.update({f"{section}.{key}": value for key, value in values.items()})
+        else:
+            flat[section] = values
+    return flat
+
+
+def parse_words(words: list[str]) -> dict[str, str]:
+    """`["train.lr=3e-5", ...]` as written after a command."""
+    pairs: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise SettingsError(f"{word!r} is not a setting", do="write it as section.key=value")
+        pairs[key.strip().lstrip("-")] = value.strip()
+    return pairs
+
+
+def to_toml(tree: Mapping[str, Any]) -> str:
+    """TOML text of top-level scalars and one level of tables. None has no TOML form and is left out."""
+
+    def literal(value: Any) -> str:
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, (list, tuple)):
+            return "[" + ", ".join(literal(v) for v in value) + "]"
+        if isinstance(value, str):
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+        return repr(value)
+
+    scalars = [f"{k} = {literal(v)}" for k, v in tree.items() if v is not None and not isinstance(v, Mapping)]
+    tables = [(k, v) for k, v in tree.items() if isinstance(v, Mapping)]
+    blocks = ["\n".join(scalars)] if scalars else []
+    for name, table in tables:
+        lines = [f"{k} = {literal(v)}" for k, v in table.items() if v is not None]
+        blocks.append("\n".join([f"[{name}]", *lines]))
+    return "\n\n".join(blocks) + "\n"

@@ -1,0 +1,151 @@
+"""What arrives: texts (or pairs) with a label each, or any number of labels. What leaves: a probability for every label."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from langue.errors import DataError
+from langue.settings import TaskSettings
+from langue.tasks import metrics
+from langue.tasks.task import Metrics, PooledHead, Task
+
+if TYPE_CHECKING:
+    from langue.text.source import Table
+
+
+class Classify(Task):
+    """Binary, multi-class or (`task.multi_label`) multi-label classification."""
+
+    name = "classify"
+    need = ("text", "label")
+    target = "label"
+    main_metric = "accuracy"
+
+    def __init__(self, labels: list[str], settings: TaskSettings, weights: list[float] | None = None) -> None:
+        self.labels, self.settings, self.weights = labels, settings, weights
+        self.index = {label: i for i, label in enumerate(labels)}
+
+    @classmethod
+    def fit(cls, train: "Table", settings: TaskSettings) -> Self:
+        raw = cls.read_targets(train, settings)
+        found: set[str] = set().union(*raw) if settings.multi_label else set(raw)
+        if len(found) < 2 and not settings.multi_label or not found:
+            only = next(iter(found), None)
+            raise DataError(
+                f"every training row has the label {only!r}" if found else "no training row has a label",
+                where=train.origin,
+                do="there is nothing to tell apart; give rows of at least two labels",
+            )
+        if len(found) > 1000 and len(found) > len(train) / 2:
+            raise DataError(
+                f"{len(found)} different labels in {len(train)} rows",
+                where=train.origin,
+                do="is the label column right? map it with --columns label=NAME, or use --task regress for numbers",
+            )
+        task = cls(_ordered(found), settings)
+        if settings.class_weights == "balanced":
+            targets = task.targets(train)
+            counts = targets.sum(0) if settings.multi_label else np.bincount(targets, minlength=len(found))
+            task.weights = [float(w) for w in counts.sum() / (len(counts) * np.maximum(counts, 1))]
+        return task
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Self:
+        return cls(list(saved["labels"]), TaskSettings(**saved["settings"]), saved.get("weights"))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"labels": self.labels, "settings": self.settings.model_dump(), "weights": self.weights}
+
+    def published(self) -> dict[str, Any]:
+        return {
+            "id2label": {str(i): label for i, label in enumerate(self.labels)},
+            "label2id": self.index,
+            "problem_type": f"{'multi' if self.settings.multi_label else 'single'}_label_classification",
+        }
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def read_target(cls, value: Any, settings: TaskSettings, where: Callable[[], str]) -> Any:
+        if settings.multi_label:
+            return _several(value, where)
+        if isinstance(value, (list, tuple)):
+            raise DataError("the label is a list", where=where(), do="set task.multi_label=true")
+        if value is None or str(value).strip() == "":
+            raise DataError("the label is empty", where=where(), do="fill it in or set data.invalid=drop")
+        return str(value)
+
+    def known_target(self, target: Any, where: Callable[[], str]) -> Any:
+        for label in target if self.settings.multi_label else [target]:
+            if label not in self.index:
+                raise DataError(
+                    f"the label {label!r} was not seen in training",
+                    where=where(),
+                    do=f"known labels: {', '.join(self.labels[:12])}; correct it or set data.invalid=drop",
+                )
+        if not self.settings.multi_label:
+            return self.index[target]
+        many = np.zeros(len(self.labels), np.float32)
+        many[[self.index[label] for label in target]] = 1
+        return many
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+        """Cross-entropy with label smoothing (Szegedy et al. 2016); for multi-label, binary cross-entropy per label."""
+        outputs = outputs.float()
+        smoothing = self.settings.label_smoothing
+        weights = None if self.weights is None else torch.tensor(self.weights, device=outputs.device)
+        if self.settings.multi_label:
+            soft = targets * (1 - smoothing) + smoothing / 2
+            loss = F.binary_cross_entropy_with_logits(outputs, soft, pos_weight=weights, reduction="sum")
+            return loss, float(targets.numel())
+        loss = F.cross_entropy(outputs, targets, weight=weights, label_smoothing=smoothing, reduction="sum")
+        return loss, float(len(targets) if weights is None else weights[targets].sum())
+
+    def predict(self, outputs: Tensor) -> NDArray[np.float32]:
+        outputs = outputs.float()
+        probabilities = outputs.sigmoid() if self.settings.multi_label else outputs.softmax(-1)
+        array: NDArray[np.float32] = probabilities.cpu().numpy()
+        return array
+
+    def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics:
+        if self.settings.multi_label:
+            return metrics.multilabel(targets, predictions)
+        return metrics.classification(targets, predictions, len(self.labels))
+
+    def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
+        order = np.argsort(-prediction, kind="stable")
+        return [{"label": self.labels[i], "score": float(prediction[i])} for i in order[:top]]
+
+    def prepare_head(self, head: PooledHead, targets: NDArray[Any]) -> None:
+        pass  # small random weights already give every label about the same probability
+
+    def balance(self, targets: NDArray[Any]) -> dict[str, float]:
+        counts = targets.sum(0) if self.settings.multi_label else np.bincount(targets, minlength=len(self.labels))
+        return {label: int(count) for label, count in zip(self.labels, counts, strict=True)}
+
+
+def _several(value: Any, where: Callable[[], str]) -> list[str]:
+    """A list of labels; a string (from a CSV) names several with commas, `|` or `;` between them."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        mark = next((mark for mark in "|;," if mark in value), None)
+        return [part.strip() for part in value.split(mark) if part.strip()] if mark else [value.strip()]
+    if isinstance(value, (list, tuple)):
+        return [str(part) for part in value]
+    raise DataError(f"{value!r} is not a list of labels", where=where(), do="write them as a list or 'a|b'")
+
+
+def _ordered(labels: set[str]) -> list[str]:
+    """Numbers by value, words by the alphabet."""
+    try:
+        return sorted(labels, key=float)
+    except ValueError:
+        return sorted(labels)

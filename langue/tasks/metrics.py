@@ -1,0 +1,271 @@
+"""Floor 3. What arrives: what was true and what the model said. What leaves: the numbers by which it is judged.
+
+Each kind of task has a `Measure`: a function of *weights* (N, R), saying how often each of N examples counts in each of
+R samples, to every metric as an (R,) array. All ones is the plain metric; the counts of a resample are one draw of the
+bootstrap (evaluate/judge.py). Both come from the same lines, so an interval can not disagree with its number.
+
+Conventions, those of scikit-learn unless said: a ratio of nothing by nothing counts 0; macro averages run over the
+labels that occur in targets or predictions; what stays undefined (a correlation with a constant) is `None`, never NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from langue.errors import DataError, RunError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Metrics = dict[str, float | None]
+Measure = Callable[[Floats], dict[str, Floats]]
+
+_AS_ACCURACY = (
+    "precision_micro",
+    "recall_micro",
+)  # the same number where each text has one label; F1 is kept by custom
+N_BINS = 15  # of the calibration error, as Guo et al. 2017 (arXiv:1706.04599) use
+
+
+def classification(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int) -> Metrics:
+    """Accuracy, precision, recall, F1, MCC and calibration error of one label a text.
+
+    `targets` (N,) label ids, `probabilities` (N, C). With two labels also `precision`, `recall` and `f1` of label 1.
+    """
+    return plain(classification_measure(targets, probabilities, n_labels), len(_array(targets)))
+
+
+def multilabel(targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5) -> Metrics:
+    """Subset accuracy, Hamming loss, precision, recall and F1 of any number of labels a text; both arguments (N, C)."""
+    return plain(multilabel_measure(targets, probabilities, threshold), len(_array(targets)))
+
+
+def regression(targets: npt.ArrayLike, scores: npt.ArrayLike) -> Metrics:
+    """Pearson's and Spearman's correlation and the mean squared error; both arguments (N,)."""
+    return plain(regression_measure(targets, scores), len(_array(targets)))
+
+
+def plain(measure: Measure, n: int) -> Metrics:
+    """The metrics of all examples counted once, as Python numbers, `None` where undefined."""
+    return {name: number(values[0]) for name, values in measure(np.ones((n, 1))).items()}
+
+
+def number(value: float | np.float64) -> float | None:
+    """A finite Python float, or `None`: JSON has no NaN."""
+    return float(value) if np.isfinite(value) else None
+
+
+def classification_measure(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int) -> Measure:
+    true, probability = check_classification(targets, probabilities, n_labels)
+    predicted = probability.argmax(axis=1)
+    confidence = probability.max(axis=1)
+    hit = predicted == true
+    bins = confidence_bins(confidence)
+    gap = confidence - hit
+
+    def measure(weights: Floats) -> dict[str, Floats]:
+        margins = (
+            _sum_by(true, weights * hit[:, None], n_labels),
+            _sum_by(true, weights, n_labels),
+            _sum_by(predicted, weights, n_labels),
+        )
+        metrics = {
+            "accuracy": margins[0].sum(axis=0) / margins[1].sum(axis=0),
+            **{name: values for name, values in _averages(*margins).items() if name not in _AS_ACCURACY},
+            "mcc": _mcc(*margins),
+            # Expected calibration error: how far confidence lies from accuracy, bin by bin.
+            "calibration_error": np.abs(_sum_by(bins, weights * gap[:, None], N_BINS)).sum(axis=0)
+            / weights.sum(axis=0),
+        }
+        if n_labels == 2:
+            metrics |= {name: values[1] for name, values in per_label(*margins).items()}
+        return metrics
+
+    return measure
+
+
+def multilabel_measure(targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5) -> Measure:
+    true, probability = check_multilabel(targets, probabilities)
+    predicted = probability >= threshold
+    both, either = (true & predicted), (true.sum(axis=1) + predicted.sum(axis=1))
+    # A text without labels for which none was predicted is right, so its F1 is 1 (scikit-learn's default says 0).
+    f1_samples = np.where(either > 0, 2 * both.sum(axis=1) / np.maximum(either, 1), 1.0)
+    a_row = np.stack([(true == predicted).all(axis=1), (true != predicted).mean(axis=1), f1_samples])  # (3, N)
+    margins_rows = [part.T.astype(np.float64) for part in (both, true, predicted)]  # 3 x (C, N)
+
+    def measure(weights: Floats) -> dict[str, Floats]:
+        exact, wrong, f1 = a_row @ weights / weights.sum(axis=0)
+        averages = _averages(*(rows @ weights for rows in margins_rows))
+        return {"accuracy": exact, **averages, "f1_samples": f1, "hamming_loss": wrong}
+
+    return measure
+
+
+def regression_measure(targets: npt.ArrayLike, scores: npt.ArrayLike) -> Measure:
+    true, predicted = check_regression(targets, scores)
+    error = (true - predicted) ** 2
+    x, y = _centred(true), _centred(predicted)
+    rank_x, rank_y = _ranker(true), _ranker(predicted)
+
+    def measure(weights: Floats) -> dict[str, Floats]:
+        return {
+            "pearson": _correlation(weights, x[:, None], y[:, None]),
+            "spearman": _correlation(weights, rank_x(weights), rank_y(weights)),
+            "mse": error @ weights / weights.sum(axis=0),
+        }
+
+    return measure
+
+
+# --- checks: what arrives is what the names promise ---
+
+
+def check_classification(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int) -> tuple[Ints, Floats]:
+    true, probability = _array(targets).astype(np.int64), _probabilities(probabilities)
+    _not_empty(true)
+    if true.ndim != 1 or probability.shape != (len(true), n_labels):
+        raise ValueError(f"targets {true.shape} and probabilities {probability.shape} for {n_labels} labels")
+    if true.min() < 0 or true.max() >= n_labels:
+        raise ValueError(f"targets from {true.min()} to {true.max()} for {n_labels} labels")
+    return true, probability
+
+
+def check_multilabel(targets: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Floats]:
+    raw, probability = _array(targets), _probabilities(probabilities)
+    _not_empty(raw)
+    if raw.ndim != 2 or raw.shape != probability.shape:
+        raise ValueError(f"targets {raw.shape} and probabilities {probability.shape}: both are (N, C)")
+    if not np.isin(raw, (0, 1)).all():
+        raise ValueError("multi-label targets are 0 or 1")
+    return raw.astype(bool), probability
+
+
+def check_regression(targets: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Floats, Floats]:
+    true, predicted = _array(targets).astype(np.float64), _finite(_array(scores).astype(np.float64))
+    _not_empty(true)
+    if true.ndim != 1 or true.shape != predicted.shape:
+        raise ValueError(f"targets {true.shape} and scores {predicted.shape}: both are (N,)")
+    return true, predicted
+
+
+def _array(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    return np.asarray(values)
+
+
+def _probabilities(values: npt.ArrayLike) -> Floats:
+    probability = _finite(_array(values).astype(np.float64))
+    if probability.size and (probability.min() < 0 or probability.max() > 1 + 1e-3):  # bf16 rounds up a little
+        raise ValueError("probabilities lie between 0 and 1; these are logits")
+    return probability
+
+
+def _finite(values: Floats) -> Floats:
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise RunError(
+            f"the model gave {bad:,} outputs that are not numbers",
+            do="training has diverged: lower train.lr, or set train.precision=fp32",
+        )
+    return values
+
+
+def _not_empty(values: npt.NDArray[Any]) -> None:
+    if len(values) == 0:
+        raise DataError("nothing to judge: the split has no examples")
+
+
+# --- pieces shared by the measures; C labels, R samples ---
+
+
+def confidence_bins(confidence: Floats) -> Ints:
+    """The bin of each confidence: `N_BINS` of equal width, (lower, upper]."""
+    bins: Ints = np.clip(np.ceil(confidence * N_BINS) - 1, 0, N_BINS - 1).astype(np.int64)
+    return bins
+
+
+def per_label(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]:
+    """Precision, recall and F1 of each label from its counts, all (C, R)."""
+    return {
+        "precision": _ratio(hit, predicted),
+        "recall": _ratio(hit, true),
+        "f1": _ratio(2 * hit, true + predicted),
+    }
+
+
+def _averages(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]:
+    """Macro: the mean over labels that occur, whatever their size. Micro: over all decisions together."""
+    occurs = (true + predicted) > 0  # (C, R)
+    n_labels = occurs.sum(axis=0)
+    macro = {
+        f"{name}_macro": _ratio(values.sum(axis=0), n_labels)
+        for name, values in per_label(hit, true, predicted).items()
+    }
+    total = [counts.sum(axis=0, keepdims=True) for counts in (hit, true, predicted)]
+    micro = {f"{name}_micro": values[0] for name, values in per_label(*total).items()}
+    return {
+        name: (macro | micro)[name]
+        for kind in ("f1", "precision", "recall")
+        for name in (f"{kind}_macro", f"{kind}_micro")
+    }
+
+
+def _mcc(hit: Floats, true: Floats, predicted: Floats) -> Floats:
+    """Matthews' correlation of classes (Gorodkin 2004): 0 for constant predictions, undefined for one true class."""
+    n = true.sum(axis=0)
+    covariance = hit.sum(axis=0) * n - (true * predicted).sum(axis=0)
+    var_true, var_predicted = n**2 - (true**2).sum(axis=0), n**2 - (predicted**2).sum(axis=0)
+    result = _ratio(covariance, np.sqrt(var_true * var_predicted))
+    result[var_true <= 0] = np.nan
+    return result
+
+
+def _ratio(above: Floats, below: Floats | Ints) -> Floats:
+    result: Floats = np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0)
+    return result
+
+
+def _sum_by(groups: Ints, values: Floats, n_groups: int) -> Floats:
+    """Sums of the rows of `values` (N, R) that share a group: (n_groups, R)."""
+    from scipy.sparse import csr_matrix
+
+    n = len(groups)
+    member = csr_matrix((np.ones(n), (groups, np.arange(n))), shape=(n_groups, n))
+    result: Floats = member @ values
+    return result
+
+
+def _centred(values: Floats) -> Floats:
+    # Exactly zero when constant: the mean's rounding error must not pass for variation.
+    return values - values.mean() if values.min() < values.max() else np.zeros_like(values)
+
+
+def _ranker(values: Floats) -> Callable[[Floats], Floats]:
+    """A function from weights (N, R) to the centred rank (N, R) of each example among those drawn, ties shared."""
+    _, group = np.unique(values, return_inverse=True)
+    n_groups = int(group.max()) + 1
+
+    def ranks(weights: Floats) -> Floats:
+        size = _sum_by(group, weights, n_groups)
+        middle = np.cumsum(size, axis=0) - size / 2  # the mean rank of a group of ties, less a half
+        result: Floats = (middle - weights.sum(axis=0) / 2)[group]
+        return result
+
+    return ranks
+
+
+def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
+    """Pearson's correlation under weights (N, R); `x` and `y` are (N, R) or (N, 1). NaN where one is constant."""
+    n = weights.sum(axis=0)
+
+    def moment(a: Floats, b: Floats) -> Floats:
+        mean_a, mean_b = (weights * a).sum(axis=0) / n, (weights * b).sum(axis=0) / n
+        result: Floats = (weights * a * b).sum(axis=0) / n - mean_a * mean_b
+        return result
+
+    var_x, var_y = moment(x, x), moment(y, y)
+    varies = (var_x > 1e-12 * (x**2).max()) & (var_y > 1e-12 * (y**2).max())  # below it is rounding, not variation
+    product = np.sqrt(np.where(varies, var_x * var_y, 1.0))
+    return np.where(varies, np.clip(moment(x, y) / product, -1.0, 1.0), np.nan)

@@ -1,0 +1,167 @@
+"""What arrives: a split's rows and a Transformer's hidden states. What leaves: examples, a loss as (sum, count), predictions.
+
+A task says what an example is, how it becomes a batch, which head it needs, its loss, its metrics and how a prediction
+is shown. Sums and counts, never means, so that accumulating eight small batches gives the gradient of one big one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from langue.data.batch import Batch, Examples, pool_first, pool_mean
+from langue.data.encode import encode
+from langue.model.config import ModelConfig
+from langue.model.dropout import Dropout
+from langue.model.transformer import Transformer, initialise
+from langue.settings import DataSettings, TaskSettings
+from langue.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from langue.text.source import Table
+
+Metrics = dict[str, float | None]
+
+
+class Task(ABC):
+    """One row in, one prediction out. Subclasses are made by `fit` (from training rows) or `from_dict` (from a run)."""
+
+    name: ClassVar[str]
+    need: ClassVar[tuple[str, ...]]  # columns that a row must have
+    optional: ClassVar[tuple[str, ...]] = ("pair",)
+    target: ClassVar[str]  # the column that is predicted
+    main_metric: ClassVar[str]  # what the best checkpoint is best in; higher is better
+
+    settings: TaskSettings
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, train: "Table", settings: TaskSettings) -> Self:
+        """Learn from the training rows what the targets are. DataError where nothing can be learnt from them."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Self:
+        """The task of a saved run: the inverse of `to_dict`."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """What `langue.json` keeps."""
+
+    @abstractmethod
+    def published(self) -> dict[str, Any]:
+        """What config.json keeps, in the words of `transformers` (id2label and the like)."""
+
+    @property
+    @abstractmethod
+    def n_outputs(self) -> int: ...
+
+    @classmethod
+    @abstractmethod
+    def read_target(cls, value: Any, settings: TaskSettings, where: Callable[[], str]) -> Any:
+        """One row's raw target; DataError, at `where()`, for one that is empty or of the wrong kind."""
+
+    @abstractmethod
+    def known_target(self, target: Any, where: Callable[[], str]) -> Any:
+        """A raw target as the loss takes it; DataError for one that training did not have."""
+
+    @classmethod
+    def read_targets(cls, table: "Table", settings: TaskSettings) -> list[Any]:
+        column = table.column(cls.target)
+        return [cls.read_target(value, settings, partial(table.where, row)) for row, value in enumerate(column)]
+
+    def targets(self, table: "Table") -> NDArray[Any]:
+        """The targets of a split's rows, (n, ...); DataError names the row that has none or a bad one."""
+        raw = self.read_targets(table, self.settings)
+        return np.asarray([self.known_target(t, partial(table.where, row)) for row, t in enumerate(raw)])
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+        """outputs (N, n_outputs), targets (N, ...) -> the summed loss and what it is summed over."""
+
+    @abstractmethod
+    def predict(self, outputs: Tensor) -> NDArray[np.float32]:
+        """outputs (N, n_outputs) -> what is judged and shown: probabilities or scores, (N, n_outputs)."""
+
+    @abstractmethod
+    def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics: ...
+
+    @abstractmethod
+    def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
+        """One prediction as `transformers` pipelines return it: `[{"label": ..., "score": ...}]`; top=None: all."""
+
+    @abstractmethod
+    def prepare_head(self, head: "PooledHead", targets: NDArray[Any]) -> None:
+        """Give a new head a sensible start from the training targets."""
+
+    @abstractmethod
+    def balance(self, targets: NDArray[Any]) -> dict[str, float]:
+        """How the targets are spread, for people to see before they pay."""
+
+    @property
+    def head_kind(self) -> str:
+        """How the hub names this head's weights: BERT's own classifier, or ours where its classes cannot express it."""
+        return "classify" if self.settings.pooling == "first" else "mean"
+
+    def encode(self, tokenizer: Tokenizer, table: "Table", data: DataSettings, config: ModelConfig) -> Examples:
+        """A split's rows as token ids, without targets."""
+        return encode_texts(
+            tokenizer,
+            table.column("text"),
+            table.column("pair") if "pair" in table.rows.column_names else None,
+            max_length=data.max_length,
+            cut=data.cut,
+            config=config,
+        )
+
+
+def encode_texts(
+    tokenizer: Tokenizer, texts: list[str], pairs: list[str] | None, *, max_length: int, cut: str, config: ModelConfig
+) -> Examples:
+    return encode(
+        tokenizer,
+        texts,
+        pairs,
+        max_length=min(max_length, config.max_length),
+        cut=cut,
+        segments=config.n_segments > 1,
+    )
+
+
+class PooledHead(nn.Module):
+    """One vector a text, then a linear map: (T, D) -> (N, n_outputs).
+
+    mean: the average of all hidden states. first: BERT's pooler, tanh(W h_first + b) (Devlin et al. 2018).
+    """
+
+    def __init__(self, config: ModelConfig, settings: TaskSettings, n_outputs: int) -> None:
+        super().__init__()
+        self.pooler = nn.Linear(config.dim, config.dim) if settings.pooling == "first" else None
+        self.dropout = Dropout(settings.dropout)
+        self.out = nn.Linear(config.dim, n_outputs)
+
+    def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
+        if self.pooler is None:
+            pooled = pool_mean(hidden, batch)
+        else:
+            pooled = self.pooler(pool_first(hidden, batch)).tanh()
+        out: Tensor = self.out(self.dropout(pooled))
+        return out
+
+
+class TaskModel(nn.Module):
+    """A Transformer body with a task's head: Batch -> (N, n_outputs)."""
+
+    def __init__(self, config: ModelConfig, task: Task, seed: int = 0) -> None:
+        super().__init__()
+        self.body = Transformer(config)
+        self.head = PooledHead(config, task.settings, task.n_outputs)
+        initialise(self.head, config.init_std, seed)
+
+    def forward(self, batch: Batch) -> Tensor:
+        out: Tensor = self.head(self.body(*batch.inputs), batch)
+        return out

@@ -1,0 +1,62 @@
+"""What arrives: what happened at each step. What leaves: `log.jsonl`, one JSON object a line, and a progress bar."""
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from langue.runtime import peak_memory
+
+
+class Journal:
+    """Appends to `log.jsonl`; on resume, lines after the checkpoint are cut so that no step stands twice."""
+
+    def __init__(self, path: Path, total: int, begin: int = 0, size: int = 0) -> None:
+        self.path = path
+        self.file: TextIO = path.open("a" if size else "w", encoding="utf-8")
+        self.file.truncate(size)
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed}/{task.total} steps"),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(file=sys.stderr),
+            transient=False,
+        )
+        self.row = self.bar.add_task("training", total=total, completed=begin, facts="")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self.bar.stop()
+        self.file.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes written and flushed so far."""
+        self.file.flush()
+        return self.path.stat().st_size
+
+    def write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def show(self, step: int, loss: float, speed: float) -> None:
+        facts = f"loss {loss:.4f}  {speed:,.0f} tokens/s  {peak_memory() / 2**30:.1f} GiB"
+        self.bar.update(self.row, completed=step, facts=facts)
+
+    def say(self, text: str) -> None:
+        self.bar.console.print(text)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]

@@ -1,0 +1,198 @@
+"""What arrives: a trained run and labelled text. What leaves: metrics.json, curves.png and report.html, the baseline beside."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langue.errors import DataError, RunError
+from langue.evaluate.baseline import baseline
+from langue.evaluate.curves import draw
+from langue.evaluate.judge import Judgement, judge
+from langue.evaluate.report import write
+from langue.files import write_json
+from langue.runtime import device, precision
+from langue.settings import Settings, read_recipe, resolve
+from langue.tasks.apply import apply
+from langue.tasks.task import Task, TaskModel
+from langue.text.source import Table, read
+from langue.train.journal import read_log
+from langue.verbs.model import Model, load
+from langue.verbs.prepare import Prepared, joined, read_source
+from langue.verbs.progress import bar
+from langue.verbs.save import expressible
+
+MISTAKES = 20
+
+
+def judge_run(
+    folder: Path, prepared: Prepared, network: TaskModel, settings: Settings, *, seconds: float
+) -> dict[str, Any]:
+    """Judge a finished run on its test split (dev where it has none), beside the baseline; write all that people read."""
+    split = "test" if "test" in prepared.examples else "dev"
+    table = getattr(prepared.source, split)
+    if table is None:
+        raise DataError("there is neither a test nor a dev split to judge on", where=prepared.facts["origin"])
+    with bar(f"judging on {split}", len(table)) as advance:
+        predictions, _ = apply(
+            network,
+            prepared.task,
+            prepared.examples[split],
+            device=device(),
+            dtype=precision(settings.train.precision),
+            progress=advance,
+        )
+    train = (prepared.source.train, prepared.examples["train"].targets)
+    content, judgement, mistakes = _judge(
+        prepared.task, split, table, prepared.examples[split].targets, predictions, train, seconds
+    )
+    write_json(folder / "metrics.json", content)
+    log = read_log(folder / "log.jsonl")
+    draw(log, folder / "curves.png")
+    context = {
+        "title": f"{prepared.task.name} on {prepared.facts['origin']}",
+        "model": prepared.facts["model"],
+        "task": prepared.task.name,
+        "metrics_json": content,
+        "judgement": judgement,
+        "mistakes": mistakes,
+        "curves_png": folder / "curves.png",
+        "settings": settings.model_dump(),
+        "preview": prepared.facts,
+        "notes": [*prepared.source.notes, expressible(prepared.task)],
+    }
+    write(folder / "report.html", context)
+    return content
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: Any = None,
+    split: str = "test",
+    columns: Mapping[str, str] | None = None,
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Judge a run on a split of its own data, or on other labelled data; returns the content of metrics.json.
+
+    The baseline is trained on the run's own training split; where that cannot be read any more it is left out
+    and the result says so. `out`: also write the result there as JSON.
+    """
+    model = load(run, dtype="auto")
+    if model.task is None:
+        raise RunError("the model has no task to evaluate", where=str(run), do="give a fine-tuned run")
+    recipe = read_recipe(Path(run) / "recipe.toml") if (Path(run) / "recipe.toml").is_file() else {}
+    began = time.perf_counter()
+    train = _training(model, recipe)
+    if data is None:
+        if train is None:
+            raise RunError("the run does not say what data to judge on", where=str(run), do="give --data")
+        source = _own(model, recipe)
+    else:
+        named = columns or {k.removeprefix("columns."): v for k, v in recipe.items() if k.startswith("columns.")}
+        source = read(data, columns=named or None, need=model.task.need, optional=model.task.optional, split=False)
+    table = getattr(source, split, None)
+    if table is None or not len(table):
+        there = [name for name in ("train", "dev", "test") if getattr(source, name) is not None]
+        raise DataError(f"there is no split {split!r}", where=str(data or run), do=f"there are: {', '.join(there)}")
+    examples = model.task.encode(model.tokenizer, table, model.data, model.config)
+    targets = model.task.targets(table)
+    with bar(f"judging on {split}", len(table)) as advance:
+        predictions = model.probabilities(examples, advance)
+    content, _, _ = _judge(model.task, split, table, targets, predictions, train, time.perf_counter() - began)
+    if out is not None:
+        write_json(Path(out), content)
+    return content
+
+
+def _settings(recipe: Mapping[str, Any]) -> Settings:
+    flat = {k: v for k, v in recipe.items() if "." in k and not k.startswith("columns.")}
+    return resolve(flat)
+
+
+def _own(model: Model, recipe: Mapping[str, Any]) -> Any:
+    assert model.task is not None
+    columns = {k.removeprefix("columns."): v for k, v in recipe.items() if k.startswith("columns.")}
+    return read_source(type(model.task), recipe["data"], columns or None, _settings(recipe))
+
+
+def _training(model: Model, recipe: Mapping[str, Any]) -> tuple[Table, NDArray[Any]] | None:
+    """The run's training split, for the baseline; None where it is no longer there."""
+    if "data" not in recipe or model.task is None:
+        return None
+    try:
+        train = _own(model, recipe).train
+    except DataError:
+        return None
+    return train, model.task.targets(train)
+
+
+def _judge(
+    task: Task,
+    split: str,
+    table: Table,
+    targets: Any,
+    predictions: NDArray[np.float32],
+    train: tuple[Any, Any] | None,
+    seconds: float,
+) -> tuple[dict[str, Any], Judgement, list[dict[str, Any]]]:
+    kind = "multilabel" if task.name == "classify" and task.settings.multi_label else task.name
+    labels = task.to_dict().get("labels", [])
+    given = predictions[:, 0] if task.name == "regress" else predictions
+    judgement = judge(kind, targets, given, labels)
+    beside = None
+    if train is not None:
+        texts, pairs = _columns(train[0])
+        test_texts, test_pairs = _columns(table)
+        with bar("baseline: bag of words", 1) as advance:
+            beside = baseline(
+                kind,
+                texts,
+                train[1],
+                test_texts,
+                targets,
+                train_pairs=pairs,
+                test_pairs=test_pairs,
+                n_labels=len(labels) or None,
+            )
+            advance(1)
+    content = judgement.as_json(split, beside, seconds)
+    return content, judgement, _mistakes(task, table, np.asarray(targets), predictions)
+
+
+def _columns(table: Table) -> tuple[list[str], list[str] | None]:
+    return table.column("text"), table.column("pair") if "pair" in table.rows.column_names else None
+
+
+def _mistakes(
+    task: Task, table: Table, targets: NDArray[Any], predictions: NDArray[np.float32]
+) -> list[dict[str, Any]]:
+    """The worst: for labels, the most confident wrong ones; for scores, the farthest off."""
+    texts = joined(table)
+    labels = task.to_dict().get("labels")
+    if labels is None:
+        off = np.abs(predictions[:, 0] - targets)
+        return [
+            {"text": texts[i], "label": f"{targets[i]:g}", "predicted": f"{predictions[i, 0]:.2f}", "score": float(off[i])}
+            for i in np.argsort(-off, kind="stable")[:MISTAKES]
+        ]
+    if targets.ndim == 2:
+        wrong = ((predictions >= 0.5) != (targets >= 0.5)).any(1)
+        confidence = np.abs(predictions - targets).max(1) * wrong
+        said = ["|".join(np.asarray(labels)[row >= 0.5]) for row in predictions]
+        true = ["|".join(np.asarray(labels)[row >= 0.5]) for row in targets]
+    else:
+        wrong = predictions.argmax(1) != targets
+        confidence = predictions.max(1) * wrong
+        said = [labels[i] for i in predictions.argmax(1)]
+        true = [labels[i] for i in targets]
+    return [
+        {"text": texts[i], "label": true[i], "predicted": said[i], "score": float(confidence[i])}
+        for i in np.argsort(-confidence, kind="stable")[:MISTAKES]
+        if wrong[i]
+    ]
+
+

@@ -1,0 +1,179 @@
+"""What arrives: a task, a pretrained model, labelled data and settings. What leaves: a run directory, judged."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langue.data.batch import Examples
+from langue.errors import RunError, SettingsError
+from langue.files import atomic_folder, read_json, write_json, write_text
+from langue.hub.checkpoint import load_into, usable
+from langue.model.transformer import set_dropout
+from langue.settings import Settings, read_recipe, resolve, to_toml
+from langue.tasks.task import Task, TaskModel
+from langue.train.trainer import Trainer
+from langue.verbs.evaluate import judge_run
+from langue.verbs.model import Model, load
+from langue.verbs.prepare import Prepared, prepare, run_folder
+from langue.verbs.save import write_task_checkpoint
+
+ARGUMENTS = ("task", "model", "data", "columns")  # what a recipe holds beside settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    metrics: dict[str, Any]  # the content of metrics.json
+    facts: dict[str, Any]  # what was shown before training
+
+    def load(self) -> Model:
+        return load(self.folder)
+
+
+def finetune(
+    task: str | None = None,
+    *,
+    model: str | Path | None = None,
+    data: Any = None,
+    out: str | Path,
+    columns: Mapping[str, str] | None = None,
+    recipe: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    show: Callable[[Prepared], None] | None = None,
+    **settings: Any,
+) -> Run:
+    """Fine-tune a pretrained encoder on labelled text and judge it.
+
+    task: classify (the default) or regress. model: Hub name or folder. data: file, folder, Hub name, or rows.
+    columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same keys. settings: `section.key`
+    values such as `**{"train.lr": 3e-5}`, or with two underscores, `train__lr=3e-5`. show: called with what was
+    prepared, before training. Raises LangueError for anything the user can mend.
+    """
+    words = {key.replace("__", "."): value for key, value in settings.items()}
+    given = {"task": task, "model": model, "data": data, "columns": columns}
+    folder = run_folder(out, force=force, resume=resume)
+    layers = [read_recipe(Path(recipe))] if recipe else []
+    if resume:
+        layers = [read_recipe(folder / "recipe.toml")]
+    arguments, chosen = resolve_call(layers, given, words)
+    if resume:
+        _same_as_before(folder, arguments, chosen)
+    elif force and folder.exists():
+        shutil.rmtree(folder)
+    prepared = prepare(
+        arguments["task"], model=arguments["model"], data=arguments["data"], columns=arguments["columns"], settings=chosen
+    )
+    if show is not None:
+        show(prepared)
+    network = build(prepared, chosen)
+    _open_folder(folder, arguments, chosen, prepared.examples["train"], resume)
+    began = time.perf_counter()
+    trainer = Trainer(
+        network, prepared.task, prepared.examples["train"], prepared.examples.get("dev"), chosen.train, folder
+    )
+    progress = trainer.run(resume)
+    write_run(folder, prepared, network, chosen)
+    metrics = judge_run(folder, prepared, network, chosen, seconds=max(progress.seconds, time.perf_counter() - began))
+    return Run(folder, metrics, prepared.facts)
+
+
+def resolve_call(
+    layers: list[dict[str, Any]], given: Mapping[str, Any], words: Mapping[str, Any]
+) -> tuple[dict[str, Any], Settings]:
+    """Recipes and what was given directly, as arguments and settings; the latter wins."""
+    arguments: dict[str, Any] = {"task": "classify", "model": None, "data": None, "columns": None}
+    flat: list[dict[str, Any]] = []
+    for layer in layers:
+        arguments |= {key: layer[key] for key in ARGUMENTS if key in layer}
+        columns = {key.removeprefix("columns."): v for key, v in layer.items() if key.startswith("columns.")}
+        arguments["columns"] = columns or arguments["columns"]
+        flat.append({k: v for k, v in layer.items() if k not in ARGUMENTS and not k.startswith("columns.")})
+    arguments |= {key: value for key, value in given.items() if value is not None}
+    for key in ("model", "data"):
+        if arguments[key] is None:
+            raise SettingsError(f"no {key} was named", do=f"give --{key}, or a recipe with {key} = ...")
+    return arguments, resolve(*flat, words)
+
+
+def _recipe(arguments: Mapping[str, Any], settings: Settings) -> str:
+    named = {key: arguments[key] for key in ("task", "model", "data")}
+    named = {key: str(value) if isinstance(value, (str, Path)) else "(rows given in Python)" for key, value in named.items()}
+    columns = {"columns": dict(arguments["columns"])} if arguments["columns"] else {}
+    return to_toml(named | columns | settings.model_dump())
+
+
+def _same_as_before(folder: Path, arguments: Mapping[str, Any], settings: Settings) -> None:
+    """A run goes on only as what it was."""
+    before = (folder / "recipe.toml").read_text("utf-8")
+    now = _recipe(arguments, settings)
+    changed = [line for line in now.splitlines() if line not in before.splitlines()]
+    if changed:
+        raise RunError(
+            f"cannot resume with other settings: {changed[0]}",
+            where=str(folder / "recipe.toml"),
+            do="repeat the first command, or start a new run",
+        )
+
+
+def _open_folder(
+    folder: Path, arguments: Mapping[str, Any], settings: Settings, train: Examples, resume: bool
+) -> None:
+    """Write what the run is, or on resume check that data and machine still are what they were."""
+    digest = hashlib.sha256(train.tokens.tobytes() + train.starts.tobytes())
+    if train.targets is not None:
+        digest.update(train.targets.tobytes())
+    identity = {"data": digest.hexdigest()}
+    kept = folder / "checkpoints" / "data.json"
+    if resume and kept.is_file():
+        if read_json(kept) != identity:
+            raise RunError(
+                "the training data is not what it was when the run began",
+                where=str(folder),
+                do="put the data back, or start a new run",
+            )
+        return
+    write_text(folder / "recipe.toml", _recipe(arguments, settings))
+    write_json(kept, identity)
+
+
+def build(prepared: Prepared, settings: Settings) -> TaskModel:
+    """The task model with the published weights, a new head where there is none for this task, and dropout as set."""
+    config, task = prepared.checkpoint.config, prepared.task
+    torch.manual_seed(settings.train.seed)
+    network = TaskModel(config, task, settings.train.seed)
+    weights = usable(prepared.checkpoint.weights)
+    if not _same_labels(prepared.checkpoint.task, task):
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.out.")}
+    new = load_into(network, weights, where=str(prepared.checkpoint.folder), new="head.")
+    if "head.out.bias" in new:
+        targets = prepared.examples["train"].targets
+        assert targets is not None
+        task.prepare_head(network.head, targets)
+    set_dropout(network.body, settings.model.dropout, settings.model.attention_dropout)
+    return network
+
+
+def _same_labels(saved: Mapping[str, Any] | None, task: Task) -> bool:
+    """Whether a run being trained further has the very outputs of this task, so that its head goes on too."""
+    if saved is None or saved.get("task") != task.name:
+        return False
+    return bool(saved.get("labels") == task.to_dict().get("labels"))
+
+
+def write_run(folder: Path, prepared: Prepared, network: TaskModel, settings: Settings) -> None:
+    """The finished model at the root of the run: loadable by langue, and by `transformers` where it has the head."""
+    with atomic_folder(folder / "final") as temporary:
+        weights = dict(network.named_parameters())
+        write_task_checkpoint(temporary, prepared.checkpoint, prepared.task, weights, settings.data)
+    for file in sorted((folder / "final").iterdir()):
+        file.replace(folder / file.name)
+    (folder / "final").rmdir()

@@ -1,0 +1,182 @@
+"""What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states, embeddings, predictions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from langue.data.batch import Examples, gather, pool_first, pool_mean
+from langue.data.pack import sorted_batches
+from langue.errors import ModelError
+from langue.files import atomic_folder
+from langue.hub.checkpoint import Checkpoint, Description, describe, load_into, read_checkpoint, usable, write_checkpoint
+from langue.hub.family import KEPT
+from langue.model.transformer import Transformer
+from langue.runtime import device, precision
+from langue.settings import DataSettings
+from langue.tasks import TASKS
+from langue.tasks.apply import BUDGET, apply
+from langue.tasks.task import Task, TaskModel, encode_texts
+from langue.verbs.save import task_files, write_task_checkpoint
+
+Texts = Sequence[str] | Sequence[tuple[str, str]] | Sequence[Sequence[int]]
+
+
+class Model:
+    """A loaded model. Texts may be strings, (text, pair) tuples, or lists of token ids."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, body: Transformer, task: Task | None, network: TaskModel | None, dtype: torch.dtype
+    ) -> None:
+        self.checkpoint, self.config, self.tokenizer = checkpoint, checkpoint.config, checkpoint.tokenizer
+        self.body, self.task, self.network = body, task, network
+        self.device, self.dtype = next(body.parameters()).device, dtype
+        saved = (checkpoint.task or {}).get("data", {})
+        self.data = DataSettings(**saved)
+
+    def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
+        """The last hidden state of every token, special ones included: one (t, D) array a text."""
+        examples = self._examples(texts)
+        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
+        for rows, states in self._states(examples, pool=None):
+            ends = np.cumsum(examples.lengths[rows])
+            for row, part in zip(rows, np.split(states, ends[:-1]), strict=True):
+                out[row] = part
+        return out
+
+    def encode(self, texts: Texts, pool: str = "mean") -> NDArray[np.float32]:
+        """One vector a text, (N, D): the mean of its hidden states, or the first one (`pool="first"`)."""
+        if pool not in ("mean", "first"):
+            raise ModelError(f"pool = {pool!r} is not known", do='use "mean" or "first"')
+        examples = self._examples(texts)
+        out = np.zeros((len(examples), self.config.dim), np.float32)
+        for rows, states in self._states(examples, pool=pool):
+            out[rows] = states
+        return out
+
+    def logits(self, texts: Texts) -> NDArray[np.float32]:
+        """What the head gives before softmax or sigmoid, (N, labels)."""
+        _, network = self._trained()
+        examples = self._examples(texts)
+        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
+        with torch.no_grad():
+            for rows in sorted_batches(examples.lengths, self._budget(examples)):
+                batch = gather(examples, rows, self.device)
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                    outputs = network(batch).float().cpu().numpy()
+                for row, each in zip(batch.rows, outputs, strict=True):
+                    out[row] = each
+        return np.stack(out) if out else np.zeros((0, 0), np.float32)
+
+    def predict(self, texts: Texts, top: int | None = 1) -> list[Any]:
+        """What the task promises, shaped as `transformers` pipelines do: one `{"label", "score"}` a text with top=1,
+        a list of the best `top` of them otherwise (None: all labels)."""
+        task, _ = self._trained()
+        shown = [task.show(p, top) for p in self.probabilities(self._examples(texts))]
+        return [each[0] for each in shown] if top == 1 else shown
+
+    def probabilities(self, examples: Examples, progress: Any = None) -> NDArray[np.float32]:
+        """Predictions of encoded examples, (n, n_outputs), in their order."""
+        task, network = self._trained()
+        predictions, _ = apply(network, task, examples, device=self.device, dtype=self.dtype, progress=progress)
+        return predictions
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that `load`, and `transformers` where it has the architecture, read."""
+        path = Path(folder)
+        if path.exists() and any(path.iterdir()):
+            raise ModelError("the folder exists and is not empty", where=str(path), do="choose another")
+        with atomic_folder(path) as temporary:
+            if self.task is not None and self.network is not None:
+                trained = dict(self.network.named_parameters())
+                write_task_checkpoint(temporary, self.checkpoint, self.task, trained, self.data)
+            else:
+                weights: dict[str, torch.Tensor] = {f"body.{n}": w for n, w in self.body.named_parameters()}
+                weights |= {n: w for n, w in self.checkpoint.weights.items() if n.startswith(KEPT)}
+                write_checkpoint(
+                    temporary,
+                    family=self.checkpoint.family,
+                    config=self.config,
+                    weights=weights,
+                    tokenizer=self.tokenizer,
+                )
+
+    def _trained(self) -> tuple[Task, TaskModel]:
+        if self.task is None or self.network is None:
+            raise ModelError(
+                "the model has no task head, so it has no predictions",
+                where=str(self.checkpoint.folder),
+                do="fine-tune it first: langue finetune --task classify --model ... --data ... --out RUN",
+            )
+        return self.task, self.network
+
+    def _examples(self, texts: Texts) -> Examples:
+        """Encode strings or pairs; take lists of ids as they are."""
+        if isinstance(texts, str):
+            raise ModelError("texts is one string", do="give a list: [text]")
+        items: list[Any] = list(texts)
+        if not all(isinstance(item, type(items[0])) for item in items):
+            raise ModelError("texts mixes strings, pairs and token ids", do="give one kind at a time")
+        if items and not isinstance(items[0], str) and not (items[0] and isinstance(items[0][0], str)):
+            return self._from_ids(items)
+        pairs = None
+        if items and not isinstance(items[0], str):
+            items, pairs = [item[0] for item in items], [item[1] for item in items]
+        return encode_texts(
+            self.tokenizer, items, pairs, max_length=self.data.max_length, cut=self.data.cut, config=self.config
+        )
+
+    def _from_ids(self, items: list[Any]) -> Examples:
+        lengths = [len(item) for item in items]
+        tokens = np.concatenate([np.asarray(item, np.int64) for item in items])
+        if min(lengths) < 1 or max(lengths) > self.config.max_length:
+            raise ModelError(f"a sequence must have 1 to {self.config.max_length} tokens")
+        if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:
+            raise ModelError(f"token ids must lie in 0 to {self.config.vocab_size - 1}")
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return Examples(tokens.astype(np.int32), starts, None, np.zeros(len(items), np.int32))
+
+    def _budget(self, examples: Examples) -> int:
+        return max(BUDGET, int(examples.lengths.max()) if len(examples) else 1)
+
+    @torch.no_grad()
+    def _states(self, examples: Examples, pool: str | None) -> Any:
+        """Batches of (rows, states): pooled (N, D), or flat (T, D) where pool is None."""
+        for rows in sorted_batches(examples.lengths, self._budget(examples)):
+            batch = gather(examples, rows, self.device)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                hidden = self.body(*batch.inputs).float()
+            if pool is not None:
+                hidden = pool_mean(hidden, batch) if pool == "mean" else pool_first(hidden, batch)
+            yield batch.rows, hidden.cpu().numpy()
+
+
+def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
+    """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it)."""
+    described = describe(name, revision)
+    task = _task(described)
+    checkpoint = read_checkpoint(described, head=None if task is None else task.head_kind)
+    weights, where = usable(checkpoint.weights), str(checkpoint.folder)
+    network = None
+    if task is None:
+        body = Transformer(checkpoint.config)
+        load_into(body, {n.removeprefix("body."): w for n, w in weights.items()}, where=where)
+    else:
+        network = TaskModel(checkpoint.config, task)
+        load_into(network, weights, where=where)
+        body = network.body
+    (network or body).to(device()).eval()
+    return Model(checkpoint, body, task, network, precision(dtype))
+
+
+def _task(described: Description) -> Task | None:
+    """The task of a run of ours, or of a classifier that `transformers` saved."""
+    if described.task is not None:
+        kind = described.task.get("task")
+        if kind not in TASKS:
+            raise ModelError(f"the task {kind!r} is not known", where=str(described.folder / "langue.json"))
+        return TASKS[kind].from_dict(described.task)
+    return task_files(described.published)

@@ -1,0 +1,209 @@
+"""What arrives: the words of a command. What leaves: everything training needs, and the facts people should see first."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from langue.data.batch import Examples
+from langue.data.loader import Loader
+from langue.errors import DataError, RunError, SettingsError
+from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
+from langue.runtime import device, precision
+from langue.settings import Settings
+from langue.tasks import TASKS
+from langue.tasks.task import Task
+from langue.text.duplicates import find
+from langue.text.source import Source, Table, read
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass
+class Prepared:
+    task: Task
+    checkpoint: Checkpoint
+    source: Source
+    examples: dict[str, Examples]  # by split
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def task_class(name: str) -> type[Task]:
+    if name not in TASKS:
+        raise SettingsError(f"the task {name!r} is not known", do=f"known: {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, settings: Settings) -> Source:
+    """The splits with the columns that the task needs, rows without a usable target dropped where that is wished."""
+    chosen = settings.data
+    source = read(
+        data,
+        columns=columns,
+        need=kind.need,
+        optional=kind.optional,
+        stratify=kind.target,
+        dev_fraction=chosen.dev_fraction,
+        test_fraction=chosen.test_fraction,
+        seed=chosen.seed,
+        invalid=chosen.invalid,
+    )
+    if source.train is None or not len(source.train):
+        raise DataError("there is no training data", where=str(data), do="name a file, or a folder with a train file")
+    return source
+
+
+def prepare(
+    task: str, *, model: Any, data: Any, columns: Mapping[str, str] | None, settings: Settings, fitted: Task | None = None
+) -> Prepared:
+    """Read, fit the task, read the model, encode. `fitted`: the task of a run that goes on."""
+    kind = task_class(task)
+    source = read_source(kind, data, columns, settings)
+    assert source.train is not None
+    drop = settings.data.invalid == "drop"
+    if drop:
+        source = _without_bad_targets(kind, source, settings)
+        assert source.train is not None
+    ready = fitted or kind.fit(source.train, settings.task)
+    checkpoint = read_checkpoint(describe(model, settings.model.revision), head=ready.head_kind)
+    examples: dict[str, Examples] = {}
+    for name in SPLITS:
+        table: Table | None = getattr(source, name)
+        if table is not None:
+            encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
+            examples[name] = encoded.with_targets(ready.targets(table))
+    prepared = Prepared(ready, checkpoint, source, examples)
+    prepared.facts = facts(prepared, settings)
+    return prepared
+
+
+def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
+    """Drop rows whose target cannot be read, or (outside train) was not seen in training; say how many."""
+    assert source.train is not None
+    kept: dict[str, Table | None] = {}
+    notes = list(source.notes)
+    ready: Task | None = None
+    for name in SPLITS:
+        table: Table | None = getattr(source, name)
+        kept[name] = table
+        if table is None:
+            continue
+        rows = [row for row, value in enumerate(table.column(kind.target)) if _fits(kind, ready, value, settings)]
+        if len(rows) < len(table):
+            notes.append(f"{name}: {len(table) - len(rows)} rows dropped for their {kind.target}")
+            kept[name] = table.select(rows)
+        if ready is None:
+            ready = kind.fit(kept["train"] or table, settings.task)
+    return Source(kept["train"], kept["dev"], kept["test"], notes)
+
+
+def _fits(kind: type[Task], ready: Task | None, value: Any, settings: Settings) -> bool:
+    try:
+        target = kind.read_target(value, settings.task, str)
+        if ready is not None:
+            ready.known_target(target, str)
+    except DataError:
+        return False
+    return True
+
+
+def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
+    """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps, time."""
+    train = prepared.examples["train"]
+    chosen = settings.train
+    loader = Loader(
+        train,
+        batch_tokens=chosen.batch_tokens,
+        batch_examples=chosen.batch_examples,
+        accumulate=chosen.accumulate,
+        seed=chosen.seed,
+    )
+    steps = min(loader.total(chosen.epochs), chosen.max_steps or 10**12)
+    per_pass = len(loader.steps(0))
+    lengths = train.lengths
+    passes = steps / per_pass
+    flops = 3 * prepared.checkpoint.config.forward_flops(lengths.tolist()) * passes
+    splits = {
+        name: {
+            "examples": len(each),
+            "tokens": int(each.lengths.sum()),
+            "longest": int(each.lengths.max()),
+            "cut_examples": int((each.cut > 0).sum()),
+            "cut_tokens": int(each.cut.sum()),
+            "balance": prepared.task.balance(np.asarray(each.targets)),
+        }
+        for name, each in prepared.examples.items()
+        if len(each)
+    }
+    return {
+        "origin": prepared.source.train.origin if prepared.source.train else "",
+        "model": str(prepared.checkpoint.folder),
+        "task": prepared.task.name,
+        "splits": splits,
+        "notes": prepared.source.notes,
+        "duplicates": duplicates(prepared.source) if settings.data.duplicates else {},
+        "steps": steps,
+        "steps_a_pass": per_pass,
+        "mean_tokens": float(lengths.mean()),
+        "flops": flops,
+        "seconds_estimated": flops / (0.6 * matmul_rate(precision(chosen.precision))),
+        "precision": str(precision(chosen.precision)).removeprefix("torch."),
+    }
+
+
+def duplicates(source: Source) -> dict[str, dict[str, Any]]:
+    """Rows of dev and test that stand in train too, exactly or nearly: the commonest way to fool oneself."""
+    assert source.train is not None
+    found: dict[str, dict[str, Any]] = {}
+    train = joined(source.train)
+    for name in ("dev", "test"):
+        table: Table | None = getattr(source, name)
+        if table is not None and len(table):
+            pairs = find(train, joined(table))
+            found[name] = {"exact": len(pairs.exact), "near": len(pairs.near), "of": len(table)}
+    return found
+
+
+def joined(table: Table) -> list[str]:
+    """Each row's text, with its pair where there is one."""
+    texts = table.column("text")
+    if "pair" not in table.rows.column_names:
+        return texts
+    return [f"{text}\n{pair}" for text, pair in zip(texts, table.column("pair"), strict=True)]
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Measured matrix-product rate of this machine in FLOP/s, over products of a Transformer's shape."""
+    a = torch.randn(1024, 384, device=device()).to(dtype)
+    b = torch.randn(384, 1536, device=device()).to(dtype)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        (a @ b).sum().item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * a.shape[0] * b.numel() / best
+
+
+def run_folder(out: str | Path, *, force: bool, resume: bool) -> Path:
+    """Check the run directory before any work is done: never overwrite one without `force`."""
+    folder = Path(out)
+    occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if resume:
+        if not (folder / "recipe.toml").is_file():
+            raise RunError("there is no run to resume", where=str(folder), do="start it without --resume")
+        return folder
+    if occupied and not force:
+        raise RunError(
+            "the run directory exists and is not empty",
+            where=str(folder),
+            do="choose another --out, go on with --resume, or replace it with --force",
+        )
+    if occupied and not (folder / "recipe.toml").is_file():
+        raise RunError(
+            "the folder is not a run of langue, so --force does not replace it", where=str(folder), do="choose another"
+        )
+    return folder

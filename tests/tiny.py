@@ -1,0 +1,61 @@
+"""A tiny BERT that tests make for themselves, and labelled texts that it can learn."""
+
+import json
+import random
+from pathlib import Path
+
+import torch
+
+from langue.hub.bert import BERT
+from langue.hub.checkpoint import write_checkpoint
+from langue.model.config import ModelConfig
+from langue.model.transformer import Transformer, initialise
+from langue.text.tokenizer import Tokenizer
+
+GOOD = "good great lovely fine superb bright warm".split()
+BAD = "bad awful dull poor grim weak cold".split()
+PLAIN = "the a film plot it was with and scene actor story night day very long short music".split()
+CONFIG = ModelConfig(vocab_size=200, dim=32, n_layers=2, n_heads=4, ffn_dim=48, max_length=64, n_segments=2)
+
+
+def tiny_bert(folder: Path, config: ModelConfig = CONFIG, seed: int = 0) -> Path:
+    """A BERT folder with random weights and a WordPiece vocabulary of the words below, as the Hub lays it out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *PLAIN]
+    words += [chr(c) for c in range(97, 123) if chr(c) not in words] + [f"##{chr(c)}" for c in range(97, 123)]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}), "utf-8"
+    )
+    model = Transformer(config)
+    initialise(model, 0.1, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for weight in model.parameters():  # biases and norms too, so that none can be dropped unnoticed
+        if weight.ndim == 1:
+            weight.data.add_(0.1 * torch.randn(weight.shape, generator=generator))
+    write_checkpoint(
+        folder,
+        family=BERT,
+        config=config,
+        weights={f"body.{name}": weight for name, weight in model.named_parameters()},
+        tokenizer=Tokenizer.load(folder),
+    )
+    return folder
+
+
+def reviews(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Texts whose label is the kind of the telling words in them, of very different lengths."""
+    random_ = random.Random(seed)
+    rows = []
+    for index in range(count):
+        label = "pos" if index % 2 else "neg"
+        words = random_.choices(PLAIN, k=random_.randint(2, 40)) + random_.choices(GOOD if label == "pos" else BAD, k=3)
+        random_.shuffle(words)
+        rows.append({"text": " ".join(words), "label": label})
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
