@@ -1,0 +1,45 @@
+"""The face: the command line's verbs as Python functions, with the same names and defaults.
+
+    run = langue.finetune(model="MODEL", data="reviews.csv", out="runs/reviews")
+    langue.load("runs/reviews").predict(["A delight."])
+
+What arrives: a name. What leaves: the function behind it, imported when first asked for, so that `import langue`
+loads no torch.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langue.errors import LangueError
+    from langue.verbs.evaluate import evaluate
+    from langue.verbs.finetune import Run, finetune
+    from langue.verbs.model import Model, load
+    from langue.verbs.predict import predict
+    from langue.verbs.preview import preview
+    from langue.verbs.quickstart import quickstart
+
+__version__ = "0.1.0"
+__all__ = ["LangueError", "Model", "Run", "evaluate", "finetune", "load", "predict", "preview", "quickstart"]
+
+_HOMES = {"LangueError": "errors", "Model": "verbs.model", "Run": "verbs.finetune", "load": "verbs.model"}
+
+
+class _Face(ModuleType):
+    """A verb keeps its name where a subpackage has it too: importing `langue.evaluate.judge` must not make
+    `langue.evaluate` a module that cannot be called."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'langue' has no attribute {name!r}")
+    return getattr(import_module(f"langue.{_HOMES.get(name, f'verbs.{name}')}"), name)
+
+
+sys.modules[__name__].__class__ = _Face

@@ -1,0 +1,98 @@
+"""Floor 7. What arrives: the words after `langue`. What leaves: a verb called, its result printed, an exit code.
+
+Nothing heavy is imported before a verb runs, so that help is instant.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from langue import __version__
+from langue.cli.evaluate import evaluate
+from langue.cli.finetune import finetune
+from langue.cli.predict import predict
+from langue.cli.preview import preview
+from langue.cli.quickstart import quickstart
+from langue.cli.settings import settings
+from langue.errors import LangueError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with [bold]langue quickstart[/]. Each command teaches by example: [bold]langue finetune --help[/]",
+)
+data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at labelled text before training on it.")
+
+# A mistyped option reaches the verb as a word, which then names the nearest setting or option.
+_LENIENT = {"ignore_unknown_options": True}
+app.command(rich_help_panel="Start")(quickstart)
+app.command(rich_help_panel="Train", context_settings=_LENIENT)(finetune)
+app.add_typer(data, name="data", rich_help_panel="Train")
+data.command(context_settings=_LENIENT)(preview)
+app.command(rich_help_panel="Train")(settings)
+app.command(rich_help_panel="Use")(evaluate)
+app.command(rich_help_panel="Use")(predict)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"langue {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _langue(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Labelled text in, a fine-tuned language model in use."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit. A user's error is one line on stderr; `--debug` shows where it came from."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(words))
+
+
+def run(words: list[str]) -> int:
+    try:
+        code = app(words, prog_name="langue", standalone_mode=False)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader (`| head`) has what it wanted
+        return 0
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        return _explain(error)
+    if code == 130:
+        print("langue: interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """One line on stderr for whatever stopped the command, and its exit code."""
+    if isinstance(error, LangueError):
+        print(f"langue: error: {error}", file=sys.stderr)
+        return error.exit_code
+    # The parser's own errors; their classes have moved between versions of Typer, their shape has not.
+    if hasattr(error, "format_message"):
+        message = error.format_message()
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(message)
+            return 0
+        path = context.command_path if context else "langue"
+        print(f"langue: error: {message.rstrip('.')}; see {path} --help", file=sys.stderr)
+        return 2
+    print(
+        f"langue: internal error: {type(error).__name__}: {' '.join(str(error).split())}; "
+        "this is a defect of langue: run again with --debug and report what it prints",
+        file=sys.stderr,
+    )
+    return 1

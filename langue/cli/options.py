@@ -1,0 +1,70 @@
+"""What arrives: options that several verbs take, as written. What leaves: them declared once, and parsed for the verb."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from langue.errors import SettingsError
+
+Task = Annotated[str | None, typer.Option(help="classify (the default) or regress.", show_default=False)]
+PretrainedModel = Annotated[
+    str | None, typer.Option("--model", help="A Hub name, a folder or a run.", show_default=False)
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="A file, a folder of train/dev/test files, or a Hub name.", show_default=False),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--columns", help="Ours=theirs: text=review,label=sentiment.", metavar="OURS=THEIRS,..."),
+]
+Recipe = Annotated[
+    str | None, typer.Option(help="A TOML file of settings; a run's recipe.toml is one.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what --out names.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings; `langue settings` lists them.", show_default=False),
+]
+
+
+def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
+    """`["text=review,label=sentiment"]` as a dict; the option may also be repeated."""
+    if not given:
+        return None
+    columns: dict[str, str] = {}
+    for word in (part for each in given for part in each.split(",")):
+        ours, equals, theirs = (part.strip() for part in word.partition("="))
+        if not (equals and ours and theirs):
+            raise SettingsError(f"--columns {word!r} is not ours=theirs", do="write --columns text=review,label=sentiment")
+        if ours in columns:
+            raise SettingsError(f"--columns names {ours!r} twice", do="name each of ours once")
+        columns[ours] = theirs
+    return columns
+
+
+def parse_settings(words: Sequence[str] | None, command: str) -> dict[str, Any]:
+    """Trailing words as settings. `--key value` and `--key=value` are taken too, since other tools write them so."""
+    from langue.settings import FOREIGN, parse_words
+
+    joined: list[str] = []
+    for word in words or ():
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and not word.startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    for word in joined:
+        key = word.partition("=")[0]
+        if key.startswith("-") and "." not in key and key.lstrip("-") not in FOREIGN:
+            raise SettingsError(f"no such option: {key}", do=_nearest(key, command))
+    return dict(parse_words(joined))
+
+
+def _nearest(key: str, command: str) -> str:
+    options = ("--task", "--model", "--data", "--out", "--columns", "--recipe", "--force", "--resume", "--json", "--debug")
+    close = difflib.get_close_matches(key, options, 1)
+    return f"did you mean {close[0]}?" if close else f"see langue {command} --help"

@@ -1,0 +1,62 @@
+"""What arrives: what a verb returned. What leaves: it printed, for people through Rich, for programs as JSON."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from langue.verbs.prepare import Prepared
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, ensure_ascii=False, indent=2))
+
+
+def preview_printer(as_json: bool) -> "Callable[[Prepared], None]":
+    """What a training verb calls before it trains. Programs that read stdout get only the result there."""
+    from langue.verbs.preview import show
+
+    return lambda prepared: show(prepared, Console(stderr=as_json))
+
+
+def print_metrics(content: Mapping[str, Any]) -> None:
+    """metrics.json as a table, the baseline beside, and the verdict."""
+    from langue.evaluate.judge import readable, verdict, written
+
+    baseline = content.get("baseline") or {}
+    grid = Table(title=f"{content['examples']:,} examples of {content['split']}", title_justify="left")
+    for name in ("metric", "model", "95% interval", *([str(baseline["name"])] if baseline else [])):
+        grid.add_column(name, justify="left" if name == "metric" else "right")
+    for name, value in content["metrics"].items():
+        interval = content["intervals"].get(name)
+        row = [readable(name), written(name, value), " – ".join(written(name, end) for end in interval or ())]
+        grid.add_row(*row, *([written(name, baseline["metrics"].get(name))] if baseline else []))
+    console = Console()
+    console.print(grid)
+    judged = verdict(_kind(content["metrics"]), content)
+    colour = {"better": "bold green", "worse": "bold red"}.get(judged.kind, "bold yellow")
+    console.print(Text(judged.sentence, style=colour))
+
+
+def print_predictions(texts: list[str], results: list[Any]) -> None:
+    """One row a text: the prediction, how sure, and the beginning of the text."""
+    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    for text, result in zip(texts, results, strict=True):
+        for position, each in enumerate(result if isinstance(result, list) else [result]):
+            shown = " ".join(text.split()) if position == 0 else ""
+            grid.add_row(Text(str(each["label"]), "bold"), f"{each['score']:.3f}", Text(shown))
+    Console().print(grid)
+
+
+def _kind(metrics: Mapping[str, Any]) -> str:
+    """Which task the metrics are of; the verdict goes by that task's main one."""
+    if "spearman" in metrics:
+        return "regress"
+    return "multilabel" if "f1_samples" in metrics else "classify"

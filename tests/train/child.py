@@ -1,0 +1,44 @@
+"""A training run in a process of its own, for tests that kill it: `python -m tests.train.child FOLDER`."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from langue.data.batch import Examples
+from langue.files import atomic_folder
+from langue.settings import TaskSettings, TrainSettings
+from langue.tasks.classify import Classify
+from langue.tasks.task import TaskModel
+from langue.train.state import save_weights
+from langue.train.trainer import Trainer
+from tests.tiny import CONFIG
+
+SETTINGS = TrainSettings(
+    epochs=3, lr=3e-3, batch_tokens=256, batch_examples=6, accumulate=2, checkpoint_every=2, evaluate_every=4, patience=0
+)
+
+
+def examples(count: int, seed: int) -> Examples:
+    random = np.random.default_rng(seed)
+    lengths = random.integers(3, 40, count)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    tokens = random.integers(5, CONFIG.vocab_size, starts[-1]).astype(np.int32)
+    return Examples(tokens, starts, None, np.zeros(count, np.int32), random.integers(0, 2, count))
+
+
+def trainer(folder: Path, settings: TrainSettings = SETTINGS) -> Trainer:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(5)
+    task = Classify(["neg", "pos"], TaskSettings(label_smoothing=0.1))
+    model = TaskModel(CONFIG, task, seed=1)
+    return Trainer(model, task, examples(120, 0), examples(24, 1), settings, folder)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run = trainer(Path(sys.argv[1]))
+    run.run(resume=True)
+    with atomic_folder(Path(sys.argv[1]) / "done") as folder:
+        save_weights(folder, run.model)
