@@ -1,4 +1,5 @@
-"""Floor 0. What arrives: something a user did that cannot work. What leaves: one line that says what, where, and what to do.
+"""Floor 0. What arrives: something a user did that cannot work.
+What leaves: one line that says what, where, and what to do.
 
 Every error a user can cause is a `LangueError`; the command line prints it without a traceback and exits with
 its `exit_code`. Anything else that escapes is a defect of langue.

@@ -1,4 +1,5 @@
-"""Floor 0. What arrives: bytes to keep. What leaves: files that are complete or absent, never half; and their checksums."""
+"""Floor 0. What arrives: bytes to keep.
+What leaves: files that are complete or absent, never half; and their checksums."""
 
 import contextlib
 import hashlib

@@ -31,7 +31,7 @@ def has_bf16(kind: str) -> bool:
     import torch
 
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind == "cpu":
         capability = torch.cpu.get_capabilities()
         return bool(capability.get("avx512_bf16") or capability.get("amx_bf16") or capability.get("bf16"))

@@ -21,52 +21,58 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    max_length: int = Field(512, ge=4, description="tokens of a text that are kept, special tokens included")
+    max_length: int = Field(default=512, ge=4, description="tokens of a text that are kept, special tokens included")
     cut: Literal["head-tail", "head", "tail"] = Field(
-        "head-tail", description="which part of a longer text is kept; head-tail keeps a quarter from the start"
+        default="head-tail", description="which part of a longer text is kept; head-tail keeps a quarter from the start"
     )
-    dev_fraction: float = Field(0.1, gt=0, lt=1, description="share of train taken for dev where none is given")
-    test_fraction: float = Field(0.1, gt=0, lt=1, description="share taken for test where no split is given")
-    dev_max: int = Field(2000, ge=1, description="most examples taken from train for dev")
-    invalid: Literal["error", "drop"] = Field("error", description="what an unusable row does: stop, or be counted")
-    duplicates: bool = Field(True, description="look for exact and near duplicates between train and test")
-    seed: int = Field(0, ge=0, description="seed of the automatic split")
+    dev_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of train taken for dev where none is given")
+    test_fraction: float = Field(default=0.1, gt=0, lt=1, description="share taken for test where no split is given")
+    dev_max: int = Field(default=2000, ge=1, description="most examples taken from train for dev")
+    invalid: Literal["error", "drop"] = Field(
+        default="error", description="what an unusable row does: stop, or be counted"
+    )
+    duplicates: bool = Field(default=True, description="look for exact and near duplicates between train and test")
+    seed: int = Field(default=0, ge=0, description="seed of the automatic split")
 
 
 class TaskSettings(Section):
-    pooling: Literal["mean", "first"] = Field("mean", description="how a text's hidden states become one vector")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each target spread over all labels")
-    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare labels weigh more")
-    multi_label: bool = Field(False, description="a text may carry any number of labels")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the head")
+    pooling: Literal["mean", "first"] = Field(
+        default="mean", description="how a text's hidden states become one vector"
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of each target spread over all labels")
+    class_weights: Literal["none", "balanced"] = Field(default="none", description="balanced: rare labels weigh more")
+    multi_label: bool = Field(default=False, description="a text may carry any number of labels")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
 
 
 class ModelSettings(Section):
-    dropout: float | None = Field(None, ge=0, lt=1, description="hidden dropout in training; None: the model's own")
-    attention_dropout: float | None = Field(None, ge=0, lt=1, description="None: the model's own")
-    revision: str | None = Field(None, description="branch, tag or commit of a Hub model")
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="hidden dropout in training; None: the model's own"
+    )
+    attention_dropout: float | None = Field(default=None, ge=0, lt=1, description="None: the model's own")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a Hub model")
 
 
 class TrainSettings(Section):
-    epochs: float = Field(3.0, gt=0, description="passes over the training set")
-    max_steps: int = Field(0, ge=0, description="stop after so many steps; 0: no limit")
-    batch_tokens: int = Field(16384, ge=16, description="most tokens in a batch")
-    batch_examples: int = Field(32, ge=0, description="most examples in a batch; 0: no limit but the tokens")
-    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
-    lr: float = Field(1e-4, gt=0, description="peak learning rate")
-    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer relative to the one above it")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of the matrices")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's moments")
-    eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
-    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="decay after the warm-up")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto asks the hardware")
-    seed: int = Field(0, ge=0, description="seed of the order, the dropout and the new weights")
-    evaluate_every: int = Field(0, ge=0, description="steps between dev evaluations; 0: four times a pass")
-    checkpoint_every: int = Field(0, ge=0, description="steps between resumable checkpoints; 0: every pass")
-    log_every: int = Field(1, ge=1, description="steps between lines of log.jsonl")
-    patience: int = Field(0, ge=0, description="evaluations without gain before stopping early; 0: never")
+    epochs: float = Field(default=3.0, gt=0, description="passes over the training set")
+    max_steps: int = Field(default=0, ge=0, description="stop after so many steps; 0: no limit")
+    batch_tokens: int = Field(default=16384, ge=16, description="most tokens in a batch")
+    batch_examples: int = Field(default=32, ge=0, description="most examples in a batch; 0: no limit but the tokens")
+    accumulate: int = Field(default=1, ge=1, description="batches whose gradients make one step")
+    lr: float = Field(default=1e-4, gt=0, description="peak learning rate")
+    layer_decay: float = Field(default=1.0, gt=0, le=1, description="rate of a layer relative to the one above it")
+    weight_decay: float = Field(default=0.01, ge=0, description="decoupled weight decay of the matrices")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's moments")
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
+    clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0: no clipping")
+    schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="decay after the warm-up")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps that warm up")
+    precision: Literal["auto", "bf16", "fp32"] = Field(default="auto", description="auto asks the hardware")
+    seed: int = Field(default=0, ge=0, description="seed of the order, the dropout and the new weights")
+    evaluate_every: int = Field(default=0, ge=0, description="steps between dev evaluations; 0: four times a pass")
+    checkpoint_every: int = Field(default=0, ge=0, description="steps between resumable checkpoints; 0: every pass")
+    log_every: int = Field(default=1, ge=1, description="steps between lines of log.jsonl")
+    patience: int = Field(default=0, ge=0, description="evaluations without gain before stopping early; 0: never")
 
 
 class Settings(Section):

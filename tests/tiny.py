@@ -12,9 +12,27 @@ from langue.model.config import ModelConfig
 from langue.model.transformer import Transformer, initialise
 from langue.text.tokenizer import Tokenizer
 
-GOOD = "good great lovely fine superb bright warm".split()
-BAD = "bad awful dull poor grim weak cold".split()
-PLAIN = "the a film plot it was with and scene actor story night day very long short music".split()
+GOOD = ["good", "great", "lovely", "fine", "superb", "bright", "warm"]
+BAD = ["bad", "awful", "dull", "poor", "grim", "weak", "cold"]
+PLAIN = [
+    "the",
+    "a",
+    "film",
+    "plot",
+    "it",
+    "was",
+    "with",
+    "and",
+    "scene",
+    "actor",
+    "story",
+    "night",
+    "day",
+    "very",
+    "long",
+    "short",
+    "music",
+]
 CONFIG = ModelConfig(vocab_size=200, dim=32, n_layers=2, n_heads=4, ffn_dim=48, max_length=64, n_segments=2)
 
 

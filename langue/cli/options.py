@@ -1,4 +1,5 @@
-"""What arrives: options that several verbs take, as written. What leaves: them declared once, and parsed for the verb."""
+"""What arrives: options that several verbs take, as written.
+What leaves: them declared once, and parsed for the verb."""
 
 import difflib
 from collections.abc import Sequence

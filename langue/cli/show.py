@@ -38,7 +38,7 @@ def print_metrics(content: Mapping[str, Any]) -> None:
     console = Console()
     console.print(grid)
     judged = verdict(_kind(content["metrics"]), content)
-    colour = {"better": "bold green", "worse": "bold red"}.get(judged.kind, "bold yellow")
+    colour = {"better": "bold green", "worse": "bold red"}.get(judged.outcome, "bold yellow")
     console.print(Text(judged.sentence, style=colour))
 
 

@@ -1,4 +1,5 @@
-"""What arrives: texts (and their pairs). What leaves: `Examples`, cut to the longest length where they must be, and counted."""
+"""What arrives: texts (and their pairs).
+What leaves: `Examples`, cut to the longest length where they must be, and counted."""
 
 from collections.abc import Iterable, Sequence
 
@@ -21,7 +22,7 @@ def encode(
     cut: str = "head-tail",
     segments: bool = False,
 ) -> Examples:
-    """Token ids with special tokens, at most `max_length` each. `segments`: keep which of the two texts a token is of."""
+    """Token ids with special tokens, at most `max_length` each. `segments`: also which of the two texts each is of."""
     ids: list[NDArray[np.int32]] = []
     types: list[NDArray[np.uint8]] = []
     removed: list[int] = []

@@ -1,4 +1,5 @@
-"""What arrives: encoded examples and where training stands. What leaves: one step's batches after another, from there on."""
+"""What arrives: encoded examples and where training stands.
+What leaves: one step's batches after another, from there on."""
 
 from collections.abc import Iterator
 
@@ -23,9 +24,7 @@ class Loader:
 
     def steps(self, epoch: int) -> list[Step]:
         if self._epoch is None or self._epoch[0] != epoch:
-            batches = shuffled_batches(
-                self.examples.lengths, self.batch_tokens, self.batch_examples, self.seed, epoch
-            )
+            batches = shuffled_batches(self.examples.lengths, self.batch_tokens, self.batch_examples, self.seed, epoch)
             steps = [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
             self._epoch = (epoch, steps)
         return self._epoch[1]

@@ -41,9 +41,7 @@ def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.i
     return fill(np.argsort(-lengths, kind="stable"), lengths, budget, 0)
 
 
-def fill(
-    rows: NDArray[np.int64], lengths: NDArray[np.int64], budget: int, most: int
-) -> list[NDArray[np.int64]]:
+def fill(rows: NDArray[np.int64], lengths: NDArray[np.int64], budget: int, most: int) -> list[NDArray[np.int64]]:
     """Cut rows, in the order given, into batches of at most `budget` tokens and `most` examples."""
     batches: list[NDArray[np.int64]] = []
     begin = tokens = 0

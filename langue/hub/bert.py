@@ -5,7 +5,13 @@ from typing import Any
 from langue.hub.family import Config, Family, Rule, require, rule, take
 from langue.model.config import ModelConfig
 
-_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu", "silu": "silu"}
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+}
 
 
 def read(config: Config) -> ModelConfig:

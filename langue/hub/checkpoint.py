@@ -1,4 +1,5 @@
-"""What arrives: a Hub name, a folder or a run. What leaves: config, weights and tokenizer in our terms; and back to a folder.
+"""What arrives: a Hub name, a folder or a run.
+What leaves: config, weights and tokenizer in our terms; and back to a folder.
 
 Weights are safetensors. A `.bin` is read only as far as `torch.load(weights_only=True)` takes it: nothing that can
 run code is ever unpickled, and a config that names code (`auto_map`) is data to us, never an import.
@@ -128,7 +129,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
-        with safe_open(file, framework="pt") as handle:  # type: ignore[no-untyped-call]
+        with safe_open(file, framework="pt") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
@@ -143,7 +144,7 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
         raise ModelError(
             "this pickle is refused: it holds more than plain tensors, or is damaged",
             where=str(file),
-            do="where you trust it, convert it: python -c \"import torch; from safetensors.torch import save_file; "
+            do='where you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
             "save_file(torch.load('pytorch_model.bin', weights_only=False), 'model.safetensors')\"",
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):

@@ -22,7 +22,7 @@ KEPT = "kept."  # before the names of published weights that ours has no place f
 
 @dataclass(frozen=True)
 class Rule:
-    """Our weight `ours` is their `theirs`; several of theirs are ours stacked along the first axis (queries, keys, values)."""
+    """Our weight `ours` is their `theirs`; several of theirs (queries, keys, values) are stacked along the first axis."""
 
     ours: str
     theirs: tuple[str, ...]
@@ -124,7 +124,7 @@ def _difference(missing: list[str], left: list[str]) -> str:
 
 
 def require(config: Config, **expected: Any) -> None:
-    """Refuse values that change the mathematics in a way this family's rules do not express, instead of ignoring them."""
+    """Refuse values that change the mathematics in a way this family's rules do not express."""
     for key, known in expected.items():
         choices = known if isinstance(known, tuple) else (known,)
         if key in config and config[key] not in choices:

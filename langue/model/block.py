@@ -39,7 +39,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, groups: Groups) -> Tensor:
         if self.pre:
             x = x + self.dropout(self.attention(self.attention_norm(x), groups))
-            return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
+            return x + self.dropout(self.feedforward(self.feedforward_norm(x)))  # type: ignore[no-any-return]
         x = self.attention_norm(x + self.dropout(self.attention(x, groups)))
         out: Tensor = self.feedforward_norm(x + self.dropout(self.feedforward(x)))
         return out

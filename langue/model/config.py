@@ -1,4 +1,5 @@
-"""What arrives: numbers and words about an architecture. What leaves: `ModelConfig`, flat and frozen, all axes orthogonal.
+"""What arrives: numbers and words about an architecture.
+What leaves: `ModelConfig`, flat and frozen, all axes orthogonal.
 
 A model family is data: everything that tells one published architecture from another is an axis here.
 """

@@ -1,4 +1,5 @@
-"""What arrives: each token's place in its own sequence, positions (T,). What leaves: vectors (T, D) to add to the embedding."""
+"""What arrives: each token's place in its own sequence, positions (T,).
+What leaves: vectors (T, D) to add to the embedding."""
 
 import math
 from typing import cast
@@ -10,7 +11,7 @@ from langue.model.config import ModelConfig
 
 
 class Sinusoidal(nn.Module):
-    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(the same): Vaswani et al. 2017, section 3.5. Nothing learned."""
+    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(the same): Vaswani et al. 2017, section 3.5."""
 
     def __init__(self, length: int, dim: int) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""What arrives: a flat run of tokens (T,), each with its position in its own sequence. What leaves: hidden states (T, D)."""
+"""What arrives: a flat run of tokens (T,), each with its position in its own sequence.
+What leaves: hidden states (T, D)."""
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,8 @@ class Transformer(nn.Module):
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, groups)
-        return x if self.final_norm is None else self.final_norm(x)
+        out: Tensor = x if self.final_norm is None else self.final_norm(x)
+        return out
 
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:

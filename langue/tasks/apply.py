@@ -1,4 +1,5 @@
-"""What arrives: a task model and encoded examples. What leaves: its outputs, in the examples' order; metrics held, logits not."""
+"""What arrives: a task model and encoded examples.
+What leaves: its outputs, in the examples' order; metrics held, logits not."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,5 @@
-"""What arrives: texts (or pairs) with a label each, or any number of labels. What leaves: a probability for every label."""
+"""What arrives: texts (or pairs) with a label each, or any number of labels.
+What leaves: a probability for every label."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self

@@ -89,4 +89,3 @@ class Regress(Task):
     def balance(self, targets: NDArray[Any]) -> dict[str, float]:
         low, middle, high = (float(q) for q in np.quantile(targets, (0, 0.5, 1)))
         return {"smallest": low, "median": middle, "largest": high}
-

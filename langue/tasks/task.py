@@ -1,4 +1,5 @@
-"""What arrives: a split's rows and a Transformer's hidden states. What leaves: examples, a loss as (sum, count), predictions.
+"""What arrives: a split's rows and a Transformer's hidden states.
+What leaves: examples, a loss as (sum, count), predictions.
 
 A task says what an example is, how it becomes a batch, which head it needs, its loss, its metrics and how a prediction
 is shown. Sums and counts, never means, so that accumulating eight small batches gives the gradient of one big one.
@@ -145,10 +146,7 @@ class PooledHead(nn.Module):
         self.out = nn.Linear(config.dim, n_outputs)
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
-        if self.pooler is None:
-            pooled = pool_mean(hidden, batch)
-        else:
-            pooled = self.pooler(pool_first(hidden, batch)).tanh()
+        pooled = pool_mean(hidden, batch) if self.pooler is None else self.pooler(pool_first(hidden, batch)).tanh()
         out: Tensor = self.out(self.dropout(pooled))
         return out
 

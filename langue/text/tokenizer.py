@@ -35,7 +35,9 @@ class Tokenizer:
         try:
             if (folder / "tokenizer.json").is_file():
                 return cls(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), folder)
-            options = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+            options = (
+                read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+            )
             if (folder / "vocab.txt").is_file():
                 return cls(_wordpiece(folder / "vocab.txt", options), folder)
             if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():

@@ -1,4 +1,5 @@
-"""What arrives: a training run at some step. What leaves: a folder from which it goes on bit for bit; and the run again.
+"""What arrives: a training run at some step.
+What leaves: a folder from which it goes on bit for bit; and the run again.
 
 All randomness is a function of (seed, step) and all order of (seed, epoch), so the state is the weights, AdamW's
 moments and a few counts. safetensors and JSON only: a resumable checkpoint can be given to others without risk.

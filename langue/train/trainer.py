@@ -120,7 +120,9 @@ class Trainer:
             at.examples += len(batch)
             at.tokens += batch.n_tokens
         if not count:
-            raise DataError(f"nothing in the batch of step {at.step + 1} carries loss", do="look at `langue data preview`")
+            raise DataError(
+                f"nothing in the batch of step {at.step + 1} carries loss", do="look at `langue data preview`"
+            )
         if not math.isfinite(total):
             raise RunError(
                 f"the loss at step {at.step + 1} is {total}",

@@ -1,4 +1,5 @@
-"""What arrives: a trained run and labelled text. What leaves: metrics.json, curves.png and report.html, the baseline beside."""
+"""What arrives: a trained run and labelled text.
+What leaves: metrics.json, curves.png and report.html, the baseline beside."""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from langue.errors import DataError, RunError
 from langue.evaluate.baseline import baseline
 from langue.evaluate.curves import draw
-from langue.evaluate.judge import Judgement, judge
+from langue.evaluate.judge import Judgement, judge, mistakes
 from langue.evaluate.report import write
 from langue.files import write_json
 from langue.runtime import device, precision
@@ -21,17 +22,15 @@ from langue.tasks.task import Task, TaskModel
 from langue.text.source import Table, read
 from langue.train.journal import read_log
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import Prepared, joined, read_source
+from langue.verbs.prepare import Prepared, read_source
 from langue.verbs.progress import bar
 from langue.verbs.save import expressible
-
-MISTAKES = 20
 
 
 def judge_run(
     folder: Path, prepared: Prepared, network: TaskModel, settings: Settings, *, seconds: float
 ) -> dict[str, Any]:
-    """Judge a finished run on its test split (dev where it has none), beside the baseline; write all that people read."""
+    """Judge a finished run on its test split (dev where it has none); write all that people read."""
     split = "test" if "test" in prepared.examples else "dev"
     table = getattr(prepared.source, split)
     if table is None:
@@ -46,7 +45,7 @@ def judge_run(
             progress=advance,
         )
     train = (prepared.source.train, prepared.examples["train"].targets)
-    content, judgement, mistakes = _judge(
+    content, judgement, worst = _judge(
         prepared.task, split, table, prepared.examples[split].targets, predictions, train, seconds
     )
     write_json(folder / "metrics.json", content)
@@ -58,7 +57,7 @@ def judge_run(
         "task": prepared.task.name,
         "metrics_json": content,
         "judgement": judgement,
-        "mistakes": mistakes,
+        "mistakes": worst,
         "curves_png": folder / "curves.png",
         "settings": settings.model_dump(),
         "preview": prepared.facts,
@@ -160,39 +159,9 @@ def _judge(
             )
             advance(1)
     content = judgement.as_json(split, beside, seconds)
-    return content, judgement, _mistakes(task, table, np.asarray(targets), predictions)
+    texts, pairs = _columns(table)
+    return content, judgement, mistakes(kind, targets, given, texts, labels, pairs=pairs)
 
 
 def _columns(table: Table) -> tuple[list[str], list[str] | None]:
     return table.column("text"), table.column("pair") if "pair" in table.rows.column_names else None
-
-
-def _mistakes(
-    task: Task, table: Table, targets: NDArray[Any], predictions: NDArray[np.float32]
-) -> list[dict[str, Any]]:
-    """The worst: for labels, the most confident wrong ones; for scores, the farthest off."""
-    texts = joined(table)
-    labels = task.to_dict().get("labels")
-    if labels is None:
-        off = np.abs(predictions[:, 0] - targets)
-        return [
-            {"text": texts[i], "label": f"{targets[i]:g}", "predicted": f"{predictions[i, 0]:.2f}", "score": float(off[i])}
-            for i in np.argsort(-off, kind="stable")[:MISTAKES]
-        ]
-    if targets.ndim == 2:
-        wrong = ((predictions >= 0.5) != (targets >= 0.5)).any(1)
-        confidence = np.abs(predictions - targets).max(1) * wrong
-        said = ["|".join(np.asarray(labels)[row >= 0.5]) for row in predictions]
-        true = ["|".join(np.asarray(labels)[row >= 0.5]) for row in targets]
-    else:
-        wrong = predictions.argmax(1) != targets
-        confidence = predictions.max(1) * wrong
-        said = [labels[i] for i in predictions.argmax(1)]
-        true = [labels[i] for i in targets]
-    return [
-        {"text": texts[i], "label": true[i], "predicted": said[i], "score": float(confidence[i])}
-        for i in np.argsort(-confidence, kind="stable")[:MISTAKES]
-        if wrong[i]
-    ]
-
-

@@ -70,7 +70,11 @@ def finetune(
     elif force and folder.exists():
         shutil.rmtree(folder)
     prepared = prepare(
-        arguments["task"], model=arguments["model"], data=arguments["data"], columns=arguments["columns"], settings=chosen
+        arguments["task"],
+        model=arguments["model"],
+        data=arguments["data"],
+        columns=arguments["columns"],
+        settings=chosen,
     )
     if show is not None:
         show(prepared)
@@ -106,7 +110,9 @@ def resolve_call(
 
 def _recipe(arguments: Mapping[str, Any], settings: Settings) -> str:
     named = {key: arguments[key] for key in ("task", "model", "data")}
-    named = {key: str(value) if isinstance(value, (str, Path)) else "(rows given in Python)" for key, value in named.items()}
+    named = {
+        key: str(value) if isinstance(value, (str, Path)) else "(rows given in Python)" for key, value in named.items()
+    }
     columns = {"columns": dict(arguments["columns"])} if arguments["columns"] else {}
     return to_toml(named | columns | settings.model_dump())
 
@@ -124,9 +130,7 @@ def _same_as_before(folder: Path, arguments: Mapping[str, Any], settings: Settin
         )
 
 
-def _open_folder(
-    folder: Path, arguments: Mapping[str, Any], settings: Settings, train: Examples, resume: bool
-) -> None:
+def _open_folder(folder: Path, arguments: Mapping[str, Any], settings: Settings, train: Examples, resume: bool) -> None:
     """Write what the run is, or on resume check that data and machine still are what they were."""
     digest = hashlib.sha256(train.tokens.tobytes() + train.starts.tobytes())
     if train.targets is not None:

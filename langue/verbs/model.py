@@ -12,7 +12,15 @@ from langue.data.batch import Examples, gather, pool_first, pool_mean
 from langue.data.pack import sorted_batches
 from langue.errors import ModelError
 from langue.files import atomic_folder
-from langue.hub.checkpoint import Checkpoint, Description, describe, load_into, read_checkpoint, usable, write_checkpoint
+from langue.hub.checkpoint import (
+    Checkpoint,
+    Description,
+    describe,
+    load_into,
+    read_checkpoint,
+    usable,
+    write_checkpoint,
+)
 from langue.hub.family import KEPT
 from langue.model.transformer import Transformer
 from langue.runtime import device, precision
@@ -29,7 +37,12 @@ class Model:
     """A loaded model. Texts may be strings, (text, pair) tuples, or lists of token ids."""
 
     def __init__(
-        self, checkpoint: Checkpoint, body: Transformer, task: Task | None, network: TaskModel | None, dtype: torch.dtype
+        self,
+        checkpoint: Checkpoint,
+        body: Transformer,
+        task: Task | None,
+        network: TaskModel | None,
+        dtype: torch.dtype,
     ) -> None:
         self.checkpoint, self.config, self.tokenizer = checkpoint, checkpoint.config, checkpoint.tokenizer
         self.body, self.task, self.network = body, task, network

@@ -1,4 +1,5 @@
-"""What arrives: the words of a command. What leaves: everything training needs, and the facts people should see first."""
+"""What arrives: the words of a command.
+What leaves: everything training needs, and the facts people should see first."""
 
 import time
 from collections.abc import Mapping
@@ -58,7 +59,13 @@ def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, 
 
 
 def prepare(
-    task: str, *, model: Any, data: Any, columns: Mapping[str, str] | None, settings: Settings, fitted: Task | None = None
+    task: str,
+    *,
+    model: Any,
+    data: Any,
+    columns: Mapping[str, str] | None,
+    settings: Settings,
+    fitted: Task | None = None,
 ) -> Prepared:
     """Read, fit the task, read the model, encode. `fitted`: the task of a run that goes on."""
     kind = task_class(task)

@@ -1,4 +1,5 @@
-"""What arrives: what training would take. What leaves: the facts to see before paying, as data and as a page of terminal text."""
+"""What arrives: what training would take.
+What leaves: the facts to see before paying, as data and as a page of terminal text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,11 @@ def preview(
     given = {"task": task, "model": model, "data": data, "columns": columns}
     arguments, chosen = resolve_call(layers, given, {k.replace("__", "."): v for k, v in settings.items()})
     return prepare(
-        arguments["task"], model=arguments["model"], data=arguments["data"], columns=arguments["columns"], settings=chosen
+        arguments["task"],
+        model=arguments["model"],
+        data=arguments["data"],
+        columns=arguments["columns"],
+        settings=chosen,
     )
 
 
@@ -65,7 +70,7 @@ def duration(seconds: float) -> str:
 
 
 def _example(prepared: Prepared, row: int) -> Text:
-    """One training example: its tokens as the model gets them, then its target in green, since that carries the loss."""
+    """One training example: its tokens as the model gets them, then its target, which carries the loss."""
     examples, tokenizer = prepared.examples["train"], prepared.checkpoint.tokenizer
     ids = examples.tokens[examples.starts[row] : examples.starts[row + 1]].tolist()
     special = {index for index, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special}
@@ -97,8 +102,10 @@ def _splits(facts: Mapping[str, Any]) -> Grid:
     for name in ("split", "examples", "tokens", "longest", "cut", "balance"):
         grid.add_column(name, justify="left" if name in ("split", "balance") else "right")
     for name, split in facts["splits"].items():
-        balance = sorted(split["balance"].items(), key=lambda pair: -pair[1]) if facts["task"] == "classify" else list(
-            split["balance"].items()
+        balance = (
+            sorted(split["balance"].items(), key=lambda pair: -pair[1])
+            if facts["task"] == "classify"
+            else list(split["balance"].items())
         )
         words = ", ".join(f"{label} {count:g}" for label, count in balance[:6])
         words += f" … {len(balance) - 6} more" if len(balance) > 6 else ""

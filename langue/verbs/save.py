@@ -1,4 +1,5 @@
-"""What arrives: a trained task model. What leaves: the files of a run that make it loadable, here and by `transformers`."""
+"""What arrives: a trained task model.
+What leaves: the files of a run that make it loadable, here and by `transformers`."""
 
 from collections.abc import Mapping
 from pathlib import Path

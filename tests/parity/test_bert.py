@@ -1,4 +1,4 @@
-"""BERT against `transformers`, both ways, with configs drawn per seed: the published model's numbers, or it is not BERT."""
+"""BERT against `transformers`, both ways, with configs drawn per seed: the published model's numbers."""
 
 import json
 import random
@@ -161,7 +161,12 @@ def test_old_names_of_the_layer_norm(tmp_path):
 
 @pytest.mark.parametrize(
     "key, value",
-    [("hidden_act", "swishish"), ("position_embedding_type", "relative_key"), ("is_decoder", True), ("hidden_size", "x")],
+    [
+        ("hidden_act", "swishish"),
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+        ("hidden_size", "x"),
+    ],
 )
 def test_configs_that_change_the_mathematics_are_refused(tmp_path, key, value):
     from langue.errors import ModelError

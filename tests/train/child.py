@@ -16,7 +16,14 @@ from langue.train.trainer import Trainer
 from tests.tiny import CONFIG
 
 SETTINGS = TrainSettings(
-    epochs=3, lr=3e-3, batch_tokens=256, batch_examples=6, accumulate=2, checkpoint_every=2, evaluate_every=4, patience=0
+    epochs=3,
+    lr=3e-3,
+    batch_tokens=256,
+    batch_examples=6,
+    accumulate=2,
+    checkpoint_every=2,
+    evaluate_every=4,
+    patience=0,
 )
 
 

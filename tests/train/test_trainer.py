@@ -121,7 +121,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     again = trainer(tmp_path)
     done = again.run(resume=True)
     assert done.step == again.total
-    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if '"train"' in line]
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if '"train"' in line
+    ]
     assert steps == list(range(1, again.total + 1))
 
 

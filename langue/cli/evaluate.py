@@ -1,0 +1,29 @@
+"""What arrives: the words after `langue evaluate`. What leaves: scores with intervals, the baseline beside, printed."""
+
+from typing import Annotated
+
+import typer
+
+from langue.cli.options import Columns, Data, Debug, Json, parse_columns
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run directory.", show_default=False)],
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
+    columns: Columns = None,
+    out: Annotated[str | None, typer.Option(help="Also write the scores there, as JSON.", show_default=False)] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a run on a split of its own data, or on other labelled data.
+
+    How well do the film reviews' model and its baseline do on reviews of books?
+
+        langue evaluate runs/reviews --data books.csv --columns text=body,label=stars
+    """
+    from langue.cli.show import print_json, print_metrics
+    from langue.verbs.evaluate import evaluate as verb
+
+    content = verb(run, data=data, split=split, columns=parse_columns(columns), out=out)
+    (print_json if as_json else print_metrics)(content)

@@ -1,0 +1,67 @@
+"""What arrives: the words after `langue predict`. What leaves: predictions, printed or in a file."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from langue.cli.options import Columns, Debug, Force, Json, parse_columns
+from langue.errors import SettingsError
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="A run, a folder or a Hub name.", show_default=False)],
+    text: Annotated[list[str] | None, typer.Option(help="A text; repeat it for more.", show_default=False)] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option(help="The second text, for a model of pairs.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Instead: a file, folder or Hub name with texts.", show_default=False)
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
+    ] = None,
+    columns: Columns = None,
+    top: Annotated[int, typer.Option(min=1, help="How many labels of each text, the best first.")] = 1,
+    all_labels: Annotated[bool, typer.Option("--all", help="All labels of each text.")] = False,
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict the labels or scores of texts.
+
+    One text, then a file of them:
+
+        langue predict runs/reviews --text "Two hours well spent."
+
+        langue predict runs/reviews --data new.csv --columns text=review --out predicted.jsonl
+    """
+    from langue.cli.show import print_json, print_predictions
+    from langue.verbs.predict import predict as verb
+
+    results = verb(
+        run,
+        texts=_texts(text, pair),
+        data=data,
+        out=out,
+        columns=parse_columns(columns),
+        top=None if all_labels else top,
+        force=force,
+    )
+    if out is not None:
+        print(f"Predictions: {out}")
+    elif as_json or not text:
+        print_json(results)
+    else:
+        print_predictions(text, results)
+
+
+def _texts(texts: list[str] | None, pairs: list[str] | None) -> Sequence[Any] | None:
+    """Texts alone, or (text, pair) tuples; None where neither is given."""
+    if not pairs:
+        return texts
+    if len(pairs) != len(texts or ()):
+        raise SettingsError(
+            f"{len(texts or ())} --text but {len(pairs)} --pair", do="give one --pair for each --text"
+        )
+    return list(zip(texts or (), pairs, strict=True))

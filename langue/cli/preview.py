@@ -1,0 +1,49 @@
+"""What arrives: the words after `langue data preview`. What leaves: what `langue finetune` would train on, printed."""
+
+from langue.cli.options import (
+    Columns,
+    Data,
+    Debug,
+    Json,
+    PretrainedModel,
+    Recipe,
+    Task,
+    Words,
+    parse_columns,
+    parse_settings,
+)
+
+
+def preview(
+    settings: Words = None,
+    task: Task = None,
+    model: PretrainedModel = None,
+    data: Data = None,
+    columns: Columns = None,
+    recipe: Recipe = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what `langue finetune` would train on, without training.
+
+    Takes the same words: a few examples with their tokens, what is cut or dropped, the balance of the labels,
+    duplicates between train and test, steps and time.
+
+        langue data preview --model sentence-transformers/all-MiniLM-L6-v2 --data reviews.csv
+        --columns text=review,label=sentiment data.max_length=256
+    """
+    from langue.cli.show import preview_printer, print_json
+    from langue.verbs.preview import preview as verb
+
+    prepared = verb(
+        task,
+        model=model,
+        data=data,
+        columns=parse_columns(columns),
+        recipe=recipe,
+        **parse_settings(settings, "data preview"),
+    )
+    if as_json:
+        print_json(prepared.facts)
+    else:
+        preview_printer(False)(prepared)

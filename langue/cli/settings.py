@@ -1,0 +1,51 @@
+"""What arrives: `langue settings`. What leaves: every key that a recipe or a command may set, printed."""
+
+from typing import Any
+
+from langue.cli.options import Debug, Json
+
+
+def settings(as_json: Json = False, debug: Debug = False) -> None:
+    """List every setting with its default.
+
+    Write them after a command, or in a recipe; the command wins.
+
+        langue finetune --recipe recipe.toml --out runs/again train.lr=3e-5
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from langue.cli.show import print_json
+
+    rows = listed()
+    if as_json:
+        print_json(rows)
+        return
+    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    grid.add_column("setting", no_wrap=True)
+    grid.add_column("default", no_wrap=True)
+    grid.add_column("what it does")
+    for key, row in rows.items():
+        choices = f" ({', '.join(row['choices'])})" if row["choices"] else ""
+        grid.add_row(key, written(row["default"]), row["description"] + choices)
+    Console().print(grid)
+
+
+def listed() -> dict[str, dict[str, Any]]:
+    """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections."""
+    from typing import Literal, get_args, get_origin
+
+    from langue.settings import known
+
+    rows: dict[str, dict[str, Any]] = {}
+    for key, field in known().items():
+        choices = list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
+        rows[key] = {"default": field.default, "description": field.description, "choices": choices}
+    return rows
+
+
+def written(default: Any) -> str:
+    """A default as one writes it on the command line."""
+    if isinstance(default, bool) or default is None:
+        return str(default).lower()
+    return ",".join(map(str, default)) if isinstance(default, tuple) else f"{default}"
