@@ -34,13 +34,15 @@ def finetune(
 ) -> None:
     """Fine-tune a pretrained model on labelled text, and judge it.
 
-    Reviews in a CSV file, columns [bold]review[/] and [bold]sentiment[/]:
+    Reviews in a CSV file, in columns named review and sentiment:
 
-        langue finetune --model sentence-transformers/all-MiniLM-L6-v2 --data reviews.csv
-        --columns text=review,label=sentiment --out runs/reviews train.epochs=2
+        langue finetune --model sentence-transformers/all-MiniLM-L6-v2 \\
+            --data reviews.csv --columns text=review,label=sentiment \\
+            --out runs/reviews train.epochs=2
 
-    Shows what will be trained, trains, and writes the run: the model, metrics.json, curves.png, report.html. Ctrl-C
-    saves; the same command with --resume goes on.
+    It shows what will be trained, trains, and writes the run: the model,
+    metrics.json, curves.png and report.html. Ctrl-C saves; the same command
+    with --resume goes on.
     """
     from langue.cli.show import preview_printer, print_json, print_metrics
     from langue.verbs.finetune import finetune as verb

@@ -29,7 +29,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the trac
 Force = Annotated[bool, typer.Option("--force", help="Replace what --out names.")]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings; `langue settings` lists them.", show_default=False),
+    typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings; `langue settings` lists them.", show_default=False),
 ]
 
 

@@ -26,11 +26,11 @@ def preview(
 ) -> None:
     """Show what `langue finetune` would train on, without training.
 
-    Takes the same words: a few examples with their tokens, what is cut or dropped, the balance of the labels,
-    duplicates between train and test, steps and time.
+    It takes the same words, and shows examples with their tokens, what is cut
+    or dropped, the balance of the labels, duplicates, steps and time:
 
-        langue data preview --model sentence-transformers/all-MiniLM-L6-v2 --data reviews.csv
-        --columns text=review,label=sentiment data.max_length=256
+        langue data preview --model sentence-transformers/all-MiniLM-L6-v2 \\
+            --data reviews.csv --columns text=review,label=sentiment
     """
     from langue.cli.show import preview_printer, print_json
     from langue.verbs.preview import preview as verb

@@ -34,8 +34,9 @@ def quickstart(
 ) -> None:
     """Do the main job once, without a network: fine-tune, judge, predict.
 
-    A small pretrained encoder (MiniLM, carried by a Python package) learns to tell from a docstring of Python's
-    standard library which package it is of. Some minutes on two processor cores.
+    A small pretrained encoder (MiniLM, carried by a Python package) learns to
+    tell from a docstring of Python's standard library which package it is of.
+    It takes some minutes on two processor cores:
 
         langue quickstart
     """

@@ -1,14 +1,14 @@
 """What arrives: a run and texts, or a file of them. What leaves: what the task promises of each, in order."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_file
-from langue.text.source import read
-from langue.verbs.model import load
+from langue.text.source import Table, read
+from langue.verbs.model import Model, load
 from langue.verbs.progress import bar
 
 CHUNK = 4096  # texts encoded and predicted together: memory stays constant whatever the file's size
@@ -38,29 +38,33 @@ def predict(
         results = model.predict(list(texts), top=top)
         if out is not None:
             with atomic_file(Path(out)) as temporary:
-                _write(temporary, [{"text": t, "prediction": r} for t, r in zip(texts, results, strict=True)])
+                temporary.write_text("".join(map(_line, texts, results)), "utf-8")
         return [] if out is not None else results
     source = read(data, columns=columns, need=("text",), optional=("pair",), split=False)
     table = source.test or source.train or source.dev
     if table is None:
         raise RunError("there is nothing to predict", where=str(data), do="give a file with a text column")
-    everything: list[Any] = []
-    with bar("predicting", len(table)) as advance:
-        for begin in range(0, len(table), CHUNK):
-            part = table.select(range(begin, min(begin + CHUNK, len(table))))
-            items: Any = part.column("text")
-            if "pair" in part.rows.column_names:
-                items = list(zip(items, part.column("pair"), strict=True))
-            everything += zip(items, model.predict(items, top=top), strict=True)
-            advance(len(part))
     if out is None:
-        return [result for _, result in everything]
-    with atomic_file(Path(out)) as temporary:
-        _write(temporary, [{"text": text, "prediction": result} for text, result in everything])
+        return [result for part in _bulk(model, table, top) for _, result in part]
+    with atomic_file(Path(out)) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        for part in _bulk(model, table, top):
+            handle.writelines(_line(text, result) for text, result in part)
     return []
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as handle:
-        for row in rows:
-            handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+def _bulk(model: Model, table: Table, top: int | None) -> Iterator[list[tuple[Any, Any]]]:
+    """(text, prediction) of a table's rows in order, a chunk at a time, with a progress bar."""
+    with bar("predicting", len(table)) as advance:
+        for begin in range(0, len(table), CHUNK):
+            part = table.select(range(begin, min(begin + CHUNK, len(table))))
+            texts, pairs = part.column("text"), None
+            if "pair" in part.rows.column_names:
+                pairs = part.column("pair")
+            items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
+            yield list(zip(items, model.predict(items, top=top), strict=True))
+            advance(len(part))
+
+
+def _line(text: Any, prediction: Any) -> str:
+    row = {"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]}
+    return json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n"

@@ -91,20 +91,19 @@ def prepare(
 def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
     """Drop rows whose target cannot be read, or (outside train) was not seen in training; say how many."""
     assert source.train is not None
-    kept: dict[str, Table | None] = {}
+    kept: dict[str, Table | None] = dict.fromkeys(SPLITS)
     notes = list(source.notes)
     ready: Task | None = None
     for name in SPLITS:
         table: Table | None = getattr(source, name)
-        kept[name] = table
         if table is None:
             continue
         rows = [row for row, value in enumerate(table.column(kind.target)) if _fits(kind, ready, value, settings)]
         if len(rows) < len(table):
             notes.append(f"{name}: {len(table) - len(rows)} rows dropped for their {kind.target}")
-            kept[name] = table.select(rows)
-        if ready is None:
-            ready = kind.fit(kept["train"] or table, settings.task)
+            table = table.select(rows)
+        kept[name] = table
+        ready = ready or kind.fit(table, settings.task)
     return Source(kept["train"], kept["dev"], kept["test"], notes)
 
 

@@ -1,0 +1,197 @@
+"""Damaged, foreign and hostile model folders: one clear line each, nothing half-written, nothing run."""
+
+import json
+import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from langue.errors import ModelError, RunError
+from langue.files import atomic_file, atomic_folder
+from langue.verbs.model import load
+from tests.tiny import tiny_bert
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def model(tmp_path):
+    return tiny_bert(tmp_path / "model")
+
+
+def edit(model, **changes):
+    file = model / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def refuses(model, match):
+    with pytest.raises(ModelError, match=match) as caught:
+        load(model)
+    assert str(model) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
+def test_a_safetensors_file_cut_short(model, keep):
+    file = model / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    refuses(model, "not a whole safetensors file.*download or save it again")
+
+
+def test_a_header_that_claims_terabytes(model):
+    (model / "model.safetensors").write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
+    refuses(model, "not a whole safetensors file")
+
+
+def test_wrong_shapes(model):
+    file = model / "model.safetensors"
+    weights = load_file(file)
+    weights["embeddings.LayerNorm.weight"] = torch.ones(7)
+    save_file(weights, file)
+    refuses(model, r"embedding_norm.weight has shape \[7\] and the config asks for \[32\]")
+
+
+def test_a_missing_and_a_left_over_weight(model):
+    file = model / "model.safetensors"
+    weights = load_file(file)
+    weights["encoder.layer.0.output.dense.wait"] = weights.pop("encoder.layer.0.output.dense.weight")
+    save_file(weights, file)
+    refuses(model, "weights missing: encoder.layer.0.output.dense.weight; weights left over: .*wait")
+
+
+def test_no_tokenizer(model):
+    for name in ("tokenizer.json", "vocab.txt"):
+        (model / name).unlink()
+    refuses(model, "has no tokenizer; put its tokenizer.json")
+
+
+def test_a_damaged_tokenizer(model):
+    (model / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "WordPiece", "vocab": [}}')
+    refuses(model, "the tokenizer cannot be read")
+
+
+def test_a_tokenizer_larger_than_the_embedding(model):
+    words = (model / "vocab.txt").read_text() + "".join(f"more{i}\n" for i in range(300))
+    (model / "tokenizer.json").unlink()
+    (model / "vocab.txt").write_text(words)
+    refuses(model, "the tokenizer has .* tokens and the model 200 embeddings")
+
+
+def test_an_unknown_architecture_and_unknown_axes(model):
+    edit(model, hidden_act="wave")
+    refuses(model, 'hidden_act = "wave" is not supported')
+    edit(model, model_type="bort")
+    refuses(model, "model_type 'bort' is not known; known: .*bert")
+
+
+def test_a_config_that_is_not_json(model):
+    (model / "config.json").write_text('{"model_type": "bert",\n oops}')
+    with pytest.raises(RunError, match="config.json, line 2: not JSON"):
+        load(model)
+
+
+def test_no_such_folder_and_an_empty_one(tmp_path):
+    with pytest.raises(ModelError, match="no such model folder"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    refuses(tmp_path / "empty", "has no config.json")
+
+
+def test_code_named_by_a_config_is_never_run(model, tmp_path):
+    marker = tmp_path / "ran"
+    (model / "modeling_evil.py").write_text(f"open({str(marker)!r}, 'w')")
+    edit(model, auto_map={"AutoModel": "modeling_evil.Evil"})
+    load(model)
+    assert not marker.exists()
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_a_pickle_that_runs_code_is_refused_and_not_run(model, tmp_path):
+    marker = tmp_path / "ran"
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps({"embeddings.word_embeddings.weight": Evil(str(marker))}))
+    refuses(model, "this pickle is refused.*save_file")
+    torch.save({"embeddings.word_embeddings.weight": Evil(str(marker))}, model / "pytorch_model.bin")
+    refuses(model, "this pickle is refused")
+    assert not marker.exists()
+
+
+def test_a_clean_bin_is_taken(model):
+    before = load(model).hidden(["the film"])[0]
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    assert (load(model).hidden(["the film"])[0] == before).all()
+
+
+def test_an_index_that_leaves_the_folder(model):
+    (model / "model.safetensors").rename(model.parent / "outside.safetensors")
+    index = {"weight_map": {"a": "../outside.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    refuses(model.resolve(), "names a file outside the folder")
+
+
+def test_shards(model):
+    weights = load_file(model / "model.safetensors")
+    before = load(model).hidden(["the film"])[0]
+    (model / "model.safetensors").unlink()
+    names = sorted(weights)
+    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for shard, some in shards.items():
+        save_file({name: weights[name] for name in some}, model / shard)
+    index = {"weight_map": {name: shard for shard, some in shards.items() for name in some}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert (load(model).hidden(["the film"])[0] == before).all()
+    (model / "model-2.safetensors").unlink()
+    refuses(model, "not a whole safetensors file")
+
+
+DISK_FULL = """
+import resource, signal, sys
+from pathlib import Path
+from langue.errors import RunError
+from tests.train.child import trainer
+folder = Path(sys.argv[1])
+run = trainer(folder)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    run.run()
+except RunError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_disk_that_fills_during_a_checkpoint(tmp_path):
+    """A real failing write: the kernel refuses files past a limit that lets the log through but not the weights."""
+    done = subprocess.run(
+        [sys.executable, "-c", DISK_FULL, str(tmp_path), "60000"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stdout and "free space" in done.stdout and done.stdout.count("\n") == 1
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_atomic_writes_leave_the_old_or_the_new(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text("old")
+    with pytest.raises(ValueError), atomic_file(file) as temporary:
+        temporary.write_text("half")
+        raise ValueError
+    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+    with atomic_folder(tmp_path / "b") as folder:
+        (folder / "x").write_text("1")
+    assert (tmp_path / "b" / "x").read_text() == "1"
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY  # the limit above was the child's
