@@ -50,6 +50,7 @@ def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, 
         stratify=kind.target,
         dev_fraction=chosen.dev_fraction,
         test_fraction=chosen.test_fraction,
+        dev_max=chosen.dev_max,
         seed=chosen.seed,
         invalid=chosen.invalid,
     )
