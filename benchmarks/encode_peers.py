@@ -75,9 +75,7 @@ def _padded(tokenizer: Any, texts: list[str], kind: str, sort: bool) -> Iterator
         rows = order[begin : begin + BATCH]
         yield (
             rows,
-            tokenizer(
-                [texts[i] for i in rows], padding=True, truncation=True, max_length=256, return_tensors=kind
-            ),
+            tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=256, return_tensors=kind),
         )
 
 

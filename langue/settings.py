@@ -217,7 +217,7 @@ def to_toml(tree: Mapping[str, Any]) -> str:
             return "[" + ", ".join(literal(v) for v in value) + "]"
         if isinstance(value, str):
             escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+            return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
         return repr(value)
 
     scalars = [f"{k} = {literal(v)}" for k, v in tree.items() if v is not None and not isinstance(v, Mapping)]

@@ -30,6 +30,7 @@ def quickstart(
     settings: Words = None,
     out: Annotated[str, typer.Option(help="The run directory to write.")] = "runs/quickstart",
     force: Force = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -45,7 +46,7 @@ def quickstart(
     from langue.verbs.quickstart import quickstart as verb
 
     began = time.monotonic()
-    run = verb(out, force=force, show=preview_printer(as_json), **parse_settings(settings, context))
+    run = verb(out, force=force, resume=resume, show=preview_printer(as_json), **parse_settings(settings, context))
     if as_json:
         print_json(run.metrics)
         return

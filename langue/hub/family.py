@@ -22,7 +22,7 @@ KEPT = "kept."  # before the names of published weights that ours has no place f
 
 @dataclass(frozen=True)
 class Rule:
-    """Our weight `ours` is their `theirs`; several of theirs (queries, keys, values) are stacked along the first axis."""
+    """Our weight `ours` is their `theirs`; several of theirs (queries, keys, values) are stacked along axis 0."""
 
     ours: str
     theirs: tuple[str, ...]

@@ -16,12 +16,11 @@ import pyarrow as pa
 
 from langue.errors import DataError
 from langue.text.parse import Record
+from langue.text.table import TEXTS
 
 ROWS = 10_000  # of a record batch, fewer where texts are long
 CHARACTERS = 1 << 24  # of a record batch's texts
 SPILL = 1 << 28
-TEXTS = frozenset({"text", "pair", "source", "target", "question", "context"})
-"""Columns that are text whatever their values look like: 7 becomes "7"."""
 
 
 class _Wider(Exception):

@@ -91,7 +91,9 @@ def opened(path: Path, where: str) -> Iterator[IO[bytes]]:
             f"not a readable {kind} file: {error}", where=where, do="fetch or write it again, or correct its name"
         ) from None
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=where) from None
+        raise DataError(
+            f"cannot be read: {error.strerror or error}", where=where, do="check its permissions and the disk"
+        ) from None
 
 
 class _Zstd(io.RawIOBase):

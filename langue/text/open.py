@@ -16,7 +16,7 @@ from typing import Any
 from langue.errors import DataError
 from langue.text.arrow import convert, from_arrow, from_records
 from langue.text.parse import KINDS, Record, as_record, kind, parquet, records
-from langue.text.source import SPLITS, Table, as_dataset
+from langue.text.table import SPLITS, Table, as_dataset
 
 ALIASES = {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "validation_matched": "dev"}
 _SPLIT = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
@@ -267,7 +267,7 @@ def _from_hub(name: str, columns: Columns, notes: list[str]) -> tuple[dict[str, 
         if "config" in what.lower():
             do = f"choose a configuration: {path}:NAME; {' '.join(str(error).split())[:300]}"
         elif isinstance(error, OSError):
-            do = "check the network, or name a local file or folder"
+            do = f"check the network; if a file or folder here is meant, {_near_files(Path(name))}"
         else:
             do = "save it as a local file and name that"
         raise DataError(f"the data set cannot be read from the Hub: {what}", where=name, do=do) from error

@@ -45,7 +45,9 @@ def _jsonl(path: Path, where: str, note: Note) -> Iterator[Record]:
                 do="each line is one record, such as " + '{"text": "...", "label": "..."}',
             ) from None
         except (RecursionError, ValueError) as error:
-            raise DataError(f"not usable JSON: {error}", where=f"{where}, line {number}") from None
+            raise DataError(
+                f"not usable JSON: {error}", where=f"{where}, line {number}", do="correct or remove the line"
+            ) from None
         yield number, as_record(value, f"{where}, line {number}")
 
 
@@ -78,7 +80,9 @@ def _json(path: Path, where: str, note: Note) -> Iterator[Record]:
             do="one record a line goes into a .jsonl file",
         ) from None
     except (RecursionError, ValueError) as error:
-        raise DataError(f"not usable JSON: {error}", where=where) from None
+        raise DataError(
+            f"not usable JSON: {error}", where=where, do="one record a line goes into a .jsonl file"
+        ) from None
     return ((n, as_record(v, f"{where}, row {n}")) for n, v in enumerate(_rows(value, where), start=1))
 
 
@@ -126,7 +130,8 @@ def _tsv(path: Path, where: str, note: Note) -> Iterator[Record]:
 
 def _plain_quotes(path: Path, where: str) -> bool:
     """Whether a TSV uses quotation marks as characters: some field opens with one that does not close it, and no
-    field needs quoting, every line having as many as the first. Read as quoted, rows would run into each other."""
+    field needs quoting, every line having as many as the first. Read as quoted, rows would run into each other; where
+    bytes can be read both ways, joining rows is the worse mistake."""
     width, stray = 0, False
     for _, line in lines(path, where):
         fields = line.rstrip("\r").split("\t")
@@ -157,10 +162,15 @@ def _separated(path: Path, where: str, separator: str, quoting: int) -> Iterator
                 )
             begin = reader.line_num + 1
     except csv.Error as error:
-        what = "a quotation mark is never closed" if "unexpected end" in str(error) else str(error)
-        raise DataError(
-            what, where=f"{where}, line {begin}", do='write a quotation mark inside a quoted field twice: ""'
-        ) from None
+        what, do = str(error), 'write a quotation mark inside a quoted field twice: ""'
+        if "unexpected end" in what:
+            what = "a quotation mark is never closed"
+        elif "new-line character" in what:
+            what, do = (
+                "a carriage return stands outside quotation marks",
+                "quote the field, or end lines with line feeds",
+            )
+        raise DataError(what, where=f"{where}, line {begin}", do=do) from None
 
 
 def _next_row(reader: Any) -> list[str] | None:

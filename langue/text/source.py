@@ -6,60 +6,17 @@ Hub's. A local file is read anew each time, so that what was edited is what is u
 """
 
 import contextlib
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from langue.errors import DataError
-from langue.text.arrow import TEXTS
 from langue.text.split import class_numbers, hold_out
+from langue.text.table import SPLITS, TEXTS, Source, Table
 
-if TYPE_CHECKING:
-    import datasets
-
-SPLITS = ("train", "dev", "test")
-
-
-@dataclass(frozen=True)
-class Table:
-    """The rows of one split. `origin`: what they were read from, as the user named it."""
-
-    rows: "datasets.Dataset"
-    origin: str
-    locate: Callable[[int], str] | None = field(default=None, repr=False)  # row of the origin -> where it stands
-    ids: NDArray[np.int64] | None = field(default=None, repr=False)  # (n,) rows of the origin; None: all, in order
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def column(self, name: str) -> list[Any]:
-        values: list[Any] = self.rows.select_columns([name]).with_format("arrow")[:][name].to_pylist()
-        return values
-
-    def where(self, i: int) -> str:
-        """Where row i stands, for a message: "reviews.csv, line 43"."""
-        row = i if self.ids is None else int(self.ids[i])
-        return self.locate(row) if self.locate else f"{self.origin}, row {row + 1}"
-
-    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> "Table":
-        """The table of these rows, in this order."""
-        chosen = np.asarray(rows, np.int64)
-        ids = chosen if self.ids is None else self.ids[chosen]
-        contiguous = len(chosen) > 0 and bool((np.diff(chosen) == 1).all())
-        indices = range(int(chosen[0]), int(chosen[-1]) + 1) if contiguous else chosen
-        return replace(self, rows=self.rows.select(indices), ids=ids)
-
-
-@dataclass(frozen=True)
-class Source:
-    train: Table | None
-    dev: Table | None
-    test: Table | None
-    notes: list[str] = field(default_factory=list)  # what was split, renamed, dropped or left out
+__all__ = ["Source", "Table", "read"]
 
 
 def read(
@@ -119,13 +76,6 @@ def _quiet() -> Iterator[None]:
             datasets.utils.enable_progress_bars()
 
 
-def as_dataset(table: Any) -> "datasets.Dataset":
-    """The Arrow table as a `datasets.Dataset`. Its fingerprint is drawn: computing one would read every row."""
-    import datasets
-
-    return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=secrets.token_hex(8))
-
-
 def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str]) -> Table:
     """The table without rows whose text is empty, or an error at the first; an optional text that no row has goes."""
     import pyarrow.compute as pc
@@ -172,7 +122,7 @@ def _carve(
 ) -> None:
     """Take the missing splits out of train, test first, each a share of what train had."""
     total = len(found["train"])
-    for name, share in shares.items():
+    for after, (name, share) in zip(range(len(shares) - 1, -1, -1), shares.items(), strict=True):
         train = found["train"]
         if total < len(shares) + 1:
             raise DataError(
@@ -184,7 +134,7 @@ def _carve(
         held_most = min(wished, dev_max) if name == "dev" else wished
         labels = train.column(stratify) if stratify in train.rows.column_names and stratify is not None else []
         classes = class_numbers(labels) if labels else None
-        kept, held = hold_out(len(train), min(held_most, len(train) - len(shares)), seed, classes)
+        kept, held = hold_out(len(train), min(held_most, len(train) - 1 - after), seed, classes)
         found["train"], found[name] = train.select(kept), train.select(held)
         how = f"the shares of each {stratify} kept" if classes is not None else "at random"
         notes.append(f"{train.origin}: {_rows(len(held))} taken for {name}, {how} (seed {seed})")
