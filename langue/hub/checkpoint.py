@@ -7,7 +7,7 @@ run code is ever unpickled, and a config that names code (`auto_map`) is data to
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from torch import Tensor
 
 from langue.errors import LangueError, ModelError
 from langue.files import read_json, write_json
-from langue.hub.bert import BERT
+from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (BERT,)}
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
 
 
@@ -37,6 +36,19 @@ class Checkpoint:
     task: dict[str, Any] | None  # langue.json of a run of ours
     weights: dict[str, Tensor]  # "body.*" and "head.*"
     tokenizer: Tokenizer
+    published: dict[str, Any] = field(default_factory=dict)  # config.json as it was
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        ends = self.published.get("eos_token_id")
+        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    @property
+    def start(self) -> int:
+        """The token that an encoder-decoder's target begins with."""
+        names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+        return next((int(self.published[name]) for name in names if self.published.get(name) is not None), 0)
 
 
 def locate(name: str | Path, revision: str | None = None) -> Path:
@@ -96,15 +108,16 @@ def read_checkpoint(described: Description, head: str | None = None) -> Checkpoi
     family = FAMILIES[kind]
     tokenizer = Tokenizer.load(folder)
     try:
-        config = family.read(published)
-        weights = family.to_ours(read_weights(folder), config, head)
+        theirs = read_weights(folder)
+        config = family.settle(theirs, family.read(published))
+        weights = family.to_ours(theirs, config, head)
     except LangueError as error:
         raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error
     if len(tokenizer) > config.vocab_size:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
         )
-    return Checkpoint(folder, family, config, described.task, weights, tokenizer)
+    return Checkpoint(folder, family, config, described.task, weights, tokenizer, published)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -186,10 +199,13 @@ def write_checkpoint(
     tokenizer: Tokenizer,
     head: str | None = None,
     extra: Mapping[str, Any] | None = None,
+    published: Mapping[str, Any] | None = None,
 ) -> None:
     """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must exist."""
     theirs = family.to_theirs(weights, config, head)
-    described = family.write(config) | {
+    # Which tokens begin, end and pad is the tokenizer's matter; it passes through as it came.
+    special = {key: value for key, value in (published or {}).items() if key.endswith("_token_id")}
+    described = {"model_type": family.name} | special | family.write(config) | {
         "architectures": [family.architectures.get(head or "body", family.architectures["body"])],
         "torch_dtype": "float32",
         **(extra or {}),

@@ -15,6 +15,8 @@ Position = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "rela
 Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh", "relu_squared"]
 
+ANY_LENGTH = 1_000_000  # no length is too long where positions are relative
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -138,6 +140,12 @@ class ModelConfig:
     @property
     def has_final_norm(self) -> bool:
         return self.norm_place != "post" if self.final_norm is None else self.final_norm
+
+    @property
+    def longest(self) -> int:
+        """The longest sequence that the positions can express, in tokens."""
+        table = self.position in ("learned", "sinusoidal", "sinusoidal_halves")
+        return self.max_length if table else max(self.max_length, ANY_LENGTH)
 
     @property
     def architecture(self) -> Literal["encoder", "decoder", "encoder-decoder"]:
