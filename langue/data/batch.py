@@ -111,7 +111,9 @@ def gather_pairs(
     source, target = gather(sources, rows, device), gather(targets, rows, device)
     place = {int(row): index for index, row in enumerate(source.rows)}
     starts = source.starts.cpu().numpy()
-    pieces, groups, read, memory = [], [], 0, 0
+    pieces: list[NDArray[np.int64]] = []
+    groups: PairGroups = []
+    read = memory = 0
     for row in target.rows:
         index = place[int(row)]
         pieces.append(np.arange(starts[index], starts[index + 1]))

@@ -5,6 +5,7 @@ from typing import Any
 from langue.hub.family import Config, Family, Rule, read_activation, require, rule, take, write_activation
 from langue.model.config import ModelConfig
 
+
 def read(config: Config) -> ModelConfig:
     require(config, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     require(config, embedding_size=take(config, "hidden_size"))

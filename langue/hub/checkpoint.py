@@ -18,6 +18,7 @@ from torch import Tensor
 
 from langue.errors import LangueError, ModelError
 from langue.files import read_json, write_json
+from langue.hub import llama2c
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family
 from langue.model.config import ModelConfig
@@ -54,7 +55,7 @@ class Checkpoint:
 def locate(name: str | Path, revision: str | None = None) -> Path:
     """The local folder of a model: itself, or a snapshot of the Hub's (HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply)."""
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or llama2c.find(folder):
         return folder
     if folder.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise ModelError("no such model folder", where=str(name), do="give a folder with config.json, or a Hub name")
@@ -79,10 +80,14 @@ class Description:
     folder: Path
     published: dict[str, Any]  # config.json
     task: dict[str, Any] | None  # langue.json, in a run of ours
+    original: Path | None = None  # the file of a model in llama2.c's format
 
 
 def describe(name: str | Path, revision: str | None = None) -> Description:
     folder = locate(name, revision)
+    original = None if (folder / "config.json").is_file() else llama2c.find(folder)
+    if original is not None:
+        return Description(folder, llama2c.read_config(original), None, original)
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
     published = _object(folder / "config.json")
@@ -106,9 +111,10 @@ def read_checkpoint(described: Description, head: str | None = None) -> Checkpoi
             f"model_type {kind!r} is not known", where=str(folder / "config.json"), do=f"known: {', '.join(FAMILIES)}"
         )
     family = FAMILIES[kind]
-    tokenizer = Tokenizer.load(folder)
+    original = described.original
+    tokenizer = Tokenizer.load(folder) if original is None else llama2c.read_tokenizer(original)
     try:
-        theirs = read_weights(folder)
+        theirs = read_weights(folder) if original is None else llama2c.read_weights(original)
         config = family.settle(theirs, family.read(published))
         weights = family.to_ours(theirs, config, head)
     except LangueError as error:
@@ -205,11 +211,16 @@ def write_checkpoint(
     theirs = family.to_theirs(weights, config, head)
     # Which tokens begin, end and pad is the tokenizer's matter; it passes through as it came.
     special = {key: value for key, value in (published or {}).items() if key.endswith("_token_id")}
-    described = {"model_type": family.name} | special | family.write(config) | {
-        "architectures": [family.architectures.get(head or "body", family.architectures["body"])],
-        "torch_dtype": "float32",
-        **(extra or {}),
-    }
+    described = (
+        {"model_type": family.name}
+        | special
+        | family.write(config)
+        | {
+            "architectures": [family.architectures.get(head or "body", family.architectures["body"])],
+            "torch_dtype": "float32",
+            **(extra or {}),
+        }
+    )
     write_json(folder / "config.json", described)
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()},

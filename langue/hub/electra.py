@@ -12,9 +12,7 @@ def read(config: Config) -> ModelConfig:
     dim = take(config, "hidden_size")
     base = bert.read({key: value for key, value in config.items() if key != "embedding_size"})
     size = config.get("embedding_size", 128)
-    return replace(
-        base, embedding_dim=0 if size == dim else size, head_activation="gelu", pooler_activation="gelu"
-    )
+    return replace(base, embedding_dim=0 if size == dim else size, head_activation="gelu", pooler_activation="gelu")
 
 
 def write(config: ModelConfig) -> dict[str, Any]:

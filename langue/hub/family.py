@@ -62,7 +62,7 @@ def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
         whole = whole[None]
     elif r.change == "heads":
         whole = whole.view(3, config.n_heads, config.head_dim, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)
-    parts = list(whole.split(_rows(r, len(whole), config)))
+    parts = list(torch.split(whole, _rows(r, len(whole), config)))
     return [part.t() if r.change == "transpose" and part.ndim == 2 else part for part in parts]
 
 
@@ -146,9 +146,7 @@ class Family:
                 return replace(config, tied=False)
         return config
 
-    def _take(
-        self, mapping: Rule, published: dict[str, Tensor], ours: dict[str, Tensor], config: ModelConfig
-    ) -> None:
+    def _take(self, mapping: Rule, published: dict[str, Tensor], ours: dict[str, Tensor], config: ModelConfig) -> None:
         parts = _join(mapping, [published.pop(name) for name in mapping.theirs], config)
         ours.update(zip(mapping.ours.split(","), parts, strict=True))
 

@@ -82,7 +82,11 @@ MODERNBERT = Family(
         *rule("blocks.{i}.attention.out", "layers.{i}.attn.Wo"),
         *rule("blocks.{i}.feedforward_norm", "layers.{i}.mlp_norm"),
         *(
-            Rule(f"blocks.{{i}}.feedforward.gate.{x},blocks.{{i}}.feedforward.up.{x}", (f"layers.{{i}}.mlp.Wi.{x}",), "halves")
+            Rule(
+                f"blocks.{{i}}.feedforward.gate.{x},blocks.{{i}}.feedforward.up.{x}",
+                (f"layers.{{i}}.mlp.Wi.{x}",),
+                "halves",
+            )
             for x in ("weight", "bias")
         ),
         *rule("blocks.{i}.feedforward.down", "layers.{i}.mlp.Wo"),

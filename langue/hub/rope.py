@@ -31,12 +31,13 @@ def read_rope(
     odd = [key for key, value in rope.items() if value is not None and key not in _COMMON | _KEYS[kind]]
     if odd or rope.get("truncate") is False:
         raise ModelError(f"config: {odd[0] if odd else 'truncate'} of rope_type {kind!r} is not supported")
-    share = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", part))
+    share: Any = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", part))
+    theta: Any = rope.get("rope_theta", config.get("rope_theta", base))
     factor = float(rope.get("factor") or 1.0)
     length = rope.get("original_max_position_embeddings") if kind in ("yarn", "llama3") else None
-    axes = {
+    axes: dict[str, Any] = {
         "position": "rotary",
-        "rotary_base": float(rope.get("rope_theta", config.get("rope_theta", base))),
+        "rotary_base": float(theta),
         "rotary_dim": 0 if share == 1.0 else int(head_dim * share),
         "rotary_scaling": kind,
         "rotary_factor": factor,
@@ -81,7 +82,9 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
     return rope
 
 
-def read_two_ropes(config: Config, *, head_dim: int, bases: tuple[float, float], old: tuple[str, str]) -> dict[str, Any]:
+def read_two_ropes(
+    config: Config, *, head_dim: int, bases: tuple[float, float], old: tuple[str, str]
+) -> dict[str, Any]:
     """Rotary axes where layers with a window turn at a base of their own. bases: the (whole, local) defaults; old: the
     names under which yesterday's configs have them."""
     nested = config.get("rope_parameters") or {}

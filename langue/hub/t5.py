@@ -80,7 +80,9 @@ def write_t5(config: ModelConfig) -> dict[str, Any]:
 
 def _side(ours: str, theirs: str, attention: list[tuple[str, str]], last: int) -> list[Rule]:
     block, them = f"{ours}blocks.{{i}}.", f"{theirs}.block.{{i}}.layer."
-    rules = [Rule(f"{ours}bias.table.weight", (f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",))]
+    rules = [
+        Rule(f"{ours}bias.table.weight", (f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",))
+    ]
     for index, (name, published) in enumerate(attention):
         own, their = f"{block}{name}", f"{them}{index}.{published}"
         joined = "qkv" if name == "attention" else "kv"
@@ -112,7 +114,11 @@ def _family(name: str, stem: str, read: Any) -> Family:
             *_side("decoder.", "decoder", [("attention", "SelfAttention"), ("cross", "EncDecAttention")], 2),
         ],
         heads={"lm": [Rule("head.out.weight", ("lm_head.weight",))]},
-        unused=(r"^lm_head\.weight$", r"^(en|de)coder\.embed_tokens\.weight$", r"EncDecAttention\.relative_attention_bias"),
+        unused=(
+            r"^lm_head\.weight$",
+            r"^(en|de)coder\.embed_tokens\.weight$",
+            r"EncDecAttention\.relative_attention_bias",
+        ),
     )
 
 

@@ -97,8 +97,8 @@ def attend(
     out = []
     with torch.autocast(q.device.type, enabled=False):
         for a, b, n, tq, tk in groups:
-            part = [k[b : b + n * tk].view(n, tk, -1, width), v[b : b + n * tk].view(n, tk, -1, width)]
-            mixed = mix(q[a : a + n * tq].view(n, tq, heads, width), *part, dropout, scores, bias)
+            keys, values = (x[b : b + n * tk].view(n, tk, -1, width) for x in (k, v))
+            mixed = mix(q[a : a + n * tq].view(n, tq, heads, width), keys, values, dropout, scores, bias)
             out.append(mixed.reshape(n * tq, heads * width))
     return torch.cat(out) if len(out) > 1 else out[0]
 
@@ -152,9 +152,7 @@ class _Attention(torch.autograd.Function):
     """Forward and backward over all groups at once, so that autograd keeps one node a layer and not ten a group."""
 
     @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, bias: Tensor | None, groups: Groups, dropped: int, scores: Scores
-    ) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor | None, groups: Groups, dropped: int, scores: Scores) -> Tensor:
         tokens, _, heads, width = qkv.shape
         out = qkv.new_empty(tokens, heads, width)
         saved: list[Tensor] = []

@@ -60,7 +60,7 @@ class SelfAttention(nn.Module):
     def _turned(self, qkv: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T, H, K), keys and values (T, G, K), normalised and turned where the config says so."""
         heads = qkv.view(qkv.shape[0], -1, self.width)
-        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        q, k, v = torch.split(heads, (self.heads, self.kv_heads, self.kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         rotation = context.local_rotation if self.scores.window else context.rotation
@@ -68,9 +68,7 @@ class SelfAttention(nn.Module):
             q, k = rotate(q, rotation), rotate(k, rotation)
         return q, k, v
 
-    def _continued(
-        self, q: Tensor, k: Tensor, v: Tensor, groups: Groups, cache: Cache, bias: Tensor | None
-    ) -> Tensor:
+    def _continued(self, q: Tensor, k: Tensor, v: Tensor, groups: Groups, cache: Cache, bias: Tensor | None) -> Tensor:
         """Attention of new tokens to all that the cache holds of their sequences."""
         out = []
         for index, (offset, n, t) in enumerate(groups):

@@ -1,4 +1,5 @@
-"""What arrives: the keys and values of new tokens. What leaves: those of all tokens so far, so that none is computed twice.
+"""What arrives: the keys and values of new tokens.
+What leaves: those of all tokens so far, so that none is computed twice.
 
 As ragged as the batch: each group of n equally long sequences has buffers of its own, and grows with them.
 """

@@ -71,7 +71,9 @@ class Rotary(nn.Module):
         """positions (T,) -> cosines and sines (T, R / 2), float32."""
         rates = cast(Tensor, self.rates)
         if self.scaling == "dynamic":
-            lengths = torch.cat([positions[o : o + n * t].view(n, t)[:, -1:].expand(n, t).flatten() for o, n, t in groups])
+            lengths = torch.cat(
+                [positions[o : o + n * t].view(n, t)[:, -1:].expand(n, t).flatten() for o, n, t in groups]
+            )
             stretch = self.factor * (lengths + 1).clamp(min=self.length) / self.length - (self.factor - 1)
             bases = self.base * stretch ** (self.size / (self.size - 2))  # (T,)
             rates = 1.0 / bases[:, None] ** (torch.arange(0, self.size, 2, device=positions.device) / self.size)

@@ -101,9 +101,7 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """The decoder's hidden states (T, D), given the encoder's output in the order that `pairs` says."""
         assert self.decoder is not None
-        out: Tensor = self.decoder(
-            tokens, positions, groups, memory=memory, pairs=pairs, cache=cache, token=self.token
-        )
+        out: Tensor = self.decoder(tokens, positions, groups, memory=memory, pairs=pairs, cache=cache, token=self.token)
         return out
 
     @property

@@ -191,8 +191,9 @@ class Model:
                 write_task_checkpoint(temporary, self.checkpoint, self.task, trained, self.data)
             else:
                 whole = self.language
-                own = {f"body.{n}": w for n, w in self.body.named_parameters()}
-                weights: dict[str, torch.Tensor] = own if whole is None else dict(whole.named_parameters())
+                weights: dict[str, torch.Tensor] = {f"body.{n}": w for n, w in self.body.named_parameters()}
+                if whole is not None:
+                    weights |= dict(whole.named_parameters())
                 weights |= {n: w for n, w in self.checkpoint.weights.items() if n.startswith(KEPT)}
                 write_checkpoint(
                     temporary,

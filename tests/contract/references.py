@@ -82,7 +82,13 @@ def _rope(draw, share=None):
             {"rope_type": "linear", "factor": 2.0},
             {"rope_type": "dynamic", "factor": 2.0},
             {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
-            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 4, "beta_slow": 2},
+            {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+                "beta_fast": 4,
+                "beta_slow": 2,
+            },
             {
                 "rope_type": "llama3",
                 "factor": 8.0,

@@ -1,4 +1,4 @@
-"""Every axis of attention (causal, window, bias, scale, cap, fewer key/value heads, other sequences) against float64."""
+"""Every axis of attention (causal, window, bias, scale, cap, key/value heads, other sequences) against float64."""
 
 import random
 
