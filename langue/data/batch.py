@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langue.model.attention import Groups
+from langue.model.attention import Groups, PairGroups
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,42 @@ def _groups(lengths: NDArray[np.int64]) -> Groups:
     values, counts = np.unique(lengths, return_counts=True)
     offsets = np.concatenate([[0], np.cumsum(values * counts)[:-1]])
     return [(int(o), int(n), int(t)) for o, n, t in zip(offsets, counts, values, strict=True)]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sources and targets of an encoder-decoder: each flat, each in its own order of length."""
+
+    source: Batch
+    target: Batch  # in order of length; equal lengths in order of their sources' length
+    order: Tensor  # (S,) where each token that the target's sequences attend to lies in the source
+    groups: PairGroups  # runs of equal lengths on both sides, into the target and into the source as `order` has it
+
+
+def gather_pairs(
+    sources: Examples, targets: Examples, rows: NDArray[np.int64], device: torch.device | None = None
+) -> Pairs:
+    """The pairs at `rows` of two splits of equal length."""
+    short = np.lexsort((sources.lengths[rows], targets.lengths[rows]))
+    rows = rows[short]
+    source, target = gather(sources, rows, device), gather(targets, rows, device)
+    place = {int(row): index for index, row in enumerate(source.rows)}
+    starts = source.starts.cpu().numpy()
+    pieces: list[NDArray[np.int64]] = []
+    groups: PairGroups = []
+    read = memory = 0
+    for row in target.rows:
+        index = place[int(row)]
+        pieces.append(np.arange(starts[index], starts[index + 1]))
+        t, s = int(targets.lengths[row]), len(pieces[-1])
+        if groups and groups[-1][3:] == (t, s):
+            offset, keys, n, _, _ = groups.pop()
+            groups.append((offset, keys, n + 1, t, s))
+        else:
+            groups.append((read, memory, 1, t, s))
+        read, memory = read + t, memory + s
+    order = torch.from_numpy(np.concatenate(pieces))
+    return Pairs(source, target, order if device is None else order.to(device), groups)
 
 
 def pool_mean(hidden: Tensor, batch: Batch) -> Tensor:

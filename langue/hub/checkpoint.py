@@ -7,7 +7,7 @@ run code is ever unpickled, and a config that names code (`auto_map`) is data to
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from langue.errors import LangueError, ModelError
 from langue.files import read_json, write_json
-from langue.hub.bert import BERT
+from langue.hub import llama2c
+from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (BERT,)}
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
 
 
@@ -37,12 +37,25 @@ class Checkpoint:
     task: dict[str, Any] | None  # langue.json of a run of ours
     weights: dict[str, Tensor]  # "body.*" and "head.*"
     tokenizer: Tokenizer
+    published: dict[str, Any] = field(default_factory=dict)  # config.json as it was
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        ends = self.published.get("eos_token_id")
+        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    @property
+    def start(self) -> int:
+        """The token that an encoder-decoder's target begins with."""
+        names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+        return next((int(self.published[name]) for name in names if self.published.get(name) is not None), 0)
 
 
 def locate(name: str | Path, revision: str | None = None) -> Path:
     """The local folder of a model: itself, or a snapshot of the Hub's (HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply)."""
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or llama2c.find(folder):
         return folder
     if folder.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise ModelError("no such model folder", where=str(name), do="give a folder with config.json, or a Hub name")
@@ -67,10 +80,14 @@ class Description:
     folder: Path
     published: dict[str, Any]  # config.json
     task: dict[str, Any] | None  # langue.json, in a run of ours
+    original: Path | None = None  # the file of a model in llama2.c's format
 
 
 def describe(name: str | Path, revision: str | None = None) -> Description:
     folder = locate(name, revision)
+    original = None if (folder / "config.json").is_file() else llama2c.find(folder)
+    if original is not None:
+        return Description(folder, llama2c.read_config(original), None, original)
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
     published = _object(folder / "config.json")
@@ -94,17 +111,19 @@ def read_checkpoint(described: Description, head: str | None = None) -> Checkpoi
             f"model_type {kind!r} is not known", where=str(folder / "config.json"), do=f"known: {', '.join(FAMILIES)}"
         )
     family = FAMILIES[kind]
-    tokenizer = Tokenizer.load(folder)
+    original = described.original
+    tokenizer = Tokenizer.load(folder) if original is None else llama2c.read_tokenizer(original)
     try:
-        config = family.read(published)
-        weights = family.to_ours(read_weights(folder), config, head)
+        theirs = read_weights(folder) if original is None else llama2c.read_weights(original)
+        config = family.settle(theirs, family.read(published))
+        weights = family.to_ours(theirs, config, head)
     except LangueError as error:
         raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error
     if len(tokenizer) > config.vocab_size:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
         )
-    return Checkpoint(folder, family, config, described.task, weights, tokenizer)
+    return Checkpoint(folder, family, config, described.task, weights, tokenizer, published)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -186,14 +205,22 @@ def write_checkpoint(
     tokenizer: Tokenizer,
     head: str | None = None,
     extra: Mapping[str, Any] | None = None,
+    published: Mapping[str, Any] | None = None,
 ) -> None:
     """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must exist."""
     theirs = family.to_theirs(weights, config, head)
-    described = family.write(config) | {
-        "architectures": [family.architectures.get(head or "body", family.architectures["body"])],
-        "torch_dtype": "float32",
-        **(extra or {}),
-    }
+    # Which tokens begin, end and pad is the tokenizer's matter; it passes through as it came.
+    special = {key: value for key, value in (published or {}).items() if key.endswith("_token_id")}
+    described = (
+        {"model_type": family.name}
+        | special
+        | family.write(config)
+        | {
+            "architectures": [family.architectures.get(head or "body", family.architectures["body"])],
+            "torch_dtype": "float32",
+            **(extra or {}),
+        }
+    )
     write_json(folder / "config.json", described)
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()},

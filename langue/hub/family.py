@@ -7,7 +7,8 @@ A family is data: how its config reads into `ModelConfig`, and a list of reversi
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
+from langue.model.language import LanguageModel
 
 Config = Mapping[str, Any]
 KEPT = "kept."  # before the names of published weights that ours has no place for
@@ -22,15 +24,61 @@ KEPT = "kept."  # before the names of published weights that ours has no place f
 
 @dataclass(frozen=True)
 class Rule:
-    """Our weight `ours` is their `theirs`; several of theirs (queries, keys, values) are stacked along axis 0."""
+    """Our weight `ours` is their `theirs`; several (queries, keys, values) are stacked along the first axis.
+
+    change: what else tells the two apart. `transpose`: theirs is (in, out); `heads`: theirs has queries, keys and
+    values side by side within each head; `row`: theirs is one row of a matrix; `halves`: the two halves of
+    theirs are two of ours, the names of which `ours` has with a comma between.
+    when: for which configs the rule stands, where two rules give one name.
+    """
 
     ours: str
     theirs: tuple[str, ...]
+    change: str = ""
+    when: Callable[[ModelConfig], bool] | None = None
 
 
-def rule(ours: str, *theirs: str) -> list[Rule]:
+def rule(ours: str, *theirs: str, change: str = "") -> list[Rule]:
     """The rules of a layer's weight and bias at once."""
-    return [Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs)) for kind in ("weight", "bias")]
+    return [Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), change) for kind in ("weight", "bias")]
+
+
+def _join(r: Rule, parts: list[Tensor], config: ModelConfig) -> list[Tensor]:
+    """Their tensors as ours."""
+    if r.change == "transpose":
+        parts = [part.t() if part.ndim == 2 else part for part in parts]
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if r.change == "row":
+        whole = whole.reshape(-1)
+    elif r.change == "heads":
+        whole = whole.view(config.n_heads, 3, config.head_dim, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)
+    return list(whole.chunk(2)) if r.change == "halves" else [whole]
+
+
+def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
+    """The inverse of `_join`."""
+    whole = wholes[0] if len(wholes) == 1 else torch.cat(wholes)
+    if r.change == "row":
+        whole = whole[None]
+    elif r.change == "heads":
+        whole = whole.view(3, config.n_heads, config.head_dim, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)
+    parts = list(torch.split(whole, _rows(r, len(whole), config)))
+    return [part.t() if r.change == "transpose" and part.ndim == 2 else part for part in parts]
+
+
+def _rows(r: Rule, rows: int, config: ModelConfig) -> list[int]:
+    """How many rows each of theirs has: equal ones, but for keys and values of fewer heads than queries."""
+    fewer = [heads * config.head_dim for heads in (config.n_heads, config.n_kv_heads, config.n_kv_heads)]
+    if len(r.theirs) == 3 and sum(fewer) == rows:
+        return fewer
+    return [rows // len(r.theirs)] * len(r.theirs)
+
+
+@cache
+def parameters(config: ModelConfig) -> dict[str, torch.Size]:
+    """The names and shapes that a language model of this config has, "body.*" and "head.*"; nothing is allocated."""
+    with torch.device("meta"):
+        return {name: weight.shape for name, weight in LanguageModel(config).named_parameters()}
 
 
 @dataclass(frozen=True)
@@ -40,7 +88,7 @@ class Family:
     body: list[Rule]
     read: Callable[[Config], ModelConfig]
     write: Callable[[ModelConfig], dict[str, Any]]
-    architectures: Mapping[str, str]  # our task or "body" -> the class that `transformers` loads it with
+    architectures: Mapping[str, str]  # our task, "lm" or "body" -> the class that `transformers` loads it with
     heads: Mapping[str, list[Rule]] = field(default_factory=dict)  # head kind -> rules, with the prefix written out
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
@@ -48,23 +96,22 @@ class Family:
     def to_ours(self, theirs: Mapping[str, Tensor], config: ModelConfig, head: str | None) -> dict[str, Tensor]:
         """Rename and stack published tensors. Every one is used once; ModelError names what is left over or missing."""
         published = {self._today(name): tensor for name, tensor in theirs.items()}
-        bare = not any(name.startswith(self.prefix) for name in published)
-        body = [_strip(r, self.prefix) for r in self._body()] if bare else self._body()
+        bare = self._bare(published)
         ours: dict[str, Tensor] = {}
         missing: list[str] = []
-        for mapping in _expand(body, config.n_layers):
+        for mapping in self._body(config, bare):
             absent = [name for name in mapping.theirs if name not in published]
             missing += absent
             if not absent:
-                parts = [published.pop(name) for name in mapping.theirs]
-                ours[mapping.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
-        for mapping in self.heads.get(head or "", []):
+                self._take(mapping, published, ours, config)
+        for mapping in self._head(config, head, bare):
             # A head may be new: a pretrained body has none yet, or only its pooler. What is there is taken.
-            names = [_bare(n, self.prefix) if bare else n for n in mapping.theirs]
-            if all(name in published for name in names):
-                ours[mapping.ours] = torch.cat([published.pop(name) for name in names])
-        if head is not None:
-            ours.update({name: published.pop(name) for name in list(published) if name.startswith("head.")})
+            if all(name in published for name in mapping.theirs):
+                self._take(mapping, published, ours, config)
+        if head is not None and head not in self.heads:  # a head of ours that the family has no class for
+            taken = {name for rules in self.heads.values() for r in rules for name in r.theirs}
+            own = [name for name in published if name.startswith("head.") and name not in taken]
+            ours.update({name: published.pop(name) for name in own})
         left = [n for n in published if not any(re.search(pattern, n) for pattern in self.unused)]
         if missing or left:
             raise ModelError(_difference(missing, left), do="the config and the weights are not of one model")
@@ -75,17 +122,56 @@ class Family:
         """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost."""
         theirs: dict[str, Tensor] = {}
         covered: set[str] = set()
-        for mapping in [*_expand(self._body(), config.n_layers), *self.heads.get(head or "", [])]:
-            if mapping.ours in ours:
-                covered.add(mapping.ours)
-                parts = ours[mapping.ours].chunk(len(mapping.theirs))
+        for mapping in [*self._body(config, head not in self.heads), *self._head(config, head, False)]:
+            names = mapping.ours.split(",")
+            if all(name in ours for name in names):
+                covered.update(names)
+                parts = _part(mapping, [ours[name] for name in names], config)
                 theirs.update({name: part.contiguous() for name, part in zip(mapping.theirs, parts, strict=True)})
-        if head not in self.heads:
-            theirs = {_bare(name, self.prefix): tensor for name, tensor in theirs.items()}
-        return theirs | {name.removeprefix(KEPT): tensor for name, tensor in ours.items() if name not in covered}
+        # Of a body saved alone no name has the prefix, the kept ones included.
+        prefix = self.prefix if head not in self.heads else ""
+        rest = {name.removeprefix(KEPT).removeprefix(prefix): t for name, t in ours.items() if name not in covered}
+        return theirs | rest
 
-    def _body(self) -> list[Rule]:
-        return [Rule(f"body.{r.ours}", tuple(self.prefix + name for name in r.theirs)) for r in self.body]
+    def settle(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
+        """The config as the weights have it: an output matrix with values of its own is not tied, whatever is said."""
+        published = {self._today(name): tensor for name, tensor in theirs.items()}
+        bare = self._bare(published)
+        output = [r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"]
+        table = "body.decoder.token.weight" if config.decoder_vocab_size else "body.token.weight"
+        shared = [r.theirs[0] for r in self._body(config, bare) if r.ours == table]
+        if config.tied and output and output[0] in published and shared and shared[0] in published:
+            own, common = published[output[0]], published[shared[0]]
+            if own.shape != common.shape or not torch.equal(own, common):
+                return replace(config, tied=False)
+        return config
+
+    def _take(self, mapping: Rule, published: dict[str, Tensor], ours: dict[str, Tensor], config: ModelConfig) -> None:
+        parts = _join(mapping, [published.pop(name) for name in mapping.theirs], config)
+        ours.update(zip(mapping.ours.split(","), parts, strict=True))
+
+    def _bare(self, published: Mapping[str, Tensor]) -> bool:
+        """Whether the names are those of a body saved alone."""
+        return not any(name.startswith(self.prefix) for name in published)
+
+    def _body(self, config: ModelConfig, bare: bool) -> list[Rule]:
+        """The rules that this config's parameters need, one a layer."""
+        needed = parameters(config)
+        rules = []
+        for r in _expand(self.body, config):
+            names = [f"body.{name}" for name in r.ours.split(",")]
+            if names[0] in needed and (r.when is None or r.when(config)):
+                prefix = "" if bare else self.prefix
+                rules.append(replace(r, ours=",".join(names), theirs=tuple(prefix + name for name in r.theirs)))
+        lacking = {name for name in needed if name.startswith("body.")} - {n for r in rules for n in r.ours.split(",")}
+        if lacking:
+            raise ModelError(f"{self.name} has no place for {sorted(lacking)[0]}", do="choose a config it can express")
+        return rules
+
+    def _head(self, config: ModelConfig, head: str | None, bare: bool) -> list[Rule]:
+        needed = parameters(config)
+        rules = [r for r in self.heads.get(head or "", []) if head != "lm" or r.ours in needed]
+        return [_strip(r, self.prefix) for r in rules] if bare else rules
 
     def _today(self, name: str) -> str:
         for old, new in self.renames.items():
@@ -95,22 +181,18 @@ class Family:
 
 
 def _strip(mapping: Rule, prefix: str) -> Rule:
-    return Rule(mapping.ours, tuple(_bare(name, prefix) for name in mapping.theirs))
+    return replace(mapping, theirs=tuple(name.removeprefix(prefix) for name in mapping.theirs))
 
 
-def _bare(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix)
-
-
-def _expand(rules: list[Rule], n_layers: int) -> list[Rule]:
+def _expand(rules: list[Rule], config: ModelConfig) -> list[Rule]:
+    """Each rule for every layer of its side (`{i}`) and every expert (`{e}`)."""
     expanded: list[Rule] = []
     for r in rules:
-        layers = range(n_layers) if "{i}" in r.ours else range(1)
-        for i in layers:
-            number = str(i)
-            expanded.append(
-                Rule(r.ours.replace("{i}", number), tuple(name.replace("{i}", number) for name in r.theirs))
-            )
+        layers = config.decoder_layers if r.ours.startswith("decoder.") else config.n_layers
+        for i in range(layers if "{i}" in r.ours else 1):
+            for e in range(config.n_experts if "{e}" in r.ours else 1):
+                ours, *theirs = (n.replace("{i}", str(i)).replace("{e}", str(e)) for n in (r.ours, *r.theirs))
+                expanded.append(replace(r, ours=ours, theirs=tuple(theirs)))
     return expanded
 
 
@@ -142,3 +224,26 @@ def take(config: Config, key: str, kind: type = int) -> Any:
     if isinstance(value, bool) or not isinstance(value, kind):
         raise ModelError(f"config: {key} = {value!r} is not of type {kind.__name__}")
     return value
+
+
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "relu2": "relu_squared",
+}
+
+
+def read_activation(config: Config, key: str, default: str) -> Any:
+    """The published name of an activation as ours; ModelError for one that is not known."""
+    require(config, **{key: tuple(_ACTIVATIONS)})
+    return _ACTIVATIONS[config.get(key, default)]
+
+
+def write_activation(ours: str) -> str:
+    return {"gelu_tanh": "gelu_new", "relu_squared": "relu2"}.get(ours, ours)

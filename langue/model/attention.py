@@ -1,35 +1,125 @@
-"""What arrives: queries, keys and values of a flat run of tokens, and where equal-length sequences lie in it.
-What leaves: each token's mixture of the values of its own sequence.
+"""What arrives: queries, keys and values of flat runs of tokens, and where equal-length sequences lie in them.
+What leaves: each token's mixture of the values of its own sequence (or of the sequence it attends to).
 
 Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv:1706.03762, eq. 1):
 
-    Attention(Q, K, V) = softmax(Q K^T / sqrt(K)) V
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(K) + B) V
 
-No padding and no mask: a batch keeps its sequences in order of length, so that sequences of equal length lie side by
-side, and each such group (offset, n, t) is one dense product over (n * H) matrices of t x t. This is the only file
-that knows how ragged attention is computed; `attention_reference` is the slow, obvious statement it is tested against.
+No padding, and no mask beyond what the formula itself has (causal, window): a batch keeps its sequences in order of
+length, so that sequences of equal length lie side by side, and each such group (offset, n, t) is one dense product over
+(n * H) matrices of t x t. `attention` is the packed path of self-attention with as many keys as queries; `attend` takes
+everything else: fewer key/value heads, other sequences, a cache. This is the only file that knows how ragged attention
+is computed; `attention_reference` is the slow, obvious statement that both are tested against.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from langue.model.dropout import random_keep, scale, threshold
 
 Groups = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
+PairGroups = list[tuple[int, int, int, int, int]]  # (query offset, key offset, n, queries of each, keys of each)
 
 
-def attention(qkv: Tensor, groups: Groups, dropout: float = 0.0) -> Tensor:
+@dataclass(frozen=True)
+class Scores:
+    """How products of queries and keys become weights: the axes of one layer."""
+
+    causal: bool = False  # token i sees no j > i
+    window: int = 0  # token i sees j where |i - j| < window; 0: everything
+    scale: float = 0.0  # 0: 1 / sqrt(K)
+    cap: float = 0.0  # c tanh(score / c); 0: none
+
+    def alpha(self, width: int) -> float:
+        return self.scale or 1 / math.sqrt(width)
+
+
+PLAIN = Scores()
+
+
+def unseen(scores: Scores, queries: int, keys: int, device: torch.device) -> Tensor | None:
+    """Which of (queries, keys) may not be seen, the last query being at the last key; None where all may."""
+    causal = scores.causal and queries > 1
+    windowed = 0 < scores.window < keys
+    if not causal and not windowed:
+        return None
+    places = torch.arange(keys, device=device)
+    ahead = places[None, :] - places[keys - queries :, None]
+    hidden = ahead > 0 if causal else torch.zeros_like(ahead, dtype=torch.bool)
+    return hidden | (ahead.abs() >= scores.window) if windowed else hidden
+
+
+def additive(scores: Scores, bias: Tensor | None, queries: int, keys: int, like: Tensor) -> Tensor | None:
+    """What is added to the scores: (queries, keys) or (H, queries, keys), of the last queries; None for nothing."""
+    hidden = unseen(scores, queries, keys, like.device)
+    part = None if bias is None else bias[:, keys - queries : keys, :keys].to(like.dtype)
+    if hidden is None:
+        return part
+    if part is None:
+        part = torch.zeros(queries, keys, dtype=like.dtype, device=like.device)
+    return part.masked_fill(hidden, float("-inf"))
+
+
+def attention(
+    qkv: Tensor, groups: Groups, dropout: float = 0.0, scores: Scores = PLAIN, bias: Tensor | None = None
+) -> Tensor:
     """Self-attention within each sequence of a flat batch.
 
     qkv (T, 3, H, K): queries, keys and values; groups: runs of equal-length sequences that cover the T tokens;
-    dropout: probability of dropping an attention weight. Returns (T, H * K).
+    dropout: probability of dropping an attention weight; bias (H, S, S): added to the scores, S the longest length.
+    A cap on the scores is for `attend` alone. Returns (T, H * K).
     """
     # Inside, every product is in the dtype of qkv: autocast acts on the forward pass alone, and the two must agree.
     with torch.autocast(qkv.device.type, enabled=False):
-        return _Attention.apply(qkv, groups, threshold(dropout))  # type: ignore[no-any-return, no-untyped-call]
+        return _Attention.apply(qkv, bias, groups, threshold(dropout), scores)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    groups: PairGroups,
+    dropout: float = 0.0,
+    scores: Scores = PLAIN,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Attention of the tokens of one flat batch to those of another (or of the same).
+
+    q (T, H, K); k, v (S, G, K), each of the G heads serving H / G heads of queries in turn; groups: runs of pairs of
+    equal lengths that cover the T tokens in order. Returns (T, H * K).
+    """
+    heads, width = q.shape[1:]
+    out = []
+    with torch.autocast(q.device.type, enabled=False):
+        for a, b, n, tq, tk in groups:
+            keys, values = (x[b : b + n * tk].view(n, tk, -1, width) for x in (k, v))
+            mixed = mix(q[a : a + n * tq].view(n, tq, heads, width), keys, values, dropout, scores, bias)
+            out.append(mixed.reshape(n * tq, heads * width))
+    return torch.cat(out) if len(out) > 1 else out[0]
+
+
+def mix(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scores: Scores = PLAIN, bias: Tensor | None = None
+) -> Tensor:
+    """Dense attention of n equal pairs: q (n, t, H, K), k and v (n, s, G, K) -> (n, t, H, K)."""
+    queries, keys, alpha = q.shape[1], k.shape[1], scores.alpha(q.shape[-1])
+    q, k, v = (x.transpose(1, 2) for x in (q, k.to(q.dtype), v.to(q.dtype)))
+    if k.shape[1] != q.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    square = scores.causal and queries == keys > 1 and bias is None and not 0 < scores.window < keys
+    if not scores.cap:
+        mask = None if square else additive(scores, bias, queries, keys, q)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=square, scale=alpha)
+        return mixed.transpose(1, 2)
+    products = scores.cap * torch.tanh(q @ k.transpose(2, 3) * (alpha / scores.cap))
+    mask = additive(scores, bias, queries, keys, q)
+    weights = torch.softmax(products if mask is None else products + mask, dim=-1, dtype=torch.float32).to(q.dtype)
+    return (F.dropout(weights, dropout, dropout > 0) @ v).transpose(1, 2)
 
 
 def _heads(x: Tensor, group: tuple[int, int, int]) -> Tensor:
@@ -46,23 +136,29 @@ def _tokens(x: Tensor, n: int) -> Tensor:
     return x.view(n, -1, t, width).transpose(1, 2)
 
 
-def _weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(K)) of stacked matrices (B, t, K) -> (B, t, t)."""
-    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=1 / math.sqrt(q.shape[-1]))
-    return torch.softmax(scores, dim=-1)
+def _weights(q: Tensor, k: Tensor, n: int, scores: Scores, bias: Tensor | None) -> Tensor:
+    """softmax(Q K^T / sqrt(K) + B) of stacked matrices (n * H, t, K) -> (n * H, t, t)."""
+    alpha, t = scores.alpha(q.shape[-1]), q.shape[1]
+    added = additive(scores, bias, t, t, q)
+    if added is None:
+        products = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=alpha)
+    else:
+        stacked = added.repeat(n, 1, 1) if added.ndim == 3 else added
+        products = torch.baddbmm(stacked, q, k.transpose(1, 2), alpha=alpha)
+    return torch.softmax(products, dim=-1)
 
 
 class _Attention(torch.autograd.Function):
     """Forward and backward over all groups at once, so that autograd keeps one node a layer and not ten a group."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, groups: Groups, dropped: int) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor | None, groups: Groups, dropped: int, scores: Scores) -> Tensor:
         tokens, _, heads, width = qkv.shape
         out = qkv.new_empty(tokens, heads, width)
         saved: list[Tensor] = []
         for offset, n, t in groups:
             q, k, v = _heads(qkv, (offset, n, t))
-            weights = _weights(q, k)
+            weights = _weights(q, k, n, scores, bias)
             if dropped:
                 keep = random_keep(weights.shape, dropped, weights.device)
                 mixed = torch.bmm(weights * keep, v).mul_(scale(dropped))
@@ -72,16 +168,18 @@ class _Attention(torch.autograd.Function):
                 saved += [weights]
             out[offset : offset + n * t].view(n, t, heads, width).copy_(_tokens(mixed, n))
         ctx.save_for_backward(qkv, *saved)
-        ctx.groups, ctx.dropped = groups, dropped
+        ctx.groups, ctx.dropped, ctx.scores = groups, dropped, scores
+        ctx.bias = (bias.shape, bias.dtype) if bias is not None and ctx.needs_input_grad[1] else None
         return out.view(tokens, heads * width)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         qkv, *saved = ctx.saved_tensors
         tokens, _, heads, width = qkv.shape
         gradient = gradients[0].contiguous().view(tokens, 1, heads, width)
         grad_qkv = torch.empty_like(qkv)
-        alpha = 1 / math.sqrt(width)
+        grad_bias = None if ctx.bias is None else qkv.new_zeros(ctx.bias[0], dtype=ctx.bias[1])
+        alpha = ctx.scores.alpha(width)
         saved_iterator = iter(saved)
         for offset, n, t in ctx.groups:
             q, k, v = _heads(qkv, (offset, n, t))
@@ -96,27 +194,47 @@ class _Attention(torch.autograd.Function):
             if ctx.dropped:
                 grad_weights.mul_(keep)
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            if grad_bias is not None:
+                grad_bias[:, :t, :t] += grad_scores.view(n, heads, t, t).sum(0)
             empty = q.new_empty(())
             grad_q = torch.baddbmm(empty, grad_scores, k, beta=0, alpha=alpha)
             grad_k = torch.baddbmm(empty, grad_scores.transpose(1, 2), q, beta=0, alpha=alpha)
             part = grad_qkv[offset : offset + n * t].view(n, t, 3, heads, width)
             for index, each in enumerate((grad_q, grad_k, grad_v)):
                 part[:, :, index].copy_(_tokens(each, n))
-        return grad_qkv, None, None
+        return grad_qkv, grad_bias, None, None, None
 
 
-def attention_reference(qkv: Tensor, starts: Tensor) -> Tensor:
+def attention_reference(
+    qkv: Tensor | tuple[Tensor, Tensor, Tensor],
+    starts: Tensor,
+    key_starts: Tensor | None = None,
+    scores: Scores = PLAIN,
+    bias: Tensor | None = None,
+) -> Tensor:
     """The formula above in float64, one sequence and one head at a time: slow and obvious.
 
-    qkv (T, 3, H, K); starts (N + 1,): where each sequence begins, then T. Returns (T, H * K), float64.
+    qkv (T, 3, H, K), or queries (T, H, K) with keys and values (S, G, K); starts (N + 1,): where each sequence begins,
+    then T; key_starts: the same of the sequences attended to. Returns (T, H * K), float64.
     """
-    tokens, _, heads, width = qkv.shape
+    q_all, k_all, v_all = (x.double() for x in (qkv.unbind(1) if isinstance(qkv, Tensor) else qkv))
+    tokens, heads, width = q_all.shape
     out = torch.zeros(tokens, heads, width, dtype=torch.float64)
-    for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+    ends = (starts if key_starts is None else key_starts).tolist()
+    for index, (begin, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
         for head in range(heads):
-            q, k, v = (qkv[begin:end, part, head].double() for part in range(3))
-            scores = q @ k.T / math.sqrt(width)
-            weights = torch.exp(scores - scores.max(dim=1, keepdim=True).values)
+            shared = head * k_all.shape[1] // heads
+            q, (k, v) = q_all[begin:end, head], (x[ends[index] : ends[index + 1], shared] for x in (k_all, v_all))
+            products = q @ k.T * scores.alpha(width)
+            if scores.cap:
+                products = scores.cap * torch.tanh(products / scores.cap)
+            for i in range(len(q)):
+                for j in range(len(k)):
+                    if bias is not None:
+                        products[i, j] += bias[head, i, j].double()
+                    if (scores.causal and j > i) or (scores.window and abs(i - j) >= scores.window):
+                        products[i, j] = -math.inf
+            weights = torch.exp(products - products.max(dim=1, keepdim=True).values)
             weights = weights / weights.sum(dim=1, keepdim=True)
             out[begin:end, head] = weights @ v
     return out.view(tokens, heads * width)

@@ -1,45 +1,147 @@
 """What arrives: hidden states (T, D) of a flat batch. What leaves: the same shape, after attention and feed-forward."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
 from torch import Tensor, nn
 
-from langue.model.attention import Groups, attention
+from langue.model.attention import Groups, PairGroups, Scores, attend, attention, mix
+from langue.model.cache import Cache
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
-from langue.model.feedforward import FeedForward
+from langue.model.feedforward import make_feedforward
 from langue.model.norm import make_norm
+from langue.model.position import Rotation, rotate
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all blocks of a stack share in one forward pass."""
+
+    groups: Groups
+    rotation: Rotation | None = None
+    local_rotation: Rotation | None = None  # that of layers with a window
+    bias: Tensor | None = None  # (H, S, S), added to the scores
+    memory: Tensor | None = None  # (S, D): the encoder's output, in the order of the batch that attends to it
+    pairs: PairGroups = field(default_factory=list)  # where each sequence's part of the memory lies
+    cache: Cache | None = None
 
 
 class SelfAttention(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.n_heads = config.n_heads
+        self.layer, self.heads, self.kv_heads, self.width = layer, config.n_heads, config.n_kv_heads, config.head_dim
         self.dropout = config.attention_dropout
-        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.bias)
-        self.out = nn.Linear(config.dim, config.dim, bias=config.bias)
+        self.scores = Scores(config.causal, config.window(layer), config.attention_scale, config.attention_cap)
+        size = (self.heads + 2 * self.kv_heads) * self.width
+        self.qkv = nn.Linear(config.dim, size, bias=config.has_bias("qkv"))
+        self.out = nn.Linear(self.heads * self.width, config.dim, bias=config.has_bias("out"))
+        self.q_norm = make_norm(config, self.width) if config.qk_norm else None
+        self.k_norm = make_norm(config, self.width) if config.qk_norm else None
+        equal = self.heads == self.kv_heads
+        self.packed = equal and config.position != "rotary" and not config.qk_norm and not config.attention_cap
 
-    def forward(self, x: Tensor, groups: Groups) -> Tensor:
-        qkv = self.qkv(x).view(x.shape[0], 3, self.n_heads, -1)  # (T, 3, H, K)
-        mixed = attention(qkv, groups, self.dropout if self.training else 0.0)
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        qkv, dropout = self.qkv(x), self.dropout if self.training else 0.0
+        if self.packed and context.cache is None:
+            parts = qkv.view(x.shape[0], 3, self.heads, self.width)  # (T, 3, H, K)
+            mixed = attention(parts, context.groups, dropout, self.scores, context.bias)
+        else:
+            q, k, v = self._turned(qkv, context)
+            if context.cache is None:
+                pairs = [(offset, offset, n, t, t) for offset, n, t in context.groups]
+                mixed = attend(q, k, v, pairs, dropout, self.scores, context.bias)
+            else:
+                mixed = self._continued(q, k, v, context.groups, context.cache, context.bias)
         out: Tensor = self.out(mixed)
         return out
 
+    def _turned(self, qkv: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (T, H, K), keys and values (T, G, K), normalised and turned where the config says so."""
+        heads = qkv.view(qkv.shape[0], -1, self.width)
+        q, k, v = torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        rotation = context.local_rotation if self.scores.window else context.rotation
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        return q, k, v
+
+    def _continued(self, q: Tensor, k: Tensor, v: Tensor, groups: Groups, cache: Cache, bias: Tensor | None) -> Tensor:
+        """Attention of new tokens to all that the cache holds of their sequences."""
+        out = []
+        for index, (offset, n, t) in enumerate(groups):
+            new = [x[offset : offset + n * t].view(n, t, -1, self.width) for x in (q, k, v)]
+            keys, values = cache.extend(self.layer, index, new[1], new[2])
+            out.append(mix(new[0], keys, values, 0.0, self.scores, bias).reshape(n * t, -1))
+        return torch.cat(out)
+
+
+class CrossAttention(nn.Module):
+    """Queries of the decoder's tokens, keys and values of the encoder's output (Vaswani et al. 2017, section 3.2.3)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.width, self.dropout = layer, config.head_dim, config.attention_dropout
+        self.scores = Scores(scale=config.attention_scale)
+        size, bias = config.n_heads * config.head_dim, config.has_bias("qkv")
+        self.q = nn.Linear(config.dim, size, bias=bias)
+        self.kv = nn.Linear(config.dim, 2 * size, bias=bias)
+        self.out = nn.Linear(size, config.dim, bias=config.has_bias("out"))
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        q = self.q(x).view(x.shape[0], -1, self.width)  # (T, H, K)
+        k, v = self._memory(context)
+        mixed = attend(q, k, v, context.pairs, self.dropout if self.training else 0.0, self.scores)
+        out: Tensor = self.out(mixed)
+        return out
+
+    def _memory(self, context: Context) -> tuple[Tensor, Tensor]:
+        """Keys and values (S, H, K) of the encoder's output, computed once where there is a cache."""
+        known = context.cache.memory if context.cache is not None else {}
+        if self.layer not in known:
+            assert context.memory is not None
+            k, v = self.kv(context.memory).view(context.memory.shape[0], 2, -1, self.width).unbind(1)
+            known[self.layer] = (k, v)
+        return known[self.layer]
+
 
 class Block(nn.Module):
-    """post: x = norm(x + sublayer(x)), as first published. pre: x = x + sublayer(norm(x)), Xiong et al. 2020."""
+    """post: x = norm(x + sublayer(x)), as first published. pre: x = x + sublayer(norm(x)), Xiong et al. 2020,
+    arXiv:2002.04745. both: x = x + norm(sublayer(norm(x))), Gemma 2. parallel: the sublayers read the same x."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int = 0, cross: bool = False) -> None:
         super().__init__()
-        self.pre = config.norm_place == "pre"
-        self.attention = SelfAttention(config)
-        self.attention_norm = make_norm(config)
-        self.feedforward = FeedForward(config)
+        self.post, self.parallel = config.norm_place == "post", config.parallel
+        both = config.norm_place == "both"
+        self.attention = SelfAttention(config, layer)
+        self.attention_norm = make_norm(config) if config.first_norm or layer else nn.Identity()
+        self.attention_out_norm = make_norm(config) if both else nn.Identity()
+        self.cross = CrossAttention(config, layer) if cross else None
+        self.cross_norm = make_norm(config) if cross else nn.Identity()
+        self.feedforward = make_feedforward(config)
         self.feedforward_norm = make_norm(config)
+        self.feedforward_out_norm = make_norm(config) if both else nn.Identity()
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, groups: Groups) -> Tensor:
-        if self.pre:
-            x = x + self.dropout(self.attention(self.attention_norm(x), groups))
-            return x + self.dropout(self.feedforward(self.feedforward_norm(x)))  # type: ignore[no-any-return]
-        x = self.attention_norm(x + self.dropout(self.attention(x, groups)))
-        out: Tensor = self.feedforward_norm(x + self.dropout(self.feedforward(x)))
-        return out
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        def attention(y: Tensor) -> Tensor:
+            return self.attention_out_norm(self.attention(y, context))  # type: ignore[no-any-return]
+
+        def feedforward(y: Tensor) -> Tensor:
+            return self.feedforward_out_norm(self.feedforward(y))  # type: ignore[no-any-return]
+
+        if self.parallel:
+            attended = self.dropout(attention(self.attention_norm(x)))
+            return x + attended + self.dropout(feedforward(self.feedforward_norm(x)))  # type: ignore[no-any-return]
+        x = self._residual(x, attention, self.attention_norm)
+        if self.cross is not None:
+            cross = self.cross
+            x = self._residual(x, lambda y: cross(y, context), self.cross_norm)
+        return self._residual(x, feedforward, self.feedforward_norm)
+
+    def _residual(self, x: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module) -> Tensor:
+        if self.post:
+            return norm(x + self.dropout(sublayer(x)))  # type: ignore[no-any-return]
+        return x + self.dropout(sublayer(norm(x)))  # type: ignore[no-any-return]

@@ -4,30 +4,38 @@ What leaves: `ModelConfig`, flat and frozen, all axes orthogonal.
 A model family is data: everything that tells one published architecture from another is an axis here.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
 from langue.errors import ModelError
 
-Norm = Literal["layer", "rms"]
-NormPlace = Literal["post", "pre"]
-Position = Literal["learned", "sinusoidal", "none"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Norm = Literal["layer", "rms", "rms_offset"]
+NormPlace = Literal["post", "pre", "both"]
+Position = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "alibi", "none"]
+Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh", "relu_squared"]
+
+ANY_LENGTH = 1_000_000  # no length is too long where positions are relative
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One Transformer encoder (Vaswani et al. 2017, arXiv:1706.03762). Sizes are counts; dropouts are probabilities."""
+    """One Transformer (Vaswani et al. 2017, arXiv:1706.03762). Sizes are counts; dropouts are probabilities.
+
+    An encoder sees both ways, a decoder is `causal`; with `decoder_layers` the model is an encoder (`n_layers`) whose
+    output a causal decoder attends to. Axes without a side of their own hold for both sides.
+    """
 
     vocab_size: int
     dim: int
     n_layers: int
     n_heads: int
     ffn_dim: int
-    max_length: int  # longest sequence the positions can express, in tokens
-    norm: Norm = "layer"
+    max_length: int  # longest sequence the model was made for, in tokens
+    norm: Norm = "layer"  # rms_offset: RMSNorm whose weight is stored as its difference from one
     norm_place: NormPlace = "post"  # post: after each residual sum, as first published; pre: before each sublayer
     norm_eps: float = 1e-12
+    norm_bias: bool | None = None  # None: as `bias`
     position: Position = "learned"
     position_offset: int = 0  # row of the position table that the first token takes
     activation: Activation = "gelu"
@@ -38,6 +46,53 @@ class ModelConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     init_std: float = 0.02
+    # attention
+    causal: bool = False
+    kv_heads: int = 0  # heads of keys and values, Ainslie et al. 2023, arXiv:2305.13245; 0: as many as n_heads
+    head_width: int = 0  # 0: dim / n_heads
+    qkv_bias: bool | None = None  # None: as `bias`; so below
+    out_bias: bool | None = None
+    ffn_bias: bool | None = None
+    qk_norm: bool = False  # a norm over each head's queries and keys, Dehghani et al. 2023, arXiv:2302.05442
+    windows: tuple[int, ...] = ()  # of each layer: token i sees j where |i - j| < window; 0: everything
+    attention_scale: float = 0.0  # what products of queries and keys are multiplied by; 0: 1 / sqrt(head width)
+    attention_cap: float = 0.0  # c tanh(score / c), Gemma 2, arXiv:2408.00118; 0: none
+    # positions
+    rotary_base: float = 10_000.0  # Su et al. 2021, arXiv:2104.09864
+    rotary_local_base: float = 0.0  # that of layers with a window; 0: the same, scaled alike
+    rotary_dim: int = 0  # how much of each head turns; 0: all of it
+    rotary_scaling: Scaling = "none"
+    rotary_factor: float = 1.0  # by how much the context was stretched
+    rotary_length: int = 0  # the context before that; 0: max_length
+    rotary_low: float = 1.0  # turns in `rotary_length` below which a frequency is stretched in full
+    rotary_high: float = 1.0  # and above which it is left alone
+    rotary_amplitude: float = 1.0  # YaRN's factor on cosines and sines
+    relative_buckets: int = 32  # T5's, Raffel et al. 2019, arXiv:1910.10683
+    relative_distance: int = 128
+    # blocks, embedding and head
+    parallel: bool = False  # attention and feed-forward read the same x and are summed, GPT-J and GPT-NeoX
+    first_norm: bool = True  # whether the first block has an attention norm
+    final_norm: bool | None = None  # None: where norms stand before sublayers
+    embedding_dim: int = 0  # 0: dim; else a linear map widens it, ELECTRA
+    embedding_scale: float = 1.0
+    tied: bool = True  # the output matrix is the embedding's
+    head_transform: bool = False  # dense, activation and norm before the output matrix, BERT's masked-LM head
+    head_activation: Activation = "gelu"
+    head_bias: bool = False
+    dense_bias: bool = True  # that of head_transform's dense map
+    pooler_activation: Activation = "tanh"  # a classifier's, between its two maps
+    logit_scale: float = 1.0
+    logit_cap: float = 0.0
+    # the decoder of an encoder-decoder
+    decoder_layers: int = 0
+    decoder_heads: int = 0  # 0: n_heads
+    decoder_ffn_dim: int = 0  # 0: ffn_dim
+    decoder_vocab_size: int = 0  # 0: one vocabulary, one embedding for both sides
+    # mixture of experts, Shazeer et al. 2017, arXiv:1701.06538
+    n_experts: int = 0  # 0: one feed-forward for all tokens
+    experts_per_token: int = 0
+    expert_renormalise: bool = True  # the chosen experts' probabilities sum to one
+    shared_ffn_dim: int = 0  # an expert that every token passes, gated by a sigmoid; 0: none
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -48,24 +103,92 @@ class ModelConfig:
                 )
             if field.type is int and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
                 raise ModelError(f"config: {field.name} = {value!r} is not a count")
+            if field.type is bool and not isinstance(value, bool):
+                raise ModelError(f"config: {field.name} = {value!r} is neither true nor false")
+            if field.type is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise ModelError(f"config: {field.name} = {value!r} is not a number")
         for name in ("vocab_size", "dim", "n_heads", "ffn_dim", "max_length"):
             if getattr(self, name) < 1:
                 raise ModelError(f"config: {name} = {getattr(self, name)} must be at least 1")
-        if self.dim % self.n_heads:
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        if not self.head_width and self.dim % self.n_heads:
             raise ModelError(f"config: dim = {self.dim} does not divide into n_heads = {self.n_heads}")
+        if self.n_heads % self.n_kv_heads:
+            raise ModelError(f"config: n_heads = {self.n_heads} is no multiple of kv_heads = {self.n_kv_heads}")
+        if self.windows and len(self.windows) != self.n_layers:
+            raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
+        if self.position == "rotary" and (self.turned % 2 or self.turned > self.head_dim):
+            raise ModelError(f"config: rotary_dim = {self.turned} must be even and at most {self.head_dim}")
+        if self.n_experts and not 0 < self.experts_per_token <= self.n_experts:
+            raise ModelError(f"config: experts_per_token = {self.experts_per_token} of {self.n_experts} experts")
 
     @property
     def head_dim(self) -> int:
-        return self.dim // self.n_heads
+        return self.head_width or self.dim // self.n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        return self.kv_heads or self.n_heads
+
+    @property
+    def turned(self) -> int:
+        """How many elements of each head rotary positions turn."""
+        return self.rotary_dim or self.head_dim
+
+    @property
+    def has_final_norm(self) -> bool:
+        return self.norm_place != "post" if self.final_norm is None else self.final_norm
+
+    @property
+    def longest(self) -> int:
+        """The longest sequence that the positions can express, in tokens."""
+        table = self.position in ("learned", "sinusoidal", "sinusoidal_halves")
+        return self.max_length if table else max(self.max_length, ANY_LENGTH)
+
+    @property
+    def architecture(self) -> Literal["encoder", "decoder", "encoder-decoder"]:
+        return "encoder-decoder" if self.decoder_layers else "decoder" if self.causal else "encoder"
+
+    def has_bias(self, part: str) -> bool:
+        """Whether `qkv`, `out`, `ffn` or `norm` carries a bias."""
+        own: bool | None = getattr(self, f"{part}_bias")
+        return self.bias if own is None else own
+
+    def window(self, layer: int) -> int:
+        return self.windows[layer] if self.windows else 0
+
+    def decoder(self) -> "ModelConfig":
+        """The decoder's side of an encoder-decoder, as the config of a decoder alone."""
+        heads = self.decoder_heads or self.n_heads
+        return replace(
+            self,
+            causal=True,
+            n_layers=self.decoder_layers,
+            n_heads=heads,
+            kv_heads=heads if self.kv_heads in (0, self.n_heads) else self.kv_heads,
+            ffn_dim=self.decoder_ffn_dim or self.ffn_dim,
+            vocab_size=self.decoder_vocab_size or self.vocab_size,
+            windows=(),
+            decoder_layers=0,
+        )
 
     @property
     def matrix_parameters(self) -> int:
         """Parameters of the matrix products that every token passes, the embedding excluded."""
-        return self.n_layers * self.dim * (4 * self.dim + (3 if self.gated else 2) * self.ffn_dim)
+        attention = 2 * self.dim * self.head_dim * (self.n_heads + self.n_kv_heads)
+        per_expert = (3 if self.gated else 2) * self.dim
+        feedforward = per_expert * (self.ffn_dim * max(1, self.experts_per_token) + self.shared_ffn_dim)
+        total = self.n_layers * (attention + feedforward)
+        if self.decoder_layers:
+            other = self.decoder()
+            total += other.matrix_parameters + other.n_layers * attention
+        return total
 
     def forward_flops(self, lengths: list[int]) -> int:
         """Floating-point operations of the matrix products of one forward pass over sequences of these lengths."""
-        attention = self.n_layers * 4 * self.dim * sum(length * length for length in lengths)
+        attention = self.n_layers * 4 * self.n_heads * self.head_dim * sum(length * length for length in lengths)
         return 2 * self.matrix_parameters * sum(lengths) + attention
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """What arrives: hidden states (T, D). What leaves: the same shape, each token transformed by itself.
 
 FFN(x) = act(x W1 + b1) W2 + b2 (Vaswani et al. 2017, eq. 2); gated: (act(x W1) * x W3) W2 (Shazeer 2020).
+A mixture sends each token to the few experts that a router likes best (Shazeer et al. 2017, arXiv:1701.06538).
 """
 
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,16 +18,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
+    "tanh": torch.tanh,
+    "relu_squared": lambda x: F.relu(x).square(),  # So et al. 2021, arXiv:2109.08668
 }
 
 
 class FeedForward(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, ffn_dim: int | None = None) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
-        self.up = nn.Linear(config.dim, config.ffn_dim, bias=config.bias)
-        self.gate = nn.Linear(config.dim, config.ffn_dim, bias=config.bias) if config.gated else None
-        self.down = nn.Linear(config.ffn_dim, config.dim, bias=config.bias)
+        size, bias = ffn_dim or config.ffn_dim, config.has_bias("ffn")
+        self.up = nn.Linear(config.dim, size, bias=bias)
+        self.gate = nn.Linear(config.dim, size, bias=bias) if config.gated else None
+        self.down = nn.Linear(size, config.dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.activation(self.up(x) if self.gate is None else self.gate(x))
@@ -33,3 +38,33 @@ class FeedForward(nn.Module):
             hidden = hidden * self.up(x)
         out: Tensor = self.down(hidden)
         return out
+
+
+class Mixture(nn.Module):
+    """y = sum over the k best experts e of p_e FFN_e(x), with p = softmax(x W_router), over all experts in float32."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.best, self.renormalise = config.experts_per_token, config.expert_renormalise
+        self.router = nn.Linear(config.dim, config.n_experts, bias=False)
+        self.experts = nn.ModuleList(FeedForward(config) for _ in range(config.n_experts))
+        self.shared = FeedForward(config, config.shared_ffn_dim) if config.shared_ffn_dim else None
+        self.shared_gate = nn.Linear(config.dim, 1, bias=False) if config.shared_ffn_dim else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        probabilities = torch.softmax(self.router(x).float(), dim=-1)  # (T, E)
+        weights, chosen = probabilities.topk(self.best, dim=-1)  # (T, k)
+        if self.renormalise:
+            weights = weights / weights.sum(-1, keepdim=True)
+        out = torch.zeros_like(x)
+        for index, expert in enumerate(self.experts):
+            tokens, place = torch.where(chosen == index)
+            mixed = expert(x[tokens]) * weights[tokens, place, None].to(x.dtype)
+            out = out.index_add(0, tokens, mixed.to(out.dtype))
+        if self.shared is not None and self.shared_gate is not None:
+            out = out + torch.sigmoid(self.shared_gate(x)) * self.shared(x)
+        return out
+
+
+def make_feedforward(config: ModelConfig) -> nn.Module:
+    return Mixture(config) if config.n_experts else FeedForward(config)

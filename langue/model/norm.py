@@ -1,12 +1,26 @@
 """What arrives: hidden states (T, D). What leaves: each row normalised, with a learned scale (and shift)."""
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from langue.model.config import ModelConfig
 
 
-def make_norm(config: ModelConfig) -> nn.Module:
+class OffsetRMSNorm(nn.RMSNorm):
+    """x / rms(x) * (1 + w): the weight is stored as its difference from one, so that decay pulls towards identity."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, 1.0 + self.weight, self.eps)
+
+
+def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
     """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    size = config.dim if dim is None else dim
     if config.norm == "rms":
-        return nn.RMSNorm(config.dim, eps=config.norm_eps)
-    return nn.LayerNorm(config.dim, eps=config.norm_eps, bias=config.bias)
+        return nn.RMSNorm(size, eps=config.norm_eps)
+    if config.norm == "rms_offset":
+        return OffsetRMSNorm(size, eps=config.norm_eps)
+    return nn.LayerNorm(size, eps=config.norm_eps, bias=config.has_bias("norm"))

@@ -1,34 +1,85 @@
 """What arrives: a flat run of tokens (T,), each with its position in its own sequence.
 What leaves: hidden states (T, D)."""
 
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
-from langue.model.attention import Groups
-from langue.model.block import Block
+from langue.model.attention import Groups, PairGroups
+from langue.model.block import Block, Context
+from langue.model.cache import Cache
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
 from langue.model.norm import make_norm
-from langue.model.position import make_position
+from langue.model.position import Rotary, make_bias, make_position
 
 
 class Transformer(nn.Module):
-    """The encoder of Vaswani et al. 2017 (arXiv:1706.03762), along the axes of `ModelConfig`."""
+    """The Transformer of Vaswani et al. 2017 (arXiv:1706.03762), along the axes of `ModelConfig`.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Itself an encoder, or a decoder where the config is causal; an encoder-decoder has a second one as its `decoder`,
+    whose blocks also attend to the first one's output.
+    """
+
+    def __init__(self, config: ModelConfig, cross: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.token = nn.Embedding(config.vocab_size, config.dim)
-        self.position = make_position(config)
-        self.segment = nn.Embedding(config.n_segments, config.dim) if config.n_segments else None
-        self.embedding_norm = make_norm(config) if config.embedding_norm else None
+        size = config.embedding_dim or config.dim
+        # The decoder of a pair uses the encoder's embedding, unless it has a vocabulary of its own.
+        own = not cross or config.decoder_vocab_size
+        self.token = nn.Embedding(config.vocab_size, size) if own else None
+        self.position = make_position(config, size)
+        self.segment = nn.Embedding(config.n_segments, size) if config.n_segments else None
+        self.embedding_norm = make_norm(config, size) if config.embedding_norm else None
+        self.widen = nn.Linear(size, config.dim) if config.embedding_dim else None
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.final_norm = make_norm(config) if config.norm_place == "pre" else None
+        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(config.n_layers))
+        self.final_norm = make_norm(config) if config.has_final_norm else None
+        rotary = config.position == "rotary"
+        self.rotary = Rotary(config) if rotary else None
+        self.local_rotary = Rotary(config, local=True) if rotary and config.rotary_local_base else None
+        self.bias = make_bias(config)
+        self.decoder: Optional[Transformer] = Transformer(config.decoder(), True) if config.decoder_layers else None  # noqa: UP045
 
-    def forward(self, tokens: Tensor, positions: Tensor, groups: Groups, segments: Tensor | None = None) -> Tensor:
-        """tokens, positions, segments (T,) int64; groups as in `attention`. Returns (T, D)."""
-        x = self.token(tokens)
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        groups: Groups,
+        segments: Tensor | None = None,
+        *,
+        memory: Tensor | None = None,
+        pairs: PairGroups | None = None,
+        cache: Cache | None = None,
+        token: nn.Embedding | None = None,
+    ) -> Tensor:
+        """tokens, positions, segments (T,) int64; groups as in `attention`. Returns (T, D).
+
+        memory (S, D) and pairs: what a decoder with cross-attention attends to, as in `attend`; token: its embedding
+        where it has none of its own; cache: keys and values of the tokens before these.
+        """
+        x = self._embedded(tokens, positions, segments, token)
+        rotation = None if self.rotary is None else self.rotary(positions, groups)
+        local = rotation if self.local_rotary is None else self.local_rotary(positions, groups)
+        longest = max((t for _, _, t in groups), default=0) + max(cache.lengths if cache else (0,))
+        bias = None if self.bias is None else self.bias(longest)
+        context = Context(groups, rotation, local, bias, memory, pairs or [], cache)
+        for block in self.blocks:
+            x = block(x, context)
+        if cache is not None:
+            cache.advance(groups)
+        out: Tensor = x if self.final_norm is None else self.final_norm(x)
+        return out
+
+    def _embedded(
+        self, tokens: Tensor, positions: Tensor, segments: Tensor | None, token: nn.Embedding | None
+    ) -> Tensor:
+        table = self.token if self.token is not None else token
+        assert table is not None
+        x: Tensor = table(tokens)
+        if self.config.embedding_scale != 1.0:
+            x = x * self.config.embedding_scale
         if self.position is not None:
             x = x + self.position(positions + self.config.position_offset)
         if self.segment is not None:
@@ -37,10 +88,28 @@ class Transformer(nn.Module):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x, groups)
-        out: Tensor = x if self.final_norm is None else self.final_norm(x)
+        return x if self.widen is None else self.widen(x)
+
+    def decode(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        groups: Groups,
+        memory: Tensor | None,
+        pairs: PairGroups,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """The decoder's hidden states (T, D), given the encoder's output in the order that `pairs` says."""
+        assert self.decoder is not None
+        out: Tensor = self.decoder(tokens, positions, groups, memory=memory, pairs=pairs, cache=cache, token=self.token)
         return out
+
+    @property
+    def output_table(self) -> Tensor:
+        """The embedding (V, E) of the side that writes, which a tied head shares."""
+        table = self.decoder.token if self.decoder is not None and self.decoder.token is not None else self.token
+        assert table is not None
+        return table.weight
 
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:
@@ -60,3 +129,5 @@ def set_dropout(model: nn.Module, hidden: float | None, attention: float | None)
             part.probability = hidden
         if attention is not None and isinstance(part, Block):
             part.attention.dropout = attention
+            if part.cross is not None:
+                part.cross.dropout = attention

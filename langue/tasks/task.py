@@ -18,6 +18,7 @@ from langue.data.batch import Batch, Examples, pool_first, pool_mean
 from langue.data.encode import encode
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
+from langue.model.feedforward import ACTIVATIONS
 from langue.model.transformer import Transformer, initialise
 from langue.settings import DataSettings, TaskSettings
 from langue.text.tokenizer import Tokenizer
@@ -136,17 +137,22 @@ def encode_texts(
 class PooledHead(nn.Module):
     """One vector a text, then a linear map: (T, D) -> (N, n_outputs).
 
-    mean: the average of all hidden states. first: BERT's pooler, tanh(W h_first + b) (Devlin et al. 2018).
+    mean: the average of all hidden states. first: BERT's pooler, tanh(W h_first + b) (Devlin et al. 2018), or with
+    the family's own activation.
     """
 
     def __init__(self, config: ModelConfig, settings: TaskSettings, n_outputs: int) -> None:
         super().__init__()
         self.pooler = nn.Linear(config.dim, config.dim) if settings.pooling == "first" else None
+        self.activation = ACTIVATIONS[config.pooler_activation]
         self.dropout = Dropout(settings.dropout)
         self.out = nn.Linear(config.dim, n_outputs)
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
-        pooled = pool_mean(hidden, batch) if self.pooler is None else self.pooler(pool_first(hidden, batch)).tanh()
+        if self.pooler is None:
+            pooled = pool_mean(hidden, batch)
+        else:
+            pooled = self.activation(self.pooler(pool_first(hidden, batch)))
         out: Tensor = self.out(self.dropout(pooled))
         return out
 

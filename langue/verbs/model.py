@@ -1,6 +1,7 @@
 """What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states, embeddings, predictions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from langue.data.batch import Examples, gather, pool_first, pool_mean
+from langue.data.batch import Examples, gather, gather_pairs, pool_first, pool_mean
 from langue.data.pack import sorted_batches
 from langue.errors import ModelError
 from langue.files import atomic_folder
+from langue.generate.sample import Sampling, generate
 from langue.hub.checkpoint import (
     Checkpoint,
     Description,
@@ -22,6 +24,7 @@ from langue.hub.checkpoint import (
     write_checkpoint,
 )
 from langue.hub.family import KEPT
+from langue.model.language import LanguageModel
 from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
@@ -30,6 +33,7 @@ from langue.tasks.apply import BUDGET, apply
 from langue.tasks.task import Task, TaskModel, encode_texts
 from langue.verbs.save import task_files, write_task_checkpoint
 
+LOGITS = 2048  # tokens of a batch whose logits are held whole
 Texts = Sequence[str] | Sequence[tuple[str, str]] | Sequence[Sequence[int]]
 
 
@@ -43,9 +47,10 @@ class Model:
         task: Task | None,
         network: TaskModel | None,
         dtype: torch.dtype,
+        language: LanguageModel | None = None,
     ) -> None:
         self.checkpoint, self.config, self.tokenizer = checkpoint, checkpoint.config, checkpoint.tokenizer
-        self.body, self.task, self.network = body, task, network
+        self.body, self.task, self.network, self.language = body, task, network, language
         self.device, self.dtype = next(body.parameters()).device, dtype
         saved = (checkpoint.task or {}).get("data", {})
         self.data = DataSettings(**saved)
@@ -70,19 +75,97 @@ class Model:
             out[rows] = states
         return out
 
-    def logits(self, texts: Texts) -> NDArray[np.float32]:
-        """What the head gives before softmax or sigmoid, (N, labels)."""
+    def logits(self, texts: Texts, targets: Texts | None = None) -> Any:
+        """What the head gives before softmax or sigmoid: (N, labels) of a task model, one (t, V) array a text of a
+        language model.
+
+        An encoder-decoder takes sources and targets. A target's row i is the score of what follows its first i + 1
+        tokens; of strings, the start token is put before and the last token left off, so that row i scores token i.
+        """
+        if self.task is None:
+            return self._language_logits(texts, targets)
         _, network = self._trained()
         examples = self._examples(texts)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         with torch.no_grad():
             for rows in sorted_batches(examples.lengths, self._budget(examples)):
                 batch = gather(examples, rows, self.device)
-                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                with self._autocast():
                     outputs = network(batch).float().cpu().numpy()
                 for row, each in zip(batch.rows, outputs, strict=True):
                     out[row] = each
         return np.stack(out) if out else np.zeros((0, 0), np.float32)
+
+    def generate(
+        self,
+        prompts: Texts,
+        max_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[Any]:
+        """What the model writes after each prompt (an encoder-decoder: for each source), up to its end token. Strings
+        give strings, lists of token ids lists of token ids."""
+        language = self._language()
+        if self.config.architecture == "encoder":
+            raise ModelError("an encoder sees both ways and does not generate", where=str(self.checkpoint.folder))
+        sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
+        examples = self._examples(prompts, prompt=self.config.architecture == "decoder")
+        ids = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
+        with self._autocast():
+            written = generate(language, ids, sampling, stop=self.checkpoint.ends, start=self.checkpoint.start)
+        strings = len(prompts) > 0 and isinstance(prompts[0], str)
+        return [self.tokenizer.decode(tokens) for tokens in written] if strings else written
+
+    def _language_logits(self, texts: Texts, targets: Texts | None) -> list[NDArray[np.float32]]:
+        language = self._language()
+        if (targets is not None) != (self.config.architecture == "encoder-decoder"):
+            raise ModelError(
+                f"the model is an {self.config.architecture}" if targets is not None else "targets are missing",
+                do="an encoder-decoder takes logits(sources, targets), others logits(texts)",
+            )
+        examples = self._examples(texts)
+        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
+        read = examples if targets is None else self._shifted(targets)
+        if len(read) != len(examples):
+            raise ModelError(f"{len(examples)} sources and {len(read)} targets", do="give one target a source")
+        longer = np.maximum(examples.lengths, read.lengths)
+        with torch.no_grad():
+            for rows in sorted_batches(longer, max(LOGITS, int(longer.max(initial=1)))):
+                with self._autocast():
+                    if targets is None:
+                        batch = gather(read, rows, self.device)
+                        hidden = self.body(*batch.inputs)
+                    else:
+                        pairs = gather_pairs(examples, read, rows, self.device)
+                        batch, memory = pairs.target, self.body(*pairs.source.inputs)[pairs.order]
+                        hidden = self.body.decode(*batch.inputs[:3], memory, pairs.groups)
+                    scores = language.logits(hidden).float().cpu().numpy()
+                for row, part in zip(batch.rows, np.split(scores, batch.starts[1:-1].tolist()), strict=True):
+                    out[row] = part
+        return out
+
+    def _shifted(self, targets: Texts) -> Examples:
+        """Targets as the decoder reads them."""
+        examples = self._examples(targets)
+        if len(targets) and isinstance(targets[0], str):
+            tokens = np.roll(examples.tokens, 1)
+            tokens[examples.starts[:-1]] = self.checkpoint.start
+            return replace(examples, tokens=tokens)
+        return examples
+
+    def _language(self) -> LanguageModel:
+        if self.language is None:
+            raise ModelError(
+                "the model has no language-model head, so it scores and writes no tokens",
+                where=str(self.checkpoint.folder),
+                do="load a model saved with its head (ForCausalLM, ForMaskedLM, ForConditionalGeneration)",
+            )
+        return self.language
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def predict(self, texts: Texts, top: int | None = 1) -> list[Any]:
         """What the task promises, shaped as `transformers` pipelines do: one `{"label", "score"}` a text with top=1,
@@ -107,7 +190,10 @@ class Model:
                 trained = dict(self.network.named_parameters())
                 write_task_checkpoint(temporary, self.checkpoint, self.task, trained, self.data)
             else:
+                whole = self.language
                 weights: dict[str, torch.Tensor] = {f"body.{n}": w for n, w in self.body.named_parameters()}
+                if whole is not None:
+                    weights |= dict(whole.named_parameters())
                 weights |= {n: w for n, w in self.checkpoint.weights.items() if n.startswith(KEPT)}
                 write_checkpoint(
                     temporary,
@@ -115,6 +201,8 @@ class Model:
                     config=self.config,
                     weights=weights,
                     tokenizer=self.tokenizer,
+                    head=None if whole is None else "lm",
+                    published=self.checkpoint.published,
                 )
 
     def _trained(self) -> tuple[Task, TaskModel]:
@@ -126,8 +214,8 @@ class Model:
             )
         return self.task, self.network
 
-    def _examples(self, texts: Texts) -> Examples:
-        """Encode strings or pairs; take lists of ids as they are."""
+    def _examples(self, texts: Texts, prompt: bool = False) -> Examples:
+        """Encode strings or pairs; take lists of ids as they are. prompt: without the tokens that end a text."""
         if isinstance(texts, str):
             raise ModelError("texts is one string", do="give a list: [text]")
         items: list[Any] = list(texts)
@@ -138,15 +226,16 @@ class Model:
         pairs = None
         if items and not isinstance(items[0], str):
             items, pairs = [item[0] for item in items], [item[1] for item in items]
-        return encode_texts(
+        examples = encode_texts(
             self.tokenizer, items, pairs, max_length=self.data.max_length, cut=self.data.cut, config=self.config
         )
+        return _without_end(examples, self.checkpoint.ends) if prompt else examples
 
     def _from_ids(self, items: list[Any]) -> Examples:
         lengths = [len(item) for item in items]
         tokens = np.concatenate([np.asarray(item, np.int64) for item in items])
-        if min(lengths) < 1 or max(lengths) > self.config.max_length:
-            raise ModelError(f"a sequence must have 1 to {self.config.max_length} tokens")
+        if min(lengths) < 1 or max(lengths) > self.config.longest:
+            raise ModelError(f"a sequence must have 1 to {self.config.longest} tokens")
         if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:
             raise ModelError(f"token ids must lie in 0 to {self.config.vocab_size - 1}")
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -160,7 +249,7 @@ class Model:
         """Batches of (rows, states): pooled (N, D), or flat (T, D) where pool is None."""
         for rows in sorted_batches(examples.lengths, self._budget(examples)):
             batch = gather(examples, rows, self.device)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with self._autocast():
                 hidden = self.body(*batch.inputs).float()
             if pool is not None:
                 hidden = pool_mean(hidden, batch) if pool == "mean" else pool_first(hidden, batch)
@@ -171,18 +260,38 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
     """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it)."""
     described = describe(name, revision)
     task = _task(described)
-    checkpoint = read_checkpoint(described, head=None if task is None else task.head_kind)
+    checkpoint = read_checkpoint(described, head="lm" if task is None else task.head_kind)
     weights, where = usable(checkpoint.weights), str(checkpoint.folder)
-    network = None
+    network = language = None
     if task is None:
-        body = Transformer(checkpoint.config)
-        load_into(body, {n.removeprefix("body."): w for n, w in weights.items()}, where=where)
+        body, language = _language_model(checkpoint, weights)
     else:
         network = TaskModel(checkpoint.config, task)
         load_into(network, weights, where=where)
         body = network.body
-    (network or body).to(device()).eval()
-    return Model(checkpoint, body, task, network, precision(dtype))
+    (network or language or body).to(device()).eval()
+    return Model(checkpoint, body, task, network, precision(dtype), language)
+
+
+def _language_model(
+    checkpoint: Checkpoint, weights: dict[str, torch.Tensor]
+) -> tuple[Transformer, LanguageModel | None]:
+    """The body, and the whole with its language-model head where the folder has one."""
+    whole, where = LanguageModel(checkpoint.config), str(checkpoint.folder)
+    absent = load_into(whole, weights, where=where, new="head.")
+    if 0 < len(absent) < len(list(whole.head.parameters())):
+        raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
+    return whole.body, None if absent else whole
+
+
+def _without_end(examples: Examples, ends: frozenset[int]) -> Examples:
+    """Prompts to go on from: the tokens that say a text is over are left off."""
+    last = examples.starts[1:] - 1
+    over = np.isin(examples.tokens[last], list(ends)) & (examples.lengths > 1)
+    kept = np.ones(len(examples.tokens), bool)
+    kept[last[over]] = False
+    starts = np.concatenate([[0], np.cumsum(examples.lengths - over)]).astype(np.int64)
+    return replace(examples, tokens=examples.tokens[kept], starts=starts, segments=None)
 
 
 def _task(described: Description) -> Task | None:

@@ -26,6 +26,7 @@ def write_task_checkpoint(
         tokenizer=checkpoint.tokenizer,
         head=task.head_kind,
         extra=task.published(),
+        published=checkpoint.published,
     )
     kept = {"max_length": data.max_length, "cut": data.cut}
     write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept})

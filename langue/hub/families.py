@@ -1,0 +1,20 @@
+"""Every published family that loads, by the `model_type` of its configs."""
+
+from langue.hub.bart import BART, MARIAN, MBART
+from langue.hub.bert import BERT
+from langue.hub.distilbert import DISTILBERT
+from langue.hub.electra import ELECTRA
+from langue.hub.family import Family
+from langue.hub.gemma import GEMMA2, GEMMA3
+from langue.hub.gpt2 import GPT2, OPENAI_GPT
+from langue.hub.gpt_neox import GPT_NEOX
+from langue.hub.llama import LLAMAS
+from langue.hub.modernbert import MODERNBERT
+from langue.hub.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from langue.hub.t5 import MT5, T5
+
+_ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, MODERNBERT)
+_DECODERS = (OPENAI_GPT, GPT2, GPT_NEOX, *LLAMAS, GEMMA2, GEMMA3)
+_BOTH = (T5, MT5, BART, MBART, MARIAN)
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (*_ENCODERS, *_DECODERS, *_BOTH)}

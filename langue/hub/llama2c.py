@@ -1,0 +1,160 @@
+"""What arrives: a model in llama2.c's file format and its tokenizer (tok512.bin or the like).
+What leaves: both as a Llama checkpoint of the Hub's names.
+
+The file: seven int32 (dim, hidden, layers, heads, key/value heads, vocabulary, context; a negative vocabulary says that
+the output matrix is its own), then float32 arrays. Its rotary pairs are neighbours; ours are half a head apart, so the
+rows of queries and keys are put in that order. Sizes are checked against the file's before anything is read.
+"""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+from numpy.typing import NDArray
+from tokenizers import AddedToken, decoders, models, normalizers, processors
+from torch import Tensor
+
+from langue.errors import ModelError
+from langue.text.tokenizer import Tokenizer
+
+_HEADER = struct.Struct("<7i")
+_TOKENS = "tok*.bin"
+
+
+def find(path: Path) -> Path | None:
+    """The model file that `path` is, or that lies in it beside its tokenizer; None where there is none."""
+    if path.is_file():
+        return path if path.suffix == ".bin" and any(path.parent.glob(_TOKENS)) else None
+    tokens = set(path.glob(_TOKENS))
+    others = [file for file in path.glob("*.bin") if file not in tokens and not file.name.startswith("pytorch_model")]
+    return others[0] if tokens and len(others) == 1 else None
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The header as a Llama config."""
+    sizes = _sizes(file)
+    return {
+        "model_type": "llama",
+        "hidden_size": sizes["dim"],
+        "intermediate_size": sizes["hidden"],
+        "num_hidden_layers": sizes["layers"],
+        "num_attention_heads": sizes["heads"],
+        "num_key_value_heads": sizes["kv_heads"],
+        "vocab_size": abs(sizes["vocabulary"]),
+        "max_position_embeddings": sizes["context"],
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": sizes["vocabulary"] > 0,
+        "bos_token_id": 1,
+        "eos_token_id": [1, 2],  # a new story's beginning is this one's end
+    }
+
+
+def _sizes(file: Path) -> dict[str, int]:
+    with file.open("rb") as handle:
+        header = handle.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        raise ModelError("the file ends within its header", where=str(file))
+    names = ("dim", "hidden", "layers", "heads", "kv_heads", "vocabulary", "context")
+    sizes = dict(zip(names, _HEADER.unpack(header), strict=True))
+    odd = [name for name in names if sizes[name] < 1 and name != "vocabulary"] + ["vocabulary"] * (
+        not sizes["vocabulary"]
+    )
+    if not odd and (sizes["dim"] % (2 * sizes["heads"]) or sizes["heads"] % sizes["kv_heads"]):
+        odd = ["heads"]
+    if odd:
+        raise ModelError(f"not a llama2.c model: {odd[0]} = {sizes[odd[0]]}", where=str(file))
+    needed = sum(int(np.prod(shape)) for _, shape in _layout(sizes))
+    if file.stat().st_size < _HEADER.size + 4 * needed:
+        raise ModelError(f"its header asks for {4 * needed:,} bytes and the file has fewer", where=str(file))
+    return sizes
+
+
+def _layout(sizes: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:
+    """The arrays in the file's order."""
+    dim, hidden, layers = sizes["dim"], sizes["hidden"], sizes["layers"]
+    keys, vocabulary = dim // sizes["heads"] * sizes["kv_heads"], abs(sizes["vocabulary"])
+    head = dim // sizes["heads"]
+    arrays: list[tuple[str, tuple[int, ...]]] = [
+        ("embed_tokens", (vocabulary, dim)),
+        ("input_layernorm", (layers, dim)),
+        ("self_attn.q_proj", (layers, dim, dim)),
+        ("self_attn.k_proj", (layers, keys, dim)),
+        ("self_attn.v_proj", (layers, keys, dim)),
+        ("self_attn.o_proj", (layers, dim, dim)),
+        ("post_attention_layernorm", (layers, dim)),
+        ("mlp.gate_proj", (layers, hidden, dim)),
+        ("mlp.down_proj", (layers, dim, hidden)),
+        ("mlp.up_proj", (layers, hidden, dim)),
+        ("norm", (dim,)),
+    ]
+    if sizes["vocabulary"] < 0:  # before its own output matrix, the file keeps cosines and sines that nobody reads
+        arrays += [("unread", (2, sizes["context"], head // 2)), ("lm_head", (vocabulary, dim))]
+    return arrays
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The weights under a Llama's published names."""
+    sizes, weights = _sizes(file), {}
+    width, offset = sizes["dim"] // sizes["heads"], _HEADER.size
+    for name, shape in _layout(sizes):
+        array: NDArray[np.float32] = np.fromfile(file, "<f4", int(np.prod(shape)), offset=offset).reshape(shape)
+        offset += array.nbytes
+        if name.endswith(("q_proj", "k_proj")):  # (L, heads, pairs, 2, dim) -> (L, heads, 2, pairs, dim)
+            paired = array.reshape(shape[0], -1, width // 2, 2, sizes["dim"])
+            array = paired.swapaxes(2, 3).reshape(shape)
+        if name in ("embed_tokens", "norm"):
+            weights[f"model.{name}.weight"] = torch.from_numpy(array)
+        elif name == "lm_head":
+            weights["lm_head.weight"] = torch.from_numpy(array)
+        elif name != "unread":
+            for layer in range(shape[0]):
+                weights[f"model.layers.{layer}.{name}.weight"] = torch.from_numpy(array[layer].copy())
+    return weights
+
+
+def read_tokenizer(file: Path) -> Tokenizer:
+    """The sentencepiece BPE beside the model: pieces with scores, the likelier merged first."""
+    (path,) = sorted(file.parent.glob(_TOKENS))[:1]
+    pieces = _pieces(path)
+    vocabulary = {piece: index for index, (piece, _) in enumerate(pieces)}
+    if len(vocabulary) != len(pieces) or pieces[0][0] != "<unk>":
+        raise ModelError("the tokenizer names a piece twice, or does not begin with <unk>", where=str(path))
+    scored = sorted(((score, piece) for piece, score in pieces if len(piece) > 1), key=lambda pair: -pair[0])
+    merges = [
+        (piece[:cut], piece[cut:])
+        for _, piece in scored
+        for cut in range(1, len(piece))
+        if piece[:cut] in vocabulary and piece[cut:] in vocabulary
+    ]
+    backend = tokenizers.Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    backend.add_special_tokens([AddedToken(name, special=True) for name in ("<unk>", "<s>", "</s>")])
+    return Tokenizer(backend)
+
+
+def _pieces(path: Path) -> list[tuple[str, float]]:
+    """(piece, score) in order: an int32 (the longest piece), then of each a float32, an int32 and so many bytes."""
+    data = path.read_bytes()
+    at, pieces = 4, []
+    try:
+        while at < len(data):
+            score, length = struct.unpack_from("<fi", data, at)
+            raw = data[at + 8 : at + 8 + length]
+            if length < 0 or len(raw) < length:
+                raise ModelError("a piece ends beyond the file", where=str(path))
+            pieces.append((raw.decode("utf-8").strip("\n").replace(" ", "▁") or raw.decode("utf-8"), score))
+            at += 8 + length
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ModelError(f"not a llama2.c tokenizer: {error}", where=str(path)) from error
+    if len(pieces) < 3:
+        raise ModelError("the tokenizer has no pieces", where=str(path))
+    return pieces

@@ -1,0 +1,123 @@
+"""What arrives: how published configs write rotary positions and windows, today's way and yesterday's.
+What leaves: the axes of `ModelConfig`, and back."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from langue.errors import ModelError
+from langue.hub.family import Config
+from langue.model.config import ModelConfig
+
+_KEYS = {
+    "none": set[str](),
+    "linear": {"factor"},
+    "dynamic": {"factor"},
+    "yarn": {"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
+}
+_COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
+
+
+def read_rope(
+    config: Config, *, head_dim: int, base: float = 10_000.0, given: Mapping[str, Any] | None = None, part: float = 1.0
+) -> dict[str, Any]:
+    """The rotary axes. given: today's `rope_parameters`, where the family nests them; part: the share that turns."""
+    rope = dict(given if given is not None else config.get("rope_parameters") or config.get("rope_scaling") or {})
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = "none" if kind == "default" else kind
+    if kind not in _KEYS:
+        raise ModelError(f"config: rope_type = {kind!r} is not known", do=f"known: default, {', '.join(_KEYS)}")
+    odd = [key for key, value in rope.items() if value is not None and key not in _COMMON | _KEYS[kind]]
+    if odd or rope.get("truncate") is False:
+        raise ModelError(f"config: {odd[0] if odd else 'truncate'} of rope_type {kind!r} is not supported")
+    share: Any = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", part))
+    theta: Any = rope.get("rope_theta", config.get("rope_theta", base))
+    factor = float(rope.get("factor") or 1.0)
+    length = rope.get("original_max_position_embeddings") if kind in ("yarn", "llama3") else None
+    axes: dict[str, Any] = {
+        "position": "rotary",
+        "rotary_base": float(theta),
+        "rotary_dim": 0 if share == 1.0 else int(head_dim * share),
+        "rotary_scaling": kind,
+        "rotary_factor": factor,
+        "rotary_length": length or config["max_position_embeddings"],
+    }
+    if kind == "llama3":
+        axes |= {"rotary_low": float(rope["low_freq_factor"]), "rotary_high": float(rope["high_freq_factor"])}
+    if kind == "yarn":
+        axes |= {"rotary_low": float(rope.get("beta_slow") or 1), "rotary_high": float(rope.get("beta_fast") or 32)}
+        axes["rotary_amplitude"] = _amplitude(rope, factor)
+    return axes
+
+
+def _amplitude(rope: Mapping[str, Any], factor: float) -> float:
+    """YaRN's factor on cosines and sines: 0.1 ln(s) + 1, unless the config says otherwise."""
+
+    def scaled(by: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * by * math.log(factor) + 1.0
+
+    if rope.get("attention_factor") is not None:
+        return float(rope["attention_factor"])
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        return scaled(rope["mscale"]) / scaled(rope["mscale_all_dim"])
+    return scaled(1.0)
+
+
+def write_rope(config: ModelConfig) -> dict[str, Any]:
+    """Today's `rope_parameters` of one kind of layer."""
+    kind = config.rotary_scaling
+    rope: dict[str, Any] = {"rope_type": "default" if kind == "none" else kind, "rope_theta": config.rotary_base}
+    if config.turned != config.head_dim:
+        rope["partial_rotary_factor"] = config.turned / config.head_dim
+    if kind != "none":
+        rope["factor"] = config.rotary_factor
+    if kind in ("yarn", "llama3"):
+        rope["original_max_position_embeddings"] = config.rotary_length or config.max_length
+    if kind == "llama3":
+        rope |= {"low_freq_factor": config.rotary_low, "high_freq_factor": config.rotary_high}
+    if kind == "yarn":
+        rope |= {"beta_slow": config.rotary_low, "beta_fast": config.rotary_high}
+        rope["attention_factor"] = config.rotary_amplitude
+    return rope
+
+
+def read_two_ropes(
+    config: Config, *, head_dim: int, bases: tuple[float, float], old: tuple[str, str]
+) -> dict[str, Any]:
+    """Rotary axes where layers with a window turn at a base of their own. bases: the (whole, local) defaults; old: the
+    names under which yesterday's configs have them."""
+    nested = config.get("rope_parameters") or {}
+    whole = {"rope_theta": config.get(old[0], bases[0])} | (config.get("rope_scaling") or {})
+    whole |= nested.get("full_attention") or {}
+    local = {"rope_theta": config.get(old[1], bases[1])} | (nested.get("sliding_attention") or {})
+    axes = read_rope(config, head_dim=head_dim, given=whole)
+    near = read_rope(config, head_dim=head_dim, given=local)
+    if near["rotary_scaling"] != "none" or near["rotary_dim"] != axes["rotary_dim"]:
+        raise ModelError("config: rope_parameters of sliding_attention other than rope_theta are not supported")
+    return axes | {"rotary_local_base": near["rotary_base"]}
+
+
+def write_two_ropes(config: ModelConfig) -> dict[str, Any]:
+    local = {"rope_type": "default", "rope_theta": config.rotary_local_base}
+    return {"full_attention": write_rope(config), "sliding_attention": local}
+
+
+def read_windows(config: Config, window: int | None, pattern: list[bool]) -> tuple[int, ...]:
+    """Each layer's window. pattern: which layers have one where the config does not list `layer_types`."""
+    types = config.get("layer_types")
+    if types is not None:
+        unknown = [kind for kind in types if kind not in ("sliding_attention", "full_attention")]
+        if unknown:
+            raise ModelError(f"config: layer_types has {unknown[0]!r}", do="known: sliding_attention, full_attention")
+        pattern = [kind == "sliding_attention" for kind in types]
+    windows = tuple(window if limited and window else 0 for limited in pattern)
+    return windows if any(windows) else ()
+
+
+def write_layer_types(config: ModelConfig) -> list[str]:
+    return ["sliding_attention" if config.window(i) else "full_attention" for i in range(config.n_layers)]
+
+
+def write_window(config: ModelConfig) -> int | None:
+    return next((window for window in config.windows if window), None)

@@ -1,0 +1,48 @@
+"""What arrives: hidden states (T, D). What leaves: logits (T, V), a score for every token of the vocabulary."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from langue.model.config import ModelConfig
+from langue.model.feedforward import ACTIVATIONS
+from langue.model.norm import make_norm
+from langue.model.transformer import Transformer
+
+
+class LanguageHead(nn.Module):
+    """logits = h E^T + b, E the embedding (Press and Wolf 2016, arXiv:1608.05859) or a matrix of its own."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        size = config.embedding_dim or config.dim
+        vocabulary = config.decoder_vocab_size or config.vocab_size
+        self.scale, self.cap = config.logit_scale, config.logit_cap
+        self.dense = nn.Linear(config.dim, size, bias=config.dense_bias) if config.head_transform else None
+        self.norm = make_norm(config, size) if config.head_transform else None
+        self.activation = ACTIVATIONS[config.head_activation]
+        self.out = None if config.tied else nn.Linear(size, vocabulary, bias=False)
+        self.bias = nn.Parameter(torch.zeros(vocabulary)) if config.head_bias else None
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T, V)."""
+        if self.dense is not None and self.norm is not None:
+            hidden = self.norm(self.activation(self.dense(hidden)))
+        if self.scale != 1.0:
+            hidden = hidden * self.scale
+        logits = F.linear(hidden, table if self.out is None else self.out.weight, self.bias)
+        return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
+
+
+class LanguageModel(nn.Module):
+    """A Transformer and its language-model head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.body = Transformer(config)
+        self.head = LanguageHead(config)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(T, D) -> (T, V)."""
+        out: Tensor = self.head(hidden, self.body.output_table)
+        return out

@@ -1,0 +1,296 @@
+"""What `transformers` calls each family, and configs of it drawn per seed with non-default values on every axis."""
+
+import random
+
+import transformers
+
+VOCABULARY = 61
+
+
+def _bertlike(draw, heads):
+    return {
+        "hidden_size": heads * draw.choice([4, 8]),
+        "num_hidden_layers": draw.choice([1, 2, 3]),
+        "num_attention_heads": heads,
+        "intermediate_size": draw.choice([20, 40]),
+        "max_position_embeddings": draw.choice([48, 64]),
+    }
+
+
+def _encoder(draw, **more):
+    return _bertlike(draw, draw.choice([1, 2, 4])) | {
+        "type_vocab_size": draw.choice([1, 2]),
+        "layer_norm_eps": draw.choice([1e-12, 1e-5, 1e-3]),
+        "hidden_act": draw.choice(["gelu", "gelu_new", "relu", "silu"]),
+        **more,
+    }
+
+
+def _distilbert(draw):
+    heads = draw.choice([1, 2, 4])
+    return {
+        "dim": heads * draw.choice([4, 8]),
+        "n_layers": draw.choice([1, 2]),
+        "n_heads": heads,
+        "hidden_dim": draw.choice([20, 40]),
+        "max_position_embeddings": draw.choice([48, 64]),
+        "activation": draw.choice(["gelu", "relu"]),
+    }
+
+
+def _modernbert(draw):
+    kept = _bertlike(draw, draw.choice([1, 2, 4]))
+    return kept | {
+        "num_hidden_layers": 4,
+        "norm_eps": draw.choice([1e-5, 1e-3]),
+        "norm_bias": draw.choice([True, False]),
+        "attention_bias": draw.choice([True, False]),
+        "mlp_bias": draw.choice([True, False]),
+        "classifier_bias": draw.choice([True, False]),
+        "decoder_bias": draw.choice([True, False]),
+        "local_attention": draw.choice([4, 8]),
+        "hidden_activation": draw.choice(["gelu", "silu"]),
+        "global_attn_every_n_layers": draw.choice([2, 3]),
+    }
+
+
+def _gpt(draw):
+    heads = draw.choice([1, 2, 4])
+    return {
+        "n_embd": heads * draw.choice([4, 8]),
+        "n_layer": draw.choice([1, 2, 3]),
+        "n_head": heads,
+        "n_positions": draw.choice([48, 64]),
+        "layer_norm_epsilon": draw.choice([1e-5, 1e-3]),
+    }
+
+
+def _gpt2(draw):
+    return _gpt(draw) | {
+        "n_inner": draw.choice([None, 20, 40]),
+        "activation_function": draw.choice(["gelu_new", "relu", "gelu"]),
+        "scale_attn_weights": draw.choice([True, False]),
+        "tie_word_embeddings": draw.choice([True, False]),
+    }
+
+
+def _rope(draw, share=None):
+    """Rotary positions with one of the published scalings; the context is stretched from 16 tokens on."""
+    rope = draw.choice(
+        [
+            {"rope_type": "default"},
+            {"rope_type": "linear", "factor": 2.0},
+            {"rope_type": "dynamic", "factor": 2.0},
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+            {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+                "beta_fast": 4,
+                "beta_slow": 2,
+            },
+            {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            },
+        ]
+    )
+    partial = {} if share is None else {"partial_rotary_factor": share}
+    return {"rope_theta": draw.choice([10_000.0, 500.0])} | rope | partial
+
+
+def _neox(draw):
+    return _bertlike(draw, draw.choice([1, 2, 4])) | {
+        "layer_norm_eps": draw.choice([1e-5, 1e-3]),
+        "hidden_act": draw.choice(["gelu", "gelu_new"]),
+        "use_parallel_residual": draw.choice([True, False]),
+        "attention_bias": draw.choice([True, False]),
+        "tie_word_embeddings": draw.choice([True, False]),
+        "hidden_size": 32,
+        "num_attention_heads": draw.choice([2, 4]),
+        "max_position_embeddings": 24,
+        "rope_parameters": _rope(draw, share=draw.choice([0.5, 1.0])),
+    }
+
+
+def _llama(draw, **more):
+    heads = draw.choice([2, 4])
+    return _bertlike(draw, heads) | {
+        "num_key_value_heads": draw.choice([1, 2, heads]),
+        "head_dim": draw.choice([8, 12]),
+        "rms_norm_eps": draw.choice([1e-6, 1e-3]),
+        "tie_word_embeddings": draw.choice([True, False]),
+        "max_position_embeddings": 24,  # exceeded by the longest test sequence, so that `dynamic` matters
+        "rope_parameters": _rope(draw),
+        **more,
+    }
+
+
+def _llama_own(draw):
+    biases = {"attention_bias": draw.choice([True, False]), "mlp_bias": draw.choice([True, False])}
+    return _llama(draw, **biases)
+
+
+def _qwen(draw, **more):
+    windows = {"use_sliding_window": draw.choice([True, False]), "sliding_window": 5, "max_window_layers": 1}
+    return _llama(draw, **windows, **more)
+
+
+def _qwen2(draw):
+    kept = _qwen(draw)
+    del kept["head_dim"]  # Qwen2 has none of its own
+    return kept
+
+
+def _gemma(draw, **more):
+    return _llama(
+        draw,
+        head_dim=8,
+        num_hidden_layers=4,
+        query_pre_attn_scalar=draw.choice([8, 20]),
+        sliding_window=draw.choice([4, 7]),
+        attention_bias=draw.choice([True, False]),
+        **more,
+    )
+
+
+def _gemma2(draw):
+    caps = {"attn_logit_softcapping": draw.choice([2.0, None]), "final_logit_softcapping": draw.choice([3.0, None])}
+    return _gemma(draw, **caps)
+
+
+def _gemma3(draw):
+    ropes = {"full_attention": _rope(draw), "sliding_attention": {"rope_type": "default", "rope_theta": 300.0}}
+    if ropes["full_attention"]["rope_type"] == "yarn":  # the reference looks for `truncate` where it is not
+        ropes["full_attention"] = {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0}
+    kept = _gemma(draw, rope_parameters=ropes, layer_types=["sliding_attention", "full_attention"] * 2)
+    return kept
+
+
+def _moe(draw, **more):
+    return _llama(draw, num_experts_per_tok=draw.choice([1, 2]), **more)
+
+
+def _mixtral(draw):
+    return _moe(draw, num_local_experts=draw.choice([3, 4]), sliding_window=draw.choice([None, 6]))
+
+
+def _qwen_moe(draw, **more):
+    sizes = {"moe_intermediate_size": draw.choice([12, 20]), "num_experts": draw.choice([3, 4])}
+    return _moe(draw, norm_topk_prob=draw.choice([True, False]), **sizes, **more)
+
+
+def _qwen2_moe(draw):
+    kept = _qwen_moe(draw, shared_expert_intermediate_size=10, qkv_bias=draw.choice([True, False]))
+    del kept["head_dim"]
+    return kept
+
+
+def _qwen3_moe(draw):
+    return _qwen_moe(draw, attention_bias=draw.choice([True, False]))
+
+
+def _t5(draw):
+    return {
+        "d_model": draw.choice([16, 24]),
+        "d_kv": draw.choice([4, 6]),
+        "d_ff": draw.choice([20, 40]),
+        "num_layers": draw.choice([1, 2]),
+        "num_decoder_layers": draw.choice([1, 2, 3]),
+        "num_heads": draw.choice([2, 4]),
+        "relative_attention_num_buckets": draw.choice([8, 32]),
+        "relative_attention_max_distance": draw.choice([16, 128]),
+        "layer_norm_epsilon": draw.choice([1e-6, 1e-3]),
+        "feed_forward_proj": draw.choice(["relu", "gated-gelu", "gated-silu"]),
+        "tie_word_embeddings": draw.choice([True, False]),
+        "decoder_start_token_id": 0,
+    }
+
+
+def _bart(draw):
+    return {
+        "d_model": 16,
+        "encoder_layers": draw.choice([1, 2]),
+        "decoder_layers": draw.choice([1, 2, 3]),
+        "encoder_attention_heads": draw.choice([2, 4]),
+        "decoder_attention_heads": draw.choice([2, 4]),
+        "encoder_ffn_dim": draw.choice([20, 40]),
+        "decoder_ffn_dim": draw.choice([20, 40]),
+        "max_position_embeddings": draw.choice([48, 64]),
+        "activation_function": draw.choice(["gelu", "relu", "silu"]),
+        "scale_embedding": draw.choice([True, False]),
+        "tie_word_embeddings": draw.choice([True, True, False]),
+        "decoder_start_token_id": 2,
+    }
+
+
+def _marian(draw):
+    own = draw.choice([{}, {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": VOCABULARY + 4}])
+    return _bart(draw) | own
+
+
+# model_type -> (the reference's config class, its class with a language-model head, the drawn values)
+REFERENCES = {
+    "bert": ("BertConfig", "BertForMaskedLM", _encoder),
+    "roberta": ("RobertaConfig", "RobertaForMaskedLM", _encoder),
+    "xlm-roberta": ("XLMRobertaConfig", "XLMRobertaForMaskedLM", _encoder),
+    "camembert": ("CamembertConfig", "CamembertForMaskedLM", _encoder),
+    "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", _distilbert),
+    "electra": (
+        "ElectraConfig",
+        "ElectraForMaskedLM",
+        lambda draw: _encoder(draw, embedding_size=draw.choice([6, 10])),
+    ),
+    "modernbert": ("ModernBertConfig", "ModernBertForMaskedLM", _modernbert),
+    "openai-gpt": (
+        "OpenAIGPTConfig",
+        "OpenAIGPTLMHeadModel",
+        lambda draw: _gpt(draw) | {"afn": draw.choice(["gelu", "relu"])},
+    ),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", _gpt2),
+    "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", _neox),
+    "llama": ("LlamaConfig", "LlamaForCausalLM", _llama_own),
+    "mistral": ("MistralConfig", "MistralForCausalLM", lambda d: _llama(d, sliding_window=d.choice([None, 6]))),
+    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", _qwen2),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", lambda draw: _qwen(draw, attention_bias=draw.choice([True, False]))),
+    "mixtral": ("MixtralConfig", "MixtralForCausalLM", _mixtral),
+    "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", _qwen2_moe),
+    "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", _qwen3_moe),
+    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", _gemma2),
+    "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM", _gemma3),
+    "t5": ("T5Config", "T5ForConditionalGeneration", _t5),
+    "mt5": ("MT5Config", "MT5ForConditionalGeneration", _t5),
+    "bart": ("BartConfig", "BartForConditionalGeneration", _bart),
+    "mbart": ("MBartConfig", "MBartForConditionalGeneration", _bart),
+    "marian": ("MarianConfig", "MarianMTModel", _marian),
+}
+
+
+def draw_config(name, seed):
+    """A config of the reference, eager attention (its slow and plain path) chosen."""
+    kind, _, values = REFERENCES[name]
+    specials = {"pad_token_id": 0 if name not in ("roberta", "xlm-roberta", "camembert") else 1, "bos_token_id": 1}
+    specials |= {"eos_token_id": 2, "sep_token_id": 2, "cls_token_id": 1}
+    drawn = {"vocab_size": VOCABULARY, **specials, **values(random.Random(f"{name}-{seed}"))}
+    return getattr(transformers, kind)(**drawn, attn_implementation="eager")
+
+
+def draw_model(name, seed):
+    """A reference model in which no weight, bias or norm has its default value."""
+    import torch
+
+    torch.manual_seed(seed)
+    model = getattr(transformers, REFERENCES[name][1])(draw_config(name, seed)).eval()
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            continue  # sinusoids
+        if weight.ndim == 1:
+            weight.data.add_(0.2 * torch.randn(weight.shape))
+        else:
+            weight.data.copy_(0.2 * torch.randn(weight.shape))
+    for buffer in (b for n, b in model.named_buffers() if n == "final_logits_bias"):
+        buffer.copy_(0.2 * torch.randn(buffer.shape))
+    return model

@@ -1,0 +1,175 @@
+"""What every registered family keeps, against `transformers`: a family is tested by being registered."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from langue.data.batch import gather, gather_pairs
+from langue.errors import ModelError
+from langue.generate.sample import examples_of
+from langue.hub.families import FAMILIES
+from langue.verbs.model import load
+
+transformers = pytest.importorskip("transformers")
+
+from tests.contract.references import REFERENCES, VOCABULARY, draw_model  # noqa: E402
+
+LENGTHS = (1, 7, 7, 16, 30)  # in order of length: the reference's `dynamic` positions remember the longest so far
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+def save(folder, model):
+    model.save_pretrained(folder)
+    backend = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w3"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def sequences(seed, lengths=LENGTHS):
+    draw = random.Random(seed)  # not the first numbers: the reference gives its padding token no gradient
+    return [[draw.randrange(4, VOCABULARY) for _ in range(length)] for length in lengths]
+
+
+def inputs(model, seed):
+    """Token ids for `logits`: one list, or sources and targets."""
+    if model.config.is_encoder_decoder:
+        return sequences(seed), sequences(seed + 1, (5, 5, 1, 12, 7))
+    return (sequences(seed),)
+
+
+def theirs(model, *ids):
+    """The reference's logits, one sequence at a time."""
+    for each in zip(*ids, strict=True):
+        tensors = [torch.tensor([part]) for part in each]
+        named = {"input_ids": tensors[0]} | ({"decoder_input_ids": tensors[1]} if len(tensors) > 1 else {})
+        model.config.use_cache = False
+        yield model(**named).logits[0]
+
+
+def close(ours, expected):
+    return np.linalg.norm(ours - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_every_family_has_a_reference():
+    assert set(REFERENCES) == set(FAMILIES)
+
+
+@every_family
+@pytest.mark.parametrize("seed", range(3))
+def test_logits_and_saving(tmp_path, name, seed):
+    reference = draw_model(name, seed)
+    model = load(save(tmp_path / "m", reference))
+    ids = inputs(reference, seed)
+    ours = model.logits(*ids)
+    with torch.no_grad():
+        for index, expected in enumerate(theirs(reference, *ids)):
+            assert close(ours[index], expected.numpy()), f"sequence {index}: {reference.config}"
+    # saved by us, every tensor is there to the bit, and means the same
+    model.save(tmp_path / "again")
+    again = type(reference).from_pretrained(tmp_path / "again", attn_implementation="eager").eval()
+    before, after = reference.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    with torch.no_grad():
+        for index, expected in enumerate(theirs(again, *ids)):
+            assert close(ours[index], expected.numpy())
+    for mine, other in zip(ours, load(tmp_path / "again").logits(*ids), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@every_family
+def test_gradients_of_every_weight(tmp_path, name):
+    reference = draw_model(name, 7)
+    model = load(save(tmp_path / "m", reference))
+    ids = inputs(reference, 7)
+    parts = [examples_of(part) for part in ids]
+    rows = np.arange(len(LENGTHS))
+    if len(ids) == 1:
+        batch = gather(parts[0], rows)
+        hidden = model.body(*batch.inputs)
+    else:
+        pairs = gather_pairs(*parts, rows)
+        batch = pairs.target
+        memory = model.body(*pairs.source.inputs)[pairs.order]
+        hidden = model.body.decode(*batch.inputs[:3], memory, pairs.groups)
+    model.language.logits(hidden).square().sum().backward()
+    for expected in theirs(reference, *ids):
+        expected.square().sum().backward()
+    ours = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in model.language.named_parameters()}
+    mapped = model.checkpoint.family.to_theirs(ours, model.config, "lm")
+    for parameter in reference.parameters():  # saved in place of the weights, the gradients get the published names
+        parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    reference.save_pretrained(tmp_path / "gradients")
+    expected = load_file(tmp_path / "gradients" / "model.safetensors")
+    largest = max(float(each.norm()) for each in expected.values())
+    assert expected.keys() - mapped.keys() <= {"final_logits_bias", "shared.weight", "model.shared.weight"}
+    for key in expected.keys() & mapped.keys() - {"final_logits_bias"}:  # a buffer there, without a gradient
+        scale = max(float(expected[key].norm()), 1e-3 * largest)
+        assert float((mapped[key] - expected[key]).norm()) <= 1e-4 * scale, key
+
+
+@every_family
+def test_generation_is_the_references(tmp_path, name):
+    reference = draw_model(name, 1)
+    model = load(save(tmp_path / "m", reference))
+    prompts = sequences(3, (2, 5, 5))
+    if model.config.architecture == "encoder":
+        with pytest.raises(ModelError, match="does not generate"):
+            model.generate(prompts)
+        return
+    written = model.generate(prompts, max_tokens=8)
+    assert written == model.generate(prompts, max_tokens=8)
+    for prompt, ours in zip(prompts, written, strict=True):
+        tokens = list(prompt) if model.config.architecture == "decoder" else [model.checkpoint.start]
+        for _ in range(8):
+            ids = (tokens,) if model.config.architecture == "decoder" else (prompt, tokens)
+            with torch.no_grad():
+                (logits,) = theirs(reference, *([part] for part in ids))
+            tokens.append(int(logits[-1].argmax()))
+            if tokens[-1] in model.checkpoint.ends:
+                tokens.pop()
+                break
+        assert ours == tokens[len(tokens) - len(ours) :] and len(tokens) - len(ours) in (1, len(prompt))
+
+
+REFUSED = {
+    "bert": [("position_embedding_type", "relative_key"), ("is_decoder", True)],
+    "gpt2": [("scale_attn_by_inverse_layer_idx", True), ("add_cross_attention", True)],
+    "openai-gpt": [("afn", "softsign")],
+    "llama": [("pretraining_tp", 2), ("rope_scaling", {"rope_type": "longrope", "factor": 2.0})],
+    "qwen2_moe": [("decoder_sparse_step", 2), ("mlp_only_layers", [0])],
+    "gemma2": [("use_bidirectional_attention", True), ("layer_types", ["chunked_attention"])],
+    "t5": [("feed_forward_proj", "gated-softsign")],
+}
+
+
+@every_family
+def test_configs_that_change_the_mathematics_are_refused(tmp_path, name):
+    folder = save(tmp_path / "m", draw_model(name, 0))
+    config = json.loads((folder / "config.json").read_text())
+    wrong = REFUSED.get(name, [])
+    named = [key for key in ("hidden_act", "hidden_activation", "activation_function", "activation") if key in config]
+    for key, value in [*wrong, *((key, "softsign") for key in named)]:
+        changed = {k: v for k, v in config.items() if not (key == "rope_scaling" and k == "rope_parameters")}
+        (folder / "config.json").write_text(json.dumps(changed | {key: value}))
+        with pytest.raises(ModelError):
+            load(folder)
+
+
+@every_family
+def test_a_weight_too_few_or_too_many_is_an_error(tmp_path, name):
+    folder = save(tmp_path / "m", draw_model(name, 0))
+    weights = load_file(folder / "model.safetensors")
+    lost = next(key for key in weights if "norm" in key.lower() or "ln_" in key)
+    save_file({k: v for k, v in weights.items() if k != lost}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match="missing"):
+        load(folder)
+    save_file(weights | {"stray.weight": torch.ones(2)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match="left over"):
+        load(folder)

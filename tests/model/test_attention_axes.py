@@ -1,0 +1,153 @@
+"""Every axis of attention (causal, window, bias, scale, cap, key/value heads, other sequences) against float64."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langue.data.batch import Examples, gather, gather_pairs
+from langue.model.attention import Scores, attend, attention, attention_reference
+from langue.model.cache import Cache
+from langue.model.config import ModelConfig
+from langue.model.position import Alibi, RelativeBias
+from langue.model.transformer import Transformer, initialise
+
+
+def examples_of(lengths):
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Examples(np.arange(starts[-1], dtype=np.int32) % 50, starts, None, np.zeros(len(lengths), np.int32))
+
+
+def batch_of(lengths):
+    return gather(examples_of(lengths), np.arange(len(lengths)))
+
+
+SCORES = st.builds(
+    Scores,
+    causal=st.booleans(),
+    window=st.sampled_from([0, 1, 3, 30]),
+    scale=st.sampled_from([0.0, 1.0, 0.3]),
+    cap=st.sampled_from([0.0, 2.0]),
+)
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(LENGTHS, SCORES, st.booleans(), st.integers(0, 2**31))
+def test_packed_self_attention(lengths, scores, biased, seed):
+    scores = Scores(scores.causal, scores.window, scores.scale)
+    batch = batch_of(lengths)
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(batch.n_tokens, 3, 2, 4, generator=generator)
+    bias = torch.randn(2, max(lengths), max(lengths), generator=generator) if biased else None
+    out = attention(qkv, batch.groups, scores=scores, bias=bias)
+    expected = attention_reference(qkv, batch.starts, scores=scores, bias=bias)
+    assert (out.double() - expected).norm() <= 1e-5 * expected.norm()
+
+
+@settings(deadline=None, max_examples=40)
+@given(LENGTHS, SCORES, st.booleans(), st.sampled_from([1, 2, 4]), st.integers(0, 2**31))
+def test_self_attention_with_fewer_key_heads(lengths, scores, biased, kv_heads, seed):
+    batch = batch_of(lengths)
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(batch.n_tokens, 4, 6, generator=generator)
+    k, v = torch.randn(2, batch.n_tokens, kv_heads, 6, generator=generator)
+    bias = torch.randn(4, max(lengths), max(lengths), generator=generator) if biased else None
+    pairs = [(o, o, n, t, t) for o, n, t in batch.groups]
+    out = attend(q, k, v, pairs, scores=scores, bias=bias)
+    expected = attention_reference((q, k, v), batch.starts, scores=scores, bias=bias)
+    assert (out.double() - expected).norm() <= 1e-5 * expected.norm()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=8), st.integers(0, 2**31))
+def test_attention_to_other_sequences(lengths, seed):
+    sources, targets = (examples_of([pair[side] for pair in lengths]) for side in (0, 1))
+    pairs = gather_pairs(sources, targets, np.random.default_rng(seed).permutation(len(lengths)))
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(pairs.target.n_tokens, 2, 4, generator=generator)
+    k, v = torch.randn(2, pairs.source.n_tokens, 2, 4, generator=generator)
+    out = attend(q, k[pairs.order], v[pairs.order], pairs.groups)
+    counts = torch.tensor([lengths[row][0] for row in pairs.target.rows])
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
+    expected = attention_reference((q, k[pairs.order], v[pairs.order]), pairs.target.starts, starts)
+    assert (out.double() - expected).norm() <= 1e-5 * expected.norm()
+    # and the memory is that of each target's own source
+    tokens = pairs.source.tokens[pairs.order]
+    for place, row in enumerate(pairs.target.rows):
+        begin, end = sources.starts[row], sources.starts[row + 1]
+        assert tokens[starts[place] : starts[place + 1]].tolist() == sources.tokens[begin:end].tolist()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_gradients_of_the_packed_path(dropout):
+    batch = batch_of([2, 4, 4])
+    qkv = torch.randn(batch.n_tokens, 3, 2, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
+
+    def function(x, b):
+        torch.manual_seed(3)
+        return attention(x, batch.groups, dropout, Scores(causal=True, window=3, scale=0.7), b)
+
+    assert torch.autograd.gradcheck(function, (qkv, bias))
+
+
+def test_the_future_is_not_seen():
+    batch = batch_of([5, 5])
+    qkv = torch.randn(batch.n_tokens, 3, 2, 4)
+    before = attention(qkv, batch.groups, scores=Scores(causal=True))
+    qkv[3:5] += 1.0
+    after = attention(qkv, batch.groups, scores=Scores(causal=True))
+    assert torch.equal(before[:3], after[:3]) and torch.equal(before[5:], after[5:])
+    assert not torch.equal(before[3:5], after[3:5])
+
+
+def test_alibi_is_the_papers():
+    config = ModelConfig(10, 32, 1, 8, 8, 16, position="alibi", causal=True)
+    bias = Alibi(config)(4)
+    assert bias[:, 3, 3].tolist() == [0.0] * 8
+    torch.testing.assert_close(bias[:, 3, 2], torch.tensor([-(2.0 ** -(i + 1)) for i in range(8)]))
+    torch.testing.assert_close(bias[0, 3], torch.tensor([-1.5, -1.0, -0.5, 0.0]))
+
+
+def test_relative_bias_depends_on_distance_alone():
+    bias = RelativeBias(ModelConfig(10, 8, 1, 2, 8, 16, position="relative", relative_buckets=8))(9)
+    for shift in (1, 4):
+        assert torch.equal(bias[:, :-shift, :-shift], bias[:, shift:, shift:])
+
+
+AXES = {
+    "learned": {},
+    "rotary": {"position": "rotary", "kv_heads": 2, "qk_norm": True, "norm": "rms", "windows": (0, 4)},
+    "relative": {"position": "relative", "head_width": 6},
+    "alibi": {"position": "alibi", "parallel": True},
+    "capped": {"position": "none", "attention_cap": 3.0, "norm_place": "both", "norm": "rms_offset"},
+}
+
+
+@pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
+def test_a_cache_changes_nothing(axes):
+    """Tokens given in several runs, their keys and values kept, give the hidden states of all at once."""
+    config = ModelConfig(50, 32, 2, 4, 40, 16, **{"norm_place": "pre", "causal": True} | axes)
+    model = Transformer(config).eval()
+    initialise(model, 0.2, 0)
+    for weight in model.parameters():
+        weight.data.add_(0.05 * torch.randn(weight.shape))
+    draw = random.Random(0)
+    ids = [[draw.randrange(50) for _ in range(n)] for n in (9, 9, 12)]
+    whole = examples_of([9, 9, 12])
+    whole.tokens[:] = sum(ids, [])
+    batch = gather(whole, np.arange(3))
+    with torch.no_grad():
+        expected = model(*batch.inputs)
+        cache, parts = Cache(2, 16), []
+        for begin, end in ((0, 4), (4, 5), (5, 9)):
+            groups = [(0, 2, end - begin), (2 * (end - begin), 1, end - begin)]
+            tokens = torch.tensor(sum([x[begin:end] for x in ids], []))
+            parts.append(model(tokens, cache.positions(groups, tokens.device), groups, cache=cache))
+    for index, begin in enumerate((0, 9, 18)):
+        seen = torch.cat([part.view(3, -1, 32)[index] for part in parts])
+        torch.testing.assert_close(seen, expected[begin : begin + 9], atol=1e-5, rtol=1e-5)
