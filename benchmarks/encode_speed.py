@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks import material, results
 from benchmarks.machine import facts, floor_seconds, precisions, rates
+from benchmarks.noise import wait_until_quiet
 from benchmarks.peers import take_turns
 from langue.hub.checkpoint import describe, read_checkpoint
 
@@ -15,7 +16,9 @@ TEXTS = 512
 def run(model: str | None, rounds: int, patience: float) -> None:
     folder = material.model_folder(model)
     config = read_checkpoint(describe(folder)).config
-    machine, measured = facts(), rates(config)
+    machine = facts()
+    wait_until_quiet(patience)
+    measured = rates(config)
     text = results.machine_text(machine, measured)
     made = material.make(material.ENCODING, TEXTS, folder)
     floors = {

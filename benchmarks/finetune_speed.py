@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks import material, results
 from benchmarks.finetune_peers import best_options
 from benchmarks.machine import facts, floor_seconds, precisions, rates
+from benchmarks.noise import wait_until_quiet
 from benchmarks.peers import take_turns
 from langue.hub.checkpoint import describe, read_checkpoint
 
@@ -19,7 +20,9 @@ def run(model: str | None, rounds: int, scale: float, profiles: list[str], pooli
     """Both length profiles; `scale` multiplies the steps, for a quick look."""
     folder = material.model_folder(model)
     config = read_checkpoint(describe(folder)).config
-    machine, measured = facts(), rates(config)
+    machine = facts()
+    wait_until_quiet(patience)
+    measured = rates(config)
     text = results.machine_text(machine, measured)
     print(text)
     content: dict[str, Any] = {"machine": machine, "rates": measured, "profiles": {}}

@@ -46,7 +46,7 @@ def table(title: str, against: str, lines: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         f"### {title}",
         "",
-        f"| peer | median | spread | {against} is faster by | in each round | share of the floor | error | others, at most |",
+        f"| peer | median | spread | {against} is faster by | in each round | share of the floor | error | others |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for line in lines:
