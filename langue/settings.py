@@ -113,6 +113,10 @@ FOREIGN = {
 }
 
 
+# What a recipe holds beside settings, under the section it belongs to: `[model] name = "..."`.
+ARGUMENTS = {"task": "task.name", "model": "model.name", "data": "data.name"}
+
+
 def known() -> dict[str, Any]:
     """Every key, `section.key`, with its pydantic field (type, default, description)."""
     return {
@@ -130,7 +134,7 @@ def resolve(*layers: Mapping[str, Any]) -> Settings:
         if key not in fields:
             raise SettingsError(f"unknown setting {key!r}", do=_nearest(key, list(fields)))
         section, name = key.split(".")
-        if isinstance(value, str) and value.lower() in ("none", "null"):
+        if isinstance(value, str) and value.lower() in ("none", "null") and "None" in str(fields[key].annotation):
             value = None
         elif isinstance(value, str) and "tuple" in str(fields[key].annotation):
             value = [part.strip() for part in value.strip("[]()").split(",")]
@@ -184,6 +188,25 @@ def parse_words(words: list[str]) -> dict[str, str]:
     return pairs
 
 
+def split_recipe(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    """A recipe's flat keys as (task, model and data), column names, and settings."""
+    named = {ours: layer[key] for ours, key in ARGUMENTS.items() if key in layer}
+    columns = {key.removeprefix("columns."): value for key, value in layer.items() if key.startswith("columns.")}
+    taken = {*ARGUMENTS.values(), *(f"columns.{key}" for key in columns)}
+    return named, columns, {key: value for key, value in layer.items() if key not in taken}
+
+
+def write_recipe(arguments: Mapping[str, Any], settings: Settings) -> str:
+    """The resolved recipe as TOML: running it again is one command."""
+    tree = settings.model_dump()
+    for name, key in ARGUMENTS.items():
+        value = arguments[name]
+        section, word = key.split(".")
+        given = str(value) if isinstance(value, (str, Path)) else "(rows given in Python)"
+        tree[section] = {word: given, **tree[section]}
+    return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
+
+
 def to_toml(tree: Mapping[str, Any]) -> str:
     """TOML text of top-level scalars and one level of tables. None has no TOML form and is left out."""
 
@@ -194,7 +217,7 @@ def to_toml(tree: Mapping[str, Any]) -> str:
             return "[" + ", ".join(literal(v) for v in value) + "]"
         if isinstance(value, str):
             escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+            return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
         return repr(value)
 
     scalars = [f"{k} = {literal(v)}" for k, v in tree.items() if v is not None and not isinstance(v, Mapping)]

@@ -88,7 +88,8 @@ def _explain(error: Exception) -> int:
             print(message)
             return 0
         path = context.command_path if context else "langue"
-        print(f"langue: error: {message.rstrip('.')}; see {path} --help", file=sys.stderr)
+        remedy = "" if message.endswith("?") else f"; see {path} --help"
+        print(f"langue: error: {message.rstrip('.')}{remedy}", file=sys.stderr)
         return 2
     print(
         f"langue: internal error: {type(error).__name__}: {' '.join(str(error).split())}; "

@@ -18,9 +18,13 @@ def evaluate(
 ) -> None:
     """Judge a run on a split of its own data, or on other labelled data.
 
-    How well do the film reviews' model and its baseline do on reviews of books?
+    On its own test split, then on reviews of books:
 
-        langue evaluate runs/reviews --data books.csv --columns text=body,label=stars
+        langue evaluate runs/reviews
+        langue evaluate runs/reviews --data books.csv \\
+            --columns text=body,label=opinion
+
+    The baseline is trained on the run's own training split.
     """
     from langue.cli.show import print_json, print_metrics
     from langue.verbs.evaluate import evaluate as verb

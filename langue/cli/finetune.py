@@ -20,11 +20,13 @@ from langue.cli.options import (
 
 
 def finetune(
+    context: typer.Context,
     settings: Words = None,
+    *,
     task: Task = None,
     model: PretrainedModel = None,
     data: Data = None,
-    out: Annotated[str, typer.Option(help="The run directory to write.", show_default=False)] = ...,  # type: ignore[assignment]
+    out: Annotated[str, typer.Option(help="The run directory to write.", show_default=False)],
     columns: Columns = None,
     recipe: Recipe = None,
     force: Force = False,
@@ -57,7 +59,7 @@ def finetune(
         force=force,
         resume=resume,
         show=preview_printer(as_json),
-        **parse_settings(settings, "finetune"),
+        **parse_settings(settings, context),
     )
     if as_json:
         print_json(run.metrics)

@@ -41,14 +41,16 @@ def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
     for word in (part for each in given for part in each.split(",")):
         ours, equals, theirs = (part.strip() for part in word.partition("="))
         if not (equals and ours and theirs):
-            raise SettingsError(f"--columns {word!r} is not ours=theirs", do="write --columns text=review,label=sentiment")
+            raise SettingsError(
+                f"--columns {word!r} is not ours=theirs", do="write --columns text=review,label=sentiment"
+            )
         if ours in columns:
             raise SettingsError(f"--columns names {ours!r} twice", do="name each of ours once")
         columns[ours] = theirs
     return columns
 
 
-def parse_settings(words: Sequence[str] | None, command: str) -> dict[str, Any]:
+def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[str, Any]:
     """Trailing words as settings. `--key value` and `--key=value` are taken too, since other tools write them so."""
     from langue.settings import FOREIGN, parse_words
 
@@ -61,11 +63,11 @@ def parse_settings(words: Sequence[str] | None, command: str) -> dict[str, Any]:
     for word in joined:
         key = word.partition("=")[0]
         if key.startswith("-") and "." not in key and key.lstrip("-") not in FOREIGN:
-            raise SettingsError(f"no such option: {key}", do=_nearest(key, command))
+            raise SettingsError(f"no such option: {key}", do=_nearest(key, context))
     return dict(parse_words(joined))
 
 
-def _nearest(key: str, command: str) -> str:
-    options = ("--task", "--model", "--data", "--out", "--columns", "--recipe", "--force", "--resume", "--json", "--debug")
+def _nearest(key: str, context: typer.Context) -> str:
+    options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
     close = difflib.get_close_matches(key, options, 1)
-    return f"did you mean {close[0]}?" if close else f"see langue {command} --help"
+    return f"did you mean {close[0]}?" if close else f"see {context.command_path} --help"

@@ -18,9 +18,7 @@ def predict(
     data: Annotated[
         str | None, typer.Option(help="Instead: a file, folder or Hub name with texts.", show_default=False)
     ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
-    ] = None,
+    out: Annotated[str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)] = None,
     columns: Columns = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels of each text, the best first.")] = 1,
     all_labels: Annotated[bool, typer.Option("--all", help="All labels of each text.")] = False,
@@ -33,8 +31,10 @@ def predict(
     One text, then a file of them:
 
         langue predict runs/reviews --text "Two hours well spent."
+        langue predict runs/reviews --data new.csv --columns text=review \\
+            --out predicted.jsonl
 
-        langue predict runs/reviews --data new.csv --columns text=review --out predicted.jsonl
+    The file holds each text with its prediction, in the order of the texts.
     """
     from langue.cli.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
@@ -61,7 +61,5 @@ def _texts(texts: list[str] | None, pairs: list[str] | None) -> Sequence[Any] | 
     if not pairs:
         return texts
     if len(pairs) != len(texts or ()):
-        raise SettingsError(
-            f"{len(texts or ())} --text but {len(pairs)} --pair", do="give one --pair for each --text"
-        )
+        raise SettingsError(f"{len(texts or ())} --text but {len(pairs)} --pair", do="give one --pair for each --text")
     return list(zip(texts or (), pairs, strict=True))

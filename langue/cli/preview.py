@@ -1,5 +1,7 @@
 """What arrives: the words after `langue data preview`. What leaves: what `langue finetune` would train on, printed."""
 
+import typer
+
 from langue.cli.options import (
     Columns,
     Data,
@@ -15,6 +17,7 @@ from langue.cli.options import (
 
 
 def preview(
+    context: typer.Context,
     settings: Words = None,
     task: Task = None,
     model: PretrainedModel = None,
@@ -41,7 +44,7 @@ def preview(
         data=data,
         columns=parse_columns(columns),
         recipe=recipe,
-        **parse_settings(settings, "data preview"),
+        **parse_settings(settings, context),
     )
     if as_json:
         print_json(prepared.facts)

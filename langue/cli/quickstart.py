@@ -26,9 +26,11 @@ Next, from a shell where [bold]langue[/] is installed ([bold]. .venv/bin/activat
 
 
 def quickstart(
+    context: typer.Context,
     settings: Words = None,
     out: Annotated[str, typer.Option(help="The run directory to write.")] = "runs/quickstart",
     force: Force = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -44,7 +46,7 @@ def quickstart(
     from langue.verbs.quickstart import quickstart as verb
 
     began = time.monotonic()
-    run = verb(out, force=force, show=preview_printer(as_json), **parse_settings(settings, "quickstart"))
+    run = verb(out, force=force, resume=resume, show=preview_printer(as_json), **parse_settings(settings, context))
     if as_json:
         print_json(run.metrics)
         return
@@ -52,5 +54,5 @@ def quickstart(
     print("\nThree texts that it has not seen:")
     print_predictions(list(TEXTS), run.load().predict(list(TEXTS)))
     print(f"\n{run.folder} holds the model, metrics.json, curves.png and report.html: open the last in a browser.")
-    print(f"All that took {time.monotonic() - began:.0f} s. Use the model: langue predict {run.folder} --text \"...\"\n")
+    print(f'All that took {time.monotonic() - began:.0f} s. Use the model: langue predict {run.folder} --text "..."\n')
     Console(soft_wrap=True, highlight=False).print(NEXT)

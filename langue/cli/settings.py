@@ -8,9 +8,11 @@ from langue.cli.options import Debug, Json
 def settings(as_json: Json = False, debug: Debug = False) -> None:
     """List every setting with its default.
 
-    Write them after a command, or in a recipe; the command wins.
+    They are written after a command, or stand in a recipe:
 
         langue finetune --recipe recipe.toml --out runs/again train.lr=3e-5
+
+    What the command says wins over what the recipe says.
     """
     from rich.console import Console
     from rich.table import Table

@@ -42,7 +42,7 @@ class Classify(Task):
                 where=train.origin,
                 do="there is nothing to tell apart; give rows of at least two labels",
             )
-        if len(found) > 1000 and len(found) > len(train) / 2:
+        if len(found) > 100 and len(found) > len(train) / 2:
             raise DataError(
                 f"{len(found)} different labels in {len(train)} rows",
                 where=train.origin,

@@ -42,7 +42,7 @@ _NAMES = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(PACKAGES)})(?![A-Za-z])")
 
 
 def build(seed: int = 0, library: Path | None = None) -> dict[str, list[Row]]:
-    """`{"train": [{"text", "label", "module"}, ...], "dev": ..., "test": ...}`, a function of (seed, Python version)."""
+    """`{"train": [{"text", "label", "module"}, ...], "dev": ..., "test": ...}`, by (seed, Python version)."""
     root = library or Path(sysconfig.get_path("stdlib"))
     splits: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
     seen: set[str] = set()

@@ -1,39 +1,144 @@
-"""TEMPORARY stand-in by the lead until helper TEXT's source.py lands (overwrite it)."""
-from dataclasses import dataclass, field
-import gzip, json
-from pathlib import Path
-import datasets
+"""What arrives: a file, a folder of train/dev/test files, a Hub name, a list of records, a `datasets.Dataset`.
+What leaves: a `Source` of tables whose columns have our names and whose rows know where they stand in their file.
 
-@dataclass(frozen=True)
-class Table:
-    rows: "datasets.Dataset"
-    origin: str
-    def __len__(self): return len(self.rows)
-    def column(self, name): return list(self.rows[name])
-    def where(self, i): return f"{self.origin}, line {i+1}"
-    def select(self, idx): return Table(self.rows.select(list(idx)), self.origin)
+Rows are held by the `datasets` library: memory-mapped where they are many, read from its cache where they are the
+Hub's. A local file is read anew each time, so that what was edited is what is used.
+"""
 
-@dataclass(frozen=True)
-class Source:
-    train: Table | None
-    dev: Table | None
-    test: Table | None
-    notes: list = field(default_factory=list)
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
-def read(data, *, columns=None, need=(), optional=(), stratify=None, dev_fraction=.1, test_fraction=.1, seed=0, split=True, invalid="error"):
-    out = {}
-    if isinstance(data, list):
-        t = Table(datasets.Dataset.from_list(data), "rows")
-        if not split: return Source(None, None, t, [])
-        d = t.rows.train_test_split(test_fraction, seed=seed); e = d["train"].train_test_split(dev_fraction, seed=seed)
-        return Source(Table(e["train"], "rows"), Table(e["test"], "rows"), Table(d["test"], "rows"), [])
-    for n in ("train", "dev", "test"):
-        for f in Path(data).glob(n + ".jsonl*"):
-            op = gzip.open if f.suffix == ".gz" else open
-            rows = [json.loads(l) for l in op(f, "rt")]
-            keep = set(need) | set(optional)
-            out[n] = Table(datasets.Dataset.from_list([{k: v for k, v in r.items() if k in keep} for r in rows]), f.name)
-    if "dev" not in out and "train" in out:
-        d = out["train"].rows.train_test_split(min(2000, int(len(out["train"]) * dev_fraction)), seed=seed)
-        out["dev"] = Table(d["test"], "train"); out["train"] = Table(d["train"], "train")
-    return Source(out.get("train"), out.get("dev"), out.get("test"), [])
+import numpy as np
+
+from langue.errors import DataError
+from langue.text.split import class_numbers, hold_out
+from langue.text.table import SPLITS, TEXTS, Source, Table
+
+__all__ = ["Source", "Table", "read"]
+
+
+def read(
+    data: Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    need: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    stratify: str | None = None,
+    dev_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    dev_max: int = 2000,
+    seed: int = 0,
+    split: bool = True,
+    invalid: Literal["error", "drop"] = "error",
+) -> Source:
+    """Read labelled text; every way in which files go wrong is a DataError naming file, line and remedy.
+
+    columns: ours -> theirs, `{"text": "review"}`. need, optional: the columns that are kept, by our names. Where dev
+    is missing, dev_fraction of the training rows, at most dev_max, becomes it; where test is missing too,
+    test_fraction of all becomes test first; shares of the `stratify` labels are kept. split=False: nothing is carved,
+    and data without splits is the test split. invalid: what a row with an empty text does.
+    """
+    from langue.text.open import Columns, tables
+
+    notes: list[str] = []
+    with _quiet():
+        found, divided = tables(data, Columns(tuple(need), tuple(optional), dict(columns or {})), notes)
+        found = {name: _with_texts(table, need, invalid, notes) for name, table in found.items()}
+        found = {name: table for name, table in found.items() if _has_targets(name, table, need, notes)}
+        if not split:
+            return Source(notes=notes, **dict.fromkeys(SPLITS) | (found if divided else {"test": found["train"]}))
+        shares = {"test": test_fraction} if "dev" not in found and "test" not in found else {}
+        shares |= {"dev": dev_fraction} if "dev" not in found else {}
+        if "train" in found:
+            _carve(found, shares, dev_max, seed, stratify, notes)
+    return Source(notes=notes, **dict.fromkeys(SPLITS) | found)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' progress bars and log lines off, and afterwards as they were."""
+    import datasets
+    from huggingface_hub.utils import logging as hub_logging
+
+    bars = not datasets.utils.are_progress_bars_disabled()
+    levels = [(each, each.get_verbosity()) for each in (datasets.utils.logging, hub_logging)]
+    datasets.utils.disable_progress_bars()
+    for each, _ in levels:
+        each.set_verbosity(each.CRITICAL)
+    try:
+        yield
+    finally:
+        for each, level in levels:
+            each.set_verbosity(level)
+        if bars:
+            datasets.utils.enable_progress_bars()
+
+
+def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str]) -> Table:
+    """The table without rows whose text is empty, or an error at the first; an optional text that no row has goes."""
+    import pyarrow.compute as pc
+
+    for name in [each for each in table.rows.column_names if each in TEXTS]:
+        chunks = table.rows.select_columns([name]).with_format("arrow")[:][name].chunks
+        blank = [pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(chunk)), 0).fill_null(True) for chunk in chunks]
+        empty = np.concatenate([each.to_numpy(zero_copy_only=False) for each in blank]).astype(bool)
+        if name not in need and empty.all():
+            table = replace(table, rows=table.rows.remove_columns([name]))
+            continue
+        bad = np.flatnonzero(empty)
+        if len(bad) and invalid == "error":
+            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+            raise DataError(
+                f"the {name} is empty{more}",
+                where=table.where(int(bad[0])),
+                do="fill it in, or drop such rows with data.invalid=drop",
+            )
+        if len(bad):
+            notes.append(f"{table.origin}: {_rows(len(bad))} dropped for an empty {name}, first {table.where(bad[0])}")
+            table = table.select(np.flatnonzero(~empty))
+        if not len(table):
+            raise DataError(f"every {name} is empty", where=table.origin, do="name another column with --columns")
+    return table
+
+
+def _has_targets(split: str, table: Table, need: Sequence[str], notes: list[str]) -> bool:
+    """Whether a test split has what is needed: benchmarks publish theirs without labels."""
+    bare = [name for name in need if name not in TEXTS and table.rows.data.column(name).null_count == len(table)]
+    if split == "test" and bare and not table.locate:
+        notes.append(f"{table.origin} has no {bare[0]}s and is left out")
+        return False
+    return True
+
+
+def _carve(
+    found: dict[str, Table],
+    shares: Mapping[str, float],
+    dev_max: int,
+    seed: int,
+    stratify: str | None,
+    notes: list[str],
+) -> None:
+    """Take the missing splits out of train, test first, each a share of what train had."""
+    total = len(found["train"])
+    for after, (name, share) in zip(range(len(shares) - 1, -1, -1), shares.items(), strict=True):
+        train = found["train"]
+        if total < len(shares) + 1:
+            raise DataError(
+                f"{_rows(total)} cannot be divided into {len(shares) + 1} splits",
+                where=train.origin,
+                do="give more rows, or a folder with train, dev and test files",
+            )
+        wished = max(1, round(total * share))
+        held_most = min(wished, dev_max) if name == "dev" else wished
+        labels = train.column(stratify) if stratify in train.rows.column_names and stratify is not None else []
+        classes = class_numbers(labels) if labels else None
+        kept, held = hold_out(len(train), min(held_most, len(train) - 1 - after), seed, classes)
+        found["train"], found[name] = train.select(kept), train.select(held)
+        how = f"the shares of each {stratify} kept" if classes is not None else "at random"
+        notes.append(f"{train.origin}: {_rows(len(held))} taken for {name}, {how} (seed {seed})")
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row" + ("" if number == 1 else "s")

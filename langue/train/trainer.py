@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from langue.data.batch import Batch, Examples
@@ -102,13 +103,14 @@ class Trainer:
         self.model.eval()
         return at
 
-    def _step(self, batches: list[Batch]) -> dict[str, float]:
-        """One optimiser step over the batches that make it up; returns loss, rate and gradient norm."""
+    def _step(self, batches: list[Batch]) -> dict[str, Any]:
+        """One optimiser step over the batches that make it up; returns its loss, rate, gradient norm and metric."""
         at, settings = self.progress, self.settings
         seed_step(settings.seed, at.step)
         rate = settings.lr * factor(at.step, self.total, settings.schedule, settings.warmup)
         set_rate(self.optimizer, rate)
         total, count = 0.0, 0.0
+        answers: list[tuple[Any, Any]] = []
         for batch in batches:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 outputs = self.model(batch)
@@ -117,6 +119,7 @@ class Trainer:
             # A lone batch is divided at once; several are summed and divided when all counts are known.
             (loss / number if len(batches) == 1 and number else loss).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(loss.detach()), count + number
+            answers.append((batch.targets.cpu().numpy(), self.task.predict(outputs.detach())))
             at.examples += len(batch)
             at.tokens += batch.n_tokens
         if not count:
@@ -135,7 +138,9 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         at.step += 1
-        return {"loss": total / count, "lr": rate, "grad_norm": norm}
+        metrics = self.task.metrics(*(np.concatenate(part) for part in zip(*answers, strict=True)))
+        main = self.task.main_metric
+        return {"loss": total / count, "lr": rate, "grad_norm": norm, main: metrics[main]}
 
     def _evaluate(self, journal: Journal, epoch: float) -> None:
         assert self.dev is not None and self.dev.targets is not None

@@ -16,10 +16,10 @@ from langue.evaluate.judge import Judgement, judge, mistakes
 from langue.evaluate.report import write
 from langue.files import write_json
 from langue.runtime import device, precision
-from langue.settings import Settings, read_recipe, resolve
+from langue.settings import Settings, read_recipe, resolve, split_recipe
 from langue.tasks.apply import apply
 from langue.tasks.task import Task, TaskModel
-from langue.text.source import Table, read
+from langue.text.source import Source, Table, read
 from langue.train.journal import read_log
 from langue.verbs.model import Model, load
 from langue.verbs.prepare import Prepared, read_source
@@ -52,7 +52,7 @@ def judge_run(
     log = read_log(folder / "log.jsonl")
     draw(log, folder / "curves.png")
     context = {
-        "title": f"{prepared.task.name} on {prepared.facts['origin']}",
+        "title": f"{prepared.task.name}: {prepared.facts['origin']}",
         "model": prepared.facts["model"],
         "task": prepared.task.name,
         "metrics_json": content,
@@ -91,8 +91,8 @@ def evaluate(
             raise RunError("the run does not say what data to judge on", where=str(run), do="give --data")
         source = _own(model, recipe)
     else:
-        named = columns or {k.removeprefix("columns."): v for k, v in recipe.items() if k.startswith("columns.")}
-        source = read(data, columns=named or None, need=model.task.need, optional=model.task.optional, split=False)
+        named = columns or split_recipe(recipe)[1] or None
+        source = read(data, columns=named, need=model.task.need, optional=model.task.optional, split=False)
     table = getattr(source, split, None)
     if table is None or not len(table):
         there = [name for name in ("train", "dev", "test") if getattr(source, name) is not None]
@@ -107,26 +107,22 @@ def evaluate(
     return content
 
 
-def _settings(recipe: Mapping[str, Any]) -> Settings:
-    flat = {k: v for k, v in recipe.items() if "." in k and not k.startswith("columns.")}
-    return resolve(flat)
-
-
-def _own(model: Model, recipe: Mapping[str, Any]) -> Any:
+def _own(model: Model, recipe: Mapping[str, Any]) -> Source:
+    """The data that the run was trained on, split as it was then."""
     assert model.task is not None
-    columns = {k.removeprefix("columns."): v for k, v in recipe.items() if k.startswith("columns.")}
-    return read_source(type(model.task), recipe["data"], columns or None, _settings(recipe))
+    named, columns, settings = split_recipe(recipe)
+    return read_source(type(model.task), named["data"], columns or None, resolve(settings))
 
 
 def _training(model: Model, recipe: Mapping[str, Any]) -> tuple[Table, NDArray[Any]] | None:
     """The run's training split, for the baseline; None where it is no longer there."""
-    if "data" not in recipe or model.task is None:
+    if "data" not in split_recipe(recipe)[0] or model.task is None:
         return None
     try:
         train = _own(model, recipe).train
     except DataError:
         return None
-    return train, model.task.targets(train)
+    return None if train is None else (train, model.task.targets(train))
 
 
 def _judge(

@@ -15,15 +15,13 @@ from langue.errors import RunError, SettingsError
 from langue.files import atomic_folder, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, usable
 from langue.model.transformer import set_dropout
-from langue.settings import Settings, read_recipe, resolve, to_toml
+from langue.settings import Settings, read_recipe, resolve, split_recipe, write_recipe
 from langue.tasks.task import Task, TaskModel
 from langue.train.trainer import Trainer
 from langue.verbs.evaluate import judge_run
 from langue.verbs.model import Model, load
 from langue.verbs.prepare import Prepared, prepare, run_folder
 from langue.verbs.save import write_task_checkpoint
-
-ARGUMENTS = ("task", "model", "data", "columns")  # what a recipe holds beside settings
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,9 @@ def resolve_call(
     arguments: dict[str, Any] = {"task": "classify", "model": None, "data": None, "columns": None}
     flat: list[dict[str, Any]] = []
     for layer in layers:
-        arguments |= {key: layer[key] for key in ARGUMENTS if key in layer}
-        columns = {key.removeprefix("columns."): v for key, v in layer.items() if key.startswith("columns.")}
-        arguments["columns"] = columns or arguments["columns"]
-        flat.append({k: v for k, v in layer.items() if k not in ARGUMENTS and not k.startswith("columns.")})
+        named, columns, rest = split_recipe(layer)
+        arguments |= named | ({"columns": columns} if columns else {})
+        flat.append(rest)
     arguments |= {key: value for key, value in given.items() if value is not None}
     for key in ("model", "data"):
         if arguments[key] is None:
@@ -108,19 +105,10 @@ def resolve_call(
     return arguments, resolve(*flat, words)
 
 
-def _recipe(arguments: Mapping[str, Any], settings: Settings) -> str:
-    named = {key: arguments[key] for key in ("task", "model", "data")}
-    named = {
-        key: str(value) if isinstance(value, (str, Path)) else "(rows given in Python)" for key, value in named.items()
-    }
-    columns = {"columns": dict(arguments["columns"])} if arguments["columns"] else {}
-    return to_toml(named | columns | settings.model_dump())
-
-
 def _same_as_before(folder: Path, arguments: Mapping[str, Any], settings: Settings) -> None:
     """A run goes on only as what it was."""
     before = (folder / "recipe.toml").read_text("utf-8")
-    now = _recipe(arguments, settings)
+    now = write_recipe(arguments, settings)
     changed = [line for line in now.splitlines() if line not in before.splitlines()]
     if changed:
         raise RunError(
@@ -145,7 +133,7 @@ def _open_folder(folder: Path, arguments: Mapping[str, Any], settings: Settings,
                 do="put the data back, or start a new run",
             )
         return
-    write_text(folder / "recipe.toml", _recipe(arguments, settings))
+    write_text(folder / "recipe.toml", write_recipe(arguments, settings))
     write_json(kept, identity)
 
 

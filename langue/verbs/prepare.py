@@ -20,6 +20,7 @@ from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find
 from langue.text.source import Source, Table, read
+from langue.verbs.progress import bar
 
 SPLITS = ("train", "dev", "test")
 
@@ -50,39 +51,30 @@ def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, 
         stratify=kind.target,
         dev_fraction=chosen.dev_fraction,
         test_fraction=chosen.test_fraction,
+        dev_max=chosen.dev_max,
         seed=chosen.seed,
         invalid=chosen.invalid,
     )
     if source.train is None or not len(source.train):
         raise DataError("there is no training data", where=str(data), do="name a file, or a folder with a train file")
-    return source
+    return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
 
 
-def prepare(
-    task: str,
-    *,
-    model: Any,
-    data: Any,
-    columns: Mapping[str, str] | None,
-    settings: Settings,
-    fitted: Task | None = None,
-) -> Prepared:
-    """Read, fit the task, read the model, encode. `fitted`: the task of a run that goes on."""
+def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | None, settings: Settings) -> Prepared:
+    """Read, fit the task, read the model, encode. Whatever is wrong with the data is found before the slow work."""
     kind = task_class(task)
     source = read_source(kind, data, columns, settings)
     assert source.train is not None
-    drop = settings.data.invalid == "drop"
-    if drop:
-        source = _without_bad_targets(kind, source, settings)
-        assert source.train is not None
-    ready = fitted or kind.fit(source.train, settings.task)
+    ready = kind.fit(source.train, settings.task)
+    tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
+    targets = {name: ready.targets(table) for name, table in tables.items()}
     checkpoint = read_checkpoint(describe(model, settings.model.revision), head=ready.head_kind)
     examples: dict[str, Examples] = {}
-    for name in SPLITS:
-        table: Table | None = getattr(source, name)
-        if table is not None:
+    with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
+        for name, table in tables.items():
             encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
-            examples[name] = encoded.with_targets(ready.targets(table))
+            examples[name] = encoded.with_targets(targets[name])
+            advance(len(table))
     prepared = Prepared(ready, checkpoint, source, examples)
     prepared.facts = facts(prepared, settings)
     return prepared

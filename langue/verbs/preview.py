@@ -52,9 +52,10 @@ def show(prepared: Prepared, console: Console) -> None:
         console.print(f"· {note}", highlight=False)
     for split, found in facts["duplicates"].items():
         if found["exact"] or found["near"]:
+            share = (found["exact"] + found["near"]) / found["of"]
             console.print(
-                f"[yellow]! {found['exact']} of {found['of']} {split} texts stand in train exactly, "
-                f"{found['near']} nearly: scores on {split} flatter the model[/]"
+                f"[yellow]! {split}: of {found['of']:,} texts {found['exact']:,} stand in train exactly and "
+                f"{found['near']:,} nearly ({share:.1%}); what was learnt by heart will count there as skill[/]"
             )
         else:
             console.print(f"· no {split} text stands in train, exactly or nearly")

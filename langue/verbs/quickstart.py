@@ -1,5 +1,6 @@
 """What arrives: nothing. What leaves: the main job done once, on a model and a data set that need no network."""
 
+import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,23 +32,24 @@ def embedded_model() -> Path:
     return folder
 
 
-def write_docstrings(folder: Path) -> Path:
+def write_docstrings(folder: Path) -> None:
     """The docstrings of this Python's standard library as train/dev/test files."""
-    import json
-
     for split, rows in build().items():
         write_text(folder / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return folder
 
 
 def quickstart(
     out: str | Path = "runs/quickstart",
     *,
     force: bool = False,
+    resume: bool = False,
     show: Callable[[Prepared], None] | None = None,
     **settings: Any,
 ) -> Run:
     """Fine-tune the embedded MiniLM to tell from a docstring which package of the standard library it comes from."""
+    data = Path(out).with_name(Path(out).name + "-data")
+    if not resume:
+        write_docstrings(data)
+    chosen = {**SETTINGS, **settings}
     model = embedded_model()
-    data = write_docstrings(Path(out).with_name(Path(out).name + "-data"))
-    return finetune("classify", model=model, data=data, out=out, force=force, show=show, **{**SETTINGS, **settings})
+    return finetune("classify", model=model, data=data, out=out, force=force, resume=resume, show=show, **chosen)

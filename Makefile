@@ -1,0 +1,39 @@
+# make quickstart, test, lint, docs, bench: each creates .venv first where it is not there.
+# PYTHON names the interpreter to create it from: 3.11, 3.12 or 3.13.
+
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13,\
+	$(shell $(each) -c '$(SUPPORTED)' 2>/dev/null && echo $(each))))
+BIN := .venv/bin
+
+.PHONY: quickstart test test-slow lint docs bench clean
+
+quickstart: .venv/ready
+	$(BIN)/langue quickstart --force
+
+test: .venv/ready
+	$(BIN)/pytest
+
+test-slow: .venv/ready
+	$(BIN)/pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/ready
+	$(BIN)/python docs/generate.py
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: pyproject.toml constraints-dev.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --constraint constraints-dev.txt --editable '.[quickstart,dev]'
+	@touch $@

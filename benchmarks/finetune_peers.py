@@ -1,0 +1,127 @@
+"""What arrives: a model folder, encoded examples, a number of steps. What leaves: tokens and seconds of each step.
+
+The model is the same for both: the published encoder, BERT's pooler over the first token, two labels, and the
+dropout of the published config. Tokens are counted without padding.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.material import read
+
+Steps = list[tuple[float, int]]  # (seconds since the beginning, tokens so far) at the end of each step
+
+
+def steady(steps: Steps, skip: int, mean_length: float) -> dict[str, Any]:
+    """Examples a second after the first `skip` steps: tokens a second over the mean length, so that neither side gains
+    by the batches it happens to draw."""
+    (begin, before), (end, after) = steps[skip - 1], steps[-1]
+    tokens_per_second = (after - before) / (end - begin)
+    return {
+        "speed": tokens_per_second / mean_length,
+        "unit": "examples/s",
+        "tokens_per_second": tokens_per_second,
+        "seconds": end - begin,
+    }
+
+
+def ours(job: dict[str, Any]) -> dict[str, Any]:
+    """langue's own Trainer, as `langue finetune` builds it, timed by its log.jsonl."""
+    from langue.data.batch import Examples
+    from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
+    from langue.settings import TaskSettings, resolve
+    from langue.tasks.classify import Classify
+    from langue.tasks.task import TaskModel
+    from langue.train.trainer import Trainer
+
+    material = read(Path(job["material"]))
+    settings = resolve({"train.batch_examples": 32, "train.max_steps": job["steps"], "train.epochs": 1000})
+    task = Classify(["neg", "pos"], TaskSettings(pooling=job.get("pooling", "first")))
+    checkpoint = read_checkpoint(describe(job["model"]), head=task.head_kind)
+    network = TaskModel(checkpoint.config, task)
+    load_into(network, usable(checkpoint.weights), where=job["model"], new="head.")
+    examples = Examples(
+        tokens=np.concatenate([np.asarray(ids, np.int32) for ids in material.ids]),
+        starts=np.concatenate([[0], np.cumsum(material.lengths)]).astype(np.int64),
+        segments=None,
+        cut=np.zeros(len(material.ids), np.int32),
+        targets=np.asarray(material.labels, np.int64),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(network, task, examples, None, settings.train, Path(folder)).run()
+        lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text("utf-8").splitlines()]
+    steps = [(line["seconds"], line["tokens"]) for line in lines if line["split"] == "train"]
+    return steady(steps, job["skip"], float(np.mean(material.lengths)))
+
+
+def best_options() -> dict[str, Any]:
+    """What makes HF's Trainer fastest here: bf16 in hardware only, fused AdamW, batches grouped by length, and nothing
+    logged, saved or shown. Loader processes are left at none: the ids are ready, and they would take cores."""
+    from langue.runtime import has_bf16
+
+    return {
+        "bf16": has_bf16("cpu"),
+        "optim": "adamw_torch_fused",
+        "train_sampling_strategy": "group_by_length",
+        "dataloader_pin_memory": False,
+        "dataloader_num_workers": 0,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def hf(job: dict[str, Any]) -> dict[str, Any]:
+    """transformers' Trainer with `job["options"]` over its defaults, timed by a callback."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+
+    material = read(Path(job["material"]))
+    rows = [{"input_ids": i, "labels": n} for i, n in zip(material.ids, material.labels, strict=True)]
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    model = AutoModelForSequenceClassification.from_pretrained(
+        job["model"], num_labels=2, attn_implementation=job.get("attention", "sdpa")
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, per_device_train_batch_size=32, max_steps=job["steps"], **job["options"]
+        )
+        clock = _clock()
+        trainer: Any = Trainer(
+            model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[clock]
+        )
+        collate, counts = trainer.data_collator, clock.counts
+
+        def counting(items: list[Any]) -> Any:
+            counts.append(sum(len(item["input_ids"]) for item in items))  # batches are collated in the order used
+            return collate(items)
+
+        trainer.data_collator = counting
+        trainer.train()
+    tokens = np.cumsum(counts[: len(clock.times)]).tolist()
+    return steady(list(zip(clock.times, tokens, strict=True)), job["skip"], float(np.mean(material.lengths)))
+
+
+def _clock() -> Any:
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        """When each step ended, and how many tokens each batch held."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+            self.counts: list[int] = []
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.times.append(time.perf_counter())
+
+    return Clock()
+
+
+PEERS = {"langue": ours, "hf": hf}

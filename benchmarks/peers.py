@@ -1,0 +1,63 @@
+"""What arrives: the name of a peer and what it is to do, as JSON on stdin. What leaves: its timings, as JSON on stdout.
+
+Every round of every peer is a process of its own (`python -m benchmarks.peers NAME`), so that none inherits another's
+threads, memory or warm caches, and peers take turns: A B A B.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+Peer = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def run(name: str, job: dict[str, Any]) -> dict[str, Any]:
+    """One round of one peer in a child process; its own output goes to stderr only where it fails."""
+    quiet = {"TOKENIZERS_PARALLELISM": "true", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.peers", name],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        env=os.environ | quiet,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} failed:\n{done.stderr[-4000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def take_turns(
+    names: list[str], rounds: int, job: Callable[[str], dict[str, Any]], say: Callable[[str], None]
+) -> dict[str, list[dict[str, Any]]]:
+    """Each peer `rounds` times, in turn. A peer that answers `{"missing": why}` is not asked again."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    missing: dict[str, str] = {}
+    for number in range(rounds):
+        for name in names:
+            if name in missing:
+                continue
+            answer = run(name.split(":")[0], job(name))
+            if "missing" in answer:
+                missing[name] = answer["missing"]
+                say(f"  {name}: skipped, {answer['missing']}")
+                continue
+            results[name].append(answer)
+            say(f"  round {number + 1}  {name:<24} {answer['speed']:8.1f} {answer['unit']}")
+    return {name: answers for name, answers in results.items() if answers}
+
+
+def main() -> None:
+    from benchmarks import encode_peers, finetune_peers, imdb_peers
+
+    peers: dict[str, Peer] = encode_peers.PEERS | finetune_peers.PEERS | imdb_peers.PEERS
+    answer = peers[sys.argv[1]](json.load(sys.stdin))
+    print("\n" + json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

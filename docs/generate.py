@@ -1,0 +1,62 @@
+"""What arrives: the command line and the settings as the code declares them. What leaves: commands.md and settings.md.
+
+Run by `make docs`; a test fails where the pages are not what the code says.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from langue.cli import app
+from langue.cli.settings import listed, written
+
+HERE = Path(__file__).parent
+
+
+def pages() -> dict[str, str]:
+    """`{"commands.md": text, "settings.md": text}`."""
+    return {"commands.md": _commands(), "settings.md": _settings()}
+
+
+def _commands() -> str:
+    parts = ["# Commands\n\nThe same verbs are functions of `langue` in Python, with the same names and defaults."]
+    parts += [_command(f"langue {name}", command) for name, command in _flat(typer.main.get_command(app))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _flat(group: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, command in group.commands.items():
+        found += _flat(command, f"{prefix}{name} ") if hasattr(command, "commands") else [(prefix + name, command)]
+    return found
+
+
+def _command(name: str, command: Any) -> str:
+    rows = ["| option | what it does |", "|---|---|"]
+    for parameter in command.params:
+        if parameter.name == "help":
+            continue
+        option = parameter.param_type_name == "option"
+        shown = ", ".join(parameter.opts) if option else parameter.metavar or parameter.name.upper()
+        needed = " (needed)" if parameter.required else ""
+        rows.append(f"| `{shown}`{needed} | {parameter.help} |")
+    text = inspect.cleandoc(command.help).replace("\b\n", "")
+    return f"## {name}\n\n{text}\n\n" + "\n".join(rows)
+
+
+def _settings() -> str:
+    rows = [
+        f"| `{key}` | `{written(row['default'])}` | {row['description']}"
+        + (f": `{'` `'.join(row['choices'])}`" if row["choices"] else "")
+        + " |"
+        for key, row in listed().items()
+    ]
+    head = "# Settings\n\nWritten `section.key=value` after a command, or in a TOML recipe; the command wins."
+    return head + "\n\n| setting | default | what it does |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    for file, content in pages().items():
+        (HERE / file).write_text(content, "utf-8")

@@ -1,0 +1,229 @@
+"""What arrives: records of any length, or Arrow tables of a Parquet file, a Hub data set or a `datasets.Dataset`.
+What leaves: one Arrow table of the wanted columns under our names: texts as strings, class numbers as class names.
+
+Up to SPILL bytes stay in memory; more goes to a file that is memory-mapped and has no name any more, so that nothing is
+left behind and nothing stale is ever read.
+"""
+
+import math
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from langue.errors import DataError
+from langue.text.parse import Record
+from langue.text.table import TEXTS
+
+ROWS = 10_000  # of a record batch, fewer where texts are long
+CHARACTERS = 1 << 24  # of a record batch's texts
+SPILL = 1 << 28
+
+
+class _Wider(Exception):
+    """A column needs a wider type than its first rows showed: read again with it."""
+
+    def __init__(self, name: str, kind: Any) -> None:
+        self.name, self.kind = name, kind
+
+
+class Sink:
+    """Record batches of one schema, in memory or, beyond SPILL bytes, on disk."""
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+        self.size = 0
+        self.file: Any = None
+        self.writer: Any = None
+
+    def add(self, batch: Any) -> None:
+        self.size += batch.nbytes
+        self.batches.append(batch)
+        if self.size > SPILL:
+            try:
+                self._spill()
+            except OSError as error:
+                raise DataError(
+                    f"no room for the rows on disk: {error.strerror or error}",
+                    do="free space, or set HF_DATASETS_CACHE to a folder that has some",
+                ) from None
+
+    def _spill(self) -> None:
+        if self.file is None:
+            import datasets
+
+            folder = Path(datasets.config.HF_DATASETS_CACHE)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = tempfile.NamedTemporaryFile(dir=folder, prefix="langue-", suffix=".arrow")  # noqa: SIM115
+            self.writer = pa.ipc.new_stream(self.file, self.batches[0].schema)
+        for batch in self.batches:
+            self.writer.write_batch(batch)
+        self.batches = []
+
+    def table(self) -> Any:
+        """Everything added, as one table; a file's pages are read as they are used."""
+        if self.file is None:
+            return pa.Table.from_batches(self.batches)
+        self.writer.close()
+        self.file.flush()
+        table = pa.ipc.open_stream(pa.memory_map(self.file.name)).read_all()
+        self.file.close()  # takes the name away; the mapping keeps the pages
+        return table
+
+
+def from_records(
+    read: Callable[[], Iterator[Record]],
+    names: Callable[[list[str]], Mapping[str, str]],
+    where: Callable[[int], str],
+    note: Callable[[str], None],
+) -> tuple[Any, "array[int]"]:
+    """(table, line of each row). `read` begins anew each time; `names` gives ours -> theirs of the columns seen."""
+    types: dict[str, Any] = {}
+    while True:
+        try:
+            return _gather(read(), names, where, note, types)
+        except _Wider as wider:
+            types[wider.name] = wider.kind
+
+
+def _gather(
+    records: Iterator[Record],
+    names: Callable[[list[str]], Mapping[str, str]],
+    where: Callable[[int], str],
+    note: Callable[[str], None],
+    types: dict[str, Any],
+) -> tuple[Any, "array[int]"]:
+    sink, places = Sink(), array("L")
+    wanted: Mapping[str, str] = {}
+    repaired = 0
+    for numbers, rows in _chunks(records):
+        if not places:
+            wanted = names(list(dict.fromkeys(key for row in rows for key in row)))
+        places.extend(numbers)
+        arrays = {}
+        for ours, theirs in wanted.items():
+            values = [row.get(theirs) for row in rows]
+            if ours in TEXTS:
+                values = [
+                    v if type(v) is str else _text(v, ours, where, n) for v, n in zip(values, numbers, strict=True)
+                ]
+                types[ours] = pa.string()
+            try:
+                arrays[ours] = _array(ours, values, types, where, numbers)
+            except UnicodeEncodeError:
+                sound = [_repair(value) for value in values]
+                repaired += sum(a != b for a, b in zip(values, sound, strict=True))
+                arrays[ours] = _array(ours, sound, types, where, numbers)
+        sink.add(pa.record_batch(arrays))
+    if repaired:
+        note(f"{repaired} values held halves of surrogate pairs, which are no characters: replaced by U+FFFD")
+    return (sink.table() if places else None), places
+
+
+def _chunks(records: Iterator[Record]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+    numbers: list[int] = []
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for number, row in records:
+        numbers.append(number)
+        rows.append(row)
+        size += sum(len(value) for value in row.values() if type(value) is str)
+        if len(rows) == ROWS or size > CHARACTERS:
+            yield numbers, rows
+            numbers, rows, size = [], [], 0
+    if rows:
+        yield numbers, rows
+
+
+def _text(value: Any, name: str, where: Callable[[int], str], number: int) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, (bool, int, float, str)):
+        return str(value)
+    raise DataError(
+        f"the {name} is a {type(value).__name__}, not a text", where=where(number), do="write it as a string"
+    )
+
+
+def _repair(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return [_repair(each) for each in value] if isinstance(value, list) else value
+
+
+def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[[int], str], numbers: list[int]) -> Any:
+    """Arrow array of the column's type so far; raises _Wider where that does not hold these values too."""
+    known = types.get(name)
+    if known == pa.string():
+        if name not in TEXTS:
+            values = [_scalar(v, name, where, n) for v, n in zip(values, numbers, strict=True)]
+        return pa.array(values, known)
+    try:
+        found = pa.array(values).type
+        if known is None:
+            types[name] = found
+            return pa.array(values)
+        fields = [pa.schema([(name, known)]), pa.schema([(name, found)])]
+        wider = pa.unify_schemas(fields, promote_options="permissive").field(0).type
+        if wider == known:
+            return pa.array(values, known)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        wider = pa.string()  # numbers among words, or too great for any number type: all as words
+        for value, number in zip(values, numbers, strict=True):
+            _scalar(value, name, where, number)
+    raise _Wider(name, wider)
+
+
+def _scalar(value: Any, name: str, where: Callable[[int], str], number: int) -> str | None:
+    if isinstance(value, (list, tuple, dict)):
+        raise DataError(
+            f"the {name} is a {type(value).__name__} where other rows have single values",
+            where=where(number),
+            do="give every row the same kind",
+        )
+    return None if value is None else str(value)
+
+
+def from_arrow(batches: Iterable[Any], features: Any, wanted: Mapping[str, str], where: str) -> Any:
+    """One table of the wanted columns of Arrow tables; `features` of `datasets` tell which numbers are classes."""
+    sink = Sink()
+    for part in batches:
+        columns = {ours: _column(part[theirs], features[theirs], ours, where) for ours, theirs in wanted.items()}
+        for batch in pa.table(columns).to_batches():
+            sink.add(batch)
+    return sink.table() if sink.size or sink.batches else None
+
+
+def convert(table: Any, features: Any, wanted: Mapping[str, str], where: str) -> Any:
+    """As `from_arrow`, for a table that is memory-mapped already: columns that need no change are not copied."""
+    return pa.table({ours: _column(table[theirs], features[theirs], ours, where) for ours, theirs in wanted.items()})
+
+
+def _column(column: Any, feature: Any, name: str, where: str) -> Any:
+    import datasets
+
+    inner = getattr(feature, "feature", None)
+    if isinstance(feature, datasets.ClassLabel):
+        names = pa.array(feature.names, pa.string())
+        return pa.chunked_array([names.take(_classes(chunk)) for chunk in column.chunks], pa.string())
+    if isinstance(inner, datasets.ClassLabel):
+        named = ([inner.names[each] for each in row] if row is not None else None for row in column.to_pylist())
+        return pa.chunked_array([pa.array(list(named), pa.list_(pa.string()))])
+    if name not in TEXTS or pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise DataError(
+            f"the column {name!r} holds {column.type}, not texts", where=where, do="name another with --columns"
+        ) from None
+
+
+def _classes(numbers: Any) -> Any:
+    """Class numbers with none for -1, by which data sets without labels say so."""
+    import pyarrow.compute as pc
+
+    return pc.if_else(pc.less(numbers, 0), pa.scalar(None, numbers.type), numbers)

@@ -1,0 +1,163 @@
+"""What arrives: a file as it lies on disk, plain or compressed, perhaps cut short or in another encoding.
+What leaves: its lines as text with their numbers, or one DataError that names file, line and remedy.
+
+Lines end at line feeds only: the other separators of Unicode are part of people's texts.
+"""
+
+import codecs
+import contextlib
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import zstandard
+
+from langue.errors import DataError
+
+BLOCK = 1 << 20  # bytes decoded at a time
+COMPRESSIONS = (".gz", ".xz", ".zst")
+_MAGIC = {  # first bytes -> what the file is, and what to do with it
+    b"\x1f\x8b": ("gzip-compressed", "let its name end in .gz"),
+    b"\xfd7zXZ": ("xz-compressed", "let its name end in .xz"),
+    b"\x28\xb5\x2f\xfd": ("zstd-compressed", "let its name end in .zst"),
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save it as CSV in UTF-8"),
+    b"PAR1": ("a Parquet file", "let its name end in .parquet"),
+    codecs.BOM_UTF16_LE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
+    codecs.BOM_UTF16_BE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
+}
+
+
+def compression(path: Path) -> str:
+    suffix = path.suffix.lower()
+    return suffix if suffix in COMPRESSIONS else ""
+
+
+def lines(path: Path, where: str) -> Iterator[tuple[int, str]]:
+    """(number from 1, line without its line feed) of a UTF-8 file; a byte order mark is skipped."""
+    number = 0
+    with opened(path, where) as stream:
+        while block := stream.read(BLOCK):
+            block += stream.readline()
+            if not number:
+                block = _first(block, where)
+            try:
+                text = block.decode("utf-8")
+            except UnicodeDecodeError as error:
+                line = number + 1 + block.count(b"\n", 0, error.start)
+                column = error.start - block.rfind(b"\n", 0, error.start)
+                raise DataError(
+                    f"byte {column} of the line is not UTF-8",
+                    where=f"{where}, line {line}",
+                    do=f"convert the file: iconv -f {likely_encoding(block[error.start :][:65536])} -t utf-8",
+                ) from None
+            parts = text.split("\n")
+            if not parts[-1]:
+                parts.pop()
+            yield from enumerate(parts, start=number + 1)
+            number += len(parts)
+
+
+def _first(raw: bytes, where: str) -> bytes:
+    for magic, (what, do) in _MAGIC.items():
+        if raw.startswith(magic):
+            raise DataError(f"the content is {what}", where=where, do=do)
+    return raw.removeprefix(codecs.BOM_UTF8)
+
+
+@contextlib.contextmanager
+def opened(path: Path, where: str) -> Iterator[IO[bytes]]:
+    """The decompressed bytes; what goes wrong while they are read becomes a DataError."""
+    kind = compression(path)
+    try:
+        with path.open("rb") as file:
+            if kind == ".gz":
+                yield io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 20)
+            elif kind == ".xz":
+                yield io.BufferedReader(lzma.LZMAFile(file), 1 << 20)  # noqa: SIM115  (closing `file` is enough)
+            elif kind == ".zst":
+                yield io.BufferedReader(_Zstd(file), 1 << 20)
+            else:
+                yield file
+    except EOFError:
+        raise DataError(
+            f"the {kind} file ends before its data does", where=where, do="it was cut short: fetch or write it again"
+        ) from None
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+        raise DataError(
+            f"not a readable {kind} file: {error}", where=where, do="fetch or write it again, or correct its name"
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror or error}", where=where, do="check its permissions and the disk"
+        ) from None
+
+
+class _Zstd(io.RawIOBase):
+    """Decompressed bytes of a zstd stream. The package's own reader takes a stream cut short for a complete one."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.ready, self.waiting = stream, b"", b""
+        self.frame = zstandard.ZstdDecompressor().decompressobj()
+        self.begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self.ready:
+            data = self.waiting or self.stream.read(1 << 16)
+            self.waiting = b""
+            if not data:
+                if self.begun and not self.frame.eof:
+                    raise EOFError
+                return 0
+            if self.frame.eof:
+                self.frame = zstandard.ZstdDecompressor().decompressobj()
+            self.begun = True
+            self.ready = self.frame.decompress(data)
+            self.waiting = self.frame.unused_data if self.frame.eof else b""
+        size = min(len(buffer), len(self.ready))
+        buffer[:size], self.ready = self.ready[:size], self.ready[size:]
+        return size
+
+
+def likely_encoding(sample: bytes) -> str:
+    """The best guess at the encoding of bytes that are not UTF-8, by how their high bytes stand together."""
+    high = [byte > 0x7F for byte in sample]
+    together = sum(a and b for a, b in zip(high, high[1:], strict=False))
+    if b"\x00" in sample:
+        return "utf-16"
+    if together < 0.4 * sum(high):  # single accented letters among plain ones
+        return "windows-1252"
+    leads = _leads(sample)
+    if len(leads) > 8 and _share(sample, "euc_kr", "\uac00", "\ud7a3") > 0.9:
+        return "euc-kr"
+    if _share(sample, "shift_jis", "\u3040", "\u30ff") > 0.3:  # kana
+        return "shift_jis"
+    common = sum(0xB0 <= byte <= 0xD7 for byte in leads) / max(1, len(leads))
+    cyrillic = _share(sample, "cp1251", "\u0430", "\u044f")  # small letters
+    return "windows-1251" if cyrillic > common else "gb18030"
+
+
+def _share(sample: bytes, encoding: str, low: str, top: str) -> float:
+    """Among the characters beyond ASCII, the share between `low` and `top`; 0 where the bytes cannot be so encoded."""
+    text = sample.decode(encoding, "replace")
+    beyond = [c for c in text if c > "\x7f"]
+    if text.count("\ufffd") > 0.02 * len(beyond) + 1:
+        return 0.0
+    return sum(low <= c <= top for c in beyond) / max(1, len(beyond))
+
+
+def _leads(sample: bytes) -> bytes:
+    """First bytes of the double-byte characters; in Chinese text most are level 1 hanzi, B0 to D7."""
+    leads, index = bytearray(), 0
+    while index < len(sample):
+        if sample[index] > 0x80:
+            leads.append(sample[index])
+            index += 1
+        index += 1
+    return bytes(leads)

@@ -1,0 +1,61 @@
+"""What arrives: the number of rows, their labels, a share, a seed. What leaves: which rows are held out, in file order.
+
+The draw is a function of (rows, labels, share, seed) alone, the same in every process and on every platform: numpy's
+legacy generator is the one whose stream is promised never to change.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def hold_out(
+    n_rows: int, n_held: int, seed: int, classes: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(kept, held) row numbers, each ascending. classes: (n_rows,) the class of each row, whose shares are kept.
+
+    A class is never held out as a whole: what is judged must have been seen. Where that leaves too few rows, as
+    with a class a row, the draw ignores classes.
+    """
+    order = np.random.RandomState(seed % 2**32).permutation(n_rows)
+    chosen = order[:n_held]
+    if classes is not None:
+        sizes = np.bincount(classes)
+        quota = _quota(sizes, n_held)
+        if quota is not None:
+            # Rank of each row within its class, in the drawn order; the first `quota` of a class are held out.
+            drawn = classes[order]
+            by_class = np.argsort(drawn, kind="stable")
+            rank = np.empty(n_rows, np.int64)
+            rank[by_class] = np.arange(n_rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            chosen = order[rank < quota[drawn]]
+    held = np.zeros(n_rows, bool)
+    held[chosen] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _quota(sizes: NDArray[np.int64], n_held: int) -> NDArray[np.int64] | None:
+    """Rows to hold out of each class: its share by largest remainder, at least one of it left; None: impossible."""
+    room = np.maximum(sizes - 1, 0)
+    if room.sum() < n_held:
+        return None
+    exact = sizes * n_held / sizes.sum()
+    quota: NDArray[np.int64] = np.minimum(np.floor(exact).astype(np.int64), room)
+    by_remainder = np.argsort(quota - exact, kind="stable")
+    while (left := n_held - int(quota.sum())) > 0:
+        open_ = by_remainder[quota[by_remainder] < room[by_remainder]][:left]
+        quota[open_] += 1
+    return quota
+
+
+def class_numbers(labels: Sequence[Any]) -> NDArray[np.int64] | None:
+    """(n,) numbers of labels in sorted order; None where labels are lists, real numbers, or mostly different."""
+    if any(isinstance(label, (list, tuple, dict, float)) for label in labels):
+        return None
+    names = [str(label) for label in labels]
+    known = {name: number for number, name in enumerate(sorted(set(names)))}
+    if len(known) < 2 or 2 * len(known) > len(names):
+        return None
+    return np.fromiter((known[name] for name in names), np.int64, len(names))

@@ -1,0 +1,61 @@
+"""What arrives: an Arrow table of one split. What leaves: a `Table`, whose rows know where they stand in their file."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import datasets
+
+SPLITS = ("train", "dev", "test")
+TEXTS = frozenset({"text", "pair", "source", "target", "question", "context"})
+"""Columns that are text whatever their values look like: 7 becomes "7"."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one split. `origin`: what they were read from, as the user named it."""
+
+    rows: "datasets.Dataset"
+    origin: str
+    locate: Callable[[int], str] | None = field(default=None, repr=False)  # row of the origin -> where it stands
+    ids: NDArray[np.int64] | None = field(default=None, repr=False)  # (n,) rows of the origin; None: all, in order
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def column(self, name: str) -> list[Any]:
+        values: list[Any] = self.rows.select_columns([name]).with_format("arrow")[:][name].to_pylist()
+        return values
+
+    def where(self, i: int) -> str:
+        """Where row i stands, for a message: "reviews.csv, line 43"."""
+        row = i if self.ids is None else int(self.ids[i])
+        return self.locate(row) if self.locate else f"{self.origin}, row {row + 1}"
+
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> "Table":
+        """The table of these rows, in this order."""
+        chosen = np.asarray(rows, np.int64)
+        ids = chosen if self.ids is None else self.ids[chosen]
+        contiguous = len(chosen) > 0 and bool((np.diff(chosen) == 1).all())
+        indices = range(int(chosen[0]), int(chosen[-1]) + 1) if contiguous else chosen
+        return replace(self, rows=self.rows.select(indices), ids=ids)
+
+
+@dataclass(frozen=True)
+class Source:
+    train: Table | None
+    dev: Table | None
+    test: Table | None
+    notes: list[str] = field(default_factory=list)  # what was split, renamed, dropped or left out
+
+
+def as_dataset(table: Any) -> "datasets.Dataset":
+    """The Arrow table as a `datasets.Dataset`. Its fingerprint is drawn: computing one would read every row."""
+    import datasets
+
+    return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=secrets.token_hex(8))

@@ -1,0 +1,40 @@
+"""The command line and Python say the same words with the same defaults, and the docs say what the code says."""
+
+import importlib.util
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+import langue
+from langue.cli import app
+
+DOCS = Path(__file__).parents[2] / "docs"
+ONLY_THERE = {"as_json", "debug", "all_labels", "pair", "help", "settings"}  # what the command line prints or how
+ONLY_IN_PYTHON = {"show", "settings"}
+OTHER_NAME = {"text": "texts"}  # --text is one of them
+
+
+def options(name: str) -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)
+    command = group.commands["data"].commands[name] if name == "preview" else group.commands[name]
+    found = {parameter.name: None if parameter.required else parameter.default for parameter in command.params}
+    return {OTHER_NAME.get(key, key): value for key, value in found.items() if key not in ONLY_THERE}
+
+
+@pytest.mark.parametrize("name", ["finetune", "evaluate", "predict", "preview", "quickstart"])
+def test_a_verb_is_the_same_in_both(name: str) -> None:
+    parameters = inspect.signature(getattr(langue, name)).parameters.values()
+    python = {p.name: None if p.default is p.empty else p.default for p in parameters if p.name not in ONLY_IN_PYTHON}
+    assert options(name) == python
+
+
+def test_the_docs_are_what_the_code_says() -> None:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for file, content in generate.pages().items():
+        assert (DOCS / file).read_text("utf-8") == content, "run: make docs"

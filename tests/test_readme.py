@@ -1,0 +1,109 @@
+"""The READMEs: equal in both languages, and every command in them works."""
+
+import csv
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langue.cli import run
+from tests.tiny import reviews, tiny_bert, write_jsonl
+
+ROOT = Path(__file__).parent.parent
+ENGLISH, CHINESE = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PREPARED_BY_CI = ("make quickstart", "make test", "make lint", "pip install .")
+
+
+def commands(text: str) -> list[str]:
+    return [line for kind, block in BLOCK.findall(text) if kind == "bash" for line in block.splitlines()]
+
+
+def shape(text: str) -> list[str]:
+    """What must be the same in every language: the order of headings, blocks, lists and tables, and their code."""
+    parts = []
+    for line in BLOCK.sub(lambda found: f"block {hash(found.group(2))}", text).splitlines():
+        if match := re.match(r"#+ |- |\|(?=-)|block .*", line):
+            parts.append(match.group())
+        elif line.startswith("| "):
+            parts.append(" ".join(re.findall(r"`[^`]+`", line.split("|")[1])))
+    return parts
+
+
+def test_both_languages_are_equal() -> None:
+    assert BLOCK.findall(ENGLISH) == BLOCK.findall(CHINESE)
+    assert shape(ENGLISH) == shape(CHINESE)
+    assert set(re.findall(r"`([^`\n]+)`", ENGLISH)) == set(re.findall(r"`([^`\n]+)`", CHINESE))
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", ENGLISH + CHINESE):
+        assert (ROOT / target).is_file(), target
+
+
+def test_what_a_fresh_machine_runs_is_run_by_ci() -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    for command in commands(ENGLISH):
+        if not command.startswith("langue "):
+            assert command in PREPARED_BY_CI, command
+            words = command.split()
+            assert re.search(rf"^.*{words[0]}\b.* {re.escape(words[-1])}$", script, re.MULTILINE), command
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the README's files; the Hub's model and data set are small stand-ins."""
+    import datasets
+    import huggingface_hub
+
+    published = tiny_bert(tmp_path / "published")
+
+    def snapshot_download(name: str, **_: Any) -> str:
+        assert name == "sentence-transformers/all-MiniLM-L6-v2"
+        return str(published)
+
+    def load_dataset(name: str, *args: Any, **options: Any) -> Any:
+        if name != "stanfordnlp/imdb":
+            return real(name, *args, **options)
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+        )
+        splits = {"train": reviews(60, seed=1), "test": reviews(40, seed=2)}
+        return datasets.DatasetDict(
+            {split: datasets.Dataset.from_list(rows, features=features) for split, rows in splits.items()}
+        )
+
+    real = datasets.load_dataset
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "reviews" / "train.jsonl", reviews(60))
+    with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["id", "review", "sentiment"])
+        writer.writerows([index, row["text"], row["label"]] for index, row in enumerate(reviews(60)))
+    return tmp_path
+
+
+def test_every_command_works(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands(ENGLISH):
+        if command.startswith("langue "):
+            code = run([*shlex.split(command)[1:], "--debug"])
+            assert code == 0, (command, capsys.readouterr().err)
+    for name in ("imdb", "folder", "reviews"):
+        listed = re.findall(r"`([^`]+)`", ENGLISH.split("## A run")[1].split("## Settings")[0])
+        for file in (file for file in listed if not file.startswith(("langue finetune", "-", "transformers"))):
+            assert (desk / "runs" / name / file).exists(), file
+    assert len((desk / "predicted.jsonl").read_text("utf-8").splitlines()) == 60
+
+
+def test_the_python_example_works(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, block in BLOCK.findall(ENGLISH):
+        if kind == "python":
+            exec(compile(block, "README.md", "exec"), {})
+    accuracy, best, every = capsys.readouterr().out.splitlines()[-3:]
+    assert 0 <= float(accuracy) <= 1
+    assert set(eval(best)[0]) == {"label", "score"}
+    assert {each["label"] for each in eval(every)[0]} == {"neg", "pos"}

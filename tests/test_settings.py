@@ -1,0 +1,111 @@
+"""Settings: later layers win, every key is known, every value is of its type, and a mistake names its remedy."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langue.errors import SettingsError
+from langue.settings import FOREIGN, Settings, known, parse_words, read_recipe, resolve, to_toml
+
+
+def test_later_layers_win_and_strings_are_read_as_their_type() -> None:
+    settings = resolve(
+        {"train.lr": 1e-3, "train.epochs": 1},
+        {"train.lr": "3e-5", "task.multi_label": "true", "train.betas": "0.8, 0.9"},
+    )
+    assert settings.train.lr == 3e-5
+    assert settings.train.epochs == 1
+    assert settings.task.multi_label is True
+    assert settings.train.betas == (0.8, 0.9)
+    assert settings.data == Settings().data
+
+
+def test_none_is_a_value() -> None:
+    assert resolve({"model.dropout": 0.5}, {"model.dropout": "none"}).model.dropout is None
+
+
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        ("train.epoch", "did you mean train.epochs?"),
+        ("epochs", "did you mean train.epochs?"),
+        ("trian.lr", "did you mean train.lr?"),
+        ("num_train_epochs", "here it is train.epochs"),
+        ("train.learning_rate", "here it is train.lr"),
+        ("zzzz", "`langue settings` lists them"),
+    ],
+)
+def test_an_unknown_key_names_ours(key: str, remedy: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        resolve({key: 1})
+    assert str(caught.value) == f"unknown setting {key!r}; {remedy}"
+
+
+def test_the_keys_of_others_lead_to_known_ones() -> None:
+    assert set(FOREIGN.values()) <= set(known())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.lr", "fast"),
+        ("train.lr", -1),
+        ("train.precision", "fp8"),
+        ("data.max_length", 1),
+        ("data.max_length", "12.5"),
+        ("train.betas", "0.9"),
+        ("task.multi_label", "perhaps"),
+        ("train.epochs", None),
+    ],
+)
+def test_a_wrong_value_names_its_key(key: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=key) as caught:
+        resolve({key: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_says_what_it_does() -> None:
+    assert [key for key, field in known().items() if not field.description] == []
+
+
+def test_words_are_pairs() -> None:
+    assert parse_words(["train.lr=3e-5", "--data.cut=head", "model.revision=a=b"]) == {
+        "train.lr": "3e-5",
+        "data.cut": "head",
+        "model.revision": "a=b",
+    }
+    with pytest.raises(SettingsError, match="section.key=value"):
+        parse_words(["train.lr"])
+
+
+def test_a_recipe_holds_the_keys_of_the_command_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('model = "m"\ntrain.lr = 3e-5\n[data]\ncut = "head"\n', "utf-8")
+    assert read_recipe(recipe) == {"model": "m", "train.lr": 3e-5, "data.cut": "head"}
+
+
+@pytest.mark.parametrize(("text", "said"), [(b"a = ", "not TOML"), (b"\xff\xfe", "not TOML"), (None, "no such recipe")])
+def test_a_bad_recipe_is_named(tmp_path: Path, text: bytes | None, said: str) -> None:
+    recipe = tmp_path / "recipe.toml"
+    if text is not None:
+        recipe.write_bytes(text)
+    with pytest.raises(SettingsError, match=said) as caught:
+        read_recipe(recipe)
+    assert str(recipe) in str(caught.value)
+
+
+@given(st.text(max_size=40), st.floats(min_value=1e-9, max_value=10), st.booleans(), st.integers(0, 10**6))
+def test_what_is_written_as_toml_reads_back(tmp_path_factory, text, rate, flag, count) -> None:  # type: ignore[no-untyped-def]
+    recipe = tmp_path_factory.getbasetemp() / "recipe.toml"
+    content = {"data": text, "train": {"lr": rate, "seed": count}, "task": {"multi_label": flag, "dropout": None}}
+    recipe.write_text(to_toml(content), "utf-8")
+    assert read_recipe(recipe) == {"data": text, "train.lr": rate, "train.seed": count, "task.multi_label": flag}
+
+
+def test_resolved_settings_survive_their_recipe(tmp_path: Path) -> None:
+    settings = resolve({"train.betas": "0.8,0.95", "train.lr": 3e-5, "model.dropout": 0.2, "data.cut": "tail"})
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(settings.model_dump()), "utf-8")
+    assert resolve(read_recipe(recipe)) == settings

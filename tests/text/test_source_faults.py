@@ -1,0 +1,207 @@
+"""Files that cannot be used: one line that names file, line and remedy; nothing else is printed or written."""
+
+import gzip
+import json
+import lzma
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langue.errors import DataError
+from langue.text.lines import likely_encoding
+from langue.text.source import read
+
+GOOD = '{"text": "fine", "label": 1}\n'
+PACK = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress}
+
+
+def refused(data, need=("text", "label"), **kwargs):
+    """The message of the DataError that reading must end in."""
+    with pytest.raises(DataError) as caught:
+        read(data, need=need, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message and caught.value.do
+    return message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "says"),
+    [
+        ("a.jsonl", GOOD * 4811 + '{"text": "x" "label": 1}\n' + GOOD, 4812, "not JSON at column 14"),
+        ("a.jsonl", GOOD * 2 + "[1, 2]\n", 3, "a record is a list"),
+        ("a.jsonl", GOOD + '{"text": ["x"], "label": 1}\n', 2, "the text is a list"),
+        ("a.jsonl", GOOD + '{"text": "x", "label": ["y"]}\n', 2, "the label is a list where"),
+        ("a.jsonl", GOOD + '{"text": " \u3000 ", "label": 1}\n', 2, "the text is empty; fill it in"),
+        ("a.jsonl", GOOD + '{"label": 1}\n', 2, "the text is empty"),
+        ("a.jsonl", GOOD + "[" * 200_000 + "\n", 2, "JSON"),
+        ("a.json", '[\n{"text": "x",\n"label": }]', 3, "not JSON"),
+        ("a.csv", 'text,label\n"a\nb",1\nx,1,2\n', 4, "3 fields where the header has 2; put quotation marks"),
+        ("a.csv", 'text,label\nx,1\n"y,1\nz,1\n', 3, "a quotation mark is never closed"),
+        ("a.csv", 'text,label\nx,1\n"y" z,1\n', 3, "expected after"),
+        ("a.csv", "text,label\nx\ry,1\n", 2, "a carriage return stands outside"),
+        ("a.csv", "text,text,label\nx,x,1\n", 1, "names 'text' twice"),
+        ("a.tsv", "text\tlabel\nx\n", 2, "1 fields where the header has 2"),
+        ("a.txt", "one\n\ntwo\n", 2, "the text is empty"),
+        ("a.conll", "EU B-ORG\nrejects\n", 2, "1 fields where the first line has 2"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, name, content, line, says):
+    file = tmp_path / name
+    file.write_bytes(content.encode())
+    need = {"a.txt": ["text"], "a.conll": ["tokens", "tags"]}.get(name, ["text", "label"])
+    message = refused(file, need)
+    assert message.startswith(f"{file}, line {line}: ") and says in message
+    for suffix, pack in PACK.items():
+        packed = tmp_path / (name + suffix)
+        packed.write_bytes(pack(content.encode()))
+        assert refused(packed, need).startswith(f"{packed}, line {line}: ")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("gb18030", "房间整洁干净，服务很好，下次还会入住。"),
+        ("windows-1252", "C'est un très bon film, élève naïve à Zürich"),
+        ("windows-1251", "Очень хороший фильм, всем советую посмотреть"),
+        ("shift_jis", "この映画はとても面白かったです。"),
+        ("euc-kr", "이 영화는 정말 재미있었습니다"),
+    ],
+)
+def test_a_wrong_encoding_is_named_with_its_remedy(tmp_path, encoding, text):
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"text,label\nfine,1\n" + text.encode(encoding) + b",1\n")
+    message = refused(file)
+    assert message.startswith(f"{file}, line 3: byte ") and f"iconv -f {encoding} -t utf-8" in message
+
+
+@given(st.binary(max_size=80))
+def test_a_guess_at_an_encoding_never_fails(sample):
+    assert likely_encoding(sample)
+
+
+def test_utf16_and_files_under_a_wrong_name(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\nfine,1\n", "utf-16")
+    assert "iconv -f utf-16" in refused(file)
+    for content, says in [(gzip.compress(b"x"), ".gz"), (b"PK\x03\x04...", "spreadsheet"), (b"PAR1", ".parquet")]:
+        file.write_bytes(content)
+        assert says in refused(file)
+    (tmp_path / "a.csv.gz").write_bytes(b"text,label\n")
+    assert "not a readable .gz file" in refused(tmp_path / "a.csv.gz")
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_compressed_file_cut_short(tmp_path, suffix):
+    whole = PACK[suffix]("".join(f'{{"text": "row {i * i}", "label": 1}}\n' for i in range(3000)).encode())
+    file = tmp_path / f"a.jsonl{suffix}"
+    for keep in (len(whole) - 1, len(whole) // 2, 20):
+        file.write_bytes(whole[:keep])
+        assert "cut short" in refused(file)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damaged_bytes_never_escape_as_another_error(tmp_path_factory, data):
+    rows = [{"text": f"row {i}", "label": i % 2} for i in range(30)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    plain = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    made = {f".jsonl{suffix}": pack(plain) for suffix, pack in PACK.items()}
+    made |= {".jsonl": plain, ".csv": b"text,label\n" + b'"a",1\n' * 30, ".parquet": sink.getvalue().to_pybytes()}
+    made |= {".json": json.dumps(rows).encode(), ".conll": b"EU B\n\nrejects O\n", ".tsv": b"text\tlabel\na\t1\n"}
+    suffix = data.draw(st.sampled_from(sorted(made)))
+    content = bytearray(made[suffix])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    file = tmp_path_factory.mktemp("damaged") / f"a{suffix}"
+    file.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        read(file, need=["tokens", "tags"] if suffix == ".conll" else ["text", "label"], split=False)
+    except DataError as error:
+        assert str(file) in str(error) and "\n" not in str(error)
+
+
+def test_empty_files_splits_and_lists(tmp_path):
+    for name, content in {"train.csv": "text,label\nx,1\n", "dev.csv": "text,label\n", "test.csv": ""}.items():
+        (tmp_path / name).write_text(content)
+    assert "dev.csv: there are no rows in it" in refused(tmp_path)
+    assert "test.csv: there are no rows in it" in refused(tmp_path / "test.csv")
+    (tmp_path / "e.json").write_text("[]")
+    assert "no rows" in refused(tmp_path / "e.json") and "no rows" in refused([])
+    pq.write_table(
+        pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())}), tmp_path / "e.parquet"
+    )
+    assert "no rows" in refused(tmp_path / "e.parquet")
+    assert "no rows" in refused(datasets.Dataset.from_dict({"text": [], "label": []}))
+
+
+def test_missing_columns_are_named_with_the_remedy(tmp_path):
+    file = tmp_path / "reviews.csv"
+    file.write_text("id,review,sentiment\n1,good,pos\n")
+    message = refused(file)
+    assert "no column 'text' and 'label'; its columns are id, review, sentiment" in message
+    assert message.endswith("--columns text=review,label=sentiment")
+    assert "'revue'" in refused(file, columns={"text": "revue"}) and "text=review" in refused(file, ["text"])
+    (tmp_path / "a.txt").write_text("one\n")
+    assert "no column 'label'; its columns are text" in refused(tmp_path / "a.txt")
+    for data in ([{"sentence": "x"}], datasets.Dataset.from_dict({"sentence": ["x"]})):
+        assert "text=sentence" in refused(data, ["text"])
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    (tmp_path / "reviews.csv").write_text("text\nx\n")
+    assert f"did you mean {tmp_path / 'reviews.csv'}?" in refused(tmp_path / "review.csv")
+    assert "does not exist either" in refused(tmp_path / "nowhere" / "review.csv")
+    assert "no such file" in refused("x" * 5000 + ".csv")
+
+
+def test_folders_that_do_not_say_which_file_is_which(tmp_path):
+    (tmp_path / "reviews.csv").write_text("text\nx\n")
+    assert "no train, dev or test file in the folder; it holds reviews.csv" in refused(tmp_path)
+    for name in ("train.csv", "train.jsonl"):
+        (tmp_path / name).write_text("")
+    assert "train.csv and train.jsonl could each be train" in refused(tmp_path)
+    (tmp_path / "reviews.docx").write_text("")
+    assert ".docx is not a format that is read" in refused(tmp_path / "reviews.docx")
+
+
+def test_empty_texts_are_dropped_where_that_is_wished(tmp_path):
+    file = tmp_path / "a.jsonl"
+    rows = [{"text": text, "pair": "p", "label": 1} for text in ["a", "", "b", None, "\t", "c"]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = read(file, need=["text"], optional=["pair"], split=False, invalid="drop")
+    assert source.test.column("text") == ["a", "b", "c"] and source.test.where(1) == f"{file}, line 3"
+    assert "3 rows dropped for an empty text" in source.notes[0]
+    file.write_text('{"text": ""}\n')
+    assert "every text is empty" in refused(file, ["text"], invalid="drop")
+
+
+def test_an_optional_text_that_no_row_has_is_left_out():
+    source = read([{"text": "a", "pair": ""}], need=["text"], optional=["pair"], split=False)
+    assert source.test.rows.column_names == ["text"]
+
+
+def test_the_hub_out_of_reach(monkeypatch):
+    def load_dataset(*names):
+        raise raised
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    raised = datasets.exceptions.DatasetNotFoundError("not there")
+    assert "neither a file or folder here nor a data set on the Hub" in refused("owner/name")
+    raised = ConnectionError("no route\nto host")
+    assert "cannot be read from the Hub: no route; check the network" in refused("owner/name")
+    raised = ValueError("Config name is missing.\nPick one of ['a', 'b']")
+    assert "owner/name:NAME" in refused("owner/name")
+
+
+def test_nothing_is_printed_and_the_libraries_speak_as_before(tmp_path, capfd):
+    (tmp_path / "a.jsonl").write_text("{")
+    before = datasets.utils.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()
+    refused(tmp_path / "a.jsonl")
+    assert (datasets.utils.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()) == before
+    assert capfd.readouterr() == ("", "")
