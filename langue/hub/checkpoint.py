@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from langue.files import read_json, write_json
 from langue.hub import llama2c
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family
+from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
@@ -124,51 +124,6 @@ def read_checkpoint(described: Description, head: str | None = None) -> Checkpoi
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
         )
     return Checkpoint(folder, family, config, described.task, weights, tokenizer, published)
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors (one file, or shards with their index), else of a clean `.bin`."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        files = [folder / "model.safetensors"]
-    elif index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        if any(Path(name).name != name for name in names):
-            raise ModelError("the index names a file outside the folder", where=str(index))
-        files = [folder / name for name in names]
-    elif (folder / "pytorch_model.bin").is_file():
-        return _read_bin(folder / "pytorch_model.bin")
-    else:
-        raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
-    weights: dict[str, Tensor] = {}
-    for file in files:
-        weights.update(read_safetensors(file))
-    return weights
-
-
-def read_safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(
-            f"not a whole safetensors file: {error}", where=str(file), do="download or save it again"
-        ) from error
-
-
-def _read_bin(file: Path) -> dict[str, Tensor]:
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
-        raise ModelError(
-            "this pickle is refused: it holds more than plain tensors, or is damaged",
-            where=str(file),
-            do='where you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
-            "save_file(torch.load('pytorch_model.bin', weights_only=False), 'model.safetensors')\"",
-        ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
-        raise ModelError("the file is not a state dict", where=str(file))
-    return loaded
 
 
 def usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

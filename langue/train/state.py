@@ -15,7 +15,8 @@ from torch import nn
 
 from langue.errors import RunError
 from langue.files import atomic_folder, read_json, write_json
-from langue.hub.checkpoint import load_into, read_safetensors
+from langue.hub.checkpoint import load_into
+from langue.hub.weights import read_safetensors
 
 FORMAT = 1
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -1,0 +1,122 @@
+"""What arrives: a folder's weight files, which may be hostile.
+What leaves: tensors under their published names; nothing that can run code is ever unpickled.
+
+A safetensors file is checked by the rules of the format's audit before anything in it is used: a header of at most 100
+MB that fits the file, every name once, every tensor's bytes exactly those its shape asks for, no overlap and no hole.
+"""
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from langue.errors import ModelError
+from langue.files import read_json
+
+MOST_HEADER = 100_000_000  # bytes
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
+_BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder's safetensors (one file, or shards with their index), else of a clean `.bin`."""
+    if (folder / "model.safetensors").is_file():
+        return read_safetensors(folder / "model.safetensors")
+    if (folder / "model.safetensors.index.json").is_file():
+        return _read_shards(folder / "model.safetensors.index.json")
+    if (folder / "pytorch_model.bin").is_file():
+        return _read_bin(folder / "pytorch_model.bin")
+    raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """Each tensor from the file that the index names for it; a file and the index must agree."""
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise ModelError("the index has no weight_map of names to files", where=str(index))
+    files = sorted(set(places.values()))
+    if any(Path(name).name != name or not name.endswith(".safetensors") for name in files):
+        raise ModelError("the index names a file outside the folder", where=str(index))
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        shard = read_safetensors(index.parent / file)
+        wanted = {name for name, place in places.items() if place == file}
+        if shard.keys() != wanted:
+            name = min(shard.keys() ^ wanted)
+            raise ModelError(f"{file} and the index do not agree on {name!r}", where=str(index))
+        weights.update(shard)
+    return weights
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        check_safetensors(file)
+        with safe_open(file, framework="pt") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"not a whole safetensors file: {error}", where=str(file), do="download or save it again"
+        ) from error
+
+
+def check_safetensors(file: Path) -> None:
+    """ValueError where the file breaks a rule of the format; its data is not read."""
+    size = file.stat().st_size
+    with file.open("rb") as handle:
+        begin = handle.read(8)
+        if len(begin) < 8:
+            raise ValueError("it ends before its header")
+        (length,) = struct.unpack("<Q", begin)
+        if length > min(MOST_HEADER, size - 8):
+            raise ValueError(f"its header claims {length:,} bytes")
+        header = json.loads(handle.read(length), object_pairs_hook=_each_once)
+    if not isinstance(header, dict):
+        raise ValueError("its header is not an object")
+    spans = sorted(_span(name, entry) for name, entry in header.items() if name != "__metadata__")
+    end = 0
+    for first, last, name in spans:
+        if first != end:
+            raise ValueError(f"{'overlap' if first < end else 'hole'} before {name!r}")
+        end = last
+    if end != size - 8 - length:
+        raise ValueError(f"its tensors take {end:,} bytes and it has {size - 8 - length:,}")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("its header names something twice")
+    return dict(pairs)
+
+
+def _span(name: str, entry: Any) -> tuple[int, int, str]:
+    """Where a tensor's bytes begin and end, its shape and type agreeing."""
+    try:
+        shape, (first, last), bits = entry["shape"], entry["data_offsets"], _BITS[entry["dtype"]]
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"the entry of {name!r} is not one of a tensor") from None
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [*shape, first, last]):
+        raise ValueError(f"{name!r} has a size that is no count")
+    if (last - first) * 8 != math.prod(shape) * bits:
+        raise ValueError(f"{name!r} has {last - first:,} bytes for shape {shape} of {entry['dtype']}")
+    return first, last, name
+
+
+def _read_bin(file: Path) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
+        raise ModelError(
+            "this pickle is refused: it holds more than plain tensors, or is damaged",
+            where=str(file),
+            do='where you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
+            "save_file(torch.load('pytorch_model.bin', weights_only=False), 'model.safetensors')\"",
+        ) from error
+    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
+        raise ModelError("the file is not a state dict", where=str(file))
+    return loaded
