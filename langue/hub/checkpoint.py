@@ -102,20 +102,27 @@ def _object(file: Path) -> dict[str, Any]:
     return content
 
 
+def family_of(described: Description) -> tuple[Family, ModelConfig]:
+    """The family that a config names, and the config as ours."""
+    kind, where = described.published.get("model_type"), str(described.folder / "config.json")
+    if kind not in FAMILIES:
+        raise ModelError(f"model_type {kind!r} is not known", where=where, do=f"known: {', '.join(FAMILIES)}")
+    return FAMILIES[kind], FAMILIES[kind].read(described.published)
+
+
+def read_tokenizer(described: Description) -> Tokenizer:
+    original = described.original
+    return Tokenizer.load(described.folder) if original is None else llama2c.read_tokenizer(original)
+
+
 def read_checkpoint(described: Description, head: str | None = None) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("classify")."""
-    folder, published = described.folder, described.published
-    kind = published.get("model_type")
-    if kind not in FAMILIES:
-        raise ModelError(
-            f"model_type {kind!r} is not known", where=str(folder / "config.json"), do=f"known: {', '.join(FAMILIES)}"
-        )
-    family = FAMILIES[kind]
-    original = described.original
-    tokenizer = Tokenizer.load(folder) if original is None else llama2c.read_tokenizer(original)
+    folder, original = described.folder, described.original
+    tokenizer = read_tokenizer(described)
     try:
+        family, said = family_of(described)
         theirs = read_weights(folder) if original is None else llama2c.read_weights(original)
-        config = family.settle(theirs, family.read(published))
+        config = family.settle(theirs, said)
         weights = family.to_ours(theirs, config, head)
     except LangueError as error:
         raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error
@@ -123,7 +130,7 @@ def read_checkpoint(described: Description, head: str | None = None) -> Checkpoi
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
         )
-    return Checkpoint(folder, family, config, described.task, weights, tokenizer, published)
+    return Checkpoint(folder, family, config, described.task, weights, tokenizer, described.published)
 
 
 def usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

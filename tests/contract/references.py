@@ -278,7 +278,7 @@ def draw_config(name, seed):
     return getattr(transformers, kind)(**drawn, attn_implementation="eager")
 
 
-def draw_model(name, seed):
+def draw_model(name, seed, std=0.2):
     """A reference model in which no weight, bias or norm has its default value."""
     import torch
 
@@ -288,9 +288,9 @@ def draw_model(name, seed):
         if not weight.requires_grad:
             continue  # sinusoids
         if weight.ndim == 1:
-            weight.data.add_(0.2 * torch.randn(weight.shape))
+            weight.data.add_(std * torch.randn(weight.shape))
         else:
-            weight.data.copy_(0.2 * torch.randn(weight.shape))
+            weight.data.copy_(std * torch.randn(weight.shape))
     for buffer in (b for n, b in model.named_buffers() if n == "final_logits_bias"):
         buffer.copy_(0.2 * torch.randn(buffer.shape))
     return model

@@ -17,7 +17,7 @@ from langue.verbs.model import load
 
 transformers = pytest.importorskip("transformers")
 
-from tests.contract.references import REFERENCES, VOCABULARY, draw_model  # noqa: E402
+from tests.contract.references import REFERENCES, VOCABULARY, draw_config, draw_model  # noqa: E402
 
 LENGTHS = (1, 7, 7, 16, 30)  # in order of length: the reference's `dynamic` positions remember the longest so far
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -173,3 +173,44 @@ def test_a_weight_too_few_or_too_many_is_an_error(tmp_path, name):
     save_file(weights | {"stray.weight": torch.ones(2)}, folder / "model.safetensors")
     with pytest.raises(ModelError, match="left over"):
         load(folder)
+
+
+@every_family
+def test_bf16_stays_near(tmp_path, name):
+    reference = draw_model(name, 2, std=0.05)
+    folder = save(tmp_path / "m", reference)
+    ids = inputs(reference, 2)
+    ours = np.concatenate(load(folder, dtype="bf16").logits(*ids))
+    exact = np.concatenate(load(folder).logits(*ids))
+    error = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
+    if error > 1e-2:  # so narrow a model may round as badly in the reference
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            published = np.concatenate([each.float().numpy() for each in theirs(reference, *ids)])
+        assert error <= np.linalg.norm(published - exact) / np.linalg.norm(exact)
+    assert error > 0
+
+
+CLASSIFIERS = [name for name, family in FAMILIES.items() if "classify" in family.heads]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_load_and_save_with_their_logits(tmp_path, name):
+    torch.manual_seed(0)
+    stem = FAMILIES[name].architectures["classify"]
+    config = draw_config(name, 4)
+    config.num_labels = 3
+    reference = getattr(transformers, stem)(config).eval()
+    for weight in reference.parameters():
+        weight.data.copy_(0.3 * torch.randn(weight.shape))
+    model = load(save(tmp_path / "m", reference))
+    ids = sequences(4)
+    ours = model.logits(ids)
+    model.save(tmp_path / "again")
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").eval()
+    with torch.no_grad():
+        for network in (reference, again):
+            expected = torch.cat([network(input_ids=torch.tensor([each])).logits for each in ids]).numpy()
+            np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=1e-4)
+    assert all(
+        torch.equal(a, b) for a, b in zip(reference.state_dict().values(), again.state_dict().values(), strict=True)
+    )
