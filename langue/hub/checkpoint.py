@@ -138,8 +138,14 @@ def usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.startswith(KEPT)}
 
 
-def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], *, where: str, new: str = "") -> list[str]:
-    """Copy weights into a module, shapes checked. Names starting with `new` may be absent; returns those that were."""
+def load_into(
+    module: torch.nn.Module, weights: Mapping[str, Tensor], *, where: str, new: str = "", copy: bool = True
+) -> list[str]:
+    """Put weights into a module, shapes checked. Names starting with `new` may be absent; returns those that were.
+
+    copy=False: the tensors themselves become the parameters, so that no second copy is held; for a module that may
+    have been drawn up on the meta device, and is not trained in a way that the file's mapped pages would mind.
+    """
     targets = dict(module.named_parameters())
     wrong = [n for n, t in weights.items() if n in targets and tuple(t.shape) != tuple(targets[n].shape)]
     if wrong:
@@ -152,6 +158,10 @@ def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], *, where: 
     left = [name for name in weights if name not in targets]
     if left or any(not (new and name.startswith(new)) for name in absent):
         raise ModelError(f"weights missing: {absent[:3]}; left over: {left[:3]}", where=where)
+    if not copy:
+        given = {name: tensor.to(targets[name].dtype) for name, tensor in weights.items()}
+        module.load_state_dict(given, strict=False, assign=True)
+        return absent
     with torch.no_grad():
         for name, tensor in weights.items():
             targets[name].copy_(tensor)

@@ -24,7 +24,7 @@ from langue.hub.checkpoint import (
     write_checkpoint,
 )
 from langue.hub.family import KEPT
-from langue.model.language import LanguageModel
+from langue.model.language import LanguageModel, draw_up
 from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
@@ -267,9 +267,9 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
         body, language = _language_model(checkpoint, weights)
     else:
         network = TaskModel(checkpoint.config, task)
-        load_into(network, weights, where=where)
+        load_into(network, weights, where=where, copy=False)
         body = network.body
-    (network or language or body).to(device()).eval()
+    (network or language or body).to(device()).eval()  # a body without its head never moves the head's meta tensors
     return Model(checkpoint, body, task, network, precision(dtype), language)
 
 
@@ -277,8 +277,9 @@ def _language_model(
     checkpoint: Checkpoint, weights: dict[str, torch.Tensor]
 ) -> tuple[Transformer, LanguageModel | None]:
     """The body, and the whole with its language-model head where the folder has one."""
-    whole, where = LanguageModel(checkpoint.config), str(checkpoint.folder)
-    absent = load_into(whole, weights, where=where, new="head.")
+    where = str(checkpoint.folder)
+    whole = draw_up(checkpoint.config)
+    absent = load_into(whole, weights, where=where, new="head.", copy=False)
     if 0 < len(absent) < len(list(whole.head.parameters())):
         raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
     return whole.body, None if absent else whole
