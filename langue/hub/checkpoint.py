@@ -24,7 +24,7 @@ from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.bin")
 
 
 @dataclass(frozen=True)

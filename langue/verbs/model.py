@@ -31,6 +31,7 @@ from langue.settings import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.apply import BUDGET, apply
 from langue.tasks.task import Task, TaskModel, encode_texts
+from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import task_files, write_task_checkpoint
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
@@ -148,7 +149,7 @@ class Model:
 
     def _shifted(self, targets: Texts) -> Examples:
         """Targets as the decoder reads them."""
-        examples = self._examples(targets)
+        examples = self._examples(targets, tokenizer=self.tokenizer.target)
         if len(targets) and isinstance(targets[0], str):
             tokens = np.roll(examples.tokens, 1)
             tokens[examples.starts[:-1]] = self.checkpoint.start
@@ -214,7 +215,7 @@ class Model:
             )
         return self.task, self.network
 
-    def _examples(self, texts: Texts, prompt: bool = False) -> Examples:
+    def _examples(self, texts: Texts, prompt: bool = False, tokenizer: Tokenizer | None = None) -> Examples:
         """Encode strings or pairs; take lists of ids as they are. prompt: without the tokens that end a text."""
         if isinstance(texts, str):
             raise ModelError("texts is one string", do="give a list: [text]")
@@ -226,9 +227,8 @@ class Model:
         pairs = None
         if items and not isinstance(items[0], str):
             items, pairs = [item[0] for item in items], [item[1] for item in items]
-        examples = encode_texts(
-            self.tokenizer, items, pairs, max_length=self.data.max_length, cut=self.data.cut, config=self.config
-        )
+        chosen, data = tokenizer or self.tokenizer, self.data
+        examples = encode_texts(chosen, items, pairs, max_length=data.max_length, cut=data.cut, config=self.config)
         return _without_end(examples, self.checkpoint.ends) if prompt else examples
 
     def _from_ids(self, items: list[Any]) -> Examples:

@@ -214,3 +214,18 @@ def test_classifiers_load_and_save_with_their_logits(tmp_path, name):
     assert all(
         torch.equal(a, b) for a, b in zip(reference.state_dict().values(), again.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name in ("t5", "bart", "marian")])
+def test_targets_as_strings_begin_with_the_start_token(tmp_path, name):
+    reference = draw_model(name, 3)
+    model = load(save(tmp_path / "m", reference))
+    ours = model.logits(["w5 w6 w7", "w9"], ["w7 w8", "w4 w4 w5"])
+    start = reference.config.decoder_start_token_id
+    ids = [[5, 6, 7], [9]], [[start, 7], [start, 4, 4]]
+    with torch.no_grad():
+        for mine, expected in zip(ours, theirs(reference, *ids), strict=True):
+            assert close(mine, expected.numpy())
+    with pytest.raises(ModelError, match="targets are missing"):
+        model.logits(["w5"])
+    assert all(isinstance(text, str) for text in model.generate(["w5 w6", "w7"], max_tokens=4))
