@@ -11,11 +11,12 @@ BIN := .venv/bin
 quickstart: .venv/ready
 	$(BIN)/langue quickstart --force
 
+# One thread: on models this small, more only wait for each other.
 test: .venv/ready
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 test-slow: .venv/ready
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 lint: .venv/ready
 	$(BIN)/ruff check .

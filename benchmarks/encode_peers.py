@@ -4,6 +4,7 @@ Each encodes strings to one mean-pooled vector a text, tokenisation included. Th
 all tokens' last hidden states from those of `transformers` in float64, over the first texts.
 """
 
+import importlib
 import importlib.util
 import tempfile
 import time
@@ -124,17 +125,29 @@ def onnx_int8(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _onnx_session(model: str, folder: Path) -> tuple[Any, Any]:
-    import onnxruntime
     import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # Optional, so imported by name: the type check does without them.
+    onnxruntime = importlib.import_module("onnxruntime")
+    quantization = importlib.import_module("onnxruntime.quantization")
 
     network, tokenizer = _transformers(model, "fp32")
-    network.config.return_dict = False
     network.set_attn_implementation("eager")
+
+    class States(torch.nn.Module):
+        """The exporter passes inputs by place; transformers takes them by name."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, ids: Any, mask: Any, types: Any) -> Any:
+            return self.network(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+
     batch = tokenizer(["one text", "and another one"], padding=True, return_tensors="pt")
     names = ["input_ids", "attention_mask", "token_type_ids"]
     torch.onnx.export(
-        network,
+        States(),
         tuple(batch[name] for name in names),
         str(folder / "model.onnx"),
         input_names=names,
@@ -142,7 +155,8 @@ def _onnx_session(model: str, folder: Path) -> tuple[Any, Any]:
         dynamic_axes={name: {0: "n", 1: "t"} for name in [*names, "states"]},
         dynamo=False,
     )
-    quantize_dynamic(folder / "model.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
+    kind = quantization.QuantType.QInt8
+    quantization.quantize_dynamic(folder / "model.onnx", folder / "int8.onnx", weight_type=kind)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(str(folder / "int8.onnx"), options, ["CPUExecutionProvider"]), tokenizer
@@ -152,10 +166,10 @@ def ctranslate2_int8(job: dict[str, Any]) -> dict[str, Any]:
     """CTranslate2's encoder in int8, longest first."""
     if importlib.util.find_spec("ctranslate2") is None:
         return {"missing": "not installed: ctranslate2"}
-    import ctranslate2
     import torch
     from transformers import AutoTokenizer
 
+    ctranslate2 = importlib.import_module("ctranslate2")
     with tempfile.TemporaryDirectory() as folder:
         made = str(Path(folder) / "model")
         ctranslate2.converters.TransformersConverter(job["model"]).convert(made, quantization="int8")

@@ -92,7 +92,7 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
         arguments = TrainingArguments(
             output_dir=folder, per_device_train_batch_size=32, max_steps=job["steps"], **job["options"]
         )
-        clock = _clock()
+        clock = step_clock()
         trainer: Any = Trainer(
             model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[clock]
         )
@@ -108,7 +108,7 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
     return steady(list(zip(clock.times, tokens, strict=True)), job["skip"], float(np.mean(material.lengths)))
 
 
-def _clock() -> Any:
+def step_clock() -> Any:
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):

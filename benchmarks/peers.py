@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.noise import others, wait_until_quiet
+
 Peer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -32,29 +34,34 @@ def run(name: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def take_turns(
-    names: list[str], rounds: int, job: Callable[[str], dict[str, Any]], say: Callable[[str], None]
+    names: list[str], rounds: int, patience: float, job: Callable[[str], dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Each peer `rounds` times, in turn. A peer that answers `{"missing": why}` is not asked again."""
+    """Each peer `rounds` times, in turn, each after at most `patience` seconds of waiting for a quiet machine. A peer
+    that answers `{"missing": why}` is not asked again."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     missing: dict[str, str] = {}
     for number in range(rounds):
         for name in names:
             if name in missing:
                 continue
-            answer = run(name.split(":")[0], job(name))
+            wait_until_quiet(patience)
+            with others() as share:
+                answer = run(name.split(":")[0], job(name))
+            answer["others"] = share[0]
             if "missing" in answer:
                 missing[name] = answer["missing"]
-                say(f"  {name}: skipped, {answer['missing']}")
+                print(f"  {name}: skipped, {answer['missing']}")
                 continue
             results[name].append(answer)
-            say(f"  round {number + 1}  {name:<24} {answer['speed']:8.1f} {answer['unit']}")
+            speed = f"{answer['speed']:8.1f} {answer['unit']}"
+            print(f"  round {number + 1}  {name:<26} {speed}  (others took {share[0]:.0%} of the machine)", flush=True)
     return {name: answers for name, answers in results.items() if answers}
 
 
 def main() -> None:
     from benchmarks import encode_peers, finetune_peers, imdb_peers
 
-    peers: dict[str, Peer] = encode_peers.PEERS | finetune_peers.PEERS | imdb_peers.PEERS
+    peers: dict[str, Peer] = {**encode_peers.PEERS, **finetune_peers.PEERS, **imdb_peers.PEERS}
     answer = peers[sys.argv[1]](json.load(sys.stdin))
     print("\n" + json.dumps(answer))
 

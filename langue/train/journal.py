@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from langue.runtime import peak_memory
 
@@ -21,12 +21,11 @@ class Journal:
         self.file.truncate(size)
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed}/{task.total} steps"),
+            BarColumn(bar_width=14),
+            TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[facts]}"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
             console=Console(file=sys.stderr),
             transient=False,
         )
@@ -51,7 +50,7 @@ class Journal:
         self.file.flush()
 
     def show(self, step: int, loss: float, speed: float) -> None:
-        facts = f"loss {loss:.4f}  {speed:,.0f} tokens/s  {peak_memory() / 2**30:.1f} GiB"
+        facts = f"loss {loss:.3f} · {speed:,.0f} tokens/s · {peak_memory() / 2**30:.1f} GiB ·"
         self.bar.update(self.row, completed=step, facts=facts)
 
     def say(self, text: str) -> None:

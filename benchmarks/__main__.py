@@ -1,0 +1,35 @@
+"""What arrives: `python -m benchmarks [finetune|encode|imdb]`. What leaves: tables on stdout and in benchmarks/results.
+
+Without a word, both speed benchmarks. imdb takes about an hour and is run by name only.
+"""
+
+import argparse
+
+from benchmarks import encode_speed, finetune_speed, imdb
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["all", "finetune", "encode", "imdb"], default="all")
+    parser.add_argument("--model", help="model folder; default: the MiniLM-L6 of the quickstart extra")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of every peer, in turn")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds to wait for a quiet machine each round")
+    parser.add_argument("--scale", type=float, default=1.0, help="finetune: multiplies the steps of a round")
+    parser.add_argument("--profile", action="append", choices=["review-like", "sentence-like"], help="finetune: one")
+    parser.add_argument("--pooling", default="first", choices=["first", "mean"], help="finetune: first is HF's model")
+    parser.add_argument("--data", help="imdb: folder with train and test; default: $LANGUE_DATA/imdb")
+    parser.add_argument("--hf-steps", type=int, default=0, help="imdb: time so many of HF's steps and extrapolate")
+    parser.add_argument("--side", action="append", choices=["langue", "hf"], help="imdb: one side only")
+    parser.add_argument("--set", nargs="*", default=[], help="imdb: settings over the recipe, as train.lr=3e-5")
+    given = parser.parse_args()
+    if given.what in ("all", "finetune"):
+        profiles = given.profile or ["review-like", "sentence-like"]
+        finetune_speed.run(given.model, given.rounds, given.scale, profiles, given.pooling, given.patience)
+    if given.what in ("all", "encode"):
+        encode_speed.run(given.model, given.rounds, given.patience)
+    if given.what == "imdb":
+        imdb.run(given.model, given.data, given.hf_steps, given.set, given.side or ["langue", "hf"])
+
+
+if __name__ == "__main__":
+    main()
