@@ -202,7 +202,7 @@ def _t5(draw):
         "num_decoder_layers": draw.choice([1, 2, 3]),
         "num_heads": draw.choice([2, 4]),
         "relative_attention_num_buckets": draw.choice([8, 32]),
-        "relative_attention_max_distance": draw.choice([16, 128]),
+        "relative_attention_max_distance": draw.choice([20, 128]),
         "layer_norm_epsilon": draw.choice([1e-6, 1e-3]),
         "feed_forward_proj": draw.choice(["relu", "gated-gelu", "gated-silu"]),
         "tie_word_embeddings": draw.choice([True, False]),

@@ -229,3 +229,24 @@ def test_targets_as_strings_begin_with_the_start_token(tmp_path, name):
     with pytest.raises(ModelError, match="targets are missing"):
         model.logits(["w5"])
     assert all(isinstance(text, str) for text in model.generate(["w5 w6", "w7"], max_tokens=4))
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_an_output_matrix_of_its_own_is_used_whatever_the_config_says(tmp_path, said):
+    """T5 1.1's: `transformers` 5 writes its configs as tied, and goes by the file, as here."""
+    folder = save(tmp_path / "m", draw_model("t5", 0))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = torch.randn_like(weights["shared.weight"])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"tie_word_embeddings": said, "scale_decoder_outputs": said}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load(folder)
+    assert not model.config.tied
+    model.save(tmp_path / "again")
+    ids = sequences(0), sequences(1)
+    for where in (folder, tmp_path / "again"):
+        reference = transformers.T5ForConditionalGeneration.from_pretrained(where).eval()
+        with torch.no_grad():
+            for mine, expected in zip(model.logits(*ids), theirs(reference, *ids), strict=True):
+                assert close(mine, expected.numpy())
