@@ -1,4 +1,4 @@
-"""What arrives: the command line and the settings as the code declares them. What leaves: commands.md and settings.md.
+"""What arrives: the command line and the settings as the code declares them. What leaves: the generated pages.
 
 Run by `make docs`; a test fails where the pages are not what the code says.
 """
@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 
 
 def pages() -> dict[str, str]:
-    """`{"commands.md": text, "settings.md": text}`."""
-    return {"commands.md": _commands(), "settings.md": _settings()}
+    """The text of each page, by its name."""
+    return {"commands.md": _commands(), "settings.md": _settings(), "families.md": _families()}
 
 
 def _commands() -> str:
@@ -55,6 +55,21 @@ def _settings() -> str:
     ]
     head = "# Settings\n\nWritten `section.key=value` after a command, or in a TOML recipe; the command wins."
     return head + "\n\n| setting | default | what it does |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def _families() -> str:
+    from langue.hub.families import FAMILIES
+
+    rows = ["| `model_type` | loads in `transformers` as | file | lines |", "|---|---|---|---|"]
+    for name, family in FAMILIES.items():
+        file = Path(inspect.getfile(family.read))
+        lines = len(file.read_text("utf-8").splitlines())
+        rows.append(f"| `{name}` | {', '.join(family.architectures.values())} | `hub/{file.name}` | {lines} |")
+    head = (
+        "# Families\n\nA family is data: how its config reads, and reversible rules between names. It holds no module."
+    )
+    tested = "Each is held against `transformers` by `tests/contract/test_families.py`: logits, gradients, saving."
+    return f"{head}\n{tested}\n\n" + "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":

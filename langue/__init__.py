@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langue.errors import LangueError
+    from langue.verbs.convert import convert
     from langue.verbs.evaluate import evaluate
     from langue.verbs.finetune import Run, finetune
+    from langue.verbs.inspect import inspect
     from langue.verbs.model import Model, load
     from langue.verbs.predict import predict
     from langue.verbs.preview import preview
     from langue.verbs.quickstart import quickstart
+    from langue.verbs.verify import verify
 
 __version__ = "0.1.0"
-__all__ = ["LangueError", "Model", "Run", "evaluate", "finetune", "load", "predict", "preview", "quickstart"]
+__all__ = ["LangueError", "Model", "Run", "convert", "evaluate", "finetune", "inspect", "load", "predict", "preview"]
+__all__ += ["quickstart", "verify"]
 
 _HOMES = {"LangueError": "errors", "Model": "verbs.model", "Run": "verbs.finetune", "load": "verbs.model"}
 

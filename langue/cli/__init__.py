@@ -10,12 +10,15 @@ from typing import Annotated
 import typer
 
 from langue import __version__
+from langue.cli.convert import convert
 from langue.cli.evaluate import evaluate
 from langue.cli.finetune import finetune
+from langue.cli.inspect import inspect
 from langue.cli.predict import predict
 from langue.cli.preview import preview
 from langue.cli.quickstart import quickstart
 from langue.cli.settings import settings
+from langue.cli.verify import verify
 from langue.errors import LangueError
 
 app = typer.Typer(
@@ -37,6 +40,9 @@ data.command(context_settings=_LENIENT)(preview)
 app.command(rich_help_panel="Train")(settings)
 app.command(rich_help_panel="Use")(evaluate)
 app.command(rich_help_panel="Use")(predict)
+app.command(rich_help_panel="Models")(inspect)
+app.command(rich_help_panel="Models")(verify)
+app.command(rich_help_panel="Models")(convert)
 
 
 def _version(wanted: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 if TYPE_CHECKING:
     from langue.verbs.prepare import Prepared
@@ -60,3 +61,52 @@ def _kind(metrics: Mapping[str, Any]) -> str:
     if "spearman" in metrics:
         return "regress"
     return "multilabel" if "f1_samples" in metrics else "classify"
+
+
+def print_checks(outcome: Mapping[str, Any]) -> None:
+    """One row a check of `langue verify`."""
+    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    marks = {True: Text("ok", "bold green"), False: Text("failed", "bold red"), None: Text("not made", "yellow")}
+    for check in outcome["checks"]:
+        grid.add_row(marks[check["ok"]], check["check"], Text(check["detail"]))
+    Console().print(grid)
+
+
+def print_model(facts: Mapping[str, Any]) -> None:
+    """The facts of `langue inspect`: a tree, then what it can do and takes."""
+    console, memory = Console(), facts["memory"]
+    console.print(_branch(facts["tree"], None))
+    context = "any length" if facts["context"] is None else f"{facts['context']:,} tokens"
+    rows = {
+        "family": f"{facts['family']}, {facts['architecture']}",
+        "parameters": f"{facts['parameters']:,} ({_size(facts['bytes']['fp32'])} in fp32, "
+        f"{_size(facts['bytes']['bf16'])} in bf16)",
+        "context": context,
+        "tokenizer": f"{facts['tokenizer']['kind']}, {facts['tokenizer']['tokens']:,} tokens",
+        "uses": ", ".join(facts["uses"]),
+        "memory": f"{_size(memory['inference'])} to use, {_size(memory['training'])} to train, "
+        f"with one text of {memory['length']:,} tokens",
+    }
+    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        grid.add_row(Text(name, "bold"), value)
+    console.print(grid)
+
+
+def _branch(part: Mapping[str, Any], tree: Tree | None) -> Tree:
+    shape = " x ".join(map(str, part.get("shape", [])))
+    times = f" ({part['times']} alike)" if "times" in part else ""
+    label = Text.assemble((part["name"], "bold"), times, f"  {shape}", (f"  {part['parameters']:,}", "dim"))
+    grown = Tree(label) if tree is None else tree.add(label)
+    for child in part.get("parts", []):
+        _branch(child, grown)
+    return grown
+
+
+def _size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count = count / 1000
+    return f"{count:.3g} TB"

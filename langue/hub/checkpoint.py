@@ -24,7 +24,7 @@ from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.bin")
 
 
 @dataclass(frozen=True)
@@ -102,20 +102,27 @@ def _object(file: Path) -> dict[str, Any]:
     return content
 
 
+def family_of(described: Description) -> tuple[Family, ModelConfig]:
+    """The family that a config names, and the config as ours."""
+    kind, where = described.published.get("model_type"), str(described.folder / "config.json")
+    if kind not in FAMILIES:
+        raise ModelError(f"model_type {kind!r} is not known", where=where, do=f"known: {', '.join(FAMILIES)}")
+    return FAMILIES[kind], FAMILIES[kind].read(described.published)
+
+
+def read_tokenizer(described: Description) -> Tokenizer:
+    original = described.original
+    return Tokenizer.load(described.folder) if original is None else llama2c.read_tokenizer(original)
+
+
 def read_checkpoint(described: Description, head: str | None = None) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("classify")."""
-    folder, published = described.folder, described.published
-    kind = published.get("model_type")
-    if kind not in FAMILIES:
-        raise ModelError(
-            f"model_type {kind!r} is not known", where=str(folder / "config.json"), do=f"known: {', '.join(FAMILIES)}"
-        )
-    family = FAMILIES[kind]
-    original = described.original
-    tokenizer = Tokenizer.load(folder) if original is None else llama2c.read_tokenizer(original)
+    folder, original = described.folder, described.original
+    tokenizer = read_tokenizer(described)
     try:
+        family, said = family_of(described)
         theirs = read_weights(folder) if original is None else llama2c.read_weights(original)
-        config = family.settle(theirs, family.read(published))
+        config = family.settle(theirs, said)
         weights = family.to_ours(theirs, config, head)
     except LangueError as error:
         raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error
@@ -123,7 +130,7 @@ def read_checkpoint(described: Description, head: str | None = None) -> Checkpoi
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
         )
-    return Checkpoint(folder, family, config, described.task, weights, tokenizer, published)
+    return Checkpoint(folder, family, config, described.task, weights, tokenizer, described.published)
 
 
 def usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -131,8 +138,14 @@ def usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.startswith(KEPT)}
 
 
-def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], *, where: str, new: str = "") -> list[str]:
-    """Copy weights into a module, shapes checked. Names starting with `new` may be absent; returns those that were."""
+def load_into(
+    module: torch.nn.Module, weights: Mapping[str, Tensor], *, where: str, new: str = "", copy: bool = True
+) -> list[str]:
+    """Put weights into a module, shapes checked. Names starting with `new` may be absent; returns those that were.
+
+    copy=False: the tensors themselves become the parameters, so that no second copy is held; for a module that may
+    have been drawn up on the meta device, and is not trained in a way that the file's mapped pages would mind.
+    """
     targets = dict(module.named_parameters())
     wrong = [n for n, t in weights.items() if n in targets and tuple(t.shape) != tuple(targets[n].shape)]
     if wrong:
@@ -145,6 +158,10 @@ def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], *, where: 
     left = [name for name in weights if name not in targets]
     if left or any(not (new and name.startswith(new)) for name in absent):
         raise ModelError(f"weights missing: {absent[:3]}; left over: {left[:3]}", where=where)
+    if not copy:
+        given = {name: tensor.to(targets[name].dtype) for name, tensor in weights.items()}
+        module.load_state_dict(given, strict=False, assign=True)
+        return absent
     with torch.no_grad():
         for name, tensor in weights.items():
             targets[name].copy_(tensor)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
-from langue.model.language import LanguageModel
+from langue.model.language import draw_up
 
 Config = Mapping[str, Any]
 KEPT = "kept."  # before the names of published weights that ours has no place for
@@ -77,8 +77,7 @@ def _rows(r: Rule, rows: int, config: ModelConfig) -> list[int]:
 @cache
 def parameters(config: ModelConfig) -> dict[str, torch.Size]:
     """The names and shapes that a language model of this config has, "body.*" and "head.*"; nothing is allocated."""
-    with torch.device("meta"):
-        return {name: weight.shape for name, weight in LanguageModel(config).named_parameters()}
+    return {name: weight.shape for name, weight in draw_up(config).named_parameters()}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, processors
 from torch import Tensor
 
 from langue.errors import ModelError
+from langue.text.sentencepiece import merges_of
 from langue.text.tokenizer import Tokenizer
 
 _HEADER = struct.Struct("<7i")
@@ -122,13 +123,7 @@ def read_tokenizer(file: Path) -> Tokenizer:
     vocabulary = {piece: index for index, (piece, _) in enumerate(pieces)}
     if len(vocabulary) != len(pieces) or pieces[0][0] != "<unk>":
         raise ModelError("the tokenizer names a piece twice, or does not begin with <unk>", where=str(path))
-    scored = sorted(((score, piece) for piece, score in pieces if len(piece) > 1), key=lambda pair: -pair[0])
-    merges = [
-        (piece[:cut], piece[cut:])
-        for _, piece in scored
-        for cut in range(1, len(piece))
-        if piece[:cut] in vocabulary and piece[cut:] in vocabulary
-    ]
+    merges = merges_of(dict(pieces))
     backend = tokenizers.Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     )

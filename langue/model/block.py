@@ -62,7 +62,7 @@ class SelfAttention(nn.Module):
         heads = qkv.view(qkv.shape[0], -1, self.width)
         q, k, v = torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+            q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         rotation = context.local_rotation if self.scores.window else context.rotation
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)

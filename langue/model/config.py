@@ -121,6 +121,12 @@ class ModelConfig:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
         if self.position == "rotary" and (self.turned % 2 or self.turned > self.head_dim):
             raise ModelError(f"config: rotary_dim = {self.turned} must be even and at most {self.head_dim}")
+        exact = self.relative_buckets // (2 if self.causal or self.decoder_layers else 4)
+        if self.position == "relative" and not 0 < exact < self.relative_distance:
+            raise ModelError(
+                f"config: relative_distance = {self.relative_distance} leaves no distance to the shared ones of "
+                f"{self.relative_buckets} buckets"
+            )
         if self.n_experts and not 0 < self.experts_per_token <= self.n_experts:
             raise ModelError(f"config: experts_per_token = {self.experts_per_token} of {self.n_experts} experts")
 

@@ -1,8 +1,12 @@
 """What arrives: hidden states (T, D). What leaves: logits (T, V), a score for every token of the vocabulary."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from langue.model.config import ModelConfig
 from langue.model.feedforward import ACTIVATIONS
@@ -46,3 +50,20 @@ class LanguageModel(nn.Module):
         """(T, D) -> (T, V)."""
         out: Tensor = self.head(hidden, self.body.output_table)
         return out
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new weights as they are: filling those of the meta device imports all of the compiler, for nothing."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def draw_up(config: ModelConfig) -> LanguageModel:
+    """A model of names and shapes alone, on the meta device: its numbers are to come from a file."""
+    with torch.device("meta"), _Unfilled():
+        return LanguageModel(config)

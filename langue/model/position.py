@@ -21,9 +21,11 @@ class Sinusoidal(nn.Module):
 
     def __init__(self, length: int, dim: int, halves: bool = False) -> None:
         super().__init__()
-        rates = torch.exp(-math.log(10_000.0) * torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-        angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
-        table = torch.zeros(length, dim)
+        # On the CPU also while the model is drawn up on the meta device: no file holds these numbers.
+        steps = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")
+        rates = torch.exp(-math.log(10_000.0) * steps / dim)
+        angles = torch.arange(length, dtype=torch.float64, device="cpu")[:, None] * rates
+        table = torch.zeros(length, dim, device="cpu")
         sines = slice(0, (dim + 1) // 2) if halves else slice(0, None, 2)
         cosines = slice((dim + 1) // 2, None) if halves else slice(1, None, 2)
         table[:, sines] = angles.sin().float()
@@ -82,7 +84,7 @@ class Rotary(nn.Module):
 
 
 def _rates(base: float, size: int) -> Tensor:
-    return 1.0 / base ** (torch.arange(0, size, 2).float() / size)
+    return 1.0 / base ** (torch.arange(0, size, 2, device="cpu").float() / size)
 
 
 def _llama3(rates: Tensor, length: int, config: ModelConfig) -> Tensor:
@@ -102,7 +104,7 @@ def _yarn(rates: Tensor, base: float, length: int, config: ModelConfig) -> Tenso
 
     low = max(math.floor(index(config.rotary_high)), 0)
     high = min(math.ceil(index(config.rotary_low)), size - 1)
-    ramp = ((torch.arange(len(rates)).float() - low) / (high - low or 0.001)).clamp(0, 1)
+    ramp = ((torch.arange(len(rates), device="cpu").float() - low) / (high - low or 0.001)).clamp(0, 1)
     return rates / config.rotary_factor * ramp + rates * (1 - ramp)
 
 
@@ -146,7 +148,7 @@ class Alibi(nn.Module):
         power = 2 ** math.floor(math.log2(config.n_heads))
         slopes = [2.0 ** (-8 * (i + 1) / power) for i in range(power)]
         slopes += [2.0 ** (-4 * (2 * i + 1) / power) for i in range(config.n_heads - power)]
-        self.register_buffer("slopes", torch.tensor(slopes), persistent=False)
+        self.register_buffer("slopes", torch.tensor(slopes, device="cpu"), persistent=False)
 
     def forward(self, length: int) -> Tensor:
         places = torch.arange(length, device=cast(Tensor, self.slopes).device)

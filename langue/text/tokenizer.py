@@ -15,18 +15,31 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from langue.errors import ModelError
 from langue.files import read_json, write_json
+from langue.text import sentencepiece
 
 # What others read beside tokenizer.json; copied unchanged so that a saved model means the same to them.
-SIDE_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
+SIDE_FILES: tuple[str, ...] = (
+    *("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("spiece.model", "tokenizer.model", "source.spm", "target.spm"),
+)
 
 
 class Tokenizer:
     """Encode and decode. `encode` adds the special tokens that the model was trained with; nothing is padded."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, folder: Path | None = None) -> None:
-        backend.no_padding()
-        backend.no_truncation()  # cut and counted in data/encode.py, never silently here
-        self.backend = backend
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        folder: Path | None = None,
+        target: tokenizers.Tokenizer | None = None,
+        reader: tokenizers.Tokenizer | None = None,
+    ) -> None:
+        """target: what cuts texts for the decoder, where that is not the same; reader: what decodes."""
+        for each in (backend, target or backend):
+            each.no_padding()
+            each.no_truncation()  # cut and counted in data/encode.py, never silently here
+        self.backend, self.reader = backend, reader or backend
+        self.target = self if target is None else Tokenizer(target, reader=reader)
         self.folder = folder
 
     @classmethod
@@ -38,6 +51,12 @@ class Tokenizer:
             options = (
                 read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
             )
+            if all((folder / name).is_file() for name in ("source.spm", "target.spm", "vocab.json")):
+                source, target, reader = sentencepiece.load_pair(folder)
+                return cls(source, folder, target, reader)
+            for name in ("spiece.model", "tokenizer.model"):
+                if (folder / name).is_file():
+                    return cls(sentencepiece.load(folder / name, options), folder)
             if (folder / "vocab.txt").is_file():
                 return cls(_wordpiece(folder / "vocab.txt", options), folder)
             if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -49,7 +68,7 @@ class Tokenizer:
         raise ModelError(
             "the model folder has no tokenizer",
             where=str(folder),
-            do="put its tokenizer.json, or vocab.txt, or vocab.json with merges.txt, beside the weights",
+            do="put its tokenizer.json, vocab.txt, spiece.model or vocab.json with merges.txt beside the weights",
         )
 
     def __len__(self) -> int:
@@ -61,14 +80,15 @@ class Tokenizer:
         return self.backend.encode_batch_fast(items)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
+        return str(self.reader.decode(list(ids), skip_special_tokens=skip_special))
 
     def token(self, index: int) -> str:
-        return str(self.backend.id_to_token(index))
+        return str(self.reader.id_to_token(index))
 
     def save(self, folder: Path) -> None:
         """tokenizer.json, and the side files that came with it."""
-        self.backend.save(str(folder / "tokenizer.json"))
+        if self.target is self:  # one file cannot say how two sides are cut; theirs are copied
+            self.backend.save(str(folder / "tokenizer.json"))
         for name in SIDE_FILES:
             if self.folder is not None and (self.folder / name).is_file() and self.folder != folder:
                 shutil.copyfile(self.folder / name, folder / name)

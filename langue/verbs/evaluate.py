@@ -61,7 +61,7 @@ def judge_run(
         "curves_png": folder / "curves.png",
         "settings": settings.model_dump(),
         "preview": prepared.facts,
-        "notes": [*prepared.source.notes, expressible(prepared.task)],
+        "notes": [*prepared.source.notes, expressible(prepared.task, prepared.checkpoint.family)],
     }
     write(folder / "report.html", context)
     return content

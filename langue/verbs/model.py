@@ -24,13 +24,14 @@ from langue.hub.checkpoint import (
     write_checkpoint,
 )
 from langue.hub.family import KEPT
-from langue.model.language import LanguageModel
+from langue.model.language import LanguageModel, draw_up
 from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.apply import BUDGET, apply
 from langue.tasks.task import Task, TaskModel, encode_texts
+from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import task_files, write_task_checkpoint
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
@@ -148,7 +149,7 @@ class Model:
 
     def _shifted(self, targets: Texts) -> Examples:
         """Targets as the decoder reads them."""
-        examples = self._examples(targets)
+        examples = self._examples(targets, tokenizer=self.tokenizer.target)
         if len(targets) and isinstance(targets[0], str):
             tokens = np.roll(examples.tokens, 1)
             tokens[examples.starts[:-1]] = self.checkpoint.start
@@ -214,7 +215,7 @@ class Model:
             )
         return self.task, self.network
 
-    def _examples(self, texts: Texts, prompt: bool = False) -> Examples:
+    def _examples(self, texts: Texts, prompt: bool = False, tokenizer: Tokenizer | None = None) -> Examples:
         """Encode strings or pairs; take lists of ids as they are. prompt: without the tokens that end a text."""
         if isinstance(texts, str):
             raise ModelError("texts is one string", do="give a list: [text]")
@@ -226,9 +227,8 @@ class Model:
         pairs = None
         if items and not isinstance(items[0], str):
             items, pairs = [item[0] for item in items], [item[1] for item in items]
-        examples = encode_texts(
-            self.tokenizer, items, pairs, max_length=self.data.max_length, cut=self.data.cut, config=self.config
-        )
+        chosen, data = tokenizer or self.tokenizer, self.data
+        examples = encode_texts(chosen, items, pairs, max_length=data.max_length, cut=data.cut, config=self.config)
         return _without_end(examples, self.checkpoint.ends) if prompt else examples
 
     def _from_ids(self, items: list[Any]) -> Examples:
@@ -267,9 +267,9 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
         body, language = _language_model(checkpoint, weights)
     else:
         network = TaskModel(checkpoint.config, task)
-        load_into(network, weights, where=where)
+        load_into(network, weights, where=where, copy=False)
         body = network.body
-    (network or language or body).to(device()).eval()
+    (network or language or body).to(device()).eval()  # a body without its head never moves the head's meta tensors
     return Model(checkpoint, body, task, network, precision(dtype), language)
 
 
@@ -277,8 +277,9 @@ def _language_model(
     checkpoint: Checkpoint, weights: dict[str, torch.Tensor]
 ) -> tuple[Transformer, LanguageModel | None]:
     """The body, and the whole with its language-model head where the folder has one."""
-    whole, where = LanguageModel(checkpoint.config), str(checkpoint.folder)
-    absent = load_into(whole, weights, where=where, new="head.")
+    where = str(checkpoint.folder)
+    whole = draw_up(checkpoint.config)
+    absent = load_into(whole, weights, where=where, new="head.", copy=False)
     if 0 < len(absent) < len(list(whole.head.parameters())):
         raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
     return whole.body, None if absent else whole

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from langue.files import write_json
 from langue.hub.checkpoint import Checkpoint, write_checkpoint
+from langue.hub.family import Family
 from langue.settings import DataSettings, TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
@@ -32,8 +33,12 @@ def write_task_checkpoint(
     write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept})
 
 
-def expressible(task: Task) -> str:
+def expressible(task: Task, family: Family) -> str:
     """What `transformers` users get from the saved folder, in one plain sentence."""
+    if "classify" not in family.heads:
+        return (
+            f"transformers: no class for this head on {family.name}; AutoModel loads the body, the head stays langue's."
+        )
     if task.head_kind == "classify":
         return "transformers: AutoModelForSequenceClassification gives the same logits."
     return (

@@ -202,7 +202,7 @@ def _t5(draw):
         "num_decoder_layers": draw.choice([1, 2, 3]),
         "num_heads": draw.choice([2, 4]),
         "relative_attention_num_buckets": draw.choice([8, 32]),
-        "relative_attention_max_distance": draw.choice([16, 128]),
+        "relative_attention_max_distance": draw.choice([20, 128]),
         "layer_norm_epsilon": draw.choice([1e-6, 1e-3]),
         "feed_forward_proj": draw.choice(["relu", "gated-gelu", "gated-silu"]),
         "tie_word_embeddings": draw.choice([True, False]),
@@ -278,7 +278,7 @@ def draw_config(name, seed):
     return getattr(transformers, kind)(**drawn, attn_implementation="eager")
 
 
-def draw_model(name, seed):
+def draw_model(name, seed, std=0.2):
     """A reference model in which no weight, bias or norm has its default value."""
     import torch
 
@@ -288,9 +288,9 @@ def draw_model(name, seed):
         if not weight.requires_grad:
             continue  # sinusoids
         if weight.ndim == 1:
-            weight.data.add_(0.2 * torch.randn(weight.shape))
+            weight.data.add_(std * torch.randn(weight.shape))
         else:
-            weight.data.copy_(0.2 * torch.randn(weight.shape))
+            weight.data.copy_(std * torch.randn(weight.shape))
     for buffer in (b for n, b in model.named_buffers() if n == "final_logits_bias"):
         buffer.copy_(0.2 * torch.randn(buffer.shape))
     return model

@@ -17,7 +17,7 @@ from langue.verbs.model import load
 
 transformers = pytest.importorskip("transformers")
 
-from tests.contract.references import REFERENCES, VOCABULARY, draw_model  # noqa: E402
+from tests.contract.references import REFERENCES, VOCABULARY, draw_config, draw_model  # noqa: E402
 
 LENGTHS = (1, 7, 7, 16, 30)  # in order of length: the reference's `dynamic` positions remember the longest so far
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -173,3 +173,80 @@ def test_a_weight_too_few_or_too_many_is_an_error(tmp_path, name):
     save_file(weights | {"stray.weight": torch.ones(2)}, folder / "model.safetensors")
     with pytest.raises(ModelError, match="left over"):
         load(folder)
+
+
+@every_family
+def test_bf16_stays_near(tmp_path, name):
+    reference = draw_model(name, 2, std=0.05)
+    folder = save(tmp_path / "m", reference)
+    ids = inputs(reference, 2)
+    ours = np.concatenate(load(folder, dtype="bf16").logits(*ids))
+    exact = np.concatenate(load(folder).logits(*ids))
+    error = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
+    if error > 1e-2:  # so narrow a model may round as badly in the reference
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            published = np.concatenate([each.float().numpy() for each in theirs(reference, *ids)])
+        assert error <= np.linalg.norm(published - exact) / np.linalg.norm(exact)
+    assert error > 0
+
+
+CLASSIFIERS = [name for name, family in FAMILIES.items() if "classify" in family.heads]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_load_and_save_with_their_logits(tmp_path, name):
+    torch.manual_seed(0)
+    stem = FAMILIES[name].architectures["classify"]
+    config = draw_config(name, 4)
+    config.num_labels = 3
+    reference = getattr(transformers, stem)(config).eval()
+    for weight in reference.parameters():
+        weight.data.copy_(0.3 * torch.randn(weight.shape))
+    model = load(save(tmp_path / "m", reference))
+    ids = sequences(4)
+    ours = model.logits(ids)
+    model.save(tmp_path / "again")
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").eval()
+    with torch.no_grad():
+        for network in (reference, again):
+            expected = torch.cat([network(input_ids=torch.tensor([each])).logits for each in ids]).numpy()
+            np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=1e-4)
+    assert all(
+        torch.equal(a, b) for a, b in zip(reference.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name in ("t5", "bart", "marian")])
+def test_targets_as_strings_begin_with_the_start_token(tmp_path, name):
+    reference = draw_model(name, 3)
+    model = load(save(tmp_path / "m", reference))
+    ours = model.logits(["w5 w6 w7", "w9"], ["w7 w8", "w4 w4 w5"])
+    start = reference.config.decoder_start_token_id
+    ids = [[5, 6, 7], [9]], [[start, 7], [start, 4, 4]]
+    with torch.no_grad():
+        for mine, expected in zip(ours, theirs(reference, *ids), strict=True):
+            assert close(mine, expected.numpy())
+    with pytest.raises(ModelError, match="targets are missing"):
+        model.logits(["w5"])
+    assert all(isinstance(text, str) for text in model.generate(["w5 w6", "w7"], max_tokens=4))
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_an_output_matrix_of_its_own_is_used_whatever_the_config_says(tmp_path, said):
+    """T5 1.1's: `transformers` 5 writes its configs as tied, and goes by the file, as here."""
+    folder = save(tmp_path / "m", draw_model("t5", 0))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = torch.randn_like(weights["shared.weight"])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"tie_word_embeddings": said, "scale_decoder_outputs": said}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load(folder)
+    assert not model.config.tied
+    model.save(tmp_path / "again")
+    ids = sequences(0), sequences(1)
+    for where in (folder, tmp_path / "again"):
+        reference = transformers.T5ForConditionalGeneration.from_pretrained(where).eval()
+        with torch.no_grad():
+            for mine, expected in zip(model.logits(*ids), theirs(reference, *ids), strict=True):
+                assert close(mine, expected.numpy())

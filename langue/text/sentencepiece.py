@@ -1,0 +1,194 @@
+"""What arrives: a sentencepiece model file (spiece.model, tokenizer.model, source.spm), a protocol buffer that may be
+hostile. What leaves: a tokenizer of the `tokenizers` library that cuts texts the same way.
+
+Unigram (Kudo 2018, arXiv:1804.10959) and BPE (Sennrich et al. 2016, arXiv:1508.07909). The file is read here, field by
+field, so that neither sentencepiece nor protobuf is needed; lengths are checked before they are followed.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+from langue.errors import ModelError
+
+SPACE = "▁"
+CONTROL, USER, BYTE = 3, 4, 6  # kinds of piece
+UNIGRAM, BPE = 1, 2
+
+
+@dataclass
+class SentencePiece:
+    """What a model file says."""
+
+    pieces: list[tuple[str, float, int]] = field(default_factory=list)  # piece, score, kind
+    model: int = UNIGRAM
+    byte_fallback: bool = False
+    unknown: int = 0
+    charsmap: bytes = b""
+    prefix: bool = True  # a space before the text
+    tidy: bool = True  # outer spaces go, inner ones become one
+
+
+def read(path: Path) -> SentencePiece:
+    """Parse the file. ModelError where it is no sentencepiece model."""
+    found = SentencePiece()
+    try:
+        for number, value in _fields(path.read_bytes()):
+            if number == 1:
+                parts = dict(_fields(value))
+                found.pieces.append((parts[1].decode("utf-8"), _score(parts.get(2)), parts.get(3, 1)))
+            elif number == 2:
+                trainer = dict(_fields(value))
+                found.model, found.unknown = trainer.get(3, UNIGRAM), trainer.get(40, 0)
+                found.byte_fallback = bool(trainer.get(35, 0))
+            elif number == 3:
+                normal = dict(_fields(value))
+                found.charsmap = normal.get(2, b"")
+                found.prefix, found.tidy = bool(normal.get(3, 1)), bool(normal.get(4, 1))
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
+        raise ModelError(f"not a sentencepiece model ({type(error).__name__})", where=str(path)) from error
+    if not found.pieces or found.model not in (UNIGRAM, BPE) or not 0 <= found.unknown < len(found.pieces):
+        raise ModelError("not a sentencepiece model of unigrams or BPE", where=str(path))
+    return found
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of a message: an int, or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        if kind == 2:
+            size, at = _varint(data, at)
+        else:
+            size = {1: 8, 5: 4}[kind]
+        if size > len(data) - at:
+            raise ValueError("a field ends beyond the file")
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("a number without end")
+
+
+def _score(raw: bytes | None) -> float:
+    return 0.0 if raw is None else float(struct.unpack("<f", raw)[0])
+
+
+def merges_of(scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    """BPE's merges, which a sentencepiece file implies: any two pieces that make a third, the likelier first."""
+    pieces = sorted((piece for piece in scores if len(piece) > 1), key=lambda piece: -scores[piece])
+    cuts = ((piece[:cut], piece[cut:]) for piece in pieces for cut in range(1, len(piece)))
+    return [(left, right) for left, right in cuts if left in scores and right in scores]
+
+
+def build(found: SentencePiece, vocabulary: Sequence[tuple[str, float]] | None = None) -> tokenizers.Tokenizer:
+    """The tokenizer, no special tokens around a text. vocabulary: its pieces in another order, with their scores."""
+    pieces = [(piece, score) for piece, score, _ in found.pieces] if vocabulary is None else list(vocabulary)
+    unknown = found.pieces[found.unknown][0]
+    place = next(index for index, (piece, _) in enumerate(pieces) if piece == unknown)
+    if found.model == UNIGRAM:
+        backend = tokenizers.Tokenizer(models.Unigram(pieces, place, found.byte_fallback))
+    else:
+        merged = {piece: score for piece, score, kind in found.pieces if kind not in (CONTROL, USER, BYTE)}
+        backend = tokenizers.Tokenizer(
+            models.BPE(
+                vocab={piece: index for index, (piece, _) in enumerate(pieces)},
+                merges=merges_of(merged),
+                unk_token=unknown,
+                byte_fallback=found.byte_fallback,
+                fuse_unk=True,
+            )
+        )
+    steps: list[Any] = [normalizers.Precompiled(found.charsmap)] if found.charsmap else []
+    if found.tidy:
+        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+    steps.append(normalizers.Replace(" ", SPACE))
+    if found.prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    backend.normalizer = normalizers.Sequence(steps)
+    if found.model == UNIGRAM:  # no piece reaches over a space, so words may be cut one at a time
+        backend.pre_tokenizer = pre_tokenizers.Split(SPACE, "merged_with_next")
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+        + ([decoders.Strip(" ", 1, 0)] if found.prefix else [])
+    )
+    known = {piece for piece, _ in pieces}
+    special = [AddedToken(p, special=True, normalized=False) for p, _, kind in found.pieces if kind == CONTROL]
+    backend.add_special_tokens([token for token in special if token.content in known])
+    backend.add_tokens([AddedToken(p, normalized=False) for p, _, kind in found.pieces if kind == USER and p in known])
+    return backend
+
+
+def load(path: Path, options: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """T5's spiece.model or Llama's tokenizer.model, with the tokens that stand around a text and T5's sentinels."""
+    found = read(path)
+    t5 = path.name == "spiece.model"
+    backend = build(found)
+    names = {piece for piece, _, _ in found.pieces}
+    if t5 and "<extra_id_0>" not in names:
+        count = int(options.get("extra_ids", 100))
+        backend.add_special_tokens([AddedToken(f"<extra_id_{i}>", special=True) for i in reversed(range(count))])
+    first = ["<s>"] if options.get("add_bos_token", not t5) and "<s>" in names else []
+    last = ["</s>"] if options.get("add_eos_token", t5) and "</s>" in names else []
+    frame(backend, first, last)
+    return backend
+
+
+def frame(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) -> None:
+    """Put special tokens around each text."""
+    special = [(name, backend.token_to_id(name)) for name in {*first, *last}]
+    if special:
+        single = [*first, "$A", *last]
+        backend.post_processor = processors.TemplateProcessing(
+            single=single, pair=[*single, *first, "$B:1", *last], special_tokens=special
+        )
+
+
+def load_pair(folder: Path) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer, tokenizers.Tokenizer]:
+    """Marian's source.spm, target.spm and vocab.json: tokenizers of the source, of the target, and one that reads ids.
+
+    Ids are vocab.json's. A name there that a side's file does not have gets a string no text holds; pieces that
+    vocab.json does not have are not used.
+    """
+    from langue.files import read_json
+
+    ids = read_json(folder / "vocab.json")
+    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+        raise ModelError("the vocabulary does not number its names from 0", where=str(folder / "vocab.json"))
+    names = sorted(ids, key=ids.__getitem__)
+    if "</s>" not in ids or "<unk>" not in ids:
+        raise ModelError("the vocabulary lacks <unk> or </s>", where=str(folder / "vocab.json"))
+    sides = []
+    for name in ("source.spm", "target.spm"):
+        found = read(folder / name)
+        scores = {piece: score for piece, score, _ in found.pieces}
+        kept = scores.keys() | {n for n in names if n.startswith(">>") or n == "</s>"}
+        listed = [(n, scores.get(n, 0.0)) if n in kept else (f"\uffff\ufffe{i}", 0.0) for i, n in enumerate(names)]
+        side = build(found, listed)
+        # Language names such as >>fr<< are not of the file, and stand for themselves.
+        languages = [name for name in names if name.startswith(">>") and name.endswith("<<")]
+        side.add_special_tokens([AddedToken(name, special=True) for name in ("</s>", *languages)])
+        frame(side, [], ["</s>"])
+        sides.append(side)
+    reader = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    reader.decoder = sides[0].decoder
+    reader.add_special_tokens([AddedToken(n, special=True) for n in ("</s>", "<unk>", "<pad>") if n in ids])
+    return sides[0], sides[1], reader

@@ -1,0 +1,80 @@
+"""What arrives: a model's name.
+What leaves: what it is, as a tree with shapes, what it can do, and what memory it takes.
+
+Nothing but its config and its tokenizer is read: the weights' shapes follow from the config.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from langue.hub.checkpoint import describe, family_of, read_tokenizer
+from langue.hub.family import parameters
+from langue.model.config import ANY_LENGTH, ModelConfig
+
+BYTES = {"fp32": 4, "bf16": 2}
+
+
+def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> dict[str, Any]:
+    """Its tree, parameters and bytes, tokenizer, uses, and the memory that a text of `length` tokens takes."""
+    described = describe(model, revision)
+    family, config = family_of(described)
+    tokenizer = read_tokenizer(described)
+    shapes = {name.removeprefix("body."): tuple(shape) for name, shape in parameters(config).items()}
+    total = sum(math.prod(shape) for shape in shapes.values())
+    return {
+        "model": str(model),
+        "family": family.name,
+        "architecture": config.architecture,
+        "parameters": total,
+        "bytes": {name: total * size for name, size in BYTES.items()},
+        "context": None if config.max_length >= ANY_LENGTH else config.max_length,
+        "tokenizer": {"kind": type(tokenizer.backend.model).__name__, "tokens": len(tokenizer)},
+        "uses": _uses(config, family.heads),
+        "memory": _memory(config, total, length) | {"length": length},
+        "tree": _tree("model", shapes),
+        "config": {name: value for name, value in config.to_dict().items()},
+    }
+
+
+def _uses(config: ModelConfig, heads: Mapping[str, Any]) -> list[str]:
+    can = ["hidden", "encode", "finetune"]
+    can += ["logits"] if "lm" in heads else []
+    return can + (["generate"] if config.architecture != "encoder" else [])
+
+
+def _memory(config: ModelConfig, total: int, length: int) -> dict[str, int]:
+    """Bytes, in fp32, for one text: using it (weights, and the keys and values kept of a decoder), and training it with
+    AdamW (weights, gradients, two moments, and the activations: Korthikanti et al. 2022, arXiv:2205.05198, times two
+    since they count half precision)."""
+    layers = config.n_layers + config.decoder_layers
+    kept = 2 * 4 * layers * config.n_kv_heads * config.head_dim * length if config.architecture != "encoder" else 0
+    activations = 2 * layers * length * (34 * config.dim + 5 * config.n_heads * length)
+    return {"inference": 4 * total + kept, "training": 4 * 4 * total + activations}
+
+
+def _tree(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """A part with its shape, or with its own parts; equal layers are counted, not repeated."""
+    if set(shapes) == {""}:
+        size = math.prod(shapes[""])
+        return {"name": name, "shape": list(shapes[""]), "parameters": size, "bytes": 4 * size}
+    groups: dict[str, dict[str, tuple[int, ...]]] = {}
+    for path, shape in shapes.items():
+        first, _, rest = path.partition(".")
+        groups.setdefault(first, {})[rest] = shape
+    parts: list[dict[str, Any]] = []
+    for first, inside in groups.items():
+        if parts and first.isdecimal() and parts[-1]["inside"] == inside:
+            parts[-1]["times"] += 1
+        else:
+            parts.append({"name": first, "times": 1, "inside": inside})
+    size = sum(math.prod(shape) for shape in shapes.values())
+    children = []
+    for part in parts:
+        child = _tree(part["name"], part["inside"])
+        if part["times"] > 1:
+            last = int(part["name"]) + part["times"] - 1
+            child |= {"name": f"{part['name']} to {last}", "times": part["times"]}
+        children.append(child)
+    return {"name": name, "parameters": size, "bytes": 4 * size, "parts": children}

@@ -1,0 +1,51 @@
+"""inspect, verify and convert: what a model is, whether it means what was published, and the Hub's layout of it."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import langue
+from langue.cli import run
+from tests.tiny import CONFIG, tiny_bert
+
+
+def test_inspect_counts_what_is_there(tmp_path, capsys):
+    folder = tiny_bert(tmp_path / "m")
+    facts = langue.inspect(folder, length=64)
+    body = sum(w.numel() for w in load_file(folder / "model.safetensors").values())
+    assert (facts["family"], facts["architecture"], facts["context"]) == ("bert", "encoder", CONFIG.max_length)
+    head = next(part for part in facts["tree"]["parts"] if part["name"] == "head")
+    assert facts["parameters"] - head["parameters"] == body
+    blocks = next(part for part in facts["tree"]["parts"] if part["name"] == "blocks")
+    assert blocks["parts"][0]["times"] == CONFIG.n_layers
+    assert facts["memory"]["training"] > 4 * facts["memory"]["inference"] > 0
+    assert "generate" not in facts["uses"]
+    assert run(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == facts["parameters"]
+    assert run(["inspect", str(folder)]) == 0 and "blocks" in capsys.readouterr().out
+
+
+def test_verify_says_what_is_wrong(tmp_path, capsys):
+    pytest.importorskip("transformers")
+    folder = tiny_bert(tmp_path / "m")
+    outcome = langue.verify(folder)
+    assert outcome["ok"], outcome
+    names = {check["check"] for check in outcome["checks"]}
+    assert {"weights", "finite", "tying", "tokenizer", "logits beside transformers"} <= names
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"stray": torch.ones(2)}, folder / "model.safetensors", {"format": "pt"})
+    (check,) = langue.verify(folder)["checks"]
+    assert check["ok"] is False and "stray" in check["detail"]
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] * float("nan")}, folder / "model.safetensors", {"format": "pt"})
+    assert run(["verify", str(folder)]) == 1
+    assert "failed" in capsys.readouterr().out
+
+
+def test_convert_writes_what_loads(tmp_path, capsys):
+    folder = tiny_bert(tmp_path / "m")
+    assert run(["convert", str(folder), str(tmp_path / "out")]) == 0
+    assert langue.verify(tmp_path / "out")["ok"]
+    assert run(["convert", str(folder), str(tmp_path / "out")]) == 2 and "not empty" in capsys.readouterr().err
