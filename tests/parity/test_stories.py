@@ -9,13 +9,13 @@ import pytest
 from langue.errors import ModelError
 from langue.verbs.model import load
 
-FOLDER = Path(os.environ.get("LANGUE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "stories260K"
+FOLDER = Path(os.environ.get("LANGUE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "stories260K"
 TEXT = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
     "One day, she saw a big, red ball. She wanted to play with it, but it was too high"
 )
 IDS = [403, 407, 261, 378, 432, 383, 286, 261, 376, 298]
-here = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no {FOLDER}: set LANGUE_TEST_DATA to the folder that has it")
+here = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no {FOLDER}: set LANGUE_DATA to the folder that has it")
 
 
 @here
