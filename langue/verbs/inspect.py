@@ -14,6 +14,8 @@ from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
 
 BYTES = {"fp32": 4, "bf16": 2}
+# How the published classes that score tokens are called.
+SPEAKING = ("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "LMHeadModel", "MTModel", "ForPreTraining")
 
 
 def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> dict[str, Any]:
@@ -21,7 +23,13 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
     described = describe(model, revision)
     family, config = family_of(described)
     tokenizer = read_tokenizer(described)
-    shapes = {name.removeprefix("body."): tuple(shape) for name, shape in parameters(config).items()}
+    classes = described.published.get("architectures") or []
+    speaks = described.original is not None or any(str(name).endswith(SPEAKING) for name in classes)
+    shapes = {
+        name.removeprefix("body."): tuple(shape)
+        for name, shape in parameters(config).items()
+        if speaks or name.startswith("body.")
+    }
     total = sum(math.prod(shape) for shape in shapes.values())
     return {
         "model": str(model),
@@ -31,17 +39,16 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         "bytes": {name: total * size for name, size in BYTES.items()},
         "context": None if config.max_length >= ANY_LENGTH else config.max_length,
         "tokenizer": {"kind": type(tokenizer.backend.model).__name__, "tokens": len(tokenizer)},
-        "uses": _uses(config, family.heads),
+        "uses": _uses(config, speaks),
         "memory": _memory(config, total, length) | {"length": length},
         "tree": _tree("model", shapes),
         "config": {name: value for name, value in config.to_dict().items()},
     }
 
 
-def _uses(config: ModelConfig, heads: Mapping[str, Any]) -> list[str]:
-    can = ["hidden", "encode", "finetune"]
-    can += ["logits"] if "lm" in heads else []
-    return can + (["generate"] if config.architecture != "encoder" else [])
+def _uses(config: ModelConfig, speaks: bool) -> list[str]:
+    can = ["hidden", "encode", "finetune"] + (["logits"] if speaks else [])
+    return can + (["generate"] if speaks and config.architecture != "encoder" else [])
 
 
 def _memory(config: ModelConfig, total: int, length: int) -> dict[str, int]:
