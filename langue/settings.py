@@ -56,7 +56,7 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     epochs: float = Field(default=3.0, gt=0, description="passes over the training set")
     max_steps: int = Field(default=0, ge=0, description="stop after so many steps; 0: no limit")
-    batch_tokens: int = Field(default=16384, ge=16, description="most tokens in a batch")
+    batch_tokens: int = Field(default=8192, ge=16, description="most tokens in a batch")
     batch_examples: int = Field(default=32, ge=0, description="most examples in a batch; 0: no limit but the tokens")
     accumulate: int = Field(default=1, ge=1, description="batches whose gradients make one step")
     lr: float = Field(default=1e-4, gt=0, description="peak learning rate")
