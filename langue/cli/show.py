@@ -45,12 +45,15 @@ def print_metrics(content: Mapping[str, Any]) -> None:
 
 def print_predictions(texts: list[str], results: list[Any]) -> None:
     """One row a text: the prediction, how sure, and the beginning of the text."""
+    rows = [result if isinstance(result, list) else [result] for result in results]
+    widest = max((len(str(each["label"])) for row in rows for each in row), default=1)
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True)
+    # Where it gets narrow, the text is cut and not what was said of it.
+    grid.add_column(no_wrap=True, min_width=min(widest, 30))
+    grid.add_column(no_wrap=True, min_width=5)
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for text, result in zip(texts, results, strict=True):
-        for position, each in enumerate(result if isinstance(result, list) else [result]):
+    for text, row in zip(texts, rows, strict=True):
+        for position, each in enumerate(row):
             shown = " ".join(text.split()) if position == 0 else ""
             grid.add_row(Text(str(each["label"]), "bold"), f"{each['score']:.3f}", Text(shown))
     Console().print(grid)
