@@ -33,6 +33,7 @@ def steady(steps: Steps, skip: int, mean_length: float) -> dict[str, Any]:
 def ours(job: dict[str, Any]) -> dict[str, Any]:
     """langue's own Trainer, as `langue finetune` builds it, timed by its log.jsonl."""
     from langue.data.batch import Examples
+    from langue.data.loader import Split
     from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
     from langue.settings import TaskSettings, resolve
     from langue.tasks.classify import Classify
@@ -53,7 +54,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         targets=np.asarray(material.labels, np.int64),
     )
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(network, task, examples, None, settings.train, Path(folder)).run()
+        Trainer(network, task, Split(examples, settings.train), None, settings.train, Path(folder)).run()
         lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text("utf-8").splitlines()]
     steps = [(line["seconds"], line["tokens"]) for line in lines if line["split"] == "train"]
     return steady(steps, job["skip"], float(np.mean(material.lengths)))

@@ -65,8 +65,38 @@ class TrainSettings(Section):
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's moments")
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
     clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0: no clipping")
-    schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="decay after the warm-up")
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest"
+    )
+    momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's")
+    muon_scale: float = Field(default=1.0, gt=0, description="Muon's rate relative to train.lr")
+    schedule: Literal["linear", "cosine", "wsd", "constant"] = Field(
+        default="linear", description="decay after the warm-up; wsd: constant, then a linear fall"
+    )
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps that warm up")
+    decay: float = Field(default=0.2, gt=0, le=1, description="share of the steps in which wsd falls")
+    final: float = Field(default=0.0, ge=0, le=1, description="share of the peak rate that the decay ends at")
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of a running average of the weights, which is judged and kept; 0: none",
+    )
+    z_loss: float = Field(
+        default=0.0, ge=0, description="weight of log(Z)^2 in the loss of a language model, which keeps logits small"
+    )
+    ramp_steps: int = Field(
+        default=0, ge=0, description="steps over which a pretraining batch grows from an eighth of batch_tokens to all"
+    )
+    recompute: bool = Field(
+        default=False, description="compute each block again in the backward pass instead of keeping it: less memory"
+    )
+    unfit: Literal["stop", "skip"] = Field(
+        default="stop", description="what a step does whose loss is not finite, or a spike: stop, or leave the weights"
+    )
+    spike: float = Field(
+        default=0.0, ge=0, description="a loss so many standard deviations above its last 100 is a spike; 0: none is"
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(default="auto", description="auto asks the hardware")
     seed: int = Field(default=0, ge=0, description="seed of the order, the dropout and the new weights")
     evaluate_every: int = Field(default=0, ge=0, description="steps between dev evaluations; 0: four times a pass")
@@ -113,6 +143,9 @@ FOREIGN = {
 }
 
 
+# Shorter words for settings that are often typed.
+ALIASES = {"train.steps": "train.max_steps"}
+
 # What a recipe holds beside settings, under the section it belongs to: `[model] name = "..."`.
 ARGUMENTS = {"task": "task.name", "model": "model.name", "data": "data.name"}
 
@@ -130,7 +163,7 @@ def resolve(*layers: Mapping[str, Any]) -> Settings:
     """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate. Strings are read as their type."""
     nested: dict[str, dict[str, Any]] = {}
     fields = known()
-    for key, value in ((k, v) for layer in layers for k, v in layer.items()):
+    for key, value in ((ALIASES.get(k, k), v) for layer in layers for k, v in layer.items()):
         if key not in fields:
             raise SettingsError(f"unknown setting {key!r}", do=_nearest(key, list(fields)))
         section, name = key.split(".")

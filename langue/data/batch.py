@@ -23,7 +23,8 @@ class Examples:
     starts: NDArray[np.int64]  # (n + 1,) where each example begins
     segments: NDArray[np.uint8] | None  # (S,) 0 for a text, 1 for its pair
     cut: NDArray[np.int32]  # (n,) tokens that were left out of each
-    targets: NDArray[Any] | None = None  # (n, ...) what the task is to predict
+    targets: NDArray[Any] | None = None  # (n, ...) what the task is to predict of each example
+    labels: NDArray[np.int32] | None = None  # (S,) what it is to predict of each token; below 0: nothing
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -45,6 +46,8 @@ class Batch:
     segments: Tensor | None  # (T,) int64
     targets: Tensor | None  # (N, ...)
     rows: NDArray[np.int64]  # (N,) which example each sequence is
+    labels: Tensor | None = None  # (M,) int64: what is to be predicted of the tokens that carry loss
+    places: Tensor | None = None  # (M,) int64: where those stand in the batch; None: every token does
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,6 +77,7 @@ def gather(examples: Examples, rows: NDArray[np.int64], device: torch.device | N
         return made.to(device, non_blocking=True) if device is not None and device.type != "cpu" else made
 
     segments = None if examples.segments is None else tensor(examples.segments[source].astype(np.int64))
+    labels, places = _labelled(None if examples.labels is None else examples.labels[source])
     return Batch(
         tokens=tensor(examples.tokens[source].astype(np.int64)),
         positions=tensor(positions),
@@ -82,7 +86,17 @@ def gather(examples: Examples, rows: NDArray[np.int64], device: torch.device | N
         segments=segments,
         targets=None if examples.targets is None else tensor(examples.targets[rows]),
         rows=rows,
+        labels=None if labels is None else tensor(labels),
+        places=None if places is None else tensor(places),
     )
+
+
+def _labelled(labels: NDArray[np.int32] | None) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    """The labels that carry loss, and where they stand unless all do."""
+    if labels is None:
+        return None, None
+    places = np.flatnonzero(labels >= 0)
+    return labels[places].astype(np.int64), None if len(places) == len(labels) else places
 
 
 def _groups(lengths: NDArray[np.int64]) -> Groups:

@@ -1,43 +1,74 @@
-"""What arrives: encoded examples and where training stands.
+"""What arrives: a source of batches and where training stands.
 What leaves: one step's batches after another, from there on."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from langue.data.batch import Batch, Examples, gather
+from langue.data.batch import Batch, Examples, Pairs, gather
 from langue.data.pack import shuffled_batches
+from langue.errors import SettingsError
+from langue.runtime import rank, world_size
+from langue.settings import TrainSettings
 
-Step = list[NDArray[np.int64]]  # the batches whose gradients make one optimiser step, as row numbers
+Rows = NDArray[np.int64]  # a batch before it is made: one row for each of its sequences
+
+
+class BatchSource(Protocol):
+    """Where batches come from. Both methods are functions of their arguments alone, so that any pass can be resumed."""
+
+    def plan(self, epoch: int) -> list[Rows]:
+        """The batches of one pass over the data, in their order."""
+
+    def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
+        """One of them, made; `rows` may be a part of what `plan` said."""
+
+
+class Split:
+    """Encoded examples as a source: every example once a pass, similar lengths together."""
+
+    def __init__(self, examples: Examples, settings: TrainSettings) -> None:
+        self.examples, self.settings = examples, settings
+
+    def plan(self, epoch: int) -> list[Rows]:
+        chosen = self.settings
+        return shuffled_batches(self.examples.lengths, chosen.batch_tokens, chosen.batch_examples, chosen.seed, epoch)
+
+    def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch:
+        return gather(self.examples, rows, device)
 
 
 class Loader:
-    """Steps of `accumulate` batches, epoch after epoch. A position is (epoch, step within it)."""
+    """Steps of `accumulate` batches, epoch after epoch. A position is (epoch, step within it).
 
-    def __init__(self, examples: Examples, *, batch_tokens: int, batch_examples: int, accumulate: int, seed: int):
-        self.examples = examples
-        self.batch_tokens, self.batch_examples = batch_tokens, batch_examples
-        self.accumulate, self.seed = accumulate, seed
-        self._epoch: tuple[int, list[Step]] | None = None
+    Where several processes train together each takes every so many-th sequence of every batch, so that a step is the
+    same step whatever their number.
+    """
 
-    def steps(self, epoch: int) -> list[Step]:
+    def __init__(self, source: BatchSource, accumulate: int = 1) -> None:
+        self.source, self.accumulate = source, accumulate
+        self._epoch: tuple[int, list[list[Rows]]] | None = None
+
+    def steps(self, epoch: int) -> list[list[Rows]]:
         if self._epoch is None or self._epoch[0] != epoch:
-            batches = shuffled_batches(self.examples.lengths, self.batch_tokens, self.batch_examples, self.seed, epoch)
+            batches = self.source.plan(epoch)
             steps = [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
             self._epoch = (epoch, steps)
         return self._epoch[1]
 
-    def total(self, epochs: float) -> int:
-        """Optimiser steps of `epochs` passes; the last may be a part of one."""
-        whole = int(epochs)
-        steps = sum(len(self.steps(epoch)) for epoch in range(whole))
-        if epochs > whole:
-            steps += round((epochs - whole) * len(self.steps(whole)))
-        return max(1, steps)
+    def total(self, epochs: float, most: int = 0) -> int:
+        """Optimiser steps of `epochs` passes, the last of which may be a part of one; at most `most` unless it is 0."""
+        steps, epoch = 0, 0
+        while epochs > epoch and not 0 < most <= steps:
+            share = min(1.0, epochs - epoch)
+            steps += len(self.steps(epoch)) if share == 1.0 else round(share * len(self.steps(epoch)))
+            epoch += 1
+        return max(1, min(steps, most) if most else steps)
 
-    def iterate(self, step: int, device: torch.device) -> Iterator[tuple[float, list[Batch]]]:
+    def iterate(self, step: int, device: torch.device) -> Iterator[tuple[float, list[Batch | Pairs]]]:
         """From global step `step` (0 is the first) on, without end: (epoch reached after it, its batches)."""
         epoch = 0
         while step >= len(self.steps(epoch)):
@@ -46,5 +77,15 @@ class Loader:
         while True:
             steps = self.steps(epoch)
             for index in range(step, len(steps)):
-                yield epoch + (index + 1) / len(steps), [gather(self.examples, rows, device) for rows in steps[index]]
+                made = [self.source.batch(self._share(rows), epoch, device) for rows in steps[index]]
+                yield epoch + (index + 1) / len(steps), made
             epoch, step = epoch + 1, 0
+
+    def _share(self, rows: Rows) -> Rows:
+        """This process's part of a batch."""
+        if len(rows) < world_size():
+            raise SettingsError(
+                f"a batch of {len(rows)} sequences cannot be divided among {world_size()} processes",
+                do="raise train.batch_tokens or train.batch_examples, or start fewer processes",
+            )
+        return rows[rank() :: world_size()]

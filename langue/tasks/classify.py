@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from langue.errors import DataError
 from langue.settings import TaskSettings
 from langue.tasks import metrics
-from langue.tasks.task import Metrics, PooledHead, Task
+from langue.tasks.objective import Metrics
+from langue.tasks.task import PooledHead, Task
 
 if TYPE_CHECKING:
     from langue.text.source import Table
@@ -25,7 +26,7 @@ class Classify(Task):
     name = "classify"
     need = ("text", "label")
     target = "label"
-    main_metric = "accuracy"
+    watched = "accuracy"
 
     def __init__(self, labels: list[str], settings: TaskSettings, weights: list[float] | None = None) -> None:
         self.labels, self.settings, self.weights = labels, settings, weights

@@ -12,7 +12,8 @@ from torch import Tensor
 from langue.errors import DataError
 from langue.settings import TaskSettings
 from langue.tasks import metrics
-from langue.tasks.task import Metrics, PooledHead, Task
+from langue.tasks.objective import Metrics
+from langue.tasks.task import PooledHead, Task
 
 if TYPE_CHECKING:
     from langue.text.source import Table
@@ -24,7 +25,7 @@ class Regress(Task):
     name = "regress"
     need = ("text", "score")
     target = "score"
-    main_metric = "pearson"
+    watched = "pearson"
     n_outputs = 1
 
     def __init__(self, settings: TaskSettings) -> None:

@@ -2,41 +2,41 @@
 What leaves: examples, a loss as (sum, count), predictions.
 
 A task says what an example is, how it becomes a batch, which head it needs, its loss, its metrics and how a prediction
-is shown. Sums and counts, never means, so that accumulating eight small batches gives the gradient of one big one.
+is shown.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from langue.data.batch import Batch, Examples, pool_first, pool_mean
+from langue.data.batch import Batch, Examples, gather, pool_first, pool_mean
 from langue.data.encode import encode
+from langue.data.pack import sorted_batches
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
 from langue.model.feedforward import ACTIVATIONS
 from langue.model.transformer import Transformer, initialise
 from langue.settings import DataSettings, TaskSettings
+from langue.tasks.objective import Metrics, Objective, Outcome
 from langue.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langue.text.source import Table
+BUDGET = 16384  # tokens of an inference batch
 
-Metrics = dict[str, float | None]
 
-
-class Task(ABC):
+class Task(Objective):
     """One row in, one prediction out. Subclasses are made by `fit` (from training rows) or `from_dict` (from a run)."""
 
-    name: ClassVar[str]
     need: ClassVar[tuple[str, ...]]  # columns that a row must have
     optional: ClassVar[tuple[str, ...]] = ("pair",)
     target: ClassVar[str]  # the column that is predicted
-    main_metric: ClassVar[str]  # what the best checkpoint is best in; higher is better
 
     settings: TaskSettings
 
@@ -103,6 +103,55 @@ class Task(ABC):
     @abstractmethod
     def balance(self, targets: NDArray[Any]) -> dict[str, float]:
         """How the targets are spread, for people to see before they pay."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outcome:
+        assert batch.targets is not None
+        outputs = model(batch)
+        loss, count = self.loss(outputs, batch.targets)
+        return Outcome(loss, count, (batch.targets.cpu().numpy(), self.predict(outputs.detach())))
+
+    def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
+        parts = zip(*(outcome.answers for outcome in outcomes), strict=True)
+        return self.metrics(*(np.concatenate(part) for part in parts))[self.watched]
+
+    def evaluate(
+        self, model: nn.Module, dev: Examples, *, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Metrics, float | None]:
+        predictions, loss = self.apply(model, dev, device=device, dtype=dtype)
+        assert dev.targets is not None
+        return self.metrics(dev.targets, predictions), loss
+
+    @torch.no_grad()
+    def apply(
+        self,
+        model: nn.Module,
+        examples: Examples,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[NDArray[np.float32], float | None]:
+        """Predictions (n, n_outputs), in the examples' order, and, where there are targets, the mean loss.
+
+        progress: told how many examples are done. Metrics are held, logits are not.
+        """
+        was_training = model.training
+        model.eval()
+        predictions = np.zeros((len(examples), self.n_outputs), np.float32)
+        total, count = 0.0, 0.0
+        longest = int(examples.lengths.max()) if len(examples) else 1
+        for rows in sorted_batches(examples.lengths, max(BUDGET, longest)):
+            batch = gather(examples, rows, device)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                outputs = model(batch)
+            predictions[batch.rows] = self.predict(outputs)
+            if batch.targets is not None:
+                loss, number = self.loss(outputs, batch.targets)
+                total, count = total + float(loss), count + number
+            if progress is not None:
+                progress(len(rows))
+        model.train(was_training)
+        return predictions, (total / count if count else None)
 
     @property
     def head_kind(self) -> str:

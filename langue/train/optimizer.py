@@ -1,45 +1,87 @@
-"""What arrives: a model and the rates. What leaves: AdamW over groups of weights that share rate and decay.
+"""What arrives: a model and the rates. What leaves: AdamW, or Muon beside it, over weights that share rate and decay.
 
 AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. Layer-wise decay of the rate: Howard and Ruder 2018 (ULMFiT),
-arXiv:1801.06146: a layer's rate is that of the one above it times `layer_decay`.
+arXiv:1801.06146: a layer's rate is that of the one above it times `layer_decay`. Muon: see muon.py.
 """
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from langue.settings import TrainSettings
+from langue.train.muon import Muon
+
+Group = tuple[bool, float, float, tuple[int, ...]]  # Muon's or not, rate relative to the others', decay, parts
 
 
 def depth(name: str, n_layers: int) -> int:
     """0 for the embeddings, i + 1 for block i, n_layers + 1 for what follows the blocks."""
-    block = re.search(r"body\.blocks\.(\d+)\.", name)
+    block = re.search(r"body\.(?:decoder\.)?blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1
-    return 0 if re.match(r"body\.(token|position|segment|embedding_norm)\b", name) else n_layers + 1
+    return 0 if re.match(r"body\.(decoder\.)?(token|position|segment|embedding_norm)\b", name) else n_layers + 1
 
 
-def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> torch.optim.AdamW:
-    """Matrices and embeddings decay, biases and norms do not. Each group's `scale` multiplies the scheduled rate."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+class Optimizers:
+    """One or two optimisers as if they were one."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def set_rate(self, rate: float) -> None:
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate * group["scale"]
+
+    def state(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """Each weight with the dictionary of what its optimiser remembers of it."""
+        for part in self.parts:
+            for group in part.param_groups:
+                for weight in group["params"]:
+                    yield weight, part.state[weight]
+
+
+def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> Optimizers:
+    """Matrices and embeddings decay, biases and norms do not; Muon, where it is wished, takes the blocks' matrices."""
+    groups: dict[Group, list[nn.Parameter]] = defaultdict(list)
     for name, weight in model.named_parameters():
         scale = settings.layer_decay ** (n_layers + 1 - depth(name, n_layers))
         decay = settings.weight_decay if weight.ndim >= 2 else 0.0
-        groups[scale, decay].append(weight)
-    return torch.optim.AdamW(
-        [{"params": w, "scale": scale, "weight_decay": decay} for (scale, decay), w in groups.items()],
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-        fused=True,
-    )
+        muon = settings.optimizer == "muon" and weight.ndim == 2 and ".blocks." in name
+        groups[muon, scale, decay, _parts(model, name) if muon else ()].append(weight)
+    adam = [{"params": w, "scale": s, "weight_decay": d} for (muon, s, d, _), w in groups.items() if not muon]
+    made: list[torch.optim.Optimizer] = []
+    if adam:
+        made.append(torch.optim.AdamW(adam, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True))
+    matrices = [
+        {"params": w, "scale": s * settings.muon_scale, "weight_decay": d, "parts": p}
+        for (muon, s, d, p), w in groups.items()
+        if muon
+    ]
+    if matrices:
+        made.append(Muon(matrices, lr=settings.lr, momentum=settings.momentum))
+    return Optimizers(made)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
+def _parts(model: nn.Module, name: str) -> tuple[int, ...]:
+    """How many rows each of the matrices has that are stacked in one weight: queries, keys and values."""
+    if not name.endswith("qkv.weight"):
+        return ()
+    attention = model.get_submodule(name.removesuffix(".qkv.weight"))
+    heads, kv_heads, width = (int(getattr(attention, key)) for key in ("heads", "kv_heads", "width"))
+    return heads * width, kv_heads * width, kv_heads * width
 
 
 def clip_gradients(model: nn.Module, largest: float) -> float:

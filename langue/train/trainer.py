@@ -14,18 +14,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
-from langue.data.batch import Batch, Examples
-from langue.data.loader import Loader
+from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
 from langue.runtime import device, precision, seed_step
 from langue.settings import TrainSettings
-from langue.tasks.apply import apply
-from langue.tasks.task import Task, TaskModel
+from langue.tasks.objective import Objective, Outcome
+from langue.train.average import Average
+from langue.train.guard import WINDOW, keep_batches, trouble
 from langue.train.journal import Journal
-from langue.train.optimizer import clip_gradients, make_optimizer, set_rate
+from langue.train.optimizer import clip_gradients, make_optimizer
 from langue.train.schedule import factor
 from langue.train.state import latest, load_state, load_weights, save_best, save_state
 
@@ -44,38 +44,41 @@ class Progress:
     best_step: int = 0
     stale: int = 0  # evaluations since the best one
     stopped: bool = False  # by patience
-    history: list[float] = field(default_factory=list)  # the main metric at each evaluation
+    history: list[float] = field(default_factory=list)  # the score at each evaluation
+    recent: list[float] = field(default_factory=list)  # the last losses, which a spike is measured against
 
 
 class Trainer:
+    """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held out."""
+
     def __init__(
-        self, model: TaskModel, task: Task, train: Examples, dev: Examples | None, settings: TrainSettings, folder: Path
+        self,
+        model: nn.Module,
+        objective: Objective,
+        train: BatchSource,
+        dev: Any,
+        settings: TrainSettings,
+        folder: Path,
     ) -> None:
-        self.model, self.task, self.dev, self.settings, self.folder = model, task, dev, settings, folder
+        self.model, self.objective, self.dev, self.settings, self.folder = model, objective, dev, settings, folder
         self.device, self.dtype = device(), precision(settings.precision)
-        self.loader = Loader(
-            train,
-            batch_tokens=settings.batch_tokens,
-            batch_examples=settings.batch_examples,
-            accumulate=settings.accumulate,
-            seed=settings.seed,
-        )
-        self.total = self.loader.total(settings.epochs)
-        if settings.max_steps:
-            self.total = min(self.total, settings.max_steps)
+        model.to(self.device)
+        self.loader = Loader(train, settings.accumulate)
+        self.total = self.loader.total(settings.epochs, settings.max_steps)
         pass_steps = len(self.loader.steps(0))
-        self.evaluate_every = settings.evaluate_every or max(1, math.ceil(pass_steps / 4))
+        self.evaluate_every = settings.evaluate_every or max(1, math.ceil(min(pass_steps, self.total) / 4))
         self.checkpoint_every = settings.checkpoint_every or pass_steps
-        self.optimizer = make_optimizer(model, settings, model.body.config.n_layers)
+        self.optimizer = make_optimizer(model, settings, model.body.config.n_layers)  # type: ignore[union-attr, arg-type]
+        self.average = Average(model, settings.ema)
         self.progress = Progress()
         self.interrupted = False
 
     def run(self, resume: bool = False) -> Progress:
         """Train to the end, or from the newest checkpoint to the end; the model then holds the best weights."""
-        self.model.to(self.device).train()
+        self.model.train()
         newest = latest(self.folder / "checkpoints") if resume else None
         if newest is not None:
-            self.progress = Progress(**_without_format(load_state(newest, self.model, self.optimizer)))
+            self.progress = Progress(**load_state(newest, self.model, self.optimizer, self.average.weights))
         at = self.progress
         began = time.perf_counter() - at.seconds
         with Journal(self.folder / "log.jsonl", self.total, at.step, at.log_bytes) as journal, self._signals():
@@ -100,70 +103,92 @@ class Trainer:
                     )
         if at.best is not None:
             load_weights(self.folder / "checkpoints" / f"best-{at.best_step:08d}", self.model)
+        else:
+            self.average.put_in(self.model)
         self.model.eval()
         return at
 
-    def _step(self, batches: list[Batch]) -> dict[str, Any]:
+    def _step(self, batches: list[Any]) -> dict[str, Any]:
         """One optimiser step over the batches that make it up; returns its loss, rate, gradient norm and metric."""
         at, settings = self.progress, self.settings
         seed_step(settings.seed, at.step)
-        rate = settings.lr * factor(at.step, self.total, settings.schedule, settings.warmup)
-        set_rate(self.optimizer, rate)
+        rate = settings.lr * factor(at.step, self.total, settings)
+        self.optimizer.set_rate(rate)
         total, count = 0.0, 0.0
-        answers: list[tuple[Any, Any]] = []
+        outcomes: list[Outcome] = []
         for batch in batches:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                outputs = self.model(batch)
-            assert batch.targets is not None
-            loss, number = self.task.loss(outputs, batch.targets)
+                outcome = self.objective.forward(self.model, batch)
             # A lone batch is divided at once; several are summed and divided when all counts are known.
-            (loss / number if len(batches) == 1 and number else loss).backward()  # type: ignore[no-untyped-call]
-            total, count = total + float(loss.detach()), count + number
-            answers.append((batch.targets.cpu().numpy(), self.task.predict(outputs.detach())))
+            alone = len(batches) == 1 and outcome.count
+            (outcome.loss / outcome.count if alone else outcome.loss).backward()  # type: ignore[no-untyped-call]
+            total, count = total + float(outcome.loss.detach()), count + outcome.count
+            outcomes.append(outcome)
             at.examples += len(batch)
             at.tokens += batch.n_tokens
         if not count:
             raise DataError(
                 f"nothing in the batch of step {at.step + 1} carries loss", do="look at `langue data preview`"
             )
-        if not math.isfinite(total):
-            raise RunError(
-                f"the loss at step {at.step + 1} is {total}",
-                where=str(self.folder),
-                do=f"lower train.lr (now {settings.lr:g}) or set train.precision=fp32",
-            )
         if len(batches) > 1:
             torch._foreach_div_([w.grad for w in self.model.parameters() if w.grad is not None], count)
+        loss = total / count
         norm = clip_gradients(self.model, settings.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        skipped = self._unfit(loss, norm, batches)
+        if not skipped:
+            self.optimizer.step()
+            self.average.follow(self.model)
+            at.recent = [*at.recent[1 - WINDOW :], loss]
+        self.optimizer.zero_grad()
         at.step += 1
-        metrics = self.task.metrics(*(np.concatenate(part) for part in zip(*answers, strict=True)))
-        main = self.task.main_metric
-        return {"loss": total / count, "lr": rate, "grad_norm": norm, main: metrics[main]}
+        line = {
+            "loss": loss,
+            "lr": rate,
+            "grad_norm": norm,
+            self.objective.watched: self.objective.watch(outcomes, loss),
+        }
+        return line | ({"skipped": True} if skipped else {})
+
+    def _unfit(self, loss: float, norm: float, batches: list[Any]) -> bool:
+        """Whether the step is to be left out; RunError where that is not wished. Its batches are kept in a file."""
+        at, settings = self.progress, self.settings
+        found = trouble(loss, at.recent, settings.spike)
+        if found is None and not math.isfinite(norm):
+            found = f"is {loss:.4g}, but its gradient is not finite"
+        if found is None:
+            return False
+        kept = keep_batches(self.folder, at.step + 1, batches)
+        if settings.unfit == "stop":
+            raise RunError(
+                f"the loss at step {at.step + 1} {found}; its batch is kept in {kept.name}",
+                where=str(self.folder),
+                do=f"lower train.lr (now {settings.lr:g}), set train.precision=fp32, or skip it: train.unfit=skip",
+            )
+        return True
 
     def _evaluate(self, journal: Journal, epoch: float) -> None:
-        assert self.dev is not None and self.dev.targets is not None
-        at = self.progress
-        predictions, loss = apply(self.model, self.task, self.dev, device=self.device, dtype=self.dtype)
-        metrics = self.task.metrics(self.dev.targets, predictions)
-        journal.write({"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics})
-        # An undefined metric (a constant prediction has no correlation) is worse than any defined one.
-        score = -1.0 if metrics[self.task.main_metric] is None else float(metrics[self.task.main_metric] or 0.0)
-        at.history.append(score)
-        better = at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss)
-        mark = " [green]best[/]" if better else ""
-        journal.say(f"step {at.step}: dev loss {loss:.4f}, {self.task.main_metric} {score:.4f}{mark}")
-        if better:
-            at.best, at.best_loss, at.best_step, at.stale = score, loss or 0.0, at.step, 0
-            save_best(self.folder / "checkpoints", self.model, at.step, {"loss": loss, **metrics})
-        else:
-            at.stale += 1
-            at.stopped = bool(self.settings.patience) and at.stale >= self.settings.patience
+        at, watched = self.progress, self.objective.watched
+        with self.average.swapped(self.model):
+            metrics, loss = self.objective.evaluate(self.model, self.dev, device=self.device, dtype=self.dtype)
+            journal.write({"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics})
+            score = self.objective.score(metrics, loss)
+            at.history.append(score)
+            better = at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss)
+            value = metrics[watched]
+            shown = "undefined" if value is None else f"{value:.4f}"
+            mark = " [green]best[/]" if better else ""
+            journal.say(f"step {at.step}: dev loss {loss:.4f}, {watched} {shown}{mark}")
+            if better:
+                at.best, at.best_loss, at.best_step, at.stale = score, loss or 0.0, at.step, 0
+                save_best(self.folder / "checkpoints", self.model, at.step, {"loss": loss, **metrics})
+                return
+        at.stale += 1
+        at.stopped = bool(self.settings.patience) and at.stale >= self.settings.patience
 
     def _save(self, journal: Journal) -> None:
         self.progress.log_bytes = journal.size
-        save_state(self.folder / "checkpoints", self.model, self.optimizer, asdict(self.progress))
+        folder, progress = self.folder / "checkpoints", asdict(self.progress)
+        save_state(folder, self.model, self.optimizer, progress, self.average.weights)
 
     def _counts(self) -> dict[str, Any]:
         at = self.progress
@@ -186,7 +211,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _without_format(progress: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in progress.items() if key != "format"}

@@ -17,7 +17,6 @@ from langue.evaluate.report import write
 from langue.files import write_json
 from langue.runtime import device, precision
 from langue.settings import Settings, read_recipe, resolve, split_recipe
-from langue.tasks.apply import apply
 from langue.tasks.task import Task, TaskModel
 from langue.text.source import Source, Table, read
 from langue.train.journal import read_log
@@ -36,9 +35,8 @@ def judge_run(
     if table is None:
         raise DataError("there is neither a test nor a dev split to judge on", where=prepared.facts["origin"])
     with bar(f"judging on {split}", len(table)) as advance:
-        predictions, _ = apply(
+        predictions, _ = prepared.task.apply(
             network,
-            prepared.task,
             prepared.examples[split],
             device=device(),
             dtype=precision(settings.train.precision),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from langue.data.batch import Examples
+from langue.data.loader import Split
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_folder, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, usable
@@ -79,9 +80,8 @@ def finetune(
     network = build(prepared, chosen)
     _open_folder(folder, arguments, chosen, prepared.examples["train"], resume)
     began = time.perf_counter()
-    trainer = Trainer(
-        network, prepared.task, prepared.examples["train"], prepared.examples.get("dev"), chosen.train, folder
-    )
+    train, dev = Split(prepared.examples["train"], chosen.train), prepared.examples.get("dev")
+    trainer = Trainer(network, prepared.task, train, dev, chosen.train, folder)
     progress = trainer.run(resume)
     write_run(folder, prepared, network, chosen)
     metrics = judge_run(folder, prepared, network, chosen, seconds=max(progress.seconds, time.perf_counter() - began))

@@ -29,8 +29,7 @@ from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
 from langue.tasks import TASKS
-from langue.tasks.apply import BUDGET, apply
-from langue.tasks.task import Task, TaskModel, encode_texts
+from langue.tasks.task import BUDGET, Task, TaskModel, encode_texts
 from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import task_files, write_task_checkpoint
 
@@ -178,7 +177,7 @@ class Model:
     def probabilities(self, examples: Examples, progress: Any = None) -> NDArray[np.float32]:
         """Predictions of encoded examples, (n, n_outputs), in their order."""
         task, network = self._trained()
-        predictions, _ = apply(network, task, examples, device=self.device, dtype=self.dtype, progress=progress)
+        predictions, _ = task.apply(network, examples, device=self.device, dtype=self.dtype, progress=progress)
         return predictions
 
     def save(self, folder: str | Path) -> None:

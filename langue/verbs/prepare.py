@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from langue.data.batch import Examples
-from langue.data.loader import Loader
+from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.runtime import device, precision
@@ -113,14 +113,8 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
     """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps, time."""
     train = prepared.examples["train"]
     chosen = settings.train
-    loader = Loader(
-        train,
-        batch_tokens=chosen.batch_tokens,
-        batch_examples=chosen.batch_examples,
-        accumulate=chosen.accumulate,
-        seed=chosen.seed,
-    )
-    steps = min(loader.total(chosen.epochs), chosen.max_steps or 10**12)
+    loader = Loader(Split(train, chosen), chosen.accumulate)
+    steps = loader.total(chosen.epochs, chosen.max_steps)
     per_pass = len(loader.steps(0))
     lengths = train.lengths
     passes = steps / per_pass

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.data.batch import Examples, gather, pool_first, pool_mean
-from langue.data.loader import Loader
+from langue.data.loader import Loader, Split
 from langue.data.pack import shuffled_batches, sorted_batches
 from langue.errors import SettingsError
+from langue.settings import TrainSettings
 
 
 def examples_of(lengths, segments=False):
@@ -80,7 +81,7 @@ def test_pooling():
 
 def test_the_loader_goes_on_from_any_step():
     examples = examples_of(np.random.default_rng(0).integers(1, 30, 100).tolist())
-    loader = Loader(examples, batch_tokens=128, batch_examples=0, accumulate=2, seed=3)
+    loader = Loader(Split(examples, TrainSettings(batch_tokens=128, batch_examples=0, seed=3)), accumulate=2)
     total = loader.total(2.5)
     assert total == sum(len(loader.steps(e)) for e in (0, 1)) + round(0.5 * len(loader.steps(2)))
 

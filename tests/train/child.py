@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from langue.data.batch import Examples
+from langue.data.loader import Split
 from langue.files import atomic_folder
 from langue.settings import TaskSettings, TrainSettings
 from langue.tasks.classify import Classify
@@ -40,7 +41,7 @@ def trainer(folder: Path, settings: TrainSettings = SETTINGS) -> Trainer:
     torch.manual_seed(5)
     task = Classify(["neg", "pos"], TaskSettings(label_smoothing=0.1))
     model = TaskModel(CONFIG, task, seed=1)
-    return Trainer(model, task, examples(120, 0), examples(24, 1), settings, folder)
+    return Trainer(model, task, Split(examples(120, 0), settings), examples(24, 1), settings, folder)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_accumulated_training_is_training_on_big_batches(tmp_path):
         for block in run.model.body.blocks:
             block.attention.dropout = 0.0
         rows = np.arange(12)
-        batches = [gather(run.loader.examples, part) for part in np.split(rows, accumulate)]
+        batches = [gather(run.loader.source.examples, part) for part in np.split(rows, accumulate)]
         run._step(batches)
         moved.append({name: weight.detach().clone() for name, weight in run.model.named_parameters()})
     for name in moved[0]:
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_a_batch_in_which_nothing_carries_loss_is_an_error(tmp_path, monkeypatch):
     run = trainer(tmp_path)
-    monkeypatch.setattr(run.task, "loss", lambda outputs, targets: (outputs.sum() * 0, 0.0))
+    monkeypatch.setattr(run.objective, "loss", lambda outputs, targets: (outputs.sum() * 0, 0.0))
     with pytest.raises(DataError, match="nothing in the batch of step 1 carries loss"):
         run.run()
 
@@ -137,16 +137,18 @@ def test_patience_stops_early_and_the_best_weights_are_kept(tmp_path):
 
 
 def test_schedules():
-    shape = [factor(step, 10, "linear", 0.2) for step in range(10)]
+    shape = [factor(step, 10, TrainSettings(schedule="linear", warmup=0.2)) for step in range(10)]
     assert shape == pytest.approx([0.5, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
-    assert [factor(step, 10, "cosine", 0.0) for step in (0, 5, 10)] == pytest.approx([1, 0.5, 0])
-    assert [factor(step, 10, "constant", 0.1) for step in (0, 1, 9)] == [1, 1, 1]
+    assert [factor(step, 10, TrainSettings(schedule="cosine", warmup=0.0)) for step in (0, 5, 10)] == pytest.approx(
+        [1, 0.5, 0]
+    )
+    assert [factor(step, 10, TrainSettings(schedule="constant", warmup=0.1)) for step in (0, 1, 9)] == [1, 1, 1]
 
 
 def test_layer_decay_and_weight_decay_reach_the_right_weights():
     model = TaskModel(CONFIG, Classify(["a", "b"], TaskSettings()))
     optimizer = make_optimizer(model, TrainSettings(layer_decay=0.5), CONFIG.n_layers)
-    groups = {id(w): group for group in optimizer.param_groups for w in group["params"]}
+    groups = {id(w): group for group in optimizer.parts[0].param_groups for w in group["params"]}
     for name, weight in model.named_parameters():
         group = groups[id(weight)]
         assert group["scale"] == 0.5 ** (CONFIG.n_layers + 1 - depth(name, CONFIG.n_layers))

@@ -1,0 +1,49 @@
+"""What arrives: a model and a batch. What leaves: a loss as (sum, count), which is all that the training loop asks for.
+
+Sums and counts, never means, so that accumulating eight small batches, or training on eight devices, gives the gradient
+of one big batch.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Metrics = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One batch, passed forward."""
+
+    loss: Tensor  # summed
+    count: float  # what it is summed over
+    answers: Any = None  # what `watch` needs of the batch to say how well it was answered
+
+
+class Objective(ABC):
+    """What a model is trained for."""
+
+    name: ClassVar[str]
+    watched: str  # the metric that the best checkpoint is best in, and the curve shows
+
+    @abstractmethod
+    def forward(self, model: nn.Module, batch: Any) -> Outcome:
+        """Run the model on a batch."""
+
+    @abstractmethod
+    def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
+        """`watched` over the batches of one training step, whose mean loss was `loss`."""
+
+    @abstractmethod
+    def evaluate(
+        self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Metrics, float | None]:
+        """The metrics and the mean loss on held-out data; the model is left in the mode it was in."""
+
+    def score(self, metrics: Metrics, loss: float | None) -> float:
+        """How good an evaluation was: higher is better."""
+        value = metrics[self.watched]
+        return -1.0 if value is None else value  # an undefined metric (a constant prediction's) is worse than any
