@@ -43,6 +43,10 @@ class TaskSettings(Section):
     class_weights: Literal["none", "balanced"] = Field(default="none", description="balanced: rare labels weigh more")
     multi_label: bool = Field(default=False, description="a text may carry any number of labels")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
+    mask_ratio: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that masked LM predicts")
+    whole_words: bool = Field(default=False, description="masked LM: mask all tokens of a word or none")
+    noise_ratio: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that denoising takes out")
+    noise_span: float = Field(default=3.0, ge=1, description="mean length, in tokens, of what denoising takes out at once")
 
 
 class ModelSettings(Section):

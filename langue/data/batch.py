@@ -115,6 +115,13 @@ class Pairs:
     order: Tensor  # (S,) where each token that the target's sequences attend to lies in the source
     groups: PairGroups  # runs of equal lengths on both sides, into the target and into the source as `order` has it
 
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def n_tokens(self) -> int:
+        return self.source.n_tokens + self.target.n_tokens
+
 
 def gather_pairs(
     sources: Examples, targets: Examples, rows: NDArray[np.int64], device: torch.device | None = None

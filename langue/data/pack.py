@@ -35,6 +35,27 @@ def shuffled_batches(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
+def exact_batches(
+    lengths: NDArray[np.int64], budgets: NDArray[np.int64]
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Cut pieces of these lengths, in this order, into batches of exactly `budgets` tokens, the last one shorter.
+
+    Returns (piece, first token within it, tokens) of each batch: a piece that a boundary falls into is divided there.
+    budgets: that of each batch; the last one holds for all that follow.
+    """
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    more = max(0, -(-(total - int(budgets.sum())) // int(budgets[-1])))
+    bounds = np.concatenate([[0], np.cumsum(np.concatenate([budgets, np.full(more, budgets[-1])]))])
+    bounds = np.concatenate([bounds[bounds < total], [total]])
+    cuts = np.union1d(ends, bounds[1:])
+    begins = np.concatenate([[0], cuts[:-1]])
+    piece = np.searchsorted(ends, begins, side="right")
+    first = begins - (ends - lengths)[piece]
+    places = np.searchsorted(begins, bounds)
+    return [(piece[a:b], first[a:b], (cuts - begins)[a:b]) for a, b in zip(places[:-1], places[1:], strict=True)]
+
+
 def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
     """All rows, longest first (so that memory runs out at once or never), for evaluation and prediction."""
     check_budget(lengths, budget)

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from langue.model.config import ModelConfig
 from langue.model.feedforward import ACTIVATIONS
+from langue.model.loss import cross_entropy
 from langue.model.norm import make_norm
 from langue.model.transformer import Transformer
 
@@ -30,12 +31,19 @@ class LanguageHead(nn.Module):
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T, V)."""
+        logits = F.linear(self._features(hidden), table if self.out is None else self.out.weight, self.bias)
+        return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
+
+    def loss(self, hidden: Tensor, table: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
+        """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them."""
+        weight = table if self.out is None else self.out.weight
+        return cross_entropy(self._features(hidden), weight, labels, bias=self.bias, cap=self.cap, z_loss=z_loss)
+
+    def _features(self, hidden: Tensor) -> Tensor:
+        """What the output matrix multiplies: (T, D) -> (T, E)."""
         if self.dense is not None and self.norm is not None:
             hidden = self.norm(self.activation(self.dense(hidden)))
-        if self.scale != 1.0:
-            hidden = hidden * self.scale
-        logits = F.linear(hidden, table if self.out is None else self.out.weight, self.bias)
-        return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
+        return hidden * self.scale if self.scale != 1.0 else hidden
 
 
 class LanguageModel(nn.Module):
@@ -50,6 +58,10 @@ class LanguageModel(nn.Module):
         """(T, D) -> (T, V)."""
         out: Tensor = self.head(hidden, self.body.output_table)
         return out
+
+    def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
+        """(T, D), (T,) -> the summed cross-entropy of `logits`."""
+        return self.head.loss(hidden, self.body.output_table, labels, z_loss)
 
 
 class _Unfilled(TorchFunctionMode):

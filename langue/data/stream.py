@@ -1,0 +1,168 @@
+"""What arrives: documents as tokens. What leaves: batches of pieces of them, filled to the token budget.
+
+A piece is a run of one document's tokens, and a sequence of its own in the batch: nothing is attended to across
+documents, and nothing is padded. Documents longer than a block are cut into blocks, where a long one begins being
+drawn anew each pass; a batch takes exactly its budget, the last piece divided where it must be.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from langue.data.batch import Batch, Pairs
+from langue.data.loader import Rows
+from langue.data.pack import BUCKET, exact_batches
+from langue.errors import DataError, SettingsError
+
+Numbers = NDArray[np.int64]
+LONG = 8  # blocks; in documents longer than this the cut moves from pass to pass, and their first piece may be short
+
+
+class Documents(Protocol):
+    """What a corpus offers: the tokens of its documents, without special ones."""
+
+    @property
+    def lengths(self) -> Numbers:
+        """(n,) tokens of each document."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the text, in UTF-8."""
+
+    @property
+    def sources(self) -> list[tuple[str, float, int, int]]:
+        """(name, weight, first document, one past the last) of each text that was mixed."""
+
+    def tokens(self, documents: Numbers, begin: Numbers, length: Numbers) -> NDArray[np.int32]:
+        """The flat run of these slices."""
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Pieces of a batch: which tokens of which documents."""
+
+    document: Numbers  # (N,)
+    begin: Numbers  # (N,)
+    length: Numbers  # (N,)
+    epoch: int
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How an objective wraps a piece: tokens that a document has beside its own, and that every piece gets added."""
+
+    document: int = 0  # 1: what begins a document is a token of it too, and its end something to predict
+    piece: int = 0
+
+
+Make = Callable[["Documents", Slices, torch.device], Batch | Pairs]
+
+
+class Stream:
+    """A corpus as a source of batches: every document once a pass, or as often as its source's weight says."""
+
+    def __init__(
+        self, corpus: Documents, make: Make, frame: Frame, *, block: int, budget: int, seed: int, ramp: int = 0
+    ) -> None:
+        """block: longest piece; budget: tokens of a batch; ramp: batches over which it grows from an eighth."""
+        if not len(corpus.lengths) or not int(corpus.lengths.sum()):
+            raise DataError("the corpus is empty", do="give text with at least one document")
+        if block > budget:
+            raise SettingsError(
+                f"train.batch_tokens = {budget} is less than data.block = {block}",
+                do=f"set train.batch_tokens to at least {block}",
+            )
+        if block <= frame.piece:
+            raise SettingsError(f"data.block = {block} leaves no room for text", do=f"set it above {frame.piece}")
+        self.corpus, self.make, self.frame = corpus, make, frame
+        self.block, self.seed = block, seed
+        growing = np.linspace(budget // 8, budget, ramp, endpoint=False) if ramp else np.zeros(0)
+        self.budgets = np.maximum(block, np.append(growing, budget)).astype(np.int64)
+
+    def plan(self, epoch: int) -> list[Rows]:
+        """Batches as (N, 3): document, first token, tokens. Pieces of like length meet, their order is random."""
+        random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+        pieces = self.pieces(epoch, random)
+        pieces = pieces[random.permutation(len(pieces))]
+        added = pieces[:, 2] + self.frame.piece
+        budgets = self.budgets if epoch == 0 else self.budgets[-1:]
+        stretch = max(1, round(BUCKET * float(budgets[-1]) / max(1.0, float(added.mean()))))
+        # Sorting by (stretch, length) sorts within each stretch.
+        pieces = pieces[np.lexsort((added, np.arange(len(pieces)) // stretch))]
+        # A divided piece is wrapped twice: room for that is kept, so that no batch exceeds its budget.
+        batches = exact_batches(pieces[:, 2] + self.frame.piece, budgets - self.frame.piece)
+        rows = [self._rows(pieces, *batch) for batch in batches]
+        ramp = len(budgets) - 1
+        return rows[:ramp] + [rows[ramp + i] for i in random.permutation(len(rows) - ramp)]
+
+    def _rows(self, pieces: Rows, piece: Numbers, first: Numbers, length: Numbers) -> Rows:
+        """Pieces, or parts of them, counted with what wraps them, as slices of the text alone."""
+        text = pieces[piece, 2]
+        own = np.minimum(first + length, text) - np.minimum(first, text)
+        return np.stack([pieces[piece, 0], pieces[piece, 1] + first, own], axis=1)[own > 0]
+
+    def pieces(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
+        """(P, 3): document, first token, tokens of every piece of one pass; without `random`, cuts do not move."""
+        lengths = self.corpus.lengths + self.frame.document
+        documents = self._drawn(random)
+        documents = documents[lengths[documents] > 0]
+        size, block = lengths[documents], self.block - self.frame.piece
+        long = size > LONG * block
+        shift = np.zeros(len(documents), np.int64)
+        if random is not None:
+            shift = np.where(long, random.integers(0, block, len(documents)), 0)
+        first = np.where(shift > 0, 1, 0)  # a short piece before the first whole block
+        count = first + -(-(size - shift) // block)
+        of = np.repeat(np.arange(len(documents)), count)
+        index = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
+        begin = np.maximum(0, shift[of] + (index - first[of]) * block)
+        end = np.minimum(size[of], shift[of] + (index - first[of] + 1) * block)
+        return np.stack([documents[of], begin, end - begin], axis=1)
+
+    def _drawn(self, random: np.random.Generator | None) -> Numbers:
+        """Documents of one pass: those of a source with weight 1.5 once each, and half of them once more."""
+        parts = []
+        for _, weight, first, last in self.corpus.sources:
+            documents = np.arange(first, last)
+            times = np.full(len(documents), int(weight))
+            if random is not None and weight % 1:
+                times += random.random(len(documents)) < weight % 1
+            parts.append(np.repeat(documents, times if random is not None else 1))
+        return np.concatenate(parts)
+
+    def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
+        return self.make(self.corpus, Slices(rows[:, 0], rows[:, 1], rows[:, 2], epoch), device)
+
+
+def uniform(seed: int, salt: int, slices: Slices, places: Numbers, of: Numbers) -> NDArray[np.float64]:
+    """A number in [0, 1) for each token: a function of (seed, salt, pass, document, place in it) and of nothing else.
+
+    So what is masked does not depend on what a token is batched with, or on the number of processes. splitmix64
+    (Steele, Lea and Flood 2014), over the mixed coordinates. places: (T,) tokens' places in their documents; of: (T,)
+    which slice each is of.
+    """
+    with np.errstate(over="ignore"):
+        x = np.full(len(places), np.uint64(seed * 1_000_003 + salt * 7919 + slices.epoch * 104_729))
+        for part in (slices.document[of], places):
+            x = _mixed(x + np.uint64(0x9E3779B97F4A7C15) * (part.astype(np.uint64) + np.uint64(1)))
+    return (x >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def places_of(slices: Slices) -> tuple[Numbers, Numbers]:
+    """Each token's place in its document, and which slice it is of: both (T,)."""
+    of = np.repeat(np.arange(len(slices)), slices.length)
+    within = np.arange(len(of)) - np.repeat(np.cumsum(slices.length) - slices.length, slices.length)
+    return slices.begin[of] + within, of

@@ -1,0 +1,123 @@
+"""What arrives: hidden states (M, E) and the tokens that should follow. What leaves: their summed cross-entropy.
+
+The logits of a large vocabulary are never held whole: a chunk's are computed, turned into their part of the loss and of
+the gradients, and dropped. loss = sum log Z - logit[label] + z log(Z)^2, with Z = sum exp(logits); the last term keeps
+logits from drifting (PaLM, Chowdhery et al. 2022, arXiv:2204.02311, section 5).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 32 * 2**20  # of one chunk's logits in fp32: near the caches of a processor, plenty for a GPU
+FEWEST = 256  # tokens of a chunk, so that its matrix products stay large
+
+
+def cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None = None,
+    cap: float = 0.0,
+    z_loss: float = 0.0,
+) -> Tensor:
+    """hidden (M, E), weight (V, E), labels (M,) -> the summed loss, a scalar in fp32.
+
+    logits = hidden weight^T + bias, then cap tanh(logits / cap) where there is a cap. The products are in autocast's
+    dtype where it is on, the softmax always in fp32 (fp64 for fp64).
+    """
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    with torch.autocast(kind, enabled=False):
+        loss: Tensor = _Chunked.apply(hidden, weight, bias, labels, cap, z_loss, dtype)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def chunk_size(vocabulary: int) -> int:
+    """Tokens whose logits are held at once."""
+    return max(FEWEST, CHUNK_BYTES // (4 * vocabulary))
+
+
+class _Chunked(torch.autograd.Function):
+    """Computes the gradients on the way forward, while the chunk's probabilities are at hand."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        cap: float,
+        z_loss: float,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        x, w = hidden.to(dtype), weight.to(dtype)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        needs = ctx.needs_input_grad
+        grads = [torch.empty_like(x) if needs[0] else None]
+        grads.append(torch.zeros_like(weight, dtype=wide) if needs[1] else None)
+        grads.append(torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None)
+        size = chunk_size(len(w))
+        for begin in range(0, len(x), size):
+            part = slice(begin, begin + size)
+            loss, slope = _chunk(x[part], w, bias, labels[part], cap, z_loss, wide, any(needs[:3]))
+            total += loss
+            if slope is None:
+                continue
+            if grads[2] is not None:
+                grads[2] += slope.sum(0)
+            narrow = slope.to(dtype)
+            if grads[0] is not None:
+                torch.mm(narrow, w, out=grads[0][part])
+            if grads[1] is not None and wide == dtype:
+                grads[1].addmm_(narrow.t(), x[part])
+            elif grads[1] is not None:
+                grads[1] += narrow.t() @ x[part]
+        ctx.save_for_backward(*(g for g in grads if g is not None))
+        ctx.there = [g is not None for g in grads]
+        ctx.dtypes = [hidden.dtype, weight.dtype, None if bias is None else bias.dtype]
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        saved = iter(ctx.saved_tensors)
+        scaled = [
+            (next(saved) * gradients[0]).to(dtype) if there else None
+            for there, dtype in zip(ctx.there, ctx.dtypes, strict=True)
+        ]
+        return (*scaled, None, None, None, None)
+
+
+def _chunk(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    cap: float,
+    z_loss: float,
+    wide: torch.dtype,
+    with_slope: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The loss of a chunk and its derivative by the logits (m, V)."""
+    logits = (x @ w.t()).to(wide)
+    if bias is not None:
+        logits += bias
+    capped = torch.tanh_(logits.div_(cap)) if cap else logits  # in units of the cap
+    if cap:
+        logits = capped * cap
+    z = torch.logsumexp(logits, dim=-1, keepdim=True)  # (m, 1)
+    chosen = logits.gather(1, labels[:, None])
+    loss = (z - chosen + z_loss * z.square()).sum()
+    if not with_slope:
+        return loss, None
+    slope = torch.exp_(logits.sub_(z)) if not cap else torch.exp(logits - z)
+    if z_loss:
+        slope *= 1 + 2 * z_loss * z
+    slope.scatter_add_(1, labels[:, None], torch.full_like(chosen, -1.0))
+    if cap:
+        slope *= 1 - capped.square()
+    return loss, slope

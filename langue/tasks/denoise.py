@@ -1,0 +1,88 @@
+"""Span denoising (T5, Raffel et al. 2019, arXiv:1910.10683, section 3.1.4). What arrives: pieces of documents.
+What leaves: pairs: the text with spans replaced by sentinels, and the spans, each after its sentinel.
+
+    source  Thank you <X> me to your party <Y> week </s>       target  <X> for inviting <Y> last </s>
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from langue.data.batch import Pairs, gather_pairs
+from langue.data.stream import Documents, Frame, Slices
+from langue.errors import ModelError, SettingsError
+from langue.settings import TaskSettings
+from langue.tasks.language import LanguageObjective, examples
+from langue.text.tokenizer import Tokenizer
+
+
+class Denoise(LanguageObjective):
+    name = "denoise"
+    architecture = "encoder-decoder"
+    frame = Frame()
+
+    def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
+        super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
+        self.start, self.end = self.special.need("pad", "bos"), self.special.need("eos", "sep")
+        if not self.special.sentinels:
+            raise ModelError(
+                "the tokenizer has no sentinels (<extra_id_0> ...)", do="train one with tokenizer.sentinels=100"
+            )
+
+    def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Pairs:
+        text = corpus.tokens(slices.document, slices.begin, slices.length)
+        sources, targets = [], []
+        starts = np.cumsum(slices.length) - slices.length
+        for row, begin in enumerate(starts):
+            piece = text[begin : begin + slices.length[row]]
+            key = [self.seed, slices.epoch, int(slices.document[row]), int(slices.begin[row])]
+            noise = noise_mask(
+                len(piece),
+                self.settings.noise_ratio,
+                self.settings.noise_span,
+                np.random.Generator(np.random.PCG64(key)),
+            )
+            sources.append(self._replaced(piece, noise))
+            targets.append(self._replaced(piece, ~noise, first=bool(noise[0])))
+        labels = np.concatenate(targets)
+        lengths = [len(target) for target in targets]
+        inputs = np.roll(labels, 1)
+        inputs[np.cumsum(lengths) - lengths] = self.start
+        source = np.concatenate(sources)
+        read = examples(source, [len(each) for each in sources], np.full(len(source), -1))
+        return gather_pairs(read, examples(inputs, lengths, labels), np.arange(len(slices)), device)
+
+    def _replaced(self, piece: NDArray[np.int32], hidden: NDArray[np.bool_], first: bool = False) -> NDArray[np.int32]:
+        """The piece with each run of hidden tokens as one sentinel, numbered in order; and the end.
+
+        first: the text of sentinel 0 begins the piece, and so no hidden run is before it.
+        """
+        begins = hidden & ~np.concatenate([[False], hidden[:-1]])
+        count = int(begins.sum()) + first
+        if count > len(self.special.sentinels):
+            raise SettingsError(
+                f"a piece has {count} spans and the tokenizer {len(self.special.sentinels)} sentinels",
+                do="shorten data.block, or raise task.noise_span",
+            )
+        number = np.cumsum(begins) - 1 + first
+        out = np.where(begins, np.asarray(self.special.sentinels)[number], piece)[begins | ~hidden]
+        parts = ([self.special.sentinels[0]] if first else []), out, [self.end]
+        return np.concatenate(parts).astype(np.int32)
+
+
+def noise_mask(length: int, ratio: float, span: float, random: np.random.Generator) -> NDArray[np.bool_]:
+    """(length,) which tokens are taken out: runs of mean length `span`, as many tokens as `ratio` asks, kept and taken
+    runs in turn, a kept one first (a single token is taken)."""
+    taken = min(max(round(length * ratio), 1), max(1, length - 1))
+    kept = length - taken
+    runs = max(1, min(round(taken / span), taken, kept))
+    if not kept:
+        return np.ones(length, bool)
+    sizes = np.stack([_segments(kept, runs, random), _segments(taken, runs, random)], axis=1).reshape(-1)
+    return np.repeat(np.arange(2 * runs) % 2 == 1, sizes)
+
+
+def _segments(total: int, parts: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """`total` as a sum of `parts` positive numbers, all such sums equally likely."""
+    cuts = np.sort(random.choice(total - 1, parts - 1, replace=False)) + 1 if parts > 1 else np.zeros(0, np.int64)
+    return np.diff(np.concatenate([[0], cuts, [total]])).astype(np.int64)

@@ -1,0 +1,148 @@
+"""What arrives: documents as tokens and a language model. What leaves: how well it predicts them, as (sum, count).
+
+What causal, masked and denoising pretraining share; each says in its own file how a piece of text becomes a batch.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from langue.data.batch import Batch, Examples, Pairs
+from langue.data.stream import Documents, Frame, Slices, Stream
+from langue.errors import ModelError
+from langue.model.language import LanguageModel
+from langue.settings import TaskSettings
+from langue.tasks.objective import Metrics, Objective, Outcome
+from langue.text.special import special_ids
+from langue.text.tokenizer import Tokenizer
+
+
+class LanguageObjective(Objective):
+    """Predicting tokens of text from other tokens of it."""
+
+    watched = "perplexity"
+    architecture: str  # of the model that it trains
+    frame: Frame
+
+    def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
+        self.tokenizer, self.settings, self.z_loss, self.seed = tokenizer, settings, z_loss, seed
+        self.vocabulary = len(tokenizer)
+        self.special = special_ids(tokenizer)
+
+    @abstractmethod
+    def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Batch | Pairs:
+        """The batch of these pieces, its labels being what is to be predicted."""
+
+    def stream(self, corpus: Documents, *, block: int, budget: int, seed: int, ramp: int = 0) -> Stream:
+        return Stream(corpus, self.make, self.frame, block=block, budget=budget, seed=seed, ramp=ramp)
+
+    def check(self, model: LanguageModel) -> None:
+        """ModelError where the model is not of the objective's kind, or not of its tokenizer."""
+        config = model.body.config
+        if config.architecture != self.architecture:
+            raise ModelError(
+                f"{self.name} trains the architecture {self.architecture}, and the model is of {config.architecture}",
+                do="choose another model.preset, model or objective",
+            )
+        if config.vocab_size < self.vocabulary:
+            raise ModelError(
+                f"the tokenizer has {self.vocabulary} tokens and the model {config.vocab_size} embeddings",
+                do="give the model its own tokenizer",
+            )
+
+    def predicted(self, batch: Any) -> Batch:
+        """The side of a batch whose tokens are predicted."""
+        side: Batch = batch.target if isinstance(batch, Pairs) else batch
+        return side
+
+    def hidden(self, model: LanguageModel, batch: Any) -> Tensor:
+        """The hidden states (M, D) that the labels are predicted from."""
+        if isinstance(batch, Pairs):
+            memory = model.body(*batch.source.inputs)[batch.order]
+            states: Tensor = model.body.decode(*batch.target.inputs[:3], memory, batch.groups)
+        else:
+            states = model.body(*batch.inputs)
+        places = self.predicted(batch).places
+        return states if places is None else states[places]
+
+    def forward(self, model: nn.Module, batch: Any) -> Outcome:
+        assert isinstance(model, LanguageModel)
+        labels = self.predicted(batch).labels
+        assert labels is not None
+        loss = model.loss(self.hidden(model, batch), labels, self.z_loss)
+        return Outcome(loss, float(len(labels)))
+
+    def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
+        return perplexity(loss)
+
+    @torch.no_grad()
+    def evaluate(
+        self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Metrics, float | None]:
+        """dev: a `Held`. The loss is in nats a predicted token, without the z term."""
+        assert isinstance(model, LanguageModel)
+        was_training = model.training
+        model.eval()
+        total, count, right = 0.0, 0, 0
+        for batch in dev.batches(device):
+            labels = self.predicted(batch).labels
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                states = self.hidden(model, batch)
+                total += float(model.loss(states, labels))
+                if self.accuracy:
+                    right += sum(
+                        int((model.logits(part).argmax(-1) == wanted).sum())
+                        for part, wanted in zip(states.split(1024), labels.split(1024), strict=True)
+                    )
+            count += len(labels)
+        model.train(was_training)
+        loss = total / max(1, count)
+        return self.metrics(loss, dev, right / max(1, count)), loss
+
+    accuracy = True  # whether evaluation counts how many tokens are guessed right
+
+    def metrics(self, loss: float, dev: "Held", accuracy: float) -> Metrics:
+        return {"perplexity": perplexity(loss), "accuracy": accuracy}
+
+    def score(self, metrics: Metrics, loss: float | None) -> float:
+        return -math.inf if loss is None else -loss
+
+
+class Held:
+    """Held-out documents in batches that are the same at every evaluation."""
+
+    def __init__(self, stream: Stream, most: int = 0) -> None:
+        """most: tokens that are judged on, taken from evenly spread pieces; 0: all."""
+        self.stream = stream
+        pieces = stream.pieces(0)
+        tokens = int(pieces[:, 2].sum())
+        if most and tokens > most:
+            pieces = pieces[np.linspace(0, len(pieces) - 1, max(1, len(pieces) * most // tokens)).astype(np.int64)]
+        self.pieces = pieces[np.argsort(-pieces[:, 2], kind="stable")]
+
+    @property
+    def bytes_per_prediction(self) -> float:
+        """Bytes of text that stand behind one predicted token, over the whole corpus."""
+        corpus, frame = self.stream.corpus, self.stream.frame
+        return corpus.n_bytes / max(1, int((corpus.lengths + frame.document).sum()))
+
+    def batches(self, device: torch.device) -> Any:
+        filled = np.cumsum(self.pieces[:, 2] + self.stream.frame.piece) // int(self.stream.budgets[-1])
+        for rows in np.split(self.pieces, np.flatnonzero(np.diff(filled)) + 1):
+            yield self.stream.batch(rows, 0, device)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss); infinite where that is beyond the numbers of the machine."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def examples(tokens: Any, lengths: Any, labels: Any) -> Examples:
+    """Flat tokens and what is to be predicted of each, as `gather` takes them."""
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    cut = np.zeros(len(lengths), np.int32)
+    return Examples(tokens.astype(np.int32), starts, None, cut, labels=labels.astype(np.int32))

@@ -1,0 +1,99 @@
+"""The stream of pieces: every token once a pass, budgets filled, no document beside another's tokens."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langue.data.pack import exact_batches
+from langue.data.stream import Frame, Slices, Stream, places_of, uniform
+from langue.errors import DataError, SettingsError
+from tests.memory import Memory
+
+PLAIN = Frame()
+LENGTHS = st.lists(st.integers(0, 90), min_size=1, max_size=40).filter(sum)
+
+
+def stream(lengths, frame=PLAIN, block=16, budget=64, seed=0, ramp=0, weights=None):
+    corpus = Memory([np.arange(n) for n in lengths], weights)
+    return Stream(corpus, None, frame, block=block, budget=budget, seed=seed, ramp=ramp)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=50), st.lists(st.integers(1, 40), min_size=1, max_size=6))
+def test_exact_batches_fill_their_budgets_and_lose_nothing(lengths, budgets):
+    batches = exact_batches(np.asarray(lengths), np.asarray(budgets))
+    sizes = [int(length.sum()) for _, _, length in batches]
+    wanted = [budgets[min(i, len(budgets) - 1)] for i in range(len(sizes))]
+    assert sizes[:-1] == wanted[:-1] and 0 < sizes[-1] <= wanted[-1]
+    seen = [(p, f + i) for batch in batches for p, f, n in zip(*batch, strict=True) for i in range(n)]
+    assert seen == [(p, i) for p, n in enumerate(lengths) for i in range(n)]
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(0, 1), st.integers(0, 2), st.integers(0, 3), st.integers(0, 5))
+def test_a_pass_sees_every_token_once_within_the_budget(lengths, document, piece, epoch, ramp):
+    made = stream(lengths, Frame(document, piece), ramp=ramp)
+    seen = []
+    plan = made.plan(epoch)
+    for rows in plan:
+        assert (rows[:, 2] + piece).sum() <= 64 and rows[:, 2].max() + piece <= 16
+        seen += [(d, b + i) for d, b, n in rows.tolist() for i in range(n)]
+    assert sorted(seen) == [(d, i) for d, n in enumerate(lengths) for i in range(n + document)]
+
+
+def test_all_batches_but_the_last_are_full():
+    made = stream([40] * 500, Frame(piece=2), block=64, budget=1024)
+    sizes = sorted(int((rows[:, 2] + 2).sum()) for rows in made.plan(0))
+    assert sizes[1] > 0.98 * 1024
+    plain = stream([37, 5, 1000, 60] * 50, block=64, budget=1024)
+    assert sorted(int(rows[:, 2].sum()) for rows in plain.plan(3))[1] == 1024
+
+
+def test_the_order_is_a_function_of_seed_and_pass_alone():
+    for epoch in (0, 1):
+        again = zip(stream([50] * 20).plan(epoch), stream([50] * 20).plan(epoch), strict=True)
+        assert all(np.array_equal(a, b) for a, b in again)
+    assert not np.array_equal(stream([50] * 20).plan(0)[0], stream([50] * 20).plan(1)[0])
+
+
+def test_the_cuts_of_a_long_document_move_from_pass_to_pass():
+    made = stream([2000])
+    begins = {int(b % 16) for epoch in range(8) for b in made.pieces(epoch, np.random.default_rng(epoch))[1:, 1]}
+    assert len(begins) > 3
+
+
+def test_the_budget_grows_over_the_ramp_in_the_first_pass_alone():
+    made = stream([30] * 200, budget=128, ramp=4)
+    sizes = [int(rows[:, 2].sum()) for rows in made.plan(0)]
+    assert sizes[:4] == [16, 44, 72, 100] and set(sizes[4:-1]) <= {128, min(sizes)}
+    assert sorted({int(rows[:, 2].sum()) for rows in made.plan(1)})[-1] == 128
+
+
+def test_sources_are_drawn_by_weight():
+    made = stream([10] * 300, weights=[("a", 1.0, 0, 100), ("b", 2.5, 100, 200), ("c", 0.3, 200, 300)])
+    documents = np.concatenate([np.unique(rows[:, :2], axis=0)[:, 0] for rows in made.plan(1)])
+    tokens = np.concatenate([np.repeat(rows[:, 0], rows[:, 2]) for rows in made.plan(1)])
+    counts = [((tokens >= a) & (tokens < a + 100)).sum() / 10 for a in (0, 100, 200)]
+    assert counts[0] == 100 and 220 <= counts[1] <= 280 and 15 <= counts[2] <= 45
+    assert len(documents)
+
+
+def test_random_numbers_belong_to_tokens_and_not_to_batches():
+    slices = Slices(np.asarray([3, 5]), np.asarray([0, 7]), np.asarray([10, 4]), 2)
+    places, of = places_of(slices)
+    whole = uniform(1, 0, slices, places, of)
+    part = Slices(np.asarray([5]), np.asarray([8]), np.asarray([2]), 2)
+    assert np.array_equal(uniform(1, 0, part, *places_of(part)), whole[11:13])
+    many = Slices(np.arange(200), np.zeros(200, np.int64), np.full(200, 50), 0)
+    drawn = uniform(0, 1, many, *places_of(many))
+    assert abs(drawn.mean() - 0.5) < 0.01 and abs((drawn < 0.15).mean() - 0.15) < 0.01
+    assert len(np.unique(drawn)) == 10_000
+
+
+def test_what_cannot_be_streamed_is_said():
+    with pytest.raises(DataError, match="corpus is empty"):
+        stream([0, 0])
+    with pytest.raises(SettingsError, match="train.batch_tokens = 8"):
+        stream([5], budget=8)
+    with pytest.raises(SettingsError, match="no room"):
+        stream([5], Frame(piece=2), block=2)

@@ -1,0 +1,53 @@
+"""The chunked cross-entropy against the plain one: value and all gradients, in every option."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from langue.model import loss as module
+from langue.model.loss import cross_entropy
+
+
+@pytest.mark.parametrize("cap", [0.0, 3.0])
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_it_is_the_plain_cross_entropy(cap, z_loss, with_bias, monkeypatch):
+    monkeypatch.setattr(module, "FEWEST", 7)  # several chunks, the last one short
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(40, 12, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(50, 12, generator=generator, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(50, generator=generator, dtype=torch.float64, requires_grad=True) if with_bias else None
+    labels = torch.randint(0, 50, (40,), generator=generator)
+    wanted = [w for w in (hidden, weight, bias) if w is not None]
+
+    logits = F.linear(hidden, weight, bias)
+    logits = cap * torch.tanh(logits / cap) if cap else logits
+    plain = F.cross_entropy(logits, labels, reduction="sum") + z_loss * torch.logsumexp(logits, -1).square().sum()
+    expected = torch.autograd.grad(3 * plain, wanted)
+
+    ours = cross_entropy(hidden, weight, labels, bias=bias, cap=cap, z_loss=z_loss)
+    found = torch.autograd.grad(3 * ours, wanted)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-12)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_without_gradients_it_gives_the_same_loss():
+    hidden, weight = torch.randn(30, 8), torch.randn(20, 8)
+    labels = torch.randint(0, 20, (30,))
+    with torch.no_grad():
+        found = cross_entropy(hidden, weight, labels)
+    torch.testing.assert_close(found, F.cross_entropy(hidden @ weight.t(), labels, reduction="sum"))
+
+
+def test_under_autocast_the_products_are_in_its_dtype():
+    hidden, weight = torch.randn(8, 4, requires_grad=True), torch.randn(6, 4, requires_grad=True)
+    labels = torch.randint(0, 6, (8,))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cross_entropy(hidden, weight, labels)
+    found.backward()
+    plain = F.cross_entropy(hidden @ weight.t(), labels, reduction="sum")
+    assert found.dtype == torch.float32 and hidden.grad.dtype == torch.float32
+    assert found.item() == pytest.approx(plain.item(), rel=2e-2)
+    assert found.item() != plain.item()
