@@ -21,6 +21,10 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
+    block: int = Field(default=256, ge=2, description="tokens of a pretraining sequence: longer documents are cut")
+    dev_tokens: int = Field(
+        default=262_144, ge=0, description="most tokens that pretraining is judged on while it goes; 0: all held out"
+    )
     max_length: int = Field(default=512, ge=4, description="tokens of a text that are kept, special tokens included")
     cut: Literal["head-tail", "head", "tail"] = Field(
         default="head-tail", description="which part of a longer text is kept; head-tail keeps a quarter from the start"
@@ -46,7 +50,9 @@ class TaskSettings(Section):
     mask_ratio: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that masked LM predicts")
     whole_words: bool = Field(default=False, description="masked LM: mask all tokens of a word or none")
     noise_ratio: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that denoising takes out")
-    noise_span: float = Field(default=3.0, ge=1, description="mean length, in tokens, of what denoising takes out at once")
+    noise_span: float = Field(
+        default=3.0, ge=1, description="mean length, in tokens, of what denoising takes out at once"
+    )
 
 
 class ModelSettings(Section):
@@ -55,6 +61,27 @@ class ModelSettings(Section):
     )
     attention_dropout: float | None = Field(default=None, ge=0, lt=1, description="None: the model's own")
     revision: str | None = Field(default=None, description="branch, tag or commit of a Hub model")
+    preset: str | None = Field(
+        default=None,
+        description="a new model's architecture: langue, gpt2, llama, bert, t5, or a published size of one",
+    )
+    size: str | None = Field(
+        default=None, description="parameters of a new model, as 10M: depth, width and heads follow"
+    )
+    dim: int | None = Field(default=None, ge=1, description="width; this and the axes below change the preset's")
+    n_layers: int | None = Field(default=None, ge=1, description="depth, of each side of an encoder-decoder")
+    n_heads: int | None = Field(default=None, ge=1, description="attention heads")
+    kv_heads: int | None = Field(default=None, ge=1, description="heads of keys and values, which divide n_heads")
+    ffn_dim: int | None = Field(default=None, ge=1, description="inner width of the feed-forward")
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu", "relu_squared"] | None = Field(
+        default=None, description="of the feed-forward"
+    )
+    gated: bool | None = Field(default=None, description="gated feed-forward, as SwiGLU")
+    tied: bool | None = Field(default=None, description="the output matrix is the embedding's")
+    bias: bool | None = Field(default=None, description="biases of the matrices")
+    qk_norm: bool | None = Field(default=None, description="a norm over queries and keys")
+    logit_cap: float | None = Field(default=None, ge=0, description="c tanh(logit / c); 0: none")
+    rotary_base: float | None = Field(default=None, gt=0, description="of rotary positions")
 
 
 class TrainSettings(Section):
@@ -94,6 +121,10 @@ class TrainSettings(Section):
     )
     recompute: bool = Field(
         default=False, description="compute each block again in the backward pass instead of keeping it: less memory"
+    )
+    parallel: Literal["auto", "ddp", "fsdp"] = Field(
+        default="auto",
+        description="several processes: each with the whole model (ddp, which auto is), or sharing its weights (fsdp)",
     )
     unfit: Literal["stop", "skip"] = Field(
         default="stop", description="what a step does whose loss is not finite, or a spike: stop, or leave the weights"

@@ -10,11 +10,12 @@ from langue.hub.gpt2 import GPT2, OPENAI_GPT
 from langue.hub.gpt_neox import GPT_NEOX
 from langue.hub.llama import LLAMAS
 from langue.hub.modernbert import MODERNBERT
+from langue.hub.nanochat import NANOCHAT
 from langue.hub.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from langue.hub.t5 import MT5, T5
 
 _ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, MODERNBERT)
-_DECODERS = (OPENAI_GPT, GPT2, GPT_NEOX, *LLAMAS, GEMMA2, GEMMA3)
+_DECODERS = (OPENAI_GPT, GPT2, GPT_NEOX, *LLAMAS, GEMMA2, GEMMA3, NANOCHAT)
 _BOTH = (T5, MT5, BART, MBART, MARIAN)
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (*_ENCODERS, *_DECODERS, *_BOTH)}

@@ -28,7 +28,8 @@ class Rule:
 
     change: what else tells the two apart. `transpose`: theirs is (in, out); `heads`: theirs has queries, keys and
     values side by side within each head; `row`: theirs is one row of a matrix; `halves`: the two halves of
-    theirs are two of ours, the names of which `ours` has with a comma between.
+    theirs are two of ours, the names of which `ours` has with a comma between; `reversed`: rotary positions turn
+    theirs the other way, which is ours with the two halves of each head of queries and keys exchanged.
     when: for which configs the rule stands, where two rules give one name.
     """
 
@@ -47,6 +48,8 @@ def _join(r: Rule, parts: list[Tensor], config: ModelConfig) -> list[Tensor]:
     """Their tensors as ours."""
     if r.change == "transpose":
         parts = [part.t() if part.ndim == 2 else part for part in parts]
+    elif r.change == "reversed":
+        parts = [*(_exchanged(part, config.head_dim) for part in parts[:2]), parts[2]]
     whole = parts[0] if len(parts) == 1 else torch.cat(parts)
     if r.change == "row":
         whole = whole.reshape(-1)
@@ -63,7 +66,14 @@ def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
     elif r.change == "heads":
         whole = whole.view(3, config.n_heads, config.head_dim, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)
     parts = list(torch.split(whole, _rows(r, len(whole), config)))
+    if r.change == "reversed":
+        parts = [*(_exchanged(part, config.head_dim) for part in parts[:2]), parts[2]]
     return [part.t() if r.change == "transpose" and part.ndim == 2 else part for part in parts]
+
+
+def _exchanged(part: Tensor, width: int) -> Tensor:
+    """The rows of each head with its halves exchanged."""
+    return part.view(-1, 2, width // 2, *part.shape[1:]).flip(1).reshape(part.shape)
 
 
 def _rows(r: Rule, rows: int, config: ModelConfig) -> list[int]:

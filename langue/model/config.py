@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from langue.errors import ModelError
 
-Norm = Literal["layer", "rms", "rms_offset"]
+Norm = Literal["layer", "rms", "rms_offset", "rms_plain"]
 NormPlace = Literal["post", "pre", "both"]
 Position = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "alibi", "none"]
 Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3"]
@@ -32,7 +32,9 @@ class ModelConfig:
     n_heads: int
     ffn_dim: int
     max_length: int  # longest sequence the model was made for, in tokens
-    norm: Norm = "layer"  # rms_offset: RMSNorm whose weight is stored as its difference from one
+    norm: Norm = (
+        "layer"  # rms_offset: RMSNorm whose weight is stored as its difference from one; rms_plain: without one
+    )
     norm_place: NormPlace = "post"  # post: after each residual sum, as first published; pre: before each sublayer
     norm_eps: float = 1e-12
     norm_bias: bool | None = None  # None: as `bias`

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from langue.model.block import SelfAttention
 from langue.model.config import ModelConfig
 from langue.model.feedforward import ACTIVATIONS
 from langue.model.loss import cross_entropy
 from langue.model.norm import make_norm
-from langue.model.transformer import Transformer
+from langue.model.transformer import Transformer, initialise
 
 
 class LanguageHead(nn.Module):
@@ -62,6 +63,34 @@ class LanguageModel(nn.Module):
     def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
         """(T, D), (T,) -> the summed cross-entropy of `logits`."""
         return self.head.loss(hidden, self.body.output_table, labels, z_loss)
+
+
+def begin(model: LanguageModel, seed: int) -> None:
+    """Fresh weights to pretrain from: `initialise`, and the maps that write to the residual stream smaller.
+
+    By 1 / sqrt(2 L) where norms stand before sublayers (Radford et al. 2019, section 2.3), so that the stream does not
+    grow with depth; at zero where norms have no weights, so that every block begins as the identity (Zhang et al. 2019,
+    arXiv:1901.09321). Where attention is not scaled, its queries are instead, and all matrices have the standard
+    deviation 1 / sqrt(inputs) (Raffel et al. 2019).
+    """
+    config = model.body.config
+    initialise(model, config.init_std, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    unscaled = config.attention_scale == 1.0
+    for name, part in model.named_modules():
+        if unscaled and isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0.0, part.in_features**-0.5, generator=generator)
+        elif unscaled and isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, 0.0, 1.0, generator=generator)
+        if unscaled and isinstance(part, SelfAttention):
+            with torch.no_grad():
+                part.qkv.weight[: part.heads * part.width] *= part.width**-0.5
+        if name.endswith((".out", ".down")) and ".blocks." in name and isinstance(part, nn.Linear):
+            if config.norm == "rms_plain":
+                nn.init.zeros_(part.weight)
+            elif config.norm_place == "pre" and not unscaled:
+                with torch.no_grad():
+                    part.weight *= (2 * max(config.n_layers, config.decoder_layers)) ** -0.5
 
 
 class _Unfilled(TorchFunctionMode):

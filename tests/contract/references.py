@@ -174,6 +174,13 @@ def _moe(draw, **more):
     return _llama(draw, num_experts_per_tok=draw.choice([1, 2]), **more)
 
 
+def _nanochat(draw):
+    kept = _llama(draw, attention_bias=draw.choice([True, False]), hidden_act=draw.choice(["relu2", "silu"]))
+    # the reference normalises after turning, which takes YaRN's amplitude out again; ours refuses that
+    kept["rope_parameters"] = {"rope_type": "default", "rope_theta": draw.choice([10_000.0, 500.0])}
+    return kept | {"final_logit_softcapping": draw.choice([15.0, 2.0, None])}
+
+
 def _mixtral(draw):
     return _moe(draw, num_local_experts=draw.choice([3, 4]), sliding_window=draw.choice([None, 6]))
 
@@ -256,6 +263,7 @@ REFERENCES = {
     "mistral": ("MistralConfig", "MistralForCausalLM", lambda d: _llama(d, sliding_window=d.choice([None, 6]))),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", _qwen2),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", lambda draw: _qwen(draw, attention_bias=draw.choice([True, False]))),
+    "nanochat": ("NanoChatConfig", "NanoChatForCausalLM", _nanochat),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", _mixtral),
     "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", _qwen2_moe),
     "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", _qwen3_moe),

@@ -1,0 +1,162 @@
+"""What arrives: a preset's name, or a number of parameters. What leaves: the family and config of a new model.
+
+A preset is a published config, read by its family; the dial keeps the published shapes' proportions: a layer for every
+64 of width (GPT-2's 768 by 12, Llama 7B's 4096 by 32 are within a factor of two), heads of 64, or 32 in narrow models.
+"""
+
+import difflib
+import re
+from dataclasses import fields, replace
+from typing import Any
+
+from langue.errors import ModelError, SettingsError
+from langue.hub.families import FAMILIES
+from langue.hub.family import Family
+from langue.model.config import ModelConfig
+
+ASPECT = 64  # width to depth
+NARROW = 256  # below this width heads are of 32
+
+
+def _bert(layers: int, dim: int) -> dict[str, Any]:
+    """Turc et al. 2019, arXiv:1908.08962, table 1."""
+    sizes = {"hidden_size": dim, "num_attention_heads": dim // 64, "intermediate_size": 4 * dim}
+    return {"model_type": "bert", "num_hidden_layers": layers, **sizes}
+
+
+def _gpt2(layers: int, dim: int, heads: int) -> dict[str, Any]:
+    return {"model_type": "gpt2", "n_layer": layers, "n_embd": dim, "n_head": heads}
+
+
+def _t5(layers: int, dim: int, heads: int, ffn: int, v1_1: bool = True) -> dict[str, Any]:
+    newer = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if v1_1 else {}
+    return {
+        "model_type": "t5",
+        "num_layers": layers,
+        "d_model": dim,
+        "num_heads": heads,
+        "d_kv": 64,
+        "d_ff": ffn,
+    } | newer
+
+
+def _wide(kind: str, layers: int, dim: int, heads: int, ffn: int) -> dict[str, Any]:
+    sizes = {"num_hidden_layers": layers, "hidden_size": dim, "num_attention_heads": heads, "intermediate_size": ffn}
+    return {"model_type": kind, "tie_word_embeddings": kind == "llama", **sizes}
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "bert-tiny": _bert(2, 128),
+    "bert-mini": _bert(4, 256),
+    "bert-small": _bert(4, 512),
+    "bert-medium": _bert(8, 512),
+    "bert-base": _bert(12, 768),
+    "gpt2": _gpt2(12, 768, 12),
+    "gpt2-medium": _gpt2(24, 1024, 16),
+    "gpt2-large": _gpt2(36, 1280, 20),
+    "gpt2-xl": _gpt2(48, 1600, 25),
+    "t5-small": _t5(6, 512, 8, 2048, v1_1=False),
+    "t5-base": _t5(12, 768, 12, 3072, v1_1=False),
+    "t5-1.1-small": _t5(8, 512, 6, 1024),
+    "t5-1.1-base": _t5(12, 768, 12, 2048),
+    "llama-135m": _wide("llama", 30, 576, 9, 1536) | {"num_key_value_heads": 3},  # SmolLM's, arXiv:2502.02737
+    "llama-1b": _wide("llama", 16, 2048, 32, 8192) | {"num_key_value_heads": 8, "rope_theta": 500_000.0},  # Llama 3.2
+    # Ours for small budgets: see nanochat.py; each part's worth is measured in docs/LOG.md.
+    "langue": _wide("nanochat", 6, 384, 6, 1536) | {"final_logit_softcapping": 15.0},
+}
+# What the dial starts from, where it is named without a size's worth of digits.
+KINDS = {"bert": "bert-base", "gpt2": "gpt2", "t5": "t5-1.1-base", "llama": "llama-135m", "langue": "langue"}
+USUAL = {"causal": "langue", "masked": "bert-base", "denoise": "t5-1.1-base"}  # where nothing is named
+
+
+def preset(
+    name: str, vocab_size: int, max_length: int, *, size: str | None = None, axes: dict[str, Any] | None = None
+) -> tuple[Family, ModelConfig]:
+    """A new model's family and config. name: one of PRESETS or KINDS; size: parameters, `10M`; axes: of ModelConfig."""
+    known = KINDS.get(name, name) if size or name not in PRESETS else name
+    if known not in PRESETS:
+        close = difflib.get_close_matches(name, [*PRESETS, *KINDS], 1, 0.4)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(PRESETS)}"
+        raise SettingsError(f"the preset {name!r} is not known", do=hint)
+    published = PRESETS[known]
+    family = FAMILIES[published["model_type"]]
+    length = {"gpt2": "n_positions", "t5": "n_positions"}.get(family.name, "max_position_embeddings")
+    config = family.read({"vocab_size": vocab_size, length: max_length} | published)
+    config = replace(config, tied=published.get("tie_word_embeddings", config.tied))
+    if size is not None:
+        config = sized(config, parse_count(size))
+    return family, expressed(family, _with(config, axes or {}))
+
+
+def sized(config: ModelConfig, parameters: int) -> ModelConfig:
+    """The same architecture with depth, width and heads for so many parameters, embeddings counted."""
+    best: tuple[float, ModelConfig] | None = None
+    for dim in range(32, 16_385, 32):
+        width = 64 if dim >= NARROW else 32
+        if dim % width:
+            continue
+        for layers in {max(2, round(dim / ASPECT) + more) for more in (-1, 0, 1, 2)}:
+            depth = {"n_layers": layers} | ({"decoder_layers": layers} if config.decoder_layers else {})
+            made = _with(config, {"dim": dim, "n_heads": dim // width, **depth})
+            off = abs(count(made) / parameters - 1)
+            if best is None or off < best[0]:
+                best = off, made
+    assert best is not None
+    if best[0] > 0.25:
+        raise SettingsError(
+            f"no model of this kind has about {parameters:,} parameters with {config.vocab_size:,} tokens",
+            do=f"the nearest has {count(best[1]):,}: change model.size or tokenizer.vocab_size",
+        )
+    return best[1]
+
+
+def count(config: ModelConfig) -> int:
+    """Parameters of matrices and embeddings; norms and biases, under a hundredth, are left out."""
+    tables = config.vocab_size * (1 if config.tied else 2) + (config.max_length if config.position == "learned" else 0)
+    return config.matrix_parameters + tables * (config.embedding_dim or config.dim)
+
+
+def _with(config: ModelConfig, axes: dict[str, Any]) -> ModelConfig:
+    """The config with some axes changed, and those that follow from them where they were not named themselves."""
+    if "dim" in axes and axes["dim"] != config.dim:
+        ratio = config.ffn_dim / config.dim
+        heads = axes.get("n_heads", max(1, axes["dim"] // config.head_dim))
+        axes = {"ffn_dim": max(8, round(axes["dim"] * ratio / 8) * 8), "n_heads": heads, **axes}
+    if config.head_width and "n_heads" in axes:
+        axes = {"head_width": axes.get("dim", config.dim) // axes["n_heads"], **axes}
+    if "n_heads" in axes:
+        axes = {"kv_heads": axes["n_heads"] if config.kv_heads else 0, **axes}
+    if config.decoder_layers and "n_layers" in axes:
+        axes = {"decoder_layers": axes["n_layers"], **axes}
+    if config.logit_scale != 1.0 and "dim" in axes:
+        axes = {"logit_scale": axes["dim"] ** -0.5, **axes}
+    names = {field.name for field in fields(config)}
+    unknown = [name for name in axes if name not in names]
+    if unknown:
+        raise SettingsError(f"model.{unknown[0]} is not an axis of the model")
+    return replace(config, **axes)
+
+
+def expressed(family: Family, config: ModelConfig) -> ModelConfig:
+    """The config, if the family's published form can say all of it; ModelError names the axis that is lost."""
+    again = family.read({"model_type": family.name} | family.write(config))
+    for field in fields(config):
+        # Whether the output is tied, T5 reads from the weights (`Family.settle`); it has no longest length.
+        if getattr(config, field.name) != getattr(again, field.name) and field.name not in ("tied", "max_length"):
+            raise ModelError(
+                f"{family.name} cannot express model.{field.name} = {getattr(config, field.name)!r}",
+                do="leave it out, or choose another model.preset",
+            )
+    return config
+
+
+def parse_count(text: str) -> int:
+    """`10M`, `1.5B`, `124e6` as a number."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmbt]?)\s*", text.lower())
+    try:
+        value = float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[match[2]] if match else 0.0
+    except ValueError:
+        value = 0.0
+    if not 1 <= value < 1e15:
+        raise SettingsError(f"{text!r} is not a number of parameters or tokens", do="write it like 10M or 1.5B")
+    return round(value)

@@ -1,0 +1,52 @@
+"""Presets and the dial: published sizes, proportions, and what a family cannot say."""
+
+import pytest
+
+from langue.errors import ModelError, SettingsError
+from langue.hub.presets import KINDS, PRESETS, count, parse_count, preset
+
+# Parameters in millions as published: BERT with its masked-LM head's tables tied, GPT-2 small to XL, T5 1.0 and 1.1.
+PUBLISHED = {
+    "bert-tiny": (30522, 512, 4.4),
+    "bert-base": (30522, 512, 109.5),
+    "gpt2": (50257, 1024, 124.4),
+    "gpt2-medium": (50257, 1024, 354.8),
+    "gpt2-xl": (50257, 1024, 1557.6),
+    "t5-small": (32128, 512, 60.5),
+    "t5-1.1-base": (32128, 512, 247.6),
+    "llama-135m": (49152, 2048, 134.5),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_have_the_published_number_of_parameters(name):
+    vocabulary, length, millions = PUBLISHED[name]
+    assert count(preset(name, vocabulary, length)[1]) / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", ["3M", "10M", "124M", "1.3B"])
+def test_the_dial_comes_near_the_size_and_keeps_proportions(kind, size):
+    family, config = preset(kind, 8192, 512, size=size)
+    assert count(config) == pytest.approx(parse_count(size), rel=0.12)
+    assert config.head_dim in (32, 64) and config.n_heads * config.head_dim == config.dim
+    assert 30 <= config.dim / config.n_layers <= 110
+    assert family.name == PRESETS[KINDS[kind]]["model_type"]
+
+
+def test_axes_change_a_preset_and_what_follows_from_them():
+    _, config = preset("gpt2", 100, 64, axes={"dim": 96, "n_layers": 3})
+    assert (config.dim, config.n_layers, config.ffn_dim, config.head_dim) == (96, 3, 384, 96 // config.n_heads)
+    _, both = preset("t5", 100, 64, axes={"dim": 96, "n_layers": 3, "n_heads": 4})
+    assert (both.decoder_layers, both.n_heads, both.head_dim) == (3, 4, 24)
+
+
+def test_what_is_not_to_be_had_is_said():
+    with pytest.raises(SettingsError, match="did you mean gpt2-xl"):
+        preset("gpt2-xxl", 100, 64)
+    with pytest.raises(ModelError, match="gpt2 cannot express model.gated"):
+        preset("gpt2", 100, 64, axes={"gated": True})
+    with pytest.raises(SettingsError, match="not a number"):
+        parse_count("ten")
+    with pytest.raises(SettingsError, match="the nearest has"):
+        preset("bert", 500_000, 512, size="1M")
