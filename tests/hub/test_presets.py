@@ -5,10 +5,10 @@ import pytest
 from langue.errors import ModelError, SettingsError
 from langue.hub.presets import KINDS, PRESETS, count, parse_count, preset
 
-# Parameters in millions as published: BERT with its masked-LM head's tables tied, GPT-2 small to XL, T5 1.0 and 1.1.
+# Parameters in millions as published, BERT without its pooler.
 PUBLISHED = {
-    "bert-tiny": (30522, 512, 4.4),
-    "bert-base": (30522, 512, 109.5),
+    "bert-tiny": (30522, 512, 4.37),
+    "bert-base": (30522, 512, 108.9),
     "gpt2": (50257, 1024, 124.4),
     "gpt2-medium": (50257, 1024, 354.8),
     "gpt2-xl": (50257, 1024, 1557.6),
