@@ -30,7 +30,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        with _disk_errors(path):
+        with disk_errors(path):
             yield temporary
             _sync(temporary)
             temporary.chmod(0o644)
@@ -45,22 +45,33 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        with _disk_errors(path):
+        with disk_errors(path):
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _sync(file)
-            temporary.chmod(0o755)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
-            _sync(path.parent)
+            _complete(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def complete_folder(temporary: Path, path: Path) -> None:
+    """Give a folder, written by whomever beside `path`, that name once everything in it is on disk."""
+    with disk_errors(path):
+        _complete(temporary, path)
+
+
+def _complete(temporary: Path, path: Path) -> None:
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            _sync(file)
+    temporary.chmod(0o755)
+    if path.exists():
+        shutil.rmtree(path)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """What goes wrong while `path` is written, a full disk first of all, becomes a RunError."""
     try:
         yield
     except OSError as error:

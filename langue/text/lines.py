@@ -10,7 +10,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -43,17 +43,11 @@ def lines(path: Path, where: str) -> Iterator[tuple[int, str]]:
         while block := stream.read(BLOCK):
             block += stream.readline()
             if not number:
-                block = _first(block, where)
+                block = beginning(block, where)
             try:
                 text = block.decode("utf-8")
             except UnicodeDecodeError as error:
-                line = number + 1 + block.count(b"\n", 0, error.start)
-                column = error.start - block.rfind(b"\n", 0, error.start)
-                raise DataError(
-                    f"byte {column} of the line is not UTF-8",
-                    where=f"{where}, line {line}",
-                    do=f"convert the file: iconv -f {likely_encoding(block[error.start :][:65536])} -t utf-8",
-                ) from None
+                raise not_utf8(block, error.start, number + 1, where) from None
             parts = text.split("\n")
             if not parts[-1]:
                 parts.pop()
@@ -61,7 +55,18 @@ def lines(path: Path, where: str) -> Iterator[tuple[int, str]]:
             number += len(parts)
 
 
-def _first(raw: bytes, where: str) -> bytes:
+def not_utf8(block: bytes, at: int, line: int, where: str) -> DataError:
+    """The error of the byte `at` of a block whose first line is `line`."""
+    column, line_feeds = at - block.rfind(b"\n", 0, at), block.count(b"\n", 0, at)
+    return DataError(
+        f"byte {column} of the line is not UTF-8",
+        where=f"{where}, line {line + line_feeds}",
+        do=f"convert the file: iconv -f {likely_encoding(block[at:][:65536])} -t utf-8",
+    )
+
+
+def beginning(raw: bytes, where: str) -> bytes:
+    """The first bytes of a file without their byte order mark; a DataError where they are of another format."""
     for magic, (what, do) in _MAGIC.items():
         if raw.startswith(magic):
             raise DataError(f"the content is {what}", where=where, do=do)
@@ -69,11 +74,14 @@ def _first(raw: bytes, where: str) -> bytes:
 
 
 @contextlib.contextmanager
-def opened(path: Path, where: str) -> Iterator[IO[bytes]]:
-    """The decompressed bytes; what goes wrong while they are read becomes a DataError."""
+def opened(path: Path, where: str, raw: Callable[[IO[bytes]], None] | None = None) -> Iterator[IO[bytes]]:
+    """The decompressed bytes; what goes wrong while they are read becomes a DataError. raw: is given the file itself,
+    whose place says how much of it is read."""
     kind = compression(path)
     try:
         with path.open("rb") as file:
+            if raw is not None:
+                raw(file)
             if kind == ".gz":
                 yield io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 20)
             elif kind == ".xz":

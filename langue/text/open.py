@@ -19,7 +19,7 @@ from langue.text.parse import KINDS, Record, as_record, kind, parquet, records
 from langue.text.table import SPLITS, Table, as_dataset
 
 ALIASES = {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "validation_matched": "dev"}
-_SPLIT = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
+SPLIT_NAME = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
 _SHARD = re.compile(r"-\d+-of-\d+")
 # What people call our columns, likeliest first: for the remedy only, never taken by itself.
 SYNONYMS = {
@@ -181,7 +181,7 @@ def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, 
     files = sorted(each for each in folder.iterdir() if kind(each) in KINDS and each.name[0] != "." and each.is_file())
     found: dict[str, list[Path]] = {}
     for file in files:
-        said = _SPLIT.search(file.name.lower().removesuffix(kind(file)))
+        said = SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))
         if said:
             found.setdefault(ALIASES.get(said[1], said[1]), []).append(file)
     if not found:
@@ -248,7 +248,12 @@ def _from_list(data: Sequence[Any], origin: str, columns: Columns, notes: list[s
 
 
 def _from_hub(name: str, columns: Columns, notes: list[str]) -> tuple[dict[str, Table], bool]:
-    """A data set of the Hub, `owner/name` or `owner/name:configuration`, through the `datasets` library's cache."""
+    """A data set of the Hub through the `datasets` library's cache."""
+    return _from_mapping(load_hub(name), name, columns, notes, join=":"), True
+
+
+def load_hub(name: str, **options: Any) -> Any:
+    """The splits of a data set of the Hub, `owner/name` or `owner/name:configuration`, as `datasets` gives them."""
     import datasets
 
     path, _, configuration = name.partition(":")
@@ -257,7 +262,7 @@ def _from_hub(name: str, columns: Columns, notes: list[str]) -> tuple[dict[str, 
     if hasattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE"):  # before version 4: never run a data set's code
         datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False
     try:
-        data = datasets.load_dataset(path, configuration or None)
+        return datasets.load_dataset(path, configuration or None, **options)
     except datasets.exceptions.DatasetNotFoundError:
         raise DataError(
             "neither a file or folder here nor a data set on the Hub", where=name, do=_near_files(Path(name))
@@ -271,7 +276,6 @@ def _from_hub(name: str, columns: Columns, notes: list[str]) -> tuple[dict[str, 
         else:
             do = "save it as a local file and name that"
         raise DataError(f"the data set cannot be read from the Hub: {what}", where=name, do=do) from error
-    return _from_mapping(data, name, columns, notes, join=":"), True
 
 
 def _near_files(path: Path) -> str:

@@ -1,0 +1,150 @@
+"""What arrives: one source's documents in pieces. What leaves: each piece with the split it goes to, train or dev.
+
+Which split a document goes to depends on its text alone, so that copies of it cannot stand in both. Where a source has
+only one document, its end becomes the dev document.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from langue.errors import DataError
+from langue.text.documents import Piece, Reading, Tally, Texts
+
+PEEK, PEEK_BYTES = 1000, 16 << 20  # documents, or bytes of them, that are looked at before any is given out
+Assigned = tuple[str, Piece]
+
+
+@dataclass(frozen=True)
+class Division:
+    fraction: float = 0.01  # share of the documents that go to dev, at least one
+    tail: float = 0.1  # share of a single document that does
+    seed: int = 0
+    dedup: bool = False  # leave out documents that are there already
+
+
+class Seen:
+    """A set of 64-bit numbers in about 24 bytes each: open addressing, doubled when half full."""
+
+    def __init__(self) -> None:
+        self.table, self.used = array("Q", bytes(8 << 16)), 0
+
+    def add(self, number: int) -> bool:
+        """Whether it was new."""
+        number = number or 1  # zero is an empty place
+        if 2 * self.used >= len(self.table):
+            old = self.table
+            self.table, self.used = array("Q", bytes(16 * len(old))), 0
+            for each in old:
+                if each:
+                    self.add(each)
+        mask = len(self.table) - 1
+        place = (number >> 20) & mask
+        while self.table[place]:
+            if self.table[place] == number:
+                return False
+            place = (place + 1) & mask
+        self.table[place] = number
+        self.used += 1
+        return True
+
+
+@dataclass
+class Divider:
+    """Divides source after source, and counts the copies among all their documents."""
+
+    reading: Reading
+    division: Division
+    tally: Tally
+    seen: Seen
+    duplicates: int = 0
+
+    def divided(self, texts: Texts) -> Iterator[Assigned]:
+        train = self._marked(texts.pieces(self.reading, self.tally))
+        if "dev" in texts.files:
+            yield from (("train", piece) for _, piece in train)
+            yield from (("dev", piece) for _, piece in self._marked(texts.pieces(self.reading, self.tally, "dev")))
+            return
+        head, rest = _peek(train)
+        begun = {mark for mark, piece in head if piece.first}
+        if sum(piece.first for _, piece in head) == 1:
+            characters = self._single(texts, head)
+            if characters:
+                pieces = (piece for part in (head, rest) for _, piece in part)
+                yield from _ended(pieces, characters, self.division.tail, texts.name)
+                return
+        limit = int(self.division.fraction * 2.0**64)
+        extra = min(begun, default=0)  # is dev too, so that there is one
+        if len(begun) > 1 and min(begun) < limit and max(begun) < limit:
+            limit = max(begun)  # and one of train
+        for part in (head, rest):
+            for mark, piece in part:
+                yield ("dev" if mark < limit or mark == extra else "train"), piece
+
+    def _marked(self, pieces: Iterator[Piece]) -> Iterator[tuple[int, Piece]]:
+        """Each with the number that its document's first piece hashes to; copies are counted or left out."""
+        mark = whole = 0
+        salt = self.division.seed.to_bytes(8, "little")
+        for piece in pieces:
+            own = (
+                piece.text.encode("utf-8") if piece.first else whole.to_bytes(8, "little") + piece.text.encode("utf-8")
+            )
+            whole = int.from_bytes(hashlib.blake2b(own, digest_size=8, salt=salt).digest(), "little")
+            mark = whole if piece.first else mark
+            if piece.last and not self.seen.add(whole):
+                self.duplicates += 1
+                if self.division.dedup and piece.first:  # what is longer than a piece is already given out
+                    continue
+            yield mark, piece
+
+    def _single(self, texts: Texts, head: list[tuple[int, Piece]]) -> int:
+        """Characters of the source's only document; 0 where it has more of them."""
+        if head[-1][1].last:
+            return sum(len(piece.text) for _, piece in head)
+        characters = 0
+        for piece in texts.pieces(self.reading, Tally()):
+            if piece.first and characters:
+                return 0
+            characters += len(piece.text)
+        return characters
+
+
+def _peek(pieces: Iterator[tuple[int, Piece]]) -> tuple[list[tuple[int, Piece]], Iterator[tuple[int, Piece]]]:
+    """The first of them as a list, and the others."""
+    head: list[tuple[int, Piece]] = []
+    documents = size = 0
+    for each in pieces:
+        head.append(each)
+        documents, size = documents + each[1].last, size + each[1].size
+        if documents >= PEEK or size >= PEEK_BYTES:
+            break
+    return head, pieces
+
+
+def _ended(pieces: Iterator[Piece], characters: int, tail: float, name: str) -> Iterator[Assigned]:
+    """One document as two: cut at the line end, or white space, before its last `tail`."""
+    if characters < 2:
+        raise DataError("its only document is one character", where=name, do="give more text")
+    target = min(max(1, round(characters * (1 - tail))), characters - 1)
+    at, first = 0, True  # first: of the dev document
+    for piece in pieces:
+        if at + len(piece.text) < target:
+            yield "train", piece
+        elif at < target:
+            local = target - at
+            before = piece.text[:local]
+            cut = before.rfind("\n") + 1 or max(before.rfind(" "), 0) or local
+            yield "train", replace(piece, text=piece.text[:cut], size=_bytes(piece.text[:cut]), last=True)
+            if cut < len(piece.text):
+                dev = piece.text[cut:]
+                yield "dev", replace(piece, text=dev, size=_bytes(dev), first=True)
+                first = False
+        else:
+            yield "dev", replace(piece, first=first)
+            first = False
+        at += len(piece.text)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8"))
