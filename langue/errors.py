@@ -36,3 +36,11 @@ class Interrupted(LangueError):
     """The user pressed Ctrl-C; the state was saved and the message says how to go on."""
 
     exit_code = 130
+
+
+class Told(LangueError):
+    """What ended the run was said by another of its processes; this one says nothing."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process of the run has said why it ended")
+        self.exit_code = exit_code

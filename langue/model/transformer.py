@@ -5,6 +5,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from langue.model.attention import Groups, PairGroups
 from langue.model.block import Block, Context
@@ -25,6 +26,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, cross: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         size = config.embedding_dim or config.dim
         # The decoder of a pair uses the encoder's embedding, unless it has a vocabulary of its own.
         own = not cross or config.decoder_vocab_size
@@ -66,10 +68,17 @@ class Transformer(nn.Module):
         bias = None if self.bias is None else self.bias(longest)
         context = Context(groups, rotation, local, bias, memory, pairs or [], cache)
         for block in self.blocks:
-            x = block(x, context)
+            x = self._recomputed(block, x, context) if self.recompute and self.training else block(x, context)
         if cache is not None:
             cache.advance(groups)
         out: Tensor = x if self.final_norm is None else self.final_norm(x)
+        return out
+
+    @staticmethod
+    def _recomputed(block: nn.Module, x: Tensor, context: Context) -> Tensor:
+        """What a block makes of x, of which only x is kept: the backward pass computes it again, with the same random
+        numbers (Chen et al. 2016, arXiv:1604.06174)."""
+        out: Tensor = checkpoint(block, x, context, use_reentrant=False)
         return out
 
     def _embedded(
@@ -131,3 +140,10 @@ def set_dropout(model: nn.Module, hidden: float | None, attention: float | None)
             part.attention.dropout = attention
             if part.cross is not None:
                 part.cross.dropout = attention
+
+
+def set_recompute(model: nn.Module, wanted: bool) -> None:
+    """Whether training keeps what blocks compute, or computes it again in the backward pass."""
+    for part in model.modules():
+        if isinstance(part, Transformer):
+            part.recompute = wanted

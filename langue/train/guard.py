@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from langue.files import atomic_file
+from langue.runtime import rank, world_size
 
 WINDOW = 100  # losses that a spike is measured against
 FEWEST = 20  # below which none is called a spike
@@ -28,7 +29,8 @@ def trouble(loss: float, recent: Sequence[float], spike: float) -> str | None:
 
 def keep_batches(folder: Path, step: int, batches: Sequence[Any]) -> Path:
     """The tokens of a step's batches, for inspection: suspect-STEP.safetensors with `tokens` and `starts` of each."""
-    path = folder / f"suspect-{step:08d}.safetensors"
+    share = f"-process-{rank()}" if world_size() > 1 else ""
+    path = folder / f"suspect-{step:08d}{share}.safetensors"
     tensors: dict[str, torch.Tensor] = {}
     for index, batch in enumerate(batches):
         sides = {"": batch} if hasattr(batch, "tokens") else {"source.": batch.source, "target.": batch.target}

@@ -1,6 +1,7 @@
 """What arrives: what happened at each step. What leaves: `log.jsonl`, one JSON object a line, and a progress bar."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -9,16 +10,21 @@ from typing import Any, Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from langue.runtime import peak_memory
+from langue.runtime import peak_memory, rank
 
 
 class Journal:
-    """Appends to `log.jsonl`; on resume, lines after the checkpoint are cut so that no step stands twice."""
+    """Appends to `log.jsonl`; on resume, lines after the checkpoint are cut so that no step stands twice.
+
+    Of several processes only the first writes and shows anything.
+    """
 
     def __init__(self, path: Path, total: int, begin: int = 0, size: int = 0) -> None:
-        self.path = path
-        self.file: TextIO = path.open("a" if size else "w", encoding="utf-8")
-        self.file.truncate(size)
+        speaks = rank() == 0
+        self.path = path if speaks else Path(os.devnull)
+        self.file: TextIO = self.path.open("a" if size else "w", encoding="utf-8")
+        if speaks:
+            self.file.truncate(size)
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=14),
@@ -26,8 +32,9 @@ class Journal:
             TextColumn("{task.fields[facts]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            console=Console(file=sys.stderr),
+            console=Console(file=sys.stderr, quiet=not speaks),
             transient=False,
+            disable=not speaks,
         )
         self.row = self.bar.add_task("training", total=total, completed=begin, facts="")
 

@@ -7,17 +7,20 @@ Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): the moment
 with s = 0.2 sqrt(max(rows, columns)), by which its steps are as long as AdamW's and share AdamW's rate (Liu et al.
 2025, arXiv:2502.16982). `torch.optim.Muon` is the same for one matrix at a time and always iterates in bf16, which
 processors without bf16 instructions do fifty times slower than fp32; here matrices of one shape go together, and the
-iteration is in bf16 only where the hardware has it.
+iteration is in bf16 only where the hardware has it. Of a weight that processes share (fsdp) each gathers the whole
+update, since a part of a matrix cannot be orthogonalised alone, and adds its own rows of the result.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from langue.runtime import has_bf16
+from langue.train.shards import own, rows, whole
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steepest at 0, within 0.7 to 1.2 after five steps
 STEPS = 5
@@ -46,20 +49,25 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
-            weights = [w for w in group["params"] if w.grad is not None]
-            shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-            for weight in weights:
-                update = self._momentum(weight, group["momentum"])
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
+            shapes: dict[torch.Size, list[tuple[Tensor, int, Tensor]]] = defaultdict(list)
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                update = whole(self._momentum(weight, group["momentum"]))
+                own(weight).mul_(1 - group["lr"] * group["weight_decay"])
                 sizes = list(group["parts"]) or [len(weight)]
-                for target, part in zip(torch.split(weight, sizes), torch.split(update, sizes), strict=True):
-                    shapes[part.shape].append((target, part))
-            for shape, pairs in shapes.items():
-                dtype = torch.bfloat16 if has_bf16(pairs[0][0].device.type) else torch.float32
-                steps = orthogonalise(torch.stack([part for _, part in pairs]), dtype)
+                for place, part in zip(accumulate([0, *sizes]), torch.split(update, sizes), strict=False):
+                    shapes[part.shape].append((weight, place, part))
+            for shape, found in shapes.items():
+                dtype = torch.bfloat16 if has_bf16(found[0][0].device.type) else torch.float32
+                steps = orthogonalise(torch.stack([part for _, _, part in found]), dtype)
                 length = 0.2 * max(shape) ** 0.5
-                for (target, _), step in zip(pairs, steps, strict=True):
-                    target.add_(step, alpha=-group["lr"] * length)
+                for (weight, place, _), step in zip(found, steps, strict=True):
+                    begin, end = rows(weight)  # of the weight; the part stands at `place` in it
+                    first, last = max(begin, place), min(end, place + len(step))
+                    if first < last:
+                        target = own(weight)[first - begin : last - begin]
+                        target.add_(step[first - place : last - place], alpha=-group["lr"] * length)
 
     def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
         """Nesterov's: the gradient, carried on by the running mean that it has just been added to."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from langue.settings import TrainSettings
 from langue.train.muon import Muon
+from langue.train.shards import own, whole
 
 Group = tuple[bool, float, float, tuple[int, ...]]  # Muon's or not, rate relative to the others', decay, parts
 
@@ -87,7 +88,7 @@ def _parts(model: nn.Module, name: str) -> tuple[int, ...]:
 def clip_gradients(model: nn.Module, largest: float) -> float:
     """Scale all gradients so that their joint norm is at most `largest` (0: only measure). Returns the norm before."""
     gradients = [w.grad for w in model.parameters() if w.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients))
+    norm = float(whole(torch.nn.utils.get_total_norm(gradients)))
     if largest and norm > largest:
-        torch._foreach_mul_(gradients, largest / (norm + 1e-6))
+        torch._foreach_mul_([own(gradient) for gradient in gradients], largest / (norm + 1e-6))
     return norm

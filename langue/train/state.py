@@ -3,7 +3,7 @@ What leaves: a folder from which it goes on bit for bit; and the run again.
 
 All randomness is a function of (seed, step) and all order of (seed, epoch), so the state is the weights, what the
 optimisers remember of each, and a few counts. safetensors and JSON only: a resumable checkpoint can be given to others
-without risk.
+without risk. Where processes share the model, each writes its part (shards.py); any number of them reads either kind.
 """
 
 import shutil
@@ -19,35 +19,53 @@ from langue.errors import RunError
 from langue.files import atomic_folder, read_json, write_json
 from langue.hub.checkpoint import load_into
 from langue.hub.weights import read_safetensors
+from langue.runtime import rank
 from langue.train.optimizer import Optimizers
+from langue.train.shards import Writer, divided, laid_out, read_shards, whole
 
 FORMAT = 2
+WEIGHT = "weight."  # before the names of the weights, where all tensors are in one file
 AVERAGE = "average."  # before the names of the averaged weights
 
 
 def save_state(
-    folder: Path, model: nn.Module, optimizer: Optimizers, progress: dict[str, Any], average: dict[str, Tensor]
+    folder: Path,
+    model: nn.Module,
+    optimizer: Optimizers,
+    progress: dict[str, Any],
+    average: dict[str, Tensor],
+    writer: Writer | None = None,
 ) -> Path:
-    """Write `folder`/step-NNNNNNNN, complete or absent, then drop the older ones. average: an EMA of the weights."""
+    """Write `folder`/step-NNNNNNNN, complete or absent, then drop the older ones. average: an EMA of the weights.
+
+    With a writer each process writes its part, and it is complete when `writer.wait` returns; else the first does.
+    """
     path = folder / f"step-{progress['step']:08d}"
-    with atomic_folder(path) as temporary:
-        save_weights(temporary, model)
-        names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
-        kept = {f"{kind}.{names[weight]}": t for weight, state in optimizer.state() for kind, t in state.items()}
-        kept |= {AVERAGE + name: tensor for name, tensor in average.items()}
-        save_file(kept, str(temporary / "optimizer.safetensors"))
-        write_json(temporary / "state.json", {"format": FORMAT, **progress})
-    _drop_others(path)
+    names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
+    kept = {f"{kind}.{names[weight]}": t for weight, state in optimizer.state() for kind, t in state.items()}
+    kept |= {AVERAGE + name: tensor for name, tensor in average.items()}
+    facts = {"format": FORMAT, **progress}
+    if writer is not None:
+        kept |= {WEIGHT + name: weight.detach() for weight, name in names.items()}
+        writer.start(path, kept, facts, lambda: _drop_others(path))
+    elif rank() == 0:
+        with atomic_folder(path) as temporary:
+            save_weights(temporary, model)
+            save_file(kept, str(temporary / "optimizer.safetensors"))
+            write_json(temporary / "state.json", facts)
+        _drop_others(path)
     return path
 
 
 def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]) -> None:
     """Keep the weights of the best evaluation. A run resumed from before it reaches it again and writes it again."""
     path = folder / f"best-{step:08d}"
-    with atomic_folder(path) as temporary:
-        save_weights(temporary, model)
-        write_json(temporary / "metrics.json", {"step": step, **metrics})
-    _drop_others(path)
+    weights = _whole_weights(model)
+    if rank() == 0:
+        with atomic_folder(path) as temporary:
+            save_file(weights, str(temporary / "model.safetensors"))
+            write_json(temporary / "metrics.json", {"step": step, **metrics})
+        _drop_others(path)
 
 
 def _drop_others(path: Path) -> None:
@@ -58,11 +76,29 @@ def _drop_others(path: Path) -> None:
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
-    save_file({n: w.detach().contiguous() for n, w in model.named_parameters()}, str(folder / "model.safetensors"))
+    save_file(_whole_weights(model), str(folder / "model.safetensors"))
+
+
+def _whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """All weights, one gathered after another; in the first process only, where they are divided."""
+    kept: dict[str, Tensor] = {}
+    for name, weight in model.named_parameters():
+        tensor = whole(weight.detach())
+        if not divided(weight):
+            kept[name] = tensor.contiguous()
+        elif rank() == 0:
+            kept[name] = tensor.cpu()
+    return kept
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    load_into(model, read_safetensors(folder / "model.safetensors"), where=str(folder))
+    _put(read_safetensors(folder / "model.safetensors"), model, folder)
+
+
+def _put(weights: dict[str, Tensor], model: nn.Module, folder: Path) -> None:
+    named = dict(model.named_parameters())
+    fitting = {name: laid_out(t, named[name]) if name in named else t for name, t in weights.items()}
+    load_into(model, fitting, where=str(folder))
 
 
 def latest(folder: Path) -> Path | None:
@@ -76,19 +112,33 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizers, average: dic
     progress: dict[str, Any] = read_json(path / "state.json")
     if progress.pop("format", None) != FORMAT:
         raise RunError(f"its format is not {FORMAT}", where=str(path / "state.json"), do="it is of another langue")
-    load_weights(path, model)
-    kept = read_safetensors(path / "optimizer.safetensors")
+    named = dict(model.named_parameters())
+
+    def like(key: str) -> Tensor | None:
+        """What the tensor of a checkpoint is shaped and divided as."""
+        kind, _, name = key.partition(".")
+        if kind + "." == AVERAGE:
+            return average.get(name)
+        return torch.tensor(0.0) if kind == "step" else named.get(name)
+
+    if (path / "optimizer.safetensors").is_file():
+        load_weights(path, model)
+        kept = read_safetensors(path / "optimizer.safetensors")
+    else:
+        kept = read_shards(path, like)
+        weights = {key: kept.pop(key) for key in list(kept) if key.startswith(WEIGHT)}
+        _put({key.removeprefix(WEIGHT): tensor for key, tensor in weights.items()}, model, path)
     for name, tensor in average.items():
         tensor.copy_(_taken(kept, AVERAGE + name, tensor, path))
     kinds: dict[str, list[str]] = defaultdict(list)
     for key in kept:
         kinds[key.partition(".")[2]].append(key.partition(".")[0])
-    names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
+    names: dict[Tensor, str] = {weight: name for name, weight in named.items()}
     for weight, state in optimizer.state():
         name = names[weight]
         for kind in kinds[name]:
-            like = torch.tensor(0.0) if kind == "step" else weight
-            state[kind] = _taken(kept, f"{kind}.{name}", like, path).to(weight.device)
+            key = f"{kind}.{name}"
+            state[kind] = _taken(kept, key, weight if kind != "step" else torch.tensor(0.0), path).to(weight.device)
     if kept:
         raise RunError(f"{next(iter(kept))} is of no weight", where=str(path), do="it is of another model or optimiser")
     return progress
@@ -98,4 +148,4 @@ def _taken(kept: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tens
     tensor = kept.pop(name, None)
     if tensor is None or tensor.shape != like.shape:
         raise RunError(f"no fitting {name}", where=str(path), do="the checkpoint is of another model or optimiser")
-    return tensor
+    return laid_out(tensor, like)

@@ -1,6 +1,7 @@
 """What arrives: a model, a task, encoded examples and settings. What leaves: trained weights and the story of how.
 
-The one training loop. A step is: draw its batches, sum the losses, divide by their counts, clip, update.
+The one training loop. A step is: draw its batches, sum the losses, divide by their counts, clip, update. Where several
+processes train together each runs this loop on its share of every batch, and parallel.py adds up what they have found.
 """
 
 import math
@@ -19,14 +20,17 @@ from torch import nn
 
 from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
-from langue.runtime import device, precision, seed_step
+from langue.model.transformer import set_recompute
+from langue.runtime import device, precision, seed_step, world_size
 from langue.settings import TrainSettings
 from langue.tasks.objective import Objective, Outcome
 from langue.train.average import Average
 from langue.train.guard import WINDOW, keep_batches, trouble
 from langue.train.journal import Journal
 from langue.train.optimizer import clip_gradients, make_optimizer
+from langue.train.parallel import Parallel, agreed, anywhere, barrier, sums
 from langue.train.schedule import factor
+from langue.train.shards import Writer
 from langue.train.state import latest, load_state, load_weights, save_best, save_state
 
 
@@ -60,16 +64,20 @@ class Trainer:
         settings: TrainSettings,
         folder: Path,
     ) -> None:
-        self.model, self.objective, self.dev, self.settings, self.folder = model, objective, dev, settings, folder
+        self.objective, self.dev, self.settings, self.folder = objective, dev, settings, folder
         self.device, self.dtype = device(), precision(settings.precision)
-        model.to(self.device)
+        set_recompute(model, settings.recompute)
+        self.parallel = Parallel(model, objective, settings, self.device)
+        self.model = self.parallel.model
         self.loader = Loader(train, settings.accumulate)
         self.total = self.loader.total(settings.epochs, settings.max_steps)
         pass_steps = len(self.loader.steps(0))
         self.evaluate_every = settings.evaluate_every or max(1, math.ceil(min(pass_steps, self.total) / 4))
         self.checkpoint_every = settings.checkpoint_every or pass_steps
-        self.optimizer = make_optimizer(model, settings, model.body.config.n_layers)  # type: ignore[union-attr, arg-type]
-        self.average = Average(model, settings.ema)
+        layers: int = model.body.config.n_layers  # type: ignore[union-attr, assignment]
+        self.optimizer = make_optimizer(self.model, settings, layers)
+        self.average = Average(self.model, settings.ema)
+        self.writer = Writer() if self.parallel.sharded else None
         self.progress = Progress()
         self.interrupted = False
 
@@ -93,19 +101,22 @@ class Trainer:
                 if self.dev is not None and (at.step % self.evaluate_every == 0 or at.step == self.total):
                     self._evaluate(journal, epoch)
                 at.seconds = time.perf_counter() - began
-                if at.step % self.checkpoint_every == 0 or at.step == self.total or at.stopped or self.interrupted:
+                interrupted = anywhere(self.interrupted)
+                if at.step % self.checkpoint_every == 0 or at.step == self.total or at.stopped or interrupted:
                     self._save(journal)
-                if self.interrupted:
+                if interrupted:
+                    self._settle()
                     raise Interrupted(
                         f"stopped at step {at.step} of {self.total}, everything saved",
                         where=str(self.folder),
                         do="the same command with --resume goes on from here",
                     )
+        self._settle()
         if at.best is not None:
             load_weights(self.folder / "checkpoints" / f"best-{at.best_step:08d}", self.model)
         else:
             self.average.put_in(self.model)
-        self.model.eval()
+        self.parallel.finish().eval()
         return at
 
     def _step(self, batches: list[Any]) -> dict[str, Any]:
@@ -114,24 +125,26 @@ class Trainer:
         seed_step(settings.seed, at.step)
         rate = settings.lr * factor(at.step, self.total, settings)
         self.optimizer.set_rate(rate)
-        total, count = 0.0, 0.0
+        total, count, examples, tokens = 0.0, 0.0, 0, 0
         outcomes: list[Outcome] = []
-        for batch in batches:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                outcome = self.objective.forward(self.model, batch)
-            # A lone batch is divided at once; several are summed and divided when all counts are known.
-            alone = len(batches) == 1 and outcome.count
-            (outcome.loss / outcome.count if alone else outcome.loss).backward()  # type: ignore[no-untyped-call]
+        for index, batch in enumerate(batches):
+            with self.parallel.part(last=index == len(batches) - 1):
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                    outcome = self.parallel.forward(batch)
+                # What one process finds in one batch is divided at once; else all counts must be known first.
+                alone = len(batches) == world_size() == 1 and outcome.count
+                (outcome.loss / outcome.count if alone else outcome.loss).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(outcome.loss.detach()), count + outcome.count
+            examples, tokens = examples + len(batch), tokens + batch.n_tokens
             outcomes.append(outcome)
-            at.examples += len(batch)
-            at.tokens += batch.n_tokens
+        total, count, new_examples, new_tokens = sums(total, count, examples, tokens)
+        at.examples, at.tokens = at.examples + int(new_examples), at.tokens + int(new_tokens)
         if not count:
             raise DataError(
                 f"nothing in the batch of step {at.step + 1} carries loss", do="look at `langue data preview`"
             )
-        if len(batches) > 1:
-            torch._foreach_div_([w.grad for w in self.model.parameters() if w.grad is not None], count)
+        if len(batches) > 1 or world_size() > 1:
+            self.parallel.scale(count)
         loss = total / count
         norm = clip_gradients(self.model, settings.clip)
         skipped = self._unfit(loss, norm, batches)
@@ -168,12 +181,12 @@ class Trainer:
 
     def _evaluate(self, journal: Journal, epoch: float) -> None:
         at, watched = self.progress, self.objective.watched
-        with self.average.swapped(self.model):
+        with self.average.swapped(self.model), self.parallel.gathered():
             metrics, loss = self.objective.evaluate(self.model, self.dev, device=self.device, dtype=self.dtype)
             journal.write({"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics})
             score = self.objective.score(metrics, loss)
             at.history.append(score)
-            better = at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss)
+            better = agreed(at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss))
             value = metrics[watched]
             shown = "undefined" if value is None else f"{value:.4f}"
             mark = " [green]best[/]" if better else ""
@@ -188,7 +201,13 @@ class Trainer:
     def _save(self, journal: Journal) -> None:
         self.progress.log_bytes = journal.size
         folder, progress = self.folder / "checkpoints", asdict(self.progress)
-        save_state(folder, self.model, self.optimizer, progress, self.average.weights)
+        save_state(folder, self.model, self.optimizer, progress, self.average.weights, self.writer)
+
+    def _settle(self) -> None:
+        """Until what other threads and processes write is on disk."""
+        if self.writer is not None:
+            self.writer.wait()
+        barrier()
 
     def _counts(self) -> dict[str, Any]:
         at = self.progress

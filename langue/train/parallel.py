@@ -1,0 +1,201 @@
+"""What arrives: a model, its objective and the processes that train it together. What leaves: one process's gradients.
+
+Every process takes its share of each batch (data/loader.py). Losses are sums, so the gradients and the counts are added
+up over the processes and divided once: a step is the same step whatever their number. `ddp` keeps the whole model in
+every process (Li et al. 2020, arXiv:2006.15704), `fsdp` divides weights, gradients and moments among them and gathers a
+block's weights while it is computed (Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277).
+What is small (counts, decisions) goes through gloo on the CPU, where the death of a process is noticed at once.
+"""
+
+import copy
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+from langue.errors import LangueError, RunError, Told
+from langue.model.block import Block
+from langue.runtime import device, rank, world_size
+from langue.settings import TrainSettings
+from langue.tasks.objective import Objective, Outcome
+from langue.train.shards import own, whole
+
+PATIENCE = timedelta(hours=2)  # for a process that lives but does not answer: it may be judging a big test set
+GONE = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe", "NCCL", "recvValue", "sendBytes")
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """The group of the processes that torchrun started, as long as the block; for one process, nothing at all.
+
+    Where one fails all end, and only the first to fail says why.
+    """
+    if world_size() == 1 or dist.is_initialized():
+        yield
+        return
+    place = device()
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    store, number, size = next(rendezvous("env://", timeout=PATIENCE))
+    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "cpu:gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
+    try:
+        yield
+    except Exception as error:
+        raise _told(error, store) from error
+    dist.destroy_process_group()
+
+
+def _told(error: Exception, store: Any) -> Exception:
+    """What this process raises for an error: itself where it is the first, else something that is not shown."""
+    if not isinstance(error, LangueError) and any(word in str(error) for word in GONE):
+        do = "the last complete checkpoint is kept: the same command with --resume goes on from it"
+        error = RunError("another process of the run has ended", do=do)
+    code = error.exit_code if isinstance(error, LangueError) else 1
+    try:
+        first = int(store.add("langue/failed", 1)) == 1
+        if first and rank() == 0 and device().type == "cpu":
+            # It may be this process that keeps the store: part from the others, and let them look before it goes.
+            dist.destroy_process_group()
+            deadline = time.monotonic() + 5
+            while int(store.add("langue/failed", 0)) < world_size() and time.monotonic() < deadline:
+                time.sleep(0.02)
+    except RuntimeError:  # the process that kept the store is the one that is gone
+        return error
+    return error if first else Told(code)
+
+
+def sums(*values: float) -> list[float]:
+    """Each value summed over the processes."""
+    if world_size() == 1:
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(tensor)
+    summed: list[float] = tensor.tolist()
+    return summed
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    sums(0)
+
+
+def anywhere(value: bool) -> bool:
+    """Whether it is true in any process."""
+    return sums(value)[0] > 0
+
+
+def agreed(value: bool) -> bool:
+    """What the first process says: they could differ in the last bit of a score, and must not part ways over it."""
+    return sums(value and rank() == 0)[0] > 0
+
+
+class Engine(nn.Module):
+    """Model and objective as one module, so that the hooks of ddp and fsdp see where a pass begins and ends."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.outcome: Outcome | None = None
+
+    def forward(self, batch: Any) -> Tensor:
+        self.outcome = self.objective.forward(self.model, batch)
+        return self.outcome.loss
+
+
+class Parallel:
+    """`model` is what is trained: the given one, or with fsdp a divided copy of it, for which the given one gives up
+    its memory until `finish`."""
+
+    def __init__(self, model: nn.Module, objective: Objective, settings: TrainSettings, place: torch.device) -> None:
+        several = world_size() > 1
+        assert not several or dist.is_initialized(), "training in several processes happens within processes()"
+        self.sharded = several and settings.parallel == "fsdp"
+        self.given, self.place = model, place
+        self.model = copy.deepcopy(model) if self.sharded else model
+        self.model.to(place)
+        self.engine = Engine(self.model, objective)
+        self.wrapped: nn.Module = self.engine
+        if self.sharded:
+            self._shard()
+        elif several:
+            self._replicate()
+
+    def _replicate(self) -> None:
+        """find_unused_parameters: a model may have weights that an objective does not use (a decoder, say)."""
+        self.engine.register_parameter("unused", nn.Parameter(torch.zeros(1)))  # where none is, torch complains
+        self.engine.to(self.place)
+        with warnings.catch_warnings():
+            # The first option will have another name, which the oldest torch that we take does not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            self.wrapped = nn.parallel.DistributedDataParallel(
+                self.engine, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+            )
+
+    def _shard(self) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        mesh = init_device_mesh(self.place.type, (world_size(),))
+        for part in self.model.modules():
+            if isinstance(part, Block):
+                fully_shard(part, mesh=mesh)
+        fully_shard(self.engine, mesh=mesh)
+        for part in self.engine.modules():
+            if isinstance(part, FSDPModule):
+                part.set_gradient_divide_factor(1.0)  # the sum: `scale` does the division
+                part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+        for weight in self.given.parameters():
+            weight.data = torch.empty(0)
+
+    @contextmanager
+    def part(self, last: bool) -> Iterator[None]:
+        """Around the forward and backward pass of one of a step's batches: gradients are exchanged after the last."""
+        if self.sharded:
+            self.engine.set_requires_gradient_sync(last)  # type: ignore[operator]
+        silent = not last and isinstance(self.wrapped, nn.parallel.DistributedDataParallel)
+        with self.wrapped.no_sync() if silent else nullcontext():  # type: ignore[operator]
+            yield
+
+    def forward(self, batch: Any) -> Outcome:
+        loss = self.wrapped(batch)
+        outcome, self.engine.outcome = self.engine.outcome, None
+        assert outcome is not None
+        return replace(outcome, loss=loss)
+
+    def scale(self, count: float) -> None:
+        """Divide the gradients by the count over all processes; ddp has divided them by the number of processes."""
+        by = count / (1 if self.sharded else world_size())
+        torch._foreach_div_([own(w.grad) for w in self.model.parameters() if w.grad is not None], by)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """For passes that do not begin at the engine, such as an evaluation's: what stands outside the blocks is whole.
+
+        Every process evaluates everything. Metrics are not sums (a correlation, an F1), predictions would have to be
+        exchanged, and what is held out is small beside what is trained on.
+        """
+        if self.sharded:
+            self.engine.unshard()  # type: ignore[operator]
+        try:
+            yield
+        finally:
+            if self.sharded:
+                self.engine.reshard()  # type: ignore[operator]
+
+    @torch.no_grad()
+    def finish(self) -> nn.Module:
+        """The given model, which holds the trained weights again, all of them."""
+        if self.sharded:
+            for ours, given in zip(self.model.parameters(), self.given.parameters(), strict=True):
+                given.data = whole(ours.detach())
+            self.given.to(self.place)
+        return self.given

@@ -1,0 +1,148 @@
+"""What arrives: tensors of which this process may hold only some rows.
+What leaves: the rows, the whole, or a checkpoint that every process writes its part of.
+
+`fully_shard` divides every weight by rows as `torch.chunk` does: the first processes hold equal shares, the last ones
+what is left, which may be nothing. A tensor that is not divided is its own only share, so callers need not ask.
+
+The checkpoint is PyTorch's distributed one in its safetensors form: a shard file a process, with the place of every
+tensor in the header, from which any number of processes can read. (Its usual form keeps a pickle, which is not for us.)
+"""
+
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from torch import Tensor
+
+from langue.errors import RunError
+from langue.files import complete_folder, write_json
+from langue.hub.weights import check_safetensors
+from langue.runtime import rank
+
+
+def divided(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, asked without the half second that importing the class takes."""
+    return hasattr(tensor, "to_local")
+
+
+def own(tensor: Tensor) -> Tensor:
+    """The rows that this process holds; writing to them writes to the tensor."""
+    return tensor.to_local() if divided(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All rows. Every process must ask, in the same order."""
+    return tensor.full_tensor() if divided(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def rows(tensor: Tensor) -> tuple[int, int]:
+    """Where this process's rows begin and end."""
+    if not divided(tensor):
+        return 0, len(tensor)
+    size = -(-len(tensor) // tensor.device_mesh.size())  # type: ignore[attr-defined]
+    begin = min(len(tensor), size * tensor.device_mesh.get_local_rank())  # type: ignore[attr-defined]
+    return begin, min(len(tensor), begin + size)
+
+
+def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor as `like` is divided; in a shape that does not fit it stays whole, for the caller to refuse."""
+    if not divided(like) or divided(tensor) or tensor.shape != like.shape:
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    begin, end = rows(like)
+    return DTensor.from_local(
+        tensor[begin:end].clone().to(own(like).device),  # not a view, which would keep all of it
+        like.device_mesh,  # type: ignore[attr-defined]
+        like.placements,  # type: ignore[attr-defined]
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
+
+
+class Writer:
+    """Writes checkpoints while training goes on: tensors are copied at once, the files follow in another thread."""
+
+    def __init__(self) -> None:
+        self.group = dist.new_group(backend="gloo")  # its own, for the thread's messages to keep apart from training's
+        self.writing: Future[Any] | None = None
+        self.failure: Exception | None = None
+
+    def start(self, path: Path, tensors: Mapping[str, Tensor], facts: Any, done: Callable[[], None]) -> None:
+        """Begin `path`, which appears when every process has written; then `done` is called, in the first process."""
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+        from torch.distributed.checkpoint.state_dict_saver import async_save
+
+        self.wait()
+        partial = path.with_name(f".{path.name}.partial")
+        if rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        dist.barrier(self.group)
+        storage = HuggingFaceStorageWriter(str(partial), save_distributed=True)
+        writing = async_save(dict(tensors), storage_writer=storage, process_group=self.group)
+        assert isinstance(writing, Future)
+        self.writing = writing
+
+        def end(written: "Future[Any]") -> None:
+            if rank() or written.exception() is not None:
+                return
+            try:
+                write_json(partial / "state.json", facts)
+                complete_folder(partial, path)
+                done()
+            except Exception as error:  # of another thread: `wait` raises it
+                self.failure = error
+
+        writing.add_done_callback(end)
+
+    def wait(self) -> None:
+        """Until what was begun is written; raises what went wrong with it."""
+        if self.writing is not None:
+            writing, self.writing = self.writing, None
+            writing.result()
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+
+
+def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
+    """What `Writer` wrote, each tensor divided as the one that `like` names for it. Each process reads its own rows."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    try:
+        for file in folder.glob("*.safetensors"):
+            check_safetensors(file)
+        reader = HuggingFaceStorageReader(str(folder))
+        found = reader.read_metadata().state_dict_metadata
+        made = {name: _room(name, entry, like(name), folder) for name, entry in found.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it takes reading without messages for a mistake
+            load(made, storage_reader=reader, no_dist=True)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"a damaged checkpoint: {error}", where=str(folder), do="remove it") from error
+    return made
+
+
+def _room(name: str, entry: Any, like: Tensor | None, folder: Path) -> Tensor:
+    """A tensor to read into, once the shards are known to make up all its rows."""
+    if like is None or tuple(entry.size) != tuple(like.shape):
+        raise RunError(f"no fitting {name}", where=str(folder), do="the checkpoint is of another model or optimiser")
+    end = 0
+    for chunk in sorted(entry.chunks, key=lambda chunk: tuple(chunk.offsets)):
+        if not like.ndim or not chunk.sizes[0]:
+            continue
+        if tuple(chunk.offsets) != (end, *[0] * (like.ndim - 1)) or tuple(chunk.sizes[1:]) != tuple(like.shape[1:]):
+            raise RunError(f"rows of {name} are missing or twice", where=str(folder), do="remove it; a shard is lost")
+        end += chunk.sizes[0]
+    if like.ndim and end != len(like):
+        raise RunError(f"rows of {name} are missing", where=str(folder), do="remove it; a shard is lost")
+    return torch.zeros_like(like.detach())

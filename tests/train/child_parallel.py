@@ -1,0 +1,60 @@
+"""One of several processes that train together, for tests: `python -m tests.train.child_parallel JOBS`, a JSON list.
+
+A job is [folder, settings]; beside settings it may say `stop` (the step after which the run is interrupted) and `die`
+([process, step]: where the process kills itself). Runs resume where there is something to resume from.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langue.errors import Interrupted, LangueError, Told
+from langue.model.dropout import Dropout
+from langue.model.transformer import set_dropout
+from langue.runtime import rank
+from langue.settings import TrainSettings
+from langue.train.parallel import processes
+from langue.train.state import save_weights
+from tests.train.child import SETTINGS, trainer
+
+
+def work(folder: Path, words: dict[str, Any]) -> None:
+    """Train, without dropout, whose masks depend on the process."""
+    stop, (doomed, last) = words.pop("stop", 0), words.pop("die", (0, 0))
+    chosen = SETTINGS.model_dump() | {"epochs": 1.5, "precision": "fp32", "evaluate_every": 6} | words
+    run = trainer(folder, TrainSettings.model_validate(chosen))
+    set_dropout(run.model, 0.0, 0.0)
+    assert all(part.probability == 0 for part in run.model.modules() if isinstance(part, Dropout))
+    step = run._step
+
+    def watched(batches: list[Any]) -> dict[str, Any]:
+        if (doomed, last) == (rank(), run.progress.step + 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        run.interrupted = run.progress.step + 1 == stop and rank() == 0  # the others must learn of it
+        return step(batches)
+
+    run._step = watched  # type: ignore[method-assign]
+    try:
+        run.run(resume=True)
+    except Interrupted:
+        assert stop
+        return
+    if rank() == 0:
+        save_weights(folder, run.parallel.given)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    try:
+        with processes():
+            for folder, words in json.loads(sys.argv[1]):
+                work(Path(folder), words)
+    except LangueError as error:
+        if not isinstance(error, Told):
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
