@@ -1,0 +1,279 @@
+"""What arrives: tokens of training and of held-out documents. What leaves: how well n-grams predict the latter.
+
+Interpolated Kneser-Ney smoothing (Kneser and Ney 1995) with three discounts (Chen and Goodman 1998, section 3): where
+language modelling began, and an honest floor for what costs hours. With a(g) the count of an n-gram g,
+
+    p(w | c) = (a(cw) - D(a(cw))) / A(c) + gamma(c) p(w | c without its first token)
+
+where A(c) sums a(cw) over w, gamma(c) gives away what the discounts D took, and the last p is uniform. Below the
+highest order a(g) counts the different tokens seen before g, not its occurrences, except where g begins a document,
+since nothing stands before it (Heafield et al. 2013, section 3).
+
+A document t1 ... tn is read as b t1 ... tn e; t1 to e are predicted, b never is: it stands outside of the vocabulary.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langue.errors import DataError, SettingsError
+
+Tokens = NDArray[Any]  # any integers
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+WORKING = 44  # bytes that a token takes while an order is counted: keys, their order and ranks
+KEPT = 32  # bytes that an n-gram takes at most: its key, weight and share, and its count and context for a while
+FALLBACK = (0.5, 1.0, 1.5)  # discounts where counts of counts give none, KenLM's
+CHUNK = 1 << 20  # tokens judged at once
+
+
+@dataclass(frozen=True)
+class Level:
+    """n-grams of one order, in the order of their keys.
+
+    key = rank of the n-gram without its first token, among those of the order below, times the symbols there are,
+    plus its first token. Unigrams have none: their ranks are the tokens.
+    """
+
+    keys: Ints  # (n,)
+    weight: Floats  # (n,) (a - D(a)) / A
+    share: Floats  # (n-grams of the order below,) gamma of each as a context; 1 where nothing followed it
+
+
+@dataclass(frozen=True)
+class KneserNey:
+    """The model."""
+
+    order: int
+    vocab_size: int
+    eos: int | None  # predicted after a document's last token; None: documents do not end
+    levels: list[Level]
+    tokens: int  # it was trained on
+    note: str  # what was left out
+
+    @property
+    def ngrams(self) -> int:
+        return sum(int(np.count_nonzero(level.weight)) for level in self.levels)
+
+    def log_probabilities(self, tokens: Tokens, starts: Tokens) -> Floats:
+        """Of each token and of each document's end, in order: (tokens + documents,), or (tokens,) without an end."""
+        stream = _stream(tokens, starts, self.vocab_size, self.eos)
+        out = np.empty(len(stream))
+        for begin in range(0, len(stream), CHUNK):
+            first = max(0, begin - self.order + 1)
+            part = self._probabilities(stream[first : begin + CHUNK].astype(np.int64))
+            out[begin : begin + CHUNK] = part[begin - first :]
+        logs: Floats = np.log(out[stream != self.vocab_size])
+        return logs
+
+    def _probabilities(self, stream: Ints) -> Floats:
+        """Of each symbol after those before it; what is said of begin symbols has no meaning."""
+        symbols = self.vocab_size + 1
+        unigrams = self.levels[0]
+        p: Floats = unigrams.weight[stream] + unigrams.share[0] / self.vocab_size
+        ranks = stream  # of the n-gram that ends at each place, one order below; -1: not seen, or beyond the document
+        for order, level in enumerate(self.levels[1:], 2):
+            context = np.concatenate([[-1], ranks[:-1]])
+            context[stream == self.vocab_size] = -1
+            left = np.concatenate([np.full(order - 1, -1), stream[: 1 - order]])[: len(stream)]
+            ranks = _find(level.keys, np.where((ranks >= 0) & (left >= 0), ranks * symbols + left, -1))
+            p = np.where(context >= 0, level.share[context] * p, p)
+            p += np.where((ranks >= 0) & (context >= 0), level.weight[ranks], 0.0)
+        return p
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What an n-gram model makes of held-out text."""
+
+    model: KneserNey
+    order: int
+    cross_entropy: float  # nats a prediction
+    perplexity: float
+    predictions: int
+    ngrams: int
+    seconds: float
+    tokens: int  # it was trained on
+    note: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.order}-gram Kneser-Ney"
+
+
+def baseline(
+    train: tuple[Tokens, Tokens],
+    dev: tuple[Tokens, Tokens],
+    *,
+    vocab_size: int,
+    eos: int | None,
+    order: int = 5,
+    limit: int | None = None,
+    memory: int = 4 * 2**30,
+) -> Baseline:
+    """Train on (tokens, starts), judge on others. `starts` has one more entry than there are documents."""
+    began = time.perf_counter()
+    model = fit(*train, vocab_size=vocab_size, eos=eos, order=order, limit=limit, memory=memory)
+    logs = model.log_probabilities(*dev)
+    if not len(logs):
+        raise DataError("there is no held-out text to judge the n-gram model on")
+    mean = -float(logs.mean())
+    seconds = time.perf_counter() - began
+    return Baseline(
+        model, model.order, mean, math.exp(mean), len(logs), model.ngrams, seconds, model.tokens, model.note
+    )
+
+
+def fit(
+    tokens: Tokens,
+    starts: Tokens,
+    *,
+    vocab_size: int,
+    eos: int | None,
+    order: int = 5,
+    limit: int | None = None,
+    memory: int = 4 * 2**30,
+) -> KneserNey:
+    """tokens (T,), starts (documents + 1,). limit: only the first so many tokens. memory: bytes; where an order might
+    need more, the model ends below it and its `note` says so."""
+    if order < 1:
+        raise SettingsError(f"an n-gram model of order {order} does not exist", do="give at least 1")
+    notes, cut = [], False
+    if limit is not None and limit < len(tokens):
+        if limit < 1:
+            raise SettingsError(f"an n-gram model of {limit} tokens knows nothing", do="give a limit of at least 1")
+        notes.append(f"counted on the first {limit:,} of {len(tokens):,} tokens")
+        inside = np.asarray(starts[: np.searchsorted(starts, limit)], np.int64)
+        cut = limit not in starts
+        tokens, starts = tokens[:limit], np.append(inside, limit)
+    stream = _stream(tokens, starts, vocab_size, eos)
+    if cut and eos is not None:
+        stream = stream[:-1]  # the last document did not end here
+    predicted = int(np.count_nonzero(stream != vocab_size))
+    if not predicted:
+        raise DataError("there is no text to count n-grams in")
+    levels, ended = _count(stream, vocab_size, order, memory)
+    if ended:
+        notes.append(f"order {len(levels)} instead of {order}: {ended}")
+    return KneserNey(len(levels), vocab_size, eos, levels, len(tokens), "; ".join(notes))
+
+
+def _stream(tokens: Tokens, starts: Tokens, vocab_size: int, eos: int | None) -> NDArray[np.int32]:
+    """b t1 ... tn e of all documents, one behind the other; b is `vocab_size`."""
+    starts = np.asarray(starts, np.int64)
+    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(tokens) or np.any(np.diff(starts) < 0):
+        raise DataError(f"the documents' starts do not fit {len(tokens):,} tokens")
+    if eos is not None and not 0 <= eos < vocab_size:
+        raise SettingsError(f"the end symbol {eos} is not in a vocabulary of {vocab_size:,}")
+    documents, added = len(starts) - 1, 1 if eos is None else 2
+    stream = np.empty(len(tokens) + added * documents, np.int32)
+    inside = np.ones(len(stream), bool)
+    begins = starts[:-1] + added * np.arange(documents)
+    ends = starts[1:] + added * np.arange(1, documents + 1) - 1
+    inside[begins] = False
+    stream[begins] = vocab_size
+    if eos is not None:
+        inside[ends] = False
+        stream[ends] = eos
+    if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
+        raise DataError(f"a token is not in the vocabulary of {vocab_size:,}")
+    stream[inside] = tokens
+    return stream
+
+
+@dataclass
+class _Counted:
+    """An order whose occurrences are counted; what it is worth follows from the order above."""
+
+    keys: Ints
+    counts: Ints  # (n,)
+    contexts: NDArray[np.int32]  # (n,) which n-gram of the order below each follows
+    below: int  # how many those are
+
+
+def _count(stream: NDArray[np.int32], vocab_size: int, order: int, memory: int) -> tuple[list[Level], str]:
+    """The levels from 1 up, and why there are fewer than `order`, if there are."""
+    symbols = vocab_size + 1
+    counts = np.bincount(stream, minlength=symbols)
+    counts[vocab_size] = 0  # begins are not predicted
+    last = _Counted(np.zeros(0, np.int64), counts, np.zeros(symbols, np.int32), 1)
+    levels: list[Level] = []
+    ranks = stream  # (M,) of the n-gram that ends at each place
+    places = np.flatnonzero(stream != vocab_size)  # where n-grams of the next order end: not at a document's begin
+    kept, ended = 0, ""
+    for n in range(2, order + 1):
+        if not len(places):
+            ended = "no document is longer"
+            break
+        most = min(len(places), len(last.counts) * symbols)
+        if kept + KEPT * (most + len(last.counts)) + WORKING * len(places) + 8 * len(stream) > memory:
+            ended = f"more might not fit in {memory / 2**20:,.0f} MiB"
+            break
+        keys, occurrences, contexts, ranks_above = _ranked(stream, ranks, places, n, symbols)
+        # What stands in a document's first place keeps its count of occurrences, all else is counted anew.
+        different = np.bincount(keys // symbols, minlength=len(last.counts))
+        first = last.keys % symbols == vocab_size if n > 2 else np.zeros(symbols, bool)
+        different[first] = last.counts[first]
+        levels.append(_weighed(last, different))
+        kept += sum(array.nbytes for array in (levels[-1].keys, levels[-1].weight, levels[-1].share))
+        last = _Counted(keys, occurrences, contexts, len(last.counts))
+        ranks = ranks_above
+        places = places[stream[places - n + 1] != vocab_size]
+    return [*levels, _weighed(last, last.counts)], ended
+
+
+def _ranked(
+    stream: NDArray[np.int32], ranks: NDArray[np.int32], places: Ints, n: int, symbols: int
+) -> tuple[Ints, Ints, NDArray[np.int32], NDArray[np.int32]]:
+    """Keys of the n-grams that end at `places`, their counts, their contexts' ranks, and the rank at each place."""
+    keys = ranks[places].astype(np.int64)
+    keys *= symbols
+    keys += stream[places - n + 1]
+    order = np.argsort(keys)
+    keys = keys[order]
+    new = np.empty(len(keys), bool)
+    new[0] = True
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    firsts = np.flatnonzero(new)
+    keys = keys[firsts]
+    contexts = ranks[places[order[firsts]] - 1]
+    above = np.full(len(stream), -1, np.int32)
+    above[places[order]] = np.cumsum(new, dtype=np.int32) - np.int32(1)
+    return keys, np.diff(firsts, append=len(new)), contexts, above
+
+
+def _weighed(counted: _Counted, a: Ints) -> Level:
+    """Discounted counts over their contexts' totals, and what each context leaves to the order below."""
+    discount = np.asarray([0.0, *discounts(a)])
+    taken = discount[np.minimum(a, 3)]
+    totals = np.bincount(counted.contexts, weights=a, minlength=counted.below)
+    gave = np.bincount(counted.contexts, weights=taken, minlength=counted.below)
+    followed = totals > 0
+    share = np.divide(gave, totals, out=np.ones(counted.below), where=followed)
+    weight = np.subtract(a, taken, out=taken)
+    weight /= np.where(followed, totals, 1.0)[counted.contexts]
+    return Level(counted.keys, weight, share)
+
+
+def discounts(counts: Ints) -> tuple[float, float, float]:
+    """What n-grams counted once, twice, and more often give away (Chen and Goodman 1998, equation 17)."""
+    n1, n2, n3, n4 = (int(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4))
+    if not (n1 and n2 and n3 and n4):
+        return FALLBACK
+    y = n1 / (n1 + 2 * n2)
+    found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+    # An order must leave something to the one below, or what was not seen would have no probability.
+    return found if all(0 < d <= count for count, d in enumerate(found, 1)) else FALLBACK
+
+
+def _find(keys: Ints, wanted: Ints) -> Ints:
+    """Where each wanted key stands, or -1."""
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, at, -1)
