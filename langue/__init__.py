@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from langue.verbs.predict import predict
     from langue.verbs.preview import preview
     from langue.verbs.quickstart import quickstart
+    from langue.verbs.tokenize import tokenize
+    from langue.verbs.train_tokenizer import train_tokenizer
     from langue.verbs.verify import verify
 
 __version__ = "0.1.0"
 __all__ = ["LangueError", "Model", "Run", "convert", "evaluate", "finetune", "inspect", "load", "predict", "preview"]
-__all__ += ["quickstart", "verify"]
+__all__ += ["quickstart", "tokenize", "train_tokenizer", "verify"]
 
 _HOMES = {"LangueError": "errors", "Model": "verbs.model", "Run": "verbs.finetune", "load": "verbs.model"}
 

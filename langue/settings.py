@@ -37,6 +37,27 @@ class DataSettings(Section):
     )
     duplicates: bool = Field(default=True, description="look for exact and near duplicates between train and test")
     seed: int = Field(default=0, ge=0, description="seed of the automatic split")
+    shard_tokens: int = Field(default=1 << 26, ge=1, description="tokens after which a corpus begins another file")
+
+
+class TokenizerSettings(Section):
+    kind: Literal["bpe", "wordpiece", "unigram", "characters", "bytes"] = Field(
+        default="bpe", description="what a tokenizer that is trained is; bpe is byte-level and knows every text"
+    )
+    vocab_size: int = Field(default=8192, ge=2, le=1 << 24, description="tokens, special ones included")
+    min_frequency: int = Field(default=2, ge=0, description="times that a token must occur in the text")
+    lower: bool = Field(default=False, description="write the text in small letters first")
+    accents: bool = Field(default=True, description="keep accents; false: strip them first")
+    normalise: Literal["none", "nfc", "nfkc"] = Field(
+        default="none", description="Unicode normalisation, which makes equal what looks alike; none: text comes back"
+    )
+    digits: bool = Field(default=False, description="each digit is a token of its own")
+    chinese: bool = Field(default=True, description="wordpiece: each Chinese character is a word")
+    special: tuple[str, ...] = Field(default=(), description="more special tokens, such as <|user|>,<|model|>")
+    sentinels: int = Field(default=0, ge=0, le=1000, description="tokens <extra_id_0> and on, which denoising needs")
+    sample: int = Field(
+        default=50_000_000, ge=0, description="characters that a tokenizer is trained on, of each source; 0: all"
+    )
 
 
 class TaskSettings(Section):
@@ -144,6 +165,7 @@ class Settings(Section):
     data: DataSettings = DataSettings()
     task: TaskSettings = TaskSettings()
     model: ModelSettings = ModelSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
     train: TrainSettings = TrainSettings()
 
 

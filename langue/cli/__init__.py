@@ -18,6 +18,8 @@ from langue.cli.predict import predict
 from langue.cli.preview import preview
 from langue.cli.quickstart import quickstart
 from langue.cli.settings import settings
+from langue.cli.tokenize import tokenize
+from langue.cli.train_tokenizer import train_tokenizer
 from langue.cli.verify import verify
 from langue.errors import LangueError
 
@@ -29,7 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Begin with [bold]langue quickstart[/]. Each command teaches by example: [bold]langue finetune --help[/]",
 )
-data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at labelled text before training on it.")
+data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at text, and make it ready to train on.")
+tokenizer = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train a tokenizer.")
 
 # A mistyped option reaches the verb as a word, which then names the nearest setting or option.
 _LENIENT = {"ignore_unknown_options": True}
@@ -37,6 +40,9 @@ app.command(rich_help_panel="Start")(quickstart)
 app.command(rich_help_panel="Train", context_settings=_LENIENT)(finetune)
 app.add_typer(data, name="data", rich_help_panel="Train")
 data.command(context_settings=_LENIENT)(preview)
+data.command(context_settings=_LENIENT)(tokenize)
+app.add_typer(tokenizer, name="tokenizer", rich_help_panel="Train")
+tokenizer.command("train", context_settings=_LENIENT)(train_tokenizer)
 app.command(rich_help_panel="Train")(settings)
 app.command(rich_help_panel="Use")(evaluate)
 app.command(rich_help_panel="Use")(predict)

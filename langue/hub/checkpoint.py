@@ -6,7 +6,7 @@ run code is ever unpickled, and a config that names code (`auto_map`) is data to
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,9 @@ class Checkpoint:
         return next((int(self.published[name]) for name in names if self.published.get(name) is not None), 0)
 
 
-def locate(name: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a model: itself, or a snapshot of the Hub's (HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply)."""
+def locate(name: str | Path, revision: str | None = None, wanted: Sequence[str] = WANTED) -> Path:
+    """The local folder of a model: itself, or a snapshot of the Hub's (HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply).
+    wanted: patterns of the files that are fetched."""
     folder = Path(name).expanduser()
     if folder.is_dir() or llama2c.find(folder):
         return folder
@@ -63,7 +64,7 @@ def locate(name: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        files = snapshot_download(str(name), revision=revision, allow_patterns=list(WANTED), ignore_patterns=["*/*"])
+        files = snapshot_download(str(name), revision=revision, allow_patterns=list(wanted), ignore_patterns=["*/*"])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"neither a folder here nor to be had from the Hub ({type(error).__name__})",

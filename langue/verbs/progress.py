@@ -9,12 +9,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 @contextmanager
-def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how much more is done. The bar goes when the work is done."""
+def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how much more is done. The bar goes when the work is done. None: nobody knows."""
+    of = "" if total is None else "/{task.total:,}"
     with Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=None),
-        TextColumn("{task.completed:,}/{task.total:,}"),
+        TextColumn("{task.completed:,}" + of),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -1,0 +1,49 @@
+"""What arrives: reports about text and tokenizers. What leaves: them printed for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def grid(*columns: str, title: str | None = None) -> Table:
+    """A plain table whose first column is of words and whose others are of numbers."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), title=title, title_justify="left")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index else "left")
+    return table
+
+
+def print_fertility(report: Mapping[str, Any]) -> None:
+    console = Console()
+    console.print(f"{report['kind']}: {report['vocab_size']:,} tokens, of which this text uses {report['used']:,}")
+    table = grid("", "words", "tokens a word", "a character", "a byte", "unknown")
+    rows = {"all": report["all"], **report["scripts"]} if len(report["scripts"]) != 1 else report["scripts"]
+    for name, row in rows.items():
+        rates = (f"{row[key]:.3f}" for key in ("tokens_per_word", "tokens_per_character", "tokens_per_byte"))
+        table.add_row(name, f"{row['words']:,}", *rates, f"{row['unknown_share']:.2%}")
+    console.print(table)
+    print_notes(console, report["notes"])
+
+
+def print_corpus(result: Mapping[str, Any]) -> None:
+    console = Console()
+    table = grid("split", "documents", "tokens", "characters", "bytes a token", "shards")
+    for name, split in result["splits"].items():
+        rate = f"{split['bytes'] / max(1, split['tokens']):.2f}"
+        counts = (f"{split[key]:,}" for key in ("documents", "tokens", "characters"))
+        table.add_row(name, *counts, rate, f"{split['shards']:,}")
+    console.print(table)
+    if result["duplicates"]:
+        what = "left out" if result["duplicates_dropped"] else "kept (--dedup leaves them out)"
+        console.print(f"· {result['duplicates']:,} documents are exact copies, {what}", highlight=False)
+    if result["empty"]:
+        console.print(f"· {result['empty']:,} empty documents left out", highlight=False)
+    print_notes(console, result["notes"])
+
+
+def print_notes(console: Console, notes: list[str]) -> None:
+    for note in notes:
+        console.print(Text(f"· {note}"))

@@ -1,0 +1,52 @@
+"""What arrives: the words after `langue data tokenize`. What leaves: a corpus folder, its sizes printed."""
+
+from typing import Annotated
+
+import typer
+
+from langue.cli.options import Columns, Debug, Force, Json, parse_columns
+from langue.cli.sources import Dedup, Document, Sources, apart, check_document
+
+
+def tokenize(
+    context: typer.Context,
+    sources: Sources = None,
+    *,
+    tokenizer: Annotated[str, typer.Option(help="A folder or a Hub name.", show_default=False)],
+    out: Annotated[str, typer.Option(help="The corpus folder to write.", show_default=False)],
+    columns: Columns = None,
+    document: Document = "file",
+    dedup: Dedup = False,
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Turn running text into token shards for pretraining.
+
+    Several texts may be mixed; documents of the second are seen twice as often:
+
+        langue data tokenize web/ books.jsonl@2 --tokenizer tokenizer --out corpus
+
+    A share of the documents is held out (data.dev_fraction). What was killed
+    goes on where it was when the same command is given again.
+    """
+    from langue.cli.show import print_json
+    from langue.cli.show_text import print_corpus
+    from langue.verbs.tokenize import tokenize as verb
+
+    named, settings = apart(sources, context)
+    result = verb(
+        named,
+        tokenizer=tokenizer,
+        out=out,
+        columns=parse_columns(columns),
+        document=check_document(document),
+        dedup=dedup,
+        force=force,
+        **settings,
+    )
+    if as_json:
+        print_json(result)
+        return
+    print_corpus(result)
+    print(f"Use it: langue pretrain --data {out} --out runs/NAME")

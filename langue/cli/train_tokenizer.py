@@ -1,0 +1,49 @@
+"""What arrives: the words after `langue tokenizer train`. What leaves: a tokenizer's folder, its fertility printed."""
+
+from typing import Annotated
+
+import typer
+
+from langue.cli.options import Columns, Debug, Force, Json, parse_columns
+from langue.cli.sources import Document, Sources, apart, check_document
+
+
+def train_tokenizer(
+    context: typer.Context,
+    sources: Sources = None,
+    *,
+    out: Annotated[str, typer.Option(help="The folder to write.", show_default=False)],
+    columns: Columns = None,
+    document: Document = "file",
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a tokenizer on text, and show how it cuts that text.
+
+    Byte-level BPE unless told otherwise:
+
+        langue tokenizer train books/ reviews.jsonl --out tokenizer \\
+            tokenizer.kind=wordpiece tokenizer.vocab_size=16000 tokenizer.lower=true
+
+    kinds: bpe, wordpiece, unigram, characters, bytes. The folder loads in the
+    transformers library too.
+    """
+    from langue.cli.show import print_json
+    from langue.cli.show_text import print_fertility
+    from langue.verbs.train_tokenizer import train_tokenizer as verb
+
+    named, settings = apart(sources, context)
+    report = verb(
+        named,
+        out=out,
+        columns=parse_columns(columns),
+        document=check_document(document),
+        force=force,
+        **settings,
+    )
+    if as_json:
+        print_json(report)
+        return
+    print_fertility(report)
+    print(f"Use it: langue data tokenize SOURCE --tokenizer {out} --out corpus")

@@ -1,0 +1,66 @@
+"""What arrives: a tokenizer and texts. What leaves: into how many tokens it cuts them, script by script.
+
+Fertility is tokens per word (Acs 2019; Rust et al. 2021): about 1.1 where a vocabulary fits, many where it does not.
+In scripts that write no spaces a character counts as a word. Text is counted line by line, each under the script of
+most of its letters.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from langue.text import script
+from langue.text.tokenizer import Tokenizer
+
+LINES = 4096  # that are encoded at a time
+UNKNOWN = ("[UNK]", "<unk>", "<|unk|>")
+COUNTS = ("lines", "words", "characters", "bytes", "tokens", "unknown")
+
+
+def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
+    """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}}`, scripts by their share of the text."""
+    unknown = next((i for i in map(tokenizer.backend.token_to_id, UNKNOWN) if i is not None), -1)
+    counts: dict[str, dict[str, int]] = {}
+    used = np.zeros(1 + max(tokenizer.backend.get_vocab(with_added_tokens=True).values()), bool)
+    batch: list[str] = []
+    for text in texts:
+        batch += [line for line in text.splitlines(keepends=True) if not line.isspace()]
+        if len(batch) >= LINES:
+            _add(tokenizer, batch, unknown, counts, used)
+            batch = []
+    _add(tokenizer, batch, unknown, counts, used)
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1]["characters"], pair[0]))
+    total = {name: sum(each[name] for each in counts.values()) for name in COUNTS}
+    return {
+        "vocab_size": len(tokenizer),
+        "used": int(used.sum()),
+        "all": _rates(total),
+        "scripts": {name: _rates(each) for name, each in ordered},
+    }
+
+
+def _add(
+    tokenizer: Tokenizer, lines: list[str], unknown: int, counts: dict[str, dict[str, int]], used: np.ndarray[Any, Any]
+) -> None:
+    for line, encoding in zip(lines, tokenizer.backend.encode_batch_fast(lines, add_special_tokens=False), strict=True):
+        ids = encoding.ids
+        used[ids] = True
+        into = counts.setdefault(script.main(script.count(line)), dict.fromkeys(COUNTS, 0))
+        into["lines"] += 1
+        into["words"] += script.words(line)
+        into["characters"] += len(line)
+        into["bytes"] += len(line.encode("utf-8"))
+        into["tokens"] += len(ids)
+        into["unknown"] += ids.count(unknown)
+
+
+def _rates(counts: dict[str, int]) -> dict[str, Any]:
+    tokens = counts["tokens"]
+    return {
+        **counts,
+        "tokens_per_word": round(tokens / max(1, counts["words"]), 4),
+        "tokens_per_character": round(tokens / max(1, counts["characters"]), 4),
+        "tokens_per_byte": round(tokens / max(1, counts["bytes"]), 4),
+        "unknown_share": round(counts["unknown"] / max(1, tokens), 6),
+    }

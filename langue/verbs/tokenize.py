@@ -1,0 +1,62 @@
+"""What arrives: running text and a tokenizer. What leaves: a corpus folder that pretraining reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from langue.data.divide import Division
+from langue.data.shards import Building, build
+from langue.hub.checkpoint import locate
+from langue.settings import resolve
+from langue.text.documents import Kind, Reading, open_texts
+from langue.text.tokenizer import SIDE_FILES, Tokenizer
+from langue.verbs.progress import bar
+from langue.verbs.train_tokenizer import as_list, total_size
+
+DEV_FRACTION = 0.01  # of the documents
+DEV_TAIL = 0.1  # of a single document
+
+
+def tokenize(
+    sources: Any,
+    *,
+    tokenizer: str | Path,
+    out: str | Path,
+    columns: Mapping[str, str] | None = None,
+    document: Kind = "file",
+    dedup: bool = False,
+    force: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Turn text into token shards, and return what the corpus is.
+
+    sources: files, folders, Hub data sets or lists of texts, each perhaps `PATH@WEIGHT`: how often its documents are
+    seen in a pass, relative to the others. tokenizer: a folder or a Hub name. document: what a document is in a .txt
+    file; in others a row is one. dedup: leave out documents that are there already. What was killed goes on where it
+    was when it is called again. Settings: `data.dev_fraction`, `data.invalid`, `data.shard_tokens`, `data.seed`.
+    """
+    words = {key.replace("__", "."): value for key, value in settings.items()}
+    chosen = resolve({"data.dev_fraction": DEV_FRACTION}, words).data
+    reading = Reading(columns=columns or {}, document=document, invalid=chosen.invalid)
+    tail = chosen.dev_fraction if "data.dev_fraction" in words else DEV_TAIL
+    division = Division(chosen.dev_fraction, tail, chosen.seed, dedup)
+    notes: list[str] = []
+    texts = open_texts(as_list(sources), reading, notes)
+    found = Tokenizer.load(locate(tokenizer, wanted=("tokenizer.json", *SIDE_FILES)))
+    building = Building(texts, found, reading, division, chosen.shard_tokens)
+    with bar("text to tokens", total_size(texts)) as advance:
+        facts = build(building, Path(out), force=force, progress=advance, notes=notes)
+    return {"out": str(out), **summary(facts), "notes": notes}
+
+
+def summary(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """corpus.json without its shards' checksums: sums by split."""
+    splits = {}
+    for name, split in facts["splits"].items():
+        sums = {key: sum(shard[key] for shard in split["shards"]) for key in _SUMS}
+        splits[name] = {**sums, "shards": len(split["shards"]), "sources": split["sources"]}
+    rest = ("dtype", "vocab_size", "duplicates", "duplicates_dropped", "empty", "invalid")
+    return {"splits": splits, **{key: facts[key] for key in rest}}
+
+
+_SUMS = ("documents", "tokens", "characters", "bytes")
