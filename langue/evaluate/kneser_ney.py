@@ -25,11 +25,13 @@ from langue.errors import DataError, SettingsError
 Tokens = NDArray[Any]  # any integers
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Places = NDArray[np.int32]
 
 WORKING = 44  # bytes that a token takes while an order is counted: keys, their order and ranks
 KEPT = 32  # bytes that an n-gram takes at most: its key, weight and share, and its count and context for a while
 FALLBACK = (0.5, 1.0, 1.5)  # discounts where counts of counts give none, KenLM's
 CHUNK = 1 << 20  # tokens judged at once
+BLOCK = 1 << 20  # tokens sorted at once
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def fit(
     return KneserNey(len(levels), vocab_size, eos, levels, len(tokens), "; ".join(notes))
 
 
-def _stream(tokens: Tokens, starts: Tokens, vocab_size: int, eos: int | None) -> NDArray[np.int32]:
+def _stream(tokens: Tokens, starts: Tokens, vocab_size: int, eos: int | None) -> Places:
     """b t1 ... tn e of all documents, one behind the other; b is `vocab_size`."""
     starts = np.asarray(starts, np.int64)
     if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(tokens) or np.any(np.diff(starts) < 0):
@@ -192,11 +194,11 @@ class _Counted:
 
     keys: Ints
     counts: Ints  # (n,)
-    contexts: NDArray[np.int32]  # (n,) which n-gram of the order below each follows
+    contexts: Places  # (n,) which n-gram of the order below each follows
     below: int  # how many those are
 
 
-def _count(stream: NDArray[np.int32], vocab_size: int, order: int, memory: int) -> tuple[list[Level], str]:
+def _count(stream: Places, vocab_size: int, order: int, memory: int) -> tuple[list[Level], str]:
     """The levels from 1 up, and why there are fewer than `order`, if there are."""
     symbols = vocab_size + 1
     counts = np.bincount(stream, minlength=symbols)
@@ -204,9 +206,10 @@ def _count(stream: NDArray[np.int32], vocab_size: int, order: int, memory: int) 
     last = _Counted(np.zeros(0, np.int64), counts, np.zeros(symbols, np.int32), 1)
     levels: list[Level] = []
     ranks = stream  # (M,) of the n-gram that ends at each place
-    places = np.flatnonzero(stream != vocab_size)  # where n-grams of the next order end: not at a document's begin
+    places = np.argsort(stream, kind="stable").astype(np.int32)  # where n-grams of the order below end, by their ranks
     kept, ended = 0, ""
     for n in range(2, order + 1):
+        places = places[stream[places - n + 2] != vocab_size]  # nothing stands before a begin
         if not len(places):
             ended = "no document is longer"
             break
@@ -214,7 +217,7 @@ def _count(stream: NDArray[np.int32], vocab_size: int, order: int, memory: int) 
         if kept + KEPT * (most + len(last.counts)) + WORKING * len(places) + 8 * len(stream) > memory:
             ended = f"more might not fit in {memory / 2**20:,.0f} MiB"
             break
-        keys, occurrences, contexts, ranks_above = _ranked(stream, ranks, places, n, symbols)
+        keys, occurrences, contexts, above, places = _ranked(stream, ranks, places, n, symbols)
         # What stands in a document's first place keeps its count of occurrences, all else is counted anew.
         different = np.bincount(keys // symbols, minlength=len(last.counts))
         first = last.keys % symbols == vocab_size if n > 2 else np.zeros(symbols, bool)
@@ -222,29 +225,49 @@ def _count(stream: NDArray[np.int32], vocab_size: int, order: int, memory: int) 
         levels.append(_weighed(last, different))
         kept += sum(array.nbytes for array in (levels[-1].keys, levels[-1].weight, levels[-1].share))
         last = _Counted(keys, occurrences, contexts, len(last.counts))
-        ranks = ranks_above
-        places = places[stream[places - n + 1] != vocab_size]
+        ranks = above
     return [*levels, _weighed(last, last.counts)], ended
 
 
 def _ranked(
-    stream: NDArray[np.int32], ranks: NDArray[np.int32], places: Ints, n: int, symbols: int
-) -> tuple[Ints, Ints, NDArray[np.int32], NDArray[np.int32]]:
-    """Keys of the n-grams that end at `places`, their counts, their contexts' ranks, and the rank at each place."""
-    keys = ranks[places].astype(np.int64)
-    keys *= symbols
-    keys += stream[places - n + 1]
-    order = np.argsort(keys)
-    keys = keys[order]
-    new = np.empty(len(keys), bool)
-    new[0] = True
-    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    stream: Places, ranks: Places, places: Places, n: int, symbols: int
+) -> tuple[Ints, Ints, Places, Places, Places]:
+    """Keys of the n-grams that end at `places`, their counts, their contexts' ranks, the rank at each place of the
+    stream, and the places in the order of these."""
+    below, left = ranks[places], stream[places - n + 1]
+    new = np.empty(len(places), bool)
+    begin = 0
+    while begin < len(places):
+        # Those with equal ranks stand together already; what is left is to sort runs of them by what stands before.
+        end = int(np.searchsorted(below, below[min(begin + BLOCK, len(places)) - 1], "right"))
+        part = slice(begin, end)
+        order, new[part] = _sorted(below[part] - below[begin], left[part], symbols)
+        places[part], left[part], below[part] = places[part][order], left[part][order], below[part][order]
+        begin = end
     firsts = np.flatnonzero(new)
-    keys = keys[firsts]
-    contexts = ranks[places[order[firsts]] - 1]
+    keys = below[firsts].astype(np.int64) * symbols + left[firsts]
+    contexts = ranks[places[firsts] - 1]
     above = np.full(len(stream), -1, np.int32)
-    above[places[order]] = np.cumsum(new, dtype=np.int32) - np.int32(1)
-    return keys, np.diff(firsts, append=len(new)), contexts, above
+    above[places] = np.cumsum(new, dtype=np.int32) - np.int32(1)
+    return keys, np.diff(firsts, append=len(new)), contexts, above, places
+
+
+def _sorted(ranks: Places, left: Places, symbols: int) -> tuple[Ints, NDArray[np.bool_]]:
+    """The order by rank and then by symbol, and where in that order either changes.
+
+    Key and index are packed in one number where they fit: numbers sort many times faster than their indices do.
+    """
+    keys = ranks.astype(np.int64) * symbols + left
+    bits = (len(keys) - 1).bit_length()
+    if (int(ranks[-1]) + 1) * symbols < 1 << (63 - bits):
+        keys = (keys << bits) | np.arange(len(keys))
+        keys.sort()
+        order = keys & ((1 << bits) - 1)
+        keys >>= bits
+    else:
+        order = np.argsort(keys)
+        keys = keys[order]
+    return order, np.concatenate([[True], keys[1:] != keys[:-1]])
 
 
 def _weighed(counted: _Counted, a: Ints) -> Level:
@@ -273,7 +296,10 @@ def discounts(counts: Ints) -> tuple[float, float, float]:
 
 def _find(keys: Ints, wanted: Ints) -> Ints:
     """Where each wanted key stands, or -1."""
-    if not len(keys):
-        return np.full(len(wanted), -1)
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, at, -1)
+    found = np.full(len(wanted), -1)
+    places = np.flatnonzero(wanted >= 0)
+    if len(keys) and len(places):
+        places = places[np.argsort(wanted[places])]  # in order, neighbours are looked for among neighbours
+        at = np.minimum(np.searchsorted(keys, wanted[places]), len(keys) - 1)
+        found[places] = np.where(keys[at] == wanted[places], at, -1)
+    return found

@@ -113,6 +113,23 @@ def test_blocks_do_not_change_what_is_judged(monkeypatch):
     assert np.array_equal(model.log_probabilities(*flat(documents)), whole)
 
 
+@pytest.mark.parametrize("size", [60, 2**60])  # packed into one number, and too large for that
+def test_blocks_do_not_change_what_is_counted(monkeypatch, size):
+    rng = np.random.default_rng(3)
+    ranks = np.sort(rng.integers(0, 5 if size == 60 else 1, 300)).astype(np.int32)
+    left = rng.integers(0, 9, 300).astype(np.int32)
+    module = importlib.import_module("langue.evaluate.kneser_ney")
+    order, new = module._sorted(ranks, left, size)
+    pairs = list(zip(ranks[order].tolist(), left[order].tolist(), strict=True))
+    assert pairs == sorted(zip(ranks.tolist(), left.tolist(), strict=True))
+    assert new.tolist() == [True] + [a != b for a, b in zip(pairs, pairs[1:], strict=False)]
+    documents = [rng.integers(0, 4, rng.integers(0, 12)).tolist() for _ in range(60)]
+    whole = fit(*flat(documents), vocab_size=SIZE, eos=EOS, order=4)
+    monkeypatch.setattr(module, "BLOCK", 5)
+    for one, other in zip(fit(*flat(documents), vocab_size=SIZE, eos=EOS, order=4).levels, whole.levels, strict=True):
+        assert np.array_equal(one.keys, other.keys) and np.array_equal(one.weight, other.weight)
+
+
 def test_a_limit_and_a_memory_budget_are_kept_and_said():
     rng = np.random.default_rng(2)
     documents = [rng.integers(0, 4, 50).tolist() for _ in range(20)]
