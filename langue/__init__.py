@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from langue.verbs.inspect import inspect
     from langue.verbs.model import Model, load
     from langue.verbs.predict import predict
+    from langue.verbs.pretrain import Pretrained, pretrain
     from langue.verbs.preview import preview
     from langue.verbs.quickstart import quickstart
     from langue.verbs.tokenize import tokenize
@@ -28,9 +29,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["LangueError", "Model", "Run", "convert", "evaluate", "finetune", "inspect", "load", "predict", "preview"]
-__all__ += ["quickstart", "tokenize", "train_tokenizer", "verify"]
+__all__ += ["Pretrained", "pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 
-_HOMES = {"LangueError": "errors", "Model": "verbs.model", "Run": "verbs.finetune", "load": "verbs.model"}
+_HOMES = {
+    "LangueError": "errors",
+    "Model": "verbs.model",
+    "Pretrained": "verbs.pretrain",
+    "Run": "verbs.finetune",
+    "load": "verbs.model",
+}
 
 
 class _Face(ModuleType):

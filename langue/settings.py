@@ -204,7 +204,13 @@ FOREIGN = {
 ALIASES = {"train.steps": "train.max_steps"}
 
 # What a recipe holds beside settings, under the section it belongs to: `[model] name = "..."`.
-ARGUMENTS = {"task": "task.name", "model": "model.name", "data": "data.name"}
+ARGUMENTS = {
+    "task": "task.name",
+    "objective": "task.objective",
+    "model": "model.name",
+    "data": "data.name",
+    "tokenizer": "tokenizer.name",
+}
 
 
 def known() -> dict[str, Any]:
@@ -290,10 +296,14 @@ def write_recipe(arguments: Mapping[str, Any], settings: Settings) -> str:
     """The resolved recipe as TOML: running it again is one command."""
     tree = settings.model_dump()
     for name, key in ARGUMENTS.items():
-        value = arguments[name]
+        value = arguments.get(name)
+        if value is None:
+            continue
         section, word = key.split(".")
-        given = str(value) if isinstance(value, (str, Path)) else "(rows given in Python)"
-        tree[section] = {word: given, **tree[section]}
+        given: Any = str(value) if isinstance(value, (str, Path)) else "(rows given in Python)"
+        if isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value):
+            given = [str(each) for each in value]
+        tree[section] = {word: given, **tree.get(section, {})}
     return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
 
 

@@ -3,8 +3,10 @@
 Nothing heavy is imported before a verb runs, so that help is instant.
 """
 
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -13,15 +15,18 @@ from langue import __version__
 from langue.cli.convert import convert
 from langue.cli.evaluate import evaluate
 from langue.cli.finetune import finetune
+from langue.cli.generate import generate
 from langue.cli.inspect import inspect
 from langue.cli.predict import predict
+from langue.cli.pretrain import pretrain
 from langue.cli.preview import preview
 from langue.cli.quickstart import quickstart
 from langue.cli.settings import settings
 from langue.cli.tokenize import tokenize
 from langue.cli.train_tokenizer import train_tokenizer
 from langue.cli.verify import verify
-from langue.errors import LangueError
+from langue.errors import LangueError, Told
+from langue.runtime import rank, world_size
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +42,7 @@ tokenizer = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Tra
 # A mistyped option reaches the verb as a word, which then names the nearest setting or option.
 _LENIENT = {"ignore_unknown_options": True}
 app.command(rich_help_panel="Start")(quickstart)
+app.command(rich_help_panel="Train", context_settings=_LENIENT)(pretrain)
 app.command(rich_help_panel="Train", context_settings=_LENIENT)(finetune)
 app.add_typer(data, name="data", rich_help_panel="Train")
 data.command(context_settings=_LENIENT)(preview)
@@ -46,6 +52,7 @@ tokenizer.command("train", context_settings=_LENIENT)(train_tokenizer)
 app.command(rich_help_panel="Train")(settings)
 app.command(rich_help_panel="Use")(evaluate)
 app.command(rich_help_panel="Use")(predict)
+app.command(rich_help_panel="Use")(generate)
 app.command(rich_help_panel="Models")(inspect)
 app.command(rich_help_panel="Models")(verify)
 app.command(rich_help_panel="Models")(convert)
@@ -74,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(words: list[str]) -> int:
     try:
-        code = app(words, prog_name="langue", standalone_mode=False)
+        with _as_one():
+            code = app(words, prog_name="langue", standalone_mode=False)
     except BrokenPipeError:
         sys.stderr.close()  # the reader (`| head`) has what it wanted
         return 0
@@ -82,13 +90,30 @@ def run(words: list[str]) -> int:
         if "--debug" in words:
             raise
         return _explain(error)
-    if code == 130:
+    if code == 130 and rank() == 0:
         print("langue: interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
+@contextlib.contextmanager
+def _as_one() -> Iterator[None]:
+    """Several processes (torchrun) as if they were one: the first speaks, and an error is told once."""
+    if world_size() == 1:
+        yield
+        return
+    from langue.train.parallel import processes
+
+    with processes(), open(os.devnull, "w") as nowhere, contextlib.ExitStack() as muted:
+        if rank():
+            muted.enter_context(contextlib.redirect_stdout(nowhere))
+            muted.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
+
+
 def _explain(error: Exception) -> int:
     """One line on stderr for whatever stopped the command, and its exit code."""
+    if isinstance(error, Told):
+        return error.exit_code
     if isinstance(error, LangueError):
         print(f"langue: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -11,6 +11,7 @@ from rich.tree import Tree
 
 if TYPE_CHECKING:
     from langue.verbs.prepare import Prepared
+    from langue.verbs.prepare_language import Pretraining
 
 
 def print_json(content: Any) -> None:
@@ -41,6 +42,51 @@ def print_metrics(content: Mapping[str, Any]) -> None:
     judged = verdict(_kind(content["metrics"]), content)
     colour = {"better": "bold green", "worse": "bold red"}.get(judged.outcome, "bold yellow")
     console.print(Text(judged.sentence, style=colour))
+
+
+def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
+    """What will be trained, before it is: some of the first batch, its tokens coloured by what carries loss; sizes."""
+    from langue.verbs.prepare_language import first_pieces
+    from langue.verbs.preview import duration
+
+    console, facts = Console(stderr=as_json), prepared.facts
+    for tokens in first_pieces(prepared):
+        line = Text(overflow="fold")
+        for word, predicted in tokens:
+            line.append(word, style="green" if predicted else "dim")
+        console.print(line)
+    console.print("[green]green[/]: what is predicted · [dim]dim: only read[/]\n", highlight=False)
+    rows = {
+        "model": f"{facts['family']}, {facts['layers']} layers of {facts['width']}, {facts['heads']} heads, "
+        f"{facts['parameters']:,} parameters",
+        "text": f"{facts['documents']:,} documents, {facts['tokens']:,} tokens of {facts['vocabulary']:,}, "
+        f"{facts['bytes'] / max(1, facts['tokens']):.2f} bytes each",
+        "held out": f"{facts['dev_documents']:,} documents, {facts['dev_tokens']:,} tokens",
+        "steps": f"{facts['steps']:,} of {facts['tokens_a_step']:,} tokens, pieces of at most {facts['block']:,}; "
+        f"{facts['passes']:.2g} passes, {facts['tokens_a_parameter']:.2g} tokens a parameter",
+        "time": f"about {duration(facts['seconds_estimated'])} on this machine in {facts['precision']}",
+    }
+    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        grid.add_row(Text(name, "bold"), value)
+    console.print(grid)
+
+
+def print_language(content: Mapping[str, Any]) -> None:
+    """metrics.json of a pretrained model, the n-gram baseline beside."""
+    from langue.evaluate.judge import readable, written
+    from langue.verbs.judge_language import better_than_baseline
+
+    baseline = content["baseline"] or {}
+    grid = Table(title=f"{content['examples']:,} documents of {content['split']}", title_justify="left")
+    for name in ("metric", "model", *([str(baseline["name"])] if baseline else [])):
+        grid.add_column(name, justify="left" if name == "metric" else "right")
+    for name, value in content["metrics"].items():
+        theirs = [written(name, baseline["metrics"].get(name))] if baseline else []
+        grid.add_row(readable(name), written(name, value), *theirs)
+    Console().print(grid)
+    if sentence := better_than_baseline(dict(content)):
+        print(sentence)
 
 
 def print_predictions(texts: list[str], results: list[Any]) -> None:

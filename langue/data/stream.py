@@ -98,15 +98,16 @@ class Stream:
         pieces = pieces[np.lexsort((added, np.arange(len(pieces)) // stretch))]
         # A divided piece is wrapped twice: room for that is kept, so that no batch exceeds its budget.
         batches = exact_batches(pieces[:, 2] + self.frame.piece, budgets - self.frame.piece)
-        rows = [self._rows(pieces, *batch) for batch in batches]
+        rows = [made for batch in batches if len(made := self._rows(pieces, *batch))]
         ramp = len(budgets) - 1
-        return rows[:ramp] + [rows[ramp + i] for i in random.permutation(len(rows) - ramp)]
+        return rows[:ramp] + [rows[ramp + i] for i in random.permutation(max(0, len(rows) - ramp))]
 
     def _rows(self, pieces: Rows, piece: Numbers, first: Numbers, length: Numbers) -> Rows:
         """Pieces, or parts of them, counted with what wraps them, as slices of the text alone."""
         text = pieces[piece, 2]
         own = np.minimum(first + length, text) - np.minimum(first, text)
-        return np.stack([pieces[piece, 0], pieces[piece, 1] + first, own], axis=1)[own > 0]
+        rows: Rows = np.stack([pieces[piece, 0], pieces[piece, 1] + first, own], axis=1)[own > 0]
+        return rows
 
     def pieces(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
         """(P, 3): document, first token, tokens of every piece of one pass; without `random`, cuts do not move."""

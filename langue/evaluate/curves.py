@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from langue import files
-from langue.evaluate.judge import readable
+from langue.evaluate.judge import LOWER_IS_BETTER, readable
 
 TRAIN, DEV, INK, QUIET = "#2f6fdb", "#e0702b", "#2b2f36", "#8a929e"
-QUALITY = ("spearman", "f1_micro", "accuracy", "pearson", "f1_macro")  # the first that is there
+QUALITY = ("perplexity", "spearman", "f1_micro", "accuracy", "pearson", "f1_macro")  # the first that is there
 MAX_PASSES_MARKED = 12
 
 Line = Mapping[str, Any]
@@ -39,7 +39,10 @@ def draw(log: Sequence[Line], path: str | Path) -> None:
     train = _points(log, "train", name)
     if train:
         right.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")
-    _dev(right, _points(log, "dev", name), best=max)
+    lower = name in LOWER_IS_BETTER
+    _dev(right, _points(log, "dev", name), best=min if lower else max)
+    if name == "perplexity":
+        _ratios(right)
     for axes in (left, right):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9, labelcolor=INK)
@@ -48,6 +51,16 @@ def draw(log: Sequence[Line], path: str | Path) -> None:
             axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", va="center", color=QUIET)
     with files.atomic_file(Path(path)) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _ratios(axes: Any) -> None:
+    """A logarithmic scale with plain numbers, since a perplexity falls by factors."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _dev(axes: Any, points: list[tuple[float, float]], best: Any) -> None:

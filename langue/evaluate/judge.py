@@ -21,7 +21,7 @@ CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the
 MAX_POINTS = 1500  # of a regression's scatter plot
 
 MAIN_METRIC = {"classify": "accuracy", "multilabel": "f1_micro", "regress": "spearman"}
-LOWER_IS_BETTER = frozenset({"mse", "calibration_error", "hamming_loss"})
+LOWER_IS_BETTER = frozenset({"mse", "calibration_error", "hamming_loss", "loss", "perplexity", "bits_per_byte"})
 
 Interval = tuple[float, float]
 

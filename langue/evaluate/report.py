@@ -51,6 +51,29 @@ def write(path: str | Path, context: Mapping[str, Any]) -> None:
     files.write_text(Path(path), page)
 
 
+def write_language(path: str | Path, context: Mapping[str, Any]) -> None:
+    """The report of a pretrained model.
+
+    Keys of `context`: `title`, `metrics_json`, `curves_png`, `settings`, `preview`, `notes`, and `samples`: what the
+    model was given and what it made of it, as pairs.
+    """
+    summary: Mapping[str, Any] = context["metrics_json"]
+    byline = f"{summary['examples']:,} documents of {_text(summary['split'])} · {summary['seconds']:,.1f} s"
+    samples = [(_text(given, MAX_PASSAGE), _text(made, MAX_PASSAGE)) for given, made in context.get("samples", ())]
+    parts = [
+        f'<h1>{_text(context["title"])}</h1>\n<p class="byline">{byline}</p>',
+        _notes(list(context.get("notes", ()))),
+        _metrics("language", summary, []),
+        _curves(context.get("curves_png")),
+        _card("What it says", _table(["given", "made of it"], samples, "mistakes") if samples else ""),
+        _facts("The run", context.get("preview") or {}),
+        _settings(context.get("settings") or {}),
+    ]
+    template = Template(resources.files("langue.evaluate").joinpath("report.html").read_text("utf-8"))
+    page = template.substitute(title=_text(context["title"]), body="\n".join(part for part in parts if part))
+    files.write_text(Path(path), page)
+
+
 def _text(value: Any, limit: int | None = None) -> str:
     """Any value as text that can do nothing but be read."""
     plain = str(value)
@@ -119,7 +142,7 @@ def _metrics(task: str, summary: Mapping[str, Any], labels: Sequence[str]) -> st
             cells.append(written(name, theirs.get(name)))
         cells.append("" if value is None or name in LOWER_IS_BETTER else _track(value, interval, theirs.get(name), low))
         row = "".join(f"<td>{cell}</td>" for cell in cells)
-        rows.append(f'<tr class="{"main" if name == MAIN_METRIC[task] else ""}">{row}</tr>')
+        rows.append(f'<tr class="{"main" if name == MAIN_METRIC.get(task, "perplexity") else ""}">{row}</tr>')
     scale = f'<span class="scale"><span>{low:.2g}</span><span>1</span></span>'
     head = ["", "this model", "95% interval", *(["baseline"] if baseline else []), scale]
     heads = "".join(f"<th>{cell}</th>" for cell in head)

@@ -16,8 +16,10 @@ from langue.errors import RunError, SettingsError
 from langue.files import atomic_folder, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, usable
 from langue.model.transformer import set_dropout
+from langue.runtime import rank
 from langue.settings import Settings, read_recipe, resolve, split_recipe, write_recipe
 from langue.tasks.task import Task, TaskModel
+from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.evaluate import judge_run
 from langue.verbs.model import Model, load
@@ -37,6 +39,7 @@ class Run:
         return load(self.folder)
 
 
+@processes()
 def finetune(
     task: str | None = None,
     *,
@@ -55,7 +58,8 @@ def finetune(
     task: classify (the default) or regress. model: Hub name or folder. data: file, folder, Hub name, or rows.
     columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same keys. settings: `section.key`
     values such as `**{"train.lr": 3e-5}`, or with two underscores, `train__lr=3e-5`. show: called with what was
-    prepared, before training. Raises LangueError for anything the user can mend.
+    prepared, before training. Raises LangueError for anything the user can mend. Processes that torchrun started train
+    together; the first of them writes, shows and judges.
     """
     words = {key.replace("__", "."): value for key, value in settings.items()}
     given = {"task": task, "model": model, "data": data, "columns": columns}
@@ -66,7 +70,8 @@ def finetune(
     arguments, chosen = resolve_call(layers, given, words)
     if resume:
         _same_as_before(folder, arguments, chosen)
-    elif force and folder.exists():
+    barrier()  # all have looked at the folder before the first changes it
+    if force and not resume and rank() == 0 and folder.exists():
         shutil.rmtree(folder)
     prepared = prepare(
         arguments["task"],
@@ -75,17 +80,21 @@ def finetune(
         columns=arguments["columns"],
         settings=chosen,
     )
-    if show is not None:
+    if show is not None and rank() == 0:
         show(prepared)
     network = build(prepared, chosen)
-    _open_folder(folder, arguments, chosen, prepared.examples["train"], resume)
+    if resume or rank() == 0:
+        _open_folder(folder, arguments, chosen, prepared.examples["train"], resume)
     began = time.perf_counter()
     train, dev = Split(prepared.examples["train"], chosen.train), prepared.examples.get("dev")
     trainer = Trainer(network, prepared.task, train, dev, chosen.train, folder)
     progress = trainer.run(resume)
-    write_run(folder, prepared, network, chosen)
-    metrics = judge_run(folder, prepared, network, chosen, seconds=max(progress.seconds, time.perf_counter() - began))
-    return Run(folder, metrics, prepared.facts)
+    if rank() == 0:
+        write_run(folder, prepared, network, chosen)
+        seconds = max(progress.seconds, time.perf_counter() - began)
+        metrics = judge_run(folder, prepared, network, chosen, seconds=seconds)
+    barrier()
+    return Run(folder, metrics if rank() == 0 else read_json(folder / "metrics.json"), prepared.facts)
 
 
 def resolve_call(

@@ -296,7 +296,7 @@ def _without_end(examples: Examples, ends: frozenset[int]) -> Examples:
 
 def _task(described: Description) -> Task | None:
     """The task of a run of ours, or of a classifier that `transformers` saved."""
-    if described.task is not None:
+    if described.task is not None and "objective" not in described.task:
         kind = described.task.get("task")
         if kind not in TASKS:
             raise ModelError(f"the task {kind!r} is not known", where=str(described.folder / "langue.json"))

@@ -1,0 +1,43 @@
+"""What arrives: the words after `langue generate`. What leaves: what the model writes, printed."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from langue.cli.options import Debug, Json, Named, Revision
+
+
+def generate(
+    model: Named,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="A beginning, or a source; repeat it for more.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to write.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw among so many of the likeliest; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw among those that hold so much.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    revision: Revision = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Let a model write on from a prompt, or translate or sum up a source.
+
+        langue generate runs/small --prompt "ROMEO:" --max-tokens 200
+        langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning." --temperature 0
+
+    Without --prompt it reads one from standard input.
+    """
+    from langue.cli.show import print_json
+    from langue.verbs.model import load
+
+    prompts = list(prompt) if prompt else [sys.stdin.read()]
+    ready = load(model, revision, dtype="auto")
+    written = ready.generate(prompts, max_tokens, temperature, top_k, top_p, seed)
+    if as_json:
+        print_json([{"prompt": given, "text": text} for given, text in zip(prompts, written, strict=True)])
+        return
+    for given, text in zip(prompts, written, strict=True):
+        continues = ready.config.architecture == "decoder"
+        print(f"{given}{text}" if continues else text)

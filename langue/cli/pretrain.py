@@ -1,0 +1,76 @@
+"""What arrives: the words after `langue pretrain`. What leaves: a run directory with a language model."""
+
+from typing import Annotated
+
+import typer
+
+from langue.cli.options import Columns, Debug, Force, Json, Recipe, Words, parse_columns, parse_settings
+
+Text = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data", help="A corpus folder, or text: files, folders, Hub names, NAME@WEIGHT to mix.", show_default=False
+    ),
+]
+
+
+def pretrain(
+    context: typer.Context,
+    settings: Words = None,
+    *,
+    objective: Annotated[
+        str | None, typer.Option(help="causal (the default), masked or denoise.", show_default=False)
+    ] = None,
+    data: Text = None,
+    out: Annotated[str, typer.Option(help="The run directory to write.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option(help="Train this model further: a Hub name, a folder or a run.", show_default=False)
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A folder with a tokenizer; else one is trained on the data.", show_default=False)
+    ] = None,
+    columns: Columns = None,
+    recipe: Recipe = None,
+    force: Force = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Pretrain a language model on raw text, and judge it on text held out.
+
+    A ten-million-parameter model of a folder of text files:
+
+        langue pretrain --objective causal --data texts/ --out runs/small \\
+            model.size=10M train.max_steps=2000
+
+    A BERT for one's own field, and one that goes on from a published model:
+
+        langue pretrain --objective masked --data reports.jsonl --out runs/bert \\
+            model.preset=bert-tiny
+        langue pretrain --objective masked --data reports.jsonl --out runs/more \\
+            --model google-bert/bert-base-uncased train.lr=1e-4
+
+    On several GPUs: torchrun --nproc-per-node 8 -m langue pretrain ...
+    Afterwards: langue generate, langue finetune --model runs/small, langue inspect.
+    """
+    from langue.cli.show import print_json, print_language, print_pretraining
+    from langue.verbs.pretrain import pretrain as verb
+
+    run = verb(
+        objective,
+        data=data[0] if data is not None and len(data) == 1 else data,
+        out=out,
+        model=model,
+        tokenizer=tokenizer,
+        columns=parse_columns(columns),
+        recipe=recipe,
+        force=force,
+        resume=resume,
+        show=lambda prepared: print_pretraining(prepared, as_json),
+        **parse_settings(settings, context),
+    )
+    if as_json:
+        print_json(run.metrics)
+        return
+    print_language(run.metrics)
+    print(f"Report: {run.folder / 'report.html'}")

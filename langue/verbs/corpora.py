@@ -1,0 +1,66 @@
+"""What arrives: what a user named as data. What leaves: a corpus, opened or built, and its tokenizer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from langue.data.corpus import Corpus, is_corpus, vocabulary
+from langue.data.divide import Division
+from langue.data.shards import Building, build
+from langue.errors import DataError, SettingsError
+from langue.hub.checkpoint import locate
+from langue.runtime import rank
+from langue.settings import Settings
+from langue.text.documents import Reading, open_texts
+from langue.text.tokenizer import Tokenizer
+from langue.train.parallel import barrier
+from langue.verbs.progress import bar
+from langue.verbs.train_tokenizer import train_tokenizer
+
+
+def corpus_of(
+    arguments: Mapping[str, Any], own: Tokenizer | None, settings: Settings, folder: Path
+) -> tuple[Corpus, Corpus]:
+    """The training and the held-out split. own: the tokenizer of the model that is trained further.
+
+    Text is tokenised into `folder`/corpus, once: a run that goes on finds it there.
+    """
+    data = arguments["data"]
+    named = [data] if isinstance(data, (str, Path)) else data
+    if len(named) == 1 and isinstance(named[0], (str, Path)) and is_corpus(Path(named[0])):
+        path = Path(named[0])
+        if arguments["tokenizer"] is not None:
+            raise SettingsError("the corpus has its tokenizer already", where=str(path), do="leave out --tokenizer")
+    else:
+        path = folder / "corpus"
+        if not is_corpus(path) and rank() == 0:
+            _build(named, arguments, own, settings, path)
+        barrier()
+    train = Corpus.open(path, "train")
+    if own is not None and vocabulary(own) != train.vocab_size:
+        raise DataError(
+            f"the corpus was made with {train.vocab_size:,} tokens and the model has {vocabulary(own):,}",
+            where=str(path),
+            do="tokenise the text with the model's own tokenizer",
+        )
+    return train, Corpus.open(path, "dev")
+
+
+def _build(
+    named: list[Any], arguments: Mapping[str, Any], own: Tokenizer | None, settings: Settings, path: Path
+) -> None:
+    """The corpus at `path`, with the tokenizer that was named, or the model's, or one trained on the text."""
+    columns, notes = arguments["columns"] or {}, list[str]()
+    tokenizer = own
+    if arguments["tokenizer"] is not None:
+        tokenizer = Tokenizer.load(locate(arguments["tokenizer"]))
+    elif tokenizer is None:
+        made = path.parent / "tokenizer"
+        chosen = {f"tokenizer.{key}": value for key, value in settings.tokenizer.model_dump().items()}
+        if not (made / "tokenizer.json").is_file():
+            train_tokenizer(named, out=made, columns=columns, **{"data.invalid": settings.data.invalid, **chosen})
+        tokenizer = Tokenizer.load(made)
+    reading = Reading(columns=columns, invalid=settings.data.invalid)
+    texts = open_texts(named, reading, notes)
+    with bar("text to tokens", sum(each.size or 0 for each in texts)) as advance:
+        build(Building(texts, tokenizer, reading, Division()), path, progress=advance, notes=notes)

@@ -1,0 +1,104 @@
+"""What arrives: a pretrained model and held-out text. What leaves: metrics.json, curves.png and report.html, with an
+n-gram model of the same tokens beside."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langue.evaluate.curves import draw
+from langue.evaluate.report import write_language
+from langue.files import write_json
+from langue.generate.sample import Sampling, generate
+from langue.model.language import LanguageModel
+from langue.runtime import device, precision
+from langue.tasks.language import Held
+from langue.train.journal import read_log
+from langue.verbs.prepare_language import Pretraining
+
+SAMPLES, LENGTH = 3, 60  # texts that the report shows, and tokens of each
+
+
+def judge_language(folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float) -> dict[str, Any]:
+    """Judge on the whole of the held-out text, and write all that people read."""
+    chosen = prepared.settings
+    stream = prepared.objective.stream(
+        prepared.dev, block=chosen.data.block, budget=max(chosen.train.batch_tokens, chosen.data.block), seed=0
+    )
+    metrics, loss = prepared.objective.evaluate(
+        network, Held(stream), device=device(), dtype=precision(chosen.train.precision)
+    )
+    content = {
+        "split": "dev",
+        "examples": prepared.dev.n_documents,
+        "metrics": {"loss": loss} | metrics,
+        "intervals": {},
+        "baseline": baseline_of(prepared),
+        "seconds": round(seconds, 3),
+    }
+    write_json(folder / "metrics.json", content)
+    draw(read_log(folder / "log.jsonl"), folder / "curves.png")
+    context = {
+        "title": f"{prepared.objective.name}: {prepared.facts['data']}",
+        "metrics_json": content,
+        "curves_png": folder / "curves.png",
+        "settings": chosen.model_dump(),
+        "preview": prepared.facts,
+        "notes": notes(prepared, content),
+        "samples": samples(prepared, network),
+    }
+    write_language(folder / "report.html", context)
+    return content
+
+
+def notes(prepared: Pretraining, content: dict[str, Any]) -> list[str]:
+    """What a reader should know before the numbers."""
+    facts = prepared.facts
+    said = []
+    if facts["tokens_a_parameter"] < 5:
+        said.append(
+            f"The model saw {facts['tokens_a_parameter']:.1f} tokens for each of its parameters; about 20 make the "
+            "best of a budget (Hoffmann et al. 2022, arXiv:2203.15556): a smaller model would learn more in that time."
+        )
+    if facts["passes"] > 4:
+        said.append(
+            f"It read the text {facts['passes']:.1f} times; beyond four passes repeated text teaches ever less "
+            "(Muennighoff et al. 2023, arXiv:2305.16264)."
+        )
+    beside = (content["baseline"] or {}).get("metrics", {}).get("perplexity")
+    if beside is not None and beside < content["metrics"]["perplexity"]:
+        said.append("The n-gram model beats it: it has not been trained for long enough, or is not learning.")
+    return said
+
+
+def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
+    """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another."""
+    return None
+
+
+def samples(prepared: Pretraining, network: LanguageModel) -> list[tuple[str, str]]:
+    """How the model goes on from the beginnings of held-out documents."""
+    if prepared.objective.architecture != "decoder":
+        return []
+    objective, tokenizer = prepared.objective, prepared.tokenizer
+    begin: int = objective.begin  # type: ignore[attr-defined]
+    room = max(2, min(prepared.config.longest, prepared.settings.data.block) - 1)
+    rows = np.linspace(0, prepared.dev.n_documents - 1, min(SAMPLES, prepared.dev.n_documents)).astype(np.int64)
+    given = []
+    for row in rows.tolist():
+        size = min(int(prepared.dev.lengths[row]), max(1, room // 4), 16)
+        given.append(prepared.dev.tokens(np.asarray([row]), np.asarray([0]), np.asarray([size])).tolist())
+    sampling = Sampling(max_tokens=min(LENGTH, room - max(map(len, given))), temperature=0.8, seed=0)
+    made = generate(network, [[begin, *each] for each in given], sampling, stop=frozenset([objective.end]))  # type: ignore[attr-defined]
+    return [(tokenizer.decode(a), tokenizer.decode(b)) for a, b in zip(given, made, strict=True)]
+
+
+def better_than_baseline(content: dict[str, Any]) -> str:
+    """One sentence for the end of a run."""
+    beside = (content["baseline"] or {}).get("metrics", {}).get("perplexity")
+    own = content["metrics"]["perplexity"]
+    if beside is None or not math.isfinite(own):
+        return ""
+    word = "less" if own < beside else "MORE"
+    return f"The model's perplexity {own:.2f} is {word} than the n-gram model's {beside:.2f}."

@@ -1,0 +1,154 @@
+"""What arrives: an objective, text or a corpus, and settings.
+What leaves: everything that pretraining needs, and the facts to see first."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langue.data.corpus import Corpus
+from langue.data.stream import Slices, Stream
+from langue.errors import SettingsError
+from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, usable
+from langue.hub.family import Family
+from langue.hub.presets import USUAL, count, preset
+from langue.model.config import ModelConfig
+from langue.model.language import LanguageModel, begin
+from langue.model.transformer import set_dropout
+from langue.runtime import precision
+from langue.settings import Settings
+from langue.tasks import OBJECTIVES
+from langue.tasks.language import LanguageObjective
+from langue.text.tokenizer import Tokenizer
+from langue.verbs.corpora import corpus_of
+from langue.verbs.prepare import matmul_rate
+
+MANY = 1e6  # passes: as many as `train.max_steps` asks for
+AXES = (
+    *("dim", "n_layers", "n_heads", "kv_heads", "ffn_dim", "activation", "gated", "tied", "bias", "qk_norm"),
+    *("logit_cap", "rotary_base", "dropout", "attention_dropout"),
+)
+
+
+@dataclass
+class Pretraining:
+    """Everything that training needs, and the facts to see first."""
+
+    objective: LanguageObjective
+    family: Family
+    config: ModelConfig
+    tokenizer: Tokenizer
+    train: Corpus
+    dev: Corpus
+    settings: Settings
+    checkpoint: Checkpoint | None = None  # the model that is trained further
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: Path) -> Pretraining:
+    """Tokenizer, corpus and model, found or made; what is made is kept in the run."""
+    kind = OBJECTIVES[arguments["objective"]]
+    checkpoint = None
+    if arguments["model"] is not None:
+        checkpoint = read_checkpoint(describe(arguments["model"], settings.model.revision), head="lm")
+    own = None if checkpoint is None else checkpoint.tokenizer
+    train, dev = corpus_of(arguments, own, settings, folder)
+    tokenizer = train.tokenizer if own is None else own
+    objective = kind(tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed)
+    if checkpoint is not None:
+        family, config = checkpoint.family, checkpoint.config
+    else:
+        axes = {axis: value for axis in AXES if (value := getattr(settings.model, axis)) is not None}
+        name = settings.model.preset or USUAL[kind.name]
+        length = settings.data.block
+        family, config = preset(name, train.vocab_size, length, size=settings.model.size, axes=axes)
+    prepared = Pretraining(objective, family, config, tokenizer, train, dev, settings, checkpoint)
+    if settings.data.block > config.longest:
+        raise SettingsError(
+            f"data.block = {settings.data.block} is more than the {config.longest} tokens of the model",
+            do=f"set data.block to at most {config.longest}",
+        )
+    prepared.facts = _facts(prepared, arguments)
+    return prepared
+
+
+def stream_of(prepared: Pretraining, corpus: Corpus) -> Stream:
+    chosen = prepared.settings
+    return prepared.objective.stream(
+        corpus,
+        block=chosen.data.block,
+        budget=chosen.train.batch_tokens,
+        seed=chosen.train.seed,
+        ramp=chosen.train.ramp_steps * chosen.train.accumulate,
+    )
+
+
+def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What one should see before paying."""
+    chosen, train, config = prepared.settings.train, prepared.train, prepared.config
+    step = chosen.batch_tokens * chosen.accumulate
+    tokens = int((train.lengths + prepared.objective.frame.document).sum())
+    a_pass = max(1, math.ceil(tokens / step))
+    steps = chosen.max_steps if chosen.epochs >= MANY else max(1, round(a_pass * chosen.epochs))
+    steps = min(steps, chosen.max_steps) if chosen.max_steps else steps
+    block = prepared.settings.data.block
+    per_token = config.forward_flops([block]) / block + 2 * config.vocab_size * (config.embedding_dim or config.dim)
+    flops = 3 * per_token * steps * step
+    return {
+        "objective": prepared.objective.name,
+        "data": str(arguments["data"]),
+        "family": prepared.family.name,
+        "layers": config.n_layers,
+        "width": config.dim,
+        "heads": config.n_heads,
+        "parameters": count(config),
+        "vocabulary": config.vocab_size,
+        "documents": train.n_documents,
+        "tokens": train.n_tokens,
+        "bytes": train.n_bytes,
+        "dev_documents": prepared.dev.n_documents,
+        "dev_tokens": prepared.dev.n_tokens,
+        "block": block,
+        "tokens_a_step": step,
+        "steps": steps,
+        "passes": steps / a_pass,
+        "tokens_a_parameter": steps * step / count(config),
+        "flops": flops,
+        "seconds_estimated": flops / (0.5 * matmul_rate(precision(chosen.precision))),
+        "precision": str(precision(chosen.precision)).removeprefix("torch."),
+    }
+
+
+def first_pieces(prepared: Pretraining, pieces: int = 2, most: int = 60) -> list[list[tuple[str, bool]]]:
+    """The tokens of the first batch's first pieces, each with whether it carries loss: what is predicted at a token
+    stands after it where each predicts the next, and in its place where it was hidden."""
+    stream = stream_of(prepared, prepared.train)
+    rows = stream.plan(0)[0]
+    batch = prepared.objective.make(
+        prepared.train, Slices(rows[:pieces, 0], rows[:pieces, 1], rows[:pieces, 2], 0), torch.device("cpu")
+    )
+    side, tokenizer = prepared.objective.predicted(batch), prepared.tokenizer
+    assert side.labels is not None
+    carries = torch.zeros(side.n_tokens, dtype=torch.bool)
+    carries[slice(None) if side.places is None else side.places] = True
+    shown = []
+    for a, b in zip(side.starts[:-1].tolist(), side.starts[1:].tolist(), strict=True):
+        tokens = side.tokens[a : min(b, a + most)].tolist()
+        words = [tokenizer.decode([token], skip_special=False).replace("\n", "⏎").strip() for token in tokens]
+        shown.append(list(zip([f"{word} " for word in words], carries[a:b].tolist(), strict=False)))
+    return shown
+
+
+def new_model(prepared: Pretraining) -> LanguageModel:
+    """The model to train: fresh, or with the weights of the one that is trained further."""
+    torch.manual_seed(prepared.settings.train.seed)
+    model = LanguageModel(prepared.config)
+    prepared.objective.check(model)
+    begin(model, prepared.settings.train.seed)
+    if prepared.checkpoint is not None:
+        load_into(model, usable(prepared.checkpoint.weights), where=str(prepared.checkpoint.folder), new="head.")
+        set_dropout(model.body, prepared.settings.model.dropout, prepared.settings.model.attention_dropout)
+    return model

@@ -1,0 +1,174 @@
+"""What arrives: an objective, text or a corpus, and settings. What leaves: a run directory with a language model."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langue.errors import RunError, SettingsError
+from langue.files import atomic_folder, read_json, sha256, write_json, write_text
+from langue.hub.checkpoint import write_checkpoint
+from langue.model.language import LanguageModel
+from langue.runtime import rank
+from langue.settings import Settings, read_recipe, resolve, split_recipe, write_recipe
+from langue.tasks import OBJECTIVES
+from langue.tasks.language import Held
+from langue.train.parallel import barrier, processes
+from langue.train.trainer import Trainer
+from langue.verbs.judge_language import judge_language
+from langue.verbs.model import Model, load
+from langue.verbs.prepare import run_folder
+from langue.verbs.prepare_language import MANY, Pretraining, new_model, prepare_language, stream_of
+
+# What pretraining sets otherwise than fine-tuning.
+DEFAULTS: dict[str, Any] = {
+    "train.epochs": 1.0,
+    "train.batch_tokens": 16_384,
+    "train.batch_examples": 0,
+    "train.lr": 1e-3,
+    "train.betas": (0.9, 0.95),
+    "train.weight_decay": 0.1,
+    "train.warmup": 0.02,
+    "train.schedule": "cosine",
+    "train.final": 0.1,
+}
+# What the objectives' published tokenizers are, where one is trained.
+TOKENIZERS: dict[str, dict[str, Any]] = {
+    "causal": {},
+    "masked": {"tokenizer.kind": "wordpiece", "tokenizer.lower": True},
+    "denoise": {"tokenizer.kind": "unigram", "tokenizer.sentinels": 100},
+}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A finished run."""
+
+    folder: Path
+    metrics: dict[str, Any]  # the content of metrics.json
+    facts: dict[str, Any]
+
+    def load(self) -> Model:
+        return load(self.folder)
+
+
+@processes()
+def pretrain(
+    objective: str | None = None,
+    *,
+    data: Any = None,
+    out: str | Path,
+    model: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    recipe: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    show: Callable[[Pretraining], None] | None = None,
+    **settings: Any,
+) -> Pretrained:
+    """Train a language model on text and judge it on text held out.
+
+    objective: causal (the default), masked or denoise. data: a corpus folder (`langue data tokenize`), or text: files,
+    folders, Hub names, each `NAME@WEIGHT` where they are mixed. model: train this one further; else a new one is made
+    as `model.preset`, `model.size` and the axes of `model.*` say. tokenizer: a folder; else the model's, else one is
+    trained on the data as `tokenizer.*` says. recipe, settings: as in `finetune`. Raises LangueError for what the
+    user can mend.
+    """
+    folder = run_folder(out, force=force, resume=resume)
+    words = {key.replace("__", "."): value for key, value in settings.items()}
+    given = {"objective": objective, "data": data, "model": model, "tokenizer": tokenizer, "columns": columns}
+    source = folder / "recipe.toml" if resume else None if recipe is None else Path(recipe)
+    arguments, chosen = _resolved(read_recipe(source) if source else {}, given, words)
+    _open(folder, write_recipe(arguments, chosen), force, resume)
+    prepared = prepare_language(arguments, chosen, folder)
+    _same_data(folder, prepared, resume)
+    if show is not None and rank() == 0:
+        show(prepared)
+    network = new_model(prepared)
+    held = Held(stream_of(prepared, prepared.dev), chosen.data.dev_tokens)
+    began = time.perf_counter()
+    trainer = Trainer(network, prepared.objective, stream_of(prepared, prepared.train), held, chosen.train, folder)
+    progress = trainer.run(resume)
+    if rank() == 0:
+        _write(folder, prepared, network)
+        judge_language(folder, prepared, network, max(progress.seconds, time.perf_counter() - began))
+    barrier()
+    return Pretrained(folder, read_json(folder / "metrics.json"), prepared.facts)
+
+
+def _open(folder: Path, written: str, force: bool, resume: bool) -> None:
+    """The run directory with its recipe; or on resume, the check that the recipe is the same."""
+    barrier()  # all have looked at the folder before the first changes it
+    if resume:
+        _same_as_before(folder, written)
+    elif rank() == 0:
+        if force and folder.exists():
+            shutil.rmtree(folder)
+        write_text(folder / "recipe.toml", written)
+    barrier()
+
+
+def _resolved(
+    layer: Mapping[str, Any], given: Mapping[str, Any], words: Mapping[str, Any]
+) -> tuple[dict[str, Any], Settings]:
+    named, columns, rest = split_recipe(layer)
+    arguments: dict[str, Any] = {"objective": "causal", "data": None, "model": None, "tokenizer": None}
+    arguments |= {"columns": columns or None} | named
+    arguments |= {key: value for key, value in given.items() if value is not None}
+    if arguments["data"] is None:
+        raise SettingsError("no data was named", do="give --data: text, or a corpus folder")
+    if arguments["objective"] not in OBJECTIVES:
+        known = ", ".join(OBJECTIVES)
+        raise SettingsError(f"the objective {arguments['objective']!r} is not known", do=f"known: {known}")
+    asked = {**rest, **words}
+    # So many steps are so many steps, whatever the passes they take.
+    endless = {"train.epochs": MANY} if {"train.max_steps", "train.steps"} & asked.keys() else {}
+    return arguments, resolve(DEFAULTS, TOKENIZERS[arguments["objective"]], endless, rest, words)
+
+
+def _same_as_before(folder: Path, written: str) -> None:
+    before = (folder / "recipe.toml").read_text("utf-8").splitlines()
+    changed = [line for line in written.splitlines() if line not in before]
+    if changed:
+        raise RunError(
+            f"cannot resume with other settings: {changed[0]}",
+            where=str(folder / "recipe.toml"),
+            do="repeat the first command, or start a new run",
+        )
+
+
+def _same_data(folder: Path, prepared: Pretraining, resume: bool) -> None:
+    """Keep what the corpus was, or on resume check that it still is that."""
+    identity = {"data": sha256(prepared.train.folder / "corpus.json")}
+    kept = folder / "checkpoints" / "data.json"
+    if resume and kept.is_file() and read_json(kept) != identity:
+        raise RunError("the corpus is not what it was when the run began", where=str(prepared.train.folder))
+    if rank() == 0:
+        write_json(kept, identity)
+
+
+def _write(folder: Path, prepared: Pretraining, network: LanguageModel) -> None:
+    """The finished model at the root of the run."""
+    special = prepared.objective.special
+    ids = {f"{name}_token_id": getattr(special, name) for name in ("bos", "eos", "pad")}
+    if prepared.config.decoder_layers:
+        ids["decoder_start_token_id"] = getattr(prepared.objective, "start", None)
+    published = {key: value for key, value in ids.items() if value is not None}
+    with atomic_folder(folder / "final") as temporary:
+        write_checkpoint(
+            temporary,
+            family=prepared.family,
+            config=prepared.config,
+            weights=dict(network.named_parameters()),
+            tokenizer=prepared.tokenizer,
+            head="lm",
+            published=published | (prepared.checkpoint.published if prepared.checkpoint else {}),
+        )
+        kept = {"max_length": prepared.settings.data.block, "cut": "head"}
+        write_json(temporary / "langue.json", {"objective": prepared.objective.name, "data": kept})
+    for file in sorted((folder / "final").iterdir()):
+        file.replace(folder / file.name)
+    (folder / "final").rmdir()

@@ -1,0 +1,139 @@
+"""`langue pretrain`, whole: text in, a model that langue and `transformers` load; resume, going on, what goes wrong."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+import langue
+from langue.errors import LangueError, ModelError, RunError, SettingsError
+from langue.hub.weights import read_safetensors
+
+TINY = {"model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "train.max_steps": 12, "train.batch_tokens": 256}
+TINY |= {"data.block": 32, "train.lr": 3e-3}
+WORDS = [
+    *("the", "a", "dog", "cat", "bird", "sees", "hears", "runs", "sleeps"),
+    *("red", "blue", "small", "and", "then", "near", "house", "tree"),
+]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    draw = random.Random(0)
+    folder = tmp_path_factory.mktemp("text")
+    rows = [" ".join(draw.choice(WORDS) for _ in range(draw.randrange(5, 60))) for _ in range(150)]
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows), "utf-8")
+    return folder / "rows.jsonl"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """Bytes, with every special token that an objective may want."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    names = ["<|endoftext|>", "<pad>", "[CLS]", "[SEP]", "[MASK]", *(f"<extra_id_{i}>" for i in range(20))]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = tokenizers.Tokenizer(models.BPE({w: i for i, w in enumerate(names + alphabet)}, []))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    backend.add_special_tokens(names)
+    backend.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("objective", "loader"),
+    [("causal", "AutoModelForCausalLM"), ("masked", "AutoModelForMaskedLM"), ("denoise", "AutoModelForSeq2SeqLM")],
+)
+def test_a_run_learns_and_loads_everywhere(tmp_path, text, tokenizer, objective, loader):
+    import torch
+    import transformers
+
+    run = langue.pretrain(objective, data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY)
+    log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    train = [line["loss"] for line in log if line["split"] == "train"]
+    assert train[-1] < train[0] - 0.1
+    assert run.metrics["split"] == "dev" and run.metrics["metrics"]["perplexity"] > 1
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "recipe.toml", "report.html", "curves.png"):
+        assert (run.folder / name).is_file()
+    model = langue.load(run.folder)
+    ids = [[7, 30, 41, 52, 63], [80, 81]]
+    both = objective == "denoise"
+    ours = model.logits(ids, ids) if both else model.logits(ids)
+    theirs = getattr(transformers, loader).from_pretrained(run.folder).eval()
+    for mine, each in zip(ours, ids, strict=True):
+        tensor = torch.tensor([each])
+        with torch.no_grad():
+            out = theirs(tensor, **({"decoder_input_ids": tensor} if both else {})).logits[0].numpy()
+        np.testing.assert_allclose(mine, out, rtol=1e-4, atol=1e-5)
+    if objective == "causal":
+        assert isinstance(model.generate(["the dog"], max_tokens=5)[0], str)
+
+
+def test_a_published_model_is_trained_further(tmp_path, text, tokenizer):
+    first = langue.pretrain(
+        "causal", data=text, tokenizer=tokenizer, out=tmp_path / "a", **TINY | {"model.preset": "gpt2"}
+    )
+    words = {k: v for k, v in TINY.items() if not k.startswith("model.")}
+    more = langue.pretrain("causal", data=first.folder / "corpus", model=first.folder, out=tmp_path / "b", **words)
+    assert more.facts["family"] == "gpt2"
+    assert more.metrics["metrics"]["loss"] < first.metrics["metrics"]["loss"]
+
+
+def test_a_corpus_is_read_as_it_is_and_the_recipe_runs_again(tmp_path, text, tokenizer):
+    first = langue.pretrain(data=text, tokenizer=tokenizer, out=tmp_path / "a", **TINY)
+    again = langue.pretrain(recipe=first.folder / "recipe.toml", out=tmp_path / "b")
+    a, b = (read_safetensors(run.folder / "model.safetensors") for run in (first, again))
+    assert all((a[name] == b[name]).all() for name in a)
+
+
+def command(out, *words):
+    return [sys.executable, "-m", "langue", "pretrain", "--out", str(out), *words]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, text, tokenizer):
+    settings = [
+        f"{key}={value}" for key, value in (TINY | {"train.max_steps": 40, "train.checkpoint_every": 3}).items()
+    ]
+    settings += ["train.optimizer=muon", "train.ema=0.9", "train.schedule=wsd", "train.ramp_steps=5"]
+    given = ["--data", str(text), "--tokenizer", str(tokenizer), *settings]
+    subprocess.run(command(tmp_path / "whole", *given), check=True, capture_output=True, timeout=120)
+    child = subprocess.Popen(command(tmp_path / "cut", *given), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.time() + 90
+        while not list((tmp_path / "cut" / "checkpoints").glob("step-*")) and time.time() < deadline:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+    finally:
+        child.wait(30)
+    assert not (tmp_path / "cut" / "metrics.json").exists()
+    subprocess.run(command(tmp_path / "cut", *given, "--resume"), check=True, capture_output=True, timeout=120)
+    a, b = (read_safetensors(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all((a[name] == b[name]).all() for name in a)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "cut")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
+    def attempt(error, match, objective="causal", **words):
+        given = {"data": text, "tokenizer": tokenizer, "out": tmp_path / "x", "force": True} | TINY | words
+        with pytest.raises(error, match=match):
+            langue.pretrain(objective, **given)
+
+    attempt(SettingsError, "the objective 'clm' is not known", objective="clm")
+    attempt(SettingsError, "no data was named", data=None)
+    attempt(LangueError, "no-such-file", data=tmp_path / "no-such-file")
+    attempt(SettingsError, "data.block", **{"data.block": 512})
+    attempt(ModelError, "trains the architecture encoder", objective="masked", **{"model.preset": "gpt2"})
+    (tmp_path / "empty.txt").write_text("")
+    attempt(LangueError, "empty.txt", data=tmp_path / "empty.txt")
+    attempt(RunError, "nan|inf", **{"train.lr": 1e30, "model.preset": "gpt2", "train.clip": 0.0})
+    assert list((tmp_path / "x").glob("suspect-*.safetensors"))
