@@ -184,7 +184,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 def _problem(facts: dict[str, Any]) -> str:
     """What is wrong with the content of corpus.json, or nothing."""
     size, splits = facts.get("vocab_size"), facts.get("splits")
-    if facts.get("dtype") not in DTYPES:
+    if facts.get("dtype") not in list(DTYPES):
         return f"dtype {facts.get('dtype')!r:.20}"
     if not _count(size) or not 0 < size <= np.iinfo(DTYPES[facts["dtype"]]).max + 1 or size > 2**31:  # type: ignore
         return f"vocab_size {size!r:.20}"

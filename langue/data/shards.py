@@ -105,7 +105,8 @@ def _begin(building: Building, out: Path, force: bool, notes: list[str]) -> dict
         done = _finished(out, mark, notes)
         kept = {f"{shard.file}{suffix}" for shards in done.values() for shard in shards for suffix in (".bin", ".idx")}
         for path in out.iterdir():
-            if path.name.lstrip(".").startswith(SPLITS) and path.name not in kept:
+            cut_off = path.name.startswith((".building.json.", ".corpus.json.", ".tokenizer_config.json."))
+            if cut_off or path.name.lstrip(".").startswith(SPLITS) and path.name not in kept:
                 path.unlink()
         _record(out, mark, done)
     return done

@@ -163,8 +163,10 @@ def _folder(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
     """The files by split. Files that their names say are for testing are left out unless there are no others."""
     found: dict[str, list[Path]] = {}
     others = 0
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+    everything = sorted(each for each in folder.rglob("*") if each.is_file())
+    made = {path.parent for path in everything if path.name in ("corpus.json", "building.json")}  # made of such text
+    for path in everything:
+        if path.parent in made or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
         if kind(path) not in KINDS:
             others += 1

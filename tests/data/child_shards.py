@@ -1,0 +1,40 @@
+"""A corpus build in a process of its own that is killed: `python -m tests.data.child_shards TEXT OUT AT`.
+
+AT: the file, counted from the first, at whose flushing to disk the process is killed: each is a moment at which other
+files are there already.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from langue.data.divide import Division
+from langue.data.shards import Building, build
+from langue.text.documents import Reading, open_texts
+from tests.tiny_tokenizer import byte_tokenizer
+
+
+def run(text: Path, out: Path) -> dict[str, Any]:
+    reading = Reading(document="line")
+    texts = open_texts([text], reading, [])
+    return build(Building(texts, byte_tokenizer(), reading, Division(fraction=0.1, dedup=True), 20_000), out)
+
+
+def main(text: str, out: str, at: str) -> None:
+    left, flush = int(at), os.fsync
+
+    def counted(handle: int) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(handle)
+
+    os.fsync = counted
+    run(Path(text), Path(out))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

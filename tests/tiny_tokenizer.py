@@ -1,0 +1,17 @@
+"""A byte-level tokenizer that tests make for themselves."""
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from langue.text.tokenizer import Tokenizer
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Each byte a token, but for one pair of letters: enough to see what is joined."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(["<|endoftext|>", *alphabet, "th"])}
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary, [("t", "h")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|endoftext|>"])
+    return Tokenizer(backend)
