@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from langue.data.corpus import Corpus
 from langue.evaluate.curves import draw
+from langue.evaluate.kneser_ney import baseline
 from langue.evaluate.report import write_language
 from langue.files import write_json
 from langue.generate.sample import Sampling, generate
@@ -16,7 +19,10 @@ from langue.runtime import device, precision
 from langue.tasks.language import Held
 from langue.train.journal import read_log
 from langue.verbs.prepare_language import Pretraining
+from langue.verbs.progress import bar
 
+MOST = 20_000_000  # tokens that the n-gram model is counted on
+ORDER, SMALL = 5, 512  # of the n-grams; characters and bytes, a vocabulary this small, take longer ones
 SAMPLES, LENGTH = 3, 60  # texts that the report shows, and tokens of each
 
 
@@ -74,7 +80,25 @@ def notes(prepared: Pretraining, content: dict[str, Any]) -> list[str]:
 
 def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
     """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another."""
-    return None
+    if prepared.objective.architecture != "decoder":
+        return None
+    train, dev = (_whole(corpus, limit) for corpus, limit in ((prepared.train, MOST), (prepared.dev, 0)))
+    with bar("baseline: n-grams", 1) as advance:
+        end: int = prepared.objective.end  # type: ignore[attr-defined]
+        size = prepared.config.vocab_size
+        found = baseline(train, dev, vocab_size=size, eos=end, order=ORDER if size > SMALL else 2 * ORDER - 2)
+        advance(1)
+    bits = found.cross_entropy / math.log(2) * (len(dev[0]) + len(dev[1]) - 1) / max(1, prepared.dev.n_bytes)
+    metrics = {"loss": found.cross_entropy, "perplexity": found.perplexity, "bits_per_byte": bits}
+    return {"name": found.name, "metrics": metrics, "seconds": round(found.seconds, 3), "note": found.note}
+
+
+def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """All tokens of a corpus and where its documents start; of its first documents where `most` tokens are enough."""
+    starts = np.concatenate([[0], np.cumsum(corpus.lengths)]).astype(np.int64)
+    count = corpus.n_documents if not most else max(1, int(np.searchsorted(starts, most, side="right")) - 1)
+    rows = np.arange(count)
+    return corpus.tokens(rows, np.zeros(count, np.int64), corpus.lengths[:count]), starts[: count + 1]
 
 
 def samples(prepared: Pretraining, network: LanguageModel) -> list[tuple[str, str]]:
