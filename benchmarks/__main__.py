@@ -1,16 +1,21 @@
-"""What arrives: `python -m benchmarks [finetune|encode|imdb]`. What leaves: tables on stdout and in benchmarks/results.
+"""What arrives: `python -m benchmarks [finetune|encode|parallel|pretrain|imdb]`.
+What leaves: tables on stdout and in benchmarks/results.
 
-Without a word, both speed benchmarks. imdb takes about an hour and is run by name only.
+Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of nanoGPT) and imdb
+(about an hour) are run by name only.
 """
 
 import argparse
+from pathlib import Path
 
-from benchmarks import encode_speed, finetune_speed, imdb
+from benchmarks import encode_speed, finetune_speed, imdb, parallel_speed, pretrain_peers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["all", "finetune", "encode", "imdb"], default="all")
+    parser.add_argument(
+        "what", nargs="?", choices=["all", "finetune", "encode", "parallel", "pretrain", "imdb"], default="all"
+    )
     parser.add_argument("--model", help="model folder; default: the MiniLM-L6 of the quickstart extra")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of every peer, in turn")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds to wait for a quiet machine each round")
@@ -21,12 +26,20 @@ def main() -> None:
     parser.add_argument("--hf-steps", type=int, default=0, help="imdb: time so many of HF's steps and extrapolate")
     parser.add_argument("--side", action="append", choices=["langue", "hf"], help="imdb: one side only")
     parser.add_argument("--set", nargs="*", default=[], help="imdb: settings over the recipe, as train.lr=3e-5")
+    parser.add_argument("--nanogpt", type=Path, help="pretrain: a checkout of github.com/karpathy/nanoGPT")
+    parser.add_argument("--text", type=Path, help="pretrain: tinyshakespeare's input.txt")
     given = parser.parse_args()
     if given.what in ("all", "finetune"):
         profiles = given.profile or ["review-like", "sentence-like"]
         finetune_speed.run(given.model, given.rounds, given.scale, profiles, given.pooling, given.patience)
     if given.what in ("all", "encode"):
         encode_speed.run(given.model, given.rounds, given.patience)
+    if given.what == "parallel":
+        parallel_speed.run(given.rounds, given.scale, given.patience)
+    if given.what == "pretrain":
+        if given.nanogpt is None or given.text is None:
+            parser.error("pretrain needs --nanogpt FOLDER and --text FILE")
+        pretrain_peers.run(given.nanogpt, given.text, given.rounds, given.patience)
     if given.what == "imdb":
         imdb.run(given.model, given.data, given.hf_steps, given.set, given.side or ["langue", "hf"])
 

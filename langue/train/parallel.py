@@ -56,13 +56,14 @@ def processes() -> Iterator[None]:
 
 def _told(error: Exception, store: Any) -> Exception:
     """What this process raises for an error: itself where it is the first, else something that is not shown."""
-    if not isinstance(error, LangueError) and any(word in str(error) for word in GONE):
+    gone = not isinstance(error, LangueError) and any(word in str(error) for word in GONE)
+    if gone:
         do = "the last complete checkpoint is kept: the same command with --resume goes on from it"
         error = RunError("another process of the run has ended", do=do)
-    code = error.exit_code if isinstance(error, LangueError) else 1
+    code = int(getattr(error, "exit_code", 1))
     try:
         first = int(store.add("langue/failed", 1)) == 1
-        if first and rank() == 0 and device().type == "cpu":
+        if first and rank() == 0 and not gone and device().type == "cpu":
             # It may be this process that keeps the store: part from the others, and let them look before it goes.
             dist.destroy_process_group()
             deadline = time.monotonic() + 5

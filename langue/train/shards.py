@@ -106,8 +106,14 @@ class Writer:
     def wait(self) -> None:
         """Until what was begun is written; raises what went wrong with it."""
         if self.writing is not None:
+            from torch.distributed.checkpoint.api import CheckpointException
+
             writing, self.writing = self.writing, None
-            writing.result()
+            try:
+                writing.result()
+            except CheckpointException as error:
+                reasons = "; ".join(f"process {number}: {why[0]}" for number, why in error.failures.items())
+                raise RunError(f"a checkpoint cannot be written: {reasons}", do="the one before it is kept") from error
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
@@ -115,6 +121,7 @@ class Writer:
 
 def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
     """What `Writer` wrote, each tensor divided as the one that `like` names for it. Each process reads its own rows."""
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -127,8 +134,10 @@ def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it takes reading without messages for a mistake
             load(made, storage_reader=reader, no_dist=True)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"a damaged checkpoint: {error}", where=str(folder), do="remove it") from error
+    except (SafetensorError, OSError, ArithmeticError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise RunError(f"a damaged checkpoint: {error!r}", where=str(folder), do="remove it") from error
+    except (RecursionError, CheckpointException) as error:
+        raise RunError("a damaged checkpoint", where=str(folder), do="remove it") from error
     return made
 
 

@@ -1,18 +1,26 @@
 """Two real processes train as one does, share checkpoints with it, and end together."""
 
+import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from langue.errors import RunError
+from langue.train.shards import read_shards
+from tests.train.child import trainer
 from tests.train.child_parallel import work
 
 ROOT = Path(__file__).parents[2]
@@ -80,12 +88,12 @@ def runs(tmp_path_factory) -> Path:
         jobs += [
             (base / kind, words),
             (base / f"{kind}-muon", {"optimizer": "muon", "parallel": kind}),
-            (base / f"{kind}-recompute", words | {"recompute": True}),
             (base / f"{kind}-to-one", words | {"stop": 5}),
             (base / f"{kind}-to-{kind}", words | {"stop": 5}),
             (base / f"{kind}-to-{kind}", words),
             (base / f"one-to-{kind}", words),
         ]
+    jobs.append((base / "fsdp-recompute", {"ema": 0.9, "parallel": "fsdp", "recompute": True}))
     jobs.append((base / "too-many", {"batch_examples": 1}))
     (first, said), (second, also) = finish(start(jobs), 240)
     (base / "said.json").write_text(json.dumps([first, second, said, also]))
@@ -103,9 +111,8 @@ def test_muon_orthogonalises_whole_matrices(runs, kind):
     assert_close(runs / f"{kind}-muon", runs / "one-muon")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_recomputing_changes_no_loss(runs, kind):
-    assert [line["loss"] for line in log(runs / f"{kind}-recompute")] == [line["loss"] for line in log(runs / kind)]
+def test_recomputing_changes_no_loss(runs):
+    assert [line["loss"] for line in log(runs / "fsdp-recompute")] == [line["loss"] for line in log(runs / "fsdp")]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,11 +138,65 @@ def test_killed_it_ends_and_goes_on(runs, tmp_path, kind):
     children = start([(tmp_path, {"ema": 0.9, "parallel": kind, "die": [doomed, 8]})])
     results = finish(children)
     assert results[doomed][0] == -9
+    assert time.time() - (tmp_path / "died").stat().st_mtime < 20  # the interpreter's own end is most of it
     code, said = results[1 - doomed]
     assert code == 2 and "another process of the run has ended" in said.splitlines()[-1], said
     assert len(log(tmp_path)) < len(log(runs / "one"))
     work(tmp_path, {"ema": 0.9, "parallel": kind})
     assert_close(tmp_path, runs / "one")
+
+
+def sharded(runs: Path, folder: Path) -> Path:
+    """A copy of the last checkpoint of the run in which two processes shared the model."""
+    (checkpoint,) = (runs / "fsdp" / "checkpoints").glob("step-*")
+    return shutil.copytree(checkpoint, folder)
+
+
+def like_of(folder: Path) -> Callable[[str], torch.Tensor | None]:
+    """What `read_shards` asks of a model that was trained with AdamW and an average."""
+    named = dict(trainer(folder).model.named_parameters())
+
+    def like(key: str) -> torch.Tensor | None:
+        kind, _, name = key.partition(".")
+        return torch.tensor(0.0) if kind == "step" or name == "updates" else named.get(name)
+
+    return like
+
+
+def test_a_shard_that_is_lost_cut_or_of_another_model_is_an_error(runs, tmp_path):
+    like = like_of(tmp_path / "run")
+    whole = read_shards(sharded(runs, tmp_path / "whole"), like)
+    assert len(whole) > 100 and whole["weight.head.out.weight"].abs().sum() > 0
+    lost = sharded(runs, tmp_path / "lost")
+    sorted(lost.glob("*.safetensors"))[0].unlink()
+    cut = sharded(runs, tmp_path / "cut")
+    shard = next(cut.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    for folder, message in ((lost, "missing|fitting"), (cut, "damaged checkpoint")):
+        with pytest.raises(RunError, match=message):
+            read_shards(folder, like)
+    with pytest.raises(RunError, match="no fitting"):
+        read_shards(tmp_path / "whole", lambda key: torch.zeros(3))
+
+
+def test_whatever_stands_in_a_shard_it_is_read_or_refused(runs, tmp_path):
+    like = like_of(tmp_path / "run")
+    folder = sharded(runs, tmp_path / "hostile")
+    shard = next(folder.glob("*.safetensors"))
+    sound = shard.read_bytes()
+    header = int.from_bytes(sound[:8], "little")
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, header + 8), st.sampled_from(b'0199{}[]",:-eA')), min_size=1, max_size=3))
+    def check(changes: list[tuple[int, int]]) -> None:
+        damaged = bytearray(sound)
+        for place, byte in changes:
+            damaged[place] = byte
+        shard.write_bytes(bytes(damaged))
+        with contextlib.suppress(RunError):
+            read_shards(folder, like)
+
+    check()
 
 
 def test_one_line_and_nothing_else_says_that_a_batch_cannot_be_divided(runs):
