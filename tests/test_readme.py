@@ -1,6 +1,7 @@
 """The READMEs: equal in both languages, and every command in them works."""
 
 import csv
+import random
 import re
 import shlex
 from pathlib import Path
@@ -84,6 +85,33 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         writer = csv.writer(handle)
         writer.writerow(["id", "review", "sentiment"])
         writer.writerows([index, row["text"], row["label"]] for index, row in enumerate(reviews(60)))
+    words = [
+        "Once",
+        "upon",
+        "a",
+        "time",
+        "there",
+        "was",
+        "a",
+        "little",
+        "girl",
+        "who",
+        "loved",
+        "to",
+        "play",
+        "outside",
+        "in",
+        "the",
+        "park",
+        "with",
+        "her",
+        "big",
+        "red",
+        "ball",
+    ]
+    draw = random.Random(0)
+    lines = [" ".join(draw.choice(words) for _ in range(12)) + "." for _ in range(120)]
+    (tmp_path / "books.txt").write_text("\n".join(lines), "utf-8")
     return tmp_path
 
 
