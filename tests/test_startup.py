@@ -9,7 +9,18 @@ import pytest
 
 HEAVY = ("torch", "datasets", "sklearn", "scipy", "matplotlib", "transformers", "pandas", "numpy", "tokenizers")
 PROBE = f"import json, sys; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
-VERBS = (["finetune"], ["evaluate"], ["predict"], ["quickstart"], ["settings"], ["data", "preview"], ["inspect"])
+VERBS = (
+    ["data", "inspect"],
+    ["data", "tokenize"],
+    ["tokenizer", "train"],
+    ["finetune"],
+    ["evaluate"],
+    ["predict"],
+    ["quickstart"],
+    ["settings"],
+    ["data", "preview"],
+    ["inspect"],
+)
 
 
 def python(code: str) -> str:

@@ -17,6 +17,7 @@ from langue.cli.evaluate import evaluate
 from langue.cli.finetune import finetune
 from langue.cli.generate import generate
 from langue.cli.inspect import inspect
+from langue.cli.inspect_data import inspect_data
 from langue.cli.predict import predict
 from langue.cli.pretrain import pretrain
 from langue.cli.preview import preview
@@ -46,6 +47,7 @@ app.command(rich_help_panel="Train", context_settings=_LENIENT)(pretrain)
 app.command(rich_help_panel="Train", context_settings=_LENIENT)(finetune)
 app.add_typer(data, name="data", rich_help_panel="Train")
 data.command(context_settings=_LENIENT)(preview)
+data.command("inspect", context_settings=_LENIENT)(inspect_data)
 data.command(context_settings=_LENIENT)(tokenize)
 app.add_typer(tokenizer, name="tokenizer", rich_help_panel="Train")
 tokenizer.command("train", context_settings=_LENIENT)(train_tokenizer)

@@ -47,3 +47,39 @@ def print_corpus(result: Mapping[str, Any]) -> None:
 def print_notes(console: Console, notes: list[str]) -> None:
     for note in notes:
         console.print(Text(f"· {note}"))
+
+
+def print_text(facts: Mapping[str, Any]) -> None:
+    """The facts of `langue data inspect`."""
+    console = Console()
+    counts = [
+        f"{facts[name]:,} {name}" for name in ("documents", "tokens", "characters") if facts.get(name) is not None
+    ]
+    console.print(Text(facts["name"], "bold"))
+    console.print(f"{', '.join(counts)}; language: {facts['language']} (guessed by script only)", highlight=False)
+    for lengths in (facts[name] for name in ("token_lengths", "lengths") if facts.get(name)):
+        told = ", ".join(
+            f"{name} {lengths[name]:,}" for name in ("shortest", "median", "mean", "p90", "p99", "longest")
+        )
+        console.print(f"\nlengths in {lengths['unit']}: {told}", highlight=False)
+        table = grid(lengths["unit"], "documents")
+        table.add_column()
+        most = max((each["documents"] for each in lengths["histogram"]), default=1)
+        for each in lengths["histogram"]:
+            bar = "█" * round(30 * each["documents"] / most)
+            table.add_row(f"{each['from']:,} to {each['to']:,}", f"{each['documents']:,}", Text(bar, "blue"))
+        console.print(table)
+    console.print()
+    table = grid("script", "characters", "share")
+    total = sum(facts["scripts"].values())
+    for name, count in facts["scripts"].items():
+        table.add_row(name, f"{count:,}", f"{count / total:.2%}")
+    console.print(table)
+    found = facts["duplicates"]
+    near = f"{found['near']:,} near copies among the first {found['near_among']:,}"
+    console.print(f"\n· {found['exact']:,} documents are exact copies, {near}", highlight=False)
+    print_notes(console, facts["notes"])
+    for title, examples in (("drawn at random", facts["samples"]), ("longest", facts["longest"][:1])):
+        for each in examples[:3]:
+            text = each if isinstance(each, str) else each["text"]
+            console.print(Text.assemble((f"{title}: ", "bold"), " ".join(text[:200].split())))

@@ -5,12 +5,12 @@ only one document, its end becomes the dev document.
 """
 
 import hashlib
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from langue.errors import DataError
 from langue.text.documents import Piece, Reading, Tally, Texts
+from langue.text.seen import Seen
 
 PEEK, PEEK_BYTES = 1000, 16 << 20  # documents, or bytes of them, that are looked at before any is given out
 Assigned = tuple[str, Piece]
@@ -22,32 +22,6 @@ class Division:
     tail: float = 0.1  # share of a single document that does
     seed: int = 0
     dedup: bool = False  # leave out documents that are there already
-
-
-class Seen:
-    """A set of 64-bit numbers in about 24 bytes each: open addressing, doubled when half full."""
-
-    def __init__(self) -> None:
-        self.table, self.used = array("Q", bytes(8 << 16)), 0
-
-    def add(self, number: int) -> bool:
-        """Whether it was new."""
-        number = number or 1  # zero is an empty place
-        if 2 * self.used >= len(self.table):
-            old = self.table
-            self.table, self.used = array("Q", bytes(16 * len(old))), 0
-            for each in old:
-                if each:
-                    self.add(each)
-        mask = len(self.table) - 1
-        place = (number >> 20) & mask
-        while self.table[place]:
-            if self.table[place] == number:
-                return False
-            place = (place + 1) & mask
-        self.table[place] = number
-        self.used += 1
-        return True
 
 
 @dataclass

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from langue import files
 from langue.data.corpus import DTYPES, FORMAT, Shard, is_corpus, vocabulary
-from langue.data.divide import Divider, Division, Seen
+from langue.data.divide import Divider, Division
 from langue.errors import DataError, LangueError, RunError
 from langue.text.documents import PIECE, Piece, Reading, Tally, Texts
+from langue.text.seen import Seen
 from langue.text.tokenizer import Tokenizer
 
 SHARD_TOKENS = 1 << 26

@@ -22,6 +22,7 @@ from langue.text.parse import KINDS, kind, parquet, records
 PIECE = 1 << 20  # characters
 BLOCK = 1 << 20  # bytes read at a time
 Kind = Literal["line", "blank", "file"]
+_MADE = ("corpus.json", "building.json", "tokenizer.json")  # a folder with one of these was made of text, is none
 _END = None  # where a document ends, in a stream of its parts
 
 
@@ -50,6 +51,7 @@ class Tally:
     invalid: int = 0
     first_invalid: str = ""
     done: int = 0  # bytes of the files that are behind us
+    told: int = 0  # of what is read, how much a progress bar knows of
     file: IO[bytes] | None = None
 
     def bad(self, error: DataError, reading: Reading) -> None:
@@ -164,7 +166,7 @@ def _folder(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     others = 0
     everything = sorted(each for each in folder.rglob("*") if each.is_file())
-    made = {path.parent for path in everything if path.name in ("corpus.json", "building.json")}  # made of such text
+    made = {path.parent for path in everything if path.name in _MADE}
     for path in everything:
         if path.parent in made or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue

@@ -64,11 +64,11 @@ def language(counts: Mapping[str, int]) -> str:
     if counts.get("Hiragana", 0) + counts.get("Katakana", 0) > 0.05 * letters:
         return "Japanese"
     script = main(counts)
-    if counts[script] < 0.5 * letters:
+    if counts[script] < 0.8 * letters:
         return "several"
     if script == "Han":
         return "Chinese"
-    return _LANGUAGES.get(script, f"one written in {script} letters" if script != "other" else "unknown")
+    return _LANGUAGES.get(script, f"written in {script} letters" if script != "other" else "unknown")
 
 
 def words(text: str) -> int:

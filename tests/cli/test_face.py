@@ -16,15 +16,23 @@ ONLY_THERE = {"as_json", "debug", "all_labels", "pair", "help", "settings"}  # w
 ONLY_IN_PYTHON = {"show", "settings"}
 OTHER_NAME = {"text": "texts"}  # --text is one of them
 
+WORDS = {
+    "preview": ("data", "preview"),
+    "inspect_data": ("data", "inspect"),
+    "tokenize": ("data", "tokenize"),
+    "train_tokenizer": ("tokenizer", "train"),
+}
+
 
 def options(name: str) -> dict[str, Any]:
-    group: Any = typer.main.get_command(app)
-    command = group.commands["data"].commands[name] if name == "preview" else group.commands[name]
+    command: Any = typer.main.get_command(app)
+    for word in WORDS.get(name, (name,)):
+        command = command.commands[word]
     found = {parameter.name: None if parameter.required else parameter.default for parameter in command.params}
     return {OTHER_NAME.get(key, key): value for key, value in found.items() if key not in ONLY_THERE}
 
 
-@pytest.mark.parametrize("name", ["finetune", "evaluate", "predict", "preview", "quickstart"])
+@pytest.mark.parametrize("name", ["finetune", "evaluate", "predict", *WORDS, "quickstart"])
 def test_a_verb_is_the_same_in_both(name: str) -> None:
     parameters = inspect.signature(getattr(langue, name)).parameters.values()
     python = {p.name: None if p.default is p.empty else p.default for p in parameters if p.name not in ONLY_IN_PYTHON}

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.data.corpus import Corpus
-from langue.data.divide import Division, Seen
+from langue.data.divide import Division
 from langue.data.shards import Building, build
 from langue.errors import DataError, RunError
 from langue.text.documents import Reading, open_texts
+from langue.text.seen import Seen
 from tests.data.child_shards import run
 from tests.tiny_tokenizer import byte_tokenizer
 

@@ -1,0 +1,40 @@
+"""What arrives: the words after `langue data inspect`. What leaves: what a text or corpus holds, printed."""
+
+from typing import Annotated
+
+import typer
+
+from langue.cli.options import Columns, Debug, Json, parse_columns
+from langue.cli.sources import Document, Sources, apart, check_document
+
+
+def inspect_data(
+    context: typer.Context,
+    sources: Sources = None,
+    *,
+    columns: Columns = None,
+    document: Document = "file",
+    out: Annotated[str | None, typer.Option(help="Write a page about it too.", show_default=False)] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what running text, or a corpus, holds.
+
+    Documents, lengths, scripts, copies and examples:
+
+        langue data inspect books/ --out books.html
+
+    The language is guessed by script only.
+    """
+    from langue.cli.show import print_json
+    from langue.cli.show_text import print_text
+    from langue.verbs.inspect_data import inspect_data as verb
+
+    named, settings = apart(sources, context)
+    facts = verb(named, columns=parse_columns(columns), document=check_document(document), out=out, **settings)
+    if as_json:
+        print_json(facts)
+        return
+    print_text(facts)
+    if out:
+        print(f"Page: {out}")

@@ -1,0 +1,29 @@
+"""What arrives: 64-bit numbers, one after another. What leaves: whether each was there before."""
+
+from array import array
+
+
+class Seen:
+    """A set of 64-bit numbers in about 24 bytes each: open addressing, doubled when half full."""
+
+    def __init__(self) -> None:
+        self.table, self.used = array("Q", bytes(8 << 16)), 0
+
+    def add(self, number: int) -> bool:
+        """Whether it was new."""
+        number = number or 1  # zero is an empty place
+        if 2 * self.used >= len(self.table):
+            old = self.table
+            self.table, self.used = array("Q", bytes(16 * len(old))), 0
+            for each in old:
+                if each:
+                    self.add(each)
+        mask = len(self.table) - 1
+        place = (number >> 20) & mask
+        while self.table[place]:
+            if self.table[place] == number:
+                return False
+            place = (place + 1) & mask
+        self.table[place] = number
+        self.used += 1
+        return True
