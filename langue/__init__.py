@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from langue.verbs.inspect import inspect
     from langue.verbs.inspect_data import inspect_data
     from langue.verbs.model import Model, load
+    from langue.verbs.plan import plan
     from langue.verbs.predict import predict
     from langue.verbs.pretrain import Pretrained, pretrain
     from langue.verbs.preview import preview
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["LangueError", "Model", "Run", "convert", "evaluate", "finetune", "inspect", "load", "predict", "preview"]
+__all__ += ["plan"]
 __all__ += ["Pretrained", "pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["inspect_data"]
 

@@ -18,6 +18,7 @@ from langue.cli.finetune import finetune
 from langue.cli.generate import generate
 from langue.cli.inspect import inspect
 from langue.cli.inspect_data import inspect_data
+from langue.cli.plan import plan
 from langue.cli.predict import predict
 from langue.cli.pretrain import pretrain
 from langue.cli.preview import preview
@@ -43,6 +44,7 @@ tokenizer = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Tra
 # A mistyped option reaches the verb as a word, which then names the nearest setting or option.
 _LENIENT = {"ignore_unknown_options": True}
 app.command(rich_help_panel="Start")(quickstart)
+app.command(rich_help_panel="Train")(plan)
 app.command(rich_help_panel="Train", context_settings=_LENIENT)(pretrain)
 app.command(rich_help_panel="Train", context_settings=_LENIENT)(finetune)
 app.add_typer(data, name="data", rich_help_panel="Train")

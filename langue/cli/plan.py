@@ -1,0 +1,187 @@
+"""What arrives: the words after `langue plan`. What leaves: what training would take, printed."""
+
+from typing import Annotated, Any
+
+import typer
+
+from langue.cli.options import Debug, Json
+
+Vocabulary = Annotated[
+    int | None,
+    typer.Option(help="Tokens that there are; else 32768, or 8192 of a small model.", show_default=False),
+]
+Share = Annotated[
+    float | None, typer.Option(help="Share of the peak that is reached; else 0.4, assumed.", show_default=False)
+]
+Building = Annotated[float, typer.Option(help="Energy of the building to that of what computes in it.")]
+
+
+def plan(
+    size: Annotated[str | None, typer.Option(help="Parameters of a new model, as 124M.", show_default=False)] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Its architecture: langue, gpt2, llama, gpt2-xl, ...", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model that exists: a Hub name, a folder or a run.", show_default=False)
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="To train on, as 10B; else 20 a parameter.", show_default=False)
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Operations, as 1e21, or '8 h100 for 3 days'.", show_default=False)
+    ] = None,
+    hardware: Annotated[str, typer.Option(help="h100, a100, rtx4090, ...; here: this machine.")] = "here",
+    devices: Annotated[int | None, typer.Option(help="How many; else one.", show_default=False)] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a sequence; else 1024.", show_default=False)] = None,
+    vocabulary: Vocabulary = None,
+    batch_tokens: Annotated[
+        str | None, typer.Option(help="Of a step; else what is usual for the size.", show_default=False)
+    ] = None,
+    mfu: Share = None,
+    pue: Building = 1.56,
+    measure: Annotated[bool, typer.Option("--measure", help="Time some steps on this machine.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Reckon what pretraining takes, before an hour is spent on it.
+
+    Parameters, operations, memory of each device by part, days, energy, and
+    what the same budget would best be spent on:
+
+        langue plan --size 124M --tokens 10B --hardware h100 --devices 8
+        langue plan --budget 1e21 --hardware a100 --devices 64
+        langue plan --budget "8 h100 for 3 days"
+        langue plan --size 10M --measure
+        langue plan --model runs/small --tokens 1B
+    """
+    from langue.cli.show import print_json
+    from langue.verbs.plan import plan as verb
+
+    content = verb(
+        size=size,
+        preset=preset,
+        model=model,
+        tokens=tokens,
+        budget=budget,
+        hardware=hardware,
+        devices=devices,
+        length=length,
+        vocabulary=vocabulary,
+        batch_tokens=batch_tokens,
+        mfu=mfu,
+        pue=pue,
+        measure=measure,
+    )
+    if as_json:
+        print_json(content)
+    else:
+        print_plan(content)
+
+
+def print_plan(content: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in _facts(content).items():
+        grid.add_row(Text(name, "bold"), value)
+    console.print(grid, highlight=False)
+    taken = Table(
+        title="\nmemory of a device", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
+    for name in ("part", "size", ""):
+        taken.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
+    for row in _memory(content["memory"], content["layout"]["recompute"]):
+        taken.add_row(*row)
+    console.print(taken, highlight=False)
+    flops = content["optimal"]["flops"]
+    best = Table(
+        title=f"\nthe best use of {flops:.2g} operations", title_justify="left", title_style="bold", box=None,
+        padding=(0, 2, 0, 0),
+    )  # fmt: skip
+    for name in ("parameters", "tokens", "a parameter", "loss", "says"):
+        best.add_column(name, justify="left" if name == "says" else "right", overflow="fold")
+    training, model = content["training"], content["model"]
+    best.add_row(
+        number(model["parameters"]), number(training["tokens"]), f"{training['tokens_a_parameter']:.3g}",
+        f"{training['loss_expected']:.3f}", "this plan", style="bold",
+    )  # fmt: skip
+    for law in content["optimal"]["laws"]:
+        ratio, loss = f"{law['tokens_a_parameter']:.3g}", f"{law['loss']:.3f}"
+        best.add_row(number(law["parameters"]), number(law["tokens"]), ratio, loss, law["law"])
+    console.print(best, highlight=False)
+    console.print("The loss is what the last law expects of its own text: it compares plans.\n", style="dim")
+    for line in content["assumed"]:
+        console.print(Text(f"· {line}", "dim"))
+
+
+def _facts(content: dict[str, Any]) -> dict[str, str]:
+    model, training, where = content["model"], content["training"], content["hardware"]
+    layout, cost, measured = content["layout"], content["cost"], content["measured"]
+    precision = "bf16" if where["bf16"] else "fp32"
+    facts = {
+        "model": f"{model['preset']}: {number(model['parameters'])} parameters, {model['layers']} layers of "
+        f"{model['width']:,}, {model['heads']} heads, vocabulary {model['vocabulary']:,}",
+        "training": f"{number(training['tokens'])} tokens ({training['tokens_a_parameter']:.3g} a parameter), "
+        f"{training['steps']:,} steps of {training['batch_tokens']:,}, sequences of {model['length']:,}",
+        "operations": f"{training['flops']:.3g} (6ND says {training['flops_6nd']:.3g})",
+        "hardware": f"{where['devices']:,} x {where['name']}, {number(where['peak'], 'FLOP/s')} in {precision}; "
+        f"{where['source']}",
+        "layout": f"{layout['name']}, {layout['sequences']} sequence{'s' * (layout['sequences'] > 1)} at once"
+        + (", blocks recomputed" if layout["recompute"] else ""),
+        "utilisation": f"{where['mfu']:.0%} of the peak ({where['mfu_stated']:.0%} {where['mfu_from']})",
+        "speed": f"{number(cost['tokens_a_second'])} tokens/s",
+        "time": f"{span(cost['seconds'])}, {number(cost['device_hours'])} device hours",
+    }
+    if cost["kwh"] is not None:
+        facts["energy"] = f"{cost['kwh']:.3g} kWh" if cost["kwh"] < 1000 else f"{cost['kwh'] / 1000:,.1f} MWh"
+    if measured:
+        facts["measured"] = (
+            f"{measured['tokens_a_second']:,.0f} tokens/s of {number(measured['parameters'])} parameters here in "
+            f"{measured['precision']}: {measured['mfu']:.0%} of {number(measured['peak'], 'FLOP/s')}"
+        )
+    return facts
+
+
+def _memory(memory: dict[str, float], recompute: bool) -> list[tuple[str, str, str]]:
+    other = "activations_kept" if recompute else "activations_recomputed"
+    said = "if all were kept" if recompute else "with train.recompute=true"
+    notes = {
+        "moments": "AdamW's two",
+        "copies": "of the weights, in bf16",
+        "gathered": "blocks that are whole while in use",
+        "activations": f"{size_of(memory[other])} {said}",
+        "logits": f"a chunk at a time; whole: {size_of(memory['logits_whole'])}",
+    }
+    names = ("weights", "gradients", "moments", "copies", "gathered", "activations", "logits")
+    rows = [(name, size_of(memory[name]), notes.get(name, "")) for name in names if memory[name]]
+    return [*rows, ("in all", size_of(memory["total"]), f"of {size_of(memory['device'])}")]
+
+
+def number(value: float, unit: str = "") -> str:
+    """1,234 as 1.23K; with a unit in its own words, 9.9e14 FLOP/s as 989 TFLOP/s."""
+    letters = (("P", 1e15), ("T", 1e12), ("G" if unit else "B", 1e9), ("M", 1e6), ("k" if unit else "K", 1e3))
+    for letter, size in letters:
+        if value >= 0.9995 * size and (unit or letter != "P"):
+            return f"{value / size:.3g} {letter}{unit}" if unit else f"{_three(value / size)}{letter}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def _three(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def size_of(bytes_: float) -> str:
+    return f"{bytes_ / 1e9:,.2f} GB" if bytes_ >= 1e7 else f"{bytes_ / 1e6:,.2f} MB"
+
+
+def span(seconds: float) -> str:
+    """In the unit that people would use."""
+    for name, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.3g} {name}"
+    return f"{seconds:.3g} seconds"

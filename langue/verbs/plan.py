@@ -1,0 +1,285 @@
+"""What arrives: a model or a budget, and hardware. What leaves: what training would take, before an hour is spent."""
+
+import math
+import os
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langue.errors import SettingsError
+from langue.evaluate.hardware import Hardware, find, read
+from langue.evaluate.layout import choose, utilisation
+from langue.evaluate.memory import Layout, Memory, Sizes, activations, logits
+from langue.evaluate.scaling import BESIROGLU, TOKENS_A_PARAMETER, by_rule, optima
+from langue.hub.checkpoint import describe, family_of
+from langue.hub.family import parameters
+from langue.hub.presets import USUAL, parse_count
+from langue.hub.presets import preset as named
+from langue.model.config import ModelConfig
+from langue.runtime import device, precision
+from langue.verbs.prepare import matmul_rate
+from langue.verbs.timing import flops_a_token, time_steps
+
+LENGTH = 1024
+MFU = 0.40
+PUE = 1.56
+SMALL, FEW, MANY = 100_000_000, 8192, 32_768  # below so many parameters so few tokens of vocabulary
+# Tokens of a step by parameters, after Brown et al. 2020 (arXiv:2005.14165), table 2.1, as powers of two.
+BATCHES = ((1e9, 1 << 19), (5e9, 1 << 20), (100e9, 1 << 21), (math.inf, 1 << 22))
+FEWEST_STEPS = 1000
+UNITS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0}
+_TIME = re.compile(r"\s*(\d+)\s*x?\s+(.+?)\s+for\s+([0-9.]+)\s*(hour|day|week)s?\s*", re.IGNORECASE)
+
+ASSUMED = {
+    "mfu": "{mfu:.0%} of the peak on one node is an assumption: --measure, or --mfu with what you have seen",
+    "scale": "each doubling of nodes or of tensor parallel leaves 98% of it, an assumption (Llama 3 405B: 43% on "
+    "8,192 H100, 41% on 16,384, arXiv:2407.21783, table 4)",
+    "recompute": "recomputing the blocks leaves three quarters of it: 6 of 8 operations count",
+    "pipeline": "a pipeline stands still for part of its work (arXiv:2104.04473)",
+    "sides": "every token is reckoned to pass encoder and decoder, which is the most it can",
+    "paper": "langue trains data parallel and with FSDP: tensor and pipeline parallel stand here on paper only",
+    "time": "time is that of the steps alone: no failures, no evaluations",
+    "energy": "energy is that of the devices at full power, times {pue:g} for the building (1.56: the average of "
+    "Uptime Institute's survey 2024); hosts and network come on top",
+    "memory": "memory is reckoned, not measured; a tenth of the device is left free",
+}
+
+
+def plan(
+    *,
+    size: str | None = None,
+    preset: str | None = None,
+    model: str | Path | None = None,
+    tokens: str | float | None = None,
+    budget: str | float | None = None,
+    hardware: str = "here",
+    devices: int | None = None,
+    length: int | None = None,
+    vocabulary: int | None = None,
+    batch_tokens: str | int | None = None,
+    mfu: float | None = None,
+    pue: float = PUE,
+    measure: bool = False,
+) -> dict[str, Any]:
+    """Parameters, operations, memory of each device, time, energy, and what a budget would best be spent on.
+
+    size, preset: of a new model; model: one that exists. tokens: to train on; else 20 a parameter. budget: operations
+    (1e21), or devices and time ("8 h100 for 3 days"); it sets whatever of size and tokens is not given. hardware: a
+    name of the table, or here. length, vocabulary: 1,024 and 32,768 (8,192 of a small model) unless the model says
+    otherwise. mfu: the share of the peak that is reached, taken as it is. measure: time some steps.
+    """
+    _check((size, preset, model), tokens, budget, mfu, pue)
+    flops, seconds, hardware, devices = _budget(budget, hardware, devices)
+    device_ = _hardware(hardware)
+    if seconds:
+        flops = seconds * devices * device_.peak * (mfu or MFU)
+    wanted = None if tokens is None else float(parse_count(str(tokens)))
+    config, kind, length = _model(size, preset, model, vocabulary, length, flops, wanted)
+    sizes = count_parameters(config)
+    if wanted is None:
+        wanted = flops / (6 * sizes.total) if flops else TOKENS_A_PARAMETER * sizes.total
+    batch = _batch(batch_tokens, sizes.total, wanted, length)
+    layout, memory = choose(config, sizes, device_, devices, length, batch)
+    local = hardware == "here"
+    measured = time_steps(config, length, device_.peak if local else None) if measure else None
+    stated, origin = _stated(mfu, measured, local)
+    passes = batch / (layout.data * layout.sequences * length)
+    reached = stated if mfu is not None else utilisation(stated, layout, device_, config, passes)
+    rate = device_.peak * devices * reached / flops_a_token(config, length)
+    if seconds and tokens is None:
+        wanted = rate * seconds  # now that it is known how fast it goes
+    content = {
+        "model": _about(config, sizes, kind, length),
+        "training": _training(config, sizes, wanted, batch, length),
+        "hardware": asdict(device_) | {"devices": devices, "mfu_stated": stated, "mfu_from": origin, "mfu": reached},
+        "layout": asdict(layout) | {"name": layout.name, "in_langue": layout.here},
+        "memory": _memory(config, length, layout, memory, device_),
+        "cost": _cost(wanted, rate, device_, devices, pue),
+        "measured": measured,
+    }
+    spent = 6 * sizes.total * wanted
+    return content | {"optimal": {"flops": spent, "laws": optima(spent)}, "assumed": _assumed(content, layout, pue)}
+
+
+def _check(which: tuple[Any, Any, Any], tokens: Any, budget: Any, mfu: float | None, pue: float) -> None:
+    size, preset, model = which
+    if size is None and preset is None and model is None and budget is None:
+        raise SettingsError("there is nothing to plan", do="give --size, --preset, --model or --budget")
+    if model is not None and (size is not None or preset is not None):
+        raise SettingsError("--model is a model that exists: it has its size", do="leave --size and --preset out")
+    for name, value, good in (("mfu", mfu, mfu is None or 0 < mfu <= 1), ("pue", pue, pue >= 1)):
+        if not good:
+            raise SettingsError(f"{name} = {value} is not possible", do="give 0 < mfu <= 1 and pue >= 1")
+    if budget is not None and tokens is not None and not (size is None and preset is None and model is None):
+        raise SettingsError("budget, size and tokens are all given", do="leave one out: it follows from the others")
+
+
+def count_parameters(config: ModelConfig) -> Sizes:
+    """From the shapes of one block more and one less, so that a hundred are not drawn up."""
+    few = replace(config, n_layers=1, decoder_layers=min(1, config.decoder_layers), windows=config.windows[:1])
+    more = replace(few, n_layers=2, windows=(config.windows or (0,))[:1] * 2 if config.windows else ())
+    one, two = (sum(math.prod(shape) for shape in parameters(each).values()) for each in (few, more))
+    if config.decoder_layers:
+        deeper = replace(few, decoder_layers=2)
+        third = sum(math.prod(shape) for shape in parameters(deeper).values())
+        blocks = config.n_layers * (two - one) + config.decoder_layers * (third - one)
+        return Sizes(one - (two - one) - (third - one) + blocks, blocks)
+    blocks = config.n_layers * (two - one)
+    return Sizes(one - (two - one) + blocks, blocks)
+
+
+def _budget(budget: str | float | None, hardware: str, devices: int | None) -> tuple[float, float, str, int]:
+    """Operations or seconds (the other is 0), hardware and devices."""
+    if devices is not None and not 1 <= devices <= 1_000_000:
+        raise SettingsError(f"{devices} devices are not possible", do="give 1 to 1,000,000")
+    if budget is None:
+        return 0.0, 0.0, hardware, devices or 1
+    if found := _TIME.fullmatch(str(budget)):
+        if devices is not None or hardware != "here":
+            raise SettingsError(
+                "the budget names hardware and devices already", do="leave --hardware and --devices out"
+            )
+        seconds = float(found[3]) * UNITS[found[4].lower()] if found[3].count(".") < 2 else 0.0
+        if seconds <= 0 or int(found[1]) < 1:
+            raise SettingsError(f"the budget {budget!r} is nothing", do="write it like '8 h100 for 3 days'")
+        return 0.0, seconds, found[2], int(found[1])
+    try:
+        flops = float(str(budget))
+    except ValueError:
+        flops = math.nan
+    if not 1e9 <= flops <= 1e30:
+        raise SettingsError(f"the budget {budget!r} is not understood", do="write 1e21, or '8 h100 for 3 days'")
+    return flops, 0.0, hardware, devices or 1
+
+
+def _hardware(name: str) -> Hardware:
+    """By name; `here` is looked up where this machine has a device of the table, else measured."""
+    if name != "here":
+        return find(name)
+    place, dtype = device(), precision()
+    if place.type == "cuda":
+        properties = torch.cuda.get_device_properties(place)
+        memory, node = float(properties.total_memory), torch.cuda.device_count()
+        label = properties.name
+        if (known := read(label)) is not None:
+            return replace(known, memory=memory, node=node)
+    else:
+        memory, node = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), 1
+        label = "this machine"
+    source = f"matrix products timed here in {str(dtype).removeprefix('torch.')}"
+    return Hardware(label, matmul_rate(dtype), memory, None, node, 1, source, True, dtype == torch.bfloat16)
+
+
+def _model(
+    size: str | None,
+    preset: str | None,
+    model: str | Path | None,
+    vocabulary: int | None,
+    length: int | None,
+    flops: float,
+    tokens: float | None,
+) -> tuple[ModelConfig, str, int]:
+    """Its config, what it is called, and the tokens of a sequence."""
+    if length is not None and length < 2:
+        raise SettingsError(f"length = {length} leaves nothing to predict", do="give at least 2")
+    if model is not None:
+        family, config = family_of(describe(model))
+        length = length or min(LENGTH, config.longest)
+        if length > config.longest:
+            raise SettingsError(
+                f"the model takes {config.longest:,} tokens, not {length:,}", do=f"give --length {config.longest}"
+            )
+        return config, family.name, length
+    if size is None and preset is None:
+        size = f"{flops / (6 * tokens) if tokens else by_rule(flops)[0]:.0f}"
+    few = size is not None and parse_count(size) < SMALL
+    kind, length = preset or USUAL["causal"], length or LENGTH
+    return named(kind, vocabulary or (FEW if few else MANY), length, size=size)[1], kind, length
+
+
+def _batch(given: str | int | None, total: int, tokens: float, length: int) -> int:
+    if given is not None:
+        batch = parse_count(str(given))
+        if batch < length:
+            raise SettingsError(f"a batch of {batch:,} tokens holds no sequence of {length:,}", do="give more")
+        return batch
+    usual = next(batch for most, batch in BATCHES if total < most)
+    return max(min(usual, 1 << int(math.log2(max(2, tokens / FEWEST_STEPS)))), length)
+
+
+def _stated(mfu: float | None, measured: dict[str, Any] | None, local: bool) -> tuple[float, str]:
+    if mfu is not None:
+        return mfu, "given"
+    if measured is not None and local:
+        return min(1.0, float(measured["mfu"])), "measured here"
+    return MFU, "assumed"
+
+
+def _about(config: ModelConfig, sizes: Sizes, kind: str, length: int) -> dict[str, Any]:
+    return {
+        "preset": kind,
+        "architecture": config.architecture,
+        "parameters": sizes.total,
+        "outside_blocks": sizes.outside,
+        "layers": config.n_layers + config.decoder_layers,
+        "width": config.dim,
+        "heads": config.n_heads,
+        "ffn": config.ffn_dim,
+        "vocabulary": config.vocab_size,
+        "length": length,
+    }
+
+
+def _training(config: ModelConfig, sizes: Sizes, tokens: float, batch: int, length: int) -> dict[str, Any]:
+    return {
+        "tokens": round(tokens),
+        "tokens_a_parameter": tokens / sizes.total,
+        "batch_tokens": batch,
+        "steps": math.ceil(tokens / batch),
+        "flops": flops_a_token(config, length) * tokens,
+        "flops_6nd": 6 * sizes.total * tokens,
+        "loss_expected": BESIROGLU.loss(sizes.total, tokens),
+    }
+
+
+def _memory(config: ModelConfig, length: int, layout: Layout, memory: Memory, where: Hardware) -> dict[str, Any]:
+    low = 2 if where.bf16 else 4
+    return asdict(memory) | {
+        "total": memory.total,
+        "device": where.memory,
+        "activations_kept": activations(config, length, replace(layout, recompute=False), low),
+        "activations_recomputed": activations(config, length, replace(layout, recompute=True), low),
+        "logits_whole": logits(config, length, layout, low, whole=True),
+    }
+
+
+def _cost(tokens: float, rate: float, where: Hardware, devices: int, pue: float) -> dict[str, Any]:
+    seconds = tokens / rate
+    watts = where.watts
+    return {
+        "tokens_a_second": rate,
+        "seconds": seconds,
+        "days": seconds / UNITS["day"],
+        "device_hours": devices * seconds / UNITS["hour"],
+        "kwh": None if watts is None else watts * devices * seconds / 3.6e6 * pue,
+        "pue": pue,
+    }
+
+
+def _assumed(content: dict[str, Any], layout: Layout, pue: float) -> list[str]:
+    """What the figures rest on."""
+    where, said = content["hardware"], []
+    if where["mfu_from"] == "assumed":
+        said.append(ASSUMED["mfu"])
+    if where["mfu_from"] != "given":
+        said += [ASSUMED["scale"]] if where["devices"] > where["node"] or layout.tensor > 1 else []
+        said += [ASSUMED["recompute"]] if layout.recompute else []
+        said += [ASSUMED["pipeline"]] if layout.pipeline > 1 else []
+    said += [ASSUMED["sides"]] if content["model"]["architecture"] == "encoder-decoder" else []
+    said += [] if layout.here else [ASSUMED["paper"]]
+    said += [ASSUMED["memory"], ASSUMED["time"]]
+    said += [ASSUMED["energy"]] if content["cost"]["kwh"] is not None else []
+    return [line.format(mfu=where["mfu_stated"], pue=pue) for line in said]
