@@ -192,3 +192,20 @@ def test_the_hub_is_streamed_and_its_failures_are_one_line(monkeypatch):
     with pytest.raises(DataError, match="owner/books:small: the Hub's data set stopped: the line; run it again"):
         read("owner/books:small@2")
     assert asked == {"name": "owner/books:small", "streaming": True}
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram", "bytes"])
+def test_pieces_are_cut_where_tokens_are(tmp_path, monkeypatch, kind):
+    from langue.settings import resolve
+    from langue.text.train_tokenizer import train
+
+    text = "The cat sat on the mat.\n\n  Then it slept, and the other cats, too;\tall day  long.\r\n" * 30
+    tokenizer = train([text], resolve({"tokenizer.kind": kind, "tokenizer.vocab_size": 320}).tokenizer, tmp_path / kind)
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    monkeypatch.setattr(documents, "PIECE", 50)
+    pieces = [piece.text for piece in open_texts([tmp_path / "a.txt"], Reading(), [])[0].pieces(Reading(), Tally())]
+    found = tokenizer.backend.encode_batch(pieces, add_special_tokens=False)
+    assert len(pieces) > 30
+    assert [index for each in found for index in each.ids] == tokenizer.backend.encode(
+        text, add_special_tokens=False
+    ).ids
