@@ -1,20 +1,33 @@
-"""What arrives: `python -m benchmarks [finetune|encode|parallel|pretrain|imdb]`.
+"""What arrives: `python -m benchmarks [finetune|encode|parallel|pretrain|masked|shards|imdb]`.
 What leaves: tables on stdout and in benchmarks/results.
 
-Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of nanoGPT) and imdb
-(about an hour) are run by name only.
+Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of nanoGPT),
+masked (beside transformers, ten minutes each), shards (beside the tokenizers library) and imdb (about an hour) are
+run by name only.
 """
 
 import argparse
 from pathlib import Path
 
-from benchmarks import encode_speed, finetune_speed, imdb, parallel_speed, pretrain_peers
+from benchmarks import (
+    encode_speed,
+    finetune_speed,
+    imdb,
+    masked_peers,
+    material,
+    parallel_speed,
+    pretrain_peers,
+    shards,
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=["all", "finetune", "encode", "parallel", "pretrain", "imdb"], default="all"
+        "what",
+        nargs="?",
+        choices=["all", "finetune", "encode", "parallel", "pretrain", "masked", "shards", "imdb"],
+        default="all",
     )
     parser.add_argument("--model", help="model folder; default: the MiniLM-L6 of the quickstart extra")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of every peer, in turn")
@@ -28,6 +41,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="imdb: settings over the recipe, as train.lr=3e-5")
     parser.add_argument("--nanogpt", type=Path, help="pretrain: a checkout of github.com/karpathy/nanoGPT")
     parser.add_argument("--text", type=Path, help="pretrain: tinyshakespeare's input.txt")
+    parser.add_argument("--minutes", type=float, default=10.0, help="masked: of each side")
+    parser.add_argument("--megabytes", type=float, default=100.0, help="shards: of text")
     given = parser.parse_args()
     if given.what in ("all", "finetune"):
         profiles = given.profile or ["review-like", "sentence-like"]
@@ -40,6 +55,11 @@ def main() -> None:
         if given.nanogpt is None or given.text is None:
             parser.error("pretrain needs --nanogpt FOLDER and --text FILE")
         pretrain_peers.run(given.nanogpt, given.text, given.rounds, given.patience)
+    if given.what == "masked":
+        imdb_folder = Path(given.data or material.data_folder() / "imdb")
+        masked_peers.run(str(material.model_folder(given.model)), imdb_folder, given.minutes, given.patience)
+    if given.what == "shards":
+        shards.run(given.megabytes, given.patience)
     if given.what == "imdb":
         imdb.run(given.model, given.data, given.hf_steps, given.set, given.side or ["langue", "hf"])
 
