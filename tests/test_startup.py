@@ -11,6 +11,7 @@ HEAVY = ("torch", "datasets", "sklearn", "scipy", "matplotlib", "transformers", 
 PROBE = f"import json, sys; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
 VERBS = (
     ["data", "inspect"],
+    ["plan"],
     ["data", "tokenize"],
     ["tokenizer", "train"],
     ["finetune"],

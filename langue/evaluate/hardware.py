@@ -29,8 +29,8 @@ TABLE = {
         Hardware("h200", 989.4e12, 141 * GB, 700, 8, 8, "NVIDIA H200 SXM data sheet (1,979 TFLOP/s are with sparsity)"),
         Hardware("b200", 2250e12, 180 * GB, 1000, 8, 8, "NVIDIA HGX B200 data sheet (4,500 TFLOP/s are with sparsity)"),
         Hardware("l40s", 362.05e12, 48 * GB, 350, 8, 1, "NVIDIA L40S data sheet (733 TFLOP/s are with sparsity)"),
-        Hardware("rtx4090", 165.2e12, 24 * GB, 450, 8, 1, "NVIDIA Ada GPU architecture white paper, appendix A"),
-        Hardware("rtx3090", 71.0e12, 24 * GB, 350, 8, 2, "NVIDIA Ampere GA102 white paper, table 9"),
+        Hardware("rtx4090", 165.2e12, 24 * GB, 450, 8, 1, "NVIDIA Ada GPU architecture white paper"),
+        Hardware("rtx3090", 71.0e12, 24 * GB, 350, 8, 2, "NVIDIA Ampere GA102 architecture white paper"),
         Hardware("mi300x", 1307.4e12, 192 * GB, 750, 8, 8, "AMD Instinct MI300X data sheet"),
     )
 }

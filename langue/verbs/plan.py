@@ -31,7 +31,7 @@ SMALL, FEW, MANY = 100_000_000, 8192, 32_768  # below so many parameters so few 
 BATCHES = ((1e9, 1 << 19), (5e9, 1 << 20), (100e9, 1 << 21), (math.inf, 1 << 22))
 FEWEST_STEPS = 1000
 UNITS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0}
-_TIME = re.compile(r"\s*(\d+)\s*x?\s+(.+?)\s+for\s+([0-9.]+)\s*(hour|day|week)s?\s*", re.IGNORECASE)
+_TIME = re.compile(r"\s*(\d{1,9})\s*x?\s+(.+?)\s+for\s+(\d{1,6}(?:\.\d{1,6})?)\s*(hour|day|week)s?\s*", re.IGNORECASE)
 
 ASSUMED = {
     "mfu": "{mfu:.0%} of the peak on one node is an assumption: --measure, or --mfu with what you have seen",
@@ -72,7 +72,11 @@ def plan(
     otherwise. mfu: the share of the peak that is reached, taken as it is. measure: time some steps.
     """
     _check((size, preset, model), tokens, budget, mfu, pue)
+    if vocabulary is not None and vocabulary < 2:
+        raise SettingsError(f"a vocabulary of {vocabulary} leaves nothing to predict", do="give at least 2")
     flops, seconds, hardware, devices = _budget(budget, hardware, devices)
+    if not 1 <= devices <= 1_000_000:
+        raise SettingsError(f"{devices:,} devices are not possible", do="give 1 to 1,000,000")
     device_ = _hardware(hardware)
     if seconds:
         flops = seconds * devices * device_.peak * (mfu or MFU)
@@ -133,17 +137,15 @@ def count_parameters(config: ModelConfig) -> Sizes:
 
 def _budget(budget: str | float | None, hardware: str, devices: int | None) -> tuple[float, float, str, int]:
     """Operations or seconds (the other is 0), hardware and devices."""
-    if devices is not None and not 1 <= devices <= 1_000_000:
-        raise SettingsError(f"{devices} devices are not possible", do="give 1 to 1,000,000")
     if budget is None:
-        return 0.0, 0.0, hardware, devices or 1
+        return 0.0, 0.0, hardware, 1 if devices is None else devices
     if found := _TIME.fullmatch(str(budget)):
         if devices is not None or hardware != "here":
             raise SettingsError(
                 "the budget names hardware and devices already", do="leave --hardware and --devices out"
             )
-        seconds = float(found[3]) * UNITS[found[4].lower()] if found[3].count(".") < 2 else 0.0
-        if seconds <= 0 or int(found[1]) < 1:
+        seconds = float(found[3]) * UNITS[found[4].lower()]
+        if seconds <= 0:
             raise SettingsError(f"the budget {budget!r} is nothing", do="write it like '8 h100 for 3 days'")
         return 0.0, seconds, found[2], int(found[1])
     try:
@@ -152,7 +154,7 @@ def _budget(budget: str | float | None, hardware: str, devices: int | None) -> t
         flops = math.nan
     if not 1e9 <= flops <= 1e30:
         raise SettingsError(f"the budget {budget!r} is not understood", do="write 1e21, or '8 h100 for 3 days'")
-    return flops, 0.0, hardware, devices or 1
+    return flops, 0.0, hardware, 1 if devices is None else devices
 
 
 def _hardware(name: str) -> Hardware:
