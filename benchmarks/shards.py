@@ -1,0 +1,119 @@
+"""What arrives: how many megabytes. What leaves: how fast text becomes a corpus, beside the tokenizers library alone.
+
+The library's side is one call of `encode_batch_fast` over texts that are in memory already, and nothing is done with
+what it gives. Ours begins at a .jsonl file: it reads, parses, hashes, divides, encodes, and writes shards with their
+checksums to disk. The text is cut into parts, on each of which both sides take their turn, so that whatever else the
+machine does hits both alike.
+"""
+
+import gzip
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.machine import facts
+from benchmarks.material import data_folder
+from benchmarks.noise import wait_until_quiet
+from langue.data.divide import Division
+from langue.data.shards import Building, build
+from langue.settings import resolve
+from langue.text.documents import Reading, open_texts
+from langue.text.tokenizer import Tokenizer
+from langue.text.train_tokenizer import train
+
+PARTS = 4
+GOAL = 0.9
+
+
+def run(megabytes: float, patience: float) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        parts = _parts(folder, megabytes)
+        tokenizer = _tokenizer(folder, parts[0])
+        wait_until_quiet(patience)
+        rows = [_turns(folder, part, tokenizer, index % 2 == 0) for index, part in enumerate(parts)]
+    total = {key: sum(row[key] for row in rows) for key in rows[0]}
+    ratios = [row["library"] / row["langue"] for row in rows]
+    ratio = total["library"] / total["langue"]
+    title = f"{total['megabytes']:.0f} MB of reviews to a corpus, byte-level BPE of {len(tokenizer):,} tokens"
+    text = "\n".join(
+        [
+            f"### {title}",
+            "",
+            "| side | MB/s | seconds | processor seconds |",
+            "|---|---|---|---|",
+            *(
+                f"| {name} | {total['megabytes'] / total[key]:.2f} | {total[key]:.1f} | {total[f'{key}_cpu']:.1f} |"
+                for name, key in (
+                    ("tokenizers, texts in memory, nothing kept", "library"),
+                    ("langue, file to corpus", "langue"),
+                )
+            ),
+            "",
+            f"langue reaches {ratio:.1%} of the library's speed (parts: {', '.join(f'{each:.1%}' for each in ratios)}; "
+            f"median {statistics.median(ratios):.1%}; goal {GOAL:.0%}: {'reached' if ratio >= GOAL else 'missed'})",
+            "",
+        ]
+    )
+    print(text)
+    print(results.save("shards", {"machine": facts(), "parts": rows, "total": total, "ratio": ratio}, text))
+
+
+def _reviews() -> Iterator[str]:
+    """IMDb's reviews, again from the beginning where they end."""
+    while True:
+        for name in ("train", "test"):
+            with gzip.open(data_folder() / "imdb" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+                yield from (json.loads(line)["text"] for line in file)
+
+
+def _parts(folder: Path, megabytes: float) -> list[Path]:
+    texts = _reviews()
+    paths = []
+    for index in range(PARTS):
+        path, size = folder / f"part-{index}.jsonl", 0
+        with path.open("w", encoding="utf-8") as file:
+            while size < megabytes * 1e6 / PARTS:
+                text = next(texts)
+                size += len(text.encode("utf-8"))
+                file.write(json.dumps({"text": text}) + "\n")
+        paths.append(path)
+    return paths
+
+
+def _texts(path: Path) -> list[str]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line)["text"] for line in file]
+
+
+def _tokenizer(folder: Path, path: Path) -> Tokenizer:
+    sample = (text for text, _ in zip(_texts(path), range(6000), strict=False))
+    return train(sample, resolve({"tokenizer.vocab_size": 8192}).tokenizer, folder / "tokenizer")
+
+
+def _turns(folder: Path, path: Path, tokenizer: Tokenizer, library_first: bool) -> dict[str, float]:
+    texts = _texts(path)
+    row: dict[str, float] = {"megabytes": sum(len(text.encode("utf-8")) for text in texts) / 1e6}
+
+    def library() -> Any:
+        return len(tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False))
+
+    def langue() -> Any:
+        reading = Reading()
+        building = Building(open_texts([path], reading, []), tokenizer, reading, Division())
+        return build(building, folder / f"corpus-{path.stem}")
+
+    sides: list[tuple[str, Callable[[], Any]]] = [("library", library), ("langue", langue)]
+    for name, work in sides if library_first else sides[::-1]:
+        began, cpu = time.perf_counter(), os.times()
+        work()
+        after = os.times()
+        row[name] = time.perf_counter() - began
+        row[f"{name}_cpu"] = after.user - cpu.user + after.system - cpu.system
+    return row
