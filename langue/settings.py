@@ -55,8 +55,10 @@ class TokenizerSettings(Section):
     chinese: bool = Field(default=True, description="wordpiece: each Chinese character is a word")
     special: tuple[str, ...] = Field(default=(), description="more special tokens, such as <|user|>,<|model|>")
     sentinels: int = Field(default=0, ge=0, le=1000, description="tokens <extra_id_0> and on, which denoising needs")
-    sample: int = Field(
-        default=50_000_000, ge=0, description="characters that a tokenizer is trained on, of each source; 0: all"
+    sample: int | None = Field(
+        default=None,
+        ge=0,
+        description="characters of each source to train on; 0: all; None: 50 million, 10 for unigram, which is slow",
     )
 
 

@@ -40,8 +40,11 @@ def train_tokenizer(
     reading = Reading(columns=columns or {}, document=document, invalid=chosen.data.invalid)
     notes: list[str] = []
     texts = open_texts(as_list(sources), reading, notes)
+    limit = chosen.tokenizer.sample
+    if limit is None:
+        limit = 10_000_000 if chosen.tokenizer.kind == "unigram" else 50_000_000
     with atomic_folder(folder) as temporary, bar("reading text", total_size(texts)) as advance:
-        tokenizer = train(sampled(texts, reading, chosen.tokenizer.sample, advance), chosen.tokenizer, temporary)
+        tokenizer = train(sampled(texts, reading, limit, advance), chosen.tokenizer, temporary)
         report = {"kind": chosen.tokenizer.kind, **measure(tokenizer, texts, reading), "notes": notes}
         write_json(temporary / "fertility.json", report)
     return report

@@ -183,3 +183,15 @@ def test_the_bins_of_a_histogram_double():
     assert found["histogram"][-1] == {"from": 512, "to": 1023, "documents": 1}
     assert (found["shortest"], found["longest"]) == (0, 900)
     assert spread(np.zeros(0, np.int64))["histogram"] == []
+
+
+@pytest.mark.parametrize(("sample", "characters"), [(5, 5), (0, 20), (1000, 20)])
+def test_a_tokenizer_sees_no_more_than_its_sample(tmp_path, sample, characters):
+    (tmp_path / "a.txt").write_text("abcdefghijklmnopqrst")
+    langue.train_tokenizer(
+        tmp_path / "a.txt",
+        out=tmp_path / "out",
+        **{"tokenizer.kind": "characters", "tokenizer.sample": sample, "tokenizer.min_frequency": 1},
+    )
+    vocabulary = json.loads((tmp_path / "out" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert len([token for token in vocabulary if len(token) == 1]) == characters
