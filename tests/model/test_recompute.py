@@ -1,8 +1,9 @@
 """Blocks computed again in the backward pass: the same gradients, less memory.
 
 Peak memory of one training step on the CPU over that of the process before it, 24 layers of width 256, 4,096 tokens in
-8 sequences, dropout on (`MALLOC_MMAP_THRESHOLD_=65536 python -m tests.model.test_recompute no|yes`): 2,745 MiB, computed
-again 469 MiB, of which weights and gradients are 150. Without that variable glibc holds freed pieces: 3,300 and 1,285.
+8 sequences, dropout on (`MALLOC_MMAP_THRESHOLD_=65536 python -m tests.model.test_recompute no|yes`): 2,745 MiB,
+computed again 469 MiB, of which weights and gradients are 150. Without that variable glibc keeps freed pieces:
+3,300 and 1,285.
 """
 
 import sys
