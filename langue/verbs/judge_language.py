@@ -22,7 +22,7 @@ from langue.verbs.prepare_language import Pretraining
 from langue.verbs.progress import bar
 
 MOST = 20_000_000  # tokens that the n-gram model is counted on
-ORDER, SMALL = 5, 512  # of the n-grams; characters and bytes, a vocabulary this small, take longer ones
+ORDER, LONG, SMALL = 5, 7, 512  # of the n-grams: characters and bytes, vocabularies this small, take longer ones
 SAMPLES, LENGTH = 3, 60  # texts that the report shows, and tokens of each
 
 
@@ -86,7 +86,8 @@ def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
     with bar("baseline: n-grams", 1) as advance:
         end: int = prepared.objective.end  # type: ignore[attr-defined]
         size = prepared.config.vocab_size
-        found = baseline(train, dev, vocab_size=size, eos=end, order=ORDER if size > SMALL else 2 * ORDER - 2)
+        order = ORDER if size > SMALL else LONG
+        found = baseline(train, dev, vocab_size=size, eos=end, order=order, limit=MOST)
         advance(1)
     bits = found.cross_entropy / math.log(2) * (len(dev[0]) + len(dev[1]) - 1) / max(1, prepared.dev.n_bytes)
     metrics = {"loss": found.cross_entropy, "perplexity": found.perplexity, "bits_per_byte": bits}
