@@ -1,9 +1,9 @@
 """What arrives: how many megabytes. What leaves: how fast text becomes a corpus, beside the tokenizers library alone.
 
-The library's side is one call of `encode_batch_fast` over texts that are in memory already, and nothing is done with
-what it gives. Ours begins at a .jsonl file: it reads, parses, hashes, divides, encodes, and writes shards with their
-checksums to disk. The text is cut into parts, on each of which both sides take their turn, so that whatever else the
-machine does hits both alike.
+The library's side is `encode_batch_fast` over texts that are in memory already, in one call and, since that may cost
+it memory, in calls of 1,000 texts; nothing is done with what it gives. The faster of the two counts. Ours begins at a
+.jsonl file: it reads, parses, hashes, divides, encodes, and writes shards with their checksums to disk. The text is cut
+into parts, on each of which all sides take their turn, so that whatever else the machine does hits all alike.
 """
 
 import gzip
@@ -27,8 +27,13 @@ from langue.text.documents import Reading, open_texts
 from langue.text.tokenizer import Tokenizer
 from langue.text.train_tokenizer import train
 
-PARTS = 4
+PARTS = 6
 GOAL = 0.9
+SIDES = {
+    "one call": "tokenizers, one call, nothing kept",
+    "calls of 1,000": "tokenizers, calls of 1,000 texts, nothing kept",
+    "langue": "langue, file to corpus",
+}
 
 
 def run(megabytes: float, patience: float) -> None:
@@ -37,10 +42,11 @@ def run(megabytes: float, patience: float) -> None:
         parts = _parts(folder, megabytes)
         tokenizer = _tokenizer(folder, parts[0])
         wait_until_quiet(patience)
-        rows = [_turns(folder, part, tokenizer, index % 2 == 0) for index, part in enumerate(parts)]
+        rows = [_turns(folder, part, tokenizer, index) for index, part in enumerate(parts)]
     total = {key: sum(row[key] for row in rows) for key in rows[0]}
-    ratios = [row["library"] / row["langue"] for row in rows]
-    ratio = total["library"] / total["langue"]
+    best = min(("one call", "calls of 1,000"), key=total.__getitem__)
+    ratios = [row[best] / row["langue"] for row in rows]
+    ratio, cpu_ratio = total[best] / total["langue"], total[f"{best} cpu"] / total["langue cpu"]
     title = f"{total['megabytes']:.0f} MB of reviews to a corpus, byte-level BPE of {len(tokenizer):,} tokens"
     text = "\n".join(
         [
@@ -49,20 +55,22 @@ def run(megabytes: float, patience: float) -> None:
             "| side | MB/s | seconds | processor seconds |",
             "|---|---|---|---|",
             *(
-                f"| {name} | {total['megabytes'] / total[key]:.2f} | {total[key]:.1f} | {total[f'{key}_cpu']:.1f} |"
-                for name, key in (
-                    ("tokenizers, texts in memory, nothing kept", "library"),
-                    ("langue, file to corpus", "langue"),
-                )
+                f"| {told} | {total['megabytes'] / total[key]:.2f} | {total[key]:.1f} | {total[f'{key} cpu']:.1f} |"
+                for key, told in SIDES.items()
             ),
             "",
-            f"langue reaches {ratio:.1%} of the library's speed (parts: {', '.join(f'{each:.1%}' for each in ratios)}; "
-            f"median {statistics.median(ratios):.1%}; goal {GOAL:.0%}: {'reached' if ratio >= GOAL else 'missed'})",
+            f"langue reaches {ratio:.1%} of the library's speed by the clock and {cpu_ratio:.1%} by processor time "
+            f"(parts: {', '.join(f'{each:.1%}' for each in ratios)}; median {statistics.median(ratios):.1%}; "
+            f"goal {GOAL:.0%}: {'reached' if min(ratio, cpu_ratio) >= GOAL else 'missed'})",
             "",
         ]
     )
     print(text)
-    print(results.save("shards", {"machine": facts(), "parts": rows, "total": total, "ratio": ratio}, text))
+    print(
+        results.save(
+            "shards", {"machine": facts(), "parts": rows, "total": total, "ratio": ratio, "cpu_ratio": cpu_ratio}, text
+        )
+    )
 
 
 def _reviews() -> Iterator[str]:
@@ -97,23 +105,25 @@ def _tokenizer(folder: Path, path: Path) -> Tokenizer:
     return train(sample, resolve({"tokenizer.vocab_size": 8192}).tokenizer, folder / "tokenizer")
 
 
-def _turns(folder: Path, path: Path, tokenizer: Tokenizer, library_first: bool) -> dict[str, float]:
+def _turns(folder: Path, path: Path, tokenizer: Tokenizer, turn: int) -> dict[str, float]:
     texts = _texts(path)
     row: dict[str, float] = {"megabytes": sum(len(text.encode("utf-8")) for text in texts) / 1e6}
 
-    def library() -> Any:
-        return len(tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False))
+    def library(size: int) -> Any:
+        for begin in range(0, len(texts), size):
+            tokenizer.backend.encode_batch_fast(texts[begin : begin + size], add_special_tokens=False)
 
     def langue() -> Any:
         reading = Reading()
         building = Building(open_texts([path], reading, []), tokenizer, reading, Division())
         return build(building, folder / f"corpus-{path.stem}")
 
-    sides: list[tuple[str, Callable[[], Any]]] = [("library", library), ("langue", langue)]
-    for name, work in sides if library_first else sides[::-1]:
+    works: list[Callable[[], Any]] = [lambda: library(len(texts)), lambda: library(1000), langue]
+    sides = list(zip(SIDES, works, strict=True))
+    for name, work in sides[turn % 3 :] + sides[: turn % 3]:
         began, cpu = time.perf_counter(), os.times()
         work()
         after = os.times()
         row[name] = time.perf_counter() - began
-        row[f"{name}_cpu"] = after.user - cpu.user + after.system - cpu.system
+        row[f"{name} cpu"] = after.user - cpu.user + after.system - cpu.system
     return row

@@ -8,6 +8,7 @@ and is run again reads the text anew but encodes only what no finished shard hol
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ from langue.text.tokenizer import Tokenizer
 
 SHARD_TOKENS = 1 << 26
 SHARD_DOCUMENTS = 1 << 22
-BATCH, BATCH_BYTES = 1024, 4 << 20  # texts that are encoded together, or bytes of them
+BATCH, BATCH_BYTES = 1024, (os.cpu_count() or 2) << 20  # texts that are encoded together, or bytes: a piece a core
 AHEAD = 2  # batches encoded at a time: while one is turned into numbers the other keeps the cores busy
 BUILDING = "building.json"
 SPLITS = ("train", "dev")
