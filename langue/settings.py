@@ -160,6 +160,9 @@ class TrainSettings(Section):
     evaluate_every: int = Field(default=0, ge=0, description="steps between dev evaluations; 0: four times a pass")
     checkpoint_every: int = Field(default=0, ge=0, description="steps between resumable checkpoints; 0: every pass")
     log_every: int = Field(default=1, ge=1, description="steps between lines of log.jsonl")
+    tracker: Literal["none", "tensorboard", "wandb"] = Field(
+        default="none", description="who else gets the lines of log.jsonl; each needs the extra of its name"
+    )
     patience: int = Field(default=0, ge=0, description="evaluations without gain before stopping early; 0: never")
 
 

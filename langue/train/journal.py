@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from langue.runtime import peak_memory, rank
+from langue.train.tracker import make_tracker
 
 
 class Journal:
@@ -19,8 +20,9 @@ class Journal:
     Of several processes only the first writes and shows anything.
     """
 
-    def __init__(self, path: Path, total: int, begin: int = 0, size: int = 0) -> None:
+    def __init__(self, path: Path, total: int, begin: int = 0, size: int = 0, tracker: str = "none") -> None:
         speaks = rank() == 0
+        self.tracker = make_tracker(tracker, path.parent, begin) if speaks else None
         self.path = path if speaks else Path(os.devnull)
         self.file: TextIO = self.path.open("a" if size else "w", encoding="utf-8")
         if speaks:
@@ -45,6 +47,8 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self.bar.stop()
         self.file.close()
+        if self.tracker is not None:
+            self.tracker.close()
 
     @property
     def size(self) -> int:
@@ -55,6 +59,8 @@ class Journal:
     def write(self, line: dict[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
+        if self.tracker is not None:
+            self.tracker.log(line)
 
     def show(self, step: int, loss: float, speed: float) -> None:
         facts = f"loss {loss:.3f} · {speed:,.0f} tokens/s · {peak_memory() / 2**30:.1f} GiB ·"

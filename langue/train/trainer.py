@@ -89,7 +89,8 @@ class Trainer:
             self.progress = Progress(**load_state(newest, self.model, self.optimizer, self.average.weights))
         at = self.progress
         began = time.perf_counter() - at.seconds
-        with Journal(self.folder / "log.jsonl", self.total, at.step, at.log_bytes) as journal, self._signals():
+        log, tracker = self.folder / "log.jsonl", self.settings.tracker
+        with Journal(log, self.total, at.step, at.log_bytes, tracker) as journal, self._signals():
             batches = self.loader.iterate(at.step, self.device)
             while at.step < self.total and not at.stopped:
                 epoch, step_batches = next(batches)
