@@ -74,7 +74,7 @@ def _langue(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Labelled text in, a fine-tuned language model in use."""
+    """Text in, a language model in use."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

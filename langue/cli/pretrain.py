@@ -29,6 +29,12 @@ def pretrain(
     tokenizer: Annotated[
         str | None, typer.Option(help="A folder with a tokenizer; else one is trained on the data.", show_default=False)
     ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Parameters of a new model, as 10M: short for model.size.", show_default=False)
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Its architecture, as gpt2: short for model.preset.", show_default=False)
+    ] = None,
     columns: Columns = None,
     recipe: Recipe = None,
     force: Force = False,
@@ -41,12 +47,12 @@ def pretrain(
     A ten-million-parameter model of a folder of text files:
 
         langue pretrain --objective causal --data texts/ --out runs/small \\
-            model.size=10M train.max_steps=2000
+            --size 10M train.max_steps=2000
 
     A BERT for one's own field, and one that goes on from a published model:
 
         langue pretrain --objective masked --data reports.jsonl --out runs/bert \\
-            model.preset=bert-tiny
+            --preset bert-tiny
         langue pretrain --objective masked --data reports.jsonl --out runs/more \\
             --model google-bert/bert-base-uncased train.lr=1e-4
 
@@ -67,6 +73,7 @@ def pretrain(
         force=force,
         resume=resume,
         show=lambda prepared: print_pretraining(prepared, as_json),
+        **{key: word for key, word in {"model.size": size, "model.preset": preset}.items() if word is not None},
         **parse_settings(settings, context),
     )
     if as_json:
