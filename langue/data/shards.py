@@ -268,8 +268,8 @@ def _encoded(
     """Each batch with the flat run of its tokens and where each text's end, in order."""
 
     def encode(batch: Batch) -> tuple[NDArray[Any], list[int]]:
-        found = backend.encode_batch_fast([piece.text for _, piece in batch], add_special_tokens=False)
-        ids = [each.ids for each in found]
+        texts = [piece.text for _, piece in batch]
+        ids = [each.ids for each in backend.encode_batch_fast(texts, add_special_tokens=False)]
         ends = np.cumsum([len(each) for each in ids]).tolist()
         tokens = np.fromiter(chain.from_iterable(ids), dtype, count=ends[-1])
         if len(tokens) and int(tokens.max()) >= size:
