@@ -20,7 +20,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         # What an interrupted run wrote after its checkpoint is hidden there as here it is cut.
-        self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=begin)  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=begin)
 
     def log(self, line: dict[str, Any]) -> None:
         for name, value in _numbers(line).items():
