@@ -1,6 +1,7 @@
 """What arrives: what happened at each step. What leaves: `log.jsonl`, one JSON object a line, and a progress bar."""
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ class Journal:
         return self.path.stat().st_size
 
     def write(self, line: dict[str, Any]) -> None:
+        # JSON has no words for what is not finite; a skipped step's loss is null.
+        line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
         if self.tracker is not None:

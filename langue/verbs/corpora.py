@@ -63,4 +63,5 @@ def _build(
     reading = Reading(columns=columns, invalid=settings.data.invalid)
     texts = open_texts(named, reading, notes)
     with bar("text to tokens", sum(each.size or 0 for each in texts)) as advance:
-        build(Building(texts, tokenizer, reading, Division()), path, progress=advance, notes=notes)
+        division = Division(fraction=settings.data.dev_fraction, seed=settings.data.seed)
+        build(Building(texts, tokenizer, reading, division), path, progress=advance, notes=notes)

@@ -24,6 +24,7 @@ from langue.verbs.prepare_language import MANY, Pretraining, new_model, prepare_
 
 # What pretraining sets otherwise than fine-tuning.
 DEFAULTS: dict[str, Any] = {
+    "data.dev_fraction": 0.01,
     "train.epochs": 1.0,
     "train.batch_tokens": 16_384,
     "train.batch_examples": 0,
