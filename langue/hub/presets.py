@@ -61,11 +61,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     "t5-1.1-base": _t5(12, 768, 12, 2048),
     "llama-135m": _wide("llama", 30, 576, 9, 1536) | {"num_key_value_heads": 3},  # SmolLM's, arXiv:2502.02737
     "llama-1b": _wide("llama", 16, 2048, 32, 8192) | {"num_key_value_heads": 8, "rope_theta": 500_000.0},  # Llama 3.2
+    "modernbert-base": {  # Warner et al. 2024, arXiv:2412.13663
+        **_wide("modernbert", 22, 768, 12, 1152),
+        **{"global_attn_every_n_layers": 3, "local_attention": 128, "tie_word_embeddings": True},
+    },
     # Ours for small budgets: see nanochat.py; each part's worth is measured in docs/LOG.md.
     "langue": _wide("nanochat", 6, 384, 6, 1536) | {"final_logit_softcapping": 15.0},
 }
 # What the dial starts from, where it is named without a size's worth of digits.
-KINDS = {"bert": "bert-base", "gpt2": "gpt2", "t5": "t5-1.1-base", "llama": "llama-135m", "langue": "langue"}
+KINDS = {
+    "bert": "bert-base",
+    "modernbert": "modernbert-base",
+    "gpt2": "gpt2",
+    "t5": "t5-1.1-base",
+    "llama": "llama-135m",
+    "langue": "langue",
+}
 USUAL = {"causal": "langue", "masked": "bert-base", "denoise": "t5-1.1-base"}  # where nothing is named
 
 
@@ -128,6 +139,8 @@ def _with(config: ModelConfig, axes: dict[str, Any]) -> ModelConfig:
         axes = {"kv_heads": axes["n_heads"] if config.kv_heads else 0, **axes}
     if config.decoder_layers and "n_layers" in axes:
         axes = {"decoder_layers": axes["n_layers"], **axes}
+    if config.windows and "n_layers" in axes:
+        axes = {"windows": _repeated(config.windows, axes["n_layers"]), **axes}
     if config.logit_scale != 1.0 and "dim" in axes:
         axes = {"logit_scale": axes["dim"] ** -0.5, **axes}
     names = {field.name for field in fields(config)}
@@ -135,6 +148,13 @@ def _with(config: ModelConfig, axes: dict[str, Any]) -> ModelConfig:
     if unknown:
         raise SettingsError(f"model.{unknown[0]} is not an axis of the model")
     return replace(config, **axes)
+
+
+def _repeated(windows: tuple[int, ...], layers: int) -> tuple[int, ...]:
+    """The pattern of the windows over another number of layers."""
+    periods = range(1, len(windows) + 1)
+    period = next(p for p in periods if all(w == windows[i % p] for i, w in enumerate(windows)))
+    return tuple(windows[i % period] for i in range(layers))
 
 
 def expressed(family: Family, config: ModelConfig) -> ModelConfig:
