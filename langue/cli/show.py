@@ -78,7 +78,8 @@ def print_language(content: Mapping[str, Any]) -> None:
     from langue.verbs.judge_language import better_than_baseline
 
     baseline = content["baseline"] or {}
-    grid = Table(title=f"{content['examples']:,} documents of {content['split']}", title_justify="left")
+    plural = "" if content["examples"] == 1 else "s"
+    grid = Table(title=f"{content['examples']:,} document{plural} of {content['split']}", title_justify="left")
     for name in ("metric", "model", *([str(baseline["name"])] if baseline else [])):
         grid.add_column(name, justify="left" if name == "metric" else "right")
     for name, value in content["metrics"].items():

@@ -46,9 +46,7 @@ def write(path: str | Path, context: Mapping[str, Any]) -> None:
         _facts("The data", context.get("preview") or {}),
         _settings(context.get("settings") or {}),
     ]
-    template = Template(resources.files("langue.evaluate").joinpath("report.html").read_text("utf-8"))
-    page = template.substitute(title=_text(context["title"]), body="\n".join(part for part in parts if part))
-    files.write_text(Path(path), page)
+    _write(path, context["title"], parts)
 
 
 def write_language(path: str | Path, context: Mapping[str, Any]) -> None:
@@ -58,19 +56,28 @@ def write_language(path: str | Path, context: Mapping[str, Any]) -> None:
     model was given and what it made of it, as pairs.
     """
     summary: Mapping[str, Any] = context["metrics_json"]
-    byline = f"{summary['examples']:,} documents of {_text(summary['split'])} · {summary['seconds']:,.1f} s"
-    samples = [(_text(given, MAX_PASSAGE), _text(made, MAX_PASSAGE)) for given, made in context.get("samples", ())]
+    plural = "" if summary["examples"] == 1 else "s"
+    byline = f"{summary['examples']:,} document{plural} of {_text(summary['split'])} · {summary['seconds']:,.1f} s"
+    samples = "".join(
+        f'<p class="passage"><span class="quiet">{_text(given, MAX_PASSAGE)}</span>{_text(made, MAX_PASSAGE)}</p>'
+        for given, made in context.get("samples", ())
+    )
+    told = '<p class="quiet">Beginnings of held-out documents, and how the model goes on.</p>'
     parts = [
         f'<h1>{_text(context["title"])}</h1>\n<p class="byline">{byline}</p>',
         _notes(list(context.get("notes", ()))),
         _metrics("language", summary, []),
         _curves(context.get("curves_png")),
-        _card("What it says", _table(["given", "made of it"], samples, "mistakes") if samples else ""),
-        _facts("The run", context.get("preview") or {}),
+        _card("What it writes", told + samples if samples else ""),
+        _facts("The run", {name.replace("_", " "): fact for name, fact in (context.get("preview") or {}).items()}),
         _settings(context.get("settings") or {}),
     ]
+    _write(path, context["title"], parts)
+
+
+def _write(path: str | Path, title: str, parts: Iterable[str]) -> None:
     template = Template(resources.files("langue.evaluate").joinpath("report.html").read_text("utf-8"))
-    page = template.substitute(title=_text(context["title"]), body="\n".join(part for part in parts if part))
+    page = template.substitute(title=_text(title), body="\n".join(part for part in parts if part))
     files.write_text(Path(path), page)
 
 
@@ -128,6 +135,7 @@ def _metrics(task: str, summary: Mapping[str, Any], labels: Sequence[str]) -> st
         name: value for name, value in summary["metrics"].items() if not (task == "classify" and name == "f1_micro")
     }
     low = _least(shown, summary["intervals"], theirs)
+    rising = any(name not in LOWER_IS_BETTER for name in shown)
     rows = []
     for name, value in shown.items():
         interval = summary["intervals"].get(name)
@@ -137,20 +145,23 @@ def _metrics(task: str, summary: Mapping[str, Any], labels: Sequence[str]) -> st
             what += f" of {_label(labels[1])}"
         elif name in LOWER_IS_BETTER:
             what += ' <span class="quiet">(lower is better)</span>'
-        cells = [what, written(name, value), f'<span class="quiet">{span}</span>']
+        cells = [what, written(name, value), *([f'<span class="quiet">{span}</span>'] if summary["intervals"] else [])]
         if baseline:
             cells.append(written(name, theirs.get(name)))
-        cells.append("" if value is None or name in LOWER_IS_BETTER else _track(value, interval, theirs.get(name), low))
+        if rising:
+            plain = value is None or name in LOWER_IS_BETTER
+            cells.append("" if plain else _track(value, interval, theirs.get(name), low))
         row = "".join(f"<td>{cell}</td>" for cell in cells)
         rows.append(f'<tr class="{"main" if name == MAIN_METRIC.get(task, "perplexity") else ""}">{row}</tr>')
     scale = f'<span class="scale"><span>{low:.2g}</span><span>1</span></span>'
-    head = ["", "this model", "95% interval", *(["baseline"] if baseline else []), scale]
+    head = ["", "this model", *(["95% interval"] if summary["intervals"] else [])]
+    head += [*(["baseline"] if baseline else []), *([scale] if rising else [])]
     heads = "".join(f"<th>{cell}</th>" for cell in head)
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    legend = '<span class="key"></span> this model and its interval'
+    legend = '<span class="key"></span> this model and its interval &ensp; ' if rising else ""
     if baseline:
         legend += (
-            f' &ensp; <span class="key baseline"></span> baseline: {_text(baseline["name"])}, '
+            f'<span class="key baseline"></span> baseline: {_text(baseline["name"])}, '
             f"trained and tested on the same texts in {baseline['seconds']:,.1f} s"
         )
     return _card("How good it is", f'{table}\n<p class="quiet">{legend}</p>')
