@@ -48,13 +48,18 @@ def _command(name: str, command: Any) -> str:
 
 def _settings() -> str:
     rows = [
-        f"| `{key}` | `{written(row['default'])}` | {row['description']}"
+        f"| `{key}` | `{written(row['default'])}` | {_otherwise(row)} | {row['description']}"
         + (f": `{'` `'.join(row['choices'])}`" if row["choices"] else "")
         + " |"
         for key, row in listed().items()
     ]
     head = "# Settings\n\nWritten `section.key=value` after a command, or in a TOML recipe; the command wins."
-    return head + "\n\n| setting | default | what it does |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    table = "| setting | default | in pretraining | what it does |\n|---|---|---|---|\n" + "\n".join(rows)
+    return f"{head}\n\n{table}\n"
+
+
+def _otherwise(row: dict[str, Any]) -> str:
+    return f"`{written(row['pretrain'])}`" if "pretrain" in row else ""
 
 
 def _families() -> str:
@@ -69,7 +74,22 @@ def _families() -> str:
         "# Families\n\nA family is data: how its config reads, and reversible rules between names. It holds no module."
     )
     tested = "Each is held against `transformers` by `tests/contract/test_families.py`: logits, gradients, saving."
-    return f"{head}\n{tested}\n\n" + "\n".join(rows) + "\n"
+    return f"{head}\n{tested}\n\n" + "\n".join(rows) + "\n" + _presets()
+
+
+def _presets() -> str:
+    from langue.hub.presets import PRESETS, USUAL, count, preset
+
+    rows = ["| preset | family | layers | width | heads | parameters |", "|---|---|---|---|---|---|"]
+    for name in PRESETS:
+        family, config = preset(name, 32_768, 1024)
+        sizes = f"{config.n_layers} | {config.dim} | {config.n_heads} | {count(config) / 1e6:,.0f} million"
+        rows.append(f"| `{name}` | `{family.name}` | {sizes} |")
+    usual = ", ".join(f"`{name}` for {objective}" for objective, name in USUAL.items())
+    return (
+        f"\n## Presets\n\nWhat `langue pretrain --preset` makes new, with 32,768 tokens and 1,024 positions; {usual} "
+        "where none is named. `--size` keeps the proportions of the kind.\n\n" + "\n".join(rows) + "\n"
+    )
 
 
 if __name__ == "__main__":

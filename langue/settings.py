@@ -174,6 +174,26 @@ class Settings(Section):
     train: TrainSettings = TrainSettings()
 
 
+# What pretraining sets otherwise than fine-tuning.
+PRETRAINING: dict[str, Any] = {
+    "data.dev_fraction": 0.01,
+    "train.epochs": 1.0,
+    "train.batch_tokens": 16_384,
+    "train.batch_examples": 0,
+    "train.lr": 1e-3,
+    "train.betas": (0.9, 0.95),
+    "train.weight_decay": 0.1,
+    "train.warmup": 0.02,
+    "train.schedule": "cosine",
+    "train.final": 0.1,
+}
+# What the objectives' published tokenizers are, where one is trained.
+TOKENIZERS: dict[str, dict[str, Any]] = {
+    "causal": {},
+    "masked": {"tokenizer.kind": "wordpiece", "tokenizer.lower": True},
+    "denoise": {"tokenizer.kind": "unigram", "tokenizer.sentinels": 100},
+}
+
 # Keys of other libraries (transformers' TrainingArguments first) and what they are called here.
 FOREIGN = {
     "num_train_epochs": "train.epochs",

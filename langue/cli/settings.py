@@ -16,6 +16,7 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from langue.cli.show import print_json
 
@@ -29,20 +30,23 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
     grid.add_column("what it does")
     for key, row in rows.items():
         choices = f" ({', '.join(row['choices'])})" if row["choices"] else ""
-        grid.add_row(key, written(row["default"]), row["description"] + choices)
+        otherwise = f" [pretrain: {written(row['pretrain'])}]" if "pretrain" in row else ""
+        grid.add_row(key, Text(written(row["default"]) + otherwise), Text(row["description"] + choices))
     Console().print(grid)
 
 
 def listed() -> dict[str, dict[str, Any]]:
-    """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections."""
+    """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections; `pretrain` where
+    pretraining has another default."""
     from typing import Literal, get_args, get_origin
 
-    from langue.settings import known
+    from langue.settings import PRETRAINING, known
 
     rows: dict[str, dict[str, Any]] = {}
     for key, field in known().items():
         choices = list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
         rows[key] = {"default": field.default, "description": field.description, "choices": choices}
+        rows[key] |= {"pretrain": PRETRAINING[key]} if key in PRETRAINING else {}
     return rows
 
 

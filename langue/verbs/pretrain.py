@@ -12,7 +12,7 @@ from langue.files import atomic_folder, read_json, sha256, write_json, write_tex
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
 from langue.runtime import rank
-from langue.settings import Settings, read_recipe, resolve, split_recipe, write_recipe
+from langue.settings import PRETRAINING, TOKENIZERS, Settings, read_recipe, resolve, split_recipe, write_recipe
 from langue.tasks import OBJECTIVES
 from langue.tasks.language import Held
 from langue.train.parallel import barrier, processes
@@ -21,26 +21,6 @@ from langue.verbs.judge_language import judge_language
 from langue.verbs.model import Model, load
 from langue.verbs.prepare import run_folder
 from langue.verbs.prepare_language import MANY, Pretraining, new_model, prepare_language, stream_of
-
-# What pretraining sets otherwise than fine-tuning.
-DEFAULTS: dict[str, Any] = {
-    "data.dev_fraction": 0.01,
-    "train.epochs": 1.0,
-    "train.batch_tokens": 16_384,
-    "train.batch_examples": 0,
-    "train.lr": 1e-3,
-    "train.betas": (0.9, 0.95),
-    "train.weight_decay": 0.1,
-    "train.warmup": 0.02,
-    "train.schedule": "cosine",
-    "train.final": 0.1,
-}
-# What the objectives' published tokenizers are, where one is trained.
-TOKENIZERS: dict[str, dict[str, Any]] = {
-    "causal": {},
-    "masked": {"tokenizer.kind": "wordpiece", "tokenizer.lower": True},
-    "denoise": {"tokenizer.kind": "unigram", "tokenizer.sentinels": 100},
-}
 
 
 @dataclass(frozen=True)
@@ -88,16 +68,21 @@ def pretrain(
     _same_data(folder, prepared, resume)
     if show is not None and rank() == 0:
         show(prepared)
-    network = new_model(prepared)
-    held = Held(stream_of(prepared, prepared.dev), chosen.data.dev_tokens)
+    _train(folder, prepared, resume)
+    return Pretrained(folder, read_json(folder / "metrics.json"), prepared.facts)
+
+
+def _train(folder: Path, prepared: Pretraining, resume: bool) -> None:
+    """Train, write the model, judge it."""
+    network, chosen = new_model(prepared), prepared.settings
+    train, dev = (stream_of(prepared, corpus) for corpus in (prepared.train, prepared.dev))
     began = time.perf_counter()
-    trainer = Trainer(network, prepared.objective, stream_of(prepared, prepared.train), held, chosen.train, folder)
-    progress = trainer.run(resume)
+    held = Held(dev, chosen.data.dev_tokens)
+    progress = Trainer(network, prepared.objective, train, held, chosen.train, folder).run(resume)
     if rank() == 0:
         _write(folder, prepared, network)
         judge_language(folder, prepared, network, max(progress.seconds, time.perf_counter() - began))
     barrier()
-    return Pretrained(folder, read_json(folder / "metrics.json"), prepared.facts)
 
 
 def _open(folder: Path, written: str, force: bool, resume: bool) -> None:
@@ -127,7 +112,7 @@ def _resolved(
     asked = {**rest, **words}
     # So many steps are so many steps, whatever the passes they take.
     endless = {"train.epochs": MANY} if {"train.max_steps", "train.steps"} & asked.keys() else {}
-    return arguments, resolve(DEFAULTS, TOKENIZERS[arguments["objective"]], endless, rest, words)
+    return arguments, resolve(PRETRAINING, TOKENIZERS[arguments["objective"]], endless, rest, words)
 
 
 def _same_as_before(folder: Path, written: str) -> None:

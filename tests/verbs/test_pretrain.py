@@ -98,7 +98,7 @@ def command(out, *words):
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, text, tokenizer):
     settings = [
-        f"{key}={value}" for key, value in (TINY | {"train.max_steps": 40, "train.checkpoint_every": 3}).items()
+        f"{key}={value}" for key, value in (TINY | {"train.max_steps": 20, "train.checkpoint_every": 3}).items()
     ]
     settings += ["train.optimizer=muon", "train.ema=0.9", "train.schedule=wsd", "train.ramp_steps=5"]
     given = ["--data", str(text), "--tokenizer", str(tokenizer), *settings]
