@@ -12,29 +12,32 @@ Text = Annotated[
         "--data", help="A corpus folder, or text: files, folders, Hub names, NAME@WEIGHT to mix.", show_default=False
     ),
 ]
+Objective = Annotated[str | None, typer.Option(help="causal (the default), masked or denoise.", show_default=False)]
+Further = Annotated[
+    str | None, typer.Option(help="Train this model further: a Hub name, a folder or a run.", show_default=False)
+]
+Vocabulary = Annotated[
+    str | None, typer.Option(help="A folder with a tokenizer; else one is trained on the data.", show_default=False)
+]
+Size = Annotated[
+    str | None, typer.Option(help="Parameters of a new model, as 10M: short for model.size.", show_default=False)
+]
+Preset = Annotated[
+    str | None, typer.Option(help="Its architecture, as gpt2: short for model.preset.", show_default=False)
+]
 
 
 def pretrain(
     context: typer.Context,
     settings: Words = None,
     *,
-    objective: Annotated[
-        str | None, typer.Option(help="causal (the default), masked or denoise.", show_default=False)
-    ] = None,
+    objective: Objective = None,
     data: Text = None,
     out: Annotated[str, typer.Option(help="The run directory to write.", show_default=False)],
-    model: Annotated[
-        str | None, typer.Option(help="Train this model further: a Hub name, a folder or a run.", show_default=False)
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="A folder with a tokenizer; else one is trained on the data.", show_default=False)
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Parameters of a new model, as 10M: short for model.size.", show_default=False)
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Its architecture, as gpt2: short for model.preset.", show_default=False)
-    ] = None,
+    model: Further = None,
+    tokenizer: Vocabulary = None,
+    size: Size = None,
+    preset: Preset = None,
     columns: Columns = None,
     recipe: Recipe = None,
     force: Force = False,
