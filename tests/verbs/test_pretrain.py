@@ -137,3 +137,14 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
     attempt(LangueError, "empty.txt", data=tmp_path / "empty.txt")
     attempt(RunError, "nan|inf", **{"train.lr": 1e30, "model.preset": "gpt2", "train.clip": 0.0})
     assert list((tmp_path / "x").glob("suspect-*.safetensors"))
+
+
+def test_an_encoder_made_here_is_fine_tuned_as_any_other(tmp_path, text, tokenizer):
+    from tests.tiny import reviews
+
+    first = langue.pretrain(
+        "masked", data=text, tokenizer=tokenizer, out=tmp_path / "a", **TINY | {"train.max_steps": 2}
+    )
+    words = {"train.epochs": 1, "data.max_length": 32}
+    run = langue.finetune("classify", model=first.folder, data=reviews(40), out=tmp_path / "b", **words)
+    assert set(run.load().predict(["good film"])[0]) == {"label", "score"}
