@@ -1,4 +1,4 @@
-"""What arrives: the words after `langue convert`. What leaves: the model as a folder in the Hub's layout."""
+"""What arrives: the words after `langue convert`. What leaves: the model in the Hub's layout, or as a GGUF file."""
 
 from typing import Annotated
 
@@ -9,16 +9,25 @@ from langue.cli.options import Debug, Named, Revision
 
 def convert(
     model: Named,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The folder to write.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The folder to write, or a file ending in .gguf.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="Of a .gguf: f16 (the default), q8_0 or f32.", show_default=False)
+    ] = None,
     revision: Revision = None,
     debug: Debug = False,
 ) -> None:
-    """Write a model in the Hub's layout, as `transformers` reads it.
+    """Write a model in the Hub's layout, as `transformers` reads it, or as a file that llama.cpp runs.
 
     It takes what `langue.load` takes, and models in llama2.c's format:
 
         langue convert stories260K.bin stories
+
+    Llama, Mistral, Qwen2, Qwen3 and GPT-2 go to GGUF and back; q8_0 takes a quarter of the room of f32:
+
+        langue convert runs/story story.gguf --dtype q8_0
+
+        langue convert story.gguf story
     """
     from langue.verbs.convert import convert as verb
 
-    print(verb(model, out, revision=revision))
+    print(verb(model, out, dtype=dtype, revision=revision))

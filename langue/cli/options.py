@@ -13,7 +13,7 @@ Task = Annotated[str | None, typer.Option(help="classify (the default) or regres
 PretrainedModel = Annotated[
     str | None, typer.Option("--model", help="A Hub name, a folder or a run.", show_default=False)
 ]
-Named = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub name, a folder, a run or a llama2.c file.")]
+Named = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub name, a folder, a run, a .gguf or llama2.c file.")]
 Revision = Annotated[str | None, typer.Option(help="A branch, tag or commit on the Hub.", show_default=False)]
 Data = Annotated[
     str | None,

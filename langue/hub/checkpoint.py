@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from langue.errors import LangueError, ModelError
 from langue.files import read_json, write_json
-from langue.hub import llama2c
+from langue.hub import gguf_models, google_bert, llama2c, openai_gpt2
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.bin")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.bin", "*.msgpack", "*.ckpt*", "*.bpe")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def locate(name: str | Path, revision: str | None = None, wanted: Sequence[str] 
     """The local folder of a model: itself, or a snapshot of the Hub's (HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply).
     wanted: patterns of the files that are fetched."""
     folder = Path(name).expanduser()
-    if folder.is_dir() or llama2c.find(folder):
+    if folder.is_dir() or _foreign(folder):
         return folder
     if folder.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise ModelError("no such model folder", where=str(name), do="give a folder with config.json, or a Hub name")
@@ -81,14 +81,34 @@ class Description:
     folder: Path
     published: dict[str, Any]  # config.json
     task: dict[str, Any] | None  # langue.json, in a run of ours
-    original: Path | None = None  # the file of a model in llama2.c's format
+    original: Path | None = None  # the file of a model in a format other than the Hub's
+    reader: "Foreign | None" = None  # what reads it
+
+
+class Foreign(Protocol):
+    """A module that reads a file format of others as a checkpoint of the Hub's names."""
+
+    def find(self, path: Path) -> Path | None: ...
+    def read_config(self, file: Path) -> dict[str, Any]: ...
+    def read_weights(self, file: Path) -> dict[str, Tensor]: ...
+    def read_tokenizer(self, file: Path) -> Tokenizer: ...
+
+
+FOREIGN: tuple[Foreign, ...] = (llama2c, gguf_models, google_bert, openai_gpt2)
+
+
+def _foreign(path: Path) -> tuple[Foreign, Path] | None:
+    """The file that `path` is or that lies in it, and what reads it."""
+    found = ((reader, reader.find(path)) for reader in FOREIGN)
+    return next(((reader, file) for reader, file in found if file is not None), None)
 
 
 def describe(name: str | Path, revision: str | None = None) -> Description:
     folder = locate(name, revision)
-    original = None if (folder / "config.json").is_file() else llama2c.find(folder)
-    if original is not None:
-        return Description(folder, llama2c.read_config(original), None, original)
+    foreign = None if (folder / "config.json").is_file() else _foreign(folder)
+    if foreign is not None:
+        reader, original = foreign
+        return Description(folder, reader.read_config(original), None, original, reader)
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
     published = _object(folder / "config.json")
@@ -112,17 +132,19 @@ def family_of(described: Description) -> tuple[Family, ModelConfig]:
 
 
 def read_tokenizer(described: Description) -> Tokenizer:
-    original = described.original
-    return Tokenizer.load(described.folder) if original is None else llama2c.read_tokenizer(original)
+    reader, original = described.reader, described.original
+    if reader is None or original is None:
+        return Tokenizer.load(described.folder)
+    return reader.read_tokenizer(original)
 
 
 def read_checkpoint(described: Description, head: str | None = None) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("classify")."""
-    folder, original = described.folder, described.original
+    folder, reader, original = described.folder, described.reader, described.original
     tokenizer = read_tokenizer(described)
     try:
         family, said = family_of(described)
-        theirs = read_weights(folder) if original is None else llama2c.read_weights(original)
+        theirs = read_weights(folder) if reader is None or original is None else reader.read_weights(original)
         config = family.settle(theirs, said)
         weights = family.to_ours(theirs, config, head)
     except LangueError as error:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.files import read_json
+from langue.hub import bundle, jax, msgpack
 
 MOST_HEADER = 100_000_000  # bytes
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
@@ -24,13 +25,18 @@ _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors (one file, or shards with their index), else of a clean `.bin`."""
+    """All tensors of a folder's safetensors (one file, or shards with their index), else of a clean `.bin`, of Flax, or
+    of T5's TensorFlow checkpoint, under the names that `transformers` gives them."""
     if (folder / "model.safetensors").is_file():
         return read_safetensors(folder / "model.safetensors")
     if (folder / "model.safetensors.index.json").is_file():
         return _read_shards(folder / "model.safetensors.index.json")
     if (folder / "pytorch_model.bin").is_file():
         return _read_bin(folder / "pytorch_model.bin")
+    if (folder / "flax_model.msgpack").is_file():
+        return jax.from_flax(msgpack.read(folder / "flax_model.msgpack"))
+    if (index := bundle.find(folder)) is not None:
+        return jax.from_mesh(bundle.read(index))
     raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
 
 

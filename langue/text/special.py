@@ -44,7 +44,7 @@ class Special:
 
 def special_ids(tokenizer: Tokenizer) -> Special:
     """As tokenizer_config.json and special_tokens_map.json name them, else by their usual names."""
-    named: dict[str, Any] = {}
+    named: dict[str, Any] = dict(tokenizer.options)
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         if tokenizer.folder is not None and (tokenizer.folder / file).is_file():
             content = read_json(tokenizer.folder / file)

@@ -33,14 +33,16 @@ class Tokenizer:
         folder: Path | None = None,
         target: tokenizers.Tokenizer | None = None,
         reader: tokenizers.Tokenizer | None = None,
+        options: dict[str, Any] | None = None,
     ) -> None:
-        """target: what cuts texts for the decoder, where that is not the same; reader: what decodes."""
+        """target: what cuts texts for the decoder, where that is not the same; reader: what decodes; options: what its
+        tokenizer_config.json says, where it comes from no folder."""
         for each in (backend, target or backend):
             each.no_padding()
             each.no_truncation()  # cut and counted in data/encode.py, never silently here
         self.backend, self.reader = backend, reader or backend
         self.target = self if target is None else Tokenizer(target, reader=reader)
-        self.folder = folder
+        self.folder, self.options = folder, options or {}
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -58,9 +60,9 @@ class Tokenizer:
                 if (folder / name).is_file():
                     return cls(sentencepiece.load(folder / name, options), folder)
             if (folder / "vocab.txt").is_file():
-                return cls(_wordpiece(folder / "vocab.txt", options), folder)
+                return cls(wordpiece(folder / "vocab.txt", options), folder)
             if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-                return cls(_byte_bpe(folder, options), folder)
+                return cls(byte_bpe(folder / "vocab.json", folder / "merges.txt", options), folder)
         except ModelError:
             raise
         except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
@@ -93,10 +95,10 @@ class Tokenizer:
             if self.folder is not None and (self.folder / name).is_file() and self.folder != folder:
                 shutil.copyfile(self.folder / name, folder / name)
         if not (folder / "tokenizer_config.json").is_file():
-            write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+            write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | self.options)
 
 
-def _wordpiece(path: Path, options: dict[str, Any]) -> tokenizers.Tokenizer:
+def wordpiece(path: Path, options: dict[str, Any]) -> tokenizers.Tokenizer:
     """BERT's WordPiece from `vocab.txt`, normalised as its tokenizer_config says (lower case unless told otherwise)."""
     lower = bool(options.get("do_lower_case", True))
     words = path.read_text("utf-8").split("\n")
@@ -126,14 +128,14 @@ def _wordpiece(path: Path, options: dict[str, Any]) -> tokenizers.Tokenizer:
     return backend
 
 
-def _byte_bpe(folder: Path, options: dict[str, Any]) -> tokenizers.Tokenizer:
-    """GPT-2's byte-level BPE (Radford et al. 2019) from `vocab.json` and `merges.txt`."""
-    model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+def byte_bpe(words: Path, merges: Path, options: dict[str, Any]) -> tokenizers.Tokenizer:
+    """GPT-2's byte-level BPE (Radford et al. 2019) from `vocab.json` and `merges.txt`, by whatever names."""
+    model = models.BPE.from_file(str(words), str(merges))
     backend = tokenizers.Tokenizer(model)
     prefix = bool(options.get("add_prefix_space", False))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     backend.decoder = decoders.ByteLevel()
-    vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
+    vocabulary = json.loads(words.read_text("utf-8"))
     bos, eos = str(options.get("cls_token", "<s>")), str(options.get("sep_token", "</s>"))
     if bos in vocabulary and eos in vocabulary:  # RoBERTa's frame around each text
         backend.post_processor = processors.RobertaProcessing(

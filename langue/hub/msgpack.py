@@ -1,0 +1,124 @@
+"""What arrives: a Flax checkpoint (`flax_model.msgpack`), which may be hostile. What leaves: its arrays by name.
+
+MessagePack (github.com/msgpack/msgpack, spec.md) as `flax.serialization` writes it: maps of maps, whose leaves are
+extension type 1 with (shape, dtype, bytes) inside.
+"""
+
+import math
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langue.errors import ModelError
+
+MOST_DEPTH = 64
+ARRAY = 1  # flax's extension types: an array
+TYPES = {"float32": "<f4", "float16": "<f2", "float64": "<f8", "int32": "<i4", "int64": "<i8", "bfloat16": "<u2"}
+_SIZES = {0xC4: "B", 0xC5: ">H", 0xC6: ">I", 0xD9: "B", 0xDA: ">H", 0xDB: ">I", 0xC7: "B", 0xC8: ">H", 0xC9: ">I"}
+_COUNTS = {0xDC: ">H", 0xDD: ">I", 0xDE: ">H", 0xDF: ">I"}
+_NUMBERS = {0xCC: "B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: "b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
+_NUMBERS |= {0xCA: ">f", 0xCB: ">d"}
+_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """Every array under its path, `params/bert/...`. ModelError where the file breaks its format."""
+    flat: dict[str, Tensor] = {}
+
+    def walk(branch: Any, path: str) -> None:
+        if isinstance(branch, dict):
+            for name, part in branch.items():
+                walk(part, f"{path}/{name}" if path else str(name))
+        elif isinstance(branch, Tensor):
+            flat[path] = branch
+        else:
+            raise ValueError(f"{path!r} is no array")
+
+    try:
+        data = memoryview(file.read_bytes())
+        whole, end = _value(data, 0, 0)
+        if end != len(data):
+            raise ValueError(f"{len(data) - end:,} bytes follow its end")
+        walk(whole, "")
+    except (ValueError, IndexError, struct.error, OSError, UnicodeDecodeError, TypeError) as error:
+        raise ModelError(f"not a whole Flax checkpoint: {error}", where=str(file)) from error
+    return flat
+
+
+def _value(data: memoryview, at: int, depth: int) -> tuple[Any, int]:
+    """The value at `at`, and where it ends."""
+    if depth > MOST_DEPTH:
+        raise ValueError("it is nested too deeply")
+    kind = data[at]
+    at += 1
+    if kind < 0x80 or kind >= 0xE0:
+        return (kind if kind < 0x80 else kind - 256), at
+    if kind < 0xA0:
+        return _many(data, at, kind & 0x0F, kind < 0x90, depth)
+    if kind < 0xC0:
+        return _bytes(data, at, kind & 0x1F, _text)
+    if kind in _CONSTANTS:
+        return _CONSTANTS[kind], at
+    if kind in _NUMBERS:
+        (number,) = struct.unpack_from(_NUMBERS[kind], data, at)
+        return number, at + struct.calcsize(_NUMBERS[kind])
+    if kind in _COUNTS:
+        (count,) = struct.unpack_from(_COUNTS[kind], data, at)
+        return _many(data, at + struct.calcsize(_COUNTS[kind]), count, kind >= 0xDE, depth)
+    if 0xD4 <= kind <= 0xD8:
+        return _extension(data, at, 1 << (kind - 0xD4))
+    if kind not in _SIZES:
+        raise ValueError(f"a value of type {kind:#x}")
+    (size,) = struct.unpack_from(_SIZES[kind], data, at)
+    at += struct.calcsize(_SIZES[kind])
+    if 0xC7 <= kind <= 0xC9:
+        return _extension(data, at, size)
+    return _bytes(data, at, size, _text if kind >= 0xD9 else bytes)
+
+
+def _text(part: memoryview) -> str:
+    return str(part, "utf-8")
+
+
+def _bytes(data: memoryview, at: int, size: int, make: Callable[[memoryview], Any]) -> tuple[Any, int]:
+    if at + size > len(data):
+        raise ValueError("a value ends beyond the file")
+    return make(data[at : at + size]), at + size
+
+
+def _many(data: memoryview, at: int, count: int, named: bool, depth: int) -> tuple[Any, int]:
+    """A map or a list. Every element takes a byte at least, so a count cannot claim more than the file has."""
+    if count > len(data) - at:
+        raise ValueError("a count is larger than the file")
+    items: list[Any] = []
+    for _ in range(2 * count if named else count):
+        value, at = _value(data, at, depth + 1)
+        items.append(value)
+    if not named:
+        return items, at
+    if len(set(items[::2])) != count:
+        raise ValueError("a map names something twice")
+    return dict(zip(items[::2], items[1::2], strict=True)), at
+
+
+def _extension(data: memoryview, at: int, size: int) -> tuple[Any, int]:
+    kind = data[at]
+    inside, end = _bytes(data, at + 1, size, lambda part: part)
+    if kind != ARRAY:
+        raise ValueError(f"an extension of type {kind}")
+    parts, _ = _value(inside, 0, 0)
+    if not isinstance(parts, list) or len(parts) != 3:
+        raise ValueError("an array that is not (shape, dtype, bytes)")
+    shape, dtype, raw = parts
+    dtype = dtype.decode("ascii") if isinstance(dtype, bytes) else dtype
+    if dtype not in TYPES or not all(type(n) is int and n >= 0 for n in shape) or not isinstance(raw, bytes):
+        raise ValueError(f"an array of {dtype!r}")
+    if math.prod(shape) * np.dtype(TYPES[dtype]).itemsize != len(raw):
+        raise ValueError(f"an array of {len(raw):,} bytes for shape {shape}")
+    tensor = torch.from_numpy(np.frombuffer(raw, TYPES[dtype]).copy()).reshape(tuple(shape))
+    return (tensor.view(torch.int16).view(torch.bfloat16) if dtype == "bfloat16" else tensor), end
