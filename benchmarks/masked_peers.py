@@ -86,7 +86,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     loaded = load(folder / "begin")
     network = loaded.language
     assert isinstance(network, LanguageModel)
-    chosen = resolve(_settings() | {"train.epochs": 1000, "train.max_steps": 10**6})
+    chosen = resolve(_settings() | {"train.epochs": 10**6, "train.max_steps": 10**6})
     objective = Masked(loaded.tokenizer, chosen.task)
     corpus = Memory(loaded.tokenizer, _texts(job, "train"))
     stream = objective.stream(corpus, block=BLOCK, budget=chosen.train.batch_tokens, seed=0)

@@ -61,6 +61,8 @@ class Loader:
 
     def total(self, epochs: float, most: int = 0) -> int:
         """Optimiser steps of `epochs` passes, the last of which may be a part of one; at most `most` unless it is 0."""
+        if 0 < most <= epochs:  # every pass has a step
+            return most
         steps, epoch = 0, 0
         while epochs > epoch and not 0 < most <= steps:
             share = min(1.0, epochs - epoch)

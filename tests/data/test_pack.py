@@ -92,3 +92,14 @@ def test_the_loader_goes_on_from_any_step():
     whole = rows(0, total)
     for begin in (1, len(loader.steps(0)) - 1, len(loader.steps(0)), len(loader.steps(0)) + 1):
         assert rows(begin, 3) == whole[begin : begin + 3]
+
+
+def test_so_many_steps_are_known_without_planning_so_many_passes():
+    class Unplanned(Split):
+        def plan(self, epoch):
+            raise AssertionError("planned")
+
+    examples = examples_of([3] * 10)
+    assert Loader(Unplanned(examples, TrainSettings())).total(1e6, 5000) == 5000
+    assert Loader(Split(examples, TrainSettings(batch_tokens=30, batch_examples=0))).total(7, 5) == 5
+    assert Loader(Split(examples, TrainSettings(batch_tokens=30, batch_examples=0))).total(3, 5) == 3
