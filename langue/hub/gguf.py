@@ -27,10 +27,12 @@ from langue.files import atomic_file
 MAGIC, VERSION, ALIGNMENT, BLOCK = b"GGUF", 3, 32, 32
 MOST_HEADER = 128 * 1024**2  # bytes; the largest published vocabularies take some tens of millions
 MOST_VALUES, MOST_TENSORS = 2**16, 2**17  # published files have tens of values and thousands of tensors
+MOST_TEXTS = 2**22  # in lists; the largest published vocabularies have some half a million merges
 MOST_NAME = 65_535  # bytes of a key or a tensor's name
 _Q8_BYTES = 2 + BLOCK
 TINY = np.finfo(np.float32).tiny  # a scale below it has no inverse, and is 0 as a float16
 _STRING, _ARRAY, _BOOL = 8, 9, 7
+_LENGTH = struct.Struct("<Q").unpack_from
 _NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 10: "<u8", 11: "<i8", 12: "<f8"}
 # Those that are read, with how many numbers stand in how many bytes; and those that are only known by name.
 _STORED = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (BLOCK, _Q8_BYTES)}
@@ -96,6 +98,7 @@ class _Reader:
 
     def __init__(self, data: mmap.mmap, where: str) -> None:
         self.data, self.where, self.at = data, where, 0
+        self.texts = MOST_TEXTS  # that may still come
 
     def fail(self, what: str) -> ModelError:
         return ModelError(f"not a whole GGUF file: {what}", where=self.where, do="download or write it again")
@@ -126,6 +129,24 @@ class _Reader:
         except UnicodeDecodeError as error:
             raise self.fail(f"a text at {self.at - size:,} is not UTF-8") from error
 
+    def list_of_texts(self) -> list[str]:
+        """As `string` reads them, without a call for each of some hundred thousands."""
+        number = self.counted(8, "texts", self.texts)
+        self.texts -= number
+        data, at, end = self.data, self.at, min(len(self.data), MOST_HEADER)
+        raw: list[bytes] = []
+        for _ in range(number):
+            size = _LENGTH(data, at)[0] if at + 8 <= end else end
+            if size > end - at - 8:
+                raise self.fail(f"its header claims a text of {size:,} bytes at {at:,} and does not have them")
+            raw.append(data[at + 8 : at + 8 + size])
+            at += 8 + size
+        self.at = at
+        try:
+            return [text.decode("utf-8") for text in raw]
+        except UnicodeDecodeError as error:
+            raise self.fail(f"a text before {at:,} is not UTF-8") from error
+
     def value(self, kind: int) -> Any:
         if kind in _NUMBERS:
             return np.frombuffer(self.take(np.dtype(_NUMBERS[kind]).itemsize), _NUMBERS[kind])[0].item()
@@ -137,7 +158,7 @@ class _Reader:
             raise self.fail(f"a value of type {kind} at {self.at:,}")
         inner = self.number("I")
         if inner == _STRING:
-            return [self.string() for _ in range(self.counted(8, "texts"))]
+            return self.list_of_texts()
         if inner != _BOOL and inner not in _NUMBERS:
             raise self.fail(f"a list of values of type {inner} at {self.at:,}")
         dtype = np.dtype("?" if inner == _BOOL else _NUMBERS[inner])

@@ -22,6 +22,7 @@ from langue.text.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 LONGEST = 512  # characters of a piece; sentencepiece's own limit is 16 unless told otherwise
+MOST_MERGES = 2**22  # a quarter of a million tokens have some half a million
 KEY = "tokenizer.ggml."
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -47,7 +48,8 @@ RULES: dict[str, tuple[Callable[[], Any], bool]] = {
     "qwen2": (lambda: _split(QWEN2), False),
     "smollm": (_digits, False),
 }
-_SAME = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2", "phi-2": "gpt-2"}
+_SAME = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2", "phi-2": "gpt-2", "mpt": "gpt-2"}
+_SAME |= {"starcoder": "smollm", "refact": "smollm", "command-r": "smollm"}
 
 
 def to_metadata(tokenizer: Tokenizer, published: Mapping[str, Any], size: int) -> dict[str, Any]:
@@ -281,6 +283,8 @@ def _sentencepiece(found: Vocabulary) -> tuple[tokenizers.Tokenizer, bool]:
         raise ModelError("its tokenizer has no score for each token", where=found.where)
     if max(map(len, found.tokens)) > LONGEST:
         raise ModelError(f"its tokenizer has a piece of more than {LONGEST} characters", where=found.where)
+    if sum(map(len, found.tokens)) > MOST_MERGES:  # each cut of a piece may be a merge
+        raise ModelError("its tokenizer's pieces have more cuts than there are merges in use", where=found.where)
     places = [i for i, kind in enumerate(found.types[: found.used]) if kind == NORMAL]
     unknown = found.named("unknown_token_id") or [t for t in found.tokens[:1] if found.types[0] == UNKNOWN]
     backend = tokenizers.Tokenizer(
@@ -307,8 +311,10 @@ def _byte_level(found: Vocabulary) -> tuple[tokenizers.Tokenizer, bool]:
         raise ModelError(f"its tokenizer cuts words by {said!r}", where=found.where, do=f"known: {', '.join(RULES)}")
     make, whole = RULES[name]
     vocabulary = {token: index for index, token in enumerate(found.tokens)}
-    merges = []
-    for merge in found.texts("merges"):
+    merges, joined = [], found.texts("merges")
+    if len(joined) > MOST_MERGES:
+        raise ModelError(f"its tokenizer has {len(joined):,} merges", where=found.where)
+    for merge in joined:
         at = merge.find(" ", 1)
         left, right = merge[: max(at, 0)], merge[at + 1 :]
         if not {left, right, left + right} <= vocabulary.keys():

@@ -128,6 +128,12 @@ BAD = {
     "a list of terabytes": file_of([text("k") + struct.pack("<IIQ", 9, 4, 2**42)]),
     "a list whose bytes wrap": file_of([text("k") + struct.pack("<IIQ", 9, 10, 2**61)]),
     "texts without end": file_of([text("k") + struct.pack("<IIQ", 9, 8, 2**61)]),
+    "a text in a list that is cut": file_of(
+        [text("k") + struct.pack("<IIQ", 9, 8, 2) + text("a") + struct.pack("<Q", 99)]
+    ),
+    "a list that ends within a length": file_of([text("k") + struct.pack("<IIQ", 9, 8, 8) + text("abc")], data=0)
+    + bytes(5),
+    "a text in a list that is none": file_of([text("k") + struct.pack("<IIQQ", 9, 8, 1, 2) + b"\xff\xfe"]),
     "lists of lists": file_of([text("k") + struct.pack("<IIQ", 9, 9, 1)]),
     "a value of no type": file_of([text("k") + struct.pack("<IQ", 13, 0)]),
     "a text that is none": file_of([text("k") + struct.pack("<IQ", 8, 2) + b"\xff\xfe"]),

@@ -1,17 +1,20 @@
 """Models to GGUF and back, files that others wrote, and what is refused."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 import tokenizers
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 import langue
 from langue.cli import run
-from langue.errors import ModelError, SettingsError
+from langue.errors import LangueError, ModelError, SettingsError
 from langue.hub import gguf
 from langue.hub.gguf_tokenizer import LLAMA3, QWEN2, RULES, Vocabulary, from_metadata, to_metadata
 from langue.text.tokenizer import Tokenizer
@@ -233,6 +236,63 @@ BAD_TOKENIZERS = {
 def test_hostile_tokenizers(metadata):
     with pytest.raises(ModelError, match=r"m\.gguf"):
         from_metadata(metadata, "m.gguf")
+
+
+def test_more_merges_than_anyone_has():
+    """Pieces of one letter, each a join of any two shorter ones: merges grow as the square of the file."""
+    tokens = [letter * length for letter in map(chr, range(0x4E00, 0x4E00 + 40)) for length in range(1, 500)]
+    began = time.perf_counter()
+    with pytest.raises(ModelError, match="cuts"):
+        from_metadata(PIECES | {KEY + "tokens": tokens, KEY + "scores": np.zeros(len(tokens), "<f4")}, "m")
+    assert time.perf_counter() - began < 2
+
+
+some_tokens = st.lists(st.text(max_size=3), max_size=6)
+
+
+@settings(max_examples=200, deadline=2000)
+@given(
+    st.sampled_from(["llama", "gpt2"]),
+    some_tokens,
+    st.lists(st.text("ab Ġ▁", max_size=5), max_size=4),
+    st.lists(st.integers(-1, 8), max_size=6),
+    st.lists(st.floats(width=32), max_size=6),
+    st.lists(st.one_of(st.integers(-3, 9), st.booleans(), st.text(max_size=2)), min_size=4, max_size=4),
+)
+def test_no_vocabulary_does_harm(model, tokens, merges, types, scores, ids):
+    names = ("bos_token_id", "eos_token_id", "unknown_token_id", "add_bos_token")
+    metadata = {KEY + "model": model, KEY + "pre": "gpt-2", KEY + "tokens": tokens, KEY + "merges": merges}
+    metadata |= {
+        KEY + "scores": np.asarray(scores, "<f4"),
+        **{KEY + name: i for name, i in zip(names, ids, strict=True)},
+    }
+    metadata |= {KEY + "token_type": np.asarray(types, "<i4")} if types else {}
+    try:
+        tokenizer = from_metadata(metadata, "m.gguf")
+        tokenizer.decode(tokenizer.backend.encode(TEXT).ids)
+    except ModelError as error:
+        assert str(error).startswith("m.gguf")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    langue.convert(tiny_decoder(folder / "m", "llama"), folder / "m.gguf")
+    return (folder / "m.gguf").read_bytes()
+
+
+@settings(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 9000), st.integers(0, 255)), min_size=1, max_size=3))
+def test_no_change_of_a_model_does_harm(tmp_path, small, changes):
+    """Bytes of the header changed: the model loads, or is refused by an error of ours."""
+    data = bytearray(small)
+    for at, byte in changes:
+        data[at] = byte
+    (tmp_path / "m.gguf").write_bytes(bytes(data))
+    try:
+        langue.load(tmp_path / "m.gguf")
+    except LangueError as error:
+        assert "m.gguf" in str(error)
 
 
 def test_ids_beyond_the_vocabulary_are_nobodys():

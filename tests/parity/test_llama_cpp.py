@@ -4,11 +4,15 @@ llama-cpp-python is compiled when it is installed, which takes minutes and a C++
 dependency; `pip install llama-cpp-python`, and these tests run.
 """
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import langue
-from langue.hub.gguf_tokenizer import RULES
+from langue.hub import gguf
+from langue.hub.gguf_tokenizer import RULES, from_metadata
 from tests.tiny_decoder import CONFIGS, TEXT, sentencepiece_tokenizer, tiny_decoder, trained_tokenizer
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (pip install llama-cpp-python)")
@@ -79,3 +83,17 @@ def test_byte_level_cuts_alike(tmp_path, rule):
     marked = "the<|im_end|> ball"
     assert theirs.tokenize(marked.encode(), add_bos=True, special=True) == tokenizer.backend.encode(marked).ids
     assert theirs.token_eos() == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-spm", "llama-bpe", "gpt-2", "qwen2", "phi-3", "starcoder", "refact", "command-r", "mpt"]
+)
+def test_published_vocabularies(name):
+    """llama.cpp's own test vectors: vocabularies as they were published, texts, and the ids that each must give."""
+    file = Path(os.environ.get("LLAMA_CPP", ".")) / "models" / f"ggml-vocab-{name}.gguf"
+    if not file.is_file():
+        pytest.skip("LLAMA_CPP does not name a folder of llama.cpp's source, which has the vocabularies")
+    tokenizer = from_metadata(gguf.read(file).metadata, str(file))
+    texts = file.with_name(file.name + ".inp").read_text("utf-8").split("\n__ggml_vocab_test__\n")[:-1]
+    wanted = [[int(i) for i in line.split()] for line in file.with_name(file.name + ".out").read_text().splitlines()]
+    assert [tokenizer.backend.encode(text, add_special_tokens=False).ids for text in texts] == wanted
