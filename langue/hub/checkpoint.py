@@ -162,7 +162,13 @@ def usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_into(
-    module: torch.nn.Module, weights: Mapping[str, Tensor], *, where: str, new: str = "", copy: bool = True
+    module: torch.nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    where: str,
+    new: str = "",
+    copy: bool = True,
+    matrices: torch.dtype = torch.float32,
 ) -> list[str]:
     """Put weights into a module, shapes checked. Names starting with `new` may be absent; returns those that were.
 
@@ -182,7 +188,8 @@ def load_into(
     if left or any(not (new and name.startswith(new)) for name in absent):
         raise ModelError(f"weights missing: {absent[:3]}; left over: {left[:3]}", where=where)
     if not copy:
-        given = {name: tensor.to(targets[name].dtype) for name, tensor in weights.items()}
+        wide = {name: targets[name].dtype for name in weights}
+        given = {n: t.to(matrices if t.ndim > 1 and wide[n] == torch.float32 else wide[n]) for n, t in weights.items()}
         module.load_state_dict(given, strict=False, assign=True)
         return absent
     with torch.no_grad():
@@ -212,7 +219,7 @@ def write_checkpoint(
         | family.write(config)
         | {
             "architectures": [family.architectures.get(head or "body", family.architectures["body"])],
-            "torch_dtype": "float32",
+            "torch_dtype": "bfloat16" if any(t.dtype == torch.bfloat16 for t in theirs.values()) else "float32",
             **(extra or {}),
         }
     )

@@ -256,29 +256,35 @@ class Model:
 
 
 def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
-    """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it)."""
-    described = describe(name, revision)
+    """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it): what its matrices are held and
+    multiplied in."""
+    described, kind = describe(name, revision), precision(dtype)
     task = _task(described)
     checkpoint = read_checkpoint(described, head="lm" if task is None else task.head_kind)
     weights, where = usable(checkpoint.weights), str(checkpoint.folder)
     network = language = None
     if task is None:
-        body, language = _language_model(checkpoint, weights)
+        body, language = _language_model(checkpoint, weights, kind)
     else:
         network = TaskModel(checkpoint.config, task)
-        load_into(network, weights, where=where, copy=False)
+        load_into(network, weights, where=where, copy=False, matrices=kind)
         body = network.body
     (network or language or body).to(device()).eval()  # a body without its head never moves the head's meta tensors
-    return Model(checkpoint, body, task, network, precision(dtype), language)
+    if kind != torch.float32:  # what the file has in another precision is not held beside
+        prefix = "" if network or language else "body."
+        whole = {prefix + name: w for name, w in (network or language or body).named_parameters()}
+        held = {name: whole.get(name, tensor) for name, tensor in checkpoint.weights.items()}
+        checkpoint = replace(checkpoint, weights=held)
+    return Model(checkpoint, body, task, network, kind, language)
 
 
 def _language_model(
-    checkpoint: Checkpoint, weights: dict[str, torch.Tensor]
+    checkpoint: Checkpoint, weights: dict[str, torch.Tensor], kind: torch.dtype
 ) -> tuple[Transformer, LanguageModel | None]:
     """The body, and the whole with its language-model head where the folder has one."""
     where = str(checkpoint.folder)
     whole = draw_up(checkpoint.config)
-    absent = load_into(whole, weights, where=where, new="head.", copy=False)
+    absent = load_into(whole, weights, where=where, new="head.", copy=False, matrices=kind)
     if 0 < len(absent) < len(list(whole.head.parameters())):
         raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
     return whole.body, None if absent else whole

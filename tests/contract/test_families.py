@@ -190,6 +190,20 @@ def test_bf16_stays_near(tmp_path, name):
     assert error > 0
 
 
+@every_family
+def test_bf16_is_held_and_saved_as_it_is(tmp_path, name):
+    model = load(save(tmp_path / "m", draw_model(name, 3)), dtype="bf16")
+    model.save(tmp_path / "again")
+    matrices = {key: w for key, w in load_file(tmp_path / "again" / "model.safetensors").items() if w.ndim > 1}
+    assert matrices and sum(w.dtype == torch.bfloat16 for w in matrices.values()) >= 0.9 * len(matrices)
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    ids = inputs(draw_model(name, 3), 3)
+    for mine, other in zip(model.logits(*ids), load(tmp_path / "again", dtype="bf16").logits(*ids), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    held = [w for w in model.body.parameters() if w.ndim > 1]
+    assert all(w.dtype == torch.bfloat16 for w in held)
+
+
 CLASSIFIERS = [name for name, family in FAMILIES.items() if "classify" in family.heads]
 
 
