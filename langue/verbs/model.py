@@ -256,8 +256,8 @@ class Model:
 
 
 def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
-    """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it): what its matrices are held and
-    multiplied in."""
+    """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it): what its matrices are held
+    and multiplied in."""
     described, kind = describe(name, revision), precision(dtype)
     task = _task(described)
     checkpoint = read_checkpoint(described, head="lm" if task is None else task.head_kind)
