@@ -27,6 +27,8 @@ def convert(
         langue convert runs/story story.gguf --dtype q8_0
 
         langue convert story.gguf story
+
+    A run is written so where llama.cpp has its architecture: one of langue pretrain --preset llama or --preset gpt2.
     """
     from langue.verbs.convert import convert as verb
 

@@ -240,7 +240,10 @@ def save(
     """Write a model ("body.*" and "head.*") for llama.cpp. Vectors stay fp32; so do learned positions."""
     kind = _KINDS.get(family.name)
     if kind is None:
-        raise ModelError(f"a {family.name} cannot be written as GGUF here", do=f"those can: {', '.join(_KINDS)}")
+        raise ModelError(
+            f"a {family.name} cannot be written as GGUF here",
+            do=f"those can: {', '.join(_KINDS)} (langue pretrain --preset llama, --preset gpt2)",
+        )
     rope = family.write(config).get("rope_parameters") or {}
     metadata = _metadata(kind, config, rope) | {
         "general.name": file.stem,

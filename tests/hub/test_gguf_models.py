@@ -82,6 +82,7 @@ def test_python_says_the_same(tmp_path):
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rotary"),
         ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 1e4}}, "rotary|turn"),
         ("llama", {"hidden_act": "gelu"}, "activation"),
+        ("llama", {"model_type": "nanochat"}, "--preset llama"),
     ],
 )
 def test_what_a_file_cannot_say_is_refused(tmp_path, name, more, word):
