@@ -16,10 +16,12 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from langue.errors import ModelError
 from langue.files import read_json, write_json
 from langue.text import sentencepiece
+from langue.text.chat import Messages, render
 
 # What others read beside tokenizer.json; copied unchanged so that a saved model means the same to them.
 SIDE_FILES: tuple[str, ...] = (
-    *("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
+    *("vocab.txt", "vocab.json", "merges.txt"),
     *("spiece.model", "tokenizer.model", "source.spm", "target.spm"),
 )
 
@@ -80,6 +82,12 @@ class Tokenizer:
         """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and sequence_ids."""
         items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
         return self.backend.encode_batch_fast(items)
+
+    def chat(self, messages: Messages, add_generation_prompt: bool = True) -> str:
+        """The text of a conversation (`[{"role", "content"}]`) by the model's own template; ModelError without one."""
+        if self.folder is None:
+            raise ModelError("the tokenizer comes from no folder, and so has no chat template")
+        return render(self.folder, messages, add_generation_prompt=add_generation_prompt)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         return str(self.reader.decode(list(ids), skip_special_tokens=skip_special))

@@ -1,6 +1,6 @@
 """What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states, embeddings, predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,14 @@ class Model:
         seed: int = 0,
     ) -> list[Any]:
         """What the model writes after each prompt (an encoder-decoder: for each source), up to its end token. Strings
-        give strings, lists of token ids lists of token ids."""
+        give strings, lists of token ids lists of token ids; conversations, lists of `{"role", "content"}`, give what is
+        answered, where the model has a chat template."""
         language = self._language()
+        if len(prompts) and not isinstance(prompts[0], str) and len(prompts[0]) and isinstance(prompts[0][0], Mapping):
+            texts = [self.tokenizer.chat(messages) for messages in prompts]  # type: ignore[arg-type]
+            encode = self.tokenizer.backend.encode
+            ids = [encode(text, add_special_tokens=False).ids for text in texts]  # the template has written them
+            return [self.tokenizer.decode(t) for t in self.generate(ids, max_tokens, temperature, top_k, top_p, seed)]
         if self.config.architecture == "encoder":
             raise ModelError("an encoder sees both ways and does not generate", where=str(self.checkpoint.folder))
         sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
