@@ -2,6 +2,7 @@
 
 from langue.hub.bart import BART, MARIAN, MBART
 from langue.hub.bert import BERT
+from langue.hub.bloom import BLOOM
 from langue.hub.distilbert import DISTILBERT
 from langue.hub.electra import ELECTRA
 from langue.hub.family import Family
@@ -15,7 +16,7 @@ from langue.hub.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from langue.hub.t5 import MT5, T5
 
 _ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, MODERNBERT)
-_DECODERS = (OPENAI_GPT, GPT2, GPT_NEOX, *LLAMAS, GEMMA2, GEMMA3, NANOCHAT)
+_DECODERS = (OPENAI_GPT, GPT2, GPT_NEOX, BLOOM, *LLAMAS, GEMMA2, GEMMA3, NANOCHAT)
 _BOTH = (T5, MT5, BART, MBART, MARIAN)
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (*_ENCODERS, *_DECODERS, *_BOTH)}

@@ -116,6 +116,12 @@ def _neox(draw):
     }
 
 
+def _bloom(draw):
+    heads = draw.choice([1, 2, 3, 4, 6])  # slopes beyond a power of two are drawn up apart
+    sizes = {"hidden_size": heads * draw.choice([4, 8]), "n_layer": draw.choice([1, 2, 3]), "n_head": heads}
+    return sizes | {"layer_norm_epsilon": draw.choice([1e-5, 1e-3]), "tie_word_embeddings": draw.choice([True, False])}
+
+
 def _llama(draw, **more):
     heads = draw.choice([2, 4])
     return _bertlike(draw, heads) | {
@@ -259,6 +265,7 @@ REFERENCES = {
     ),
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", _gpt2),
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", _neox),
+    "bloom": ("BloomConfig", "BloomForCausalLM", _bloom),
     "llama": ("LlamaConfig", "LlamaForCausalLM", _llama_own),
     "mistral": ("MistralConfig", "MistralForCausalLM", lambda d: _llama(d, sliding_window=d.choice([None, 6]))),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", _qwen2),
