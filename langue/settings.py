@@ -145,6 +145,10 @@ class TrainSettings(Section):
     recompute: bool = Field(
         default=False, description="compute each block again in the backward pass instead of keeping it: less memory"
     )
+    compile: bool = Field(
+        default=False,
+        description="have PyTorch's compiler fuse the blocks: slow to begin, then faster on a GPU (5 to 10% on a CPU)",
+    )
     parallel: Literal["auto", "ddp", "fsdp"] = Field(
         default="auto",
         description="several processes: each with the whole model (ddp, which auto is), or sharing its weights (fsdp)",

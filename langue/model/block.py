@@ -15,9 +15,10 @@ from langue.model.norm import make_norm
 from langue.model.position import Rotation, rotate
 
 
-@dataclass(frozen=True)
+@dataclass
 class Context:
-    """What all blocks of a stack share in one forward pass."""
+    """What all blocks of a stack share in one forward pass. Not frozen: the compiler would look into every field of it,
+    and compile a block anew for each batch's groups."""
 
     groups: Groups
     rotation: Rotation | None = None
@@ -43,19 +44,24 @@ class SelfAttention(nn.Module):
         self.packed = equal and config.position != "rotary" and not config.qk_norm and not config.attention_cap
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        qkv, dropout = self.qkv(x), self.dropout if self.training else 0.0
+        qkv = self.qkv(x)
         if self.packed and context.cache is None:
-            parts = qkv.view(x.shape[0], 3, self.heads, self.width)  # (T, 3, H, K)
-            mixed = attention(parts, context.groups, dropout, self.scores, context.bias)
+            parts = (qkv.view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
         else:
-            q, k, v = self._turned(qkv, context)
-            if context.cache is None:
-                pairs = [(offset, offset, n, t, t) for offset, n, t in context.groups]
-                mixed = attend(q, k, v, pairs, dropout, self.scores, context.bias)
-            else:
-                mixed = self._continued(q, k, v, context.groups, context.cache, context.bias)
-        out: Tensor = self.out(mixed)
+            parts = self._turned(qkv, context)
+        out: Tensor = self.out(self.ragged(parts, context))
         return out
+
+    def ragged(self, parts: tuple[Tensor, ...], context: Context) -> Tensor:
+        """All that depends on where sequences begin and end, which no two batches have in common."""
+        dropout = self.dropout if self.training else 0.0
+        if len(parts) == 1:
+            return attention(*parts, context.groups, dropout, self.scores, context.bias)
+        q, k, v = parts
+        if context.cache is not None:
+            return self._continued(q, k, v, context.groups, context.cache, context.bias)
+        pairs = [(offset, offset, n, t, t) for offset, n, t in context.groups]
+        return attend(q, k, v, pairs, dropout, self.scores, context.bias)
 
     def _turned(self, qkv: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T, H, K), keys and values (T, G, K), normalised and turned where the config says so."""
@@ -92,10 +98,12 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         q = self.q(x).view(x.shape[0], -1, self.width)  # (T, H, K)
-        k, v = self._memory(context)
-        mixed = attend(q, k, v, context.pairs, self.dropout if self.training else 0.0, self.scores)
-        out: Tensor = self.out(mixed)
+        out: Tensor = self.out(self.ragged(q, context))
         return out
+
+    def ragged(self, q: Tensor, context: Context) -> Tensor:
+        k, v = self._memory(context)
+        return attend(q, k, v, context.pairs, self.dropout if self.training else 0.0, self.scores)
 
     def _memory(self, context: Context) -> tuple[Tensor, Tensor]:
         """Keys and values (S, H, K) of the encoder's output, computed once where there is a cache."""

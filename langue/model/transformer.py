@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from langue.model.attention import Groups, PairGroups
-from langue.model.block import Block, Context
+from langue.model.block import Block, Context, CrossAttention, SelfAttention
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
@@ -147,3 +147,13 @@ def set_recompute(model: nn.Module, wanted: bool) -> None:
     for part in model.modules():
         if isinstance(part, Transformer):
             part.recompute = wanted
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Have PyTorch's compiler fuse what a block does besides its ragged attention. A block is compiled once for all
+    batches of as many tokens, and once more for all other sizes."""
+    for part in model.modules():
+        if isinstance(part, (SelfAttention, CrossAttention)):
+            part.ragged = torch.compiler.disable(part.ragged)  # type: ignore[method-assign, no-untyped-call]
+        elif isinstance(part, Block):
+            part.compile()

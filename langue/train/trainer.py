@@ -20,7 +20,7 @@ from torch import nn
 
 from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
-from langue.model.transformer import set_recompute
+from langue.model.transformer import compile_blocks, set_recompute
 from langue.runtime import device, precision, seed_step, world_size
 from langue.settings import TrainSettings
 from langue.tasks.objective import Objective, Outcome
@@ -69,6 +69,8 @@ class Trainer:
         set_recompute(model, settings.recompute)
         self.parallel = Parallel(model, objective, settings, self.device)
         self.model = self.parallel.model
+        if settings.compile:
+            compile_blocks(self.model)
         self.loader = Loader(train, settings.accumulate)
         self.total = self.loader.total(settings.epochs, settings.max_steps)
         pass_steps = len(self.loader.steps(0))
