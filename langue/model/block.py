@@ -45,6 +45,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         qkv = self.qkv(x)
+        parts: tuple[Tensor, ...]
         if self.packed and context.cache is None:
             parts = (qkv.view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
         else:
