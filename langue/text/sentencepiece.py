@@ -152,6 +152,38 @@ def load(path: Path, options: Mapping[str, Any]) -> tokenizers.Tokenizer:
     return backend
 
 
+# mBART's languages (Liu et al. 2020, arXiv:2001.08210), and what mBART-50 adds (Tang et al. 2020, arXiv:2008.00401).
+_FEW = """ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM ne_NP
+nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN"""
+_MORE = """af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE sw_KE
+ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI"""
+LANGUAGES = {"MBartTokenizer": _FEW.split(), "MBart50Tokenizer": f"{_FEW} {_MORE}".split()}
+
+
+def load_fairseq(path: Path, options: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """XLM-R's and mBART's sentencepiece.bpe.model. Ids are fairseq's: four tokens of its own, the file's pieces, the
+    names of languages where there are some, and <mask>; tokenizer_config.json says whose it is and its `src_lang`."""
+    found, kind = read(path), str(options.get("tokenizer_class", "")).removesuffix("Fast")
+    own = ["<s>", "<pad>", "</s>", "<unk>"]
+    tongues = LANGUAGES.get(kind, [])
+    pieces = [(piece, score) for piece, score, _ in found.pieces if piece not in own]
+    backend = build(found, [*((name, 0.0) for name in own), *pieces, *((name, 0.0) for name in [*tongues, "<mask>"])])
+    special = [*own, *tongues]
+    backend.add_special_tokens([AddedToken(name, special=True) for name in special])
+    backend.add_special_tokens([AddedToken("<mask>", special=True, lstrip=True)])
+    tongue = str(options.get("src_lang") or "en_XX")
+    if tongues and tongue not in tongues:
+        raise ModelError(f"src_lang {tongue!r} is not a language of the model", where=str(path.parent))
+    single, pair = {
+        "MBartTokenizer": (f"$A </s> {tongue}", f"$A $B </s> {tongue}"),
+        "MBart50Tokenizer": (f"{tongue} $A </s>", f"{tongue} $A $B </s>"),
+    }.get(kind, ("<s> $A </s>", "<s> $A </s> </s> $B </s>"))
+    backend.post_processor = processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=[(name, backend.token_to_id(name)) for name in special]
+    )
+    return backend
+
+
 def frame(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) -> None:
     """Put special tokens around each text."""
     special = [(name, backend.token_to_id(name)) for name in {*first, *last}]

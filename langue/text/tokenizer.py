@@ -22,7 +22,7 @@ from langue.text.chat import Messages, render
 SIDE_FILES: tuple[str, ...] = (
     *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "merges.txt"),
-    *("spiece.model", "tokenizer.model", "source.spm", "target.spm"),
+    *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
 )
 
 
@@ -61,6 +61,8 @@ class Tokenizer:
             for name in ("spiece.model", "tokenizer.model"):
                 if (folder / name).is_file():
                     return cls(sentencepiece.load(folder / name, options), folder)
+            if (folder / "sentencepiece.bpe.model").is_file():
+                return cls(sentencepiece.load_fairseq(folder / "sentencepiece.bpe.model", options), folder)
             if (folder / "vocab.txt").is_file():
                 return cls(wordpiece(folder / "vocab.txt", options), folder)
             if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():

@@ -102,6 +102,36 @@ def test_t5_and_llama_frames(tmp_path):
     assert encoding.ids[0] == 1 and Tokenizer.load(tmp_path).decode(encoding.ids) == "the é日"
 
 
+@pytest.mark.parametrize("kind", ["XLMRobertaTokenizer", "MBartTokenizer", "MBart50Tokenizer"])
+def test_fairseq_ids_are_those_of_transformers(tmp_path, kind):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("sentencepiece")  # which transformers reads the file with
+    path = tmp_path / "sentencepiece.bpe.model"
+    pieces = [*CONTROLS, *WORDS, *LETTERS]
+    path.write_bytes(proto(pieces))
+    language = {} if kind.startswith("XLM") else {"src_lang": "fr_XX"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind} | language))
+    ours = Tokenizer.load(tmp_path)
+    theirs = getattr(transformers, kind).from_pretrained(tmp_path)
+    assert len(ours) == len(theirs)
+    for text in [*TEXTS[:-1], "the <mask> in"]:
+        tidy = " ".join(text.split())  # as sentencepiece itself would; the reference does not always
+        assert ours.encode_batch([text])[0].ids == theirs(tidy)["input_ids"], text
+    for text in ("winner", "théâtre"):
+        assert ours.encode_batch(["the"], [text])[0].ids == theirs("the", text)["input_ids"], text
+    assert ours.decode(ours.encode_batch(["the water in"])[0].ids) == "the water in"
+    (tmp_path / "again").mkdir()
+    ours.save(tmp_path / "again")
+    assert Tokenizer.load(tmp_path / "again").encode_batch(["the end"])[0].ids == theirs("the end")["input_ids"]
+
+
+def test_an_unknown_language_is_refused(tmp_path):
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(proto([*CONTROLS, *LETTERS]))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "MBartTokenizer", "src_lang": "fr"}')
+    with pytest.raises(ModelError, match="'fr' is not a language"):
+        Tokenizer.load(tmp_path)
+
+
 def test_two_sides_share_the_vocabulary_of_marian(tmp_path):
     saved(tmp_path / "source.spm", "unigram")
     pieces = [*HEAD, ("▁der", -1.0, 1), *((letter, -4.0, 1) for letter in "▁ders")]
