@@ -54,6 +54,19 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank())
 
 
+@cache
+def keep_freed_memory() -> bool:
+    """Have glibc keep what one training step frees for the next: given back to the system, the same pages are asked for
+    again, and zeroed, in every step. Whether it does; by other C libraries nothing is changed."""
+    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
+        return False
+    import ctypes
+
+    mallopt = ctypes.CDLL(None).mallopt
+    trim, pad, mmaps = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
+    return all([mallopt(trim, -1), mallopt(pad, 2**26), mallopt(mmaps, 0)])
+
+
 def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
