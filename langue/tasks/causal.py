@@ -23,7 +23,6 @@ class Causal(LanguageObjective):
     name = "causal"
     architecture = "decoder"
     frame = Frame(document=1)
-    accuracy = False
 
     def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)

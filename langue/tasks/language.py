@@ -5,16 +5,20 @@ What causal, masked and denoising pretraining share; each says in its own file h
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from langue.data.batch import Batch, Examples, Pairs
 from langue.data.stream import Documents, Frame, Slices, Stream
 from langue.errors import ModelError
 from langue.model.language import LanguageModel
+from langue.model.loss import chunk_size
 from langue.settings import TaskSettings
 from langue.tasks.objective import Metrics, Objective, Outcome
 from langue.text.special import special_ids
@@ -79,28 +83,32 @@ class LanguageObjective(Objective):
     def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
         return perplexity(loss)
 
-    @torch.no_grad()
     def evaluate(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
         """dev: a `Held`. The loss is in nats a predicted token, without the z term."""
+        judged = self.judge(model, dev, device=device, dtype=dtype)
+        count = max(1, int(judged.counts.sum()))
+        loss = float(judged.losses.sum()) / count
+        return self.metrics(loss, dev, int(judged.right.sum()) / count), loss
+
+    @torch.no_grad()
+    def judge(self, model: nn.Module, dev: "Held", *, device: torch.device, dtype: torch.dtype) -> "Judged":
+        """How well each held-out document is predicted."""
         assert isinstance(model, LanguageModel)
         was_training = model.training
         model.eval()
-        total, count, right = 0.0, 0, 0
-        for batch in dev.batches(device):
-            labels = self.predicted(batch).labels
-            assert labels is not None
+        found = Judged.nothing(dev.stream.corpus.lengths)
+        for rows, batch in dev.batches(device):
+            side = self.predicted(batch)
+            assert side.labels is not None
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                states = self.hidden(model, batch)
-                total += float(model.loss(states, labels))
-                right += correct(model, states, labels) if self.accuracy else 0
-            count += len(labels)
+                losses, right = token_losses(model, self.hidden(model, batch), side.labels)
+            places = torch.arange(side.n_tokens, device=device) if side.places is None else side.places
+            sequence = torch.searchsorted(side.starts, places, right=True) - 1
+            found.add(rows[side.rows[sequence.cpu().numpy()], 0], losses.cpu().numpy(), right.cpu().numpy())
         model.train(was_training)
-        loss = total / max(1, count)
-        return self.metrics(loss, dev, right / max(1, count)), loss
-
-    accuracy = True  # whether evaluation counts how many tokens are guessed right
+        return found
 
     def metrics(self, loss: float, dev: "Held", accuracy: float) -> Metrics:
         return {"perplexity": perplexity(loss), "accuracy": accuracy}
@@ -130,16 +138,38 @@ class Held:
     def batches(self, device: torch.device) -> Any:
         filled = np.cumsum(self.pieces[:, 2] + self.stream.frame.piece) // int(self.stream.budgets[-1])
         for rows in np.split(self.pieces, np.flatnonzero(np.diff(filled)) + 1):
-            yield self.stream.batch(rows, 0, device)
+            yield rows, self.stream.batch(rows, 0, device)
 
 
-def correct(model: LanguageModel, states: Tensor, labels: Tensor, chunk: int = 1024) -> int:
-    """How many labels have the highest logit; never more than a chunk's logits are held."""
-    found = 0
-    for begin in range(0, len(labels), chunk):
-        part = slice(begin, begin + chunk)
-        found += int((model.logits(states[part]).argmax(-1) == labels[part]).sum())
-    return found
+@dataclass(frozen=True)
+class Judged:
+    """What a model made of held-out text, document by document (n,): sums over the predicted tokens."""
+
+    losses: NDArray[np.float64]  # in nats
+    counts: NDArray[np.int64]
+    right: NDArray[np.int64]  # tokens that had the highest logit
+
+    @classmethod
+    def nothing(cls, documents: NDArray[np.int64]) -> "Judged":
+        return cls(np.zeros(len(documents)), np.zeros(len(documents), np.int64), np.zeros(len(documents), np.int64))
+
+    def add(self, documents: NDArray[np.int64], losses: NDArray[np.float64], right: NDArray[np.bool_]) -> None:
+        """Tokens' losses, each of the document at its place in `documents`."""
+        for total, values in ((self.losses, losses), (self.counts, np.ones_like(documents)), (self.right, right)):
+            np.add.at(total, documents, values)
+
+
+def token_losses(model: LanguageModel, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, D), (M,) -> each token's cross-entropy (M,), float64, and whether its logit is the highest; never more than a
+    chunk's logits are held."""
+    losses, right = [], []
+    size = chunk_size(model.body.config.vocab_size)
+    for begin in range(0, len(labels), size):
+        part = slice(begin, begin + size)
+        logits = model.logits(states[part]).float()
+        losses.append(F.cross_entropy(logits, labels[part], reduction="none").double())
+        right.append(logits.argmax(-1) == labels[part])
+    return torch.cat(losses), torch.cat(right)
 
 
 def perplexity(loss: float) -> float:

@@ -10,19 +10,22 @@ from numpy.typing import NDArray
 
 from langue.data.corpus import Corpus
 from langue.evaluate.curves import draw
+from langue.evaluate.judge import bootstrap
 from langue.evaluate.kneser_ney import baseline
 from langue.evaluate.report import write_language
 from langue.files import write_json
 from langue.generate.sample import Sampling, generate
 from langue.model.language import LanguageModel
 from langue.runtime import device, precision
-from langue.tasks.language import Held
+from langue.tasks.language import Held, Judged, LanguageObjective
+from langue.tasks.objective import Metrics
 from langue.train.journal import read_log
 from langue.verbs.prepare_language import Pretraining
 from langue.verbs.progress import bar
 
 MOST = 20_000_000  # tokens that the n-gram model is counted on
 ORDER, LONG, SMALL = 5, 7, 512  # of the n-grams: characters and bytes, vocabularies this small, take longer ones
+FEW = 20  # documents, below which drawing them anew says nothing
 SAMPLES, LENGTH = 3, 60  # texts that the report shows, and tokens of each
 
 
@@ -32,14 +35,14 @@ def judge_language(folder: Path, prepared: Pretraining, network: LanguageModel, 
     stream = prepared.objective.stream(
         prepared.dev, block=chosen.data.block, budget=max(chosen.train.batch_tokens, chosen.data.block), seed=0
     )
-    metrics, loss = prepared.objective.evaluate(
-        network, Held(stream), device=device(), dtype=precision(chosen.train.precision)
-    )
+    held, dtype = Held(stream), precision(chosen.train.precision)
+    judged = prepared.objective.judge(network, held, device=device(), dtype=dtype)
+    metrics, intervals = scores(prepared.objective, held, judged)
     content = {
         "split": "dev",
         "examples": prepared.dev.n_documents,
-        "metrics": {"loss": loss} | metrics,
-        "intervals": {},
+        "metrics": metrics,
+        "intervals": intervals,
         "baseline": baseline_of(prepared),
         "seconds": round(seconds, 3),
     }
@@ -56,6 +59,20 @@ def judge_language(folder: Path, prepared: Pretraining, network: LanguageModel, 
     }
     write_language(folder / "report.html", context)
     return content
+
+
+def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Metrics, dict[str, Any]]:
+    """The metrics, and where they lie when documents are drawn anew (bootstrap); of fewer than FEW, no intervals."""
+
+    def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        counts = np.maximum(judged.counts @ weights, 1)
+        pairs = zip(judged.losses @ weights / counts, judged.right @ weights / counts, strict=True)
+        rows = [{"loss": loss} | objective.metrics(loss, held, right) for loss, right in pairs]
+        return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
+
+    whole = measure(np.ones((len(judged.counts), 1)))
+    metrics: Metrics = {name: float(values[0]) for name, values in whole.items()}
+    return metrics, bootstrap(measure, metrics, len(judged.counts)) if len(judged.counts) >= FEW else {}
 
 
 def notes(prepared: Pretraining, content: dict[str, Any]) -> list[str]:

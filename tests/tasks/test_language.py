@@ -104,6 +104,27 @@ def test_a_causal_loss_is_the_sum_over_one_sequence_at_a_time():
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked", "denoise"])
+def test_what_is_judged_together_is_what_each_document_has_alone(kind):
+    objective, data, tok = made(kind, [12, 100, 30, 7, 19])
+    model = model_for(kind, tok)
+    held = Held(objective.stream(data, block=40, budget=120, seed=0))
+    judged = objective.judge(model, held, device=CPU, dtype=torch.float32)
+    frame = objective.frame
+    for document in range(5):
+        alone = [0.0, 0]
+        for begin, length in held.pieces[held.pieces[:, 0] == document][:, 1:]:
+            outcome = objective.forward(
+                model, objective.make(data, Slices(*(np.asarray([x]) for x in (document, begin, length)), 0), CPU)
+            )
+            alone = [alone[0] + float(outcome.loss), alone[1] + outcome.count]
+        assert judged.losses[document] == pytest.approx(alone[0], rel=1e-5)
+        assert judged.counts[document] == alone[1]
+    if kind == "causal":
+        assert judged.counts.tolist() == (data.lengths + frame.document).tolist()
+    assert 0 <= judged.right.sum() < judged.counts.sum()
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked", "denoise"])
 def test_another_document_of_equal_length_changes_no_bit_of_the_rest(kind):
     objective, data, tok = made(kind, [12, 30, 30, 7, 19])
     model = model_for(kind, tok)
