@@ -1,12 +1,28 @@
 """What arrives: the words after `langue verify`.
 What leaves: each check with its outcome; exit code 1 where one fails."""
 
+from typing import Annotated
+
 import typer
 
 from langue.cli.options import Debug, Json, Named, Revision
 
+Reference = Annotated[
+    str | None, typer.Option(help="A file that --store wrote, to hold the model against.", show_default=False)
+]
+Store = Annotated[
+    str | None, typer.Option(help="Keep this model's tokens and logits as a reference.", show_default=False)
+]
 
-def verify(model: Named, revision: Revision = None, as_json: Json = False, debug: Debug = False) -> None:
+
+def verify(
+    model: Named,
+    revision: Revision = None,
+    reference: Reference = None,
+    store: Store = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Check that a model loads and means what was published.
 
     Every weight used once, none left over, all finite; tied or not as the
@@ -14,11 +30,16 @@ def verify(model: Named, revision: Revision = None, as_json: Json = False, debug
     and logits beside it:
 
         langue verify google-bert/bert-base-uncased
+
+    What a good copy gives can be stored, and another copy held against it:
+
+        langue verify google-bert/bert-base-uncased --store bert.safetensors
+        langue verify ./copied-bert --reference bert.safetensors
     """
     from langue.cli.show import print_checks, print_json
     from langue.verbs.verify import verify as verb
 
-    outcome = verb(model, revision=revision)
+    outcome = verb(model, revision=revision, reference=reference, store=store)
     if as_json:
         print_json(outcome)
     else:

@@ -2,35 +2,45 @@
 
 The answer to "it loads but speaks gibberish": every weight used once, none left over, all finite, tied or not as the
 config says; the tokenizer's tokens within the embedding, and its texts coming back; and, where `transformers` is
-installed, its tokens and its logits beside ours.
+installed, its tokens and its logits beside ours; or those that were stored where it was.
 """
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from langue.errors import ModelError
 from langue.hub.checkpoint import usable
 from langue.verbs.model import Model, load
-
-GOLDEN = (
-    "The quick brown fox jumps over the lazy dog.",
-    "  leading and  double   spaces",
-    "naïve café, Ångström, Straße, ǅ",
-    "日本語のテキスト 中文文本 한국어",
-    "👩‍👩‍👧 👍🏽 🇩🇪",
-    "3.14159265358979323846 1,000,000 0x1F",
-    "def f(x):\n\treturn x ** 2  # square",
-    "tab\there \u200b zero width \x07 bell",
+from langue.verbs.reference import (
+    GOLDEN,
+    TOLERANCE,
+    answers,
+    compare_numbers,
+    compare_tokens,
+    distance,
+    probes,
+    store_reference,
+    tokens,
 )
 
 
-def verify(model: str | Path, *, revision: str | None = None) -> dict[str, Any]:
-    """`{"model", "ok", "checks": [{"check", "ok", "detail"}]}`. A check that cannot be made here has ok None."""
+def verify(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    reference: str | Path | None = None,
+    store: str | Path | None = None,
+) -> dict[str, Any]:
+    """`{"model", "ok", "checks": [{"check", "ok", "detail"}]}`. A check that cannot be made here has ok None.
+
+    store: the file that what the model gives is kept in, where no check fails; reference: such a file, of the same
+    model elsewhere, which this one is held against.
+    """
     checks: list[dict[str, Any]] = []
 
     def check(name: str, make: Callable[[], tuple[bool | None, str]]) -> None:
@@ -49,15 +59,23 @@ def verify(model: str | Path, *, revision: str | None = None) -> dict[str, Any]:
 
     check("weights", loads)
     for ready in loaded:
-        check("finite", lambda ready=ready: _finite(ready))  # type: ignore[misc]
-        check("tying", lambda ready=ready: _tying(ready))  # type: ignore[misc]
-        check("tokenizer", lambda ready=ready: _tokenizer(ready))  # type: ignore[misc]
+        check("finite", partial(_finite, ready))
+        check("tying", partial(_tying, ready))
+        check("tokenizer", partial(_tokenizer, ready))
+        if reference is not None:
+            check("tokens beside the reference", partial(compare_tokens, ready, Path(reference)))
+            check("numbers beside the reference", partial(compare_numbers, ready, Path(reference)))
         if find_spec("transformers") is None or not (ready.checkpoint.folder / "config.json").is_file():
             checks.append({"check": "reference", "ok": None, "detail": "transformers is not here, or cannot read it"})
         else:
-            check("tokens beside transformers", lambda ready=ready: _same_tokens(ready))  # type: ignore[misc]
-            check("logits beside transformers", lambda ready=ready: _same_logits(ready))  # type: ignore[misc]
-    return {"model": str(model), "ok": all(each["ok"] is not False for each in checks), "checks": checks}
+            check("tokens beside transformers", partial(_same_tokens, ready))
+            check("logits beside transformers", partial(_same_logits, ready))
+    ok = all(each["ok"] is not False for each in checks)
+    if store is not None:
+        if ok:
+            store_reference(loaded[0], Path(store))
+        checks.append({"check": "stored", "ok": ok or None, "detail": str(store) if ok else "not, since checks failed"})
+    return {"model": str(model), "ok": ok, "checks": checks}
 
 
 def _finite(model: Model) -> tuple[bool, str]:
@@ -74,7 +92,7 @@ def _tying(model: Model) -> tuple[bool | None, str]:
 
 
 def _tokenizer(model: Model) -> tuple[bool, str]:
-    ids = [encoding.ids for encoding in model.tokenizer.encode_batch(GOLDEN)]
+    ids = tokens(model)
     highest = max(max(each, default=0) for each in ids)
     if highest >= model.config.vocab_size:
         return False, f"token {highest} is beyond the embedding's {model.config.vocab_size} rows"
@@ -89,28 +107,24 @@ def _same_tokens(model: Model) -> tuple[bool | None, str]:
         reference = AutoTokenizer.from_pretrained(model.checkpoint.folder)
     except Exception as error:  # whatever it raises, it is the reference's own trouble
         return None, f"transformers does not read this tokenizer ({type(error).__name__})"
-    ours = [encoding.ids for encoding in model.tokenizer.encode_batch(GOLDEN)]
-    wrong = [text for text, ids in zip(GOLDEN, ours, strict=True) if reference(text)["input_ids"] != ids]
+    wrong = [text for text, ids in zip(GOLDEN, tokens(model), strict=True) if reference(text)["input_ids"] != ids]
     return not wrong, f"{wrong[0]!r} differs" if wrong else f"{len(GOLDEN)} awkward texts have the same tokens"
 
 
 def _same_logits(model: Model) -> tuple[bool | None, str]:
-    """Three sequences, one at a time there and together here; hidden states where there is no language-model head."""
+    """Sequences one at a time there and together here; hidden states where there is no language-model head."""
     import transformers
 
-    draw = np.random.default_rng(0)
-    ids = [draw.integers(0, model.config.vocab_size, n).tolist() for n in (3, 17, 17)]
     head = "body" if model.language is None else "lm"
     stem = model.checkpoint.family.architectures[head]
     reference = getattr(transformers, stem).from_pretrained(model.checkpoint.folder, dtype=torch.float32).eval()
     both = model.config.architecture == "encoder-decoder" and head == "lm"
-    ours = model.hidden(ids) if head == "body" else model.logits(ids, *([ids] if both else []))
     worst = 0.0
-    for mine, each in zip(ours, ids, strict=True):
+    for mine, each in zip(answers(model), probes(model), strict=True):
         tensor = torch.tensor([each])
         with torch.no_grad():
             whole = reference.get_encoder() if model.config.decoder_layers and not both else reference
             out = whole(tensor, **({"decoder_input_ids": tensor} if both else {}))
         expected = out.logits[0].numpy() if head == "lm" else out.last_hidden_state[0].numpy()
-        worst = max(worst, float(np.linalg.norm(mine - expected) / np.linalg.norm(expected)))
-    return worst <= 1e-4, f"relative difference {worst:.1e}"
+        worst = max(worst, distance(mine, expected))
+    return worst <= TOLERANCE, f"relative difference {worst:.1e}"

@@ -44,6 +44,37 @@ def test_verify_says_what_is_wrong(tmp_path, capsys):
     assert "failed" in capsys.readouterr().out
 
 
+def test_a_stored_reference_tells_a_copy_that_is_off(tmp_path, capsys):
+    good, file = tiny_bert(tmp_path / "good"), tmp_path / "reference.safetensors"
+    assert run(["verify", str(good), "--store", str(file)]) == 0 and file.is_file()
+    names = {check["check"]: check for check in langue.verify(good, reference=file)["checks"]}
+    assert names["tokens beside the reference"]["ok"] and names["numbers beside the reference"]["ok"]
+    off = tiny_bert(tmp_path / "off")
+    weights = load_file(off / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layer.0.output.dense.weight"))
+    save_file(weights | {name: weights[name] * 1.01}, off / "model.safetensors", {"format": "pt"})
+    (check,) = [c for c in langue.verify(off, reference=file)["checks"] if c["check"] == "numbers beside the reference"]
+    assert check["ok"] is False and "relative difference of hidden" in check["detail"]
+    words = json.loads((off / "tokenizer.json").read_text("utf-8"))
+    words["normalizer"] = {"type": "Lowercase"} if words["normalizer"] is None else None
+    (off / "tokenizer.json").write_text(json.dumps(words), "utf-8")
+    assert run(["verify", str(off), "--reference", str(file)]) == 1
+    assert "differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"\x10" * 40, None])
+def test_what_is_no_reference_is_said(tmp_path, content):
+    folder, file = tiny_bert(tmp_path / "m"), tmp_path / "reference.safetensors"
+    if content is None:
+        save_file({"tokens.0": torch.ones(2, 2)}, file)
+    else:
+        file.write_bytes(content)
+    outcome = langue.verify(folder, reference=file)
+    assert not outcome["ok"] and str(file) in str(outcome["checks"])
+    outcome = langue.verify(folder, reference=tmp_path / "none", store=tmp_path / "new")
+    assert not outcome["ok"] and "--store" in str(outcome["checks"]) and not (tmp_path / "new").exists()
+
+
 def test_convert_writes_what_loads(tmp_path, capsys):
     folder = tiny_bert(tmp_path / "m")
     assert run(["convert", str(folder), str(tmp_path / "out")]) == 0
