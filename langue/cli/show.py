@@ -27,18 +27,10 @@ def preview_printer(as_json: bool) -> "Callable[[Prepared], None]":
 
 def print_metrics(content: Mapping[str, Any]) -> None:
     """metrics.json as a table, the baseline beside, and the verdict."""
-    from langue.evaluate.judge import readable, verdict, written
+    from langue.evaluate.judge import verdict
 
-    baseline = content.get("baseline") or {}
-    grid = Table(title=f"{content['examples']:,} examples of {content['split']}", title_justify="left")
-    for name in ("metric", "model", "95% interval", *([str(baseline["name"])] if baseline else [])):
-        grid.add_column(name, justify="left" if name == "metric" else "right")
-    for name, value in content["metrics"].items():
-        interval = content["intervals"].get(name)
-        row = [readable(name), written(name, value), " – ".join(written(name, end) for end in interval or ())]
-        grid.add_row(*row, *([written(name, baseline["metrics"].get(name))] if baseline else []))
     console = Console()
-    console.print(grid)
+    console.print(_scores(content, "example"))
     judged = verdict(_kind(content["metrics"]), content)
     colour = {"better": "bold green", "worse": "bold red"}.get(judged.outcome, "bold yellow")
     console.print(Text(judged.sentence, style=colour))
@@ -74,20 +66,28 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
 
 def print_language(content: Mapping[str, Any]) -> None:
     """metrics.json of a pretrained model, the n-gram baseline beside."""
-    from langue.evaluate.judge import readable, written
     from langue.verbs.judge_language import better_than_baseline
 
-    baseline = content["baseline"] or {}
-    plural = "" if content["examples"] == 1 else "s"
-    grid = Table(title=f"{content['examples']:,} document{plural} of {content['split']}", title_justify="left")
-    for name in ("metric", "model", *([str(baseline["name"])] if baseline else [])):
-        grid.add_column(name, justify="left" if name == "metric" else "right")
-    for name, value in content["metrics"].items():
-        theirs = [written(name, baseline["metrics"].get(name))] if baseline else []
-        grid.add_row(readable(name), written(name, value), *theirs)
-    Console().print(grid)
+    Console().print(_scores(content, "document"))
     if sentence := better_than_baseline(dict(content)):
         print(sentence)
+
+
+def _scores(content: Mapping[str, Any], noun: str) -> Table:
+    """The metrics, their intervals where there are some, the baseline's beside."""
+    from langue.evaluate.judge import readable, written
+
+    baseline, intervals = content.get("baseline") or {}, content["intervals"]
+    plural = "" if content["examples"] == 1 else "s"
+    grid = Table(title=f"{content['examples']:,} {noun}{plural} of {content['split']}", title_justify="left")
+    heads = ["metric", "model", *(["95% interval"] if intervals else []), *([baseline["name"]] if baseline else [])]
+    for name in heads:
+        grid.add_column(str(name), justify="left" if name == "metric" else "right")
+    for name, value in content["metrics"].items():
+        row = [readable(name), written(name, value)]
+        row += [" – ".join(written(name, end) for end in intervals.get(name) or ())] if intervals else []
+        grid.add_row(*row, *([written(name, baseline["metrics"].get(name))] if baseline else []))
+    return grid
 
 
 def print_predictions(texts: list[str], results: list[Any]) -> None:

@@ -294,8 +294,9 @@ def readable(name: str) -> str:
 
 
 def written(name: str, value: float | None) -> str:
-    """A metric's value as people write it: shares in percent, the rest with four decimals, a dash for undefined."""
+    """A metric's value as people write it: shares in percent, perplexity with two decimals, the rest with four; a dash
+    where it is undefined."""
     if value is None or not math.isfinite(value):
         return "–"
     share = name == "accuracy" or name.split("_")[0] in ("f1", "precision", "recall")
-    return f"{100 * value:.2f}%" if share else f"{value:.4f}"
+    return f"{100 * value:.2f}%" if share else f"{value:,.2f}" if name == "perplexity" else f"{value:.4f}"
