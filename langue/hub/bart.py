@@ -79,7 +79,7 @@ def write_bart(config: ModelConfig) -> dict[str, Any]:
 def write_marian(config: ModelConfig) -> dict[str, Any]:
     return write_bart(config) | {
         "share_encoder_decoder_embeddings": not config.decoder_vocab_size
-        or config.decoder_vocab_size == config.vocab_size,
+        or (config.decoder_vocab_size == config.vocab_size and not config.tied),  # tied, two tables are two
         "decoder_vocab_size": config.decoder_vocab_size or config.vocab_size,
     }
 

@@ -17,14 +17,17 @@ from torch import Tensor
 
 from langue.errors import LangueError, ModelError
 from langue.files import read_json, write_json
-from langue.hub import gguf_models, google_bert, llama2c, openai_gpt2
+from langue.hub import gguf_models, google_bert, llama2c, marian_nmt, openai_gpt2
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.bin", "*.msgpack", "*.ckpt*", "*.bpe")
+WANTED = (
+    *("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.bin", "*.msgpack", "*.ckpt*", "*.bpe"),
+    *("*.npz", "*.yml"),
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Foreign(Protocol):
     def read_tokenizer(self, file: Path) -> Tokenizer: ...
 
 
-FOREIGN: tuple[Foreign, ...] = (llama2c, gguf_models, google_bert, openai_gpt2)
+FOREIGN: tuple[Foreign, ...] = (llama2c, gguf_models, google_bert, openai_gpt2, marian_nmt)
 
 
 def _foreign(path: Path) -> tuple[Foreign, Path] | None:

@@ -194,23 +194,32 @@ def frame(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) -> N
         )
 
 
-def load_pair(folder: Path) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer, tokenizers.Tokenizer]:
-    """Marian's source.spm, target.spm and vocab.json: tokenizers of the source, of the target, and one that reads ids.
+Three = tuple[tokenizers.Tokenizer, tokenizers.Tokenizer, tokenizers.Tokenizer]
 
-    Ids are vocab.json's. A name there that a side's file does not have gets a string no text holds; pieces that
-    vocab.json does not have are not used.
-    """
+
+def load_pair(folder: Path) -> Three:
+    """Marian's source.spm, target.spm and vocab.json, with target_vocab.json where the target has its own."""
     from langue.files import read_json
 
-    ids = read_json(folder / "vocab.json")
-    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
-        raise ModelError("the vocabulary does not number its names from 0", where=str(folder / "vocab.json"))
-    names = sorted(ids, key=ids.__getitem__)
-    if "</s>" not in ids or "<unk>" not in ids:
-        raise ModelError("the vocabulary lacks <unk> or </s>", where=str(folder / "vocab.json"))
+    own = (folder / "target_vocab.json").is_file()
+    files = [folder / "vocab.json", folder / ("target_vocab.json" if own else "vocab.json")]
+    source, target = (read_json(file) for file in files)
+    return pair(folder / "source.spm", folder / "target.spm", source, target, where=str(files[0]))
+
+
+def pair(source: Path, target: Path, source_ids: Any, target_ids: Any, *, where: str) -> Three:
+    """Tokenizers of the source, of the target, and one that reads the target's ids.
+
+    Ids are the vocabularies'. A name there that a side's file does not have gets a string no text holds; pieces that
+    the vocabulary does not have are not used.
+    """
     sides = []
-    for name in ("source.spm", "target.spm"):
-        found = read(folder / name)
+    for file, ids in ((source, source_ids), (target, target_ids)):
+        if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+            raise ModelError("the vocabulary does not number its names from 0", where=where)
+        if "</s>" not in ids or "<unk>" not in ids:
+            raise ModelError("the vocabulary lacks <unk> or </s>", where=where)
+        names, found = sorted(ids, key=ids.__getitem__), read(file)
         scores = {piece: score for piece, score, _ in found.pieces}
         kept = scores.keys() | {n for n in names if n.startswith(">>") or n == "</s>"}
         listed = [(n, scores.get(n, 0.0)) if n in kept else (f"\uffff\ufffe{i}", 0.0) for i, n in enumerate(names)]
@@ -220,7 +229,7 @@ def load_pair(folder: Path) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer,
         side.add_special_tokens([AddedToken(name, special=True) for name in ("</s>", *languages)])
         frame(side, [], ["</s>"])
         sides.append(side)
-    reader = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    reader = tokenizers.Tokenizer(models.WordLevel(target_ids, unk_token="<unk>"))
     reader.decoder = sides[0].decoder
-    reader.add_special_tokens([AddedToken(n, special=True) for n in ("</s>", "<unk>", "<pad>") if n in ids])
+    reader.add_special_tokens([AddedToken(n, special=True) for n in ("</s>", "<unk>", "<pad>") if n in target_ids])
     return sides[0], sides[1], reader

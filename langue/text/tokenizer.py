@@ -21,7 +21,7 @@ from langue.text.chat import Messages, render
 # What others read beside tokenizer.json; copied unchanged so that a saved model means the same to them.
 SIDE_FILES: tuple[str, ...] = (
     *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
-    *("vocab.txt", "vocab.json", "merges.txt"),
+    *("vocab.txt", "vocab.json", "target_vocab.json", "merges.txt"),
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
 )
 
