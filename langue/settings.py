@@ -72,6 +72,10 @@ class TaskSettings(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
     mask_ratio: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that masked LM predicts")
     whole_words: bool = Field(default=False, description="masked LM: mask all tokens of a word or none")
+    pairs: Literal["none", "next", "order"] = Field(
+        default="none",
+        description="masked LM: also tell whether a piece's second part follows (next) or comes first (order)",
+    )
     noise_ratio: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that denoising takes out")
     noise_span: float = Field(
         default=3.0, ge=1, description="mean length, in tokens, of what denoising takes out at once"

@@ -298,5 +298,5 @@ def written(name: str, value: float | None) -> str:
     where it is undefined."""
     if value is None or not math.isfinite(value):
         return "–"
-    share = name == "accuracy" or name.split("_")[0] in ("f1", "precision", "recall")
+    share = name.endswith("accuracy") or name.split("_")[0] in ("f1", "precision", "recall")
     return f"{100 * value:.2f}%" if share else f"{value:,.2f}" if name == "perplexity" else f"{value:.4f}"

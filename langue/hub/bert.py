@@ -75,6 +75,8 @@ BERT = Family(
             *rule("head.norm", "cls.predictions.transform.LayerNorm"),
             Rule("head.out.weight", ("cls.predictions.decoder.weight",)),
             Rule("head.bias", ("cls.predictions.bias",)),
+            *rule("head.pooler", "bert.pooler.dense"),
+            *rule("head.pairs", "cls.seq_relationship"),
         ],
     },
     renames={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},

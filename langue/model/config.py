@@ -82,6 +82,7 @@ class ModelConfig:
     head_activation: Activation = "gelu"
     head_bias: bool = False
     dense_bias: bool = True  # that of head_transform's dense map
+    pair_head: bool = False  # two-way, on the first token's state: does the second part follow? BERT's pretraining
     pooler_activation: Activation = "tanh"  # a classifier's, between its two maps
     logit_scale: float = 1.0
     logit_cap: float = 0.0

@@ -29,6 +29,15 @@ class LanguageHead(nn.Module):
         self.activation = ACTIVATIONS[config.head_activation]
         self.out = None if config.tied else nn.Linear(size, vocabulary, bias=False)
         self.bias = nn.Parameter(torch.zeros(vocabulary)) if config.head_bias else None
+        self.pooler = nn.Linear(config.dim, config.dim) if config.pair_head else None
+        self.pairs = nn.Linear(config.dim, 2) if config.pair_head else None
+        self.pooled = ACTIVATIONS[config.pooler_activation]
+
+    def follows(self, first: Tensor) -> Tensor:
+        """States of first tokens (N, D) -> logits (N, 2): the second part follows, or not."""
+        assert self.pooler is not None and self.pairs is not None
+        out: Tensor = self.pairs(self.pooled(self.pooler(first)))
+        return out
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T, V)."""

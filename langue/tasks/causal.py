@@ -43,6 +43,6 @@ class Causal(LanguageObjective):
         tokens, labels = np.delete(run, starts + runs - 1), np.delete(run, starts)
         return gather(examples(tokens, slices.length, labels), np.arange(len(slices)), device)
 
-    def metrics(self, loss: float, dev: Held, accuracy: float) -> Metrics:
+    def metrics(self, loss: float, dev: Held, shares: dict[str, float]) -> Metrics:
         """bits_per_byte: what one byte of the text costs, which can be compared across tokenizers."""
         return {"perplexity": perplexity(loss), "bits_per_byte": loss / math.log(2) / dev.bytes_per_prediction}

@@ -63,34 +63,47 @@ class LanguageObjective(Objective):
         side: Batch = batch.target if isinstance(batch, Pairs) else batch
         return side
 
-    def hidden(self, model: LanguageModel, batch: Any) -> Tensor:
-        """The hidden states (M, D) that the labels are predicted from."""
+    def states(self, model: LanguageModel, batch: Any) -> Tensor:
+        """The hidden states (T, D) of the side whose tokens are predicted."""
         if isinstance(batch, Pairs):
             memory = model.body(*batch.source.inputs)[batch.order]
-            states: Tensor = model.body.decode(*batch.target.inputs[:3], memory, batch.groups)
-        else:
-            states = model.body(*batch.inputs)
-        places = self.predicted(batch).places
-        return states if places is None else states[places]
+            decoded: Tensor = model.body.decode(*batch.target.inputs[:3], memory, batch.groups)
+            return decoded
+        encoded: Tensor = model.body(*batch.inputs)
+        return encoded
+
+    def hidden(self, model: LanguageModel, batch: Any) -> Tensor:
+        """The hidden states (M, D) that the labels are predicted from."""
+        return labelled(self.states(model, batch), self.predicted(batch))
+
+    def extra(self, model: LanguageModel, states: Tensor, batch: Any) -> Tensor | None:
+        """What else is learned of a batch: a sum that counts beside the tokens' one."""
+        return None
+
+    def shares(self, model: LanguageModel, states: Tensor, batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        """What else is told right or wrong of a batch: of which sequences (P,), and whether it was right (P,)."""
+        return {}
 
     def forward(self, model: nn.Module, batch: Any) -> Outcome:
         assert isinstance(model, LanguageModel)
-        labels = self.predicted(batch).labels
-        assert labels is not None
-        loss = model.loss(self.hidden(model, batch), labels, self.z_loss)
-        return Outcome(loss, float(len(labels)))
+        side = self.predicted(batch)
+        assert side.labels is not None
+        states = self.states(model, batch)
+        loss, extra = model.loss(labelled(states, side), side.labels, self.z_loss), self.extra(model, states, batch)
+        return Outcome(loss if extra is None else loss + extra, float(len(side.labels)), loss.detach())
 
     def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
-        return perplexity(loss)
+        return perplexity(sum(float(each.answers) for each in outcomes) / sum(each.count for each in outcomes))
 
     def evaluate(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
         """dev: a `Held`. The loss is in nats a predicted token, without the z term."""
         judged = self.judge(model, dev, device=device, dtype=dtype)
-        count = max(1, int(judged.counts.sum()))
-        loss = float(judged.losses.sum()) / count
-        return self.metrics(loss, dev, int(judged.right.sum()) / count), loss
+        loss, shares = judged.summed(np.ones((1, len(judged.counts))).T)
+        return self.metrics(float(loss[0]), dev, {name: float(share[0]) for name, share in shares.items()}), float(
+            loss[0]
+        )
 
     @torch.no_grad()
     def judge(self, model: nn.Module, dev: "Held", *, device: torch.device, dtype: torch.dtype) -> "Judged":
@@ -103,15 +116,20 @@ class LanguageObjective(Objective):
             side = self.predicted(batch)
             assert side.labels is not None
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses, right = token_losses(model, self.hidden(model, batch), side.labels)
+                states = self.states(model, batch)
+                losses, right = token_losses(model, labelled(states, side), side.labels)
+                shares = self.shares(model, states, batch)
             places = torch.arange(side.n_tokens, device=device) if side.places is None else side.places
-            sequence = torch.searchsorted(side.starts, places, right=True) - 1
-            found.add(rows[side.rows[sequence.cpu().numpy()], 0], losses.cpu().numpy(), right.cpu().numpy())
+            shares |= {"accuracy": (torch.searchsorted(side.starts, places, right=True) - 1, right)}
+            documents = rows[side.rows, 0]
+            found.add_losses(documents[shares["accuracy"][0].cpu().numpy()], losses.cpu().numpy())
+            for name, (sequence, correct) in shares.items():
+                found.add_share(name, documents[sequence.cpu().numpy()], correct.cpu().numpy())
         model.train(was_training)
         return found
 
-    def metrics(self, loss: float, dev: "Held", accuracy: float) -> Metrics:
-        return {"perplexity": perplexity(loss), "accuracy": accuracy}
+    def metrics(self, loss: float, dev: "Held", shares: dict[str, float]) -> Metrics:
+        return {"perplexity": perplexity(loss), **shares}
 
     def score(self, metrics: Metrics, loss: float | None) -> float:
         return -math.inf if loss is None else -loss
@@ -147,16 +165,31 @@ class Judged:
 
     losses: NDArray[np.float64]  # in nats
     counts: NDArray[np.int64]
-    right: NDArray[np.int64]  # tokens that had the highest logit
+    shares: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]  # of what was told: how much was right, and all
 
     @classmethod
     def nothing(cls, documents: NDArray[np.int64]) -> "Judged":
-        return cls(np.zeros(len(documents)), np.zeros(len(documents), np.int64), np.zeros(len(documents), np.int64))
+        return cls(np.zeros(len(documents)), np.zeros(len(documents), np.int64), {})
 
-    def add(self, documents: NDArray[np.int64], losses: NDArray[np.float64], right: NDArray[np.bool_]) -> None:
+    def add_losses(self, documents: NDArray[np.int64], losses: NDArray[np.float64]) -> None:
         """Tokens' losses, each of the document at its place in `documents`."""
-        for total, values in ((self.losses, losses), (self.counts, np.ones_like(documents)), (self.right, right)):
-            np.add.at(total, documents, values)
+        np.add.at(self.losses, documents, losses)
+        np.add.at(self.counts, documents, 1)
+
+    def add_share(self, name: str, documents: NDArray[np.int64], right: NDArray[np.bool_]) -> None:
+        correct, told = self.shares.setdefault(name, (np.zeros_like(self.counts), np.zeros_like(self.counts)))
+        np.add.at(correct, documents, right)
+        np.add.at(told, documents, 1)
+
+    def summed(self, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+        """weights (n, R), how often each document counts in each of R samples -> the mean loss and the shares (R,)."""
+        shares = {name: right @ weights / np.maximum(told @ weights, 1) for name, (right, told) in self.shares.items()}
+        return self.losses @ weights / np.maximum(self.counts @ weights, 1), shares
+
+
+def labelled(states: Tensor, side: Batch) -> Tensor:
+    """The states (M, D), of all (T, D), of the tokens that carry loss."""
+    return states if side.places is None else states[side.places]
 
 
 def token_losses(model: LanguageModel, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

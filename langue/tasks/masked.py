@@ -2,17 +2,24 @@
 What leaves: batches in which some tokens are hidden and are to be predicted from all others.
 
 Of the tokens drawn, 80 % become the mask, 10 % a random token and 10 % stay; they are drawn anew in every pass (Liu et
-al. 2019, arXiv:1907.11692), a share of the tokens or of whole words. Each piece stands between [CLS] and [SEP].
+al. 2019, arXiv:1907.11692), a share of the tokens or of whole words. Each piece stands between [CLS] and [SEP], or as
+[CLS] first part [SEP] second part [SEP] where the model also learns whether the second follows.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
-from langue.data.batch import Batch, gather
+from langue.data.batch import Batch, Examples, gather
 from langue.data.stream import Documents, Frame, Slices, places_of, uniform
+from langue.model.language import LanguageModel
 from langue.settings import TaskSettings
 from langue.tasks.language import LanguageObjective, examples
+from langue.tasks.pairs import NOT_ASKED, Pairs, Parts
 from langue.text.tokenizer import Tokenizer
 
 MASKED, RANDOM = 0.8, 0.1  # of the tokens that are predicted
@@ -28,32 +35,80 @@ class Masked(LanguageObjective):
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
         self.mask, self.cls, self.sep = (self.special.need(name) for name in ("mask", "cls", "sep"))
         self.continues = continuations(tokenizer) if settings.whole_words else None
+        self.pairs = Pairs(settings.pairs, seed) if settings.pairs != "none" else None
+        if self.pairs is not None:
+            self.frame = Frame(piece=3)
 
     def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Batch:
         text = corpus.tokens(slices.document, slices.begin, slices.length)
+        parts = self.pairs.parts(corpus, text, slices) if self.pairs is not None else None
+        text = text if parts is None else parts.text
         places, of = places_of(slices)
-        drawn = self._drawn(text, slices, places, of)
+        drawn = self._drawn(text, slices, places, of, None if parts is None else parts.cut)
         fate = uniform(self.seed, FATE, slices, places, of)
         word = (uniform(self.seed, WORD, slices, places, of) * self.vocabulary).astype(np.int32)
         seen = np.where(drawn & (fate < MASKED), self.mask, text)
         seen = np.where(drawn & (fate >= MASKED) & (fate < MASKED + RANDOM), word, seen)
-        # [CLS] goes before each piece's first token and [SEP] after its last.
+        made = self._framed(seen, np.where(drawn, text, -1), slices, parts)
+        return gather(made, np.arange(len(slices)), device)
+
+    def _framed(
+        self, seen: NDArray[np.int32], labels: NDArray[np.int32], slices: Slices, parts: Parts | None
+    ) -> Examples:
+        """[CLS] before each piece's first token, [SEP] after its last, and after its first part where it has two."""
         ends = np.cumsum(slices.length)
-        where = np.stack([ends - slices.length, ends], axis=1).reshape(-1)
-        frame = np.tile([self.cls, self.sep], len(slices))
-        labels = np.insert(np.where(drawn, text, -1), where, -1)
-        batch = examples(np.insert(seen, where, frame), slices.length + 2, labels)
-        return gather(batch, np.arange(len(slices)), device)
+        begins = ends - slices.length
+        if parts is None:
+            where, frame = np.stack([begins, ends], axis=1), [self.cls, self.sep]
+        else:
+            seen, labels = seen[parts.order], labels[parts.order]
+            where, frame = np.stack([begins, begins + parts.first, ends], axis=1), [self.cls, self.sep, self.sep]
+        spots, lengths = where.reshape(-1), slices.length + len(frame)
+        made = examples(np.insert(seen, spots, np.tile(frame, len(slices))), lengths, np.insert(labels, spots, -1))
+        if parts is None:
+            return made
+        sizes = np.stack([parts.first + 2, lengths - parts.first - 2], axis=1).reshape(-1)
+        segments = np.repeat(np.tile(np.asarray([0, 1], np.uint8), len(slices)), sizes)
+        return replace(made, segments=segments, targets=parts.label)
+
+    def extra(self, model: LanguageModel, states: Tensor, batch: Batch) -> Tensor | None:
+        """The pair loss, each piece's as often as tokens of it are predicted on average: a mean over tokens of the one
+        and of the other, and still a sum over pieces."""
+        if self.pairs is None:
+            return None
+        asked, logits, labels = self._follows(model, states, batch)
+        weights = self.settings.mask_ratio * batch.starts.diff()[asked]
+        return (F.cross_entropy(logits.float(), labels, reduction="none") * weights).sum()
+
+    def shares(self, model: LanguageModel, states: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        if self.pairs is None:
+            return {}
+        asked, logits, labels = self._follows(model, states, batch)
+        return {"pair_accuracy": (asked, logits.argmax(-1) == labels)}
+
+    def _follows(self, model: LanguageModel, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Which pieces are asked (P,), what the model says of them (P, 2), and what is so (P,)."""
+        assert batch.targets is not None
+        asked = (batch.targets != NOT_ASKED).nonzero().squeeze(1)
+        return asked, model.head.follows(states[batch.starts[:-1][asked]]), batch.targets[asked]
 
     def _drawn(
-        self, text: NDArray[np.int32], slices: Slices, places: NDArray[np.int64], of: NDArray[np.int64]
+        self,
+        text: NDArray[np.int32],
+        slices: Slices,
+        places: NDArray[np.int64],
+        of: NDArray[np.int64],
+        cut: NDArray[np.int64] | None,
     ) -> NDArray[np.bool_]:
-        """Which tokens are predicted; all of a word are drawn by the number of its first one."""
+        """Which tokens are predicted; all of a word are drawn by the number of its first one; none goes over a cut."""
         drawn: NDArray[np.bool_] = uniform(self.seed, DRAWN, slices, places, of) < self.settings.mask_ratio
         if self.continues is None:
             return drawn
         begins = ~self.continues[text]
-        begins[np.cumsum(slices.length) - slices.length] = True
+        first_tokens = np.cumsum(slices.length) - slices.length
+        begins[first_tokens] = True
+        if cut is not None:
+            begins[(first_tokens + cut)[cut < slices.length]] = True
         first = np.maximum.accumulate(np.where(begins, np.arange(len(text)), 0))
         whole: NDArray[np.bool_] = drawn[first]
         return whole

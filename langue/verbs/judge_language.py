@@ -65,9 +65,11 @@ def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Me
     """The metrics, and where they lie when documents are drawn anew (bootstrap); of fewer than FEW, no intervals."""
 
     def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        counts = np.maximum(judged.counts @ weights, 1)
-        pairs = zip(judged.losses @ weights / counts, judged.right @ weights / counts, strict=True)
-        rows = [{"loss": loss} | objective.metrics(loss, held, right) for loss, right in pairs]
+        losses, shares = judged.summed(weights)
+        rows = [
+            {"loss": loss} | objective.metrics(loss, held, {name: share[n] for name, share in shares.items()})
+            for n, loss in enumerate(losses)
+        ]
         return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
 
     whole = measure(np.ones((len(judged.counts), 1)))

@@ -3,7 +3,7 @@ What leaves: everything that pretraining needs, and the facts to see first."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
         name = settings.model.preset or USUAL[kind.name]
         length = settings.data.block
         family, config = preset(name, train.vocab_size, length, size=settings.model.size, axes=axes)
+    if settings.task.pairs != "none":
+        config = _with_pairs(kind.name, family, config)
     prepared = Pretraining(objective, family, config, tokenizer, train, dev, settings, checkpoint)
     if settings.data.block > config.longest:
         raise SettingsError(
@@ -73,6 +75,19 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
         )
     prepared.facts = _facts(prepared, arguments)
     return prepared
+
+
+def _with_pairs(objective: str, family: Family, config: ModelConfig) -> ModelConfig:
+    """With the head that says whether a second part follows."""
+    if objective != "masked":
+        raise SettingsError(f"task.pairs is of masked LM, and the objective is {objective}", do="leave it out")
+    published = any(r.ours == "head.pairs.weight" for r in family.heads.get("lm", ()))
+    if not published or config.n_segments < 2:
+        raise SettingsError(
+            f"task.pairs needs a model that tells two parts apart, which {family.name} does not",
+            do="choose model.preset=bert-tiny .. bert-base, or task.pairs=none",
+        )
+    return replace(config, pair_head=True)
 
 
 def stream_of(prepared: Pretraining, corpus: Corpus) -> Stream:

@@ -121,7 +121,8 @@ def test_what_is_judged_together_is_what_each_document_has_alone(kind):
         assert judged.counts[document] == alone[1]
     if kind == "causal":
         assert judged.counts.tolist() == (data.lengths + frame.document).tolist()
-    assert 0 <= judged.right.sum() < judged.counts.sum()
+    right, told = judged.shares["accuracy"]
+    assert told.tolist() == judged.counts.tolist() and 0 <= right.sum() < told.sum()
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked", "denoise"])

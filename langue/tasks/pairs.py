@@ -1,0 +1,75 @@
+"""Two parts of a piece of text, for a model to say whether the second follows the first.
+
+next (Devlin et al. 2018, arXiv:1810.04805): half of the second parts are another document's; order (Lan et al. 2019,
+arXiv:1909.11942): half of the pieces have their parts exchanged. What is drawn depends on the seed, the pass and the
+piece alone, as what is masked does.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langue.data.stream import Documents, Numbers, Slices, places_of, uniform
+
+FOLLOWS, DOES_NOT, NOT_ASKED = 0, 1, -1  # BERT's labels; of a piece of one token nothing is asked
+CUT, FATE, OTHER, WHERE = 11, 12, 13, 14  # what a piece's random numbers are for
+
+
+@dataclass(frozen=True)
+class Parts:
+    """N pieces of T tokens, each in two parts."""
+
+    text: NDArray[np.int32]  # (T,) as it stood, or with another document's tokens in second parts
+    cut: Numbers  # (N,) where in its piece of the text the second part begins
+    first: Numbers  # (N,) tokens of the part that is read first
+    order: Numbers  # (T,) which token of the text is read at each place
+    label: Numbers  # (N,)
+
+
+class Pairs:
+    def __init__(self, kind: str, seed: int) -> None:
+        self.kind, self.seed = kind, seed
+        self.known: tuple[Documents, Numbers] | None = None  # a corpus and its documents in order of length
+
+    def parts(self, corpus: Documents, text: NDArray[np.int32], slices: Slices) -> Parts:
+        size = slices.length
+        cut = 1 + (self._drawn(CUT, slices) * (size - 1)).astype(np.int64)
+        label: Numbers = np.where(size < 2, NOT_ASKED, (self._drawn(FATE, slices) < 0.5).astype(np.int64))
+        if self.kind == "next":
+            text, label = self._replaced(corpus, text, slices, cut, label)
+        exchanged = (label == DOES_NOT) & (self.kind == "order")
+        begin, (_, of) = np.cumsum(size) - size, places_of(slices)
+        moved: Numbers = np.arange(len(of)) - begin[of] + np.where(exchanged, cut, 0)[of]
+        order = begin[of] + np.mod(moved, size[of])
+        return Parts(text, cut, np.where(exchanged, size - cut, cut), order, label)
+
+    def _drawn(self, salt: int, slices: Slices) -> NDArray[np.float64]:
+        """A number in [0, 1) for each piece."""
+        return uniform(self.seed, salt, slices, slices.begin, np.arange(len(slices)))
+
+    def _replaced(
+        self, corpus: Documents, text: NDArray[np.int32], slices: Slices, cut: Numbers, label: Numbers
+    ) -> tuple[NDArray[np.int32], Numbers]:
+        """Second parts from anywhere in another document that is long enough; where there is none, the text's own."""
+        order = self._by_length(corpus)
+        rest = slices.length - cut
+        lowest = np.searchsorted(corpus.lengths[order], rest)
+        choice = len(order) - lowest
+        place = (self._drawn(OTHER, slices) * choice).astype(np.int64)
+        own = order[np.minimum(lowest + place, len(order) - 1)] == slices.document
+        other = order[np.minimum(lowest + (place + own) % np.maximum(choice, 1), len(order) - 1)]
+        label = np.where((label == DOES_NOT) & (other == slices.document), FOLLOWS, label)
+        away = np.flatnonzero(label == DOES_NOT)
+        room = corpus.lengths[other] - rest + 1
+        begin = (self._drawn(WHERE, slices) * room).astype(np.int64)
+        out, ends = text.copy(), np.cumsum(slices.length)
+        tails = [np.arange(ends[n] - rest[n], ends[n]) for n in away]
+        if tails:
+            out[np.concatenate(tails)] = corpus.tokens(other[away], begin[away], rest[away])
+        return out, label
+
+    def _by_length(self, corpus: Documents) -> Numbers:
+        if self.known is None or self.known[0] is not corpus:
+            self.known = corpus, np.argsort(corpus.lengths, kind="stable")
+        return self.known[1]
