@@ -34,6 +34,15 @@ class Sampling:
             )
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What a model's own config says of what it writes."""
+
+    stop: frozenset[int]  # tokens that end a text
+    first: int | None  # the token that a target's text begins with
+    banned: tuple[int, ...]  # tokens that are never written
+
+
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """One token for each row of logits (N, V) -> (N,)."""
     if sampling.temperature == 0:
@@ -67,10 +76,13 @@ def generate(
     *,
     stop: frozenset[int] = frozenset(),
     start: int = 0,
+    first: int | None = None,
+    banned: Sequence[int] = (),
 ) -> list[list[int]]:
-    """The tokens after each prompt, without the one of `stop` that ended it.
+    """The tokens after each prompt, without the one of `stop` that ended it; none of `banned`.
 
-    For an encoder-decoder the prompts are the sources, and the target begins with the token `start`.
+    For an encoder-decoder the prompts are the sources, and the target begins with the token `start`, followed by
+    `first` where there is one.
     """
     device = model.body.output_table.device
     if not prompts or any(len(prompt) == 0 for prompt in prompts):
@@ -82,7 +94,8 @@ def generate(
         both = gather_pairs(examples_of(prompts), examples_of([[start]] * len(prompts)), rows, device)
         batch, pairs = both.target, both.groups
         memory = model.body(*both.source.inputs)[both.order]
-    written = _write(model, batch, memory, pairs, sampling, stop)
+    rules = Rules(stop, None if pairs is None else first, tuple(banned))
+    written = _write(model, batch, memory, pairs, sampling, rules)
     out: list[list[int]] = [[]] * len(prompts)
     for row, tokens in zip(batch.rows, written, strict=True):
         out[row] = tokens
@@ -95,7 +108,7 @@ def _write(
     memory: Tensor | None,
     pairs: PairGroups | None,
     sampling: Sampling,
-    stop: frozenset[int],
+    rules: Rules,
 ) -> list[list[int]]:
     """The loop: hidden states of the new tokens, logits of each sequence's last one, a choice, again."""
     longest = max(t for _, _, t in batch.groups)
@@ -105,15 +118,19 @@ def _write(
     tokens, groups, ends = batch.tokens, batch.groups, batch.starts[1:] - 1
     written: list[list[int]] = [[] for _ in range(len(batch))]
     running = np.ones(len(batch), bool)
-    for _ in range(sampling.max_tokens):
+    for step in range(sampling.max_tokens):
         positions = cache.positions(groups, tokens.device)
         if pairs is None:
             hidden = model.body(tokens, positions, groups, cache=cache)
         else:
             hidden = model.body.decode(tokens, positions, groups, memory, pairs, cache)
-        tokens = choose(model.logits(hidden[ends]), sampling, generator)
+        logits = model.logits(hidden[ends])
+        logits[:, list(rules.banned)] = float("-inf")
+        tokens = choose(logits, sampling, generator)
+        if step == 0 and rules.first is not None:
+            tokens = torch.full_like(tokens, rules.first)
         for index, token in enumerate(tokens.tolist()):
-            running[index] = running[index] and token not in stop
+            running[index] = running[index] and token not in rules.stop
             if running[index]:
                 written[index].append(token)
         if not running.any() or max(cache.lengths) >= limit:

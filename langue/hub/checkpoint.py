@@ -30,6 +30,10 @@ WANTED = (
 )
 
 
+# What a model's generation_config.json may say of how it writes; older models say it in config.json.
+GENERATION = ("bad_words_ids", "suppress_tokens", "forced_bos_token_id", "eos_token_id", "decoder_start_token_id")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A published model, read."""
@@ -47,6 +51,19 @@ class Checkpoint:
         """The tokens that end a text."""
         ends = self.published.get("eos_token_id")
         return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    @property
+    def banned(self) -> tuple[int, ...]:
+        """The tokens that it never writes: Marian's padding, for one."""
+        words, tokens = (self.published.get(key) or [] for key in ("bad_words_ids", "suppress_tokens"))
+        single = [word[0] for word in words if isinstance(word, list) and len(word) == 1]
+        return tuple(t for t in [*single, *tokens] if type(t) is int and 0 <= t < self.config.vocab_size)
+
+    @property
+    def first(self) -> int | None:
+        """The token that a target's text begins with, whatever the model makes of it: mBART's language."""
+        token = self.published.get("forced_bos_token_id")
+        return token if type(token) is int and 0 <= token < self.config.vocab_size else None
 
     @property
     def start(self) -> int:
@@ -115,6 +132,9 @@ def describe(name: str | Path, revision: str | None = None) -> Description:
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
     published = _object(folder / "config.json")
+    if (folder / "generation_config.json").is_file():
+        writes = _object(folder / "generation_config.json")
+        published |= {key: writes[key] for key in GENERATION if key in writes}
     task = _object(folder / "langue.json") if (folder / "langue.json").is_file() else None
     return Description(folder, published, task)
 
@@ -227,6 +247,8 @@ def write_checkpoint(
         }
     )
     write_json(folder / "config.json", described)
+    if writes := {key: published[key] for key in GENERATION[:2] if published and published.get(key)}:
+        write_json(folder / "generation_config.json", special | writes)
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()},
         str(folder / "model.safetensors"),

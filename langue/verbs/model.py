@@ -119,8 +119,9 @@ class Model:
         sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
         examples = self._examples(prompts, prompt=self.config.architecture == "decoder")
         ids = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
+        of = self.checkpoint
         with self._autocast():
-            written = generate(language, ids, sampling, stop=self.checkpoint.ends, start=self.checkpoint.start)
+            written = generate(language, ids, sampling, stop=of.ends, start=of.start, first=of.first, banned=of.banned)
         strings = len(prompts) > 0 and isinstance(prompts[0], str)
         return [self.tokenizer.decode(tokens) for tokens in written] if strings else written
 
