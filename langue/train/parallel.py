@@ -46,8 +46,8 @@ def processes() -> Iterator[None]:
         torch.cuda.set_device(place)
     store, number, size = next(rendezvous("env://", timeout=PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "cpu:gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
     try:
+        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
         yield
     except Exception as error:
         raise _told(error, store) from error

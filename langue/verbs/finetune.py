@@ -63,7 +63,7 @@ def finetune(
     """
     words = {key.replace("__", "."): value for key, value in settings.items()}
     given = {"task": task, "model": model, "data": data, "columns": columns}
-    folder = run_folder(out, force=force, resume=resume)
+    folder, resume = run_folder(out, force=force, resume=resume)
     layers = [read_recipe(Path(recipe))] if recipe else []
     if resume:
         layers = [read_recipe(folder / "recipe.toml")]

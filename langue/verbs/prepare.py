@@ -14,7 +14,7 @@ from langue.data.batch import Examples
 from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
-from langue.runtime import device, precision
+from langue.runtime import device, precision, restarted
 from langue.settings import Settings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
@@ -180,14 +180,16 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return 2 * a.shape[0] * b.numel() / best
 
 
-def run_folder(out: str | Path, *, force: bool, resume: bool) -> Path:
-    """Check the run directory before any work is done: never overwrite one without `force`."""
+def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:
+    """The run directory, checked before any work is done (one is never overwritten without `force`), and whether to go
+    on with what is there: as asked, or because torchrun has started this process again."""
     folder = Path(out)
+    resume = resume or (restarted() and (folder / "recipe.toml").is_file())
     occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if resume:
         if not (folder / "recipe.toml").is_file():
             raise RunError("there is no run to resume", where=str(folder), do="start it without --resume")
-        return folder
+        return folder, True
     if occupied and not force:
         raise RunError(
             "the run directory exists and is not empty",
@@ -198,4 +200,4 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> Path:
         raise RunError(
             "the folder is not a run of langue, so --force does not replace it", where=str(folder), do="choose another"
         )
-    return folder
+    return folder, False

@@ -58,7 +58,7 @@ def pretrain(
     trained on the data as `tokenizer.*` says. recipe, settings: as in `finetune`. Raises LangueError for what the
     user can mend.
     """
-    folder = run_folder(out, force=force, resume=resume)
+    folder, resume = run_folder(out, force=force, resume=resume)
     words = {key.replace("__", "."): value for key, value in settings.items()}
     given = {"objective": objective, "data": data, "model": model, "tokenizer": tokenizer, "columns": columns}
     source = folder / "recipe.toml" if resume else None if recipe is None else Path(recipe)
