@@ -1,9 +1,10 @@
-"""What arrives: `python -m benchmarks [finetune|encode|parallel|pretrain|masked|shards|imdb]`.
+"""What arrives: `python -m benchmarks [finetune|encode|parallel|pretrain|masked|shards|load|transfer|imdb]`.
 What leaves: tables on stdout and in benchmarks/results.
 
 Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of nanoGPT),
-masked (beside transformers, ten minutes each), shards (beside the tokenizers library) and imdb (about an hour) are
-run by name only.
+masked (beside transformers, ten minutes each), shards (beside the tokenizers library), load (beside
+transformers; needs 8 GB of disk and as much memory), transfer (what pretraining buys; over an hour) and imdb (about an
+hour) are run by name only.
 """
 
 import argparse
@@ -13,11 +14,13 @@ from benchmarks import (
     encode_speed,
     finetune_speed,
     imdb,
+    load_speed,
     masked_peers,
     material,
     parallel_speed,
     pretrain_peers,
     shards,
+    transfer,
 )
 
 
@@ -26,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["all", "finetune", "encode", "parallel", "pretrain", "masked", "shards", "imdb"],
+        choices=["all", "finetune", "encode", "parallel", "pretrain", "masked", "shards", "load", "transfer", "imdb"],
         default="all",
     )
     parser.add_argument("--model", help="model folder; default: the MiniLM-L6 of the quickstart extra")
@@ -43,6 +46,9 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="pretrain: tinyshakespeare's input.txt")
     parser.add_argument("--minutes", type=float, default=10.0, help="masked: of each side")
     parser.add_argument("--megabytes", type=float, default=100.0, help="shards: of text")
+    parser.add_argument("--folder", type=Path, help="load, transfer: where models are made, and left")
+    parser.add_argument("--steps", type=int, default=3600, help="transfer: of pretraining")
+    parser.add_argument("--seeds", type=int, default=3, help="transfer: runs of each side")
     given = parser.parse_args()
     if given.what in ("all", "finetune"):
         profiles = given.profile or ["review-like", "sentence-like"]
@@ -60,6 +66,10 @@ def main() -> None:
         masked_peers.run(str(material.model_folder(given.model)), imdb_folder, given.minutes, given.patience)
     if given.what == "shards":
         shards.run(given.megabytes, given.patience)
+    if given.what == "load":
+        load_speed.run(given.rounds, given.patience, given.folder)
+    if given.what == "transfer":
+        transfer.run(given.folder or Path("runs/transfer"), given.steps, given.seeds)
     if given.what == "imdb":
         imdb.run(given.model, given.data, given.hf_steps, given.set, given.side or ["langue", "hf"])
 

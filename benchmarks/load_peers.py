@@ -1,0 +1,92 @@
+"""What arrives: a folder, a precision, a side, as a line of JSON on stdin. What leaves: seconds and memory of a load.
+
+`python -m benchmarks.load_peers` is one load in a process of its own. It imports what its side needs, says "ready",
+waits for a line, loads, uses every weight, and prints what the kernel says of its memory as JSON.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+BEGAN = time.perf_counter()
+TOKENS = 8
+
+
+def memory() -> dict[str, int]:
+    """Bytes of this process: resident now, anonymous, of mapped files, and the most resident since the last reset."""
+    names = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped", "VmHWM": "peak"}
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    return {names[line[0][:-1]]: int(line[1]) * 1024 for line in lines if line and line[0][:-1] in names}
+
+
+def proportional() -> int:
+    """Bytes of this process, each shared page divided among those that share it."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def load_langue(folder: str, dtype: str) -> Any:
+    import langue
+
+    return langue.load(folder, dtype=dtype)
+
+
+def load_transformers(folder: str, dtype: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=kind).eval()
+
+
+def prepare(side: str) -> None:
+    """Import all that the load will use, and let the matrix library set itself up."""
+    import torch
+
+    torch.set_num_threads(1)
+    (torch.ones(8, 8) @ torch.ones(8, 8)).sum()
+    if side == "langue":
+        from langue.verbs import model  # noqa: F401
+    else:
+        from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
+
+
+def use(side: str, model: Any, dtype: str) -> float:
+    """A forward pass of eight tokens; where the hardware does not multiply bf16, a sum over every weight instead."""
+    import torch
+
+    ids = list(range(1, TOKENS + 1))
+    if dtype == "bf16":
+        module = (model.language or model.body) if side == "langue" else model
+        whole = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+        with torch.no_grad():
+            return float(sum(w.view(whole[w.dtype]).sum(dtype=torch.int64) for w in module.parameters()))
+    if side == "langue":
+        return float(model.logits([ids])[0][-1].max())
+    with torch.inference_mode():
+        return float(model(torch.tensor([ids])).logits[0, -1].max())
+
+
+def main() -> None:
+    job = json.loads(sys.stdin.readline())
+    prepare(job["side"])
+    imported = time.perf_counter() - BEGAN
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = memory()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began = time.perf_counter()
+    model = {"langue": load_langue, "transformers": load_transformers}[job["side"]](job["folder"], job["dtype"])
+    loaded = time.perf_counter()
+    answer = use(job["side"], model, job["dtype"])
+    ended = time.perf_counter()
+    after = memory()
+    told = {"load": loaded - began, "use": ended - loaded, "seconds": ended - began, "imports": imported}
+    grown = {name: after[name] - before["resident" if name == "peak" else name] for name in after}
+    print(json.dumps({**told, **grown, "before": before["anonymous"], "pss": proportional(), "answer": answer}))
+
+
+if __name__ == "__main__":
+    main()
