@@ -39,11 +39,13 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from langue.tasks.classify import Classify
     from langue.tasks.task import TaskModel
     from langue.train.trainer import Trainer
+    from langue.verbs.save import head_of
 
     material = read(Path(job["material"]))
     settings = resolve({"train.batch_examples": 32, "train.max_steps": job["steps"], "train.epochs": 1000})
     task = Classify(["neg", "pos"], TaskSettings(pooling=job.get("pooling", "first")))
-    checkpoint = read_checkpoint(describe(job["model"]), head=task.head_kind)
+    described = describe(job["model"])
+    checkpoint = read_checkpoint(described, head=head_of(task, described))
     network = TaskModel(checkpoint.config, task)
     load_into(network, usable(checkpoint.weights), where=job["model"], new="head.")
     examples = Examples(

@@ -63,8 +63,9 @@ class TokenizerSettings(Section):
 
 
 class TaskSettings(Section):
-    pooling: Literal["mean", "first"] = Field(
-        default="mean", description="how a text's hidden states become one vector"
+    pooling: Literal["auto", "mean", "first", "last"] = Field(
+        default="auto",
+        description="how a text's hidden states become one vector; auto: last for a causal decoder, else mean",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of each target spread over all labels")
     class_weights: Literal["none", "balanced"] = Field(default="none", description="balanced: rare labels weigh more")

@@ -49,7 +49,7 @@ BLOOM = Family(
     prefix="transformer.",
     read=read,
     write=write,
-    architectures={"body": "BloomModel", "lm": "BloomForCausalLM"},
+    architectures={"body": "BloomModel", "classify": "BloomForSequenceClassification", "lm": "BloomForCausalLM"},
     body=[
         Rule("token.weight", ("word_embeddings.weight",)),
         *rule("embedding_norm", "word_embeddings_layernorm"),
@@ -61,6 +61,10 @@ BLOOM = Family(
         *rule("blocks.{i}.feedforward.down", "h.{i}.mlp.dense_4h_to_h"),
         *rule("final_norm", "ln_f"),
     ],
-    heads={"lm": [Rule("head.out.weight", ("lm_head.weight",))]},
-    unused=(r"^lm_head\.weight$",),
+    heads={
+        "classify": [Rule("head.out.weight", ("score.weight",))],
+        "lm": [Rule("head.out.weight", ("lm_head.weight",))],
+    },
+    poolings={"last": {}},
+    unused=(r"^(lm_head|score)\.weight$",),
 )

@@ -60,6 +60,15 @@ class Checkpoint:
         return tuple(t for t in [*single, *tokens] if type(t) is int and 0 <= t < self.config.vocab_size)
 
     @property
+    def pad(self) -> int | None:
+        """The token that fills up batches elsewhere; a text's end is before it. None where nothing says one."""
+        token = self.published.get("pad_token_id")
+        if type(token) is int:
+            return token
+        token = self.tokenizer.padding
+        return token if token is not None and token < self.config.vocab_size else None
+
+    @property
     def first(self) -> int | None:
         """The token that a target's text begins with, whatever the model makes of it: mBART's language."""
         token = self.published.get("forced_bos_token_id")
@@ -151,7 +160,10 @@ def family_of(described: Description) -> tuple[Family, ModelConfig]:
     kind, where = described.published.get("model_type"), str(described.folder / "config.json")
     if kind not in FAMILIES:
         raise ModelError(f"model_type {kind!r} is not known", where=where, do=f"known: {', '.join(FAMILIES)}")
-    return FAMILIES[kind], FAMILIES[kind].read(described.published)
+    try:
+        return FAMILIES[kind], FAMILIES[kind].read(described.published)
+    except LangueError as error:
+        raise ModelError(error.what, where=error.where or where, do=error.do) from error
 
 
 def read_tokenizer(described: Description) -> Tokenizer:

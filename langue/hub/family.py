@@ -99,6 +99,8 @@ class Family:
     write: Callable[[ModelConfig], dict[str, Any]]
     architectures: Mapping[str, str]  # our task, "lm" or "body" -> the class that `transformers` loads it with
     heads: Mapping[str, list[Rule]] = field(default_factory=dict)  # head kind -> rules, with the prefix written out
+    # which of our poolings the published classifier expresses, the default first, and what config.json says of each
+    poolings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"first": {}})
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
 
@@ -117,11 +119,12 @@ class Family:
             # A head may be new: a pretrained body has none yet, or only its pooler. What is there is taken.
             if all(name in published for name in mapping.theirs):
                 self._take(mapping, published, ours, config)
+        taken = {name for rules in self.heads.values() for r in rules for name in r.theirs}
+        own = [name for name in published if name.startswith("head.") and name not in taken]
         if head is not None and head not in self.heads:  # a head of ours that the family has no class for
-            taken = {name for rules in self.heads.values() for r in rules for name in r.theirs}
-            own = [name for name in published if name.startswith("head.") and name not in taken]
             ours.update({name: published.pop(name) for name in own})
-        left = [n for n in published if not any(re.search(pattern, n) for pattern in self.unused)]
+        of_run = own if head == "classify" else []  # a run whose head was of another kind, trained further
+        left = [n for n in published if n not in of_run and not any(re.search(p, n) for p in self.unused)]
         if missing or left:
             raise ModelError(_difference(missing, left), do="the config and the weights are not of one model")
         # What no use of ours needs is kept under its own name, so that saving loses nothing.
@@ -141,6 +144,10 @@ class Family:
         prefix = self.prefix if head not in self.heads else ""
         rest = {name.removeprefix(KEPT).removeprefix(prefix): t for name, t in ours.items() if name not in covered}
         return theirs | rest
+
+    def head_kind(self, pooling: str) -> str:
+        """Which rules name the weights of a head with this pooling: the published classifier's, or none ("mean")."""
+        return "classify" if pooling in self.poolings and "classify" in self.heads else pooling
 
     def settle(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
         """The config as the weights have it: an output matrix with values of its own is not tied, whatever is said."""

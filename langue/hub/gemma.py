@@ -75,10 +75,10 @@ _BODY = [r for r in llama.BODY if "feedforward_norm" not in r.ours] + [
 ]
 
 
-def _family(name: str, stem: str, body: str, read: Any, write: Any) -> Family:
-    architectures = {"body": body, "lm": f"{stem}ForCausalLM"}
-    return replace(llama.make(name, stem, read, write), body=_BODY, architectures=architectures)
+def _family(name: str, stem: str, text: str, read: Any, write: Any) -> Family:
+    classes = {"body": f"{text}Model", "classify": f"{text}ForSequenceClassification", "lm": f"{stem}ForCausalLM"}
+    return replace(llama.make(name, stem, read, write), body=_BODY, architectures=classes)
 
 
-GEMMA2 = _family("gemma2", "Gemma2", "Gemma2Model", read_gemma2, write_gemma2)
-GEMMA3 = _family("gemma3_text", "Gemma3", "Gemma3TextModel", read_gemma3, write_gemma3)
+GEMMA2 = _family("gemma2", "Gemma2", "Gemma2", read_gemma2, write_gemma2)
+GEMMA3 = _family("gemma3_text", "Gemma3", "Gemma3Text", read_gemma3, write_gemma3)

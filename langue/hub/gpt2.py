@@ -76,15 +76,18 @@ _BLOCKS = [
     *rule("blocks.{i}.feedforward.up", "h.{i}.mlp.c_fc", change="transpose"),
     *rule("blocks.{i}.feedforward.down", "h.{i}.mlp.c_proj", change="transpose"),
 ]
-_HEADS = {"lm": [Rule("head.out.weight", ("lm_head.weight",))]}
-_UNUSED = (r"\.attn\.(masked_)?bias$", r"^lm_head\.weight$", r"position_ids$")
+_HEADS = {
+    "classify": [Rule("head.out.weight", ("score.weight",))],
+    "lm": [Rule("head.out.weight", ("lm_head.weight",))],
+}
+_UNUSED = (r"\.attn\.(masked_)?bias$", r"^(lm_head|score)\.weight$", r"position_ids$")
 
 GPT2 = Family(
     name="gpt2",
     prefix="transformer.",
     read=read_gpt2,
     write=write_gpt2,
-    architectures={"body": "GPT2Model", "lm": "GPT2LMHeadModel"},
+    architectures={"body": "GPT2Model", "classify": "GPT2ForSequenceClassification", "lm": "GPT2LMHeadModel"},
     body=[
         Rule("token.weight", ("wte.weight",)),
         Rule("position.weight", ("wpe.weight",)),
@@ -92,6 +95,7 @@ GPT2 = Family(
         *rule("final_norm", "ln_f"),
     ],
     heads=_HEADS,
+    poolings={"last": {}},
     unused=_UNUSED,
 )
 
@@ -100,12 +104,17 @@ OPENAI_GPT = Family(
     prefix="transformer.",
     read=read_gpt,
     write=write_gpt,
-    architectures={"body": "OpenAIGPTModel", "lm": "OpenAIGPTLMHeadModel"},
+    architectures={
+        "body": "OpenAIGPTModel",
+        "classify": "OpenAIGPTForSequenceClassification",
+        "lm": "OpenAIGPTLMHeadModel",
+    },
     body=[
         Rule("token.weight", ("tokens_embed.weight",)),
         Rule("position.weight", ("positions_embed.weight",)),
         *_BLOCKS,
     ],
     heads=_HEADS,
+    poolings={"last": {}},
     unused=_UNUSED,
 )

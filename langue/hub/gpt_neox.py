@@ -60,7 +60,11 @@ GPT_NEOX = Family(
     prefix="gpt_neox.",
     read=read,
     write=write,
-    architectures={"body": "GPTNeoXModel", "lm": "GPTNeoXForCausalLM"},
+    architectures={
+        "body": "GPTNeoXModel",
+        "classify": "GPTNeoXForSequenceClassification",
+        "lm": "GPTNeoXForCausalLM",
+    },
     body=[
         Rule("token.weight", ("embed_in.weight",)),
         *rule("blocks.{i}.attention_norm", "layers.{i}.input_layernorm"),
@@ -71,6 +75,10 @@ GPT_NEOX = Family(
         *rule("blocks.{i}.feedforward.down", "layers.{i}.mlp.dense_4h_to_h"),
         *rule("final_norm", "final_layer_norm"),
     ],
-    heads={"lm": [Rule("head.out.weight", ("embed_out.weight",))]},
-    unused=(r"\.attention\.(masked_)?bias$", r"rotary_emb\.inv_freq$", r"^embed_out\.weight$"),
+    heads={
+        "classify": [Rule("head.out.weight", ("score.weight",))],
+        "lm": [Rule("head.out.weight", ("embed_out.weight",))],
+    },
+    poolings={"last": {}},
+    unused=(r"\.attention\.(masked_)?bias$", r"rotary_emb\.inv_freq$", r"^(embed_out|score)\.weight$"),
 )

@@ -210,10 +210,18 @@ def make(
         prefix="model.",
         read=read,
         write=write,
-        architectures={"body": f"{stem}Model", "lm": f"{stem}ForCausalLM"},
+        architectures={
+            "body": f"{stem}Model",
+            "classify": f"{stem}ForSequenceClassification",
+            "lm": f"{stem}ForCausalLM",
+        },
         body=[*BODY, *(more or [])],
-        heads={"lm": [Rule("head.out.weight", ("lm_head.weight",))]},
-        unused=(r"rotary_emb\.inv_freq$", r"^lm_head\.weight$"),
+        heads={
+            "classify": [Rule("head.out.weight", ("score.weight",))],
+            "lm": [Rule("head.out.weight", ("lm_head.weight",))],
+        },
+        poolings={"last": {}},
+        unused=(r"rotary_emb\.inv_freq$", r"^(lm_head|score)\.weight$"),
     )
 
 

@@ -38,6 +38,7 @@ def read(config: Config) -> ModelConfig:
         head_transform=True,
         head_activation=read_activation(config, "classifier_activation", "gelu"),
         dense_bias=config.get("classifier_bias", False),
+        classifier_transform=True,
         head_bias=config.get("decoder_bias", True),
     )
 
@@ -68,12 +69,18 @@ def write(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+_TRANSFORM = [*rule("head.dense", "head.dense"), *rule("head.norm", "head.norm")]
+
 MODERNBERT = Family(
     name="modernbert",
     prefix="model.",
     read=read,
     write=write,
-    architectures={"body": "ModernBertModel", "lm": "ModernBertForMaskedLM"},
+    architectures={
+        "body": "ModernBertModel",
+        "classify": "ModernBertForSequenceClassification",
+        "lm": "ModernBertForMaskedLM",
+    },
     body=[
         Rule("token.weight", ("embeddings.tok_embeddings.weight",)),
         *rule("embedding_norm", "embeddings.norm"),
@@ -93,12 +100,13 @@ MODERNBERT = Family(
         *rule("final_norm", "final_norm"),
     ],
     heads={
+        "classify": [*_TRANSFORM, *rule("head.out", "classifier")],
         "lm": [
-            *rule("head.dense", "head.dense"),
-            *rule("head.norm", "head.norm"),
+            *_TRANSFORM,
             Rule("head.out.weight", ("decoder.weight",)),
             Rule("head.bias", ("decoder.bias",)),
         ],
     },
+    poolings={"first": {"classifier_pooling": "cls"}, "mean": {"classifier_pooling": "mean"}},
     unused=(r"^head\.", r"^decoder\.", r"^classifier\."),
 )

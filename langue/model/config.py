@@ -84,6 +84,7 @@ class ModelConfig:
     dense_bias: bool = True  # that of head_transform's dense map
     pair_head: bool = False  # two-way, on the first token's state: does the second part follow? BERT's pretraining
     pooler_activation: Activation = "tanh"  # a classifier's, between its two maps
+    classifier_transform: bool = False  # a classifier's first map is one like head_transform's, norm and all
     logit_scale: float = 1.0
     logit_cap: float = 0.0
     # the decoder of an encoder-decoder

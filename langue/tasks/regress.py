@@ -83,9 +83,11 @@ class Regress(Task):
         return [{"label": "score", "score": float(prediction[0])}]
 
     def prepare_head(self, head: PooledHead, targets: NDArray[Any]) -> None:
-        """Start from the mean score, so that the first steps are not spent on finding it."""
-        with torch.no_grad():
-            head.out.bias.fill_(float(targets.mean()))
+        """Start from the mean score, so that the first steps are not spent on finding it; without a bias they are."""
+        bias: Tensor | None = head.out.bias
+        if bias is not None:
+            with torch.no_grad():
+                bias.fill_(float(targets.mean()))
 
     def balance(self, targets: NDArray[Any]) -> dict[str, float]:
         low, middle, high = (float(q) for q in np.quantile(targets, (0, 0.5, 1)))

@@ -8,19 +8,21 @@ is shown.
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from langue.data.batch import Batch, Examples, gather, pool_first, pool_mean
+from langue.data.batch import Batch, Examples, gather, pool_first, pool_last, pool_mean
 from langue.data.encode import encode
 from langue.data.pack import sorted_batches
+from langue.errors import DataError, SettingsError
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
 from langue.model.feedforward import ACTIVATIONS
+from langue.model.norm import make_norm
 from langue.model.transformer import Transformer, initialise
 from langue.settings import DataSettings, TaskSettings
 from langue.tasks.objective import Metrics, Objective, Outcome
@@ -28,6 +30,7 @@ from langue.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langue.text.source import Table
+Pooling = Literal["auto", "mean", "first", "last"]
 BUDGET = 16384  # tokens of an inference batch
 
 
@@ -153,14 +156,13 @@ class Task(Objective):
         model.train(was_training)
         return predictions, (total / count if count else None)
 
-    @property
-    def head_kind(self) -> str:
-        """How the hub names this head's weights: BERT's own classifier, or ours where its classes cannot express it."""
-        return "classify" if self.settings.pooling == "first" else "mean"
+    def settle(self, config: ModelConfig) -> None:
+        """Say which pooling `auto` is for this model, so that what is saved is explicit."""
+        self.settings = self.settings.model_copy(update={"pooling": settle_pooling(self.settings.pooling, config)})
 
     def encode(self, tokenizer: Tokenizer, table: "Table", data: DataSettings, config: ModelConfig) -> Examples:
-        """A split's rows as token ids, without targets."""
-        return encode_texts(
+        """A split's rows as token ids, without targets; DataError names a row that has no tokens."""
+        examples = encode_texts(
             tokenizer,
             table.column("text"),
             table.column("pair") if "pair" in table.rows.column_names else None,
@@ -168,6 +170,10 @@ class Task(Objective):
             cut=data.cut,
             config=config,
         )
+        if len(examples) and not examples.lengths.min():
+            where = table.where(int(examples.lengths.argmin()))
+            raise DataError("the text has no tokens", where=where, do="leave the row out: there is nothing to judge")
+        return examples
 
 
 def encode_texts(
@@ -183,38 +189,60 @@ def encode_texts(
     )
 
 
+def settle_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:
+    """`auto` as what it is for this model; SettingsError for one that cannot work on it."""
+    if pooling == "first" and config.causal:
+        raise SettingsError(
+            "task.pooling = first: a causal decoder's first token sees nothing but itself",
+            do="use task.pooling=last, whose state has read the whole text, or mean",
+        )
+    return ("last" if config.causal else "mean") if pooling == "auto" else pooling
+
+
 class PooledHead(nn.Module):
     """One vector a text, then a linear map: (T, D) -> (N, n_outputs).
 
     mean: the average of all hidden states. first: BERT's pooler, tanh(W h_first + b) (Devlin et al. 2018), or with
-    the family's own activation.
+    the family's own activation. Either passes a map, an activation and a norm where the family's classifier has them
+    (ModernBERT, Warner et al. 2024). last: the last token's state (Radford et al. 2018), and no bias, as published.
     """
 
-    def __init__(self, config: ModelConfig, settings: TaskSettings, n_outputs: int) -> None:
+    def __init__(self, config: ModelConfig, settings: TaskSettings, n_outputs: int, pad: int | None = None) -> None:
         super().__init__()
-        self.pooler = nn.Linear(config.dim, config.dim) if settings.pooling == "first" else None
-        self.activation = ACTIVATIONS[config.pooler_activation]
+        self.pooling, self.pad = settle_pooling(settings.pooling, config), pad
+        transform = config.classifier_transform and self.pooling != "last"
+        first = self.pooling == "first" and not transform
+        self.pooler = nn.Linear(config.dim, config.dim) if first else None
+        self.dense = nn.Linear(config.dim, config.dim, bias=config.dense_bias) if transform else None
+        self.norm = make_norm(config, config.dim) if transform else None
+        self.activation = ACTIVATIONS[config.head_activation if transform else config.pooler_activation]
         self.dropout = Dropout(settings.dropout)
-        self.out = nn.Linear(config.dim, n_outputs)
+        self.out = nn.Linear(config.dim, n_outputs, bias=self.pooling != "last")
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
-        if self.pooler is None:
-            pooled = pool_mean(hidden, batch)
+        if self.pooling == "last":
+            pooled = pool_last(hidden, batch, self.pad)
         else:
-            pooled = self.activation(self.pooler(pool_first(hidden, batch)))
+            pooled = (pool_mean if self.pooling == "mean" else pool_first)(hidden, batch)
+        if self.pooler is not None:
+            pooled = self.activation(self.pooler(pooled))
+        elif self.dense is not None and self.norm is not None:
+            pooled = self.norm(self.activation(self.dense(pooled)))
         out: Tensor = self.out(self.dropout(pooled))
         return out
 
 
 class TaskModel(nn.Module):
-    """A Transformer body with a task's head: Batch -> (N, n_outputs)."""
+    """A Transformer body with a task's head: Batch -> (N, n_outputs). pad: a token that a text's end does not count."""
 
-    def __init__(self, config: ModelConfig, task: Task, seed: int = 0) -> None:
+    def __init__(self, config: ModelConfig, task: Task, seed: int = 0, pad: int | None = None) -> None:
         super().__init__()
         self.body = Transformer(config)
-        self.head = PooledHead(config, task.settings, task.n_outputs)
+        self.head = PooledHead(config, task.settings, task.n_outputs, pad)
         initialise(self.head, config.init_std, seed)
 
     def forward(self, batch: Batch) -> Tensor:
+        if any(not length for _, _, length in batch.groups):
+            raise DataError("a text has no tokens", do="leave empty texts out: there is nothing in them to judge")
         out: Tensor = self.head(self.body(*batch.inputs), batch)
         return out

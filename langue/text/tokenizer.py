@@ -80,6 +80,17 @@ class Tokenizer:
     def __len__(self) -> int:
         return int(self.backend.get_vocab_size())
 
+    @property
+    def padding(self) -> int | None:
+        """The token that its tokenizer_config.json names for padding, which nothing here does."""
+        options = self.options
+        if self.folder is not None and (self.folder / "tokenizer_config.json").is_file():
+            options = read_json(self.folder / "tokenizer_config.json")
+        named = options.get("pad_token") if isinstance(options, dict) else None
+        named = named.get("content") if isinstance(named, dict) else named
+        token: int | None = self.backend.token_to_id(named) if isinstance(named, str) else None
+        return token
+
     def encode_batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[tokenizers.Encoding]:
         """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and sequence_ids."""
         items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))

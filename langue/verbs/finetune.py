@@ -53,7 +53,7 @@ def finetune(
     show: Callable[[Prepared], None] | None = None,
     **settings: Any,
 ) -> Run:
-    """Fine-tune a pretrained encoder on labelled text and judge it.
+    """Fine-tune a pretrained encoder or decoder on labelled text and judge it.
 
     task: classify (the default) or regress. model: Hub name or folder. data: file, folder, Hub name, or rows.
     columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same keys. settings: `section.key`
@@ -67,6 +67,7 @@ def finetune(
     layers = [read_recipe(Path(recipe))] if recipe else []
     if resume:
         layers = [read_recipe(folder / "recipe.toml")]
+        words = {key: value for key, value in words.items() if (key, value) != ("task.pooling", "auto")}  # settled
     arguments, chosen = resolve_call(layers, given, words)
     if resume:
         _same_as_before(folder, arguments, chosen)
@@ -80,6 +81,7 @@ def finetune(
         columns=arguments["columns"],
         settings=chosen,
     )
+    chosen = prepared.settings
     if show is not None and rank() == 0:
         show(prepared)
     network = build(prepared, chosen)
@@ -150,12 +152,12 @@ def build(prepared: Prepared, settings: Settings) -> TaskModel:
     """The task model with the published weights, a new head where there is none for this task, and dropout as set."""
     config, task = prepared.checkpoint.config, prepared.task
     torch.manual_seed(settings.train.seed)
-    network = TaskModel(config, task, settings.train.seed)
+    network = TaskModel(config, task, settings.train.seed, prepared.checkpoint.pad)
     weights = usable(prepared.checkpoint.weights)
-    if not _same_labels(prepared.checkpoint.task, task):
+    if not _same_head(prepared.checkpoint.task, task):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.out.")}
     new = load_into(network, weights, where=str(prepared.checkpoint.folder), new="head.")
-    if "head.out.bias" in new:
+    if "head.out.weight" in new:
         targets = prepared.examples["train"].targets
         assert targets is not None
         task.prepare_head(network.head, targets)
@@ -163,11 +165,12 @@ def build(prepared: Prepared, settings: Settings) -> TaskModel:
     return network
 
 
-def _same_labels(saved: Mapping[str, Any] | None, task: Task) -> bool:
-    """Whether a run being trained further has the very outputs of this task, so that its head goes on too."""
+def _same_head(saved: Mapping[str, Any] | None, task: Task) -> bool:
+    """Whether a run being trained further has this task's very outputs and pooling, so that its head goes on too."""
     if saved is None or saved.get("task") != task.name:
         return False
-    return bool(saved.get("labels") == task.to_dict().get("labels"))
+    same_pooling = saved.get("settings", {}).get("pooling") == task.settings.pooling
+    return bool(same_pooling and saved.get("labels") == task.to_dict().get("labels"))
 
 
 def write_run(folder: Path, prepared: Prepared, network: TaskModel, settings: Settings) -> None:

@@ -31,7 +31,7 @@ from langue.settings import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import BUDGET, Task, TaskModel, encode_texts
 from langue.text.tokenizer import Tokenizer
-from langue.verbs.save import task_files, write_task_checkpoint
+from langue.verbs.save import head_of, task_files, write_task_checkpoint
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
 Texts = Sequence[str] | Sequence[tuple[str, str]] | Sequence[Sequence[int]]
@@ -267,13 +267,14 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
     and multiplied in."""
     described, kind = describe(name, revision), precision(dtype)
     task = _task(described)
-    checkpoint = read_checkpoint(described, head="lm" if task is None else task.head_kind)
+    head = "lm" if task is None else head_of(task, described)
+    checkpoint = read_checkpoint(described, head)
     weights, where = usable(checkpoint.weights), str(checkpoint.folder)
     network = language = None
     if task is None:
         body, language = _language_model(checkpoint, weights, kind)
     else:
-        network = TaskModel(checkpoint.config, task)
+        network = TaskModel(checkpoint.config, task, pad=checkpoint.pad)
         load_into(network, weights, where=where, copy=False, matrices=kind)
         body = network.body
     (network or language or body).to(device()).eval()  # a body without its head never moves the head's meta tensors

@@ -21,6 +21,7 @@ from langue.tasks.task import Task
 from langue.text.duplicates import find
 from langue.text.source import Source, Table, read
 from langue.verbs.progress import bar
+from langue.verbs.save import head_of
 
 SPLITS = ("train", "dev", "test")
 
@@ -31,6 +32,7 @@ class Prepared:
     checkpoint: Checkpoint
     source: Source
     examples: dict[str, Examples]  # by split
+    settings: Settings  # as given, `auto` replaced by what it is here
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -68,14 +70,19 @@ def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | No
     ready = kind.fit(source.train, settings.task)
     tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
     targets = {name: ready.targets(table) for name, table in tables.items()}
-    checkpoint = read_checkpoint(describe(model, settings.model.revision), head=ready.head_kind)
+    described = describe(model, settings.model.revision)
+    if settings.task.pooling == "auto" and described.task is not None and described.task.get("task") == task:
+        before = kind.from_dict(described.task).settings.pooling  # a run goes on with the head that it has
+        ready.settings = ready.settings.model_copy(update={"pooling": before})
+    checkpoint = read_checkpoint(described, head=head_of(ready, described))
     examples: dict[str, Examples] = {}
     with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
         for name, table in tables.items():
             encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
             examples[name] = encoded.with_targets(targets[name])
             advance(len(table))
-    prepared = Prepared(ready, checkpoint, source, examples)
+    settings = settings.model_copy(update={"task": ready.settings})
+    prepared = Prepared(ready, checkpoint, source, examples, settings)
     prepared.facts = facts(prepared, settings)
     return prepared
 
@@ -135,6 +142,7 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
         "origin": prepared.source.train.origin if prepared.source.train else "",
         "model": str(prepared.checkpoint.folder),
         "task": prepared.task.name,
+        "pooling": prepared.task.settings.pooling,
         "splits": splits,
         "notes": prepared.source.notes,
         "duplicates": duplicates(prepared.source) if settings.data.duplicates else {},

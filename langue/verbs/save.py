@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from langue.errors import ModelError
 from langue.files import write_json
-from langue.hub.checkpoint import Checkpoint, write_checkpoint
+from langue.hub.checkpoint import Checkpoint, Description, family_of, write_checkpoint
+from langue.hub.families import FAMILIES
 from langue.hub.family import Family
 from langue.settings import DataSettings, TaskSettings
 from langue.tasks.classify import Classify
@@ -16,17 +18,29 @@ from langue.tasks.regress import Regress
 from langue.tasks.task import Task
 
 
+def head_of(task: Task, described: Description) -> str:
+    """The kind of head that the task has on this model; which pooling `auto` is is settled with it."""
+    family, config = family_of(described)
+    task.settle(config)
+    return family.head_kind(task.settings.pooling)
+
+
 def write_task_checkpoint(
     folder: Path, checkpoint: Checkpoint, task: Task, weights: Mapping[str, Tensor], data: DataSettings
 ) -> None:
+    family, pooling = checkpoint.family, task.settings.pooling
+    kind = family.head_kind(pooling)
+    said = dict(family.poolings[pooling]) if kind == "classify" else {}
+    if kind == "classify" and pooling == "last":  # told or not: a class's default would be another token
+        said["pad_token_id"] = checkpoint.pad
     write_checkpoint(
         folder,
-        family=checkpoint.family,
+        family=family,
         config=checkpoint.config,
         weights=weights,
         tokenizer=checkpoint.tokenizer,
-        head=task.head_kind,
-        extra=task.published(),
+        head=kind,
+        extra=task.published() | said,
         published=checkpoint.published,
     )
     kept = {"max_length": data.max_length, "cut": data.cut}
@@ -39,22 +53,34 @@ def expressible(task: Task, family: Family) -> str:
         return (
             f"transformers: no class for this head on {family.name}; AutoModel loads the body, the head stays langue's."
         )
-    if task.head_kind == "classify":
+    if family.head_kind(task.settings.pooling) == "classify":
         return "transformers: AutoModelForSequenceClassification gives the same logits."
     return (
-        "transformers: its classes cannot express mean pooling, so AutoModel loads the body and the head stays "
-        "langue's; train with task.pooling=first where you need AutoModelForSequenceClassification."
+        f"transformers: its {family.architectures['classify']} cannot express {task.settings.pooling} pooling, so "
+        f"AutoModel loads the body and the head stays langue's; train with task.pooling={' or '.join(family.poolings)} "
+        "where you need AutoModelForSequenceClassification."
     )
 
 
 def task_files(published: dict[str, Any]) -> Task | None:
     """The task of a sequence classifier published in `transformers`' words, or None."""
-    if not any(name.endswith("ForSequenceClassification") for name in published.get("architectures") or []):
+    classes = [n for n in published.get("architectures") or [] if str(n).endswith("ForSequenceClassification")]
+    family = FAMILIES.get(published.get("model_type", ""))
+    if not classes or family is None:
         return None
+    if "classify" not in family.heads:
+        raise ModelError(f"the classifier of {classes[0]} is not known here", do="fine-tune from the model's body")
+    said = family.poolings.items()
+    fits = [name for name, words in said if all(published.get(key, value) == value for key, value in words.items())]
+    if not fits:
+        known = ", ".join(str(value) for _, words in said for value in words.values())
+        key = next(key for _, words in said for key in words)
+        raise ModelError(f"config: {key} = {published.get(key)!r} is not known", do=f"known: {known}")
     labels = published.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     names = [str(labels[key]) for key in sorted(labels, key=int)]
     kind = published.get("problem_type")
-    settings = TaskSettings(pooling="first", multi_label=kind == "multi_label_classification")
+    several = kind == "multi_label_classification"
+    settings = TaskSettings.model_validate({"pooling": fits[0], "multi_label": several})
     if kind == "regression" or (kind is None and len(names) == 1):
         return Regress(settings)
     return Classify(names, settings)

@@ -10,10 +10,16 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from langue.data.batch import gather, gather_pairs
-from langue.errors import ModelError
+from langue.errors import ModelError, SettingsError
 from langue.generate.sample import examples_of
+from langue.hub.checkpoint import describe, family_of, load_into, read_checkpoint, usable
 from langue.hub.families import FAMILIES
+from langue.settings import DataSettings, TaskSettings
+from langue.tasks.classify import Classify
+from langue.tasks.regress import Regress
+from langue.tasks.task import TaskModel
 from langue.verbs.model import load
+from langue.verbs.save import expressible, head_of, write_task_checkpoint
 
 transformers = pytest.importorskip("transformers")
 
@@ -204,30 +210,115 @@ def test_bf16_is_held_and_saved_as_it_is(tmp_path, name):
     assert all(w.dtype == torch.bfloat16 for w in held)
 
 
-CLASSIFIERS = [name for name, family in FAMILIES.items() if "classify" in family.heads]
+CLASSIFIERS = [name for name, family in FAMILIES.items() if "classify" in family.architectures]
+POOLINGS = [(name, pooling) for name in CLASSIFIERS for pooling in FAMILIES[name].poolings]
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_classifiers_load_and_save_with_their_logits(tmp_path, name):
+def draw_classifier(name, pooling):
+    """The reference's classifier with three labels, none of its weights at its default."""
     torch.manual_seed(0)
-    stem = FAMILIES[name].architectures["classify"]
     config = draw_config(name, 4)
-    config.num_labels = 3
-    reference = getattr(transformers, stem)(config).eval()
+    config.num_labels, config.problem_type = 3, "multi_label_classification"
+    for key, value in FAMILIES[name].poolings[pooling].items():
+        setattr(config, key, value)
+    reference = getattr(transformers, FAMILIES[name].architectures["classify"])(config).eval()
     for weight in reference.parameters():
         weight.data.copy_(0.3 * torch.randn(weight.shape))
+    return reference
+
+
+def classified(reference, ids):
+    with torch.no_grad():
+        return torch.cat([reference(input_ids=torch.tensor([each])).logits for each in ids]).numpy()
+
+
+def test_every_classifier_that_the_reference_has_is_there():
+    """A family without one is a family for which there is none of this kind: T5's and BART's read a decoder's end."""
+    lacking = {name for name in FAMILIES if name not in CLASSIFIERS}
+    assert lacking == {"nanochat", "t5", "mt5", "bart", "mbart", "marian"}
+    assert all(name in CLASSIFIERS for name, family in FAMILIES.items() if "classify" in family.heads)
+
+
+@pytest.mark.parametrize("name, pooling", POOLINGS)
+def test_classifiers_load_and_save_with_their_logits(tmp_path, name, pooling):
+    reference = draw_classifier(name, pooling)
     model = load(save(tmp_path / "m", reference))
-    ids = sequences(4)
+    assert model.task.settings.pooling == pooling and model.task.settings.multi_label
+    pad = reference.config.pad_token_id
+    ids = [*sequences(4), [5, 6, pad, 7, pad, pad], [9, pad]]  # a text's end is before the padding
+    if pooling != "last":
+        ids = ids[: len(LENGTHS)]
     ours = model.logits(ids)
     model.save(tmp_path / "again")
     again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").eval()
+    assert type(again) is type(reference) and again.config.problem_type == "multi_label_classification"
+    for network in (reference, again):
+        assert close(ours, classified(network, ids))
+    before, after = reference.state_dict(), again.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    np.testing.assert_array_equal(load(tmp_path / "again").logits(ids), ours)
+
+
+@pytest.mark.parametrize("name, pooling", POOLINGS)
+@pytest.mark.parametrize("task", [Classify(["a", "b", "c"], TaskSettings()), Regress(TaskSettings())])
+def test_a_new_head_is_the_references_too(tmp_path, name, pooling, task):
+    """On a language model's body, as fine-tuning begins and saves it; batches are the reference's too."""
+    folder = save(tmp_path / "m", draw_model(name, 5))
+    described = describe(folder)
+    task.settings = TaskSettings(pooling=pooling)
+    checkpoint = read_checkpoint(described, head_of(task, described))
+    network = TaskModel(checkpoint.config, task, seed=1, pad=checkpoint.pad).eval()
+    load_into(network, usable(checkpoint.weights), where=str(folder), new="head.")
+    for weight in network.head.parameters():
+        weight.data.add_(0.2 * torch.randn(weight.shape))
+    (tmp_path / "run").mkdir()
+    write_task_checkpoint(tmp_path / "run", checkpoint, task, dict(network.named_parameters()), DataSettings())
+    ids = sequences(6)
+    ours = load(tmp_path / "run").logits(ids)
+    reference = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").eval()
+    assert type(reference).__name__ == FAMILIES[name].architectures["classify"]
+    assert close(ours, classified(reference, ids))
+    published = task.published()
+    assert reference.config.id2label == {int(key): label for key, label in published["id2label"].items()}
+    assert reference.config.problem_type == published["problem_type"] and ours.shape == (len(ids), task.n_outputs)
     with torch.no_grad():
-        for network in (reference, again):
-            expected = torch.cat([network(input_ids=torch.tensor([each])).logits for each in ids]).numpy()
-            np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=1e-4)
-    assert all(
-        torch.equal(a, b) for a, b in zip(reference.state_dict().values(), again.state_dict().values(), strict=True)
-    )
+        outputs = network(gather(examples_of(ids), np.arange(len(ids)))).numpy()
+    np.testing.assert_allclose(outputs, ours, atol=1e-5, rtol=1e-4)
+    if pooling == "last":
+        assert reference.config.pad_token_id == checkpoint.pad
+        width = max(map(len, ids))
+        padded = torch.tensor([[*each, *[checkpoint.pad] * (width - len(each))] for each in ids])
+        with torch.no_grad():
+            together = reference(input_ids=padded, attention_mask=padded != checkpoint.pad).logits.numpy()
+        np.testing.assert_allclose(together, ours, atol=1e-4, rtol=1e-3)
+
+
+@every_family
+def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
+    """Saved and loaded with the same logits, the head under our own names; said so in a sentence."""
+    folder = save(tmp_path / "m", draw_model(name, 5))
+    described = describe(folder)
+    for pooling in ("mean", "first", "last"):
+        task = Classify(["a", "b"], TaskSettings(pooling=pooling))
+        family, config = family_of(described)
+        if pooling == "first" and config.causal:
+            with pytest.raises(SettingsError, match="task.pooling=last"):
+                head_of(task, described)
+            continue
+        checkpoint = read_checkpoint(described, head_of(task, described))
+        network = TaskModel(checkpoint.config, task, seed=1, pad=checkpoint.pad).eval()
+        load_into(network, usable(checkpoint.weights), where=str(folder), new="head.")
+        run = tmp_path / pooling
+        run.mkdir()
+        write_task_checkpoint(run, checkpoint, task, dict(network.named_parameters()), DataSettings())
+        ids = sequences(6)
+        with torch.no_grad():
+            outputs = network(gather(examples_of(ids), np.arange(len(ids)))).numpy()
+        np.testing.assert_allclose(load(run).logits(ids), outputs, atol=1e-5, rtol=1e-4)
+        published = "classify" in family.heads and pooling in family.poolings
+        assert ("AutoModelForSequenceClassification gives" in expressible(task, family)) == published
+        architecture = json.loads((run / "config.json").read_text())["architectures"][0]
+        assert architecture == family.architectures["classify" if published else "body"]
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name in ("t5", "bart", "marian")])
