@@ -7,7 +7,7 @@ run code is ever unpickled, and a config that names code (`auto_map`) is data to
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -173,14 +173,15 @@ def read_tokenizer(described: Description) -> Tokenizer:
     return reader.read_tokenizer(original)
 
 
-def read_checkpoint(described: Description, head: str | None = None) -> Checkpoint:
-    """Read a model folder. `head`: which head's weights to take where they are there ("classify")."""
+def read_checkpoint(described: Description, head: str | None = None, pairs: bool = False) -> Checkpoint:
+    """Read a model folder. `head`: which head's weights to take where they are there ("classify"); `pairs`: those too
+    that say of two parts whether the second follows."""
     folder, reader, original = described.folder, described.reader, described.original
     tokenizer = read_tokenizer(described)
     try:
         family, said = family_of(described)
         theirs = read_weights(folder) if reader is None or original is None else reader.read_weights(original)
-        config = family.settle(theirs, said)
+        config = replace(family.settle(theirs, said), pair_head=pairs)
         weights = family.to_ours(theirs, config, head)
     except LangueError as error:
         raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error

@@ -89,11 +89,12 @@ class LanguageObjective(Objective):
         side = self.predicted(batch)
         assert side.labels is not None
         states = self.states(model, batch)
-        loss, extra = model.loss(labelled(states, side), side.labels, self.z_loss), self.extra(model, states, batch)
-        return Outcome(loss if extra is None else loss + extra, float(len(side.labels)), loss.detach())
+        loss, count = model.loss(labelled(states, side), side.labels, self.z_loss), float(len(side.labels))
+        extra = self.extra(model, states, batch)
+        return Outcome(loss, count) if extra is None else Outcome(loss + extra, count, beside=extra.detach())
 
     def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
-        return perplexity(sum(float(each.answers) for each in outcomes) / sum(each.count for each in outcomes))
+        return perplexity(loss)
 
     def evaluate(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype

@@ -72,12 +72,13 @@ class Masked(LanguageObjective):
         return replace(made, segments=segments, targets=parts.label)
 
     def extra(self, model: LanguageModel, states: Tensor, batch: Batch) -> Tensor | None:
-        """The pair loss, each piece's as often as tokens of it are predicted on average: a mean over tokens of the one
-        and of the other, and still a sum over pieces."""
+        """The pair loss. All is divided by the number of predicted tokens, so each piece's counts as often as tokens of
+        it are predicted on average: the mean over tokens of the masked loss and a mean over pieces of the pair loss,
+        weighed by their length, are added, and both are sums that any division of a batch leaves exact."""
         if self.pairs is None:
             return None
         asked, logits, labels = self._follows(model, states, batch)
-        weights = self.settings.mask_ratio * batch.starts.diff()[asked]
+        weights = self.settings.mask_ratio * (batch.starts.diff()[asked] - self.frame.piece)
         return (F.cross_entropy(logits.float(), labels, reduction="none") * weights).sum()
 
     def shares(self, model: LanguageModel, states: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:

@@ -21,6 +21,7 @@ class Outcome:
     loss: Tensor  # summed
     count: float  # what it is summed over
     answers: Any = None  # what `watch` needs of the batch to say how well it was answered
+    beside: Tensor | float = 0.0  # how much of the loss is of other things than `watched`
 
 
 class Objective(ABC):
@@ -35,7 +36,7 @@ class Objective(ABC):
 
     @abstractmethod
     def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
-        """`watched` over the batches of one training step, whose mean loss was `loss`."""
+        """`watched` over the batches of one training step, whose mean loss, without what is `beside`, was `loss`."""
 
     @abstractmethod
     def evaluate(

@@ -30,7 +30,7 @@ class Parts:
 class Pairs:
     def __init__(self, kind: str, seed: int) -> None:
         self.kind, self.seed = kind, seed
-        self.known: tuple[Documents, Numbers] | None = None  # a corpus and its documents in order of length
+        self.known: tuple[Documents, tuple[Numbers, Numbers, Numbers]] | None = None  # what `_by_length` found last
 
     def parts(self, corpus: Documents, text: NDArray[np.int32], slices: Slices) -> Parts:
         size = slices.length
@@ -51,25 +51,32 @@ class Pairs:
     def _replaced(
         self, corpus: Documents, text: NDArray[np.int32], slices: Slices, cut: Numbers, label: Numbers
     ) -> tuple[NDArray[np.int32], Numbers]:
-        """Second parts from anywhere in another document that is long enough; where there is none, the text's own."""
-        order = self._by_length(corpus)
-        rest = slices.length - cut
-        lowest = np.searchsorted(corpus.lengths[order], rest)
-        choice = len(order) - lowest
-        place = (self._drawn(OTHER, slices) * choice).astype(np.int64)
-        own = order[np.minimum(lowest + place, len(order) - 1)] == slices.document
-        other = order[np.minimum(lowest + (place + own) % np.maximum(choice, 1), len(order) - 1)]
-        label = np.where((label == DOES_NOT) & (other == slices.document), FOLLOWS, label)
+        """Second parts from another document that is long enough; where there is none, the text's own.
+
+        What is put in ends its document where what it replaces did, and never begins it: else the full stop at the end
+        of a text would give the answer away.
+        """
+        order, rank, sizes = self._by_length(corpus)
+        lengths, rest = corpus.lengths, slices.length - cut
+        ends = slices.begin + slices.length == lengths[slices.document]
+        lowest = np.searchsorted(sizes, rest + np.where(ends, 1, 2))
+        others = len(order) - lowest - 1  # the piece's own document is long enough, and is left out
+        place = lowest + (self._drawn(OTHER, slices) * others).astype(np.int64)
+        place += place >= rank[slices.document]
+        label = np.where((label == DOES_NOT) & (others == 0), FOLLOWS, label)
         away = np.flatnonzero(label == DOES_NOT)
-        room = corpus.lengths[other] - rest + 1
-        begin = (self._drawn(WHERE, slices) * room).astype(np.int64)
-        out, ends = text.copy(), np.cumsum(slices.length)
-        tails = [np.arange(ends[n] - rest[n], ends[n]) for n in away]
+        other = order[np.minimum(place, len(order) - 1)]
+        last = lengths[other] - rest
+        begin = np.where(ends, last, 1 + (self._drawn(WHERE, slices) * (last - 1)).astype(np.int64))
+        out, stop = text.copy(), np.cumsum(slices.length)
+        tails = [np.arange(stop[n] - rest[n], stop[n]) for n in away]
         if tails:
             out[np.concatenate(tails)] = corpus.tokens(other[away], begin[away], rest[away])
         return out, label
 
-    def _by_length(self, corpus: Documents) -> Numbers:
+    def _by_length(self, corpus: Documents) -> tuple[Numbers, Numbers, Numbers]:
+        """A corpus's documents in order of length, each document's place in that order, and the lengths in order."""
         if self.known is None or self.known[0] is not corpus:
-            self.known = corpus, np.argsort(corpus.lengths, kind="stable")
+            order = np.argsort(corpus.lengths, kind="stable")
+            self.known = corpus, (order, np.argsort(order), corpus.lengths[order])
         return self.known[1]

@@ -4,12 +4,14 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from langue.runtime import peak_memory, rank
 from langue.train.tracker import make_tracker
@@ -65,12 +67,20 @@ class Journal:
         if self.tracker is not None:
             self.tracker.log(line)
 
-    def show(self, step: int, loss: float, speed: float) -> None:
-        facts = f"loss {loss:.3f} · {speed:,.0f} tokens/s · {peak_memory() / 2**30:.1f} GiB ·"
+    def show(self, step: int, loss: float, speed: float, mfu: float | None = None) -> None:
+        """mfu: the share of the hardware's peak."""
+        share = "" if mfu is None else f" · {mfu:.0%} of peak"
+        facts = f"loss {loss:.3f} · {speed:,.0f} tokens/s{share} · {peak_memory() / 2**30:.1f} GiB ·"
         self.bar.update(self.row, completed=step, facts=facts)
 
     def say(self, text: str) -> None:
         self.bar.console.print(text)
+
+    def quote(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """What a model was given, and what it made of it."""
+        for given, made in pairs:
+            line = Text.assemble(("  " + given, "dim"), made)
+            self.bar.console.print(Text(" ⏎ ").join(line.split("\n")), soft_wrap=True)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,13 +21,14 @@ from torch import nn
 from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
 from langue.model.transformer import compile_blocks, set_recompute
-from langue.runtime import device, keep_freed_memory, precision, seed_step, world_size
+from langue.runtime import device, keep_freed_memory, precision, rank, seed_step, world_size
 from langue.settings import TrainSettings
 from langue.tasks.objective import Objective, Outcome
 from langue.train.average import Average
 from langue.train.guard import WINDOW, keep_batches, trouble
 from langue.train.journal import Journal
 from langue.train.optimizer import clip_gradients, make_optimizer
+from langue.train.pace import Pace
 from langue.train.parallel import Parallel, agreed, anywhere, barrier, sums
 from langue.train.schedule import factor
 from langue.train.shards import Writer
@@ -53,7 +54,9 @@ class Progress:
 
 
 class Trainer:
-    """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held out."""
+    """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held out. peak: FLOP/s of
+    the device, where the share of it that a language model uses is to be told. sample: what the model makes of some
+    prompts, as pairs, shown and kept at each evaluation."""
 
     def __init__(
         self,
@@ -63,6 +66,9 @@ class Trainer:
         dev: Any,
         settings: TrainSettings,
         folder: Path,
+        *,
+        peak: float | None = None,
+        sample: Callable[[nn.Module], list[tuple[str, str]]] | None = None,
     ) -> None:
         self.objective, self.dev, self.settings, self.folder = objective, dev, settings, folder
         self.device, self.dtype = device(), precision(settings.precision)
@@ -82,6 +88,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, settings, layers)
         self.average = Average(self.model, settings.ema)
         self.writer = Writer() if self.parallel.sharded else None
+        self.pace = None if peak is None else Pace(model.body.config, peak)  # type: ignore[union-attr, arg-type]
+        self.sample = None if self.parallel.sharded else sample
         self.progress = Progress()
         self.interrupted = False
 
@@ -99,10 +107,12 @@ class Trainer:
             while at.step < self.total and not at.stopped:
                 epoch, step_batches = next(batches)
                 line = self._step(step_batches)
-                at.seconds = time.perf_counter() - began
+                before, at.seconds = at.seconds, time.perf_counter() - began
+                if self.pace is not None:
+                    line["mfu"] = self.pace.share(at.seconds - before)
                 if at.step % self.settings.log_every == 0 or at.step == self.total:
                     journal.write({"split": "train", "epoch": round(epoch, 4), **self._counts(), **line})
-                journal.show(at.step, line["loss"], at.tokens / at.seconds)
+                journal.show(at.step, line["loss"], at.tokens / at.seconds, line.get("mfu"))
                 if self.dev is not None and (at.step % self.evaluate_every == 0 or at.step == self.total):
                     self._evaluate(journal, epoch)
                 at.seconds = time.perf_counter() - began
@@ -130,7 +140,7 @@ class Trainer:
         seed_step(settings.seed, at.step)
         rate = settings.lr * factor(at.step, self.total, settings)
         self.optimizer.set_rate(rate)
-        total, count, examples, tokens = 0.0, 0.0, 0, 0
+        total, count, beside, examples, tokens = 0.0, 0.0, 0.0, 0, 0
         outcomes: list[Outcome] = []
         for index, batch in enumerate(batches):
             with self.parallel.part(last=index == len(batches) - 1):
@@ -140,9 +150,12 @@ class Trainer:
                 alone = len(batches) == world_size() == 1 and outcome.count
                 (outcome.loss / outcome.count if alone else outcome.loss).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(outcome.loss.detach()), count + outcome.count
+            beside += float(outcome.beside)
             examples, tokens = examples + len(batch), tokens + batch.n_tokens
+            if self.pace is not None:
+                self.pace.add(batch, outcome.count)
             outcomes.append(outcome)
-        total, count, new_examples, new_tokens = sums(total, count, examples, tokens)
+        total, count, beside, new_examples, new_tokens = sums(total, count, beside, examples, tokens)
         at.examples, at.tokens = at.examples + int(new_examples), at.tokens + int(new_tokens)
         if not count:
             raise DataError(
@@ -163,7 +176,7 @@ class Trainer:
             "loss": loss,
             "lr": rate,
             "grad_norm": norm,
-            self.objective.watched: self.objective.watch(outcomes, loss),
+            self.objective.watched: self.objective.watch(outcomes, (total - beside) / count),
         }
         return line | ({"skipped": True} if skipped else {})
 
@@ -188,7 +201,9 @@ class Trainer:
         at, watched = self.progress, self.objective.watched
         with self.average.swapped(self.model), self.parallel.gathered():
             metrics, loss = self.objective.evaluate(self.model, self.dev, device=self.device, dtype=self.dtype)
-            journal.write({"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics})
+            written = self._samples()
+            line = {"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics}
+            journal.write(line | ({"samples": written} if written else {}))
             score = self.objective.score(metrics, loss)
             at.history.append(score)
             better = agreed(at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss))
@@ -196,12 +211,21 @@ class Trainer:
             shown = "undefined" if value is None else f"{value:.4f}"
             mark = " [green]best[/]" if better else ""
             journal.say(f"step {at.step}: dev loss {loss:.4f}, {watched} {shown}{mark}")
+            journal.quote(written)
             if better:
                 at.best, at.best_loss, at.best_step, at.stale = score, loss or 0.0, at.step, 0
                 save_best(self.folder / "checkpoints", self.model, at.step, {"loss": loss, **metrics})
                 return
         at.stale += 1
         at.stopped = bool(self.settings.patience) and at.stale >= self.settings.patience
+
+    def _samples(self) -> list[tuple[str, str]]:
+        if self.sample is None or rank() > 0:
+            return []
+        self.model.eval()
+        written = self.sample(self.model)
+        self.model.train()
+        return written
 
     def _save(self, journal: Journal) -> None:
         self.progress.log_bytes = journal.size

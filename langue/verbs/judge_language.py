@@ -121,14 +121,14 @@ def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int
     return corpus.tokens(rows, np.zeros(count, np.int64), corpus.lengths[:count]), starts[: count + 1]
 
 
-def samples(prepared: Pretraining, network: LanguageModel) -> list[tuple[str, str]]:
+def samples(prepared: Pretraining, network: Any, count: int = SAMPLES) -> list[tuple[str, str]]:
     """How the model goes on from the beginnings of held-out documents."""
     if prepared.objective.architecture != "decoder":
         return []
     objective, tokenizer = prepared.objective, prepared.tokenizer
     begin: int = objective.begin  # type: ignore[attr-defined]
     room = max(2, min(prepared.config.longest, prepared.settings.data.block) - 1)
-    rows = np.linspace(0, prepared.dev.n_documents - 1, min(SAMPLES, prepared.dev.n_documents)).astype(np.int64)
+    rows = np.linspace(0, prepared.dev.n_documents - 1, min(count, prepared.dev.n_documents)).astype(np.int64)
     given = []
     for row in rows.tolist():
         size = min(int(prepared.dev.lengths[row]), max(1, room // 4), 16)

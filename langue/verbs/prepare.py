@@ -13,6 +13,7 @@ import torch
 from langue.data.batch import Examples
 from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
+from langue.evaluate import hardware
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.runtime import device, precision, restarted
 from langue.settings import Settings
@@ -186,6 +187,15 @@ def matmul_rate(dtype: torch.dtype) -> float:
         (a @ b).sum().item()
         best = min(best, time.perf_counter() - began)
     return 2 * a.shape[0] * b.numel() / best
+
+
+def peak(dtype: torch.dtype) -> float:
+    """FLOP/s of this process's device: what its maker says of a known GPU in bf16, else what is measured."""
+    if device().type == "cuda" and dtype == torch.bfloat16:
+        known = hardware.read(torch.cuda.get_device_name())
+        if known is not None:
+            return known.peak
+    return matmul_rate(dtype)
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:

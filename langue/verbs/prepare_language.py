@@ -53,7 +53,8 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
     kind = OBJECTIVES[arguments["objective"]]
     checkpoint = None
     if arguments["model"] is not None:
-        checkpoint = read_checkpoint(describe(arguments["model"], settings.model.revision), head="lm")
+        described = describe(arguments["model"], settings.model.revision)
+        checkpoint = read_checkpoint(described, head="lm", pairs=settings.task.pairs != "none")
     own = None if checkpoint is None else checkpoint.tokenizer
     train, dev = corpus_of(arguments, own, settings, folder)
     tokenizer = train.tokenizer if own is None else own

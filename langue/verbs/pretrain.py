@@ -11,16 +11,18 @@ from langue.errors import RunError, SettingsError
 from langue.files import atomic_folder, read_json, sha256, write_json, write_text
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
-from langue.runtime import rank
+from langue.runtime import precision, rank
 from langue.settings import PRETRAINING, TOKENIZERS, Settings, read_recipe, resolve, split_recipe, write_recipe
 from langue.tasks import OBJECTIVES
 from langue.tasks.language import Held
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
-from langue.verbs.judge_language import judge_language
+from langue.verbs.judge_language import judge_language, samples
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import run_folder
+from langue.verbs.prepare import peak, run_folder
 from langue.verbs.prepare_language import MANY, Pretraining, new_model, prepare_language, stream_of
+
+WATCHED = 1  # samples at each evaluation
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,12 @@ def _train(folder: Path, prepared: Pretraining, resume: bool) -> None:
     train, dev = (stream_of(prepared, corpus) for corpus in (prepared.train, prepared.dev))
     began = time.perf_counter()
     held = Held(dev, chosen.data.dev_tokens)
-    progress = Trainer(network, prepared.objective, train, held, chosen.train, folder).run(resume)
+    trainer = Trainer(
+        *(network, prepared.objective, train, held, chosen.train, folder),
+        peak=peak(precision(chosen.train.precision)),
+        sample=lambda model: samples(prepared, model, WATCHED),
+    )
+    progress = trainer.run(resume)
     if rank() == 0:
         _write(folder, prepared, network)
         judge_language(folder, prepared, network, max(progress.seconds, time.perf_counter() - began))

@@ -9,14 +9,16 @@ from torch.nn import functional as F
 
 import langue
 from langue.data.stream import Slices
-from langue.errors import SettingsError
+from langue.errors import Interrupted, SettingsError
+from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
 from langue.model.config import ModelConfig
 from langue.model.language import LanguageModel
 from langue.model.transformer import initialise
-from langue.settings import TaskSettings
+from langue.settings import TaskSettings, TrainSettings
 from langue.tasks.language import Held
 from langue.tasks.masked import Masked
 from langue.tasks.pairs import DOES_NOT, NOT_ASKED
+from langue.train.trainer import Trainer
 from tests.memory import Memory
 from tests.tasks.test_language import CPU, tokenizer
 
@@ -67,12 +69,30 @@ def test_half_of_the_second_parts_do_not_follow(kind):
             assert one == text[: len(one)]
             (home,) = {n for n, d in enumerate(data.documents) if set(two) <= set(d.tolist())}
             assert home != document and np.all(np.diff(two) == 1)
+            assert two[0] != data.documents[home][0] and two[-1] == data.documents[home][-1]  # as the text's own would
     assert 0.35 < np.mean(told) < 0.65
 
 
 def test_a_lone_document_has_nothing_else_to_go_on_with():
     objective, data = made("next", [40, 3])
     assert {label for *_, label, document in read(objective, data)[0] if document == 0} == {0}
+
+
+def test_what_is_put_in_ends_a_document_where_what_it_replaces_did_and_comes_from_all_others_alike():
+    objective, data = made("next", [60] * 50)
+    homes, said = np.zeros(50, int), []
+    for epoch in range(20):
+        rows = np.repeat(np.arange(50), 3)
+        begin = np.tile([0, 20, 40], 50)
+        slices = Slices(rows, begin, np.full(150, 20), epoch)
+        parts = objective.pairs.parts(data, data.tokens(rows, begin, slices.length), slices)
+        for n in np.flatnonzero(parts.label == DOES_NOT):
+            documents, places = np.divmod(parts.text[20 * n + parts.cut[n] : 20 * n + 20] - 1000, 60)
+            assert len(set(documents)) == 1 and documents[0] != rows[n]
+            assert places[0] > 0 and (places[-1] == 59) == (begin[n] == 40)
+            homes[documents[0]] += 1
+        said.append(parts.label.mean())
+    assert abs(np.mean(said) - 0.5) < 0.03 and homes.min() > 0.4 * homes.mean() and homes.max() < 1.8 * homes.mean()
 
 
 def test_whole_words_do_not_go_over_a_cut():
@@ -103,6 +123,7 @@ def small(kind):
     return Masked(tok, TaskSettings(pairs=kind, mask_ratio=0.2), seed=3), data, model_of(tok)
 
 
+@torch.no_grad()
 def test_the_loss_is_a_sum_over_pieces_and_judged_as_one_at_a_time():
     objective, data, model = small("order")
     rows = np.arange(len(LENGTHS))
@@ -117,12 +138,74 @@ def test_the_loss_is_a_sum_over_pieces_and_judged_as_one_at_a_time():
             count += len(batch.labels)
         if int(batch.targets[0]) != NOT_ASKED:
             logits = model.head.follows(states[:1])
-            total += float(F.cross_entropy(logits, batch.targets)) * 0.2 * batch.n_tokens
+            total += float(F.cross_entropy(logits, batch.targets)) * 0.2 * (batch.n_tokens - 3)
             right, asked = right + int(logits.argmax() == batch.targets[0]), asked + 1
     assert outcome.count == count and float(outcome.loss) == pytest.approx(total, rel=1e-5)
     held = Held(objective.stream(data, block=64, budget=200, seed=0))
     metrics, loss = objective.evaluate(model, held, device=CPU, dtype=torch.float32)
     assert metrics["pair_accuracy"] == pytest.approx(right / asked) and loss < float(outcome.loss) / count
+
+
+def step_of(folder, kind, parts):
+    """What one training step logs, its batches being of these documents; and the weights after it."""
+    objective, data, model = small(kind)
+    stream = objective.stream(data, block=64, budget=128, seed=0)
+    folder.mkdir(exist_ok=True)
+    settings = TrainSettings(accumulate=len(parts), lr=1e-3, warmup=0, precision="fp32", eps=1e-3)
+    run = Trainer(model, objective, stream, None, settings, folder)
+    line = run._step([objective.make(data, Slices(rows, 0 * rows, data.lengths[rows], 0), CPU) for rows in parts])
+    return line, dict(model.named_parameters())
+
+
+ROWS = np.asarray([0, 1, 3, 4, 5, 6, 7, 8])
+
+
+@pytest.mark.parametrize("kind", ["next", "order"])
+def test_eight_batches_of_one_piece_make_the_step_of_one_batch_of_eight(tmp_path, kind):
+    one, weights = step_of(tmp_path, kind, [ROWS])
+    eight, others = step_of(tmp_path, kind, np.split(ROWS, 8))
+    for value in ("loss", "perplexity", "grad_norm"):
+        assert eight[value] == pytest.approx(one[value], rel=1e-6)
+    assert np.log(one["perplexity"]) < one["loss"] - 0.1  # which is of the tokens alone
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=0, atol=1e-6)
+
+
+def test_what_is_logged_is_of_all_processes(tmp_path, monkeypatch):
+    whole, _ = step_of(tmp_path, "order", [ROWS])
+    sent = []
+    monkeypatch.setattr("langue.train.trainer.sums", lambda *values: sent.append(values) or list(values))
+    step_of(tmp_path, "order", [ROWS[:3]])
+    monkeypatch.setattr("langue.train.trainer.sums", lambda *values: np.add(values, sent[0]).tolist())
+    one, _ = step_of(tmp_path, "order", [ROWS[3:]])
+    for value in ("loss", "perplexity"):
+        assert one[value] == pytest.approx(whole[value], rel=1e-6)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
+    def trainer(name):
+        (tmp_path / name).mkdir(exist_ok=True)
+        objective, data, model = small("next")
+        settings = TrainSettings(epochs=2, checkpoint_every=100, precision="fp32")
+        return Trainer(
+            model, objective, objective.stream(data, block=24, budget=200, seed=0), None, settings, tmp_path / name
+        )
+
+    whole, cut = trainer("whole"), trainer("cut")
+    step = cut._step
+
+    def stopped(batches):
+        cut.interrupted = cut.progress.step == 3
+        return step(batches)
+
+    cut._step = stopped
+    whole.run()
+    with pytest.raises(Interrupted):
+        cut.run()
+    resumed = trainer("cut")
+    assert resumed.run(resume=True).step == whole.progress.step > 8
+    for name, weight in resumed.model.named_parameters():
+        assert torch.equal(weight, dict(whole.model.named_parameters())[name])
 
 
 def test_it_is_learned_saved_and_read_by_transformers(tmp_path):
@@ -143,17 +226,24 @@ def test_it_is_learned_saved_and_read_by_transformers(tmp_path):
     )
     low, high = run.metrics["intervals"]["pair_accuracy"]
     assert 0.5 < low <= run.metrics["metrics"]["pair_accuracy"] <= high  # beyond chance
-    theirs = transformers.BertForPreTraining.from_pretrained(tmp_path / "run").eval()
-    model = langue.load(tmp_path / "run")
-    ids = [2, *range(10, 20), 3]
+    theirs, said = transformers.BertForPreTraining.from_pretrained(tmp_path / "run", output_loading_info=True)
+    assert not said["missing_keys"] and not said["unexpected_keys"]
+    checkpoint = read_checkpoint(describe(tmp_path / "run"), head="lm", pairs=True)
+    model = LanguageModel(checkpoint.config).eval()
+    assert not load_into(model, usable(checkpoint.weights), where="the run")
+    ids, segments = torch.tensor([2, *range(10, 20), 3, *range(15, 20), 3]), torch.tensor([0] * 12 + [1] * 6)
     with torch.no_grad():
-        out = theirs(torch.tensor([ids]))
-        first = torch.from_numpy(model.hidden([ids])[0][:1])
-        weights = theirs.state_dict()
-        pooled = torch.tanh(F.linear(first, weights["bert.pooler.dense.weight"], weights["bert.pooler.dense.bias"]))
-        follows = F.linear(pooled, weights["cls.seq_relationship.weight"], weights["cls.seq_relationship.bias"])
-    np.testing.assert_allclose(model.logits([ids])[0], out.prediction_logits[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(follows, out.seq_relationship_logits, rtol=1e-4, atol=1e-5)
+        out = theirs.eval()(ids[None], token_type_ids=segments[None])
+        states = model.body(ids, torch.arange(18), [(0, 1, 18)], segments)
+        torch.testing.assert_close(model.logits(states), out.prediction_logits[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.head.follows(states[:1]), out.seq_relationship_logits, rtol=0, atol=1e-5)
+    assert len(langue.load(run.folder).logits([ids.tolist()])[0]) == 18
+    further = {**common, "train.max_steps": 1, "train.lr": 1e-9, "task.pairs": "order"}
+    for key in [key for key in further if key.startswith("model.")]:
+        del further[key]
+    again = langue.pretrain("masked", model=run.folder, out=tmp_path / "further", **further)
+    accuracy = (found.metrics["metrics"]["pair_accuracy"] for found in (run, again))
+    assert next(accuracy) == pytest.approx(next(accuracy))  # the head is trained further, not made anew
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     train = [line for line in lines if line["split"] == "train"]
     assert all(line["loss"] > np.log(line["perplexity"]) for line in train)  # which is of the tokens alone

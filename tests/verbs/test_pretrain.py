@@ -59,6 +59,8 @@ def test_a_run_learns_and_loads_everywhere(tmp_path, text, tokenizer, objective,
     train = [line["loss"] for line in log if line["split"] == "train"]
     assert train[-1] < train[0] - 0.1
     assert run.metrics["split"] == "dev" and run.metrics["metrics"]["perplexity"] > 1
+    assert all(0 < line["mfu"] < 2 for line in log if line["split"] == "train")  # what is measured wavers
+    assert all(("samples" in line) == (objective == "causal") for line in log if line["split"] == "dev")
     for name, (low, high) in run.metrics["intervals"].items():
         assert low <= run.metrics["metrics"][name] <= high
     for name in ("config.json", "model.safetensors", "tokenizer.json", "recipe.toml", "report.html", "curves.png"):
