@@ -3,14 +3,19 @@
 The hardware is asked, never recognised by name: a processor without bf16 instructions computes in fp32.
 """
 
+import mmap
 import os
 import resource
 import sys
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def device() -> "torch.device":
@@ -65,6 +70,27 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     trim, pad, mmaps = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
     return all([mallopt(trim, -1), mallopt(pad, 2**26), mallopt(mmaps, 0)])
+
+
+def forget(read: "torch.Tensor") -> None:
+    """Give back the memory under a tensor that nobody will read again, while it is yet part of something larger: the
+    pages of a mapped file, above all, which stay resident otherwise for as long as the file is mapped."""
+    if read.device.type != "cpu" or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    import ctypes
+
+    page = mmap.PAGESIZE  # whole pages only: its neighbours are on the others
+    begin, end = -(-read.data_ptr() // page) * page, (read.data_ptr() + read.nbytes) // page * page
+    if begin < end:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What `work` makes of each item, in their order; for work that torch does, outside of Python's lock."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, items))
 
 
 def rank() -> int:

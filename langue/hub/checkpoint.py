@@ -17,7 +17,7 @@ from torch import Tensor
 
 from langue.errors import LangueError, ModelError
 from langue.files import read_json, write_json
-from langue.hub import gguf_models, google_bert, llama2c, marian_nmt, openai_gpt2
+from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family
 from langue.hub.weights import read_weights
@@ -26,7 +26,7 @@ from langue.text.tokenizer import Tokenizer
 
 WANTED = (
     *("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.bin", "*.msgpack", "*.ckpt*", "*.bpe"),
-    *("*.npz", "*.yml"),
+    *("*.npz", "*.yml", "*.h5"),
 )
 
 
@@ -94,6 +94,8 @@ def locate(name: str | Path, revision: str | None = None, wanted: Sequence[str] 
 
     try:
         files = snapshot_download(str(name), revision=revision, allow_patterns=list(wanted), ignore_patterns=["*/*"])
+        if keras.find(Path(files)):
+            snapshot_download(str(name), revision=revision, allow_patterns=[keras.VOCABULARY])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"neither a folder here nor to be had from the Hub ({type(error).__name__})",
@@ -123,7 +125,7 @@ class Foreign(Protocol):
     def read_tokenizer(self, file: Path) -> Tokenizer: ...
 
 
-FOREIGN: tuple[Foreign, ...] = (llama2c, gguf_models, google_bert, openai_gpt2, marian_nmt)
+FOREIGN: tuple[Foreign, ...] = (llama2c, gguf_models, google_bert, openai_gpt2, marian_nmt, keras)
 
 
 def _foreign(path: Path) -> tuple[Foreign, Path] | None:
@@ -134,7 +136,8 @@ def _foreign(path: Path) -> tuple[Foreign, Path] | None:
 
 def describe(name: str | Path, revision: str | None = None) -> Description:
     folder = locate(name, revision)
-    foreign = None if (folder / "config.json").is_file() else _foreign(folder)
+    of_the_hub = (folder / "config.json").is_file() and keras.find(folder) is None  # Keras has a config.json of its own
+    foreign = None if of_the_hub else _foreign(folder)
     if foreign is not None:
         reader, original = foreign
         return Description(folder, reader.read_config(original), None, original, reader)
@@ -173,14 +176,17 @@ def read_tokenizer(described: Description) -> Tokenizer:
     return reader.read_tokenizer(original)
 
 
-def read_checkpoint(described: Description, head: str | None = None, pairs: bool = False) -> Checkpoint:
+def read_checkpoint(
+    described: Description, head: str | None = None, pairs: bool = False, matrices: torch.dtype | None = None
+) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("classify"); `pairs`: those too
-    that say of two parts whether the second follows."""
+    that say of two parts whether the second follows; `matrices`: the precision that they are wanted in."""
     folder, reader, original = described.folder, described.reader, described.original
     tokenizer = read_tokenizer(described)
     try:
         family, said = family_of(described)
-        theirs = read_weights(folder) if reader is None or original is None else reader.read_weights(original)
+        own = reader is None or original is None
+        theirs = read_weights(folder, matrices) if own else reader.read_weights(original)
         config = replace(family.settle(theirs, said), pair_head=pairs)
         weights = family.to_ours(theirs, config, head)
     except LangueError as error:

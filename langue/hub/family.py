@@ -6,6 +6,7 @@ A family is data: how its config reads into `ModelConfig`, and a list of reversi
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,6 +18,7 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
 from langue.model.language import draw_up
+from langue.runtime import forget, in_threads
 
 Config = Mapping[str, Any]
 KEPT = "kept."  # before the names of published weights that ours has no place for
@@ -56,6 +58,20 @@ def _join(r: Rule, parts: list[Tensor], config: ModelConfig) -> list[Tensor]:
     elif r.change == "heads":
         whole = whole.view(config.n_heads, 3, config.head_dim, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)
     return list(whole.chunk(2)) if r.change == "halves" else [whole]
+
+
+def _taken(r: Rule, published: dict[str, Tensor], shared: Mapping[int, int], config: ModelConfig) -> list[Tensor]:
+    """`_join` of what is taken out of `published`. What it copies is not held beside the copy."""
+    parts = [published.pop(name) for name in r.theirs]
+    joined = _join(r, parts, config)
+    for part in parts if len(parts) > 1 else ():
+        if shared[_storage(part)] == 1:
+            forget(part)
+    return joined
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
@@ -104,21 +120,22 @@ class Family:
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
 
-    def to_ours(self, theirs: Mapping[str, Tensor], config: ModelConfig, head: str | None) -> dict[str, Tensor]:
-        """Rename and stack published tensors. Every one is used once; ModelError names what is left over or missing."""
-        published = {self._today(name): tensor for name, tensor in theirs.items()}
+    def to_ours(self, theirs: dict[str, Tensor], config: ModelConfig, head: str | None) -> dict[str, Tensor]:
+        """Rename and stack published tensors. Every one is used once; ModelError names what is left over or missing.
+        `theirs` is emptied, so that what is stacked is not held twice."""
+        published = {self._today(name): theirs.pop(name) for name in list(theirs)}
         bare = self._bare(published)
-        ours: dict[str, Tensor] = {}
-        missing: list[str] = []
-        for mapping in self._body(config, bare):
-            absent = [name for name in mapping.theirs if name not in published]
-            missing += absent
-            if not absent:
-                self._take(mapping, published, ours, config)
-        for mapping in self._head(config, head, bare):
-            # A head may be new: a pretrained body has none yet, or only its pooler. What is there is taken.
-            if all(name in published for name in mapping.theirs):
-                self._take(mapping, published, ours, config)
+        body, heads = self._body(config, bare), self._head(config, head, bare)
+        missing = [name for mapping in body for name in mapping.theirs if name not in published]
+        # A head may be new: a pretrained body has none yet, or only its pooler. What is there is taken.
+        there = [mapping for mapping in [*body, *heads] if all(name in published for name in mapping.theirs)]
+        shared = Counter(_storage(tensor) for tensor in published.values())
+        joined = in_threads(lambda r: _taken(r, published, shared, config), there)
+        ours = {
+            name: part
+            for mapping, parts in zip(there, joined, strict=True)
+            for name, part in zip(mapping.ours.split(","), parts, strict=True)
+        }
         taken = {name for rules in self.heads.values() for r in rules for name in r.theirs}
         own = [name for name in published if name.startswith("head.") and name not in taken]
         if head is not None and head not in self.heads:  # a head of ours that the family has no class for
@@ -161,10 +178,6 @@ class Family:
             if own.shape != common.shape or not torch.equal(own, common):
                 return replace(config, tied=False)
         return config
-
-    def _take(self, mapping: Rule, published: dict[str, Tensor], ours: dict[str, Tensor], config: ModelConfig) -> None:
-        parts = _join(mapping, [published.pop(name) for name in mapping.theirs], config)
-        ours.update(zip(mapping.ours.split(","), parts, strict=True))
 
     def _bare(self, published: Mapping[str, Tensor]) -> bool:
         """Whether the names are those of a body saved alone."""

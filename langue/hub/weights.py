@@ -17,30 +17,36 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.files import read_json
-from langue.hub import bundle, jax, msgpack
+from langue.hub import bundle, hdf5, jax, keras, msgpack
+from langue.runtime import forget, in_threads
 
 MOST_HEADER = 100_000_000  # bytes
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
 _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors (one file, or shards with their index), else of a clean `.bin`, of Flax, or
-    of T5's TensorFlow checkpoint, under the names that `transformers` gives them."""
+def read_weights(folder: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+    """All tensors of a folder's safetensors (one file, or shards with their index), else of a clean `.bin`, of Flax, of
+    Keras, or of T5's TensorFlow checkpoint, under the names that `transformers` gives them.
+
+    matrices: what those of safetensors are held in. One that a file has in another precision is converted as it is
+    read, and of the file, which is mapped, nothing is held beside."""
     if (folder / "model.safetensors").is_file():
-        return read_safetensors(folder / "model.safetensors")
+        return read_safetensors(folder / "model.safetensors", matrices)
     if (folder / "model.safetensors.index.json").is_file():
-        return _read_shards(folder / "model.safetensors.index.json")
+        return _read_shards(folder / "model.safetensors.index.json", matrices)
     if (folder / "pytorch_model.bin").is_file():
         return _read_bin(folder / "pytorch_model.bin")
     if (folder / "flax_model.msgpack").is_file():
         return jax.from_flax(msgpack.read(folder / "flax_model.msgpack"))
+    if (folder / "tf_model.h5").is_file():
+        return keras.from_tf(hdf5.read(folder / "tf_model.h5"))
     if (index := bundle.find(folder)) is not None:
         return jax.from_mesh(bundle.read(index))
     raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
     """Each tensor from the file that the index names for it; a file and the index must agree."""
     content = read_json(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
@@ -51,7 +57,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         raise ModelError("the index names a file outside the folder", where=str(index))
     weights: dict[str, Tensor] = {}
     for file in files:
-        shard = read_safetensors(index.parent / file)
+        shard = read_safetensors(index.parent / file, matrices)
         wanted = {name for name, place in places.items() if place == file}
         if shard.keys() != wanted:
             name = min(shard.keys() ^ wanted)
@@ -60,15 +66,25 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     return weights
 
 
-def read_safetensors(file: Path) -> dict[str, Tensor]:
+def read_safetensors(file: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
     try:
         check_safetensors(file)
         with safe_open(file, framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+            names = list(handle.keys())
+            stored = [handle.get_tensor(name) for name in names]
+        return dict(zip(names, in_threads(lambda tensor: _held(tensor, matrices), stored), strict=True))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"not a whole safetensors file: {error}", where=str(file), do="download or save it again"
         ) from error
+
+
+def _held(stored: Tensor, matrices: torch.dtype | None) -> Tensor:
+    if matrices in (None, stored.dtype) or stored.ndim < 2 or not stored.is_floating_point():
+        return stored
+    held = stored.to(matrices)
+    forget(stored)
+    return held
 
 
 def check_safetensors(file: Path) -> None:

@@ -268,7 +268,7 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
     described, kind = describe(name, revision), precision(dtype)
     task = _task(described)
     head = "lm" if task is None else head_of(task, described)
-    checkpoint = read_checkpoint(described, head)
+    checkpoint = read_checkpoint(described, head, matrices=kind)
     weights, where = usable(checkpoint.weights), str(checkpoint.folder)
     network = language = None
     if task is None:
