@@ -176,17 +176,23 @@ def read_tokenizer(described: Description) -> Tokenizer:
     return reader.read_tokenizer(original)
 
 
+def _read_weights(described: Description, matrices: torch.dtype | None) -> dict[str, Tensor]:
+    reader, original = described.reader, described.original
+    if reader is None or original is None:
+        return read_weights(described.folder, matrices)
+    return reader.read_weights(original)
+
+
 def read_checkpoint(
     described: Description, head: str | None = None, pairs: bool = False, matrices: torch.dtype | None = None
 ) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("classify"); `pairs`: those too
     that say of two parts whether the second follows; `matrices`: the precision that they are wanted in."""
-    folder, reader, original = described.folder, described.reader, described.original
+    folder = described.folder
     tokenizer = read_tokenizer(described)
     try:
         family, said = family_of(described)
-        own = reader is None or original is None
-        theirs = read_weights(folder, matrices) if own else reader.read_weights(original)
+        theirs = _read_weights(described, matrices)
         config = replace(family.settle(theirs, said), pair_head=pairs)
         weights = family.to_ours(theirs, config, head)
     except LangueError as error:
