@@ -154,15 +154,14 @@ def pool_mean(hidden: Tensor, batch: Batch) -> Tensor:
     return torch.cat([hidden[o : o + n * t].view(n, t, -1).mean(1) for o, n, t in batch.groups])
 
 
-def pool_first(hidden: Tensor, batch: Batch) -> Tensor:
-    """Each sequence's first hidden state, BERT's [CLS]: (T, D) -> (N, D)."""
-    return hidden[batch.starts[:-1]]
+def first_tokens(batch: Batch) -> Tensor:
+    """Where each sequence's first token stands, BERT's [CLS]: (N,)."""
+    return batch.starts[:-1]
 
 
-def pool_last(hidden: Tensor, batch: Batch, pad: int | None = None) -> Tensor:
-    """Each sequence's last hidden state, that of the last token other than `pad`: (T, D) -> (N, D)."""
-    last = batch.starts[1:] - 1
-    if pad is not None:
-        real = torch.where(batch.tokens == pad, 0, batch.positions)  # a text of nothing but padding: its first token
-        last = batch.starts[:-1] + torch.cat([real[o : o + n * t].view(n, t).amax(1) for o, n, t in batch.groups])
-    return hidden[last]
+def last_tokens(batch: Batch, pad: int | None = None) -> Tensor:
+    """Where each sequence's last token other than `pad` stands: (N,)."""
+    if pad is None:
+        return batch.starts[1:] - 1
+    real = torch.where(batch.tokens == pad, 0, batch.positions)  # a text of nothing but padding: its first token
+    return batch.starts[:-1] + torch.cat([real[o : o + n * t].view(n, t).amax(1) for o, n, t in batch.groups])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from langue.model.attention import Groups, PairGroups, Scores, attend, attention, mix
 from langue.model.cache import Cache
@@ -43,15 +44,31 @@ class SelfAttention(nn.Module):
         equal = self.heads == self.kv_heads
         self.packed = equal and config.position != "rotary" and not config.qk_norm and not config.attention_cap
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        qkv = self.qkv(x)
+    def forward(self, x: Tensor, context: Context, wanted: Tensor | None = None) -> Tensor:
+        """wanted (N,): as in `Block`; what attends is then these tokens alone."""
         parts: tuple[Tensor, ...]
-        if self.packed and context.cache is None:
-            parts = (qkv.view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
+        if wanted is not None:
+            q, k, v = self._asking(x, wanted)
+            parts = self._turned(q, k, v, context, wanted)
+        elif self.packed and context.cache is None:
+            parts = (self.qkv(x).view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
         else:
-            parts = self._turned(qkv, context)
+            heads = self.qkv(x).view(x.shape[0], -1, self.width)
+            q, k, v = torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], dim=1)
+            parts = self._turned(q, k, v, context)
         out: Tensor = self.out(self.ragged(parts, context))
         return out
+
+    def _asking(self, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (N, H, K) of the wanted tokens, keys and values (T, G, K) of all."""
+        ends = (0, self.heads * self.width, self.qkv.out_features)
+        parts = [slice(*part) for part in zip(ends, ends[1:], strict=False)]
+        biases = [None if self.qkv.bias is None else self.qkv.bias[part] for part in parts]
+        q, kv = (
+            F.linear(y, self.qkv.weight[part], bias).view(len(y), -1, self.width)
+            for y, part, bias in zip((x[wanted], x), parts, biases, strict=True)
+        )
+        return q, kv[:, : self.kv_heads], kv[:, self.kv_heads :]
 
     def ragged(self, parts: tuple[Tensor, ...], context: Context) -> Tensor:
         """All that depends on where sequences begin and end, which no two batches have in common."""
@@ -61,18 +78,23 @@ class SelfAttention(nn.Module):
         q, k, v = parts
         if context.cache is not None:
             return self._continued(q, k, v, context.groups, context.cache, context.bias)
-        pairs = [(offset, offset, n, t, t) for offset, n, t in context.groups]
+        pairs, asked = [], 0
+        for offset, n, t in context.groups:
+            each = t if len(q) == len(k) else 1  # queries of a sequence: all its tokens, or the wanted one
+            pairs.append((asked, offset, n, each, t))
+            asked += n * each
         return attend(q, k, v, pairs, dropout, self.scores, context.bias)
 
-    def _turned(self, qkv: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (T, H, K), keys and values (T, G, K), normalised and turned where the config says so."""
-        heads = qkv.view(qkv.shape[0], -1, self.width)
-        q, k, v = torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], dim=1)
+    def _turned(
+        self, q: Tensor, k: Tensor, v: Tensor, context: Context, wanted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (T or N, H, K), keys and values (T, G, K), normalised and turned where the config says so."""
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         rotation = context.local_rotation if self.scores.window else context.rotation
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            asked = rotation if wanted is None else (rotation[0][wanted], rotation[1][wanted])
+            q, k = rotate(q, asked), rotate(k, rotation)
         return q, k, v
 
     def _continued(self, q: Tensor, k: Tensor, v: Tensor, groups: Groups, cache: Cache, bias: Tensor | None) -> Tensor:
@@ -118,7 +140,11 @@ class CrossAttention(nn.Module):
 
 class Block(nn.Module):
     """post: x = norm(x + sublayer(x)), as first published. pre: x = x + sublayer(norm(x)), Xiong et al. 2020,
-    arXiv:2002.04745. both: x = x + norm(sublayer(norm(x))), Gemma 2. parallel: the sublayers read the same x."""
+    arXiv:2002.04745. both: x = x + norm(sublayer(norm(x))), Gemma 2. parallel: the sublayers read the same x.
+
+    wanted (N,): one token of each sequence; only its state is computed, from the keys and values of all, and what is
+    returned is (N, D). The last block of a stack needs no more where one token stands for its text.
+    """
 
     def __init__(self, config: ModelConfig, layer: int = 0, cross: bool = False) -> None:
         super().__init__()
@@ -134,23 +160,34 @@ class Block(nn.Module):
         self.feedforward_out_norm = make_norm(config) if both else nn.Identity()
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def can_narrow(self, context: Context, wanted: Tensor) -> bool:
+        """Whether the wanted tokens can be computed alone: their place among the keys is the last, or of no matter."""
+        scores = self.attention.scores
+        if self.cross is not None or context.cache is not None:
+            return False
+        if not scores.causal:
+            return not scores.window and context.bias is None
+        return wanted.tolist() == [o + (i + 1) * t - 1 for o, n, t in context.groups for i in range(n)]
+
+    def forward(self, x: Tensor, context: Context, wanted: Tensor | None = None) -> Tensor:
         def attention(y: Tensor) -> Tensor:
-            return self.attention_out_norm(self.attention(y, context))  # type: ignore[no-any-return]
+            return self.attention_out_norm(self.attention(y, context, wanted))  # type: ignore[no-any-return]
 
         def feedforward(y: Tensor) -> Tensor:
             return self.feedforward_out_norm(self.feedforward(y))  # type: ignore[no-any-return]
 
+        kept = x if wanted is None else x[wanted]
         if self.parallel:
             attended = self.dropout(attention(self.attention_norm(x)))
-            return x + attended + self.dropout(feedforward(self.feedforward_norm(x)))  # type: ignore[no-any-return]
-        x = self._residual(x, attention, self.attention_norm)
+            return kept + attended + self.dropout(feedforward(self.feedforward_norm(kept)))  # type: ignore[no-any-return]
+        x = self._residual(x, attention, self.attention_norm, kept)
         if self.cross is not None:
             cross = self.cross
-            x = self._residual(x, lambda y: cross(y, context), self.cross_norm)
-        return self._residual(x, feedforward, self.feedforward_norm)
+            x = self._residual(x, lambda y: cross(y, context), self.cross_norm, x)
+        return self._residual(x, feedforward, self.feedforward_norm, x)
 
-    def _residual(self, x: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module) -> Tensor:
+    def _residual(self, x: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module, kept: Tensor) -> Tensor:
+        """kept: x, or that part of it which the sublayer's output is of."""
         if self.post:
-            return norm(x + self.dropout(sublayer(x)))  # type: ignore[no-any-return]
-        return x + self.dropout(sublayer(norm(x)))  # type: ignore[no-any-return]
+            return norm(kept + self.dropout(sublayer(x)))  # type: ignore[no-any-return]
+        return kept + self.dropout(sublayer(norm(x)))  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """What arrives: a flat run of tokens (T,), each with its position in its own sequence.
 What leaves: hidden states (T, D)."""
 
-from typing import Optional
+from typing import Optional, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +55,12 @@ class Transformer(nn.Module):
         pairs: PairGroups | None = None,
         cache: Cache | None = None,
         token: nn.Embedding | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """tokens, positions, segments (T,) int64; groups as in `attention`. Returns (T, D).
 
+        wanted (N,): where one token of each sequence stands: only their states are returned, (N, D), and the last block
+        computes no others if it can.
         memory (S, D) and pairs: what a decoder with cross-attention attends to, as in `attend`; token: its embedding
         where it has none of its own; cache: keys and values of the tokens before these.
         """
@@ -67,18 +70,24 @@ class Transformer(nn.Module):
         longest = max((t for _, _, t in groups), default=0) + max(cache.lengths if cache else (0,))
         bias = None if self.bias is None else self.bias(longest)
         context = Context(groups, rotation, local, bias, memory, pairs or [], cache)
+        recompute = self.recompute and self.training
+        last = cast(Block, self.blocks[-1])
+        narrow = wanted is not None and last.can_narrow(context, wanted)
         for block in self.blocks:
-            x = self._recomputed(block, x, context) if self.recompute and self.training else block(x, context)
+            rows = wanted if narrow and block is last else None
+            x = self._recomputed(block, x, context, rows) if recompute else block(x, context, rows)
+        if wanted is not None and not narrow:
+            x = x[wanted]
         if cache is not None:
             cache.advance(groups)
         out: Tensor = x if self.final_norm is None else self.final_norm(x)
         return out
 
     @staticmethod
-    def _recomputed(block: nn.Module, x: Tensor, context: Context) -> Tensor:
+    def _recomputed(block: nn.Module, x: Tensor, context: Context, wanted: Tensor | None) -> Tensor:
         """What a block makes of x, of which only x is kept: the backward pass computes it again, with the same random
         numbers (Chen et al. 2016, arXiv:1604.06174)."""
-        out: Tensor = checkpoint(block, x, context, use_reentrant=False)
+        out: Tensor = checkpoint(block, x, context, wanted, use_reentrant=False)
         return out
 
     def _embedded(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from langue.data.batch import Batch, Examples, gather, pool_first, pool_last, pool_mean
+from langue.data.batch import Batch, Examples, first_tokens, gather, last_tokens, pool_mean
 from langue.data.encode import encode
 from langue.data.pack import sorted_batches
 from langue.errors import DataError, SettingsError
@@ -200,7 +200,7 @@ def settle_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:
 
 
 class PooledHead(nn.Module):
-    """One vector a text, then a linear map: (T, D) -> (N, n_outputs).
+    """One vector a text, then a linear map: (T, D), or (N, D) where it reads one token of each, -> (N, n_outputs).
 
     mean: the average of all hidden states. first: BERT's pooler, tanh(W h_first + b) (Devlin et al. 2018), or with
     the family's own activation. Either passes a map, an activation and a norm where the family's classifier has them
@@ -219,11 +219,14 @@ class PooledHead(nn.Module):
         self.dropout = Dropout(settings.dropout)
         self.out = nn.Linear(config.dim, n_outputs, bias=self.pooling != "last")
 
+    def reads(self, batch: Batch) -> Tensor | None:
+        """Where the one token of each text stands that is read, (N,); None: all are."""
+        if self.pooling == "mean":
+            return None
+        return last_tokens(batch, self.pad) if self.pooling == "last" else first_tokens(batch)
+
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
-        if self.pooling == "last":
-            pooled = pool_last(hidden, batch, self.pad)
-        else:
-            pooled = (pool_mean if self.pooling == "mean" else pool_first)(hidden, batch)
+        pooled = pool_mean(hidden, batch) if self.pooling == "mean" else hidden
         if self.pooler is not None:
             pooled = self.activation(self.pooler(pooled))
         elif self.dense is not None and self.norm is not None:
@@ -244,5 +247,5 @@ class TaskModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         if any(not length for _, _, length in batch.groups):
             raise DataError("a text has no tokens", do="leave empty texts out: there is nothing in them to judge")
-        out: Tensor = self.head(self.body(*batch.inputs), batch)
+        out: Tensor = self.head(self.body(*batch.inputs, wanted=self.head.reads(batch)), batch)
         return out

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from langue.data.batch import Examples, gather, gather_pairs, pool_first, pool_mean
+from langue.data.batch import Examples, first_tokens, gather, gather_pairs, pool_mean
 from langue.data.pack import sorted_batches
 from langue.errors import ModelError
 from langue.files import atomic_folder
@@ -256,10 +256,8 @@ class Model:
         for rows in sorted_batches(examples.lengths, self._budget(examples)):
             batch = gather(examples, rows, self.device)
             with self._autocast():
-                hidden = self.body(*batch.inputs).float()
-            if pool is not None:
-                hidden = pool_mean(hidden, batch) if pool == "mean" else pool_first(hidden, batch)
-            yield batch.rows, hidden.cpu().numpy()
+                hidden = self.body(*batch.inputs, wanted=first_tokens(batch) if pool == "first" else None).float()
+            yield batch.rows, (pool_mean(hidden, batch) if pool == "mean" else hidden).cpu().numpy()
 
 
 def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langue.data.batch import Examples, gather, pool_first, pool_mean
+from langue.data.batch import Examples, first_tokens, gather, last_tokens, pool_mean
 from langue.data.loader import Loader, Split
 from langue.data.pack import shuffled_batches, sorted_batches
 from langue.errors import SettingsError
@@ -76,7 +76,8 @@ def test_pooling():
     batch = gather(examples_of([2, 1, 2]), np.asarray([0, 1, 2]))
     hidden = torch.tensor([[1.0], [2.0], [4.0], [6.0], [8.0]])
     assert pool_mean(hidden, batch).squeeze(1).tolist() == [1.0, 3.0, 7.0]
-    assert pool_first(hidden, batch).squeeze(1).tolist() == [1.0, 2.0, 6.0]
+    assert first_tokens(batch).tolist() == [0, 1, 3] and last_tokens(batch).tolist() == [0, 2, 4]
+    assert last_tokens(batch, pad=int(batch.tokens[4])).tolist() == [0, 2, 3]
 
 
 def test_the_loader_goes_on_from_any_step():

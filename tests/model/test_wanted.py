@@ -1,0 +1,63 @@
+"""One token of each sequence wanted: states and gradients are those of computing all, and the last block is spared."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from langue.data.batch import Examples, first_tokens, gather, last_tokens
+from langue.model.config import ModelConfig
+from langue.model.transformer import Transformer, initialise, set_recompute
+
+SIZES = {"vocab_size": 50, "dim": 24, "n_layers": 3, "n_heads": 4, "ffn_dim": 40, "max_length": 32}
+SIZES |= {"dropout": 0.0, "attention_dropout": 0.0}
+CAUSAL = {"causal": True, "norm_place": "pre"}
+LENGTHS = (1, 3, 3, 7, 9, 9, 9)
+# name: axes, and whether the last block can compute first tokens, and last ones, alone
+CONFIGS = {
+    "encoder": ({}, True, True),
+    "rotary encoder": ({"position": "rotary", "norm_place": "pre", "qk_norm": True}, True, True),
+    "window in the last layer": ({"position": "rotary", "windows": (0, 0, 4)}, False, False),
+    "window elsewhere": ({"position": "rotary", "windows": (4, 4, 0)}, True, True),
+    "relative encoder": ({"position": "relative", "relative_buckets": 8, "relative_distance": 16}, False, False),
+    "decoder": (CAUSAL, False, True),
+    "grouped decoder": (CAUSAL | {"position": "rotary", "kv_heads": 2, "qkv_bias": False}, False, True),
+    "windowed decoder": (CAUSAL | {"position": "rotary", "windows": (0, 4, 4)}, False, True),
+    "capped decoder": (CAUSAL | {"position": "rotary", "attention_cap": 2.0, "norm_place": "both"}, False, True),
+    "parallel decoder": (CAUSAL | {"position": "rotary", "parallel": True}, False, True),
+    "alibi decoder": (CAUSAL | {"position": "alibi"}, False, True),
+}
+
+
+def batch():
+    starts = np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64)
+    tokens = np.random.default_rng(0).integers(0, 50, starts[-1]).astype(np.int32)
+    return gather(Examples(tokens, starts, None, np.zeros(len(LENGTHS), np.int32)), np.arange(len(LENGTHS)))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("which", ["first", "last"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_wanted_tokens_are_those_of_all(name, which, recompute):
+    axes, *narrow = CONFIGS[name]
+    whole = Transformer(ModelConfig(**SIZES | axes))
+    initialise(whole, 0.3, 0)
+    spared = copy.deepcopy(whole)
+    set_recompute(spared, recompute)
+    given = batch()
+    wanted = first_tokens(given) if which == "first" else last_tokens(given)
+    expected = whole(*given.inputs)[wanted]
+    seen = []
+    spared.blocks[-1].feedforward.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    found = spared(*given.inputs, wanted=wanted)
+    assert seen == [len(LENGTHS) if narrow[which == "last"] else sum(LENGTHS)]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.randn(expected.shape)
+    for states in (expected, found):
+        (states * weights).sum().backward()
+    for ours, theirs in zip(spared.parameters(), whole.parameters(), strict=True):
+        if theirs.grad is None:
+            assert ours.grad is None
+        else:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
