@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langue.errors import SettingsError
-from langue.settings import FOREIGN, Settings, known, parse_words, read_recipe, resolve, to_toml
+from langue.settings import FOREIGN, Settings, known, parse_words, read_recipe, resolve, split_recipe, to_toml
 
 
 def test_later_layers_win_and_strings_are_read_as_their_type() -> None:
@@ -109,3 +109,11 @@ def test_resolved_settings_survive_their_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(settings.model_dump()), "utf-8")
     assert resolve(read_recipe(recipe)) == settings
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted(Path(__file__).parents[1].glob("benchmarks/*.toml")), ids=lambda path: path.name
+)
+def test_the_recipes_of_the_benchmarks_resolve(recipe: Path) -> None:
+    *_, settings = split_recipe(read_recipe(recipe))
+    assert settings and resolve(settings) != Settings()
