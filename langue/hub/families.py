@@ -9,14 +9,17 @@ from langue.hub.family import Family
 from langue.hub.gemma import GEMMA2, GEMMA3
 from langue.hub.gpt2 import GPT2, OPENAI_GPT
 from langue.hub.gpt_neox import GPT_NEOX
-from langue.hub.llama import LLAMAS
+from langue.hub.llama import LLAMA, MISTRAL
+from langue.hub.mixture import MIXTRAL, QWEN2_MOE, QWEN3_MOE
 from langue.hub.modernbert import MODERNBERT
 from langue.hub.nanochat import NANOCHAT
+from langue.hub.qwen import QWEN2, QWEN3
 from langue.hub.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from langue.hub.t5 import MT5, T5
 
 _ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, MODERNBERT)
-_DECODERS = (OPENAI_GPT, GPT2, GPT_NEOX, BLOOM, *LLAMAS, GEMMA2, GEMMA3, NANOCHAT)
+_LLAMAS = (LLAMA, MISTRAL, QWEN2, QWEN3, MIXTRAL, QWEN2_MOE, QWEN3_MOE, GEMMA2, GEMMA3)
+_DECODERS = (OPENAI_GPT, GPT2, GPT_NEOX, BLOOM, *_LLAMAS, NANOCHAT)
 _BOTH = (T5, MT5, BART, MBART, MARIAN)
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (*_ENCODERS, *_DECODERS, *_BOTH)}

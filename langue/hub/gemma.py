@@ -16,7 +16,7 @@ def _read(config: Config, every: int) -> ModelConfig:
     layers = take(config, "num_hidden_layers")
     windows = read_windows(config, config.get("sliding_window", 4096), [(i + 1) % every > 0 for i in range(layers)])
     published = {"head_dim": 256, "num_key_value_heads": 4, "tie_word_embeddings": True} | dict(config)
-    base = llama.read_llama({key: value for key, value in published.items() if not key.startswith("rope_")})
+    base = llama.read({key: value for key, value in published.items() if not key.startswith("rope_")})
     return replace(
         base,
         norm="rms_offset",
