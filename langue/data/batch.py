@@ -48,6 +48,7 @@ class Batch:
     rows: NDArray[np.int64]  # (N,) which example each sequence is
     labels: Tensor | None = None  # (M,) int64: what is to be predicted of the tokens that carry loss
     places: Tensor | None = None  # (M,) int64: where those stand in the batch; None: every token does
+    counts: bool = True  # False: passed for the company of other processes alone, see data/loader.py
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -114,6 +115,7 @@ class Pairs:
     target: Batch  # in order of length; equal lengths in order of their sources' length
     order: Tensor  # (S,) where each token that the target's sequences attend to lies in the source
     groups: PairGroups  # runs of equal lengths on both sides, into the target and into the source as `order` has it
+    counts: bool = True  # as a batch's
 
     def __len__(self) -> int:
         return len(self.target)

@@ -2,6 +2,7 @@
 What leaves: one step's batches after another, from there on."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -55,6 +56,11 @@ class Loader:
     def steps(self, epoch: int) -> list[list[Rows]]:
         if self._epoch is None or self._epoch[0] != epoch:
             batches = self.source.plan(epoch)
+            if (most := max(map(len, batches), default=0)) < world_size():
+                raise SettingsError(
+                    f"a batch of {most} sequences cannot be divided among {world_size()} processes",
+                    do="raise train.batch_tokens or train.batch_examples, or start fewer processes",
+                )
             steps = [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
             self._epoch = (epoch, steps)
         return self._epoch[1]
@@ -79,15 +85,12 @@ class Loader:
         while True:
             steps = self.steps(epoch)
             for index in range(step, len(steps)):
-                made = [self.source.batch(self._share(rows), epoch, device) for rows in steps[index]]
-                yield epoch + (index + 1) / len(steps), made
+                yield epoch + (index + 1) / len(steps), [self._share(rows, epoch, device) for rows in steps[index]]
             epoch, step = epoch + 1, 0
 
-    def _share(self, rows: Rows) -> Rows:
-        """This process's part of a batch."""
-        if len(rows) < world_size():
-            raise SettingsError(
-                f"a batch of {len(rows)} sequences cannot be divided among {world_size()} processes",
-                do="raise train.batch_tokens or train.batch_examples, or start fewer processes",
-            )
-        return rows[rank() :: world_size()]
+    def _share(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
+        """This process's part of a batch; where a short one leaves it nothing (the last of a pass, the first of a
+        ramp), a sequence that another has already, and that does not count: all must go forward and back together."""
+        own = rows[rank() :: world_size()]
+        batch = self.source.batch(own if len(own) else rows[:1], epoch, device)
+        return batch if len(own) else replace(batch, counts=False)

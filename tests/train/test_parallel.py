@@ -1,6 +1,7 @@
 """Two real processes train as one does, share checkpoints with it, and end together."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -93,6 +94,10 @@ def runs(tmp_path_factory) -> Path:
             (base / f"{kind}-to-{kind}", words),
             (base / f"one-to-{kind}", words),
         ]
+    # 120 examples are 17 batches of 7 and one of a single example, which no two processes can share.
+    short = {"batch_tokens": 512, "batch_examples": 7}
+    work(base / "one-short", dict(short))
+    jobs += [(base / f"{kind}-short", short | {"parallel": kind}) for kind in KINDS]
     jobs.append((base / "fsdp-recompute", {"ema": 0.9, "parallel": "fsdp", "recompute": True}))
     jobs.append((base / "too-many", {"batch_examples": 1}))
     (first, said), (second, also) = finish(start(jobs), 240)
@@ -104,6 +109,13 @@ def runs(tmp_path_factory) -> Path:
 def test_two_processes_train_as_one(runs, kind):
     """Losses, counts and gradient norms of each step, through accumulation, smoothing, clipping and averaging."""
     assert_close(runs / kind, runs / "one")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_last_batch_with_fewer_sequences_than_processes_counts_once(runs, kind):
+    examples = [0, *(line["examples"] for line in log(runs / "one-short") if line["split"] == "train")]
+    assert 8 in {b - a for a, b in itertools.pairwise(examples)}  # 7 and the one
+    assert_close(runs / f"{kind}-short", runs / "one-short")
 
 
 @pytest.mark.parametrize("kind", KINDS)
