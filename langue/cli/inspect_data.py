@@ -24,7 +24,7 @@ def inspect_data(
 
         langue data inspect books/ --out books.html
 
-    The language is guessed by script only.
+    Languages are guessed by script and by their commonest words.
     """
     from langue.cli.show import print_json
     from langue.cli.show_text import print_text

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+MOST = 12  # scripts, or languages, that are shown
+
 
 def grid(*columns: str, title: str | None = None) -> Table:
     """A plain table whose first column is of words and whose others are of numbers."""
@@ -20,7 +22,8 @@ def print_fertility(report: Mapping[str, Any]) -> None:
     console = Console()
     console.print(f"{report['kind']}: {report['vocab_size']:,} tokens, of which this text uses {report['used']:,}")
     table = grid("", "words", "tokens a word", "a character", "a byte", "unknown")
-    rows = {"all": report["all"], **report["scripts"]} if len(report["scripts"]) != 1 else report["scripts"]
+    languages = report["languages"]
+    rows = languages if len(languages) == 1 else {"all": report["all"], **languages}
     for name, row in rows.items():
         rates = (f"{row[key]:.3f}" for key in ("tokens_per_word", "tokens_per_character", "tokens_per_byte"))
         table.add_row(name, f"{row['words']:,}", *rates, f"{row['unknown_share']:.2%}")
@@ -56,7 +59,7 @@ def print_text(facts: Mapping[str, Any]) -> None:
         f"{facts[name]:,} {name}" for name in ("documents", "tokens", "characters") if facts.get(name) is not None
     ]
     console.print(Text(facts["name"], "bold"))
-    console.print(f"{', '.join(counts)}; language: {facts['language']} (guessed by script only)", highlight=False)
+    console.print(f"{', '.join(counts)}; language: {facts['language']} (guessed by script and words)", highlight=False)
     for lengths in (facts[name] for name in ("token_lengths", "lengths") if facts.get(name)):
         told = ", ".join(
             f"{name} {lengths[name]:,}" for name in ("shortest", "median", "mean", "p90", "p99", "longest")
@@ -70,11 +73,15 @@ def print_text(facts: Mapping[str, Any]) -> None:
             table.add_row(f"{each['from']:,} to {each['to']:,}", f"{each['documents']:,}", Text(bar, "blue"))
         console.print(table)
     console.print()
-    table = grid("script", "characters", "share")
-    total = sum(facts["scripts"].values())
-    for name, count in facts["scripts"].items():
-        table.add_row(name, f"{count:,}", f"{count / total:.2%}")
-    console.print(table)
+    for title, what, counts in (
+        ("script", "characters", facts["scripts"]),
+        ("language", "documents", facts["languages"]),
+    ):
+        table = grid(title, what, "share")
+        total = sum(counts.values())
+        for name, count in list(counts.items())[:MOST]:
+            table.add_row(name, f"{count:,}", f"{count / total:.2%}")
+        console.print(table)
     found = facts["duplicates"]
     near = f"{found['near']:,} near copies among the first {found['near_among']:,}"
     console.print(f"\n· {found['exact']:,} documents are exact copies, {near}", highlight=False)

@@ -19,7 +19,7 @@ def write(path: Path, facts: Mapping[str, Any]) -> None:
         _notes(facts["notes"]),
         *(_lengths(lengths) for lengths in _all_lengths(facts)),
         _shares("Scripts", facts["scripts"], "characters"),
-        _shares("Languages, as the script alone suggests", facts["languages"], "documents"),
+        _shares("Languages, as script and common words suggest", facts["languages"], "documents"),
         _facts("Copies", _copies(facts)),
         _examples("Documents drawn at random", [{"text": text} for text in facts["samples"]]),
         _examples("The longest", facts["longest"]),
@@ -38,7 +38,7 @@ def _sizes(facts: Mapping[str, Any]) -> str:
     counts = [
         f"{facts[name]:,} {name}" for name in ("documents", "tokens", "characters") if facts.get(name) is not None
     ]
-    return " · ".join([*counts, f"language: {facts['language']} (guessed by script only)"])
+    return " · ".join([*counts, f"language: {facts['language']} (guessed by script and words)"])
 
 
 def _copies(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,17 @@
-"""What arrives: a tokenizer and texts. What leaves: into how many tokens it cuts them, script by script.
+"""What arrives: a tokenizer and texts. What leaves: into how many tokens it cuts them, by script and by language.
 
 Fertility is tokens per word (Acs 2019; Rust et al. 2021): about 1.1 where a vocabulary fits, many where it does not.
 In scripts that write no spaces a character counts as a word. Text is counted line by line, each under the script of
-most of its letters.
+most of its letters, and under the language that they or its words suggest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from langue.text import script
+from langue.text.language import guess
 from langue.text.tokenizer import Tokenizer
 
 LINES = 4096  # that are encoded at a time
@@ -19,9 +20,10 @@ COUNTS = ("lines", "words", "characters", "bytes", "tokens", "unknown")
 
 
 def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
-    """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}}`, scripts by their share of the text."""
+    """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}, "languages": {"English": {...}, ...}}`,
+    scripts and languages by their share of the text."""
     unknown = next((i for i in map(tokenizer.backend.token_to_id, UNKNOWN) if i is not None), -1)
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[tuple[str, str], dict[str, int]] = {}  # by script and language
     used = np.zeros(1 + max(tokenizer.backend.get_vocab(with_added_tokens=True).values()), bool)
     batch: list[str] = []
     for text in texts:
@@ -30,23 +32,39 @@ def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
             _add(tokenizer, batch, unknown, counts, used)
             batch = []
     _add(tokenizer, batch, unknown, counts, used)
-    ordered = sorted(counts.items(), key=lambda pair: (-pair[1]["characters"], pair[0]))
-    total = {name: sum(each[name] for each in counts.values()) for name in COUNTS}
     return {
         "vocab_size": len(tokenizer),
         "used": int(used.sum()),
-        "all": _rates(total),
-        "scripts": {name: _rates(each) for name, each in ordered},
+        "all": _rates(_sum(counts.values())),
+        "scripts": _by(0, counts),
+        "languages": _by(1, counts),
     }
 
 
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    several = list(counts)
+    return {name: sum(each[name] for each in several) for name in COUNTS}
+
+
+def _by(part: int, counts: Mapping[tuple[str, str], Mapping[str, int]]) -> dict[str, Any]:
+    """The rates by one part of the keys."""
+    sums = {name: _sum(each for key, each in counts.items() if key[part] == name) for name in {k[part] for k in counts}}
+    ordered = sorted(sums.items(), key=lambda pair: (-pair[1]["characters"], pair[0]))
+    return {name: _rates(each) for name, each in ordered}
+
+
 def _add(
-    tokenizer: Tokenizer, lines: list[str], unknown: int, counts: dict[str, dict[str, int]], used: np.ndarray[Any, Any]
+    tokenizer: Tokenizer,
+    lines: list[str],
+    unknown: int,
+    counts: dict[tuple[str, str], dict[str, int]],
+    used: np.ndarray[Any, Any],
 ) -> None:
     for line, encoding in zip(lines, tokenizer.backend.encode_batch_fast(lines, add_special_tokens=False), strict=True):
         ids = encoding.ids
         used[ids] = True
-        into = counts.setdefault(script.main(script.count(line)), dict.fromkeys(COUNTS, 0))
+        scripts = script.count(line)
+        into = counts.setdefault((script.main(scripts), guess(line, scripts)), dict.fromkeys(COUNTS, 0))
         into["lines"] += 1
         into["words"] += script.words(line)
         into["characters"] += len(line)
@@ -55,7 +73,7 @@ def _add(
         into["unknown"] += ids.count(unknown)
 
 
-def _rates(counts: dict[str, int]) -> dict[str, Any]:
+def _rates(counts: Mapping[str, int]) -> dict[str, Any]:
     tokens = counts["tokens"]
     return {
         **counts,

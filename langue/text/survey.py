@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from langue.text import script
 from langue.text.duplicates import within
+from langue.text.language import guess
 from langue.text.seen import Seen
 
 EXAMPLES = 5
+MAIN = 0.8  # of the characters are of the text's language, if it has one
 SHOWN = 600  # characters of an example
 COMPARED, COMPARED_CHARACTERS = 20_000, 40_000_000  # first documents among which near copies are looked for
 
@@ -30,7 +32,8 @@ class Survey:
     bytes: int = 0
     words: int = 0
     scripts: Counter[str] = field(default_factory=Counter)
-    languages: Counter[str] = field(default_factory=Counter)  # documents by what their script suggests
+    languages: Counter[str] = field(default_factory=Counter)  # documents by what their script and words suggest
+    spoken: Counter[str] = field(default_factory=Counter)  # characters likewise
     seen: Seen = field(default_factory=Seen)
     exact: int = 0
     compared: list[str] = field(default_factory=list)
@@ -59,7 +62,9 @@ class Survey:
         number = len(self.lengths)
         self.lengths.append(length)
         self.scripts.update(scripts)
-        self.languages[script.language(scripts)] += 1
+        language = guess(start, scripts)
+        self.languages[language] += 1
+        self.spoken[language] += length
         self.exact += not self.seen.add(int.from_bytes(digest.digest(), "little"))
         if number == len(self.compared) < COMPARED and len(start) <= self.room:
             self.compared.append(start)
@@ -82,13 +87,18 @@ class Survey:
             "words": self.words,
             "lengths": {"unit": "characters", **spread(lengths)},
             "scripts": dict(self.scripts.most_common()),
-            "language": script.language(self.scripts),
+            "language": self._main_language(),
             "languages": dict(self.languages.most_common()),
             "duplicates": {"exact": self.exact, "near": len(copies.near), "near_among": len(self.compared)},
             "longest": [_example(length, text) for length, _, text in sorted(self.longest, reverse=True)],
             "shortest": [_example(-length, text) for length, _, text in sorted(self.shortest, reverse=True)],
             "samples": self.samples,
         }
+
+    def _main_language(self) -> str:
+        """The one of most of the text, where it is of one."""
+        language, characters = max(self.spoken.items(), key=lambda each: each[1], default=("none: no letters", 0))
+        return language if characters >= MAIN * self.spoken.total() else "several"
 
 
 def _example(length: int, text: str) -> dict[str, Any]:

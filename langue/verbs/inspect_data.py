@@ -30,7 +30,7 @@ def inspect_data(
     """Documents, tokens, lengths, scripts, copies, and examples of running text or of a corpus.
 
     sources: a corpus folder, or what `tokenize` takes. Of a corpus every document is counted, and some, evenly
-    spaced, are read back as text. out: an html page to write. The language is guessed by script only.
+    spaced, are read back as text. out: an html page to write. Languages are guessed by script and common words.
     """
     named = as_list(sources)
     chosen = resolve({key.replace("__", "."): value for key, value in settings.items()}).data

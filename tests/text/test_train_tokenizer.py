@@ -145,12 +145,16 @@ def test_errors_say_what_to_do(tmp_path):
             train(["  \n"], resolve({"tokenizer.kind": kind}).tokenizer, tmp_path)
 
 
-def test_fertility_counts_by_script(folders):
+def test_fertility_counts_by_script_and_language(folders):
     report = fertility(Tokenizer.load(folders("bytes")), ["two words\n北京\n\n", "Ещё слово"])
     assert list(report["scripts"]) == ["Latin", "Cyrillic", "Han"]
     latin, han = report["scripts"]["Latin"], report["scripts"]["Han"]
     assert (latin["words"], latin["tokens"], latin["tokens_per_byte"]) == (2, 10, 1.0)
     assert (han["words"], han["tokens"], han["tokens_per_character"]) == (2, 7, round(7 / 3, 4))
+    assert list(report["languages"]) == ["written in Latin letters", "written in Cyrillic letters", "Chinese"]
+    mixed = fertility(Tokenizer.load(folders("bytes")), ["the cat is in the house\ndie Katze ist in dem Haus\n"])
+    assert mixed["scripts"]["Latin"]["words"] == 12
+    assert {name: each["words"] for name, each in mixed["languages"].items()} == {"English": 6, "German": 6}
     assert report["all"]["tokens"] == report["all"]["bytes"] == 10 + 7 + len("Ещё слово".encode())
     unknown = fertility(Tokenizer.load(folders("characters")), ["a😀"])
     assert unknown["all"]["unknown_share"] == 0.5
