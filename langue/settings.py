@@ -167,7 +167,9 @@ class TrainSettings(Section):
     precision: Literal["auto", "bf16", "fp32"] = Field(default="auto", description="auto asks the hardware")
     seed: int = Field(default=0, ge=0, description="seed of the order, the dropout and the new weights")
     evaluate_every: int = Field(default=0, ge=0, description="steps between dev evaluations; 0: four times a pass")
-    checkpoint_every: int = Field(default=0, ge=0, description="steps between resumable checkpoints; 0: every pass")
+    checkpoint_every: int = Field(
+        default=0, ge=0, description="steps between resumable checkpoints; 0: every pass, and four a run"
+    )
     log_every: int = Field(default=1, ge=1, description="steps between lines of log.jsonl")
     tracker: Literal["none", "tensorboard", "wandb"] = Field(
         default="none", description="who else gets the lines of log.jsonl; each needs the extra of its name"

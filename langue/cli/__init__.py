@@ -4,6 +4,7 @@ Nothing heavy is imported before a verb runs, so that help is instant.
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -114,6 +115,16 @@ def _as_one() -> Iterator[None]:
         yield
 
 
+def _scarce(error: Exception) -> str:
+    """What the machine had too little of, where that is what stopped the command: no defect of anyone's."""
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
+        return "memory is used up; lower train.batch_tokens or data.block, or set train.recompute=true"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{error.filename or 'a file'}: cannot be written: {error.strerror}; free space"
+    return ""
+
+
 def _explain(error: Exception) -> int:
     """One line on stderr for whatever stopped the command, and its exit code."""
     if isinstance(error, Told):
@@ -121,6 +132,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, LangueError):
         print(f"langue: error: {error}", file=sys.stderr)
         return error.exit_code
+    if scarce := _scarce(error):
+        print(f"langue: error: {scarce}; what was complete before is kept", file=sys.stderr)
+        return 2
     # The parser's own errors; their classes have moved between versions of Typer, their shape has not.
     if hasattr(error, "format_message"):
         message = error.format_message()

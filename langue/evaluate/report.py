@@ -53,7 +53,7 @@ def write_language(path: str | Path, context: Mapping[str, Any]) -> None:
     """The report of a pretrained model.
 
     Keys of `context`: `title`, `metrics_json`, `curves_png`, `settings`, `preview`, `notes`, and `samples`: what the
-    model was given and what it made of it, as pairs.
+    model was given and what it made of it, as pairs; `samples_are`: what these are.
     """
     summary: Mapping[str, Any] = context["metrics_json"]
     plural = "" if summary["examples"] == 1 else "s"
@@ -62,7 +62,7 @@ def write_language(path: str | Path, context: Mapping[str, Any]) -> None:
         f'<p class="passage"><span class="quiet">{_text(given, MAX_PASSAGE)}</span>{_text(made, MAX_PASSAGE)}</p>'
         for given, made in context.get("samples", ())
     )
-    told = '<p class="quiet">Beginnings of held-out documents, and how the model goes on.</p>'
+    told = f'<p class="quiet">{_text(context.get("samples_are", ""))}</p>'
     parts = [
         f'<h1>{_text(context["title"])}</h1>\n<p class="byline">{byline}</p>',
         _notes(list(context.get("notes", ()))),

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from langue.files import disk_errors
 from langue.runtime import peak_memory, rank
 from langue.train.tracker import make_tracker
 
@@ -49,7 +51,8 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self.bar.stop()
-        self.file.close()
+        with suppress(OSError):  # what could not be written was said by `write`
+            self.file.close()
         if self.tracker is not None:
             self.tracker.close()
 
@@ -62,8 +65,9 @@ class Journal:
     def write(self, line: dict[str, Any]) -> None:
         # JSON has no words for what is not finite; a skipped step's loss is null.
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        with disk_errors(self.path):
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
         if self.tracker is not None:
             self.tracker.log(line)
 

@@ -83,7 +83,7 @@ class Trainer:
         self.total = self.loader.total(settings.epochs, settings.max_steps)
         pass_steps = len(self.loader.steps(0))
         self.evaluate_every = settings.evaluate_every or max(1, math.ceil(min(pass_steps, self.total) / 4))
-        self.checkpoint_every = settings.checkpoint_every or pass_steps
+        self.checkpoint_every = settings.checkpoint_every or min(pass_steps, max(1, math.ceil(self.total / 4)))
         layers: int = model.body.config.n_layers  # type: ignore[union-attr, assignment]
         self.optimizer = make_optimizer(self.model, settings, layers)
         self.average = Average(self.model, settings.ema)
@@ -151,7 +151,8 @@ class Trainer:
                 (outcome.loss / outcome.count if alone else outcome.loss).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(outcome.loss.detach()), count + outcome.count
             beside += float(outcome.beside)
-            examples, tokens = examples + len(batch), tokens + batch.n_tokens
+            if batch.counts:
+                examples, tokens = examples + len(batch), tokens + batch.n_tokens
             if self.pace is not None:
                 self.pace.add(batch, outcome.count)
             outcomes.append(outcome)
@@ -193,7 +194,8 @@ class Trainer:
             raise RunError(
                 f"the loss at step {at.step + 1} {found}; its batch is kept in {kept.name}",
                 where=str(self.folder),
-                do=f"lower train.lr (now {settings.lr:g}), set train.precision=fp32, or skip it: train.unfit=skip",
+                do=f"go on without it: --resume train.unfit=skip; or lower train.lr (now {settings.lr:g}), or set "
+                "train.precision=fp32",
             )
         return True
 

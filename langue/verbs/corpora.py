@@ -37,13 +37,24 @@ def corpus_of(
             _build(named, arguments, own, settings, path)
         barrier()
     train = Corpus.open(path, "train")
-    if own is not None and vocabulary(own) != train.vocab_size:
-        raise DataError(
-            f"the corpus was made with {train.vocab_size:,} tokens and the model has {vocabulary(own):,}",
-            where=str(path),
-            do="tokenise the text with the model's own tokenizer",
-        )
+    if own is not None:
+        _same_tokens(train.tokenizer, own, path)
     return train, Corpus.open(path, "dev")
+
+
+def _same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:
+    """DataError where a number would be another token to the model than it was to the one that wrote it."""
+    theirs, ours = (each.backend.get_vocab(with_added_tokens=True) for each in (tokenizer, own))
+    if theirs == ours:
+        return
+    sizes = f"has {vocabulary(tokenizer):,} tokens and the model {vocabulary(own):,}"
+    different = next((token for token in theirs if theirs[token] != ours.get(token)), "")
+    alike = f"has as many tokens as the model, but {different!r:.40} is another"
+    raise DataError(
+        f"the tokenizer of the text {alike if len(theirs) == len(ours) else sizes}",
+        where=str(where),
+        do="tokenise the text with the model's own tokenizer: leave out --tokenizer, or build the corpus again with it",
+    )
 
 
 def _build(
@@ -54,6 +65,8 @@ def _build(
     tokenizer = own
     if arguments["tokenizer"] is not None:
         tokenizer = Tokenizer.load(locate(arguments["tokenizer"]))
+        if own is not None:
+            _same_tokens(tokenizer, own, Path(arguments["tokenizer"]))
     elif tokenizer is None:
         made = path.parent / "tokenizer"
         chosen = {f"tokenizer.{key}": value for key, value in settings.tokenizer.model_dump().items()}

@@ -23,7 +23,7 @@ from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.evaluate import judge_run
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import Prepared, prepare, run_folder
+from langue.verbs.prepare import Prepared, prepare, run_folder, same_as_before
 from langue.verbs.save import write_task_checkpoint
 
 
@@ -70,7 +70,7 @@ def finetune(
         words = {key: value for key, value in words.items() if (key, value) != ("task.pooling", "auto")}  # settled
     arguments, chosen = resolve_call(layers, given, words)
     if resume:
-        _same_as_before(folder, arguments, chosen)
+        same_as_before(folder, write_recipe(arguments, chosen))
     barrier()  # all have looked at the folder before the first changes it
     if force and not resume and rank() == 0 and folder.exists():
         shutil.rmtree(folder)
@@ -114,19 +114,6 @@ def resolve_call(
         if arguments[key] is None:
             raise SettingsError(f"no {key} was named", do=f"give --{key}, or a recipe with {key} = ...")
     return arguments, resolve(*flat, words)
-
-
-def _same_as_before(folder: Path, arguments: Mapping[str, Any], settings: Settings) -> None:
-    """A run goes on only as what it was."""
-    before = (folder / "recipe.toml").read_text("utf-8")
-    now = write_recipe(arguments, settings)
-    changed = [line for line in now.splitlines() if line not in before.splitlines()]
-    if changed:
-        raise RunError(
-            f"cannot resume with other settings: {changed[0]}",
-            where=str(folder / "recipe.toml"),
-            do="repeat the first command, or start a new run",
-        )
 
 
 def _open_folder(folder: Path, arguments: Mapping[str, Any], settings: Settings, train: Examples, resume: bool) -> None:

@@ -14,7 +14,6 @@ from langue.evaluate.judge import bootstrap
 from langue.evaluate.kneser_ney import baseline
 from langue.evaluate.report import write_language
 from langue.files import write_json
-from langue.generate.sample import Sampling, generate
 from langue.model.language import LanguageModel
 from langue.runtime import device, precision
 from langue.tasks.language import Held, Judged, LanguageObjective
@@ -22,11 +21,11 @@ from langue.tasks.objective import Metrics
 from langue.train.journal import read_log
 from langue.verbs.prepare_language import Pretraining
 from langue.verbs.progress import bar
+from langue.verbs.samples import SHOWN, samples
 
 MOST = 20_000_000  # tokens that the n-gram model is counted on
 ORDER, LONG, SMALL = 5, 7, 512  # of the n-grams: characters and bytes, vocabularies this small, take longer ones
 FEW = 20  # documents, below which drawing them anew says nothing
-SAMPLES, LENGTH = 3, 60  # texts that the report shows, and tokens of each
 
 
 def judge_language(folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float) -> dict[str, Any]:
@@ -56,6 +55,7 @@ def judge_language(folder: Path, prepared: Pretraining, network: LanguageModel, 
         "preview": prepared.facts,
         "notes": notes(prepared, content),
         "samples": samples(prepared, network),
+        "samples_are": SHOWN[prepared.objective.architecture],
     }
     write_language(folder / "report.html", context)
     return content
@@ -91,7 +91,10 @@ def notes(prepared: Pretraining, content: dict[str, Any]) -> list[str]:
             f"It read the text {facts['passes']:.1f} times; beyond four passes repeated text teaches ever less "
             "(Muennighoff et al. 2023, arXiv:2305.16264)."
         )
-    beside = (content["baseline"] or {}).get("metrics", {}).get("perplexity")
+    baseline = content["baseline"] or {}
+    if baseline.get("note"):
+        said.append(f"The n-gram model: {baseline['note']}.")
+    beside = baseline.get("metrics", {}).get("perplexity")
     if beside is not None and beside < content["metrics"]["perplexity"]:
         said.append("The n-gram model beats it: it has not been trained for long enough, or is not learning.")
     return said
@@ -110,32 +113,18 @@ def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
         advance(1)
     bits = found.cross_entropy / math.log(2) * (len(dev[0]) + len(dev[1]) - 1) / max(1, prepared.dev.n_bytes)
     metrics = {"loss": found.cross_entropy, "perplexity": found.perplexity, "bits_per_byte": bits}
-    return {"name": found.name, "metrics": metrics, "seconds": round(found.seconds, 3), "note": found.note}
+    seen = f"counted on {len(train[0]):,} of {prepared.train.n_tokens:,} tokens"
+    note = "; ".join(part for part in (seen if len(train[0]) < prepared.train.n_tokens else "", found.note) if part)
+    return {"name": found.name, "metrics": metrics, "seconds": round(found.seconds, 3), "note": note}
 
 
 def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """All tokens of a corpus and where its documents start; of its first documents where `most` tokens are enough."""
+    """All tokens of a corpus and where its documents start; of its first documents, or of the beginning of the first,
+    where `most` tokens are enough."""
     starts = np.concatenate([[0], np.cumsum(corpus.lengths)]).astype(np.int64)
     count = corpus.n_documents if not most else max(1, int(np.searchsorted(starts, most, side="right")) - 1)
-    rows = np.arange(count)
-    return corpus.tokens(rows, np.zeros(count, np.int64), corpus.lengths[:count]), starts[: count + 1]
-
-
-def samples(prepared: Pretraining, network: Any, count: int = SAMPLES) -> list[tuple[str, str]]:
-    """How the model goes on from the beginnings of held-out documents."""
-    if prepared.objective.architecture != "decoder":
-        return []
-    objective, tokenizer = prepared.objective, prepared.tokenizer
-    begin: int = objective.begin  # type: ignore[attr-defined]
-    room = max(2, min(prepared.config.longest, prepared.settings.data.block) - 1)
-    rows = np.linspace(0, prepared.dev.n_documents - 1, min(count, prepared.dev.n_documents)).astype(np.int64)
-    given = []
-    for row in rows.tolist():
-        size = min(int(prepared.dev.lengths[row]), max(1, room // 4), 16)
-        given.append(prepared.dev.tokens(np.asarray([row]), np.asarray([0]), np.asarray([size])).tolist())
-    sampling = Sampling(max_tokens=min(LENGTH, room - max(map(len, given))), temperature=0.8, seed=0)
-    made = generate(network, [[begin, *each] for each in given], sampling, stop=frozenset([objective.end]))  # type: ignore[attr-defined]
-    return [(tokenizer.decode(a), tokenizer.decode(b)) for a, b in zip(given, made, strict=True)]
+    starts = np.minimum(starts[: count + 1], most) if most else starts
+    return corpus.tokens(np.arange(count), np.zeros(count, np.int64), np.diff(starts)), starts
 
 
 def better_than_baseline(content: dict[str, Any]) -> str:

@@ -14,8 +14,9 @@ from langue.data.batch import Examples
 from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
 from langue.evaluate import hardware
+from langue.files import write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
-from langue.runtime import device, precision, restarted
+from langue.runtime import device, precision, rank, restarted
 from langue.settings import Settings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
@@ -196,6 +197,26 @@ def peak(dtype: torch.dtype) -> float:
         if known is not None:
             return known.peak
     return matmul_rate(dtype)
+
+
+# What a run that goes on may have otherwise than before, since no step that was made depends on it.
+FREE = ("unfit", "spike", "checkpoint_every", "tracker", "recompute", "parallel")
+
+
+def same_as_before(folder: Path, written: str) -> None:
+    """A run goes on only as what it was, but for what is FREE; its recipe then says so."""
+    path = folder / "recipe.toml"
+    before = path.read_text("utf-8").splitlines()
+    changed = [line for line in written.splitlines() if line not in before]
+    fixed = [line for line in changed if line.partition(" = ")[0] not in FREE]
+    if fixed:
+        raise RunError(
+            f"cannot resume with other settings: {fixed[0]}",
+            where=str(path),
+            do="repeat the first command, or start a new run",
+        )
+    if changed and rank() == 0:
+        write_text(path, written)
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:

@@ -17,10 +17,11 @@ from langue.tasks import OBJECTIVES
 from langue.tasks.language import Held
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
-from langue.verbs.judge_language import judge_language, samples
+from langue.verbs.judge_language import judge_language
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import peak, run_folder
+from langue.verbs.prepare import peak, run_folder, same_as_before
 from langue.verbs.prepare_language import MANY, Pretraining, new_model, prepare_language, stream_of
+from langue.verbs.samples import samples
 
 WATCHED = 1  # samples at each evaluation
 
@@ -96,7 +97,7 @@ def _open(folder: Path, written: str, force: bool, resume: bool) -> None:
     """The run directory with its recipe; or on resume, the check that the recipe is the same."""
     barrier()  # all have looked at the folder before the first changes it
     if resume:
-        _same_as_before(folder, written)
+        same_as_before(folder, written)
     elif rank() == 0:
         if force and folder.exists():
             shutil.rmtree(folder)
@@ -120,17 +121,6 @@ def _resolved(
     # So many steps are so many steps, whatever the passes they take.
     endless = {"train.epochs": MANY} if {"train.max_steps", "train.steps"} & asked.keys() else {}
     return arguments, resolve(PRETRAINING, TOKENIZERS[arguments["objective"]], endless, rest, words)
-
-
-def _same_as_before(folder: Path, written: str) -> None:
-    before = (folder / "recipe.toml").read_text("utf-8").splitlines()
-    changed = [line for line in written.splitlines() if line not in before]
-    if changed:
-        raise RunError(
-            f"cannot resume with other settings: {changed[0]}",
-            where=str(folder / "recipe.toml"),
-            do="repeat the first command, or start a new run",
-        )
 
 
 def _same_data(folder: Path, prepared: Pretraining, resume: bool) -> None:

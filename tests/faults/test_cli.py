@@ -1,5 +1,6 @@
 """Bad input at the command line: one line that names file, line and remedy, exit code 2, and nothing left behind."""
 
+import errno
 import gzip
 import json
 
@@ -94,6 +95,25 @@ def test_texts_of_every_kind_go_through(model, tmp_path, capsys):
     for text in odd[:-2]:
         assert run(["predict", str(tmp_path / "run"), "--text", text, "--json"]) == 0
         assert {"label", "score"} <= set(json.loads(capsys.readouterr().out)[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "memory is used up; lower train.batch_tokens"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), "memory is used up"),
+        (OSError(errno.ENOSPC, "No space left on device", "f.jsonl"), "f.jsonl: cannot be written: No space left"),
+        (OSError(errno.EFBIG, "File too large"), "a file: cannot be written: File too large; free space"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_defect(tmp_path, capsys, monkeypatch, error, said):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("langue.verbs.tokenize.tokenize", fails)
+    assert run(["data", "tokenize", "a.txt", "--tokenizer", "t", "--out", str(tmp_path)]) == 2
+    says = capsys.readouterr().err
+    assert says.startswith(f"langue: error: {said}") and says.endswith("kept\n") and says.count("\n") == 1
 
 
 def test_debug_shows_where_it_came_from(model, tmp_path):

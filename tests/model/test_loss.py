@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from langue.model import loss as module
 from langue.model.loss import cross_entropy
@@ -31,6 +33,24 @@ def test_it_is_the_plain_cross_entropy(cap, z_loss, with_bias, monkeypatch):
     assert ours.item() == pytest.approx(plain.item(), rel=1e-12)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_the_logits_are_never_held_whole(monkeypatch):
+    """Nor anything else of their size: every tensor that the two passes make is smaller, the gradients included."""
+    monkeypatch.setattr(module, "FEWEST", 16)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    hidden, weight = torch.randn(512, 8, requires_grad=True), torch.randn(3000, 8, requires_grad=True)
+    sizes = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            sizes.extend(each.untyped_storage().nbytes() // 4 for each in tree_leaves(out) if torch.is_tensor(each))
+            return out
+
+    with Watch():
+        cross_entropy(hidden, weight, torch.arange(512)).backward()
+    assert 16 * 3000 <= max(sizes) <= 2 * 16 * 3000 < 512 * 3000 / 10
 
 
 def test_without_gradients_it_gives_the_same_loss():

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 import langue
-from langue.errors import LangueError, ModelError, RunError, SettingsError
+from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
 
 TINY = {"model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "train.max_steps": 12, "train.batch_tokens": 256}
@@ -60,7 +61,9 @@ def test_a_run_learns_and_loads_everywhere(tmp_path, text, tokenizer, objective,
     assert train[-1] < train[0] - 0.1
     assert run.metrics["split"] == "dev" and run.metrics["metrics"]["perplexity"] > 1
     assert all(0 < line["mfu"] < 2 for line in log if line["split"] == "train")  # what is measured wavers
-    assert all(("samples" in line) == (objective == "causal") for line in log if line["split"] == "dev")
+    ((given, made),) = next(line["samples"] for line in log if line["split"] == "dev")
+    assert {"causal": made, "masked": "[MASK]", "denoise": "<extra_id_0>"}[objective] in given + made
+    assert objective == "causal" or made.startswith(" → ")
     for name, (low, high) in run.metrics["intervals"].items():
         assert low <= run.metrics["metrics"][name] <= high
     for name in ("config.json", "model.safetensors", "tokenizer.json", "recipe.toml", "report.html", "curves.png"):
@@ -124,6 +127,52 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, text, tokenizer):
         for name in ("whole", "cut")
     ]
     assert losses[0] == losses[1]
+
+
+def test_a_run_goes_on_with_what_no_step_depends_on_changed(tmp_path, text, tokenizer):
+    """As after a loss that was no number: the same command, which now skips such steps."""
+    given = {"data": text, "tokenizer": tokenizer, "out": tmp_path} | TINY
+    first = langue.pretrain(**given)
+    with pytest.raises(RunError, match=r"cannot resume with other settings: lr = 0.01"):
+        langue.pretrain(**given | {"train.lr": 0.01}, resume=True)
+    again = langue.pretrain(**given | {"train.unfit": "skip", "train.checkpoint_every": 5}, resume=True)
+    assert again.metrics["metrics"] == first.metrics["metrics"]
+    recipe = (tmp_path / "recipe.toml").read_text()
+    assert 'unfit = "skip"' in recipe and "checkpoint_every = 5" in recipe
+
+
+def test_numbers_must_mean_the_same_tokens_to_text_and_model(tmp_path, text, tokenizer):
+    first = langue.pretrain(data=text, tokenizer=tokenizer, out=tmp_path / "a", **TINY | {"train.max_steps": 1})
+    tree = json.loads((tokenizer / "tokenizer.json").read_text())
+    words = tree["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(tree))
+    settings = {"train.max_steps": 1, "data.block": 32, "train.batch_tokens": 256}
+    with pytest.raises(
+        DataError, match="other: the tokenizer .* has as many tokens as the model, but '[ab]' is another"
+    ):
+        langue.pretrain(data=text, model=first.folder, tokenizer=tmp_path / "other", out=tmp_path / "b", **settings)
+    langue.tokenize(text, tokenizer=tmp_path / "other", out=tmp_path / "corpus")
+    with pytest.raises(DataError, match="corpus: the tokenizer of the text has as many"):
+        langue.pretrain(data=tmp_path / "corpus", model=first.folder, out=tmp_path / "c", **settings)
+    langue.train_tokenizer(text, out=tmp_path / "small", tokenizer__vocab_size=260)
+    with pytest.raises(DataError, match="small: the tokenizer of the text has 260 tokens and the model 281"):
+        langue.pretrain(data=text, model=first.folder, tokenizer=tmp_path / "small", out=tmp_path / "d", **settings)
+
+
+def test_n_grams_are_counted_on_no_more_than_is_said(tmp_path, text, tokenizer, monkeypatch):
+    """Not even where one document is longer than that."""
+    from langue.verbs import judge_language
+
+    (tmp_path / "long.txt").write_text("the dog sees a small red house and sleeps near a tree. " * 40)
+    monkeypatch.setattr(judge_language, "MOST", 300)
+    for data, read in ((text, range(1, 301)), (tmp_path / "long.txt", range(300, 301))):
+        run = langue.pretrain(data=data, tokenizer=tokenizer, out=tmp_path / data.stem, **TINY | {"train.max_steps": 1})
+        note = run.metrics["baseline"]["note"]
+        found = re.match(r"counted on ([\d,]+) of [\d,]+ tokens", note)
+        assert found and int(found[1]) in read
+        assert note in (run.folder / "report.html").read_text()
 
 
 def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
