@@ -126,7 +126,7 @@ def _family(
         heads={
             "lm": [
                 Rule("head.out.weight", ("lm_head.weight",)),
-                Rule("head.bias", ("final_logits_bias",), change="row"),
+                Rule("head.bias", ("final_logits_bias",), change="row", zero=True),
             ]
         },
         unused=(

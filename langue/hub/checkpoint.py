@@ -19,16 +19,13 @@ from langue.errors import LangueError, ModelError
 from langue.files import read_json, write_json
 from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2
 from langue.hub.families import FAMILIES
-from langue.hub.family import KEPT, Family
+from langue.hub.family import KEPT, MOST, Family, parameters, require
+from langue.hub.snapshot import fetch, fetch_file
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
-WANTED = (
-    *("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.bin", "*.msgpack", "*.ckpt*", "*.bpe"),
-    *("*.npz", "*.yml", "*.h5"),
-)
-
+MOST_LAYERS = 2**15  # each is drawn up apart, and so is every expert of each; 12,032 are the most published here
 
 # What a model's generation_config.json may say of how it writes; older models say it in config.json.
 GENERATION = ("bad_words_ids", "suppress_tokens", "forced_bos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -81,28 +78,31 @@ class Checkpoint:
         return next((int(self.published[name]) for name in names if self.published.get(name) is not None), 0)
 
 
-def locate(name: str | Path, revision: str | None = None, wanted: Sequence[str] = WANTED) -> Path:
-    """The local folder of a model: itself, or a snapshot of the Hub's (HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply).
-    wanted: patterns of the files that are fetched."""
+def locate(
+    name: str | Path, revision: str | None = None, wanted: Sequence[str] | None = None, *, weights: bool = True
+) -> Path:
+    """The local folder of a model: itself, or a snapshot of the Hub's. wanted: patterns of the files that are fetched
+    in the place of the model; weights: whether those are needed too."""
     folder = Path(name).expanduser()
     if folder.is_dir() or _foreign(folder):
         return folder
-    if folder.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
+    if folder.exists():
+        raise ModelError("a file that is no model", where=str(name), do="give a folder, a .gguf or a llama2.c .bin")
+    if str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise ModelError("no such model folder", where=str(name), do="give a folder with config.json, or a Hub name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    if wanted is not None:
+        return fetch(str(name), revision, wanted, weights=False)
+    found = fetch(str(name), revision, weights=False)
+    if weights or not _says_all(found):
+        found = fetch(str(name), revision, weights=True)
+        if keras.find(found):
+            fetch_file(str(name), revision, keras.VOCABULARY)
+    return found
 
-    try:
-        files = snapshot_download(str(name), revision=revision, allow_patterns=list(wanted), ignore_patterns=["*/*"])
-        if keras.find(Path(files)):
-            snapshot_download(str(name), revision=revision, allow_patterns=[keras.VOCABULARY])
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"neither a folder here nor to be had from the Hub ({type(error).__name__})",
-            where=str(name),
-            do="check the name, the network, HF_TOKEN for private models and HF_HUB_OFFLINE",
-        ) from error
-    return Path(files)
+
+def _says_all(folder: Path) -> bool:
+    """Whether a config.json of the Hub's kind is there, so that no weights need be seen to know what the model is."""
+    return (folder / "config.json").is_file() and "model_type" in _object(folder / "config.json")
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,9 @@ def _foreign(path: Path) -> tuple[Foreign, Path] | None:
     return next(((reader, file) for reader, file in found if file is not None), None)
 
 
-def describe(name: str | Path, revision: str | None = None) -> Description:
-    folder = locate(name, revision)
+def describe(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Description:
+    """weights: whether they will be read, so that they are fetched too where the model is the Hub's."""
+    folder = locate(name, revision, weights=weights)
     of_the_hub = (folder / "config.json").is_file() and keras.find(folder) is None  # Keras has a config.json of its own
     foreign = None if of_the_hub else _foreign(folder)
     if foreign is not None:
@@ -143,7 +144,7 @@ def describe(name: str | Path, revision: str | None = None) -> Description:
         return Description(folder, reader.read_config(original), None, original, reader)
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
-    published = _object(folder / "config.json")
+    published = _named(_object(folder / "config.json"))
     if (folder / "generation_config.json").is_file():
         writes = _object(folder / "generation_config.json")
         published |= {key: writes[key] for key in GENERATION if key in writes}
@@ -158,15 +159,47 @@ def _object(file: Path) -> dict[str, Any]:
     return content
 
 
+def _named(published: dict[str, Any]) -> dict[str, Any]:
+    """The config with its `model_type`, which the oldest ones leave to be read from their class."""
+    classes = published.get("architectures")
+    if "model_type" not in published and isinstance(classes, list):
+        known = [name for name, family in FAMILIES.items() if {*family.architectures.values()} & {*map(str, classes)}]
+        return {"model_type": known[0]} | published if known else published
+    return published
+
+
 def family_of(described: Description) -> tuple[Family, ModelConfig]:
     """The family that a config names, and the config as ours."""
     kind, where = described.published.get("model_type"), str(described.folder / "config.json")
-    if kind not in FAMILIES:
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is None:
         raise ModelError(f"model_type {kind!r} is not known", where=where, do=f"known: {', '.join(FAMILIES)}")
     try:
-        return FAMILIES[kind], FAMILIES[kind].read(described.published)
+        require(described.published, quantization_config=None)
+        config = family.read(described.published)
+        _check_bounds(config)
     except LangueError as error:
         raise ModelError(error.what, where=error.where or where, do=error.do) from error
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise ModelError(f"the config cannot be followed ({type(error).__name__}: {error})", where=where) from error
+    return family, config
+
+
+def _check_bounds(config: ModelConfig) -> None:
+    """ModelError where the config claims what no model has, before anything is drawn up or computed for it."""
+    claims = {name: value for name, value in config.to_dict().items() if type(value) is int}
+    claims["heads times their width"] = config.n_heads * config.head_dim
+    if config.position.startswith("sinusoidal"):  # a table that no file holds
+        claims["a sixteenth of width times positions"] = config.dim * config.max_length // 16
+    wrong = [(name, value) for name, value in claims.items() if value > MOST]
+    wrong += [("layers", layers_in(config))] if layers_in(config) > MOST_LAYERS else []
+    if wrong:
+        raise ModelError(f"config: {wrong[0][0]} = {wrong[0][1]:,} is beyond any model")
+
+
+def layers_in(config: ModelConfig) -> int:
+    """Of both sides, and a mixture's counted again for every expert."""
+    return (config.n_layers + config.decoder_layers) * max(1, config.n_experts)
 
 
 def read_tokenizer(described: Description) -> Tokenizer:
@@ -193,8 +226,11 @@ def read_checkpoint(
     try:
         family, said = family_of(described)
         theirs = _read_weights(described, matrices)
+        if layers_in(said) > len(theirs):
+            raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
         config = replace(family.settle(theirs, said), pair_head=pairs)
         weights = family.to_ours(theirs, config, head)
+        _check_shapes(weights, config)
     except LangueError as error:
         raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error
     if len(tokenizer) > config.vocab_size:
@@ -202,6 +238,13 @@ def read_checkpoint(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
         )
     return Checkpoint(folder, family, config, described.task, weights, tokenizer, described.published)
+
+
+def _check_shapes(weights: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Before a network of the config's sizes is made for them."""
+    for name, size in parameters(config).items():
+        if name.startswith("body.") and name in weights and weights[name].shape != size:
+            raise ModelError(f"{name} has shape {[*weights[name].shape]} and the config asks for {[*size]}")
 
 
 def usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ A family is data: how its config reads into `ModelConfig`, and a list of reversi
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -21,7 +21,10 @@ from langue.model.language import draw_up
 from langue.runtime import forget, in_threads
 
 Config = Mapping[str, Any]
+# How the published classes that score tokens are called.
+SPEAKING = ("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "LMHeadModel", "MTModel", "BertForPreTraining")
 KEPT = "kept."  # before the names of published weights that ours has no place for
+MOST = 2**24  # of anything that a config counts: a context, a vocabulary
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,14 @@ class Rule:
     theirs are two of ours, the names of which `ours` has with a comma between; `reversed`: rotary positions turn
     theirs the other way, which is ours with the two halves of each head of queries and keys exchanged.
     when: for which configs the rule stands, where two rules give one name.
+    zero: ours is zero where a file lacks theirs, as published bodies do that are used as language models.
     """
 
     ours: str
     theirs: tuple[str, ...]
     change: str = ""
     when: Callable[[ModelConfig], bool] | None = None
+    zero: bool = False
 
 
 def rule(ours: str, *theirs: str, change: str = "") -> list[Rule]:
@@ -136,6 +141,9 @@ class Family:
             for mapping, parts in zip(there, joined, strict=True)
             for name, part in zip(mapping.ours.split(","), parts, strict=True)
         }
+        if all(r.zero or r in there for r in heads):
+            sizes = parameters(config)
+            ours |= {r.ours: torch.zeros(sizes[r.ours]) for r in heads if r.zero and r not in there}
         taken = {name for rules in self.heads.values() for r in rules for name in r.theirs}
         own = [name for name in published if name.startswith("head.") and name not in taken]
         if head is not None and head not in self.heads:  # a head of ours that the family has no class for
@@ -178,6 +186,12 @@ class Family:
             if own.shape != common.shape or not torch.equal(own, common):
                 return replace(config, tied=False)
         return config
+
+    def speaks(self, config: ModelConfig, classes: Sequence[str]) -> bool:
+        """Whether a model saved as one of these classes of `transformers` scores tokens: it has a head for that, or
+        needs no weights of its own for one."""
+        own = [r for r in self._head(config, "lm", False) if not r.zero]
+        return not own or any(name.endswith(SPEAKING) for name in classes)
 
     def _bare(self, published: Mapping[str, Tensor]) -> bool:
         """Whether the names are those of a body saved alone."""
@@ -252,6 +266,8 @@ def take(config: Config, key: str, kind: type = int) -> Any:
     value = config[key]
     if isinstance(value, bool) or not isinstance(value, kind):
         raise ModelError(f"config: {key} = {value!r} is not of type {kind.__name__}")
+    if isinstance(value, int) and value > MOST:
+        raise ModelError(f"config: {key} = {value:,} is beyond any model")
     return value
 
 

@@ -71,7 +71,8 @@ def read_mistral(config: Config) -> ModelConfig:
     require(config, layer_types=None)
     everywhere = [True] * take(config, "num_hidden_layers")
     windows = read_windows(config, config.get("sliding_window", 4096), everywhere)
-    return read(config, windows=windows, qkv_bias=False, out_bias=False)
+    defaults = {"num_key_value_heads": 8}
+    return read(defaults | dict(config), windows=windows, qkv_bias=False, out_bias=False)
 
 
 def write_mistral(config: ModelConfig) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from langue.model.config import ModelConfig
 def read_mixtral(config: Config) -> ModelConfig:
     require(config, router_jitter_noise=(0, 0.0))
     windows = read_windows(config, config.get("sliding_window"), [True] * take(config, "num_hidden_layers"))
+    defaults = {"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1_000_000.0}
     return llama.read(
-        config,
+        defaults | dict(config),
         windows=windows,
         n_experts=config.get("num_local_experts", 8),
         experts_per_token=config.get("num_experts_per_tok", 2),
@@ -44,7 +45,7 @@ def read_qwen2_moe(config: Config) -> ModelConfig:
 
 
 def read_qwen3_moe(config: Config) -> ModelConfig:
-    return _read_qwen(config, qk_norm=True)
+    return _read_qwen({"num_key_value_heads": 4} | dict(config), qk_norm=True)
 
 
 def _write_qwen(config: ModelConfig) -> dict[str, Any]:

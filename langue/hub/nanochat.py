@@ -37,7 +37,7 @@ def read(config: Config) -> ModelConfig:
         attention_dropout=config.get("attention_dropout") or 0.0,
         init_std=config.get("initializer_range", 0.02),
         tied=config.get("tie_word_embeddings", False),
-        logit_cap=config.get("final_logit_softcapping") or 0.0,
+        logit_cap=config.get("final_logit_softcapping", 15.0) or 0.0,
     )
     rope = read_rope(config, head_dim=head_dim)
     if rope.get("rotary_scaling") == "yarn":  # there the norm comes after the turn, and takes YaRN's amplitude out

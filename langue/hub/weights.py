@@ -8,6 +8,8 @@ MB that fits the file, every name once, every tensor's bytes exactly those its s
 import json
 import math
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,24 @@ from langue.runtime import forget, in_threads
 MOST_HEADER = 100_000_000  # bytes
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
 _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
+Reader = Callable[[Path], dict[str, Tensor]]
 
 
 def read_weights(folder: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors (one file, or shards with their index), else of a clean `.bin`, of Flax, of
+    """All tensors of a folder's safetensors, else of a clean `.bin` (one file, or shards with their index), of Flax, of
     Keras, or of T5's TensorFlow checkpoint, under the names that `transformers` gives them.
 
     matrices: what those of safetensors are held in. One that a file has in another precision is converted as it is
     read, and of the file, which is mapped, nothing is held beside."""
-    if (folder / "model.safetensors").is_file():
-        return read_safetensors(folder / "model.safetensors", matrices)
-    if (folder / "model.safetensors.index.json").is_file():
-        return _read_shards(folder / "model.safetensors.index.json", matrices)
-    if (folder / "pytorch_model.bin").is_file():
-        return _read_bin(folder / "pytorch_model.bin")
+    readers: dict[str, Reader] = {
+        "model.safetensors": partial(read_safetensors, matrices=matrices),
+        "pytorch_model.bin": _read_bin,
+    }
+    for name, read in readers.items():
+        if (folder / name).is_file():
+            return read(folder / name)
+        if (folder / f"{name}.index.json").is_file():
+            return _read_shards(folder / f"{name}.index.json", Path(name).suffix, read)
     if (folder / "flax_model.msgpack").is_file():
         return jax.from_flax(msgpack.read(folder / "flax_model.msgpack"))
     if (folder / "tf_model.h5").is_file():
@@ -46,18 +52,18 @@ def read_weights(folder: Path, matrices: torch.dtype | None = None) -> dict[str,
     raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
 
 
-def _read_shards(index: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def _read_shards(index: Path, suffix: str, read: Reader) -> dict[str, Tensor]:
     """Each tensor from the file that the index names for it; a file and the index must agree."""
     content = read_json(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise ModelError("the index has no weight_map of names to files", where=str(index))
     files = sorted(set(places.values()))
-    if any(Path(name).name != name or not name.endswith(".safetensors") for name in files):
+    if any(Path(name).name != name or not name.endswith(suffix) for name in files):
         raise ModelError("the index names a file outside the folder", where=str(index))
     weights: dict[str, Tensor] = {}
     for file in files:
-        shard = read_safetensors(index.parent / file, matrices)
+        shard = read(index.parent / file)
         wanted = {name for name, place in places.items() if place == file}
         if shard.keys() != wanted:
             name = min(shard.keys() ^ wanted)

@@ -14,17 +14,15 @@ from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
 
 BYTES = {"fp32": 4, "bf16": 2}
-# How the published classes that score tokens are called.
-SPEAKING = ("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "LMHeadModel", "MTModel", "ForPreTraining")
 
 
 def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> dict[str, Any]:
     """Its tree, parameters and bytes, tokenizer, uses, and the memory that a text of `length` tokens takes."""
-    described = describe(model, revision)
+    described = describe(model, revision, weights=False)
     family, config = family_of(described)
     tokenizer = read_tokenizer(described)
-    classes = described.published.get("architectures") or []
-    speaks = described.original is not None or any(str(name).endswith(SPEAKING) for name in classes)
+    classes = [str(name) for name in described.published.get("architectures") or []]
+    speaks = described.original is not None or family.speaks(config, classes)
     shapes = {
         name.removeprefix("body."): tuple(shape)
         for name, shape in parameters(config).items()

@@ -65,7 +65,7 @@ def expressible(task: Task, family: Family) -> str:
 def task_files(published: dict[str, Any]) -> Task | None:
     """The task of a sequence classifier published in `transformers`' words, or None."""
     classes = [n for n in published.get("architectures") or [] if str(n).endswith("ForSequenceClassification")]
-    family = FAMILIES.get(published.get("model_type", ""))
+    family = FAMILIES.get(str(published.get("model_type")))
     if not classes or family is None:
         return None
     if "classify" not in family.heads:

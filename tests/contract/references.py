@@ -295,10 +295,15 @@ def draw_config(name, seed):
 
 def draw_model(name, seed, std=0.2):
     """A reference model in which no weight, bias or norm has its default value."""
+    return scattered(lambda: getattr(transformers, REFERENCES[name][1])(draw_config(name, seed)), seed, std)
+
+
+def scattered(make, seed, std=0.2):
+    """What `make` makes, with every weight drawn anew."""
     import torch
 
     torch.manual_seed(seed)
-    model = getattr(transformers, REFERENCES[name][1])(draw_config(name, seed)).eval()
+    model = make().eval()
     for weight in model.parameters():
         if not weight.requires_grad:
             continue  # sinusoids

@@ -1,0 +1,77 @@
+"""What arrives: a model's name on the Hub. What leaves: a local folder with what is needed of it.
+
+A repository may hold one model in the files of five frameworks: of those only the first that is read here is fetched.
+HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from langue.errors import ModelError
+
+SAYS = ("*.json", "*.txt", "*.model", "*.spm", "*.bpe", "*.yml", "*.jinja")  # what the model is, and its tokenizer
+WEIGHTS = (
+    ("model*.safetensors",),
+    ("pytorch_model*.bin",),
+    ("*.msgpack", "*.h5", "*.ckpt*", "*.npz", "*.bin"),
+)
+
+
+def fetch(name: str, revision: str | None, wanted: Sequence[str] = SAYS, *, weights: bool) -> Path:
+    """Files of these patterns, and the weights where they are wished for."""
+    folder = _fetch(name, revision, wanted)
+    for patterns in WEIGHTS if weights else ():
+        folder = _fetch(name, revision, patterns)
+        if any(True for pattern in patterns for _ in folder.glob(pattern)):
+            break
+    return folder
+
+
+def fetch_file(name: str, revision: str | None, path: str) -> None:
+    """One file more, which may lie in a folder of the repository."""
+    _fetch(name, revision, [path], top=False)
+
+
+def _fetch(name: str, revision: str | None, patterns: Sequence[str], top: bool = True) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    beneath = ["*/*"] if top else None
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=beneath))
+    except LocalEntryNotFoundError as error:
+        # Out of reach of the Hub, what others fetched of the model may be all that is needed; loading will tell.
+        part = getattr(error, "snapshot_path", None)
+        if part is not None:
+            return Path(part)
+        raise _refusal(name, revision, error) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise _refusal(name, revision, error) from error
+
+
+def _refusal(name: str, revision: str | None, error: Exception) -> ModelError:
+    """The Hub's answer in words; each of the errors is one of those above it too."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    kind = type(error).__name__
+    at = f" at revision {revision!r}" if revision else ""
+    if isinstance(error, GatedRepoError):
+        what, do = "the model is gated", "ask for access on its page of the Hub, and set HF_TOKEN"
+    elif isinstance(error, RepositoryNotFoundError):
+        what, do = "neither a folder here nor a model on the Hub", "check the name; a private model needs HF_TOKEN"
+    elif isinstance(error, RevisionNotFoundError):
+        what, do = f"the Hub has no revision {revision!r} of it", "give a branch, a tag or a commit"
+    elif isinstance(error, LocalEntryNotFoundError) and HF_HUB_OFFLINE:
+        what, do = f"neither a folder here nor kept from the Hub{at}", "unset HF_HUB_OFFLINE to fetch it"
+    elif isinstance(error, LocalEntryNotFoundError):
+        what, do = f"neither a folder here nor kept from the Hub{at}, which is out of reach", "check the network"
+    else:
+        what = f"neither a folder here nor to be had from the Hub ({kind})"
+        do = "check the name, the network, and HF_TOKEN for private models"
+    return ModelError(what, where=name, do=do)

@@ -1,0 +1,315 @@
+"""Folders as they lie on the Hub, tiny: config.json in the words of transformers 4 and before, and the names, buffers
+and second copies that the published files hold. They load and give the reference's numbers."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from langue.errors import ModelError
+from langue.hub.families import FAMILIES
+from langue.verbs.inspect import inspect
+from langue.verbs.model import load
+
+transformers = pytest.importorskip("transformers")
+
+from tests.contract.references import REFERENCES, VOCABULARY, scattered  # noqa: E402
+from tests.contract.test_families import close, save, sequences, theirs  # noqa: E402
+
+# fmt: off
+BERT = {
+    "attention_probs_dropout_prob": 0.1, "gradient_checkpointing": False, "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1, "hidden_size": 16, "initializer_range": 0.02, "intermediate_size": 40,
+    "layer_norm_eps": 1e-12, "max_position_embeddings": 64, "num_attention_heads": 2, "num_hidden_layers": 2,
+    "pad_token_id": 0, "position_embedding_type": "absolute", "transformers_version": "4.6.0.dev0",
+    "type_vocab_size": 2, "use_cache": True,
+}
+LLAMA = {
+    "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": [2, 3],
+    "hidden_act": "silu", "hidden_size": 16, "initializer_range": 0.02, "intermediate_size": 40,
+    "max_position_embeddings": 64, "num_attention_heads": 4, "num_hidden_layers": 3, "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5, "rope_scaling": None, "rope_theta": 500000.0, "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16", "transformers_version": "4.42.3", "use_cache": True,
+}
+LLAMA3 = {
+    "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8,
+    "rope_type": "llama3",
+}
+QWEN2 = LLAMA | {"max_window_layers": 1, "use_sliding_window": False, "sliding_window": 4, "rope_theta": 1000000.0}
+GEMMA = LLAMA | {
+    "head_dim": 8, "hidden_activation": "gelu_pytorch_tanh", "cache_implementation": "hybrid", "rope_theta": 10000.0,
+    "query_pre_attn_scalar": 8, "sliding_window": 4, "num_hidden_layers": 4, "torch_dtype": "float32",
+}
+GPT2 = {
+    "activation_function": "gelu_new", "attn_pdrop": 0.1, "bos_token_id": 60, "embd_pdrop": 0.1, "eos_token_id": 60,
+    "initializer_range": 0.02, "layer_norm_epsilon": 1e-5, "n_ctx": 64, "n_embd": 16, "n_head": 2, "n_layer": 2,
+    "n_positions": 64, "resid_pdrop": 0.1, "summary_activation": None, "summary_first_dropout": 0.1,
+    "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+}
+NEOX = {
+    "bos_token_id": 0, "eos_token_id": 0, "hidden_act": "gelu", "hidden_size": 32, "initializer_range": 0.02,
+    "intermediate_size": 40, "layer_norm_eps": 1e-5, "max_position_embeddings": 64, "num_attention_heads": 2,
+    "num_hidden_layers": 2, "rotary_emb_base": 10000, "rotary_pct": 0.25, "tie_word_embeddings": False,
+    "use_parallel_residual": True, "torch_dtype": "float16",
+}
+T5 = {
+    "d_ff": 40, "d_kv": 8, "d_model": 16, "decoder_start_token_id": 0, "dropout_rate": 0.1, "eos_token_id": 1,
+    "initializer_factor": 1.0, "is_encoder_decoder": True, "layer_norm_epsilon": 1e-6, "n_positions": 512,
+    "num_heads": 2, "num_layers": 2, "output_past": True, "pad_token_id": 0, "relative_attention_num_buckets": 32,
+}
+BART = {
+    "activation_dropout": 0.1, "activation_function": "gelu", "add_bias_logits": False, "add_final_layer_norm": False,
+    "attention_dropout": 0.1, "bos_token_id": 0, "classifier_dropout": 0.0, "d_model": 16,
+    "decoder_attention_heads": 2, "decoder_ffn_dim": 40, "decoder_layerdrop": 0.0, "decoder_layers": 2,
+    "decoder_start_token_id": 2, "dropout": 0.1, "encoder_attention_heads": 2, "encoder_ffn_dim": 40,
+    "encoder_layers": 2, "eos_token_id": 2, "forced_eos_token_id": 2, "init_std": 0.02, "is_encoder_decoder": True,
+    "max_position_embeddings": 64, "normalize_before": False, "normalize_embedding": True, "num_hidden_layers": 2,
+    "pad_token_id": 1, "scale_embedding": False,
+}
+MODERNBERT = {
+    "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 1, "classifier_activation": "gelu",
+    "classifier_bias": False, "classifier_dropout": 0.0, "classifier_pooling": "mean", "cls_token_id": 1,
+    "decoder_bias": True, "deterministic_flash_attn": False, "embedding_dropout": 0.0, "eos_token_id": 2,
+    "global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "hidden_activation": "gelu", "hidden_size": 16,
+    "initializer_cutoff_factor": 2.0, "initializer_range": 0.02, "intermediate_size": 24, "layer_norm_eps": 1e-5,
+    "local_attention": 8, "local_rope_theta": 10000.0, "max_position_embeddings": 64, "mlp_bias": False,
+    "mlp_dropout": 0.0, "norm_bias": False, "norm_eps": 1e-5, "num_attention_heads": 2, "num_hidden_layers": 4,
+    "pad_token_id": 3, "position_embedding_type": "absolute", "reference_compile": False, "sep_token_id": 2,
+    "sparse_pred_ignore_index": -100, "sparse_prediction": False, "torch_dtype": "float32",
+}
+# fmt: on
+
+
+def ends(**changes):
+    """Endings of names as the file has them."""
+
+    def renamed(weights):
+        out = {}
+        for name, tensor in weights.items():
+            for today, old in changes.items():
+                today = today.replace("__", ".")
+                name = name.removesuffix(today) + old if name.endswith(today) else name
+            out[name] = tensor
+        return out
+
+    return renamed
+
+
+def beside(**shapes):
+    """Further tensors; `__` stands for a dot."""
+    return lambda weights: weights | {n.replace("__", "."): torch.zeros(shape) for n, shape in shapes.items()}
+
+
+def bare(prefix):
+    return lambda weights: {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+
+
+def copies(source, *names):
+    return lambda weights: weights | {name: weights[source].clone() for name in names}
+
+
+def without(*names):
+    return lambda weights: {name: tensor for name, tensor in weights.items() if name not in names}
+
+
+def masks(pattern):
+    """The causal mask and its value, which GPT-2 and GPT-NeoX once saved with every layer."""
+    own = {"bias": torch.ones(1, 1, 64, 64).tril(), "masked_bias": torch.tensor(-1e4)}
+    return lambda weights: (
+        weights | {f"{pattern.format(i)}.{kind}": tensor.clone() for i in range(2) for kind, tensor in own.items()}
+    )
+
+
+def layers(pattern, shape, count=2):
+    return lambda weights: weights | {pattern.format(i): torch.zeros(shape) for i in range(count)}
+
+
+OLD_NORMS = ends(LayerNorm__weight="LayerNorm.gamma", LayerNorm__bias="LayerNorm.beta")
+POSITIONS = torch.arange(64)[None]
+# name -> (model_type, config, the reference's class, what turns its names into the file's)
+PUBLISHED = {
+    "bert-base-uncased": (
+        *("bert", BERT, "BertForMaskedLM", OLD_NORMS),
+        beside(cls__seq_relationship__weight=(2, 16), cls__seq_relationship__bias=2, bert__pooler__dense__bias=16),
+    ),
+    "a BERT without model_type": (None, BERT, "BertForMaskedLM", OLD_NORMS),
+    "all-MiniLM-L6-v2": (
+        *("bert", BERT, "BertModel"),
+        lambda weights: weights | {"embeddings.position_ids": POSITIONS},
+    ),
+    "roberta-base": (
+        *("roberta", BERT | {"max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1}),
+        "RobertaForMaskedLM",
+        copies("lm_head.bias", "lm_head.decoder.bias"),
+        lambda weights: weights | {"roberta.embeddings.position_ids": torch.arange(66)[None]},
+    ),
+    "distilbert-base-uncased": (
+        "distilbert",
+        {
+            **{"activation": "gelu", "attention_dropout": 0.1, "dim": 16, "dropout": 0.1, "hidden_dim": 40},
+            **{"initializer_range": 0.02, "max_position_embeddings": 64, "n_heads": 2, "n_layers": 2},
+            **{"pad_token_id": 0, "sinusoidal_pos_embds": False, "tie_weights_": True, "qa_dropout": 0.1},
+        },
+        "DistilBertForMaskedLM",
+        copies("distilbert.embeddings.word_embeddings.weight", "vocab_projector.weight"),
+    ),
+    "electra-small-discriminator": (
+        *("electra", BERT | {"embedding_size": 8, "summary_type": "first", "summary_use_proj": True}),
+        "ElectraForPreTraining",
+    ),
+    "ModernBERT-base": ("modernbert", MODERNBERT, "ModernBertForMaskedLM"),
+    "gpt2": ("gpt2", GPT2, "GPT2LMHeadModel", bare("transformer."), masks("h.{}.attn"), without("lm_head.weight")),
+    "DialoGPT": (
+        *("gpt2", GPT2, "GPT2LMHeadModel", masks("transformer.h.{}.attn")),
+        copies("transformer.wte.weight", "lm_head.weight"),
+    ),
+    "pythia-70m": (
+        *("gpt_neox", NEOX, "GPTNeoXForCausalLM", masks("gpt_neox.layers.{}.attention")),
+        layers("gpt_neox.layers.{}.attention.rotary_emb.inv_freq", 2),
+    ),
+    "Llama-2": (
+        *("llama", {k: v for k, v in LLAMA.items() if k not in ("rope_theta", "num_key_value_heads")}),
+        "LlamaForCausalLM",
+        layers("model.layers.{}.self_attn.rotary_emb.inv_freq", 2, 3),
+    ),
+    "Llama-3": ("llama", LLAMA, "LlamaForCausalLM"),
+    "Llama-3.1": ("llama", LLAMA | {"rope_scaling": LLAMA3}, "LlamaForCausalLM"),
+    "a Llama stretched": ("llama", LLAMA | {"rope_scaling": {"type": "linear", "factor": 4.0}}, "LlamaForCausalLM"),
+    "SmolLM2": (
+        *("llama", LLAMA | {"tie_word_embeddings": True, "rope_interleaved": False, "is_llama_config": True}),
+        "LlamaForCausalLM",
+    ),
+    "Mistral-7B-v0.1": ("mistral", LLAMA | {"sliding_window": 5, "rope_theta": 10000.0}, "MistralForCausalLM"),
+    "Mistral-7B-v0.3": ("mistral", LLAMA | {"sliding_window": None, "head_dim": 8}, "MistralForCausalLM"),
+    "Mixtral-8x7B": (
+        *("mixtral", LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+        "MixtralForCausalLM",
+    ),
+    "Qwen2-0.5B": (
+        *("qwen2", QWEN2 | {"tie_word_embeddings": True}, "Qwen2ForCausalLM"),
+        copies("model.embed_tokens.weight", "lm_head.weight"),
+    ),
+    "Qwen2.5 with YaRN": (
+        "qwen2",
+        QWEN2 | {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
+        "Qwen2ForCausalLM",
+    ),
+    "Qwen2 with windows": ("qwen2", QWEN2 | {"use_sliding_window": True}, "Qwen2ForCausalLM"),
+    "Qwen3-0.6B": (
+        *("qwen3", QWEN2 | {"head_dim": 8, "sliding_window": None, "tie_word_embeddings": True}, "Qwen3ForCausalLM"),
+        copies("model.embed_tokens.weight", "lm_head.weight"),
+    ),
+    "gemma-2-2b": (
+        "gemma2",
+        GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "tie_word_embeddings": True},
+        "Gemma2ForCausalLM",
+    ),
+    "gemma-3-1b": (
+        "gemma3_text",
+        GEMMA
+        | {"rope_local_base_freq": 10000, "rope_theta": 1000000, "sliding_window_pattern": 2, "rope_scaling": None}
+        | {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": True},
+        "Gemma3ForCausalLM",
+    ),
+    "t5-small": (
+        *("t5", T5, "T5ForConditionalGeneration"),
+        copies("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
+        beside(decoder__block__0__layer__1__EncDecAttention__relative_attention_bias__weight=(32, 2)),
+    ),
+    "flan-t5-small": (
+        *("t5", T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "T5ForConditionalGeneration"),
+        copies("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
+    ),
+    "mt5-small": (
+        "mt5",
+        T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "tokenizer_class": "T5Tokenizer"},
+        "MT5ForConditionalGeneration",
+    ),
+    "bart-base": ("bart", BART, "BartForConditionalGeneration", bare("model."), without("final_logits_bias")),
+    "bart-large-cnn": (
+        *("bart", BART | {"forced_bos_token_id": 0, "num_beams": 4}, "BartForConditionalGeneration"),
+        copies("model.shared.weight", "model.encoder.embed_tokens.weight", "lm_head.weight"),
+    ),
+    "mbart-large-cc25": (
+        "mbart",
+        BART | {"scale_embedding": True, "normalize_before": True, "add_final_layer_norm": True},
+        "MBartForConditionalGeneration",
+    ),
+    "opus-mt-en-de": (
+        "marian",
+        BART
+        | {"activation_function": "swish", "scale_embedding": True, "static_position_embeddings": True}
+        | {"decoder_start_token_id": 60, "pad_token_id": 60, "bad_words_ids": [[60]], "num_beams": 6},
+        "MarianMTModel",
+        copies("model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"),
+        lambda weights: weights | {"model.encoder.embed_positions.weight": torch.ones(64, 16)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_it_gives_the_published_numbers(tmp_path, name):
+    kind, said, stem, *changes = PUBLISHED[name]
+    config = {"architectures": [stem], "vocab_size": VOCABULARY, **said} | ({"model_type": kind} if kind else {})
+    made = getattr(transformers, stem)
+    reference = scattered(lambda: made(made.config_class(**config, attn_implementation="eager")), 0)
+    folder = save(tmp_path / "m", reference)
+    weights = load_file(folder / "model.safetensors")
+    for change in changes:
+        weights = change(weights)
+    if hasattr(reference, "final_logits_bias") and "final_logits_bias" not in weights:
+        reference.final_logits_bias.zero_()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    model = load(folder)
+    ids = sequences(0)
+    with torch.no_grad():
+        if model.language is None:
+            body = getattr(reference, reference.base_model_prefix, reference)
+            expected = [body(torch.tensor([each])).last_hidden_state[0] for each in ids]
+            ours = model.hidden(ids)
+        else:
+            both = (ids, sequences(1)) if reference.config.is_encoder_decoder else (ids,)
+            expected, ours = list(theirs(reference, *both)), model.logits(*both)
+    assert all(close(mine, each.numpy()) for mine, each in zip(ours, expected, strict=True))
+    assert ("logits" in inspect(folder)["uses"]) == (model.language is not None)
+    model.save(tmp_path / "again")  # what the file holds beside is kept
+    kept = load_file(tmp_path / "again" / "model.safetensors")
+    assert not {n for n in weights if "position_ids" in n or "seq_relationship" in n} - kept.keys()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_config_leaves_out_is_the_references_default(name):
+    whole = getattr(transformers, REFERENCES[name][0])().to_dict()
+    ours = FAMILIES[name].read(whole)
+    for key in whole:
+        try:
+            assert FAMILIES[name].read({k: v for k, v in whole.items() if k != key}) == ours, key
+        except ModelError as error:
+            assert "is missing" in str(error), key
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        ({"rope_scaling": {"type": "su", "factor": 2.0}}, "rope_type = 'su'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "low_freq_factor"),
+        ({"rope_scaling": "linear"}, "cannot be followed"),
+        ({"num_attention_heads": 0}, "cannot be followed"),
+        ({"num_hidden_layers": 10**9}, "beyond any model"),
+        ({"num_hidden_layers": 30_000}, "30,000 layers, and there are"),
+        ({"vocab_size": 2**40}, "beyond any model"),
+        ({"head_dim": 2**62}, "beyond any model"),
+        ({"hidden_size": 2**23, "architectures": ["LlamaForSequenceClassification"]}, "has shape"),
+        ({"model_type": ["llama"]}, "is not known"),
+    ],
+)
+def test_what_a_config_must_not_claim(tmp_path, change, word):
+    made = transformers.LlamaForCausalLM
+    folder = save(tmp_path / "m", made(made.config_class(**LLAMA, vocab_size=VOCABULARY)))
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": VOCABULARY} | LLAMA | change))
+    with pytest.raises(ModelError, match=word):
+        load(folder)
