@@ -12,27 +12,20 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from langue.errors import ModelError
 from langue.files import read_json
 from langue.text.sentencepiece import SPACE, frame, merges_of
 from langue.text.special import special_ids
 from langue.text.tokenizer import Tokenizer
+from langue.text.vocabulary import LLAMA3, QWEN2, by_words
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 LONGEST = 512  # characters of a piece; sentencepiece's own limit is 16 unless told otherwise
 MOST_MERGES = 2**22  # a quarter of a million tokens have some half a million
 KEY = "tokenizer.ggml."
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-LLAMA3, QWEN2 = _CONTRACTIONS + r"\p{N}{1,3}" + _REST, _CONTRACTIONS + r"\p{N}" + _REST
-
-
-def _split(pattern: str) -> Any:
-    cut = pre_tokenizers.Split(Regex(pattern), "isolated")
-    return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def _digits() -> Any:
@@ -43,9 +36,9 @@ def _digits() -> Any:
 # How words are cut, and whether a word that is a token is taken whole before any merge.
 RULES: dict[str, tuple[Callable[[], Any], bool]] = {
     "gpt-2": (lambda: pre_tokenizers.ByteLevel(add_prefix_space=False), False),
-    "llama-bpe": (lambda: _split(LLAMA3), True),
-    "smaug-bpe": (lambda: _split(LLAMA3), False),
-    "qwen2": (lambda: _split(QWEN2), False),
+    "llama-bpe": (lambda: by_words(LLAMA3), True),
+    "smaug-bpe": (lambda: by_words(LLAMA3), False),
+    "qwen2": (lambda: by_words(QWEN2), False),
     "smollm": (_digits, False),
 }
 _SAME = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2", "phi-2": "gpt-2", "mpt": "gpt-2"}

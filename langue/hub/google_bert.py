@@ -10,7 +10,8 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.files import read_json
 from langue.hub import bundle
-from langue.text.tokenizer import Tokenizer, wordpiece
+from langue.text.tokenizer import Tokenizer
+from langue.text.vocabulary import wordpiece
 
 CONFIG = "bert_config.json"
 OPTIMISER = re.compile(r"(/adam_[mv]|/lamb_[mv]|^global_step|^beta[12]_power)$")

@@ -14,7 +14,8 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.files import read_json
 from langue.hub import hdf5
-from langue.text.tokenizer import Tokenizer, wordpiece
+from langue.text.tokenizer import Tokenizer
+from langue.text.vocabulary import wordpiece
 
 WEIGHTS = "model.weights.h5"
 VOCABULARY = "assets/tokenizer/vocabulary.txt"

@@ -10,7 +10,8 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.files import read_json
 from langue.hub import bundle
-from langue.text.tokenizer import Tokenizer, byte_bpe
+from langue.text.tokenizer import Tokenizer
+from langue.text.vocabulary import merged
 
 CONFIG = "hparams.json"
 WORDS = {"n_vocab": "vocab_size", "n_ctx": "n_positions", "n_embd": "n_embd", "n_head": "n_head", "n_layer": "n_layer"}
@@ -48,7 +49,7 @@ def read_tokenizer(index: Path) -> Tokenizer:
     for path in files:
         if not path.is_file():
             raise ModelError(f"the release lacks its {path.name}", where=str(index.parent))
-    backend = byte_bpe(*files, {})
+    backend = merged(*files, {})
     if backend.token_to_id(END) is not None:
         backend.add_special_tokens([END])
     return Tokenizer(backend)

@@ -1,29 +1,30 @@
 """What arrives: text. What leaves: token ids of a published or trained vocabulary, through the `tokenizers` library.
 
-A folder's `tokenizer.json` is taken as it is; where there is only `vocab.txt` (WordPiece) or `vocab.json` with
-`merges.txt` (byte-level BPE), the tokenizer is built from it and from `tokenizer_config.json`.
+A folder's `tokenizer.json` is taken as it is; where there is an older form only, the tokenizer is built from it
+(vocabulary.py, sentencepiece.py) and from `tokenizer_config.json`. The files may be hostile: one of a size that no
+vocabulary has is not read.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from langue.errors import ModelError
 from langue.files import read_json, write_json
 from langue.text import sentencepiece
 from langue.text.chat import Messages, render
+from langue.text.vocabulary import add_tokens, merged, wordpiece
 
 # What others read beside tokenizer.json; copied unchanged so that a saved model means the same to them.
 SIDE_FILES: tuple[str, ...] = (
-    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "target_vocab.json", "merges.txt"),
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
 )
+MOST_BYTES = 200_000_000  # of one file; a quarter of a million tokens take some 35 million
 
 
 class Tokenizer:
@@ -49,6 +50,7 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
         """From a model folder. ModelError where there is no tokenizer or it cannot be read."""
+        _check_sizes(folder)
         try:
             if (folder / "tokenizer.json").is_file():
                 return cls(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), folder)
@@ -58,15 +60,10 @@ class Tokenizer:
             if all((folder / name).is_file() for name in ("source.spm", "target.spm", "vocab.json")):
                 source, target, reader = sentencepiece.load_pair(folder)
                 return cls(source, folder, target, reader)
-            for name in ("spiece.model", "tokenizer.model"):
-                if (folder / name).is_file():
-                    return cls(sentencepiece.load(folder / name, options), folder)
-            if (folder / "sentencepiece.bpe.model").is_file():
-                return cls(sentencepiece.load_fairseq(folder / "sentencepiece.bpe.model", options), folder)
-            if (folder / "vocab.txt").is_file():
-                return cls(wordpiece(folder / "vocab.txt", options), folder)
-            if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-                return cls(byte_bpe(folder / "vocab.json", folder / "merges.txt", options), folder)
+            backend = _from_older(folder, options)
+            if backend is not None:
+                add_tokens(backend, folder, options)
+                return cls(backend, folder)
         except ModelError:
             raise
         except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
@@ -119,49 +116,22 @@ class Tokenizer:
             write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | self.options)
 
 
-def wordpiece(path: Path, options: dict[str, Any]) -> tokenizers.Tokenizer:
-    """BERT's WordPiece from `vocab.txt`, normalised as its tokenizer_config says (lower case unless told otherwise)."""
-    lower = bool(options.get("do_lower_case", True))
-    words = path.read_text("utf-8").split("\n")
-    vocabulary = {word.rstrip("\r"): index for index, word in enumerate(words) if word.rstrip("\r")}
-    names = {
-        key: str(options.get(f"{key}_token", default))
-        for key, default in {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}.items()
-    }
-    missing = [names[key] for key in ("unk", "cls", "sep") if names[key] not in vocabulary]
-    if missing:
-        raise ModelError(f"the vocabulary lacks {', '.join(missing)}", where=str(path))
-    backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=names["unk"], max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=bool(options.get("tokenize_chinese_chars", True)),
-        strip_accents=options.get("strip_accents"),
-        lowercase=lower,
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{names['cls']}:0 $A:0 {names['sep']}:0",
-        pair=f"{names['cls']}:0 $A:0 {names['sep']}:0 $B:1 {names['sep']}:1",
-        special_tokens=[(names[key], vocabulary[names[key]]) for key in ("cls", "sep")],
-    )
-    backend.decoder = decoders.WordPiece()
-    backend.add_special_tokens([AddedToken(name, special=True) for name in names.values() if name in vocabulary])
-    return backend
+def _from_older(folder: Path, options: dict[str, Any]) -> tokenizers.Tokenizer | None:
+    """Built from the first of the older forms that is there."""
+    for name in ("spiece.model", "tokenizer.model"):
+        if (folder / name).is_file():
+            return sentencepiece.load(folder / name, options)
+    if (folder / "sentencepiece.bpe.model").is_file():
+        return sentencepiece.load_fairseq(folder / "sentencepiece.bpe.model", options)
+    if (folder / "vocab.txt").is_file():
+        return wordpiece(folder / "vocab.txt", options)
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return merged(folder / "vocab.json", folder / "merges.txt", options)
+    return None
 
 
-def byte_bpe(words: Path, merges: Path, options: dict[str, Any]) -> tokenizers.Tokenizer:
-    """GPT-2's byte-level BPE (Radford et al. 2019) from `vocab.json` and `merges.txt`, by whatever names."""
-    model = models.BPE.from_file(str(words), str(merges))
-    backend = tokenizers.Tokenizer(model)
-    prefix = bool(options.get("add_prefix_space", False))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    backend.decoder = decoders.ByteLevel()
-    vocabulary = json.loads(words.read_text("utf-8"))
-    bos, eos = str(options.get("cls_token", "<s>")), str(options.get("sep_token", "</s>"))
-    if bos in vocabulary and eos in vocabulary:  # RoBERTa's frame around each text
-        backend.post_processor = processors.RobertaProcessing(
-            (eos, vocabulary[eos]), (bos, vocabulary[bos]), trim_offsets=True, add_prefix_space=prefix
-        )
-    else:
-        backend.post_processor = processors.ByteLevel(trim_offsets=False)
-    return backend
+def _check_sizes(folder: Path) -> None:
+    for name in ("tokenizer.json", *SIDE_FILES):
+        size = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if size > MOST_BYTES:
+            raise ModelError(f"{size:,} bytes are more than any vocabulary has", where=str(folder / name))
