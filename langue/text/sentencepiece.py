@@ -99,8 +99,11 @@ def merges_of(scores: Mapping[str, float]) -> list[tuple[str, str]]:
     return [(left, right) for left, right in cuts if left in scores and right in scores]
 
 
-def build(found: SentencePiece, vocabulary: Sequence[tuple[str, float]] | None = None) -> tokenizers.Tokenizer:
-    """The tokenizer, no special tokens around a text. vocabulary: its pieces in another order, with their scores."""
+def build(
+    found: SentencePiece, vocabulary: Sequence[tuple[str, float]] | None = None, *, once: bool = False
+) -> tokenizers.Tokenizer:
+    """The tokenizer, no special tokens around a text. vocabulary: its pieces in another order, with their scores; once:
+    a space is put before the text alone, not also after a special token in it."""
     pieces = [(piece, score) for piece, score, _ in found.pieces] if vocabulary is None else list(vocabulary)
     unknown = found.pieces[found.unknown][0]
     place = next(index for index, (piece, _) in enumerate(pieces) if piece == unknown)
@@ -121,11 +124,14 @@ def build(found: SentencePiece, vocabulary: Sequence[tuple[str, float]] | None =
     if found.tidy:
         steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
     steps.append(normalizers.Replace(" ", SPACE))
-    if found.prefix:
+    # No piece of unigrams reaches over a space, so words may be cut one at a time.
+    if found.prefix and once:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "first", split=found.model == UNIGRAM)
+    elif found.model == UNIGRAM:
+        backend.pre_tokenizer = pre_tokenizers.Split(SPACE, "merged_with_next")
+    if found.prefix and not once:
         steps.append(normalizers.Prepend(SPACE))
     backend.normalizer = normalizers.Sequence(steps)
-    if found.model == UNIGRAM:  # no piece reaches over a space, so words may be cut one at a time
-        backend.pre_tokenizer = pre_tokenizers.Split(SPACE, "merged_with_next")
     backend.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
         + ([decoders.Strip(" ", 1, 0)] if found.prefix else [])
@@ -133,7 +139,11 @@ def build(found: SentencePiece, vocabulary: Sequence[tuple[str, float]] | None =
     known = {piece for piece, _ in pieces}
     special = [AddedToken(p, special=True, normalized=False) for p, _, kind in found.pieces if kind == CONTROL]
     backend.add_special_tokens([token for token in special if token.content in known])
-    backend.add_tokens([AddedToken(p, normalized=False) for p, _, kind in found.pieces if kind == USER and p in known])
+    users = [piece for piece, _, kind in found.pieces if kind == USER and piece in known]
+    # Those of spaces, as Gemma has them, are looked for where spaces have become marks; no mark may come before them.
+    if found.prefix and any(SPACE in piece for piece in users):
+        raise ModelError("pieces of the user's own that hold spaces, with a space put before the text, are not read")
+    backend.add_tokens([AddedToken(piece, normalized=SPACE in piece) for piece in users])
     return backend
 
 
@@ -141,7 +151,7 @@ def load(path: Path, options: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """T5's spiece.model or Llama's tokenizer.model, with the tokens that stand around a text and T5's sentinels."""
     found = read(path)
     t5 = path.name == "spiece.model"
-    backend = build(found)
+    backend = build(found, once=options.get("legacy") is False and not t5)
     names = {piece for piece, _, _ in found.pieces}
     if t5 and "<extra_id_0>" not in names:
         count = int(options.get("extra_ids", 100))
