@@ -16,6 +16,7 @@ from langue.settings import TrainSettings
 from langue.train.muon import Muon
 from langue.train.shards import own, whole
 
+ADAMW, MUON = frozenset(["step", "exp_avg", "exp_avg_sq"]), frozenset(["momentum_buffer"])  # what each remembers
 Group = tuple[bool, float, float, tuple[int, ...]]  # Muon's or not, rate relative to the others', decay, parts
 
 
@@ -46,12 +47,12 @@ class Optimizers:
             for group in part.param_groups:
                 group["lr"] = rate * group["scale"]
 
-    def state(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        """Each weight with the dictionary of what its optimiser remembers of it."""
+    def state(self) -> Iterator[tuple[Tensor, dict[str, Any], frozenset[str]]]:
+        """Each weight with the dictionary of what its optimiser remembers of it, and what it does once it has moved."""
         for part in self.parts:
             for group in part.param_groups:
                 for weight in group["params"]:
-                    yield weight, part.state[weight]
+                    yield weight, part.state[weight], MUON if isinstance(part, Muon) else ADAMW
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> Optimizers:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from langue.errors import RunError
+from langue.errors import ModelError, RunError
 from langue.files import atomic_folder, read_json, write_json
 from langue.hub.checkpoint import load_into
 from langue.hub.weights import read_safetensors
@@ -26,6 +26,7 @@ from langue.train.shards import Writer, divided, laid_out, read_shards, whole
 FORMAT = 2
 WEIGHT = "weight."  # before the names of the weights, where all tensors are in one file
 AVERAGE = "average."  # before the names of the averaged weights
+OTHER = "it is of another model or optimiser: put the run's own back, or start a new run"
 
 
 def save_state(
@@ -42,7 +43,7 @@ def save_state(
     """
     path = folder / f"step-{progress['step']:08d}"
     names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
-    kept = {f"{kind}.{names[weight]}": t for weight, state in optimizer.state() for kind, t in state.items()}
+    kept = {f"{kind}.{names[weight]}": t for weight, state, _ in optimizer.state() for kind, t in state.items()}
     kept |= {AVERAGE + name: tensor for name, tensor in average.items()}
     facts = {"format": FORMAT, **progress}
     if writer is not None:
@@ -98,7 +99,10 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 def _put(weights: dict[str, Tensor], model: nn.Module, folder: Path) -> None:
     named = dict(model.named_parameters())
     fitting = {name: laid_out(t, named[name]) if name in named else t for name, t in weights.items()}
-    load_into(model, fitting, where=str(folder))
+    try:
+        load_into(model, fitting, where=str(folder))
+    except ModelError as error:
+        raise RunError(error.what, where=str(folder), do=OTHER) from None
 
 
 def latest(folder: Path) -> Path | None:
@@ -134,18 +138,20 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizers, average: dic
     for key in kept:
         kinds[key.partition(".")[2]].append(key.partition(".")[0])
     names: dict[Tensor, str] = {weight: name for name, weight in named.items()}
-    for weight, state in optimizer.state():
+    for weight, state, memories in optimizer.state():
         name = names[weight]
+        if kinds[name] and set(kinds[name]) != memories:
+            raise RunError(f"{kinds[name][0]} of {name} is of another optimiser", where=str(path), do=OTHER)
         for kind in kinds[name]:
             key = f"{kind}.{name}"
             state[kind] = _taken(kept, key, weight if kind != "step" else torch.tensor(0.0), path).to(weight.device)
     if kept:
-        raise RunError(f"{next(iter(kept))} is of no weight", where=str(path), do="it is of another model or optimiser")
+        raise RunError(f"{next(iter(kept))} is of no weight", where=str(path), do=OTHER)
     return progress
 
 
 def _taken(kept: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tensor:
     tensor = kept.pop(name, None)
     if tensor is None or tensor.shape != like.shape:
-        raise RunError(f"no fitting {name}", where=str(path), do="the checkpoint is of another model or optimiser")
+        raise RunError(f"no fitting {name}", where=str(path), do=OTHER)
     return laid_out(tensor, like)

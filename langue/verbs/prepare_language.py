@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from langue.data.corpus import Corpus
-from langue.data.stream import Slices, Stream
+from langue.data.stream import Stream
 from langue.errors import SettingsError
 from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, usable
 from langue.hub.family import Family
@@ -139,13 +140,12 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
 
 
 def first_pieces(prepared: Pretraining, pieces: int = 2, most: int = 60) -> list[list[tuple[str, bool]]]:
-    """The tokens of the first batch's first pieces, each with whether it carries loss: what is predicted at a token
+    """The tokens of the first batch's longest pieces, each with whether it carries loss: what is predicted at a token
     stands after it where each predicts the next, and in its place where it was hidden."""
     stream = stream_of(prepared, prepared.train)
     rows = stream.plan(0)[0]
-    batch = prepared.objective.make(
-        prepared.train, Slices(rows[:pieces, 0], rows[:pieces, 1], rows[:pieces, 2], 0), torch.device("cpu")
-    )
+    rows = rows[np.argsort(-rows[:, 2], kind="stable")[:pieces]]
+    batch = stream.batch(rows, 0, torch.device("cpu"))
     side, tokenizer = prepared.objective.predicted(batch), prepared.tokenizer
     assert side.labels is not None
     carries = torch.zeros(side.n_tokens, dtype=torch.bool)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langue.errors import RunError, SettingsError
+from langue.errors import LangueError, RunError, SettingsError
 from langue.files import atomic_folder, read_json, sha256, write_json, write_text
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
@@ -67,7 +67,11 @@ def pretrain(
     source = folder / "recipe.toml" if resume else None if recipe is None else Path(recipe)
     arguments, chosen = _resolved(read_recipe(source) if source else {}, given, words)
     _open(folder, write_recipe(arguments, chosen), force, resume)
-    prepared = prepare_language(arguments, chosen, folder)
+    try:
+        prepared = prepare_language(arguments, chosen, folder)
+    except LangueError:
+        _leave_nothing(folder)
+        raise
     _same_data(folder, prepared, resume)
     if show is not None and rank() == 0:
         show(prepared)
@@ -103,6 +107,12 @@ def _open(folder: Path, written: str, force: bool, resume: bool) -> None:
             shutil.rmtree(folder)
         write_text(folder / "recipe.toml", written)
     barrier()
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Where nothing was made yet, the same command mended should find no run that it would have to replace."""
+    if rank() == 0 and [file.name for file in folder.iterdir()] == ["recipe.toml"]:
+        shutil.rmtree(folder)
 
 
 def _resolved(

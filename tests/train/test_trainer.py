@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from langue.tasks.regress import Regress
 from langue.tasks.task import TaskModel
 from langue.train.optimizer import depth, make_optimizer
 from langue.train.schedule import factor
+from langue.train.state import load_state
 from tests.tiny import CONFIG
 from tests.train.child import SETTINGS, examples, trainer
 
@@ -125,6 +127,22 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
         json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if '"train"' in line
     ]
     assert steps == list(range(1, again.total + 1))
+
+
+def test_a_checkpoint_of_another_model_or_optimiser_is_refused(tmp_path):
+    settings = SETTINGS.model_copy(update={"max_steps": 2, "evaluate_every": 9})
+    run = trainer(tmp_path, settings)
+    run.run()
+    (checkpoint,) = (tmp_path / "checkpoints").glob("step-*")
+    wider = TaskModel(replace(CONFIG, ffn_dim=64), Classify(["a", "b"], TaskSettings()))
+    deeper = TaskModel(replace(CONFIG, n_layers=3), Classify(["a", "b"], TaskSettings()))
+    for other in (wider, deeper):
+        with pytest.raises(RunError, match="(missing|has shape).*; it is of another model .* put the run's own back"):
+            load_state(checkpoint, other, make_optimizer(other, settings, 2), {})
+    for change, said in (({"optimizer": "muon"}, "is of another optimiser"), ({"ema": 0.9}, "no fitting average")):
+        changed = trainer(tmp_path, settings.model_copy(update=change))
+        with pytest.raises(RunError, match=f"{said}.*; it is of another model or optimiser"):
+            changed.run(resume=True)
 
 
 def test_patience_stops_early_and_the_best_weights_are_kept(tmp_path):

@@ -188,6 +188,7 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
     attempt(ModelError, "trains the architecture encoder", objective="masked", **{"model.preset": "gpt2"})
     (tmp_path / "empty.txt").write_text("")
     attempt(LangueError, "empty.txt", data=tmp_path / "empty.txt")
+    assert not (tmp_path / "x").exists()
     attempt(RunError, "nan|inf", **{"train.lr": 1e30, "model.preset": "gpt2", "train.clip": 0.0})
     assert list((tmp_path / "x").glob("suspect-*.safetensors"))
 
