@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -359,29 +358,6 @@ def test_a_single_document_larger_than_what_is_looked_at(tmp_path, monkeypatch, 
     (tmp_path / "two.txt").write_text("another")
     make(tmp_path / "both", [tmp_path], reading=Reading())
     assert {*every_text(tmp_path / "both", "train"), *every_text(tmp_path / "both", "dev")} == {text, "another"}
-
-
-def test_memory_does_not_grow_with_a_document(tmp_path, monkeypatch):
-    """One of four megabytes, in pieces of 16 kB."""
-    from langue.data import divide, shards
-    from langue.text import documents
-
-    for name in ("PIECE", "BLOCK"):
-        monkeypatch.setattr(documents, name, 1 << 14)
-    monkeypatch.setattr(divide, "PEEK_BYTES", 1 << 14)
-    monkeypatch.setattr(shards, "BATCH_BYTES", 1 << 14)
-    size = 4 << 20
-    (tmp_path / "long.txt").write_text("the other day it went on and on without end " * (size // 44))
-    texts_ = open_texts([tmp_path / "long.txt"], Reading(), [])
-    building = Building(texts_, byte_tokenizer(), Reading(), Division(), 1 << 26)
-    tracemalloc.start()
-    try:
-        build(building, tmp_path / "out")
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert Corpus.open(tmp_path / "out").n_documents == 1
-    assert Corpus.open(tmp_path / "out").n_bytes > 0.8 * size > 2 * peak
 
 
 def test_files_named_dev_are_the_dev_split(tmp_path):

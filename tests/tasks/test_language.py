@@ -42,11 +42,10 @@ def corpus(tok, lengths, seed=0):
     return Memory([random.integers(low, len(tok), n) for n in lengths])
 
 
-def model_for(kind, tok, seed=0):
+def model_for(kind, tok, seed=0, **more):
     axes = {"causal": {"causal": True, "norm_place": "pre"}, "masked": {}, "denoise": {"decoder_layers": 2}}[kind]
-    config = ModelConfig(
-        vocab_size=len(tok), dim=32, n_layers=2, n_heads=4, ffn_dim=48, max_length=128, dropout=0.0, **axes
-    )
+    sizes = {"vocab_size": len(tok), "dim": 32, "n_layers": 2, "n_heads": 4, "ffn_dim": 48, "max_length": 128}
+    config = ModelConfig(**sizes | {"dropout": 0.0} | axes | more)
     model = LanguageModel(config)
     initialise(model, 0.2, seed)
     return model.eval()
@@ -125,10 +124,17 @@ def test_what_is_judged_together_is_what_each_document_has_alone(kind):
     assert told.tolist() == judged.counts.tolist() and 0 <= right.sum() < told.sum()
 
 
-@pytest.mark.parametrize("kind", ["causal", "masked", "denoise"])
-def test_another_document_of_equal_length_changes_no_bit_of_the_rest(kind):
+ROTARY = {"position": "rotary", "qk_norm": True, "norm": "rms_plain", "bias": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes"),
+    [("causal", {}), ("masked", {}), ("denoise", {}), ("causal", ROTARY), ("denoise", {"position": "relative"})],
+)
+def test_another_document_of_equal_length_changes_no_bit_of_the_rest(kind, axes):
+    """Neither of its hidden states nor of its loss."""
     objective, data, tok = made(kind, [12, 30, 30, 7, 19])
-    model = model_for(kind, tok)
+    model = model_for(kind, tok, **axes)
 
     def states(documents):
         rows = Slices(np.arange(5), np.zeros(5, int), documents.lengths + objective.frame.document, 0)
@@ -137,14 +143,16 @@ def test_another_document_of_equal_length_changes_no_bit_of_the_rest(kind):
         side = objective.predicted(batch)
         places = torch.arange(side.n_tokens) if side.places is None else side.places
         of = torch.bucketize(places, side.starts[1:], right=True)
-        return {int(side.rows[n]): (hidden[of == n], side.labels[of == n]) for n in range(5)}
+        held = Held(objective.stream(documents, block=40, budget=120, seed=0))
+        losses = objective.judge(model, held, device=CPU, dtype=torch.float32).losses
+        return {int(r): (hidden[of == n], side.labels[of == n], losses[r]) for n, r in enumerate(side.rows)}
 
     before = states(data)
     data.documents[2] = corpus(tok, [30], seed=9).documents[0]
     after = states(data)
     for row in range(5):
         same = torch.equal(before[row][0], after[row][0]) and torch.equal(before[row][1], after[row][1])
-        assert same == (row != 2)
+        assert same == (before[row][2] == after[row][2]) == (row != 2)
 
 
 def test_masked_hides_the_share_asked_for_and_predicts_what_was_there():
