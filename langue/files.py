@@ -13,6 +13,8 @@ from typing import Any
 
 from langue.errors import RunError
 
+MOST_JSON = 200_000_000  # bytes; the longest published, of added tokens, have some twenty million
+
 
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
@@ -100,6 +102,8 @@ def write_text(path: Path, content: str) -> None:
 def read_json(path: Path) -> Any:
     """JSON of a file that this project or a model publisher wrote; errors name the file and the line."""
     try:
+        if path.stat().st_size > MOST_JSON:
+            raise RunError(f"{path.stat().st_size:,} bytes of JSON are beyond any use", where=str(path))
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RunError("no such file", where=str(path)) from None

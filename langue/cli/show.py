@@ -129,6 +129,7 @@ def print_model(facts: Mapping[str, Any]) -> None:
     context = "any length" if facts["context"] is None else f"{facts['context']:,} tokens"
     rows = {
         "family": f"{facts['family']}, {facts['architecture']}",
+        "built of": "; ".join(facts["axes"]),
         "parameters": f"{facts['parameters']:,} ({_size(facts['bytes']['fp32'])} in fp32, "
         f"{_size(facts['bytes']['bf16'])} in bf16)",
         "context": context,
@@ -145,8 +146,11 @@ def print_model(facts: Mapping[str, Any]) -> None:
 
 def _branch(part: Mapping[str, Any], tree: Tree | None) -> Tree:
     shape = " x ".join(map(str, part.get("shape", [])))
-    times = f" ({part['times']} alike)" if "times" in part else ""
-    label = Text.assemble((part["name"], "bold"), times, f"  {shape}", (f"  {part['parameters']:,}", "dim"))
+    times = f" ({part['times']} alike, each)" if "times" in part else ""
+    # Of a vector, the shape is the count.
+    count = "" if len(part.get("shape", [])) == 1 else f"  {part['parameters']:,}"
+    size = f"  {_size(part['bytes'])}"
+    label = Text.assemble((part["name"], "bold"), times, f"  {shape}" if shape else "", (count, "dim"), (size, "dim"))
     grown = Tree(label) if tree is None else tree.add(label)
     for child in part.get("parts", []):
         _branch(child, grown)

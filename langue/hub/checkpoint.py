@@ -5,6 +5,7 @@ Weights are safetensors. A `.bin` is read only as far as `torch.load(weights_onl
 run code is ever unpickled, and a config that names code (`auto_map`) is data to us, never an import.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ MOST_LAYERS = 2**15  # each is drawn up apart, and so is every expert of each; 1
 
 # What a model's generation_config.json may say of how it writes; older models say it in config.json.
 GENERATION = ("bad_words_ids", "suppress_tokens", "forced_bos_token_id", "eos_token_id", "decoder_start_token_id")
+LISTS = ("architectures", *GENERATION[:2])
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,14 @@ class Checkpoint:
     def ends(self) -> frozenset[int]:
         """The tokens that end a text."""
         ends = self.published.get("eos_token_id")
-        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        return frozenset(end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int)
 
     @property
     def banned(self) -> tuple[int, ...]:
         """The tokens that it never writes: Marian's padding, for one."""
         words, tokens = (self.published.get(key) or [] for key in ("bad_words_ids", "suppress_tokens"))
         single = [word[0] for word in words if isinstance(word, list) and len(word) == 1]
-        return tuple(t for t in [*single, *tokens] if type(t) is int and 0 <= t < self.config.vocab_size)
+        return tuple(t for t in [*single, *tokens] if self._is_token(t))
 
     @property
     def pad(self) -> int | None:
@@ -69,13 +71,16 @@ class Checkpoint:
     def first(self) -> int | None:
         """The token that a target's text begins with, whatever the model makes of it: mBART's language."""
         token = self.published.get("forced_bos_token_id")
-        return token if type(token) is int and 0 <= token < self.config.vocab_size else None
+        return token if self._is_token(token) else None
 
     @property
     def start(self) -> int:
         """The token that an encoder-decoder's target begins with."""
         names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
-        return next((int(self.published[name]) for name in names if self.published.get(name) is not None), 0)
+        return next((self.published[name] for name in names if self._is_token(self.published.get(name))), 0)
+
+    def _is_token(self, token: Any) -> bool:
+        return type(token) is int and 0 <= token < max(self.config.vocab_size, self.config.decoder_vocab_size)
 
 
 def locate(
@@ -144,10 +149,14 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
         return Description(folder, reader.read_config(original), None, original, reader)
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
-    published = _named(_object(folder / "config.json"))
+    published = _object(folder / "config.json")
     if (folder / "generation_config.json").is_file():
         writes = _object(folder / "generation_config.json")
         published |= {key: writes[key] for key in GENERATION if key in writes}
+    odd = [key for key in LISTS if not isinstance(published.get(key), list | None)]
+    if odd:
+        raise ModelError(f"config: {odd[0]} is not a list", where=str(folder / "config.json"))
+    published = _named(published)
     task = _object(folder / "langue.json") if (folder / "langue.json").is_file() else None
     return Description(folder, published, task)
 
@@ -161,11 +170,9 @@ def _object(file: Path) -> dict[str, Any]:
 
 def _named(published: dict[str, Any]) -> dict[str, Any]:
     """The config with its `model_type`, which the oldest ones leave to be read from their class."""
-    classes = published.get("architectures")
-    if "model_type" not in published and isinstance(classes, list):
-        known = [name for name, family in FAMILIES.items() if {*family.architectures.values()} & {*map(str, classes)}]
-        return {"model_type": known[0]} | published if known else published
-    return published
+    classes = {*map(str, published.get("architectures") or [])}
+    known = [name for name, family in FAMILIES.items() if classes & {*family.architectures.values()}]
+    return {"model_type": known[0]} | published if known else published
 
 
 def family_of(described: Description) -> tuple[Family, ModelConfig]:
@@ -191,6 +198,9 @@ def _check_bounds(config: ModelConfig) -> None:
     claims["heads times their width"] = config.n_heads * config.head_dim
     if config.position.startswith("sinusoidal"):  # a table that no file holds
         claims["a sixteenth of width times positions"] = config.dim * config.max_length // 16
+    odd = [name for name, value in config.to_dict().items() if type(value) is float and not math.isfinite(value)]
+    if odd:
+        raise ModelError(f"config: {odd[0]} is not finite")
     wrong = [(name, value) for name, value in claims.items() if value > MOST]
     wrong += [("layers", layers_in(config))] if layers_in(config) > MOST_LAYERS else []
     if wrong:

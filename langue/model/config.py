@@ -107,7 +107,8 @@ class ModelConfig:
                 )
             if field.type is int and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
                 raise ModelError(f"config: {field.name} = {value!r} is not a count")
-            if field.type is bool and not isinstance(value, bool):
+            either = field.type is bool or (field.type == bool | None and value is not None)
+            if either and not isinstance(value, bool):
                 raise ModelError(f"config: {field.name} = {value!r} is neither true nor false")
             if field.type is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise ModelError(f"config: {field.name} = {value!r} is not a number")
@@ -121,6 +122,8 @@ class ModelConfig:
             raise ModelError(f"config: dim = {self.dim} does not divide into n_heads = {self.n_heads}")
         if self.n_heads % self.n_kv_heads:
             raise ModelError(f"config: n_heads = {self.n_heads} is no multiple of kv_heads = {self.n_kv_heads}")
+        if not all(type(window) is int and window >= 0 for window in self.windows):
+            raise ModelError("config: a window is not a count")
         if self.windows and len(self.windows) != self.n_layers:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
         if self.position == "rotary" and (self.turned % 2 or self.turned > self.head_dim):

@@ -14,6 +14,13 @@ from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
 
 BYTES = {"fp32": 4, "bf16": 2}
+NORMS = {"layer": "LayerNorm", "rms": "RMSNorm", "rms_offset": "RMSNorm", "rms_plain": "RMSNorm without weights"}
+PLACES = {"post": "after", "pre": "before", "both": "before and after"}
+POSITIONS = {
+    **{"learned": "learned positions", "rotary": "rotary positions", "alibi": "ALiBi", "none": "no positions"},
+    **{"sinusoidal": "sinusoidal positions", "sinusoidal_halves": "sinusoidal positions"},
+    "relative": "relative-position biases",
+}
 
 
 def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> dict[str, Any]:
@@ -33,6 +40,7 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         "model": str(model),
         "family": family.name,
         "architecture": config.architecture,
+        "axes": _axes(config),
         "parameters": total,
         "bytes": {name: total * size for name, size in BYTES.items()},
         "context": None if config.max_length >= ANY_LENGTH else config.max_length,
@@ -42,6 +50,24 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         "tree": _tree("model", shapes),
         "config": {name: value for name, value in config.to_dict().items()},
     }
+
+
+def _axes(config: ModelConfig) -> list[str]:
+    """What its layers are made of, in words."""
+    rotary = f" of base {config.rotary_base:,.0f}" if config.position == "rotary" else ""
+    if config.rotary_scaling != "none":
+        rotary += f" ({config.rotary_scaling}, {config.rotary_factor:g} times the context)"
+    limited = [window for window in config.windows if window]
+    return [
+        f"{NORMS[config.norm]} {PLACES[config.norm_place]} each sublayer",
+        POSITIONS[config.position] + rotary,
+        f"{config.n_heads} heads of {config.head_dim}"
+        + (f", {config.n_kv_heads} of keys and values" if config.n_kv_heads != config.n_heads else "")
+        + (f", windows of {max(limited):,} in {len(limited)} of {config.n_layers} layers" if limited else ""),
+        ("gated " if config.gated else "")
+        + f"{config.activation} of width {config.ffn_dim:,}"
+        + (f", {config.experts_per_token} of {config.n_experts} experts a token" if config.n_experts else ""),
+    ]
 
 
 def _uses(config: ModelConfig, speaks: bool) -> list[str]:

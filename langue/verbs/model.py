@@ -308,9 +308,16 @@ def _without_end(examples: Examples, ends: frozenset[int]) -> Examples:
 
 def _task(described: Description) -> Task | None:
     """The task of a run of ours, or of a classifier that `transformers` saved."""
-    if described.task is not None and "objective" not in described.task:
-        kind = described.task.get("task")
+    ours = described.task is not None and "objective" not in described.task
+    where = str(described.folder / ("langue.json" if ours else "config.json"))
+    try:
+        if described.task is None or not ours:
+            return task_files(described.published)
+        kind = str(described.task.get("task"))
         if kind not in TASKS:
-            raise ModelError(f"the task {kind!r} is not known", where=str(described.folder / "langue.json"))
+            raise ModelError(f"the task {kind!r} is not known", where=where)
+        DataSettings(**described.task.get("data", {}))
         return TASKS[kind].from_dict(described.task)
-    return task_files(described.published)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        said = " ".join(str(error).split())
+        raise ModelError(f"the task cannot be followed ({type(error).__name__}: {said})", where=where) from error

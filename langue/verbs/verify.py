@@ -85,6 +85,8 @@ def _finite(model: Model) -> tuple[bool, str]:
 
 
 def _tying(model: Model) -> tuple[bool | None, str]:
+    if model.language is None:
+        return True, "a body alone, without an output matrix"
     found = "tied to the embedding" if model.config.tied else "a matrix of its own"
     said = model.checkpoint.published.get("tie_word_embeddings", model.config.tied)
     if said != model.config.tied:
@@ -98,7 +100,8 @@ def _tokenizer(model: Model) -> tuple[bool, str]:
     if highest >= model.config.vocab_size:
         return False, f"token {highest} is beyond the embedding's {model.config.vocab_size} rows"
     back = sum(model.tokenizer.decode(each).strip() == text.strip() for each, text in zip(ids, GOLDEN, strict=True))
-    return True, f"{len(model.tokenizer)} tokens; {back} of {len(GOLDEN)} awkward texts come back as they were"
+    within = f"{len(model.tokenizer):,} tokens, none beyond the embedding's {model.config.vocab_size:,} rows"
+    return True, f"{within}; {back} of {len(GOLDEN)} awkward texts come back letter for letter"
 
 
 def _same_tokens(model: Model) -> tuple[bool | None, str]:
@@ -116,6 +119,7 @@ def _same_logits(model: Model) -> tuple[bool | None, str]:
     """Sequences one at a time there and together here; hidden states where there is no language-model head."""
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     head = "body" if model.language is None else "lm"
     stem = model.checkpoint.family.architectures[head]
     try:

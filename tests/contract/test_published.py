@@ -2,19 +2,24 @@
 and second copies that the published files hold. They load and give the reference's numbers."""
 
 import json
+import math
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from langue.errors import ModelError
+from langue.hub.checkpoint import Description, family_of
 from langue.hub.families import FAMILIES
+from langue.hub.family import parameters
 from langue.verbs.inspect import inspect
 from langue.verbs.model import load
 
 transformers = pytest.importorskip("transformers")
 
-from tests.contract.references import REFERENCES, VOCABULARY, scattered  # noqa: E402
+from tests.contract.references import REFERENCES, VOCABULARY, draw_config, scattered  # noqa: E402
 from tests.contract.test_families import close, save, sequences, theirs  # noqa: E402
 
 # fmt: off
@@ -289,6 +294,26 @@ def test_what_a_config_leaves_out_is_the_references_default(name):
             assert FAMILIES[name].read({k: v for k, v in whole.items() if k != key}) == ours, key
         except ModelError as error:
             assert "is missing" in str(error), key
+
+
+ROPES = [
+    {"rope_type": kind, "factor": factor} for kind in ("yarn", "linear", "dynamic", ["x"]) for factor in (0, -1, "x")
+]
+ODD = [None, True, 0, -1, 1, 3, 2**23, 2**40, 2**70, 0.5, 1e308, math.inf, math.nan, "x", "gelu", [], [1], {}, *ROPES]
+MORE = ["rope_scaling", "rope_theta", "layer_types", "sliding_window", "num_key_value_heads", "head_dim"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_values_are_refused_or_followed(tmp_path, name, data):
+    config = json.loads(draw_config(name, 0).to_json_string(use_diff=False))
+    for key in data.draw(st.lists(st.sampled_from([*config, *MORE]), min_size=1, max_size=2)):
+        config[key] = data.draw(st.sampled_from(ODD))
+    try:
+        parameters(family_of(Description(tmp_path, config, None))[1])
+    except ModelError as error:
+        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(
