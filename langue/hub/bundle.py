@@ -63,7 +63,15 @@ def _read(index: Path) -> dict[str, Tensor]:
         raise ValueError("it is of a big-endian machine")
     files = {n: index.with_suffix(f".data-{n:05d}-of-{shards:05d}") for n in range(min(shards, len(entries) + 1))}
     maps = {n: np.memmap(path, np.uint8, "r") for n, path in files.items() if path.is_file() and path.stat().st_size}
-    return {key.decode("utf-8"): _tensor(key, entry, maps) for key, entry in entries.items() if _numeric(entry)}
+    tensors: dict[str, Tensor] = {}
+    left = sum(map(len, maps.values()))
+    for key, entry in entries.items():
+        if _numeric(entry):
+            tensors[key.decode("utf-8")] = tensor = _tensor(key, entry, maps)
+            left -= tensor.nbytes
+        if left < 0:  # a small file, read many times over, would fill the memory
+            raise ValueError("its tensors overlap")
+    return tensors
 
 
 def _numeric(entry: bytes) -> bool:

@@ -65,7 +65,7 @@ class _File:
 
     def arrays(self) -> Iterator[tuple[str, Tensor]]:
         """Depth first, without recursion."""
-        waiting = [("", self.root)]
+        waiting, total = [("", self.root)], 0
         while waiting:
             path, address = waiting.pop()
             if address in self.seen or len(self.seen) >= OBJECTS:
@@ -74,7 +74,11 @@ class _File:
             messages = list(self.messages(address))
             kinds = {kind for kind, _, _ in messages}
             if LAYOUT in kinds:
-                yield path, self.array(path, messages)
+                array = self.array(path, messages)
+                total += array.nbytes
+                if total > len(self.data):  # a small file, read many times over, would fill the memory
+                    raise ValueError("its arrays overlap")
+                yield path, array
                 continue
             for name, child in self.children(messages):
                 waiting.append((f"{path}/{name}" if path else name, child))

@@ -71,13 +71,13 @@ def _value(data: memoryview, at: int, depth: int) -> tuple[Any, int]:
         (count,) = struct.unpack_from(_COUNTS[kind], data, at)
         return _many(data, at + struct.calcsize(_COUNTS[kind]), count, kind >= 0xDE, depth)
     if 0xD4 <= kind <= 0xD8:
-        return _extension(data, at, 1 << (kind - 0xD4))
+        return _extension(data, at, 1 << (kind - 0xD4), depth)
     if kind not in _SIZES:
         raise ValueError(f"a value of type {kind:#x}")
     (size,) = struct.unpack_from(_SIZES[kind], data, at)
     at += struct.calcsize(_SIZES[kind])
     if 0xC7 <= kind <= 0xC9:
-        return _extension(data, at, size)
+        return _extension(data, at, size, depth)
     return _bytes(data, at, size, _text if kind >= 0xD9 else bytes)
 
 
@@ -106,12 +106,12 @@ def _many(data: memoryview, at: int, count: int, named: bool, depth: int) -> tup
     return dict(zip(items[::2], items[1::2], strict=True)), at
 
 
-def _extension(data: memoryview, at: int, size: int) -> tuple[Any, int]:
+def _extension(data: memoryview, at: int, size: int, depth: int) -> tuple[Any, int]:
     kind = data[at]
     inside, end = _bytes(data, at + 1, size, lambda part: part)
     if kind != ARRAY:
         raise ValueError(f"an extension of type {kind}")
-    parts, _ = _value(inside, 0, 0)
+    parts, _ = _value(inside, 0, depth + 1)
     if not isinstance(parts, list) or len(parts) != 3:
         raise ValueError("an array that is not (shape, dtype, bytes)")
     shape, dtype, raw = parts

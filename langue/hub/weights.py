@@ -8,6 +8,7 @@ MB that fits the file, every name once, every tensor's bytes exactly those its s
 import json
 import math
 import struct
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -137,6 +138,10 @@ def _span(name: str, entry: Any) -> tuple[int, int, str]:
 
 def _read_bin(file: Path) -> dict[str, Tensor]:
     try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:  # as torch writes it: nothing packed, which could swell
+                if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                    raise ValueError("it is compressed")
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
         raise ModelError(
@@ -147,4 +152,7 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise ModelError("the file is not a state dict", where=str(file))
+    # A view may show one number a terabyte of times.
+    if any(tensor.nbytes > tensor.untyped_storage().nbytes() for tensor in loaded.values()):
+        raise ModelError("a tensor has more numbers than the file", where=str(file))
     return loaded

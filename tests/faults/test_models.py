@@ -5,6 +5,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,35 @@ def test_a_clean_bin_is_taken(model):
     before = load(model).hidden(["the film"])[0]
     torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
+    assert (load(model).hidden(["the film"])[0] == before).all()
+
+
+def test_a_bin_that_would_swell_is_refused(model):
+    """Packed parts, and one number shown as many."""
+    (model / "model.safetensors").rename(model / "whole")
+    weights = load_file(model / "whole")
+    torch.save(weights, model / "plain.bin")
+    with (
+        zipfile.ZipFile(model / "plain.bin") as plain,
+        zipfile.ZipFile(model / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    refuses(model, "this pickle is refused")
+    name = next(iter(weights))
+    torch.save(weights | {name: torch.ones(1).expand(2**20, 2**20)}, model / "pytorch_model.bin")
+    refuses(model, "more numbers than the file")
+
+
+def test_shards_of_bins(model):
+    before = load(model).hidden(["the film"])[0]
+    weights = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names = sorted(weights)
+    for shard, some in (("pytorch_model-1.bin", names[::2]), ("pytorch_model-2.bin", names[1::2])):
+        torch.save({name: weights[name] for name in some}, model / shard)
+    places = {name: f"pytorch_model-{1 + index % 2}.bin" for index, name in enumerate(names)}
+    (model / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
     assert (load(model).hidden(["the film"])[0] == before).all()
 
 

@@ -4,6 +4,7 @@ KerasHub 0.32 wrote on TensorFlow 2.21, with what its model makes of a text; the
 import json
 import lzma
 import re
+import struct
 import tarfile
 from pathlib import Path
 
@@ -172,3 +173,14 @@ def test_a_damaged_file_is_refused_or_read_in_bounds(small, data):
     except LangueError:
         return
     assert sum(tensor.nbytes for tensor in found.values()) <= len(raw)
+
+
+def test_arrays_that_overlap_are_refused(tmp_path):
+    """A small file, read many times over, would fill the memory."""
+    path = tmp_path / "twice.h5"
+    with h5py.File(path, "w") as file:
+        first, second = (file.create_dataset(name, data=np.ones(4000, "f4")).id.get_offset() for name in "ab")
+    raw = path.read_bytes().replace(struct.pack("<Q", second), struct.pack("<Q", first))
+    path.write_bytes(raw[:second])
+    with pytest.raises(ModelError, match="overlap"):
+        hdf5.read(path)

@@ -37,15 +37,16 @@ def block(entries):
     return body, body + b"\0" + struct.pack("<I", bundle._masked(bundle._crc32c(body + b"\0")))
 
 
-def write_bundle(stem, tensors):
-    """A TensorFlow checkpoint of float32 tensors."""
+def write_bundle(stem, tensors, apart=True):
+    """A TensorFlow checkpoint of float32 tensors; or all claim the first one's place."""
     data, entries = b"", [(b"", b"\x08\x01\x1a\x02\x08\x01")]
     for name, array in sorted(tensors.items()):
         raw = np.ascontiguousarray(array, "<f4").tobytes()
         shape = b"".join(b"\x12" + varint(len(d)) + d for d in (b"\x08" + varint(n) for n in array.shape))
-        entry = b"\x08\x01\x12" + varint(len(shape)) + shape + b"\x20" + varint(len(data)) + b"\x28" + varint(len(raw))
+        place = varint(len(data) if apart else 0)
+        entry = b"\x08\x01\x12" + varint(len(shape)) + shape + b"\x20" + place + b"\x28" + varint(len(raw))
         entries.append((name.encode(), entry))
-        data += raw
+        data = data + raw if apart else raw
     body, whole = block(entries)
     meta, meta_whole = block([])
     index, index_whole = block([(b"zz", varint(0) + varint(len(body)))])
@@ -254,9 +255,16 @@ def test_hostile_bundles_are_refused(tmp_path):
     (tmp_path / "x.data-00000-of-00001").unlink()
     with pytest.raises(ModelError, match="lies outside of the data"):
         bundle.read(tmp_path / "x.index")
-    (tmp_path / "deep.msgpack").write_bytes(b"\x91" * 100_000 + b"\x01")
-    with pytest.raises(ModelError, match="nested too deeply"):
-        msgpack.read(tmp_path / "deep.msgpack")
+    write_bundle(tmp_path / "y", {name: np.zeros((2, 2)) for name in "abc"}, apart=False)
+    with pytest.raises(ModelError, match="overlap"):
+        bundle.read(tmp_path / "y.index")
+    within = b"\x01"
+    for _ in range(2000):  # arrays whose shapes are arrays
+        within = b"\xc9" + struct.pack(">I", len(within) + 1) + b"\x01\x93" + within
+    for deep in (b"\x91" * 100_000 + b"\x01", within):
+        (tmp_path / "deep.msgpack").write_bytes(deep)
+        with pytest.raises(ModelError, match="nested too deeply"):
+            msgpack.read(tmp_path / "deep.msgpack")
     (tmp_path / "large.msgpack").write_bytes(b"\xdf\xff\xff\xff\xff")
     with pytest.raises(ModelError, match="larger than the file"):
         msgpack.read(tmp_path / "large.msgpack")
