@@ -1,6 +1,7 @@
 """What arrives: hidden states (T, D). What leaves: logits (T, V), a score for every token of the vocabulary."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -113,7 +114,13 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def draw_up(config: ModelConfig) -> LanguageModel:
-    """A model of names and shapes alone, on the meta device: its numbers are to come from a file."""
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Modules made here are names and shapes alone, on the meta device: their numbers are to come from a file."""
     with torch.device("meta"), _Unfilled():
+        yield
+
+
+def draw_up(config: ModelConfig) -> LanguageModel:
+    with unfilled():
         return LanguageModel(config)

@@ -24,7 +24,7 @@ from langue.hub.checkpoint import (
     write_checkpoint,
 )
 from langue.hub.family import KEPT
-from langue.model.language import LanguageModel, draw_up
+from langue.model.language import LanguageModel, draw_up, unfilled
 from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
@@ -272,7 +272,8 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
     if task is None:
         body, language = _language_model(checkpoint, weights, kind)
     else:
-        network = TaskModel(checkpoint.config, task, pad=checkpoint.pad)
+        with unfilled():
+            network = TaskModel(checkpoint.config, task, pad=checkpoint.pad)
         load_into(network, weights, where=where, copy=False, matrices=kind)
         body = network.body
     (network or language or body).to(device()).eval()  # a body without its head never moves the head's meta tensors

@@ -80,3 +80,20 @@ def test_convert_writes_what_loads(tmp_path, capsys):
     assert run(["convert", str(folder), str(tmp_path / "out")]) == 0
     assert langue.verify(tmp_path / "out")["ok"]
     assert run(["convert", str(folder), str(tmp_path / "out")]) == 2 and "not empty" in capsys.readouterr().err
+
+
+def test_a_classifier_is_drawn_up_without_being_filled(tmp_path, monkeypatch):
+    """Weights that the file replaces cost neither time nor memory."""
+    transformers = pytest.importorskip("transformers")
+    folder = tiny_bert(tmp_path / "m")
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    said = json.loads((folder / "config.json").read_text())
+    config = transformers.BertConfig(**{name: said[name] for name in names})
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+
+    def filled(*_, **__):
+        raise AssertionError("a weight is filled")
+
+    for fill in ("normal_", "uniform_"):
+        monkeypatch.setattr(torch.Tensor, fill, filled)
+    assert len(langue.load(folder).predict(["the film"])) == 1
