@@ -163,7 +163,8 @@ class Block(nn.Module):
     def can_narrow(self, context: Context, wanted: Tensor) -> bool:
         """Whether the wanted tokens can be computed alone: their place among the keys is the last, or of no matter."""
         scores = self.attention.scores
-        if self.cross is not None or context.cache is not None:
+        shared = hasattr(self.attention.qkv.weight, "to_local")  # among processes: its rows are not to be had apart
+        if shared or self.cross is not None or context.cache is not None:
             return False
         if not scores.causal:
             return not scores.window and context.bias is None
