@@ -32,9 +32,11 @@ TOLERANCE = 1e-4  # of the norm: another machine's fp32 sums in another order
 
 
 def probes(model: Model) -> list[list[int]]:
-    """The sequences of token ids that models are held against each other on."""
+    """The sequences of token ids that models are held against each other on. Without padding, which some references
+    take for no token at all."""
     draw = np.random.default_rng(0)
-    return [draw.integers(0, model.config.vocab_size, length).tolist() for length in LENGTHS]
+    ids = [draw.integers(0, model.config.vocab_size, length) for length in LENGTHS]
+    return [np.where(each == model.checkpoint.pad, (each + 1) % model.config.vocab_size, each).tolist() for each in ids]
 
 
 def answers(model: Model) -> list[NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from langue.tasks.task import TaskModel
 from langue.verbs.model import load
+from langue.verbs.reference import store_reference
 from langue.verbs.save import expressible, head_of, write_task_checkpoint
+from langue.verbs.verify import verify
 
 transformers = pytest.importorskip("transformers")
 
@@ -142,6 +145,24 @@ def test_generation_is_the_references(tmp_path, name):
                 tokens.pop()
                 break
         assert ours == tokens[len(tokens) - len(ours) :] and len(tokens) - len(ours) in (1, len(prompt))
+
+
+@every_family
+def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
+    folder = save(tmp_path / "m", draw_model(name, 0))
+    # Of the tokens, AutoTokenizer makes what the family's class would, not what this tokenizer.json says.
+    checks = {
+        check["check"]: check["ok"] for check in verify(folder)["checks"] if not check["check"].startswith("tokens")
+    }
+    assert checks.pop("logits beside transformers") and all(checks.values()), checks
+    weights = load_file(folder / "model.safetensors")
+    key = next(key for key in weights if re.search(r"(key|k_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key))
+    save_file(weights | {key: weights[key].flip(0).contiguous()}, folder / "model.safetensors", {"format": "pt"})
+    store = tmp_path / "reference.safetensors"
+    store_reference(load(folder), store)  # it loads, and speaks gibberish
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (numbers,) = [c for c in verify(folder, reference=store)["checks"] if c["check"] == "numbers beside the reference"]
+    assert numbers["ok"] is False
 
 
 REFUSED = {
