@@ -174,6 +174,10 @@ def load_fairseq(path: Path, options: Mapping[str, Any]) -> tokenizers.Tokenizer
     """XLM-R's and mBART's sentencepiece.bpe.model. Ids are fairseq's: four tokens of its own, the file's pieces, the
     names of languages where there are some, and <mask>; tokenizer_config.json says whose it is and its `src_lang`."""
     found, kind = read(path), str(options.get("tokenizer_class", "")).removesuffix("Fast")
+    if kind not in ("", "XLMRobertaTokenizer", "PreTrainedTokenizer", *LANGUAGES):  # CamemBERT's has other ids
+        raise ModelError(
+            f"how {kind} numbers this file is not known", where=str(path), do="put a tokenizer.json beside it"
+        )
     own = ["<s>", "<pad>", "</s>", "<unk>"]
     tongues = LANGUAGES.get(kind, [])
     pieces = [(piece, score) for piece, score, _ in found.pieces if piece not in own]

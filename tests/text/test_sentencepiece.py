@@ -132,6 +132,13 @@ def test_an_unknown_language_is_refused(tmp_path):
         Tokenizer.load(tmp_path)
 
 
+def test_a_class_that_numbers_otherwise_is_refused(tmp_path):
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(proto([*CONTROLS, *LETTERS]))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "CamembertTokenizer"}')
+    with pytest.raises(ModelError, match="how CamembertTokenizer numbers this file is not known"):
+        Tokenizer.load(tmp_path)
+
+
 def test_two_sides_share_the_vocabulary_of_marian(tmp_path):
     saved(tmp_path / "source.spm", "unigram")
     pieces = [*HEAD, ("▁der", -1.0, 1), *((letter, -4.0, 1) for letter in "▁ders")]
