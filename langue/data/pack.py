@@ -51,9 +51,9 @@ def exact_batches(
     cuts = np.union1d(ends, bounds[1:])
     begins = np.concatenate([[0], cuts[:-1]])
     piece = np.searchsorted(ends, begins, side="right")
-    first = begins - (ends - lengths)[piece]
+    first, length = begins - (ends - lengths)[piece], cuts - begins
     places = np.searchsorted(begins, bounds)
-    return [(piece[a:b], first[a:b], (cuts - begins)[a:b]) for a, b in zip(places[:-1], places[1:], strict=True)]
+    return [(piece[a:b], first[a:b], length[a:b]) for a, b in zip(places[:-1], places[1:], strict=True)]
 
 
 def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:

@@ -1,5 +1,7 @@
 """The stream of pieces: every token once a pass, budgets filled, no document beside another's tokens."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,6 +41,18 @@ def test_a_pass_sees_every_token_once_within_the_budget(lengths, document, piece
         assert (rows[:, 2] + piece).sum() <= 64 and rows[:, 2].max() + piece <= 16
         seen += [(d, b + i) for d, b, n in rows.tolist() for i in range(n)]
     assert sorted(seen) == [(d, i) for d, n in enumerate(lengths) for i in range(n + document)]
+
+
+def test_a_plan_takes_memory_by_the_piece():
+    """Not by the piece and the batch: 8,000 pieces in 500 batches."""
+    made = stream([500] * 4000, block=256, budget=4096)
+    tracemalloc.start()
+    try:
+        pieces = sum(map(len, made.plan(0)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert pieces > 8000 and peak < 500 * pieces
 
 
 def test_all_batches_but_the_last_are_full():
