@@ -52,11 +52,12 @@ def precision(wanted: str = "auto") -> "torch.dtype":
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Make all randomness of one training step a function of (seed, step, rank): a resumed run draws the same bits."""
+def seed_step(seed: int, step: int, share: int) -> None:
+    """Make all randomness of one training step a function of (seed, step, share of the batch): a resumed run draws the
+    same bits."""
     import torch
 
-    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank())
+    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + share)
 
 
 @cache

@@ -154,9 +154,10 @@ class TrainSettings(Section):
         default=False,
         description="have PyTorch's compiler fuse the blocks: slow to begin, then faster on a GPU (5 to 10% on a CPU)",
     )
-    parallel: Literal["auto", "ddp", "fsdp"] = Field(
+    parallel: Literal["auto", "ddp", "fsdp", "tp"] = Field(
         default="auto",
-        description="several processes: each with the whole model (ddp, which auto is), or sharing its weights (fsdp)",
+        description="several processes: each with the whole model (ddp, which auto is), sharing its weights (fsdp), or "
+        "each with some heads and columns of every block (tp)",
     )
     unfit: Literal["stop", "skip"] = Field(
         default="stop", description="what a step does whose loss is not finite, or a spike: stop, or leave the weights"

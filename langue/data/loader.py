@@ -49,16 +49,18 @@ class Loader:
     same step whatever their number.
     """
 
-    def __init__(self, source: BatchSource, accumulate: int = 1) -> None:
+    def __init__(self, source: BatchSource, accumulate: int = 1, share: tuple[int, int] | None = None) -> None:
+        """share: which of how many parts of a batch is this process's; None: each process has one."""
         self.source, self.accumulate = source, accumulate
+        self.share = (rank(), world_size()) if share is None else share
         self._epoch: tuple[int, list[list[Rows]]] | None = None
 
     def steps(self, epoch: int) -> list[list[Rows]]:
         if self._epoch is None or self._epoch[0] != epoch:
             batches = self.source.plan(epoch)
-            if (most := max(map(len, batches), default=0)) < world_size():
+            if (most := max(map(len, batches), default=0)) < self.share[1]:
                 raise SettingsError(
-                    f"a batch of {most} sequences cannot be divided among {world_size()} processes",
+                    f"a batch of {most} sequences cannot be divided among {self.share[1]} processes",
                     do="raise train.batch_tokens or train.batch_examples, or start fewer processes",
                 )
             steps = [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
@@ -85,12 +87,13 @@ class Loader:
         while True:
             steps = self.steps(epoch)
             for index in range(step, len(steps)):
-                yield epoch + (index + 1) / len(steps), [self._share(rows, epoch, device) for rows in steps[index]]
+                yield epoch + (index + 1) / len(steps), [self._made(rows, epoch, device) for rows in steps[index]]
             epoch, step = epoch + 1, 0
 
-    def _share(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
+    def _made(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
         """This process's part of a batch; where a short one leaves it nothing (the last of a pass, the first of a
         ramp), a sequence that another has already, and that does not count: all must go forward and back together."""
-        own = rows[rank() :: world_size()]
+        number, of = self.share
+        own = rows[number::of]
         batch = self.source.batch(own if len(own) else rows[:1], epoch, device)
         return batch if len(own) else replace(batch, counts=False)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from langue.train.shards import own
+
 
 class Average:
     """a <- d a + (1 - d) w, with d = min(decay, (1 + n) / (10 + n)) at the n-th update, so that the start is forgotten.
@@ -27,9 +29,7 @@ class Average:
         number = float(self.weights["updates"].add_(1))
         share = 1 - min(self.decay, (1 + number) / (10 + number))
         named = dict(model.named_parameters())
-        torch._foreach_lerp_(
-            [self.weights[name].to(w.device) for name, w in named.items()], list(named.values()), share
-        )
+        torch._foreach_lerp_([own(self.weights[name]) for name in named], [own(w) for w in named.values()], share)
 
     @torch.no_grad()
     def put_in(self, model: nn.Module) -> None:
@@ -41,7 +41,7 @@ class Average:
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:
         """The model with the averaged weights, and afterwards with its own."""
-        own = {name: weight.detach().clone() for name, weight in model.named_parameters()} if self.decay else {}
+        kept = {name: weight.detach().clone() for name, weight in model.named_parameters()} if self.decay else {}
         self.put_in(model)
         try:
             yield
@@ -49,4 +49,4 @@ class Average:
             with torch.no_grad():
                 for name, weight in model.named_parameters():
                     if self.decay:
-                        weight.copy_(own[name])
+                        weight.copy_(kept[name])

@@ -7,20 +7,19 @@ Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): the moment
 with s = 0.2 sqrt(max(rows, columns)), by which its steps are as long as AdamW's and share AdamW's rate (Liu et al.
 2025, arXiv:2502.16982). `torch.optim.Muon` is the same for one matrix at a time and always iterates in bf16, which
 processors without bf16 instructions do fifty times slower than fp32; here matrices of one shape go together, and the
-iteration is in bf16 only where the hardware has it. Of a weight that processes share (fsdp) each gathers the whole
-update, since a part of a matrix cannot be orthogonalised alone, and adds its own rows of the result.
+iteration is in bf16 only where the hardware has it. Of a weight that processes share (fsdp, tp) each gathers the whole
+update, since a part of a matrix cannot be orthogonalised alone, and adds its own part of the result.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from langue.runtime import has_bf16
-from langue.train.shards import own, rows, whole
+from langue.train.shards import cut, own, whole
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steepest at 0, within 0.7 to 1.2 after five steps
 STEPS = 5
@@ -50,24 +49,23 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             shapes: dict[torch.Size, list[tuple[Tensor, int, Tensor]]] = defaultdict(list)
+            steps: dict[Tensor, dict[int, Tensor]] = defaultdict(dict)  # of each weight's parts, by their number
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                update = whole(self._momentum(weight, group["momentum"]))
+                update = whole(self._momentum(weight, group["momentum"]), weight)
                 own(weight).mul_(1 - group["lr"] * group["weight_decay"])
-                sizes = list(group["parts"]) or [len(weight)]
-                for place, part in zip(accumulate([0, *sizes]), torch.split(update, sizes), strict=False):
-                    shapes[part.shape].append((weight, place, part))
+                for number, part in enumerate(torch.split(update, list(group["parts"]) or [len(weight)])):
+                    shapes[part.shape].append((weight, number, part))
             for shape, found in shapes.items():
                 dtype = torch.bfloat16 if has_bf16(found[0][0].device.type) else torch.float32
-                steps = orthogonalise(torch.stack([part for _, _, part in found]), dtype)
-                length = 0.2 * max(shape) ** 0.5
-                for (weight, place, _), step in zip(found, steps, strict=True):
-                    begin, end = rows(weight)  # of the weight; the part stands at `place` in it
-                    first, last = max(begin, place), min(end, place + len(step))
-                    if first < last:
-                        target = own(weight)[first - begin : last - begin]
-                        target.add_(step[first - place : last - place], alpha=-group["lr"] * length)
+                made = orthogonalise(torch.stack([part for _, _, part in found]), dtype).to(found[0][2].dtype)
+                made = made * (0.2 * max(shape) ** 0.5)
+                for (weight, number, _), step in zip(found, made, strict=True):
+                    steps[weight][number] = step
+            for weight, parts in steps.items():
+                step = torch.cat([parts[number] for number in range(len(parts))]) if len(parts) > 1 else parts[0]
+                own(weight).add_(cut(step, weight), alpha=-group["lr"])
 
     def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
         """Nesterov's: the gradient, carried on by the running mean that it has just been added to."""

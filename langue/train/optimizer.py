@@ -4,6 +4,7 @@ AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. Layer-wise decay of the rat
 arXiv:1801.06146: a layer's rate is that of the one above it times `layer_decay`. Muon: see muon.py.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 
 from langue.settings import TrainSettings
 from langue.train.muon import Muon
-from langue.train.shards import own, whole
+from langue.train.shards import divided, own, whole
 
 ADAMW, MUON = frozenset(["step", "exp_avg", "exp_avg_sq"]), frozenset(["momentum_buffer"])  # what each remembers
-Group = tuple[bool, float, float, tuple[int, ...]]  # Muon's or not, rate relative to the others', decay, parts
+# Muon's or not, whether processes share it, rate relative to the others', decay, parts
+Group = tuple[bool, bool, float, float, tuple[int, ...]]
 
 
 def depth(name: str, n_layers: int) -> int:
@@ -62,14 +64,14 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
         scale = settings.layer_decay ** (n_layers + 1 - depth(name, n_layers))
         decay = settings.weight_decay if weight.ndim >= 2 else 0.0
         muon = settings.optimizer == "muon" and weight.ndim == 2 and ".blocks." in name
-        groups[muon, scale, decay, _parts(model, name) if muon else ()].append(weight)
-    adam = [{"params": w, "scale": s, "weight_decay": d} for (muon, s, d, _), w in groups.items() if not muon]
+        groups[muon, divided(weight), scale, decay, _parts(model, name) if muon else ()].append(weight)
+    adam = [{"params": w, "scale": s, "weight_decay": d} for (muon, _, s, d, _), w in groups.items() if not muon]
     made: list[torch.optim.Optimizer] = []
     if adam:
         made.append(torch.optim.AdamW(adam, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True))
     matrices = [
         {"params": w, "scale": s * settings.muon_scale, "weight_decay": d, "parts": p}
-        for (muon, s, d, p), w in groups.items()
+        for (muon, _, s, d, p), w in groups.items()
         if muon
     ]
     if matrices:
@@ -82,14 +84,16 @@ def _parts(model: nn.Module, name: str) -> tuple[int, ...]:
     if not name.endswith("qkv.weight"):
         return ()
     attention = model.get_submodule(name.removesuffix(".qkv.weight"))
-    heads, kv_heads, width = (int(getattr(attention, key)) for key in ("heads", "kv_heads", "width"))
-    return heads * width, kv_heads * width, kv_heads * width
+    sizes = [int(getattr(attention, key)) * int(attention.width) for key in ("heads", "kv_heads", "kv_heads")]  # type: ignore[arg-type]
+    times = len(model.get_parameter(name)) // sum(sizes)  # where each process has some of the heads
+    return tuple(times * size for size in sizes)
 
 
 def clip_gradients(model: nn.Module, largest: float) -> float:
     """Scale all gradients so that their joint norm is at most `largest` (0: only measure). Returns the norm before."""
     gradients = [w.grad for w in model.parameters() if w.grad is not None]
-    norm = float(whole(torch.nn.utils.get_total_norm(gradients)))
+    kinds = [[g for g in gradients if divided(g) == shared] for shared in (False, True)]
+    norm = math.hypot(*(float(whole(torch.nn.utils.get_total_norm(kind))) for kind in kinds if kind))
     if largest and norm > largest:
         torch._foreach_mul_([own(gradient) for gradient in gradients], largest / (norm + 1e-6))
     return norm

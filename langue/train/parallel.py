@@ -4,6 +4,7 @@ Every process takes its share of each batch (data/loader.py). Losses are sums, s
 up over the processes and divided once: a step is the same step whatever their number. `ddp` keeps the whole model in
 every process (Li et al. 2020, arXiv:2006.15704), `fsdp` divides weights, gradients and moments among them and gathers a
 block's weights while it is computed (Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277).
+`tp` gives each some of every block's heads and columns, and all of them the same batch (tensors.py).
 What is small (counts, decisions) goes through gloo on the CPU, where the death of a process is noticed at once.
 """
 
@@ -27,6 +28,7 @@ from langue.runtime import device, rank, world_size
 from langue.settings import TrainSettings
 from langue.tasks.objective import Objective, Outcome
 from langue.train.shards import own, whole
+from langue.train.tensors import spread
 
 PATIENCE = timedelta(hours=2)  # for a process that lives but does not answer: it may be judging a big test set
 GONE = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe", "NCCL", "recvValue", "sendBytes")
@@ -113,22 +115,38 @@ class Engine(nn.Module):
 
 
 class Parallel:
-    """`model` is what is trained: the given one, or with fsdp a divided copy of it, for which the given one gives up
-    its memory until `finish`."""
+    """`model` is what is trained: the given one, or with fsdp or tp a divided copy of it, for which the given one gives
+    up its memory until `finish`."""
 
     def __init__(self, model: nn.Module, objective: Objective, settings: TrainSettings, place: torch.device) -> None:
         several = world_size() > 1
         assert not several or dist.is_initialized(), "training in several processes happens within processes()"
         self.sharded = several and settings.parallel == "fsdp"
+        self.spread = several and settings.parallel == "tp"
+        self.share = (0, 1) if self.spread else (rank(), world_size())  # which of how many parts of a batch is ours
         self.given, self.place = model, place
-        self.model = copy.deepcopy(model) if self.sharded else model
+        self.model = copy.deepcopy(model) if self.divided else model
         self.model.to(place)
         self.engine = Engine(self.model, objective)
         self.wrapped: nn.Module = self.engine
         if self.sharded:
             self._shard()
+        elif self.spread:
+            spread(self.model)
         elif several:
             self._replicate()
+        if self.divided:
+            for weight in self.given.parameters():
+                weight.data = torch.empty(0)
+
+    @property
+    def divided(self) -> bool:
+        """Whether no process has all of the weights."""
+        return self.sharded or self.spread
+
+    def sums(self, *values: float) -> list[float]:
+        """Each value summed over the parts of a batch."""
+        return list(values) if self.spread else sums(*values)
 
     def _replicate(self) -> None:
         """find_unused_parameters: a model may have weights that an objective does not use (a decoder, say)."""
@@ -154,8 +172,6 @@ class Parallel:
             if isinstance(part, FSDPModule):
                 part.set_gradient_divide_factor(1.0)  # the sum: `scale` does the division
                 part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-        for weight in self.given.parameters():
-            weight.data = torch.empty(0)
 
     @contextmanager
     def part(self, last: bool) -> Iterator[None]:
@@ -174,7 +190,7 @@ class Parallel:
 
     def scale(self, count: float) -> None:
         """Divide the gradients by the count over all processes; ddp has divided them by the number of processes."""
-        by = count / (1 if self.sharded else world_size())
+        by = count / (1 if self.divided else world_size())
         torch._foreach_div_([own(w.grad) for w in self.model.parameters() if w.grad is not None], by)
 
     @contextmanager
@@ -195,8 +211,8 @@ class Parallel:
     @torch.no_grad()
     def finish(self) -> nn.Module:
         """The given model, which holds the trained weights again, all of them."""
-        if self.sharded:
+        if self.divided:
             for ours, given in zip(self.model.parameters(), self.given.parameters(), strict=True):
-                given.data = whole(ours.detach())
+                given.data = whole(ours.detach(), ours)
             self.given.to(self.place)
         return self.given

@@ -1,8 +1,9 @@
-"""What arrives: tensors of which this process may hold only some rows.
-What leaves: the rows, the whole, or a checkpoint that every process writes its part of.
+"""What arrives: tensors of which this process may hold only a part.
+What leaves: the part, the whole, or a checkpoint that every process writes its part of.
 
 `fully_shard` divides every weight by rows as `torch.chunk` does: the first processes hold equal shares, the last ones
-what is left, which may be nothing. A tensor that is not divided is its own only share, so callers need not ask.
+what is left, which may be nothing. Tensor parallel divides some by columns, and of stacked matrices each. A tensor that
+is not divided is its own only share, so callers need not ask.
 
 The checkpoint is PyTorch's distributed one in its safetensors form: a shard file a process, with the place of every
 tensor in the header, from which any number of processes can read. (Its usual form keeps a pickle, which is not for us.)
@@ -10,7 +11,7 @@ tensor in the header, from which any number of processes can read. (Its usual fo
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,18 @@ from langue.files import complete_folder, write_json
 from langue.hub.weights import check_safetensors
 from langue.runtime import rank
 
+PARTS = "parts"  # on a weight: the rows of what is stacked in it (queries, keys, values), each divided by itself
+
 
 def divided(tensor: Tensor) -> bool:
     """Whether it is a DTensor, asked without the half second that importing the class takes."""
     return hasattr(tensor, "to_local")
+
+
+def by_rows(tensor: Tensor) -> bool:
+    """Whether each process holds all of it, or rows that follow one another."""
+    placements = getattr(tensor, "placements", ())
+    return not hasattr(tensor, PARTS) and all(placement.is_shard(0) for placement in placements)
 
 
 def own(tensor: Tensor) -> Tensor:
@@ -36,18 +45,35 @@ def own(tensor: Tensor) -> Tensor:
     return tensor.to_local() if divided(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All rows. Every process must ask, in the same order."""
-    return tensor.full_tensor() if divided(tensor) else tensor  # type: ignore[attr-defined]
+def whole(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+    """All of it, in the order of the model's own weights. Every process must ask, in the same order.
 
-
-def rows(tensor: Tensor) -> tuple[int, int]:
-    """Where this process's rows begin and end."""
+    like: the weight that a tensor is of, where it is not one itself.
+    """
     if not divided(tensor):
-        return 0, len(tensor)
-    size = -(-len(tensor) // tensor.device_mesh.size())  # type: ignore[attr-defined]
-    begin = min(len(tensor), size * tensor.device_mesh.get_local_rank())  # type: ignore[attr-defined]
-    return begin, min(len(tensor), begin + size)
+        return tensor
+    full: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    parts, processes = getattr(tensor if like is None else like, PARTS, None), tensor.device_mesh.size()  # type: ignore[attr-defined]
+    if parts is None:
+        return full
+    pieces = [torch.split(piece, [size // processes for size in parts]) for piece in full.chunk(processes)]
+    return torch.cat([piece[number] for number in range(len(parts)) for piece in pieces])
+
+
+def cut(tensor: Tensor, like: Tensor) -> Tensor:
+    """Of a whole tensor what this process holds of one that is divided as `like`."""
+    if not divided(like):
+        return tensor
+    (placement,), mesh = like.placements, like.device_mesh  # type: ignore[attr-defined]
+    if not placement.is_shard():
+        return tensor
+    processes, number, parts = mesh.size(), mesh.get_local_rank(), getattr(like, PARTS, None)
+    if parts is not None:
+        return torch.cat([part.chunk(processes)[number] for part in torch.split(tensor, parts)])
+    length = tensor.shape[placement.dim]
+    size = -(-length // processes)
+    begin = min(length, number * size)
+    return tensor.narrow(placement.dim, begin, min(length - begin, size))
 
 
 def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
@@ -56,15 +82,20 @@ def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
         return tensor
     from torch.distributed.tensor import DTensor
 
-    begin, end = rows(like)
     return DTensor.from_local(
-        tensor[begin:end].clone().to(own(like).device),  # not a view, which would keep all of it
+        cut(tensor, like).clone().to(own(like).device),  # not a view, which would keep all of it
         like.device_mesh,  # type: ignore[attr-defined]
         like.placements,  # type: ignore[attr-defined]
         run_check=False,
         shape=tensor.shape,
         stride=tensor.stride(),
     )
+
+
+def each_with_its_parts(tensor: Tensor, parts: Sequence[int], processes: int) -> Tensor:
+    """Rows in such an order that an even division gives every process its share of each of the parts."""
+    pieces = [part.chunk(processes) for part in torch.split(tensor, list(parts))]
+    return torch.cat([piece[number] for number in range(processes) for piece in pieces])
 
 
 class Writer:

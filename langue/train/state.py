@@ -21,7 +21,7 @@ from langue.hub.checkpoint import load_into
 from langue.hub.weights import read_safetensors
 from langue.runtime import rank
 from langue.train.optimizer import Optimizers
-from langue.train.shards import Writer, divided, laid_out, read_shards, whole
+from langue.train.shards import Writer, by_rows, divided, laid_out, read_shards, whole
 
 FORMAT = 2
 WEIGHT = "weight."  # before the names of the weights, where all tensors are in one file
@@ -43,16 +43,20 @@ def save_state(
     """
     path = folder / f"step-{progress['step']:08d}"
     names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
+    of = {name: weight for weight, name in names.items()}
     kept = {f"{kind}.{names[weight]}": t for weight, state, _ in optimizer.state() for kind, t in state.items()}
     kept |= {AVERAGE + name: tensor for name, tensor in average.items()}
     facts = {"format": FORMAT, **progress}
     if writer is not None:
         kept |= {WEIGHT + name: weight.detach() for weight, name in names.items()}
         writer.start(path, kept, facts, lambda: _drop_others(path))
-    elif rank() == 0:
+        return path
+    weights = _whole_weights(model)
+    memories = {key: whole(t, of.get(key.partition(".")[2])) for key, t in kept.items()}
+    if rank() == 0:
         with atomic_folder(path) as temporary:
-            save_weights(temporary, model)
-            save_file(kept, str(temporary / "optimizer.safetensors"))
+            save_file(weights, str(temporary / "model.safetensors"))
+            save_file(memories, str(temporary / "optimizer.safetensors"))
             write_json(temporary / "state.json", facts)
         _drop_others(path)
     return path
@@ -84,7 +88,7 @@ def _whole_weights(model: nn.Module) -> dict[str, Tensor]:
     """All weights, one gathered after another; in the first process only, where they are divided."""
     kept: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
-        tensor = whole(weight.detach())
+        tensor = whole(weight.detach(), weight)
         if not divided(weight):
             kept[name] = tensor.contiguous()
         elif rank() == 0:
@@ -121,9 +125,10 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizers, average: dic
     def like(key: str) -> Tensor | None:
         """What the tensor of a checkpoint is shaped and divided as."""
         kind, _, name = key.partition(".")
+        weight = torch.tensor(0.0) if kind == "step" else named.get(name)
         if kind + "." == AVERAGE:
-            return average.get(name)
-        return torch.tensor(0.0) if kind == "step" else named.get(name)
+            weight = named.get(name, average.get(name)) if name in average else None
+        return weight if weight is None or by_rows(weight) else torch.zeros(weight.shape)  # whole: `laid_out` cuts it
 
     if (path / "optimizer.safetensors").is_file():
         load_weights(path, model)
@@ -133,7 +138,7 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizers, average: dic
         weights = {key: kept.pop(key) for key in list(kept) if key.startswith(WEIGHT)}
         _put({key.removeprefix(WEIGHT): tensor for key, tensor in weights.items()}, model, path)
     for name, tensor in average.items():
-        tensor.copy_(_taken(kept, AVERAGE + name, tensor, path))
+        tensor.copy_(_taken(kept, AVERAGE + name, named.get(name, tensor), path))
     kinds: dict[str, list[str]] = defaultdict(list)
     for key in kept:
         kinds[key.partition(".")[2]].append(key.partition(".")[0])

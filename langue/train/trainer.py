@@ -29,7 +29,7 @@ from langue.train.guard import WINDOW, keep_batches, trouble
 from langue.train.journal import Journal
 from langue.train.optimizer import clip_gradients, make_optimizer
 from langue.train.pace import Pace
-from langue.train.parallel import Parallel, agreed, anywhere, barrier, sums
+from langue.train.parallel import Parallel, agreed, anywhere, barrier
 from langue.train.schedule import factor
 from langue.train.shards import Writer
 from langue.train.state import latest, load_state, load_weights, save_best, save_state
@@ -79,7 +79,7 @@ class Trainer:
         self.model = self.parallel.model
         if settings.compile:
             compile_blocks(self.model)
-        self.loader = Loader(train, settings.accumulate)
+        self.loader = Loader(train, settings.accumulate, self.parallel.share)
         self.total = self.loader.total(settings.epochs, settings.max_steps)
         pass_steps = len(self.loader.steps(0))
         self.evaluate_every = settings.evaluate_every or max(1, math.ceil(min(pass_steps, self.total) / 4))
@@ -88,8 +88,9 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, settings, layers)
         self.average = Average(self.model, settings.ema)
         self.writer = Writer() if self.parallel.sharded else None
-        self.pace = None if peak is None else Pace(model.body.config, peak)  # type: ignore[union-attr, arg-type]
-        self.sample = None if self.parallel.sharded else sample
+        many = world_size() // self.parallel.share[1]  # that work at one part of a batch
+        self.pace = None if peak is None else Pace(model.body.config, many * peak)  # type: ignore[union-attr, arg-type]
+        self.sample = None if self.parallel.divided else sample
         self.progress = Progress()
         self.interrupted = False
 
@@ -137,7 +138,7 @@ class Trainer:
     def _step(self, batches: list[Any]) -> dict[str, Any]:
         """One optimiser step over the batches that make it up; returns its loss, rate, gradient norm and metric."""
         at, settings = self.progress, self.settings
-        seed_step(settings.seed, at.step)
+        seed_step(settings.seed, at.step, self.parallel.share[0])
         rate = settings.lr * factor(at.step, self.total, settings)
         self.optimizer.set_rate(rate)
         total, count, beside, examples, tokens = 0.0, 0.0, 0.0, 0, 0
@@ -156,7 +157,7 @@ class Trainer:
             if self.pace is not None:
                 self.pace.add(batch, outcome.count)
             outcomes.append(outcome)
-        total, count, beside, new_examples, new_tokens = sums(total, count, beside, examples, tokens)
+        total, count, beside, new_examples, new_tokens = self.parallel.sums(total, count, beside, examples, tokens)
         at.examples, at.tokens = at.examples + int(new_examples), at.tokens + int(new_tokens)
         if not count:
             raise DataError(

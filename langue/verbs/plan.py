@@ -40,7 +40,8 @@ ASSUMED = {
     "recompute": "recomputing the blocks leaves three quarters of it: 6 of 8 operations count",
     "pipeline": "a pipeline stands still for part of its work (arXiv:2104.04473)",
     "sides": "every token is reckoned to pass encoder and decoder, which is the most it can",
-    "paper": "langue trains data parallel and with FSDP: tensor and pipeline parallel stand here on paper only",
+    "paper": "langue trains data parallel, with FSDP, or with the matrices of blocks divided (tp): mixtures and "
+    "pipelines stand here on paper only",
     "time": "time is that of the steps alone: no failures, no evaluations",
     "energy": "energy is that of the devices at full power, times {pue:g} for the building (1.56: the average of "
     "Uptime Institute's survey 2024); hosts and network come on top",

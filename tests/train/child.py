@@ -9,6 +9,7 @@ import torch
 from langue.data.batch import Examples
 from langue.data.loader import Split
 from langue.files import atomic_folder
+from langue.model.config import ModelConfig
 from langue.settings import TaskSettings, TrainSettings
 from langue.tasks.classify import Classify
 from langue.tasks.task import TaskModel
@@ -36,11 +37,11 @@ def examples(count: int, seed: int) -> Examples:
     return Examples(tokens, starts, None, np.zeros(count, np.int32), random.integers(0, 2, count))
 
 
-def trainer(folder: Path, settings: TrainSettings = SETTINGS) -> Trainer:
+def trainer(folder: Path, settings: TrainSettings = SETTINGS, config: ModelConfig = CONFIG) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(5)
     task = Classify(["neg", "pos"], TaskSettings(label_smoothing=0.1))
-    model = TaskModel(CONFIG, task, seed=1)
+    model = TaskModel(config, task, seed=1)
     return Trainer(model, task, Split(examples(120, 0), settings), examples(24, 1), settings, folder)
 
 

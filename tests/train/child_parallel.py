@@ -1,13 +1,15 @@
 """One of several processes that train together, for tests: `python -m tests.train.child_parallel JOBS`, a JSON list.
 
-A job is [folder, settings]; beside settings it may say `stop` (the step after which the run is interrupted) and `die`
-([process, step]: where the process kills itself). Runs resume where there is something to resume from.
+A job is [folder, settings]; beside settings it may say `stop` (the step after which the run is interrupted), `die`
+([process, step]: where the process kills itself) and `config` (axes of the model). Runs resume where there is something
+to resume from.
 """
 
 import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,17 @@ from langue.runtime import rank
 from langue.settings import TrainSettings
 from langue.train.parallel import processes
 from langue.train.state import save_weights
+from tests.tiny import CONFIG
 from tests.train.child import SETTINGS, trainer
 
 
 def work(folder: Path, words: dict[str, Any]) -> None:
     """Train, without dropout, whose masks depend on the process."""
-    stop, (doomed, last) = words.pop("stop", 0), words.pop("die", (0, 0))
-    chosen = SETTINGS.model_dump() | {"epochs": 1.2, "precision": "fp32", "evaluate_every": 6} | words
-    run = trainer(folder, TrainSettings.model_validate(chosen))
+    others = {"stop": 0, "die": (0, 0), "config": {}} | words
+    chosen = SETTINGS.model_dump() | {"epochs": 1.2, "precision": "fp32", "evaluate_every": 6}
+    chosen |= {name: word for name, word in words.items() if name not in ("stop", "die", "config")}
+    stop, (doomed, last), axes = others["stop"], others["die"], others["config"]
+    run = trainer(folder, TrainSettings.model_validate(chosen), replace(CONFIG, **axes))
     set_dropout(run.model, 0.0, 0.0)
     assert all(part.probability == 0 for part in run.model.modules() if isinstance(part, Dropout))
     step = run._step

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from langue.errors import RunError
+from langue.errors import RunError, SettingsError
 from langue.train.shards import read_shards
+from langue.train.tensors import check
+from tests.tiny import CONFIG
 from tests.train.child import trainer
 from tests.train.child_parallel import work
 
 ROOT = Path(__file__).parents[2]
-KINDS = ("ddp", "fsdp")
+DIVIDING = ("ddp", "fsdp")  # each process takes a part of the batch
+KINDS = (*DIVIDING, "tp")
+LLAMA = {"position": "rotary", "kv_heads": 2, "gated": True, "bias": False, "norm": "rms", "norm_place": "pre"}
 
 
 def start(jobs: list[tuple[Path, dict[str, Any]]], count: int = 2) -> list[subprocess.Popen[str]]:
@@ -97,10 +102,15 @@ def runs(tmp_path_factory) -> Path:
     # 120 examples are 17 batches of 7 and one of a single example, which no two processes can share.
     short = {"batch_tokens": 512, "batch_examples": 7}
     work(base / "one-short", dict(short))
-    jobs += [(base / f"{kind}-short", short | {"parallel": kind}) for kind in KINDS]
+    jobs += [(base / f"{kind}-short", short | {"parallel": kind}) for kind in DIVIDING]
+    llama = {"optimizer": "muon", "recompute": True, "config": LLAMA}
+    work(base / "one-llama", dict(llama))
+    jobs.append((base / "tp-llama", llama | {"parallel": "tp"}))
+    jobs.append((base / "tp-from-fsdp", {"ema": 0.9, "parallel": "fsdp", "stop": 5}))
+    jobs.append((base / "tp-from-fsdp", {"ema": 0.9, "parallel": "tp"}))
     jobs.append((base / "fsdp-recompute", {"ema": 0.9, "parallel": "fsdp", "recompute": True}))
     jobs.append((base / "too-many", {"batch_examples": 1}))
-    (first, said), (second, also) = finish(start(jobs), 240)
+    (first, said), (second, also) = finish(start(jobs), 480)
     (base / "said.json").write_text(json.dumps([first, second, said, also]))
     return base
 
@@ -111,11 +121,36 @@ def test_two_processes_train_as_one(runs, kind):
     assert_close(runs / kind, runs / "one")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DIVIDING)
 def test_a_last_batch_with_fewer_sequences_than_processes_counts_once(runs, kind):
     examples = [0, *(line["examples"] for line in log(runs / "one-short") if line["split"] == "train")]
     assert 8 in {b - a for a, b in itertools.pairwise(examples)}  # 7 and the one
     assert_close(runs / f"{kind}-short", runs / "one-short")
+
+
+def test_heads_that_share_keys_stay_with_them_when_divided(runs):
+    assert_close(runs / "tp-llama", runs / "one-llama")
+
+
+def test_what_was_divided_by_rows_goes_on_divided_by_heads(runs):
+    assert_close(runs / "tp-from-fsdp", runs / "one")
+
+
+@pytest.mark.parametrize(
+    ("axes", "processes", "said"),
+    [
+        ({}, 3, "n_heads = 4 does not divide among 3 processes"),
+        ({"kv_heads": 1}, 2, "kv_heads = 1 does not divide"),
+        ({"ffn_dim": 47}, 2, "ffn_dim = 47 does not divide"),
+        ({"position": "alibi"}, 2, "tp is not for alibi positions"),
+        ({"qk_norm": True}, 2, "norms of queries and keys with weights"),
+        ({"n_experts": 4, "experts_per_token": 2}, 2, "a mixture of experts"),
+        ({"decoder_layers": 2}, 2, "an encoder-decoder; set train.parallel=fsdp"),
+    ],
+)
+def test_what_cannot_be_divided_by_heads_is_refused(axes, processes, said):
+    with pytest.raises(SettingsError, match=said):
+        check(replace(CONFIG, **axes), processes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,7 +181,7 @@ def test_resumed_by_another_number(runs, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_it_ends_and_goes_on(runs, tmp_path, kind):
     """kill -9 of either process: the other says so and ends at once, and the run resumes from its last checkpoint."""
-    doomed = KINDS.index(kind)
+    doomed = KINDS.index(kind) % 2
     children = start([(tmp_path, {"ema": 0.9, "parallel": kind, "die": [doomed, 8]})])
     results = finish(children)
     assert results[doomed][0] == -9
