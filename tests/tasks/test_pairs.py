@@ -174,9 +174,10 @@ def test_eight_batches_of_one_piece_make_the_step_of_one_batch_of_eight(tmp_path
 def test_what_is_logged_is_of_all_processes(tmp_path, monkeypatch):
     whole, _ = step_of(tmp_path, "order", [ROWS])
     sent = []
-    monkeypatch.setattr("langue.train.trainer.sums", lambda *values: sent.append(values) or list(values))
+    found = "langue.train.parallel.Parallel.sums"
+    monkeypatch.setattr(found, lambda _, *values: sent.append(values) or list(values))
     step_of(tmp_path, "order", [ROWS[:3]])
-    monkeypatch.setattr("langue.train.trainer.sums", lambda *values: np.add(values, sent[0]).tolist())
+    monkeypatch.setattr(found, lambda _, *values: np.add(values, sent[0]).tolist())
     one, _ = step_of(tmp_path, "order", [ROWS[3:]])
     for value in ("loss", "perplexity"):
         assert one[value] == pytest.approx(whole[value], rel=1e-6)
