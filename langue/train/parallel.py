@@ -10,6 +10,7 @@ What is small (counts, decisions) goes through gloo on the CPU, where the death 
 
 import copy
 import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -47,6 +48,7 @@ def processes() -> Iterator[None]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     store, number, size = next(rendezvous("env://", timeout=PATIENCE))
+    store = _apart(store, number, size)
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "cpu:gloo"
     try:
         dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
@@ -54,6 +56,35 @@ def processes() -> Iterator[None]:
     except Exception as error:
         raise _told(error, store) from error
     dist.destroy_process_group()
+
+
+def _apart(store: Any, number: int, size: int) -> Any:
+    """The store without what an earlier start of the group has left in it.
+
+    Where torchrun starts a group again its store stays, with the addresses of the dead, and no number that all nodes
+    share tells one start from the next. So the first process names this one, and another takes that name when it comes
+    together with the word that this other has just made up, which nobody dead can know.
+    """
+    own, deadline = uuid.uuid4().hex, time.monotonic() + PATIENCE.total_seconds()
+
+    def read(key: str) -> str:
+        return str(store.get(key).decode()) if store.check([key]) else ""
+
+    store.set(f"langue/hello/{number}", own)
+    name, missing = own if number == 0 else "", set(range(1, size)) if number == 0 else {number}
+    while missing and time.monotonic() < deadline:
+        if number == 0:
+            for other in missing:
+                store.set(f"langue/welcome/{other}", f"{own} {read(f'langue/hello/{other}')}")
+            missing = {other for other in missing if read(f"langue/joined/{other}") != own}
+        else:
+            name, _, said = read(f"langue/welcome/{number}").partition(" ")
+            missing = set() if said == own else missing
+        time.sleep(0.02)
+    if missing:
+        raise RunError(f"process {min(missing)} of {size} did not come", do="start all of them with one torchrun")
+    store.set(f"langue/joined/{number}", name)
+    return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
 
 
 def _told(error: Exception, store: Any) -> Exception:
