@@ -90,7 +90,8 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """What `work` makes of each item, in their order; for work that torch does, outside of Python's lock."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # that are ours
+    with ThreadPoolExecutor(cores) as pool:
         return list(pool.map(work, items))
 
 
