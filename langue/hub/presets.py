@@ -11,7 +11,7 @@ from typing import Any
 
 from langue.errors import ModelError, SettingsError
 from langue.hub.families import FAMILIES
-from langue.hub.family import Family
+from langue.hub.family import MOST, Family
 from langue.model.config import ModelConfig
 
 ASPECT = 64  # width to depth
@@ -91,6 +91,8 @@ def preset(
         raise SettingsError(f"the preset {name!r} is not known", do=hint)
     published = PRESETS[known]
     family = FAMILIES[published["model_type"]]
+    if max_length > MOST:
+        raise SettingsError(f"sequences of {max_length:,} tokens do not fit any model", do="make them shorter")
     length = {"gpt2": "n_positions", "t5": "n_positions"}.get(family.name, "max_position_embeddings")
     config = family.read({"vocab_size": vocab_size, length: max_length} | published)
     config = replace(config, tied=published.get("tie_word_embeddings", config.tied))

@@ -23,6 +23,13 @@ from langue.files import read_json
 from langue.hub import bundle, hdf5, jax, keras, msgpack
 from langue.runtime import forget, in_threads
 
+# Advice to people, never run here: every tensor of a folder's pickles, whatever else they hold, in one file.
+CONVERT = (
+    'python -c "import glob, torch; from safetensors.torch import save_file; '
+    "save_file({k: v.contiguous().clone() for f in glob.glob('pytorch_model*.bin') "
+    "for k, v in torch.load(f, weights_only=False).items() if torch.is_tensor(v)}, "
+    "'model.safetensors', {'format': 'pt'})\""
+)
 MOST_HEADER = 100_000_000  # bytes
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
 _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
@@ -147,8 +154,7 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
         raise ModelError(
             "this pickle is refused: it holds more than plain tensors, or is damaged",
             where=str(file),
-            do='where you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
-            "save_file(torch.load('pytorch_model.bin', weights_only=False), 'model.safetensors')\"",
+            do=f"where you trust it with your machine, whose code it may run, convert it there: {CONVERT}",
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise ModelError("the file is not a state dict", where=str(file))

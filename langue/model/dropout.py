@@ -22,8 +22,8 @@ def random_keep(shape: torch.Size | tuple[int, ...], dropped: int, device: torch
     """Mask of `shape` (uint8), 0 with probability `dropped`/256 and else 1, from the default generator of `device`."""
     size = math.prod(shape)
     if device.type == "cpu" and not torch.compiler.is_compiling():
-        # NumPy draws these words 9 times as fast as torch, and compares bytes 25 times as fast. Seeded from torch's own
-        # generator, the mask is a function of its state still, for exact resume and for blocks computed again.
+        # NumPy draws and compares many times as fast as torch (docs/LOG.md). Seeded from torch's own generator, the
+        # mask is a function of its state still, for exact resume and for blocks computed again.
         drawn = np.random.SFC64(int(torch.randint(2**62, ()))).random_raw((size + 7) // 8)
         return torch.from_numpy((drawn.view(np.uint8)[:size] >= dropped).view(np.uint8)).view(shape)
     words = torch.empty((size + 7) // 8, dtype=torch.int64, device=device)

@@ -216,7 +216,7 @@ def _column(column: Any, feature: Any, name: str, where: str) -> Any:
         return column
     try:
         return column.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # bytes that are no UTF-8; lists and records
         raise DataError(
             f"the column {name!r} holds {column.type}, not texts", where=where, do="name another with --columns"
         ) from None

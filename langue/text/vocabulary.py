@@ -153,7 +153,7 @@ def _added(folder: Path, options: Mapping[str, Any], special: Mapping[str, Added
 
 
 def _class(options: Mapping[str, Any]) -> str:
-    """ "Bert" of BertTokenizer and BertTokenizerFast; nothing where none is named."""
+    """The class's name without its endings: Bert, of BertTokenizerFast too; nothing where none is named."""
     return str(options.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
 
 

@@ -50,7 +50,9 @@ def verify(
             ok, detail = False, str(error)
         checks.append({"check": name, "ok": ok, "detail": detail})
 
-    describe(model, revision)  # where there is no model, there is nothing to check: the error is the caller's
+    describe(
+        model, revision, weights=False
+    )  # where there is no model, there is nothing to check: the error is the caller's
     loaded: list[Model] = []
 
     def loads() -> tuple[bool, str]:

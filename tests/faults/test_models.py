@@ -129,6 +129,23 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(model, tmp_path):
     assert not marker.exists()
 
 
+def test_the_advice_converts_a_pickle_that_is_trusted(model):
+    before, weights = load(model).hidden(["the film"])[0], load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names, where = list(weights), Path("trained/here")  # a path, which is more than plain tensors
+    halves = {"1": names[: len(names) // 2], "2": names[len(names) // 2 :]}
+    for number, part in halves.items():
+        torch.save({name: weights[name] for name in part} | {"saved": where}, model / f"pytorch_model-{number}.bin")
+    places = {name: f"pytorch_model-{number}.bin" for number, part in halves.items() for name in part}
+    (model / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(ModelError, match="this pickle is refused") as refused:
+        load(model)
+    advice = refused.value.do.partition(": ")[2]
+    assert advice.startswith("python -c ")
+    subprocess.run(advice.replace("python", sys.executable, 1), shell=True, check=True, cwd=model)
+    assert (load(model).hidden(["the film"])[0] == before).all()
+
+
 def test_a_clean_bin_is_taken(model):
     before = load(model).hidden(["the film"])[0]
     torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")

@@ -263,6 +263,7 @@ WRONG = {
         "999999 layers",
     ),
     "an alias": ({"options": OPTIONS + "a: &b c\nd: *b\n"}, "anchors and aliases"),
+    # Newer PyYAML stops at the depth; older ones build it, and then it is no mapping.
     "depth": ({"options": OPTIONS + "a: " + "[" * 100_000}, "not a mapping of names|nesting depth"),
     "no type": ({"options": OPTIONS.replace("type: transformer\n", "")}, "options of the architecture are missing"),
     "a weight more": ({"Wpos": np.zeros((4, 16), np.float32)}, "Wpos has no place"),

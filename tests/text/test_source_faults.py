@@ -205,3 +205,11 @@ def test_nothing_is_printed_and_the_libraries_speak_as_before(tmp_path, capfd):
     refused(tmp_path / "a.jsonl")
     assert (datasets.utils.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()) == before
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("held", [[{"a": 1}], [["a"]], [b"\xff\xfe\x00"]], ids=["records", "lists", "bytes"])
+def test_a_parquet_column_that_holds_no_texts(tmp_path, held):
+    pq.write_table(pa.table({"text": held, "label": [1]}), tmp_path / "a.parquet")
+    assert "not texts; name another with --columns" in refused(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": [b"caf\xc3\xa9"], "label": [1]}), tmp_path / "b.parquet")
+    assert read(tmp_path / "b.parquet", need=("text", "label"), split=False).test.column("text") == ["caf\xe9"]

@@ -85,6 +85,7 @@ def test_a_budget_of_time_is_spent_to_the_second():
         ({"budget": f"{'9' * 5000} h100 for 1 day"}, "not understood"),
         ({"budget": "8 h100 for . days"}, "not understood"),
         ({"size": "1B", "vocabulary": 0, "hardware": "h100"}, "a vocabulary of 0"),
+        ({"size": "1B", "length": 10**9, "hardware": "h100"}, "do not fit any model"),
         ({"size": "1B", "length": 10**7, "hardware": "h100"}, "do not fit"),
         ({"budget": "nan"}, "not understood"),
         ({"budget": "1e21", "size": "1B", "tokens": "1B"}, "all given"),
