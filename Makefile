@@ -1,12 +1,15 @@
-# make quickstart, test, lint, docs, bench: each creates .venv first where it is not there.
+# make quickstart, test, test-slow, test-gguf, lint, docs, bench: each creates .venv first where it is not there.
 # PYTHON names the interpreter to create it from: 3.11, 3.12 or 3.13.
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(firstword $(foreach each,python3 python3.11 python3.12 python3.13,\
 	$(shell $(each) -c '$(SUPPORTED)' 2>/dev/null && echo $(each))))
 BIN := .venv/bin
+# What the tests need of llama.cpp, compiled in half the time.
+LLAMA_FLAGS := -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DLLAVA_BUILD=OFF -DLLAMA_CURL=OFF \
+	$(foreach each,TESTS EXAMPLES TOOLS SERVER,-DLLAMA_BUILD_$(each)=OFF)
 
-.PHONY: quickstart test test-slow lint docs bench clean
+.PHONY: quickstart test test-slow test-gguf lint docs bench clean
 
 quickstart: .venv/ready
 	$(BIN)/langue quickstart --force
@@ -17,6 +20,18 @@ test: .venv/ready
 
 test-slow: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+# llama.cpp runs the files that langue writes. Its Python package comes as source, with the published vocabularies that
+# tokenizers are held against, and is compiled here: minutes, and a C++ compiler is needed.
+test-gguf: .venv/llama
+	LLAMA_CPP=$$(echo .venv/llama/*/vendor/llama.cpp) OMP_NUM_THREADS=1 $(BIN)/pytest tests/parity/test_llama_cpp.py
+
+.venv/llama: .venv/ready
+	rm -rf $@.part && mkdir $@.part
+	$(BIN)/pip download --constraint constraints-dev.txt --no-deps --no-binary :all: --dest $@.part llama-cpp-python
+	tar xzf $@.part/*.tar.gz -C $@.part && rm $@.part/*.tar.gz
+	CMAKE_ARGS="$(LLAMA_FLAGS)" $(BIN)/pip install --constraint constraints-dev.txt $@.part/*/
+	mv $@.part $@
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Files that langue writes, run by llama.cpp: the same scores, the same tokens, the published text word for word.
 
 llama-cpp-python is compiled when it is installed, which takes minutes and a C++ compiler, so it is no development
-dependency; `pip install llama-cpp-python`, and these tests run.
+dependency: `make test` skips these, and `make test-gguf`, which `.ci/run` calls, compiles it and runs them all.
 """
 
 import os
@@ -15,7 +15,7 @@ from langue.hub import gguf
 from langue.hub.gguf_tokenizer import RULES, from_metadata
 from tests.tiny_decoder import CONFIGS, TEXT, sentencepiece_tokenizer, tiny_decoder, trained_tokenizer
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (pip install llama-cpp-python)")
+llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: make test-gguf")
 
 IDS = [0, 31, 200, 7, 7, 90, 258, 17, 3, 120, 55, 81, 201, 34, 5]
 MOST = {"f32": 2e-3, "f16": 1e-2, "q8_0": 1e-1}  # llama.cpp keeps keys and values, and rounds what it multiplies
@@ -92,7 +92,7 @@ def test_published_vocabularies(name):
     """llama.cpp's own test vectors: vocabularies as they were published, texts, and the ids that each must give."""
     file = Path(os.environ.get("LLAMA_CPP", ".")) / "models" / f"ggml-vocab-{name}.gguf"
     if not file.is_file():
-        pytest.skip("LLAMA_CPP does not name a folder of llama.cpp's source, which has the vocabularies")
+        pytest.skip("LLAMA_CPP names no folder of llama.cpp's source, which has the vocabularies: make test-gguf")
     tokenizer = from_metadata(gguf.read(file).metadata, str(file))
     texts = file.with_name(file.name + ".inp").read_text("utf-8").split("\n__ggml_vocab_test__\n")[:-1]
     wanted = [[int(i) for i in line.split()] for line in file.with_name(file.name + ".out").read_text().splitlines()]
