@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.material import read
 
@@ -69,6 +70,7 @@ def best_options() -> dict[str, Any]:
 
     return {
         "bf16": has_bf16("cpu"),
+        "use_cpu": not torch.cuda.is_available(),  # or bf16 is refused where there is no GPU
         "optim": "adamw_torch_fused",
         "train_sampling_strategy": "group_by_length",
         "dataloader_pin_memory": False,
