@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from langue.errors import SettingsError
 
-BUCKET = 16  # batches that are shuffled together before being sorted by length
+BUCKET = 64  # batches that are shuffled together before being sorted by length
 
 
 def shuffled_batches(

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from langue.model.dropout import random_keep, scale, threshold
+from langue.model.dropout import drop, random_keep, scale, threshold
 
 Groups = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
+SHORT = 128  # tokens: rows of scores below this are two to three times as fast through float32 as in bf16, on the CPU
 PairGroups = list[tuple[int, int, int, int, int]]  # (query offset, key offset, n, queries of each, keys of each)
 
 
@@ -145,6 +146,8 @@ def _weights(q: Tensor, k: Tensor, n: int, scores: Scores, bias: Tensor | None) 
     else:
         stacked = added.repeat(n, 1, 1) if added.ndim == 3 else added
         products = torch.baddbmm(stacked, q, k.transpose(1, 2), alpha=alpha)
+    if t < SHORT and products.dtype == torch.bfloat16 and products.device.type == "cpu":
+        return torch.softmax(products.float(), dim=-1).to(products.dtype)
     return torch.softmax(products, dim=-1)
 
 
@@ -161,7 +164,7 @@ class _Attention(torch.autograd.Function):
             weights = _weights(q, k, n, scores, bias)
             if dropped:
                 keep = random_keep(weights.shape, dropped, weights.device)
-                mixed = torch.bmm(weights * keep, v).mul_(scale(dropped))
+                mixed = torch.bmm(drop(weights, keep), v).mul_(scale(dropped))
                 saved += [weights, keep]
             else:
                 mixed = torch.bmm(weights, v)
@@ -188,11 +191,11 @@ class _Attention(torch.autograd.Function):
             if ctx.dropped:
                 keep = next(saved_iterator)
                 grad_out = grad_out * scale(ctx.dropped)  # here once, on (t, K), rather than on (t, t)
-                kept = weights * keep
+                kept = drop(weights, keep)
             grad_v = torch.bmm(kept.transpose(1, 2), grad_out)
             grad_weights = torch.bmm(grad_out, v.transpose(1, 2))
             if ctx.dropped:
-                grad_weights.mul_(keep)
+                grad_weights = drop(grad_weights, keep)
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             if grad_bias is not None:
                 grad_bias[:, :t, :t] += grad_scores.view(n, heads, t, t).sum(0)

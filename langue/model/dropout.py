@@ -32,6 +32,15 @@ def random_keep(shape: torch.Size | tuple[int, ...], dropped: int, device: torch
     return (words.view(torch.uint8)[:size] >= dropped).view(torch.uint8).view(shape)
 
 
+def drop(x: Tensor, keep: Tensor) -> Tensor:
+    """x with zeros where `keep` (uint8, 0 or 1, of x's shape) has them."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return x * keep
+    # A product of two dtypes is three times as slow here as the bits of x and a mask of all bits or none.
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    return keep.view(torch.int8).neg().to(bits).bitwise_and_(x.view(bits)).view(x.dtype)
+
+
 def scale(dropped: int) -> float:
     """What the kept elements are multiplied by so that the expectation stays."""
     return 256 / (256 - dropped)
@@ -43,12 +52,12 @@ class _Dropout(torch.autograd.Function):
         keep = random_keep(x.shape, dropped, x.device)
         ctx.save_for_backward(keep)
         ctx.dropped = dropped
-        return (x * keep).mul_(scale(dropped))
+        return drop(x, keep).mul_(scale(dropped))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (keep,) = ctx.saved_tensors
-        return (gradients[0] * keep).mul_(scale(ctx.dropped)), None
+        return drop(gradients[0], keep).mul_(scale(ctx.dropped)), None
 
 
 class Dropout(nn.Module):
