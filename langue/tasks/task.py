@@ -31,7 +31,12 @@ from langue.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from langue.text.source import Table
 Pooling = Literal["auto", "mean", "first", "last"]
-BUDGET = 16384  # tokens of an inference batch
+# Tokens of an inference batch. A processor's are few: of more it asks the system for new memory in every layer.
+BUDGET, CPU_BUDGET = 16384, 4096
+
+
+def inference_budget(examples: Examples, device: torch.device) -> int:
+    return max(CPU_BUDGET if device.type == "cpu" else BUDGET, int(examples.lengths.max(initial=1)))
 
 
 class Task(Objective):
@@ -142,8 +147,7 @@ class Task(Objective):
         model.eval()
         predictions = np.zeros((len(examples), self.n_outputs), np.float32)
         total, count = 0.0, 0.0
-        longest = int(examples.lengths.max()) if len(examples) else 1
-        for rows in sorted_batches(examples.lengths, max(BUDGET, longest)):
+        for rows in sorted_batches(examples.lengths, inference_budget(examples, device)):
             batch = gather(examples, rows, device)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 outputs = model(batch)

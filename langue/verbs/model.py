@@ -29,7 +29,7 @@ from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
 from langue.tasks import TASKS
-from langue.tasks.task import BUDGET, Task, TaskModel, encode_texts
+from langue.tasks.task import Task, TaskModel, encode_texts, inference_budget
 from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import head_of, task_files, write_task_checkpoint
 
@@ -88,7 +88,7 @@ class Model:
         examples = self._examples(texts)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         with torch.no_grad():
-            for rows in sorted_batches(examples.lengths, self._budget(examples)):
+            for rows in sorted_batches(examples.lengths, inference_budget(examples, self.device)):
                 batch = gather(examples, rows, self.device)
                 with self._autocast():
                     outputs = network(batch).float().cpu().numpy()
@@ -247,13 +247,10 @@ class Model:
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return Examples(tokens.astype(np.int32), starts, None, np.zeros(len(items), np.int32))
 
-    def _budget(self, examples: Examples) -> int:
-        return max(BUDGET, int(examples.lengths.max()) if len(examples) else 1)
-
     @torch.no_grad()
     def _states(self, examples: Examples, pool: str | None) -> Any:
         """Batches of (rows, states): pooled (N, D), or flat (T, D) where pool is None."""
-        for rows in sorted_batches(examples.lengths, self._budget(examples)):
+        for rows in sorted_batches(examples.lengths, inference_budget(examples, self.device)):
             batch = gather(examples, rows, self.device)
             with self._autocast():
                 hidden = self.body(*batch.inputs, wanted=first_tokens(batch) if pool == "first" else None).float()

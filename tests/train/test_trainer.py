@@ -67,7 +67,8 @@ def test_accumulated_training_is_training_on_big_batches(tmp_path):
     """The trainer's own path: one step of 2 x 6 examples moves the weights as one step of 12."""
     moved = []
     for name, accumulate, most in (("a", 2, 6), ("b", 1, 12)):
-        settings = SETTINGS.model_copy(update={"accumulate": accumulate, "batch_examples": most, "batch_tokens": 4096})
+        sizes = {"accumulate": accumulate, "batch_examples": most, "batch_tokens": 4096}
+        settings = SETTINGS.model_copy(update=sizes | {"precision": "fp32"})
         run = trainer(tmp_path / name, settings)
         for part in run.model.modules():  # different batches draw different masks
             if hasattr(part, "probability"):
