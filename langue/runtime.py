@@ -7,11 +7,13 @@ import mmap
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     import torch
 
 T = TypeVar("T")
@@ -93,6 +95,33 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # that are ours
     with ThreadPoolExecutor(cores) as pool:
         return list(pool.map(work, items))
+
+
+@cache
+def _workers(threads: int) -> "ThreadPoolExecutor":
+    """Threads that live on: a new one has to ask the system for all the memory that the last one had."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    return ThreadPoolExecutor(threads, "langue", initializer=torch.set_num_threads, initargs=(1,))
+
+
+os.register_at_fork(after_in_child=_workers.cache_clear)  # a fork has none of its parent's threads
+
+
+def core_by_core(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """What `work` makes of each item, in their order: as many at a time as torch has threads, each in one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if threads == 1 or len(items) == 1:
+        yield from map(work, items)
+        return
+    try:
+        yield from _workers(threads).map(work, items)
+    finally:
+        torch.set_num_threads(threads)  # a worker's start has changed it for every thread that is yet to come
 
 
 def rank() -> int:

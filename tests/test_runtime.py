@@ -34,3 +34,37 @@ def test_freed_memory_is_used_again_without_asking_the_system():
     """Twenty steps of 3 x 64 MiB are 983,040 pages, all new each time. Kept, none is asked for again: but where small
     blocks lie between the tensors (the addresses are random), glibc may yet make room for a few more of them."""
     assert faults("keep") < faults("leave") / 4
+
+
+CORES = """
+import os, threading, torch
+from langue.runtime import core_by_core
+torch.set_num_threads(3)
+def work(item):
+    if item == "bad":
+        raise ValueError(item)
+    return item, torch.get_num_threads(), threading.get_ident()
+def told():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start(); thread.join()
+    return found[0]
+done = list(core_by_core(work, range(200)))
+assert [item for item, _, _ in done] == list(range(200))
+assert {threads for _, threads, _ in done} == {1} and len({thread for _, _, thread in done}) > 1
+try:
+    list(core_by_core(work, [1, "bad", *range(100)]))
+except ValueError:
+    print("raised")
+assert torch.get_num_threads() == told() == 3
+child = os.fork()
+if not child:
+    os._exit(0 if len(list(core_by_core(work, range(9)))) == 9 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print("done")
+"""
+
+
+def test_every_core_works_at_items_of_its_own_and_torch_has_its_threads_afterwards():
+    done = subprocess.run([sys.executable, "-c", CORES], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split() == ["raised", "done"], done.stderr

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from langue.model.dropout import drop, random_keep, scale, threshold
+from langue.model.softmax import softmax, softmax_gradient
 
 Groups = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
-SHORT = 128  # tokens: rows of scores below this are two to three times as fast through float32 as in bf16, on the CPU
 PairGroups = list[tuple[int, int, int, int, int]]  # (query offset, key offset, n, queries of each, keys of each)
 
 
@@ -146,9 +146,7 @@ def _weights(q: Tensor, k: Tensor, n: int, scores: Scores, bias: Tensor | None) 
     else:
         stacked = added.repeat(n, 1, 1) if added.ndim == 3 else added
         products = torch.baddbmm(stacked, q, k.transpose(1, 2), alpha=alpha)
-    if t < SHORT and products.dtype == torch.bfloat16 and products.device.type == "cpu":
-        return torch.softmax(products.float(), dim=-1).to(products.dtype)
-    return torch.softmax(products, dim=-1)
+    return softmax(products)
 
 
 class _Attention(torch.autograd.Function):
@@ -196,7 +194,7 @@ class _Attention(torch.autograd.Function):
             grad_weights = torch.bmm(grad_out, v.transpose(1, 2))
             if ctx.dropped:
                 grad_weights = drop(grad_weights, keep)
-            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_scores = softmax_gradient(grad_weights, weights)
             if grad_bias is not None:
                 grad_bias[:, :t, :t] += grad_scores.view(n, heads, t, t).sum(0)
             empty = q.new_empty(())

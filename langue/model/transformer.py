@@ -96,6 +96,8 @@ class Transformer(nn.Module):
         table = self.token if self.token is not None else token
         assert table is not None
         x: Tensor = table(tokens)
+        if x.dtype == torch.bfloat16:  # what the blocks add up is not rounded, only what they multiply
+            x = x.float()
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
         if self.position is not None:

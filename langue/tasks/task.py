@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from langue.data.batch import Batch, Examples, first_tokens, gather, last_tokens, pool_mean
+from langue.data.batch import Batch, Examples, first_tokens, last_tokens, pool_mean
 from langue.data.encode import encode
-from langue.data.pack import sorted_batches
 from langue.errors import DataError, SettingsError
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
@@ -25,18 +24,13 @@ from langue.model.feedforward import ACTIVATIONS
 from langue.model.norm import make_norm
 from langue.model.transformer import Transformer, initialise
 from langue.settings import DataSettings, TaskSettings
+from langue.tasks.infer import infer
 from langue.tasks.objective import Metrics, Objective, Outcome
 from langue.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langue.text.source import Table
 Pooling = Literal["auto", "mean", "first", "last"]
-# Tokens of an inference batch. A processor's are few: of more it asks the system for new memory in every layer.
-BUDGET, CPU_BUDGET = 16384, 4096
-
-
-def inference_budget(examples: Examples, device: torch.device) -> int:
-    return max(CPU_BUDGET if device.type == "cpu" else BUDGET, int(examples.lengths.max(initial=1)))
 
 
 class Task(Objective):
@@ -129,7 +123,6 @@ class Task(Objective):
         assert dev.targets is not None
         return self.metrics(dev.targets, predictions), loss
 
-    @torch.no_grad()
     def apply(
         self,
         model: nn.Module,
@@ -147,16 +140,13 @@ class Task(Objective):
         model.eval()
         predictions = np.zeros((len(examples), self.n_outputs), np.float32)
         total, count = 0.0, 0.0
-        for rows in sorted_batches(examples.lengths, inference_budget(examples, device)):
-            batch = gather(examples, rows, device)
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                outputs = model(batch)
+        for batch, outputs in infer(model, examples, device, dtype):
             predictions[batch.rows] = self.predict(outputs)
             if batch.targets is not None:
                 loss, number = self.loss(outputs, batch.targets)
                 total, count = total + float(loss), count + number
             if progress is not None:
-                progress(len(rows))
+                progress(len(batch))
         model.train(was_training)
         return predictions, (total / count if count else None)
 

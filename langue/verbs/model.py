@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from langue.data.batch import Examples, first_tokens, gather, gather_pairs, pool_mean
+from langue.data.batch import Batch, Examples, first_tokens, gather, gather_pairs, pool_mean
 from langue.data.pack import sorted_batches
 from langue.errors import ModelError
 from langue.files import atomic_folder
@@ -29,7 +29,8 @@ from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
 from langue.tasks import TASKS
-from langue.tasks.task import Task, TaskModel, encode_texts, inference_budget
+from langue.tasks.infer import infer
+from langue.tasks.task import Task, TaskModel, encode_texts
 from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import head_of, task_files, write_task_checkpoint
 
@@ -87,13 +88,9 @@ class Model:
         _, network = self._trained()
         examples = self._examples(texts)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
-        with torch.no_grad():
-            for rows in sorted_batches(examples.lengths, inference_budget(examples, self.device)):
-                batch = gather(examples, rows, self.device)
-                with self._autocast():
-                    outputs = network(batch).float().cpu().numpy()
-                for row, each in zip(batch.rows, outputs, strict=True):
-                    out[row] = each
+        for batch, scores in infer(network, examples, self.device, self.dtype):
+            for row, each in zip(batch.rows, scores.float().cpu().numpy(), strict=True):
+                out[row] = each
         return np.stack(out) if out else np.zeros((0, 0), np.float32)
 
     def generate(
@@ -247,14 +244,15 @@ class Model:
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return Examples(tokens.astype(np.int32), starts, None, np.zeros(len(items), np.int32))
 
-    @torch.no_grad()
     def _states(self, examples: Examples, pool: str | None) -> Any:
         """Batches of (rows, states): pooled (N, D), or flat (T, D) where pool is None."""
-        for rows in sorted_batches(examples.lengths, inference_budget(examples, self.device)):
-            batch = gather(examples, rows, self.device)
-            with self._autocast():
-                hidden = self.body(*batch.inputs, wanted=first_tokens(batch) if pool == "first" else None).float()
-            yield batch.rows, (pool_mean(hidden, batch) if pool == "mean" else hidden).cpu().numpy()
+
+        def states(batch: Batch) -> NDArray[np.float32]:
+            hidden = self.body(*batch.inputs, wanted=first_tokens(batch) if pool == "first" else None).float()
+            found: NDArray[np.float32] = (pool_mean(hidden, batch) if pool == "mean" else hidden).cpu().numpy()
+            return found
+
+        return ((batch.rows, found) for batch, found in infer(states, examples, self.device, self.dtype))
 
 
 def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
