@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from langue.errors import RunError
+from langue.errors import ModelError, RunError
 
 MOST_JSON = 200_000_000  # bytes; the longest published, of added tokens, have some twenty million
 
@@ -116,3 +116,15 @@ def read_json(path: Path) -> Any:
 def sha256(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def refuse_code(config: Any, file: Path) -> None:
+    """ModelError where a published config names code of its own, which is never run: what that would make of the
+    weights or the text is then not known, whatever else the config says."""
+    named = [key for key in ("auto_map", "custom_pipelines") if isinstance(config, dict) and config.get(key)]
+    if named:
+        raise ModelError(
+            f"{named[0]} names code that comes with the model, which langue never runs",
+            where=str(file),
+            do=f"where the other entries say all that the model is, take {named[0]} out of the file",
+        )

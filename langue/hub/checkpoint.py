@@ -2,7 +2,7 @@
 What leaves: config, weights and tokenizer in our terms; and back to a folder.
 
 Weights are safetensors. A `.bin` is read only as far as `torch.load(weights_only=True)` takes it: nothing that can
-run code is ever unpickled, and a config that names code (`auto_map`) is data to us, never an import.
+run code is ever unpickled, and a config that names code (`auto_map`) is refused.
 """
 
 import math
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from langue.errors import LangueError, ModelError
-from langue.files import read_json, write_json
+from langue.files import read_json, refuse_code, write_json
 from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, MOST, Family, parameters, require
@@ -150,6 +150,7 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
     published = _object(folder / "config.json")
+    refuse_code(published, folder / "config.json")
     if (folder / "generation_config.json").is_file():
         writes = _object(folder / "generation_config.json")
         published |= {key: writes[key] for key in GENERATION if key in writes}

@@ -13,6 +13,7 @@ is computed; `attention_reference` is the slow, obvious statement that both are 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +138,14 @@ def _tokens(x: Tensor, n: int) -> Tensor:
     return x.view(n, -1, t, width).transpose(1, 2)
 
 
+def _squares(flat: Tensor | None, groups: Groups, heads: int) -> Iterator[Tensor | None]:
+    """The parts (n * H, t, t) of one tensor that are each group's."""
+    end = 0
+    for _, n, t in groups:
+        begin, end = end, end + n * heads * t * t
+        yield None if flat is None else flat[begin:end].view(n * heads, t, t)
+
+
 def _weights(q: Tensor, k: Tensor, n: int, scores: Scores, bias: Tensor | None) -> Tensor:
     """softmax(Q K^T / sqrt(K) + B) of stacked matrices (n * H, t, K) -> (n * H, t, t)."""
     alpha, t = scores.alpha(q.shape[-1]), q.shape[1]
@@ -156,53 +165,48 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, bias: Tensor | None, groups: Groups, dropped: int, scores: Scores) -> Tensor:
         tokens, _, heads, width = qkv.shape
         out = qkv.new_empty(tokens, heads, width)
+        keep = random_keep((sum(n * heads * t * t for _, n, t in groups),), dropped, qkv.device) if dropped else None
         saved: list[Tensor] = []
-        for offset, n, t in groups:
-            q, k, v = _heads(qkv, (offset, n, t))
+        for group, kept in zip(groups, _squares(keep, groups, heads), strict=True):
+            offset, n, t = group
+            q, k, v = _heads(qkv, group)
             weights = _weights(q, k, n, scores, bias)
-            if dropped:
-                keep = random_keep(weights.shape, dropped, weights.device)
-                mixed = torch.bmm(drop(weights, keep), v).mul_(scale(dropped))
-                saved += [weights, keep]
-            else:
-                mixed = torch.bmm(weights, v)
-                saved += [weights]
+            saved.append(weights)
+            mixed = torch.bmm(weights if kept is None else drop(weights, kept), v)
             out[offset : offset + n * t].view(n, t, heads, width).copy_(_tokens(mixed, n))
-        ctx.save_for_backward(qkv, *saved)
+        if dropped:
+            out.mul_(scale(dropped))
+        ctx.save_for_backward(qkv, keep, *saved)
         ctx.groups, ctx.dropped, ctx.scores = groups, dropped, scores
         ctx.bias = (bias.shape, bias.dtype) if bias is not None and ctx.needs_input_grad[1] else None
         return out.view(tokens, heads * width)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
-        qkv, *saved = ctx.saved_tensors
+        qkv, keep, *saved = ctx.saved_tensors
         tokens, _, heads, width = qkv.shape
         gradient = gradients[0].contiguous().view(tokens, 1, heads, width)
+        if keep is not None:
+            gradient = gradient * scale(ctx.dropped)  # here once, on (T, D), rather than on (t, t)
         grad_qkv = torch.empty_like(qkv)
         grad_bias = None if ctx.bias is None else qkv.new_zeros(ctx.bias[0], dtype=ctx.bias[1])
         alpha = ctx.scores.alpha(width)
-        saved_iterator = iter(saved)
-        for offset, n, t in ctx.groups:
-            q, k, v = _heads(qkv, (offset, n, t))
-            (grad_out,) = _heads(gradient, (offset, n, t))
-            weights = kept = next(saved_iterator)
-            if ctx.dropped:
-                keep = next(saved_iterator)
-                grad_out = grad_out * scale(ctx.dropped)  # here once, on (t, K), rather than on (t, t)
-                kept = drop(weights, keep)
-            grad_v = torch.bmm(kept.transpose(1, 2), grad_out)
+        for group, weights, kept in zip(ctx.groups, saved, _squares(keep, ctx.groups, heads), strict=True):
+            offset, n, t = group
+            q, k, v = _heads(qkv, group)
+            (grad_out,) = _heads(gradient, group)
+            grads = q.new_empty(3, *q.shape)
+            torch.bmm((weights if kept is None else drop(weights, kept)).transpose(1, 2), grad_out, out=grads[2])
             grad_weights = torch.bmm(grad_out, v.transpose(1, 2))
-            if ctx.dropped:
-                grad_weights = drop(grad_weights, keep)
+            if kept is not None:
+                grad_weights = drop(grad_weights, kept)
             grad_scores = softmax_gradient(grad_weights, weights)
             if grad_bias is not None:
                 grad_bias[:, :t, :t] += grad_scores.view(n, heads, t, t).sum(0)
-            empty = q.new_empty(())
-            grad_q = torch.baddbmm(empty, grad_scores, k, beta=0, alpha=alpha)
-            grad_k = torch.baddbmm(empty, grad_scores.transpose(1, 2), q, beta=0, alpha=alpha)
+            torch.baddbmm(grads[0], grad_scores, k, beta=0, alpha=alpha, out=grads[0])
+            torch.baddbmm(grads[1], grad_scores.transpose(1, 2), q, beta=0, alpha=alpha, out=grads[1])
             part = grad_qkv[offset : offset + n * t].view(n, t, 3, heads, width)
-            for index, each in enumerate((grad_q, grad_k, grad_v)):
-                part[:, :, index].copy_(_tokens(each, n))
+            part.copy_(grads.view(3, n, heads, t, width).permute(1, 3, 0, 2, 4))
         return grad_qkv, grad_bias, None, None, None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 
 from langue.errors import ModelError
-from langue.files import read_json, write_json
+from langue.files import read_json, refuse_code, write_json
 from langue.text import sentencepiece
 from langue.text.chat import Messages, render
 from langue.text.vocabulary import add_tokens, merged, wordpiece
@@ -51,12 +51,12 @@ class Tokenizer:
     def load(cls, folder: Path) -> "Tokenizer":
         """From a model folder. ModelError where there is no tokenizer or it cannot be read."""
         _check_sizes(folder)
+        said = folder / "tokenizer_config.json"
+        options = read_json(said) if said.is_file() else {}
+        refuse_code(options, said)
         try:
             if (folder / "tokenizer.json").is_file():
                 return cls(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), folder)
-            options = (
-                read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-            )
             if all((folder / name).is_file() for name in ("source.spm", "target.spm", "vocab.json")):
                 source, target, reader = sentencepiece.load_pair(folder)
                 return cls(source, folder, target, reader)

@@ -103,11 +103,15 @@ def test_no_such_folder_and_an_empty_one(tmp_path):
     refuses(tmp_path / "empty", "has no config.json")
 
 
-def test_code_named_by_a_config_is_never_run(model, tmp_path):
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_named_by_a_config_is_refused_and_never_run(model, tmp_path, file):
     marker = tmp_path / "ran"
-    (model / "modeling_evil.py").write_text(f"open({str(marker)!r}, 'w')")
-    edit(model, auto_map={"AutoModel": "modeling_evil.Evil"})
-    load(model)
+    (model / "evil.py").write_text(f"open({str(marker)!r}, 'w')")
+    said = json.loads((model / file).read_text()) if (model / file).is_file() else {}
+    (model / file).write_text(
+        json.dumps(said | {"auto_map": {"AutoModel": "evil.Evil", "AutoTokenizer": ["evil.E", None]}})
+    )
+    refuses(model, f"{file}: auto_map names code that comes with the model, which langue never runs")
     assert not marker.exists()
 
 
