@@ -31,6 +31,7 @@ CONVERT = (
     "'model.safetensors', {'format': 'pt'})\""
 )
 MOST_HEADER = 100_000_000  # bytes
+PIECE = 2**24  # bytes of a mapped file that are converted at a time, and so held in both precisions
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
 _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
 Reader = Callable[[Path], dict[str, Tensor]]
@@ -96,8 +97,11 @@ def read_safetensors(file: Path, matrices: torch.dtype | None = None) -> dict[st
 def _held(stored: Tensor, matrices: torch.dtype | None) -> Tensor:
     if matrices in (None, stored.dtype) or stored.ndim < 2 or not stored.is_floating_point():
         return stored
-    held = stored.to(matrices)
-    forget(stored)
+    held = torch.empty_like(stored, dtype=matrices)
+    rows = max(1, PIECE * len(stored) // max(1, stored.nbytes))
+    for part, read in zip(held.split(rows), stored.split(rows), strict=True):
+        part.copy_(read)
+        forget(read)
     return held
 
 
