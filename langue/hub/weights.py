@@ -99,7 +99,7 @@ def _held(stored: Tensor, matrices: torch.dtype | None) -> Tensor:
         return stored
     held = torch.empty_like(stored, dtype=matrices)
     rows = max(1, PIECE * len(stored) // max(1, stored.nbytes))
-    for part, read in zip(held.split(rows), stored.split(rows), strict=True):
+    for part, read in zip(torch.split(held, rows), torch.split(stored, rows), strict=True):
         part.copy_(read)
         forget(read)
     return held
