@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 import shutil
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,8 @@ from langue.text.tokenizer import Tokenizer
 
 SHARD_TOKENS = 1 << 26
 SHARD_DOCUMENTS = 1 << 22
-BATCH, BATCH_BYTES = 1024, (os.cpu_count() or 2) << 20  # texts that are encoded together, or bytes: a piece a core
+BATCH, BATCH_BYTES = 256, (os.cpu_count() or 2) << 20  # texts that are encoded together, or bytes: a piece a core
+WRITTEN = 1 << 18  # tokens that are written together
 AHEAD = 2  # batches encoded at a time: while one is turned into numbers the other keeps the cores busy
 BUILDING = "building.json"
 SPLITS = ("train", "dev")
@@ -155,7 +156,7 @@ class _Writer:
     def _open(self) -> None:
         name = self.out / f"{self.split}-{len(self.done):05d}"
         self.starts, self.counts = [0], dict.fromkeys(("tokens", "documents", "bytes", "characters"), 0)
-        self.digest = hashlib.sha256()
+        self.digest, self.waiting, self.unwritten = hashlib.sha256(), list[NDArray[Any]](), 0
         self.temporary = self.stack.enter_context(files.atomic_file(name.with_suffix(".idx")))
         self.handle = self.stack.enter_context(
             self.stack.enter_context(files.atomic_file(name.with_suffix(".bin"))).open("wb")
@@ -165,10 +166,10 @@ class _Writer:
         """Whether this finished a shard."""
         if self.handle is None:
             self._open()
-        assert self.handle is not None
-        data = tokens.tobytes()
-        self.handle.write(data)
-        self.digest.update(data)
+        self.waiting.append(tokens)
+        self.unwritten += len(tokens)
+        if self.unwritten >= WRITTEN:
+            self._write()
         counts = self.counts
         counts["tokens"] += len(tokens)
         counts["bytes"] += piece.size
@@ -180,10 +181,20 @@ class _Writer:
         full = counts["tokens"] >= self.limit or counts["documents"] >= SHARD_DOCUMENTS
         return full and self.close()
 
+    def _write(self) -> None:
+        """A document is a few hundred bytes, and not worth a write of its own."""
+        assert self.handle is not None
+        if self.waiting:
+            data = np.concatenate(self.waiting).tobytes()
+            self.handle.write(data)
+            self.digest.update(data)
+        self.waiting, self.unwritten = [], 0
+
     def close(self) -> bool:
         """Finish the shard that is open, if one is."""
         if self.handle is None:
             return False
+        self._write()
         index = np.asarray(self.starts, "<u8").tobytes()
         self.temporary.write_bytes(index)
         self.handle = None
@@ -269,12 +280,14 @@ def _encoded(
 
     def encode(batch: Batch) -> tuple[NDArray[Any], list[int]]:
         texts = [piece.text for _, piece in batch]
-        ids = [each.ids for each in backend.encode_batch_fast(texts, add_special_tokens=False)]
-        ends = np.cumsum([len(each) for each in ids]).tolist()
-        tokens = np.fromiter(chain.from_iterable(ids), dtype, count=ends[-1])
+        ids, ends = array("I"), []  # which takes a list in a third of the time that NumPy does
+        for each in backend.encode_batch_fast(texts, add_special_tokens=False):
+            ids.fromlist(each.ids)
+            ends.append(len(ids))
+        tokens = np.frombuffer(ids, f"u{ids.itemsize}")
         if len(tokens) and int(tokens.max()) >= size:
             raise DataError(f"the tokenizer gave {tokens.max()}, beyond its vocabulary of {size:,}")
-        return tokens, ends
+        return tokens.astype(dtype), ends
 
     waiting: deque[tuple[Batch, Future[tuple[NDArray[Any], list[int]]]]] = deque()
     for batch in batches:
