@@ -125,6 +125,7 @@ class Memory:
 
 
 def theirs(job: dict[str, Any]) -> dict[str, Any]:
+    import torch
     from transformers import AutoTokenizer, BertForMaskedLM, DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
     from langue.runtime import has_bf16
@@ -140,6 +141,7 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
         learning_rate=RATE,
         lr_scheduler_type="constant",
         bf16=has_bf16("cpu"),
+        use_cpu=not torch.cuda.is_available(),  # or bf16 is refused where there is no GPU
         optim="adamw_torch_fused",
         weight_decay=0.01,
         dataloader_pin_memory=False,
