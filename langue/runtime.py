@@ -75,6 +75,13 @@ def keep_freed_memory() -> bool:
     return all([mallopt(trim, -1), mallopt(pad, 2**26), mallopt(mmaps, 0)])
 
 
+def keep_kernels() -> None:
+    """Have oneDNN, which multiplies bf16 matrices on processors, keep the code that it makes for each shape: half a
+    millisecond's work, and lengths differ from batch to batch. It asks at its first product; a setting of the
+    environment's own stands."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+
 def forget(read: "torch.Tensor") -> None:
     """Give back the memory under a tensor that nobody will read again, while it is yet part of something larger: the
     pages of a mapped file, above all, which stay resident otherwise for as long as the file is mapped."""

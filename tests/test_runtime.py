@@ -1,9 +1,14 @@
 """What is asked of the machine, in a process of its own."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from langue.runtime import keep_kernels
+
+CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 FAULTS = """
 import resource, sys, torch
@@ -68,3 +73,12 @@ print("done")
 def test_every_core_works_at_items_of_its_own_and_torch_has_its_threads_afterwards():
     done = subprocess.run([sys.executable, "-c", CORES], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.split() == ["raised", "done"], done.stderr
+
+
+@pytest.mark.parametrize(("own", "kept"), [(None, "8192"), ("77", "77")])
+def test_kernels_are_kept_unless_the_environment_says_how_many(own, kept, monkeypatch):
+    monkeypatch.delenv(CAPACITY, raising=False)
+    if own is not None:
+        monkeypatch.setenv(CAPACITY, own)
+    keep_kernels()
+    assert os.environ.pop(CAPACITY) == kept
