@@ -121,7 +121,7 @@ def test_every_command_works(desk: Path, capsys: pytest.CaptureFixture[str]) -> 
             code = run([*shlex.split(command)[1:], "--debug"])
             assert code == 0, (command, capsys.readouterr().err)
     for name in ("imdb", "folder", "reviews"):
-        listed = re.findall(r"`([^`]+)`", ENGLISH.split("## A run")[1].split("## Settings")[0])
+        listed = re.findall(r"`([^`]+)`", ENGLISH.split("## A run")[1].split("\n## ")[0])
         for file in (file for file in listed if not file.startswith(("langue finetune", "-", "transformers"))):
             assert (desk / "runs" / name / file).exists(), file
     assert len((desk / "predicted.jsonl").read_text("utf-8").splitlines()) == 60

@@ -15,7 +15,7 @@ from tests.tiny import BAD, GOOD, PLAIN, reviews
 from tests.tiny_decoder import tiny_decoder
 
 FAST = {"train.epochs": 4, "train.lr": 3e-3, "train.batch_examples": 16, "train.warmup": 0.05, "model.dropout": 0.0}
-TEXTS = ["a good scene with a film", "the plot it was dull and long"]
+TEXTS = ["a good scene with a lovely and bright film", "the plot it was dull and long"]
 
 
 def rows(count, seed=0, column="label"):
