@@ -3,12 +3,13 @@
 Nothing heavy is imported before a verb runs, so that help is instant.
 """
 
+import atexit
 import contextlib
 import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -81,7 +82,20 @@ def _langue(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. A user's error is one line on stderr; `--debug` shows where it came from."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(run(words))
+    code = run(words)
+    if world_size() > 1:
+        _leave(code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End a worker of torchrun, whose group is already taken apart, without the interpreter's own end: a thread of torch
+    that still lets go of a Python object is cut off there, which C++ takes for a crash (`terminate called without an
+    active exception`), and torchrun for a failed run."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run(words: list[str]) -> int:
