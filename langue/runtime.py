@@ -62,6 +62,12 @@ def seed_step(seed: int, step: int, share: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 65_537 + share)
 
 
+def keep_between_batches() -> None:
+    """Have this process, which computes on the processor, keep for the next batch what one leaves."""
+    keep_freed_memory()
+    keep_kernels()
+
+
 @cache
 def keep_freed_memory() -> bool:
     """Have glibc keep what one training step frees for the next: given back to the system, the same pages are asked for
@@ -122,7 +128,7 @@ def core_by_core(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     import torch
 
     threads = torch.get_num_threads()
-    if threads == 1 or len(items) == 1:
+    if threads == 1 or len(items) <= 1:
         yield from map(work, items)
         return
     try:

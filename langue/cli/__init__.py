@@ -89,9 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End a worker of torchrun, whose group is already taken apart, without the interpreter's own end: a thread of
-    torch that still lets go of a Python object is cut off there, which C++ takes for a crash (`terminate called without
-    an active exception`), and torchrun for a failed run."""
+    """End a worker of torchrun without the interpreter's own end, which now and then aborted one whose work was done
+    (`terminate called without an active exception`, docs/LOG.md), and torchrun took the run for a failed one."""
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

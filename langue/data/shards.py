@@ -33,7 +33,7 @@ from langue.text.tokenizer import Tokenizer
 SHARD_TOKENS = 1 << 26
 SHARD_DOCUMENTS = 1 << 22
 BATCH, BATCH_BYTES = 256, (os.cpu_count() or 2) << 20  # texts that are encoded together, or bytes: a piece a core
-WRITTEN = 1 << 18  # tokens that are written together
+WRITTEN = 1 << 19  # bytes that are written together: a document is a few hundred, and not worth a write of its own
 AHEAD = 2  # batches encoded at a time: while one is turned into numbers the other keeps the cores busy
 BUILDING = "building.json"
 SPLITS = ("train", "dev")
@@ -156,7 +156,7 @@ class _Writer:
     def _open(self) -> None:
         name = self.out / f"{self.split}-{len(self.done):05d}"
         self.starts, self.counts = [0], dict.fromkeys(("tokens", "documents", "bytes", "characters"), 0)
-        self.digest, self.waiting, self.unwritten = hashlib.sha256(), list[NDArray[Any]](), 0
+        self.digest, self.waiting = hashlib.sha256(), bytearray()
         self.temporary = self.stack.enter_context(files.atomic_file(name.with_suffix(".idx")))
         self.handle = self.stack.enter_context(
             self.stack.enter_context(files.atomic_file(name.with_suffix(".bin"))).open("wb")
@@ -166,9 +166,8 @@ class _Writer:
         """Whether this finished a shard."""
         if self.handle is None:
             self._open()
-        self.waiting.append(tokens)
-        self.unwritten += len(tokens)
-        if self.unwritten >= WRITTEN:
+        self.waiting += tokens.tobytes()
+        if len(self.waiting) >= WRITTEN:
             self._write()
         counts = self.counts
         counts["tokens"] += len(tokens)
@@ -182,13 +181,10 @@ class _Writer:
         return full and self.close()
 
     def _write(self) -> None:
-        """A document is a few hundred bytes, and not worth a write of its own."""
         assert self.handle is not None
-        if self.waiting:
-            data = np.concatenate(self.waiting).tobytes()
-            self.handle.write(data)
-            self.digest.update(data)
-        self.waiting, self.unwritten = [], 0
+        self.handle.write(self.waiting)
+        self.digest.update(self.waiting)
+        self.waiting.clear()
 
     def close(self) -> bool:
         """Finish the shard that is open, if one is."""

@@ -78,11 +78,12 @@ def evaluate(
     The baseline is trained on the run's own training split; where that cannot be read any more it is left out
     and the result says so. `out`: also write the result there as JSON.
     """
-    model = load(run)  # held as training held it, so that the numbers are those of the end of training
-    model.dtype = precision("auto")
+    model = load(run)
     if model.task is None:
         raise RunError("the model has no task to evaluate", where=str(run), do="give a fine-tuned run")
     recipe = read_recipe(Path(run) / "recipe.toml") if (Path(run) / "recipe.toml").is_file() else {}
+    # Held and multiplied as in training, so that the numbers are those of its end.
+    model.dtype = precision(recipe.get("train.precision", "auto"))
     began = time.perf_counter()
     train = _training(model, recipe)
     if data is None:

@@ -1,11 +1,14 @@
 """The main job end to end, in Python: text in, a judged run out, used again. A real model of real files, only tiny."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
+import langue.verbs.evaluate
 from langue.errors import DataError, RunError, SettingsError
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
@@ -74,6 +77,20 @@ def test_evaluate_finds_the_same_numbers(run):
     assert again["metrics"] == pytest.approx(run.metrics["metrics"])
     assert again["baseline"]["metrics"] == pytest.approx(run.metrics["baseline"]["metrics"])
     assert evaluate(run.folder, split="dev")["examples"] == 40
+
+
+@pytest.mark.parametrize(("said", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_evaluate_multiplies_as_training_did(run, tmp_path, monkeypatch, said, dtype):
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    recipe = (copy / "recipe.toml").read_text()
+    assert 'precision = "auto"' in recipe
+    (copy / "recipe.toml").write_text(recipe.replace('precision = "auto"', f'precision = "{said}"'))
+    models = []
+    monkeypatch.setattr(langue.verbs.evaluate, "load", lambda folder: models.append(load(folder)) or models[0])
+    evaluate(copy)
+    assert models[0].dtype == dtype
+    assert {weight.dtype for weight in models[0].network.parameters()} == {torch.float32}
 
 
 def test_evaluate_on_other_data(run, tmp_path):
