@@ -118,10 +118,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def refuse_code(config: Any, file: Path) -> None:
+def refuse_code(config: dict[str, Any], file: Path) -> None:
     """ModelError where a published config names code of its own, which is never run: what that would make of the
     weights or the text is then not known, whatever else the config says."""
-    named = [key for key in ("auto_map", "custom_pipelines") if isinstance(config, dict) and config.get(key)]
+    named = [key for key in ("auto_map", "custom_pipelines") if config.get(key)]
     if named:
         raise ModelError(
             f"{named[0]} names code that comes with the model, which langue never runs",

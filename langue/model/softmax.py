@@ -2,14 +2,14 @@
 
 softmax(x)_i = exp(x_i) / sum_j exp(x_j). Along rows, PyTorch's kernels for processors compute what is left over from
 whole vectors one number at a time: the tail of a bf16 row forward, all of a row that is shorter than a vector either
-way. That is up to ten times the work of the rest of attention for sentences of few tokens, and avoided here: the same
+way. Of texts of few tokens that took longer than the rest of attention (docs/LOG.md), and is avoided here: the same
 numbers, along another axis or in float32.
 """
 
 import torch
 from torch import Tensor
 
-# Numbers that a vector of this processor holds, in float32 and in bf16.
+# Numbers in float32 that a vector of this processor holds; in bf16 they are twice as many.
 LANES = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
 
 

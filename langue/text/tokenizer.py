@@ -39,7 +39,7 @@ class Tokenizer:
         options: dict[str, Any] | None = None,
     ) -> None:
         """target: what cuts texts for the decoder, where that is not the same; reader: what decodes; options: what its
-        tokenizer_config.json says, where it comes from no folder."""
+        tokenizer_config.json says."""
         for each in (backend, target or backend):
             each.no_padding()
             each.no_truncation()  # cut and counted in data/encode.py, never silently here
@@ -53,17 +53,19 @@ class Tokenizer:
         _check_sizes(folder)
         said = folder / "tokenizer_config.json"
         options = read_json(said) if said.is_file() else {}
+        if not isinstance(options, dict):
+            raise ModelError("the file is not a JSON object", where=str(said))
         refuse_code(options, said)
         try:
             if (folder / "tokenizer.json").is_file():
-                return cls(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), folder)
+                return cls(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), folder, options=options)
             if all((folder / name).is_file() for name in ("source.spm", "target.spm", "vocab.json")):
                 source, target, reader = sentencepiece.load_pair(folder)
-                return cls(source, folder, target, reader)
+                return cls(source, folder, target, reader, options)
             backend = _from_older(folder, options)
             if backend is not None:
                 add_tokens(backend, folder, options)
-                return cls(backend, folder)
+                return cls(backend, folder, options=options)
         except ModelError:
             raise
         except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
@@ -80,10 +82,7 @@ class Tokenizer:
     @property
     def padding(self) -> int | None:
         """The token that its tokenizer_config.json names for padding, which nothing here does."""
-        options = self.options
-        if self.folder is not None and (self.folder / "tokenizer_config.json").is_file():
-            options = read_json(self.folder / "tokenizer_config.json")
-        named = options.get("pad_token") if isinstance(options, dict) else None
+        named = self.options.get("pad_token")
         named = named.get("content") if isinstance(named, dict) else named
         token: int | None = self.backend.token_to_id(named) if isinstance(named, str) else None
         return token
