@@ -115,9 +115,7 @@ def _workers(threads: int) -> "ThreadPoolExecutor":
     """Threads that live on: a new one has to ask the system for all the memory that the last one had."""
     from concurrent.futures import ThreadPoolExecutor
 
-    import torch
-
-    return ThreadPoolExecutor(threads, "langue", initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(threads, "langue")
 
 
 os.register_at_fork(after_in_child=_workers.cache_clear)  # a fork has none of its parent's threads
@@ -131,10 +129,16 @@ def core_by_core(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     if threads == 1 or len(items) <= 1:
         yield from map(work, items)
         return
+
+    def alone(item: T) -> R:
+        # Not at the worker's start, which may come after all items are done: this changes it for later threads, too.
+        torch.set_num_threads(1)
+        return work(item)
+
     try:
-        yield from _workers(threads).map(work, items)
+        yield from _workers(threads).map(alone, items)
     finally:
-        torch.set_num_threads(threads)  # a worker's start has changed it for every thread that is yet to come
+        torch.set_num_threads(threads)
 
 
 def rank() -> int:

@@ -90,9 +90,9 @@ def test_byte_level_cuts_alike(tmp_path, rule):
 )
 def test_published_vocabularies(name):
     """llama.cpp's own test vectors: vocabularies as they were published, texts, and the ids that each must give."""
-    file = Path(os.environ.get("LLAMA_CPP", ".")) / "models" / f"ggml-vocab-{name}.gguf"
-    if not file.is_file():
-        pytest.skip("LLAMA_CPP names no folder of llama.cpp's source, which has the vocabularies: make test-gguf")
+    if "LLAMA_CPP" not in os.environ:
+        pytest.skip("LLAMA_CPP does not name llama.cpp's source, which has the vocabularies: make test-gguf")
+    file = Path(os.environ["LLAMA_CPP"]) / "models" / f"ggml-vocab-{name}.gguf"
     tokenizer = from_metadata(gguf.read(file).metadata, str(file))
     texts = file.with_name(file.name + ".inp").read_text("utf-8").split("\n__ggml_vocab_test__\n")[:-1]
     wanted = [[int(i) for i in line.split()] for line in file.with_name(file.name + ".out").read_text().splitlines()]
