@@ -8,6 +8,7 @@ run code is ever unpickled, and a config that names code (`auto_map`) is refused
 import math
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -220,10 +221,10 @@ def read_tokenizer(described: Description) -> Tokenizer:
     return reader.read_tokenizer(original)
 
 
-def _read_weights(described: Description, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def _read_weights(described: Description) -> dict[str, Tensor]:
     reader, original = described.reader, described.original
     if reader is None or original is None:
-        return read_weights(described.folder, matrices)
+        return read_weights(described.folder)
     return reader.read_weights(original)
 
 
@@ -232,23 +233,32 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("classify"); `pairs`: those too
     that say of two parts whether the second follows; `matrices`: the precision that they are wanted in."""
+    with ThreadPoolExecutor(1) as beside:  # the tokenizers library takes as long as a small model's weights
+        reading = beside.submit(read_tokenizer, described)
+        family, config, weights = _read_model(described, head, pairs, matrices)
+        tokenizer = reading.result()
     folder = described.folder
-    tokenizer = read_tokenizer(described)
-    try:
-        family, said = family_of(described)
-        theirs = _read_weights(described, matrices)
-        if layers_in(said) > len(theirs):
-            raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
-        config = replace(family.settle(theirs, said), pair_head=pairs)
-        weights = family.to_ours(theirs, config, head)
-        _check_shapes(weights, config)
-    except LangueError as error:
-        raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error
     if len(tokenizer) > config.vocab_size:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
         )
     return Checkpoint(folder, family, config, described.task, weights, tokenizer, described.published)
+
+
+def _read_model(
+    described: Description, head: str | None, pairs: bool, matrices: torch.dtype | None
+) -> tuple[Family, ModelConfig, dict[str, Tensor]]:
+    try:
+        family, said = family_of(described)
+        theirs = _read_weights(described)
+        if layers_in(said) > len(theirs):
+            raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
+        config = replace(family.settle(theirs, said), pair_head=pairs)
+        weights = family.to_ours(theirs, config, head, matrices)
+        _check_shapes(weights, config)
+    except LangueError as error:
+        raise ModelError(error.what, where=error.where or str(described.folder), do=error.do) from error
+    return family, config, weights
 
 
 def _check_shapes(weights: Mapping[str, Tensor], config: ModelConfig) -> None:

@@ -6,7 +6,6 @@ A family is data: how its config reads into `ModelConfig`, and a list of reversi
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor
 
 from langue.errors import ModelError
+from langue.hub.hold import Holder
 from langue.model.config import ModelConfig
 from langue.model.language import draw_up
-from langue.runtime import forget, in_threads
+from langue.runtime import in_threads
 
 Config = Mapping[str, Any]
 # How the published classes that score tokens are called.
@@ -51,32 +51,26 @@ def rule(ours: str, *theirs: str, change: str = "") -> list[Rule]:
     return [Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), change) for kind in ("weight", "bias")]
 
 
-def _join(r: Rule, parts: list[Tensor], config: ModelConfig) -> list[Tensor]:
+def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: Holder) -> list[Tensor]:
     """Their tensors as ours."""
-    if r.change == "transpose":
-        parts = [part.t() if part.ndim == 2 else part for part in parts]
+    if r.change == "row":
+        parts = [part.reshape(-1) for part in parts]
     elif r.change == "reversed":
         parts = [*(_exchanged(part, config.head_dim) for part in parts[:2]), parts[2]]
-    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if r.change == "row":
-        whole = whole.reshape(-1)
+    whole = holder.stack(parts)
+    if r.change == "transpose" and whole.ndim == 2:
+        whole = whole.t()
     elif r.change == "heads":
         whole = whole.view(config.n_heads, 3, config.head_dim, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)
     return list(whole.chunk(2)) if r.change == "halves" else [whole]
 
 
-def _taken(r: Rule, published: dict[str, Tensor], shared: Mapping[int, int], config: ModelConfig) -> list[Tensor]:
+def _taken(r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: Holder) -> list[Tensor]:
     """`_join` of what is taken out of `published`. What it copies is not held beside the copy."""
     parts = [published.pop(name) for name in r.theirs]
-    joined = _join(r, parts, config)
-    for part in parts if len(parts) > 1 else ():
-        if shared[_storage(part)] == 1:
-            forget(part)
+    joined = _join(r, parts, config, holder)
+    holder.done(parts, joined)
     return joined
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
 
 
 def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
@@ -125,17 +119,20 @@ class Family:
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
 
-    def to_ours(self, theirs: dict[str, Tensor], config: ModelConfig, head: str | None) -> dict[str, Tensor]:
+    def to_ours(
+        self, theirs: dict[str, Tensor], config: ModelConfig, head: str | None, matrices: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
         """Rename and stack published tensors. Every one is used once; ModelError names what is left over or missing.
-        `theirs` is emptied, so that what is stacked is not held twice."""
+        `theirs` is emptied, so that what is stacked or converted is not held twice. matrices: what those are held in
+        (None: what they came in)."""
         published = {self._today(name): theirs.pop(name) for name in list(theirs)}
         bare = self._bare(published)
         body, heads = self._body(config, bare), self._head(config, head, bare)
         missing = [name for mapping in body for name in mapping.theirs if name not in published]
         # A head may be new: a pretrained body has none yet, or only its pooler. What is there is taken.
         there = [mapping for mapping in [*body, *heads] if all(name in published for name in mapping.theirs)]
-        shared = Counter(_storage(tensor) for tensor in published.values())
-        joined = in_threads(lambda r: _taken(r, published, shared, config), there)
+        holder = Holder(matrices, published.values())
+        joined = in_threads(lambda r: _taken(r, published, config, holder), there)
         ours = {
             name: part
             for mapping, parts in zip(there, joined, strict=True)
@@ -153,7 +150,7 @@ class Family:
         if missing or left:
             raise ModelError(_difference(missing, left), do="the config and the weights are not of one model")
         # What no use of ours needs is kept under its own name, so that saving loses nothing.
-        return ours | {KEPT + name: tensor for name, tensor in published.items()}
+        return ours | {KEPT + name: holder.stack([tensor]) for name, tensor in published.items()}
 
     def to_theirs(self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None) -> dict[str, Tensor]:
         """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost."""

@@ -10,7 +10,6 @@ import math
 import struct
 import zipfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.files import read_json
 from langue.hub import bundle, hdf5, jax, keras, msgpack
-from langue.runtime import forget, in_threads
 
 # Advice to people, never run here: every tensor of a folder's pickles, whatever else they hold, in one file.
 CONVERT = (
@@ -31,22 +29,16 @@ CONVERT = (
     "'model.safetensors', {'format': 'pt'})\""
 )
 MOST_HEADER = 100_000_000  # bytes
-PIECE = 2**24  # bytes of a mapped file that are converted at a time, and so held in both precisions
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
 _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
 Reader = Callable[[Path], dict[str, Tensor]]
 
 
-def read_weights(folder: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder's safetensors, else of a clean `.bin` (one file, or shards with their index), of Flax, of
-    Keras, or of T5's TensorFlow checkpoint, under the names that `transformers` gives them.
-
-    matrices: what those of safetensors are held in. One that a file has in another precision is converted as it is
-    read, and of the file, which is mapped, nothing is held beside."""
-    readers: dict[str, Reader] = {
-        "model.safetensors": partial(read_safetensors, matrices=matrices),
-        "pytorch_model.bin": _read_bin,
-    }
+    Keras, or of T5's TensorFlow checkpoint, under the names that `transformers` gives them. Safetensors are mapped:
+    they are read from the disk as they are used."""
+    readers: dict[str, Reader] = {"model.safetensors": read_safetensors, "pytorch_model.bin": _read_bin}
     for name, read in readers.items():
         if (folder / name).is_file():
             return read(folder / name)
@@ -81,28 +73,15 @@ def _read_shards(index: Path, suffix: str, read: Reader) -> dict[str, Tensor]:
     return weights
 
 
-def read_safetensors(file: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+def read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         check_safetensors(file)
         with safe_open(file, framework="pt") as handle:
-            names = list(handle.keys())
-            stored = [handle.get_tensor(name) for name in names]
-        return dict(zip(names, in_threads(lambda tensor: _held(tensor, matrices), stored), strict=True))
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"not a whole safetensors file: {error}", where=str(file), do="download or save it again"
         ) from error
-
-
-def _held(stored: Tensor, matrices: torch.dtype | None) -> Tensor:
-    if matrices in (None, stored.dtype) or stored.ndim < 2 or not stored.is_floating_point():
-        return stored
-    held = torch.empty_like(stored, dtype=matrices)
-    rows = max(1, PIECE * len(stored) // max(1, stored.nbytes))
-    for part, read in zip(torch.split(held, rows), torch.split(stored, rows), strict=True):
-        part.copy_(read)
-        forget(read)
-    return held
 
 
 def check_safetensors(file: Path) -> None:

@@ -1,0 +1,54 @@
+"""What arrives: published tensors, of a mapped file above all, and the precision that is wanted.
+What leaves: the same stacked into one, converted as they are read, so that nothing is held twice nor written twice.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from langue.runtime import forget
+
+PIECE = 2**24  # bytes of a mapped file that are converted at a time, and so held in both precisions
+
+
+class Holder:
+    """Holds matrices in one precision (None: the file's), and gives back what it has read and nobody else will."""
+
+    def __init__(self, matrices: torch.dtype | None, published: Iterable[Tensor]) -> None:
+        self.matrices = matrices
+        self.names = Counter(map(_storage, published))  # of each tensor that was published; tied ones have several
+
+    def stack(self, parts: list[Tensor]) -> Tensor:
+        """The parts along the first axis; a single one of the wanted precision is itself. What has one axis is left in
+        the precision that it has."""
+        kind = reduce(torch.promote_types, (part.dtype for part in parts))
+        if self.matrices is not None and parts[0].ndim > 1 and kind.is_floating_point:
+            kind = self.matrices
+        if len(parts) == 1 and parts[0].dtype == kind:
+            return parts[0]
+        rows = [len(part) for part in parts]
+        whole = torch.empty(sum(rows), *parts[0].shape[1:], dtype=kind)
+        for place, part in zip(torch.split(whole, rows), parts, strict=True):
+            step = max(1, PIECE * len(part) // max(1, part.nbytes))
+            for held, read in zip(torch.split(place, step), torch.split(part, step), strict=True):
+                held.copy_(read)
+                if part.is_contiguous():
+                    self._done(read)
+        return whole
+
+    def done(self, parts: list[Tensor], made: list[Tensor]) -> None:
+        """Nobody will read the parts again but as what was made of them."""
+        for part in parts:
+            if part.is_contiguous() and _storage(part) not in map(_storage, made):
+                self._done(part)
+
+    def _done(self, read: Tensor) -> None:
+        if self.names[_storage(read)] == 1:
+            forget(read)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,64 @@
+"""Published tensors, stacked and converted as they are read, and what of them is given back meanwhile."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from langue.hub import hold
+from langue.hub.hold import Holder
+from langue.hub.weights import read_safetensors
+
+
+@pytest.mark.parametrize("wanted", [None, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("piece", [1, 100, 2**24])
+def test_parts_are_stacked_in_the_precision_wanted(monkeypatch, wanted, piece):
+    monkeypatch.setattr(hold, "PIECE", piece)
+    parts = [torch.randn(3, 5), torch.randn(7, 5).bfloat16(), torch.randn(5, 4).t(), torch.randn(0, 5)]
+    whole = torch.cat([part.float() for part in parts]).to(wanted or torch.float32)
+    stacked = Holder(wanted, parts).stack(parts)
+    assert stacked.dtype == whole.dtype and torch.equal(stacked, whole)
+
+
+def test_one_part_of_the_precision_wanted_is_itself_and_vectors_and_numbers_are_not_converted():
+    matrix, vector, numbers = torch.randn(4, 3), torch.randn(3), torch.arange(6).view(2, 3)
+    holder = Holder(torch.float32, [])
+    assert holder.stack([matrix]) is matrix
+    holder = Holder(torch.bfloat16, [])
+    assert holder.stack([vector]) is vector and holder.stack([numbers]) is numbers
+    assert holder.stack([vector, vector]).dtype == torch.float32
+
+
+def test_what_others_read_is_not_given_back():
+    """Memory of no file is zeroes where it was given back."""
+    one, tied, inside = (torch.randn(4096, 64) for _ in range(3))
+    whole = {"one": one.clone(), "tied": tied.clone(), "inside": inside.clone()}
+    published = [one, tied, tied, inside]
+    holder = Holder(torch.bfloat16, published)
+    for tensor in (one, tied, inside.t()):
+        holder.stack([tensor])
+    holder.done([inside], [inside.t()])
+    assert torch.equal(tied, whole["tied"]) and torch.equal(inside, whole["inside"])
+    assert not torch.equal(one, whole["one"])  # so that the test can fail
+
+
+def resident_of(file: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory."""
+    maps = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    ours = [each for each in maps if str(file) in each.partition("\n")[0]]
+    return sum(int(re.search(r"^Rss:\s+(\d+)", each, re.MULTILINE)[1]) * 1024 for each in ours)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc/self/smaps to ask")
+@pytest.mark.parametrize("wanted", [None, torch.bfloat16])
+def test_of_a_mapped_file_nothing_is_held_beside_the_copy(tmp_path, wanted):
+    names = ("a", "b")
+    save_file({name: torch.randn(2**20, 8) for name in names}, tmp_path / "m.safetensors")
+    stored = read_safetensors(tmp_path / "m.safetensors")
+    parts = [stored[name] for name in names]
+    Holder(wanted, parts).stack(parts)
+    assert resident_of(tmp_path / "m.safetensors") < 2**21
+    float(sum(part.sum() for part in parts))
+    assert resident_of(tmp_path / "m.safetensors") > 2**25  # so that the test can fail
