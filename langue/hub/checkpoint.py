@@ -8,7 +8,6 @@ run code is ever unpickled, and a config that names code (`auto_map`) is refused
 import math
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -233,11 +232,8 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("classify"); `pairs`: those too
     that say of two parts whether the second follows; `matrices`: the precision that they are wanted in."""
-    with ThreadPoolExecutor(1) as beside:  # the tokenizers library takes as long as a small model's weights
-        reading = beside.submit(read_tokenizer, described)
-        family, config, weights = _read_model(described, head, pairs, matrices)
-        tokenizer = reading.result()
-    folder = described.folder
+    folder, tokenizer = described.folder, read_tokenizer(described)
+    family, config, weights = _read_model(described, head, pairs, matrices)
     if len(tokenizer) > config.vocab_size:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)

@@ -174,14 +174,14 @@ class Family:
     def settle(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
         """The config as the weights have it: an output matrix with values of its own is not tied, whatever is said."""
         published = {self._today(name): tensor for name, tensor in theirs.items()}
-        bare = self._bare(published)
         output = [r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"]
-        table = "body.decoder.token.weight" if config.decoder_vocab_size else "body.token.weight"
-        shared = [r.theirs[0] for r in self._body(config, bare) if r.ours == table]
-        if config.tied and output and output[0] in published and shared and shared[0] in published:
-            own, common = published[output[0]], published[shared[0]]
-            if own.shape != common.shape or not torch.equal(own, common):
-                return replace(config, tied=False)
+        if config.tied and output and output[0] in published:
+            table = "body.decoder.token.weight" if config.decoder_vocab_size else "body.token.weight"
+            shared = [r.theirs[0] for r in self._body(config, self._bare(published)) if r.ours == table]
+            if shared and shared[0] in published:
+                own, common = published[output[0]], published[shared[0]]
+                if own.shape != common.shape or not torch.equal(own, common):
+                    return replace(config, tied=False)
         return config
 
     def speaks(self, config: ModelConfig, classes: Sequence[str]) -> bool:
