@@ -34,6 +34,7 @@ SHARD_TOKENS = 1 << 26
 SHARD_DOCUMENTS = 1 << 22
 BATCH, BATCH_BYTES = 256, (os.cpu_count() or 2) << 20  # texts that are encoded together, or bytes: a piece a core
 WRITTEN = 1 << 19  # bytes that are written together: a document is a few hundred, and not worth a write of its own
+WORDS = 1 << 17  # whose tokens the library keeps, for the next time that they come; its own 10,000 are soon full
 AHEAD = 2  # batches encoded at a time: while one is turned into numbers the other keeps the cores busy
 BUILDING = "building.json"
 SPLITS = ("train", "dev")
@@ -82,11 +83,14 @@ def build(
 
 
 def _plain(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
-    """A copy that takes the names of special tokens in a text for the characters that they are."""
+    """A copy that takes the names of special tokens in a text for the characters that they are, and that remembers
+    more words."""
     if tokenizer.target is not tokenizer:
         raise DataError("the tokenizer has two sides, source and target", do="choose one with a single vocabulary")
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     backend.encode_special_tokens = True
+    if hasattr(backend.model, "_resize_cache"):  # of BPE and Unigram, and not of every version
+        backend.model._resize_cache(WORDS)
     return backend
 
 
