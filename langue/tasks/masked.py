@@ -2,7 +2,7 @@
 What leaves: batches in which some tokens are hidden and are to be predicted from all others.
 
 Of the tokens drawn, 80 % become the mask, 10 % a random token and 10 % stay; they are drawn anew in every pass (Liu et
-al. 2019, arXiv:1907.11692), a share of the tokens or of whole words. Each piece stands between [CLS] and [SEP], or as
+al. 2019, arXiv:1907.11692), a share of the tokens or of whole words, and of each piece at least one. Each piece stands between [CLS] and [SEP], or as
 [CLS] first part [SEP] second part [SEP] where the model also learns whether the second follows.
 """
 
@@ -101,18 +101,19 @@ class Masked(LanguageObjective):
         of: NDArray[np.int64],
         cut: NDArray[np.int64] | None,
     ) -> NDArray[np.bool_]:
-        """Which tokens are predicted; all of a word are drawn by the number of its first one; none goes over a cut."""
-        drawn: NDArray[np.bool_] = uniform(self.seed, DRAWN, slices, places, of) < self.settings.mask_ratio
-        if self.continues is None:
-            return drawn
-        begins = ~self.continues[text]
+        """Which tokens are predicted, of every piece at least one; all of a word are drawn by the number of its first
+        one; none goes over a cut."""
+        number = uniform(self.seed, DRAWN, slices, places, of)
         first_tokens = np.cumsum(slices.length) - slices.length
-        begins[first_tokens] = True
-        if cut is not None:
-            begins[(first_tokens + cut)[cut < slices.length]] = True
-        first = np.maximum.accumulate(np.where(begins, np.arange(len(text)), 0))
-        whole: NDArray[np.bool_] = drawn[first]
-        return whole
+        if self.continues is not None:
+            begins = ~self.continues[text]
+            begins[first_tokens] = True
+            if cut is not None:
+                begins[(first_tokens + cut)[cut < slices.length]] = True
+            number = number[np.maximum.accumulate(np.where(begins, np.arange(len(text)), 0))]
+        lowest = np.repeat(np.minimum.reduceat(number, first_tokens), slices.length)
+        drawn: NDArray[np.bool_] = (number < self.settings.mask_ratio) | (number == lowest)
+        return drawn
 
 
 def continuations(tokenizer: Tokenizer) -> NDArray[np.bool_]:

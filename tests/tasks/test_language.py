@@ -190,6 +190,18 @@ def test_whole_words_are_masked_or_seen_as_one():
     assert 0.15 < drawn.mean() < 0.45
 
 
+@pytest.mark.parametrize("words", [False, True])
+def test_of_every_piece_something_is_predicted_and_of_long_ones_no_more_than_was_drawn(words):
+    objective, data, tok = made("masked", [1, 2, 3, 50] * 25, whole_words=words, mask_ratio=0.02)
+    rows = np.arange(len(data.lengths))
+    batch = objective.make(data, Slices(rows, 0 * rows, data.lengths, 0), CPU)
+    of = np.searchsorted(batch.starts.numpy(), batch.places.numpy(), side="right") - 1
+    predicted = np.bincount(batch.rows[of], minlength=len(rows))
+    assert predicted.min() == 1 and (predicted[::4] == 1).all()
+    if not words:
+        assert (predicted == 1).mean() > 0.8  # 50 tokens have none in a third of cases, one in another
+
+
 def test_denoising_can_be_put_together_again():
     objective, data, tok = made("denoise", [40, 1, 77])
     names = objective.special.sentinels
