@@ -2,8 +2,9 @@
 What leaves: batches in which some tokens are hidden and are to be predicted from all others.
 
 Of the tokens drawn, 80 % become the mask, 10 % a random token and 10 % stay; they are drawn anew in every pass (Liu et
-al. 2019, arXiv:1907.11692), a share of the tokens or of whole words, and of each piece at least one. Each piece stands between [CLS] and [SEP], or as
-[CLS] first part [SEP] second part [SEP] where the model also learns whether the second follows.
+al. 2019, arXiv:1907.11692), a share of the tokens or of whole words, and of each piece at least one. Each piece stands
+between [CLS] and [SEP], or as [CLS] first part [SEP] second part [SEP] where the model also learns whether the second
+follows.
 """
 
 from dataclasses import replace
