@@ -65,9 +65,24 @@ def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: Holder) -> 
     return list(whole.chunk(2)) if r.change == "halves" else [whole]
 
 
+def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
+    """Whether `_join` has a meaning for parts of these shapes; whether it is the config's is seen of what it makes."""
+    if any(part.ndim == 0 or part.shape[1:] != parts[0].shape[1:] for part in parts):
+        return False
+    rows = [len(part) for part in parts]
+    if r.change == "heads":
+        return rows == [config.n_heads * 3 * config.head_dim]
+    if r.change == "reversed" and any(n % config.head_dim for n in rows):
+        return False
+    return rows == _rows(r, sum(rows), config)
+
+
 def _taken(r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: Holder) -> list[Tensor]:
     """`_join` of what is taken out of `published`. What it copies is not held beside the copy."""
     parts = [published.pop(name) for name in r.theirs]
+    if not _joinable(r, parts, config):
+        shapes = ", ".join(f"{name} of shape {[*part.shape]}" for name, part in zip(r.theirs, parts, strict=True))
+        raise ModelError(f"{r.ours} cannot be made of {shapes}", do="the config and the weights are not of one model")
     joined = _join(r, parts, config, holder)
     holder.done(parts, joined)
     return joined

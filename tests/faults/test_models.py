@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -55,6 +56,27 @@ def test_wrong_shapes(model):
     weights["embeddings.LayerNorm.weight"] = torch.ones(7)
     save_file(weights, file)
     refuses(model, r"embedding_norm.weight has shape \[7\] and the config asks for \[32\]")
+
+
+@pytest.mark.parametrize("shape", [(32, 1), (1, 32), (32,), (), (0, 32), (31, 32)])
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+def test_parts_that_do_not_go_together(model, part, shape):
+    """A column is not spread over the width of the others."""
+    file = model / "model.safetensors"
+    weights = load_file(file)
+    name = f"encoder.layer.0.attention.self.{part}.weight"
+    weights[name] = torch.ones(shape)
+    save_file(weights, file)
+    refuses(model, rf"qkv.weight cannot be made of .*{name} of shape {re.escape(str([*shape]))}")
+
+
+def test_queries_and_keys_of_each_others_sizes(model):
+    file = model / "model.safetensors"
+    weights = load_file(file)
+    names = [f"encoder.layer.0.attention.self.{part}.weight" for part in ("query", "key")]
+    weights |= {name: torch.ones(rows, 32) for name, rows in zip(names, (16, 48), strict=True)}
+    save_file(weights, file)
+    refuses(model, "qkv.weight cannot be made of")
 
 
 def test_a_missing_and_a_left_over_weight(model):
