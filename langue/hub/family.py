@@ -56,7 +56,7 @@ def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: Holder) -> 
     if r.change == "row":
         parts = [part.reshape(-1) for part in parts]
     elif r.change == "reversed":
-        parts = [*(_exchanged(part, config.head_dim) for part in parts[:2]), parts[2]]
+        parts = [_exchanged(part, config.head_dim) for part in parts[:2]] + parts[2:]
     whole = holder.stack(parts)
     if r.change == "transpose" and whole.ndim == 2:
         whole = whole.t()
@@ -67,14 +67,11 @@ def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: Holder) -> 
 
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
     """Whether `_join` has a meaning for parts of these shapes; whether it is the config's is seen of what it makes."""
-    if any(part.ndim == 0 or part.shape[1:] != parts[0].shape[1:] for part in parts):
+    if parts[0].ndim == 0 or any(part.shape != parts[0].shape for part in parts):
         return False
-    rows = [len(part) for part in parts]
     if r.change == "heads":
-        return rows == [config.n_heads * 3 * config.head_dim]
-    if r.change == "reversed" and any(n % config.head_dim for n in rows):
-        return False
-    return rows == _rows(r, sum(rows), config)
+        return len(parts[0]) == config.n_heads * 3 * config.head_dim
+    return r.change != "reversed" or len(parts[0]) % config.head_dim == 0
 
 
 def _taken(r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: Holder) -> list[Tensor]:
@@ -95,23 +92,15 @@ def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
         whole = whole[None]
     elif r.change == "heads":
         whole = whole.view(3, config.n_heads, config.head_dim, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)
-    parts = list(torch.split(whole, _rows(r, len(whole), config)))
+    parts = list(whole.chunk(len(r.theirs)))
     if r.change == "reversed":
-        parts = [*(_exchanged(part, config.head_dim) for part in parts[:2]), parts[2]]
+        parts = [_exchanged(part, config.head_dim) for part in parts[:2]] + parts[2:]
     return [part.t() if r.change == "transpose" and part.ndim == 2 else part for part in parts]
 
 
 def _exchanged(part: Tensor, width: int) -> Tensor:
     """The rows of each head with its halves exchanged."""
     return part.view(-1, 2, width // 2, *part.shape[1:]).flip(1).reshape(part.shape)
-
-
-def _rows(r: Rule, rows: int, config: ModelConfig) -> list[int]:
-    """How many rows each of theirs has: equal ones, but for keys and values of fewer heads than queries."""
-    fewer = [heads * config.head_dim for heads in (config.n_heads, config.n_kv_heads, config.n_kv_heads)]
-    if len(r.theirs) == 3 and sum(fewer) == rows:
-        return fewer
-    return [rows // len(r.theirs)] * len(r.theirs)
 
 
 @cache

@@ -92,6 +92,7 @@ BODY = [
     Rule("token.weight", ("embed_tokens.weight",)),
     *rule("blocks.{i}.attention_norm", LAYER + "input_layernorm"),
     *rule("blocks.{i}.attention.qkv", *(f"{LAYER}self_attn.{part}_proj" for part in "qkv")),
+    *(each for part in "qkv" for each in rule(f"blocks.{{i}}.attention.{part}", f"{LAYER}self_attn.{part}_proj")),
     *rule("blocks.{i}.attention.q_norm", LAYER + "self_attn.q_norm"),
     *rule("blocks.{i}.attention.k_norm", LAYER + "self_attn.k_norm"),
     *rule("blocks.{i}.attention.out", LAYER + "self_attn.o_proj"),

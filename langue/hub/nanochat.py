@@ -5,7 +5,7 @@ github.com/KellerJordan/modded-nanogpt). It is what `langue pretrain` makes for 
 from typing import Any
 
 from langue.errors import ModelError
-from langue.hub.family import Config, Family, Rule, read_activation, take, write_activation
+from langue.hub.family import Config, Family, Rule, read_activation, rule, take, write_activation
 from langue.hub.rope import read_rope, write_rope
 from langue.model.config import ModelConfig
 
@@ -66,7 +66,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-_QKV = tuple(f"layers.{{i}}.self_attn.{part}_proj" for part in "qkv")
+_ATTENTION, _QKV = "blocks.{i}.attention.", [f"layers.{{i}}.self_attn.{part}_proj" for part in "qkv"]
 
 NANOCHAT = Family(
     name="nanochat",
@@ -76,10 +76,11 @@ NANOCHAT = Family(
     architectures={"body": "NanoChatModel", "lm": "NanoChatForCausalLM"},
     body=[
         Rule("token.weight", ("embed_tokens.weight",)),
-        Rule("blocks.{i}.attention.qkv.weight", tuple(f"{name}.weight" for name in _QKV), "reversed"),
-        Rule("blocks.{i}.attention.qkv.bias", tuple(f"{name}.bias" for name in _QKV), "reversed"),
-        Rule("blocks.{i}.attention.out.weight", ("layers.{i}.self_attn.o_proj.weight",)),
-        Rule("blocks.{i}.attention.out.bias", ("layers.{i}.self_attn.o_proj.bias",)),
+        *rule(_ATTENTION + "qkv", *_QKV, change="reversed"),
+        *rule(_ATTENTION + "q", _QKV[0], change="reversed"),
+        *rule(_ATTENTION + "k", _QKV[1], change="reversed"),
+        *rule(_ATTENTION + "v", _QKV[2]),
+        *rule(_ATTENTION + "out", "layers.{i}.self_attn.o_proj"),
         Rule("blocks.{i}.feedforward.up.weight", ("layers.{i}.mlp.fc1.weight",)),
         Rule("blocks.{i}.feedforward.down.weight", ("layers.{i}.mlp.fc2.weight",)),
     ],

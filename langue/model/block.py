@@ -36,39 +36,43 @@ class SelfAttention(nn.Module):
         self.layer, self.heads, self.kv_heads, self.width = layer, config.n_heads, config.n_kv_heads, config.head_dim
         self.dropout = config.attention_dropout
         self.scores = Scores(config.causal, config.window(layer), config.attention_scale, config.attention_cap)
-        size = (self.heads + 2 * self.kv_heads) * self.width
-        self.qkv = nn.Linear(config.dim, size, bias=config.has_bias("qkv"))
+
+        def into(heads: int) -> nn.Linear:
+            return nn.Linear(config.dim, heads * self.width, bias=config.has_bias("qkv"))
+
+        # Of one size they are stacked, for one product; of two they stay apart, and a file's are used as they lie.
+        self.stacked = self.heads == self.kv_heads
+        if self.stacked:
+            self.qkv = into(3 * self.heads)
+        else:
+            self.q, self.k, self.v = into(self.heads), into(self.kv_heads), into(self.kv_heads)
         self.out = nn.Linear(self.heads * self.width, config.dim, bias=config.has_bias("out"))
         self.q_norm = make_norm(config, self.width) if config.qk_norm else None
         self.k_norm = make_norm(config, self.width) if config.qk_norm else None
-        equal = self.heads == self.kv_heads
-        self.packed = equal and config.position != "rotary" and not config.qk_norm and not config.attention_cap
+        self.packed = self.stacked and config.position != "rotary" and not config.qk_norm and not config.attention_cap
 
     def forward(self, x: Tensor, context: Context, wanted: Tensor | None = None) -> Tensor:
         """wanted (N,): as in `Block`; what attends is then these tokens alone."""
         parts: tuple[Tensor, ...]
-        if wanted is not None:
-            q, k, v = self._asking(x, wanted)
-            parts = self._turned(q, k, v, context, wanted)
-        elif self.packed and context.cache is None:
+        if self.packed and context.cache is None and wanted is None:
             parts = (self.qkv(x).view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
         else:
-            heads = self.qkv(x).view(x.shape[0], -1, self.width)
-            q, k, v = torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], dim=1)
-            parts = self._turned(q, k, v, context)
+            parts = self._turned(*self._projected(x, wanted), context, wanted)
         out: Tensor = self.out(self.ragged(parts, context))
         return out
 
-    def _asking(self, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (N, H, K) of the wanted tokens, keys and values (T, G, K) of all."""
-        ends = (0, self.heads * self.width, self.qkv.out_features)
-        parts = [slice(*part) for part in zip(ends, ends[1:], strict=False)]
-        biases = [None if self.qkv.bias is None else self.qkv.bias[part] for part in parts]
-        q, kv = (
-            F.linear(y, self.qkv.weight[part], bias).view(len(y), -1, self.width)
-            for y, part, bias in zip((x[wanted], x), parts, biases, strict=True)
-        )
-        return q, kv[:, : self.kv_heads], kv[:, self.kv_heads :]
+    def _projected(self, x: Tensor, wanted: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (T, H, K), or (N, H, K) of the wanted tokens alone, keys and values (T, G, K) of all."""
+        asking = x if wanted is None else x[wanted]
+        if not self.stacked:
+            q, k, v = self.q(asking), self.k(x), self.v(x)
+        elif wanted is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        else:
+            end, weight, bias = self.heads * self.width, self.qkv.weight, self.qkv.bias
+            q = F.linear(asking, weight[:end], None if bias is None else bias[:end])
+            k, v = F.linear(x, weight[end:], None if bias is None else bias[end:]).chunk(2, dim=-1)
+        return q.view(len(q), -1, self.width), k.view(len(k), -1, self.width), v.view(len(v), -1, self.width)
 
     def ragged(self, parts: tuple[Tensor, ...], context: Context) -> Tensor:
         """All that depends on where sequences begin and end, which no two batches have in common."""
@@ -163,7 +167,7 @@ class Block(nn.Module):
     def can_narrow(self, context: Context, wanted: Tensor) -> bool:
         """Whether the wanted tokens can be computed alone: their place among the keys is the last, or of no matter."""
         scores = self.attention.scores
-        shared = hasattr(self.attention.qkv.weight, "to_local")  # among processes: its rows are not to be had apart
+        shared = hasattr(self.attention.out.weight, "to_local")  # among processes: its rows are not to be had apart
         if shared or self.cross is not None or context.cache is not None:
             return False
         if not scores.causal:

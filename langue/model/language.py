@@ -94,7 +94,7 @@ def begin(model: LanguageModel, seed: int) -> None:
             nn.init.normal_(part.weight, 0.0, 1.0, generator=generator)
         if unscaled and isinstance(part, SelfAttention):
             with torch.no_grad():
-                part.qkv.weight[: part.heads * part.width] *= part.width**-0.5
+                (part.qkv if part.stacked else part.q).weight[: part.heads * part.width] *= part.width**-0.5
         if name.endswith((".out", ".down")) and ".blocks." in name and isinstance(part, nn.Linear):
             if config.norm == "rms_plain":
                 nn.init.zeros_(part.weight)

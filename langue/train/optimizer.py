@@ -64,7 +64,8 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
         scale = settings.layer_decay ** (n_layers + 1 - depth(name, n_layers))
         decay = settings.weight_decay if weight.ndim >= 2 else 0.0
         muon = settings.optimizer == "muon" and weight.ndim == 2 and ".blocks." in name
-        groups[muon, divided(weight), scale, decay, _parts(model, name) if muon else ()].append(weight)
+        parts = (len(weight) // 3,) * 3 if muon and name.endswith("qkv.weight") else ()
+        groups[muon, divided(weight), scale, decay, parts].append(weight)
     adam = [{"params": w, "scale": s, "weight_decay": d} for (muon, _, s, d, _), w in groups.items() if not muon]
     made: list[torch.optim.Optimizer] = []
     if adam:
@@ -77,16 +78,6 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
     if matrices:
         made.append(Muon(matrices, lr=settings.lr, momentum=settings.momentum))
     return Optimizers(made)
-
-
-def _parts(model: nn.Module, name: str) -> tuple[int, ...]:
-    """How many rows each of the matrices has that are stacked in one weight: queries, keys and values."""
-    if not name.endswith("qkv.weight"):
-        return ()
-    attention = model.get_submodule(name.removesuffix(".qkv.weight"))
-    sizes = [int(getattr(attention, key)) * int(attention.width) for key in ("heads", "kv_heads", "kv_heads")]  # type: ignore[arg-type]
-    times = len(model.get_parameter(name)) // sum(sizes)  # where each process has some of the heads
-    return tuple(times * size for size in sizes)
 
 
 def clip_gradients(model: nn.Module, largest: float) -> float:

@@ -9,12 +9,12 @@ are whole in each, and see the same tokens, so that their gradients are the same
 from torch import nn
 
 from langue.errors import SettingsError
-from langue.model.block import Block, SelfAttention
+from langue.model.block import Block
 from langue.model.config import ModelConfig
 from langue.runtime import device, world_size
 from langue.train.shards import PARTS, each_with_its_parts
 
-FIRST, LAST = ("attention.qkv", "feedforward.up"), ("attention.out", "feedforward.down")
+LAST = ("attention.out", "feedforward.down")
 
 
 def spread(model: nn.Module) -> None:
@@ -28,21 +28,17 @@ def spread(model: nn.Module) -> None:
     mesh = init_device_mesh(device().type, (processes,))
     for block in [part for part in model.modules() if isinstance(part, Block)]:
         attention = block.attention
-        parts = _stacked(attention)
-        for weight in attention.qkv.parameters():
+        stacked = attention.qkv if attention.stacked else nn.Identity()
+        parts = (attention.heads * attention.width,) * 3  # the rows of queries, keys and values
+        for weight in stacked.parameters():
             weight.data = each_with_its_parts(weight.data, parts, processes)
-        first = [*FIRST, *(["feedforward.gate"] if config.gated else [])]
+        first = ["attention.qkv"] if attention.stacked else [f"attention.{name}" for name in "qkv"]
+        first += ["feedforward.up", *(["feedforward.gate"] if config.gated else [])]
         plan = {name: ColwiseParallel() for name in first}
         parallelize_module(block, mesh, plan | {name: RowwiseParallel() for name in LAST})
-        for weight in attention.qkv.parameters():
+        for weight in stacked.parameters():  # not those of before
             setattr(weight, PARTS, parts)
         attention.heads, attention.kv_heads = attention.heads // processes, attention.kv_heads // processes
-
-
-def _stacked(attention: SelfAttention) -> tuple[int, int, int]:
-    """Rows of queries, keys and values."""
-    heads, others = attention.heads * attention.width, attention.kv_heads * attention.width
-    return heads, others, others
 
 
 def check(config: ModelConfig, processes: int) -> None:

@@ -3,6 +3,7 @@ and second copies that the published files hold. They load and give the referenc
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -316,6 +317,22 @@ def test_any_values_are_refused_or_followed(tmp_path, name, data):
         assert "\n" not in str(error)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc/self/maps to ask")
+@pytest.mark.parametrize("shared", [True, False])
+def test_where_heads_share_keys_the_matrices_are_the_files_own(tmp_path, shared):
+    """Nothing is stacked, so nothing is copied: the pages of the file serve every process that loads it."""
+    made = transformers.LlamaForCausalLM
+    config = LLAMA | {"num_key_value_heads": 2 if shared else 4, "vocab_size": VOCABULARY}
+    folder = save(tmp_path / "m", made(made.config_class(**config)).float())
+    language = load(folder).language
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    mapped = [line[0].split("-") for line in lines if line[-1] == str(folder / "model.safetensors")]
+    places = {name: w.data_ptr() for name, w in language.named_parameters() if w.ndim > 1}
+    copied = {name for name, at in places.items() if not any(int(a, 16) <= at < int(b, 16) for a, b in mapped)}
+    assert copied == {name for name in places if "qkv" in name}
+    assert bool(copied) != shared
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -328,7 +345,7 @@ def test_any_values_are_refused_or_followed(tmp_path, name, data):
         ({"num_hidden_layers": 30_000}, "30,000 layers, and there are"),
         ({"vocab_size": 2**40}, "beyond any model"),
         ({"head_dim": 2**62}, "beyond any model"),
-        ({"hidden_size": 2**23, "architectures": ["LlamaForSequenceClassification"]}, "qkv.weight cannot be made of"),
+        ({"hidden_size": 2**23, "architectures": ["LlamaForSequenceClassification"]}, "has shape"),
         ({"model_type": ["llama"]}, "is not known"),
     ],
 )
