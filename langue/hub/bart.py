@@ -1,86 +1,60 @@
-"""BART (Lewis et al. 2019, arXiv:1910.13461), mBART (Liu et al. 2020, arXiv:2001.08210) and Marian (Junczys-Dowmunt et
-al. 2018, arXiv:1804.00344): encoder-decoders near the one first published. BART and Marian have norms after each
-sublayer, mBART before; Marian's positions are sinusoidal and its two vocabularies may differ."""
+"""BART (Lewis et al. 2019, arXiv:1910.13461), which has norms after each sublayer, and mBART (Liu et al. 2020,
+arXiv:2001.08210), before: encoder-decoders near the one first published. What marian.py differs from by axes."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
-from langue.hub.family import Config, Family, Rule, read_activation, rule, take, write_activation
+from langue.hub.family import Family, Rule, rule
+from langue.hub.values import Config, Names
 from langue.model.config import ModelConfig
 
+_NAMES = Names(
+    vocab_size="vocab_size",
+    dim="d_model",
+    n_layers="encoder_layers",
+    n_heads="encoder_attention_heads",
+    ffn_dim="encoder_ffn_dim",
+    decoder_layers="decoder_layers",
+    decoder_heads="decoder_attention_heads",
+    decoder_ffn_dim="decoder_ffn_dim",
+    max_length="max_position_embeddings",
+    activation=("activation_function", "gelu"),
+    dropout=("dropout", 0.1),
+    attention_dropout=("attention_dropout", 0.0),
+    init_std=("init_std", 0.02),
+    tied=("tie_word_embeddings", True),
+)
 
-def _read(config: Config, **axes: Any) -> ModelConfig:
-    dim = take(config, "d_model")
+
+def read(config: Config, decoder_vocab_size: int = 0, **axes: Any) -> ModelConfig:
+    """axes: what a family has otherwise than the others."""
+    named = _NAMES.read(config)
     return ModelConfig(
-        vocab_size=take(config, "vocab_size"),
-        dim=dim,
-        n_layers=take(config, "encoder_layers"),
-        n_heads=take(config, "encoder_attention_heads"),
-        ffn_dim=take(config, "encoder_ffn_dim"),
-        decoder_layers=take(config, "decoder_layers"),
-        decoder_heads=take(config, "decoder_attention_heads"),
-        decoder_ffn_dim=take(config, "decoder_ffn_dim"),
-        max_length=take(config, "max_position_embeddings"),
+        **named,
+        **axes,
         norm_eps=1e-5,
-        activation=read_activation(config, "activation_function", "gelu"),
-        embedding_scale=math.sqrt(dim) if config.get("scale_embedding", False) else 1.0,
-        dropout=config.get("dropout", 0.1),
-        attention_dropout=config.get("attention_dropout", 0.0),
-        init_std=config.get("init_std", 0.02),
-        tied=config.get("tie_word_embeddings", True),
+        embedding_scale=math.sqrt(named["dim"]) if config.get("scale_embedding", False) else 1.0,
         head_bias=True,
         # Untied, the three tables are apart: what encoder and decoder read with, and the output matrix.
-        decoder_vocab_size=axes.pop("decoder_vocab_size", 0)
-        or (0 if config.get("tie_word_embeddings", True) else take(config, "vocab_size")),
-        **axes,
+        decoder_vocab_size=decoder_vocab_size or (0 if named["tied"] else named["vocab_size"]),
     )
 
 
 def read_bart(config: Config) -> ModelConfig:
-    return _read(config, position_offset=2)
+    return read(config, position_offset=2)
 
 
 def read_mbart(config: Config) -> ModelConfig:
-    return _read(config, position_offset=2, norm_place="pre")
+    return read(config, position_offset=2, norm_place="pre")
 
 
-def read_marian(config: Config) -> ModelConfig:
-    own = 0 if config.get("share_encoder_decoder_embeddings", True) else config.get("decoder_vocab_size")
-    return _read(
-        config,
-        position="sinusoidal_halves",
-        embedding_norm=False,
-        decoder_vocab_size=take(config, "vocab_size") if own is None else own,
-    )
-
-
-def write_bart(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "vocab_size": config.vocab_size,
-        "d_model": config.dim,
-        "encoder_layers": config.n_layers,
-        "encoder_attention_heads": config.n_heads,
-        "encoder_ffn_dim": config.ffn_dim,
-        "decoder_layers": config.decoder_layers,
+def write(config: ModelConfig) -> dict[str, Any]:
+    return _NAMES.write(config) | {
         "decoder_attention_heads": config.decoder_heads or config.n_heads,
         "decoder_ffn_dim": config.decoder_ffn_dim or config.ffn_dim,
-        "max_position_embeddings": config.max_length,
-        "activation_function": write_activation(config.activation),
         "scale_embedding": config.embedding_scale != 1.0,
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "init_std": config.init_std,
         "is_encoder_decoder": True,
-        "tie_word_embeddings": config.tied,
-    }
-
-
-def write_marian(config: ModelConfig) -> dict[str, Any]:
-    return write_bart(config) | {
-        "share_encoder_decoder_embeddings": not config.decoder_vocab_size
-        or (config.decoder_vocab_size == config.vocab_size and not config.tied),  # tied, two tables are two
-        "decoder_vocab_size": config.decoder_vocab_size or config.vocab_size,
     }
 
 
@@ -103,19 +77,19 @@ def _side(ours: str, theirs: str) -> list[Rule]:
     ]
 
 
-def _family(
+def make(
     name: str,
-    body: str,
-    lm: str,
+    architectures: dict[str, str],
     read: Callable[[Config], ModelConfig],
-    write: Callable[[ModelConfig], dict[str, Any]] = write_bart,
+    write: Callable[[ModelConfig], dict[str, Any]] = write,
 ) -> Family:
+    """A family of these rules."""
     return Family(
         name=name,
         prefix="model.",
         read=read,
         write=write,
-        architectures={"body": body, "lm": lm},
+        architectures=architectures,
         body=[
             Rule("token.weight", ("shared.weight",), when=lambda c: not c.decoder_vocab_size),
             Rule("token.weight", ("encoder.embed_tokens.weight",), when=lambda c: c.decoder_vocab_size > 0),
@@ -139,6 +113,5 @@ def _family(
     )
 
 
-BART = _family("bart", "BartModel", "BartForConditionalGeneration", read_bart)
-MBART = _family("mbart", "MBartModel", "MBartForConditionalGeneration", read_mbart)
-MARIAN = _family("marian", "MarianModel", "MarianMTModel", read_marian, write_marian)
+BART = make("bart", {"body": "BartModel", "lm": "BartForConditionalGeneration"}, read_bart)
+MBART = make("mbart", {"body": "MBartModel", "lm": "MBartForConditionalGeneration"}, read_mbart)

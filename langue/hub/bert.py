@@ -2,50 +2,36 @@
 
 from typing import Any
 
-from langue.hub.family import Config, Family, Rule, read_activation, require, rule, take, write_activation
+from langue.hub.family import Family, Rule, classes, rule
+from langue.hub.values import Config, Names, require, take
 from langue.model.config import ModelConfig
+
+_NAMES = Names(
+    vocab_size="vocab_size",
+    dim="hidden_size",
+    n_layers="num_hidden_layers",
+    n_heads="num_attention_heads",
+    ffn_dim="intermediate_size",
+    max_length="max_position_embeddings",
+    norm_eps=("layer_norm_eps", 1e-12),
+    activation=("hidden_act", "gelu"),
+    n_segments=("type_vocab_size", 2),
+    dropout=("hidden_dropout_prob", 0.1),
+    attention_dropout=("attention_probs_dropout_prob", 0.1),
+    init_std=("initializer_range", 0.02),
+    tied=("tie_word_embeddings", True),
+)
 
 
 def read(config: Config) -> ModelConfig:
     require(config, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     require(config, embedding_size=take(config, "hidden_size"))
-    activation = read_activation(config, "hidden_act", "gelu")
-    return ModelConfig(
-        vocab_size=take(config, "vocab_size"),
-        dim=take(config, "hidden_size"),
-        n_layers=take(config, "num_hidden_layers"),
-        n_heads=take(config, "num_attention_heads"),
-        ffn_dim=take(config, "intermediate_size"),
-        max_length=take(config, "max_position_embeddings"),
-        norm_eps=config.get("layer_norm_eps", 1e-12),
-        activation=activation,
-        n_segments=config.get("type_vocab_size", 2),
-        dropout=config.get("hidden_dropout_prob", 0.1),
-        attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
-        init_std=config.get("initializer_range", 0.02),
-        tied=config.get("tie_word_embeddings", True),
-        head_transform=True,
-        head_activation=activation,
-        head_bias=True,
-    )
+    axes = _NAMES.read(config)
+    return ModelConfig(**axes, head_transform=True, head_activation=axes["activation"], head_bias=True)
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.dim,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "intermediate_size": config.ffn_dim,
-        "max_position_embeddings": config.max_length,
-        "layer_norm_eps": config.norm_eps,
-        "hidden_act": write_activation(config.activation),
-        "type_vocab_size": config.n_segments,
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.attention_dropout,
-        "initializer_range": config.init_std,
-        "tie_word_embeddings": config.tied,
-    }
+    return _NAMES.write(config)
 
 
 _LAYER = "encoder.layer.{i}."
@@ -55,7 +41,7 @@ BERT = Family(
     prefix="bert.",
     read=read,
     write=write,
-    architectures={"body": "BertModel", "classify": "BertForSequenceClassification", "lm": "BertForMaskedLM"},
+    architectures=classes("Bert", "ForMaskedLM"),
     body=[
         Rule("token.weight", ("embeddings.word_embeddings.weight",)),
         Rule("position.weight", ("embeddings.position_embeddings.weight",)),

@@ -20,8 +20,9 @@ from langue.errors import LangueError, ModelError
 from langue.files import read_json, refuse_code, write_json
 from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2
 from langue.hub.families import FAMILIES
-from langue.hub.family import KEPT, MOST, Family, parameters, require
+from langue.hub.family import KEPT, Family, parameters
 from langue.hub.snapshot import fetch, fetch_file
+from langue.hub.values import MOST, require
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer

@@ -2,45 +2,32 @@
 
 from typing import Any
 
-from langue.hub.family import Config, Family, Rule, read_activation, rule, take, write_activation
+from langue.hub.family import Family, Rule, classes, rule
+from langue.hub.values import Config, Names
 from langue.model.config import ModelConfig
+
+_NAMES = Names(
+    vocab_size="vocab_size",
+    dim="dim",
+    n_layers="n_layers",
+    n_heads="n_heads",
+    ffn_dim="hidden_dim",
+    max_length="max_position_embeddings",
+    activation=("activation", "gelu"),
+    dropout=("dropout", 0.1),
+    attention_dropout=("attention_dropout", 0.1),
+    init_std=("initializer_range", 0.02),
+    tied=("tie_word_embeddings", True),
+)
 
 
 def read(config: Config) -> ModelConfig:
-    activation = read_activation(config, "activation", "gelu")
-    return ModelConfig(
-        vocab_size=take(config, "vocab_size"),
-        dim=take(config, "dim"),
-        n_layers=take(config, "n_layers"),
-        n_heads=take(config, "n_heads"),
-        ffn_dim=take(config, "hidden_dim"),
-        max_length=take(config, "max_position_embeddings"),
-        activation=activation,
-        dropout=config.get("dropout", 0.1),
-        attention_dropout=config.get("attention_dropout", 0.1),
-        init_std=config.get("initializer_range", 0.02),
-        tied=config.get("tie_word_embeddings", True),
-        head_transform=True,
-        head_activation=activation,
-        head_bias=True,
-        pooler_activation="relu",
-    )
+    axes = _NAMES.read(config, head_transform=True, head_bias=True, pooler_activation="relu")
+    return ModelConfig(**axes, head_activation=axes["activation"])
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "vocab_size": config.vocab_size,
-        "dim": config.dim,
-        "n_layers": config.n_layers,
-        "n_heads": config.n_heads,
-        "hidden_dim": config.ffn_dim,
-        "max_position_embeddings": config.max_length,
-        "activation": write_activation(config.activation),
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "initializer_range": config.init_std,
-        "tie_word_embeddings": config.tied,
-    }
+    return _NAMES.write(config)
 
 
 _LAYER = "transformer.layer.{i}."
@@ -50,11 +37,7 @@ DISTILBERT = Family(
     prefix="distilbert.",
     read=read,
     write=write,
-    architectures={
-        "body": "DistilBertModel",
-        "classify": "DistilBertForSequenceClassification",
-        "lm": "DistilBertForMaskedLM",
-    },
+    architectures=classes("DistilBert", "ForMaskedLM"),
     body=[
         Rule("token.weight", ("embeddings.word_embeddings.weight",)),
         Rule("position.weight", ("embeddings.position_embeddings.weight",)),

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from langue.hub import bert
-from langue.hub.family import Config, Family, Rule, rule, take
+from langue.hub.family import Family, Rule, classes, rule
+from langue.hub.values import Config, take
 from langue.model.config import ModelConfig
 
 
@@ -24,11 +25,7 @@ ELECTRA = Family(
     prefix="electra.",
     read=read,
     write=write,
-    architectures={
-        "body": "ElectraModel",
-        "classify": "ElectraForSequenceClassification",
-        "lm": "ElectraForMaskedLM",
-    },
+    architectures=classes("Electra", "ForMaskedLM"),
     body=[*bert.BERT.body, *rule("widen", "embeddings_project")],
     heads={
         "classify": [*rule("head.pooler", "classifier.dense"), *rule("head.out", "classifier.out_proj")],

@@ -1,6 +1,6 @@
 """Every published family that loads, by the `model_type` of its configs."""
 
-from langue.hub.bart import BART, MARIAN, MBART
+from langue.hub.bart import BART, MBART
 from langue.hub.bert import BERT
 from langue.hub.bloom import BLOOM
 from langue.hub.distilbert import DISTILBERT
@@ -10,6 +10,7 @@ from langue.hub.gemma import GEMMA2, GEMMA3
 from langue.hub.gpt2 import GPT2, OPENAI_GPT
 from langue.hub.gpt_neox import GPT_NEOX
 from langue.hub.llama import LLAMA, MISTRAL
+from langue.hub.marian import MARIAN
 from langue.hub.mixture import MIXTRAL, QWEN2_MOE, QWEN3_MOE
 from langue.hub.modernbert import MODERNBERT
 from langue.hub.nanochat import NANOCHAT

@@ -4,7 +4,6 @@ A family is data: how its config reads into `ModelConfig`, and a list of reversi
 `{i}` in a rule stands for the layer's number.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,15 +15,14 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.hub.hold import Holder
+from langue.hub.values import Config
 from langue.model.config import ModelConfig
 from langue.model.language import draw_up
 from langue.runtime import in_threads
 
-Config = Mapping[str, Any]
 # How the published classes that score tokens are called.
 SPEAKING = ("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "LMHeadModel", "MTModel", "BertForPreTraining")
 KEPT = "kept."  # before the names of published weights that ours has no place for
-MOST = 2**24  # of anything that a config counts: a context, a vocabulary
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,17 @@ class Rule:
 def rule(ours: str, *theirs: str, change: str = "") -> list[Rule]:
     """The rules of a layer's weight and bias at once."""
     return [Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), change) for kind in ("weight", "bias")]
+
+
+DECODING = {  # the heads of nearly every published decoder
+    "classify": [Rule("head.out.weight", ("score.weight",))],
+    "lm": [Rule("head.out.weight", ("lm_head.weight",))],
+}
+
+
+def classes(stem: str, lm: str) -> dict[str, str]:
+    """The classes of `transformers` that load a family's models, where they are called as most are; lm: the ending."""
+    return {"body": f"{stem}Model", "classify": f"{stem}ForSequenceClassification", "lm": stem + lm}
 
 
 def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: Holder) -> list[Tensor]:
@@ -247,49 +256,3 @@ def _difference(missing: list[str], left: list[str]) -> str:
     parts = [f"weights missing: {few(missing)}"] if missing else []
     parts += [f"weights left over: {few(left)}"] if left else []
     return "; ".join(parts)
-
-
-def require(config: Config, **expected: Any) -> None:
-    """Refuse values that change the mathematics in a way this family's rules do not express."""
-    for key, known in expected.items():
-        choices = known if isinstance(known, tuple) else (known,)
-        if key in config and config[key] not in choices:
-            raise ModelError(
-                f"config: {key} = {json.dumps(config[key], default=str)} is not supported for this family",
-                do=f"supported: {', '.join(map(str, choices))}",
-            )
-
-
-def take(config: Config, key: str, kind: type = int) -> Any:
-    """A value that a config must have."""
-    if key not in config:
-        raise ModelError(f"config: {key} is missing")
-    value = config[key]
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise ModelError(f"config: {key} = {value!r} is not of type {kind.__name__}")
-    if isinstance(value, int) and value > MOST:
-        raise ModelError(f"config: {key} = {value:,} is beyond any model")
-    return value
-
-
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-    "relu2": "relu_squared",
-}
-
-
-def read_activation(config: Config, key: str, default: str) -> Any:
-    """The published name of an activation as ours; ModelError for one that is not known."""
-    require(config, **{key: tuple(_ACTIVATIONS)})
-    return _ACTIVATIONS[config.get(key, default)]
-
-
-def write_activation(ours: str) -> str:
-    return {"gelu_tanh": "gelu_new", "relu_squared": "relu2"}.get(ours, ours)

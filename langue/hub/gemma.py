@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from langue.hub import llama
-from langue.hub.family import Config, Family, read_activation, require, rule, take
+from langue.hub.family import Family, classes, rule
 from langue.hub.rope import read_rope, read_two_ropes, read_windows, write_layer_types, write_two_ropes, write_window
+from langue.hub.values import Config, read_activation, require, take
 from langue.model.config import ModelConfig
 
 
@@ -76,8 +77,8 @@ _BODY = [r for r in llama.BODY if "feedforward_norm" not in r.ours] + [
 
 
 def _family(name: str, stem: str, text: str, read: Any, write: Any) -> Family:
-    classes = {"body": f"{text}Model", "classify": f"{text}ForSequenceClassification", "lm": f"{stem}ForCausalLM"}
-    return replace(llama.make(name, stem, read, write), body=_BODY, architectures=classes)
+    published = classes(text, "") | {"lm": f"{stem}ForCausalLM"}
+    return replace(llama.make(name, stem, read, write), body=_BODY, architectures=published)
 
 
 GEMMA2 = _family("gemma2", "Gemma2", "Gemma2", read_gemma2, write_gemma2)

@@ -3,44 +3,32 @@ matrices are stored as (in, out). The first is pre-norm; the older one post-norm
 
 from typing import Any
 
-from langue.hub.family import Config, Family, Rule, read_activation, require, rule, take, write_activation
+from langue.hub.family import DECODING, Family, Rule, classes, rule
+from langue.hub.values import Config, Names, read_activation, require, take, write_activation
 from langue.model.config import ModelConfig
+
+_NAMES = Names(
+    vocab_size="vocab_size",
+    dim="n_embd",
+    n_layers="n_layer",
+    n_heads="n_head",
+    max_length="n_positions",
+    norm_eps=("layer_norm_epsilon", 1e-5),
+    dropout=("resid_pdrop", 0.1),
+    attention_dropout=("attn_pdrop", 0.1),
+    init_std=("initializer_range", 0.02),
+    tied=("tie_word_embeddings", True),
+)
 
 
 def _read(config: Config, **axes: Any) -> ModelConfig:
-    dim = take(config, "n_embd")
-    return ModelConfig(
-        vocab_size=take(config, "vocab_size"),
-        dim=dim,
-        n_layers=take(config, "n_layer"),
-        n_heads=take(config, "n_head"),
-        ffn_dim=config.get("n_inner") or 4 * dim,
-        max_length=take(config, "n_positions"),
-        norm_eps=config.get("layer_norm_epsilon", 1e-5),
-        causal=True,
-        embedding_norm=False,
-        dropout=config.get("resid_pdrop", 0.1),
-        attention_dropout=config.get("attn_pdrop", 0.1),
-        init_std=config.get("initializer_range", 0.02),
-        tied=config.get("tie_word_embeddings", True),
-        **axes,
-    )
+    named = _NAMES.read(config)
+    wide = config.get("n_inner") or 4 * named["dim"]
+    return ModelConfig(**named, **axes, ffn_dim=wide, causal=True, embedding_norm=False)
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "vocab_size": config.vocab_size,
-        "n_embd": config.dim,
-        "n_layer": config.n_layers,
-        "n_head": config.n_heads,
-        "n_positions": config.max_length,
-        "layer_norm_epsilon": config.norm_eps,
-        "resid_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "attn_pdrop": config.attention_dropout,
-        "initializer_range": config.init_std,
-        "tie_word_embeddings": config.tied,
-    }
+    return _NAMES.write(config) | {"embd_pdrop": config.dropout}
 
 
 def read_gpt2(config: Config) -> ModelConfig:
@@ -76,45 +64,24 @@ _BLOCKS = [
     *rule("blocks.{i}.feedforward.up", "h.{i}.mlp.c_fc", change="transpose"),
     *rule("blocks.{i}.feedforward.down", "h.{i}.mlp.c_proj", change="transpose"),
 ]
-_HEADS = {
-    "classify": [Rule("head.out.weight", ("score.weight",))],
-    "lm": [Rule("head.out.weight", ("lm_head.weight",))],
-}
-_UNUSED = (r"\.attn\.(masked_)?bias$", r"^(lm_head|score)\.weight$", r"position_ids$")
 
-GPT2 = Family(
-    name="gpt2",
-    prefix="transformer.",
-    read=read_gpt2,
-    write=write_gpt2,
-    architectures={"body": "GPT2Model", "classify": "GPT2ForSequenceClassification", "lm": "GPT2LMHeadModel"},
-    body=[
-        Rule("token.weight", ("wte.weight",)),
-        Rule("position.weight", ("wpe.weight",)),
-        *_BLOCKS,
-        *rule("final_norm", "ln_f"),
-    ],
-    heads=_HEADS,
-    poolings={"last": {}},
-    unused=_UNUSED,
-)
 
-OPENAI_GPT = Family(
-    name="openai-gpt",
-    prefix="transformer.",
-    read=read_gpt,
-    write=write_gpt,
-    architectures={
-        "body": "OpenAIGPTModel",
-        "classify": "OpenAIGPTForSequenceClassification",
-        "lm": "OpenAIGPTLMHeadModel",
-    },
-    body=[
-        Rule("token.weight", ("tokens_embed.weight",)),
-        Rule("position.weight", ("positions_embed.weight",)),
-        *_BLOCKS,
-    ],
-    heads=_HEADS,
-    poolings={"last": {}},
-    unused=_UNUSED,
-)
+def _family(name: str, stem: str, read: Any, write: Any, body: list[Rule]) -> Family:
+    return Family(
+        name=name,
+        prefix="transformer.",
+        read=read,
+        write=write,
+        architectures=classes(stem, "LMHeadModel"),
+        body=[*_BLOCKS, *body],
+        heads=DECODING,
+        poolings={"last": {}},
+        unused=(r"\.attn\.(masked_)?bias$", r"^(lm_head|score)\.weight$", r"position_ids$"),
+    )
+
+
+_GPT2 = [Rule("token.weight", ("wte.weight",)), Rule("position.weight", ("wpe.weight",)), *rule("final_norm", "ln_f")]
+_GPT = [Rule("token.weight", ("tokens_embed.weight",)), Rule("position.weight", ("positions_embed.weight",))]
+
+GPT2 = _family("gpt2", "GPT2", read_gpt2, write_gpt2, _GPT2)
+OPENAI_GPT = _family("openai-gpt", "OpenAIGPT", read_gpt, write_gpt, _GPT)

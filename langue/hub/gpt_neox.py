@@ -3,56 +3,39 @@ by side, with rotary positions on a part of each head."""
 
 from typing import Any
 
-from langue.hub.family import Config, Family, Rule, read_activation, rule, take, write_activation
+from langue.hub.family import Family, Rule, classes, rule
 from langue.hub.rope import read_rope, write_rope
+from langue.hub.values import Config, Names
 from langue.model.config import ModelConfig
+
+_NAMES = Names(
+    vocab_size="vocab_size",
+    dim="hidden_size",
+    n_layers="num_hidden_layers",
+    n_heads="num_attention_heads",
+    ffn_dim="intermediate_size",
+    max_length="max_position_embeddings",
+    norm_eps=("layer_norm_eps", 1e-5),
+    activation=("hidden_act", "gelu"),
+    parallel=("use_parallel_residual", True),
+    qkv_bias=("attention_bias", True),
+    dropout=("hidden_dropout", 0.0),
+    attention_dropout=("attention_dropout", 0.0),
+    init_std=("initializer_range", 0.02),
+    tied=("tie_word_embeddings", False),
+)
 
 
 def read(config: Config) -> ModelConfig:
-    dim, heads = take(config, "hidden_size"), take(config, "num_attention_heads")
+    axes = _NAMES.read(config)
     base, part = config.get("rotary_emb_base", 10_000.0), config.get("rotary_pct", 0.25)
-    return ModelConfig(
-        vocab_size=take(config, "vocab_size"),
-        dim=dim,
-        n_layers=take(config, "num_hidden_layers"),
-        n_heads=heads,
-        ffn_dim=take(config, "intermediate_size"),
-        max_length=take(config, "max_position_embeddings"),
-        norm_place="pre",
-        norm_eps=config.get("layer_norm_eps", 1e-5),
-        activation=read_activation(config, "hidden_act", "gelu"),
-        causal=True,
-        embedding_norm=False,
-        parallel=config.get("use_parallel_residual", True),
-        qkv_bias=config.get("attention_bias", True),
-        out_bias=config.get("attention_bias", True),
-        **read_rope(config, head_dim=dim // heads, base=base, part=part),
-        dropout=config.get("hidden_dropout", 0.0),
-        attention_dropout=config.get("attention_dropout", 0.0),
-        init_std=config.get("initializer_range", 0.02),
-        tied=config.get("tie_word_embeddings", False),
-    )
+    axes |= read_rope(config, head_dim=axes["dim"] // axes["n_heads"], base=base, part=part)
+    return ModelConfig(**axes, out_bias=axes["qkv_bias"], norm_place="pre", causal=True, embedding_norm=False)
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    rope = write_rope(config)
-    return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.dim,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "intermediate_size": config.ffn_dim,
-        "max_position_embeddings": config.max_length,
-        "layer_norm_eps": config.norm_eps,
-        "hidden_act": write_activation(config.activation),
-        "use_parallel_residual": config.parallel,
-        "attention_bias": config.has_bias("qkv"),
-        "rope_parameters": {"partial_rotary_factor": 1.0} | rope,
-        "hidden_dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "initializer_range": config.init_std,
-        "tie_word_embeddings": config.tied,
-    }
+    rope = {"partial_rotary_factor": 1.0} | write_rope(config)
+    return _NAMES.write(config) | {"attention_bias": config.has_bias("qkv"), "rope_parameters": rope}
 
 
 GPT_NEOX = Family(
@@ -60,11 +43,7 @@ GPT_NEOX = Family(
     prefix="gpt_neox.",
     read=read,
     write=write,
-    architectures={
-        "body": "GPTNeoXModel",
-        "classify": "GPTNeoXForSequenceClassification",
-        "lm": "GPTNeoXForCausalLM",
-    },
+    architectures=classes("GPTNeoX", "ForCausalLM"),
     body=[
         Rule("token.weight", ("embed_in.weight",)),
         *rule("blocks.{i}.attention_norm", "layers.{i}.input_layernorm"),

@@ -4,62 +4,53 @@ windows. What qwen.py, mixture.py and gemma.py differ from by axes."""
 from collections.abc import Callable
 from typing import Any
 
-from langue.hub.family import Config, Family, Rule, read_activation, require, rule, take, write_activation
+from langue.hub.family import DECODING, Family, Rule, classes, rule
 from langue.hub.rope import read_rope, read_windows, write_rope, write_window
+from langue.hub.values import Config, Names, require, take
 from langue.model.config import ModelConfig
+
+_NAMES = Names(
+    vocab_size="vocab_size",
+    dim="hidden_size",
+    n_layers="num_hidden_layers",
+    n_heads="num_attention_heads",
+    ffn_dim="intermediate_size",
+    max_length="max_position_embeddings",
+    norm_eps=("rms_norm_eps", 1e-6),
+    activation=("hidden_act", "silu"),
+    attention_dropout=("attention_dropout", 0.0),
+    init_std=("initializer_range", 0.02),
+    tied=("tie_word_embeddings", False),
+)
 
 
 def read(config: Config, *, width: int | None = None, **axes: Any) -> ModelConfig:
     """width: of a head, where the config does not say it; axes: what a family has otherwise than Llama."""
-    dim, heads = take(config, "hidden_size"), take(config, "num_attention_heads")
-    head_dim = config.get("head_dim") or width or dim // heads
-    bias = config.get("attention_bias", False)
     require(config, pretraining_tp=(None, 1))
-    common = dict(
-        vocab_size=take(config, "vocab_size"),
-        dim=dim,
-        n_layers=take(config, "num_hidden_layers"),
-        n_heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_width=head_dim,
-        ffn_dim=take(config, "intermediate_size"),
-        max_length=take(config, "max_position_embeddings"),
-        norm="rms",
-        norm_place="pre",
-        norm_eps=config.get("rms_norm_eps", 1e-6),
-        activation=read_activation(config, "hidden_act", "silu"),
-        gated=True,
-        bias=False,
-        qkv_bias=bias,
-        out_bias=bias,
-        ffn_bias=config.get("mlp_bias", False),
-        causal=True,
-        embedding_norm=False,
-        dropout=0.0,
-        attention_dropout=config.get("attention_dropout") or 0.0,
-        init_std=config.get("initializer_range", 0.02),
-        tied=config.get("tie_word_embeddings", False),
+    bias, every = (
+        config.get("attention_bias", False),
+        {"norm": "rms", "norm_place": "pre", "gated": True, "causal": True},
     )
-    return ModelConfig(**common | read_rope(config, head_dim=head_dim) | axes)
+    named = _NAMES.read(config, **every, bias=False, embedding_norm=False, dropout=0.0)
+    heads = named["n_heads"]
+    head_dim = config.get("head_dim") or width or named["dim"] // heads
+    own = {
+        "kv_heads": config.get("num_key_value_heads") or heads,
+        "head_width": head_dim,
+        "qkv_bias": bias,
+        "out_bias": bias,
+        "ffn_bias": config.get("mlp_bias", False),
+        "attention_dropout": named["attention_dropout"] or 0.0,
+    }
+    return ModelConfig(**named | own | read_rope(config, head_dim=head_dim) | axes)
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
     """What all that are read so have in common."""
-    return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.dim,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
+    return _NAMES.write(config) | {
         "num_key_value_heads": config.n_kv_heads,
         "head_dim": config.head_dim,
-        "intermediate_size": config.ffn_dim,
-        "max_position_embeddings": config.max_length,
-        "rms_norm_eps": config.norm_eps,
-        "hidden_act": write_activation(config.activation),
         "rope_parameters": write_rope(config),
-        "attention_dropout": config.attention_dropout,
-        "initializer_range": config.init_std,
-        "tie_word_embeddings": config.tied,
     }
 
 
@@ -84,7 +75,7 @@ GATED = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 
 
 def parts(ours: str, theirs: str, names: dict[str, str]) -> list[Rule]:
-    """The rules of a gated feed-forward."""
+    """The rules of several matrices of a sublayer."""
     return [each for part, name in names.items() for each in rule(f"{ours}.{part}", f"{theirs}.{name}")]
 
 
@@ -92,7 +83,7 @@ BODY = [
     Rule("token.weight", ("embed_tokens.weight",)),
     *rule("blocks.{i}.attention_norm", LAYER + "input_layernorm"),
     *rule("blocks.{i}.attention.qkv", *(f"{LAYER}self_attn.{part}_proj" for part in "qkv")),
-    *(each for part in "qkv" for each in rule(f"blocks.{{i}}.attention.{part}", f"{LAYER}self_attn.{part}_proj")),
+    *parts("blocks.{i}.attention", LAYER + "self_attn", {part: f"{part}_proj" for part in "qkv"}),
     *rule("blocks.{i}.attention.q_norm", LAYER + "self_attn.q_norm"),
     *rule("blocks.{i}.attention.k_norm", LAYER + "self_attn.k_norm"),
     *rule("blocks.{i}.attention.out", LAYER + "self_attn.o_proj"),
@@ -115,16 +106,9 @@ def make(
         prefix="model.",
         read=read,
         write=write,
-        architectures={
-            "body": f"{stem}Model",
-            "classify": f"{stem}ForSequenceClassification",
-            "lm": f"{stem}ForCausalLM",
-        },
+        architectures=classes(stem, "ForCausalLM"),
         body=[*BODY, *(more or [])],
-        heads={
-            "classify": [Rule("head.out.weight", ("score.weight",))],
-            "lm": [Rule("head.out.weight", ("lm_head.weight",))],
-        },
+        heads=DECODING,
         poolings={"last": {}},
         unused=(r"rotary_emb\.inv_freq$", r"^(lm_head|score)\.weight$"),
     )

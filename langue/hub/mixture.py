@@ -4,9 +4,10 @@ Llama with a router and experts in the place of the feed-forward."""
 from typing import Any
 
 from langue.hub import llama
-from langue.hub.family import Config, require, rule, take
+from langue.hub.family import rule
 from langue.hub.llama import GATED, LAYER, parts
 from langue.hub.rope import read_windows, write_window
+from langue.hub.values import Config, require, take
 from langue.model.config import ModelConfig
 
 

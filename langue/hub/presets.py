@@ -11,7 +11,8 @@ from typing import Any
 
 from langue.errors import ModelError, SettingsError
 from langue.hub.families import FAMILIES
-from langue.hub.family import MOST, Family
+from langue.hub.family import Family
+from langue.hub.values import MOST
 from langue.model.config import ModelConfig
 
 ASPECT = 64  # width to depth

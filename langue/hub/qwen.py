@@ -4,8 +4,8 @@ arXiv:2505.09388): with norms of queries and keys instead. Both may have windows
 from typing import Any
 
 from langue.hub import llama
-from langue.hub.family import Config, take
 from langue.hub.rope import read_windows, write_layer_types, write_window
+from langue.hub.values import Config, take
 from langue.model.config import ModelConfig
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from langue.hub import bert
-from langue.hub.family import Config, Family, Rule, rule, take
+from langue.hub.family import Family, Rule, classes, rule
+from langue.hub.values import Config, take
 from langue.model.config import ModelConfig
 
 
@@ -27,11 +28,7 @@ def _family(name: str, stem: str) -> Family:
         prefix="roberta.",
         read=read,
         write=write,
-        architectures={
-            "body": f"{stem}Model",
-            "classify": f"{stem}ForSequenceClassification",
-            "lm": f"{stem}ForMaskedLM",
-        },
+        architectures=classes(stem, "ForMaskedLM"),
         body=bert.BERT.body,
         heads={
             "classify": [*rule("head.pooler", "classifier.dense"), *rule("head.out", "classifier.out_proj")],

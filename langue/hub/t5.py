@@ -4,7 +4,8 @@ biases, RMSNorm before each sublayer, no other biases, and unscaled attention.""
 from typing import Any
 
 from langue.errors import ModelError
-from langue.hub.family import _ACTIVATIONS, Config, Family, Rule, rule, take, write_activation
+from langue.hub.family import Family, Rule, rule
+from langue.hub.values import ACTIVATIONS, Config, Names, write_activation
 from langue.model.config import ANY_LENGTH, ModelConfig
 
 
@@ -12,36 +13,36 @@ def _activation(config: Config, default: str) -> tuple[Any, bool]:
     """The feed-forward's activation and whether it is gated."""
     named = config.get("feed_forward_proj", default)
     *gate, name = str(named).split("-")
-    if gate not in ([], ["gated"]) or name not in _ACTIVATIONS:
+    if gate not in ([], ["gated"]) or name not in ACTIVATIONS:
         raise ModelError(f"config: feed_forward_proj = {named!r} is not known")
-    return "gelu_tanh" if named == "gated-gelu" else _ACTIVATIONS[name], bool(gate)
+    return "gelu_tanh" if named == "gated-gelu" else ACTIVATIONS[name], bool(gate)
+
+
+_NAMES = Names(
+    vocab_size="vocab_size",
+    dim="d_model",
+    n_layers="num_layers",
+    n_heads="num_heads",
+    head_width="d_kv",
+    ffn_dim="d_ff",
+    norm_eps=("layer_norm_epsilon", 1e-6),
+    relative_buckets=("relative_attention_num_buckets", 32),
+    relative_distance=("relative_attention_max_distance", 128),
+    dropout=("dropout_rate", 0.1),
+)
 
 
 def _read(config: Config, default: str) -> ModelConfig:
     activation, gated = _activation(config, default)
-    layers = take(config, "num_layers")
+    axes = _NAMES.read(config, norm="rms", norm_place="pre", position="relative", bias=False, embedding_norm=False)
     return ModelConfig(
-        vocab_size=take(config, "vocab_size"),
-        dim=take(config, "d_model"),
-        n_layers=layers,
-        decoder_layers=config.get("num_decoder_layers") or layers,
-        n_heads=take(config, "num_heads"),
-        head_width=take(config, "d_kv"),
-        ffn_dim=take(config, "d_ff"),
+        **axes,
+        decoder_layers=config.get("num_decoder_layers") or axes["n_layers"],
         max_length=ANY_LENGTH,
-        norm="rms",
-        norm_place="pre",
-        norm_eps=config.get("layer_norm_epsilon", 1e-6),
-        position="relative",
-        relative_buckets=config.get("relative_attention_num_buckets", 32),
-        relative_distance=config.get("relative_attention_max_distance", 128),
         activation=activation,
         gated=gated,
-        bias=False,
         attention_scale=1.0,
-        embedding_norm=False,
-        dropout=config.get("dropout_rate", 0.1),
-        attention_dropout=config.get("dropout_rate", 0.1),
+        attention_dropout=axes["dropout"],
         init_std=0.05 * config.get("initializer_factor", 1.0),
     )
 
@@ -59,19 +60,10 @@ def read_mt5(config: Config) -> ModelConfig:
 
 def write_t5(config: ModelConfig) -> dict[str, Any]:
     gated = "gated-gelu" if config.activation == "gelu_tanh" else f"gated-{write_activation(config.activation)}"
-    return {
-        "vocab_size": config.vocab_size,
-        "d_model": config.dim,
-        "num_layers": config.n_layers,
+    return _NAMES.write(config) | {
         "num_decoder_layers": config.decoder_layers,
-        "num_heads": config.n_heads,
         "d_kv": config.head_dim,
-        "d_ff": config.ffn_dim,
-        "layer_norm_epsilon": config.norm_eps,
-        "relative_attention_num_buckets": config.relative_buckets,
-        "relative_attention_max_distance": config.relative_distance,
         "feed_forward_proj": gated if config.gated else write_activation(config.activation),
-        "dropout_rate": config.dropout,
         "initializer_factor": config.init_std / 0.05,
         "is_encoder_decoder": True,
         "tie_word_embeddings": config.logit_scale != 1.0,
