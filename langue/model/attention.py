@@ -8,8 +8,9 @@ Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv:1706
 No padding, and no mask beyond what the formula itself has (causal, window): a batch keeps its sequences in order of
 length, so that sequences of equal length lie side by side, and each such group (offset, n, t) is one dense product over
 (n * H) matrices of t x t. `attention` is the packed path of self-attention with as many keys as queries; `attend` takes
-everything else: fewer key/value heads, other sequences, a cache. This is the only file that knows how ragged attention
-is computed; `attention_reference` is the slow, obvious statement that both are tested against.
+everything else: fewer key/value heads, other sequences, a cache, and other devices than processors. This is the only
+file that knows how ragged attention is computed; `attention_reference` is the slow, obvious statement that both are
+tested against.
 """
 
 import math
@@ -76,6 +77,9 @@ def attention(
     dropout: probability of dropping an attention weight; bias (H, S, S): added to the scores, S the longest length.
     A cap on the scores is for `attend` alone. Returns (T, H * K).
     """
+    if qkv.device.type != "cpu":  # kernels there never hold the weights (Dao et al. 2022, arXiv:2205.14135)
+        q, k, v = qkv.unbind(1)
+        return attend(q, k, v, [(o, o, n, t, t) for o, n, t in groups], dropout, scores, bias)
     # Inside, every product is in the dtype of qkv: autocast acts on the forward pass alone, and the two must agree.
     with torch.autocast(qkv.device.type, enabled=False):
         return _Attention.apply(qkv, bias, groups, threshold(dropout), scores)  # type: ignore[no-any-return, no-untyped-call]

@@ -49,6 +49,28 @@ def test_packed_self_attention(lengths, scores, biased, seed):
 
 
 @settings(deadline=None, max_examples=40)
+@given(LENGTHS, SCORES, st.booleans(), st.integers(0, 2**31))
+def test_what_other_devices_than_processors_take_is_the_same(lengths, scores, biased, seed):
+    """`attention` hands its packed queries, keys and values to `attend` there: values and gradients agree."""
+    scores = Scores(scores.causal, scores.window, scores.scale)
+    groups = batch_of(lengths).groups
+    generator = torch.Generator().manual_seed(seed)
+    qkv, weight = torch.randn(2, sum(lengths), 3, 2, 4, generator=generator, dtype=torch.float64)
+    given = [qkv.requires_grad_()]
+    if biased:
+        given.append(
+            torch.randn(2, max(lengths), max(lengths), generator=generator, dtype=torch.float64).requires_grad_()
+        )
+    one = attention(qkv, groups, scores=scores, bias=given[-1] if biased else None)
+    pairs = [(o, o, n, t, t) for o, n, t in groups]
+    other = attend(*qkv.unbind(1), pairs, scores=scores, bias=given[-1] if biased else None)
+    assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+    gradients = (torch.autograd.grad((out * weight[:, 0].flatten(1)).sum(), given) for out in (one, other))
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+@settings(deadline=None, max_examples=40)
 @given(LENGTHS, SCORES, st.booleans(), st.sampled_from([1, 2, 4]), st.integers(0, 2**31))
 def test_self_attention_with_fewer_key_heads(lengths, scores, biased, kv_heads, seed):
     batch = batch_of(lengths)
