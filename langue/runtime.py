@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
+from langue.errors import SettingsError
+
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -51,7 +53,10 @@ def precision(wanted: str = "auto") -> "torch.dtype":
 
     if wanted == "auto":
         return torch.bfloat16 if has_bf16(device().type) else torch.float32
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
+    known = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    if wanted not in known:
+        raise SettingsError(f"the precision {wanted!r} is not known", do="give fp32, bf16 or auto")
+    return known[wanted]
 
 
 def seed_step(seed: int, step: int, share: int) -> None:
@@ -59,7 +64,7 @@ def seed_step(seed: int, step: int, share: int) -> None:
     same bits."""
     import torch
 
-    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + share)
+    torch.manual_seed(((seed * 1_000_003 + step) * 65_537 + share) % 2**63)
 
 
 def keep_between_batches() -> None:

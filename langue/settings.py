@@ -17,7 +17,7 @@ from langue.errors import SettingsError
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class DataSettings(Section):
@@ -36,7 +36,7 @@ class DataSettings(Section):
         default="error", description="what an unusable row does: stop, or be counted"
     )
     duplicates: bool = Field(default=True, description="look for exact and near duplicates between train and test")
-    seed: int = Field(default=0, ge=0, description="seed of the automatic split")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the automatic split")
     shard_tokens: int = Field(default=1 << 26, ge=1, description="tokens after which a corpus begins another file")
 
 
@@ -166,7 +166,7 @@ class TrainSettings(Section):
         default=0.0, ge=0, description="a loss so many standard deviations above its last 100 is a spike; 0: none is"
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(default="auto", description="auto asks the hardware")
-    seed: int = Field(default=0, ge=0, description="seed of the order, the dropout and the new weights")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the order, the dropout and the new weights")
     evaluate_every: int = Field(default=0, ge=0, description="steps between dev evaluations; 0: four times a pass")
     checkpoint_every: int = Field(
         default=0, ge=0, description="steps between resumable checkpoints; 0: every pass, and four a run"
@@ -299,8 +299,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError("no such recipe", where=str(path)) from None
+    except OSError as error:
+        raise SettingsError(f"the recipe cannot be read: {error.strerror}", where=str(path)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"not TOML: {error}", where=str(path)) from None
+    return flat_keys(tree)
+
+
+def flat_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`section.key` -> value of a tree of TOML."""
     flat: dict[str, Any] = {}
     for section, values in tree.items():
         if isinstance(values, dict):

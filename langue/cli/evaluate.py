@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from langue.cli.options import Columns, Data, Debug, Json, parse_columns
+from langue.cli.options import Columns, Data, Debug, Force, Json, parse_columns
 
 
 def evaluate(
@@ -13,6 +13,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     columns: Columns = None,
     out: Annotated[str | None, typer.Option(help="Also write the scores there, as JSON.", show_default=False)] = None,
+    force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -29,5 +30,5 @@ def evaluate(
     from langue.cli.show import print_json, print_metrics
     from langue.verbs.evaluate import evaluate as verb
 
-    content = verb(run, data=data, split=split, columns=parse_columns(columns), out=out)
+    content = verb(run, data=data, split=split, columns=parse_columns(columns), out=out, force=force)
     (print_json if as_json else print_metrics)(content)

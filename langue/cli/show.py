@@ -34,6 +34,19 @@ def print_metrics(content: Mapping[str, Any]) -> None:
     judged = verdict(_kind(content["metrics"]), content)
     colour = {"better": "bold green", "worse": "bold red"}.get(judged.outcome, "bold yellow")
     console.print(Text(judged.sentence, style=colour))
+    if content["split"] == "dev":
+        console.print(
+            Text("dev chose the best step, so these scores flatter: judge on texts set apart as test", "yellow")
+        )
+    seen = content.get("seen", {})
+    if seen.get("exact") or seen.get("near"):
+        console.print(
+            Text(
+                f"! of these {seen['of']:,} texts {seen['exact']:,} stand in the run's training data exactly and "
+                f"{seen['near']:,} nearly; what was learnt by heart counts here as skill",
+                "yellow",
+            )
+        )
 
 
 def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:

@@ -80,8 +80,12 @@ class Classify(Task):
             return _several(value, where)
         if isinstance(value, (list, tuple)):
             raise DataError("the label is a list", where=where(), do="set task.multi_label=true")
-        if value is None or str(value).strip() == "":
-            raise DataError("the label is empty", where=where(), do="fill it in or set data.invalid=drop")
+        if _nothing(value):
+            raise DataError(
+                "the label is empty",
+                where=where(),
+                do="fill it in or take it out (in training: data.invalid=drop)",
+            )
         return str(value)
 
     def known_target(self, target: Any, where: Callable[[], str]) -> Any:
@@ -90,7 +94,8 @@ class Classify(Task):
                 raise DataError(
                     f"the label {label!r} was not seen in training",
                     where=where(),
-                    do=f"known labels: {', '.join(self.labels[:12])}; correct it or set data.invalid=drop",
+                    do=f"known labels: {', '.join(self.labels[:12])}; correct it or take it out (in training: "
+                    "data.invalid=drop)",
                 )
         if not self.settings.multi_label:
             return self.index[target]
@@ -135,19 +140,24 @@ class Classify(Task):
 
 def _several(value: Any, where: Callable[[], str]) -> list[str]:
     """A list of labels; a string (from a CSV) names several with commas, `|` or `;` between them."""
-    if value is None:
-        return []
     if isinstance(value, str):
         mark = next((mark for mark in "|;," if mark in value), None)
-        return [part.strip() for part in value.split(mark) if part.strip()] if mark else [value.strip()]
+        value = [part.strip() for part in value.split(mark)] if mark else [value.strip()]
     if isinstance(value, (list, tuple)):
-        return [str(part) for part in value]
+        return [str(part) for part in value if not _nothing(part)]
+    if _nothing(value):
+        return []
     raise DataError(f"{value!r} is not a list of labels", where=where(), do="write them as a list or 'a|b'")
+
+
+def _nothing(value: Any) -> bool:
+    """Whether a label is missing: none, blank, or the not-a-number that stands for it in tables of pandas."""
+    return value is None or value != value or not str(value).strip()
 
 
 def _ordered(labels: set[str]) -> list[str]:
     """Numbers by value, words by the alphabet."""
     try:
-        return sorted(labels, key=float)
+        return sorted(labels, key=lambda label: (float(label), label))
     except ValueError:
         return sorted(labels)

@@ -61,7 +61,9 @@ class Regress(Task):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number):
             raise DataError(
-                f"the score {value!r} is not a number", where=where(), do="correct it or set data.invalid=drop"
+                f"the score {value!r} is not a number",
+                where=where(),
+                do="correct it or take it out (in training: data.invalid=drop)",
             )
         return number
 

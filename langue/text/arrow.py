@@ -148,6 +148,11 @@ def _text(value: Any, name: str, where: Callable[[int], str], number: int) -> st
     )
 
 
+def sound(text: str) -> str:
+    """The text, its halves of surrogate pairs, which are no characters, replaced by U+FFFD."""
+    return text if text.isascii() else str(_repair(text))
+
+
 def _repair(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -184,7 +189,7 @@ def _scalar(value: Any, name: str, where: Callable[[int], str], number: int) -> 
             where=where(number),
             do="give every row the same kind",
         )
-    return None if value is None else str(value)
+    return None if value is None or value != value else str(value)
 
 
 def from_arrow(batches: Iterable[Any], features: Any, wanted: Mapping[str, str], where: str) -> Any:

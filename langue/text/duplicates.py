@@ -5,8 +5,9 @@ A text in training and in test is the commonest way to fool oneself. Exactly: eq
 five characters in scripts that write no spaces, overlap by `near`: Jaccard similarity, or the share of the test text's
 shingles that the train text contains, which finds a review that was quoted in a longer one.
 
-The search is exact, yet looks at few pairs: of n shingles, near * n must be shared, so that among any
-n - near * n + 1 of them one is; the rarest are looked up (prefix filter, Chaudhuri et al. 2006).
+The search looks at few pairs: of n shingles, near * n must be shared, so that among any n - near * n + 1 of them one
+is; the rarest are looked up (prefix filter, Chaudhuri et al. 2006). Of a shingle that stands in more than POSTINGS
+texts only so many are looked at: a near copy may be missed where many texts share its rarest runs of words.
 """
 
 import re

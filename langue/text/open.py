@@ -146,10 +146,13 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
     lines: array[int] | None = None
     if kind(path) == ".parquet":
         import datasets
+        import pyarrow as pa
 
         file = parquet(path, where)
         wanted = columns.find(file.schema_arrow.names, where)
-        features = datasets.Features.from_arrow_schema(file.schema_arrow)
+        schema = file.schema_arrow
+        used = pa.schema([schema.field(name) for name in wanted.values()], schema.metadata)
+        features = datasets.Features.from_arrow_schema(used)
         table = from_arrow(_batches(file, list(wanted.values()), where), features, wanted, where)
     else:
         heard: dict[str, None] = {}  # a file may be read more than once: each note once

@@ -235,7 +235,7 @@ def parquet(path: Path, where: str) -> Any:
             return pq.ParquetFile(path, memory_map=True)
         with opened(path, where) as stream:
             return pq.ParquetFile(pa.BufferReader(stream.read()))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         what = str(error).split("\n")[0].rstrip(".")
         raise DataError(f"not a readable Parquet file: {what}", where=where, do="fetch or write it again") from None
 

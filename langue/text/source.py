@@ -6,6 +6,7 @@ Hub's. A local file is read anew each time, so that what was edited is what is u
 """
 
 import contextlib
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from langue.errors import DataError
-from langue.text.split import class_numbers, hold_out
+from langue.text.split import all_seen, class_numbers, hold_out
 from langue.text.table import SPLITS, TEXTS, Source, Table
 
 __all__ = ["Source", "Table", "read"]
@@ -40,8 +41,13 @@ def read(
     test_fraction of all becomes test first; shares of the `stratify` labels are kept. split=False: nothing is carved,
     and data without splits is the test split. invalid: what a row with an empty text does.
     """
-    from langue.text.open import Columns, tables
+    from langue.text.open import SYNONYMS, Columns, tables
 
+    for name in columns or {}:
+        if name not in SYNONYMS:
+            near = difflib.get_close_matches(name, SYNONYMS, 1, 0.0)
+            known = ", ".join(SYNONYMS)
+            raise DataError(f"--columns: {name!r} is no column of ours ({known})", do=f"did you mean {near[0]}?")
     notes: list[str] = []
     with _quiet():
         found, divided = tables(data, Columns(tuple(need), tuple(optional), dict(columns or {})), notes)
@@ -93,7 +99,7 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
             raise DataError(
                 f"the {name} is empty{more}",
                 where=table.where(int(bad[0])),
-                do="fill it in, or drop such rows with data.invalid=drop",
+                do="fill it in or take it out (in training: data.invalid=drop)",
             )
         if len(bad):
             notes.append(f"{table.origin}: {_rows(len(bad))} dropped for an empty {name}, first {table.where(bad[0])}")
@@ -135,6 +141,8 @@ def _carve(
         labels = train.column(stratify) if stratify in train.rows.column_names and stratify is not None else []
         classes = class_numbers(labels) if labels else None
         kept, held = hold_out(len(train), min(held_most, len(train) - 1 - after), seed, classes)
+        if labels and isinstance(labels[0], (list, tuple)):
+            kept, held = all_seen(kept, held, labels)
         found["train"], found[name] = train.select(kept), train.select(held)
         how = f"the shares of each {stratify} kept" if classes is not None else "at random"
         notes.append(f"{train.origin}: {_rows(len(held))} taken for {name}, {how} (seed {seed})")

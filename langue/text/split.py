@@ -4,6 +4,7 @@ The draw is a function of (rows, labels, share, seed) alone, the same in every p
 legacy generator is the one whose stream is promised never to change.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,9 +51,33 @@ def _quota(sizes: NDArray[np.int64], n_held: int) -> NDArray[np.int64] | None:
     return quota
 
 
+def all_seen(
+    kept: NDArray[np.int64], held: NDArray[np.int64], labels: Sequence[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The division, of rows that carry any number of labels, with rows exchanged until every label of a held row stands
+    in a kept one too, as far as that can be."""
+    sets = [set(label or ()) for label in labels]
+    counts = Counter(label for row in kept for label in sets[row])
+    stay, go = list(kept), []
+    for row in held:
+        if all(counts[label] for label in sets[row]):
+            go.append(row)
+            continue
+        counts.update(sets[row])
+        stay.append(row)
+        spare = next((other for other in stay[:-1] if all(counts[label] > 1 for label in sets[other])), None)
+        if spare is not None:
+            counts.subtract(sets[spare])
+            stay.remove(spare)
+            go.append(spare)
+    return np.array(sorted(stay), np.int64), np.array(sorted(go), np.int64)
+
+
 def class_numbers(labels: Sequence[Any]) -> NDArray[np.int64] | None:
     """(n,) numbers of labels in sorted order; None where labels are lists, real numbers, or mostly different."""
-    if any(isinstance(label, (list, tuple, dict, float)) for label in labels):
+    if any(isinstance(label, (list, tuple, dict)) for label in labels):
+        return None
+    if any(isinstance(label, float) and not label.is_integer() for label in labels):
         return None
     names = [str(label) for label in labels]
     known = {name: number for number, name in enumerate(sorted(set(names)))}

@@ -14,14 +14,14 @@ from langue.evaluate.baseline import baseline
 from langue.evaluate.curves import draw
 from langue.evaluate.judge import Judgement, judge, mistakes
 from langue.evaluate.report import write
-from langue.files import write_json
+from langue.files import read_json, write_json
 from langue.runtime import device, precision
 from langue.settings import Settings, read_recipe, resolve, split_recipe
 from langue.tasks.task import Task, TaskModel
 from langue.text.source import Source, Table, read
 from langue.train.journal import read_log
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import Prepared, read_source
+from langue.verbs.prepare import SPLITS, Prepared, alike, copies, identity, read_source
 from langue.verbs.progress import bar
 from langue.verbs.save import expressible
 
@@ -72,12 +72,16 @@ def evaluate(
     split: str = "test",
     columns: Mapping[str, str] | None = None,
     out: str | Path | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Judge a run on a split of its own data, or on other labelled data; returns the content of metrics.json.
 
     The baseline is trained on the run's own training split; where that cannot be read any more it is left out
-    and the result says so. `out`: also write the result there as JSON.
+    and the result says so. Of other data the result also says how many texts stand in that split (`seen`). `out`: also
+    write the result there as JSON.
     """
+    if out is not None and Path(out).exists() and not force:
+        raise RunError("the file exists", where=str(out), do="choose another --out, or replace it with --force")
     model = load(run)
     if model.task is None:
         raise RunError("the model has no task to evaluate", where=str(run), do="give a fine-tuned run")
@@ -90,6 +94,7 @@ def evaluate(
         if train is None:
             raise RunError("the run does not say what data to judge on", where=str(run), do="give --data")
         source = _own(model, recipe)
+        _same_splits(Path(run), model.task, source)
     else:
         named = columns or split_recipe(recipe)[1] or None
         source = read(data, columns=named, need=model.task.need, optional=model.task.optional, split=False)
@@ -97,11 +102,15 @@ def evaluate(
     if table is None or not len(table):
         there = [name for name in ("train", "dev", "test") if getattr(source, name) is not None]
         raise DataError(f"there is no split {split!r}", where=str(data or run), do=f"there are: {', '.join(there)}")
+    if train is not None:
+        alike({"train": train[0], split: table})
     examples = model.task.encode(model.tokenizer, table, model.data, model.config)
     targets = model.task.targets(table)
     with bar(f"judging on {split}", len(table)) as advance:
         predictions = model.probabilities(examples, advance)
     content, _, _ = _judge(model.task, split, table, targets, predictions, train, time.perf_counter() - began)
+    if data is not None and train is not None:
+        content["seen"] = copies(train[0], table)
     if out is not None:
         write_json(Path(out), content)
     return content
@@ -114,15 +123,29 @@ def _own(model: Model, recipe: Mapping[str, Any]) -> Source:
     return read_source(type(model.task), named["data"], columns or None, resolve(settings))
 
 
+def _same_splits(run: Path, task: Task, source: Source) -> None:
+    """RunError where the data is not what the run was made with: rows of its test may be what it was trained on."""
+    kept = run / "checkpoints" / "data.json"
+    before = read_json(kept) if kept.is_file() else {}
+    now = identity(task, source)
+    other = [split for split in SPLITS if split in before and before[split] != now.get(split)]
+    if other:
+        raise RunError(
+            f"its {other[0]} data is not what it was, so that today's test may hold what it was trained on",
+            where=str(run),
+            do="put the data back, or name texts that it has not seen with --data",
+        )
+
+
 def _training(model: Model, recipe: Mapping[str, Any]) -> tuple[Table, NDArray[Any]] | None:
     """The run's training split, for the baseline; None where it is no longer there."""
     if "data" not in split_recipe(recipe)[0] or model.task is None:
         return None
     try:
         train = _own(model, recipe).train
+        return None if train is None else (train, model.task.targets(train))
     except DataError:
         return None
-    return None if train is None else (train, model.task.targets(train))
 
 
 def _judge(

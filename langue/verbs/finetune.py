@@ -1,7 +1,5 @@
 """What arrives: a task, a pretrained model, labelled data and settings. What leaves: a run directory, judged."""
 
-import hashlib
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +8,6 @@ from typing import Any
 
 import torch
 
-from langue.data.batch import Examples
 from langue.data.loader import Split
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_folder, read_json, write_json, write_text
@@ -23,7 +20,7 @@ from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.evaluate import judge_run
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import Prepared, prepare, run_folder, same_as_before
+from langue.verbs.prepare import SPLITS, Prepared, identity, prepare, replaced, run_folder, same_as_before
 from langue.verbs.save import write_task_checkpoint
 
 
@@ -71,22 +68,20 @@ def finetune(
     arguments, chosen = resolve_call(layers, given, words)
     if resume:
         same_as_before(folder, write_recipe(arguments, chosen))
-    barrier()  # all have looked at the folder before the first changes it
-    if force and not resume and rank() == 0 and folder.exists():
-        shutil.rmtree(folder)
-    prepared = prepare(
-        arguments["task"],
-        model=arguments["model"],
-        data=arguments["data"],
-        columns=arguments["columns"],
-        settings=chosen,
-    )
+    with replaced(folder, force and not resume, (arguments["model"], arguments["data"])):
+        prepared = prepare(
+            arguments["task"],
+            model=arguments["model"],
+            data=arguments["data"],
+            columns=arguments["columns"],
+            settings=chosen,
+        )
     chosen = prepared.settings
     if show is not None and rank() == 0:
         show(prepared)
     network = build(prepared, chosen)
     if resume or rank() == 0:
-        _open_folder(folder, arguments, chosen, prepared.examples["train"], resume)
+        _open_folder(folder, arguments, chosen, prepared, resume)
     began = time.perf_counter()
     train, dev = Split(prepared.examples["train"], chosen.train), prepared.examples.get("dev")
     trainer = Trainer(network, prepared.task, train, dev, chosen.train, folder)
@@ -116,23 +111,23 @@ def resolve_call(
     return arguments, resolve(*flat, words)
 
 
-def _open_folder(folder: Path, arguments: Mapping[str, Any], settings: Settings, train: Examples, resume: bool) -> None:
-    """Write what the run is, or on resume check that data and machine still are what they were."""
-    digest = hashlib.sha256(train.tokens.tobytes() + train.starts.tobytes())
-    if train.targets is not None:
-        digest.update(train.targets.tobytes())
-    identity = {"data": digest.hexdigest()}
-    kept = folder / "checkpoints" / "data.json"
+def _open_folder(
+    folder: Path, arguments: Mapping[str, Any], settings: Settings, prepared: Prepared, resume: bool
+) -> None:
+    """Write what the run is, or on resume check that its data still is what it was."""
+    now, kept = identity(prepared.task, prepared.source), folder / "checkpoints" / "data.json"
     if resume and kept.is_file():
-        if read_json(kept) != identity:
+        before = read_json(kept)
+        other = [split for split in SPLITS if before.get(split) != now.get(split)]
+        if other:
             raise RunError(
-                "the training data is not what it was when the run began",
+                f"the {other[0]} data is not what it was when the run began",
                 where=str(folder),
                 do="put the data back, or start a new run",
             )
         return
     write_text(folder / "recipe.toml", write_recipe(arguments, settings))
-    write_json(kept, identity)
+    write_json(kept, now)
 
 
 def build(prepared: Prepared, settings: Settings) -> TaskModel:
@@ -164,7 +159,8 @@ def write_run(folder: Path, prepared: Prepared, network: TaskModel, settings: Se
     """The finished model at the root of the run: loadable by langue, and by `transformers` where it has the head."""
     with atomic_folder(folder / "final") as temporary:
         weights = dict(network.named_parameters())
-        write_task_checkpoint(temporary, prepared.checkpoint, prepared.task, weights, settings.data)
+        pairs = prepared.source.train is not None and "pair" in prepared.source.train.rows.column_names
+        write_task_checkpoint(temporary, prepared.checkpoint, prepared.task, weights, settings.data, pairs)
     for file in sorted((folder / "final").iterdir()):
         file.replace(folder / file.name)
     (folder / "final").rmdir()

@@ -31,6 +31,7 @@ from langue.settings import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.infer import infer
 from langue.tasks.task import Task, TaskModel, encode_texts
+from langue.text.arrow import sound
 from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import head_of, task_files, write_task_checkpoint
 
@@ -55,6 +56,7 @@ class Model:
         self.device, self.dtype = next(body.parameters()).device, dtype
         saved = (checkpoint.task or {}).get("data", {})
         self.data = DataSettings(**saved)
+        self.pairs: bool | None = (checkpoint.task or {}).get("pairs")  # what the task is of; None: not known
 
     def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
         """The last hidden state of every token, special ones included: one (t, D) array a text."""
@@ -175,6 +177,13 @@ class Model:
         """What the task promises, shaped as `transformers` pipelines do: one `{"label", "score"}` a text with top=1,
         a list of the best `top` of them otherwise (None: all labels)."""
         task, _ = self._trained()
+        single = len(texts) > 0 and isinstance(texts[0], str)
+        if self.pairs is not None and len(texts) and isinstance(texts[0], (str, tuple)) and single == self.pairs:
+            kinds = ("pairs of texts", "single texts")
+            trained, given = kinds if self.pairs else kinds[::-1]
+            raise ModelError(
+                f"the run was trained on {trained}, and these are {given}", do="give what it was trained on"
+            )
         shown = [task.show(p, top) for p in self.probabilities(self._examples(texts))]
         return [each[0] for each in shown] if top == 1 else shown
 
@@ -192,7 +201,7 @@ class Model:
         with atomic_folder(path) as temporary:
             if self.task is not None and self.network is not None:
                 trained = dict(self.network.named_parameters())
-                write_task_checkpoint(temporary, self.checkpoint, self.task, trained, self.data)
+                write_task_checkpoint(temporary, self.checkpoint, self.task, trained, self.data, self.pairs)
             else:
                 whole = self.language
                 weights: dict[str, torch.Tensor] = {f"body.{n}": w for n, w in self.body.named_parameters()}
@@ -223,20 +232,35 @@ class Model:
         if isinstance(texts, str):
             raise ModelError("texts is one string", do="give a list: [text]")
         items: list[Any] = list(texts)
-        if not all(isinstance(item, type(items[0])) for item in items):
+        strings = [isinstance(item, str) for item in items]
+        paired = [isinstance(item, (tuple, list)) and any(isinstance(part, str) for part in item) for item in items]
+        if any(strings) != all(strings) or any(paired) != all(paired):
             raise ModelError("texts mixes strings, pairs and token ids", do="give one kind at a time")
-        if items and not isinstance(items[0], str) and not (items[0] and isinstance(items[0][0], str)):
+        if items and not strings[0] and not paired[0]:
             return self._from_ids(items)
         pairs = None
-        if items and not isinstance(items[0], str):
-            items, pairs = [item[0] for item in items], [item[1] for item in items]
+        if items and paired[0]:
+            odd = next((n for n, item in enumerate(items) if [type(part) for part in item] != [str, str]), None)
+            if odd is not None:
+                raise ModelError(f"texts: item {odd} is not a pair of strings", do="give (text, pair), two strings")
+            items, pairs = [sound(item[0]) for item in items], [sound(item[1]) for item in items]
+        else:
+            items = [sound(item) for item in items]
         chosen, data = tokenizer or self.tokenizer, self.data
         examples = encode_texts(chosen, items, pairs, max_length=data.max_length, cut=data.cut, config=self.config)
         return _without_end(examples, self.checkpoint.ends) if prompt else examples
 
     def _from_ids(self, items: list[Any]) -> Examples:
-        lengths = [len(item) for item in items]
-        tokens = np.concatenate([np.asarray(item, np.int64) for item in items])
+        try:
+            parts = [np.asarray(item) for item in items]
+            whole = all(part.ndim == 1 and (part.dtype.kind in "iu" or not part.size) for part in parts)
+        except ValueError:
+            whole = False
+        if not whole:
+            raise ModelError(
+                "texts are neither strings nor pairs of them nor lists of token ids", do="give one of these"
+            )
+        lengths, tokens = [len(part) for part in parts], np.concatenate(parts).astype(np.int64)
         if min(lengths) < 1 or max(lengths) > self.config.longest:
             raise ModelError(f"a sequence must have 1 to {self.config.longest} tokens")
         if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:

@@ -31,6 +31,8 @@ def predict(
     """
     if (texts is None) == (data is None):
         raise SettingsError("predict needs either texts or data", do='give --text "..." or --data FILE')
+    if isinstance(texts, str):
+        raise SettingsError("texts is one string", do="give a list: [text]")
     if out is not None and Path(out).exists() and not force:
         raise RunError("the file exists", where=str(out), do="choose another --out, or replace it with --force")
     model = load(run, dtype="auto")
@@ -40,7 +42,9 @@ def predict(
             with atomic_file(Path(out)) as temporary:
                 temporary.write_text("".join(map(_line, texts, results)), "utf-8")
         return [] if out is not None else results
-    source = read(data, columns=columns, need=("text",), optional=("pair",), split=False)
+    need = ("text", "pair") if model.pairs else ("text",)
+    optional = () if model.pairs is False else ("pair",)
+    source = read(data, columns=columns, need=need, optional=optional, split=False)
     table = source.test or source.train or source.dev
     if table is None:
         raise RunError("there is nothing to predict", where=str(data), do="give a file with a text column")

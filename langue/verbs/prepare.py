@@ -1,8 +1,12 @@
 """What arrives: the words of a command.
 What leaves: everything training needs, and the facts people should see first."""
 
+import hashlib
+import shutil
 import time
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,12 @@ from langue.evaluate import hardware
 from langue.files import write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.runtime import device, precision, rank, restarted
-from langue.settings import Settings
+from langue.settings import Settings, flat_keys, read_recipe
 from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find
 from langue.text.source import Source, Table, read
+from langue.train.parallel import barrier
 from langue.verbs.progress import bar
 from langue.verbs.save import head_of
 
@@ -71,6 +76,7 @@ def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | No
     assert source.train is not None
     ready = kind.fit(source.train, settings.task)
     tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
+    alike(tables)
     targets = {name: ready.targets(table) for name, table in tables.items()}
     described = describe(model, settings.model.revision)
     if settings.task.pooling == "auto" and described.task is not None and described.task.get("task") == task:
@@ -103,6 +109,8 @@ def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -
         if len(rows) < len(table):
             notes.append(f"{name}: {len(table) - len(rows)} rows dropped for their {kind.target}")
             table = table.select(rows)
+        if not len(table):
+            raise DataError(f"no row of {name} has a {kind.target} that can be used", where=table.origin)
         kept[name] = table
         ready = ready or kind.fit(table, settings.task)
     return Source(kept["train"], kept["dev"], kept["test"], notes)
@@ -160,14 +168,39 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
 def duplicates(source: Source) -> dict[str, dict[str, Any]]:
     """Rows of dev and test that stand in train too, exactly or nearly: the commonest way to fool oneself."""
     assert source.train is not None
-    found: dict[str, dict[str, Any]] = {}
-    train = joined(source.train)
-    for name in ("dev", "test"):
+    tables = {name: getattr(source, name) for name in ("dev", "test")}
+    return {name: copies(source.train, table) for name, table in tables.items() if table is not None and len(table)}
+
+
+def copies(train: Table, table: Table) -> dict[str, int]:
+    """How many rows of a table stand in train, exactly or nearly."""
+    pairs = find(joined(train), joined(table))
+    return {"exact": len(pairs.exact), "near": len(pairs.near), "of": len(table)}
+
+
+def alike(tables: Mapping[str, Table]) -> None:
+    """DataError where some splits have pairs of texts and others single ones."""
+    having = {name: "pair" in table.rows.column_names for name, table in tables.items()}
+    if len(set(having.values())) > 1:
+        pairs, single = (next(name for name, has in having.items() if has is there) for there in (True, False))
+        raise DataError(
+            f"{pairs} has pairs of texts and {single} single ones",
+            where=tables[single].origin,
+            do="give all of them a column `pair` or none; --columns pair=NAME says which it is",
+        )
+
+
+def identity(task: Task, source: Source) -> dict[str, str]:
+    """A digest of each split's texts and targets: which data a run was trained and chosen on."""
+    made: dict[str, str] = {}
+    for name in SPLITS:
         table: Table | None = getattr(source, name)
-        if table is not None and len(table):
-            pairs = find(train, joined(table))
-            found[name] = {"exact": len(pairs.exact), "near": len(pairs.near), "of": len(table)}
-    return found
+        if table is not None:
+            digest = hashlib.sha256()
+            for text, target in zip(joined(table), table.column(task.target), strict=True):
+                digest.update(f"{len(text)} {text} {target!r}\n".encode("utf-8", "surrogatepass"))
+            made[name] = digest.hexdigest()
+    return made
 
 
 def joined(table: Table) -> list[str]:
@@ -206,17 +239,41 @@ FREE = ("unfit", "spike", "checkpoint_every", "tracker", "recompute", "parallel"
 def same_as_before(folder: Path, written: str) -> None:
     """A run goes on only as what it was, but for what is FREE; its recipe then says so."""
     path = folder / "recipe.toml"
-    before = path.read_text("utf-8").splitlines()
-    changed = [line for line in written.splitlines() if line not in before]
-    fixed = [line for line in changed if line.partition(" = ")[0] not in FREE]
+    before, now = read_recipe(path), flat_keys(tomllib.loads(written))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    fixed = [key for key in changed if key.removeprefix("train.") not in FREE]
     if fixed:
+        was, given = (repr(each[fixed[0]]) if fixed[0] in each else "not set" for each in (before, now))
         raise RunError(
-            f"cannot resume with other settings: {fixed[0]}",
+            f"cannot resume with other settings: {fixed[0]} is {given} and was {was}",
             where=str(path),
             do="repeat the first command, or start a new run",
         )
     if changed and rank() == 0:
         write_text(path, written)
+
+
+@contextmanager
+def replaced(folder: Path, force: bool, reads: Iterable[Any]) -> Iterator[None]:
+    """Within, the run that `force` replaces stands aside; where what is done within fails, it comes back. reads: the
+    model, the data and the like, none of which may be in the folder."""
+    for each in (Path(name) for name in reads if isinstance(name, (str, Path))):
+        if force and each.exists() and each.resolve().is_relative_to(folder.resolve()):
+            raise SettingsError(f"{each} is read, and --force would replace it", do="choose another --out")
+    barrier()  # all have looked at the folder before the first changes it
+    aside = folder.with_name(f".{folder.name}.replaced")
+    if not force or rank() or not folder.exists():
+        yield
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside)
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:

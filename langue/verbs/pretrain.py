@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.judge_language import judge_language
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import peak, run_folder, same_as_before
+from langue.verbs.prepare import peak, replaced, run_folder, same_as_before
 from langue.verbs.prepare_language import MANY, Pretraining, new_model, prepare_language, stream_of
 from langue.verbs.samples import samples
 
@@ -66,12 +66,13 @@ def pretrain(
     given = {"objective": objective, "data": data, "model": model, "tokenizer": tokenizer, "columns": columns}
     source = folder / "recipe.toml" if resume else None if recipe is None else Path(recipe)
     arguments, chosen = _resolved(read_recipe(source) if source else {}, given, words)
-    _open(folder, write_recipe(arguments, chosen), force, resume)
-    try:
-        prepared = prepare_language(arguments, chosen, folder)
-    except LangueError:
-        _leave_nothing(folder)
-        raise
+    with replaced(folder, force and not resume, _reads(arguments)):
+        _open(folder, write_recipe(arguments, chosen), resume)
+        try:
+            prepared = prepare_language(arguments, chosen, folder)
+        except LangueError:
+            _leave_nothing(folder)
+            raise
     _same_data(folder, prepared, resume)
     if show is not None and rank() == 0:
         show(prepared)
@@ -97,14 +98,21 @@ def _train(folder: Path, prepared: Pretraining, resume: bool) -> None:
     barrier()
 
 
-def _open(folder: Path, written: str, force: bool, resume: bool) -> None:
+def _reads(arguments: Mapping[str, Any]) -> Iterator[Any]:
+    """What the run is made of, as far as it has names."""
+    yield from (arguments["model"], arguments["tokenizer"])
+    data = arguments["data"]
+    for each in data if isinstance(data, (list, tuple)) else [data]:
+        yield each
+        if isinstance(each, str) and each.rpartition("@")[0]:
+            yield each.rpartition("@")[0]
+
+
+def _open(folder: Path, written: str, resume: bool) -> None:
     """The run directory with its recipe; or on resume, the check that the recipe is the same."""
-    barrier()  # all have looked at the folder before the first changes it
     if resume:
         same_as_before(folder, written)
     elif rank() == 0:
-        if force and folder.exists():
-            shutil.rmtree(folder)
         write_text(folder / "recipe.toml", written)
     barrier()
 

@@ -46,10 +46,12 @@ def show(prepared: Prepared, console: Console) -> None:
     facts = prepared.facts
     panels = [_example(prepared, row) for row in range(min(EXAMPLES, len(prepared.examples["train"])))]
     legend = Text("green: what carries the loss · dim: special tokens · plain: what the model reads", style="italic")
-    console.print(Panel(Group(*panels, legend), title=f"what will be trained: {facts['task']} on {facts['origin']}"))
+    console.print(
+        Panel(Group(*panels, legend), title=Text(f"what will be trained: {facts['task']} on {facts['origin']}"))
+    )
     console.print(_splits(facts))
     for note in facts["notes"]:
-        console.print(f"· {note}", highlight=False)
+        console.print(Text(f"· {note}"))
     for split, found in facts["duplicates"].items():
         if found["exact"] or found["near"]:
             share = (found["exact"] + found["near"]) / found["of"]
@@ -111,5 +113,5 @@ def _splits(facts: Mapping[str, Any]) -> Grid:
         words = ", ".join(f"{label} {count:g}" for label, count in balance[:6])
         words += f" … {len(balance) - 6} more" if len(balance) > 6 else ""
         cut = f"{split['cut_examples']:,} texts" if split["cut_examples"] else "none"
-        grid.add_row(name, f"{split['examples']:,}", f"{split['tokens']:,}", str(split["longest"]), cut, words)
+        grid.add_row(name, f"{split['examples']:,}", f"{split['tokens']:,}", str(split["longest"]), cut, Text(words))
     return grid

@@ -26,8 +26,14 @@ def head_of(task: Task, described: Description) -> str:
 
 
 def write_task_checkpoint(
-    folder: Path, checkpoint: Checkpoint, task: Task, weights: Mapping[str, Tensor], data: DataSettings
+    folder: Path,
+    checkpoint: Checkpoint,
+    task: Task,
+    weights: Mapping[str, Tensor],
+    data: DataSettings,
+    pairs: bool | None = None,
 ) -> None:
+    """pairs: whether the task is one of pairs of texts; None: it is not known."""
     family, pooling = checkpoint.family, task.settings.pooling
     kind = family.head_kind(pooling)
     said = dict(family.poolings[pooling]) if kind == "classify" else {}
@@ -44,7 +50,7 @@ def write_task_checkpoint(
         published=checkpoint.published,
     )
     kept = {"max_length": data.max_length, "cut": data.cut}
-    write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept})
+    write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs})
 
 
 def expressible(task: Task, family: Family) -> str:

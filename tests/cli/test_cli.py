@@ -103,6 +103,7 @@ def test_evaluate_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
         "split": "dev",
         "columns": {"text": "a", "label": "b"},
         "out": "o.json",
+        "force": False,
     }
     assert json.loads(capsys.readouterr().out) == CONTENT
 

@@ -134,7 +134,7 @@ def test_a_run_is_never_overwritten_without_force(run, model, data, tmp_path):
 
 
 def test_resume_refuses_another_run(run, model, data, tmp_path):
-    with pytest.raises(RunError, match="cannot resume with other settings: lr = "):
+    with pytest.raises(RunError, match="cannot resume with other settings: train.lr is"):
         finetune(model=model, data=data, out=run.folder, resume=True, **{"train.lr": 1e-5})
     with pytest.raises(RunError, match="there is no run to resume"):
         finetune(model=model, data=data, out=tmp_path / "none", resume=True)

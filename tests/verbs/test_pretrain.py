@@ -133,7 +133,7 @@ def test_a_run_goes_on_with_what_no_step_depends_on_changed(tmp_path, text, toke
     """As after a loss that was no number: the same command, which now skips such steps."""
     given = {"data": text, "tokenizer": tokenizer, "out": tmp_path} | TINY
     first = langue.pretrain(**given)
-    with pytest.raises(RunError, match=r"cannot resume with other settings: lr = 0.01"):
+    with pytest.raises(RunError, match=r"cannot resume with other settings: train.lr is 0.01 and was 0.003"):
         langue.pretrain(**given | {"train.lr": 0.01}, resume=True)
     again = langue.pretrain(**given | {"train.unfit": "skip", "train.checkpoint_every": 5}, resume=True)
     assert again.metrics["metrics"] == first.metrics["metrics"]
@@ -187,8 +187,8 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
     attempt(SettingsError, "data.block", **{"data.block": 512})
     attempt(ModelError, "trains the architecture encoder", objective="masked", **{"model.preset": "gpt2"})
     (tmp_path / "empty.txt").write_text("")
-    attempt(LangueError, "empty.txt", data=tmp_path / "empty.txt")
-    assert not (tmp_path / "x").exists()
+    attempt(LangueError, "empty.txt", data=tmp_path / "empty.txt", out=tmp_path / "y")
+    assert not (tmp_path / "y").exists()
     attempt(RunError, "nan|inf", **{"train.lr": 1e30, "model.preset": "gpt2", "train.clip": 0.0})
     assert list((tmp_path / "x").glob("suspect-*.safetensors"))
 
