@@ -18,6 +18,8 @@ from langue.tasks.task import PooledHead, Task
 if TYPE_CHECKING:
     from langue.text.source import Table
 
+LARGEST = 1e18  # of a score: squares of such are still float32's
+
 
 class Regress(Task):
     """One score a text, by least squares."""
@@ -59,7 +61,7 @@ class Regress(Task):
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if isinstance(value, bool) or not math.isfinite(number):
+        if isinstance(value, bool) or not abs(number) <= LARGEST:  # nan is not, either
             raise DataError(
                 f"the score {value!r} is not a number",
                 where=where(),
