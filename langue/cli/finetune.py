@@ -65,5 +65,6 @@ def finetune(
         print_json(run.metrics)
         return
     print_metrics(run.metrics)
+    print(run.facts["transformers"])
     print(f"Report: {run.folder / 'report.html'}")
     print(f'Use it: langue predict {run.folder} --text "..."')

@@ -11,7 +11,7 @@ from langue import files
 from langue.evaluate.judge import LOWER_IS_BETTER, readable
 
 TRAIN, DEV, INK, QUIET = "#2f6fdb", "#e0702b", "#2b2f36", "#8a929e"
-QUALITY = ("perplexity", "spearman", "f1_micro", "accuracy", "pearson", "f1_macro")  # the first that is there
+QUALITY = ("perplexity", "pearson", "f1_micro", "accuracy")
 MAX_PASSES_MARKED = 12
 
 Line = Mapping[str, Any]
@@ -116,11 +116,9 @@ def _pass_ends(log: Sequence[Line]) -> list[float]:
 
 
 def _quality(log: Sequence[Line]) -> str:
-    """The metric of the right half: Spearman for scores, micro F1 for several labels a text, else accuracy."""
-    there = {name for line in log for name in line}
-    # With several labels a text, accuracy asks for all of them at once; `f1_samples` gives that case away.
-    order = [name for name in QUALITY if name != "f1_micro" or "f1_samples" in there]
-    return next((name for name in order if name in there), "accuracy")
+    """The metric of the right half: the one by which the best step is chosen, which training steps log too."""
+    there = {name for line in log if line.get("split") == "train" for name in line}
+    return next((name for name in QUALITY if name in there), "accuracy")
 
 
 def _points(log: Sequence[Line], split: str | None, name: str) -> list[tuple[float, float]]:

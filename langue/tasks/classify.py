@@ -31,6 +31,8 @@ class Classify(Task):
     def __init__(self, labels: list[str], settings: TaskSettings, weights: list[float] | None = None) -> None:
         self.labels, self.settings, self.weights = labels, settings, weights
         self.index = {label: i for i, label in enumerate(labels)}
+        if settings.multi_label:  # where accuracy asks for all of a text's labels at once
+            self.watched = "f1_micro"
 
     @classmethod
     def fit(cls, train: "Table", settings: TaskSettings) -> Self:

@@ -196,8 +196,8 @@ class Model:
     def save(self, folder: str | Path) -> None:
         """Write a folder that `load`, and `transformers` where it has the architecture, read."""
         path = Path(folder)
-        if path.exists() and any(path.iterdir()):
-            raise ModelError("the folder exists and is not empty", where=str(path), do="choose another")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ModelError("the folder exists and is not empty, or is a file", where=str(path), do="choose another")
         with atomic_folder(path) as temporary:
             if self.task is not None and self.network is not None:
                 trained = dict(self.network.named_parameters())

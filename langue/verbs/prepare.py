@@ -28,7 +28,7 @@ from langue.text.duplicates import find
 from langue.text.source import Source, Table, read
 from langue.train.parallel import barrier
 from langue.verbs.progress import bar
-from langue.verbs.save import head_of
+from langue.verbs.save import expressible, head_of
 
 SPLITS = ("train", "dev", "test")
 
@@ -155,6 +155,7 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
         "pooling": prepared.task.settings.pooling,
         "splits": splits,
         "notes": prepared.source.notes,
+        "transformers": expressible(prepared.task, prepared.checkpoint.family),
         "duplicates": duplicates(prepared.source) if settings.data.duplicates else {},
         "steps": steps,
         "steps_a_pass": per_pass,

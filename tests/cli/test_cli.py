@@ -49,7 +49,8 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def finished() -> SimpleNamespace:
-    return SimpleNamespace(folder=Path("runs/x"), metrics=CONTENT, load=lambda: SimpleNamespace(predict=labelled))
+    loaded = SimpleNamespace(predict=labelled)
+    return SimpleNamespace(folder=Path("runs/x"), metrics=CONTENT, facts={"transformers": "yes"}, load=lambda: loaded)
 
 
 def labelled(texts: list[str]) -> list[dict[str, Any]]:

@@ -49,10 +49,16 @@ def test_smoothing_is_centred():
     assert [step for step, _ in curves._smooth(line)] == [step for step, _ in line]
 
 
-def test_the_right_half_shows_the_main_metric():
-    assert curves._quality([{"accuracy": 1, "f1_macro": 1, "f1_micro": 1}]) == "accuracy"
-    assert curves._quality([{"accuracy": 1, "f1_micro": 1, "f1_samples": 1}]) == "f1_micro"
-    assert curves._quality([{"pearson": 1, "spearman": 1, "mse": 1}]) == "spearman"
+def test_the_right_half_shows_what_the_best_step_is_chosen_by():
+    from langue.settings import TaskSettings
+    from langue.tasks.classify import Classify
+    from langue.tasks.regress import Regress
+
+    dev = {"split": "dev", "accuracy": 1, "f1_macro": 1, "f1_micro": 1, "pearson": 1, "spearman": 1}
+    several = TaskSettings(multi_label=True)
+    for task in (Classify(["a"], several), Classify(["a", "b"], TaskSettings()), Regress(TaskSettings())):
+        assert curves._quality([dev, {"split": "train", task.watched: 1}, dev]) == task.watched
+    assert {Classify(["a"], several).watched, Regress(TaskSettings()).watched} == {"f1_micro", "pearson"}
     assert curves._quality([]) == "accuracy"
 
 
