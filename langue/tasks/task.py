@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from langue.data.batch import Batch, Examples, first_tokens, last_tokens, pool_mean
 from langue.data.encode import encode
-from langue.errors import DataError, SettingsError
+from langue.errors import DataError, ModelError, SettingsError
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
 from langue.model.feedforward import ACTIVATIONS
@@ -173,7 +173,7 @@ class Task(Objective):
 def encode_texts(
     tokenizer: Tokenizer, texts: list[str], pairs: list[str] | None, *, max_length: int, cut: str, config: ModelConfig
 ) -> Examples:
-    return encode(
+    examples = encode(
         tokenizer,
         texts,
         pairs,
@@ -181,6 +181,13 @@ def encode_texts(
         cut=cut,
         segments=config.n_segments > 1,
     )
+    largest, known = int(examples.tokens.max(initial=0)), max(config.vocab_size, config.decoder_vocab_size)
+    if largest >= known:
+        raise ModelError(
+            f"the tokenizer gives {tokenizer.token(largest)!r} the number {largest:,}; the model has {known:,} tokens",
+            do="the tokenizer is of another model: put its own back",
+        )
+    return examples
 
 
 def settle_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:

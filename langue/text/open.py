@@ -194,6 +194,9 @@ def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, 
             where=str(folder),
             do="name one of its files, or call them train.csv, dev.csv, test.csv (any format)",
         )
+    others = [file.name for file in files if not any(file in paths for paths in found.values())]
+    if others:
+        notes.append(f"{folder}: {_listed(others)} not used")
     for split, paths in found.items():
         if len(paths) > 1 and not all(_SHARD.search(path.name) for path in paths):
             names = " and ".join(path.name for path in paths[:3])

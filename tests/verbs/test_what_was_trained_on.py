@@ -164,3 +164,23 @@ def test_texts_as_they_come(run):
         predict(run, texts="a good film")
     with pytest.raises(SettingsError, match="precision 'fp16'"):
         load(run, dtype="fp16")
+
+
+def test_a_tokenizer_of_another_model(model, tmp_path):
+    other = shutil.copytree(model, tmp_path / "m")
+    written = json.loads((other / "tokenizer.json").read_text())
+    written["model"]["vocab"]["word299"] = 299
+    (other / "tokenizer.json").write_text(json.dumps(written))
+    with pytest.raises(ModelError, match="the tokenizer gives 'word299' the number 299; the model has 200 tokens"):
+        load(other).encode(["a word299"])
+    with pytest.raises(ModelError, match="the tokenizer gives"):
+        finetune(model=other, data=[r | {"text": "word299"} for r in reviews(40, 0)], out=tmp_path / "run", **SHORT)
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_of_a_folder_that_are_not_used_are_named(model, tmp_path):
+    from langue.verbs.preview import preview
+
+    for name in ("train", "test", "train2", "eval"):
+        write_jsonl(tmp_path / f"{name}.jsonl", reviews(40, 0))
+    assert f"{tmp_path}: eval.jsonl, train2.jsonl not used" in preview(model=model, data=tmp_path).facts["notes"]
