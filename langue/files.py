@@ -2,6 +2,7 @@
 What leaves: files that are complete or absent, never half; and their checksums."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -71,6 +72,41 @@ def _complete(temporary: Path, path: Path) -> None:
         shutil.rmtree(path)
     temporary.replace(path)
     _sync(path.parent)
+
+
+@contextlib.contextmanager
+def replaced(folder: Path, force: bool) -> Iterator[None]:
+    """Within, the folder that `force` replaces stands aside; where what is done within fails, it comes back."""
+    if not force or not folder.exists():
+        yield
+        return
+    aside = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """RunError where another process is in the same folder already."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise RunError("another process is at work in it", where=str(folder), do="wait for it, or end it") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

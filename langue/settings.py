@@ -9,11 +9,13 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langue.errors import SettingsError
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -121,7 +123,7 @@ class TrainSettings(Section):
     lr: float = Field(default=1e-4, gt=0, description="peak learning rate")
     layer_decay: float = Field(default=1.0, gt=0, le=1, description="rate of a layer relative to the one above it")
     weight_decay: float = Field(default=0.01, ge=0, description="decoupled weight decay of the matrices")
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's moments")
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="AdamW's moments")
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
     clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0: no clipping")
     optimizer: Literal["adamw", "muon"] = Field(

@@ -76,8 +76,8 @@ def pretrain(
         force=force,
         resume=resume,
         show=lambda prepared: print_pretraining(prepared, as_json),
-        **{key: word for key, word in {"model.size": size, "model.preset": preset}.items() if word is not None},
-        **parse_settings(settings, context),
+        **parse_settings(settings, context)
+        | {key: word for key, word in {"model.size": size, "model.preset": preset}.items() if word is not None},
     )
     if as_json:
         print_json(run.metrics)

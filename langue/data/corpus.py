@@ -75,7 +75,8 @@ class Corpus:
         facts = read_facts(folder)
         if split not in facts["splits"]:
             there = ", ".join(facts["splits"])
-            raise DataError(f"the corpus has no split {split!r}", where=str(folder), do=f"it has {there}")
+            do = f"it has {there}; give text for {split} too"
+            raise DataError(f"the corpus has no split {split!r}", where=str(folder), do=do)
         path = folder / "tokenizer.json"
         if not path.is_file() or files.sha256(path) != facts["tokenizer_sha256"]:
             what = "is missing" if not path.is_file() else "is not the one that the corpus was made with"

@@ -5,6 +5,7 @@ only one document, its end becomes the dev document.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from langue.text.documents import Piece, Reading, Tally, Texts
 from langue.text.seen import Seen
 
 PEEK, PEEK_BYTES = 1000, 16 << 20  # documents, or bytes of them, that are looked at before any is given out
+NEAR = 2000  # characters in which the end of a line is looked for
 Assigned = tuple[str, Piece]
 
 
@@ -40,21 +42,24 @@ class Divider:
             yield from (("train", piece) for _, piece in train)
             yield from (("dev", piece) for _, piece in self._marked(texts.pieces(self.reading, self.tally, "dev")))
             return
-        head, rest = _peek(train)
+        head, rest, whole = _peek(train)
         begun = {mark for mark, piece in head if piece.first}
         if sum(piece.first for _, piece in head) == 1:
-            characters = self._single(texts, head)
+            characters = self._single(texts, head, whole)
             if characters:
                 pieces = (piece for part in (head, rest) for _, piece in part)
                 yield from _ended(pieces, characters, self.division.tail, texts.name)
                 return
         limit = int(self.division.fraction * 2.0**64)
-        extra = min(begun, default=0)  # is dev too, so that there is one
+        extra = _smaller(head) if len(begun) > 1 else None  # is dev too, so that there is one
         if len(begun) > 1 and min(begun) < limit and max(begun) < limit:
             limit = max(begun)  # and one of train
+        kept = begun if len(begun) == 1 else set()  # a first document that is as long as the head is for train
         for part in (head, rest):
             for mark, piece in part:
-                yield ("dev" if mark < limit or mark == extra else "train"), piece
+                extra = mark if extra is None and mark not in begun else extra  # the second, then
+                held = (mark < limit or mark == extra) and mark not in kept
+                yield ("dev" if held else "train"), piece
 
     def _marked(self, pieces: Iterator[Piece]) -> Iterator[tuple[int, Piece]]:
         """Each with the number that its document's first piece hashes to; copies are counted or left out."""
@@ -72,9 +77,9 @@ class Divider:
                     continue
             yield mark, piece
 
-    def _single(self, texts: Texts, head: list[tuple[int, Piece]]) -> int:
-        """Characters of the source's only document; 0 where it has more of them."""
-        if head[-1][1].last:
+    def _single(self, texts: Texts, head: list[tuple[int, Piece]], whole: bool) -> int:
+        """Characters of the source's only document; 0 where it has more of them. whole: whether head is all of it."""
+        if whole:
             return sum(len(piece.text) for _, piece in head)
         characters = 0
         for piece in texts.pieces(self.reading, Tally()):
@@ -84,16 +89,25 @@ class Divider:
         return characters
 
 
-def _peek(pieces: Iterator[tuple[int, Piece]]) -> tuple[list[tuple[int, Piece]], Iterator[tuple[int, Piece]]]:
-    """The first of them as a list, and the others."""
+def _smaller(head: list[tuple[int, Piece]]) -> int:
+    """The mark of a document, drawn by its text, that is not the longest."""
+    sizes: Counter[int] = Counter()
+    for mark, piece in head:
+        sizes[mark] += piece.size
+    (longest, _), *_ = sizes.most_common(1)
+    return min(mark for mark in sizes if mark != longest)
+
+
+def _peek(pieces: Iterator[tuple[int, Piece]]) -> tuple[list[tuple[int, Piece]], Iterator[tuple[int, Piece]], bool]:
+    """The first of them as a list, the others, and whether there are none."""
     head: list[tuple[int, Piece]] = []
     documents = size = 0
     for each in pieces:
         head.append(each)
         documents, size = documents + each[1].last, size + each[1].size
         if documents >= PEEK or size >= PEEK_BYTES:
-            break
-    return head, pieces
+            return head, pieces, False
+    return head, pieces, True
 
 
 def _ended(pieces: Iterator[Piece], characters: int, tail: float, name: str) -> Iterator[Assigned]:
@@ -108,7 +122,9 @@ def _ended(pieces: Iterator[Piece], characters: int, tail: float, name: str) -> 
         elif at < target:
             local = target - at
             before = piece.text[:local]
-            cut = before.rfind("\n") + 1 or max(before.rfind(" "), 0) or local
+            near = before[-NEAR:]
+            back = near.rfind("\n") + 1 or max(near.rfind(" "), 0)
+            cut = local - len(near) + back if back else local
             yield "train", replace(piece, text=piece.text[:cut], size=_bytes(piece.text[:cut]), last=True)
             if cut < len(piece.text):
                 dev = piece.text[cut:]

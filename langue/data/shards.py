@@ -69,16 +69,19 @@ def build(
     """Write the corpus folder; its corpus.json's content is returned. progress: is told bytes of files gone through."""
     notes = [] if notes is None else notes
     backend = _plain(building.tokenizer)
-    done = _begin(building, out, force, notes)
-    try:
-        facts = _write(building, backend, out, done, progress, notes)
-    except BaseException:
-        if not any(done.values()):  # nothing is there to go on from
-            shutil.rmtree(out, ignore_errors=True)
-        raise
-    with files.disk_errors(out):
-        files.write_json(out / "corpus.json", facts)
-        (out / BUILDING).unlink()
+    _check(out, force)
+    with files.replaced(out, force):
+        done = _begin(building, out, notes)
+        try:
+            with files.alone(out):
+                facts = _write(building, backend, out, done, progress, notes)
+        except BaseException:
+            if not any(done.values()):  # nothing is there to go on from
+                shutil.rmtree(out, ignore_errors=True)
+            raise
+        with files.disk_errors(out):
+            files.write_json(out / "corpus.json", facts)
+            (out / BUILDING).unlink()
     return facts
 
 
@@ -94,8 +97,8 @@ def _plain(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     return backend
 
 
-def _begin(building: Building, out: Path, force: bool, notes: list[str]) -> dict[str, list[Shard]]:
-    """The folder made ready, and the shards in it that are finished and sound."""
+def _check(out: Path, force: bool) -> None:
+    """RunError where the folder is not one to build a corpus in."""
     ours = is_corpus(out) or (out / BUILDING).is_file()
     if out.exists() and not out.is_dir():
         raise RunError("is a file", where=str(out), do="name a folder with --out")
@@ -103,8 +106,10 @@ def _begin(building: Building, out: Path, force: bool, notes: list[str]) -> dict
         raise RunError("there is a finished corpus already", where=str(out), do="name another, or replace it: --force")
     if out.exists() and not ours and any(out.iterdir()):
         raise RunError("the folder holds something else", where=str(out), do="name another with --out")
-    if force and out.exists():
-        shutil.rmtree(out)
+
+
+def _begin(building: Building, out: Path, notes: list[str]) -> dict[str, list[Shard]]:
+    """The folder made ready, and the shards in it that are finished and sound."""
     with files.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         building.tokenizer.save(out)

@@ -114,6 +114,8 @@ class Stream:
         lengths = self.corpus.lengths + self.frame.document
         documents = self._drawn(random)
         documents = documents[lengths[documents] > 0]
+        if not len(documents):  # weights may draw none, and every pass has a step
+            documents = np.array([lengths.argmax()])
         size, block = lengths[documents], self.block - self.frame.piece
         long = size > LONG * block
         shift = np.zeros(len(documents), np.int64)

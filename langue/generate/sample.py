@@ -5,6 +5,7 @@ arXiv:1805.04833) or the smallest set that holds `top_p` of the probability (Hol
 Prompts stand in one flat batch without padding, and so do the keys and values kept of them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from langue.model.attention import Groups, PairGroups
 from langue.model.cache import Cache
 from langue.model.language import LanguageModel
 
+COLDEST = 1e-6  # temperature, but for 0: logits divided by less are no numbers of float32
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -28,9 +31,11 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+        drawn = self.temperature == 0 or COLDEST <= self.temperature < math.inf
+        if self.max_tokens < 1 or not drawn or self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.seed < 2**63:
             raise ModelError(
-                f"cannot sample with {self}", do="max_tokens >= 1, temperature and top_k >= 0, top_p in (0, 1]"
+                f"cannot sample with {self}",
+                do=f"max_tokens >= 1, temperature 0 or from {COLDEST:g} on, top_k and seed >= 0, top_p in (0, 1]",
             )
 
 
@@ -48,6 +53,10 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Te
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits = logits.float() / sampling.temperature
+    if logits.isnan().any():
+        raise ModelError(
+            "the model's scores are no numbers", do="its weights are spoilt: train it anew, at a lower rate"
+        )
     if sampling.top_k:
         least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))
@@ -87,6 +96,16 @@ def generate(
     device = model.body.output_table.device
     if not prompts or any(len(prompt) == 0 for prompt in prompts):
         raise ModelError("a prompt is empty", do="give at least one token")
+    if model.body.decoder is None:  # one that meets the end of the positions must not stop the others
+        limit = model.body.config.longest
+        full = [len(prompt) if len(prompt) + sampling.max_tokens > limit else 0 for prompt in prompts]
+        if len(set(full)) > 1:
+            found: dict[int, list[int]] = {}
+            for size in sorted(set(full)):
+                some = [row for row, own in enumerate(full) if own == size]
+                written = generate(model, [prompts[row] for row in some], sampling, stop=stop, banned=banned)
+                found |= zip(some, written, strict=True)
+            return [found[row] for row in range(len(prompts))]
     rows = np.arange(len(prompts))
     if model.body.decoder is None:
         batch, memory, pairs = gather(examples_of(prompts), rows, device), None, None
@@ -95,9 +114,9 @@ def generate(
         batch, pairs = both.target, both.groups
         memory = model.body(*both.source.inputs)[both.order]
     rules = Rules(stop, None if pairs is None else first, tuple(banned))
-    written = _write(model, batch, memory, pairs, sampling, rules)
+    made = _write(model, batch, memory, pairs, sampling, rules)
     out: list[list[int]] = [[]] * len(prompts)
-    for row, tokens in zip(batch.rows, written, strict=True):
+    for row, tokens in zip(batch.rows, made, strict=True):
         out[row] = tokens
     return out
 

@@ -31,7 +31,7 @@ class Journal:
         self.path = path if speaks else Path(os.devnull)
         self.file: TextIO = self.path.open("a" if size else "w", encoding="utf-8")
         if speaks:
-            self.file.truncate(size)
+            self.file.truncate(min(size, os.fstat(self.file.fileno()).st_size))  # what was taken away stays away
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=14),

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ from torch import nn
 
 from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
+from langue.files import alone
 from langue.model.transformer import compile_blocks, set_recompute
 from langue.runtime import device, keep_between_batches, precision, rank, seed_step, world_size
 from langue.settings import TrainSettings
@@ -33,6 +34,8 @@ from langue.train.parallel import Parallel, agreed, anywhere, barrier
 from langue.train.schedule import factor
 from langue.train.shards import Writer
 from langue.train.state import latest, load_state, load_weights, save_best, save_state
+
+PATIENCE = 20  # steps in a row that may be left out
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Progress:
     best_step: int = 0
     stale: int = 0  # evaluations since the best one
     stopped: bool = False  # by patience
+    skipped: int = 0  # steps in a row that were left out
     history: list[float] = field(default_factory=list)  # the score at each evaluation
     recent: list[float] = field(default_factory=list)  # the last losses, which a spike is measured against
 
@@ -102,8 +106,9 @@ class Trainer:
             self.progress = Progress(**load_state(newest, self.model, self.optimizer, self.average.weights))
         at = self.progress
         began = time.perf_counter() - at.seconds
+        lock = alone(self.folder / "checkpoints") if rank() == 0 else nullcontext()
         log, tracker = self.folder / "log.jsonl", self.settings.tracker
-        with Journal(log, self.total, at.step, at.log_bytes, tracker) as journal, self._signals():
+        with lock, Journal(log, self.total, at.step, at.log_bytes, tracker) as journal, self._signals():
             batches = self.loader.iterate(at.step, self.device)
             while at.step < self.total and not at.stopped:
                 epoch, step_batches = next(batches)
@@ -189,14 +194,22 @@ class Trainer:
         if found is None and not math.isfinite(norm):
             found = f"is {loss:.4g}, but its gradient is not finite"
         if found is None:
+            at.skipped = 0
             return False
         kept = keep_batches(self.folder, at.step + 1, batches)
+        at.skipped += 1
+        if at.skipped > PATIENCE:
+            raise RunError(
+                f"{at.skipped} steps in a row had no loss to go by, the last at step {at.step + 1} {found}",
+                where=str(self.folder),
+                do=f"the weights are spoilt: start anew with a lower train.lr (now {settings.lr:g})",
+            )
         if settings.unfit == "stop":
             raise RunError(
                 f"the loss at step {at.step + 1} {found}; its batch is kept in {kept.name}",
                 where=str(self.folder),
-                do=f"go on without it: --resume train.unfit=skip; or lower train.lr (now {settings.lr:g}), or set "
-                "train.precision=fp32",
+                do="go on without it: --resume train.unfit=skip; or start anew with a lower train.lr "
+                f"(now {settings.lr:g}) or train.precision=fp32",
             )
         return True
 

@@ -37,9 +37,15 @@ def corpus_of(
             _build(named, arguments, own, settings, path)
         barrier()
     train = Corpus.open(path, "train")
+    dev = Corpus.open(path, "dev")
+    if rank() == 0:
+        with bar("reading checksums", 2) as advance:
+            for corpus in (train, dev):
+                corpus.verify()
+                advance(1)
     if own is not None:
         _same_tokens(train.tokenizer, own, path)
-    return train, Corpus.open(path, "dev")
+    return train, dev
 
 
 def _same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:

@@ -117,8 +117,10 @@ class Model:
             raise ModelError("an encoder sees both ways and does not generate", where=str(self.checkpoint.folder))
         sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
         examples = self._examples(prompts, prompt=self.config.architecture == "decoder")
+        of, begins = self.checkpoint, self.checkpoint.published.get("bos_token_id")
         ids = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
-        of = self.checkpoint
+        if self.config.architecture == "decoder" and isinstance(begins, int):  # from nothing: as a text begins
+            ids = [part or [begins] for part in ids]
         with self._autocast():
             written = generate(language, ids, sampling, stop=of.ends, start=of.start, first=of.first, banned=of.banned)
         strings = len(prompts) > 0 and isinstance(prompts[0], str)
@@ -247,7 +249,8 @@ class Model:
         else:
             items = [sound(item) for item in items]
         chosen, data = tokenizer or self.tokenizer, self.data
-        examples = encode_texts(chosen, items, pairs, max_length=data.max_length, cut=data.cut, config=self.config)
+        cut = "tail" if prompt else data.cut  # what is written goes on from a prompt's end
+        examples = encode_texts(chosen, items, pairs, max_length=data.max_length, cut=cut, config=self.config)
         return _without_end(examples, self.checkpoint.ends) if prompt else examples
 
     def _from_ids(self, items: list[Any]) -> Examples:
@@ -318,7 +321,9 @@ def _language_model(
 
 def _without_end(examples: Examples, ends: frozenset[int]) -> Examples:
     """Prompts to go on from: the tokens that say a text is over are left off."""
-    last = examples.starts[1:] - 1
+    if not len(examples.tokens):
+        return examples
+    last = np.maximum(examples.starts[1:] - 1, 0)
     over = np.isin(examples.tokens[last], list(ends)) & (examples.lengths > 1)
     kept = np.ones(len(examples.tokens), bool)
     kept[last[over]] = False

@@ -2,7 +2,6 @@
 What leaves: everything training needs, and the facts people should see first."""
 
 import hashlib
-import shutil
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from langue import files
 from langue.data.batch import Examples
 from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
@@ -262,19 +262,8 @@ def replaced(folder: Path, force: bool, reads: Iterable[Any]) -> Iterator[None]:
         if force and each.exists() and each.resolve().is_relative_to(folder.resolve()):
             raise SettingsError(f"{each} is read, and --force would replace it", do="choose another --out")
     barrier()  # all have looked at the folder before the first changes it
-    aside = folder.with_name(f".{folder.name}.replaced")
-    if not force or rank() or not folder.exists():
+    with files.replaced(folder, force and rank() == 0):
         yield
-        return
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside)
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:

@@ -1,0 +1,169 @@
+"""What must not be lost, cut or mixed on the way from text to a language model and back to text."""
+
+import json
+
+import numpy as np
+import pytest
+
+import langue
+from langue.data.corpus import Corpus
+from langue.data.divide import Division
+from langue.data.shards import Building, build
+from langue.data.stream import Frame, Stream
+from langue.errors import DataError, LangueError, ModelError, RunError
+from langue.files import alone
+from langue.generate.sample import Sampling, generate
+from langue.settings import resolve
+from langue.text.documents import Reading, open_texts
+from langue.text.train_tokenizer import train
+from langue.train.journal import Journal
+
+WORDS = "the dog sees a small red house and sleeps near a tree while rain falls on the old road".split()  # noqa: SIM905
+TINY = {"model.preset": "gpt2", "model.n_layers": 1, "model.dim": 16, "model.n_heads": 2, "data.block": 16,
+        "train.batch_tokens": 128, "train.max_steps": 3}  # fmt: skip
+
+
+def sentences(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, 12)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    return train(sentences(200), resolve({"tokenizer.vocab_size": 300}).tokenizer, folder)
+
+
+def built(tokenizer, path, out, **options):
+    reading = Reading()
+    building = Building(open_texts([str(path)], reading, []), tokenizer, reading, Division())
+    build(building, out, **options)
+    return Corpus.open(out, "train"), Corpus.open(out, "dev")
+
+
+def write(path, documents):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+    return path
+
+
+def test_force_keeps_the_corpus_until_its_successor_is_whole(tokenizer, tmp_path):
+    built(tokenizer, write(tmp_path / "good.jsonl", sentences(50)), tmp_path / "corpus")
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": ')
+    with pytest.raises(LangueError):
+        built(tokenizer, tmp_path / "bad.jsonl", tmp_path / "corpus", force=True)
+    assert Corpus.open(tmp_path / "corpus", "train").n_documents > 40
+    built(tokenizer, write(tmp_path / "new.jsonl", sentences(9)), tmp_path / "corpus", force=True)
+    assert Corpus.open(tmp_path / "corpus", "train").n_documents == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "corpus", "good.jsonl", "new.jsonl"]
+
+
+def test_a_changed_shard_is_not_trained_on(tokenizer, tmp_path):
+    built(tokenizer, write(tmp_path / "good.jsonl", sentences(50)), tmp_path / "corpus")
+    shard = tmp_path / "corpus" / "train-00000.bin"
+    whole = bytearray(shard.read_bytes())
+    whole[100:120] = bytes(20)
+    shard.write_bytes(whole)
+    with pytest.raises(DataError, match="the checksum is wrong"):
+        langue.pretrain(data=tmp_path / "corpus", out=tmp_path / "run", **TINY)
+
+
+@pytest.mark.parametrize("peek", [1, 100, 10**9])
+def test_a_long_first_document_is_for_training(tokenizer, tmp_path, monkeypatch, peek):
+    from langue.data import divide
+
+    monkeypatch.setattr(divide, "PEEK_BYTES", peek)
+    long = " ".join(sentences(200))
+    train, dev = built(tokenizer, write(tmp_path / "t.jsonl", [long, *sentences(30, 1)]), tmp_path / "corpus")
+    assert train.n_documents >= 28 and dev.n_documents >= 1
+    assert train.n_bytes > 0.8 * (train.n_bytes + dev.n_bytes)
+
+
+@pytest.mark.parametrize("sizes", [(200, 1), (1, 200)])
+def test_of_two_documents_the_longer_one_is_for_training(tokenizer, tmp_path, sizes):
+    texts = [" ".join(sentences(size, size)) for size in sizes]
+    train, dev = built(tokenizer, write(tmp_path / "t.jsonl", texts), tmp_path / "corpus")
+    assert (train.n_bytes, dev.n_bytes) == tuple(sorted(map(len, texts), reverse=True))
+
+
+@pytest.mark.parametrize("beginning", ["# README\n", "My book ", "\n"])
+def test_of_one_document_the_end_is_held_out_wherever_its_only_break_is(tokenizer, tmp_path, beginning):
+    path = write(tmp_path / "t.jsonl", [beginning + "abcdefghij" * 2000])
+    train, dev = built(tokenizer, path, tmp_path / "corpus")
+    assert 0.85 < train.n_bytes / (train.n_bytes + dev.n_bytes) < 0.95
+
+
+def test_a_pass_that_draws_nothing_has_a_step(tokenizer):
+    class One:
+        lengths, n_bytes, sources = np.array([5]), 5, [("one", 0.1, 0, 1)]
+
+    stream = Stream(One(), None, Frame(), block=8, budget=16, seed=0)
+    assert all(len(stream.plan(epoch)) == 1 for epoch in range(20))
+
+
+def test_a_prompt_goes_on_from_its_end_and_none_cuts_another_short(tokenizer, tmp_path):
+    write(tmp_path / "t.jsonl", sentences(50))
+    words = TINY | {"tokenizer.vocab_size": 300}
+    run = langue.pretrain(data=tmp_path / "t.jsonl", out=tmp_path / "run", **words).folder
+    model = langue.load(run)
+    long = " ".join(sentences(8))
+    ids = model.tokenizer.backend.encode(long, add_special_tokens=False).ids
+    limit = model.config.longest
+    seen = []
+    original = langue.verbs.model.generate
+    langue.verbs.model.generate = lambda language, prompts, *rest, **more: (
+        seen.extend(prompts) or original(language, prompts, *rest, **more)
+    )
+    try:
+        model.generate([long], max_tokens=1)
+    finally:
+        langue.verbs.model.generate = original
+    assert seen[0][-8:] == ids[-8:] and len(seen[0]) <= limit
+    short, full = [5, 6], list(range(5, 5 + limit - 2))
+    sampling = Sampling(max_tokens=10)
+    both = generate(model.language, [short, full, short], sampling)
+    assert both == [generate(model.language, [each], sampling)[0] for each in (short, full, short)]
+    assert len(both[0]) == 10 and 1 <= len(both[1]) < 10
+    assert isinstance(model.generate([""], max_tokens=3)[0], str)
+
+
+@pytest.mark.parametrize(
+    "words", [{"temperature": 1e-40}, {"temperature": float("nan")}, {"seed": 2**70}, {"seed": -1}]
+)
+def test_what_cannot_be_sampled_with(words):
+    with pytest.raises(ModelError, match="cannot sample"):
+        Sampling(**words)
+
+
+def test_one_process_a_folder(tmp_path):
+    with (
+        alone(tmp_path / "a"),
+        alone(tmp_path / "b"),
+        pytest.raises(RunError, match="another process"),
+        alone(tmp_path / "a"),
+    ):
+        pass
+    with alone(tmp_path / "a"):
+        pass
+
+
+def test_a_log_that_was_taken_away_is_not_filled_with_nothing(tmp_path):
+    with Journal(tmp_path / "log.jsonl", 10, 5, 1000) as journal:
+        journal.write({"split": "train", "step": 6})
+    assert json.loads((tmp_path / "log.jsonl").read_text()) == {"split": "train", "step": 6}
+
+
+def test_a_run_whose_weights_are_spoilt_ends(tmp_path, monkeypatch):
+    from langue.train import trainer
+
+    monkeypatch.setattr(trainer, "PATIENCE", 3)
+    write(tmp_path / "t.jsonl", sentences(50))
+    words = TINY | {
+        "train.lr": 1e30,
+        "train.clip": 0.0,
+        "train.unfit": "skip",
+        "train.max_steps": 30,
+        "tokenizer.vocab_size": 300,
+    }
+    with pytest.raises(RunError, match="4 steps in a row"):
+        langue.pretrain(data=tmp_path / "t.jsonl", out=tmp_path / "run", **words)
+    assert len(list((tmp_path / "run").glob("suspect-*"))) == 4
