@@ -162,6 +162,7 @@ def test_a_run_whose_weights_are_spoilt_ends(tmp_path, monkeypatch):
         "train.clip": 0.0,
         "train.unfit": "skip",
         "train.max_steps": 30,
+        "train.evaluate_every": 1000,
         "tokenizer.vocab_size": 300,
     }
     with pytest.raises(RunError, match="4 steps in a row"):
