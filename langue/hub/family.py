@@ -5,6 +5,7 @@ A family is data: how its config reads into `ModelConfig`, and a list of reversi
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -22,6 +23,7 @@ from langue.runtime import in_threads
 
 # How the published classes that score tokens are called.
 SPEAKING = ("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "LMHeadModel", "MTModel", "BertForPreTraining")
+HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # what weights are stored in
 KEPT = "kept."  # before the names of published weights that ours has no place for
 
 
@@ -76,7 +78,9 @@ def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: Holder) -> 
 
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
     """Whether `_join` has a meaning for parts of these shapes; whether it is the config's is seen of what it makes."""
-    if parts[0].ndim == 0 or any(part.shape != parts[0].shape for part in parts):
+    if parts[0].ndim == 0 or any(part.shape != parts[0].shape or part.dtype not in HELD for part in parts):
+        return False
+    if r.change == "halves" and len(parts[0]) % 2:
         return False
     if r.change == "heads":
         return len(parts[0]) == config.n_heads * 3 * config.head_dim
@@ -87,7 +91,8 @@ def _taken(r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: H
     """`_join` of what is taken out of `published`. What it copies is not held beside the copy."""
     parts = [published.pop(name) for name in r.theirs]
     if not _joinable(r, parts, config):
-        shapes = ", ".join(f"{name} of shape {[*part.shape]}" for name, part in zip(r.theirs, parts, strict=True))
+        told = (f"{name} of shape {[*p.shape]} ({str(p.dtype)[6:]})" for name, p in zip(r.theirs, parts, strict=True))
+        shapes = ", ".join(told)
         raise ModelError(f"{r.ours} cannot be made of {shapes}", do="the config and the weights are not of one model")
     joined = _join(r, parts, config, holder)
     holder.done(parts, joined)
@@ -138,6 +143,10 @@ class Family:
         """Rename and stack published tensors. Every one is used once; ModelError names what is left over or missing.
         `theirs` is emptied, so that what is stacked or converted is not held twice. matrices: what those are held in
         (None: what they came in)."""
+        names = Counter(map(self._today, theirs))
+        twice = next((name for name, count in names.items() if count > 1), None)
+        if twice is not None:
+            raise ModelError(f"{twice} is there under an old name and a new one", do="leave one of them")
         published = {self._today(name): theirs.pop(name) for name in list(theirs)}
         bare = self._bare(published)
         body, heads = self._body(config, bare), self._head(config, head, bare)
@@ -162,8 +171,16 @@ class Family:
         left = [n for n in published if n not in of_run and not any(re.search(p, n) for p in self.unused)]
         if missing or left:
             raise ModelError(_difference(missing, left), do="the config and the weights are not of one model")
+        self._copies_agree(published, ours)
         # What no use of ours needs is kept under its own name, so that saving loses nothing.
         return ours | {KEPT + name: holder.stack([tensor]) for name, tensor in published.items()}
+
+    def _copies_agree(self, left: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+        """ModelError where a table that encoder and decoder share has a copy in the file that is not one."""
+        table = ours.get("body.token.weight")
+        for name in [name for name in left if name.endswith("coder.embed_tokens.weight")]:
+            if table is None or left[name].shape != table.shape or not torch.equal(left[name].to(table.dtype), table):
+                raise ModelError(f"{name} is not the table that it should share", do="it cannot be expressed")
 
     def to_theirs(self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None) -> dict[str, Tensor]:
         """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost."""

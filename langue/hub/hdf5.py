@@ -181,6 +181,8 @@ class _File:
         )
         if much < size or (size and begin + size > len(self.data)):
             raise ValueError(f"{path} has {much:,} bytes, and its shape asks for {size:,}")
+        if max(shape, default=0) >= 2**63:
+            raise ValueError(f"{path} has the shape {shape}, which is none")
         if not size:
             return torch.zeros(shape, dtype=dtype)
         return torch.frombuffer(bytearray(self.cut(begin, size)), dtype=dtype).view(shape)

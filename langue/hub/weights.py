@@ -119,7 +119,7 @@ def _span(name: str, entry: Any) -> tuple[int, int, str]:
         shape, (first, last), bits = entry["shape"], entry["data_offsets"], _BITS[entry["dtype"]]
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"the entry of {name!r} is not one of a tensor") from None
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [*shape, first, last]):
+    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**63 for n in [*shape, first, last]):
         raise ValueError(f"{name!r} has a size that is no count")
     if (last - first) * 8 != math.prod(shape) * bits:
         raise ValueError(f"{name!r} has {last - first:,} bytes for shape {shape} of {entry['dtype']}")

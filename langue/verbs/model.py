@@ -236,10 +236,10 @@ class Model:
         items: list[Any] = list(texts)
         strings = [isinstance(item, str) for item in items]
         paired = [isinstance(item, (tuple, list)) and any(isinstance(part, str) for part in item) for item in items]
-        if any(strings) != all(strings) or any(paired) != all(paired):
+        if len(set(strings)) > 1 or len(set(paired)) > 1:
             raise ModelError("texts mixes strings, pairs and token ids", do="give one kind at a time")
         if items and not strings[0] and not paired[0]:
-            return self._from_ids(items)
+            return self._from_ids(items, self.config.decoder_vocab_size if tokenizer is not None else 0)
         pairs = None
         if items and paired[0]:
             odd = next((n for n, item in enumerate(items) if [type(part) for part in item] != [str, str]), None)
@@ -253,7 +253,8 @@ class Model:
         examples = encode_texts(chosen, items, pairs, max_length=data.max_length, cut=cut, config=self.config)
         return _without_end(examples, self.checkpoint.ends) if prompt else examples
 
-    def _from_ids(self, items: list[Any]) -> Examples:
+    def _from_ids(self, items: list[Any], vocabulary: int = 0) -> Examples:
+        """vocabulary: tokens that there are; 0: those of the model, or of the encoder."""
         try:
             parts = [np.asarray(item) for item in items]
             whole = all(part.ndim == 1 and (part.dtype.kind in "iu" or not part.size) for part in parts)
@@ -266,8 +267,9 @@ class Model:
         lengths, tokens = [len(part) for part in parts], np.concatenate(parts).astype(np.int64)
         if min(lengths) < 1 or max(lengths) > self.config.longest:
             raise ModelError(f"a sequence must have 1 to {self.config.longest} tokens")
-        if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:
-            raise ModelError(f"token ids must lie in 0 to {self.config.vocab_size - 1}")
+        known = vocabulary or self.config.vocab_size
+        if tokens.min() < 0 or tokens.max() >= known:
+            raise ModelError(f"token ids must lie in 0 to {known - 1}")
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return Examples(tokens.astype(np.int32), starts, None, np.zeros(len(items), np.int32))
 

@@ -35,8 +35,9 @@ def probes(model: Model) -> list[list[int]]:
     """The sequences of token ids that models are held against each other on. Without padding, which some references
     take for no token at all."""
     draw = np.random.default_rng(0)
-    ids = [draw.integers(0, model.config.vocab_size, length) for length in LENGTHS]
-    return [np.where(each == model.checkpoint.pad, (each + 1) % model.config.vocab_size, each).tolist() for each in ids]
+    known = min(model.config.vocab_size, model.config.decoder_vocab_size or model.config.vocab_size)
+    ids = [draw.integers(0, known, length) for length in LENGTHS]
+    return [np.where(each == model.checkpoint.pad, (each + 1) % known, each).tolist() for each in ids]
 
 
 def answers(model: Model) -> list[NDArray[np.float32]]:

@@ -355,3 +355,66 @@ def test_what_a_config_must_not_claim(tmp_path, change, word):
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": VOCABULARY} | LLAMA | change))
     with pytest.raises(ModelError, match=word):
         load(folder)
+
+
+@pytest.mark.parametrize("name", ["t5", "bart"])
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_a_shared_table_whose_copy_is_none(tmp_path, name, side):
+    """The reference reads it: what it would do is not dropped in silence."""
+    from tests.contract.references import draw_model
+
+    folder = save(tmp_path / "m", draw_model(name, 0))
+    weights = load_file(folder / "model.safetensors")
+    shared = next(key for key in weights if key.endswith("shared.weight"))
+    copy = shared.replace("shared", f"{side}.embed_tokens")
+    save_file(weights | {copy: weights[shared].clone()}, folder / "model.safetensors", {"format": "pt"})
+    load(folder)
+    save_file(weights | {copy: 3 * weights[shared]}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="is not the table that it should share"):
+        load(folder)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.int64, torch.float8_e4m3fn])
+@pytest.mark.parametrize("part", ["q_proj", "o_proj"])
+@pytest.mark.parametrize("shared", [2, 4])
+def test_weights_that_are_no_plain_numbers(tmp_path, kind, part, shared):
+    made = transformers.LlamaForCausalLM
+    config = made.config_class(**LLAMA | {"num_key_value_heads": shared, "vocab_size": VOCABULARY})
+    folder = save(tmp_path / "m", made(config).float())
+    weights = load_file(folder / "model.safetensors")
+    name = f"model.layers.0.self_attn.{part}.weight"
+    save_file(weights | {name: weights[name].to(kind)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"cannot be made of .*{name}"):
+        load(folder)
+
+
+def test_one_weight_under_two_names(tmp_path):
+    made = transformers.BertModel
+    folder = save(tmp_path / "m", made(made.config_class(**BERT, vocab_size=VOCABULARY)))
+    weights = load_file(folder / "model.safetensors")
+    twice = weights | {"embeddings.LayerNorm.gamma": 3 * weights["embeddings.LayerNorm.weight"]}
+    save_file(twice, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="under an old name and a new one"):
+        load(folder)
+
+
+def test_two_vocabularies_have_two_bounds(tmp_path):
+    from langue.verbs.verify import verify
+
+    words = {"vocab_size": VOCABULARY, "decoder_vocab_size": 40, "share_encoder_decoder_embeddings": False}
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 64}
+    special = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 3}
+    made = transformers.MarianMTModel
+    folder = save(tmp_path / "m", made(made.config_class(**words, **sizes, **heads, **special)))
+    model = load(folder)
+    assert model.logits([[1, VOCABULARY - 1]], [[39, 5]])[0].shape == (2, 40)
+    with pytest.raises(ModelError, match="0 to 39"):
+        model.logits([[1, 2]], [[40, 5]])
+    assert all(check["ok"] is not False for check in verify(folder)["checks"] if "logits" in check["check"])
+
+
+def test_no_texts_are_no_answers(tmp_path):
+    made = transformers.LlamaForCausalLM
+    model = load(save(tmp_path / "m", made(made.config_class(**LLAMA, vocab_size=VOCABULARY))))
+    assert model.hidden([]) == [] and model.encode([]).shape == (0, 16)
