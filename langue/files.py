@@ -2,6 +2,7 @@
 What leaves: files that are complete or absent, never half; and their checksums."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -81,8 +82,10 @@ def replaced(folder: Path, force: bool) -> Iterator[None]:
         yield
         return
     aside = folder.with_name(f".{folder.name}.replaced")
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
+    if aside.exists():  # of an attempt that was killed: what it was to replace is there still
+        shutil.rmtree(folder)
+    else:
+        folder.rename(aside)
     try:
         yield
     except BaseException:
@@ -90,6 +93,9 @@ def replaced(folder: Path, force: bool) -> Iterator[None]:
         aside.rename(folder)
         raise
     shutil.rmtree(aside)
+
+
+UNLOCKABLE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems of clusters say that lock nothing
 
 
 @contextlib.contextmanager
@@ -103,6 +109,10 @@ def alone(folder: Path) -> Iterator[None]:
     except BlockingIOError:
         os.close(handle)
         raise RunError("another process is at work in it", where=str(folder), do="wait for it, or end it") from None
+    except OSError as error:
+        if error.errno not in UNLOCKABLE:
+            os.close(handle)
+            raise
     try:
         yield
     finally:

@@ -70,11 +70,10 @@ def build(
     notes = [] if notes is None else notes
     backend = _plain(building.tokenizer)
     _check(out, force)
-    with files.replaced(out, force):
+    with files.replaced(out, force), files.alone(out):
         done = _begin(building, out, notes)
         try:
-            with files.alone(out):
-                facts = _write(building, backend, out, done, progress, notes)
+            facts = _write(building, backend, out, done, progress, notes)
         except BaseException:
             if not any(done.values()):  # nothing is there to go on from
                 shutil.rmtree(out, ignore_errors=True)

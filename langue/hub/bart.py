@@ -110,6 +110,7 @@ def make(
             r"coder\.embed_(tokens|positions)\.weight$",
             r"^classification_head\.",
         ),
+        copies=r"coder\.embed_tokens\.weight$",
     )
 
 

@@ -3,16 +3,11 @@
 from typing import Any
 
 from langue.hub.family import Family, Rule, classes, rule
-from langue.hub.values import Config, Names, require, take
+from langue.hub.values import USUAL, Config, Names, require, take
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
-    vocab_size="vocab_size",
-    dim="hidden_size",
-    n_layers="num_hidden_layers",
-    n_heads="num_attention_heads",
-    ffn_dim="intermediate_size",
-    max_length="max_position_embeddings",
+    **USUAL,
     norm_eps=("layer_norm_eps", 1e-12),
     activation=("hidden_act", "gelu"),
     n_segments=("type_vocab_size", 2),

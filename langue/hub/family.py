@@ -77,7 +77,7 @@ def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: Holder) -> 
 
 
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
-    """Whether `_join` has a meaning for parts of these shapes; whether it is the config's is seen of what it makes."""
+    """Whether `_join` has a meaning for such parts; whether what it makes has the config's shape is seen later."""
     if parts[0].ndim == 0 or any(part.shape != parts[0].shape or part.dtype not in HELD for part in parts):
         return False
     if r.change == "halves" and len(parts[0]) % 2:
@@ -136,6 +136,7 @@ class Family:
     poolings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"first": {}})
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
+    copies: str = ""  # pattern of those among them that are the embedding once more
 
     def to_ours(
         self, theirs: dict[str, Tensor], config: ModelConfig, head: str | None, matrices: torch.dtype | None = None
@@ -176,9 +177,9 @@ class Family:
         return ours | {KEPT + name: holder.stack([tensor]) for name, tensor in published.items()}
 
     def _copies_agree(self, left: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-        """ModelError where a table that encoder and decoder share has a copy in the file that is not one."""
+        """ModelError where what the file has as another copy of the embedding is none."""
         table = ours.get("body.token.weight")
-        for name in [name for name in left if name.endswith("coder.embed_tokens.weight")]:
+        for name in [name for name in left if self.copies and re.search(self.copies, name)]:
             if table is None or left[name].shape != table.shape or not torch.equal(left[name].to(table.dtype), table):
                 raise ModelError(f"{name} is not the table that it should share", do="it cannot be expressed")
 

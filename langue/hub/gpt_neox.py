@@ -5,16 +5,11 @@ from typing import Any
 
 from langue.hub.family import Family, Rule, classes, rule
 from langue.hub.rope import read_rope, write_rope
-from langue.hub.values import Config, Names
+from langue.hub.values import USUAL, Config, Names
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
-    vocab_size="vocab_size",
-    dim="hidden_size",
-    n_layers="num_hidden_layers",
-    n_heads="num_attention_heads",
-    ffn_dim="intermediate_size",
-    max_length="max_position_embeddings",
+    **USUAL,
     norm_eps=("layer_norm_eps", 1e-5),
     activation=("hidden_act", "gelu"),
     parallel=("use_parallel_residual", True),

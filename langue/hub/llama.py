@@ -6,16 +6,11 @@ from typing import Any
 
 from langue.hub.family import DECODING, Family, Rule, classes, rule
 from langue.hub.rope import read_rope, read_windows, write_rope, write_window
-from langue.hub.values import Config, Names, require, take
+from langue.hub.values import USUAL, Config, Names, require, take
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
-    vocab_size="vocab_size",
-    dim="hidden_size",
-    n_layers="num_hidden_layers",
-    n_heads="num_attention_heads",
-    ffn_dim="intermediate_size",
-    max_length="max_position_embeddings",
+    **USUAL,
     norm_eps=("rms_norm_eps", 1e-6),
     activation=("hidden_act", "silu"),
     attention_dropout=("attention_dropout", 0.0),
@@ -27,14 +22,11 @@ _NAMES = Names(
 def read(config: Config, *, width: int | None = None, **axes: Any) -> ModelConfig:
     """width: of a head, where the config does not say it; axes: what a family has otherwise than Llama."""
     require(config, pretraining_tp=(None, 1))
-    bias, every = (
-        config.get("attention_bias", False),
-        {"norm": "rms", "norm_place": "pre", "gated": True, "causal": True},
-    )
-    named = _NAMES.read(config, **every, bias=False, embedding_norm=False, dropout=0.0)
-    heads = named["n_heads"]
+    named = _NAMES.read(config, norm="rms", norm_place="pre", gated=True, bias=False, embedding_norm=False, dropout=0.0)
+    heads, bias = named["n_heads"], config.get("attention_bias", False)
     head_dim = config.get("head_dim") or width or named["dim"] // heads
     own = {
+        "causal": True,
         "kv_heads": config.get("num_key_value_heads") or heads,
         "head_width": head_dim,
         "qkv_bias": bias,

@@ -111,6 +111,7 @@ def _family(name: str, stem: str, read: Any) -> Family:
             r"^(en|de)coder\.embed_tokens\.weight$",
             r"EncDecAttention\.relative_attention_bias",
         ),
+        copies=r"coder\.embed_tokens\.weight$",
     )
 
 

@@ -49,6 +49,16 @@ class Names:
         return values | {key: write_activation(values[key]) for ours, key in keys.items() if _is_activation(ours)}
 
 
+USUAL = {  # what most configs since BERT's call the sizes
+    "vocab_size": "vocab_size",
+    "dim": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "ffn_dim": "intermediate_size",
+    "max_length": "max_position_embeddings",
+}
+
+
 def _is_activation(axis: str) -> bool:
     return axis.endswith("activation")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from langue.errors import DataError
-from langue.text.parse import Record
+from langue.text.parse import Record, repair
 from langue.text.table import TEXTS
 
 ROWS = 10_000  # of a record batch, fewer where texts are long
@@ -114,7 +114,7 @@ def _gather(
             try:
                 arrays[ours] = _array(ours, values, types, where, numbers)
             except UnicodeEncodeError:
-                sound = [_repair(value) for value in values]
+                sound = [repair(value) for value in values]
                 repaired += sum(a != b for a, b in zip(values, sound, strict=True))
                 arrays[ours] = _array(ours, sound, types, where, numbers)
         sink.add(pa.record_batch(arrays))
@@ -146,17 +146,6 @@ def _text(value: Any, name: str, where: Callable[[int], str], number: int) -> st
     raise DataError(
         f"the {name} is a {type(value).__name__}, not a text", where=where(number), do="write it as a string"
     )
-
-
-def sound(text: str) -> str:
-    """The text, its halves of surrogate pairs, which are no characters, replaced by U+FFFD."""
-    return text if text.isascii() else str(_repair(text))
-
-
-def _repair(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return [_repair(each) for each in value] if isinstance(value, list) else value
 
 
 def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[[int], str], numbers: list[int]) -> Any:

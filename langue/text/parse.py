@@ -240,6 +240,17 @@ def parquet(path: Path, where: str) -> Any:
         raise DataError(f"not a readable Parquet file: {what}", where=where, do="fetch or write it again") from None
 
 
+def sound(text: str) -> str:
+    """The text, its halves of surrogate pairs, which are no characters, replaced by U+FFFD."""
+    return text if text.isascii() else str(repair(text))
+
+
+def repair(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return [repair(each) for each in value] if isinstance(value, list) else value
+
+
 PARSERS: dict[str, Callable[[Path, str, Note], Iterator[Record]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,

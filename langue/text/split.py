@@ -70,6 +70,8 @@ def all_seen(
             counts.subtract(sets[spare])
             stay.remove(spare)
             go.append(spare)
+    if not go:
+        return kept, held
     return np.array(sorted(stay), np.int64), np.array(sorted(go), np.int64)
 
 

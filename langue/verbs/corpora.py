@@ -28,17 +28,17 @@ def corpus_of(
     data = arguments["data"]
     named = [data] if isinstance(data, (str, Path)) else data
     if len(named) == 1 and isinstance(named[0], (str, Path)) and is_corpus(Path(named[0])):
-        path = Path(named[0])
+        path, there = Path(named[0]), True
         if arguments["tokenizer"] is not None:
             raise SettingsError("the corpus has its tokenizer already", where=str(path), do="leave out --tokenizer")
     else:
         path = folder / "corpus"
-        if not is_corpus(path) and rank() == 0:
+        there = is_corpus(path)
+        if not there and rank() == 0:
             _build(named, arguments, own, settings, path)
         barrier()
-    train = Corpus.open(path, "train")
-    dev = Corpus.open(path, "dev")
-    if rank() == 0:
+    train, dev = Corpus.open(path, "train"), Corpus.open(path, "dev")
+    if there and rank() == 0:  # what was just written was just summed
         with bar("reading checksums", 2) as advance:
             for corpus in (train, dev):
                 corpus.verify()

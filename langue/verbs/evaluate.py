@@ -14,14 +14,14 @@ from langue.evaluate.baseline import baseline
 from langue.evaluate.curves import draw
 from langue.evaluate.judge import Judgement, judge, mistakes
 from langue.evaluate.report import write
-from langue.files import read_json, write_json
+from langue.files import write_json
 from langue.runtime import device, precision
 from langue.settings import Settings, read_recipe, resolve, split_recipe
 from langue.tasks.task import Task, TaskModel
 from langue.text.source import Source, Table, read
 from langue.train.journal import read_log
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import SPLITS, Prepared, alike, copies, identity, read_source
+from langue.verbs.prepare import Prepared, alike, changed, copies, read_source
 from langue.verbs.progress import bar
 from langue.verbs.save import expressible
 
@@ -89,13 +89,21 @@ def evaluate(
     # Held and multiplied as in training, so that the numbers are those of its end.
     model.dtype = precision(recipe.get("train.precision", "auto"))
     began = time.perf_counter()
-    train = _training(model, recipe)
-    if data is None:
-        if train is None:
-            raise RunError("the run does not say what data to judge on", where=str(run), do="give --data")
-        source = _own(model, recipe)
-        _same_splits(Path(run), model.task, source)
-    else:
+    train = None
+    try:
+        source = _own(model, recipe, Path(run))
+        if data is None and (other := changed(Path(run), model.task, source)):
+            raise RunError(
+                f"its {other} data is not what it was, so that today's test may hold what it was trained on",
+                where=str(run),
+                do="put the data back, or name texts that it has not seen with --data",
+            )
+        assert source.train is not None
+        train = source.train, model.task.targets(source.train)
+    except (DataError, RunError):
+        if data is None:
+            raise
+    if data is not None:
         named = columns or split_recipe(recipe)[1] or None
         source = read(data, columns=named, need=model.task.need, optional=model.task.optional, split=False)
     table = getattr(source, split, None)
@@ -116,36 +124,13 @@ def evaluate(
     return content
 
 
-def _own(model: Model, recipe: Mapping[str, Any]) -> Source:
+def _own(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:
     """The data that the run was trained on, split as it was then."""
     assert model.task is not None
     named, columns, settings = split_recipe(recipe)
+    if "data" not in named:
+        raise RunError("the run does not say what data to judge on", where=str(run), do="give --data")
     return read_source(type(model.task), named["data"], columns or None, resolve(settings))
-
-
-def _same_splits(run: Path, task: Task, source: Source) -> None:
-    """RunError where the data is not what the run was made with: rows of its test may be what it was trained on."""
-    kept = run / "checkpoints" / "data.json"
-    before = read_json(kept) if kept.is_file() else {}
-    now = identity(task, source)
-    other = [split for split in SPLITS if split in before and before[split] != now.get(split)]
-    if other:
-        raise RunError(
-            f"its {other[0]} data is not what it was, so that today's test may hold what it was trained on",
-            where=str(run),
-            do="put the data back, or name texts that it has not seen with --data",
-        )
-
-
-def _training(model: Model, recipe: Mapping[str, Any]) -> tuple[Table, NDArray[Any]] | None:
-    """The run's training split, for the baseline; None where it is no longer there."""
-    if "data" not in split_recipe(recipe)[0] or model.task is None:
-        return None
-    try:
-        train = _own(model, recipe).train
-        return None if train is None else (train, model.task.targets(train))
-    except DataError:
-        return None
 
 
 def _judge(

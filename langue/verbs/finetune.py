@@ -1,5 +1,6 @@
 """What arrives: a task, a pretrained model, labelled data and settings. What leaves: a run directory, judged."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.evaluate import judge_run
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import SPLITS, Prepared, identity, prepare, replaced, run_folder, same_as_before
+from langue.verbs.prepare import DIGESTS, Prepared, changed, identity, not_within, prepare, run_folder, same_as_before
 from langue.verbs.save import write_task_checkpoint
 
 
@@ -68,14 +69,16 @@ def finetune(
     arguments, chosen = resolve_call(layers, given, words)
     if resume:
         same_as_before(folder, write_recipe(arguments, chosen))
-    with replaced(folder, force and not resume, (arguments["model"], arguments["data"])):
-        prepared = prepare(
-            arguments["task"],
-            model=arguments["model"],
-            data=arguments["data"],
-            columns=arguments["columns"],
-            settings=chosen,
-        )
+    elif force:
+        not_within(folder, (arguments["model"], arguments["data"]))
+    barrier()  # all have looked at the folder before the first changes it
+    prepared = prepare(
+        arguments["task"],
+        model=arguments["model"],
+        data=arguments["data"],
+        columns=arguments["columns"],
+        settings=chosen,
+    )
     chosen = prepared.settings
     if show is not None and rank() == 0:
         show(prepared)
@@ -114,20 +117,19 @@ def resolve_call(
 def _open_folder(
     folder: Path, arguments: Mapping[str, Any], settings: Settings, prepared: Prepared, resume: bool
 ) -> None:
-    """Write what the run is, or on resume check that its data still is what it was."""
-    now, kept = identity(prepared.task, prepared.source), folder / "checkpoints" / "data.json"
-    if resume and kept.is_file():
-        before = read_json(kept)
-        other = [split for split in SPLITS if before.get(split) != now.get(split)]
-        if other:
+    """Write what the run is, in the place of what `force` replaces; on resume check that its data is what it was."""
+    if resume:
+        if other := changed(folder, prepared.task, prepared.source):
             raise RunError(
-                f"the {other[0]} data is not what it was when the run began",
+                f"the {other} data is not what it was when the run began",
                 where=str(folder),
                 do="put the data back, or start a new run",
             )
         return
+    if folder.exists():
+        shutil.rmtree(folder)
     write_text(folder / "recipe.toml", write_recipe(arguments, settings))
-    write_json(kept, now)
+    write_json(folder / DIGESTS, identity(prepared.task, prepared.source))
 
 
 def build(prepared: Prepared, settings: Settings) -> TaskModel:

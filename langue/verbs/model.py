@@ -31,7 +31,7 @@ from langue.settings import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.infer import infer
 from langue.tasks.task import Task, TaskModel, encode_texts
-from langue.text.arrow import sound
+from langue.text.parse import sound
 from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import head_of, task_files, write_task_checkpoint
 
@@ -235,14 +235,14 @@ class Model:
             raise ModelError("texts is one string", do="give a list: [text]")
         items: list[Any] = list(texts)
         strings = [isinstance(item, str) for item in items]
-        paired = [isinstance(item, (tuple, list)) and any(isinstance(part, str) for part in item) for item in items]
+        paired = [isinstance(item, (tuple, list)) and len(item) > 0 and isinstance(item[0], str) for item in items]
         if len(set(strings)) > 1 or len(set(paired)) > 1:
             raise ModelError("texts mixes strings, pairs and token ids", do="give one kind at a time")
         if items and not strings[0] and not paired[0]:
             return self._from_ids(items, self.config.decoder_vocab_size if tokenizer is not None else 0)
         pairs = None
         if items and paired[0]:
-            odd = next((n for n, item in enumerate(items) if [type(part) for part in item] != [str, str]), None)
+            odd = next((n for n, item in enumerate(items) if len(item) != 2 or not isinstance(item[1], str)), None)
             if odd is not None:
                 raise ModelError(f"texts: item {odd} is not a pair of strings", do="give (text, pair), two strings")
             items, pairs = [sound(item[0]) for item in items], [sound(item[1]) for item in items]

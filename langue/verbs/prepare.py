@@ -4,8 +4,7 @@ What leaves: everything training needs, and the facts people should see first.""
 import hashlib
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from langue import files
 from langue.data.batch import Examples
 from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
 from langue.evaluate import hardware
-from langue.files import write_text
+from langue.files import read_json, write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.runtime import device, precision, rank, restarted
 from langue.settings import Settings, flat_keys, read_recipe
@@ -26,11 +24,11 @@ from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find
 from langue.text.source import Source, Table, read
-from langue.train.parallel import barrier
 from langue.verbs.progress import bar
 from langue.verbs.save import expressible, head_of
 
 SPLITS = ("train", "dev", "test")
+DIGESTS = "checkpoints/data.json"  # what the data of a run was
 
 
 @dataclass
@@ -204,6 +202,13 @@ def identity(task: Task, source: Source) -> dict[str, str]:
     return made
 
 
+def changed(folder: Path, task: Task, source: Source) -> str:
+    """The first split that is not what it was when the run in `folder` began; "" where all are, or nothing says it."""
+    kept = folder / DIGESTS
+    before, now = read_json(kept) if kept.is_file() else {}, identity(task, source)
+    return next((name for name in SPLITS if "train" in before and before.get(name) != now.get(name)), "")
+
+
 def joined(table: Table) -> list[str]:
     """Each row's text, with its pair where there is one."""
     texts = table.column("text")
@@ -254,16 +259,11 @@ def same_as_before(folder: Path, written: str) -> None:
         write_text(path, written)
 
 
-@contextmanager
-def replaced(folder: Path, force: bool, reads: Iterable[Any]) -> Iterator[None]:
-    """Within, the run that `force` replaces stands aside; where what is done within fails, it comes back. reads: the
-    model, the data and the like, none of which may be in the folder."""
+def not_within(folder: Path, reads: Iterable[Any]) -> None:
+    """SettingsError where what is to be read, the model, the data and the like, is in the folder to be replaced."""
     for each in (Path(name) for name in reads if isinstance(name, (str, Path))):
-        if force and each.exists() and each.resolve().is_relative_to(folder.resolve()):
+        if each.exists() and each.resolve().is_relative_to(folder.resolve()):
             raise SettingsError(f"{each} is read, and --force would replace it", do="choose another --out")
-    barrier()  # all have looked at the folder before the first changes it
-    with files.replaced(folder, force and rank() == 0):
-        yield
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import LangueError, RunError, SettingsError
-from langue.files import atomic_folder, read_json, sha256, write_json, write_text
+from langue.files import atomic_folder, read_json, replaced, sha256, write_json, write_text
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
 from langue.runtime import precision, rank
@@ -19,7 +19,7 @@ from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.judge_language import judge_language
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import peak, replaced, run_folder, same_as_before
+from langue.verbs.prepare import not_within, peak, run_folder, same_as_before
 from langue.verbs.prepare_language import MANY, Pretraining, new_model, prepare_language, stream_of
 from langue.verbs.samples import samples
 
@@ -66,7 +66,10 @@ def pretrain(
     given = {"objective": objective, "data": data, "model": model, "tokenizer": tokenizer, "columns": columns}
     source = folder / "recipe.toml" if resume else None if recipe is None else Path(recipe)
     arguments, chosen = _resolved(read_recipe(source) if source else {}, given, words)
-    with replaced(folder, force and not resume, _reads(arguments)):
+    if force and not resume:
+        not_within(folder, _reads(arguments))
+    barrier()  # all have looked at the folder before the first changes it
+    with replaced(folder, force and not resume and rank() == 0):
         _open(folder, write_recipe(arguments, chosen), resume)
         try:
             prepared = prepare_language(arguments, chosen, folder)

@@ -120,3 +120,8 @@ def test_scores_beyond_float32():
 
     with pytest.raises(DataError, match="1e\\+39"):
         Regress.read_target(1e39, TaskSettings(), str)
+
+
+def test_where_every_label_stands_once_some_row_is_held_out_all_the_same():
+    kept, held = all_seen(np.array([0, 1]), np.array([2]), [["a"], ["b"], ["c"]])
+    assert (kept.tolist(), held.tolist()) == ([0, 1], [2])

@@ -168,3 +168,24 @@ def test_a_run_whose_weights_are_spoilt_ends(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="4 steps in a row"):
         langue.pretrain(data=tmp_path / "t.jsonl", out=tmp_path / "run", **words)
     assert len(list((tmp_path / "run").glob("suspect-*"))) == 4
+
+
+def test_a_second_build_takes_nothing_from_the_first(tokenizer, tmp_path):
+    built(tokenizer, write(tmp_path / "t.jsonl", sentences(50)), tmp_path / "corpus")
+    (tmp_path / "corpus" / "corpus.json").rename(tmp_path / "corpus" / "building.json")  # as if it were under way
+    before = sorted(path.name for path in (tmp_path / "corpus").iterdir())
+    with alone(tmp_path / "corpus"), pytest.raises(RunError, match="another process"):
+        built(tokenizer, tmp_path / "t.jsonl", tmp_path / "corpus")
+    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == before
+
+
+def test_what_is_replaced_outlives_an_attempt_that_was_killed(tmp_path):
+    from langue.files import replaced
+
+    for name in ("x", ".x.replaced"):  # what the killed attempt made, and what it was to replace
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    with pytest.raises(RuntimeError), replaced(tmp_path / "x", True):
+        assert not (tmp_path / "x").exists()
+        raise RuntimeError
+    assert (tmp_path / "x" / "file").read_text() == ".x.replaced" and not (tmp_path / ".x.replaced").exists()
