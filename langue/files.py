@@ -48,6 +48,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """As `atomic_file`, for a folder: it appears under its name only when everything in it is on disk."""
     with disk_errors(path):
+        path = path.resolve()  # a link is followed, and stays one
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

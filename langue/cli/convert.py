@@ -11,7 +11,11 @@ def convert(
     model: Named,
     out: Annotated[str, typer.Argument(metavar="OUT", help="The folder to write, or a file ending in .gguf.")],
     dtype: Annotated[
-        str | None, typer.Option(help="Of a .gguf: f16 (the default), q8_0 or f32.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Of a .gguf: f16 (the default), q8_0 or f32; of a folder: fp32 (the default) or bf16.",
+            show_default=False,
+        ),
     ] = None,
     revision: Revision = None,
     debug: Debug = False,

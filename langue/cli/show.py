@@ -142,6 +142,7 @@ def print_model(facts: Mapping[str, Any]) -> None:
     context = "any length" if facts["context"] is None else f"{facts['context']:,} tokens"
     rows = {
         "family": f"{facts['family']}, {facts['architecture']}",
+        **({"task": f"{task['name']}: {', '.join(task['labels'])}"} if (task := facts["task"]) else {}),
         "built of": "; ".join(facts["axes"]),
         "parameters": f"{facts['parameters']:,} ({_size(facts['bytes']['fp32'])} in fp32, "
         f"{_size(facts['bytes']['bf16'])} in bf16)",

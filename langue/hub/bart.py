@@ -91,8 +91,8 @@ def make(
         write=write,
         architectures=architectures,
         body=[
-            Rule("token.weight", ("shared.weight",), when=lambda c: not c.decoder_vocab_size),
-            Rule("token.weight", ("encoder.embed_tokens.weight",), when=lambda c: c.decoder_vocab_size > 0),
+            Rule("token.weight", ("shared.weight",), when=("decoder_vocab_size", False)),
+            Rule("token.weight", ("encoder.embed_tokens.weight",), when=("decoder_vocab_size", True)),
             Rule("decoder.token.weight", ("decoder.embed_tokens.weight",)),
             *_side("", "encoder."),
             *_side("decoder.", "decoder."),
@@ -110,7 +110,7 @@ def make(
             r"coder\.embed_(tokens|positions)\.weight$",
             r"^classification_head\.",
         ),
-        copies=r"coder\.embed_tokens\.weight$",
+        copies={r"coder\.embed_tokens\.weight$": "body.token.weight"},
     )
 
 

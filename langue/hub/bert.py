@@ -62,4 +62,5 @@ BERT = Family(
     },
     renames={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     unused=(r"embeddings\.position_ids$", r"(^|\.)pooler\.dense\.", r"^cls\.", r"^classifier\."),
+    copies={r"^cls\.predictions\.decoder\.bias$": "head.bias"},
 )

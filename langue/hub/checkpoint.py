@@ -45,6 +45,7 @@ class Checkpoint:
     weights: dict[str, Tensor]  # "body.*" and "head.*"
     tokenizer: Tokenizer
     published: dict[str, Any] = field(default_factory=dict)  # config.json as it was
+    writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json as it was
 
     @property
     def ends(self) -> frozenset[int]:
@@ -118,6 +119,7 @@ class Description:
     folder: Path
     published: dict[str, Any]  # config.json
     task: dict[str, Any] | None  # langue.json, in a run of ours
+    writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json
     original: Path | None = None  # the file of a model in a format other than the Hub's
     reader: "Foreign | None" = None  # what reads it
 
@@ -147,20 +149,20 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     foreign = None if of_the_hub else _foreign(folder)
     if foreign is not None:
         reader, original = foreign
-        return Description(folder, reader.read_config(original), None, original, reader)
+        return Description(folder, reader.read_config(original), None, {}, original, reader)
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
     published = _object(folder / "config.json")
     refuse_code(published, folder / "config.json")
-    if (folder / "generation_config.json").is_file():
-        writes = _object(folder / "generation_config.json")
-        published |= {key: writes[key] for key in GENERATION if key in writes}
+    writes = _object(file) if (file := folder / "generation_config.json").is_file() else {}
+    refuse_code(writes, file)
+    published |= {key: writes[key] for key in GENERATION if key in writes}
     odd = [key for key in LISTS if not isinstance(published.get(key), list | None)]
     if odd:
         raise ModelError(f"config: {odd[0]} is not a list", where=str(folder / "config.json"))
     published = _named(published)
     task = _object(folder / "langue.json") if (folder / "langue.json").is_file() else None
-    return Description(folder, published, task)
+    return Description(folder, published, task, writes)
 
 
 def _object(file: Path) -> dict[str, Any]:
@@ -239,7 +241,8 @@ def read_checkpoint(
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
         )
-    return Checkpoint(folder, family, config, described.task, weights, tokenizer, described.published)
+    told = described.published, described.writes
+    return Checkpoint(folder, family, config, described.task, weights, tokenizer, *told)
 
 
 def _read_model(
@@ -317,8 +320,10 @@ def write_checkpoint(
     head: str | None = None,
     extra: Mapping[str, Any] | None = None,
     published: Mapping[str, Any] | None = None,
+    writes: Mapping[str, Any] | None = None,
 ) -> None:
-    """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must exist."""
+    """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must exist. published
+    and writes: the config and the generation_config.json that it came with."""
     theirs = family.to_theirs(weights, config, head)
     # Which tokens begin, end and pad is the tokenizer's matter; it passes through as it came.
     special = {key: value for key, value in (published or {}).items() if key.endswith("_token_id")}
@@ -333,8 +338,9 @@ def write_checkpoint(
         }
     )
     write_json(folder / "config.json", described)
-    if writes := {key: published[key] for key in GENERATION[:2] if published and published.get(key)}:
-        write_json(folder / "generation_config.json", special | writes)
+    bans = {key: published[key] for key in GENERATION[:2] if published and published.get(key)}
+    if writes or bans:
+        write_json(folder / "generation_config.json", special | bans | dict(writes or {}))
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()},
         str(folder / "model.safetensors"),

@@ -35,14 +35,14 @@ class Rule:
     values side by side within each head; `row`: theirs is one row of a matrix; `halves`: the two halves of
     theirs are two of ours, the names of which `ours` has with a comma between; `reversed`: rotary positions turn
     theirs the other way, which is ours with the two halves of each head of queries and keys exchanged.
-    when: for which configs the rule stands, where two rules give one name.
+    when: (axis, whether the config has it), where two rules give one name.
     zero: ours is zero where a file lacks theirs, as published bodies do that are used as language models.
     """
 
     ours: str
     theirs: tuple[str, ...]
     change: str = ""
-    when: Callable[[ModelConfig], bool] | None = None
+    when: tuple[str, bool] | None = None
     zero: bool = False
 
 
@@ -136,7 +136,7 @@ class Family:
     poolings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"first": {}})
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
-    copies: str = ""  # pattern of those among them that are the embedding once more
+    copies: Mapping[str, str] = field(default_factory=dict)  # patterns of those that are one of ours once more, and it
 
     def to_ours(
         self, theirs: dict[str, Tensor], config: ModelConfig, head: str | None, matrices: torch.dtype | None = None
@@ -172,16 +172,20 @@ class Family:
         left = [n for n in published if n not in of_run and not any(re.search(p, n) for p in self.unused)]
         if missing or left:
             raise ModelError(_difference(missing, left), do="the config and the weights are not of one model")
-        self._copies_agree(published, ours)
+        self._drop_copies(published, ours, config)
         # What no use of ours needs is kept under its own name, so that saving loses nothing.
         return ours | {KEPT + name: holder.stack([tensor]) for name, tensor in published.items()}
 
-    def _copies_agree(self, left: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-        """ModelError where what the file has as another copy of the embedding is none."""
-        table = ours.get("body.token.weight")
-        for name in [name for name in left if self.copies and re.search(self.copies, name)]:
-            if table is None or left[name].shape != table.shape or not torch.equal(left[name].to(table.dtype), table):
-                raise ModelError(f"{name} is not the table that it should share", do="it cannot be expressed")
+    def _drop_copies(self, left: dict[str, Tensor], ours: Mapping[str, Tensor], config: ModelConfig) -> None:
+        """Take out what the file has twice: beside a model that is changed, the other copy would be saved as it was.
+        ModelError where what should be a copy is none; an output matrix was compared when it was called tied."""
+        if config.tied:
+            left.pop(self._output, None)
+        for pattern, original in self.copies.items():
+            for name in [name for name in left if original in ours and re.search(pattern, name)]:
+                copy, kept = left.pop(name), ours[original]
+                if copy.shape != kept.shape or not torch.equal(copy.to(kept.dtype), kept):
+                    raise ModelError(f"{name} is not what it should be a copy of", do="it cannot be expressed")
 
     def to_theirs(self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None) -> dict[str, Tensor]:
         """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost."""
@@ -202,15 +206,19 @@ class Family:
         """Which rules name the weights of a head with this pooling: the published classifier's, or none ("mean")."""
         return "classify" if pooling in self.poolings and "classify" in self.heads else pooling
 
+    @property
+    def _output(self) -> str:
+        """What the published output matrix is called; "" where there is none."""
+        return next((r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"), "")
+
     def settle(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
         """The config as the weights have it: an output matrix with values of its own is not tied, whatever is said."""
         published = {self._today(name): tensor for name, tensor in theirs.items()}
-        output = [r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"]
-        if config.tied and output and output[0] in published:
+        if config.tied and self._output in published:
             table = "body.decoder.token.weight" if config.decoder_vocab_size else "body.token.weight"
             shared = [r.theirs[0] for r in self._body(config, self._bare(published)) if r.ours == table]
             if shared and shared[0] in published:
-                own, common = published[output[0]], published[shared[0]]
+                own, common = published[self._output], published[shared[0]]
                 if own.shape != common.shape or not torch.equal(own, common):
                     return replace(config, tied=False)
         return config
@@ -231,7 +239,7 @@ class Family:
         rules = []
         for r in _expand(self.body, config):
             names = [f"body.{name}" for name in r.ours.split(",")]
-            if names[0] in needed and (r.when is None or r.when(config)):
+            if names[0] in needed and (r.when is None or bool(getattr(config, r.when[0])) == r.when[1]):
                 prefix = "" if bare else self.prefix
                 rules.append(replace(r, ours=",".join(names), theirs=tuple(prefix + name for name in r.theirs)))
         lacking = {name for name in needed if name.startswith("body.")} - {n for r in rules for n in r.ours.split(",")}

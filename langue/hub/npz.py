@@ -95,6 +95,6 @@ def _head(data: bytes, name: str) -> _Head:
     if kind not in _TYPES:
         raise ValueError(f"{name!r} holds {kind!r}, which are no numbers")
     counts = [count for count in found[3].decode().replace(" ", "").split(",") if count]
-    if len(counts) > 8 or any(len(count) > 15 for count in counts):
+    if len(counts) > 8 or math.prod(max(1, int(count[:16])) for count in counts) > 10**15:  # of none of them too
         raise ValueError(f"{name!r} claims a shape that no file holds")
     return _Head(_TYPES[kind], found[2] == b"True", tuple(map(int, counts)), size)

@@ -41,6 +41,7 @@ def _family(name: str, stem: str) -> Family:
         },
         renames=bert.BERT.renames,
         unused=(r"embeddings\.position_ids$", r"(^|\.)pooler\.dense\.", r"^lm_head\.", r"^classifier\."),
+        copies={r"^lm_head\.decoder\.bias$": "head.bias"},
     )
 
 

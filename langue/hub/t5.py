@@ -85,9 +85,9 @@ def _side(ours: str, theirs: str, attention: list[tuple[str, str]], last: int) -
     return [
         *rules,
         *rule(f"{block}feedforward_norm", f"{them}{last}.layer_norm"),
-        Rule(f"{block}feedforward.up.weight", (dense + "wi.weight",), when=lambda c: not c.gated),
+        Rule(f"{block}feedforward.up.weight", (dense + "wi.weight",), when=("gated", False)),
         Rule(f"{block}feedforward.gate.weight", (dense + "wi_0.weight",)),
-        Rule(f"{block}feedforward.up.weight", (dense + "wi_1.weight",), when=lambda c: c.gated),
+        Rule(f"{block}feedforward.up.weight", (dense + "wi_1.weight",), when=("gated", True)),
         *rule(f"{block}feedforward.down", dense + "wo"),
         *rule(f"{ours}final_norm", f"{theirs}.final_layer_norm"),
     ]
@@ -111,7 +111,7 @@ def _family(name: str, stem: str, read: Any) -> Family:
             r"^(en|de)coder\.embed_tokens\.weight$",
             r"EncDecAttention\.relative_attention_bias",
         ),
-        copies=r"coder\.embed_tokens\.weight$",
+        copies={r"coder\.embed_tokens\.weight$": "body.token.weight"},
     )
 
 

@@ -115,6 +115,14 @@ class ModelConfig:
         for name in ("vocab_size", "dim", "n_heads", "ffn_dim", "max_length"):
             if getattr(self, name) < 1:
                 raise ModelError(f"config: {name} = {getattr(self, name)} must be at least 1")
+        for name in ("norm_eps", "init_std", "rotary_local_base", "attention_cap", "logit_cap"):
+            if getattr(self, name) < 0:
+                raise ModelError(f"config: {name} = {getattr(self, name)} is below zero")
+        if self.rotary_base <= 0:
+            raise ModelError(f"config: rotary_base = {self.rotary_base} is not above zero")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ModelError(f"config: {name} = {getattr(self, name)} is no probability")
         self._check_sizes()
 
     def _check_sizes(self) -> None:

@@ -64,7 +64,8 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
         scale = settings.layer_decay ** (n_layers + 1 - depth(name, n_layers))
         decay = settings.weight_decay if weight.ndim >= 2 else 0.0
         muon = settings.optimizer == "muon" and weight.ndim == 2 and ".blocks." in name
-        parts = (len(weight) // 3,) * 3 if muon and name.endswith("qkv.weight") else ()
+        stacked = 3 if name.endswith(".qkv.weight") else 2 if name.endswith(".kv.weight") else 0
+        parts = (len(weight) // stacked,) * stacked if muon and stacked else ()
         groups[muon, divided(weight), scale, decay, parts].append(weight)
     adam = [{"params": w, "scale": s, "weight_decay": d} for (muon, _, s, d, _), w in groups.items() if not muon]
     made: list[torch.optim.Optimizer] = []

@@ -8,20 +8,21 @@ from langue.errors import ModelError, SettingsError
 from langue.hub import gguf_models
 from langue.verbs.model import Model, load
 
+FOLDER_TYPES = ("fp32", "bf16")
+
 
 def convert(model: str | Path, out: str | Path, *, dtype: str | None = None, revision: str | None = None) -> Path:
     """Write `model` (a Hub name, a folder, a run, a llama2.c or GGUF file) to `out`: a folder as `transformers` reads
-    it, or, where its name ends in .gguf, a file as llama.cpp does, in `dtype` (f16 unless told otherwise)."""
+    it (dtype: fp32, or bf16 for its matrices), or, where its name ends in .gguf, a file as llama.cpp does (f16, or
+    q8_0 or f32)."""
     path = Path(out)
     as_file = path.suffix.lower() == gguf_models.SUFFIX
-    if dtype is not None and not (as_file and dtype in gguf_models.FILE_TYPES):
-        raise SettingsError(
-            f"dtype = {dtype!r} is not known" if as_file else "dtype is of GGUF files, and a folder is to be written",
-            do=f"known: {', '.join(gguf_models.FILE_TYPES)}" if as_file else "let the name end in .gguf",
-        )
+    if dtype is not None and dtype not in (gguf_models.FILE_TYPES if as_file else FOLDER_TYPES):
+        known = f"a folder is {' or '.join(FOLDER_TYPES)}, a .gguf {', '.join(gguf_models.FILE_TYPES)}"
+        raise SettingsError(f"dtype = {dtype!r} is none of what is written here", do=f"known: {known}")
     if as_file and path.exists():
         raise ModelError("the file exists", where=str(path), do="choose another")
-    loaded = load(model, revision)
+    loaded = load(model, revision, "fp32" if as_file else dtype or "fp32")
     if as_file:
         _write_gguf(loaded, path, dtype or "f16")
     else:

@@ -9,9 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from langue.hub.checkpoint import describe, family_of, read_tokenizer
+import torch
+
+from langue.hub.checkpoint import Description, describe, family_of, read_tokenizer
 from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
+from langue.model.language import unfilled
+from langue.tasks.task import Task, TaskModel
+from langue.verbs.save import head_of, task_of
 
 BYTES = {"fp32": 4, "bf16": 2}
 NORMS = {"layer": "LayerNorm", "rms": "RMSNorm", "rms_offset": "RMSNorm", "rms_plain": "RMSNorm without weights"}
@@ -29,23 +34,25 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
     family, config = family_of(described)
     tokenizer = read_tokenizer(described)
     classes = [str(name) for name in described.published.get("architectures") or []]
-    speaks = described.original is not None or family.speaks(config, classes)
+    task = task_of(described)
+    speaks = task is None and (described.original is not None or family.speaks(config, classes))
     shapes = {
         name.removeprefix("body."): tuple(shape)
-        for name, shape in parameters(config).items()
-        if speaks or name.startswith("body.")
+        for name, shape in (parameters(config) if task is None else _with_head(described, config, task)).items()
+        if speaks or task or name.startswith("body.")
     }
     total = sum(math.prod(shape) for shape in shapes.values())
     return {
         "model": str(model),
         "family": family.name,
         "architecture": config.architecture,
+        "task": task and {"name": task.name, "labels": [*task.published()["id2label"].values()]},
         "axes": _axes(config),
         "parameters": total,
         "bytes": {name: total * size for name, size in BYTES.items()},
         "context": None if config.max_length >= ANY_LENGTH else config.max_length,
         "tokenizer": {"kind": type(tokenizer.backend.model).__name__, "tokens": len(tokenizer)},
-        "uses": _uses(config, speaks),
+        "uses": _uses(config, speaks, task),
         "memory": _memory(config, total, length) | {"length": length},
         "tree": _tree("model", shapes),
         "config": {name: value for name, value in config.to_dict().items()},
@@ -70,8 +77,15 @@ def _axes(config: ModelConfig) -> list[str]:
     ]
 
 
-def _uses(config: ModelConfig, speaks: bool) -> list[str]:
-    can = ["hidden", "encode", "finetune"] + (["logits"] if speaks else [])
+def _with_head(described: Description, config: ModelConfig, task: Task) -> dict[str, torch.Size]:
+    """`parameters`, with a task's head in the place of a language model's."""
+    head_of(task, described)
+    with unfilled():
+        return {name: weight.shape for name, weight in TaskModel(config, task).named_parameters()}
+
+
+def _uses(config: ModelConfig, speaks: bool, task: Task | None) -> list[str]:
+    can = ["hidden", "encode", "finetune"] + (["predict"] if task else []) + (["logits"] if speaks or task else [])
     return can + (["generate"] if speaks and config.architecture != "encoder" else [])
 
 

@@ -16,24 +16,22 @@ from langue.files import atomic_folder
 from langue.generate.sample import Sampling, generate
 from langue.hub.checkpoint import (
     Checkpoint,
-    Description,
     describe,
     load_into,
     read_checkpoint,
     usable,
     write_checkpoint,
 )
-from langue.hub.family import KEPT
+from langue.hub.family import KEPT, SPEAKING
 from langue.model.language import LanguageModel, draw_up, unfilled
 from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
-from langue.tasks import TASKS
 from langue.tasks.infer import infer
 from langue.tasks.task import Task, TaskModel, encode_texts
 from langue.text.parse import sound
 from langue.text.tokenizer import Tokenizer
-from langue.verbs.save import head_of, task_files, write_task_checkpoint
+from langue.verbs.save import head_of, task_of, write_task_checkpoint
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
 Texts = Sequence[str] | Sequence[tuple[str, str]] | Sequence[Sequence[int]]
@@ -218,6 +216,7 @@ class Model:
                     tokenizer=self.tokenizer,
                     head=None if whole is None else "lm",
                     published=self.checkpoint.published,
+                    writes=self.checkpoint.writes,
                 )
 
     def _trained(self) -> tuple[Task, TaskModel]:
@@ -288,7 +287,7 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
     """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it): what its matrices are held
     and multiplied in."""
     described, kind = describe(name, revision), precision(dtype)
-    task = _task(described)
+    task = task_of(described)
     head = "lm" if task is None else head_of(task, described)
     checkpoint = read_checkpoint(described, head, matrices=kind)
     weights, where = usable(checkpoint.weights), str(checkpoint.folder)
@@ -316,7 +315,8 @@ def _language_model(
     where = str(checkpoint.folder)
     whole = draw_up(checkpoint.config)
     absent = load_into(whole, weights, where=where, new="head.", copy=False, matrices=kind)
-    if 0 < len(absent) < len(list(whole.head.parameters())):
+    promised = any(str(name).endswith(SPEAKING) for name in checkpoint.published.get("architectures") or [])
+    if absent and (promised or len(absent) < len(list(whole.head.parameters()))):
         raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
     return whole.body, None if absent else whole
 
@@ -331,20 +331,3 @@ def _without_end(examples: Examples, ends: frozenset[int]) -> Examples:
     kept[last[over]] = False
     starts = np.concatenate([[0], np.cumsum(examples.lengths - over)]).astype(np.int64)
     return replace(examples, tokens=examples.tokens[kept], starts=starts, segments=None)
-
-
-def _task(described: Description) -> Task | None:
-    """The task of a run of ours, or of a classifier that `transformers` saved."""
-    ours = described.task is not None and "objective" not in described.task
-    where = str(described.folder / ("langue.json" if ours else "config.json"))
-    try:
-        if described.task is None or not ours:
-            return task_files(described.published)
-        kind = str(described.task.get("task"))
-        if kind not in TASKS:
-            raise ModelError(f"the task {kind!r} is not known", where=where)
-        DataSettings(**described.task.get("data", {}))
-        return TASKS[kind].from_dict(described.task)
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        said = " ".join(str(error).split())
-        raise ModelError(f"the task cannot be followed ({type(error).__name__}: {said})", where=where) from error

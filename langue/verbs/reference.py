@@ -1,7 +1,8 @@
 """What arrives: a model whose numbers are trusted. What leaves: a file of them, and how another copy compares.
 
 For where `transformers` is not installed, or does not read the model: the tokens of awkward texts, and what the model
-gives for the last token of three sequences (logits, or the hidden state where there is no language-model head).
+gives for the last token of three sequences (logits, or the hidden state where there is no head), or for the whole of
+them where it has a task.
 """
 
 from pathlib import Path
@@ -41,8 +42,10 @@ def probes(model: Model) -> list[list[int]]:
 
 
 def answers(model: Model) -> list[NDArray[np.float32]]:
-    """What the model gives for them, (t, V) or (t, D) each."""
+    """What the model gives for them, (t, V) or (t, D) each; (1, labels) where it has a task's head."""
     ids = probes(model)
+    if model.task is not None:
+        return list(model.logits(ids)[:, None])
     if model.language is None:
         return model.hidden(ids)
     both = model.config.architecture == "encoder-decoder"
@@ -61,7 +64,7 @@ def tokens(model: Model) -> list[list[int]]:
 
 def kind(model: Model) -> str:
     """What `answers` are."""
-    return "hidden" if model.language is None else "logits"
+    return "hidden" if model.language is None and model.task is None else "logits"
 
 
 def store_reference(model: Model, file: Path) -> None:

@@ -13,6 +13,7 @@ from langue.hub.checkpoint import Checkpoint, Description, family_of, write_chec
 from langue.hub.families import FAMILIES
 from langue.hub.family import Family
 from langue.settings import DataSettings, TaskSettings
+from langue.tasks import TASKS
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from langue.tasks.task import Task
@@ -68,7 +69,24 @@ def expressible(task: Task, family: Family) -> str:
     )
 
 
-def task_files(published: dict[str, Any]) -> Task | None:
+def task_of(described: Description) -> Task | None:
+    """The task of a run of ours, or of a classifier that `transformers` saved."""
+    ours = described.task is not None and "objective" not in described.task
+    where = str(described.folder / ("config.json" if described.task is None else "langue.json"))
+    try:
+        DataSettings(**(described.task or {}).get("data", {}))
+        if described.task is None or not ours:
+            return _published_task(described.published)
+        kind = str(described.task.get("task"))
+        if kind not in TASKS:
+            raise ModelError(f"the task {kind!r} is not known", where=where)
+        return TASKS[kind].from_dict(described.task)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        said = " ".join(str(error).split())
+        raise ModelError(f"the task cannot be followed ({type(error).__name__}: {said})", where=where) from error
+
+
+def _published_task(published: dict[str, Any]) -> Task | None:
     """The task of a sequence classifier published in `transformers`' words, or None."""
     classes = [n for n in published.get("architectures") or [] if str(n).endswith("ForSequenceClassification")]
     family = FAMILIES.get(str(published.get("model_type")))

@@ -88,7 +88,8 @@ def _finite(model: Model) -> tuple[bool, str]:
 
 def _tying(model: Model) -> tuple[bool | None, str]:
     if model.language is None:
-        return True, "a body alone, without an output matrix"
+        what = "a body alone" if model.task is None else f"a body and what it is to {model.task.name}"
+        return True, f"{what}, without an output matrix"
     found = "tied to the embedding" if model.config.tied else "a matrix of its own"
     said = model.checkpoint.published.get("tie_word_embeddings", model.config.tied)
     if said != model.config.tied:
@@ -119,23 +120,29 @@ def _same_tokens(model: Model) -> tuple[bool | None, str]:
 
 
 def _same_logits(model: Model) -> tuple[bool | None, str]:
-    """Sequences one at a time there and together here; hidden states where there is no language-model head."""
+    """Sequences one at a time there and together here; hidden states where there is no head, or none of theirs."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    head = "body" if model.language is None else "lm"
+    head = _their_head(model)
     stem = model.checkpoint.family.architectures[head]
     try:
         reference = getattr(transformers, stem).from_pretrained(model.checkpoint.folder, dtype=torch.float32).eval()
     except Exception as error:  # such as for the files of a framework that it no longer reads
         return None, f"transformers does not read this model ({type(error).__name__})"
     both = model.config.architecture == "encoder-decoder" and head == "lm"
-    worst = 0.0
-    for mine, each in zip(answers(model), probes(model), strict=True):
+    worst, ids = 0.0, probes(model)
+    for mine, each in zip(model.hidden(ids) if head == "body" else answers(model), ids, strict=True):
         tensor = torch.tensor([each])
         with torch.no_grad():
             whole = reference.get_encoder() if model.config.decoder_layers and not both else reference
             out = whole(tensor, **({"decoder_input_ids": tensor} if both else {}))
-        expected = out.logits[0].numpy() if head == "lm" else out.last_hidden_state[0].numpy()
-        worst = max(worst, distance(mine, expected))
-    return worst <= TOLERANCE, f"relative difference {worst:.1e}"
+        worst = max(worst, distance(mine, (out.last_hidden_state if head == "body" else out.logits)[0].numpy()))
+    return worst <= TOLERANCE, f"relative difference of {'hidden states' if head == 'body' else 'logits'} {worst:.1e}"
+
+
+def _their_head(model: Model) -> str:
+    """Which of the family's classes gives the numbers of the model's own head; "body" where none does."""
+    if model.task is not None and model.checkpoint.family.head_kind(model.task.settings.pooling) == "classify":
+        return "classify"
+    return "body" if model.language is None else "lm"

@@ -19,6 +19,7 @@ from langue.settings import DataSettings, TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from langue.tasks.task import TaskModel
+from langue.verbs.inspect import inspect
 from langue.verbs.model import load
 from langue.verbs.reference import store_reference
 from langue.verbs.save import expressible, head_of, write_task_checkpoint
@@ -203,6 +204,23 @@ def test_a_weight_too_few_or_too_many_is_an_error(tmp_path, name):
 
 
 @every_family
+def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
+    """A model that lost its output is not taken for a body: its class says that it scores tokens."""
+    folder = save(tmp_path / "m", draw_model(name, 0))
+    weights, family = load_file(folder / "model.safetensors"), FAMILIES[name]
+    head = {theirs: r.zero for r in family.heads["lm"] for theirs in r.theirs if theirs in weights}
+    save_file({k: v for k, v in weights.items() if k not in head}, folder / "model.safetensors", {"format": "pt"})
+    if all(head.values()):  # tied, with nothing else but what may be zero
+        assert load(folder).language is not None
+    else:
+        with pytest.raises(ModelError, match="head missing"):
+            load(folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": [family.architectures["body"]]}))
+        assert load(folder).language is None
+
+
+@every_family
 def test_bf16_stays_near(tmp_path, name):
     reference = draw_model(name, 2, std=0.05)
     folder = save(tmp_path / "m", reference)
@@ -278,6 +296,22 @@ def test_classifiers_load_and_save_with_their_logits(tmp_path, name, pooling):
     before, after = reference.state_dict(), again.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     np.testing.assert_array_equal(load(tmp_path / "again").logits(ids), ours)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_verify_and_inspect_see_a_classifiers_head(tmp_path, name):
+    folder = save(tmp_path / "m", draw_classifier(name, next(iter(FAMILIES[name].poolings))))
+    (check,) = [c for c in verify(folder)["checks"] if c["check"] == "logits beside transformers"]
+    assert check["ok"] and "difference of logits" in check["detail"], check
+    facts, model = inspect(folder), load(folder)
+    assert facts["parameters"] == sum(w.numel() for w in model.network.parameters())
+    assert {"predict", "logits"} <= {*facts["uses"]} and facts["task"]["labels"] == model.task.labels
+    store_reference(model, tmp_path / "stored.safetensors")
+    weights = load_file(folder / "model.safetensors")
+    key = FAMILIES[name].heads["classify"][0].theirs[0]
+    save_file(weights | {key: 1.01 * weights[key]}, folder / "model.safetensors", {"format": "pt"})
+    checks = {c["check"]: c["ok"] for c in verify(folder, reference=tmp_path / "stored.safetensors")["checks"]}
+    assert checks["numbers beside the reference"] is False and checks["logits beside transformers"]
 
 
 @pytest.mark.parametrize("name, pooling", POOLINGS)

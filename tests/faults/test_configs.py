@@ -60,11 +60,17 @@ BAD = {
         "has shape",
     ),
     "a number that is none": (lambda m: edit(m, layer_norm_eps=math.nan), "is not finite"),
+    "a norm's eps below zero": (lambda m: edit(m, layer_norm_eps=-1.0), "norm_eps = -1.0 is below zero"),
+    "twice of everything dropped": (lambda m: edit(m, hidden_dropout_prob=2), "dropout = 2 is no probability"),
     "labels that are none": (
         lambda m: edit(m, architectures=["BertForSequenceClassification"], id2label={"x": "y"}),
         "the task cannot be followed",
     ),
     "a run's task": (lambda m: written(m, "langue.json", b'{"task": ["classify"]}'), "is not known"),
+    "a pretraining's data": (
+        lambda m: written(m, "langue.json", b'{"objective": 1, "data": [1]}'),
+        "the task cannot be followed",
+    ),
     "a run's labels": (lambda m: written(m, "langue.json", b'{"task": "classify"}'), "the task cannot be followed"),
 }
 

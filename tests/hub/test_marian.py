@@ -291,6 +291,15 @@ def test_a_pickle_is_never_opened(tmp_path):
         langue.load(file)
 
 
+def test_an_array_of_nothing_that_claims_a_size(tmp_path):
+    file, claim = tmp_path / "model.npz", str((0, 10**14, 10**14))
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {claim}, }}\n".encode()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("none.npy", npz.MAGIC + struct.pack("<BBH", 1, 0, len(header)) + header)
+    with pytest.raises(ModelError, match="claims a shape that no file holds"):
+        npz.read(file)
+
+
 def test_compressed_truncated_and_overstated_archives(tmp_path):
     file = tmp_path / "model.npz"
     np.savez_compressed(file, zeros=np.zeros(10**6))

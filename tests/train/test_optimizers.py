@@ -1,6 +1,7 @@
 """Muon beside PyTorch's own, schedules, the running average, and the guard against losses that cannot be trusted."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from langue.errors import RunError
 from langue.hub.weights import read_safetensors
+from langue.model.language import LanguageModel
 from langue.settings import TrainSettings
 from langue.train.average import Average
 from langue.train.guard import trouble
@@ -16,6 +18,7 @@ from langue.train.journal import read_log
 from langue.train.muon import Muon, orthogonalise
 from langue.train.optimizer import make_optimizer
 from langue.train.schedule import factor
+from tests.tiny import CONFIG
 from tests.train.child import SETTINGS, trainer
 
 
@@ -66,6 +69,16 @@ def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
     assert adam | muon == set(names.values()) and not adam & muon
     assert all(".blocks." in name and name.endswith("weight") and "norm" not in name for name in muon)
     assert len(muon) == 2 * 4
+
+
+def test_muon_knows_which_matrices_are_stacked():
+    config = replace(CONFIG, decoder_layers=1)
+    model = LanguageModel(config)
+    parts = make_optimizer(model, TrainSettings(optimizer="muon"), 1).parts
+    names = {weight: name.rsplit("blocks.", 1)[-1] for name, weight in model.named_parameters()}
+    stacked = {names[w]: len(g["parts"]) for p in parts for g in p.param_groups for w in g["params"] if g.get("parts")}
+    assert stacked["0.cross.kv.weight"] == 2 and stacked["0.attention.qkv.weight"] == 3
+    assert not {name for name in stacked if "kv.weight" not in name}
 
 
 def trainer_model():

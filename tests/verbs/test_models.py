@@ -1,6 +1,7 @@
 """inspect, verify and convert: what a model is, whether it means what was published, and the Hub's layout of it."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from safetensors.torch import load_file, save_file
 
 import langue
 from langue.cli import run
+from langue.hub.families import FAMILIES
 from tests.tiny import CONFIG, tiny_bert
+from tests.tiny_decoder import tiny_decoder
 
 
 def test_inspect_counts_what_is_there(tmp_path, capsys):
@@ -80,6 +83,27 @@ def test_convert_writes_what_loads(tmp_path, capsys):
     assert run(["convert", str(folder), str(tmp_path / "out")]) == 0
     assert langue.verify(tmp_path / "out")["ok"]
     assert run(["convert", str(folder), str(tmp_path / "out")]) == 2 and "not empty" in capsys.readouterr().err
+    assert run(["convert", str(folder), str(tmp_path / "half"), "--dtype", "bf16"]) == 0
+    kinds = {w.dtype for w in load_file(tmp_path / "half" / "model.safetensors").values() if w.ndim > 1}
+    assert kinds == {torch.bfloat16} and langue.verify(tmp_path / "half")["ok"]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert run(["convert", str(folder), str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere" / "model.safetensors").is_file()
+
+
+def test_how_a_model_writes_is_saved_with_it(tmp_path):
+    folder = tiny_decoder(tmp_path / "m", "llama")
+    writes = {"do_sample": True, "temperature": 0.6, "eos_token_id": [1, 2], "transformers_version": "4.42.3"}
+    (folder / "generation_config.json").write_text(json.dumps(writes))
+    langue.convert(folder, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text()).items() >= writes.items()
+    assert langue.load(tmp_path / "out").checkpoint.ends == {1, 2}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_loaded_model_goes_to_other_processes(name):
+    assert pickle.loads(pickle.dumps(FAMILIES[name])) == FAMILIES[name]
 
 
 def test_a_classifier_is_drawn_up_without_being_filled(tmp_path, monkeypatch):
