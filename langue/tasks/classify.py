@@ -82,6 +82,8 @@ class Classify(Task):
             return _several(value, where)
         if isinstance(value, (list, tuple)):
             raise DataError("the label is a list", where=where(), do="set task.multi_label=true")
+        if isinstance(value, dict):
+            raise DataError("the label is an object", where=where(), do="give a label's name, or a number, as it is")
         if _nothing(value):
             raise DataError(
                 "the label is empty",

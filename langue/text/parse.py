@@ -117,7 +117,9 @@ def _csv(path: Path, where: str, note: Note) -> Iterator[Record]:
     separator = "," if "," in header else max(";\t,", key=header.count)
     if separator != ",":
         note(f"{where}: its columns are separated by {'semicolons' if separator == ';' else 'tabs'}")
-    return _separated(path, where, separator, csv.QUOTE_MINIMAL)
+    if blanks := f"{separator} " in header:
+        note(f"{where}: blanks after a separator are no part of a field, as in its header")
+    return _separated(path, where, separator, csv.QUOTE_MINIMAL, blanks)
 
 
 def _tsv(path: Path, where: str, note: Note) -> Iterator[Record]:
@@ -142,9 +144,10 @@ def _plain_quotes(path: Path, where: str) -> bool:
     return stray
 
 
-def _separated(path: Path, where: str, separator: str, quoting: int) -> Iterator[Record]:
+def _separated(path: Path, where: str, separator: str, quoting: int, blanks: bool = False) -> Iterator[Record]:
     source = (line + "\n" for _, line in lines(path, where))
-    reader = csv.reader(source, delimiter=separator, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    form: dict[str, Any] = {"delimiter": separator, "quoting": quoting, "skipinitialspace": blanks}
+    reader = csv.reader(source, strict=True, **form)
     header: list[str] | None = None
     begin = 1
     try:

@@ -234,6 +234,8 @@ class Trainer:
                 return
         at.stale += 1
         at.stopped = bool(self.settings.patience) and at.stale >= self.settings.patience
+        if at.stopped:
+            journal.say(f"stopped at step {at.step} of {self.total}: none better than step {at.best_step} since")
 
     def _samples(self) -> list[tuple[str, str]]:
         if self.sample is None or rank() > 0:

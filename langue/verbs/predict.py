@@ -8,8 +8,9 @@ from typing import Any
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_file
 from langue.text.source import Table, read
+from langue.text.table import SPLITS
 from langue.verbs.model import Model, load
-from langue.verbs.progress import bar
+from langue.verbs.progress import bar, say
 
 CHUNK = 4096  # texts encoded and predicted together: memory stays constant whatever the file's size
 
@@ -48,6 +49,8 @@ def predict(
     table = source.test or source.train or source.dev
     if table is None:
         raise RunError("there is nothing to predict", where=str(data), do="give a file with a text column")
+    if left := [name for name in SPLITS if getattr(source, name) not in (None, table)]:
+        say(f"predicting the {len(table):,} rows of {table.origin}, not those of {' and '.join(left)}")
     if out is None:
         return [result for part in _bulk(model, table, top) for _, result in part]
     with atomic_file(Path(out)) as temporary, temporary.open("w", encoding="utf-8") as handle:

@@ -8,6 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+def say(text: str) -> None:
+    """One line on stderr, as it is."""
+    Console(file=sys.stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Yields a function that is told how much more is done. The bar goes when the work is done. None: nobody knows."""

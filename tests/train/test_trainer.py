@@ -146,11 +146,12 @@ def test_a_checkpoint_of_another_model_or_optimiser_is_refused(tmp_path):
             changed.run(resume=True)
 
 
-def test_patience_stops_early_and_the_best_weights_are_kept(tmp_path):
+def test_patience_stops_early_and_the_best_weights_are_kept(tmp_path, capsys):
     settings = SETTINGS.model_copy(update={"patience": 2, "evaluate_every": 1, "epochs": 20.0, "lr": 1e-2})
     run = trainer(tmp_path, settings)
     progress = run.run()
     assert progress.stopped and progress.step < run.total
+    assert f"none better than step {progress.best_step} since" in " ".join(capsys.readouterr().err.split())
     assert progress.best == max(progress.history)
     assert (tmp_path / "checkpoints" / f"best-{progress.best_step:08d}" / "model.safetensors").is_file()
 

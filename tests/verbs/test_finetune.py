@@ -101,6 +101,13 @@ def test_evaluate_on_other_data(run, tmp_path):
         evaluate(run.folder, data=file)
 
 
+def test_the_split_that_is_predicted_is_told(run, tmp_path, capsys):
+    for seed, name in enumerate(("train", "test")):
+        write_jsonl(tmp_path / f"{name}.jsonl", reviews(10 + seed, seed))
+    assert len(predict(run.folder, data=tmp_path)) == 11
+    assert f"predicting the 11 rows of {tmp_path / 'test.jsonl'}, not those of train" in capsys.readouterr().err
+
+
 def test_predictions_in_bulk_keep_the_order(run, tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", reviews(50, 7))
     assert predict(run.folder, data=file, out=tmp_path / "out.jsonl") == []

@@ -42,6 +42,20 @@ def test_a_missing_label_is_no_class(label, others):
             Classify.read_targets(split, TaskSettings())
 
 
+def test_an_object_is_no_label():
+    with pytest.raises(DataError, match="row 1: the label is an object"):
+        Classify.fit(table_of([{"a": 1}, {"a": 2}]), TaskSettings())
+
+
+def test_blanks_after_commas_as_in_the_header(tmp_path):
+    (tmp_path / "a.csv").write_text('text, label\n"good, indeed", pos\n bad ,  neg\n')
+    source = read(tmp_path / "a.csv", need=("text", "label"), split=False)
+    assert source.test.column("text") == ["good, indeed", "bad "] and source.test.column("label") == ["pos", "neg"]
+    assert any("blanks after a separator" in note for note in source.notes)
+    (tmp_path / "b.csv").write_text("text,label\ngood, pos\n")
+    assert read(tmp_path / "b.csv", need=("text", "label"), split=False).test.column("label") == [" pos"]
+
+
 def test_no_labels_are_no_label():
     settings = TaskSettings(multi_label=True)
     labels = ["a|b", "", "  ", "a", "b|", "|", None]
