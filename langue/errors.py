@@ -5,6 +5,8 @@ Every error a user can cause is a `LangueError`; the command line prints it with
 its `exit_code`. Anything else that escapes is a defect of langue.
 """
 
+MOST = 600  # characters of what is said: names and shapes come from files, which may be hostile
+
 
 class LangueError(Exception):
     """One line: `where: what; do`. `what` is the fact, `where` the file and line or key, `do` the remedy."""
@@ -12,8 +14,9 @@ class LangueError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
-        self.what, self.where, self.do = what, where, do
-        super().__init__((f"{where}: " if where else "") + what + (f"; {do}" if do else ""))
+        self.what = what if len(what) <= MOST else what[:MOST] + " ..."
+        self.where, self.do = where, do
+        super().__init__((f"{where}: " if where else "") + self.what + (f"; {do}" if do else ""))
 
 
 class SettingsError(LangueError):

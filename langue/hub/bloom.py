@@ -23,6 +23,8 @@ _NAMES = Names(
 
 def read(config: Config) -> ModelConfig:
     require(config, apply_residual_connection_post_layernorm=False)
+    if config.get("slow_but_exact"):  # else it is of the training, and changes nothing
+        require(config, pretraining_tp=1)
     dim = config.get("n_embed") or take(config, "hidden_size")
     axes = _NAMES.read({**config, "hidden_size": dim})
     return ModelConfig(**axes, ffn_dim=4 * dim, norm_place="pre", position="alibi", activation="gelu_tanh", causal=True)

@@ -22,7 +22,8 @@ from langue.errors import ModelError
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
-MOST_INDEX = 64 * 2**20  # bytes: an index takes about a hundred for each tensor
+MOST_ENTRIES, MOST_NAME = 100_000, 1024  # names share what they begin with, so a small file could hold long ones
+MOST_INDEX = 2**24  # bytes: an entry takes about a hundred
 MOST_DIMENSIONS = 16
 # DataType of TensorFlow -> how numpy reads it; bfloat16 is read as its bits.
 TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 14: "<u2", 19: "<f2"}
@@ -52,10 +53,15 @@ def _read(index: Path) -> dict[str, Tensor]:
     _, at = _handle(data, len(data) - FOOTER)
     place, _ = _handle(data, at)
     entries: dict[bytes, bytes] = {}
+    end = 0
     for _, value in _entries(_block(data, place)):
-        for key, entry in _entries(_block(data, _handle(value, 0)[0])):
-            if key in entries:
-                raise ValueError(f"{key!r} stands twice")
+        begin, size = _handle(value, 0)[0]
+        if begin < end:  # one block, read many times over, would take hours
+            raise ValueError("the blocks of its index overlap")
+        end = begin + size + 5
+        for key, entry in _entries(_block(data, (begin, size))):
+            if key in entries or len(entries) >= MOST_ENTRIES:
+                raise ValueError(f"{key!r} stands twice, or there are too many names")
             entries[key] = entry
     header = dict(_fields(entries.pop(b"", b"")))
     shards = int(header.get(1, 0))
@@ -164,8 +170,8 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         shared, at = _varint(block, at)
         added, at = _varint(block, at)
         length, at = _varint(block, at)
-        if shared > len(key) or at + added + length > end:
-            raise ValueError("an entry ends beyond its block")
+        if shared > len(key) or at + added + length > end or shared + added > MOST_NAME:
+            raise ValueError("an entry ends beyond its block, or has a name that no tensor has")
         key = key[:shared] + block[at : at + added]
         yield key, block[at + added : at + added + length]
         at += added + length

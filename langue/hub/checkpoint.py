@@ -27,6 +27,9 @@ from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
+# What configs say of heads.
+OF_HEADS = ("id2label", "label2id", "problem_type", "classifier_", "summary_")
+SPARE = 16  # tokens that a tokenizer may have beyond the embedding, as bart-large-cnn's and Gemma 3's do, for no text
 MOST_LAYERS = 2**15  # each is drawn up apart, and so is every expert of each; 12,032 are the most published here
 
 # What a model's generation_config.json may say of how it writes; older models say it in config.json.
@@ -165,6 +168,11 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     return Description(folder, published, task, writes)
 
 
+def classes_of(published: Mapping[str, Any]) -> list[str]:
+    """The classes of `transformers` that a config names."""
+    return [str(name) for name in published.get("architectures") or []]
+
+
 def _object(file: Path) -> dict[str, Any]:
     content = read_json(file)
     if not isinstance(content, dict):
@@ -174,8 +182,7 @@ def _object(file: Path) -> dict[str, Any]:
 
 def _named(published: dict[str, Any]) -> dict[str, Any]:
     """The config with its `model_type`, which the oldest ones leave to be read from their class."""
-    classes = {*map(str, published.get("architectures") or [])}
-    known = [name for name, family in FAMILIES.items() if classes & {*family.architectures.values()}]
+    known = [name for name, family in FAMILIES.items() if {*classes_of(published)} & {*family.architectures.values()}]
     return {"model_type": known[0]} | published if known else published
 
 
@@ -188,6 +195,8 @@ def family_of(described: Description) -> tuple[Family, ModelConfig]:
     try:
         require(described.published, quantization_config=None)
         config = family.read(described.published)
+        if config.architecture != "encoder-decoder":  # a mask that its class would not draw otherwise
+            require(described.published, is_causal=(config.causal, None))
         _check_bounds(config)
     except LangueError as error:
         raise ModelError(error.what, where=error.where or where, do=error.do) from error
@@ -237,7 +246,7 @@ def read_checkpoint(
     that say of two parts whether the second follows; `matrices`: the precision that they are wanted in."""
     folder, tokenizer = described.folder, read_tokenizer(described)
     family, config, weights = _read_model(described, head, pairs, matrices)
-    if len(tokenizer) > config.vocab_size:
+    if len(tokenizer) > config.vocab_size + SPARE:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
         )
@@ -248,16 +257,19 @@ def read_checkpoint(
 def _read_model(
     described: Description, head: str | None, pairs: bool, matrices: torch.dtype | None
 ) -> tuple[Family, ModelConfig, dict[str, Tensor]]:
+    other = None
     try:
         family, said = family_of(described)
         theirs = _read_weights(described)
         if layers_in(said) > len(theirs):
             raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
         config = replace(family.settle(theirs, said), pair_head=pairs)
-        weights = family.to_ours(theirs, config, head, matrices)
+        other = family.other(classes_of(described.published))
+        weights = family.to_ours(theirs, config, None if other else head, matrices, other is not None)
         _check_shapes(weights, config)
     except LangueError as error:
-        raise ModelError(error.what, where=error.where or str(described.folder), do=error.do) from error
+        do = f"{other} is not read here" if other else error.do
+        raise ModelError(error.what, where=error.where or str(described.folder), do=do) from error
     return family, config, weights
 
 
@@ -324,21 +336,25 @@ def write_checkpoint(
 ) -> None:
     """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must exist. published
     and writes: the config and the generation_config.json that it came with."""
-    theirs = family.to_theirs(weights, config, head)
+    published = published or {}
+    # A head that is not known here goes along with its class, so that others read it as before.
+    other = family.other(classes_of(published)) if head is None and family.prefix else None
+    theirs = family.to_theirs(weights, config, head, other is not None)
     # Which tokens begin, end and pad is the tokenizer's matter; it passes through as it came.
-    special = {key: value for key, value in (published or {}).items() if key.endswith("_token_id")}
+    special = {key: value for key, value in published.items() if key.endswith("_token_id")}
+    special |= {key: value for key, value in published.items() if other and key.startswith(OF_HEADS)}
     described = (
         {"model_type": family.name}
         | special
         | family.write(config)
         | {
-            "architectures": [family.architectures.get(head or "body", family.architectures["body"])],
+            "architectures": [other or family.architectures.get(head or "body", family.architectures["body"])],
             "torch_dtype": "bfloat16" if any(t.dtype == torch.bfloat16 for t in theirs.values()) else "float32",
             **(extra or {}),
         }
     )
     write_json(folder / "config.json", described)
-    bans = {key: published[key] for key in GENERATION[:2] if published and published.get(key)}
+    bans = {key: published[key] for key in GENERATION[:2] if published.get(key)}
     if writes or bans:
         write_json(folder / "generation_config.json", special | bans | dict(writes or {}))
     save_file(

@@ -139,11 +139,16 @@ class Family:
     copies: Mapping[str, str] = field(default_factory=dict)  # patterns of those that are one of ours once more, and it
 
     def to_ours(
-        self, theirs: dict[str, Tensor], config: ModelConfig, head: str | None, matrices: torch.dtype | None = None
+        self,
+        theirs: dict[str, Tensor],
+        config: ModelConfig,
+        head: str | None,
+        matrices: torch.dtype | None = None,
+        other: bool = False,
     ) -> dict[str, Tensor]:
         """Rename and stack published tensors. Every one is used once; ModelError names what is left over or missing.
         `theirs` is emptied, so that what is stacked or converted is not held twice. matrices: what those are held in
-        (None: what they came in)."""
+        (None: what they came in); other: whether there is a head of a kind that is not known here, which is kept."""
         names = Counter(map(self._today, theirs))
         twice = next((name for name, count in names.items() if count > 1), None)
         if twice is not None:
@@ -169,7 +174,8 @@ class Family:
         if head is not None and head not in self.heads:  # a head of ours that the family has no class for
             ours.update({name: published.pop(name) for name in own})
         of_run = own if head == "classify" else []  # a run whose head was of another kind, trained further
-        left = [n for n in published if n not in of_run and not any(re.search(p, n) for p in self.unused)]
+        beside = [name for name in published if other and not bare and not name.startswith(self.prefix)]
+        left = [n for n in published if n not in of_run + beside and not any(re.search(p, n) for p in self.unused)]
         if missing or left:
             raise ModelError(_difference(missing, left), do="the config and the weights are not of one model")
         self._drop_copies(published, ours, config)
@@ -187,18 +193,21 @@ class Family:
                 if copy.shape != kept.shape or not torch.equal(copy.to(kept.dtype), kept):
                     raise ModelError(f"{name} is not what it should be a copy of", do="it cannot be expressed")
 
-    def to_theirs(self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None) -> dict[str, Tensor]:
+    def to_theirs(
+        self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None, other: bool = False
+    ) -> dict[str, Tensor]:
         """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost."""
+        bare = head not in self.heads and not other
         theirs: dict[str, Tensor] = {}
         covered: set[str] = set()
-        for mapping in [*self._body(config, head not in self.heads), *self._head(config, head, False)]:
+        for mapping in [*self._body(config, bare), *self._head(config, head, False)]:
             names = mapping.ours.split(",")
             if all(name in ours for name in names):
                 covered.update(names)
                 parts = _part(mapping, [ours[name] for name in names], config)
                 theirs.update({name: part.contiguous() for name, part in zip(mapping.theirs, parts, strict=True)})
         # Of a body saved alone no name has the prefix, the kept ones included.
-        prefix = self.prefix if head not in self.heads else ""
+        prefix = self.prefix if bare else ""
         rest = {name.removeprefix(KEPT).removeprefix(prefix): t for name, t in ours.items() if name not in covered}
         return theirs | rest
 
@@ -223,11 +232,16 @@ class Family:
                     return replace(config, tied=False)
         return config
 
+    def other(self, classes: Sequence[str]) -> str | None:
+        """Of these classes of `transformers`, the one whose head is of a kind that is not known here."""
+        unknown = [n for n in classes if n not in self.architectures.values() and not n.endswith(SPEAKING)]
+        return next((name for name in unknown if re.search("For|Heads|Encoder", name)), None)
+
     def speaks(self, config: ModelConfig, classes: Sequence[str]) -> bool:
         """Whether a model saved as one of these classes of `transformers` scores tokens: it has a head for that, or
         needs no weights of its own for one."""
         own = [r for r in self._head(config, "lm", False) if not r.zero]
-        return not own or any(name.endswith(SPEAKING) for name in classes)
+        return not self.other(classes) and not own or any(name.endswith(SPEAKING) for name in classes)
 
     def _bare(self, published: Mapping[str, Tensor]) -> bool:
         """Whether the names are those of a body saved alone."""

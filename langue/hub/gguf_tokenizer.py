@@ -15,15 +15,13 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from langue.errors import ModelError
-from langue.files import read_json
-from langue.text.sentencepiece import SPACE, frame, merges_of
+from langue.text.chat import template_of
+from langue.text.sentencepiece import MOST_MERGES, SPACE, frame, merges_of
 from langue.text.special import special_ids
 from langue.text.tokenizer import Tokenizer
 from langue.text.vocabulary import LLAMA3, QWEN2, by_words
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-LONGEST = 512  # characters of a piece; sentencepiece's own limit is 16 unless told otherwise
-MOST_MERGES = 2**22  # a quarter of a million tokens have some half a million
 KEY = "tokenizer.ggml."
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
@@ -192,13 +190,8 @@ def _framed(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
 
 
 def _template(tokenizer: Tokenizer) -> dict[str, Any]:
-    options: Any = dict(tokenizer.options)
-    if tokenizer.folder is not None and (tokenizer.folder / "tokenizer_config.json").is_file():
-        options = read_json(tokenizer.folder / "tokenizer_config.json")
-    template = options.get("chat_template") if isinstance(options, dict) else None
-    if isinstance(template, str):
-        return {"tokenizer.chat_template": template}
-    return {}
+    template = template_of(tokenizer.folder, tokenizer.options)
+    return {} if template is None else {"tokenizer.chat_template": template}
 
 
 class Vocabulary:
@@ -274,16 +267,12 @@ def _sentencepiece(found: Vocabulary) -> tuple[tokenizers.Tokenizer, bool]:
     scores = found.metadata.get(KEY + "scores")
     if not isinstance(scores, np.ndarray) or len(scores) < len(found.tokens) or not np.isfinite(scores).all():
         raise ModelError("its tokenizer has no score for each token", where=found.where)
-    if max(map(len, found.tokens)) > LONGEST:
-        raise ModelError(f"its tokenizer has a piece of more than {LONGEST} characters", where=found.where)
-    if sum(map(len, found.tokens)) > MOST_MERGES:  # each cut of a piece may be a merge
-        raise ModelError("its tokenizer's pieces have more cuts than there are merges in use", where=found.where)
     places = [i for i, kind in enumerate(found.types[: found.used]) if kind == NORMAL]
     unknown = found.named("unknown_token_id") or [t for t in found.tokens[:1] if found.types[0] == UNKNOWN]
     backend = tokenizers.Tokenizer(
         models.BPE(
             vocab={token: index for index, token in enumerate(found.tokens)},
-            merges=merges_of({found.tokens[i]: float(scores[i]) for i in places}),
+            merges=merges_of({found.tokens[i]: float(scores[i]) for i in places}, found.where),
             unk_token=unknown[0] if unknown else None,
             byte_fallback=True,
             fuse_unk=True,

@@ -82,6 +82,8 @@ class _File:
                 continue
             for name, child in self.children(messages):
                 waiting.append((f"{path}/{name}" if path else name, child))
+                if len(path) + len(name) > MOST_NAME or len(waiting) > OBJECTS:
+                    raise ValueError("a path is longer than any that Keras writes, or there are too many")
 
     def messages(self, address: int) -> Iterator[Message]:
         """Of an object's header and of the blocks that continue it."""

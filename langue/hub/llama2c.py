@@ -123,7 +123,7 @@ def read_tokenizer(file: Path) -> Tokenizer:
     vocabulary = {piece: index for index, (piece, _) in enumerate(pieces)}
     if len(vocabulary) != len(pieces) or pieces[0][0] != "<unk>":
         raise ModelError("the tokenizer names a piece twice, or does not begin with <unk>", where=str(path))
-    merges = merges_of(dict(pieces))
+    merges = merges_of(dict(pieces), str(path))
     backend = tokenizers.Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     )

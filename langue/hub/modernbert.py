@@ -4,7 +4,7 @@ from typing import Any
 
 from langue.hub.family import Family, Rule, classes, rule
 from langue.hub.rope import read_two_ropes, read_windows, write_layer_types, write_two_ropes
-from langue.hub.values import USUAL, Config, Names
+from langue.hub.values import USUAL, Config, Names, require
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
@@ -25,6 +25,7 @@ _NAMES = Names(
 
 
 def read(config: Config) -> ModelConfig:
+    require(config, rope_scaling=None)  # which would be of layers with a window too
     axes = _NAMES.read(
         config, norm_place="pre", gated=True, first_norm=False, head_transform=True, classifier_transform=True
     )

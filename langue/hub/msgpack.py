@@ -6,7 +6,7 @@ extension type 1 with (shape, dtype, bytes) inside.
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from langue.errors import ModelError
 
-MOST_DEPTH = 64
+MOST_DEPTH, MOST_DIMENSIONS = 64, 16
+MOST_VALUES = 1_000_000  # of a byte each, they would take a hundred times the file in memory
 ARRAY = 1  # flax's extension types: an array
 TYPES = {"float32": "<f4", "float16": "<f2", "float64": "<f8", "int32": "<i4", "int64": "<i8", "bfloat16": "<u2"}
 _SIZES = {0xC4: "B", 0xC5: ">H", 0xC6: ">I", 0xD9: "B", 0xDA: ">H", 0xDB: ">I", 0xC7: "B", 0xC8: ">H", 0xC9: ">I"}
@@ -41,7 +42,7 @@ def read(file: Path) -> dict[str, Tensor]:
 
     try:
         data = memoryview(file.read_bytes())
-        whole, end = _value(data, 0, 0)
+        whole, end = _value(data, 0, 0, iter(range(MOST_VALUES)))
         if end != len(data):
             raise ValueError(f"{len(data) - end:,} bytes follow its end")
         walk(whole, "")
@@ -50,16 +51,16 @@ def read(file: Path) -> dict[str, Tensor]:
     return flat
 
 
-def _value(data: memoryview, at: int, depth: int) -> tuple[Any, int]:
-    """The value at `at`, and where it ends."""
-    if depth > MOST_DEPTH:
-        raise ValueError("it is nested too deeply")
+def _value(data: memoryview, at: int, depth: int, left: Iterator[int]) -> tuple[Any, int]:
+    """The value at `at`, and where it ends. left: has as many items as there may be values yet."""
+    if depth > MOST_DEPTH or next(left, None) is None:
+        raise ValueError("it is nested too deeply, or has too many values")
     kind = data[at]
     at += 1
     if kind < 0x80 or kind >= 0xE0:
         return (kind if kind < 0x80 else kind - 256), at
     if kind < 0xA0:
-        return _many(data, at, kind & 0x0F, kind < 0x90, depth)
+        return _many(data, at, kind & 0x0F, kind < 0x90, depth, left)
     if kind < 0xC0:
         return _bytes(data, at, kind & 0x1F, _text)
     if kind in _CONSTANTS:
@@ -69,15 +70,15 @@ def _value(data: memoryview, at: int, depth: int) -> tuple[Any, int]:
         return number, at + struct.calcsize(_NUMBERS[kind])
     if kind in _COUNTS:
         (count,) = struct.unpack_from(_COUNTS[kind], data, at)
-        return _many(data, at + struct.calcsize(_COUNTS[kind]), count, kind >= 0xDE, depth)
+        return _many(data, at + struct.calcsize(_COUNTS[kind]), count, kind >= 0xDE, depth, left)
     if 0xD4 <= kind <= 0xD8:
-        return _extension(data, at, 1 << (kind - 0xD4), depth)
+        return _extension(data, at, 1 << (kind - 0xD4), depth, left)
     if kind not in _SIZES:
         raise ValueError(f"a value of type {kind:#x}")
     (size,) = struct.unpack_from(_SIZES[kind], data, at)
     at += struct.calcsize(_SIZES[kind])
     if 0xC7 <= kind <= 0xC9:
-        return _extension(data, at, size, depth)
+        return _extension(data, at, size, depth, left)
     return _bytes(data, at, size, _text if kind >= 0xD9 else bytes)
 
 
@@ -91,13 +92,13 @@ def _bytes(data: memoryview, at: int, size: int, make: Callable[[memoryview], An
     return make(data[at : at + size]), at + size
 
 
-def _many(data: memoryview, at: int, count: int, named: bool, depth: int) -> tuple[Any, int]:
+def _many(data: memoryview, at: int, count: int, named: bool, depth: int, left: Iterator[int]) -> tuple[Any, int]:
     """A map or a list. Every element takes a byte at least, so a count cannot claim more than the file has."""
     if count > len(data) - at:
         raise ValueError("a count is larger than the file")
     items: list[Any] = []
     for _ in range(2 * count if named else count):
-        value, at = _value(data, at, depth + 1)
+        value, at = _value(data, at, depth + 1, left)
         items.append(value)
     if not named:
         return items, at
@@ -106,18 +107,19 @@ def _many(data: memoryview, at: int, count: int, named: bool, depth: int) -> tup
     return dict(zip(items[::2], items[1::2], strict=True)), at
 
 
-def _extension(data: memoryview, at: int, size: int, depth: int) -> tuple[Any, int]:
+def _extension(data: memoryview, at: int, size: int, depth: int, left: Iterator[int]) -> tuple[Any, int]:
     kind = data[at]
     inside, end = _bytes(data, at + 1, size, lambda part: part)
     if kind != ARRAY:
         raise ValueError(f"an extension of type {kind}")
-    parts, _ = _value(inside, 0, depth + 1)
+    parts, _ = _value(inside, 0, depth + 1, left)
     if not isinstance(parts, list) or len(parts) != 3:
         raise ValueError("an array that is not (shape, dtype, bytes)")
     shape, dtype, raw = parts
     dtype = dtype.decode("ascii") if isinstance(dtype, bytes) else dtype
-    if dtype not in TYPES or not all(type(n) is int and n >= 0 for n in shape) or not isinstance(raw, bytes):
-        raise ValueError(f"an array of {dtype!r}")
+    sizes = isinstance(shape, list) and len(shape) <= MOST_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
+    if dtype not in TYPES or not sizes or not isinstance(raw, bytes):
+        raise ValueError("an array without a shape, or without a type that is known")
     if math.prod(shape) * np.dtype(TYPES[dtype]).itemsize != len(raw):
         raise ValueError(f"an array of {len(raw):,} bytes for shape {shape}")
     tensor = torch.from_numpy(np.frombuffer(raw, TYPES[dtype]).copy()).reshape(tuple(shape))

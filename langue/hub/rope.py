@@ -23,7 +23,7 @@ def read_rope(
     config: Config, *, head_dim: int, base: float = 10_000.0, given: Mapping[str, Any] | None = None, part: float = 1.0
 ) -> dict[str, Any]:
     """The rotary axes. given: today's `rope_parameters`, where the family nests them; part: the share that turns."""
-    rope = dict(given if given is not None else config.get("rope_parameters") or config.get("rope_scaling") or {})
+    rope = dict(given if given is not None else _said(config))
     kind = rope.get("rope_type", rope.get("type", "default"))
     kind = "none" if kind == "default" else kind
     if kind not in _KEYS:
@@ -33,22 +33,37 @@ def read_rope(
         raise ModelError(f"config: {odd[0] if odd else 'truncate'} of rope_type {kind!r} is not supported")
     share: Any = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", part))
     theta: Any = rope.get("rope_theta", config.get("rope_theta", base))
-    factor = float(rope.get("factor") or 1.0)
     length = rope.get("original_max_position_embeddings") if kind in ("yarn", "llama3") else None
+    factor = rope.get("factor", 1.0 if kind == "none" else None)
+    if factor is None and kind == "yarn" and length:
+        factor = config["max_position_embeddings"] / length
+    if factor is None or not float(factor) > 0:
+        raise ModelError(f"config: factor = {factor!r} of rope_type {kind!r} is no scale")
+    if share != 1.0 and part == 1.0 and kind == "none":  # of the families that turn whole heads, none follows it
+        raise ModelError(f"config: partial_rotary_factor = {share!r} is not supported for this family")
     axes: dict[str, Any] = {
         "position": "rotary",
         "rotary_base": float(theta),
         "rotary_dim": 0 if share == 1.0 else int(head_dim * share),
         "rotary_scaling": kind,
-        "rotary_factor": factor,
+        "rotary_factor": float(factor),
         "rotary_length": length or config["max_position_embeddings"],
     }
     if kind == "llama3":
         axes |= {"rotary_low": float(rope["low_freq_factor"]), "rotary_high": float(rope["high_freq_factor"])}
     if kind == "yarn":
         axes |= {"rotary_low": float(rope.get("beta_slow") or 1), "rotary_high": float(rope.get("beta_fast") or 32)}
-        axes["rotary_amplitude"] = _amplitude(rope, factor)
+        axes["rotary_amplitude"] = _amplitude(rope, float(factor))
     return axes
+
+
+def _said(config: Config) -> dict[str, Any]:
+    """Today's `rope_parameters`, or what they were called before."""
+    today, before = (config.get(name) or {} for name in ("rope_parameters", "rope_scaling"))
+    if today and before and today != before:
+        what = "config: rope_parameters and rope_scaling are both there and differ"
+        raise ModelError(what, do="write all of it in rope_parameters")
+    return dict(today or before)
 
 
 def _amplitude(rope: Mapping[str, Any], factor: float) -> float:
@@ -88,8 +103,8 @@ def read_two_ropes(
     """Rotary axes where layers with a window turn at a base of their own. bases: the (whole, local) defaults; old: the
     names under which yesterday's configs have them."""
     nested = config.get("rope_parameters") or {}
-    whole = {"rope_theta": config.get(old[0], bases[0])} | (config.get("rope_scaling") or {})
-    whole |= nested.get("full_attention") or {}
+    whole = {"rope_theta": config.get(old[0], bases[0])} | (nested.get("full_attention") or {})
+    whole |= config.get("rope_scaling") or {}
     local = {"rope_theta": config.get(old[1], bases[1])} | (nested.get("sliding_attention") or {})
     axes = read_rope(config, head_dim=head_dim, given=whole)
     near = read_rope(config, head_dim=head_dim, given=local)

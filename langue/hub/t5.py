@@ -5,7 +5,7 @@ from typing import Any
 
 from langue.errors import ModelError
 from langue.hub.family import Family, Rule, rule
-from langue.hub.values import ACTIVATIONS, Config, Names, write_activation
+from langue.hub.values import ACTIVATIONS, Config, Names, require, write_activation
 from langue.model.config import ANY_LENGTH, ModelConfig
 
 
@@ -15,6 +15,7 @@ def _activation(config: Config, default: str) -> tuple[Any, bool]:
     *gate, name = str(named).split("-")
     if gate not in ([], ["gated"]) or name not in ACTIVATIONS:
         raise ModelError(f"config: feed_forward_proj = {named!r} is not known")
+    require(config, dense_act_fn="gelu_new" if named == "gated-gelu" else name, is_gated_act=bool(gate))
     return "gelu_tanh" if named == "gated-gelu" else ACTIVATIONS[name], bool(gate)
 
 

@@ -29,6 +29,7 @@ CONVERT = (
     "'model.safetensors', {'format': 'pt'})\""
 )
 MOST_HEADER = 100_000_000  # bytes
+MOST_DIMENSIONS = 16
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
 _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
 Reader = Callable[[Path], dict[str, Tensor]]
@@ -119,8 +120,12 @@ def _span(name: str, entry: Any) -> tuple[int, int, str]:
         shape, (first, last), bits = entry["shape"], entry["data_offsets"], _BITS[entry["dtype"]]
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"the entry of {name!r} is not one of a tensor") from None
-    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**63 for n in [*shape, first, last]):
-        raise ValueError(f"{name!r} has a size that is no count")
+    if (
+        not isinstance(shape, list)
+        or len(shape) > MOST_DIMENSIONS
+        or not all(type(n) is int and 0 <= n < 2**63 for n in [*shape, first, last])
+    ):
+        raise ValueError(f"{name!r} has a size that is no count, or too many")
     if (last - first) * 8 != math.prod(shape) * bits:
         raise ValueError(f"{name!r} has {last - first:,} bytes for shape {shape} of {entry['dtype']}")
     return first, last, name
@@ -132,7 +137,8 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
             with zipfile.ZipFile(file) as archive:  # as torch writes it: nothing packed, which could swell
                 if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                     raise ValueError("it is compressed")
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        # Mapped where it is an archive, so that what is converted is not held beside what it was.
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
         raise ModelError(
             "this pickle is refused: it holds more than plain tensors, or is damaged",
@@ -141,6 +147,8 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise ModelError("the file is not a state dict", where=str(file))
+    if any(tensor.layout != torch.strided or tensor.device.type != "cpu" for tensor in loaded.values()):
+        raise ModelError("a tensor is sparse, or has no numbers", where=str(file), do="save it as safetensors")
     # A view may show one number a terabyte of times.
     if any(tensor.nbytes > tensor.untyped_storage().nbytes() for tensor in loaded.values()):
         raise ModelError("a tensor has more numbers than the file", where=str(file))

@@ -3,7 +3,7 @@
 How roles and turns are marked is the model's own matter: a Jinja template in its tokenizer_config.json or in
 chat_template.jinja, rendered as `transformers` renders it. A template comes with a model and is hostile until shown
 otherwise: it runs in Jinja's sandbox, which reaches no attribute that could do harm and bounds ranges, and what it
-writes is bounded here. How long it computes without writing is not.
+writes or multiplies is bounded here. How long it computes without writing, and what it holds meanwhile, is not.
 """
 
 import datetime
@@ -20,54 +20,59 @@ SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls
 Messages = Sequence[Mapping[str, Any]]
 
 
-def template_in(folder: Path | None) -> str | None:
-    """The template of a model folder; of several named ones, `default`."""
-    if folder is None:
-        return None
-    if (folder / "chat_template.jinja").is_file():
+def template_of(folder: Path | None, options: Mapping[str, Any]) -> str | None:
+    """The template of a model, by what its tokenizer_config.json says; of several named ones, `default`."""
+    if folder is not None and (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text("utf-8")
-    found = _config(folder).get("chat_template")
+    found = options.get("chat_template")
     if isinstance(found, list):
         named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
         found = named.get("default")
     return found if isinstance(found, str) else None
 
 
-def render(folder: Path, messages: Messages, *, add_generation_prompt: bool = True) -> str:
+def render(
+    folder: Path | None, options: Mapping[str, Any], messages: Messages, *, add_generation_prompt: bool = True
+) -> str:
     """The conversation as one text; with the marks that begin an answer, where that is wished."""
-    template = template_in(folder)
+    template, where = template_of(folder, options), str(folder or "")
     if template is None:
-        raise ModelError(
-            "the model has no chat template", where=str(folder), do="give a text, or a model made for conversation"
-        )
+        raise ModelError("the model has no chat template", where=where, do="give a text, or a model for conversation")
     for index, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
+        says = isinstance(message, Mapping) and {"content", "tool_calls"} & message.keys()
+        if not says or not isinstance(message.get("role"), str):
             raise DataError(f"message {index + 1} is not a role with content", do='{"role": "user", "content": "..."}')
-    config, out, size = _config(folder), list[str](), 0
-    special = {name: _word(config[name]) for name in SPECIAL if config.get(name) is not None}
-    from jinja2 import TemplateError
-
+    out, size = list[str](), 0
+    known = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
+    known |= {"tools": None, "documents": None, **_special(folder, options)}
     try:
-        compiled = _environment().from_string(template)
-        parts = compiled.generate(messages=list(messages), add_generation_prompt=add_generation_prompt, **special)
-        for part in parts:
+        for part in _environment().from_string(template).generate(**known):
             size += len(part)
             if size > MOST:
-                raise ModelError(f"the chat template writes more than {MOST:,} characters", where=str(folder))
+                raise ModelError(f"the chat template writes more than {MOST:,} characters", where=where)
             out.append(part)
-    except (TemplateError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ModelError(f"the chat template cannot be followed: {error}", where=str(folder)) from error
+    except ModelError:
+        raise
+    except Exception as error:  # a template is code of others: whatever it raises is its own trouble
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"the chat template cannot be followed: {said}", where=where) from error
     return "".join(out)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
-    content = read_json(file) if file.is_file() else {}
-    return content if isinstance(content, dict) else {}
+def _special(folder: Path | None, options: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens by the names that templates know them by."""
+    file = None if folder is None else folder / "special_tokens_map.json"
+    older = read_json(file) if file is not None and file.is_file() else {}
+    said = {**(older if isinstance(older, dict) else {}), **options}
+    more = [said.get(name) for name in ("extra_special_tokens", "model_specific_special_tokens")]
+    tokens = {name: said.get(name) for name in SPECIAL}
+    for named in more:
+        tokens |= named if isinstance(named, dict) else {}
+    return {str(name): _word(token) for name, token in tokens.items() if token is not None}
 
 
 def _word(token: Any) -> str:
-    return str(token["content"] if isinstance(token, dict) else token)
+    return str(token.get("content") if isinstance(token, dict) else token)
 
 
 def _environment() -> Any:
@@ -75,6 +80,18 @@ def _environment() -> Any:
     from jinja2 import TemplateError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Bounded(ImmutableSandboxedEnvironment):
+        """One short expression, `'a' * 10**12`, is not to fill the memory."""
+
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            sized = [len(each) if hasattr(each, "__len__") else each for each in (left, right)]
+            most = 2**64 if sized == [left, right] else MOST
+            if operator == "**" or not abs(sized[0] * sized[1]) <= most:
+                raise TemplateError(f"{operator} of what may be too large")
+            return super().call_binop(context, operator, left, right)
 
     class Generation(Extension):
         """`{% generation %}` marks what the model wrote, for training; what is inside is rendered as it is."""
@@ -91,9 +108,7 @@ def _environment() -> Any:
     def now(form: str) -> str:
         return datetime.datetime.now().strftime(form)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    environment = Bounded(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     tojson: Callable[..., str] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False} | options)  # noqa: E731
     environment.filters["tojson"] = tojson
     environment.globals |= {"raise_exception": refuse, "strftime_now": now}

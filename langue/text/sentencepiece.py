@@ -19,6 +19,8 @@ from langue.errors import ModelError
 SPACE = "▁"
 CONTROL, USER, BYTE = 3, 4, 6  # kinds of piece
 UNIGRAM, BPE = 1, 2
+LONGEST = 512  # characters of a piece; sentencepiece's own limit is 16 unless told otherwise
+MOST_MERGES = 2**22  # a quarter of a million tokens have some half a million
 
 
 @dataclass
@@ -46,6 +48,8 @@ def read(path: Path) -> SentencePiece:
                 trainer = dict(_fields(value))
                 found.model, found.unknown = trainer.get(3, UNIGRAM), trainer.get(40, 0)
                 found.byte_fallback = bool(trainer.get(35, 0))
+                if trainer.get(24, 0):
+                    raise ModelError("pieces with their space behind them are not read", where=str(path))
             elif number == 3:
                 normal = dict(_fields(value))
                 found.charsmap = normal.get(2, b"")
@@ -92,8 +96,13 @@ def _score(raw: bytes | None) -> float:
     return 0.0 if raw is None else float(struct.unpack("<f", raw)[0])
 
 
-def merges_of(scores: Mapping[str, float]) -> list[tuple[str, str]]:
-    """BPE's merges, which a sentencepiece file implies: any two pieces that make a third, the likelier first."""
+def merges_of(scores: Mapping[str, float], where: str = "") -> list[tuple[str, str]]:
+    """BPE's merges, which a sentencepiece file implies: any two pieces that make a third, the likelier first.
+    ModelError where the pieces have more cuts, each of which may be a merge, than any vocabulary."""
+    if max(map(len, scores), default=0) > LONGEST:
+        raise ModelError(f"its tokenizer has a piece of more than {LONGEST} characters", where=where)
+    if sum(map(len, scores)) > MOST_MERGES:
+        raise ModelError("its tokenizer's pieces have more cuts than there are merges in use", where=where)
     pieces = sorted((piece for piece in scores if len(piece) > 1), key=lambda piece: -scores[piece])
     cuts = ((piece[:cut], piece[cut:]) for piece in pieces for cut in range(1, len(piece)))
     return [(left, right) for left, right in cuts if left in scores and right in scores]

@@ -1,8 +1,8 @@
 """What arrives: text. What leaves: token ids of a published or trained vocabulary, through the `tokenizers` library.
 
-A folder's `tokenizer.json` is taken as it is; where there is an older form only, the tokenizer is built from it
-(vocabulary.py, sentencepiece.py) and from `tokenizer_config.json`. The files may be hostile: one of a size that no
-vocabulary has is not read.
+A folder's `tokenizer.json` is taken as it is, but for tokens that the files beside it add; where there is an older form
+only, the tokenizer is built from it (vocabulary.py, sentencepiece.py) and from `tokenizer_config.json`. The files may
+be hostile: one of a size that no vocabulary has is not read.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from langue.errors import ModelError
 from langue.files import read_json, refuse_code, write_json
 from langue.text import sentencepiece
 from langue.text.chat import Messages, render
-from langue.text.vocabulary import add_tokens, merged, wordpiece
+from langue.text.vocabulary import add_tokens, follow, merged, wordpiece
 
 # What others read beside tokenizer.json; copied unchanged so that a saved model means the same to them.
 SIDE_FILES: tuple[str, ...] = (
@@ -58,7 +58,9 @@ class Tokenizer:
         refuse_code(options, said)
         try:
             if (folder / "tokenizer.json").is_file():
-                return cls(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), folder, options=options)
+                whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+                follow(whole, folder, options)
+                return cls(whole, folder, options=options)
             if all((folder / name).is_file() for name in ("source.spm", "target.spm", "vocab.json")):
                 source, target, reader = sentencepiece.load_pair(folder)
                 return cls(source, folder, target, reader, options)
@@ -66,8 +68,8 @@ class Tokenizer:
             if backend is not None:
                 add_tokens(backend, folder, options)
                 return cls(backend, folder, options=options)
-        except ModelError:
-            raise
+        except ModelError as error:
+            raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error
         except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
             raise ModelError(f"the tokenizer cannot be read: {error}", where=str(folder)) from error
         raise ModelError(
@@ -94,9 +96,7 @@ class Tokenizer:
 
     def chat(self, messages: Messages, add_generation_prompt: bool = True) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template; ModelError without one."""
-        if self.folder is None:
-            raise ModelError("the tokenizer comes from no folder, and so has no chat template")
-        return render(self.folder, messages, add_generation_prompt=add_generation_prompt)
+        return render(self.folder, self.options, messages, add_generation_prompt=add_generation_prompt)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         return str(self.reader.decode(list(ids), skip_special_tokens=skip_special))

@@ -111,29 +111,55 @@ def _letters(words: Path, merges: Path, options: Mapping[str, Any]) -> tokenizer
     return backend
 
 
+def follow(backend: tokenizers.Tokenizer, folder: Path, options: Mapping[str, Any]) -> None:
+    """What the files beside a tokenizer.json say otherwise: tokens that it lacks, and how BERT's normalise a text."""
+    special = _special(folder, options, {})
+    added = _added(folder, options, special)
+    _add(backend, {index: each for index, each in added.items() if backend.token_to_id(each.content) is None}, folder)
+    backend.add_special_tokens([token for name, token in special.items() if backend.token_to_id(name) is None])
+    normal = backend.normalizer
+    if isinstance(normal, normalizers.BertNormalizer) and _class(options) in WORDPIECE[1:-1]:
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=normal.clean_text,
+            handle_chinese_chars=bool(options.get("tokenize_chinese_chars", normal.handle_chinese_chars)),
+            strip_accents=options.get("strip_accents", normal.strip_accents),
+            lowercase=bool(options.get("do_lower_case", normal.lowercase)),
+        )
+
+
 def add_tokens(backend: tokenizers.Tokenizer, folder: Path, options: Mapping[str, Any]) -> None:
     """Make special what is called so, and add what tokenizer_config.json (`added_tokens_decoder`) or, in older folders,
     added_tokens.json adds; each must get the id that is said."""
+    usual = next((names for first, names in USUAL.items() if backend.token_to_id(first) is not None), {})
+    usual = {key: name for key, name in usual.items() if backend.token_to_id(name) is not None}
+    special = _special(folder, options, usual)
+    added = _added(folder, options, special)
+    backend.add_special_tokens([token for name, token in special.items() if backend.token_to_id(name) is not None])
+    _add(backend, added, folder)
+    backend.add_special_tokens([token for name, token in special.items() if backend.token_to_id(name) is None])
+
+
+def _add(backend: tokenizers.Tokenizer, added: Mapping[int, AddedToken], folder: Path) -> None:
+    for index in sorted(added):
+        backend.add_tokens([added[index]])
+        if (found := backend.token_to_id(added[index].content)) != index:
+            raise ModelError(f"{added[index].content!r} is to be token {index} and is {found}", where=str(folder))
+
+
+def _special(folder: Path, options: Mapping[str, Any], usual: Mapping[str, str]) -> dict[str, AddedToken]:
+    """The special tokens that the files name, or, where none does, `usual`."""
     kept = folder / "special_tokens_map.json"
     said = {**(read_json(kept) if kept.is_file() else {}), **options}
-    usual = next((names for first, names in USUAL.items() if backend.token_to_id(first) is not None), {})
     special: dict[str, AddedToken] = {}
     for key in NAMES:
         own = said.get(f"{key}_token")
-        name = named(own) or usual.get(key)
-        if name is not None and (named(own) or backend.token_to_id(name) is not None):
+        if (name := named(own) or usual.get(key)) is not None:
             left = own.get("lstrip", False) if isinstance(own, dict) else key == "mask" and name == "<mask>"
             special.setdefault(name, AddedToken(name, special=True, lstrip=bool(left), normalized=False))
     for each in said.get("additional_special_tokens") or said.get("extra_special_tokens") or []:
         if (name := named(each)) is not None:
             special.setdefault(name, AddedToken(name, special=True, normalized=False))
-    added = _added(folder, options, special)
-    backend.add_special_tokens([token for name, token in special.items() if backend.token_to_id(name) is not None])
-    for index in sorted(added):
-        backend.add_tokens([added[index]])
-        if (found := backend.token_to_id(added[index].content)) != index:
-            raise ModelError(f"{added[index].content!r} is to be token {index} and is {found}", where=str(folder))
-    backend.add_special_tokens([token for name, token in special.items() if backend.token_to_id(name) is None])
+    return special
 
 
 def _added(folder: Path, options: Mapping[str, Any], special: Mapping[str, AddedToken]) -> dict[int, AddedToken]:

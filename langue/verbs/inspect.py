@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from langue.hub.checkpoint import Description, describe, family_of, read_tokenizer
+from langue.hub.checkpoint import Description, classes_of, describe, family_of, read_tokenizer
 from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
 from langue.model.language import unfilled
@@ -33,9 +33,8 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
     described = describe(model, revision, weights=False)
     family, config = family_of(described)
     tokenizer = read_tokenizer(described)
-    classes = [str(name) for name in described.published.get("architectures") or []]
     task = task_of(described)
-    speaks = task is None and (described.original is not None or family.speaks(config, classes))
+    speaks = task is None and (described.original is not None or family.speaks(config, classes_of(described.published)))
     shapes = {
         name.removeprefix("body."): tuple(shape)
         for name, shape in (parameters(config) if task is None else _with_head(described, config, task)).items()

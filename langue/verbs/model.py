@@ -16,6 +16,7 @@ from langue.files import atomic_folder
 from langue.generate.sample import Sampling, generate
 from langue.hub.checkpoint import (
     Checkpoint,
+    classes_of,
     describe,
     load_into,
     read_checkpoint,
@@ -314,11 +315,12 @@ def _language_model(
     """The body, and the whole with its language-model head where the folder has one."""
     where = str(checkpoint.folder)
     whole = draw_up(checkpoint.config)
+    classes = classes_of(checkpoint.published)
     absent = load_into(whole, weights, where=where, new="head.", copy=False, matrices=kind)
-    promised = any(str(name).endswith(SPEAKING) for name in checkpoint.published.get("architectures") or [])
+    promised = any(name.endswith(SPEAKING) for name in classes)
     if absent and (promised or len(absent) < len(list(whole.head.parameters()))):
         raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
-    return whole.body, None if absent else whole
+    return whole.body, None if absent or checkpoint.family.other(classes) else whole
 
 
 def _without_end(examples: Examples, ends: frozenset[int]) -> Examples:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.files import write_json
-from langue.hub.checkpoint import Checkpoint, Description, family_of, write_checkpoint
+from langue.hub.checkpoint import Checkpoint, Description, classes_of, family_of, write_checkpoint
 from langue.hub.families import FAMILIES
 from langue.hub.family import Family
 from langue.settings import DataSettings, TaskSettings
@@ -88,12 +88,10 @@ def task_of(described: Description) -> Task | None:
 
 def _published_task(published: dict[str, Any]) -> Task | None:
     """The task of a sequence classifier published in `transformers`' words, or None."""
-    classes = [n for n in published.get("architectures") or [] if str(n).endswith("ForSequenceClassification")]
+    classes = [name for name in classes_of(published) if name.endswith("ForSequenceClassification")]
     family = FAMILIES.get(str(published.get("model_type")))
-    if not classes or family is None:
+    if not classes or family is None or "classify" not in family.heads:
         return None
-    if "classify" not in family.heads:
-        raise ModelError(f"the classifier of {classes[0]} is not known here", do="fine-tune from the model's body")
     said = family.poolings.items()
     fits = [name for name, words in said if all(published.get(key, value) == value for key, value in words.items())]
     if not fits:

@@ -80,7 +80,6 @@ def test_python_says_the_same(tmp_path):
         ("gpt2", {"activation_function": "relu"}, "activation"),
         ("gpt2", {"scale_attn_weights": False}, "attention_scale"),
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rotary"),
-        ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 1e4}}, "rotary|turn"),
         ("llama", {"hidden_act": "gelu"}, "activation"),
         ("llama", {"model_type": "nanochat"}, "--preset llama"),
     ],

@@ -7,7 +7,6 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 from langue.errors import DataError, ModelError
-from langue.text.chat import render
 from langue.text.tokenizer import Tokenizer
 
 TEMPLATES = {
@@ -25,6 +24,9 @@ TEMPLATES = {
     "llama3": "{{ bos_token }}\n{%- for message in messages %}\n    {{- '<|start_header_id|>' + message['role'] + "
     "'<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}\n{%- endfor %}\n"
     "{%- if add_generation_prompt %}\n    {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}\n{%- endif %}\n",
+    "tools": "{% if tools is not none %}T{% endif %}{% if documents %}D{% endif %}{{ mark_token }}{{ sep_token }}"
+    "{{ 3 * 7 }}{{ '-' * 8 }}{% for m in messages %}{{ m.content }}{% if m.tool_calls %}"
+    "{{ m.tool_calls[0].function.name }}{% endif %}{% endfor %}",
     "marked": "{% for m in messages %}\n  {% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
     "{% endgeneration %}\n  {% else %}{{ m | tojson }}{% if loop.last %}{% break %}{% endif %}{% endif %}\n"
     "{% endfor %}",
@@ -50,20 +52,22 @@ def folder_with(path, template, **more):
 @pytest.mark.parametrize("begins", [True, False])
 def test_the_text_is_that_of_transformers(tmp_path, name, begins):
     transformers = pytest.importorskip("transformers")
-    folder = folder_with(tmp_path, TEMPLATES[name])
+    folder = folder_with(tmp_path, TEMPLATES[name], extra_special_tokens={"mark_token": "<mark>"})
+    (folder / "special_tokens_map.json").write_text(json.dumps({"sep_token": {"content": "<sep>"}}))
     reference = transformers.AutoTokenizer.from_pretrained(folder)
-    for talk in (TALK, TALK[1:2]):
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]}
+    for talk in (TALK, TALK[1:2], *([[TALK[1], called]] if name == "tools" else [])):
         expected = reference.apply_chat_template(talk, tokenize=False, add_generation_prompt=begins)
         assert Tokenizer.load(folder).chat(talk, begins) == expected
 
 
 def test_a_file_of_its_own_and_named_ones_are_found_and_saved(tmp_path):
     folder = folder_with(tmp_path, [{"name": "default", "template": "one"}, {"name": "tools", "template": "two"}])
-    assert render(folder, TALK) == "one"
+    assert Tokenizer.load(folder).chat(TALK) == "one"
     (folder / "chat_template.jinja").write_text("three")
     (tmp_path / "out").mkdir()
     Tokenizer.load(folder).save(tmp_path / "out")
-    assert render(tmp_path / "out", TALK) == "three"
+    assert Tokenizer.load(tmp_path / "out").chat(TALK) == "three"
 
 
 @pytest.mark.parametrize(
@@ -77,18 +81,22 @@ def test_a_file_of_its_own_and_named_ones_are_found_and_saved(tmp_path):
         "{{ messages.append(1) }}",
         "{{ raise_exception('no') }}",
         "{{ nothing.at.all }}",
+        "{% set x = 'a' * 5000000000 %}",
+        "{% set x = [1] * 2000000 * 4000000 %}",
+        "{% set x = 2 ** 10000000000 %}",
+        "{{ 1 / 0 }}",
     ],
 )
 def test_what_a_template_may_not_do(tmp_path, template):
     with pytest.raises(ModelError, match="chat template"):
-        render(folder_with(tmp_path, template), TALK)
+        Tokenizer.load(folder_with(tmp_path, template)).chat(TALK)
 
 
 def test_no_template_and_no_messages_are_said(tmp_path):
     with pytest.raises(ModelError, match="no chat template"):
-        render(folder_with(tmp_path, None), TALK)
+        Tokenizer.load(folder_with(tmp_path, None)).chat(TALK)
     with pytest.raises(DataError, match="message 2 is not a role"):
-        render(folder_with(tmp_path, "x"), [TALK[0], {"text": "hi"}])
+        Tokenizer.load(folder_with(tmp_path, "x")).chat([TALK[0], {"text": "hi"}])
 
 
 def test_a_conversation_is_answered(tmp_path):
