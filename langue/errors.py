@@ -14,7 +14,7 @@ class LangueError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
-        self.what = what if len(what) <= MOST else what[:MOST] + " ..."
+        self.what = what if len(what) <= MOST else f"{what[: MOST - 200]} ... {what[-200:]}"
         self.where, self.do = where, do
         super().__init__((f"{where}: " if where else "") + self.what + (f"; {do}" if do else ""))
 
