@@ -68,7 +68,8 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
         f"{facts['bytes'] / max(1, facts['tokens']):.2f} bytes each",
         "held out": f"{facts['dev_documents']:,} documents, {facts['dev_tokens']:,} tokens",
         "steps": f"{facts['steps']:,} of {facts['tokens_a_step']:,} tokens, pieces of at most {facts['block']:,}; "
-        f"{facts['passes']:.2g} passes, {facts['tokens_a_parameter']:.2g} tokens a parameter",
+        f"{facts['passes']:.2g} passes of {facts['tokens_a_pass']:,} tokens, "
+        f"{facts['tokens_a_parameter']:.2g} tokens a parameter",
         "time": f"about {duration(facts['seconds_estimated'])} on this machine in {facts['precision']}",
     }
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

@@ -86,6 +86,12 @@ class Stream:
         growing = np.linspace(budget // 8, budget, ramp, endpoint=False) if ramp else np.zeros(0)
         self.budgets = np.maximum(block, np.append(growing, budget)).astype(np.int64)
 
+    def expected(self) -> int:
+        """Tokens of a pass, with what wraps its pieces: the mean over passes, where weights draw some documents."""
+        size = self.corpus.lengths + self.frame.document
+        wrapped = size + self.frame.piece * -(-size // (self.block - self.frame.piece))
+        return round(sum(weight * int(wrapped[first:last].sum()) for _, weight, first, last in self.corpus.sources))
+
     def plan(self, epoch: int) -> list[Rows]:
         """Batches as (N, 3): document, first token, tokens. Pieces of like length meet, their order is random."""
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))

@@ -86,9 +86,10 @@ def notes(prepared: Pretraining, content: dict[str, Any]) -> list[str]:
             f"The model saw {facts['tokens_a_parameter']:.1f} tokens for each of its parameters; about 20 make the "
             "best of a budget (Hoffmann et al. 2022, arXiv:2203.15556): a smaller model would learn more in that time."
         )
-    if facts["passes"] > 4:
+    times = facts["passes"] * max(weight for _, weight, *_ in prepared.train.sources)
+    if times > 4:
         said.append(
-            f"It read the text {facts['passes']:.1f} times; beyond four passes repeated text teaches ever less "
+            f"It read the text {times:.1f} times; beyond four passes repeated text teaches ever less "
             "(Muennighoff et al. 2023, arXiv:2305.16264)."
         )
     baseline = content["baseline"] or {}

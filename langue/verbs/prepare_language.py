@@ -107,7 +107,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     """What one should see before paying."""
     chosen, train, config = prepared.settings.train, prepared.train, prepared.config
     step = chosen.batch_tokens * chosen.accumulate
-    tokens = int((train.lengths + prepared.objective.frame.document).sum())
+    tokens = stream_of(prepared, train).expected()
     a_pass = max(1, math.ceil(tokens / step))
     steps = chosen.max_steps if chosen.epochs >= MANY else max(1, round(a_pass * chosen.epochs))
     steps = min(steps, chosen.max_steps) if chosen.max_steps else steps
@@ -131,6 +131,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
         "block": block,
         "tokens_a_step": step,
         "steps": steps,
+        "tokens_a_pass": tokens,
         "passes": steps / a_pass,
         "tokens_a_parameter": steps * step / count(config),
         "flops": flops,

@@ -140,7 +140,8 @@ def _resolved(
         raise SettingsError(f"the objective {arguments['objective']!r} is not known", do=f"known: {known}")
     asked = {**rest, **words}
     # So many steps are so many steps, whatever the passes they take.
-    endless = {"train.epochs": MANY} if {"train.max_steps", "train.steps"} & asked.keys() else {}
+    limits = {str(asked[key]) for key in ("train.max_steps", "train.steps") if key in asked}
+    endless = {"train.epochs": MANY} if limits - {"0"} else {}
     return arguments, resolve(PRETRAINING, TOKENIZERS[arguments["objective"]], endless, rest, words)
 
 

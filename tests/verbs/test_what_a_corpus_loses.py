@@ -100,6 +100,18 @@ def test_a_pass_that_draws_nothing_has_a_step(tokenizer):
     assert all(len(stream.plan(epoch)) == 1 for epoch in range(20))
 
 
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_what_is_said_before_a_mixture_is_trained_on_is_what_is_drawn(tmp_path, objective):
+    """Steps, and how often the text is read: its weights counted, and what wraps its pieces."""
+    data = [f"{write(tmp_path / f'{n}.jsonl', sentences(60, n))}@{weight}" for n, weight in enumerate((3, 0.5))]
+    words = TINY | {"tokenizer.vocab_size": 300, "train.max_steps": 0, "train.evaluate_every": 1000}
+    if objective == "masked":
+        words |= {"model.preset": "bert-tiny", "tokenizer.vocab_size": 100}
+    run = langue.pretrain(objective, data=data, out=tmp_path / "run", **words)
+    log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert run.facts["passes"] == 1 and abs(run.facts["steps"] / log[-1]["step"] - 1) < 0.1
+
+
 def test_a_prompt_goes_on_from_its_end_and_none_cuts_another_short(tokenizer, tmp_path):
     write(tmp_path / "t.jsonl", sentences(50))
     words = TINY | {"tokenizer.vocab_size": 300}
