@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from langue.cli.options import Columns, Debug, Force, Json, Recipe, Words, parse_columns, parse_settings
+from langue.errors import SettingsError
 
 Text = Annotated[
     list[str] | None,
@@ -65,6 +66,11 @@ def pretrain(
     from langue.cli.show import print_json, print_language, print_pretraining
     from langue.verbs.pretrain import pretrain as verb
 
+    words = parse_settings(settings, context)
+    for key, option in {"model.size": size, "model.preset": preset}.items():
+        if option is not None and words.setdefault(key, option) != option:
+            name = key.removeprefix("model.")
+            raise SettingsError(f"--{name} {option} and {key}={words[key]} differ", do="leave one of them out")
     run = verb(
         objective,
         data=data[0] if data is not None and len(data) == 1 else data,
@@ -76,8 +82,7 @@ def pretrain(
         force=force,
         resume=resume,
         show=lambda prepared: print_pretraining(prepared, as_json),
-        **parse_settings(settings, context)
-        | {key: word for key, word in {"model.size": size, "model.preset": preset}.items() if word is not None},
+        **words,
     )
     if as_json:
         print_json(run.metrics)

@@ -20,10 +20,23 @@ from langue.train.trainer import Trainer
 from langue.verbs.judge_language import judge_language
 from langue.verbs.model import Model, load
 from langue.verbs.prepare import not_within, peak, run_folder, same_as_before
-from langue.verbs.prepare_language import MANY, Pretraining, new_model, prepare_language, stream_of
+from langue.verbs.prepare_language import AXES, MANY, Pretraining, new_model, prepare_language, stream_of
 from langue.verbs.samples import samples
 
 WATCHED = 1  # samples at each evaluation
+# Settings of fine-tuning alone, and what does here what they do there.
+FINETUNING = {
+    "train.batch_examples": "train.batch_tokens",
+    "data.max_length": "data.block",
+    "data.dev_max": "data.dev_tokens",
+    "data.cut": "",
+    "data.test_fraction": "data.dev_fraction",
+    "task.pooling": "",
+    "task.dropout": "model.dropout",
+    "task.label_smoothing": "",
+    "task.class_weights": "",
+    "task.multi_label": "",
+}
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,27 @@ def _resolved(
     # So many steps are so many steps, whatever the passes they take.
     limits = {str(asked[key]) for key in ("train.max_steps", "train.steps") if key in asked}
     endless = {"train.epochs": MANY} if limits - {"0"} else {}
-    return arguments, resolve(PRETRAINING, TOKENIZERS[arguments["objective"]], endless, rest, words)
+    usual = (PRETRAINING, TOKENIZERS[arguments["objective"]])
+    chosen = resolve(*usual, endless, rest, words)
+    _without_effect(arguments, chosen, resolve(*usual))
+    return arguments, chosen
+
+
+def _without_effect(arguments: Mapping[str, Any], chosen: Settings, usual: Settings) -> None:
+    """SettingsError at what would be accepted and do nothing."""
+    for key, here in FINETUNING.items():
+        section, name = key.split(".")
+        if getattr(getattr(chosen, section), name) != getattr(getattr(usual, section), name):
+            raise SettingsError(
+                f"{key} is of fine-tuning, and pretraining does nothing with it",
+                do=f"here it is {here}" if here else "leave it out",
+            )
+    if arguments["model"] is not None:
+        for name in ("preset", "size", *AXES):
+            if getattr(chosen.model, name) is not None and not name.endswith("dropout"):
+                raise SettingsError(
+                    f"model.{name} is of a new model, and --model names one that exists", do="leave one of them out"
+                )
 
 
 def _same_data(folder: Path, prepared: Pretraining, resume: bool) -> None:

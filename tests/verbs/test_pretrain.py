@@ -185,6 +185,9 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
     attempt(SettingsError, "no data was named", data=None)
     attempt(LangueError, "no-such-file", data=tmp_path / "no-such-file")
     attempt(SettingsError, "data.block", **{"data.block": 512})
+    attempt(SettingsError, "train.batch_examples is of fine-tuning.*here it is train.batch_tokens",
+            **{"train.batch_examples": 8})  # fmt: skip
+    attempt(SettingsError, "model.dim is of a new model", model="other")
     attempt(ModelError, "trains the architecture encoder", objective="masked", **{"model.preset": "gpt2"})
     (tmp_path / "empty.txt").write_text("")
     attempt(LangueError, "empty.txt", data=tmp_path / "empty.txt", out=tmp_path / "y")
