@@ -74,13 +74,7 @@ class Stream:
         """block: longest piece; budget: tokens of a batch; ramp: batches over which it grows from an eighth."""
         if not len(corpus.lengths) or not int(corpus.lengths.sum()):
             raise DataError("the corpus is empty", do="give text with at least one document")
-        if block > budget:
-            raise SettingsError(
-                f"train.batch_tokens = {budget} is less than data.block = {block}",
-                do=f"set train.batch_tokens to at least {block}",
-            )
-        if block <= frame.piece:
-            raise SettingsError(f"data.block = {block} leaves no room for text", do=f"set it above {frame.piece}")
+        check_sizes(frame, block, budget)
         self.corpus, self.make, self.frame = corpus, make, frame
         self.block, self.seed = block, seed
         growing = np.linspace(budget // 8, budget, ramp, endpoint=False) if ramp else np.zeros(0)
@@ -148,6 +142,17 @@ class Stream:
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
         return self.make(self.corpus, Slices(rows[:, 0], rows[:, 1], rows[:, 2], epoch), device)
+
+
+def check_sizes(frame: Frame, block: int, budget: int) -> None:
+    """SettingsError where a piece does not go into a batch, or nothing into a piece."""
+    if block > budget:
+        raise SettingsError(
+            f"train.batch_tokens = {budget} is less than data.block = {block}",
+            do=f"set train.batch_tokens to at least {block}",
+        )
+    if block <= frame.piece:
+        raise SettingsError(f"data.block = {block} leaves no room for text", do=f"set it above {frame.piece}")
 
 
 def uniform(seed: int, salt: int, slices: Slices, places: Numbers, of: Numbers) -> NDArray[np.float64]:

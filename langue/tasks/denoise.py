@@ -29,6 +29,15 @@ class Denoise(LanguageObjective):
                 "the tokenizer has no sentinels (<extra_id_0> ...)", do="train one with tokenizer.sentinels=100"
             )
 
+    @classmethod
+    def fits(cls, settings: TaskSettings, block: int, sentinels: int) -> None:
+        count = _taken(block, settings.noise_ratio, settings.noise_span)[1]
+        if count > sentinels:
+            raise SettingsError(
+                f"a piece of {block} tokens has {count} spans and the tokenizer {sentinels} sentinels",
+                do="shorten data.block, raise task.noise_span, or train the tokenizer with more tokenizer.sentinels",
+            )
+
     def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Pairs:
         text = corpus.tokens(slices.document, slices.begin, slices.length)
         sources, targets = [], []
@@ -58,12 +67,6 @@ class Denoise(LanguageObjective):
         first: the text of sentinel 0 begins the piece, and so no hidden run is before it.
         """
         begins = hidden & ~np.concatenate([[False], hidden[:-1]])
-        count = int(begins.sum()) + first
-        if count > len(self.special.sentinels):
-            raise SettingsError(
-                f"a piece has {count} spans and the tokenizer {len(self.special.sentinels)} sentinels",
-                do="shorten data.block, or raise task.noise_span",
-            )
         number = np.cumsum(begins) - 1 + first
         out = np.where(begins, np.asarray(self.special.sentinels)[number], piece)[begins | ~hidden]
         parts = ([self.special.sentinels[0]] if first else []), out, [self.end]
@@ -73,13 +76,18 @@ class Denoise(LanguageObjective):
 def noise_mask(length: int, ratio: float, span: float, random: np.random.Generator) -> NDArray[np.bool_]:
     """(length,) which tokens are taken out: runs of mean length `span`, as many tokens as `ratio` asks, kept and taken
     runs in turn, a kept one first (a single token is taken)."""
-    taken = min(max(round(length * ratio), 1), max(1, length - 1))
+    taken, runs = _taken(length, ratio, span)
     kept = length - taken
-    runs = max(1, min(round(taken / span), taken, kept))
     if not kept:
         return np.ones(length, bool)
     sizes = np.stack([_segments(kept, runs, random), _segments(taken, runs, random)], axis=1).reshape(-1)
     return np.repeat(np.arange(2 * runs) % 2 == 1, sizes)
+
+
+def _taken(length: int, ratio: float, span: float) -> tuple[int, int]:
+    """How many tokens, and in how many runs, which are no fewer in a longer piece."""
+    taken = min(max(round(length * ratio), 1), max(1, length - 1))
+    return taken, max(1, min(round(taken / span), taken, length - taken))
 
 
 def _segments(total: int, parts: int, random: np.random.Generator) -> NDArray[np.int64]:

@@ -37,11 +37,16 @@ class LanguageObjective(Objective):
         self.vocabulary = len(tokenizer)
         self.special = special_ids(tokenizer)
 
+    @classmethod
+    def fits(cls, settings: TaskSettings, block: int, sentinels: int) -> None:
+        """SettingsError where pieces of a block cannot be made with so many sentinels."""
+
     @abstractmethod
     def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Batch | Pairs:
         """The batch of these pieces, its labels being what is to be predicted."""
 
     def stream(self, corpus: Documents, *, block: int, budget: int, seed: int, ramp: int = 0) -> Stream:
+        self.fits(self.settings, block, len(self.special.sentinels))
         return Stream(corpus, self.make, self.frame, block=block, budget=budget, seed=seed, ramp=ramp)
 
     def check(self, model: LanguageModel) -> None:

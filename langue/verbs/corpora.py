@@ -1,6 +1,6 @@
 """What arrives: what a user named as data. What leaves: a corpus, opened or built, and its tokenizer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,14 @@ from langue.verbs.train_tokenizer import train_tokenizer
 
 
 def corpus_of(
-    arguments: Mapping[str, Any], own: Tokenizer | None, settings: Settings, folder: Path
+    arguments: Mapping[str, Any],
+    own: Tokenizer | None,
+    settings: Settings,
+    folder: Path,
+    check: Callable[[Tokenizer | None], None] = lambda tokenizer: None,
 ) -> tuple[Corpus, Corpus]:
-    """The training and the held-out split. own: the tokenizer of the model that is trained further.
+    """The training and the held-out split. own: the tokenizer of the model that is trained further. check: called
+    before the text becomes tokens, and with None before a tokenizer is trained, to refuse what work would be lost on.
 
     Text is tokenised into `folder`/corpus, once: a run that goes on finds it there.
     """
@@ -35,7 +40,7 @@ def corpus_of(
         path = folder / "corpus"
         there = is_corpus(path)
         if not there and rank() == 0:
-            _build(named, arguments, own, settings, path)
+            _build(named, arguments, own, settings, path, check)
         barrier()
     train, dev = Corpus.open(path, "train"), Corpus.open(path, "dev")
     if there and rank() == 0:  # what was just written was just summed
@@ -64,7 +69,12 @@ def _same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:
 
 
 def _build(
-    named: list[Any], arguments: Mapping[str, Any], own: Tokenizer | None, settings: Settings, path: Path
+    named: list[Any],
+    arguments: Mapping[str, Any],
+    own: Tokenizer | None,
+    settings: Settings,
+    path: Path,
+    check: Callable[[Tokenizer | None], None],
 ) -> None:
     """The corpus at `path`, with the tokenizer that was named, or the model's, or one trained on the text."""
     columns, notes = arguments["columns"] or {}, list[str]()
@@ -77,8 +87,10 @@ def _build(
         made = path.parent / "tokenizer"
         chosen = {f"tokenizer.{key}": value for key, value in settings.tokenizer.model_dump().items()}
         if not (made / "tokenizer.json").is_file():
+            check(None)
             train_tokenizer(named, out=made, columns=columns, **{"data.invalid": settings.data.invalid, **chosen})
         tokenizer = Tokenizer.load(made)
+    check(tokenizer)
     reading = Reading(columns=columns, invalid=settings.data.invalid)
     texts = open_texts(named, reading, notes)
     with bar("text to tokens", sum(each.size or 0 for each in texts)) as advance:

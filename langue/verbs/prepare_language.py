@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from langue.data.corpus import Corpus
-from langue.data.stream import Stream
+from langue.data.corpus import Corpus, vocabulary
+from langue.data.stream import Stream, check_sizes
 from langue.errors import SettingsError
 from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, usable
 from langue.hub.family import Family
@@ -27,6 +27,7 @@ from langue.text.tokenizer import Tokenizer
 from langue.verbs.corpora import corpus_of
 from langue.verbs.prepare import matmul_rate
 
+FEWEST = 100  # tokens that a vocabulary may come to have
 MANY = 1e6  # passes: as many as `train.max_steps` asks for
 AXES = (
     *("dim", "n_layers", "n_heads", "kv_heads", "ffn_dim", "activation", "gated", "tied", "bias", "qk_norm"),
@@ -57,26 +58,63 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
         described = describe(arguments["model"], settings.model.revision)
         checkpoint = read_checkpoint(described, head="lm", pairs=settings.task.pairs != "none")
     own = None if checkpoint is None else checkpoint.tokenizer
-    train, dev = corpus_of(arguments, own, settings, folder)
+
+    def check(tokenizer: Tokenizer | None) -> None:
+        check_sizes(kind.frame, settings.data.block, settings.train.batch_tokens)
+        if tokenizer is not None:
+            _made(arguments["objective"], tokenizer, checkpoint, settings)
+        else:
+            kind.fits(settings.task, settings.data.block, settings.tokenizer.sentinels)
+            _possible(arguments["objective"], settings)
+
+    train, dev = corpus_of(arguments, own, settings, folder, check)
     tokenizer = train.tokenizer if own is None else own
-    objective = kind(tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed)
+    objective, family, config = _made(arguments["objective"], tokenizer, checkpoint, settings)
+    prepared = Pretraining(objective, family, config, tokenizer, train, dev, settings, checkpoint)
+    prepared.facts = _facts(prepared, arguments)
+    return prepared
+
+
+def _made(
+    name: str, tokenizer: Tokenizer, checkpoint: Checkpoint | None, settings: Settings
+) -> tuple[LanguageObjective, Family, ModelConfig]:
+    """The objective and the model's shape, or what is wrong with them: for neither is any text needed."""
+    objective = OBJECTIVES[name](tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed)
+    objective.fits(settings.task, settings.data.block, len(objective.special.sentinels))
+    return objective, *_shape(name, vocabulary(tokenizer), checkpoint, settings)
+
+
+def _possible(objective: str, settings: Settings) -> None:
+    """What is wrong with the model's shape, whatever becomes of the tokenizer: how many tokens it will have, the text
+    says, and no size is refused that some number of them has."""
+    errors = []
+    for vocab_size in np.geomspace(settings.tokenizer.vocab_size, FEWEST, 17).astype(int).tolist():
+        try:
+            _shape(objective, vocab_size, None, settings)
+            return
+        except SettingsError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _shape(
+    objective: str, vocab_size: int, checkpoint: Checkpoint | None, settings: Settings
+) -> tuple[Family, ModelConfig]:
+    block = settings.data.block
     if checkpoint is not None:
         family, config = checkpoint.family, checkpoint.config
     else:
         axes = {axis: value for axis in AXES if (value := getattr(settings.model, axis)) is not None}
-        name = settings.model.preset or USUAL[kind.name]
-        length = settings.data.block
-        family, config = preset(name, train.vocab_size, length, size=settings.model.size, axes=axes)
+        name = settings.model.preset or USUAL[objective]
+        family, config = preset(name, vocab_size, block, size=settings.model.size, axes=axes)
     if settings.task.pairs != "none":
-        config = _with_pairs(kind.name, family, config)
-    prepared = Pretraining(objective, family, config, tokenizer, train, dev, settings, checkpoint)
-    if settings.data.block > config.longest:
+        config = _with_pairs(objective, family, config)
+    if block > config.longest:
         raise SettingsError(
-            f"data.block = {settings.data.block} is more than the {config.longest} tokens of the model",
+            f"data.block = {block} is more than the {config.longest} tokens of the model",
             do=f"set data.block to at most {config.longest}",
         )
-    prepared.facts = _facts(prepared, arguments)
-    return prepared
+    return family, config
 
 
 def _with_pairs(objective: str, family: Family, config: ModelConfig) -> ModelConfig:

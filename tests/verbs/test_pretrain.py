@@ -196,6 +196,42 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
     assert list((tmp_path / "x").glob("suspect-*.safetensors"))
 
 
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    ("objective", "words", "match"),
+    [
+        ("causal", {"model.size": "9k"}, "no model of this kind has about 9,000 parameters"),
+        ("causal", {"model.size": "huge"}, "'huge' is not a number"),
+        ("causal", {"model.preset": "gtp2"}, "did you mean gpt2"),
+        ("causal", {"train.batch_tokens": 16}, "train.batch_tokens = 16 is less"),
+        (
+            "denoise",
+            {"task.noise_span": 1, "data.block": 700, "train.batch_tokens": 700},
+            "a piece of 700 tokens has 105",
+        ),
+        ("masked", {"task.pairs": "next", "model.preset": "modernbert"}, "tells two parts apart"),
+    ],
+)
+def test_what_cannot_be_is_told_before_the_work(tmp_path, text, tokenizer, monkeypatch, objective, words, match, known):
+    from langue.verbs import corpora
+
+    def work(*arguments, **settings):
+        raise AssertionError("what is refused was worked on")
+
+    monkeypatch.setattr(corpora, "build", work)
+    monkeypatch.setattr(corpora, "train_tokenizer", work)
+    given = {"data.block": 32} | words | ({"tokenizer": tokenizer} if known else {})
+    with pytest.raises(SettingsError, match=match):
+        langue.pretrain(objective, data=text, out=tmp_path / "run", **given)
+
+
+def test_a_size_is_not_refused_that_the_text_may_make_possible(text, tmp_path):
+    """The 8,192 tokens asked for would be too many; so small a text has far fewer."""
+    words = {"model.size": "60k", "data.block": 32, "train.max_steps": 1}
+    run = langue.pretrain(data=text, out=tmp_path / "run", **words)
+    assert 45_000 < run.facts["parameters"] < 75_000
+
+
 def test_an_encoder_made_here_is_fine_tuned_as_any_other(tmp_path, text, tokenizer):
     from tests.tiny import reviews
 
