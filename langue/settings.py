@@ -31,7 +31,12 @@ class DataSettings(Section):
     cut: Literal["head-tail", "head", "tail"] = Field(
         default="head-tail", description="which part of a longer text is kept; head-tail keeps a quarter from the start"
     )
-    dev_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of train taken for dev where none is given")
+    dev_fraction: float | None = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="share of train taken for dev where there is none; None: 0.01 of the documents, 0.1 of one alone",
+    )
     test_fraction: float = Field(default=0.1, gt=0, lt=1, description="share taken for test where no split is given")
     dev_max: int = Field(default=2000, ge=1, description="most examples taken from train for dev")
     invalid: Literal["error", "drop"] = Field(
@@ -190,7 +195,7 @@ class Settings(Section):
 
 # What pretraining sets otherwise than fine-tuning.
 PRETRAINING: dict[str, Any] = {
-    "data.dev_fraction": 0.01,
+    "data.dev_fraction": None,
     "train.epochs": 1.0,
     "train.batch_tokens": 16_384,
     "train.batch_examples": 0,

@@ -25,6 +25,11 @@ class Division:
     seed: int = 0
     dedup: bool = False  # leave out documents that are there already
 
+    @classmethod
+    def of(cls, share: float | None, seed: int, dedup: bool = False) -> "Division":
+        """share: of the documents, or of the only one; None: the usual ones."""
+        return cls(seed=seed, dedup=dedup) if share is None else cls(share, share, seed, dedup)
+
 
 @dataclass
 class Divider:

@@ -36,6 +36,8 @@ def corpus_of(
         path, there = Path(named[0]), True
         if arguments["tokenizer"] is not None:
             raise SettingsError("the corpus has its tokenizer already", where=str(path), do="leave out --tokenizer")
+        if settings.data.dev_fraction is not None:
+            raise SettingsError("the corpus is divided already", where=str(path), do="leave out data.dev_fraction")
     else:
         path = folder / "corpus"
         there = is_corpus(path)
@@ -94,5 +96,5 @@ def _build(
     reading = Reading(columns=columns, invalid=settings.data.invalid)
     texts = open_texts(named, reading, notes)
     with bar("text to tokens", sum(each.size or 0 for each in texts)) as advance:
-        division = Division(fraction=settings.data.dev_fraction, seed=settings.data.seed)
+        division = Division.of(settings.data.dev_fraction, settings.data.seed)
         build(Building(texts, tokenizer, reading, division), path, progress=advance, notes=notes)

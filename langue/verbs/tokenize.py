@@ -13,9 +13,6 @@ from langue.text.tokenizer import SIDE_FILES, Tokenizer
 from langue.verbs.progress import bar
 from langue.verbs.train_tokenizer import as_list, total_size
 
-DEV_FRACTION = 0.01  # of the documents
-DEV_TAIL = 0.1  # of a single document
-
 
 def tokenize(
     sources: Any,
@@ -36,10 +33,9 @@ def tokenize(
     was when it is called again. Settings: `data.dev_fraction`, `data.invalid`, `data.shard_tokens`, `data.seed`.
     """
     words = {key.replace("__", "."): value for key, value in settings.items()}
-    chosen = resolve({"data.dev_fraction": DEV_FRACTION}, words).data
+    chosen = resolve({"data.dev_fraction": None}, words).data
     reading = Reading(columns=columns or {}, document=document, invalid=chosen.invalid)
-    tail = chosen.dev_fraction if "data.dev_fraction" in words else DEV_TAIL
-    division = Division(chosen.dev_fraction, tail, chosen.seed, dedup)
+    division = Division.of(chosen.dev_fraction, chosen.seed, dedup)
     notes: list[str] = []
     texts = open_texts(as_list(sources), reading, notes)
     found = Tokenizer.load(locate(tokenizer, wanted=("tokenizer.json", *SIDE_FILES)))

@@ -10,7 +10,7 @@ from langue.data.corpus import Corpus
 from langue.data.divide import Division
 from langue.data.shards import Building, build
 from langue.data.stream import Frame, Stream
-from langue.errors import DataError, LangueError, ModelError, RunError
+from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.files import alone
 from langue.generate.sample import Sampling, generate
 from langue.settings import resolve
@@ -90,6 +90,18 @@ def test_of_one_document_the_end_is_held_out_wherever_its_only_break_is(tokenize
     path = write(tmp_path / "t.jsonl", [beginning + "abcdefghij" * 2000])
     train, dev = built(tokenizer, path, tmp_path / "corpus")
     assert 0.85 < train.n_bytes / (train.n_bytes + dev.n_bytes) < 0.95
+
+
+def test_of_one_document_as_much_is_held_out_as_is_asked_for(tmp_path):
+    path = write(tmp_path / "t.jsonl", [" ".join(sentences(300))])
+    words = TINY | {"tokenizer.vocab_size": 300, "train.max_steps": 1}
+    for share, expected in ((None, 0.1), (0.3, 0.3), (0.01, 0.01)):
+        asked = {} if share is None else {"data.dev_fraction": share}
+        run = langue.pretrain(data=path, out=tmp_path / f"{share}", **words, **asked).folder
+        train, dev = (Corpus.open(run / "corpus", split).n_bytes for split in ("train", "dev"))
+        assert abs(dev / (train + dev) - expected) < 0.005
+    with pytest.raises(SettingsError, match="corpus is divided already"):
+        langue.pretrain(data=run / "corpus", out=tmp_path / "again", **TINY, **{"data.dev_fraction": 0.2})
 
 
 def test_a_pass_that_draws_nothing_has_a_step(tokenizer):
