@@ -1,6 +1,6 @@
 """What arrives: the words after `langue pretrain`. What leaves: a run directory with a language model."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,11 +66,6 @@ def pretrain(
     from langue.cli.show import print_json, print_language, print_pretraining
     from langue.verbs.pretrain import pretrain as verb
 
-    words = parse_settings(settings, context)
-    for key, option in {"model.size": size, "model.preset": preset}.items():
-        if option is not None and words.setdefault(key, option) != option:
-            name = key.removeprefix("model.")
-            raise SettingsError(f"--{name} {option} and {key}={words[key]} differ", do="leave one of them out")
     run = verb(
         objective,
         data=data[0] if data is not None and len(data) == 1 else data,
@@ -82,10 +77,19 @@ def pretrain(
         force=force,
         resume=resume,
         show=lambda prepared: print_pretraining(prepared, as_json),
-        **words,
+        **_merged(parse_settings(settings, context), {"size": size, "preset": preset}),
     )
     if as_json:
         print_json(run.metrics)
         return
     print_language(run.metrics)
     print(f"Report: {run.folder / 'report.html'}")
+
+
+def _merged(words: dict[str, Any], options: dict[str, str | None]) -> dict[str, Any]:
+    """Settings with what has an option of its own; SettingsError where the two are not the same."""
+    for name, option in options.items():
+        key = f"model.{name}"
+        if option is not None and words.setdefault(key, option) != option:
+            raise SettingsError(f"--{name} {option} and {key}={words[key]} differ", do="leave one of them out")
+    return words

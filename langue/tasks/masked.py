@@ -22,6 +22,7 @@ from langue.settings import TaskSettings
 from langue.tasks.language import LanguageObjective, examples
 from langue.tasks.pairs import NOT_ASKED, Pairs, Parts
 from langue.text.tokenizer import Tokenizer
+from langue.text.words import Words
 
 MASKED, RANDOM = 0.8, 0.1  # of the tokens that are predicted
 DRAWN, FATE, WORD = 0, 1, 2  # what a token's random numbers are for
@@ -35,7 +36,9 @@ class Masked(LanguageObjective):
     def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
         self.mask, self.cls, self.sep = (self.special.need(name) for name in ("mask", "cls", "sep"))
-        self.continues = continuations(tokenizer) if settings.whole_words else None
+        self.words = None
+        if settings.whole_words:
+            self.words = Words([tokenizer.token(index) for index in range(len(tokenizer))])
         self.pairs = Pairs(settings.pairs, seed) if settings.pairs != "none" else None
         if self.pairs is not None:
             self.frame = Frame(piece=3)
@@ -106,8 +109,8 @@ class Masked(LanguageObjective):
         one; none goes over a cut."""
         number = uniform(self.seed, DRAWN, slices, places, of)
         first_tokens = np.cumsum(slices.length) - slices.length
-        if self.continues is not None:
-            begins = ~self.continues[text]
+        if self.words is not None:
+            begins = self.words.begin(text)
             begins[first_tokens] = True
             if cut is not None:
                 begins[(first_tokens + cut)[cut < slices.length]] = True
@@ -115,13 +118,3 @@ class Masked(LanguageObjective):
         lowest = np.repeat(np.minimum.reduceat(number, first_tokens), slices.length)
         drawn: NDArray[np.bool_] = (number < self.settings.mask_ratio) | (number == lowest)
         return drawn
-
-
-def continuations(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """(V,) whether each token goes on with the word of the one before it: ##ed; or, where spaces are marked, letters
-    without the mark."""
-    words = [tokenizer.token(index) for index in range(len(tokenizer))]
-    if any(word.startswith("##") for word in words):
-        return np.asarray([word.startswith("##") for word in words])
-    marks = ("Ġ", "▁")
-    return np.asarray([not word.startswith(marks) and word[:1].isalpha() for word in words])

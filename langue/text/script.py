@@ -40,6 +40,7 @@ _LANGUAGES = {
     "Gurmukhi": "Punjabi", "Oriya": "Odia", "Bengali": "Bengali or Assamese", "Ethiopic": "Amharic or Tigrinya",
 }  # fmt: skip
 _ONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_ALONE = re.compile(f"[{_ONE}]")
 _WORD = re.compile(rf"[{_ONE}]|[^\W{_ONE}]+")
 
 
@@ -69,6 +70,11 @@ def language(counts: Mapping[str, int]) -> str:
     if script == "Han":
         return "Chinese"
     return _LANGUAGES.get(script, f"written in {script} letters" if script != "other" else "unknown")
+
+
+def alone(text: str) -> bool:
+    """Whether it begins with a character that is a word."""
+    return bool(_ALONE.match(text))
 
 
 def words(text: str) -> int:

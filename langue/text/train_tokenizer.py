@@ -20,6 +20,7 @@ from langue.errors import DataError, SettingsError
 from langue.files import disk_errors, write_json
 from langue.settings import TokenizerSettings
 from langue.text.tokenizer import Tokenizer
+from langue.text.words import ALPHABET
 
 END = "<|endoftext|>"
 BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -225,10 +226,7 @@ def _bytes(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Tokeni
     for text in texts:
         if not text.isspace():
             break  # nothing is learnt, but there must be text
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # what stands for itself in GPT-2's alphabet
-    others = [byte for byte in range(256) if byte not in plain]
-    letters = {byte: chr(byte) for byte in plain} | {byte: chr(256 + n) for n, byte in enumerate(others)}
-    tokens = [*(letters[byte] for byte in range(256)), *special_tokens(chosen)]
+    tokens = [*(ALPHABET[byte] for byte in range(256)), *special_tokens(chosen)]
     model = models.BPE({token: index for index, token in enumerate(tokens)}, [])
     cuts = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     backend = _begun(model, chosen, cuts, decoders.ByteLevel())

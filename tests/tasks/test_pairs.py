@@ -1,6 +1,7 @@
 """Next-sentence and order prediction beside masked LM: what is drawn, what it costs, and where the head is saved."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_what_is_put_in_ends_a_document_where_what_it_replaces_did_and_comes_fro
 
 def test_whole_words_do_not_go_over_a_cut():
     objective, data = made("order", whole_words=True)
-    objective.continues = np.ones(5000, bool)  # each part is one word
+    objective.words = SimpleNamespace(begin=lambda text: np.zeros(len(text), bool))  # each part is one word
     pieces, batch = read(objective, data)
     hidden = torch.zeros(batch.n_tokens, dtype=torch.bool)
     hidden[batch.places] = True
