@@ -183,6 +183,8 @@ class Judged:
         np.add.at(self.counts, documents, 1)
 
     def add_share(self, name: str, documents: NDArray[np.int64], right: NDArray[np.bool_]) -> None:
+        if not len(documents):  # what is never asked has no share
+            return
         correct, told = self.shares.setdefault(name, (np.zeros_like(self.counts), np.zeros_like(self.counts)))
         np.add.at(correct, documents, right)
         np.add.at(told, documents, 1)

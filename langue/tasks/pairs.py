@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from langue.data.stream import Documents, Numbers, Slices, places_of, uniform
 
-FOLLOWS, DOES_NOT, NOT_ASKED = 0, 1, -1  # BERT's labels; of a piece of one token nothing is asked
+FOLLOWS, DOES_NOT, NOT_ASKED = 0, 1, -1  # BERT's labels; of a piece that cannot be answered for, nothing is asked
 CUT, FATE, OTHER, WHERE = 11, 12, 13, 14  # what a piece's random numbers are for
 
 
@@ -51,7 +51,7 @@ class Pairs:
     def _replaced(
         self, corpus: Documents, text: NDArray[np.int32], slices: Slices, cut: Numbers, label: Numbers
     ) -> tuple[NDArray[np.int32], Numbers]:
-        """Second parts from another document that is long enough; where there is none, the text's own.
+        """Second parts from another document that is long enough; where there is none, nothing is asked.
 
         What is put in ends its document where what it replaces did, and never begins it: else the full stop at the end
         of a text would give the answer away.
@@ -63,7 +63,7 @@ class Pairs:
         others = len(order) - lowest - 1  # the piece's own document is long enough, and is left out
         place = lowest + (self._drawn(OTHER, slices) * others).astype(np.int64)
         place += place >= rank[slices.document]
-        label = np.where((label == DOES_NOT) & (others == 0), FOLLOWS, label)
+        label = np.where(others == 0, NOT_ASKED, label)
         away = np.flatnonzero(label == DOES_NOT)
         other = order[np.minimum(place, len(order) - 1)]
         last = lengths[other] - rest

@@ -68,6 +68,11 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
             _possible(arguments["objective"], settings)
 
     train, dev = corpus_of(arguments, own, settings, folder, check)
+    if settings.task.pairs == "next" and train.n_documents < 2:
+        raise SettingsError(
+            "task.pairs=next takes second parts from other documents, and the text is a single one",
+            do="set task.pairs=order, or cut the text into documents: langue data tokenize --document blank",
+        )
     tokenizer = train.tokenizer if own is None else own
     objective, family, config = _made(arguments["objective"], tokenizer, checkpoint, settings)
     prepared = Pretraining(objective, family, config, tokenizer, train, dev, settings, checkpoint)

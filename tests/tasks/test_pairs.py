@@ -74,9 +74,19 @@ def test_half_of_the_second_parts_do_not_follow(kind):
     assert 0.35 < np.mean(told) < 0.65
 
 
-def test_a_lone_document_has_nothing_else_to_go_on_with():
+def test_of_a_lone_document_nothing_is_asked(tmp_path):
+    """As its parts follow each other whatever is drawn."""
     objective, data = made("next", [40, 3])
-    assert {label for *_, label, document in read(objective, data)[0] if document == 0} == {0}
+    rows = [0] * 20
+    assert {label for *_, label, _ in read(objective, data, rows)[0]} == {NOT_ASKED}
+    (tmp_path / "one.txt").write_text("a b c d e f g h " * 40)
+    words = {"model.preset": "bert-tiny", "tokenizer.vocab_size": 20, "data.block": 16, "train.max_steps": 1}
+    with pytest.raises(SettingsError, match="the text is a single one"):
+        langue.pretrain("masked", data=tmp_path / "one.txt", out=tmp_path / "no", **words, **{"task.pairs": "next"})
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "{"a b " * n}"}}\n' for n in range(1, 20)))
+    for kind, data in (("order", "one.txt"), ("next", "rows.jsonl")):
+        run = langue.pretrain("masked", data=tmp_path / data, out=tmp_path / kind, **words, **{"task.pairs": kind})
+        assert ("pair_accuracy" in run.metrics["metrics"]) == (kind == "order")  # one document is held out
 
 
 def test_what_is_put_in_ends_a_document_where_what_it_replaces_did_and_comes_from_all_others_alike():
