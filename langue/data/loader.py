@@ -1,7 +1,7 @@
 """What arrives: a source of batches and where training stands.
 What leaves: one step's batches after another, from there on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -21,8 +21,8 @@ Rows = NDArray[np.int64]  # a batch before it is made: one row for each of its s
 class BatchSource(Protocol):
     """Where batches come from. Both methods are functions of their arguments alone, so that any pass can be resumed."""
 
-    def plan(self, epoch: int) -> list[Rows]:
-        """The batches of one pass over the data, in their order."""
+    def plan(self, epoch: int) -> Sequence[Rows]:
+        """The batches of one pass over the data, in their order; each may be made when it is asked for."""
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
         """One of them, made; `rows` may be a part of what `plan` said."""
@@ -53,19 +53,25 @@ class Loader:
         """share: which of how many parts of a batch is this process's; None: each process has one."""
         self.source, self.accumulate = source, accumulate
         self.share = (rank(), world_size()) if share is None else share
-        self._epoch: tuple[int, list[list[Rows]]] | None = None
+        self._epoch: tuple[int, Sequence[Rows]] | None = None
 
-    def steps(self, epoch: int) -> list[list[Rows]]:
+    def batches(self, epoch: int) -> Sequence[Rows]:
         if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = None  # one pass is planned at a time
             batches = self.source.plan(epoch)
-            if (most := max(map(len, batches), default=0)) < self.share[1]:
+            if not any(len(rows) >= self.share[1] for rows in batches):
+                most = max(map(len, batches), default=0)
                 raise SettingsError(
                     f"a batch of {most} sequences cannot be divided among {self.share[1]} processes",
                     do="raise train.batch_tokens or train.batch_examples, or start fewer processes",
                 )
-            steps = [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
-            self._epoch = (epoch, steps)
+            self._epoch = (epoch, batches)
         return self._epoch[1]
+
+    def steps(self, epoch: int) -> list[range]:
+        """The batches of each step, by their numbers."""
+        batches = range(len(self.batches(epoch)))
+        return [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
 
     def total(self, epochs: float, most: int = 0) -> int:
         """Optimiser steps of `epochs` passes, the last of which may be a part of one; at most `most` unless it is 0."""
@@ -85,9 +91,11 @@ class Loader:
             step -= len(self.steps(epoch))
             epoch += 1
         while True:
-            steps = self.steps(epoch)
+            steps, batches = self.steps(epoch), self.batches(epoch)
             for index in range(step, len(steps)):
-                yield epoch + (index + 1) / len(steps), [self._made(rows, epoch, device) for rows in steps[index]]
+                made = [self._made(batches[number], epoch, device) for number in steps[index]]
+                yield epoch + (index + 1) / len(steps), made
+            del batches  # before the next pass is planned
             epoch, step = epoch + 1, 0
 
     def _made(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:

@@ -35,25 +35,20 @@ def shuffled_batches(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def exact_batches(
-    lengths: NDArray[np.int64], budgets: NDArray[np.int64]
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+def exact_bounds(lengths: NDArray[np.int64], budgets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cut pieces of these lengths, in this order, into batches of exactly `budgets` tokens, the last one shorter.
 
-    Returns (piece, first token within it, tokens) of each batch: a piece that a boundary falls into is divided there.
-    budgets: that of each batch; the last one holds for all that follow.
+    Returns the piece that each batch begins with, one beyond the pieces after the last batch, and how many of that
+    piece's tokens are in the batch before, a boundary falling into it. budgets: that of each batch; the last one holds
+    for all that follow.
     """
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     more = max(0, -(-(total - int(budgets.sum())) // int(budgets[-1])))
     bounds = np.concatenate([[0], np.cumsum(np.concatenate([budgets, np.full(more, budgets[-1])]))])
     bounds = np.concatenate([bounds[bounds < total], [total]])
-    cuts = np.union1d(ends, bounds[1:])
-    begins = np.concatenate([[0], cuts[:-1]])
-    piece = np.searchsorted(ends, begins, side="right")
-    first, length = begins - (ends - lengths)[piece], cuts - begins
-    places = np.searchsorted(begins, bounds)
-    return [(piece[a:b], first[a:b], length[a:b]) for a, b in zip(places[:-1], places[1:], strict=True)]
+    first = np.searchsorted(ends, bounds, side="right")
+    return first, bounds - np.where(first > 0, ends[first - 1], 0)
 
 
 def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:

@@ -5,9 +5,9 @@ documents, and nothing is padded. Documents longer than a block are cut into blo
 drawn anew each pass; a batch takes exactly its budget, the last piece divided where it must be.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from langue.data.batch import Batch, Pairs
 from langue.data.loader import Rows
-from langue.data.pack import BUCKET, exact_batches
+from langue.data.pack import BUCKET, exact_bounds
 from langue.errors import DataError, SettingsError
 
 Numbers = NDArray[np.int64]
+TOGETHER = 1 << 16  # documents that are cut at a time
+MANY = 2**31
 LONG = 8  # blocks; in documents longer than this the cut moves from pass to pass, and their first piece may be short
 
 
@@ -86,48 +88,46 @@ class Stream:
         wrapped = size + self.frame.piece * -(-size // (self.block - self.frame.piece))
         return round(sum(weight * int(wrapped[first:last].sum()) for _, weight, first, last in self.corpus.sources))
 
-    def plan(self, epoch: int) -> list[Rows]:
+    def plan(self, epoch: int) -> "Plan":
         """Batches as (N, 3): document, first token, tokens. Pieces of like length meet, their order is random."""
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        pieces = self.pieces(epoch, random)
-        pieces = pieces[random.permutation(len(pieces))]
-        added = pieces[:, 2] + self.frame.piece
+        document, begin, length = self._pieces(random)
+        order = np.arange(len(length), dtype=np.int32 if len(length) < MANY else np.int64)
+        random.shuffle(order)
         budgets = self.budgets if epoch == 0 else self.budgets[-1:]
-        stretch = max(1, round(BUCKET * float(budgets[-1]) / max(1.0, float(added.mean()))))
-        # Sorting by (stretch, length) sorts within each stretch.
-        pieces = pieces[np.lexsort((added, np.arange(len(pieces)) // stretch))]
+        mean = int(length.sum(dtype=np.int64)) / len(length) + self.frame.piece
+        stretch = max(1, round(BUCKET * float(budgets[-1]) / max(1.0, mean)))
+        for at in range(0, len(order), stretch):
+            part = order[at : at + stretch]
+            order[at : at + stretch] = part[np.argsort(length[part], kind="stable")]
+        document, begin, length = document[order], begin[order], length[order]
         # A divided piece is wrapped twice: room for that is kept, so that no batch exceeds its budget.
-        batches = exact_batches(pieces[:, 2] + self.frame.piece, budgets - self.frame.piece)
-        rows = [made for batch in batches if len(made := self._rows(pieces, *batch))]
-        ramp = len(budgets) - 1
-        return rows[:ramp] + [rows[ramp + i] for i in random.permutation(max(0, len(rows) - ramp))]
-
-    def _rows(self, pieces: Rows, piece: Numbers, first: Numbers, length: Numbers) -> Rows:
-        """Pieces, or parts of them, counted with what wraps them, as slices of the text alone."""
-        text = pieces[piece, 2]
-        own = np.minimum(first + length, text) - np.minimum(first, text)
-        rows: Rows = np.stack([pieces[piece, 0], pieces[piece, 1] + first, own], axis=1)[own > 0]
-        return rows
+        bounds = exact_bounds(length + self.frame.piece, budgets - self.frame.piece)
+        return Plan(document, begin, length, *bounds, self.frame.piece, len(budgets) - 1, random)
 
     def pieces(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
         """(P, 3): document, first token, tokens of every piece of one pass; without `random`, cuts do not move."""
+        return np.stack(self._pieces(random), axis=1).astype(np.int64)
+
+    def _pieces(self, random: np.random.Generator | None) -> tuple[Numbers, Numbers, Numbers]:
+        """Documents, first tokens and tokens (P,), in as few bytes as will do: there may be many millions."""
         lengths = self.corpus.lengths + self.frame.document
         documents = self._drawn(random)
         documents = documents[lengths[documents] > 0]
         if not len(documents):  # weights may draw none, and every pass has a step
             documents = np.array([lengths.argmax()])
-        size, block = lengths[documents], self.block - self.frame.piece
-        long = size > LONG * block
-        shift = np.zeros(len(documents), np.int64)
-        if random is not None:
-            shift = np.where(long, random.integers(0, block, len(documents)), 0)
-        first = np.where(shift > 0, 1, 0)  # a short piece before the first whole block
-        count = first + -(-(size - shift) // block)
-        of = np.repeat(np.arange(len(documents)), count)
-        index = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
-        begin = np.maximum(0, shift[of] + (index - first[of]) * block)
-        end = np.minimum(size[of], shift[of] + (index - first[of] + 1) * block)
-        return np.stack([documents[of], begin, end - begin], axis=1)
+        small = np.int32 if max(len(lengths), int(lengths.max())) < MANY else np.int64
+        block = self.block - self.frame.piece
+        shift: Numbers = (
+            np.zeros(len(documents), np.int64) if random is None else random.integers(0, block, len(documents))
+        )
+        parts = []
+        for at in range(0, len(documents), TOGETHER):
+            some = documents[at : at + TOGETHER]
+            cut = _cut(lengths[some], block, shift[at : at + TOGETHER])
+            parts.append([each.astype(small) for each in (some[cut[0]], *cut[1:])])
+        document, begin, length = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return document, begin, length
 
     def _drawn(self, random: np.random.Generator | None) -> Numbers:
         """Documents of one pass: those of a source with weight 1.5 once each, and half of them once more."""
@@ -142,6 +142,60 @@ class Stream:
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
         return self.make(self.corpus, Slices(rows[:, 0], rows[:, 1], rows[:, 2], epoch), device)
+
+
+def _cut(size: Numbers, block: int, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """Documents of these sizes as pieces: which each is of, its first token, its tokens. shift: tokens of a long one's
+    first piece, a short one before the first whole block."""
+    shift = np.where(size > LONG * block, shift, 0)
+    first = np.where(shift > 0, 1, 0)
+    count = first + -(-(size - shift) // block)
+    of = np.repeat(np.arange(len(size)), count)
+    index = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
+    begin = np.maximum(0, shift[of] + (index - first[of]) * block)
+    end = np.minimum(size[of], shift[of] + (index - first[of] + 1) * block)
+    return of, begin, end - begin
+
+
+class Plan(Sequence[Rows]):
+    """The batches of a pass, each made when it is asked for: kept is only where its pieces lie."""
+
+    def __init__(
+        self,
+        document: Numbers,
+        begin: Numbers,
+        length: Numbers,
+        first: Numbers,
+        within: Numbers,
+        wrap: int,
+        ramp: int,
+        random: np.random.Generator,
+    ) -> None:
+        """Pieces (P,) in their order; first, within: see `exact_bounds`; wrap: tokens that each piece gets added; ramp:
+        batches that stay in their places."""
+        self.document, self.begin, self.length = document, begin, length
+        self.first, self.within, self.wrap = first, within, wrap
+        # What holds nothing but the end of what wraps one piece is no batch.
+        goes_on = first[1:] + (within[1:] > 0) > first[:-1] + 1
+        there = np.flatnonzero(goes_on | (within[:-1] < length[first[:-1]]))
+        self.order = np.concatenate([there[:ramp], random.permutation(there[ramp:])])
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        batch = self.order[index]
+        low, high = self.within[batch : batch + 2].tolist()
+        these = slice(int(self.first[batch]), int(self.first[batch + 1]) + (high > 0))
+        text = self.length[these].astype(np.int64)
+        since, until = np.zeros_like(text), text.copy()
+        since[0] = low
+        if high:
+            until[-1] = min(high, until[-1])
+        rows = np.stack([self.document[these], self.begin[these] + since, until - since], axis=1)
+        return rows[rows[:, 2] > 0]
 
 
 def check_sizes(frame: Frame, block: int, budget: int) -> None:

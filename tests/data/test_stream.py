@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langue.data.pack import exact_batches
+from langue.data.pack import exact_bounds
 from langue.data.stream import Frame, Slices, Stream, places_of, uniform
 from langue.errors import DataError, SettingsError
 from tests.memory import Memory
@@ -22,13 +22,16 @@ def stream(lengths, frame=PLAIN, block=16, budget=64, seed=0, ramp=0, weights=No
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=50), st.lists(st.integers(1, 40), min_size=1, max_size=6))
-def test_exact_batches_fill_their_budgets_and_lose_nothing(lengths, budgets):
-    batches = exact_batches(np.asarray(lengths), np.asarray(budgets))
-    sizes = [int(length.sum()) for _, _, length in batches]
+def test_exact_bounds_fill_their_budgets_and_lose_nothing(lengths, budgets):
+    first, within = exact_bounds(np.asarray(lengths), np.asarray(budgets))
+    starts = np.cumsum([0, *lengths])
+    tokens = [(p, i) for p, n in enumerate(lengths) for i in range(n)]
+    sizes = np.diff(starts[first] + within).tolist()
+    assert starts[first[0]] + within[0] == 0 and all(w >= 0 for w in within)
     wanted = [budgets[min(i, len(budgets) - 1)] for i in range(len(sizes))]
     assert sizes[:-1] == wanted[:-1] and 0 < sizes[-1] <= wanted[-1]
-    seen = [(p, f + i) for batch in batches for p, f, n in zip(*batch, strict=True) for i in range(n)]
-    assert seen == [(p, i) for p, n in enumerate(lengths) for i in range(n)]
+    assert [tokens[at] for at in np.cumsum(sizes)[:-1]] == list(zip(first[1:-1], within[1:-1], strict=True))
+    assert sum(sizes) == len(tokens)
 
 
 @settings(deadline=None)
@@ -44,15 +47,19 @@ def test_a_pass_sees_every_token_once_within_the_budget(lengths, document, piece
 
 
 def test_a_plan_takes_memory_by_the_piece():
-    """Not by the piece and the batch: 8,000 pieces in 500 batches."""
-    made = stream([500] * 4000, block=256, budget=4096)
+    """And in few bytes: a pass may have many millions."""
+
+    class Many:
+        lengths, n_bytes, sources = np.full(100_000, 500), 1, [("all", 1.0, 0, 100_000)]
+
+    made = Stream(Many(), None, PLAIN, block=256, budget=4096, seed=0)
     tracemalloc.start()
     try:
         pieces = sum(map(len, made.plan(0)))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert pieces > 8000 and peak < 500 * pieces
+    assert pieces > 200_000 and peak < 70 * pieces
 
 
 def test_all_batches_but_the_last_are_full():
