@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from langue.errors import ModelError, RunError
+from langue.errors import LangueError, ModelError, RunError
 
 MOST_JSON = 200_000_000  # bytes; the longest published, of added tokens, have some twenty million
 
@@ -131,6 +131,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             where=str(path),
             do="free space or choose another folder; what was complete before is kept",
         ) from error
+    except LangueError:  # which says what is wrong already, perhaps in the same words
+        raise
     except Exception as error:
         # safetensors reports a full disk as its own error type, with the system's words inside.
         if "os error" in str(error).lower() or "no space" in str(error).lower():

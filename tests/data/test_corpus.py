@@ -1,6 +1,7 @@
 """A corpus folder: its tokens are those of its texts, whatever the shards; what is damaged is refused by name."""
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langue.data import shards
 from langue.data.corpus import Corpus
 from langue.data.divide import Division
 from langue.data.shards import Building, build
@@ -169,6 +171,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, monke
     make(out, [rows], notes=notes)
     assert content(out) == content(tmp_path / "whole")
     assert any("finished shards are kept" in note for note in notes)
+
+
+def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
+    """Though one file is written within another's writing."""
+
+    def full(writer):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards._Writer, "_write", full)
+    with pytest.raises(RunError) as caught:
+        make(tmp_path / "out", [texts(60)])
+    assert str(caught.value).count("No space left") == str(caught.value).count("free space") == 1
 
 
 def test_a_failure_before_the_first_shard_leaves_no_folder(tmp_path):
