@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langue.errors import SettingsError
+from langue.foreign import ours_of
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -213,37 +214,6 @@ TOKENIZERS: dict[str, dict[str, Any]] = {
     "denoise": {"tokenizer.kind": "unigram", "tokenizer.sentinels": 100},
 }
 
-# Keys of other libraries (transformers' TrainingArguments first) and what they are called here.
-FOREIGN = {
-    "num_train_epochs": "train.epochs",
-    "max_steps": "train.max_steps",
-    "learning_rate": "train.lr",
-    "per_device_train_batch_size": "train.batch_examples",
-    "train_batch_size": "train.batch_examples",
-    "batch_size": "train.batch_examples",
-    "gradient_accumulation_steps": "train.accumulate",
-    "warmup_ratio": "train.warmup",
-    "warmup_steps": "train.warmup",
-    "lr_scheduler_type": "train.schedule",
-    "max_grad_norm": "train.clip",
-    "adam_epsilon": "train.eps",
-    "adam_beta1": "train.betas",
-    "adam_beta2": "train.betas",
-    "eval_steps": "train.evaluate_every",
-    "save_steps": "train.checkpoint_every",
-    "logging_steps": "train.log_every",
-    "early_stopping_patience": "train.patience",
-    "bf16": "train.precision",
-    "fp16": "train.precision",
-    "label_smoothing_factor": "task.label_smoothing",
-    "max_seq_length": "data.max_length",
-    "model_max_length": "data.max_length",
-    "hidden_dropout_prob": "model.dropout",
-    "classifier_dropout": "task.dropout",
-    "attention_probs_dropout_prob": "model.attention_dropout",
-}
-
-
 # Shorter words for settings that are often typed.
 ALIASES = {"train.steps": "train.max_steps"}
 
@@ -290,7 +260,7 @@ def resolve(*layers: Mapping[str, Any]) -> Settings:
 
 
 def _nearest(key: str, keys: list[str]) -> str:
-    ours = FOREIGN.get(key) or FOREIGN.get(key.split(".")[-1])
+    ours = ours_of(key)
     if ours:
         return f"here it is {ours}"
     tails = {k.split(".")[1]: k for k in keys}

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "langue"
 
 # From the ground up. Rooms on one floor do not import each other; errors stand below the rest of floor 0.
 FLOORS = (
-    {"errors"},
+    {"errors", "foreign"},
     {"runtime", "files", "settings"},
     {"text", "model"},
     {"data", "hub"},

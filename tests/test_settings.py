@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langue.errors import SettingsError
-from langue.settings import FOREIGN, Settings, known, parse_words, read_recipe, resolve, split_recipe, to_toml
+from langue.foreign import FOREIGN
+from langue.settings import Settings, known, parse_words, read_recipe, resolve, split_recipe, to_toml
 
 
 def test_later_layers_win_and_strings_are_read_as_their_type() -> None:
@@ -34,6 +35,10 @@ def test_none_is_a_value() -> None:
         ("trian.lr", "did you mean train.lr?"),
         ("num_train_epochs", "here it is train.epochs"),
         ("train.learning_rate", "here it is train.lr"),
+        ("block_size", "here it is data.block"),
+        ("block-size", "here it is data.block"),
+        ("model.hidden_size", "here it is model.dim"),
+        ("mlm_probability", "here it is task.mask_ratio"),
         ("zzzz", "`langue settings` lists them"),
     ],
 )

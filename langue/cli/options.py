@@ -54,7 +54,8 @@ def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
 
 def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[str, Any]:
     """Trailing words as settings. `--key value` and `--key=value` are taken too, since other tools write them so."""
-    from langue.settings import FOREIGN, parse_words
+    from langue.foreign import ours_of
+    from langue.settings import parse_words
 
     joined: list[str] = []
     for word in words or ():
@@ -64,7 +65,7 @@ def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[
             joined.append(word)
     for word in joined:
         key = word.partition("=")[0]
-        if key.startswith("-") and "." not in key and key.lstrip("-") not in FOREIGN:
+        if key.startswith("-") and "." not in key and not ours_of(key):
             raise SettingsError(f"no such option: {key}", do=_nearest(key, context))
     return dict(parse_words(joined))
 

@@ -163,6 +163,7 @@ def test_settings_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         ("finetune --out o --columns text=a,text=b", "names 'text' twice"),
         ("finetune --out o word", "'word' is not a setting; write it as section.key=value"),
         ("pretrain --out o --data d --size 1M model.size=2M", "--size 1M and model.size=2M differ"),
+        ("pretrain --out o --data d --max-steps 3", "unknown setting 'max-steps'; here it is train.max_steps"),
         ("predict r --top 0", "--top"),
         ("evaluate", "Missing argument"),
     ],
