@@ -17,7 +17,7 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Judge a run on a split of its own data, or on other labelled data.
+    """Judge a run on a split of its own data, or on other data.
 
     On its own test split, then on reviews of books:
 
@@ -25,10 +25,15 @@ def evaluate(
         langue evaluate runs/reviews --data books.csv \\
             --columns text=body,label=opinion
 
+    A language model is judged on the text that was held out, or on other text:
+
+        langue evaluate runs/small --data other.txt
+
     The baseline is trained on the run's own training split.
     """
-    from langue.cli.show import print_json, print_metrics
+    from langue.cli.show import print_json, print_language, print_metrics
     from langue.verbs.evaluate import evaluate as verb
 
     content = verb(run, data=data, split=split, columns=parse_columns(columns), out=out, force=force)
-    (print_json if as_json else print_metrics)(content)
+    show = print_language if "perplexity" in content["metrics"] else print_metrics
+    (print_json if as_json else show)(content)

@@ -20,7 +20,7 @@ Assigned = tuple[str, Piece]
 
 @dataclass(frozen=True)
 class Division:
-    fraction: float = 0.01  # share of the documents that go to dev, at least one
+    fraction: float = 0.01  # share of the documents that go to dev, at least one; 0: none does
     tail: float = 0.1  # share of a single document that does
     seed: int = 0
     dedup: bool = False  # leave out documents that are there already
@@ -46,6 +46,9 @@ class Divider:
         if "dev" in texts.files:
             yield from (("train", piece) for _, piece in train)
             yield from (("dev", piece) for _, piece in self._marked(texts.pieces(self.reading, self.tally, "dev")))
+            return
+        if not self.division.fraction:
+            yield from (("train", piece) for _, piece in train)
             return
         head, rest, whole = _peek(train)
         begun = {mark for mark, piece in head if piece.first}

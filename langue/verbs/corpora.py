@@ -51,11 +51,11 @@ def corpus_of(
                 corpus.verify()
                 advance(1)
     if own is not None:
-        _same_tokens(train.tokenizer, own, path)
+        same_tokens(train.tokenizer, own, path)
     return train, dev
 
 
-def _same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:
+def same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:
     """DataError where a number would be another token to the model than it was to the one that wrote it."""
     theirs, ours = (each.backend.get_vocab(with_added_tokens=True) for each in (tokenizer, own))
     if theirs == ours:
@@ -84,7 +84,7 @@ def _build(
     if arguments["tokenizer"] is not None:
         tokenizer = Tokenizer.load(locate(arguments["tokenizer"]))
         if own is not None:
-            _same_tokens(tokenizer, own, Path(arguments["tokenizer"]))
+            same_tokens(tokenizer, own, Path(arguments["tokenizer"]))
     elif tokenizer is None:
         made = path.parent / "tokenizer"
         chosen = {f"tokenizer.{key}": value for key, value in settings.tokenizer.model_dump().items()}

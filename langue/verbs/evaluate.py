@@ -15,11 +15,13 @@ from langue.evaluate.curves import draw
 from langue.evaluate.judge import Judgement, judge, mistakes
 from langue.evaluate.report import write
 from langue.files import write_json
+from langue.hub.checkpoint import describe
 from langue.runtime import device, precision
 from langue.settings import Settings, read_recipe, resolve, split_recipe
 from langue.tasks.task import Task, TaskModel
 from langue.text.source import Source, Table, read
 from langue.train.journal import read_log
+from langue.verbs.evaluate_language import evaluate_language
 from langue.verbs.model import Model, load
 from langue.verbs.prepare import Prepared, alike, changed, copies, read_source
 from langue.verbs.progress import bar
@@ -74,7 +76,8 @@ def evaluate(
     out: str | Path | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Judge a run on a split of its own data, or on other labelled data; returns the content of metrics.json.
+    """Judge a run on a split of its own data, or on other data; returns the content of metrics.json. Of a pretraining
+    run it is judged how well it predicts the text that was held out, or other text.
 
     The baseline is trained on the run's own training split; where that cannot be read any more it is left out
     and the result says so. Of other data the result also says how many texts stand in that split (`seen`). `out`: also
@@ -82,10 +85,16 @@ def evaluate(
     """
     if out is not None and Path(out).exists() and not force:
         raise RunError("the file exists", where=str(out), do="choose another --out, or replace it with --force")
+    recipe = read_recipe(Path(run) / "recipe.toml") if (Path(run) / "recipe.toml").is_file() else {}
+    described = describe(run)
+    if described.task is not None and "objective" in described.task:
+        content = evaluate_language(described, recipe, data=data, split=split, columns=columns)
+        if out is not None:
+            write_json(Path(out), content)
+        return content
     model = load(run)
     if model.task is None:
-        raise RunError("the model has no task to evaluate", where=str(run), do="give a fine-tuned run")
-    recipe = read_recipe(Path(run) / "recipe.toml") if (Path(run) / "recipe.toml").is_file() else {}
+        raise RunError("the model has no task to evaluate", where=str(run), do="give a run of finetune or pretrain")
     # Held and multiplied as in training, so that the numbers are those of its end.
     model.dtype = precision(recipe.get("train.precision", "auto"))
     began = time.perf_counter()

@@ -30,13 +30,7 @@ FEW = 20  # documents, below which drawing them anew says nothing
 
 def judge_language(folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float) -> dict[str, Any]:
     """Judge on the whole of the held-out text, and write all that people read."""
-    chosen = prepared.settings
-    stream = prepared.objective.stream(
-        prepared.dev, block=chosen.data.block, budget=max(chosen.train.batch_tokens, chosen.data.block), seed=0
-    )
-    held, dtype = Held(stream), precision(chosen.train.precision)
-    judged = prepared.objective.judge(network, held, device=device(), dtype=dtype)
-    metrics, intervals = scores(prepared.objective, held, judged)
+    metrics, intervals = judged(prepared, network)
     content = {
         "split": "dev",
         "examples": prepared.dev.n_documents,
@@ -51,7 +45,7 @@ def judge_language(folder: Path, prepared: Pretraining, network: LanguageModel, 
         "title": f"{prepared.objective.name}: {prepared.facts['data']}",
         "metrics_json": content,
         "curves_png": folder / "curves.png",
-        "settings": chosen.model_dump(),
+        "settings": prepared.settings.model_dump(),
         "preview": prepared.facts,
         "notes": notes(prepared, content),
         "samples": samples(prepared, network),
@@ -59,6 +53,17 @@ def judge_language(folder: Path, prepared: Pretraining, network: LanguageModel, 
     }
     write_language(folder / "report.html", context)
     return content
+
+
+def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict[str, Any]]:
+    """The metrics on the whole of the held-out text, and their intervals."""
+    chosen = prepared.settings
+    stream = prepared.objective.stream(
+        prepared.dev, block=chosen.data.block, budget=max(chosen.train.batch_tokens, chosen.data.block), seed=0
+    )
+    held, dtype = Held(stream), precision(chosen.train.precision)
+    found = prepared.objective.judge(network, held, device=device(), dtype=dtype)
+    return scores(prepared.objective, held, found)
 
 
 def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Metrics, dict[str, Any]]:

@@ -232,6 +232,27 @@ def test_a_size_is_not_refused_that_the_text_may_make_possible(text, tmp_path):
     assert 45_000 < run.facts["parameters"] < 75_000
 
 
+@pytest.mark.parametrize("objective", ["causal", "masked", "denoise"])
+def test_a_run_is_judged_again_as_at_its_end_and_on_other_text(tmp_path, text, tokenizer, objective):
+    words = TINY | {"train.max_steps": 2, "data.dev_fraction": 0.2}
+    if objective == "masked":
+        words |= {"task.pairs": "order"}
+    run = langue.pretrain(objective, data=text, tokenizer=tokenizer, out=tmp_path / "run", **words)
+    again = langue.evaluate(run.folder)
+    for name, value in run.metrics["metrics"].items():
+        assert again["metrics"][name] == pytest.approx(value, rel=1e-6)
+    assert (again["split"], again["examples"]) == ("dev", run.metrics["examples"])
+    other = langue.evaluate(run.folder, data=text, out=tmp_path / "scores.json")
+    assert other["examples"] == 150 and (tmp_path / "scores.json").is_file()
+    (tmp_path / "one.txt").write_text("the dog sees a small red house")
+    one = langue.evaluate(run.folder, data=tmp_path / "one.txt")
+    assert one["examples"] == 1 and one["metrics"]["perplexity"] > 1
+    corpus = (run.folder / "corpus").rename(tmp_path / "corpus")
+    assert langue.evaluate(run.folder, data=corpus)["metrics"] == again["metrics"]
+    with pytest.raises(RunError, match="its corpus is not there any more"):
+        langue.evaluate(run.folder)
+
+
 def test_an_encoder_made_here_is_fine_tuned_as_any_other(tmp_path, text, tokenizer):
     from tests.tiny import reviews
 
