@@ -89,9 +89,16 @@ def evaluate(
     described = describe(run)
     if described.task is not None and "objective" in described.task:
         content = evaluate_language(described, recipe, data=data, split=split, columns=columns)
-        if out is not None:
-            write_json(Path(out), content)
-        return content
+    else:
+        content = _evaluate_task(run, recipe, data=data, split=split, columns=columns)
+    if out is not None:
+        write_json(Path(out), content)
+    return content
+
+
+def _evaluate_task(
+    run: str | Path, recipe: Mapping[str, Any], *, data: Any, split: str, columns: Mapping[str, str] | None
+) -> dict[str, Any]:
     model = load(run)
     if model.task is None:
         raise RunError("the model has no task to evaluate", where=str(run), do="give a run of finetune or pretrain")
@@ -128,8 +135,6 @@ def evaluate(
     content, _, _ = _judge(model.task, split, table, targets, predictions, train, time.perf_counter() - began)
     if data is not None and train is not None:
         content["seen"] = copies(train[0], table)
-    if out is not None:
-        write_json(Path(out), content)
     return content
 
 
