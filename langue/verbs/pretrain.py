@@ -86,8 +86,8 @@ def pretrain(
         _open(folder, write_recipe(arguments, chosen), resume)
         try:
             prepared = prepare_language(arguments, chosen, folder)
-        except LangueError:
-            _leave_nothing(folder)
+        except LangueError as error:
+            _leave_nothing(folder, isinstance(error, SettingsError))
             raise
     _same_data(folder, prepared, resume)
     if show is not None and rank() == 0:
@@ -133,9 +133,11 @@ def _open(folder: Path, written: str, resume: bool) -> None:
     barrier()
 
 
-def _leave_nothing(folder: Path) -> None:
-    """Where nothing was made yet, the same command mended should find no run that it would have to replace."""
-    if rank() == 0 and [file.name for file in folder.iterdir()] == ["recipe.toml"]:
+def _leave_nothing(folder: Path, settings: bool) -> None:
+    """Where nothing was made yet, the same command mended should find no run that it would have to replace; where
+    settings are to be mended, and so none that could go on, a tokenizer is nothing."""
+    nothing = {"recipe.toml", "tokenizer"} if settings else {"recipe.toml"}
+    if rank() == 0 and {file.name for file in folder.iterdir()} <= nothing:
         shutil.rmtree(folder)
 
 

@@ -228,6 +228,8 @@ def test_what_cannot_be_is_told_before_the_work(tmp_path, text, tokenizer, monke
 def test_a_size_is_not_refused_that_the_text_may_make_possible(text, tmp_path):
     """The 8,192 tokens asked for would be too many; so small a text has far fewer."""
     words = {"model.size": "60k", "data.block": 32, "train.max_steps": 1}
+    with pytest.raises(SettingsError, match="about 30,000 parameters with"):
+        langue.pretrain(data=text, out=tmp_path / "run", **words | {"model.size": "30k"})
     run = langue.pretrain(data=text, out=tmp_path / "run", **words)
     assert 45_000 < run.facts["parameters"] < 75_000
 
