@@ -348,7 +348,7 @@ def write_checkpoint(
         | special
         | family.write(config)
         | {
-            "architectures": [other or family.architectures.get(head or "body", family.architectures["body"])],
+            "architectures": [other or family.architectures.get(head or "", family.body_class(config))],
             "torch_dtype": "bfloat16" if any(t.dtype == torch.bfloat16 for t in theirs.values()) else "float32",
             **(extra or {}),
         }

@@ -130,7 +130,8 @@ class Family:
     body: list[Rule]
     read: Callable[[Config], ModelConfig]
     write: Callable[[ModelConfig], dict[str, Any]]
-    architectures: Mapping[str, str]  # our task, "lm" or "body" -> the class that `transformers` loads it with
+    # Our task, "lm", "body", or "encoder" alone of a body of two sides -> the class that `transformers` loads it with
+    architectures: Mapping[str, str]
     heads: Mapping[str, list[Rule]] = field(default_factory=dict)  # head kind -> rules, with the prefix written out
     # which of our poolings the published classifier expresses, the default first, and what config.json says of each
     poolings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"first": {}})
@@ -232,6 +233,11 @@ class Family:
                     return replace(config, tied=False)
         return config
 
+    def body_class(self, config: ModelConfig) -> str:
+        """The class of `transformers` that loads the model without a head."""
+        alone = config.architecture == "encoder" and "encoder" in self.architectures
+        return self.architectures["encoder" if alone else "body"]
+
     def other(self, classes: Sequence[str]) -> str | None:
         """Of these classes of `transformers`, the one whose head is of a kind that is not known here."""
         unknown = [n for n in classes if n not in self.architectures.values() and not n.endswith(SPEAKING)]
@@ -241,7 +247,8 @@ class Family:
         """Whether a model saved as one of these classes of `transformers` scores tokens: it has a head for that, or
         needs no weights of its own for one."""
         own = [r for r in self._head(config, "lm", False) if not r.zero]
-        return not self.other(classes) and not own or any(name.endswith(SPEAKING) for name in classes)
+        free = not own and config.architecture != "encoder" and not self.other(classes)
+        return free or any(name.endswith(SPEAKING) for name in classes)
 
     def _bare(self, published: Mapping[str, Tensor]) -> bool:
         """Whether the names are those of a body saved alone."""

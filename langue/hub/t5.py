@@ -36,9 +36,10 @@ _NAMES = Names(
 def _read(config: Config, default: str) -> ModelConfig:
     activation, gated = _activation(config, default)
     axes = _NAMES.read(config, norm="rms", norm_place="pre", position="relative", bias=False, embedding_norm=False)
+    alone = any(str(name).endswith("EncoderModel") for name in config.get("architectures") or [])
     return ModelConfig(
         **axes,
-        decoder_layers=config.get("num_decoder_layers") or axes["n_layers"],
+        decoder_layers=0 if alone else config.get("num_decoder_layers") or axes["n_layers"],
         max_length=ANY_LENGTH,
         activation=activation,
         gated=gated,
@@ -62,11 +63,11 @@ def read_mt5(config: Config) -> ModelConfig:
 def write_t5(config: ModelConfig) -> dict[str, Any]:
     gated = "gated-gelu" if config.activation == "gelu_tanh" else f"gated-{write_activation(config.activation)}"
     return _NAMES.write(config) | {
-        "num_decoder_layers": config.decoder_layers,
+        "num_decoder_layers": config.decoder_layers or config.n_layers,
         "d_kv": config.head_dim,
         "feed_forward_proj": gated if config.gated else write_activation(config.activation),
         "initializer_factor": config.init_std / 0.05,
-        "is_encoder_decoder": True,
+        "is_encoder_decoder": config.decoder_layers > 0,
         "tie_word_embeddings": config.logit_scale != 1.0,
     }
 
@@ -100,7 +101,10 @@ def _family(name: str, stem: str, read: Any) -> Family:
         prefix="",
         read=read,
         write=write_t5,
-        architectures={"body": f"{stem}Model", "lm": f"{stem}ForConditionalGeneration"},
+        architectures={
+            **{"body": f"{stem}Model", "encoder": f"{stem}EncoderModel"},
+            "lm": f"{stem}ForConditionalGeneration",
+        },
         body=[
             Rule("token.weight", ("shared.weight",)),
             *_side("", "encoder", [("attention", "SelfAttention")], 1),

@@ -315,12 +315,13 @@ def _language_model(
     """The body, and the whole with its language-model head where the folder has one."""
     where = str(checkpoint.folder)
     whole = draw_up(checkpoint.config)
-    classes = classes_of(checkpoint.published)
+    family, classes = checkpoint.family, classes_of(checkpoint.published)
     absent = load_into(whole, weights, where=where, new="head.", copy=False, matrices=kind)
     promised = any(name.endswith(SPEAKING) for name in classes)
     if absent and (promised or len(absent) < len(list(whole.head.parameters()))):
         raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
-    return whole.body, None if absent or checkpoint.family.other(classes) else whole
+    speaks = len(list(whole.head.parameters())) or family.speaks(checkpoint.config, classes)
+    return whole.body, whole if speaks and not absent and not family.other(classes) else None
 
 
 def _without_end(examples: Examples, ends: frozenset[int]) -> Examples:

@@ -130,7 +130,8 @@ def _same_logits(model: Model) -> tuple[bool | None, str]:
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     head = _their_head(model)
-    stem = model.checkpoint.family.architectures[head]
+    family = model.checkpoint.family
+    stem = family.body_class(model.config) if head == "body" else family.architectures[head]
     try:
         reference = getattr(transformers, stem).from_pretrained(model.checkpoint.folder, dtype=torch.float32).eval()
     except Exception as error:  # such as for the files of a framework that it no longer reads

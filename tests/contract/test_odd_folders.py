@@ -61,9 +61,26 @@ def test_a_head_of_another_kind_goes_along(tmp_path, stem):
 
 
 def test_what_is_not_read_is_said_by_name(tmp_path):
-    folder = save(tmp_path / "m", transformers.T5EncoderModel(draw_config("t5", 0)))
-    with pytest.raises(ModelError, match="T5EncoderModel is not read here"):
+    folder = save(tmp_path / "m", transformers.T5ForTokenClassification(draw_config("t5", 0)))
+    with pytest.raises(ModelError, match="T5ForTokenClassification is not read here"):
         load(folder)
+
+
+@pytest.mark.parametrize(("name", "stem"), [("t5", "T5EncoderModel"), ("mt5", "MT5EncoderModel")])
+def test_an_encoder_alone(tmp_path, name, stem):
+    made = getattr(transformers, stem)
+    reference = scattered(lambda: made(draw_config(name, 2)), 0)
+    folder = save(tmp_path / "m", reference)
+    model = load(folder)
+    assert model.config.architecture == "encoder" and model.language is None
+    assert inspect(folder)["uses"] == ["hidden", "encode", "finetune"]
+    for mine, ids in zip(model.hidden(sequences(0)), sequences(0), strict=True):
+        with torch.no_grad():
+            assert close(mine, reference(torch.tensor([ids])).last_hidden_state[0].numpy())
+    assert [c["ok"] for c in langue.verify(folder)["checks"] if c["check"] == "logits beside transformers"] == [True]
+    model.save(tmp_path / "again")
+    before, after = reference.state_dict(), made.from_pretrained(tmp_path / "again").state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
 def changed(folder, file="config.json", **values):
