@@ -42,7 +42,8 @@ def exact_bounds(lengths: NDArray[np.int64], budgets: NDArray[np.int64]) -> tupl
     piece's tokens are in the batch before, a boundary falling into it. budgets: that of each batch; the last one holds
     for all that follow.
     """
-    ends = np.cumsum(lengths, dtype=np.int64)
+    ends = lengths.astype(np.int64)
+    np.cumsum(ends, out=ends)  # in its place: there may be many millions
     total = int(ends[-1]) if len(ends) else 0
     more = max(0, -(-(total - int(budgets.sum())) // int(budgets[-1])))
     bounds = np.concatenate([[0], np.cumsum(np.concatenate([budgets, np.full(more, budgets[-1])]))])

@@ -100,7 +100,10 @@ class Stream:
         for at in range(0, len(order), stretch):
             part = order[at : at + stretch]
             order[at : at + stretch] = part[np.argsort(length[part], kind="stable")]
-        document, begin, length = document[order], begin[order], length[order]
+        document = document[order]  # one after the other, that not all are there twice
+        begin = begin[order]
+        length = length[order]
+        del order
         # A divided piece is wrapped twice: room for that is kept, so that no batch exceeds its budget.
         bounds = exact_bounds(length + self.frame.piece, budgets - self.frame.piece)
         return Plan(document, begin, length, *bounds, self.frame.piece, len(budgets) - 1, random)
