@@ -76,12 +76,22 @@ def _complete(temporary: Path, path: Path) -> None:
     _sync(path.parent)
 
 
+def clear(folder: Path) -> None:
+    """Take out what is in a folder, which stays, as a link to it does."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 @contextlib.contextmanager
 def replaced(folder: Path, force: bool) -> Iterator[None]:
     """Within, the folder that `force` replaces stands aside; where what is done within fails, it comes back."""
     if not force or not folder.exists():
         yield
         return
+    folder = folder.resolve()  # a link stays one
     aside = folder.with_name(f".{folder.name}.replaced")
     if aside.exists():  # of an attempt that was killed: what it was to replace is there still
         shutil.rmtree(folder)

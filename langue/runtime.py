@@ -67,12 +67,6 @@ def seed_step(seed: int, step: int, share: int) -> None:
     torch.manual_seed(((seed * 1_000_003 + step) * 65_537 + share) % 2**63)
 
 
-def keep_between_batches() -> None:
-    """Have this process, which computes on the processor, keep for the next batch what one leaves."""
-    keep_freed_memory()
-    keep_kernels()
-
-
 @cache
 def keep_freed_memory() -> bool:
     """Have glibc keep what one training step frees for the next: given back to the system, the same pages are asked for
@@ -87,8 +81,9 @@ def keep_freed_memory() -> bool:
 
 
 def keep_kernels() -> None:
-    """Have oneDNN, which multiplies bf16 matrices on processors, keep the code that it makes for each shape: half a
-    millisecond's work, and lengths differ from batch to batch. It asks at its first product; a setting of the
+    """Have oneDNN, which multiplies bf16 matrices on processors, keep the code that it makes for each shape of a
+    training: half a millisecond's work, and lengths differ from batch to batch; but a third of a megabyte, so that
+    where texts without end are read it keeps its usual 1,024. It asks at its first product; a setting of the
     environment's own stands."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 

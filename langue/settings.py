@@ -186,6 +186,9 @@ class TrainSettings(Section):
     patience: int = Field(default=0, ge=0, description="evaluations without gain before stopping early; 0: never")
 
 
+OF_ALL_MODELS = ("dropout", "attention_dropout", "revision")  # not of new ones alone
+
+
 class Settings(Section):
     data: DataSettings = DataSettings()
     task: TaskSettings = TaskSettings()
@@ -214,6 +217,29 @@ TOKENIZERS: dict[str, dict[str, Any]] = {
     "denoise": {"tokenizer.kind": "unigram", "tokenizer.sentinels": 100},
 }
 
+# Settings of fine-tuning alone, and what does in pretraining what they do there; and the other way round.
+FINETUNING = {
+    "train.batch_examples": "train.batch_tokens",
+    "data.max_length": "data.block",
+    "data.dev_max": "data.dev_tokens",
+    "data.cut": "",
+    "data.test_fraction": "data.dev_fraction",
+    "task.pooling": "",
+    "task.dropout": "model.dropout",
+    "task.label_smoothing": "",
+    "task.class_weights": "",
+    "task.multi_label": "",
+}
+ONLY_PRETRAINING = {
+    **{"data.block": "data.max_length", "data.dev_tokens": "data.dev_max", "data.shard_tokens": ""},
+    **dict.fromkeys(
+        [f"task.{name}" for name in ("mask_ratio", "whole_words", "pairs", "noise_ratio", "noise_span")], ""
+    ),
+    **dict.fromkeys(["train.z_loss", "train.ramp_steps"], ""),
+    **{f"model.{name}": "" for name in ModelSettings.model_fields if name not in OF_ALL_MODELS},
+    **{f"tokenizer.{name}": "" for name in TokenizerSettings.model_fields},
+}
+
 # Shorter words for settings that are often typed.
 ALIASES = {"train.steps": "train.max_steps"}
 
@@ -234,6 +260,16 @@ def known() -> dict[str, Any]:
         for section, of in Settings.model_fields.items()
         for key, field in of.annotation.model_fields.items()  # type: ignore[union-attr]
     }
+
+
+def refuse_others(chosen: Settings, usual: Settings, others: Mapping[str, str], of: str) -> None:
+    """SettingsError at a setting that would be accepted and do nothing. of: what it is a setting of."""
+    for key, here in others.items():
+        section, name = key.split(".")
+        if getattr(getattr(chosen, section), name) != getattr(getattr(usual, section), name):
+            raise SettingsError(
+                f"{key} is of {of}, and does nothing here", do=f"here it is {here}" if here else "leave it out"
+            )
 
 
 def resolve(*layers: Mapping[str, Any]) -> Settings:

@@ -277,6 +277,10 @@ def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
         return Verdict("unknown", f"The model {what}.")
     low, high = summary["intervals"].get(name) or (ours, ours)
     against = f"{readable(name)} {written(name, ours)} against {written(name, theirs)} of {baseline['name']}"
+    off, usual = (each.get("mse") for each in (summary["metrics"], baseline.get("metrics") or {}))
+    if low > theirs and off is not None and usual is not None and off > usual:
+        errors = f"mean squared error {written('mse', off)} against {written('mse', usual)}"
+        return Verdict("same", f"It ranks better than its baseline, but errs more: {against}; {errors}.")
     if low > theirs:
         return Verdict("better", f"Better than its baseline: {against}.")
     if high < theirs:

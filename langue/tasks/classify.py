@@ -14,7 +14,7 @@ from langue.errors import DataError
 from langue.settings import TaskSettings
 from langue.tasks import metrics
 from langue.tasks.objective import Metrics
-from langue.tasks.task import PooledHead, Task
+from langue.tasks.task import Task
 
 if TYPE_CHECKING:
     from langue.text.source import Table
@@ -133,9 +133,6 @@ class Classify(Task):
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
         order = np.argsort(-prediction, kind="stable")
         return [{"label": self.labels[i], "score": float(prediction[i])} for i in order[:top]]
-
-    def prepare_head(self, head: PooledHead, targets: NDArray[Any]) -> None:
-        pass  # small random weights already give every label about the same probability
 
     def balance(self, targets: NDArray[Any]) -> dict[str, float]:
         counts = targets.sum(0) if self.settings.multi_label else np.bincount(targets, minlength=len(self.labels))

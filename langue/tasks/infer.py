@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from langue.data.batch import Batch, Examples, gather
 from langue.data.pack import sorted_batches
-from langue.runtime import core_by_core, keep_between_batches, world_size
+from langue.runtime import core_by_core, keep_freed_memory, world_size
 
 R = TypeVar("R")
 BUDGET = 16384  # tokens of a batch on an accelerator
@@ -35,7 +35,7 @@ def infer(
     if device.type != "cpu":
         yield from map(one, sorted_batches(examples.lengths, max(BUDGET, longest)))
         return
-    keep_between_batches()
+    keep_freed_memory()
     budget = min(CPU_BUDGET, max(LEAST, total // (TURNS * torch.get_num_threads())))
     batches = sorted_batches(examples.lengths, max(budget, longest))
     # Processes that share a model's weights must ask for them in the same order.

@@ -1,11 +1,10 @@
 """What arrives: texts (or pairs) with a number each. What leaves: a number for every text."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,16 +12,21 @@ from langue.errors import DataError
 from langue.settings import TaskSettings
 from langue.tasks import metrics
 from langue.tasks.objective import Metrics
-from langue.tasks.task import PooledHead, Task
+from langue.tasks.task import Task
 
 if TYPE_CHECKING:
     from langue.text.source import Table
 
 LARGEST = 1e18  # of a score: squares of such are still float32's
+SCALES = 60  # powers of two: a million millions of millions
 
 
 class Regress(Task):
-    """One score a text, by least squares."""
+    """One score a text, by least squares.
+
+    The network is trained on scores less their mean over a power of two near their standard deviation, so that it
+    learns as fast whatever they are scores of; what is saved gives the scores themselves (`fold`).
+    """
 
     name = "regress"
     need = ("text", "score")
@@ -30,20 +34,26 @@ class Regress(Task):
     watched = "pearson"
     n_outputs = 1
 
-    def __init__(self, settings: TaskSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: TaskSettings, mean: float = 0.0, spread: float = 1.0) -> None:
+        self.settings, self._mean, self.spread = settings, mean, spread
+
+    @property
+    def mean(self) -> float:
+        """Without a bias, as heads of the last token are published, there is nothing to fold a mean into."""
+        return 0.0 if self.settings.pooling == "last" else self._mean
 
     @classmethod
     def fit(cls, train: "Table", settings: TaskSettings) -> Self:
-        task = cls(settings)
-        scores = task.targets(train)
+        scores = cls(settings).targets(train)
         if len(scores) and float(scores.min()) == float(scores.max()):
             raise DataError(
                 f"every training row has the score {float(scores[0]):g}",
                 where=train.origin,
                 do="there is nothing to learn; give rows whose scores differ",
             )
-        return task
+        wide = scores.astype(np.float64)
+        exponent = min(max(round(math.log2(wide.std())), -SCALES), SCALES)
+        return cls(settings, float(np.float32(wide.mean())), 2.0**exponent)
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Self:
@@ -73,25 +83,27 @@ class Regress(Task):
         return np.float32(target)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
-        """Squared error."""
-        return (outputs.float().squeeze(-1) - targets).square().sum(), float(len(targets))
+        """Squared error, of scores as the network is trained on them."""
+        aims = (targets - self.mean) / self.spread
+        return (outputs.float().squeeze(-1) - aims).square().sum(), float(len(targets))
 
     def predict(self, outputs: Tensor) -> NDArray[np.float32]:
-        array: NDArray[np.float32] = outputs.float().cpu().numpy()
+        array: NDArray[np.float32] = (outputs.float() * self.spread + self.mean).cpu().numpy()
         return array
+
+    def fold(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
+        by, folded = 1 / self.spread if back else self.spread, dict(weights)
+        if "head.out.weight" in folded:
+            folded["head.out.weight"] = folded["head.out.weight"] * by
+        if (bias := folded.get("head.out.bias")) is not None:
+            folded["head.out.bias"] = (bias - self.mean) * by if back else bias * by + self.mean
+        return folded
 
     def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics:
         return metrics.regression(targets, predictions[:, 0])
 
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
         return [{"label": "score", "score": float(prediction[0])}]
-
-    def prepare_head(self, head: PooledHead, targets: NDArray[Any]) -> None:
-        """Start from the mean score, so that the first steps are not spent on finding it; without a bias they are."""
-        bias: Tensor | None = head.out.bias
-        if bias is not None:
-            with torch.no_grad():
-                bias.fill_(float(targets.mean()))
 
     def balance(self, targets: NDArray[Any]) -> dict[str, float]:
         low, middle, high = (float(q) for q in np.quantile(targets, (0, 0.5, 1)))

@@ -6,7 +6,7 @@ is shown.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from langue.data.batch import Batch, Examples, first_tokens, last_tokens, pool_mean
 from langue.data.encode import encode
@@ -98,9 +99,10 @@ class Task(Objective):
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
         """One prediction as `transformers` pipelines return it: `[{"label": ..., "score": ...}]`; top=None: all."""
 
-    @abstractmethod
-    def prepare_head(self, head: "PooledHead", targets: NDArray[Any]) -> None:
-        """Give a new head a sensible start from the training targets."""
+    def fold(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
+        """The network's weights as they are saved, where it is trained on targets in another scale than theirs; back:
+        the inverse, of a head that is trained further."""
+        return dict(weights)
 
     @abstractmethod
     def balance(self, targets: NDArray[Any]) -> dict[str, float]:
@@ -232,8 +234,10 @@ class PooledHead(nn.Module):
             pooled = self.activation(self.pooler(pooled))
         elif self.dense is not None and self.norm is not None:
             pooled = self.norm(self.activation(self.dense(pooled)))
-        out: Tensor = self.out(self.dropout(pooled))
-        return out
+        pooled = self.dropout(pooled)
+        with torch.autocast(pooled.device.type, enabled=False):  # a score of 258.3 is 258 or 260 in bf16
+            bias = None if self.out.bias is None else self.out.bias.float()
+            return F.linear(pooled.float(), self.out.weight.float(), bias)
 
 
 class TaskModel(nn.Module):

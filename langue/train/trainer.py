@@ -22,7 +22,7 @@ from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
 from langue.files import alone
 from langue.model.transformer import compile_blocks, set_recompute
-from langue.runtime import device, keep_between_batches, precision, rank, seed_step, world_size
+from langue.runtime import device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
 from langue.settings import TrainSettings
 from langue.tasks.objective import Objective, Outcome
 from langue.train.average import Average
@@ -77,7 +77,8 @@ class Trainer:
         self.objective, self.dev, self.settings, self.folder = objective, dev, settings, folder
         self.device, self.dtype = device(), precision(settings.precision)
         if self.device.type == "cpu":
-            keep_between_batches()
+            keep_freed_memory()
+            keep_kernels()
         set_recompute(model, settings.recompute)
         self.parallel = Parallel(model, objective, settings, self.device)
         self.model = self.parallel.model

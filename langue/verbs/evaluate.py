@@ -23,8 +23,8 @@ from langue.text.source import Source, Table, read
 from langue.train.journal import read_log
 from langue.verbs.evaluate_language import evaluate_language
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import Prepared, alike, changed, copies, read_source
-from langue.verbs.progress import bar
+from langue.verbs.prepare import Prepared, changed, copies, read_source
+from langue.verbs.progress import bar, say
 from langue.verbs.save import expressible
 
 
@@ -108,7 +108,7 @@ def _evaluate_task(
     train = None
     try:
         source = _own(model, recipe, Path(run))
-        if data is None and (other := changed(Path(run), model.task, source)):
+        if other := changed(Path(run), model.task, source):
             raise RunError(
                 f"its {other} data is not what it was, so that today's test may hold what it was trained on",
                 where=str(run),
@@ -116,9 +116,10 @@ def _evaluate_task(
             )
         assert source.train is not None
         train = source.train, model.task.targets(source.train)
-    except (DataError, RunError):
+    except (DataError, RunError) as error:
         if data is None:
             raise
+        say(f"no baseline, and no look for texts of the training: {error.what}")
     if data is not None:
         named = columns or split_recipe(recipe)[1] or None
         source = read(data, columns=named, need=model.task.need, optional=model.task.optional, split=False)
@@ -126,8 +127,10 @@ def _evaluate_task(
     if table is None or not len(table):
         there = [name for name in ("train", "dev", "test") if getattr(source, name) is not None]
         raise DataError(f"there is no split {split!r}", where=str(data or run), do=f"there are: {', '.join(there)}")
-    if train is not None:
-        alike({"train": train[0], split: table})
+    if model.pairs is not None and model.pairs != ("pair" in table.rows.column_names):
+        kinds = ("pairs of texts", "single texts")
+        trained, given = kinds if model.pairs else kinds[::-1]
+        raise DataError(f"the run was trained on {trained}, and these are {given}", where=table.origin)
     examples = model.task.encode(model.tokenizer, table, model.data, model.config)
     targets = model.task.targets(table)
     with bar(f"judging on {split}", len(table)) as advance:

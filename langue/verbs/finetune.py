@@ -1,6 +1,5 @@
 """What arrives: a task, a pretrained model, labelled data and settings. What leaves: a run directory, judged."""
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ import torch
 
 from langue.data.loader import Split
 from langue.errors import RunError, SettingsError
-from langue.files import atomic_folder, read_json, write_json, write_text
+from langue.files import atomic_folder, clear, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, usable
 from langue.model.transformer import set_dropout
 from langue.runtime import rank
-from langue.settings import Settings, read_recipe, resolve, split_recipe, write_recipe
+from langue.settings import ONLY_PRETRAINING, Settings, read_recipe, refuse_others, resolve, split_recipe, write_recipe
 from langue.tasks.task import Task, TaskModel
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
@@ -111,7 +110,9 @@ def resolve_call(
     for key in ("model", "data"):
         if arguments[key] is None:
             raise SettingsError(f"no {key} was named", do=f"give --{key}, or a recipe with {key} = ...")
-    return arguments, resolve(*flat, words)
+    chosen = resolve(*flat, words)
+    refuse_others(chosen, Settings(), ONLY_PRETRAINING, "pretraining")
+    return arguments, chosen
 
 
 def _open_folder(
@@ -127,7 +128,7 @@ def _open_folder(
             )
         return
     if folder.exists():
-        shutil.rmtree(folder)
+        clear(folder)
     write_text(folder / "recipe.toml", write_recipe(arguments, settings))
     write_json(folder / DIGESTS, identity(prepared.task, prepared.source))
 
@@ -140,11 +141,7 @@ def build(prepared: Prepared, settings: Settings) -> TaskModel:
     weights = usable(prepared.checkpoint.weights)
     if not _same_head(prepared.checkpoint.task, task):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.out.")}
-    new = load_into(network, weights, where=str(prepared.checkpoint.folder), new="head.")
-    if "head.out.weight" in new:
-        targets = prepared.examples["train"].targets
-        assert targets is not None
-        task.prepare_head(network.head, targets)
+    load_into(network, task.fold(weights, back=True), where=str(prepared.checkpoint.folder), new="head.")
     set_dropout(network.body, settings.model.dropout, settings.model.attention_dropout)
     return network
 
@@ -160,7 +157,7 @@ def _same_head(saved: Mapping[str, Any] | None, task: Task) -> bool:
 def write_run(folder: Path, prepared: Prepared, network: TaskModel, settings: Settings) -> None:
     """The finished model at the root of the run: loadable by langue, and by `transformers` where it has the head."""
     with atomic_folder(folder / "final") as temporary:
-        weights = dict(network.named_parameters())
+        weights = prepared.task.fold(dict(network.named_parameters()))
         pairs = prepared.source.train is not None and "pair" in prepared.source.train.rows.column_names
         write_task_checkpoint(temporary, prepared.checkpoint, prepared.task, weights, settings.data, pairs)
     for file in sorted((folder / "final").iterdir()):

@@ -18,7 +18,7 @@ from langue.errors import DataError, RunError, SettingsError
 from langue.evaluate import hardware
 from langue.files import read_json, write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
-from langue.runtime import device, precision, rank, restarted
+from langue.runtime import device, keep_kernels, precision, rank, restarted
 from langue.settings import Settings, flat_keys, read_recipe
 from langue.tasks import TASKS
 from langue.tasks.task import Task
@@ -219,6 +219,7 @@ def joined(table: Table) -> list[str]:
 
 def matmul_rate(dtype: torch.dtype) -> float:
     """Measured matrix-product rate of this machine in FLOP/s, over products of a Transformer's shape."""
+    keep_kernels()  # these products are a training's first
     a = torch.randn(1024, 384, device=device()).to(dtype)
     b = torch.randn(384, 1536, device=device()).to(dtype)
     best = float("inf")

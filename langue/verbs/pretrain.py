@@ -12,7 +12,17 @@ from langue.files import atomic_folder, read_json, replaced, sha256, write_json,
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
 from langue.runtime import precision, rank
-from langue.settings import PRETRAINING, TOKENIZERS, Settings, read_recipe, resolve, split_recipe, write_recipe
+from langue.settings import (
+    FINETUNING,
+    PRETRAINING,
+    TOKENIZERS,
+    Settings,
+    read_recipe,
+    refuse_others,
+    resolve,
+    split_recipe,
+    write_recipe,
+)
 from langue.tasks import OBJECTIVES
 from langue.tasks.language import Held
 from langue.train.parallel import barrier, processes
@@ -24,19 +34,6 @@ from langue.verbs.prepare_language import AXES, MANY, Pretraining, new_model, pr
 from langue.verbs.samples import samples
 
 WATCHED = 1  # samples at each evaluation
-# Settings of fine-tuning alone, and what does here what they do there.
-FINETUNING = {
-    "train.batch_examples": "train.batch_tokens",
-    "data.max_length": "data.block",
-    "data.dev_max": "data.dev_tokens",
-    "data.cut": "",
-    "data.test_fraction": "data.dev_fraction",
-    "task.pooling": "",
-    "task.dropout": "model.dropout",
-    "task.label_smoothing": "",
-    "task.class_weights": "",
-    "task.multi_label": "",
-}
 
 
 @dataclass(frozen=True)
@@ -165,13 +162,7 @@ def _resolved(
 
 def _without_effect(arguments: Mapping[str, Any], chosen: Settings, usual: Settings) -> None:
     """SettingsError at what would be accepted and do nothing."""
-    for key, here in FINETUNING.items():
-        section, name = key.split(".")
-        if getattr(getattr(chosen, section), name) != getattr(getattr(usual, section), name):
-            raise SettingsError(
-                f"{key} is of fine-tuning, and pretraining does nothing with it",
-                do=f"here it is {here}" if here else "leave it out",
-            )
+    refuse_others(chosen, usual, FINETUNING, "fine-tuning")
     if arguments["model"] is not None:
         for name in ("preset", "size", *AXES):
             if getattr(chosen.model, name) is not None and not name.endswith("dropout"):
