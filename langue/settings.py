@@ -240,6 +240,8 @@ ONLY_PRETRAINING = {
     **{f"tokenizer.{name}": "" for name in TokenizerSettings.model_fields},
 }
 
+ROWS = "(rows given in Python)"
+
 # Shorter words for settings that are often typed.
 ALIASES = {"train.steps": "train.max_steps"}
 
@@ -357,11 +359,16 @@ def write_recipe(arguments: Mapping[str, Any], settings: Settings) -> str:
         if value is None:
             continue
         section, word = key.split(".")
-        given: Any = str(value) if isinstance(value, (str, Path)) else "(rows given in Python)"
+        given: Any = called(value)
         if isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value):
             given = [str(each) for each in value]
         tree[section] = {word: given, **tree.get(section, {})}
     return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
+
+
+def called(data: Any) -> str:
+    """What data is called in a recipe, and in what is said of it."""
+    return str(data) if isinstance(data, (str, Path)) else ROWS
 
 
 def to_toml(tree: Mapping[str, Any]) -> str:

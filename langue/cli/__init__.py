@@ -6,6 +6,7 @@ Nothing heavy is imported before a verb runs, so that help is instant.
 import atexit
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -82,6 +83,9 @@ def _langue(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. A user's error is one line on stderr; `--debug` shows where it came from."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows fewer letters is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     code = run(words)
     if world_size() > 1:
         _leave(code)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from langue.cli.options import Debug, Named, Revision
+from langue.cli.options import Debug, Json, Named, Revision
 
 
 def convert(
@@ -18,6 +18,7 @@ def convert(
         ),
     ] = None,
     revision: Revision = None,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a model in the Hub's layout, as `transformers` reads it, or as a file that llama.cpp runs.
@@ -34,6 +35,11 @@ def convert(
 
     A run is written so where llama.cpp has its architecture: one of langue pretrain --preset llama or --preset gpt2.
     """
+    from langue.cli.show import print_json
     from langue.verbs.convert import convert as verb
 
-    print(verb(model, out, dtype=dtype, revision=revision))
+    path = str(verb(model, out, dtype=dtype, revision=revision))
+    if as_json:
+        print_json({"out": path})
+    else:
+        print(path)

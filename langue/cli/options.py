@@ -70,7 +70,18 @@ def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[
     return dict(parse_words(joined))
 
 
+def _setting(option: str) -> str:
+    """The setting that has an option's name: of training before others, since most are."""
+    from langue.settings import known
+
+    name = option.lstrip("-").replace("-", "_")
+    found = sorted((key for key in known() if key.partition(".")[2] == name), key=lambda k: not k.startswith("train."))
+    return found[0] if found else ""
+
+
 def _nearest(key: str, context: typer.Context) -> str:
     options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
     close = difflib.get_close_matches(key, options, 1)
+    if setting := _setting(key):
+        return f"write it as a setting: {setting}="
     return f"did you mean {close[0]}?" if close else f"see {context.command_path} --help"

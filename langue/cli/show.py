@@ -1,6 +1,7 @@
 """What arrives: what a verb returned. What leaves: it printed, for people through Rich, for programs as JSON."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, ensure_ascii=False, indent=2))
+    wide = (sys.stdout.encoding or "").lower().replace("-", "") in ("utf8", "utf16", "utf32")
+    print(json.dumps(content, ensure_ascii=not wide, indent=2))
 
 
 def preview_printer(as_json: bool) -> "Callable[[Prepared], None]":

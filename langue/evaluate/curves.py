@@ -30,9 +30,7 @@ def draw(log: Sequence[Line], path: str | Path) -> None:
     raw = _points(log, "train", "loss")
     left.set_title("Loss", loc="left", fontsize=12, fontweight="bold", color=INK)
     left.plot(*_columns(raw), color=TRAIN, alpha=0.22, linewidth=1)
-    left.plot(
-        *_columns(_smooth(raw)), color=TRAIN, linewidth=2, label="train" + (" (smoothed)" if len(raw) > 20 else "")
-    )
+    left.plot(*_columns(_smooth(raw)), color=TRAIN, linewidth=2, label="train" + (" (smoothed)" if _reach(raw) else ""))
     _dev(left, _points(log, "dev", "loss"), best=min)
     name = _quality(log)
     right.set_title(readable(name).capitalize(), loc="left", fontsize=12, fontweight="bold", color=INK)
@@ -131,9 +129,13 @@ def _points(log: Sequence[Line], split: str | None, name: str) -> list[tuple[flo
     return sorted(point for point in found if math.isfinite(point[1]))
 
 
+def _reach(points: list[tuple[float, float]]) -> int:
+    return len(points) // 30
+
+
 def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """The mean of a fifteenth of the run around each point: centred, as an average that trails would lie above dev."""
-    reach = len(points) // 30 if len(points) > 20 else 0
+    reach = _reach(points)
     sums = [0.0]
     for _, value in points:
         sums.append(sums[-1] + value)

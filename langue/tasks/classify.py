@@ -1,6 +1,7 @@
 """What arrives: texts (or pairs) with a label each, or any number of labels.
 What leaves: a probability for every label."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -140,10 +141,13 @@ class Classify(Task):
 
 
 def _several(value: Any, where: Callable[[], str]) -> list[str]:
-    """A list of labels; a string (from a CSV) names several with commas, `|` or `;` between them."""
+    """A list of labels; a string (from a CSV) names several with `|` between them."""
     if isinstance(value, str):
-        mark = next((mark for mark in "|;," if mark in value), None)
-        value = [part.strip() for part in value.split(mark)] if mark else [value.strip()]
+        value = [part.strip() for part in value.split("|")]
+    if isinstance(value, (list, tuple)) and len(value) > len({*map(str, value)}) and all(v in (0, 1) for v in value):
+        raise DataError(
+            "the labels are noughts and ones by their place", where=where(), do='give their names: ["a", "c"], or a|c'
+        )
     if isinstance(value, (list, tuple)):
         return [str(part) for part in value if not _nothing(part)]
     if _nothing(value):
@@ -159,6 +163,9 @@ def _nothing(value: Any) -> bool:
 def _ordered(labels: set[str]) -> list[str]:
     """Numbers by value, words by the alphabet."""
     try:
-        return sorted(labels, key=lambda label: (float(label), label))
+        numbers = {label: float(label) for label in labels}
     except ValueError:
         return sorted(labels)
+    if any(math.isnan(number) for number in numbers.values()):  # which has no place among them
+        return sorted(labels)
+    return sorted(labels, key=lambda label: (numbers[label], label))

@@ -43,7 +43,9 @@ def read(
     """
     from langue.text.open import SYNONYMS, Columns, tables
 
-    for name in columns or {}:
+    for name, theirs in (columns or {}).items():
+        if not isinstance(theirs, str):
+            raise DataError(f"columns: {name} = {theirs!r} is no column's name", do='write it as text = "review"')
         if name not in SYNONYMS:
             near = difflib.get_close_matches(name, SYNONYMS, 1, 0.0)
             known = ", ".join(SYNONYMS)

@@ -74,8 +74,10 @@ def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]
 
 
 def _drop_others(path: Path) -> None:
-    """Only once the new one is complete on disk, remove the older ones of its kind."""
-    for other in path.parent.glob(path.name.split("-")[0] + "-*"):
+    """Only once the new one is complete on disk, remove the older ones of its kind, and what a run that was killed had
+    begun to write."""
+    kind = path.name.split("-")[0]
+    for other in [*path.parent.glob(f"{kind}-*"), *path.parent.glob(f".{kind}-*")]:
         if other != path:
             shutil.rmtree(other)
 

@@ -17,7 +17,7 @@ from langue.evaluate.report import write
 from langue.files import write_json
 from langue.hub.checkpoint import describe
 from langue.runtime import device, precision
-from langue.settings import Settings, read_recipe, resolve, split_recipe
+from langue.settings import ROWS, Settings, called, read_recipe, resolve, split_recipe
 from langue.tasks.task import Task, TaskModel
 from langue.text.source import Source, Table, read
 from langue.train.journal import read_log
@@ -61,7 +61,7 @@ def judge_run(
         "curves_png": folder / "curves.png",
         "settings": settings.model_dump(),
         "preview": prepared.facts,
-        "notes": [*prepared.source.notes, expressible(prepared.task, prepared.checkpoint.family)],
+        "notes": [*prepared.source.notes, expressible(prepared.task, prepared.checkpoint.family, settings.data)],
     }
     write(folder / "report.html", context)
     return content
@@ -126,11 +126,9 @@ def _evaluate_task(
     table = getattr(source, split, None)
     if table is None or not len(table):
         there = [name for name in ("train", "dev", "test") if getattr(source, name) is not None]
-        raise DataError(f"there is no split {split!r}", where=str(data or run), do=f"there are: {', '.join(there)}")
-    if model.pairs is not None and model.pairs != ("pair" in table.rows.column_names):
-        kinds = ("pairs of texts", "single texts")
-        trained, given = kinds if model.pairs else kinds[::-1]
-        raise DataError(f"the run was trained on {trained}, and these are {given}", where=table.origin)
+        where = called(run if data is None else data)
+        raise DataError(f"there is no split {split!r}", where=where, do=f"there are: {', '.join(there)}")
+    model.check_pairs("pair" in table.rows.column_names, table.origin)
     examples = model.task.encode(model.tokenizer, table, model.data, model.config)
     targets = model.task.targets(table)
     with bar(f"judging on {split}", len(table)) as advance:
@@ -145,7 +143,7 @@ def _own(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:
     """The data that the run was trained on, split as it was then."""
     assert model.task is not None
     named, columns, settings = split_recipe(recipe)
-    if "data" not in named:
+    if named.get("data", ROWS) == ROWS:
         raise RunError("the run does not say what data to judge on", where=str(run), do="give --data")
     return read_source(type(model.task), named["data"], columns or None, resolve(settings))
 

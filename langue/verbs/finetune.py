@@ -109,7 +109,7 @@ def resolve_call(
     arguments |= {key: value for key, value in given.items() if value is not None}
     for key in ("model", "data"):
         if arguments[key] is None:
-            raise SettingsError(f"no {key} was named", do=f"give --{key}, or a recipe with {key} = ...")
+            raise SettingsError(f"no {key} was named", do=f'give --{key}, or a recipe with [{key}] name = "..."')
     chosen = resolve(*flat, words)
     refuse_others(chosen, Settings(), ONLY_PRETRAINING, "pretraining")
     return arguments, chosen

@@ -178,15 +178,21 @@ class Model:
         """What the task promises, shaped as `transformers` pipelines do: one `{"label", "score"}` a text with top=1,
         a list of the best `top` of them otherwise (None: all labels)."""
         task, _ = self._trained()
-        single = len(texts) > 0 and isinstance(texts[0], str)
-        if self.pairs is not None and len(texts) and isinstance(texts[0], (str, tuple)) and single == self.pairs:
+        if top is not None and top < 1:
+            raise ModelError(f"top = {top} labels cannot be shown", do="give 1 or more, or None for all")
+        items: list[Any] = texts if isinstance(texts, str) else list(texts)  # type: ignore[assignment]
+        if len(items) and isinstance(items[0], str) or _paired(items[:1]) == [True]:
+            self.check_pairs(not isinstance(items[0], str))
+        shown = [task.show(p, top) for p in self.probabilities(self._examples(items))]
+        return [each[0] for each in shown] if top == 1 else shown
+
+    def check_pairs(self, pairs: bool, where: str = "") -> None:
+        """ModelError where pairs of texts are given to a run of single ones, or the other way round."""
+        if self.pairs is not None and self.pairs != pairs:
             kinds = ("pairs of texts", "single texts")
             trained, given = kinds if self.pairs else kinds[::-1]
-            raise ModelError(
-                f"the run was trained on {trained}, and these are {given}", do="give what it was trained on"
-            )
-        shown = [task.show(p, top) for p in self.probabilities(self._examples(texts))]
-        return [each[0] for each in shown] if top == 1 else shown
+            what = f"the run was trained on {trained}, and these are {given}"
+            raise ModelError(what, where=where, do="give what it was trained on")
 
     def probabilities(self, examples: Examples, progress: Any = None) -> NDArray[np.float32]:
         """Predictions of encoded examples, (n, n_outputs), in their order."""
@@ -234,8 +240,7 @@ class Model:
         if isinstance(texts, str):
             raise ModelError("texts is one string", do="give a list: [text]")
         items: list[Any] = list(texts)
-        strings = [isinstance(item, str) for item in items]
-        paired = [isinstance(item, (tuple, list)) and len(item) > 0 and isinstance(item[0], str) for item in items]
+        strings, paired = [isinstance(item, str) for item in items], _paired(items)
         if len(set(strings)) > 1 or len(set(paired)) > 1:
             raise ModelError("texts mixes strings, pairs and token ids", do="give one kind at a time")
         if items and not strings[0] and not paired[0]:
@@ -282,6 +287,11 @@ class Model:
             return found
 
         return ((batch.rows, found) for batch, found in infer(states, examples, self.device, self.dtype))
+
+
+def _paired(items: list[Any]) -> list[bool]:
+    """Which of them are pairs of strings, and no lists of token ids."""
+    return [isinstance(item, (tuple, list)) and len(item) > 0 and isinstance(item[0], str) for item in items]
 
 
 def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:

@@ -7,6 +7,7 @@ from typing import Any
 
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_file
+from langue.settings import called
 from langue.text.source import Table, read
 from langue.text.table import SPLITS
 from langue.verbs.model import Model, load
@@ -48,7 +49,7 @@ def predict(
     source = read(data, columns=columns, need=need, optional=optional, split=False)
     table = source.test or source.train or source.dev
     if table is None:
-        raise RunError("there is nothing to predict", where=str(data), do="give a file with a text column")
+        raise RunError("there is nothing to predict", where=called(data), do="give a file with a text column")
     if left := [name for name in SPLITS if getattr(source, name) not in (None, table)]:
         say(f"predicting the {len(table):,} rows of {table.origin}, not those of {' and '.join(left)}")
     if out is None:

@@ -19,7 +19,7 @@ from langue.evaluate import hardware
 from langue.files import read_json, write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.runtime import device, keep_kernels, precision, rank, restarted
-from langue.settings import Settings, flat_keys, read_recipe
+from langue.settings import Settings, called, flat_keys, read_recipe
 from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find
@@ -63,7 +63,9 @@ def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, 
         invalid=chosen.invalid,
     )
     if source.train is None or not len(source.train):
-        raise DataError("there is no training data", where=str(data), do="name a file, or a folder with a train file")
+        more = f" ({'; '.join(source.notes)})" if source.notes else ""
+        what = f"there is no training data{more}"
+        raise DataError(what, where=called(data), do="name a file, or a folder with a train file")
     return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
 
 
@@ -153,7 +155,7 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
         "pooling": prepared.task.settings.pooling,
         "splits": splits,
         "notes": prepared.source.notes,
-        "transformers": expressible(prepared.task, prepared.checkpoint.family),
+        "transformers": expressible(prepared.task, prepared.checkpoint.family, settings.data),
         "duplicates": duplicates(prepared.source) if settings.data.duplicates else {},
         "steps": steps,
         "steps_a_pass": per_pass,

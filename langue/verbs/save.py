@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from langue.errors import ModelError
-from langue.files import write_json
+from langue.files import read_json, write_json
 from langue.hub.checkpoint import Checkpoint, Description, classes_of, family_of, write_checkpoint
 from langue.hub.families import FAMILIES
 from langue.hub.family import Family
@@ -35,7 +35,7 @@ def write_task_checkpoint(
     pairs: bool | None = None,
 ) -> None:
     """pairs: whether the task is one of pairs of texts; None: it is not known."""
-    family, pooling = checkpoint.family, task.settings.pooling
+    family, pooling, length = checkpoint.family, task.settings.pooling, checkpoint.config.longest
     kind = family.head_kind(pooling)
     said = dict(family.poolings[pooling]) if kind == "classify" else {}
     if kind == "classify" and pooling == "last":  # told or not: a class's default would be another token
@@ -50,18 +50,27 @@ def write_task_checkpoint(
         extra=task.published() | said,
         published=checkpoint.published,
     )
+    said = read_json(folder / "tokenizer_config.json")  # where `transformers` cuts texts, if it is told to
+    write_json(folder / "tokenizer_config.json", {**said, "model_max_length": min(data.max_length, length)})
     kept = {"max_length": data.max_length, "cut": data.cut}
     write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs})
 
 
-def expressible(task: Task, family: Family) -> str:
+def expressible(task: Task, family: Family, data: DataSettings) -> str:
     """What `transformers` users get from the saved folder, in one plain sentence."""
     if "classify" not in family.heads:
         return (
             f"transformers: no class for this head on {family.name}; AutoModel loads the body, the head stays langue's."
         )
     if family.head_kind(task.settings.pooling) == "classify":
-        return "transformers: AutoModelForSequenceClassification gives the same logits."
+        cut = f"of texts of more than {data.max_length} tokens it is given "
+        if data.cut == "head":
+            return f"transformers: AutoModelForSequenceClassification gives the same logits; {cut}truncation=True."
+        kept = {"head-tail": "beginning and end", "tail": "end"}[data.cut]
+        return (
+            f"transformers: AutoModelForSequenceClassification gives the same logits where nothing is cut; {cut}"
+            f"the beginning by truncation=True, where here the {kept} is kept (data.cut=head keeps the same)."
+        )
     return (
         f"transformers: its {family.architectures['classify']} cannot express {task.settings.pooling} pooling, so "
         f"AutoModel loads the body and the head stays langue's; train with task.pooling={' or '.join(family.poolings)} "

@@ -371,7 +371,7 @@ def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
             outputs = network(gather(examples_of(ids), np.arange(len(ids)))).numpy()
         np.testing.assert_allclose(load(run).logits(ids), outputs, atol=1e-5, rtol=1e-4)
         published = "classify" in family.heads and pooling in family.poolings
-        assert ("AutoModelForSequenceClassification gives" in expressible(task, family)) == published
+        assert ("AutoModelForSequenceClassification gives" in expressible(task, family, DataSettings())) == published
         architecture = json.loads((run / "config.json").read_text())["architectures"][0]
         assert architecture == family.architectures["classify" if published else "body"]
 

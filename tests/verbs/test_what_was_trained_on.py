@@ -81,6 +81,16 @@ def test_where_the_training_data_is_wrong_today_the_baseline_is_left_out(run, tm
     assert evaluate(copy, data=tmp_path / "other.jsonl")["baseline"] is None
 
 
+def test_training_data_that_has_changed_is_neither_baseline_nor_looked_through(run, tmp_path, capsys):
+    copy = copied(run, tmp_path / "c")
+    write_jsonl(tmp_path / "other.jsonl", reviews(120, 0)[:20])
+    assert evaluate(copy, data=tmp_path / "other.jsonl")["seen"]["exact"]
+    write_jsonl(copy.parent / "all.jsonl", reviews(120, 5))
+    found = evaluate(copy, data=tmp_path / "other.jsonl")
+    assert found["baseline"] is None and "seen" not in found
+    assert "its train data is not what it was" in " ".join(capsys.readouterr().err.split())
+
+
 def test_evaluate_overwrites_nothing_unasked(run, tmp_path):
     mine = tmp_path / "mine.jsonl"
     write_jsonl(mine, reviews(20, 3))
@@ -127,7 +137,9 @@ def test_a_run_of_single_texts_and_one_of_pairs(run, model, tmp_path):
         load(pairs).predict(["one"])
     with pytest.raises(ModelError, match="trained on single texts, and these are pairs"):
         load(run).predict([("one", "two")])
-    with pytest.raises(DataError, match="trained on pairs of texts, and these are single"):
+    with pytest.raises(ModelError, match="trained on single texts, and these are pairs"):
+        load(run).predict([["one", "two"]])
+    with pytest.raises(ModelError, match=r"all.jsonl: .*trained on pairs of texts, and these are single"):
         evaluate(pairs, data=run.parent / "all.jsonl")
     write_jsonl(tmp_path / "both" / "train.jsonl", rows)
     write_jsonl(tmp_path / "both" / "test.jsonl", reviews(20, 3))

@@ -1,0 +1,205 @@
+"""What people do who have not read the manual: links, other tools' words, odd lists, scores of any size."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from langue.cli import run as command
+from langue.errors import DataError, ModelError, RunError, SettingsError
+from langue.evaluate.curves import _reach
+from langue.settings import TaskSettings
+from langue.tasks.classify import Classify
+from langue.tasks.regress import Regress
+from langue.verbs.evaluate import evaluate
+from langue.verbs.finetune import finetune
+from langue.verbs.model import load
+from langue.verbs.preview import preview
+from tests.tiny import reviews, tiny_bert, write_jsonl
+
+SHORT = {"train.epochs": 1, "train.batch_examples": 16, "train.lr": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_bert(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def run(model, tmp_path_factory):
+    return finetune(model=model, data=reviews(120, 0), out=tmp_path_factory.mktemp("runs") / "run", **SHORT).folder
+
+
+def scored(by, more=0.0):
+    return [{"text": r["text"], "score": ((r["label"] == "pos") + 0.25 * (n % 3)) * by + more} for n, r in ROWS]
+
+
+ROWS = list(enumerate(reviews(160, 3)))
+FULL = {"train.epochs": 3, "train.batch_examples": 16, "train.lr": 3e-3, "train.precision": "fp32"}
+
+
+def test_scores_of_any_scale_are_learned_alike(model, tmp_path):
+    """By powers of two exactly so; by others, and far from zero, as well."""
+    plain, wide, far = (
+        finetune("regress", model=model, data=scored(*scale), out=tmp_path / str(n), **FULL)
+        for n, scale in enumerate([(1.0,), (4096.0,), (10_000.0, 70_000.0)])
+    )
+    assert plain.metrics["metrics"]["pearson"] > 0.8
+    assert wide.metrics["metrics"]["mse"] == pytest.approx(4096.0**2 * plain.metrics["metrics"]["mse"], rel=1e-4)
+    spread = np.var([row["score"] for row in scored(10_000.0, 70_000.0)])
+    assert far.metrics["metrics"]["mse"] < 0.4 * spread
+    texts = [row["text"] for row in scored(1.0)][:20]
+    one, other = (np.array([p["score"] for p in each.load().predict(texts)]) for each in (plain, wide))
+    np.testing.assert_allclose(other, 4096 * one, rtol=1e-4, atol=1)
+    # Trained further, it begins where it ended.
+    more = finetune("regress", model=far.folder, data=scored(10_000.0, 70_000.0), out=tmp_path / "m", **FULL | LITTLE)
+    assert more.metrics["metrics"]["mse"] == pytest.approx(far.metrics["metrics"]["mse"], rel=0.05)
+
+
+LITTLE = {"train.lr": 1e-9}
+
+
+def test_what_is_folded_comes_back():
+    task = Regress(TaskSettings(pooling="mean"), mean=258.3, spread=128.0)
+    weights = {"head.out.weight": torch.randn(1, 4), "head.out.bias": torch.randn(1), "body.x": torch.ones(2)}
+    for name, back in task.fold(task.fold(weights), back=True).items():
+        torch.testing.assert_close(back, weights[name], atol=1e-4, rtol=1e-5)
+    last = Regress(TaskSettings(pooling="last"), mean=258.3, spread=128.0)  # its head has no bias
+    assert last.predict(torch.ones(1, 1)).item() == 128.0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"model.n_layers": 1},
+        {"model.size": "10M"},
+        {"tokenizer.vocab_size": 10},
+        {"data.block": 64},
+        {"train.z_loss": 1},
+    ],
+)
+def test_settings_of_pretraining_are_refused(model, tmp_path, words):
+    with pytest.raises(SettingsError, match="is of pretraining, and does nothing here"):
+        finetune(model=model, data=reviews(40, 0), out=tmp_path / "run", **words)
+
+
+def test_out_may_be_a_link_or_where_one_stands(model, tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for force in (False, True):
+        finetune(model=model, data=reviews(40, 0), out=tmp_path / "link", force=force, **SHORT)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "model.safetensors").is_file()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    finetune(model=model, data=reviews(40, 0), out=".", **SHORT)
+    assert (tmp_path / "here" / "model.safetensors").is_file()
+
+
+def test_labels_by_their_place_are_no_names():
+    where = "row 1".__str__
+    settings = TaskSettings(multi_label=True)
+    for value in ([0, 1, 0], [1.0, 0.0, 0.0], [True, False, False], ["a", "b"], "Drama, historical|War"):
+        if isinstance(value[0], str):
+            assert Classify.read_target(value, settings, where) in (["a", "b"], ["Drama, historical", "War"])
+        else:
+            with pytest.raises(DataError, match="noughts and ones by their place"):
+                Classify.read_target(value, settings, where)
+
+
+def test_a_word_among_numbers_has_its_place_in_every_process():
+    code = "from langue.tasks.classify import _ordered; print(_ordered({'nan', '1', '0', '2', '10'}))"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
+        for seed in ("1", "2", "3", "4")
+    }
+    assert said == {"['0', '1', '10', '2', 'nan']\n"}
+
+
+def test_rows_of_python_are_not_quoted_in_what_is_said(run):
+    with pytest.raises(DataError, match="there is no split 'dev'") as error:
+        evaluate(run, data=reviews(300, 1), split="dev")
+    assert len(str(error.value)) < 300
+    with pytest.raises(RunError, match="give --data"):
+        evaluate(run)
+
+
+def test_texts_of_a_table_and_of_a_generator(run):
+    model, texts = load(run), ["a good film", "a bad film"]
+    expected = model.predict(texts)
+    assert model.predict(pd.Series(texts, index=[7, 9])) == model.predict(each for each in texts) == expected
+    for top in (0, -1):
+        with pytest.raises(ModelError, match="cannot be shown"):
+            model.predict(texts, top=top)
+
+
+def test_words_of_other_tools_after_two_dashes(model, tmp_path, capsys):
+    for option, setting in (("--lr", "train.lr="), ("--epochs", "train.epochs="), ("--seed", "train.seed=")):
+        words = ["finetune", "--model", str(model), "--data", "x.csv", "--out", str(tmp_path / "r"), option, "3"]
+        assert command(words) == 2 and f"write it as a setting: {setting}" in capsys.readouterr().err
+
+
+def test_what_a_killed_run_had_begun_to_write_is_swept(model, tmp_path, run):
+    from langue.train.state import _drop_others
+
+    for name in (".step-00000005.abc", "step-00000003", "best-00000003"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-00000007").mkdir()
+    _drop_others(tmp_path / "step-00000007")
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000007", "best-00000003"}
+
+
+def test_recipes_that_are_not_quite(model, tmp_path, capsys):
+    write_jsonl(tmp_path / "d.jsonl", reviews(40, 0))
+    (tmp_path / "a.toml").write_text(
+        f'[model]\nname = "{model}"\n[data]\nname = "{tmp_path}/d.jsonl"\n[columns]\ntext = 3'
+    )
+    (tmp_path / "b.toml").write_text('model = "tiny"\n')
+    for name, says in (("a", "columns: text = 3 is no column's name"), ("b", '[model] name = "..."')):
+        assert command(["finetune", "--recipe", str(tmp_path / f"{name}.toml"), "--out", str(tmp_path / "r")]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_a_folder_whose_train_files_are_called_otherwise(model, tmp_path):
+    for name in ("train1", "train2", "test"):
+        write_jsonl(tmp_path / f"{name}.jsonl", reviews(20, 0))
+    with pytest.raises(DataError, match="train1.jsonl, train2.jsonl not used"):
+        preview(model=model, data=tmp_path)
+
+
+def test_letters_that_a_terminal_lacks(run, tmp_path):
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "langue", "predict", str(run), "--text", "Grüße, 电影"]
+    shown = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    told = subprocess.run([*words, "--json"], env=env, capture_output=True, text=True)
+    assert json.loads(told.stdout)
+
+
+def test_convert_says_what_it_wrote(model, tmp_path, capsys):
+    assert command(["convert", str(model), str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"out": str(tmp_path / "out")}
+
+
+def test_a_curve_is_called_smoothed_where_it_is():
+    assert [_reach([(0.0, 0.0)] * n) for n in (20, 29, 30, 90)] == [0, 0, 1, 3]
+
+
+def test_what_transformers_cuts(model, tmp_path):
+    """Told where it keeps what is kept here, it cuts the same; and the sentence says so."""
+    transformers = pytest.importorskip("transformers")
+    settings = SHORT | {"data.max_length": 8, "data.cut": "head", "task.pooling": "first"}
+    made = finetune(model=model, data=reviews(60, 0), out=tmp_path / "run", **settings)
+    assert "truncation=True" in made.facts["transformers"] and "where nothing is cut" not in made.facts["transformers"]
+    text = "the good film and the bad film and the good film and the bad film"
+    pipe = transformers.pipeline("text-classification", model=str(made.folder), device="cpu")
+    (theirs,), (ours,) = pipe([text], truncation=True), load(made.folder).predict([text])
+    assert theirs["label"] == ours["label"] and theirs["score"] == pytest.approx(ours["score"], abs=1e-5)
+    facts = preview(model=model, data=reviews(60, 0), **settings | {"data.cut": "head-tail"}).facts
+    assert "same logits where nothing is cut" in facts["transformers"]
