@@ -80,12 +80,14 @@ def keep_freed_memory() -> bool:
     return all([mallopt(trim, -1), mallopt(pad, 2**26), mallopt(mmaps, 0)])
 
 
-def keep_kernels() -> None:
+def keep_kernels(training: bool = False) -> None:
     """Have oneDNN, which multiplies bf16 matrices on processors, keep the code that it makes for each shape of a
     training: half a millisecond's work, and lengths differ from batch to batch; but a third of a megabyte, so that
-    where texts without end are read it keeps its usual 1,024. It asks at its first product; a setting of the
-    environment's own stands."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+    where texts without end are read it keeps its usual 1,024, and PyTorch few beside, who keeps as many again for each
+    thread. Both ask at their first product; settings of the environment's own stand."""
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+    if training:
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
 def forget(read: "torch.Tensor") -> None:

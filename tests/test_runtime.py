@@ -87,5 +87,5 @@ def test_kernels_are_kept_unless_the_environment_says_how_many(own, kept, monkey
     monkeypatch.delenv(CAPACITY, raising=False)
     if own is not None:
         monkeypatch.setenv(CAPACITY, own)
-    keep_kernels()
+    keep_kernels(training=True)
     assert os.environ.pop(CAPACITY) == kept

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from langue.data.batch import Batch, Examples, gather
 from langue.data.pack import sorted_batches
-from langue.runtime import core_by_core, keep_freed_memory, world_size
+from langue.runtime import core_by_core, keep_freed_memory, keep_kernels, world_size
 
 R = TypeVar("R")
 BUDGET = 16384  # tokens of a batch on an accelerator
@@ -36,6 +36,7 @@ def infer(
         yield from map(one, sorted_batches(examples.lengths, max(BUDGET, longest)))
         return
     keep_freed_memory()
+    keep_kernels()
     budget = min(CPU_BUDGET, max(LEAST, total // (TURNS * torch.get_num_threads())))
     batches = sorted_batches(examples.lengths, max(budget, longest))
     # Processes that share a model's weights must ask for them in the same order.

@@ -78,7 +78,7 @@ class Trainer:
         self.device, self.dtype = device(), precision(settings.precision)
         if self.device.type == "cpu":
             keep_freed_memory()
-            keep_kernels()
+            keep_kernels(training=True)
         set_recompute(model, settings.recompute)
         self.parallel = Parallel(model, objective, settings, self.device)
         self.model = self.parallel.model

@@ -221,7 +221,7 @@ def joined(table: Table) -> list[str]:
 
 def matmul_rate(dtype: torch.dtype) -> float:
     """Measured matrix-product rate of this machine in FLOP/s, over products of a Transformer's shape."""
-    keep_kernels()  # these products are a training's first
+    keep_kernels(training=True)  # these products are a training's first
     a = torch.randn(1024, 384, device=device()).to(dtype)
     b = torch.randn(384, 1536, device=device()).to(dtype)
     best = float("inf")
