@@ -38,7 +38,7 @@ class Masked(LanguageObjective):
         self.mask, self.cls, self.sep = (self.special.need(name) for name in ("mask", "cls", "sep"))
         self.words = None
         if settings.whole_words:
-            self.words = Words([tokenizer.token(index) for index in range(len(tokenizer))])
+            self.words = Words(tokenizer)
         self.pairs = Pairs(settings.pairs, seed) if settings.pairs != "none" else None
         if self.pairs is not None:
             self.frame = Frame(piece=3)
@@ -110,10 +110,8 @@ class Masked(LanguageObjective):
         number = uniform(self.seed, DRAWN, slices, places, of)
         first_tokens = np.cumsum(slices.length) - slices.length
         if self.words is not None:
-            begins = self.words.begin(text)
-            begins[first_tokens] = True
-            if cut is not None:
-                begins[(first_tokens + cut)[cut < slices.length]] = True
+            second = first_tokens[:0] if cut is None else (first_tokens + cut)[cut < slices.length]
+            begins = self.words.begin(text, np.concatenate([first_tokens, second]))
             number = number[np.maximum.accumulate(np.where(begins, np.arange(len(text)), 0))]
         lowest = np.repeat(np.minimum.reduceat(number, first_tokens), slices.length)
         drawn: NDArray[np.bool_] = (number < self.settings.mask_ratio) | (number == lowest)

@@ -5,12 +5,14 @@ to one that marks spaces a clause would be a word. A token of several such chara
 """
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from langue.text import script
+from langue.text.tokenizer import Tokenizer
 
 _PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # what stands for itself in GPT-2's alphabet
 _OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
@@ -18,26 +20,38 @@ ALPHABET = {byte: chr(byte) for byte in _PLAIN} | {byte: chr(256 + n) for n, byt
 _VALUES = {letter: byte for byte, letter in ALPHABET.items()}
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # what SentencePiece writes where it knows no token
 _LATER = bytes(range(0x80, 0xC0))  # bytes of a character after its first one
+_UNTOLD = (b"\xe0", b"\xe1")  # begin characters of Thai and Khmer, and of Hindi and Georgian, which write spaces
 
 
 class Words:
-    def __init__(self, tokens: Sequence[str]) -> None:
-        """tokens: the vocabulary. What goes on with a word is ##ed; or letters without the mark of a space."""
-        pieces = any(token.startswith("##") for token in tokens)
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """What goes on with a word bears the mark of its kind of vocabulary, ##; where there is none, it begins with a
+        letter, a mark on one or a digit, without the mark of a space."""
+        tokens = [tokenizer.token(index) for index in range(len(tokenizer))]
+        mark = getattr(tokenizer.backend.model, "continuing_subword_prefix", None) or ""
         bytewise = set(_VALUES) <= set(tokens)
-        raw = [_raw(token.removeprefix("##") if pieces else token, bytewise) for token in tokens]
+        raw = [_raw(token.removeprefix(mark), bytewise) for token in tokens]
         texts = [_text(each.lstrip(_LATER)) for each in raw]
-        goes_on = [token.startswith("##") for token in tokens] if pieces else [text[:1].isalpha() for text in texts]
+        goes_on = [
+            token.startswith(mark) if mark else _of_word(text[:1]) for token, text in zip(tokens, texts, strict=True)
+        ]
         self.first = ~np.asarray(goes_on, bool) | np.asarray([script.alone(text) for text in texts], bool)
         self.last = np.asarray([script.alone(text[-1:]) for text in texts], bool)
-        self.within = np.asarray([each[:1] != b"" and each[0] in _LATER for each in raw], bool)  # a character
+        self.head = np.asarray([each[0] if each else 0 for each in raw], np.uint8)
+        self.open = np.asarray([each[-1] if each[-1:] in _UNTOLD else 0 for each in raw], np.uint8)
+        self.within = np.isin(self.head, list(_LATER))  # a character
+        self.single = np.asarray([len(each) == 1 for each in raw], bool)
 
-    def begin(self, text: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """(T,) tokens -> (T,)."""
-        within = self.within[text]
+    def begin(self, text: NDArray[np.int32], starts: Any = 0) -> NDArray[np.bool_]:
+        """(T,) tokens -> (T,). starts: where what comes before says nothing, and a word begins in any case."""
+        within, head = self.within[text], self.head[text]
+        within[starts], head[starts] = False, 0
+        byte = np.append(head[1:], 0).astype(np.int64)  # the next one, which tells of which script a character is
+        told = np.isin(byte | self.open[text].astype(np.int64) << 8, _ALONE)
         begun = np.maximum.accumulate(np.where(within, 0, np.arange(len(text))))  # where its last character began
-        after = np.concatenate([[False], self.last[text[begun[:-1]]]])
-        begins: NDArray[np.bool_] = ~within & (self.first[text] | after)
+        after = np.concatenate([[False], (self.last[text] | told)[begun[:-1]]])
+        begins: NDArray[np.bool_] = ~within & (self.first[text] | self.single[text] & told | after)
+        begins[starts] = True
         return begins
 
 
@@ -54,5 +68,18 @@ def _text(raw: bytes) -> str:
     text = raw.decode("utf-8", "replace")
     if not text.endswith("\ufffd"):
         return text
-    lead = raw.rstrip(_LATER)[-1:]
-    return text[:-1] + ("中" if b"\xe3" <= lead <= b"\xe9" or lead >= b"\xf0" else "a")
+    there = raw[len(raw.rstrip(_LATER)) - 1 :]
+    return text[:-1] + ("中" if b"\xe3" <= there[:1] <= b"\xe9" or there[:1] >= b"\xf0" or _alone(there[:2]) else "a")
+
+
+def _alone(there: bytes) -> bool:
+    """Whether a character of three bytes that begins with these two is a word."""
+    return len(there) == 2 and there[:1] in _UNTOLD and script.alone((there + b"\x80").decode("utf-8", "replace"))
+
+
+def _of_word(letter: str) -> bool:
+    """Whether it goes on with a word: a letter, a mark that combines with one, or a digit."""
+    return letter != "" and unicodedata.category(letter)[0] in "LMN"
+
+
+_ALONE = [(lead << 8) + byte for lead in (0xE0, 0xE1) for byte in _LATER if _alone(bytes([lead, byte]))]

@@ -31,7 +31,8 @@ def tokenizer(kind):
     names = {"causal": ["<|endoftext|>"], "masked": NAMES, "denoise": ["<pad>", "</s>"]}[kind]
     if kind == "denoise":
         names = names + [f"<extra_id_{i}>" for i in range(40)]
-    backend = tokenizers.Tokenizer(models.WordLevel({w: i for i, w in enumerate(names + WORDS)}, unk_token=names[0]))
+    kind = models.WordPiece if kind == "masked" else models.WordLevel
+    backend = tokenizers.Tokenizer(kind({w: i for i, w in enumerate(names + WORDS)}, unk_token=names[0]))
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     return Tokenizer(backend)
 

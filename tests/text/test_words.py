@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from langue.settings import resolve
+from langue.text.tokenizer import Tokenizer
 from langue.text.train_tokenizer import train
-from langue.text.words import Words
+from langue.text.words import ALPHABET, Words
 
 TEXT = "我们喜欢机器学习and deep learning模型, こんにちは世界 déjà 한국어 naïve"
 
@@ -13,7 +16,7 @@ TEXT = "我们喜欢机器学习and deep learning模型, こんにちは世界 d
 def words(tokenizer, text):
     """The text's words, each as its tokens."""
     ids = tokenizer.backend.encode(text, add_special_tokens=False).ids
-    begins = Words([tokenizer.token(index) for index in range(len(tokenizer))]).begin(np.asarray(ids))
+    begins = Words(tokenizer).begin(np.asarray(ids))
     return [part.tolist() for part in np.split(np.asarray(ids), np.flatnonzero(begins)) if len(part)]
 
 
@@ -36,3 +39,53 @@ def test_a_character_is_a_word_where_no_spaces_are_written(tmp_path, kind, more)
             assert len(said) == 1 or len(word) == 1, said
     for whole in ("and", "deep", "learning", "déjà", "한국어", "naïve"):
         assert whole in told, told
+
+
+@pytest.fixture(scope="module")
+def of_bytes(tmp_path_factory):
+    """A character beyond ASCII is two or three tokens."""
+    chosen = resolve({"tokenizer.kind": "bytes"}).tokenizer
+    return train(["abc"], chosen, tmp_path_factory.mktemp("bytes"))
+
+
+@pytest.mark.parametrize("text", ["ภาษาไทยเขียนติดกัน", "ພາສາລາວ", "မြန်မာ", "ភាសាខ្មែរ"])
+@pytest.mark.parametrize("merged", [0, 1, 2])
+def test_where_no_spaces_are_written_a_character_cut_anywhere_is_a_word(of_bytes, text, merged):
+    """merged: of the first bytes of all characters, how many more are one token with the first."""
+    letters = [ALPHABET[byte] for byte in range(256)]
+    vocabulary, merges = {letter: n for n, letter in enumerate(letters)}, []
+    for lead in {letter.encode() for letter in text}:
+        parts = [ALPHABET[byte] for byte in lead]
+        for n in range(1, merged + 1):
+            pair = "".join(parts[:n]), parts[n]
+            if pair not in merges:
+                merges.append(pair)
+                vocabulary.setdefault("".join(pair), len(vocabulary))
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    made = Tokenizer(backend)
+    assert [made.decode(word).strip() for word in words(made, text)] == list(text)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "unigram", "characters"])
+def test_marks_and_digits_go_on_with_their_word(tmp_path, of_bytes, kind):
+    text = "हिन्दी में லிக தமிழ் e\u0301te\u0301 قَلَمٌ abc123def 2024 tiếng საქართველო"
+    chosen = resolve({"tokenizer.kind": kind, "tokenizer.min_frequency": 1, "tokenizer.vocab_size": 60}).tokenizer
+    made = of_bytes if kind == "bytes" else train(["\n".join(text)] * 3, chosen, tmp_path)
+    found = words(made, text)
+    assert len(found) == len(text.split()), [made.decode(word) for word in found]
+
+
+def test_a_token_that_looks_like_wordpiece_makes_no_wordpiece():
+    tokens = ["##", "##x", *ALPHABET.values()]
+    backend = tokenizers.Tokenizer(models.BPE({token: n for n, token in enumerate(tokens)}, []))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    made = Tokenizer(backend)
+    assert [made.decode(word).strip() for word in words(made, "two words")] == ["two", "words"]
+
+
+def test_what_begins_a_word_depends_on_its_piece_alone(of_bytes):
+    piece, other = (of_bytes.backend.encode(text, add_special_tokens=False).ids for text in ("ไทย", "ab\u0e01"))
+    alone, cut = Words(of_bytes), np.asarray([*other[:3], *piece[1:]])
+    begins = alone.begin(cut, np.asarray([0, 3]))
+    assert begins.tolist() == [*alone.begin(cut[:3]).tolist(), *alone.begin(cut[3:]).tolist()]
