@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from langue.data.batch import Batch, Examples, Pairs
 from langue.data.stream import Documents, Frame, Slices, Stream
 from langue.errors import ModelError
+from langue.model.config import ModelConfig
 from langue.model.language import LanguageModel
 from langue.model.loss import chunk_size
 from langue.settings import TaskSettings
@@ -49,14 +50,24 @@ class LanguageObjective(Objective):
         self.fits(self.settings, block, len(self.special.sentinels))
         return Stream(corpus, self.make, self.frame, block=block, budget=budget, seed=seed, ramp=ramp)
 
+    @classmethod
+    def frame_for(cls, settings: TaskSettings) -> Frame:
+        """How pieces are wrapped with these settings."""
+        return cls.frame
+
+    @classmethod
+    def suits(cls, config: ModelConfig) -> None:
+        """ModelError where the model is not of the objective's kind."""
+        if config.architecture != cls.architecture:
+            raise ModelError(
+                f"{cls.name} trains the architecture {cls.architecture}, and the model is of {config.architecture}",
+                do="choose another model.preset, model or objective",
+            )
+
     def check(self, model: LanguageModel) -> None:
         """ModelError where the model is not of the objective's kind, or not of its tokenizer."""
         config = model.body.config
-        if config.architecture != self.architecture:
-            raise ModelError(
-                f"{self.name} trains the architecture {self.architecture}, and the model is of {config.architecture}",
-                do="choose another model.preset, model or objective",
-            )
+        self.suits(config)
         if config.vocab_size < self.vocabulary:
             raise ModelError(
                 f"the tokenizer has {self.vocabulary} tokens and the model {config.vocab_size} embeddings",

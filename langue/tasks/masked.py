@@ -40,8 +40,11 @@ class Masked(LanguageObjective):
         if settings.whole_words:
             self.words = Words(tokenizer)
         self.pairs = Pairs(settings.pairs, seed) if settings.pairs != "none" else None
-        if self.pairs is not None:
-            self.frame = Frame(piece=3)
+        self.frame = self.frame_for(settings)
+
+    @classmethod
+    def frame_for(cls, settings: TaskSettings) -> Frame:
+        return Frame(piece=2 if settings.pairs == "none" else 3)
 
     def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Batch:
         text = corpus.tokens(slices.document, slices.begin, slices.length)

@@ -60,7 +60,7 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
     own = None if checkpoint is None else checkpoint.tokenizer
 
     def check(tokenizer: Tokenizer | None) -> None:
-        check_sizes(kind.frame, settings.data.block, settings.train.batch_tokens)
+        check_sizes(kind.frame_for(settings.task), settings.data.block, settings.train.batch_tokens)
         if tokenizer is not None:
             _made(arguments["objective"], tokenizer, checkpoint, settings)
         else:
@@ -112,6 +112,7 @@ def _shape(
         axes = {axis: value for axis in AXES if (value := getattr(settings.model, axis)) is not None}
         name = settings.model.preset or USUAL[objective]
         family, config = preset(name, vocab_size, block, size=settings.model.size, axes=axes)
+    OBJECTIVES[objective].suits(config)
     if settings.task.pairs != "none":
         config = _with_pairs(objective, family, config)
     if block > config.longest:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langue.errors import LangueError, RunError, SettingsError
+from langue.errors import LangueError, ModelError, RunError, SettingsError
 from langue.files import atomic_folder, read_json, replaced, sha256, write_json, write_text
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
@@ -84,7 +84,7 @@ def pretrain(
         try:
             prepared = prepare_language(arguments, chosen, folder)
         except LangueError as error:
-            _leave_nothing(folder, isinstance(error, SettingsError))
+            _leave_nothing(folder, isinstance(error, (SettingsError, ModelError)))
             raise
     _same_data(folder, prepared, resume)
     if show is not None and rank() == 0:
@@ -132,8 +132,8 @@ def _open(folder: Path, written: str, resume: bool) -> None:
 
 def _leave_nothing(folder: Path, settings: bool) -> None:
     """Where nothing was made yet, the same command mended should find no run that it would have to replace; where
-    settings are to be mended, and so none that could go on, a tokenizer is nothing."""
-    nothing = {"recipe.toml", "tokenizer"} if settings else {"recipe.toml"}
+    settings are to be mended, and so none that could go on, a tokenizer and a corpus are nothing."""
+    nothing = {"recipe.toml", "tokenizer", "corpus"} if settings else {"recipe.toml"}
     if rank() == 0 and {file.name for file in folder.iterdir()} <= nothing:
         shutil.rmtree(folder)
 

@@ -83,6 +83,7 @@ def test_of_a_lone_document_nothing_is_asked(tmp_path):
     words = {"model.preset": "bert-tiny", "tokenizer.vocab_size": 20, "data.block": 16, "train.max_steps": 1}
     with pytest.raises(SettingsError, match="the text is a single one"):
         langue.pretrain("masked", data=tmp_path / "one.txt", out=tmp_path / "no", **words, **{"task.pairs": "next"})
+    assert not (tmp_path / "no").exists()  # so that the same command mended is not refused
     (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "{"a b " * n}"}}\n' for n in range(1, 20)))
     for kind, data in (("order", "one.txt"), ("next", "rows.jsonl")):
         run = langue.pretrain("masked", data=tmp_path / data, out=tmp_path / kind, **words, **{"task.pairs": kind})

@@ -210,6 +210,10 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
             "a piece of 700 tokens has 105",
         ),
         ("masked", {"task.pairs": "next", "model.preset": "modernbert"}, "tells two parts apart"),
+        ("masked", {"task.pairs": "next", "data.block": 3}, "data.block = 3 leaves no room"),
+        ("causal", {"model.preset": "bert"}, "causal trains the architecture decoder"),
+        ("masked", {"model.preset": "gpt2"}, "masked trains the architecture encoder"),
+        ("denoise", {"model.preset": "gpt2"}, "denoise trains the architecture encoder-decoder"),
     ],
 )
 def test_what_cannot_be_is_told_before_the_work(tmp_path, text, tokenizer, monkeypatch, objective, words, match, known):
@@ -221,8 +225,9 @@ def test_what_cannot_be_is_told_before_the_work(tmp_path, text, tokenizer, monke
     monkeypatch.setattr(corpora, "build", work)
     monkeypatch.setattr(corpora, "train_tokenizer", work)
     given = {"data.block": 32} | words | ({"tokenizer": tokenizer} if known else {})
-    with pytest.raises(SettingsError, match=match):
+    with pytest.raises(LangueError, match=match):
         langue.pretrain(objective, data=text, out=tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_size_is_not_refused_that_the_text_may_make_possible(text, tmp_path):
