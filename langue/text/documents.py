@@ -7,7 +7,6 @@ cut as well. So memory does not grow with documents or files. A text is what the
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from langue.errors import DataError
+from langue.text import named
 from langue.text.lines import beginning, not_utf8, opened
-from langue.text.open import ALIASES, SPLIT_NAME, Columns, load_hub
-from langue.text.parse import KINDS, kind, parquet, records
+from langue.text.open import Columns, load_hub
+from langue.text.parse import kind, parquet, records
 
 PIECE = 1 << 20  # characters
 BLOCK = 1 << 20  # bytes read at a time
 Kind = Literal["line", "blank", "file"]
-_MADE = ("corpus.json", "building.json", "tokenizer.json")  # a folder with one of these was made of text, is none
 _END = None  # where a document ends, in a stream of its parts
 
 
@@ -33,6 +32,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)  # ours -> theirs; only `text` is asked for
     document: Kind = "file"  # what a document is in a .txt file
     invalid: Literal["error", "drop"] = "error"
+    only: str | None = None  # the split that is read, as if it were train; None: what there is to train on
 
 
 @dataclass(frozen=True)
@@ -112,19 +112,21 @@ def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
     if not isinstance(source, (str, Path)):
         if not isinstance(source, Iterable):
             raise DataError(f"text of type {type(source).__name__} cannot be read", do="give a path or a list of rows")
+        named.only({"train": source}, reading.only, f"rows {index + 1}", notes)
         mark = getattr(source, "_fingerprint", None) or _digest(source)
         return Texts(f"rows {index + 1}", 1.0, rows=lambda: source, identity=str(mark))
-    name, weight = _weighed(str(source))
+    name, weight = named.weighed(str(source))
     path = Path(name).expanduser()
     if path.is_dir():
-        return Texts(name, weight, _folder(path, notes))
+        files = named.files_of(path, notes)
+        if reading.only is None:
+            return Texts(name, weight, named.for_training(files, path, notes))
+        return Texts(name, weight, {"train": named.only(files, reading.only, name, notes)})
     if path.exists():
-        _check_kind(path)
-        return Texts(name, weight, {"train": [path]})
-    rows = load_hub(name, streaming=True)
-    if "train" not in rows:
-        raise DataError(f"no train split; it has {', '.join(map(str, rows))}", where=name, do="name another data set")
-    return Texts(name, weight, rows=lambda: _streamed(rows["train"], name), identity=name)
+        named.check_kind(path)
+        return Texts(name, weight, {"train": named.only({"train": [path]}, reading.only, name, notes)})
+    rows = named.only(load_hub(name, streaming=True), reading.only, name, notes)
+    return Texts(name, weight, rows=lambda: _streamed(rows, name), identity=name)
 
 
 def _streamed(rows: Iterable[Any], name: str) -> Iterator[Any]:
@@ -145,55 +147,6 @@ def _digest(rows: Iterable[Any]) -> str:
     for row in rows:
         digest.update(repr(row).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
-
-
-def _weighed(word: str) -> tuple[str, float]:
-    """`PATH@1.5` as ("PATH", 1.5)."""
-    name, at, tail = word.rpartition("@")
-    if not at or not re.fullmatch(r"[-+.\deE]+|nan|inf", tail) or Path(word).expanduser().exists():
-        return word, 1.0
-    try:
-        weight = float(tail)
-    except ValueError:
-        return word, 1.0
-    if not (0 < weight <= 1000 and math.isfinite(weight)):
-        raise DataError(f"a weight of {tail} cannot be used", where=name, do="give one above 0, such as @0.5 or @2")
-    return name, weight
-
-
-def _folder(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
-    """The files by split. Files that their names say are for testing are left out unless there are no others."""
-    found: dict[str, list[Path]] = {}
-    others = 0
-    everything = sorted(each for each in folder.rglob("*") if each.is_file())
-    made = {path.parent for path in everything if path.name in _MADE}
-    for path in everything:
-        if path.parent in made or any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        if kind(path) not in KINDS:
-            others += 1
-            continue
-        said = SPLIT_NAME.search(path.name.lower().removesuffix(kind(path)))
-        found.setdefault(ALIASES.get(said[1], said[1]) if said else "train", []).append(path)
-    if others:
-        notes.append(f"{folder}: {others:,} files of other kinds are not read")
-    if not found:
-        raise DataError("no file of text in the folder", where=str(folder), do=f"its files must end in {_kinds()}")
-    if "train" not in found:
-        return {"train": [path for paths in found.values() for path in paths]}
-    if tests := found.pop("test", []):
-        notes.append(f"{folder}: {', '.join(path.name for path in tests[:3])} left out, to be tested on")
-    return found
-
-
-def _check_kind(path: Path) -> None:
-    if kind(path) not in KINDS:
-        what = f"{kind(path) or 'a name without suffix'} is not a format that is read"
-        raise DataError(what, where=str(path), do=f"it must end in {_kinds()}, perhaps with .gz .xz .zst behind")
-
-
-def _kinds() -> str:
-    return " ".join(each for each in KINDS if each not in (".conll", ".conll2003", ".iob", ".bio"))
 
 
 def _pieces(parts: Iterable[str | None], tally: Tally) -> Iterator[Piece]:

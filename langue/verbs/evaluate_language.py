@@ -11,6 +11,7 @@ from langue.data.corpus import Corpus, is_corpus
 from langue.data.divide import Division
 from langue.data.shards import Building, build
 from langue.errors import RunError
+from langue.files import read_json, sha256
 from langue.hub.checkpoint import Checkpoint, Description, read_checkpoint
 from langue.runtime import device
 from langue.settings import PRETRAINING, TOKENIZERS, Settings, resolve, split_recipe
@@ -20,18 +21,19 @@ from langue.text.documents import Reading, open_texts
 from langue.text.tokenizer import Tokenizer
 from langue.verbs.corpora import same_tokens
 from langue.verbs.judge_language import judged
+from langue.verbs.prepare import DIGESTS
 from langue.verbs.prepare_language import Pretraining, new_model
-from langue.verbs.progress import bar
+from langue.verbs.progress import bar, say
 from langue.verbs.train_tokenizer import as_list, total_size
 
 
 def evaluate_language(
     run: Description, recipe: Mapping[str, Any], *, data: Any, split: str, columns: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """As at the end of training, with the objective and the pieces of then. data: None, a corpus, or text, which has
-    no splits; split: test is what was held out, dev."""
+    """As at the end of training, with the objective and the pieces of then. data: None, a corpus, or text; split: test
+    is what was held out, dev where there is no other, and all of a text that is not divided."""
     assert run.task is not None
-    began, split = time.perf_counter(), {"test": "dev"}.get(split, split)
+    began = time.perf_counter()
     named, own, words = split_recipe(recipe)
     name = run.task["objective"]
     settings = resolve(PRETRAINING, TOKENIZERS[name], {"data.block": run.task["data"]["max_length"]}, words)
@@ -40,11 +42,15 @@ def evaluate_language(
     objective = OBJECTIVES[name](tokenizer, settings.task, seed=settings.train.seed)
     given = _own(run.folder, named.get("data")) if data is None else data
     if isinstance(given, (str, Path)) and is_corpus(Path(given)):
+        split = {"test": "dev"}.get(split, split)
         text = Corpus.open(Path(given), split)
         same_tokens(text.tokenizer, tokenizer, Path(given))
+        with bar("reading checksums", 1) as advance:
+            text.verify()
+            advance(1)
         return _scores(objective, checkpoint, text, settings, split, began)
-    with _tokens(as_list(data), tokenizer, Reading(columns or own, invalid=settings.data.invalid)) as text:
-        return _scores(objective, checkpoint, text, settings, "the text", began)
+    with _tokens(as_list(data), tokenizer, Reading(columns or own, invalid=settings.data.invalid, only=split)) as text:
+        return _scores(objective, checkpoint, text, settings, "the text" if split == "test" else split, began)
 
 
 def _scores(
@@ -64,19 +70,34 @@ def _scores(
 
 
 def _own(run: Path, named: Any) -> Path:
-    """The corpus that the run was trained on."""
-    for folder in (run / "corpus", Path(named) if isinstance(named, str) else run):
-        if is_corpus(folder):
-            return folder
-    raise RunError("its corpus is not there any more", where=str(run), do="name text to judge on with --data")
+    """The corpus that the run was trained on, and that is what it was then."""
+    looked = [run / "corpus", *([Path(named).absolute()] if isinstance(named, str) else [])]
+    folder = next((each for each in looked if is_corpus(each)), None)
+    if folder is None:
+        raise RunError(
+            f"its corpus is not there any more, neither at {' nor at '.join(map(str, looked))}",
+            where=str(run),
+            do="judge it from the folder in which it was trained, or name text to judge on with --data",
+        )
+    kept = run / DIGESTS
+    if kept.is_file() and read_json(kept).get("data") != sha256(folder / "corpus.json"):
+        raise RunError(
+            "its corpus is not what it was, so that what is held out today may be what it was trained on",
+            where=str(folder),
+            do="put the corpus back, or name text that it has not seen with --data",
+        )
+    return folder
 
 
 @contextmanager
 def _tokens(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Iterator[Corpus]:
-    """All of a text, or its files named dev where there are some, as a corpus for the moment."""
-    texts = open_texts(named, reading, [])
+    """The text, or the split of it that is read, as a corpus for the moment."""
+    notes: list[str] = []
+    texts = open_texts(named, reading, notes)
+    for note in notes:
+        say(note)
     with TemporaryDirectory() as folder:
         out = Path(folder) / "corpus"
         with bar("text to tokens", total_size(texts)) as advance:
-            facts = build(Building(texts, tokenizer, reading, Division(fraction=0)), out, progress=advance)
-        yield Corpus.open(out, "dev" if "dev" in facts["splits"] else "train")
+            build(Building(texts, tokenizer, reading, Division(fraction=0)), out, progress=advance)
+        yield Corpus.open(out)

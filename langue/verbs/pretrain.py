@@ -29,7 +29,7 @@ from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.judge_language import judge_language
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import not_within, peak, run_folder, same_as_before
+from langue.verbs.prepare import DIGESTS, not_within, peak, run_folder, same_as_before
 from langue.verbs.prepare_language import AXES, MANY, Pretraining, new_model, prepare_language, stream_of
 from langue.verbs.samples import samples
 
@@ -174,7 +174,7 @@ def _without_effect(arguments: Mapping[str, Any], chosen: Settings, usual: Setti
 def _same_data(folder: Path, prepared: Pretraining, resume: bool) -> None:
     """Keep what the corpus was, or on resume check that it still is that."""
     identity = {"data": sha256(prepared.train.folder / "corpus.json")}
-    kept = folder / "checkpoints" / "data.json"
+    kept = folder / DIGESTS
     if resume and kept.is_file() and read_json(kept) != identity:
         raise RunError("the corpus is not what it was when the run began", where=str(prepared.train.folder))
     if rank() == 0:

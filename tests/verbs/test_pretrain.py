@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,8 +257,42 @@ def test_a_run_is_judged_again_as_at_its_end_and_on_other_text(tmp_path, text, t
     assert one["examples"] == 1 and one["metrics"]["perplexity"] > 1
     corpus = (run.folder / "corpus").rename(tmp_path / "corpus")
     assert langue.evaluate(run.folder, data=corpus)["metrics"] == again["metrics"]
-    with pytest.raises(RunError, match="its corpus is not there any more"):
+    with pytest.raises(
+        RunError, match=f"its corpus is not there any more, neither at {run.folder}.corpus nor at {text}"
+    ):
         langue.evaluate(run.folder)
+
+
+def test_a_run_is_not_judged_on_what_its_corpus_became(tmp_path, text, tokenizer):
+    corpus, given = tmp_path / "corpus", {"tokenizer": tokenizer, "out": tmp_path / "corpus"}
+    langue.tokenize(text, **given)
+    run = langue.pretrain(data=corpus, out=tmp_path / "run", **TINY | {"train.max_steps": 1})
+    shard = corpus / "dev-00000.bin"
+    whole = shard.read_bytes()
+    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    for data in (None, corpus):
+        with pytest.raises(DataError, match="the checksum is wrong"):
+            langue.evaluate(run.folder, data=data)
+    shutil.rmtree(corpus)
+    langue.tokenize(text, **given, **{"data.seed": 1, "data.dev_fraction": 0.2})
+    with pytest.raises(RunError, match="its corpus is not what it was"):
+        langue.evaluate(run.folder)
+    assert langue.evaluate(run.folder, data=corpus)["metrics"]
+
+
+def test_of_divided_text_the_split_asked_for_is_judged(tmp_path, text, tokenizer):
+    run = langue.pretrain(data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY | {"train.max_steps": 1})
+    (tmp_path / "texts").mkdir()
+    for split, rows in (("train", 3), ("dev", 2)):
+        (tmp_path / "texts" / f"{split}.jsonl").write_text('{"text": "the dog sees a cat"}\n' * rows)
+    for split, rows in (("train", 3), ("dev", 2), ("test", 2)):
+        assert langue.evaluate(run.folder, data=tmp_path / "texts", split=split)["examples"] == rows
+    (tmp_path / "texts" / "test.jsonl").write_text('{"text": "the dog sees a cat"}\n')
+    assert langue.evaluate(run.folder, data=tmp_path / "texts")["examples"] == 1
+    (tmp_path / "texts" / "dev.jsonl").unlink()
+    for data, there in ((tmp_path / "texts", "test, train"), (text, "train"), ([{"text": "the dog"}], "train")):
+        with pytest.raises(DataError, match=f"there is no split 'dev'; there are: {there}"):
+            langue.evaluate(run.folder, data=data, split="dev")
 
 
 def test_an_encoder_made_here_is_fine_tuned_as_any_other(tmp_path, text, tokenizer):
