@@ -51,6 +51,7 @@ class Slices:
     begin: Numbers  # (N,)
     length: Numbers  # (N,)
     epoch: int
+    copy: Numbers | None = None  # (N,) how often its document was drawn before in this pass; None: never
 
     def __len__(self) -> int:
         return len(self.document)
@@ -81,6 +82,7 @@ class Stream:
         self.block, self.seed = block, seed
         growing = np.linspace(budget // 8, budget, ramp, endpoint=False) if ramp else np.zeros(0)
         self.budgets = np.maximum(block, np.append(growing, budget)).astype(np.int64)
+        self._before = [0]  # batches before each pass, as far as the ramp goes
 
     def expected(self) -> int:
         """Tokens of a pass, with what wraps its pieces: the mean over passes, where weights draw some documents."""
@@ -88,13 +90,32 @@ class Stream:
         wrapped = size + self.frame.piece * -(-size // (self.block - self.frame.piece))
         return round(sum(weight * int(wrapped[first:last].sum()) for _, weight, first, last in self.corpus.sources))
 
+    def batches_for(self, tokens: int) -> int:
+        """How many batches, from the first on, hold so many tokens."""
+        grown = np.cumsum(self.budgets[:-1])
+        rest = tokens - int(self.budgets[:-1].sum())
+        if rest <= 0:
+            return 1 + int(np.searchsorted(grown, tokens)) if len(grown) else 0
+        return len(grown) + -(-rest // int(self.budgets[-1]))
+
+    def tokens_in(self, batches: int) -> int:
+        """How many tokens so many batches hold."""
+        return int(self.budgets[:-1][:batches].sum()) + max(0, batches - len(self.budgets) + 1) * int(self.budgets[-1])
+
+    def _budgets(self, epoch: int) -> Numbers:
+        """Those of a pass. The ramp goes on where the pass before left it; how many batches that had, planning says."""
+        while len(self._before) <= epoch and self._before[-1] < len(self.budgets) - 1:
+            self.plan(len(self._before) - 1)
+        return self.budgets[min(self._before[min(epoch, len(self._before) - 1)], len(self.budgets) - 1) :]
+
     def plan(self, epoch: int) -> "Plan":
-        """Batches as (N, 3): document, first token, tokens. Pieces of like length meet, their order is random."""
+        """Batches as (N, 4): document, first token, tokens, how often the document was drawn before. Pieces of like
+        length meet, their order is random."""
+        budgets = self._budgets(epoch)
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        document, begin, length = self._pieces(random)
+        document, begin, length, copy = self._pieces(random)
         order = np.arange(len(length), dtype=np.int32 if len(length) < MANY else np.int64)
         random.shuffle(order)
-        budgets = self.budgets if epoch == 0 else self.budgets[-1:]
         mean = int(length.sum(dtype=np.int64)) / len(length) + self.frame.piece
         stretch = max(1, round(BUCKET * float(budgets[-1]) / max(1.0, mean)))
         for at in range(0, len(order), stretch):
@@ -103,22 +124,27 @@ class Stream:
         document = document[order]  # one after the other, that not all are there twice
         begin = begin[order]
         length = length[order]
+        copy = copy[order]
         del order
         # A divided piece is wrapped twice: room for that is kept, so that no batch exceeds its budget.
         bounds = exact_bounds(length + self.frame.piece, budgets - self.frame.piece)
-        return Plan(document, begin, length, *bounds, self.frame.piece, len(budgets) - 1, random)
+        made = Plan(document, begin, length, copy, *bounds, self.frame.piece, len(budgets) - 1, random)
+        if len(self._before) == epoch + 1:
+            self._before.append(self._before[-1] + len(made))
+        return made
 
     def pieces(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
-        """(P, 3): document, first token, tokens of every piece of one pass; without `random`, cuts do not move."""
+        """(P, 4): as in a batch, every piece of a pass; without `random` cuts stay, and nothing is drawn twice."""
         return np.stack(self._pieces(random), axis=1).astype(np.int64)
 
-    def _pieces(self, random: np.random.Generator | None) -> tuple[Numbers, Numbers, Numbers]:
-        """Documents, first tokens and tokens (P,), in as few bytes as will do: there may be many millions."""
+    def _pieces(self, random: np.random.Generator | None) -> tuple[Numbers, ...]:
+        """The columns of all pieces (P,), in as few bytes as will do: there may be many millions."""
         lengths = self.corpus.lengths + self.frame.document
-        documents = self._drawn(random)
-        documents = documents[lengths[documents] > 0]
+        documents, copies = self._drawn(random)
+        there = lengths[documents] > 0
+        documents, copies = documents[there], copies[there]
         if not len(documents):  # weights may draw none, and every pass has a step
-            documents = np.array([lengths.argmax()])
+            documents, copies = np.array([lengths.argmax()]), np.zeros(1, copies.dtype)
         small = np.int32 if max(len(lengths), int(lengths.max())) < MANY else np.int64
         block = self.block - self.frame.piece
         shift: Numbers = (
@@ -128,23 +154,27 @@ class Stream:
         for at in range(0, len(documents), TOGETHER):
             some = documents[at : at + TOGETHER]
             cut = _cut(lengths[some], block, shift[at : at + TOGETHER])
-            parts.append([each.astype(small) for each in (some[cut[0]], *cut[1:])])
-        document, begin, length = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return document, begin, length
+            copy = copies[at : at + TOGETHER][cut[0]]
+            parts.append([*(each.astype(small) for each in (some[cut[0]], *cut[1:])), copy])
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
-    def _drawn(self, random: np.random.Generator | None) -> Numbers:
-        """Documents of one pass: those of a source with weight 1.5 once each, and half of them once more."""
-        parts = []
+    def _drawn(self, random: np.random.Generator | None) -> tuple[Numbers, NDArray[np.uint16]]:
+        """Documents of one pass, and how often each was drawn before: those of a source with weight 1.5 once each, and
+        half of them once more."""
+        parts, copies = [], []
         for _, weight, first, last in self.corpus.sources:
             documents = np.arange(first, last)
             times = np.full(len(documents), int(weight))
             if random is not None and weight % 1:
                 times += random.random(len(documents)) < weight % 1
-            parts.append(np.repeat(documents, times if random is not None else 1))
-        return np.concatenate(parts)
+            times = times if random is not None else np.ones_like(times)
+            parts.append(np.repeat(documents, times))
+            before = np.repeat(np.cumsum(times) - times, times)
+            copies.append((np.arange(len(before)) - before).astype(np.uint16))  # a weight is at most 1000
+        return np.concatenate(parts), np.concatenate(copies)
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
-        return self.make(self.corpus, Slices(rows[:, 0], rows[:, 1], rows[:, 2], epoch), device)
+        return self.make(self.corpus, Slices(rows[:, 0], rows[:, 1], rows[:, 2], epoch, rows[:, 3]), device)
 
 
 def _cut(size: Numbers, block: int, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -168,6 +198,7 @@ class Plan(Sequence[Rows]):
         document: Numbers,
         begin: Numbers,
         length: Numbers,
+        copy: Numbers,
         first: Numbers,
         within: Numbers,
         wrap: int,
@@ -176,7 +207,7 @@ class Plan(Sequence[Rows]):
     ) -> None:
         """Pieces (P,) in their order; first, within: see `exact_bounds`; wrap: tokens that each piece gets added; ramp:
         batches that stay in their places."""
-        self.document, self.begin, self.length = document, begin, length
+        self.document, self.begin, self.length, self.copy = document, begin, length, copy
         self.first, self.within, self.wrap = first, within, wrap
         # What holds nothing but the end of what wraps one piece is no batch.
         goes_on = first[1:] + (within[1:] > 0) > first[:-1] + 1
@@ -197,7 +228,7 @@ class Plan(Sequence[Rows]):
         since[0] = low
         if high:
             until[-1] = min(high, until[-1])
-        rows = np.stack([self.document[these], self.begin[these] + since, until - since], axis=1)
+        rows = np.stack([self.document[these], self.begin[these] + since, until - since, self.copy[these]], axis=1)
         return rows[rows[:, 2] > 0]
 
 
@@ -213,14 +244,17 @@ def check_sizes(frame: Frame, block: int, budget: int) -> None:
 
 
 def uniform(seed: int, salt: int, slices: Slices, places: Numbers, of: Numbers) -> NDArray[np.float64]:
-    """A number in [0, 1) for each token: a function of (seed, salt, pass, document, place in it) and of nothing else.
+    """A number in [0, 1) for each token: a function of (seed, salt, pass, document, drawing of it, place in it) and of
+    nothing else.
 
     So what is masked does not depend on what a token is batched with, or on the number of processes. splitmix64
     (Steele, Lea and Flood 2014), over the mixed coordinates. places: (T,) tokens' places in their documents; of: (T,)
     which slice each is of.
     """
     with np.errstate(over="ignore"):
-        x = np.full(len(places), np.uint64(seed * 1_000_003 + salt * 7919 + slices.epoch * 104_729))
+        x = np.full(len(places), np.uint64((seed * 1_000_003 + salt * 7919 + slices.epoch * 104_729) % (1 << 64)))
+        if slices.copy is not None:
+            x += np.uint64(0xD1B54A32D192ED03) * slices.copy[of].astype(np.uint64)
         for part in (slices.document[of], places):
             x = _mixed(x + np.uint64(0x9E3779B97F4A7C15) * (part.astype(np.uint64) + np.uint64(1)))
     return (x >> np.uint64(11)).astype(np.float64) / float(1 << 53)

@@ -45,6 +45,8 @@ class Denoise(LanguageObjective):
         for row, begin in enumerate(starts):
             piece = text[begin : begin + slices.length[row]]
             key = [self.seed, slices.epoch, int(slices.document[row]), int(slices.begin[row])]
+            if slices.copy is not None and slices.copy[row]:
+                key.append(int(slices.copy[row]))
             noise = noise_mask(
                 len(piece),
                 self.settings.noise_ratio,

@@ -20,7 +20,7 @@ from langue.model.config import ModelConfig
 from langue.model.language import LanguageModel, begin
 from langue.model.transformer import set_dropout
 from langue.runtime import precision
-from langue.settings import Settings
+from langue.settings import Settings, TrainSettings
 from langue.tasks import OBJECTIVES
 from langue.tasks.language import LanguageObjective
 from langue.text.tokenizer import Tokenizer
@@ -151,13 +151,14 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     """What one should see before paying."""
     chosen, train, config = prepared.settings.train, prepared.train, prepared.config
     step = chosen.batch_tokens * chosen.accumulate
-    tokens = stream_of(prepared, train).expected()
+    stream = stream_of(prepared, train)
+    tokens = stream.expected()
     a_pass = max(1, math.ceil(tokens / step))
-    steps = chosen.max_steps if chosen.epochs >= MANY else max(1, round(a_pass * chosen.epochs))
-    steps = min(steps, chosen.max_steps) if chosen.max_steps else steps
+    steps = _steps(stream, a_pass, chosen)
+    seen = stream.tokens_in(steps * chosen.accumulate)
     block = prepared.settings.data.block
     per_token = config.forward_flops([block]) / block + 2 * config.vocab_size * (config.embedding_dim or config.dim)
-    flops = 3 * per_token * steps * step
+    flops = 3 * per_token * seen
     return {
         "objective": prepared.objective.name,
         "data": str(arguments["data"]),
@@ -176,12 +177,21 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
         "tokens_a_step": step,
         "steps": steps,
         "tokens_a_pass": tokens,
-        "passes": steps / a_pass,
-        "tokens_a_parameter": steps * step / count(config),
+        "passes": seen / (a_pass * step),
+        "tokens_a_parameter": seen / count(config),
         "flops": flops,
         "seconds_estimated": flops / (0.5 * matmul_rate(precision(chosen.precision))),
         "precision": str(precision(chosen.precision)).removeprefix("torch."),
     }
+
+
+def _steps(stream: Stream, a_pass: int, chosen: TrainSettings) -> int:
+    """Steps of the run, of which a pass takes so many where none is smaller than the others."""
+    if chosen.epochs >= MANY:
+        return chosen.max_steps
+    full = max(1, round(a_pass * chosen.epochs)) * chosen.accumulate * chosen.batch_tokens
+    steps = math.ceil(stream.batches_for(full) / chosen.accumulate)
+    return min(steps, chosen.max_steps) if chosen.max_steps else steps
 
 
 def first_pieces(prepared: Pretraining, pieces: int = 2, most: int = 60) -> list[list[tuple[str, bool]]]:

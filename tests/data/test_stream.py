@@ -42,7 +42,7 @@ def test_a_pass_sees_every_token_once_within_the_budget(lengths, document, piece
     plan = made.plan(epoch)
     for rows in plan:
         assert (rows[:, 2] + piece).sum() <= 64 and rows[:, 2].max() + piece <= 16
-        seen += [(d, b + i) for d, b, n in rows.tolist() for i in range(n)]
+        seen += [(d, b + i) for d, b, n, _ in rows.tolist() for i in range(n)]
     assert sorted(seen) == [(d, i) for d, n in enumerate(lengths) for i in range(n + document)]
 
 
@@ -83,7 +83,24 @@ def test_the_cuts_of_a_long_document_move_from_pass_to_pass():
     assert len(begins) > 3
 
 
-def test_the_budget_grows_over_the_ramp_in_the_first_pass_alone():
+def test_the_ramp_goes_through_passes():
+    made = stream([30] * 10, budget=128, ramp=20)
+    plans = [made.plan(epoch) for epoch in range(8)]
+    sizes = [[int(rows[:, 2].sum()) for rows in plan] for plan in plans]
+    at, wanted = 0, made.budgets.tolist() + [128] * 20
+    for each in sizes:
+        growing = min(len(each) - 1, max(0, 20 - at))
+        assert sum(each) == 300 and each[:growing] == wanted[at : at + growing]
+        at += len(each)
+    assert max(sizes[0]) < 64 and max(sizes[-1]) == 128
+    assert made.tokens_in(3) == sum(wanted[:3]) and made.tokens_in(30) == sum(wanted[:30])
+    for batches in (1, 3, 20, 21, 30):
+        assert made.batches_for(sum(wanted[:batches])) == batches
+    alone = stream([30] * 10, budget=128, ramp=20)  # as a run that goes on asks for it
+    assert all(np.array_equal(a, b) for a, b in zip(alone.plan(3), plans[3], strict=True))
+
+
+def test_the_budget_grows_over_the_ramp():
     made = stream([30] * 200, budget=128, ramp=4)
     sizes = [int(rows[:, 2].sum()) for rows in made.plan(0)]
     assert sizes[:4] == [16, 44, 72, 100] and set(sizes[4:-1]) <= {128, min(sizes)}
@@ -109,6 +126,27 @@ def test_random_numbers_belong_to_tokens_and_not_to_batches():
     drawn = uniform(0, 1, many, *places_of(many))
     assert abs(drawn.mean() - 0.5) < 0.01 and abs((drawn < 0.15).mean() - 0.15) < 0.01
     assert len(np.unique(drawn)) == 10_000
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 - 1])
+def test_a_document_drawn_again_in_a_pass_has_other_numbers(seed):
+    made = stream([10] * 4, weights=[("a", 3.0, 0, 2), ("b", 1.0, 2, 4)], budget=16)
+    slices = []
+    made.make = lambda corpus, each, device: slices.append(each)
+    for rows in made.plan(1):
+        made.batch(rows, 1, None)
+    parts = [[getattr(each, part) for each in slices] for part in ("document", "begin", "length", "copy")]
+    *three, copy = (np.concatenate(part) for part in parts)
+    whole = Slices(*three, 1, copy)
+    places, of = places_of(whole)
+    drawn = uniform(seed, 0, whole, places, of)
+    assert len(drawn) == 80 == len(np.unique(drawn))
+    assert sorted(zip(whole.document[of], places, whole.copy[of], strict=True)) == [
+        (d, i, c) for d in range(4) for i in range(10) for c in range(3 if d < 2 else 1)
+    ]
+    first = whole.copy[of] == 0  # and the first time those that it always had
+    once = Slices(whole.document, whole.begin, whole.length, 1)
+    assert np.array_equal(drawn[first], uniform(seed, 0, once, places, of)[first])
 
 
 def test_what_cannot_be_streamed_is_said():

@@ -112,7 +112,7 @@ def test_what_is_judged_together_is_what_each_document_has_alone(kind):
     frame = objective.frame
     for document in range(5):
         alone = [0.0, 0]
-        for begin, length in held.pieces[held.pieces[:, 0] == document][:, 1:]:
+        for begin, length in held.pieces[held.pieces[:, 0] == document][:, 1:3]:
             outcome = objective.forward(
                 model, objective.make(data, Slices(*(np.asarray([x]) for x in (document, begin, length)), 0), CPU)
             )
@@ -243,3 +243,13 @@ def test_what_does_not_fit_is_said():
         Masked(tokenizer("causal"), TaskSettings())
     with pytest.raises(ModelError, match="trains the architecture encoder, and the model is of decoder"):
         Masked(tok, TaskSettings()).check(model_for("causal", tok))
+
+
+@pytest.mark.parametrize(("kind", "words"), [("masked", {}), ("masked", {"pairs": "order"}), ("denoise", {})])
+def test_a_document_drawn_again_in_a_pass_is_hidden_otherwise(kind, words):
+    objective, data, _ = made(kind, [120], **words)
+    rows, zero = np.zeros(3, int), np.zeros(3, int)
+    batch = objective.make(data, Slices(rows, zero, np.full(3, 120), 0, np.asarray([0, 0, 1])), CPU)
+    side = batch.source if kind == "denoise" else batch
+    one, same, other = (side.tokens[a:b].tolist() for a, b in zip(side.starts[:-1], side.starts[1:], strict=True))
+    assert one == same != other

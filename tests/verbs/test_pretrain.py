@@ -240,6 +240,15 @@ def test_a_size_is_not_refused_that_the_text_may_make_possible(text, tmp_path):
     assert 45_000 < run.facts["parameters"] < 75_000
 
 
+def test_the_facts_before_a_run_count_the_ramp(tmp_path, text, tokenizer):
+    words = {"train.max_steps": 0, "train.epochs": 2, "train.ramp_steps": 60, "train.batch_tokens": 1024}
+    run = langue.pretrain(data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY | words)
+    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    train = [line for line in lines if line["split"] == "train"]
+    assert run.facts["steps"] == pytest.approx(len(train), abs=2) and len(train) > 60
+    assert run.facts["passes"] == pytest.approx(2, rel=0.05)
+
+
 @pytest.mark.parametrize("objective", ["causal", "masked", "denoise"])
 def test_a_run_is_judged_again_as_at_its_end_and_on_other_text(tmp_path, text, tokenizer, objective):
     words = TINY | {"train.max_steps": 2, "data.dev_fraction": 0.2}
