@@ -49,7 +49,7 @@ def _continued(prepared: Pretraining, network: Any, rows: NDArray[np.int64], roo
 def _beginnings(prepared: Pretraining, rows: NDArray[np.int64], room: int) -> Any:
     """As the objective hides parts of them: what fits the longest piece, and what people read."""
     most = min(LENGTH, room + 1 - prepared.objective.frame.piece)
-    slices = Slices(rows, 0 * rows, np.minimum(prepared.dev.lengths[rows], max(2, most)), 0)
+    slices = Slices(rows, 0 * rows, np.minimum(prepared.dev.lengths[rows], most), 0)
     return prepared.objective.make(prepared.dev, slices, device())
 
 

@@ -240,6 +240,13 @@ def test_a_size_is_not_refused_that_the_text_may_make_possible(text, tmp_path):
     assert 45_000 < run.facts["parameters"] < 75_000
 
 
+@pytest.mark.parametrize("words", [{"data.block": 3}, {"data.block": 4, "task.pairs": "next"}])
+def test_samples_fit_the_smallest_blocks(tmp_path, text, tokenizer, words):
+    words = TINY | {"train.max_steps": 1, "data.dev_tokens": 500, "model.preset": "bert"} | words
+    run = langue.pretrain("masked", data=text, tokenizer=tokenizer, out=tmp_path / "run", **words)
+    assert "[MASK]" in (run.folder / "report.html").read_text()
+
+
 def test_the_facts_before_a_run_count_the_ramp(tmp_path, text, tokenizer):
     words = {"train.max_steps": 0, "train.epochs": 2, "train.ramp_steps": 60, "train.batch_tokens": 1024}
     run = langue.pretrain(data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY | words)
