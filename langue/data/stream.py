@@ -106,7 +106,9 @@ class Stream:
         """Those of a pass. The ramp goes on where the pass before left it; how many batches that had, planning says."""
         while len(self._before) <= epoch and self._before[-1] < len(self.budgets) - 1:
             self.plan(len(self._before) - 1)
-        return self.budgets[min(self._before[min(epoch, len(self._before) - 1)], len(self.budgets) - 1) :]
+        before = self._before[min(epoch, len(self._before) - 1)]
+        left: Numbers = self.budgets[min(before, len(self.budgets) - 1) :]
+        return left
 
     def plan(self, epoch: int) -> "Plan":
         """Batches as (N, 4): document, first token, tokens, how often the document was drawn before. Pieces of like
