@@ -67,6 +67,7 @@ _ELSEWHERE = {
     "train.evaluate_every": "eval_every eval_interval eval_steps val_check_interval",
     "train.checkpoint_every": "checkpoint_interval save_every save_interval save_steps",
     "train.log_every": "log_interval logging_steps",
+    "train.seed": "manual_seed random_seed rng_seed seed",
     "train.tracker": "report_to",
     "train.patience": "early_stopping_patience",
 }

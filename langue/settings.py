@@ -9,6 +9,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -274,13 +275,14 @@ def refuse_others(chosen: Settings, usual: Settings, others: Mapping[str, str], 
             )
 
 
-def resolve(*layers: Mapping[str, Any]) -> Settings:
-    """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate. Strings are read as their type."""
+def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = MappingProxyType({})) -> Settings:
+    """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate. Strings are read as their type. others:
+    settings that do nothing here, and what does instead: at an unknown key none of them is named."""
     nested: dict[str, dict[str, Any]] = {}
     fields = known()
     for key, value in ((ALIASES.get(k, k), v) for layer in layers for k, v in layer.items()):
         if key not in fields:
-            raise SettingsError(f"unknown setting {key!r}", do=_nearest(key, list(fields)))
+            raise SettingsError(f"unknown setting {key!r}", do=_nearest(key, list(fields), others))
         section, name = key.split(".")
         if isinstance(value, str) and value.lower() in ("none", "null") and "None" in str(fields[key].annotation):
             value = None
@@ -297,10 +299,12 @@ def resolve(*layers: Mapping[str, Any]) -> Settings:
         ) from None
 
 
-def _nearest(key: str, keys: list[str]) -> str:
+def _nearest(key: str, keys: list[str], others: Mapping[str, str]) -> str:
     ours = ours_of(key)
     if ours:
-        return f"here it is {ours}"
+        ours = others.get(ours, ours)
+        return f"here it is {ours}" if ours else "it does nothing here: leave it out"
+    keys = [k for k in keys if k not in others]
     tails = {k.split(".")[1]: k for k in keys}
     close = difflib.get_close_matches(key, keys, 1, 0.5) or [
         tails[t] for t in difflib.get_close_matches(key.split(".")[-1], list(tails), 1, 0.6)

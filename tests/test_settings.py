@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from langue.errors import SettingsError
 from langue.foreign import FOREIGN
-from langue.settings import Settings, known, parse_words, read_recipe, resolve, split_recipe, to_toml
+from langue.settings import FINETUNING, Settings, known, parse_words, read_recipe, resolve, split_recipe, to_toml
 
 
 def test_later_layers_win_and_strings_are_read_as_their_type() -> None:
@@ -39,6 +39,7 @@ def test_none_is_a_value() -> None:
         ("block-size", "here it is data.block"),
         ("model.hidden_size", "here it is model.dim"),
         ("mlm_probability", "here it is task.mask_ratio"),
+        ("seed", "here it is train.seed"),
         ("zzzz", "`langue settings` lists them"),
     ],
 )
@@ -46,6 +47,25 @@ def test_an_unknown_key_names_ours(key: str, remedy: str) -> None:
     with pytest.raises(SettingsError) as caught:
         resolve({key: 1})
     assert str(caught.value) == f"unknown setting {key!r}; {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        ("batch_size", "here it is train.batch_tokens"),
+        ("max_seq_length", "here it is data.block"),
+        ("dropout", "did you mean model.dropout?"),
+        ("classifier_dropout", "here it is model.dropout"),
+        ("label_smoothing_factor", "it does nothing here: leave it out"),
+        ("seed", "here it is train.seed"),
+        ("block_size", "here it is data.block"),
+    ],
+)
+def test_what_the_verb_at_hand_takes_is_named(key: str, remedy: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        resolve({key: 1}, others=FINETUNING)
+    assert str(caught.value) == f"unknown setting {key!r}; {remedy}"
+    assert not set(FINETUNING.values()) & set(FINETUNING)
 
 
 def test_the_keys_of_others_lead_to_known_ones() -> None:

@@ -155,7 +155,7 @@ def _resolved(
     limits = {str(asked[key]) for key in ("train.max_steps", "train.steps") if key in asked}
     endless = {"train.epochs": MANY} if limits - {"0"} else {}
     usual = (PRETRAINING, TOKENIZERS[arguments["objective"]])
-    chosen = resolve(*usual, endless, rest, words)
+    chosen = resolve(*usual, endless, rest, words, others=FINETUNING)
     _without_effect(arguments, chosen, resolve(*usual))
     return arguments, chosen
 

@@ -188,6 +188,7 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
     attempt(SettingsError, "data.block", **{"data.block": 512})
     attempt(SettingsError, "train.batch_examples is of fine-tuning.*here it is train.batch_tokens",
             **{"train.batch_examples": 8})  # fmt: skip
+    attempt(SettingsError, "unknown setting 'batch_size'; here it is train.batch_tokens", batch_size=8)
     attempt(SettingsError, "model.dim is of a new model", model="other")
     attempt(ModelError, "trains the architecture encoder", objective="masked", **{"model.preset": "gpt2"})
     (tmp_path / "empty.txt").write_text("")
