@@ -44,6 +44,12 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
         found.setdefault(ALIASES.get(said[1], said[1]) if said else "train", []).append(path)
     if others:
         notes.append(f"{folder}: {others:,} files of other kinds are not read")
+    if not found and (folder / "corpus.json").is_file():
+        raise DataError(
+            "a corpus that was made cannot be mixed or tokenised again",
+            where=str(folder),
+            do="name the texts that it was made of, which are mixed so: langue data tokenize A@2 B --out CORPUS",
+        )
     if not found:
         raise DataError("no file of text in the folder", where=str(folder), do=f"its files must end in {_kinds()}")
     return found

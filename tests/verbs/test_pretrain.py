@@ -280,6 +280,16 @@ def test_a_run_is_judged_again_as_at_its_end_and_on_other_text(tmp_path, text, t
         langue.evaluate(run.folder)
 
 
+def test_corpora_that_were_made_are_not_mixed(tmp_path, text, tokenizer):
+    corpora = [str(tmp_path / name) for name in ("one", "two")]
+    for corpus in corpora:
+        langue.tokenize(text, tokenizer=tokenizer, out=corpus)
+    for data in (f"{corpora[0]}@2", corpora):
+        with pytest.raises(DataError, match=r"one: a corpus that was made cannot be mixed.*langue data tokenize"):
+            langue.pretrain(data=data, out=tmp_path / "run", **TINY)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_not_judged_on_what_its_corpus_became(tmp_path, text, tokenizer):
     corpus, given = tmp_path / "corpus", {"tokenizer": tokenizer, "out": tmp_path / "corpus"}
     langue.tokenize(text, **given)
