@@ -197,20 +197,21 @@ def test_what_is_logged_is_of_all_processes(tmp_path, monkeypatch):
         assert one[value] == pytest.approx(whole[value], rel=1e-6)
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize(("weight", "ramp", "stop"), [(1.0, 0, 3), (2.5, 40, 30)])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path, weight, ramp, stop):
     def trainer(name):
         (tmp_path / name).mkdir(exist_ok=True)
         objective, data, model = small("next")
+        data.weights = [("all", weight, 0, len(LENGTHS))]
         settings = TrainSettings(epochs=2, checkpoint_every=100, precision="fp32")
-        return Trainer(
-            model, objective, objective.stream(data, block=24, budget=200, seed=0), None, settings, tmp_path / name
-        )
+        stream = objective.stream(data, block=24, budget=200, seed=0, ramp=ramp)
+        return Trainer(model, objective, stream, None, settings, tmp_path / name)
 
     whole, cut = trainer("whole"), trainer("cut")
     step = cut._step
 
     def stopped(batches):
-        cut.interrupted = cut.progress.step == 3
+        cut.interrupted = cut.progress.step == stop
         return step(batches)
 
     cut._step = stopped
