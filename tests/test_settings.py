@@ -54,7 +54,8 @@ def test_an_unknown_key_names_ours(key: str, remedy: str) -> None:
     [
         ("batch_size", "here it is train.batch_tokens"),
         ("max_seq_length", "here it is data.block"),
-        ("dropout", "did you mean model.dropout?"),
+        ("max_length", "here it is data.block"),
+        ("dropout", "here it is model.dropout"),
         ("classifier_dropout", "here it is model.dropout"),
         ("label_smoothing_factor", "it does nothing here: leave it out"),
         ("seed", "here it is train.seed"),

@@ -160,6 +160,9 @@ def test_what_a_folder_holds(tmp_path):
     found, _, notes = read(tmp_path)
     assert found == ["a.txt", "b.txt", "sub/c.txt"]
     assert notes == [f"{tmp_path}: 1 files of other kinds are not read"]
+    with pytest.raises(DataError, match="a corpus that was made cannot be mixed"):
+        read(tmp_path / "corpus")
+    (tmp_path / "corpus" / "corpus.json").unlink()
     with pytest.raises(DataError, match="no file of text in the folder"):
         read(tmp_path / "corpus")
 
