@@ -110,7 +110,7 @@ def resolve_call(
     for key in ("model", "data"):
         if arguments[key] is None:
             raise SettingsError(f"no {key} was named", do=f'give --{key}, or a recipe with [{key}] name = "..."')
-    chosen = resolve(*flat, words)
+    chosen = resolve(*flat, words, others=ONLY_PRETRAINING)
     refuse_others(chosen, Settings(), ONLY_PRETRAINING, "pretraining")
     return arguments, chosen
 
