@@ -300,6 +300,7 @@ def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = MappingProxy
 
 
 def _nearest(key: str, keys: list[str], others: Mapping[str, str]) -> str:
+    key = key.replace("-", "_")
     ours = ours_of(key) or next((k for k in others if k.split(".")[1] == key.split(".")[-1]), None)
     if ours:
         ours = others.get(ours, ours)

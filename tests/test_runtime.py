@@ -89,3 +89,13 @@ def test_kernels_are_kept_unless_the_environment_says_how_many(own, kept, monkey
         monkeypatch.setenv(CAPACITY, own)
     keep_kernels(training=True)
     assert os.environ.pop(CAPACITY) == kept
+
+
+def test_a_training_says_so_before_its_first_product(monkeypatch):
+    """That of the estimate of its time: said later, it is not heard."""
+    from langue.verbs import prepare
+
+    monkeypatch.delenv(CAPACITY, raising=False)
+    monkeypatch.setattr(prepare.torch, "randn", lambda *_, **__: pytest.fail(os.environ.pop(CAPACITY, "not said")))
+    with pytest.raises(pytest.fail.Exception, match="^8192$"):
+        prepare.matmul_rate(prepare.torch.float32)

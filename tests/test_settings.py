@@ -55,6 +55,7 @@ def test_an_unknown_key_names_ours(key: str, remedy: str) -> None:
         ("batch_size", "here it is train.batch_tokens"),
         ("max_seq_length", "here it is data.block"),
         ("max_length", "here it is data.block"),
+        ("max-length", "here it is data.block"),
         ("dropout", "here it is model.dropout"),
         ("classifier_dropout", "here it is model.dropout"),
         ("label_smoothing_factor", "it does nothing here: leave it out"),

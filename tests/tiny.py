@@ -33,6 +33,7 @@ PLAIN = [
     "short",
     "music",
 ]
+SHORT = {"train.epochs": 1, "train.batch_examples": 16, "train.lr": 1e-3}  # a training of a few steps
 CONFIG = ModelConfig(vocab_size=200, dim=32, n_layers=2, n_heads=4, ffn_dim=48, max_length=64, n_segments=2)
 
 

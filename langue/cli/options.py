@@ -55,9 +55,10 @@ def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
 def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[str, Any]:
     """Trailing words as settings. `--key value` and `--key=value` are taken too, since other tools write them so."""
     from langue.foreign import ours_of
-    from langue.settings import parse_words
+    from langue.settings import known, parse_words
 
     joined: list[str] = []
+    names = {setting.partition(".")[2] for setting in known()}  # without their section they are refused by name, later
     for word in words or ():
         if joined and joined[-1].startswith("--") and "=" not in joined[-1] and not word.startswith("--"):
             joined[-1] += f"={word}"
@@ -65,23 +66,13 @@ def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[
             joined.append(word)
     for word in joined:
         key = word.partition("=")[0]
-        if key.startswith("-") and "." not in key and not ours_of(key):
+        known_here = ours_of(key) or key.lstrip("-").replace("-", "_") in names
+        if key.startswith("-") and "." not in key and not known_here:
             raise SettingsError(f"no such option: {key}", do=_nearest(key, context))
     return dict(parse_words(joined))
-
-
-def _setting(option: str) -> str:
-    """The setting that has an option's name: of training before others, since most are."""
-    from langue.settings import known
-
-    name = option.lstrip("-").replace("-", "_")
-    found = sorted((key for key in known() if key.partition(".")[2] == name), key=lambda k: not k.startswith("train."))
-    return found[0] if found else ""
 
 
 def _nearest(key: str, context: typer.Context) -> str:
     options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
     close = difflib.get_close_matches(key, options, 1)
-    if setting := _setting(key):
-        return f"write it as a setting: {setting}="
     return f"did you mean {close[0]}?" if close else f"see {context.command_path} --help"

@@ -107,6 +107,7 @@ class Model:
         give strings, lists of token ids lists of token ids; conversations, lists of `{"role", "content"}`, give what is
         answered, where the model has a chat template."""
         language = self._language()
+        prompts = prompts if isinstance(prompts, str) else list(prompts)  # type: ignore[assignment]
         if len(prompts) and not isinstance(prompts[0], str) and len(prompts[0]) and isinstance(prompts[0][0], Mapping):
             texts = [self.tokenizer.chat(messages) for messages in prompts]  # type: ignore[arg-type]
             encode = self.tokenizer.backend.encode

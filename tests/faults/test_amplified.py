@@ -14,15 +14,9 @@ from langue.hub import bundle, hdf5, msgpack
 from langue.hub.checkpoint import describe, family_of
 from langue.hub.weights import read_safetensors, read_weights
 from langue.text import sentencepiece
+from tests.text.test_sentencepiece import proto, varint
 
 MANY = 40_000
-
-
-def varint(number):
-    out = b""
-    while number > 127:
-        out, number = out + bytes([number & 127 | 128]), number >> 7
-    return out + bytes([number])
 
 
 def table(block, handles):
@@ -91,13 +85,8 @@ def many_empty_maps(path):
 
 
 def a_long_piece(path):
-    def piece(text, kind=1):
-        inside = b"\x0a" + varint(len(text)) + text + b"\x15" + struct.pack("<f", 0.0) + b"\x18" + varint(kind)
-        return b"\x0a" + varint(len(inside)) + inside
-
-    trainer = b"\x18\x02"  # of BPE
-    pieces = piece(b"<unk>", 2) + piece(b"a" * MANY * 10)
-    (path / "tokenizer.model").write_bytes(pieces + b"\x12" + varint(len(trainer)) + trainer)
+    bpe = proto([("<unk>", 0.0, 2), ("a" * MANY * 10, 0.0, 1)], model=sentencepiece.BPE)
+    (path / "tokenizer.model").write_bytes(bpe)
     sentencepiece.load(path / "tokenizer.model", {})
 
 

@@ -15,15 +15,10 @@ from langue.verbs.finetune import finetune
 from langue.verbs.model import load
 from langue.verbs.predict import predict
 from langue.verbs.preview import preview
-from tests.tiny import reviews, tiny_bert, write_jsonl
+from tests.tiny import reviews, write_jsonl
 
 FAST = {"train.epochs": 4, "train.lr": 3e-3, "train.batch_examples": 16, "train.warmup": 0.05}
 TEXTS = ["a good and lovely film", "an awful dull plot"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_bert(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

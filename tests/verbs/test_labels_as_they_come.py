@@ -16,12 +16,7 @@ from langue.text.source import Table, read
 from langue.text.split import all_seen, class_numbers, hold_out
 from langue.text.table import as_dataset
 from langue.verbs.preview import preview, show
-from tests.tiny import reviews, tiny_bert, write_jsonl
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_bert(tmp_path_factory.mktemp("model"))
+from tests.tiny import reviews, write_jsonl
 
 
 def table_of(labels):

@@ -20,14 +20,8 @@ from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from langue.verbs.model import load
 from langue.verbs.preview import preview
-from tests.tiny import reviews, tiny_bert, write_jsonl
-
-SHORT = {"train.epochs": 1, "train.batch_examples": 16, "train.lr": 1e-3}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_bert(tmp_path_factory.mktemp("model"))
+from tests.tiny import SHORT, reviews, write_jsonl
+from tests.tiny_decoder import tiny_decoder
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +133,15 @@ def test_texts_of_a_table_and_of_a_generator(run):
             model.predict(texts, top=top)
 
 
+def test_prompts_of_a_table_and_of_a_generator(tmp_path):
+    model, prompts = load(tiny_decoder(tmp_path / "m", "llama")), ["a b", "b"]
+    expected = model.generate(prompts, max_tokens=3)
+    assert model.generate(pd.Series(prompts, index=[7, 9]), max_tokens=3) == expected
+    assert model.generate((each for each in prompts), max_tokens=3) == expected
+
+
 def test_words_of_other_tools_after_two_dashes(model, tmp_path, capsys):
-    for option, setting in (("--lr", "train.lr="), ("--epochs", "train.epochs="), ("--seed", "train.seed")):
+    for option, setting in (("--lr", "train.lr"), ("--epochs", "train.epochs"), ("--seed", "train.seed")):
         words = ["finetune", "--model", str(model), "--data", "x.csv", "--out", str(tmp_path / "r"), option, "3"]
         assert command(words) == 2 and setting in capsys.readouterr().err
 

@@ -11,14 +11,7 @@ from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from langue.verbs.model import load
 from langue.verbs.predict import predict
-from tests.tiny import reviews, tiny_bert, write_jsonl
-
-SHORT = {"train.epochs": 1, "train.batch_examples": 16, "train.lr": 1e-3}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_bert(tmp_path_factory.mktemp("model"))
+from tests.tiny import SHORT, reviews, write_jsonl
 
 
 @pytest.fixture(scope="module")
