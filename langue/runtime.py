@@ -47,6 +47,15 @@ def has_bf16(kind: str) -> bool:
     return False
 
 
+@cache
+def has_tiles() -> bool:
+    """Whether the processor multiplies bf16 matrices tile by tile (AMX). PyTorch's attention kernel is made for that,
+    and needs no code of oneDNN's for each length of texts; on other processors ours is faster (docs/LOG.md)."""
+    import torch
+
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 def precision(wanted: str = "auto") -> "torch.dtype":
     """The dtype of the matrix products: `bf16`, `fp32`, or by asking the hardware (`auto`)."""
     import torch

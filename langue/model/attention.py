@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from langue.model.dropout import drop, random_keep, scale, threshold
 from langue.model.softmax import softmax, softmax_gradient
+from langue.runtime import has_tiles
 
 Groups = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
 PairGroups = list[tuple[int, int, int, int, int]]  # (query offset, key offset, n, queries of each, keys of each)
@@ -43,6 +44,7 @@ class Scores:
 
 
 PLAIN = Scores()
+PIECE = 2**21  # weights, of which a few tensors at a time are worked on
 
 
 def unseen(scores: Scores, queries: int, keys: int, device: torch.device) -> Tensor | None:
@@ -73,11 +75,13 @@ def attention(
 ) -> Tensor:
     """Self-attention within each sequence of a flat batch.
 
-    qkv (T, 3, H, K): queries, keys and values; groups: runs of equal-length sequences that cover the T tokens;
+    qkv (T, 3, H, K): queries, keys and values; groups: runs of equal-length sequences that cover the T tokens, or all
+    but some at the end, whose rows are zero;
     dropout: probability of dropping an attention weight; bias (H, S, S): added to the scores, S the longest length.
     A cap on the scores is for `attend` alone. Returns (T, H * K).
     """
-    if qkv.device.type != "cpu":  # kernels there never hold the weights (Dao et al. 2022, arXiv:2205.14135)
+    tiled = qkv.dtype == torch.bfloat16 and not torch.is_grad_enabled() and has_tiles()
+    if qkv.device.type != "cpu" or tiled:  # by kernels that never hold the weights (Dao et al. 2022, arXiv:2205.14135)
         q, k, v = qkv.unbind(1)
         return attend(q, k, v, [(o, o, n, t, t) for o, n, t in groups], dropout, scores, bias)
     # Inside, every product is in the dtype of qkv: autocast acts on the forward pass alone, and the two must agree.
@@ -97,7 +101,8 @@ def attend(
     """Attention of the tokens of one flat batch to those of another (or of the same).
 
     q (T, H, K); k, v (S, G, K), each of the G heads serving H / G heads of queries in turn; groups: runs of pairs of
-    equal lengths that cover the T tokens in order. Returns (T, H * K).
+    equal lengths that cover the T tokens in order, but for some at the end which are in no sequence and mix nothing.
+    Returns (T, H * K).
     """
     heads, width = q.shape[1:]
     out = []
@@ -106,7 +111,8 @@ def attend(
             keys, values = (x[b : b + n * tk].view(n, tk, -1, width) for x in (k, v))
             mixed = mix(q[a : a + n * tq].view(n, tq, heads, width), keys, values, dropout, scores, bias)
             out.append(mixed.reshape(n * tq, heads * width))
-    return torch.cat(out) if len(out) > 1 else out[0]
+    mixed = torch.cat(out) if len(out) > 1 else out[0]
+    return mixed if len(mixed) == len(q) else F.pad(mixed, (0, 0, 0, len(q) - len(mixed)))
 
 
 def mix(
@@ -142,24 +148,42 @@ def _tokens(x: Tensor, n: int) -> Tensor:
     return x.view(n, -1, t, width).transpose(1, 2)
 
 
-def _squares(flat: Tensor | None, groups: Groups, heads: int) -> Iterator[Tensor | None]:
-    """The parts (n * H, t, t) of one tensor that are each group's."""
+def _pieces(groups: Groups, heads: int) -> Groups:
+    """The groups, cut so that what is made of a piece is still in the caches at the next operation, and its memory the
+    next piece's."""
+    pieces: Groups = []
+    for offset, n, t in groups:
+        most = max(1, PIECE // (heads * t * t))
+        pieces += [(offset + i * t, min(most, n - i), t) for i in range(0, n, most)]
+    return pieces
+
+
+def _end(groups: Groups) -> int:
+    """How many tokens are in sequences."""
+    return max((offset + n * t for offset, n, t in groups), default=0)
+
+
+def _squares(flat: Tensor | None, pieces: Groups, heads: int) -> Iterator[Tensor | None]:
+    """The parts (n * H, t, t) of one tensor that are each piece's."""
     end = 0
-    for _, n, t in groups:
+    for _, n, t in pieces:
         begin, end = end, end + n * heads * t * t
         yield None if flat is None else flat[begin:end].view(n * heads, t, t)
 
 
-def _weights(q: Tensor, k: Tensor, n: int, scores: Scores, bias: Tensor | None) -> Tensor:
+def _weights(q: Tensor, k: Tensor, n: int, alpha: float, added: Tensor | None) -> Tensor:
     """softmax(Q K^T / sqrt(K) + B) of stacked matrices (n * H, t, K) -> (n * H, t, t)."""
-    alpha, t = scores.alpha(q.shape[-1]), q.shape[1]
-    added = additive(scores, bias, t, t, q)
     if added is None:
-        products = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=alpha)
+        products = _product(q, k.transpose(1, 2), alpha)
     else:
         stacked = added.repeat(n, 1, 1) if added.ndim == 3 else added
         products = torch.baddbmm(stacked, q, k.transpose(1, 2), alpha=alpha)
     return softmax(products)
+
+
+def _product(a: Tensor, b: Tensor, alpha: float, out: Tensor | None = None) -> Tensor:
+    """alpha A B of stacked matrices."""
+    return torch.baddbmm(a.new_empty(()) if out is None else out, a, b, beta=0, alpha=alpha, out=out)
 
 
 class _Attention(torch.autograd.Function):
@@ -168,20 +192,21 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, bias: Tensor | None, groups: Groups, dropped: int, scores: Scores) -> Tensor:
         tokens, _, heads, width = qkv.shape
+        pieces = _pieces(groups, heads)
         out = qkv.new_empty(tokens, heads, width)
         keep = random_keep((sum(n * heads * t * t for _, n, t in groups),), dropped, qkv.device) if dropped else None
         saved: list[Tensor] = []
-        for group, kept in zip(groups, _squares(keep, groups, heads), strict=True):
-            offset, n, t = group
-            q, k, v = _heads(qkv, group)
-            weights = _weights(q, k, n, scores, bias)
+        added = {t: additive(scores, bias, t, t, qkv) for _, _, t in groups}
+        for piece, kept in zip(pieces, _squares(keep, pieces, heads), strict=True):
+            offset, n, t = piece
+            q, k, v = _heads(qkv, piece)
+            weights = _weights(q, k, n, scores.alpha(width), added[t])
             saved.append(weights)
-            mixed = torch.bmm(weights if kept is None else drop(weights, kept), v)
+            mixed = _product(weights if kept is None else drop(weights, kept), v, scale(dropped))
             out[offset : offset + n * t].view(n, t, heads, width).copy_(_tokens(mixed, n))
-        if dropped:
-            out.mul_(scale(dropped))
+        out[_end(pieces) :].zero_()
         ctx.save_for_backward(qkv, keep, *saved)
-        ctx.groups, ctx.dropped, ctx.scores = groups, dropped, scores
+        ctx.pieces, ctx.dropped, ctx.scores = pieces, dropped, scores
         ctx.bias = (bias.shape, bias.dtype) if bias is not None and ctx.needs_input_grad[1] else None
         return out.view(tokens, heads * width)
 
@@ -190,25 +215,24 @@ class _Attention(torch.autograd.Function):
         qkv, keep, *saved = ctx.saved_tensors
         tokens, _, heads, width = qkv.shape
         gradient = gradients[0].contiguous().view(tokens, 1, heads, width)
-        if keep is not None:
-            gradient = gradient * scale(ctx.dropped)  # here once, on (T, D), rather than on (t, t)
         grad_qkv = torch.empty_like(qkv)
         grad_bias = None if ctx.bias is None else qkv.new_zeros(ctx.bias[0], dtype=ctx.bias[1])
-        alpha = ctx.scores.alpha(width)
-        for group, weights, kept in zip(ctx.groups, saved, _squares(keep, ctx.groups, heads), strict=True):
-            offset, n, t = group
-            q, k, v = _heads(qkv, group)
-            (grad_out,) = _heads(gradient, group)
+        grad_qkv[_end(ctx.pieces) :].zero_()
+        alpha, rest = ctx.scores.alpha(width), scale(ctx.dropped)
+        for piece, weights, kept in zip(ctx.pieces, saved, _squares(keep, ctx.pieces, heads), strict=True):
+            offset, n, t = piece
+            q, k, v = _heads(qkv, piece)
+            (grad_out,) = _heads(gradient, piece)
             grads = q.new_empty(3, *q.shape)
-            torch.bmm((weights if kept is None else drop(weights, kept)).transpose(1, 2), grad_out, out=grads[2])
-            grad_weights = torch.bmm(grad_out, v.transpose(1, 2))
+            _product((weights if kept is None else drop(weights, kept)).transpose(1, 2), grad_out, rest, out=grads[2])
+            grad_weights = _product(grad_out, v.transpose(1, 2), rest)
             if kept is not None:
                 grad_weights = drop(grad_weights, kept)
             grad_scores = softmax_gradient(grad_weights, weights)
             if grad_bias is not None:
                 grad_bias[:, :t, :t] += grad_scores.view(n, heads, t, t).sum(0)
-            torch.baddbmm(grads[0], grad_scores, k, beta=0, alpha=alpha, out=grads[0])
-            torch.baddbmm(grads[1], grad_scores.transpose(1, 2), q, beta=0, alpha=alpha, out=grads[1])
+            _product(grad_scores, k, alpha, out=grads[0])
+            _product(grad_scores.transpose(1, 2), q, alpha, out=grads[1])
             part = grad_qkv[offset : offset + n * t].view(n, t, 3, heads, width)
             part.copy_(grads.view(3, n, heads, t, width).permute(1, 3, 0, 2, 4))
         return grad_qkv, grad_bias, None, None, None

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from langue.model.attention import Groups, PairGroups, Scores, attend, attention, mix
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
 from langue.model.feedforward import make_feedforward
+from langue.model.linear import Linear, linear
 from langue.model.norm import make_norm
 from langue.model.position import Rotation, rotate
 
@@ -37,8 +37,8 @@ class SelfAttention(nn.Module):
         self.dropout = config.attention_dropout
         self.scores = Scores(config.causal, config.window(layer), config.attention_scale, config.attention_cap)
 
-        def into(heads: int) -> nn.Linear:
-            return nn.Linear(config.dim, heads * self.width, bias=config.has_bias("qkv"))
+        def into(heads: int) -> Linear:
+            return Linear(config.dim, heads * self.width, bias=config.has_bias("qkv"))
 
         # Of one size they are stacked, for one product; of two they stay apart, and a file's are used as they lie.
         self.stacked = self.heads == self.kv_heads
@@ -46,7 +46,7 @@ class SelfAttention(nn.Module):
             self.qkv = into(3 * self.heads)
         else:
             self.q, self.k, self.v = into(self.heads), into(self.kv_heads), into(self.kv_heads)
-        self.out = nn.Linear(self.heads * self.width, config.dim, bias=config.has_bias("out"))
+        self.out = Linear(self.heads * self.width, config.dim, bias=config.has_bias("out"))
         self.q_norm = make_norm(config, self.width) if config.qk_norm else None
         self.k_norm = make_norm(config, self.width) if config.qk_norm else None
         self.packed = self.stacked and config.position != "rotary" and not config.qk_norm and not config.attention_cap
@@ -70,8 +70,8 @@ class SelfAttention(nn.Module):
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
             end, weight, bias = self.heads * self.width, self.qkv.weight, self.qkv.bias
-            q = F.linear(asking, weight[:end], None if bias is None else bias[:end])
-            k, v = F.linear(x, weight[end:], None if bias is None else bias[end:]).chunk(2, dim=-1)
+            q = linear(asking, weight[:end], None if bias is None else bias[:end])
+            k, v = linear(x, weight[end:], None if bias is None else bias[end:]).chunk(2, dim=-1)
         return q.view(len(q), -1, self.width), k.view(len(k), -1, self.width), v.view(len(v), -1, self.width)
 
     def ragged(self, parts: tuple[Tensor, ...], context: Context) -> Tensor:
@@ -119,9 +119,9 @@ class CrossAttention(nn.Module):
         self.layer, self.width, self.dropout = layer, config.head_dim, config.attention_dropout
         self.scores = Scores(scale=config.attention_scale)
         size, bias = config.n_heads * config.head_dim, config.has_bias("qkv")
-        self.q = nn.Linear(config.dim, size, bias=bias)
-        self.kv = nn.Linear(config.dim, 2 * size, bias=bias)
-        self.out = nn.Linear(size, config.dim, bias=config.has_bias("out"))
+        self.q = Linear(config.dim, size, bias=bias)
+        self.kv = Linear(config.dim, 2 * size, bias=bias)
+        self.out = Linear(size, config.dim, bias=config.has_bias("out"))
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         q = self.q(x).view(x.shape[0], -1, self.width)  # (T, H, K)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from langue.model.config import ModelConfig
+from langue.model.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # Hendrycks and Gimpel 2016, arXiv:1606.08415, exact
@@ -28,9 +29,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
         size, bias = ffn_dim or config.ffn_dim, config.has_bias("ffn")
-        self.up = nn.Linear(config.dim, size, bias=bias)
-        self.gate = nn.Linear(config.dim, size, bias=bias) if config.gated else None
-        self.down = nn.Linear(size, config.dim, bias=bias)
+        self.up = Linear(config.dim, size, bias=bias)
+        self.gate = Linear(config.dim, size, bias=bias) if config.gated else None
+        self.down = Linear(size, config.dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.activation(self.up(x) if self.gate is None else self.gate(x))

@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from langue.model.attention import Groups
 from langue.model.config import ModelConfig
@@ -70,12 +71,13 @@ class Rotary(nn.Module):
         self.register_buffer("rates", rates, persistent=False)
 
     def forward(self, positions: Tensor, groups: Groups) -> Rotation:
-        """positions (T,) -> cosines and sines (T, R / 2), float32."""
+        """positions (T,) -> cosines and sines (T, R / 2), float32; groups cover those tokens that are in sequences."""
         rates = cast(Tensor, self.rates)
         if self.scaling == "dynamic":
             lengths = torch.cat(
                 [positions[o : o + n * t].view(n, t)[:, -1:].expand(n, t).flatten() for o, n, t in groups]
             )
+            lengths = F.pad(lengths, (0, len(positions) - len(lengths)))
             stretch = self.factor * (lengths + 1).clamp(min=self.length) / self.length - (self.factor - 1)
             bases = self.base * stretch ** (self.size / (self.size - 2))  # (T,)
             rates = 1.0 / bases[:, None] ** (torch.arange(0, self.size, 2, device=positions.device) / self.size)
