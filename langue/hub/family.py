@@ -68,11 +68,12 @@ def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: Holder) -> 
         parts = [part.reshape(-1) for part in parts]
     elif r.change == "reversed":
         parts = [_exchanged(part, config.head_dim) for part in parts[:2]] + parts[2:]
+    elif r.change == "heads":
+        slices = parts[0].chunk(3 * config.n_heads)
+        parts = [part for kind in range(3) for part in slices[kind::3]]
     whole = holder.stack(parts)
     if r.change == "transpose" and whole.ndim == 2:
         whole = whole.t()
-    elif r.change == "heads":
-        whole = whole.view(config.n_heads, 3, config.head_dim, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)
     return list(whole.chunk(2)) if r.change == "halves" else [whole]
 
 
