@@ -8,26 +8,25 @@ tensors' own sums are not, since Python would take minutes for what the disk and
 """
 
 import math
+import mmap
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from langue.errors import ModelError
+from langue.hub.mapped import map_file, numbers
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
 MOST_ENTRIES, MOST_NAME = 100_000, 1024  # names share what they begin with, so a small file could hold long ones
 MOST_INDEX = 2**24  # bytes: an entry takes about a hundred
 MOST_DIMENSIONS = 16
-# DataType of TensorFlow -> how numpy reads it; bfloat16 is read as its bits.
-TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 14: "<u2", 19: "<f2"}
-BFLOAT16 = 14
+# DataType of TensorFlow -> ours
+TYPES = {1: torch.float32, 2: torch.float64, 3: torch.int32, 9: torch.int64, 14: torch.bfloat16, 19: torch.float16}
 
 
 def find(folder: Path) -> Path | None:
@@ -36,15 +35,16 @@ def find(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def read(index: Path) -> dict[str, Tensor]:
-    """All numeric tensors. ModelError where the file breaks its format."""
+def read(index: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+    """All numeric tensors, as the file's own pages (matrices: as `numbers` has it). ModelError where the file breaks
+    its format."""
     try:
-        return _read(index)
+        return _read(index, matrices)
     except (ValueError, IndexError, struct.error, OSError, UnicodeDecodeError) as error:
         raise ModelError(f"not a whole TensorFlow checkpoint: {error}", where=str(index)) from error
 
 
-def _read(index: Path) -> dict[str, Tensor]:
+def _read(index: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
     if index.stat().st_size > MOST_INDEX:
         raise ValueError(f"its index has {index.stat().st_size:,} bytes")
     data = index.read_bytes()
@@ -68,12 +68,12 @@ def _read(index: Path) -> dict[str, Tensor]:
     if header.get(2, 0) != 0:
         raise ValueError("it is of a big-endian machine")
     files = {n: index.with_suffix(f".data-{n:05d}-of-{shards:05d}") for n in range(min(shards, len(entries) + 1))}
-    maps = {n: np.memmap(path, np.uint8, "r") for n, path in files.items() if path.is_file() and path.stat().st_size}
+    maps = {n: map_file(path) for n, path in files.items() if path.is_file() and path.stat().st_size}
     tensors: dict[str, Tensor] = {}
     left = sum(map(len, maps.values()))
     for key, entry in entries.items():
         if _numeric(entry):
-            tensors[key.decode("utf-8")] = tensor = _tensor(key, entry, maps)
+            tensors[key.decode("utf-8")] = tensor = _tensor(key, entry, maps, matrices)
             left -= tensor.nbytes
         if left < 0:  # a small file, read many times over, would fill the memory
             raise ValueError("its tensors overlap")
@@ -85,22 +85,20 @@ def _numeric(entry: bytes) -> bool:
     return dict(_fields(entry)).get(1) in TYPES
 
 
-def _tensor(key: bytes, entry: bytes, maps: Mapping[int, NDArray[np.uint8]]) -> Tensor:
+def _tensor(key: bytes, entry: bytes, maps: Mapping[int, mmap.mmap], matrices: torch.dtype | None) -> Tensor:
     said: dict[int, Any] = {}
     for number, value in _fields(entry):
         if number == 7:
             raise ValueError(f"{key!r} is stored in slices")
         said[number] = value
-    dtype = np.dtype(TYPES[said[1]])
+    dtype = TYPES[said[1]]
     shape = _shape(said.get(2, b""))
     size, offset, shard = (int(said.get(number, 0)) for number in (5, 4, 3))
     if math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"{key!r} has {size:,} bytes for shape {list(shape)}")
     if shard not in maps or offset + size > len(maps[shard]):
         raise ValueError(f"{key!r} lies outside of the data")
-    array = np.frombuffer(maps[shard][offset : offset + size].tobytes(), dtype).reshape(shape)
-    tensor = torch.from_numpy(array.copy() if array.ndim else array.reshape(1).copy()).reshape(shape)
-    return tensor.view(torch.int16).view(torch.bfloat16) if said[1] == BFLOAT16 else tensor
+    return numbers(maps[shard], offset, dtype, shape, matrices)
 
 
 def _shape(proto: bytes) -> tuple[int, ...]:

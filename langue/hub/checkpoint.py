@@ -128,11 +128,12 @@ class Description:
 
 
 class Foreign(Protocol):
-    """A module that reads a file format of others as a checkpoint of the Hub's names."""
+    """A module that reads a file format of others as a checkpoint of the Hub's names. matrices: what those are wanted
+    in (None: what they came in); what is more than the file's own pages is held in it from the first."""
 
     def find(self, path: Path) -> Path | None: ...
     def read_config(self, file: Path) -> dict[str, Any]: ...
-    def read_weights(self, file: Path) -> dict[str, Tensor]: ...
+    def read_weights(self, file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]: ...
     def read_tokenizer(self, file: Path) -> Tokenizer: ...
 
 
@@ -232,11 +233,11 @@ def read_tokenizer(described: Description) -> Tokenizer:
     return reader.read_tokenizer(original)
 
 
-def _read_weights(described: Description) -> dict[str, Tensor]:
+def _read_weights(described: Description, matrices: torch.dtype | None) -> dict[str, Tensor]:
     reader, original = described.reader, described.original
     if reader is None or original is None:
-        return read_weights(described.folder)
-    return reader.read_weights(original)
+        return read_weights(described.folder, matrices)
+    return reader.read_weights(original, matrices)
 
 
 def read_checkpoint(
@@ -260,7 +261,7 @@ def _read_model(
     other = None
     try:
         family, said = family_of(described)
-        theirs = _read_weights(described)
+        theirs = _read_weights(described, matrices)
         if layers_in(said) > len(theirs):
             raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
         config = replace(family.settle(theirs, said), pair_head=pairs)

@@ -12,6 +12,7 @@ import mmap
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.files import atomic_file
+from langue.hub import mapped
 
 MAGIC, VERSION, ALIGNMENT, BLOCK = b"GGUF", 3, 32, 32
 MOST_HEADER = 128 * 1024**2  # bytes; the largest published vocabularies take some tens of millions
@@ -67,8 +69,13 @@ class Gguf:
     metadata: dict[str, Any]
     tensors: dict[str, Stored]
 
-    def tensor(self, name: str) -> Tensor:
-        """A tensor: F32, F16 and BF16 as the file's own pages, Q8_0 as fp32."""
+    @cached_property
+    def _data(self) -> mmap.mmap:
+        return mapped.map_file(self.path)
+
+    def tensor(self, name: str, matrices: torch.dtype | None = None) -> Tensor:
+        """A tensor: F32, F16 and BF16 as the file's own pages; Q8_0 as fp32, a matrix in the precision that `matrices`
+        says, where it says one."""
         stored = self.tensors[name]
         if stored.kind not in _STORED:
             raise ModelError(
@@ -76,14 +83,13 @@ class Gguf:
                 where=str(self.path),
                 do=f"give a file of {', '.join(_STORED)}",
             )
-        # Pages are copied where they are written to, as with safetensors: the file itself is never changed.
-        raw: NDArray[np.uint8] = np.memmap(self.path, np.uint8, "c", stored.offset, (stored.size,))
         if stored.kind == "Q8_0":
-            return torch.from_numpy(dequantise(raw)).view(stored.shape)
+            raw = torch.frombuffer(self._data, dtype=torch.uint8, count=stored.size, offset=stored.offset)
+            blocks = mapped.in_pieces(raw, _Q8_BYTES)
+            decoded = (torch.from_numpy(dequantise(piece.numpy())) for piece in blocks)
+            return mapped.fill(stored.shape, torch.float32, matrices, decoded)
         dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored.kind]
-        if stored.offset % dtype.itemsize:
-            raw = np.array(raw)  # alignments below 4 exist; torch asks for whole numbers' places
-        return torch.from_numpy(raw).view(dtype).view(stored.shape)
+        return mapped.numbers(self._data, stored.offset, dtype, stored.shape, matrices)
 
 
 def count(shape: Iterable[int]) -> int:

@@ -19,6 +19,7 @@ from langue.hub import gguf_tokenizer
 from langue.hub.families import FAMILIES
 from langue.hub.family import Family
 from langue.hub.gguf import BLOCK, Gguf, Given, read, write
+from langue.hub.hold import pairs_apart
 from langue.model.config import ModelConfig
 from langue.text.tokenizer import Tokenizer
 
@@ -184,8 +185,9 @@ def _factors(width: int, rope: Mapping[str, Any]) -> Tensor:
     return (1 / ((1 - share) / factor + share)).float()
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors under their published names."""
+def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+    """The tensors under their published names. What must be made of the file's, and is not its own pages, is a matrix
+    in the precision that is wanted."""
     found = read(file)
     said = _Said(found.metadata, str(file))
     names, weights = _names(said.kind, min(said.get("block_count"), len(found.tensors))), {}
@@ -195,9 +197,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             continue
         if stem not in names or part not in ("weight", "bias"):
             raise ModelError(f"it has a tensor {name} that a {said.kind} does not", where=str(file))
-        tensor = found.tensor(name)
+        tensor = found.tensor(name, matrices)
         if said.kind == "llama" and stem.endswith(("attn_q", "attn_k")):
-            tensor = _exchange(tensor, said.get("attention.head_count"), stem, said, back=True)
+            tensor = pairs_apart(tensor, _heads(tensor, stem, said), matrices)
         weights[f"{names[stem]}.{part}"] = tensor.t() if _turned(said.kind, names[stem], tensor) else tensor
     return weights
 
@@ -216,15 +218,19 @@ def _turned(kind: str, name: str, tensor: Tensor) -> bool:
     return kind == "gpt2" and tensor.ndim == 2 and name.rpartition(".")[2].startswith("c_")
 
 
-def _exchange(tensor: Tensor, heads: int, stem: str, said: _Said, back: bool = False) -> Tensor:
-    """The rows of each head: (2, pairs) of the Hub as (pairs, 2) of the file."""
+def _heads(tensor: Tensor, stem: str, said: _Said) -> int:
+    """How many have rows in a tensor of queries or keys."""
+    heads = said.get("attention.head_count")
     if stem.endswith("attn_k"):
         heads = said.get("attention.head_count_kv", heads)
     if tensor.shape[0] % (2 * heads):
         raise ModelError(f"{stem} has {tensor.shape[0]} rows for {heads} heads", where=said.where)
-    pairs = tensor.shape[0] // heads // 2
-    sizes = (heads, pairs, 2) if back else (heads, 2, pairs)
-    return tensor.reshape(*sizes, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+    return int(heads)
+
+
+def _pairs_together(tensor: Tensor, heads: int) -> Tensor:
+    """The inverse of `pairs_apart`."""
+    return tensor.view(heads, 2, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
 def save(
@@ -272,7 +278,7 @@ def _given(name: str, tensor: Tensor, names: Mapping[str, str], said: _Said, dty
     def make() -> Tensor:
         whole = tensor.t() if turned else tensor
         exchanged = said.kind == "llama" and stem.endswith(("attn_q", "attn_k"))
-        return _exchange(whole, said.get("attention.head_count"), stem, said) if exchanged else whole
+        return _pairs_together(whole, _heads(whole, stem, said)) if exchanged else whole
 
     shape = tuple(tensor.shape)[::-1] if turned else tuple(tensor.shape)
     stored = "F32" if tensor.ndim < 2 or stem == "position_embd" else dtype.upper()

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from langue.errors import ModelError
@@ -30,9 +31,9 @@ def read_config(index: Path) -> dict[str, Any]:
     return {"model_type": "bert", **content}
 
 
-def read_weights(index: Path) -> dict[str, Tensor]:
+def read_weights(index: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
-    for name, tensor in bundle.read(index).items():
+    for name, tensor in bundle.read(index, matrices).items():
         if not OPTIMISER.search(name):
             theirs, part = renamed(name, tensor)
             weights[theirs] = part
@@ -43,7 +44,7 @@ def renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     """`bert/encoder/layer_3/output/dense/kernel` -> `bert.encoder.layer.3.output.dense.weight`: stored (in, out)."""
     *path, last = re.sub(r"layer_(\d+)", r"layer/\1", name).split("/")
     if last == "kernel":
-        return ".".join([*path, "weight"]), tensor.t().contiguous()
+        return ".".join([*path, "weight"]), tensor.t()
     if last.endswith("_embeddings") or last == "output_weights":
         kept = [*path, last, "weight"] if last.endswith("_embeddings") else [*path, "weight"]
         return ".".join(kept), tensor

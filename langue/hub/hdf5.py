@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from langue.errors import ModelError
+from langue.hub.mapped import map_file, numbers
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 OBJECTS = 100_000
@@ -30,20 +31,19 @@ _FLOATS = {(2, 5): torch.float16, (2, 8): torch.bfloat16, (4, 8): torch.float32,
 Message = tuple[int, int, int]  # kind, where its data begins, how much there is
 
 
-def read(file: Path) -> dict[str, Tensor]:
-    """Every array under its path, `layers/dense/kernel`. ModelError where the file is damaged, or holds what is not
-    read: chunked or compressed arrays, and types that are no numbers."""
-    with file.open("rb") as handle:
-        try:
-            data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
-            return dict(_File(data).arrays())
-        except (ValueError, struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
-            raise ModelError(f"not an HDF5 file as Keras writes it: {error}", where=str(file)) from error
+def read(file: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Every array under its path, `layers/dense/kernel`, as the file's own pages (matrices: as `numbers` has it).
+    ModelError where the file is damaged, or holds what is not read: chunked or compressed arrays, and types that are no
+    numbers."""
+    try:
+        return dict(_File(map_file(file), matrices).arrays())
+    except (ValueError, struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
+        raise ModelError(f"not an HDF5 file as Keras writes it: {error}", where=str(file)) from error
 
 
 class _File:
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.seen = data, set[int]()
+    def __init__(self, data: mmap.mmap, matrices: torch.dtype | None) -> None:
+        self.data, self.matrices, self.seen = data, matrices, set[int]()
         if self.cut(0, 8) != MAGIC:
             raise ValueError("it does not begin as one")
         version = self.number(8, 1)
@@ -183,11 +183,7 @@ class _File:
         )
         if much < size or (size and begin + size > len(self.data)):
             raise ValueError(f"{path} has {much:,} bytes, and its shape asks for {size:,}")
-        if max(shape, default=0) >= 2**63:
-            raise ValueError(f"{path} has the shape {shape}, which is none")
-        if not size:
-            return torch.zeros(shape, dtype=dtype)
-        return torch.frombuffer(bytearray(self.cut(begin, size)), dtype=dtype).view(shape)
+        return numbers(self.data, begin, dtype, shape, self.matrices)
 
     def shape(self, at: int) -> list[int]:
         version, rank = self.number(at, 1), self.number(at + 1, 1)

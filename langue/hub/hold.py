@@ -32,6 +32,8 @@ class Holder:
         rows = [len(part) for part in parts]
         whole = torch.empty(sum(rows), *parts[0].shape[1:], dtype=kind)
         for place, part in zip(torch.split(whole, rows), parts, strict=True):
+            if not part.is_contiguous() and _is_whole(part):  # columns are read as they lie, too
+                place, part = place.t(), part.t()
             step = max(1, PIECE * len(part) // max(1, part.nbytes))
             for held, read in zip(torch.split(place, step), torch.split(part, step), strict=True):
                 held.copy_(read)
@@ -42,7 +44,7 @@ class Holder:
     def done(self, parts: list[Tensor], made: list[Tensor]) -> None:
         """Nobody will read the parts again but as what was made of them."""
         for part in parts:
-            if part.is_contiguous() and _storage(part) not in map(_storage, made):
+            if _is_whole(part) and _storage(part) not in map(_storage, made):
                 self._done(part)
 
     def _done(self, read: Tensor) -> None:
@@ -50,5 +52,19 @@ class Holder:
             forget(read)
 
 
+def pairs_apart(tensor: Tensor, heads: int, matrices: torch.dtype | None) -> Tensor:
+    """Of each head, the rows that turn together: neighbours come half a head apart, as the Hub has them. Nobody else
+    reads the tensor."""
+    holder = Holder(matrices, [tensor])
+    made = holder.stack([rows[odd::2] for rows in tensor.chunk(heads) for odd in (0, 1)])
+    holder.done([tensor], [made])
+    return made
+
+
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+def _is_whole(part: Tensor) -> bool:
+    """Whether its numbers lie side by side, by rows or by columns."""
+    return part.is_contiguous() or (part.ndim == 2 and part.t().is_contiguous())

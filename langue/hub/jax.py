@@ -16,7 +16,7 @@ def from_flax(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, tensor in theirs.items():
         *path, last = name.removeprefix("params/").split("/")
-        kept = tensor.t().contiguous() if last == "kernel" and tensor.ndim == 2 else tensor
+        kept = tensor.t() if last == "kernel" and tensor.ndim == 2 else tensor
         weights[".".join([*path, "weight" if last in WEIGHTS else last])] = kept
     return weights
 
@@ -31,5 +31,5 @@ def from_mesh(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         path = re.sub(r"(block|layer)_(\d+)", lambda m: f"{m[1]}/{int(m[2])}", name).split("/")
         path = ["lm_head"] if path[:2] == ["decoder", "logits"] else path[:-1] if path[-1] in WEIGHTS else path
         flat = tensor.ndim < 2 or name.endswith("embedding")
-        weights[".".join([*path, "weight"])] = tensor if flat else tensor.t().contiguous()
+        weights[".".join([*path, "weight"])] = tensor if flat else tensor.t()
     return weights

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from langue.errors import ModelError
@@ -70,10 +71,10 @@ def read_config(weights: Path) -> dict[str, Any]:
     return {"model_type": "bert", **theirs, **FIXED, "attention_probs_dropout_prob": said["dropout"]}
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
     """`layers/transformer_encoder_1/_feedforward_output_dense/vars/0` -> `bert.encoder.layer.1.output.dense.weight`."""
     weights: dict[str, Tensor] = {}
-    for name, tensor in hdf5.read(file).items():
+    for name, tensor in hdf5.read(file, matrices).items():
         if not name.startswith("optimizer/") and "seed_generator" not in name:
             theirs, part = _renamed(name, tensor, str(file))
             weights[theirs] = part
@@ -97,7 +98,7 @@ def _renamed(name: str, tensor: Tensor, where: str) -> tuple[str, Tensor]:
     if which != "0" or place.endswith("LayerNorm"):
         return f"{place}.{'weight' if which == '0' else 'bias'}", tensor.flatten()
     matrix = tensor.flatten(0, -2) if path.endswith("output_dense") else tensor.flatten(1)
-    return f"{place}.weight", matrix.t().contiguous()
+    return f"{place}.weight", matrix.t()
 
 
 def read_tokenizer(weights: Path) -> Tokenizer:
@@ -120,7 +121,7 @@ def from_tf(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in arrays.items():
         path = re.sub(r":\d+$", "", name).replace("_._", "/").split("/")
         *parts, last = [part.rpartition("___")[2] for part in path[2:]]
-        kept = tensor.t().contiguous() if last == "kernel" and tensor.ndim == 2 else tensor
+        kept = tensor.t() if last == "kernel" and tensor.ndim == 2 else tensor
         ends = {"kernel": "weight", "gamma": "weight", "embeddings": "weight", "beta": "bias"}
         weights[".".join([*parts, ends.get(last, last)])] = kept
     return weights

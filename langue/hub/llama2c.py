@@ -13,16 +13,20 @@ from typing import Any
 import numpy as np
 import tokenizers
 import torch
-from numpy.typing import NDArray
 from tokenizers import AddedToken, decoders, models, normalizers, processors
 from torch import Tensor
 
 from langue.errors import ModelError
+from langue.hub.hold import pairs_apart
+from langue.hub.mapped import map_file, numbers
 from langue.text.sentencepiece import merges_of
 from langue.text.tokenizer import Tokenizer
 
 _HEADER = struct.Struct("<7i")
 _TOKENS = "tok*.bin"
+# What there is one of, not one a layer, by its published name.
+_ONCE = {"embed_tokens": "model.embed_tokens.weight", "norm": "model.norm.weight", "lm_head": "lm_head.weight"}
+_ONCE |= {"unread": "unread"}
 
 
 def find(path: Path) -> Path | None:
@@ -96,23 +100,18 @@ def _layout(sizes: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:
     return arrays
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The weights under a Llama's published names."""
-    sizes, weights = _sizes(file), {}
-    width, offset = sizes["dim"] // sizes["heads"], _HEADER.size
+def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+    """The weights under a Llama's published names: the file's own pages, queries and keys aside."""
+    sizes, data, offset = _sizes(file), map_file(file), _HEADER.size
+    turned = {"self_attn.q_proj": sizes["heads"], "self_attn.k_proj": sizes["kv_heads"]}
+    weights: dict[str, Tensor] = {}
     for name, shape in _layout(sizes):
-        array: NDArray[np.float32] = np.fromfile(file, "<f4", int(np.prod(shape)), offset=offset).reshape(shape)
-        offset += array.nbytes
-        if name.endswith(("q_proj", "k_proj")):  # (L, heads, pairs, 2, dim) -> (L, heads, 2, pairs, dim)
-            paired = array.reshape(shape[0], -1, width // 2, 2, sizes["dim"])
-            array = paired.swapaxes(2, 3).reshape(shape)
-        if name in ("embed_tokens", "norm"):
-            weights[f"model.{name}.weight"] = torch.from_numpy(array)
-        elif name == "lm_head":
-            weights["lm_head.weight"] = torch.from_numpy(array)
-        elif name != "unread":
-            for layer in range(shape[0]):
-                weights[f"model.layers.{layer}.{name}.weight"] = torch.from_numpy(array[layer].copy())
+        once = name in _ONCE
+        for place in [_ONCE[name]] if once else [f"model.layers.{i}.{name}.weight" for i in range(shape[0])]:
+            tensor = numbers(data, offset, torch.float32, shape if once else shape[1:], matrices)
+            offset += tensor.nbytes
+            weights[place] = pairs_apart(tensor, turned[name], matrices) if name in turned else tensor
+    weights.pop("unread", None)
     return weights
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from langue.errors import LangueError, ModelError
 from langue.files import write_json
 from langue.hub import npz
+from langue.hub.hold import Holder
 from langue.hub.marian_options import count, options_of, read_yaml, tables_of, vocabularies, words
 from langue.text.sentencepiece import pair
 from langue.text.tokenizer import Tokenizer
@@ -81,33 +82,30 @@ def read_config(file: Path) -> dict[str, Any]:
     }
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    arrays = npz.read(file)
-    wrong = [name for name, array in arrays.items() if array.dtype.kind != "f" and not name.startswith("special:")]
-    if wrong:
-        raise ModelError(f"{wrong[0]} holds {arrays[wrong[0]].dtype}, and weights are floating", where=str(file))
-    given = {n: torch.from_numpy(a.astype("float32")) for n, a in arrays.items() if not n.startswith("special:")}
+def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+    given = npz.weights(file, lambda name: not name.startswith("special:"), matrices)
     (source, target), shared, tied = tables_of(options_of(file))
     lacking = [name for name in (source, target) if name not in given or given[name].ndim != 2]
     if lacking:
         raise ModelError(f"{lacking[0]} is missing", where=str(file))
     tables = {name: given.pop(name) for name in {source, target}}
-    rows = len(tables[target])
-    weights = {"model.shared.weight": _rows(tables[source], rows + 1)} if shared and tied else {}
-    if not weights:
-        weights["model.encoder.embed_tokens.weight"] = _rows(tables[source], max(len(tables[source]), rows) + 1)
-        weights["model.decoder.embed_tokens.weight"] = _rows(tables[target], rows + 1)
+    rows, longest = len(tables[target]), max(map(len, tables.values()))
+    places = {"encoder.embed_tokens": (source, longest), "decoder.embed_tokens": (target, rows)}
+    if shared and tied:
+        places = {"shared": (source, rows)}
+    holder = Holder(None, [tables[name] for name, _ in places.values()])
+    weights = {f"model.{at}.weight": _rows(tables[name], n + 1, holder) for at, (name, n) in places.items()}
     output = [name for name in ("decoder_ff_logit_out_Wt", "decoder_ff_logit_out_W") if name in given and not tied]
     if output:
         matrix = given.pop(output[0])
-        weights["lm_head.weight"] = _rows(matrix if output[0].endswith("t") else matrix.t(), rows + 1)
+        weights["lm_head.weight"] = _rows(matrix if output[0].endswith("t") else matrix.t(), rows + 1, holder)
     bias = given.pop("decoder_ff_logit_out_b", torch.zeros(1, rows)).reshape(1, -1)
     weights["final_logits_bias"] = torch.cat([bias, torch.tensor([[NEVER]])], dim=1)
     for name, tensor in given.items():
         theirs = renamed(name)
         if theirs is None:
             raise ModelError(f"the weight {name} has no place in our Marian", where=str(file))
-        weights[theirs] = tensor.t().contiguous() if theirs.endswith(MATRICES) else tensor.reshape(-1)
+        weights[theirs] = tensor.t() if theirs.endswith(MATRICES) else tensor.reshape(-1)
     return weights
 
 
@@ -129,9 +127,9 @@ def renamed(name: str) -> str | None:
     return f"model.{side}.layers.{int(number) - 1}.{ours}.{end}"
 
 
-def _rows(table: Tensor, count: int) -> Tensor:
+def _rows(table: Tensor, count: int, holder: Holder) -> Tensor:
     """The table with rows of zeros below, `count` in all."""
-    return torch.cat([table, table.new_zeros(count - len(table), table.shape[1])])
+    return holder.stack([table, table.new_zeros(count - len(table), table.shape[1])])
 
 
 class _Release(Tokenizer):

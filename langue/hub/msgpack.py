@@ -8,18 +8,18 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from langue.errors import ModelError
+from langue.hub.mapped import map_file, numbers
 
 MOST_DEPTH, MOST_DIMENSIONS = 64, 16
 MOST_VALUES = 1_000_000  # of a byte each, they would take a hundred times the file in memory
 ARRAY = 1  # flax's extension types: an array
-TYPES = {"float32": "<f4", "float16": "<f2", "float64": "<f8", "int32": "<i4", "int64": "<i8", "bfloat16": "<u2"}
+TYPES = {name: getattr(torch, name) for name in ("float32", "float16", "float64", "bfloat16", "int32", "int64")}
 _SIZES = {0xC4: "B", 0xC5: ">H", 0xC6: ">I", 0xD9: "B", 0xDA: ">H", 0xDB: ">I", 0xC7: "B", 0xC8: ">H", 0xC9: ">I"}
 _COUNTS = {0xDC: ">H", 0xDD: ">I", 0xDE: ">H", 0xDF: ">I"}
 _NUMBERS = {0xCC: "B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: "b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
@@ -27,21 +27,28 @@ _NUMBERS |= {0xCA: ">f", 0xCB: ">d"}
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
-def read(file: Path) -> dict[str, Tensor]:
-    """Every array under its path, `params/bert/...`. ModelError where the file breaks its format."""
+class _Array(NamedTuple):
+    shape: list[int]
+    dtype: torch.dtype
+    raw: memoryview
+
+
+def read(file: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Every array under its path, `params/bert/...` (matrices: as `numbers` has it, for most arrays of such a file lie
+    at no place of whole numbers). ModelError where the file breaks its format."""
     flat: dict[str, Tensor] = {}
 
     def walk(branch: Any, path: str) -> None:
         if isinstance(branch, dict):
             for name, part in branch.items():
                 walk(part, f"{path}/{name}" if path else str(name))
-        elif isinstance(branch, Tensor):
-            flat[path] = branch
+        elif isinstance(branch, _Array):
+            flat[path] = numbers(branch.raw, 0, branch.dtype, branch.shape, matrices)
         else:
             raise ValueError(f"{path!r} is no array")
 
     try:
-        data = memoryview(file.read_bytes())
+        data = memoryview(map_file(file))
         whole, end = _value(data, 0, 0, iter(range(MOST_VALUES)))
         if end != len(data):
             raise ValueError(f"{len(data) - end:,} bytes follow its end")
@@ -79,11 +86,15 @@ def _value(data: memoryview, at: int, depth: int, left: Iterator[int]) -> tuple[
     at += struct.calcsize(_SIZES[kind])
     if 0xC7 <= kind <= 0xC9:
         return _extension(data, at, size, depth, left)
-    return _bytes(data, at, size, _text if kind >= 0xD9 else bytes)
+    return _bytes(data, at, size, _text if kind >= 0xD9 else _as_they_lie)
 
 
 def _text(part: memoryview) -> str:
     return str(part, "utf-8")
+
+
+def _as_they_lie(part: memoryview) -> memoryview:
+    return part
 
 
 def _bytes(data: memoryview, at: int, size: int, make: Callable[[memoryview], Any]) -> tuple[Any, int]:
@@ -109,18 +120,17 @@ def _many(data: memoryview, at: int, count: int, named: bool, depth: int, left: 
 
 def _extension(data: memoryview, at: int, size: int, depth: int, left: Iterator[int]) -> tuple[Any, int]:
     kind = data[at]
-    inside, end = _bytes(data, at + 1, size, lambda part: part)
+    inside, end = _bytes(data, at + 1, size, _as_they_lie)
     if kind != ARRAY:
         raise ValueError(f"an extension of type {kind}")
     parts, _ = _value(inside, 0, depth + 1, left)
     if not isinstance(parts, list) or len(parts) != 3:
         raise ValueError("an array that is not (shape, dtype, bytes)")
     shape, dtype, raw = parts
-    dtype = dtype.decode("ascii") if isinstance(dtype, bytes) else dtype
+    dtype = str(dtype, "ascii") if isinstance(dtype, memoryview) else dtype
     sizes = isinstance(shape, list) and len(shape) <= MOST_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
-    if dtype not in TYPES or not sizes or not isinstance(raw, bytes):
+    if dtype not in TYPES or not sizes or not isinstance(raw, memoryview):
         raise ValueError("an array without a shape, or without a type that is known")
-    if math.prod(shape) * np.dtype(TYPES[dtype]).itemsize != len(raw):
+    if math.prod(shape) * TYPES[dtype].itemsize != len(raw):
         raise ValueError(f"an array of {len(raw):,} bytes for shape {shape}")
-    tensor = torch.from_numpy(np.frombuffer(raw, TYPES[dtype]).copy()).reshape(tuple(shape))
-    return (tensor.view(torch.int16).view(torch.bfloat16) if dtype == "bfloat16" else tensor), end
+    return _Array(shape, TYPES[dtype], raw), end

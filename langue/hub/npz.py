@@ -11,17 +11,22 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from langue.errors import ModelError
+from langue.hub.mapped import DECODED, fill
 
 MAGIC = b"\x93NUMPY"
 MOST_HEADER = 4096  # bytes; the headers of plain arrays have about 100
 _HEADER = re.compile(rb"\{'descr': '([^']{1,20})', 'fortran_order': (False|True), 'shape': \(([\d, ]*)\),? *\} *\n?")
 _TYPES = {kind: np.dtype(kind) for kind in ("<f2", "<f4", "<f8", "<i1", "|i1", "|u1", "<i4", "<i8")}
+
+T = TypeVar("T")
 
 
 class _Head(NamedTuple):
@@ -33,25 +38,47 @@ class _Head(NamedTuple):
 
 def shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """The arrays' names and shapes; only their headers are read."""
-    return {name: head.shape for name, head, _ in _scan(file, lambda name: False)}
+    return _scan(file, lambda name: True, lambda name, head, handle: head.shape)
 
 
 def read(file: Path, *names: str) -> dict[str, NDArray[Any]]:
     """The arrays of these names that are there; all of them where no name is given."""
-    found = {}
-    for name, head, data in _scan(file, lambda name: not names or name in names):
-        if data is not None:
-            flat = np.frombuffer(data, head.dtype, offset=head.size)
-            found[name] = flat.reshape(head.shape, order="F" if head.columns_first else "C")
-    return found
+
+    def take(name: str, head: _Head, handle: IO[bytes]) -> NDArray[Any]:
+        flat = np.frombuffer(handle.read(), head.dtype, offset=head.size)
+        return flat.reshape(head.shape, order="F" if head.columns_first else "C")
+
+    return _scan(file, lambda name: not names or name in names, take)
 
 
-def _scan(file: Path, wanted: Callable[[str], bool]) -> list[tuple[str, _Head, bytes | None]]:
+def weights(file: Path, wanted: Callable[[str], bool], matrices: torch.dtype | None) -> dict[str, Tensor]:
+    """The arrays whose names are wanted, which must be of floating numbers, as fp32; matrices as `fill` has it."""
+
+    def take(name: str, head: _Head, handle: IO[bytes]) -> Tensor:
+        if head.dtype.kind != "f":
+            raise ModelError(f"{name} holds {head.dtype}, and weights are floating", where=str(file))
+        handle.read(head.size)
+        pieces = (np.frombuffer(piece, head.dtype) for piece in iter(lambda: handle.read(DECODED), b""))
+        lying = head.shape[::-1] if head.columns_first else head.shape
+        whole = fill(lying, torch.float32, matrices, (torch.from_numpy(piece.astype("float32")) for piece in pieces))
+        return whole.permute(*range(whole.ndim)[::-1]) if head.columns_first else whole
+
+    return _scan(file, wanted, take)
+
+
+def _scan(file: Path, wanted: Callable[[str], bool], take: Callable[[str, _Head, IO[bytes]], T]) -> dict[str, T]:
+    """What `take` makes of each wanted array's name, header and bytes; read to their end, their sum is checked."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             _check(members, file.stat().st_size)
-            return [_member(archive, member, wanted(member.filename.removesuffix(".npy"))) for member in members]
+            found = {}
+            for member in members:
+                name, head = member.filename.removesuffix(".npy"), _described(archive, member)
+                if wanted(name):
+                    with archive.open(member) as handle:
+                        found[name] = take(name, head, handle)
+            return found
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, struct.error) as error:
         raise ModelError(f"not an .npz of plain numbers: {error}", where=str(file), do="download it again") from error
 
@@ -70,15 +97,14 @@ def _check(members: list[zipfile.ZipInfo], size: int) -> None:
         raise ValueError(f"its arrays claim {declared:,} bytes and it has {size:,}")
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, whole: bool) -> tuple[str, _Head, bytes | None]:
+def _described(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Head:
     with archive.open(member) as handle:
-        data = handle.read() if whole else handle.read(MOST_HEADER)  # `read()` to the end checks the sum as well
-    head = _head(data, member.filename)
+        head = _head(handle.read(MOST_HEADER), member.filename)
     claimed = math.prod(head.shape) * head.dtype.itemsize
     if claimed != member.file_size - head.size:
         held = member.file_size - head.size
         raise ValueError(f"{member.filename!r} has {held:,} bytes for shape {list(head.shape)} of {head.dtype}")
-    return member.filename.removesuffix(".npy"), head, data if whole else None
+    return head
 
 
 def _head(data: bytes, name: str) -> _Head:

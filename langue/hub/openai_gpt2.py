@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from langue.errors import ModelError
@@ -33,10 +34,10 @@ def read_config(index: Path) -> dict[str, Any]:
     return {"model_type": "gpt2", **{theirs: content[word] for word, theirs in WORDS.items()}, **end}
 
 
-def read_weights(index: Path) -> dict[str, Tensor]:
+def read_weights(index: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
     """`model/h3/attn/c_attn/w`, (1, in, out), is `transformer.h.3.attn.c_attn.weight`, (in, out) there too."""
     weights: dict[str, Tensor] = {}
-    for name, tensor in bundle.read(index).items():
+    for name, tensor in bundle.read(index, matrices).items():
         *path, last = re.sub(r"^model/(h(\d+)/)?", lambda m: f"h/{m[2]}/" if m[1] else "", name).split("/")
         table = last in ("wte", "wpe")
         parts = [*path, last, "weight"] if table else [*path, ENDS.get(last, last)]

@@ -35,7 +35,7 @@ _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
 Reader = Callable[[Path], dict[str, Tensor]]
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
     """All tensors of a folder's safetensors, else of a clean `.bin` (one file, or shards with their index), of Flax, of
     Keras, or of T5's TensorFlow checkpoint, under the names that `transformers` gives them. Safetensors are mapped:
     they are read from the disk as they are used."""
@@ -46,11 +46,11 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         if (folder / f"{name}.index.json").is_file():
             return _read_shards(folder / f"{name}.index.json", Path(name).suffix, read)
     if (folder / "flax_model.msgpack").is_file():
-        return jax.from_flax(msgpack.read(folder / "flax_model.msgpack"))
+        return jax.from_flax(msgpack.read(folder / "flax_model.msgpack", matrices))
     if (folder / "tf_model.h5").is_file():
-        return keras.from_tf(hdf5.read(folder / "tf_model.h5"))
+        return keras.from_tf(hdf5.read(folder / "tf_model.h5", matrices))
     if (index := bundle.find(folder)) is not None:
-        return jax.from_mesh(bundle.read(index))
+        return jax.from_mesh(bundle.read(index, matrices))
     raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from langue.hub import hold
+from langue.hub import family, hold
+from langue.hub.families import FAMILIES
 from langue.hub.hold import Holder
 from langue.hub.weights import read_safetensors
 
@@ -33,15 +35,43 @@ def test_one_part_of_the_precision_wanted_is_itself_and_vectors_and_numbers_are_
 
 def test_what_others_read_is_not_given_back():
     """Memory of no file is zeroes where it was given back."""
-    one, tied, inside = (torch.randn(4096, 64) for _ in range(3))
-    whole = {"one": one.clone(), "tied": tied.clone(), "inside": inside.clone()}
-    published = [one, tied, tied, inside]
+    one, turned, tied, inside = (torch.randn(4096, 64) for _ in range(4))
+    whole = {"one": one.clone(), "turned": turned.clone(), "tied": tied.clone(), "inside": inside.clone()}
+    published = [one, turned, tied, tied, inside]
     holder = Holder(torch.bfloat16, published)
-    for tensor in (one, tied, inside.t()):
+    for tensor in (one, turned.t(), tied):
         holder.stack([tensor])
     holder.done([inside], [inside.t()])
     assert torch.equal(tied, whole["tied"]) and torch.equal(inside, whole["inside"])
-    assert not torch.equal(one, whole["one"])  # so that the test can fail
+    assert not torch.equal(one, whole["one"]) and not torch.equal(turned, whole["turned"])  # so that the test can fail
+
+
+class Made(TorchDispatchMode):
+    """The numbers that are made room for."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in ("empty", "clone", "_to_copy", "new_empty", "cat"):
+            self.numbers.append(made.numel())
+        return made
+
+
+@pytest.mark.parametrize("wanted", [None, torch.bfloat16])
+def test_heads_are_put_in_their_order_by_one_copy(wanted):
+    sizes = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = FAMILIES["gpt_neox"].read(sizes | {"num_attention_heads": 2, "max_position_embeddings": 8})
+    rule = next(r for r in FAMILIES["gpt_neox"].body if r.change == "heads")
+    for part in (torch.randn(48, 16), torch.randn(48)):
+        expected = part.view(2, 3, 8, *part.shape[1:]).transpose(0, 1).reshape(part.shape)
+        with Made() as made:
+            (joined,) = family._join(rule, [part], config, Holder(wanted, [part]))
+        kind = wanted if wanted is not None and part.ndim > 1 else part.dtype
+        assert joined.dtype == kind and torch.equal(joined, expected.to(kind))
+        assert made.numbers == [part.numel()]
 
 
 def resident_of(file: Path) -> int:
