@@ -230,7 +230,7 @@ def _heads(tensor: Tensor, stem: str, said: _Said) -> int:
 
 def _pairs_together(tensor: Tensor, heads: int) -> Tensor:
     """The inverse of `pairs_apart`."""
-    return tensor.view(heads, 2, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+    return tensor.reshape(heads, 2, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
 def save(
