@@ -89,14 +89,53 @@ def keep_freed_memory() -> bool:
     return all([mallopt(trim, -1), mallopt(pad, 2**26), mallopt(mmaps, 0)])
 
 
+class Upkeep:
+    """Gives back what `keep_freed_memory` has kept, once it is far more than the steps need: what lives on (oneDNN's
+    code for a new shape) comes to lie between what is freed, the pieces left are too small for the next step, and
+    three gigabytes become twelve over a thousand steps whose shapes differ."""
+
+    settled, factor = 8, 1.5  # steps until as much is held as is needed; more than that many times it is too much
+
+    def __init__(self) -> None:
+        self.steps, self.needed = 0, 0
+
+    def look(self) -> None:
+        """To be called after each step."""
+        held = resident_memory()
+        if held is None:
+            return
+        self.steps += 1
+        if self.steps <= self.settled:
+            self.needed = held
+        elif held > self.factor * self.needed:
+            give_freed_memory()
+            self.steps = 0
+
+
+def give_freed_memory() -> None:
+    """Have glibc give all pages that nothing lies on back to the system."""
+    import ctypes
+
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_memory() -> int | None:
+    """Bytes of this process that are in memory now; None where the system does not tell in Linux's way."""
+    try:
+        with open("/proc/self/statm", "rb") as handle:
+            return int(handle.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return None
+
+
 def keep_kernels(training: bool = False) -> None:
     """Have oneDNN, which multiplies bf16 matrices on processors, keep the code that it makes for each shape of a
-    training: half a millisecond's work, and lengths differ from batch to batch; but a third of a megabyte, so that
+    training: half a millisecond's work or more, and lengths differ from batch to batch; but up to a megabyte, so that
     where texts without end are read it keeps its usual 1,024, and PyTorch few beside, who keeps as many again for each
     thread. Both ask at their first product; settings of the environment's own stand."""
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
     if training:
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 
 def forget(read: "torch.Tensor") -> None:

@@ -140,11 +140,14 @@ class Transformer(nn.Module):
 
 
 def _to_fill(rows: int, device: torch.device) -> int:
-    """How many rows to compute beside those of a batch, in no sequence and read by nobody, where PyTorch has oneDNN
-    make code for each number of rows, anew for every batch: processors multiply bf16 in tiles, of which the last one
-    is filled in this way. At least `FILLED` rows, and so at most an eighth more."""
-    made = device.type == "cpu" and torch.is_autocast_enabled("cpu") and rows >= FILLED
-    return -rows % TILE if made else 0
+    """How many rows to compute beside those of a batch, in no sequence and read by nobody.
+
+    Processors multiply bf16 in tiles, and PyTorch has oneDNN make code for each number of rows, which is another one in
+    every batch and takes as long as the products, and a megabyte each. So there the last tile is filled: from `FILLED`
+    rows on, to a multiple of `TILE` or a thirty-second of them, whichever is more."""
+    if device.type != "cpu" or rows < FILLED or not torch.is_autocast_enabled("cpu"):
+        return 0
+    return -rows % max(TILE, 1 << (rows.bit_length() - 6))
 
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:

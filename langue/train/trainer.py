@@ -22,7 +22,7 @@ from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
 from langue.files import alone
 from langue.model.transformer import compile_blocks, set_recompute
-from langue.runtime import device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
+from langue.runtime import Upkeep, device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
 from langue.settings import TrainSettings
 from langue.tasks.objective import Objective, Outcome
 from langue.train.average import Average
@@ -76,8 +76,9 @@ class Trainer:
     ) -> None:
         self.objective, self.dev, self.settings, self.folder = objective, dev, settings, folder
         self.device, self.dtype = device(), precision(settings.precision)
+        self.upkeep = None
         if self.device.type == "cpu":
-            keep_freed_memory()
+            self.upkeep = Upkeep() if keep_freed_memory() else None
             keep_kernels(training=True)
         set_recompute(model, settings.recompute)
         self.parallel = Parallel(model, objective, settings, self.device)
@@ -114,6 +115,8 @@ class Trainer:
             while at.step < self.total and not at.stopped:
                 epoch, step_batches = next(batches)
                 line = self._step(step_batches)
+                if self.upkeep is not None:
+                    self.upkeep.look()
                 before, at.seconds = at.seconds, time.perf_counter() - began
                 if self.pace is not None:
                     line["mfu"] = self.pace.share(at.seconds - before)

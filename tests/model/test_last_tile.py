@@ -80,6 +80,13 @@ def test_rows_beside_pairs_change_nothing_in_them(monkeypatch):
     assert_close(found, states_and_gradients(other, states))
 
 
+def test_few_numbers_of_rows_and_few_rows_more():
+    with torch.autocast("cpu", torch.bfloat16):
+        filled = [rows + transformer._to_fill(rows, torch.device("cpu")) for rows in range(256, 16_385)]
+    assert len(set(filled)) <= 8 + 16 + 4 * 32 + 1
+    assert all(have - rows < max(32, rows / 32 + 1) for rows, have in zip(range(256, 16_385), filled, strict=True))
+
+
 def test_in_fp32_and_below_some_rows_nothing_is_filled():
     model = Transformer(ModelConfig(**SIZES))
     rows = []
