@@ -8,9 +8,9 @@ Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv:1706
 No padding, and no mask beyond what the formula itself has (causal, window): a batch keeps its sequences in order of
 length, so that sequences of equal length lie side by side, and each such group (offset, n, t) is one dense product over
 (n * H) matrices of t x t. `attention` is the packed path of self-attention with as many keys as queries; `attend` takes
-everything else: fewer key/value heads, other sequences, a cache, and other devices than processors. This is the only
-file that knows how ragged attention is computed; `attention_reference` is the slow, obvious statement that both are
-tested against.
+everything else: fewer key/value heads, other sequences, a cache, other devices than processors, and inference where a
+processor has tiles. This is the only file that knows how ragged attention is computed; `attention_reference` is the
+slow, obvious statement that both are tested against.
 """
 
 import math

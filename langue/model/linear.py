@@ -12,24 +12,23 @@ from torch.nn import functional as F
 from langue.runtime import has_bf16
 
 
+def in_bf16(device: torch.device) -> bool:
+    """Whether products are made in bf16 now, by a processor, whose products of that kind are oneDNN's."""
+    return (
+        device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and not torch.compiler.is_compiling()
+    )
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W^T + b: x (T, I), weight (O, I), bias (O,) -> (T, O)."""
-    if bias is None or x.ndim != 2 or torch.is_grad_enabled() or not _narrow(x, weight):
+    shared = hasattr(weight, "to_local")  # a part of what processes share, which is a tensor of another kind
+    if bias is None or torch.is_grad_enabled() or shared or not (in_bf16(x.device) and has_bf16("cpu")):
         return F.linear(x, weight, bias)
     x, weight, bias = x.bfloat16(), weight.bfloat16(), bias.bfloat16()
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-
-
-def _narrow(x: Tensor, weight: Tensor) -> bool:
-    """Whether the product is of bf16, and oneDNN's."""
-    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return (
-        x.device.type == "cpu"
-        and (autocast or x.dtype == weight.dtype == torch.bfloat16)
-        and has_bf16("cpu")
-        and not torch.compiler.is_compiling()
-        and not hasattr(weight, "to_local")  # a part of what processes share
-    )
 
 
 class Linear(nn.Linear):

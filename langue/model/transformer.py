@@ -13,6 +13,7 @@ from langue.model.block import Block, Context, CrossAttention, SelfAttention
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
+from langue.model.linear import in_bf16
 from langue.model.norm import make_norm
 from langue.model.position import Rotary, make_bias, make_position
 
@@ -145,9 +146,7 @@ def _to_fill(rows: int, device: torch.device) -> int:
     Processors multiply bf16 in tiles, and PyTorch has oneDNN make code for each number of rows, which is another one in
     every batch and takes as long as the products, and a megabyte each. So there the last tile is filled: from `FILLED`
     rows on, to a multiple of `TILE` or a thirty-second of them, whichever is more."""
-    if device.type != "cpu" or rows < FILLED or not torch.is_autocast_enabled("cpu"):
-        return 0
-    return -rows % max(TILE, 1 << (rows.bit_length() - 6))
+    return -rows % max(TILE, 1 << (rows.bit_length() - 6)) if rows >= FILLED and in_bf16(device) else 0
 
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:
