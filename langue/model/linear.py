@@ -13,9 +13,10 @@ from langue.runtime import has_bf16
 
 
 def in_bf16(device: torch.device) -> bool:
-    """Whether products are made in bf16 now, by a processor, whose products of that kind are oneDNN's."""
+    """Whether products are made in bf16 now, by oneDNN on a processor (which some builds of PyTorch are without)."""
     return (
         device.type == "cpu"
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and not torch.compiler.is_compiling()
