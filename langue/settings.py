@@ -224,6 +224,7 @@ FINETUNING = {
     "data.max_length": "data.block",
     "data.dev_max": "data.dev_tokens",
     "data.cut": "",
+    "data.duplicates": "",
     "data.test_fraction": "data.dev_fraction",
     "task.pooling": "",
     "task.dropout": "model.dropout",
@@ -231,14 +232,17 @@ FINETUNING = {
     "task.class_weights": "",
     "task.multi_label": "",
 }
+# Of one objective alone, of a tokenizer that is trained, and of text that becomes a corpus.
+OF_OBJECTIVE = {
+    "masked": ["task.mask_ratio", "task.whole_words", "task.pairs"],
+    "denoise": ["task.noise_ratio", "task.noise_span"],
+}
+OF_TRAINING_TOKENIZERS = [f"tokenizer.{name}" for name in TokenizerSettings.model_fields]
+OF_BUILDING = ["data.dev_fraction", "data.invalid", "data.seed", "data.shard_tokens"]
 ONLY_PRETRAINING = {
     **{"data.block": "data.max_length", "data.dev_tokens": "data.dev_max", "data.shard_tokens": ""},
-    **dict.fromkeys(
-        [f"task.{name}" for name in ("mask_ratio", "whole_words", "pairs", "noise_ratio", "noise_span")], ""
-    ),
-    **dict.fromkeys(["train.z_loss", "train.ramp_steps"], ""),
+    **dict.fromkeys([*sum(OF_OBJECTIVE.values(), []), "train.z_loss", "train.ramp_steps", *OF_TRAINING_TOKENIZERS], ""),
     **{f"model.{name}": "" for name in ModelSettings.model_fields if name not in OF_ALL_MODELS},
-    **{f"tokenizer.{name}": "" for name in TokenizerSettings.model_fields},
 }
 
 ROWS = "(rows given in Python)"
@@ -265,9 +269,10 @@ def known() -> dict[str, Any]:
     }
 
 
-def refuse_others(chosen: Settings, usual: Settings, others: Mapping[str, str], of: str) -> None:
-    """SettingsError at a setting that would be accepted and do nothing. of: what it is a setting of."""
-    for key, here in others.items():
+def refuse_others(chosen: Settings, usual: Settings, others: Mapping[str, str] | list[str], of: str) -> None:
+    """SettingsError at a setting that would be accepted and do nothing. others: such settings, or what each is called
+    here; of: what they are settings of."""
+    for key, here in others.items() if isinstance(others, Mapping) else ((key, "") for key in others):
         section, name = key.split(".")
         if getattr(getattr(chosen, section), name) != getattr(getattr(usual, section), name):
             raise SettingsError(

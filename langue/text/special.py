@@ -1,4 +1,5 @@
-"""What arrives: a tokenizer. What leaves: the ids of the tokens that begin, end, separate, mask and pad."""
+"""What arrives: a tokenizer. What leaves: the ids of the tokens that begin, end, separate, mask and pad, and
+of the one that stands for what it does not know."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ USUAL = {
     "sep": ("[SEP]", "</s>"),
     "mask": ("[MASK]", "<mask>"),
     "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
 }
 
 
@@ -28,6 +30,7 @@ class Special:
     sep: int | None
     mask: int | None
     pad: int | None
+    unk: int | None
     sentinels: tuple[int, ...]  # T5's <extra_id_0>, <extra_id_1> ...
 
     def need(self, *names: str) -> int:

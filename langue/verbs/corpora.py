@@ -7,7 +7,7 @@ from typing import Any
 from langue.data.corpus import Corpus, is_corpus, vocabulary
 from langue.data.divide import Division
 from langue.data.shards import Building, build
-from langue.errors import DataError, SettingsError
+from langue.errors import DataError
 from langue.hub.checkpoint import locate
 from langue.runtime import rank
 from langue.settings import Settings
@@ -15,7 +15,7 @@ from langue.text.documents import Reading, open_texts
 from langue.text.tokenizer import Tokenizer
 from langue.train.parallel import barrier
 from langue.verbs.progress import bar
-from langue.verbs.train_tokenizer import train_tokenizer
+from langue.verbs.train_tokenizer import as_list, train_tokenizer
 
 
 def corpus_of(
@@ -30,19 +30,12 @@ def corpus_of(
 
     Text is tokenised into `folder`/corpus, once: a run that goes on finds it there.
     """
-    data = arguments["data"]
-    named = [data] if isinstance(data, (str, Path)) else data
-    if len(named) == 1 and isinstance(named[0], (str, Path)) and is_corpus(Path(named[0])):
-        path, there = Path(named[0]), True
-        if arguments["tokenizer"] is not None:
-            raise SettingsError("the corpus has its tokenizer already", where=str(path), do="leave out --tokenizer")
-        if settings.data.dev_fraction is not None:
-            raise SettingsError("the corpus is divided already", where=str(path), do="leave out data.dev_fraction")
-    else:
-        path = folder / "corpus"
-        there = is_corpus(path)
-        if not there and rank() == 0:
-            _build(named, arguments, own, settings, path, check)
+    given = given_corpus(arguments["data"])
+    path = given or folder / "corpus"
+    there = is_corpus(path)
+    if not there and rank() == 0:
+        _build(as_list(arguments["data"]), arguments, own, settings, path, check)
+    if not given:
         barrier()
     train, dev = Corpus.open(path, "train"), Corpus.open(path, "dev")
     if there and rank() == 0:  # what was just written was just summed
@@ -53,6 +46,13 @@ def corpus_of(
     if own is not None:
         same_tokens(train.tokenizer, own, path)
     return train, dev
+
+
+def given_corpus(data: Any) -> Path | None:
+    """The corpus that is named as data, where that is one."""
+    named = as_list(data)
+    one = len(named) == 1 and isinstance(named[0], (str, Path))
+    return Path(named[0]) if one and is_corpus(Path(named[0])) else None
 
 
 def same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:
@@ -97,4 +97,5 @@ def _build(
     texts = open_texts(named, reading, notes)
     with bar("text to tokens", sum(each.size or 0 for each in texts)) as advance:
         division = Division.of(settings.data.dev_fraction, settings.data.seed)
-        build(Building(texts, tokenizer, reading, division), path, progress=advance, notes=notes)
+        building = Building(texts, tokenizer, reading, division, settings.data.shard_tokens)
+        build(building, path, progress=advance, notes=notes)

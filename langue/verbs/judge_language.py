@@ -97,6 +97,14 @@ def notes(prepared: Pretraining, content: dict[str, Any]) -> list[str]:
             f"It read the text {times:.1f} times; beyond four passes repeated text teaches ever less "
             "(Muennighoff et al. 2023, arXiv:2305.16264)."
         )
+    unknown, share = prepared.objective.special.unk, 0.0
+    if unknown is not None and "bits_per_byte" in content["metrics"]:
+        share = float((_whole(prepared.dev, MOST)[0] == unknown).mean())
+    if share:
+        said.append(
+            f"{share:.1%} of the held-out tokens are the unknown one. What they stand for is never predicted, so that "
+            "the bits per byte are fewer than those of a tokenizer that knows every text."
+        )
     baseline = content["baseline"] or {}
     if baseline.get("note"):
         said.append(f"The n-gram model: {baseline['note']}.")

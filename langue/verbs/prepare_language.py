@@ -114,7 +114,7 @@ def _shape(
         family, config = preset(name, vocab_size, block, size=settings.model.size, axes=axes)
     OBJECTIVES[objective].suits(config)
     if settings.task.pairs != "none":
-        config = _with_pairs(objective, family, config)
+        config = _with_pairs(family, config)
     if block > config.longest:
         raise SettingsError(
             f"data.block = {block} is more than the {config.longest} tokens of the model",
@@ -123,10 +123,8 @@ def _shape(
     return family, config
 
 
-def _with_pairs(objective: str, family: Family, config: ModelConfig) -> ModelConfig:
+def _with_pairs(family: Family, config: ModelConfig) -> ModelConfig:
     """With the head that says whether a second part follows."""
-    if objective != "masked":
-        raise SettingsError(f"task.pairs is of masked LM, and the objective is {objective}", do="leave it out")
     published = any(r.ours == "head.pairs.weight" for r in family.heads.get("lm", ()))
     if not published or config.n_segments < 2:
         raise SettingsError(

@@ -14,6 +14,9 @@ from langue.model.language import LanguageModel
 from langue.runtime import precision, rank
 from langue.settings import (
     FINETUNING,
+    OF_BUILDING,
+    OF_OBJECTIVE,
+    OF_TRAINING_TOKENIZERS,
     PRETRAINING,
     TOKENIZERS,
     Settings,
@@ -27,6 +30,7 @@ from langue.tasks import OBJECTIVES
 from langue.tasks.language import Held
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
+from langue.verbs.corpora import given_corpus
 from langue.verbs.judge_language import judge_language
 from langue.verbs.model import Model, load
 from langue.verbs.prepare import DIGESTS, not_within, peak, run_folder, same_as_before
@@ -163,6 +167,18 @@ def _resolved(
 def _without_effect(arguments: Mapping[str, Any], chosen: Settings, usual: Settings) -> None:
     """SettingsError at what would be accepted and do nothing."""
     refuse_others(chosen, usual, FINETUNING, "fine-tuning")
+    for objective, keys in OF_OBJECTIVE.items():
+        if objective != arguments["objective"]:
+            refuse_others(chosen, usual, keys, f"the objective {objective}")
+    corpus = given_corpus(arguments["data"])
+    if corpus is not None:
+        refuse_others(chosen, usual, OF_BUILDING, "text that becomes a corpus, and this data is one")
+        for name in ("tokenizer", "columns"):
+            if arguments[name] is not None:
+                what = f"--{name} is of text, and a corpus is tokens already"
+                raise SettingsError(what, where=str(corpus), do="leave it out")
+    if corpus is not None or arguments["model"] is not None or arguments["tokenizer"] is not None:
+        refuse_others(chosen, usual, OF_TRAINING_TOKENIZERS, "a tokenizer that is trained, and there is one")
     if arguments["model"] is not None:
         for name in ("preset", "size", *AXES):
             if getattr(chosen.model, name) is not None and not name.endswith("dropout"):

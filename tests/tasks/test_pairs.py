@@ -266,5 +266,5 @@ def test_it_is_learned_saved_and_read_by_transformers(tmp_path):
     other = {"data": common["data"], "model.preset": "modernbert", "model.size": "1M", "task.pairs": "next"}
     with pytest.raises(SettingsError, match="tells two parts apart"):
         langue.pretrain("masked", out=tmp_path / "no", **other)
-    with pytest.raises(SettingsError, match="is of masked LM"):
+    with pytest.raises(SettingsError, match="is of the objective masked"):
         langue.pretrain("causal", out=tmp_path / "nor", **{"data": common["data"], "task.pairs": "next"})

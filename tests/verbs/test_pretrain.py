@@ -232,6 +232,48 @@ def test_what_cannot_be_is_told_before_the_work(tmp_path, text, tokenizer, monke
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("objective", "there", "words", "match"),
+    [
+        ("causal", "tokenizer", {"task.mask_ratio": 0.3}, "task.mask_ratio is of the objective masked"),
+        ("masked", "tokenizer", {"task.noise_span": 5}, "task.noise_span is of the objective denoise"),
+        ("causal", "tokenizer", {"tokenizer.vocab_size": 99}, "tokenizer.vocab_size is of a tokenizer that is trained"),
+        ("causal", "data", {"tokenizer.kind": "bytes"}, "tokenizer.kind is of a tokenizer that is trained"),
+        ("causal", "data", {"data.seed": 1}, "data.seed is of text that becomes a corpus"),
+        ("causal", "data", {"columns": {"text": "story"}}, "--columns is of text, and a corpus is tokens already"),
+        ("causal", "data", {"tokenizer": "other"}, "--tokenizer is of text, and a corpus is tokens already"),
+        ("causal", "tokenizer", {"data.duplicates": False}, "data.duplicates is of fine-tuning"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(tmp_path, text, tokenizer, objective, there, words, match):
+    langue.tokenize(text, tokenizer=tokenizer, out=tmp_path / "corpus")
+    given = {"data": text, "tokenizer": tokenizer} if there == "tokenizer" else {"data": tmp_path / "corpus"}
+    with pytest.raises(SettingsError, match=match):
+        langue.pretrain(objective, out=tmp_path / "run", **{**TINY, **given, **words})
+    assert not (tmp_path / "run").exists()
+
+
+def test_shards_are_as_large_as_is_asked_for_and_rows_of_python_are_text(tmp_path, text, tokenizer):
+    rows = [json.loads(line) for line in text.read_text().splitlines()]
+    words = TINY | {"train.max_steps": 1, "data.shard_tokens": 2000}
+    run = langue.pretrain(data=rows, tokenizer=tokenizer, out=tmp_path / "run", **words)
+    facts = json.loads((run.folder / "corpus" / "corpus.json").read_text())
+    assert len(facts["splits"]["train"]["shards"]) > 3
+    assert sum(len(split["sources"]) for split in facts["splits"].values()) == 2
+
+
+def test_what_a_tokenizer_does_not_know_is_told_beside_the_bits_of_a_byte(tmp_path, text):
+    known = {"[UNK]": 0, "<|endoftext|>": 1, "the": 2, "a": 3, "dog": 4, "cat": 5}
+    backend = tokenizers.Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.add_special_tokens(["<|endoftext|>"])
+    (tmp_path / "few").mkdir()
+    backend.save(str(tmp_path / "few" / "tokenizer.json"))
+    words = TINY | {"train.max_steps": 1}
+    run = langue.pretrain(data=text, tokenizer=tmp_path / "few", out=tmp_path / "run", **words)
+    assert re.search(r"7\d\.\d% of the held-out tokens are the unknown one", (run.folder / "report.html").read_text())
+
+
 def test_a_size_is_not_refused_that_the_text_may_make_possible(text, tmp_path):
     """The 8,192 tokens asked for would be too many; so small a text has far fewer."""
     words = {"model.size": "60k", "data.block": 32, "train.max_steps": 1}

@@ -100,7 +100,7 @@ def test_of_one_document_as_much_is_held_out_as_is_asked_for(tmp_path):
         run = langue.pretrain(data=path, out=tmp_path / f"{share}", **words, **asked).folder
         train, dev = (Corpus.open(run / "corpus", split).n_bytes for split in ("train", "dev"))
         assert abs(dev / (train + dev) - expected) < 0.005
-    with pytest.raises(SettingsError, match="corpus is divided already"):
+    with pytest.raises(SettingsError, match="dev_fraction is of text that becomes a corpus"):
         langue.pretrain(data=run / "corpus", out=tmp_path / "again", **TINY, **{"data.dev_fraction": 0.2})
 
 
