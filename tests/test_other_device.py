@@ -1,0 +1,56 @@
+"""All that langue does is done on the model's device and nowhere else, and with the same results."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from langue.hub.families import FAMILIES
+
+pytest.importorskip("transformers")
+
+from tests.contract.references import draw_model  # noqa: E402
+from tests.contract.test_families import save  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("device")
+    for name in FAMILIES:
+        save(where / "families" / name, draw_model(name, 0))
+    return where
+
+
+def run(device, precision, folder):
+    command = [sys.executable, "-m", "tests.child_device", device, precision, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1500:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 3e-2)])
+def test_another_device_gives_what_a_processor_gives(folder, precision, tolerance):
+    here, there = (run(device, precision, folder) for device in ("cpu", "pretend"))
+    assert list(here) == list(there) and there["resumed"] is True
+    for name, expected in here.items():
+        found = there[name]
+        if isinstance(expected, list) and isinstance(expected[0], float):
+            off = np.linalg.norm(np.subtract(found, expected)) / np.linalg.norm(expected)
+            assert off < tolerance, name
+        elif isinstance(expected, float):
+            assert found == pytest.approx(expected, rel=tolerance), name
+        elif precision == "fp32":  # tokens
+            assert found == expected, name
+
+
+def test_the_device_refuses_what_is_not_on_it():
+    """Else the test above could not fail."""
+    said = (
+        "import torch; from tests.other_device import register; register(); x = torch.ones(2, device='pretend');"
+        "print((x + x).tolist()); x + torch.ones(2)"
+    )
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
+    assert "[2.0, 2.0]" in done.stdout and "tensors of two devices, pretend and cpu" in done.stderr
