@@ -223,14 +223,10 @@ FINETUNING = {
     "train.batch_examples": "train.batch_tokens",
     "data.max_length": "data.block",
     "data.dev_max": "data.dev_tokens",
-    "data.cut": "",
-    "data.duplicates": "",
     "data.test_fraction": "data.dev_fraction",
-    "task.pooling": "",
     "task.dropout": "model.dropout",
-    "task.label_smoothing": "",
-    "task.class_weights": "",
-    "task.multi_label": "",
+    **dict.fromkeys(["data.cut", "data.duplicates", "task.pooling", "task.label_smoothing"], ""),
+    **dict.fromkeys(["task.class_weights", "task.multi_label"], ""),
 }
 # Of one objective alone, of a tokenizer that is trained, and of text that becomes a corpus.
 OF_OBJECTIVE = {
