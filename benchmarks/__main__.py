@@ -1,10 +1,10 @@
-"""What arrives: `python -m benchmarks [finetune|encode|parallel|pretrain|masked|shards|load|transfer|imdb]`.
+"""What arrives: `python -m benchmarks [finetune|encode|parallel|pretrain|gpt2|masked|shards|load|transfer|imdb]`.
 What leaves: tables on stdout and in benchmarks/results.
 
-Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of nanoGPT),
-masked (beside transformers, ten minutes each), shards (beside the tokenizers library), load (beside
-transformers; needs 8 GB of disk and as much memory), transfer (what pretraining buys; over an hour) and imdb (about an
-hour) are run by name only.
+Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of nanoGPT), gpt2
+(beside the same, for a GPU), masked (beside transformers, ten minutes each), shards (beside the tokenizers library),
+load (beside transformers; needs 8 GB of disk and as much memory), transfer (what pretraining buys; over an hour) and
+imdb (about an hour) are run by name only.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     encode_speed,
     finetune_speed,
+    gpt2_speed,
     imdb,
     load_speed,
     masked_peers,
@@ -29,7 +30,19 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["all", "finetune", "encode", "parallel", "pretrain", "masked", "shards", "load", "transfer", "imdb"],
+        choices=[
+            "all",
+            "finetune",
+            "encode",
+            "parallel",
+            "pretrain",
+            "gpt2",
+            "masked",
+            "shards",
+            "load",
+            "transfer",
+            "imdb",
+        ],
         default="all",
     )
     parser.add_argument("--model", help="model folder; default: the MiniLM-L6 of the quickstart extra")
@@ -42,13 +55,14 @@ def main() -> None:
     parser.add_argument("--hf-steps", type=int, default=0, help="imdb: time so many of HF's steps and extrapolate")
     parser.add_argument("--side", action="append", choices=["langue", "hf"], help="imdb: one side only")
     parser.add_argument("--set", nargs="*", default=[], help="imdb: settings over the recipe, as train.lr=3e-5")
-    parser.add_argument("--nanogpt", type=Path, help="pretrain: a checkout of github.com/karpathy/nanoGPT")
+    parser.add_argument("--nanogpt", type=Path, help="pretrain, gpt2: a checkout of github.com/karpathy/nanoGPT")
     parser.add_argument("--text", type=Path, help="pretrain: tinyshakespeare's input.txt")
     parser.add_argument("--minutes", type=float, default=10.0, help="masked: of each side")
     parser.add_argument("--megabytes", type=float, default=100.0, help="shards: of text")
     parser.add_argument("--folder", type=Path, help="load, transfer: where models are made, and left")
     parser.add_argument("--steps", type=int, default=3600, help="transfer: of pretraining")
     parser.add_argument("--seeds", type=int, default=3, help="transfer: runs of each side")
+    parser.add_argument("--sequences", type=int, default=32, help="gpt2: of 1,024 tokens, in a step")
     given = parser.parse_args()
     if given.what in ("all", "finetune"):
         profiles = given.profile or ["review-like", "sentence-like"]
@@ -61,6 +75,10 @@ def main() -> None:
         if given.nanogpt is None or given.text is None:
             parser.error("pretrain needs --nanogpt FOLDER and --text FILE")
         pretrain_peers.run(given.nanogpt, given.text, given.rounds, given.patience)
+    if given.what == "gpt2":
+        if given.nanogpt is None:
+            parser.error("gpt2 needs --nanogpt FOLDER")
+        gpt2_speed.run(given.nanogpt, given.rounds, given.patience, given.sequences)
     if given.what == "masked":
         imdb_folder = Path(given.data or material.data_folder() / "imdb")
         masked_peers.run(str(material.model_folder(given.model)), imdb_folder, given.minutes, given.patience)

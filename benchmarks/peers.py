@@ -59,9 +59,10 @@ def take_turns(
 
 
 def main() -> None:
-    from benchmarks import encode_peers, finetune_peers, imdb_peers
+    from benchmarks import encode_peers, finetune_peers, gpt2_peers, imdb_peers
 
-    peers: dict[str, Peer] = {**encode_peers.PEERS, **finetune_peers.PEERS, **imdb_peers.PEERS}
+    known = (encode_peers, finetune_peers, gpt2_peers, imdb_peers)
+    peers: dict[str, Peer] = {name: peer for each in known for name, peer in each.PEERS.items()}
     answer = peers[sys.argv[1]](json.load(sys.stdin))
     print("\n" + json.dumps(answer))
 
