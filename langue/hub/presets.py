@@ -161,11 +161,13 @@ def _repeated(windows: tuple[int, ...], layers: int) -> tuple[int, ...]:
 
 
 def expressed(family: Family, config: ModelConfig) -> ModelConfig:
-    """The config, if the family's published form can say all of it; ModelError names the axis that is lost."""
+    """The config, if the family's published form can say all of it; ModelError names the axis that is lost. Dropout is
+    a matter of training, and may be one that no published form knows."""
+    unsaid = {"tied", "max_length", "dropout", "attention_dropout"}
     again = family.read({"model_type": family.name} | family.write(config))
     for field in fields(config):
         # Whether the output is tied, T5 reads from the weights (`Family.settle`); it has no longest length.
-        if getattr(config, field.name) != getattr(again, field.name) and field.name not in ("tied", "max_length"):
+        if getattr(config, field.name) != getattr(again, field.name) and field.name not in unsaid:
             raise ModelError(
                 f"{family.name} cannot express model.{field.name} = {getattr(config, field.name)!r}",
                 do="leave it out, or choose another model.preset",

@@ -274,6 +274,18 @@ def test_what_a_tokenizer_does_not_know_is_told_beside_the_bits_of_a_byte(tmp_pa
     assert re.search(r"7\d\.\d% of the held-out tokens are the unknown one", (run.folder / "report.html").read_text())
 
 
+@pytest.mark.parametrize("preset", ["langue", "llama"])
+def test_dropout_is_of_training_whatever_the_published_form_knows(tmp_path, text, tokenizer, preset):
+    first = {}
+    for share in (0.0, 0.5):
+        words = TINY | {"model.preset": preset, "model.dropout": share, "train.max_steps": 1}
+        run = langue.pretrain(data=text, tokenizer=tokenizer, out=tmp_path / f"{share}", **words)
+        lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+        first[share] = next(line["loss"] for line in lines if line["split"] == "train")
+    # Where projections begin at zero, only what enters the first block is dropped, and the loss is near.
+    assert first[0.5] != first[0.0]
+
+
 def test_a_size_is_not_refused_that_the_text_may_make_possible(text, tmp_path):
     """The 8,192 tokens asked for would be too many; so small a text has far fewer."""
     words = {"model.size": "60k", "data.block": 32, "train.max_steps": 1}
