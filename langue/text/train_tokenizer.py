@@ -193,6 +193,8 @@ def _unigram(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Toke
     ]
     decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="never")
     backend = _begun(models.Unigram(), chosen, cuts, decoder)
+    held = list(texts)
+    _holds_all(held, chosen, backend.normalizer)
     options: dict[str, Any] = {"seed_size": min(1_000_000, 32 * chosen.vocab_size)}  # candidates to begin with
     trainer = trainers.UnigramTrainer(
         vocab_size=chosen.vocab_size,
@@ -201,8 +203,23 @@ def _unigram(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Toke
         show_progress=False,
         **options,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(held, trainer)
     return backend
+
+
+def _holds_all(texts: list[str], chosen: TokenizerSettings, normaliser: Any) -> None:
+    """SettingsError where there is no room for all characters, each of which the trainer makes a token: it would
+    exceed the size that was asked for, or stop."""
+    met: set[str] = set()
+    for text in texts:
+        met.update(text if normaliser is None else normaliser.normalize_str(text))
+    least = len(met) + len(special_tokens(chosen))
+    if chosen.vocab_size <= least:
+        raise SettingsError(
+            f"tokenizer.vocab_size = {chosen.vocab_size} is too small for unigram, which gives each of the text's "
+            f"{len(met):,} characters a token",
+            do=f"set it above {least}, or choose tokenizer.kind=bpe",
+        )
 
 
 def _characters(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Tokenizer:

@@ -131,6 +131,15 @@ def test_a_vocabulary_is_as_large_as_asked_at_most(folders, kind):
     assert len(special_tokens(resolve({"tokenizer.kind": kind}).tokenizer)) < len(Tokenizer.load(folders(kind))) <= 340
 
 
+def test_unigram_is_refused_a_vocabulary_without_room_for_all_characters(folders, tmp_path):
+    least = len(set("".join(TEXTS))) + len(set(NAMES["unigram"].values()))
+    for size in (least, least - 5):  # which the trainer would exceed, and at which it would stop
+        with pytest.raises(SettingsError, match="gives each of the text's") as caught:
+            train(TEXTS, resolve({"tokenizer.kind": "unigram", "tokenizer.vocab_size": size}).tokenizer, tmp_path)
+        assert f"set it above {least}" in str(caught.value.do)
+    assert len(Tokenizer.load(folders("unigram", vocab_size=least + 1))) == least + 1
+
+
 def test_training_twice_gives_the_same(folders):
     for kind in [kind for kind in KINDS if kind != "unigram"]:
         again = folders(kind, min_frequency=2)
