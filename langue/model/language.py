@@ -45,8 +45,8 @@ class LanguageHead(nn.Module):
         logits = F.linear(self._features(hidden), table if self.out is None else self.out.weight, self.bias)
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
-    def loss(self, hidden: Tensor, table: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
-        """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them."""
+    def loss(self, hidden: Tensor, table: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them; and its z term."""
         weight = table if self.out is None else self.out.weight
         return cross_entropy(self._features(hidden), weight, labels, bias=self.bias, cap=self.cap, z_loss=z_loss)
 
@@ -70,8 +70,8 @@ class LanguageModel(nn.Module):
         out: Tensor = self.head(hidden, self.body.output_table)
         return out
 
-    def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
-        """(T, D), (T,) -> the summed cross-entropy of `logits`."""
+    def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
+        """(T, D), (T,) -> the summed cross-entropy of `logits`, and how much of it is the z term."""
         return self.head.loss(hidden, self.body.output_table, labels, z_loss)
 
 

@@ -22,8 +22,9 @@ def cross_entropy(
     bias: Tensor | None = None,
     cap: float = 0.0,
     z_loss: float = 0.0,
-) -> Tensor:
-    """hidden (M, E), weight (V, E), labels (M,) -> the summed loss, a scalar in fp32.
+) -> tuple[Tensor, Tensor]:
+    """hidden (M, E), weight (V, E), labels (M,) -> the summed loss, a scalar in fp32, and how much of it is the z term,
+    which has no gradient of its own.
 
     logits = hidden weight^T + bias, then cap tanh(logits / cap) where there is a cap. The products are in autocast's
     dtype where it is on, the softmax always in fp32 (fp64 for fp64).
@@ -31,8 +32,8 @@ def cross_entropy(
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
-        loss: Tensor = _Chunked.apply(hidden, weight, bias, labels, cap, z_loss, dtype)  # type: ignore[no-untyped-call]
-    return loss
+        loss, z_term = _Chunked.apply(hidden, weight, bias, labels, cap, z_loss, dtype)  # type: ignore[no-untyped-call]
+    return loss, z_term
 
 
 def chunk_size(vocabulary: int) -> int:
@@ -53,10 +54,10 @@ class _Chunked(torch.autograd.Function):
         cap: float,
         z_loss: float,
         dtype: torch.dtype,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         x, w = hidden.to(dtype), weight.to(dtype)
-        total = torch.zeros((), dtype=wide, device=hidden.device)
+        total, z_term = (torch.zeros((), dtype=wide, device=hidden.device) for _ in range(2))
         needs = ctx.needs_input_grad
         grads = [torch.empty_like(x) if needs[0] else None]
         grads.append(torch.zeros_like(weight, dtype=wide) if needs[1] else None)
@@ -64,8 +65,9 @@ class _Chunked(torch.autograd.Function):
         size = chunk_size(len(w))
         for begin in range(0, len(x), size):
             part = slice(begin, begin + size)
-            loss, slope = _chunk(x[part], w, bias, labels[part], cap, z_loss, wide, any(needs[:3]))
+            loss, of_z, slope = _chunk(x[part], w, bias, labels[part], cap, z_loss, wide, any(needs[:3]))
             total += loss
+            z_term += of_z
             if slope is None:
                 continue
             if grads[2] is not None:
@@ -80,7 +82,8 @@ class _Chunked(torch.autograd.Function):
         ctx.save_for_backward(*(g for g in grads if g is not None))
         ctx.there = [g is not None for g in grads]
         ctx.dtypes = [hidden.dtype, weight.dtype, None if bias is None else bias.dtype]
-        return total
+        ctx.mark_non_differentiable(z_term)
+        return total, z_term
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
@@ -101,8 +104,8 @@ def _chunk(
     z_loss: float,
     wide: torch.dtype,
     with_slope: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """The loss of a chunk and its derivative by the logits (m, V)."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The loss of a chunk, how much of it is the z term, and its derivative by the logits (m, V)."""
     logits = (x @ w.t()).to(wide)
     if bias is not None:
         logits += bias
@@ -111,13 +114,14 @@ def _chunk(
         logits = capped * cap
     z = torch.logsumexp(logits, dim=-1, keepdim=True)  # (m, 1)
     chosen = logits.gather(1, labels[:, None])
-    loss = (z - chosen + z_loss * z.square()).sum()
+    of_z = z_loss * z.square().sum()
+    loss = (z - chosen).sum() + of_z
     if not with_slope:
-        return loss, None
+        return loss, of_z, None
     slope = torch.exp_(logits.sub_(z)) if not cap else torch.exp(logits - z)
     if z_loss:
         slope *= 1 + 2 * z_loss * z
     slope.scatter_add_(1, labels[:, None], torch.full_like(chosen, -1.0))
     if cap:
         slope *= 1 - capped.square()
-    return loss, slope
+    return loss, of_z, slope

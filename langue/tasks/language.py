@@ -105,9 +105,11 @@ class LanguageObjective(Objective):
         side = self.predicted(batch)
         assert side.labels is not None
         states = self.states(model, batch)
-        loss, count = model.loss(labelled(states, side), side.labels, self.z_loss), float(len(side.labels))
+        (loss, z_term), count = model.loss(labelled(states, side), side.labels, self.z_loss), float(len(side.labels))
         extra = self.extra(model, states, batch)
-        return Outcome(loss, count) if extra is None else Outcome(loss + extra, count, beside=extra.detach())
+        if extra is None:
+            return Outcome(loss, count, beside=z_term)
+        return Outcome(loss + extra, count, beside=extra.detach() + z_term)
 
     def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
         return perplexity(loss)

@@ -49,7 +49,7 @@ def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> d
     for _ in range(STEPS + 1):
         began = time.perf_counter()
         with torch.autocast(place.type, dtype, enabled=dtype != torch.float32):
-            loss = model.loss(model.body(*batch.inputs), labels)
+            loss, _ = model.loss(model.body(*batch.inputs), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         if place.type == "cuda":
             torch.cuda.synchronize()

@@ -125,6 +125,17 @@ def test_what_is_judged_together_is_what_each_document_has_alone(kind):
     assert told.tolist() == judged.counts.tolist() and 0 <= right.sum() < told.sum()
 
 
+@pytest.mark.parametrize("kind", ["causal", "masked", "denoise"])
+def test_the_z_term_is_learned_and_not_taken_for_perplexity(kind):
+    objective, data, tok = made(kind, [12, 30, 7])
+    heavy = OBJECTIVES[kind](tok, TaskSettings(), z_loss=0.1, seed=3)
+    model, stream = model_for(kind, tok), objective.stream(data, block=40, budget=120, seed=0)
+    batch = stream.batch(stream.plan(0)[0], 0, CPU)
+    plain, both = objective.forward(model, batch), heavy.forward(model, batch)
+    assert float(both.loss) > float(plain.loss) + 1 and float(plain.beside) == 0
+    assert float(both.loss - both.beside) == pytest.approx(float(plain.loss), rel=1e-5)
+
+
 ROTARY = {"position": "rotary", "qk_norm": True, "norm": "rms_plain", "bias": False}
 
 
