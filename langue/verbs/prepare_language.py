@@ -24,10 +24,12 @@ from langue.settings import Settings, TrainSettings
 from langue.tasks import OBJECTIVES
 from langue.tasks.language import LanguageObjective
 from langue.text.tokenizer import Tokenizer
+from langue.train.pace import body_flops, head_flops
 from langue.verbs.corpora import corpus_of
 from langue.verbs.prepare import matmul_rate
 
 FEWEST = 100  # tokens that a vocabulary may come to have
+COUNTED = 256  # documents whose first pieces say what a token costs
 MANY = 1e6  # passes: as many as `train.max_steps` asks for
 AXES = (
     *("dim", "n_layers", "n_heads", "kv_heads", "ffn_dim", "activation", "gated", "tied", "bias", "qk_norm"),
@@ -155,8 +157,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     steps = _steps(stream, a_pass, chosen)
     seen = stream.tokens_in(steps * chosen.accumulate)
     block = prepared.settings.data.block
-    per_token = config.forward_flops([block]) / block + 2 * config.vocab_size * (config.embedding_dim or config.dim)
-    flops = 3 * per_token * seen
+    flops = _flops_a_token(prepared, stream) * seen
     return {
         "objective": prepared.objective.name,
         "data": str(arguments["data"]),
@@ -181,6 +182,21 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
         "seconds_estimated": flops / (0.5 * matmul_rate(precision(chosen.precision))),
         "precision": str(precision(chosen.precision)).removeprefix("torch."),
     }
+
+
+def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:
+    """Operations of forward and backward for one token of the budget, counted over pieces of some documents: what is
+    predicted of them, what passes an encoder and what a decoder, is the objective's to say."""
+    sizes = prepared.train.lengths
+    documents = np.append(np.arange(min(COUNTED, len(sizes))), sizes.argmax())  # of which the last is not empty
+    lengths = np.minimum(sizes[documents] + stream.frame.document, stream.block - stream.frame.piece)
+    nothing = np.zeros_like(lengths)
+    rows = np.stack([documents, nothing, lengths, nothing], axis=1)[lengths > 0]
+    batch = stream.batch(rows, 0, torch.device("cpu"))
+    labels = prepared.objective.predicted(batch).labels
+    assert labels is not None
+    forward = body_flops(prepared.config, batch) + head_flops(prepared.config) * len(labels)
+    return 3 * forward / int((rows[:, 2] + stream.frame.piece).sum())
 
 
 def _steps(stream: Stream, a_pass: int, chosen: TrainSettings) -> int:

@@ -17,6 +17,7 @@ from tokenizers import decoders, models, pre_tokenizers
 import langue
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
+from langue.train.pace import Pace, body_flops, head_flops
 
 TINY = {"model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "train.max_steps": 12, "train.batch_tokens": 256}
 TINY |= {"data.block": 32, "train.lr": 3e-3}
@@ -309,6 +310,19 @@ def test_the_facts_before_a_run_count_the_ramp(tmp_path, text, tokenizer):
     train = [line for line in lines if line["split"] == "train"]
     assert run.facts["steps"] == pytest.approx(len(train), abs=2) and len(train) > 60
     assert run.facts["passes"] == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked", "denoise"])
+def test_the_operations_told_before_a_run_are_those_of_its_batches(tmp_path, text, tokenizer, objective, monkeypatch):
+    done, add = [], Pace.add
+
+    def count(pace, batch, predicted):
+        add(pace, batch, predicted)
+        done.append(3 * (body_flops(pace.config, batch) + head_flops(pace.config) * predicted))
+
+    monkeypatch.setattr(Pace, "add", count)
+    run = langue.pretrain(objective, data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY)
+    assert run.facts["flops"] == pytest.approx(sum(done), rel=0.1)
 
 
 @pytest.mark.parametrize("objective", ["causal", "masked", "denoise"])
