@@ -199,10 +199,12 @@ def _same_data(folder: Path, prepared: Pretraining, resume: bool) -> None:
 
 def _write(folder: Path, prepared: Pretraining, network: LanguageModel) -> None:
     """The finished model at the root of the run."""
-    special = prepared.objective.special
-    ids = {f"{name}_token_id": getattr(special, name) for name in ("bos", "eos", "pad")}
+    objective, special = prepared.objective, prepared.objective.special
+    # What began and ended its texts: a tokenizer such as BERT's has [CLS] and [SEP] in their place.
+    ids = {"bos_token_id": getattr(objective, "begin", special.bos), "pad_token_id": special.pad}
+    ids["eos_token_id"] = getattr(objective, "end", special.eos)
     if prepared.config.decoder_layers:
-        ids["decoder_start_token_id"] = getattr(prepared.objective, "start", None)
+        ids["decoder_start_token_id"] = getattr(objective, "start", None)
     published = {key: value for key, value in ids.items() if value is not None}
     with atomic_folder(folder / "final") as temporary:
         write_checkpoint(

@@ -303,6 +303,16 @@ def test_samples_fit_the_smallest_blocks(tmp_path, text, tokenizer, words):
     assert "[MASK]" in (run.folder / "report.html").read_text()
 
 
+def test_what_ends_a_text_in_training_ends_it_in_use(tmp_path, text):
+    """Of BERT's kind of tokenizer that is [SEP], which no prompt has at its end either."""
+    words = TINY | {"tokenizer.kind": "wordpiece", "tokenizer.vocab_size": 120, "train.max_steps": 1}
+    model = langue.pretrain(data=text, out=tmp_path / "run", **words).load()
+    cls, sep = (model.tokenizer.backend.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    assert model.checkpoint.ends == {sep} and model.checkpoint.published["bos_token_id"] == cls
+    read = model._examples(["the dog sees"], prompt=True).tokens.tolist()
+    assert read[0] == cls and sep not in read
+
+
 def test_the_facts_before_a_run_count_the_ramp(tmp_path, text, tokenizer):
     words = {"train.max_steps": 0, "train.epochs": 2, "train.ramp_steps": 60, "train.batch_tokens": 1024}
     run = langue.pretrain(data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY | words)
