@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from langue.errors import DataError
-from langue.text.split import all_seen, class_numbers, hold_out
+from langue.text.split import all_seen, are_several, class_numbers, hold_out
 from langue.text.table import SPLITS, TEXTS, Source, Table
 
 __all__ = ["Source", "Table", "read"]
@@ -143,7 +143,7 @@ def _carve(
         labels = train.column(stratify) if stratify in train.rows.column_names and stratify is not None else []
         classes = class_numbers(labels) if labels else None
         kept, held = hold_out(len(train), min(held_most, len(train) - 1 - after), seed, classes)
-        if labels and isinstance(labels[0], (list, tuple)):
+        if are_several(labels):
             kept, held = all_seen(kept, held, labels)
         found["train"], found[name] = train.select(kept), train.select(held)
         how = f"the shares of each {stratify} kept" if classes is not None else "at random"

@@ -56,7 +56,7 @@ def all_seen(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The division, of rows that carry any number of labels, with rows exchanged until every label of a held row stands
     in a kept one too, as far as that can be."""
-    sets = [set(label or ()) for label in labels]
+    sets = [_several(label) for label in labels]
     counts = Counter(label for row in kept for label in sets[row])
     stay, go = list(kept), []
     for row in held:
@@ -73,6 +73,17 @@ def all_seen(
     if not go:
         return kept, held
     return np.array(sorted(stay), np.int64), np.array(sorted(go), np.int64)
+
+
+def are_several(labels: Sequence[Any]) -> bool:
+    """Whether rows carry any number of labels: as lists, or, from a CSV file, with `|` between them."""
+    return any(isinstance(label, (list, tuple)) or isinstance(label, str) and "|" in label for label in labels)
+
+
+def _several(label: Any) -> set[Any]:
+    if isinstance(label, str):
+        return {part.strip() for part in label.split("|")} - {""}
+    return set(label if isinstance(label, (list, tuple)) else ())
 
 
 def class_numbers(labels: Sequence[Any]) -> NDArray[np.int64] | None:

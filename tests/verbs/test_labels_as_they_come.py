@@ -82,6 +82,19 @@ def test_of_many_labels_each_is_seen_in_training(seed):
     assert {x for i in unseen for x in labels[i]} <= {x for i in seen for x in labels[i]}
 
 
+@pytest.mark.parametrize("form", ["|".join, list, lambda names: list(names) if names else None])
+def test_of_many_labels_each_is_seen_in_training_however_they_are_written(form):
+    draw = random.Random(0)
+    names = [[], *(draw.sample([f"label{i}" for i in range(25)], 3) for _ in range(60))]
+    rows = [{"text": f"text {n}", "label": form(each)} for n, each in enumerate(names)]
+    settings = TaskSettings(multi_label=True)
+    for seed in range(10):
+        source = read(rows, need=("text", "label"), stratify="label", seed=seed)
+        task = Classify.fit(source.train, settings)
+        for held in (source.dev, source.test):
+            assert len(task.targets(held)) == 6
+
+
 def test_whole_numbers_are_classes_also_where_they_are_written_as_real_ones():
     assert class_numbers([0.0, 1.0, 0.0, 1.0]).tolist() == [0, 1, 0, 1]
     assert class_numbers([0.5, 1.0, 0.5, 1.0]) is None
