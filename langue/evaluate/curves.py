@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from langue import files
@@ -31,14 +32,14 @@ def draw(log: Sequence[Line], path: str | Path) -> None:
     left.set_title("Loss", loc="left", fontsize=12, fontweight="bold", color=INK)
     left.plot(*_columns(raw), color=TRAIN, alpha=0.22, linewidth=1)
     left.plot(*_columns(_smooth(raw)), color=TRAIN, linewidth=2, label="train" + (" (smoothed)" if _reach(raw) else ""))
-    _dev(left, _points(log, "dev", "loss"), best=min)
+    losses = _points(log, "dev", "loss")
+    _dev(left, losses, lower=True)
     name = _quality(log)
     right.set_title(readable(name).capitalize(), loc="left", fontsize=12, fontweight="bold", color=INK)
     train = _points(log, "train", name)
     if train:
         right.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")
-    lower = name in LOWER_IS_BETTER
-    _dev(right, _points(log, "dev", name), best=min if lower else max)
+    _dev(right, _points(log, "dev", name), lower=name in LOWER_IS_BETTER, losses=dict(losses))
     if name == "perplexity":
         _ratios(right)
     for axes in (left, right):
@@ -61,14 +62,21 @@ def _ratios(axes: Any) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _dev(axes: Any, points: list[tuple[float, float]], best: Any) -> None:
+def _dev(
+    axes: Any, points: list[tuple[float, float]], lower: bool, losses: Mapping[float, float] = MappingProxyType({})
+) -> None:
     """The dev line, its best point ringed and told above the axes, where no line crosses it."""
     if not points:
         return
     axes.plot(*_columns(points), color=DEV, linewidth=2, marker="o", markersize=4, label="dev")
-    step, value = best(points, key=lambda point: point[1])
+    step, value = _best(points, lower, losses)
     axes.plot([step], [value], "o", color="white", markeredgecolor=DEV, markeredgewidth=2, markersize=9)
     axes.set_title(f"best on dev {value:.4f} at step {step:,.0f}", loc="right", fontsize=9, color=QUIET)
+
+
+def _best(points: list[tuple[float, float]], lower: bool, losses: Mapping[float, float]) -> tuple[float, float]:
+    """The step whose weights are kept: of equal values that with the lowest loss, as the trainer chooses."""
+    return min(points, key=lambda point: (point[1] if lower else -point[1], losses.get(point[0], math.inf)))
 
 
 def _dress(axes: Any, log: Sequence[Line]) -> None:

@@ -62,6 +62,13 @@ def test_the_right_half_shows_what_the_best_step_is_chosen_by():
     assert curves._quality([]) == "accuracy"
 
 
+def test_of_equal_steps_the_one_that_is_kept_is_ringed():
+    points = [(5.0, 0.7), (10.0, 0.74), (15.0, 0.74), (20.0, 0.74)]
+    assert curves._best(points, lower=False, losses={5.0: 0.1, 10.0: 0.63, 15.0: 0.62, 20.0: 0.62}) == (15.0, 0.74)
+    assert curves._best(points, lower=False, losses={}) == (10.0, 0.74)
+    assert curves._best(points, lower=True, losses={}) == (5.0, 0.7)
+
+
 def test_ends_of_passes():
     assert curves._pass_ends(RUN) == [50.0, 100.0]
     assert curves._pass_ends([{"step": 7, "epoch": 2.0}]) == [7.0, 7.0]
