@@ -54,7 +54,7 @@ def judge_run(
     context = {
         "title": f"{prepared.task.name}: {prepared.facts['origin']}",
         "model": prepared.facts["model"],
-        "task": prepared.task.name,
+        "task": judgement.task,  # which tells one label from several: the verdict goes by its main metric
         "metrics_json": content,
         "judgement": judgement,
         "mistakes": worst,

@@ -23,6 +23,9 @@ from langue.verbs.model import Model, load
 from langue.verbs.prepare import DIGESTS, Prepared, changed, identity, not_within, prepare, run_folder, same_as_before
 from langue.verbs.save import write_task_checkpoint
 
+# Settings of one task alone.
+OF_TASK = {"classify": ["task.label_smoothing", "task.class_weights", "task.multi_label"]}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -112,6 +115,9 @@ def resolve_call(
             raise SettingsError(f"no {key} was named", do=f'give --{key}, or a recipe with [{key}] name = "..."')
     chosen = resolve(*flat, words, others=ONLY_PRETRAINING)
     refuse_others(chosen, Settings(), ONLY_PRETRAINING, "pretraining")
+    for name, keys in OF_TASK.items():
+        if name != arguments["task"]:
+            refuse_others(chosen, Settings(), keys, f"the task {name}")
     return arguments, chosen
 
 

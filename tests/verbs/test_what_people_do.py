@@ -1,5 +1,6 @@
 """What people do who have not read the manual: links, other tools' words, odd lists, scores of any size."""
 
+import html
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from langue.cli import run as command
 from langue.errors import DataError, ModelError, RunError, SettingsError
 from langue.evaluate.curves import _reach
+from langue.evaluate.judge import verdict
 from langue.settings import TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
@@ -80,6 +82,23 @@ def test_what_is_folded_comes_back():
 def test_settings_of_pretraining_are_refused(model, tmp_path, words):
     with pytest.raises(SettingsError, match="is of pretraining, and does nothing here"):
         finetune(model=model, data=reviews(40, 0), out=tmp_path / "run", **words)
+
+
+@pytest.mark.parametrize(
+    "words", [{"task.label_smoothing": 0.1}, {"task.class_weights": "balanced"}, {"task.multi_label": True}]
+)
+def test_settings_of_labels_are_refused_where_scores_are_learned(model, tmp_path, words):
+    with pytest.raises(SettingsError, match="is of the task classify, and does nothing here"):
+        finetune("regress", model=model, data=scored(1.0), out=tmp_path / "run", **words)
+
+
+def test_the_report_of_several_labels_judges_by_what_the_terminal_does(model, tmp_path):
+    rows = [row | {"label": [row["label"], *(["film"] if "film" in row["text"] else [])]} for row in reviews(60, 0)]
+    out = tmp_path / "run"
+    content = finetune(model=model, data=rows, out=out, **SHORT | {"task.multi_label": True}).metrics
+    page = (out / "report.html").read_text()
+    assert html.escape(verdict("multilabel", content).sentence) in page
+    assert "<td>F1, micro</td>" in page
 
 
 def test_out_may_be_a_link_or_where_one_stands(model, tmp_path, monkeypatch):
