@@ -23,11 +23,12 @@ Group = tuple[bool, bool, float, float, tuple[int, ...]]
 
 
 def depth(name: str, n_layers: int) -> int:
-    """0 for the embeddings, i + 1 for block i, n_layers + 1 for what follows the blocks."""
+    """0 for the embeddings and what else stands before the blocks, i + 1 for block i, n_layers + 1 for what follows."""
     block = re.search(r"body\.(?:decoder\.)?blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1
-    return 0 if re.match(r"body\.(decoder\.)?(token|position|segment|embedding_norm)\b", name) else n_layers + 1
+    before = r"body\.(decoder\.)?(token|position|segment|embedding_norm|widen|bias)\b"
+    return 0 if re.match(before, name) else n_layers + 1
 
 
 class Optimizers:

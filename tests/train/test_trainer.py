@@ -175,3 +175,5 @@ def test_layer_decay_and_weight_decay_reach_the_right_weights():
         assert (group["weight_decay"] > 0) == (weight.ndim >= 2)
     names = ("body.token.weight", "body.blocks.1.attention.qkv.weight", "head.out.weight")
     assert [depth(name, 2) for name in names] == [0, 2, 3]
+    # What ELECTRA and T5 have before their blocks.
+    assert [depth(f"body.{name}", 2) for name in ("widen.weight", "widen.bias", "bias.table.weight")] == [0, 0, 0]
