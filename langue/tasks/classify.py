@@ -2,6 +2,7 @@
 What leaves: a probability for every label."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -142,6 +143,8 @@ class Classify(Task):
 
 def _several(value: Any, where: Callable[[], str]) -> list[str]:
     """A list of labels; a string (from a CSV) names several with `|` between them."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\[.*[,'\"].*\]\s*", value, re.DOTALL):  # as pandas writes lists
+        raise DataError(f"the labels {value!r} are a list written as text", where=where(), do="write them as a|b")
     if isinstance(value, str):
         value = [part.strip() for part in value.split("|")]
     if isinstance(value, (list, tuple)) and len(value) > len({*map(str, value)}) and all(v in (0, 1) for v in value):

@@ -60,6 +60,14 @@ def test_no_labels_are_no_label():
     assert Classify.read_target(["a", "", None, float("nan")], settings, str) == ["a"]
 
 
+@pytest.mark.parametrize("label", ["['a', 'b']", '["a"]', " [0, 1, 0]\n", "['a'\n 'b']"])
+def test_a_list_written_as_text_is_no_label(label):
+    with pytest.raises(DataError, match="are a list written as text"):
+        Classify.read_target(label, TaskSettings(multi_label=True), str)
+    assert Classify.read_target("[bold]|b", TaskSettings(multi_label=True), str) == ["[bold]", "b"]
+    assert Classify.read_target(label, TaskSettings(), str) == label
+
+
 def test_labels_of_one_value_have_one_order():
     labels = ["1", "01", "1.0", "2", "10", "-1"]
     orders = set()
