@@ -113,7 +113,7 @@ def _head(context: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         f"model {_text(context['model'])}",
         f"task {_text(context['task'])}",
         f"{summary['examples']:,} examples of {_text(summary['split'])}",
-        f"trained and judged in {summary['seconds']:,.1f} s",
+        f"trained in {summary['seconds']:,.1f} s",
     ]
     byline = "".join(f"<span>{fact}</span>" for fact in facts)
     return (
