@@ -302,5 +302,7 @@ def written(name: str, value: float | None) -> str:
     where it is undefined."""
     if value is None or not math.isfinite(value):
         return "–"
+    if name == "mse" and 0 < value < 1e-3:  # of scores that lie near each other, where four decimals say nothing
+        return f"{value:.4g}"
     share = name.endswith("accuracy") or name.split("_")[0] in ("f1", "precision", "recall")
     return f"{100 * value:.2f}%" if share else f"{value:,.2f}" if name == "perplexity" else f"{value:.4f}"

@@ -155,6 +155,7 @@ def test_names_and_numbers_as_people_write_them():
     assert readable("f1_macro") == "F1, macro" and readable("mse") == "mean squared error"
     assert readable("calibration_error") == "calibration error" and readable("f1_samples") == "F1, per text"
     assert written("accuracy", 0.93456) == "93.46%" and written("mcc", 0.5) == "0.5000" and written("f1", None) == "–"
+    assert written("mse", 2.5356e-13) == "2.536e-13" and [written("mse", n) for n in (0.5, 0.0)] == ["0.5000", "0.0000"]
 
 
 def test_an_unknown_task_is_a_programming_error():
