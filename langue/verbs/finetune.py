@@ -20,7 +20,17 @@ from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.evaluate import judge_run
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import DIGESTS, Prepared, changed, identity, not_within, prepare, run_folder, same_as_before
+from langue.verbs.prepare import (
+    DIGESTS,
+    Prepared,
+    changed,
+    identity,
+    not_within,
+    prepare,
+    rows_again,
+    run_folder,
+    same_as_before,
+)
 from langue.verbs.save import write_task_checkpoint
 
 # Settings of one task alone.
@@ -113,6 +123,7 @@ def resolve_call(
     for key in ("model", "data"):
         if arguments[key] is None:
             raise SettingsError(f"no {key} was named", do=f'give --{key}, or a recipe with [{key}] name = "..."')
+    rows_again(arguments["data"])
     chosen = resolve(*flat, words, others=ONLY_PRETRAINING)
     refuse_others(chosen, Settings(), ONLY_PRETRAINING, "pretraining")
     for name, keys in OF_TASK.items():

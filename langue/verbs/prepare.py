@@ -19,7 +19,7 @@ from langue.evaluate import hardware
 from langue.files import read_json, write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.runtime import device, keep_kernels, precision, rank, restarted
-from langue.settings import Settings, called, flat_keys, read_recipe
+from langue.settings import ROWS, Settings, called, flat_keys, read_recipe
 from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find
@@ -260,6 +260,13 @@ def same_as_before(folder: Path, written: str) -> None:
         )
     if changed and rank() == 0:
         write_text(path, written)
+
+
+def rows_again(data: Any) -> None:
+    """SettingsError where a recipe names as data what it cannot hold."""
+    if isinstance(data, str) and data == ROWS:
+        what = "the run's data were rows given in Python, which its recipe does not hold"
+        raise SettingsError(what, do="give them again: data=...")
 
 
 def not_within(folder: Path, reads: Iterable[Any]) -> None:

@@ -21,6 +21,7 @@ from langue.tasks.regress import Regress
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from langue.verbs.model import load
+from langue.verbs.pretrain import pretrain
 from langue.verbs.preview import preview
 from tests.tiny import SHORT, reviews, write_jsonl
 from tests.tiny_decoder import tiny_decoder
@@ -90,6 +91,15 @@ def test_settings_of_pretraining_are_refused(model, tmp_path, words):
 def test_settings_of_labels_are_refused_where_scores_are_learned(model, tmp_path, words):
     with pytest.raises(SettingsError, match="is of the task classify, and does nothing here"):
         finetune("regress", model=model, data=scored(1.0), out=tmp_path / "run", **words)
+
+
+def test_a_recipe_does_not_hold_rows_given_in_python(run, tmp_path):
+    for words in ({"out": tmp_path / "again", "recipe": run / "recipe.toml"}, {"out": run, "resume": True}):
+        with pytest.raises(SettingsError, match=r"rows given in Python, which its recipe does not hold; give them"):
+            finetune(**words)
+    (tmp_path / "recipe.toml").write_text('[data]\nname = "(rows given in Python)"\n')
+    with pytest.raises(SettingsError, match="rows given in Python, which its recipe does not hold"):
+        pretrain(out=tmp_path / "more", recipe=tmp_path / "recipe.toml")
 
 
 def test_the_report_of_several_labels_judges_by_what_the_terminal_does(model, tmp_path):
