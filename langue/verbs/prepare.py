@@ -24,10 +24,12 @@ from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find
 from langue.text.source import Source, Table, read
+from langue.text.special import special_ids
 from langue.verbs.progress import bar
 from langue.verbs.save import expressible, head_of
 
 SPLITS = ("train", "dev", "test")
+UNKNOWN = 0.01  # share of unknown tokens that is told
 DIGESTS = "checkpoints/data.json"  # what the data of a run was
 
 
@@ -89,6 +91,7 @@ def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | No
             encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
             examples[name] = encoded.with_targets(targets[name])
             advance(len(table))
+    source.notes.extend(_unknown(checkpoint, examples["train"]))
     settings = settings.model_copy(update={"task": ready.settings})
     prepared = Prepared(ready, checkpoint, source, examples, settings)
     prepared.facts = facts(prepared, settings)
@@ -124,6 +127,21 @@ def _fits(kind: type[Task], ready: Task | None, value: Any, settings: Settings) 
     except DataError:
         return False
     return True
+
+
+def _unknown(checkpoint: Checkpoint, train: Examples) -> list[str]:
+    """A note where much of the texts does not reach the model, as of Chinese with an English vocabulary."""
+    special = special_ids(checkpoint.tokenizer)
+    if special.unk is None or special.unk in (special.bos, special.eos):  # GPT-2's, which bytes never need
+        return []
+    share = float((train.tokens == special.unk).mean())
+    if share < UNKNOWN:
+        return []
+    token = checkpoint.tokenizer.token(special.unk)
+    return [
+        f"train: {share:.0%} of the tokens are {token}, which stands for all that the model's tokenizer does not know: "
+        "what is written there is lost; choose a model of the texts' language"
+    ]
 
 
 def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
