@@ -153,7 +153,8 @@ def gather_pairs(
 
 def pool_mean(hidden: Tensor, batch: Batch) -> Tensor:
     """Mean of each sequence's hidden states: (T, D) -> (N, D)."""
-    return torch.cat([hidden[o : o + n * t].view(n, t, -1).mean(1) for o, n, t in batch.groups])
+    parts = hidden.split([n * t for _, n, t in batch.groups])
+    return torch.cat([part.view(n, t, -1).mean(1) for part, (_, n, t) in zip(parts, batch.groups, strict=True)])
 
 
 def first_tokens(batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ slow, obvious statement that both are tested against.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,18 +101,28 @@ def attend(
     """Attention of the tokens of one flat batch to those of another (or of the same).
 
     q (T, H, K); k, v (S, G, K), each of the G heads serving H / G heads of queries in turn; groups: runs of pairs of
-    equal lengths that cover the T tokens in order, but for some at the end which are in no sequence and mix nothing.
+    equal lengths, one after another on both sides, that cover the T tokens but for some at the end, which are in no
+    sequence and mix nothing.
     Returns (T, H * K).
     """
     heads, width = q.shape[1:]
     out = []
+    asking = _parts(q, [n * tq for _, _, n, tq, _ in groups])
+    asked = (_parts(x, [n * tk for _, _, n, _, tk in groups]) for x in (k, v))
     with torch.autocast(q.device.type, enabled=False):
-        for a, b, n, tq, tk in groups:
-            keys, values = (x[b : b + n * tk].view(n, tk, -1, width) for x in (k, v))
-            mixed = mix(q[a : a + n * tq].view(n, tq, heads, width), keys, values, dropout, scores, bias)
+        for (_, _, n, tq, tk), queries, keys, values in zip(groups, asking, *asked, strict=True):
+            keys, values = (x.view(n, tk, -1, width) for x in (keys, values))
+            mixed = mix(queries.view(n, tq, heads, width), keys, values, dropout, scores, bias)
             out.append(mixed.reshape(n * tq, heads * width))
     mixed = torch.cat(out) if len(out) > 1 else out[0]
     return mixed if len(mixed) == len(q) else F.pad(mixed, (0, 0, 0, len(q) - len(mixed)))
+
+
+def _parts(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
+    """The rows of x in parts of these sizes, one after another. Of slices autograd would make a gradient each as large
+    as all of x, and add them up; of these it makes one."""
+    rest = len(x) - sum(sizes)
+    return x.split([*sizes, rest])[: len(sizes)]
 
 
 def mix(

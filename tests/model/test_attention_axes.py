@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from langue.data.batch import Examples, gather, gather_pairs
+from langue.data.batch import Examples, gather, gather_pairs, pool_mean
 from langue.model.attention import Scores, attend, attention, attention_reference
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
@@ -173,3 +174,30 @@ def test_a_cache_changes_nothing(axes):
     for index, begin in enumerate((0, 9, 18)):
         seen = torch.cat([part.view(3, -1, 32)[index] for part in parts])
         torch.testing.assert_close(seen, expected[begin : begin + 9], atol=1e-5, rtol=1e-5)
+
+
+class _Made(TorchDispatchMode):
+    """Counts the numbers in all tensors that are made."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.numbers += 0 if func.is_view or not isinstance(out, torch.Tensor) else out.numel()
+        return out
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_gradient_of_many_groups_is_made_once_and_not_by_each(pooled):
+    made = []
+    for lengths in ([64] * 8, list(range(50, 66)) * 2):
+        batch = batch_of(lengths)
+        tokens = torch.randn(batch.n_tokens, 4, 8, requires_grad=True)
+        pairs = [(o, o, n, t, t) for o, n, t in batch.groups]
+        with _Made() as counted:
+            out = pool_mean(tokens.flatten(1), batch) if pooled else attend(tokens, tokens, tokens, pairs)
+            out.sum().backward()
+        made.append(counted.numbers / batch.n_tokens)
+    assert made[1] < 1.5 * made[0]
