@@ -23,13 +23,16 @@ INDEXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, a
 LOWER = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
 WIDE = ("layer_norm", "softmax.int", "log_softmax.int", "nll_loss", "exp", "log", "pow.Tensor_Scalar", "sum",
         "binary_cross_entropy_with_logits", "mse_loss", "norm.Scalar", "rsqrt")  # fmt: skip
+# What gives the processor numbers, for which it waits until the device has done all that it was told before.
+WAITED = {aten._local_scalar_dense.default, aten.nonzero.default}
 _kept: list[torch.library.Library] = []
 
 
 class There(torch.Tensor):
-    """A tensor on the device; `here` is where its numbers are."""
+    """A tensor on the device; `here` is where its numbers are. waits: how often the processor asked for some."""
 
     here: torch.Tensor
+    waits = 0
 
     @staticmethod
     def __new__(cls, here: torch.Tensor) -> "There":
@@ -41,6 +44,7 @@ class There(torch.Tensor):
         return made  # type: ignore[no-any-return]
 
     def tolist(self) -> Any:
+        There.waits += 1
         return self.here.tolist()
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -55,6 +59,7 @@ class There(torch.Tensor):
         if strays and func not in BOTH:
             raise RuntimeError(f"{func}: tensors of two devices, {NAME} and {strays[0].device}")
         leaves = torch.device(kwargs["device"]).type == "cpu" if kwargs.get("device") is not None else not there
+        There.waits += bool(there) and (leaves or func in WAITED or func in BOTH and not isinstance(args[0], There))
         own = {
             key: torch.device("cpu") if key == "device" and value is not None else _here(value)
             for key, value in kwargs.items()

@@ -54,3 +54,38 @@ def test_the_device_refuses_what_is_not_on_it():
     )
     done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
     assert "[2.0, 2.0]" in done.stdout and "tensors of two devices, pretend and cpu" in done.stderr
+
+
+WAITS = """
+import os, sys
+from pathlib import Path
+import numpy as np, torch
+from tests.other_device import NAME, There, register
+register()
+os.environ["LANGUE_DEVICE"] = NAME
+from langue.data.batch import Examples, gather_pairs
+from langue.model.config import ModelConfig
+from langue.model.feedforward import Mixture
+from tests.train.child import SETTINGS, trainer
+
+def told(work):
+    before = There.waits
+    work()
+    print(There.waits - before)
+
+run = trainer(Path(sys.argv[1]), SETTINGS)
+assert run.settings.accumulate == 2
+batches = run.loader.iterate(0, run.device)
+told(lambda: [run._step(next(batches)[1]) for _ in range(3)])
+sizes = dict(vocab_size=9, dim=8, n_layers=1, n_heads=2, ffn_dim=8, max_length=9, n_experts=6, experts_per_token=2)
+experts, states = Mixture(ModelConfig(**sizes)).to(NAME), torch.randn(20, 8, device=NAME)
+told(lambda: experts(states))
+some = Examples(np.arange(6, dtype=np.int32), np.array([0, 2, 6]), None, np.zeros(2, np.int32))
+told(lambda: gather_pairs(some, some, np.arange(2), torch.device(NAME)))
+"""
+
+
+def test_a_step_waits_for_the_device_no_more_often_than_it_must(tmp_path):
+    """For the losses of all its batches, the norm, and what the metric is of; a layer of experts for their shares."""
+    done = subprocess.run([sys.executable, "-c", WAITS, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["12", "1", "0"], done.stderr[-1500:]

@@ -5,6 +5,7 @@ length form the groups that `model/attention.py` computes as dense products.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,7 @@ def gather(examples: Examples, rows: NDArray[np.int64], device: torch.device | N
     positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
     source = positions + np.repeat(examples.starts[rows], lengths)  # where in the split each token of the batch lies
 
-    def tensor(array: NDArray[Any]) -> Tensor:
-        made = torch.from_numpy(array)
-        return made.to(device, non_blocking=True) if device is not None and device.type != "cpu" else made
-
+    tensor = partial(_tensor, device=device)
     segments = None if examples.segments is None else tensor(examples.segments[source].astype(np.int64))
     labels, places = _labelled(None if examples.labels is None else examples.labels[source])
     return Batch(
@@ -90,6 +88,15 @@ def gather(examples: Examples, rows: NDArray[np.int64], device: torch.device | N
         labels=None if labels is None else tensor(labels),
         places=None if places is None else tensor(places),
     )
+
+
+def _tensor(array: NDArray[Any], device: torch.device | None) -> Tensor:
+    """On the device, which reads it when it comes to it: from memory that stays in its place, a GPU's driver does not
+    wait until all else is done."""
+    made = torch.from_numpy(array)
+    if device is None or device.type == "cpu":
+        return made
+    return (made.pin_memory() if device.type == "cuda" else made).to(device, non_blocking=True)
 
 
 def _labelled(labels: NDArray[np.int32] | None) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
@@ -133,7 +140,7 @@ def gather_pairs(
     rows = rows[short]
     source, target = gather(sources, rows, device), gather(targets, rows, device)
     place = {int(row): index for index, row in enumerate(source.rows)}
-    starts = source.starts.cpu().numpy()
+    starts = np.concatenate([[0], np.cumsum(sources.lengths[source.rows])])
     pieces: list[NDArray[np.int64]] = []
     groups: PairGroups = []
     read = memory = 0
@@ -147,13 +154,12 @@ def gather_pairs(
         else:
             groups.append((read, memory, 1, t, s))
         read, memory = read + t, memory + s
-    order = torch.from_numpy(np.concatenate(pieces))
-    return Pairs(source, target, order if device is None else order.to(device), groups)
+    return Pairs(source, target, _tensor(np.concatenate(pieces), device), groups)
 
 
 def pool_mean(hidden: Tensor, batch: Batch) -> Tensor:
     """Mean of each sequence's hidden states: (T, D) -> (N, D)."""
-    parts = hidden.split([n * t for _, n, t in batch.groups])
+    parts = torch.split(hidden, [n * t for _, n, t in batch.groups])
     return torch.cat([part.view(n, t, -1).mean(1) for part, (_, n, t) in zip(parts, batch.groups, strict=True)])
 
 

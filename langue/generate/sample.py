@@ -136,7 +136,7 @@ def _write(
     generator = torch.Generator().manual_seed(sampling.seed)
     tokens, groups, ends = batch.tokens, batch.groups, batch.starts[1:] - 1
     written: list[list[int]] = [[] for _ in range(len(batch))]
-    running = np.ones(len(batch), bool)
+    running, banned = np.ones(len(batch), bool), torch.tensor(rules.banned, dtype=torch.long, device=tokens.device)
     for step in range(sampling.max_tokens):
         positions = cache.positions(groups, tokens.device)
         if pairs is None:
@@ -144,7 +144,7 @@ def _write(
         else:
             hidden = model.body.decode(tokens, positions, groups, memory, pairs, cache)
         logits = model.logits(hidden[ends])
-        logits[:, list(rules.banned)] = float("-inf")
+        logits[:, banned] = float("-inf")
         tokens = choose(logits, sampling, generator)
         if step == 0 and rules.first is not None:
             tokens = torch.full_like(tokens, rules.first)

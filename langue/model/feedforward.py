@@ -58,8 +58,12 @@ class Mixture(nn.Module):
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
         out = torch.zeros_like(x)
-        for index, expert in enumerate(self.experts):
-            tokens, place = torch.where(chosen == index)
+        sent, order = chosen.flatten().sort(stable=True)  # (T k): one expert's after another's, each in order of tokens
+        numbers = torch.arange(len(self.experts) + 1, device=x.device)
+        # How many are each one's: asked for once, since an accelerator is waited for each time.
+        sizes = torch.searchsorted(sent, numbers).diff().tolist()
+        for expert, own in zip(self.experts, torch.split(order, sizes), strict=True):
+            tokens, place = own // self.best, own % self.best
             mixed = expert(x[tokens]) * weights[tokens, place, None].to(x.dtype)
             out = out.index_add(0, tokens, mixed.to(out.dtype))
         if self.shared is not None and self.shared_gate is not None:

@@ -113,7 +113,7 @@ class Classify(Task):
         """Cross-entropy with label smoothing (Szegedy et al. 2016); for multi-label, binary cross-entropy per label."""
         outputs = outputs.float()
         smoothing = self.settings.label_smoothing
-        weights = None if self.weights is None else torch.tensor(self.weights, device=outputs.device)
+        weights = None if self.weights is None else torch.tensor(self.weights).to(outputs.device, non_blocking=True)
         if self.settings.multi_label:
             soft = targets * (1 - smoothing) + smoothing / 2
             loss = F.binary_cross_entropy_with_logits(outputs, soft, pos_weight=weights, reduction="sum")

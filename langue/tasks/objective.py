@@ -5,6 +5,7 @@ of one big batch.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +22,16 @@ class Outcome:
     loss: Tensor  # summed
     count: float  # what it is summed over
     answers: Any = None  # what `watch` needs of the batch to say how well it was answered
-    beside: Tensor | float = 0.0  # how much of the loss is of other things than `watched`
+    beside: Tensor | None = None  # how much of the loss is of other things than `watched`; None: nothing
+
+
+def summed(outcomes: Sequence[Outcome]) -> tuple[float, float]:
+    """The losses of batches, and what is beside in them. All are asked for at once, and after the last: an accelerator
+    is waited for each time, and meanwhile told nothing more to do."""
+    losses = [outcome.loss.detach() for outcome in outcomes]
+    beside = [outcome.beside for outcome in outcomes if outcome.beside is not None]
+    numbers = torch.stack(losses + beside).tolist()
+    return sum(numbers[: len(losses)]), sum(numbers[len(losses) :])
 
 
 class Objective(ABC):

@@ -112,11 +112,11 @@ class Task(Objective):
         assert batch.targets is not None
         outputs = model(batch)
         loss, count = self.loss(outputs, batch.targets)
-        return Outcome(loss, count, (batch.targets.cpu().numpy(), self.predict(outputs.detach())))
+        return Outcome(loss, count, (batch.targets, outputs.detach()))
 
     def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
-        parts = zip(*(outcome.answers for outcome in outcomes), strict=True)
-        return self.metrics(*(np.concatenate(part) for part in parts))[self.watched]
+        targets, outputs = (torch.cat(part) for part in zip(*(each.answers for each in outcomes), strict=True))
+        return self.metrics(targets.cpu().numpy(), self.predict(outputs))[self.watched]
 
     def evaluate(
         self, model: nn.Module, dev: Examples, *, device: torch.device, dtype: torch.dtype

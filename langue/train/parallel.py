@@ -217,7 +217,7 @@ class Parallel:
         loss = self.wrapped(batch)
         outcome, self.engine.outcome = self.engine.outcome, None
         assert outcome is not None
-        return replace(outcome, loss=loss) if batch.counts else replace(outcome, loss=0 * loss, count=0.0, beside=0.0)
+        return replace(outcome, loss=loss) if batch.counts else replace(outcome, loss=0 * loss, count=0.0, beside=None)
 
     def scale(self, count: float) -> None:
         """Divide the gradients by the count over all processes; ddp has divided them by the number of processes."""

@@ -24,7 +24,7 @@ from langue.files import alone
 from langue.model.transformer import compile_blocks, set_recompute
 from langue.runtime import Upkeep, device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
 from langue.settings import TrainSettings
-from langue.tasks.objective import Objective, Outcome
+from langue.tasks.objective import Objective, Outcome, summed
 from langue.train.average import Average
 from langue.train.guard import WINDOW, keep_batches, trouble
 from langue.train.journal import Journal
@@ -150,7 +150,7 @@ class Trainer:
         seed_step(settings.seed, at.step, self.parallel.share[0])
         rate = settings.lr * factor(at.step, self.total, settings)
         self.optimizer.set_rate(rate)
-        total, count, beside, examples, tokens = 0.0, 0.0, 0.0, 0, 0
+        count, examples, tokens = 0.0, 0, 0
         outcomes: list[Outcome] = []
         for index, batch in enumerate(batches):
             with self.parallel.part(last=index == len(batches) - 1):
@@ -159,13 +159,13 @@ class Trainer:
                 # What one process finds in one batch is divided at once; else all counts must be known first.
                 alone = len(batches) == world_size() == 1 and outcome.count
                 (outcome.loss / outcome.count if alone else outcome.loss).backward()  # type: ignore[no-untyped-call]
-            total, count = total + float(outcome.loss.detach()), count + outcome.count
-            beside += float(outcome.beside)
+            count += outcome.count
             if batch.counts:
                 examples, tokens = examples + len(batch), tokens + batch.n_tokens
             if self.pace is not None:
                 self.pace.add(batch, outcome.count)
             outcomes.append(outcome)
+        total, beside = summed(outcomes)
         total, count, beside, new_examples, new_tokens = self.parallel.sums(total, count, beside, examples, tokens)
         at.examples, at.tokens = at.examples + int(new_examples), at.tokens + int(new_tokens)
         if not count:
