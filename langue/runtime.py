@@ -138,6 +138,16 @@ def keep_kernels(training: bool = False) -> None:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 
+@cache
+def leave_attention_that_is_planned() -> None:
+    """Have PyTorch compute attention on GPUs by kernels that are there: cuDNN's is planned for each shape anew ("may
+    trigger excessive recompilation", says PyTorch), and here no two batches, and no two tokens that are written, have
+    shapes in common."""
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def forget(read: "torch.Tensor") -> None:
     """Give back the memory under a tensor that nobody will read again, while it is yet part of something larger: the
     pages of a mapped file, above all, which stay resident otherwise for as long as the file is mapped."""
@@ -205,6 +215,11 @@ def restarted() -> bool:
 
 
 def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes."""
+    """Most memory that was in use at once so far, in bytes: a GPU's where there is one, else what was resident."""
+    place = device()
+    if place.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(place)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from langue.runtime import keep_kernels
+from langue.runtime import keep_kernels, peak_memory
 
 CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
@@ -123,3 +124,20 @@ def test_a_training_says_so_before_its_first_product(monkeypatch):
     monkeypatch.setattr(prepare.torch, "randn", lambda *_, **__: pytest.fail(os.environ.pop(CAPACITY, "not said")))
     with pytest.raises(pytest.fail.Exception, match="^4096$"):
         prepare.matmul_rate(prepare.torch.float32)
+
+
+def test_memory_in_use_is_the_gpus_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {torch.device("cuda:1"): 5}.get)
+    monkeypatch.setenv("LANGUE_DEVICE", "cuda:1")
+    assert peak_memory() == 5
+    monkeypatch.setenv("LANGUE_DEVICE", "cpu")
+    assert peak_memory() > 2**20
+
+
+def test_a_gpu_is_timed_at_a_product_that_takes_it_longer_than_to_begin(monkeypatch):
+    from langue.verbs import prepare
+
+    monkeypatch.setenv("LANGUE_DEVICE", "cuda:0")
+    monkeypatch.setattr(prepare.torch, "randn", lambda *shape, **_: pytest.fail(f"{shape[0] * shape[1]}"))
+    with pytest.raises(pytest.fail.Exception, match=f"^{2**26}$"):
+        prepare.matmul_rate(prepare.torch.bfloat16)

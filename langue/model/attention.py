@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from langue.model.dropout import drop, random_keep, scale, threshold
 from langue.model.softmax import softmax, softmax_gradient
-from langue.runtime import has_tiles
+from langue.runtime import has_tiles, leave_attention_that_is_planned
 
 Groups = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
 PairGroups = list[tuple[int, int, int, int, int]]  # (query offset, key offset, n, queries of each, keys of each)
@@ -122,13 +122,15 @@ def _parts(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
     """The rows of x in parts of these sizes, one after another. Of slices autograd would make a gradient each as large
     as all of x, and add them up; of these it makes one."""
     rest = len(x) - sum(sizes)
-    return x.split([*sizes, rest])[: len(sizes)]
+    return torch.split(x, [*sizes, rest])[: len(sizes)]
 
 
 def mix(
     q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scores: Scores = PLAIN, bias: Tensor | None = None
 ) -> Tensor:
     """Dense attention of n equal pairs: q (n, t, H, K), k and v (n, s, G, K) -> (n, t, H, K)."""
+    if q.is_cuda:
+        leave_attention_that_is_planned()
     queries, keys, alpha = q.shape[1], k.shape[1], scores.alpha(q.shape[-1])
     q, k, v = (x.transpose(1, 2) for x in (q, k.to(q.dtype), v.to(q.dtype)))
     if k.shape[1] != q.shape[1]:

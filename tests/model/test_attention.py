@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from langue.data.batch import Examples, gather
 from langue.model.attention import attention, attention_reference
@@ -98,3 +100,23 @@ def test_neighbouring_mask_bytes_are_independent():
     keep = random_keep((1 << 20,), 128, torch.device("cpu")).double() - 0.5
     for lag in (1, 2, 7, 8, 64):
         assert abs(float((keep[:-lag] * keep[lag:]).mean())) < 0.25 * 5 / (1 << 10)
+
+
+def test_dropout_on_a_gpu_is_one_kernel():
+    """As if there were one: what is not computed needs none."""
+    with FakeTensorMode():
+        x = torch.empty(8, 8, device="cuda")
+        with _Called() as called:
+            Dropout(0.1)(x)
+    assert called.names == [("native_dropout", 26 / 256)]
+
+
+class _Called(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "aten":
+            self.names.append((func.overloadpacket.__name__, *args[1:2]))
+        return func(*args, **(kwargs or {}))

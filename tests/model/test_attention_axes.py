@@ -7,14 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langue.data.batch import Examples, gather, gather_pairs, pool_mean
-from langue.model.attention import Scores, attend, attention, attention_reference
+from langue.model.attention import Scores, attend, attention, attention_reference, mix
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
 from langue.model.position import Alibi, RelativeBias
 from langue.model.transformer import Transformer, initialise
+from langue.runtime import leave_attention_that_is_planned
 
 
 def examples_of(lengths):
@@ -201,3 +203,17 @@ def test_the_gradient_of_many_groups_is_made_once_and_not_by_each(pooled):
             out.sum().backward()
         made.append(counted.numbers / batch.n_tokens)
     assert made[1] < 1.5 * made[0]
+
+
+def test_attention_on_a_gpu_is_not_planned_for_each_shape():
+    """As if there were one: what is not computed needs none."""
+    leave_attention_that_is_planned.cache_clear()
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        with FakeTensorMode():
+            q = torch.empty(2, 3, 4, 8, device="cuda", dtype=torch.bfloat16)
+            assert mix(q, q, q).is_cuda
+        assert before and not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+        leave_attention_that_is_planned.cache_clear()
