@@ -52,7 +52,7 @@ def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> d
             loss, _ = model.loss(model.body(*batch.inputs), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         if place.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(place)
         seconds.append(time.perf_counter() - began)
         model.zero_grad(set_to_none=True)
     rate = sequences * length / statistics.median(seconds[1:])  # the first step warms up
