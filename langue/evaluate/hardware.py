@@ -17,6 +17,7 @@ class Hardware:
     source: str
     measured: bool = False  # here, not read in a data sheet
     bf16: bool = True
+    kind: str = "cuda"  # as PyTorch calls it
 
 
 GB = 1e9

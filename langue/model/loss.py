@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 32 * 2**20  # of one chunk's logits in fp32: near the caches of a processor, plenty for a GPU
+# Of one chunk's logits in fp32: near the caches of a processor. For an accelerator each chunk is some fifteen kernels, and
+# the output matrix's gradient, once more read and written; there is room for fewer and larger ones.
+CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
 FEWEST = 256  # tokens of a chunk, so that its matrix products stay large
 
 
@@ -36,9 +38,9 @@ def cross_entropy(
     return loss, z_term
 
 
-def chunk_size(vocabulary: int) -> int:
-    """Tokens whose logits are held at once."""
-    return max(FEWEST, CHUNK_BYTES // (4 * vocabulary))
+def chunk_size(vocabulary: int, kind: str) -> int:
+    """Tokens whose logits are held at once, on a device of this kind."""
+    return max(FEWEST, CHUNK_BYTES.get(kind, CHUNK_BYTES["cpu"]) // (4 * vocabulary))
 
 
 class _Chunked(torch.autograd.Function):
@@ -62,7 +64,7 @@ class _Chunked(torch.autograd.Function):
         grads = [torch.empty_like(x) if needs[0] else None]
         grads.append(torch.zeros_like(weight, dtype=wide) if needs[1] else None)
         grads.append(torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None)
-        size = chunk_size(len(w))
+        size = chunk_size(len(w), w.device.type)
         for begin in range(0, len(x), size):
             part = slice(begin, begin + size)
             loss, of_z, slope = _chunk(x[part], w, bias, labels[part], cap, z_loss, wide, any(needs[:3]))

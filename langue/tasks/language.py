@@ -217,7 +217,7 @@ def token_losses(model: LanguageModel, states: Tensor, labels: Tensor) -> tuple[
     """(M, D), (M,) -> each token's cross-entropy (M,), float64, and whether its logit is the highest; never more than a
     chunk's logits are held."""
     losses, right = [], []
-    size = chunk_size(model.body.config.vocab_size)
+    size = chunk_size(model.body.config.vocab_size, states.device.type)
     for begin in range(0, len(labels), size):
         part = slice(begin, begin + size)
         logits = model.logits(states[part]).float()

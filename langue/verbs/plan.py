@@ -173,7 +173,7 @@ def _hardware(name: str) -> Hardware:
         memory, node = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), 1
         label = "this machine"
     source = f"matrix products timed here in {str(dtype).removeprefix('torch.')}"
-    return Hardware(label, matmul_rate(dtype), memory, None, node, 1, source, True, dtype == torch.bfloat16)
+    return Hardware(label, matmul_rate(dtype), memory, None, node, 1, source, True, dtype == torch.bfloat16, place.type)
 
 
 def _model(
@@ -255,7 +255,7 @@ def _memory(config: ModelConfig, length: int, layout: Layout, memory: Memory, wh
         "device": where.memory,
         "activations_kept": activations(config, length, replace(layout, recompute=False), low),
         "activations_recomputed": activations(config, length, replace(layout, recompute=True), low),
-        "logits_whole": logits(config, length, layout, low, whole=True),
+        "logits_whole": logits(config, length, layout, low, where.kind, whole=True),
     }
 
 
