@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of one chunk's logits in fp32: near the caches of a processor. For an accelerator each chunk is some fifteen kernels, and
-# the output matrix's gradient, once more read and written; there is room for fewer and larger ones.
-CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
+# Of one chunk's logits in fp32: near the caches of a processor. For a GPU each chunk is some fifteen kernels, and once
+# more the output matrix's gradient read and written: fewer and larger ones.
+CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**27}
 FEWEST = 256  # tokens of a chunk, so that its matrix products stay large
 
 
