@@ -14,9 +14,10 @@ LLAMA_FLAGS := -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DLLAVA_BUILD=OFF -DLLAMA_CURL=OFF 
 quickstart: .venv/ready
 	$(BIN)/langue quickstart --force
 
-# One thread: on models this small, more only wait for each other.
+# A process a core, each with one thread: on models this small, more only wait for each other. A file's tests stay
+# together, and with them what they share.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 test-slow: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
