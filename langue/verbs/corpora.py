@@ -14,6 +14,7 @@ from langue.settings import Settings
 from langue.text.documents import Reading, open_texts
 from langue.text.tokenizer import Tokenizer
 from langue.train.parallel import barrier
+from langue.verbs.prepare import rows_again
 from langue.verbs.progress import bar
 from langue.verbs.train_tokenizer import as_list, train_tokenizer
 
@@ -34,6 +35,7 @@ def corpus_of(
     path = given or folder / "corpus"
     there = is_corpus(path)
     if not there and rank() == 0:
+        rows_again(arguments["data"])  # which a run that goes on has as a corpus
         _build(as_list(arguments["data"]), arguments, own, settings, path, check)
     if not given:
         barrier()

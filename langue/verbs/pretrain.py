@@ -33,7 +33,7 @@ from langue.train.trainer import Trainer
 from langue.verbs.corpora import given_corpus
 from langue.verbs.judge_language import judge_language
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import DIGESTS, not_within, peak, rows_again, run_folder, same_as_before
+from langue.verbs.prepare import DIGESTS, not_within, peak, run_folder, same_as_before
 from langue.verbs.prepare_language import AXES, MANY, Pretraining, new_model, prepare_language, stream_of
 from langue.verbs.samples import samples
 
@@ -151,7 +151,6 @@ def _resolved(
     arguments |= {key: value for key, value in given.items() if value is not None}
     if arguments["data"] is None:
         raise SettingsError("no data was named", do="give --data: text, or a corpus folder")
-    rows_again(arguments["data"])
     if arguments["objective"] not in OBJECTIVES:
         known = ", ".join(OBJECTIVES)
         raise SettingsError(f"the objective {arguments['objective']!r} is not known", do=f"known: {known}")
