@@ -261,7 +261,8 @@ def test_shards_are_as_large_as_is_asked_for_and_rows_of_python_are_text(tmp_pat
     facts = json.loads((run.folder / "corpus" / "corpus.json").read_text())
     assert len(facts["splits"]["train"]["shards"]) > 3
     assert sum(len(split["sources"]) for split in facts["splits"].values()) == 2
-    assert langue.pretrain(out=run.folder, resume=True).metrics == run.metrics  # of rows that are a corpus by now
+    again = langue.pretrain(out=run.folder, resume=True)  # of rows that are a corpus by now
+    assert again.metrics["metrics"] == run.metrics["metrics"]
 
 
 def test_what_a_tokenizer_does_not_know_is_told_beside_the_bits_of_a_byte(tmp_path, text):
