@@ -2,7 +2,6 @@
 What leaves: a probability for every label."""
 
 import math
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +16,7 @@ from langue.settings import TaskSettings
 from langue.tasks import metrics
 from langue.tasks.objective import Metrics
 from langue.tasks.task import Task
+from langue.text.split import parted
 
 if TYPE_CHECKING:
     from langue.text.source import Table
@@ -143,10 +143,11 @@ class Classify(Task):
 
 def _several(value: Any, where: Callable[[], str]) -> list[str]:
     """A list of labels; a string (from a CSV) names several with `|` between them."""
-    if isinstance(value, str) and re.fullmatch(r"\s*\[.*[,'\"].*\]\s*", value, re.DOTALL):  # as pandas writes lists
-        raise DataError(f"the labels {value!r} are a list written as text", where=where(), do="write them as a|b")
     if isinstance(value, str):
-        value = [part.strip() for part in value.split("|")]
+        bare = value.strip()
+        if bare[:1] == "[" and bare[-1:] == "]" and any(mark in bare for mark in ",'\""):  # as pandas writes lists
+            raise DataError(f"the labels {value!r} are a list written as text", where=where(), do="write them as a|b")
+        value = parted(value)
     if isinstance(value, (list, tuple)) and len(value) > len({*map(str, value)}) and all(v in (0, 1) for v in value):
         raise DataError(
             "the labels are noughts and ones by their place", where=where(), do='give their names: ["a", "c"], or a|c'

@@ -59,6 +59,8 @@ def special_ids(tokenizer: Tokenizer) -> Special:
         words = (said,) if isinstance(said, str) else usual
         found = (tokenizer.backend.token_to_id(word) for word in words)
         ids[kind] = next((int(index) for index in found if index is not None), None)
+    if ids["unk"] in (ids["bos"], ids["eos"]):  # GPT-2's, whose bytes know every text
+        ids["unk"] = None
     sentinels: list[int] = []
     while (index := tokenizer.backend.token_to_id(f"<extra_id_{len(sentinels)}>")) is not None:
         sentinels.append(int(index))

@@ -80,9 +80,14 @@ def are_several(labels: Sequence[Any]) -> bool:
     return any(isinstance(label, (list, tuple)) or isinstance(label, str) and "|" in label for label in labels)
 
 
+def parted(label: str) -> list[str]:
+    """The labels of `a|b`; of nothing, an empty one."""
+    return [part.strip() for part in label.split("|")]
+
+
 def _several(label: Any) -> set[Any]:
     if isinstance(label, str):
-        return {part.strip() for part in label.split("|")} - {""}
+        return {*parted(label)} - {""}
     return set(label if isinstance(label, (list, tuple)) else ())
 
 

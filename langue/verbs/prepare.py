@@ -131,13 +131,11 @@ def _fits(kind: type[Task], ready: Task | None, value: Any, settings: Settings) 
 
 def _unknown(checkpoint: Checkpoint, train: Examples) -> list[str]:
     """A note where much of the texts does not reach the model, as of Chinese with an English vocabulary."""
-    special = special_ids(checkpoint.tokenizer)
-    if special.unk is None or special.unk in (special.bos, special.eos):  # GPT-2's, which bytes never need
+    unknown = special_ids(checkpoint.tokenizer).unk
+    share = 0.0 if unknown is None else float((train.tokens == unknown).mean())
+    if unknown is None or share < UNKNOWN:
         return []
-    share = float((train.tokens == special.unk).mean())
-    if share < UNKNOWN:
-        return []
-    token = checkpoint.tokenizer.token(special.unk)
+    token = checkpoint.tokenizer.token(unknown)
     return [
         f"train: {share:.0%} of the tokens are {token}, which stands for all that the model's tokenizer does not know: "
         "what is written there is lost; choose a model of the texts' language"
