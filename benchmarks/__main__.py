@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="imdb: settings over the recipe, as train.lr=3e-5")
     parser.add_argument("--nanogpt", type=Path, help="pretrain, gpt2: a checkout of github.com/karpathy/nanoGPT")
     parser.add_argument("--text", type=Path, help="pretrain: tinyshakespeare's input.txt")
+    parser.add_argument("--setting", default="cpu", choices=["cpu", "gpu"], help="pretrain: nanoGPT's for which")
     parser.add_argument("--minutes", type=float, default=10.0, help="masked: of each side")
     parser.add_argument("--megabytes", type=float, default=100.0, help="shards: of text")
     parser.add_argument("--folder", type=Path, help="load, transfer: where models are made, and left")
@@ -72,9 +73,10 @@ def main() -> None:
     if given.what == "parallel":
         parallel_speed.run(given.rounds, given.scale, given.patience)
     if given.what == "pretrain":
-        if given.nanogpt is None or given.text is None:
-            parser.error("pretrain needs --nanogpt FOLDER and --text FILE")
-        pretrain_peers.run(given.nanogpt, given.text, given.rounds, given.patience)
+        both = pretrain_peers.needs(given.setting)
+        if given.text is None or both and given.nanogpt is None:
+            parser.error("pretrain needs --text FILE" + " and --nanogpt FOLDER" * both)
+        pretrain_peers.run(given.nanogpt if both else None, given.text, given.rounds, given.patience, given.setting)
     if given.what == "gpt2":
         if given.nanogpt is None:
             parser.error("gpt2 needs --nanogpt FOLDER")

@@ -302,6 +302,9 @@ def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = MappingProxy
 
 def _nearest(key: str, keys: list[str], others: Mapping[str, str]) -> str:
     key = key.replace("-", "_")
+    for name, word in ARGUMENTS.items():
+        if key in (name, word):
+            return f"it is no setting but an argument: --{name}, in Python {name}=, in a recipe {word}"
     ours = ours_of(key) or next((k for k in others if k.split(".")[1] == key.split(".")[-1]), None)
     if ours:
         ours = others.get(ours, ours)

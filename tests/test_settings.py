@@ -40,6 +40,14 @@ def test_none_is_a_value() -> None:
         ("model.hidden_size", "here it is model.dim"),
         ("mlm_probability", "here it is task.mask_ratio"),
         ("seed", "here it is train.seed"),
+        (
+            "task.objective",
+            "it is no setting but an argument: --objective, in Python objective=, in a recipe task.objective",
+        ),
+        (
+            "tokenizer",
+            "it is no setting but an argument: --tokenizer, in Python tokenizer=, in a recipe tokenizer.name",
+        ),
         ("zzzz", "`langue settings` lists them"),
     ],
 )
