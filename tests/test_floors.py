@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent / "langue"
 # From the ground up. Rooms on one floor do not import each other; errors stand below the rest of floor 0.
 FLOORS = (
     {"errors", "foreign"},
+    {"recipe"},
     {"runtime", "files", "settings"},
     {"text", "model"},
     {"data", "hub"},

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from langue.errors import SettingsError
 from langue.foreign import FOREIGN
-from langue.settings import FINETUNING, Settings, known, parse_words, read_recipe, resolve, split_recipe, to_toml
+from langue.recipe import read_recipe, split_recipe, to_toml
+from langue.settings import FINETUNING, Settings, known, parse_words, resolve
 
 
 def test_later_layers_win_and_strings_are_read_as_their_type() -> None:

@@ -16,8 +16,9 @@ from langue.evaluate.judge import Judgement, judge, mistakes
 from langue.evaluate.report import write
 from langue.files import write_json
 from langue.hub.checkpoint import describe
+from langue.recipe import ROWS, called, read_recipe, split_recipe
 from langue.runtime import device, precision
-from langue.settings import ROWS, Settings, called, read_recipe, resolve, split_recipe
+from langue.settings import Settings, resolve
 from langue.tasks.task import Task, TaskModel
 from langue.text.source import Source, Table, read
 from langue.train.journal import read_log

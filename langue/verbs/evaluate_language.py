@@ -13,8 +13,9 @@ from langue.data.shards import Building, build
 from langue.errors import RunError
 from langue.files import read_json, sha256
 from langue.hub.checkpoint import Checkpoint, Description, read_checkpoint
+from langue.recipe import split_recipe
 from langue.runtime import device
-from langue.settings import PRETRAINING, TOKENIZERS, Settings, resolve, split_recipe
+from langue.settings import PRETRAINING, TOKENIZERS, Settings, resolve
 from langue.tasks import OBJECTIVES
 from langue.tasks.language import LanguageObjective
 from langue.text.documents import Reading, open_texts

@@ -13,8 +13,9 @@ from langue.errors import RunError, SettingsError
 from langue.files import atomic_folder, clear, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, usable
 from langue.model.transformer import set_dropout
+from langue.recipe import read_recipe, split_recipe, write_recipe
 from langue.runtime import rank
-from langue.settings import ONLY_PRETRAINING, Settings, read_recipe, refuse_others, resolve, split_recipe, write_recipe
+from langue.settings import ONLY_PRETRAINING, Settings, refuse_others, resolve
 from langue.tasks.task import Task, TaskModel
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer

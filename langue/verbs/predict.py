@@ -7,7 +7,7 @@ from typing import Any
 
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_file
-from langue.settings import called
+from langue.recipe import called
 from langue.text.source import Table, read
 from langue.text.table import SPLITS
 from langue.verbs.model import Model, load

@@ -18,8 +18,9 @@ from langue.errors import DataError, RunError, SettingsError
 from langue.evaluate import hardware
 from langue.files import read_json, write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
+from langue.recipe import ROWS, called, flat_keys, read_recipe
 from langue.runtime import device, keep_kernels, precision, rank, restarted
-from langue.settings import ROWS, Settings, called, flat_keys, read_recipe
+from langue.settings import Settings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find

@@ -11,6 +11,7 @@ from langue.errors import LangueError, ModelError, RunError, SettingsError
 from langue.files import atomic_folder, read_json, replaced, sha256, write_json, write_text
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
+from langue.recipe import read_recipe, split_recipe, write_recipe
 from langue.runtime import precision, rank
 from langue.settings import (
     FINETUNING,
@@ -20,11 +21,8 @@ from langue.settings import (
     PRETRAINING,
     TOKENIZERS,
     Settings,
-    read_recipe,
     refuse_others,
     resolve,
-    split_recipe,
-    write_recipe,
 )
 from langue.tasks import OBJECTIVES
 from langue.tasks.language import Held

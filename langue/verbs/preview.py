@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table as Grid
 from rich.text import Text
 
-from langue.settings import read_recipe
+from langue.recipe import read_recipe
 from langue.verbs.finetune import resolve_call
 from langue.verbs.prepare import Prepared, prepare
 

@@ -1,0 +1,98 @@
+"""Floor 0. What arrives: a TOML recipe. What leaves: its flat keys (`train.lr`), and a resolved recipe as TOML again.
+
+A recipe holds settings, and beside them what a command's arguments are: task, model, data, columns.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from langue.errors import SettingsError
+
+ROWS = "(rows given in Python)"
+
+# What a recipe holds beside settings, under the section it belongs to: `[model] name = "..."`.
+ARGUMENTS = {
+    "task": "task.name",
+    "objective": "task.objective",
+    "model": "model.name",
+    "data": "data.name",
+    "tokenizer": "tokenizer.name",
+}
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A TOML recipe as flat keys; sections may be tables (`[train]`) or dotted keys."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError("no such recipe", where=str(path)) from None
+    except OSError as error:
+        raise SettingsError(f"the recipe cannot be read: {error.strerror}", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"not TOML: {error}", where=str(path)) from None
+    return flat_keys(tree)
+
+
+def flat_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`section.key` -> value of a tree of TOML."""
+    flat: dict[str, Any] = {}
+    for section, values in tree.items():
+        if isinstance(values, dict):
+            flat.update({f"{section}.{key}": value for key, value in values.items()})
+        else:
+            flat[section] = values
+    return flat
+
+
+def split_recipe(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    """A recipe's flat keys as (task, model and data), column names, and settings."""
+    named = {ours: layer[key] for ours, key in ARGUMENTS.items() if key in layer}
+    columns = {key.removeprefix("columns."): value for key, value in layer.items() if key.startswith("columns.")}
+    taken = {*ARGUMENTS.values(), *(f"columns.{key}" for key in columns)}
+    return named, columns, {key: value for key, value in layer.items() if key not in taken}
+
+
+def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
+    """The resolved recipe as TOML: running it again is one command."""
+    tree = settings.model_dump()
+    for name, key in ARGUMENTS.items():
+        value = arguments.get(name)
+        if value is None:
+            continue
+        section, word = key.split(".")
+        given: Any = called(value)
+        if isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value):
+            given = [str(each) for each in value]
+        tree[section] = {word: given, **tree.get(section, {})}
+    return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
+
+
+def called(data: Any) -> str:
+    """What data is called in a recipe, and in what is said of it."""
+    return str(data) if isinstance(data, (str, Path)) else ROWS
+
+
+def to_toml(tree: Mapping[str, Any]) -> str:
+    """TOML text of top-level scalars and one level of tables. None has no TOML form and is left out."""
+
+    def literal(value: Any) -> str:
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, (list, tuple)):
+            return "[" + ", ".join(literal(v) for v in value) + "]"
+        if isinstance(value, str):
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+        return repr(value)
+
+    scalars = [f"{k} = {literal(v)}" for k, v in tree.items() if v is not None and not isinstance(v, Mapping)]
+    tables = [(k, v) for k, v in tree.items() if isinstance(v, Mapping)]
+    blocks = ["\n".join(scalars)] if scalars else []
+    for name, table in tables:
+        lines = [f"{k} = {literal(v)}" for k, v in table.items() if v is not None]
+        blocks.append("\n".join([f"[{name}]", *lines]))
+    return "\n\n".join(blocks) + "\n"
