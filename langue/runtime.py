@@ -68,6 +68,19 @@ def precision(wanted: str = "auto") -> "torch.dtype":
     return known[wanted]
 
 
+def check_compiler() -> None:
+    """SettingsError where PyTorch's compiler does not work: it calls a C++ compiler, and for GPUs Triton."""
+    import torch
+
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device()))
+    except RuntimeError as error:  # all that it raises are
+        raise SettingsError(
+            f"train.compile: PyTorch's compiler does not work here: {str(error).strip().splitlines()[0]}",
+            do="install a C++ compiler (g++ or clang++; for a GPU Triton, too), or leave train.compile out",
+        ) from error
+
+
 def seed_step(seed: int, step: int, share: int) -> None:
     """Make all randomness of one training step a function of (seed, step, share of the batch): a resumed run draws the
     same bits."""

@@ -14,7 +14,7 @@ from langue.files import atomic_folder, clear, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, usable
 from langue.model.transformer import set_dropout
 from langue.recipe import read_recipe, split_recipe, write_recipe
-from langue.runtime import rank
+from langue.runtime import check_compiler, rank
 from langue.settings import ONLY_PRETRAINING, Settings, refuse_others, resolve
 from langue.tasks.task import Task, TaskModel
 from langue.train.parallel import barrier, processes
@@ -80,6 +80,8 @@ def finetune(
         layers = [read_recipe(folder / "recipe.toml")]
         words = {key: value for key, value in words.items() if (key, value) != ("task.pooling", "auto")}  # settled
     arguments, chosen = resolve_call(layers, given, words)
+    if chosen.train.compile:
+        check_compiler()
     if resume:
         same_as_before(folder, write_recipe(arguments, chosen))
     elif force:

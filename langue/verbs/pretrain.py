@@ -12,7 +12,7 @@ from langue.files import atomic_folder, read_json, replaced, sha256, write_json,
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
 from langue.recipe import read_recipe, split_recipe, write_recipe
-from langue.runtime import precision, rank
+from langue.runtime import check_compiler, precision, rank
 from langue.settings import (
     FINETUNING,
     OF_BUILDING,
@@ -78,6 +78,8 @@ def pretrain(
     given = {"objective": objective, "data": data, "model": model, "tokenizer": tokenizer, "columns": columns}
     source = folder / "recipe.toml" if resume else None if recipe is None else Path(recipe)
     arguments, chosen = _resolved(read_recipe(source) if source else {}, given, words)
+    if chosen.train.compile:
+        check_compiler()
     if force and not resume:
         not_within(folder, _reads(arguments))
     barrier()  # all have looked at the folder before the first changes it

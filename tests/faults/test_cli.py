@@ -3,6 +3,9 @@
 import errno
 import gzip
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -121,3 +124,17 @@ def test_debug_shows_where_it_came_from(model, tmp_path):
 
     with pytest.raises(DataError):
         run(["finetune", "--model", str(model), "--data", str(tmp_path / "no.csv"), "--out", str(tmp_path), "--debug"])
+
+
+@pytest.mark.parametrize("words", [["finetune", "--model", "m"], ["pretrain"]], ids=["finetune", "pretrain"])
+def test_no_compiler_where_one_is_asked_for(words, tmp_path):
+    """In a process of its own, and with nothing that a compiler made before."""
+    found = {"PATH": "", "CXX": "/nowhere/g++", "CC": "/nowhere/gcc", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kept")}
+    done = subprocess.run(
+        [sys.executable, "-m", "langue", *words, "--data", "d", "--out", str(tmp_path / "run"), "train.compile=true"],
+        **{"env": os.environ | found, "capture_output": True, "text": True, "check": False},
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("langue: error: train.compile: PyTorch's compiler does not work here: ")
+    assert "leave train.compile out" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
