@@ -33,7 +33,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Shard:
-    """One pair of files; `first` is the first of its documents."""
+    """One pair of files."""
 
     file: str  # without suffix
     tokens: int
@@ -157,7 +157,10 @@ def _mapped(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
 
 
 def is_corpus(folder: Path) -> bool:
-    return (folder / "corpus.json").is_file()
+    try:
+        return (folder / "corpus.json").is_file()
+    except OSError:  # what is too long for a name is none
+        return False
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

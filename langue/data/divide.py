@@ -7,7 +7,7 @@ only one document, its end becomes the dev document.
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from langue.errors import DataError
 from langue.text.documents import Piece, Reading, Tally, Texts
@@ -40,6 +40,8 @@ class Divider:
     tally: Tally
     seen: Seen
     duplicates: int = 0
+    chosen: set[int] = field(default_factory=set)  # marks of documents that are dev whatever their number is
+    old: set[int] = field(default_factory=set)  # of those that sources begin with, what was there before them
 
     def divided(self, texts: Texts) -> Iterator[Assigned]:
         train = self._marked(texts.pieces(self.reading, self.tally))
@@ -59,19 +61,22 @@ class Divider:
                 yield from _ended(pieces, characters, self.division.tail, texts.name)
                 return
         limit = int(self.division.fraction * 2.0**64)
-        extra = _smaller(head) if len(begun) > 1 else None  # is dev too, so that there is one
-        if len(begun) > 1 and min(begun) < limit and max(begun) < limit:
+        extra = _smaller(head, self.old) if len(begun) > 1 else None  # is dev too, so that there is one
+        if len(begun) > 1 and max(begun) < limit:
             limit = max(begun)  # and one of train
         kept = begun if len(begun) == 1 else set()  # a first document that is as long as the head is for train
         for part in (head, rest):
             for mark, piece in part:
-                extra = mark if extra is None and mark not in begun else extra  # the second, then
-                held = (mark < limit or mark == extra) and mark not in kept
+                extra = mark if extra is None and mark not in begun | self.old else extra  # the second, then
+                if mark == extra:
+                    self.chosen.add(mark)
+                held = (mark < limit or mark in self.chosen) and mark not in kept
                 yield ("dev" if held else "train"), piece
 
     def _marked(self, pieces: Iterator[Piece]) -> Iterator[tuple[int, Piece]]:
         """Each with the number that its document's first piece hashes to; copies are counted or left out."""
         mark = whole = 0
+        here: set[int] = set()  # marks that the source brought, as far as it is looked at before any is given out
         salt = self.division.seed.to_bytes(8, "little")
         for piece in pieces:
             own = (
@@ -79,8 +84,13 @@ class Divider:
             )
             whole = int.from_bytes(hashlib.blake2b(own, digest_size=8, salt=salt).digest(), "little")
             mark = whole if piece.first else mark
-            if piece.last and not self.seen.add(whole):
+            if piece.last and self.seen.add(whole):
+                if len(here) < PEEK:
+                    here.add(mark)
+            elif piece.last:
                 self.duplicates += 1
+                if len(here) < PEEK and mark not in here:
+                    self.old.add(mark)
                 if self.division.dedup and piece.first:  # what is longer than a piece is already given out
                     continue
             yield mark, piece
@@ -97,13 +107,13 @@ class Divider:
         return characters
 
 
-def _smaller(head: list[tuple[int, Piece]]) -> int:
-    """The mark of a document, drawn by its text, that is not the longest."""
+def _smaller(head: list[tuple[int, Piece]], old: set[int]) -> int | None:
+    """The mark of a document, drawn by its text, that is not the longest, nor in train already."""
     sizes: Counter[int] = Counter()
     for mark, piece in head:
         sizes[mark] += piece.size
     (longest, _), *_ = sizes.most_common(1)
-    return min(mark for mark in sizes if mark != longest)
+    return min((mark for mark in sizes if mark != longest and mark not in old), default=None)
 
 
 def _peek(pieces: Iterator[tuple[int, Piece]]) -> tuple[list[tuple[int, Piece]], Iterator[tuple[int, Piece]], bool]:

@@ -39,7 +39,12 @@ class Layout:
     @property
     def here(self) -> bool:
         """Whether langue trains so."""
-        return self.tensor == self.pipeline == 1
+        return self.pipeline == 1 and 1 in (self.tensor, self.data)
+
+    @property
+    def around(self) -> int:
+        """Devices that share what stands outside of blocks, which langue leaves whole."""
+        return 1 if self.here else self.tensor
 
 
 @dataclass(frozen=True)
@@ -107,13 +112,13 @@ def logits(config: ModelConfig, length: int, layout: Layout, low: int, kind: str
     tokens = layout.sequences * length
     held = tokens if whole else min(chunk_size(vocabulary, kind), tokens)
     chunk = held * vocabulary * (2 * FULL + (2 * low if low != FULL else 0))
-    return (chunk + FULL * vocabulary * width + 2 * low * tokens * width) / layout.tensor
+    return (chunk + FULL * vocabulary * width + 2 * low * tokens * width) / layout.around
 
 
 def memory(config: ModelConfig, sizes: Sizes, length: int, layout: Layout, low: int, kind: str) -> Memory:
     layers = config.n_layers + config.decoder_layers
-    block = sizes.blocks / layers / layout.tensor if layers else 0.0
-    outside = sizes.outside / layout.tensor
+    block = sizes.blocks / layers / layout.tensor
+    outside = sizes.outside / layout.around
     local = math.ceil(layers / layout.pipeline) * block + outside
     share = local / (layout.data if layout.sharded else 1)
     copied = block + outside if layout.recompute else local

@@ -50,13 +50,13 @@ class Rules:
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """One token for each row of logits (N, V) -> (N,)."""
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    logits = logits.float() / sampling.temperature
-    if logits.isnan().any():
+    if logits.isnan().any() or logits.isposinf().any():
         raise ModelError(
             "the model's scores are no numbers", do="its weights are spoilt: train it anew, at a lower rate"
         )
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    logits = logits.float() / sampling.temperature
     if sampling.top_k:
         least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))

@@ -125,7 +125,8 @@ def sized(config: ModelConfig, parameters: int) -> ModelConfig:
 
 
 def count(config: ModelConfig) -> int:
-    """Parameters of matrices and embeddings; norms and biases, under a hundredth, are left out."""
+    """Parameters of matrices and embeddings, of all experts; norms and biases, under a hundredth, are left out."""
+    config = replace(config, experts_per_token=config.n_experts)
     tables = config.vocab_size * (1 if config.tied else 2) + (config.max_length if config.position == "learned" else 0)
     return config.matrix_parameters + tables * (config.embedding_dim or config.dim)
 

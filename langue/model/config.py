@@ -112,7 +112,7 @@ class ModelConfig:
                 raise ModelError(f"config: {field.name} = {value!r} is neither true nor false")
             if field.type is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise ModelError(f"config: {field.name} = {value!r} is not a number")
-        for name in ("vocab_size", "dim", "n_heads", "ffn_dim", "max_length"):
+        for name in ("vocab_size", "dim", "n_layers", "n_heads", "ffn_dim", "max_length"):
             if getattr(self, name) < 1:
                 raise ModelError(f"config: {name} = {getattr(self, name)} must be at least 1")
         for name in ("norm_eps", "init_std", "rotary_local_base", "attention_cap", "logit_cap"):

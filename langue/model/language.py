@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from langue.model.block import SelfAttention
+from langue.model.block import CrossAttention, SelfAttention
 from langue.model.config import ModelConfig
 from langue.model.feedforward import ACTIVATIONS
 from langue.model.loss import cross_entropy
 from langue.model.norm import make_norm
+from langue.model.position import RelativeBias
 from langue.model.transformer import Transformer, initialise
 
 
@@ -85,22 +86,32 @@ def begin(model: LanguageModel, seed: int) -> None:
     """
     config = model.body.config
     initialise(model, config.init_std, seed)
-    generator = torch.Generator().manual_seed(seed + 1)
     unscaled = config.attention_scale == 1.0
+    if unscaled:
+        _begin_unscaled(model, config.dim, torch.Generator().manual_seed(seed + 1))
     for name, part in model.named_modules():
-        if unscaled and isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, 0.0, part.in_features**-0.5, generator=generator)
-        elif unscaled and isinstance(part, nn.Embedding):
-            nn.init.normal_(part.weight, 0.0, 1.0, generator=generator)
-        if unscaled and isinstance(part, SelfAttention):
-            with torch.no_grad():
-                (part.qkv if part.stacked else part.q).weight[: part.heads * part.width] *= part.width**-0.5
         if name.endswith((".out", ".down")) and ".blocks." in name and isinstance(part, nn.Linear):
             if config.norm == "rms_plain":
                 nn.init.zeros_(part.weight)
             elif config.norm_place == "pre" and not unscaled:
                 with torch.no_grad():
                     part.weight *= (2 * max(config.n_layers, config.decoder_layers)) ** -0.5
+
+
+@torch.no_grad()
+def _begin_unscaled(model: nn.Module, dim: int, generator: torch.Generator) -> None:
+    for part in model.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0.0, part.in_features**-0.5, generator=generator)
+        elif isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, 0.0, 1.0, generator=generator)
+    for part in model.modules():  # once more: a part's matrices come after it
+        if isinstance(part, SelfAttention):
+            (part.qkv if part.stacked else part.q).weight[: part.heads * part.width] *= part.width**-0.5
+        elif isinstance(part, CrossAttention):
+            part.q.weight *= part.width**-0.5
+        elif isinstance(part, RelativeBias):  # small beside the scores, as in the published code
+            part.table.weight *= dim**-0.5
 
 
 class _Unfilled(TorchFunctionMode):

@@ -21,6 +21,7 @@ from langue.model.config import ModelConfig
 from langue.model.language import LanguageModel
 from langue.model.loss import chunk_size
 from langue.settings import TaskSettings
+from langue.tasks.metrics import number
 from langue.tasks.objective import Metrics, Objective, Outcome
 from langue.text.special import special_ids
 from langue.text.tokenizer import Tokenizer
@@ -35,7 +36,7 @@ class LanguageObjective(Objective):
 
     def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
         self.tokenizer, self.settings, self.z_loss, self.seed = tokenizer, settings, z_loss, seed
-        self.vocabulary = len(tokenizer)
+        self.vocabulary = len(tokenizer)  # as many as words are drawn from at random
         self.special = special_ids(tokenizer)
 
     @classmethod
@@ -62,16 +63,6 @@ class LanguageObjective(Objective):
             raise ModelError(
                 f"{cls.name} trains the architecture {cls.architecture}, and the model is of {config.architecture}",
                 do="choose another model.preset, model or objective",
-            )
-
-    def check(self, model: LanguageModel) -> None:
-        """ModelError where the model is not of the objective's kind, or not of its tokenizer."""
-        config = model.body.config
-        self.suits(config)
-        if config.vocab_size < self.vocabulary:
-            raise ModelError(
-                f"the tokenizer has {self.vocabulary} tokens and the model {config.vocab_size} embeddings",
-                do="give the model its own tokenizer",
             )
 
     def predicted(self, batch: Any) -> Batch:
@@ -120,9 +111,8 @@ class LanguageObjective(Objective):
         """dev: a `Held`. The loss is in nats a predicted token, without the z term."""
         judged = self.judge(model, dev, device=device, dtype=dtype)
         loss, shares = judged.summed(np.ones((1, len(judged.counts))).T)
-        return self.metrics(float(loss[0]), dev, {name: float(share[0]) for name, share in shares.items()}), float(
-            loss[0]
-        )
+        told = self.metrics(float(loss[0]), dev, {name: float(share[0]) for name, share in shares.items()})
+        return {name: None if value is None else number(value) for name, value in told.items()}, float(loss[0])
 
     @torch.no_grad()
     def judge(self, model: nn.Module, dev: "Held", *, device: torch.device, dtype: torch.dtype) -> "Judged":

@@ -31,7 +31,7 @@ class Journal:
         self.path = path if speaks else Path(os.devnull)
         self.file: TextIO = self.path.open("a" if size else "w", encoding="utf-8")
         if speaks:
-            self.file.truncate(min(size, os.fstat(self.file.fileno()).st_size))  # what was taken away stays away
+            self.file.truncate(_whole_lines(path, size))
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=14),
@@ -58,8 +58,10 @@ class Journal:
 
     @property
     def size(self) -> int:
-        """Bytes written and flushed so far."""
+        """Bytes written so far, and on disk."""
         self.file.flush()
+        if self.path.is_file():  # the other processes write to nothing
+            os.fsync(self.file.fileno())
         return self.path.stat().st_size
 
     def write(self, line: dict[str, Any]) -> None:
@@ -85,6 +87,12 @@ class Journal:
         for given, made in pairs:
             line = Text.assemble(("  " + given, "dim"), made)
             self.bar.console.print(Text(" ⏎ ").join(line.split("\n")), soft_wrap=True)
+
+
+def _whole_lines(path: Path, most: int) -> int:
+    """Bytes of the lines that are there of so many: where the power went off, fewer may be, and part of one."""
+    with path.open("rb") as file:
+        return file.read(most).rfind(b"\n") + 1
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ tensor in the header, from which any number of processes can read. (Its usual fo
 """
 
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -104,6 +105,7 @@ class Writer:
     def __init__(self) -> None:
         self.group = dist.new_group(backend="gloo")  # its own, for the thread's messages to keep apart from training's
         self.writing: Future[Any] | None = None
+        self.ended = threading.Event()  # set when a checkpoint that was begun is complete, or has failed
         self.failure: Exception | None = None
 
     def start(self, path: Path, tensors: Mapping[str, Tensor], facts: Any, done: Callable[[], None]) -> None:
@@ -121,16 +123,18 @@ class Writer:
         writing = async_save(dict(tensors), storage_writer=storage, process_group=self.group)
         assert isinstance(writing, Future)
         self.writing = writing
+        self.ended.clear()
 
         def end(written: "Future[Any]") -> None:
-            if rank() or written.exception() is not None:
-                return
             try:
-                write_json(partial / "state.json", facts)
-                complete_folder(partial, path)
-                done()
+                if rank() == 0 and written.exception() is None:
+                    write_json(partial / "state.json", facts)
+                    complete_folder(partial, path)
+                    done()
             except Exception as error:  # of another thread: `wait` raises it
                 self.failure = error
+            finally:
+                self.ended.set()
 
         writing.add_done_callback(end)
 
@@ -145,6 +149,8 @@ class Writer:
             except CheckpointException as error:
                 reasons = "; ".join(f"process {number}: {why[0]}" for number, why in error.failures.items())
                 raise RunError(f"a checkpoint cannot be written: {reasons}", do="the one before it is kept") from error
+            finally:
+                self.ended.wait()  # a result is there before what is to be done with it
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure

@@ -8,6 +8,7 @@ without risk. Where processes share the model, each writes its part (shards.py);
 
 import shutil
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from langue.runtime import rank
 from langue.train.optimizer import Optimizers
 from langue.train.shards import Writer, by_rows, divided, laid_out, read_shards, whole
 
-FORMAT = 2
+FORMAT = 3
 WEIGHT = "weight."  # before the names of the weights, where all tensors are in one file
 AVERAGE = "average."  # before the names of the averaged weights
 OTHER = "it is of another model or optimiser: put the run's own back, or start a new run"
@@ -49,7 +50,7 @@ def save_state(
     facts = {"format": FORMAT, **progress}
     if writer is not None:
         kept |= {WEIGHT + name: weight.detach() for weight, name in names.items()}
-        writer.start(path, kept, facts, lambda: _drop_others(path))
+        writer.start(path, kept, facts, lambda: _drop_before(path, progress["best_step"]))
         return path
     weights = _whole_weights(model)
     memories = {key: whole(t, of.get(key.partition(".")[2])) for key, t in kept.items()}
@@ -58,28 +59,45 @@ def save_state(
             save_file(weights, str(temporary / "model.safetensors"))
             save_file(memories, str(temporary / "optimizer.safetensors"))
             write_json(temporary / "state.json", facts)
-        _drop_others(path)
+        _drop_before(path, progress["best_step"])
     return path
 
 
 def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]) -> None:
-    """Keep the weights of the best evaluation. A run resumed from before it reaches it again and writes it again."""
+    """Keep the weights of the best evaluation, and those of the best one before the newest checkpoint: a run that goes
+    on from there may find no better ones. A run resumed from before it reaches it again and writes it again."""
     path = folder / f"best-{step:08d}"
     weights = _whole_weights(model)
     if rank() == 0:
         with atomic_folder(path) as temporary:
             save_file(weights, str(temporary / "model.safetensors"))
             write_json(temporary / "metrics.json", {"step": step, **metrics})
-        _drop_others(path)
+        newest = latest(folder)
+        named = _facts(newest)["best_step"] if newest is not None else 0
+        _drop_others(path, folder / f"best-{named:08d}")
 
 
-def _drop_others(path: Path) -> None:
-    """Only once the new one is complete on disk, remove the older ones of its kind, and what a run that was killed had
+def _drop_before(path: Path, best_step: int) -> None:
+    """What this checkpoint stands in the place of: the others, and the weights that were best before its best ones.
+    Later best ones are another thread's to write."""
+    _drop_others(path)
+    for other in path.parent.glob("best-*"):
+        if other.name < f"best-{best_step:08d}":
+            _remove(other)
+
+
+def _drop_others(path: Path, beside: Path | None = None) -> None:
+    """Only once the new one is complete on disk, remove the others of its kind, and what a run that was killed had
     begun to write."""
     kind = path.name.split("-")[0]
     for other in [*path.parent.glob(f"{kind}-*"), *path.parent.glob(f".{kind}-*")]:
-        if other != path:
-            shutil.rmtree(other)
+        if other not in (path, beside):
+            _remove(other)
+
+
+def _remove(folder: Path) -> None:
+    with suppress(FileNotFoundError):  # the thread that writes checkpoints may be at the same one
+        shutil.rmtree(folder)
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
@@ -117,11 +135,17 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def _facts(path: Path) -> dict[str, Any]:
+    """What `save_state` was given as progress."""
+    found = read_json(path / "state.json")
+    if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
+        raise RunError(f"its format is not {FORMAT}", where=str(path / "state.json"), do="it is of another langue")
+    return found
+
+
 def load_state(path: Path, model: nn.Module, optimizer: Optimizers, average: dict[str, Tensor]) -> dict[str, Any]:
     """Put weights, memories and averages back; returns what `save_state` was given as progress."""
-    progress: dict[str, Any] = read_json(path / "state.json")
-    if progress.pop("format", None) != FORMAT:
-        raise RunError(f"its format is not {FORMAT}", where=str(path / "state.json"), do="it is of another langue")
+    progress = _facts(path)
     named = dict(model.named_parameters())
 
     def like(key: str) -> Tensor | None:

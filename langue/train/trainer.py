@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +21,7 @@ from torch import nn
 from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
 from langue.files import alone
+from langue.model.config import ModelConfig
 from langue.model.transformer import compile_blocks, set_recompute
 from langue.runtime import Upkeep, device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
 from langue.settings import TrainSettings
@@ -53,8 +54,18 @@ class Progress:
     stale: int = 0  # evaluations since the best one
     stopped: bool = False  # by patience
     skipped: int = 0  # steps in a row that were left out
-    history: list[float] = field(default_factory=list)  # the score at each evaluation
     recent: list[float] = field(default_factory=list)  # the last losses, which a spike is measured against
+
+
+def _progress(path: Path, kept: dict[str, Any]) -> Progress:
+    """RunError where a checkpoint does not say all of it."""
+    try:
+        if missing := {each.name for each in fields(Progress)} - set(kept):
+            raise TypeError(f"no {sorted(missing)[0]}")
+        return Progress(**kept)
+    except TypeError as error:
+        where = str(path / "state.json")
+        raise RunError(f"not the state of a run: {error}", where=where, do="it is of another langue") from None
 
 
 class Trainer:
@@ -90,12 +101,12 @@ class Trainer:
         pass_steps = len(self.loader.steps(0))
         self.evaluate_every = settings.evaluate_every or max(1, math.ceil(min(pass_steps, self.total) / 4))
         self.checkpoint_every = settings.checkpoint_every or min(pass_steps, max(1, math.ceil(self.total / 4)))
-        layers: int = model.body.config.n_layers  # type: ignore[union-attr, assignment]
-        self.optimizer = make_optimizer(self.model, settings, layers)
+        config: ModelConfig = model.body.config  # type: ignore[union-attr, assignment]
+        self.optimizer = make_optimizer(self.model, settings, max(config.n_layers, config.decoder_layers))
         self.average = Average(self.model, settings.ema)
         self.writer = Writer() if self.parallel.sharded else None
         many = world_size() // self.parallel.share[1]  # that work at one part of a batch
-        self.pace = None if peak is None else Pace(model.body.config, many * peak)  # type: ignore[union-attr, arg-type]
+        self.pace = None if peak is None else Pace(config, many * peak)
         self.sample = None if self.parallel.divided else sample
         self.progress = Progress()
         self.interrupted = False
@@ -105,7 +116,7 @@ class Trainer:
         self.model.train()
         newest = latest(self.folder / "checkpoints") if resume else None
         if newest is not None:
-            self.progress = Progress(**load_state(newest, self.model, self.optimizer, self.average.weights))
+            self.progress = _progress(newest, load_state(newest, self.model, self.optimizer, self.average.weights))
         at = self.progress
         began = time.perf_counter() - at.seconds
         lock = alone(self.folder / "checkpoints") if rank() == 0 else nullcontext()
@@ -221,11 +232,16 @@ class Trainer:
         at, watched = self.progress, self.objective.watched
         with self.average.swapped(self.model), self.parallel.gathered():
             metrics, loss = self.objective.evaluate(self.model, self.dev, device=self.device, dtype=self.dtype)
+            if loss is not None and not math.isfinite(loss):
+                raise RunError(
+                    f"the dev loss at step {at.step} is {loss}",
+                    where=str(self.folder),
+                    do=f"the weights are spoilt: start anew with a lower train.lr (now {self.settings.lr:g})",
+                )
             written = self._samples()
             line = {"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics}
             journal.write(line | ({"samples": written} if written else {}))
             score = self.objective.score(metrics, loss)
-            at.history.append(score)
             better = agreed(at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss))
             value = metrics[watched]
             shown = "undefined" if value is None else f"{value:.4f}"

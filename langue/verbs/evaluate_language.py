@@ -20,7 +20,7 @@ from langue.tasks import OBJECTIVES
 from langue.tasks.language import LanguageObjective
 from langue.text.documents import Reading, open_texts
 from langue.text.tokenizer import Tokenizer
-from langue.verbs.corpora import same_tokens
+from langue.verbs.corpora import given_corpus, same_tokens
 from langue.verbs.judge_language import judged
 from langue.verbs.prepare import DIGESTS
 from langue.verbs.prepare_language import Pretraining, new_model
@@ -41,11 +41,12 @@ def evaluate_language(
     checkpoint = read_checkpoint(run, head="lm", pairs=settings.task.pairs != "none")
     tokenizer = checkpoint.tokenizer
     objective = OBJECTIVES[name](tokenizer, settings.task, seed=settings.train.seed)
+    objective.vocabulary = min(objective.vocabulary, checkpoint.config.vocab_size)
     given = _own(run.folder, named.get("data")) if data is None else data
-    if isinstance(given, (str, Path)) and is_corpus(Path(given)):
+    if (corpus := given_corpus(given)) is not None:
         split = {"test": "dev"}.get(split, split)
-        text = Corpus.open(Path(given), split)
-        same_tokens(text.tokenizer, tokenizer, Path(given))
+        text = Corpus.open(corpus, split)
+        same_tokens(text.tokenizer, tokenizer, corpus)
         with bar("reading checksums", 1) as advance:
             text.verify()
             advance(1)
@@ -72,7 +73,8 @@ def _scores(
 
 def _own(run: Path, named: Any) -> Path:
     """The corpus that the run was trained on, and that is what it was then."""
-    looked = [run / "corpus", *([Path(named).absolute()] if isinstance(named, str) else [])]
+    given = [each for each in as_list(named) if isinstance(each, str)] if named else []
+    looked = [run / "corpus", *(Path(each).absolute() for each in given)]
     folder = next((each for each in looked if is_corpus(each)), None)
     if folder is None:
         raise RunError(

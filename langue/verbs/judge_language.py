@@ -17,6 +17,7 @@ from langue.files import write_json
 from langue.model.language import LanguageModel
 from langue.runtime import device, precision
 from langue.tasks.language import Held, Judged, LanguageObjective
+from langue.tasks.metrics import number
 from langue.tasks.objective import Metrics
 from langue.train.journal import read_log
 from langue.verbs.prepare_language import Pretraining
@@ -28,8 +29,12 @@ ORDER, LONG, SMALL = 5, 7, 512  # of the n-grams: characters and bytes, vocabula
 FEW = 20  # documents, below which drawing them anew says nothing
 
 
-def judge_language(folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float) -> dict[str, Any]:
-    """Judge on the whole of the held-out text, and write all that people read."""
+def judge_language(
+    folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float, tokens: int
+) -> dict[str, Any]:
+    """Judge on the whole of the held-out text, and write all that people read. tokens: that the training saw."""
+    facts = prepared.facts
+    facts["tokens_a_parameter"], facts["passes"] = tokens / facts["parameters"], tokens / facts["tokens_a_pass"]
     metrics, intervals = judged(prepared, network)
     content = {
         "split": "dev",
@@ -78,8 +83,10 @@ def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Me
         return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
 
     whole = measure(np.ones((len(judged.counts), 1)))
-    metrics: Metrics = {name: float(values[0]) for name, values in whole.items()}
-    return metrics, bootstrap(measure, metrics, len(judged.counts)) if len(judged.counts) >= FEW else {}
+    metrics: Metrics = {name: number(values[0]) for name, values in whole.items()}
+    intervals = bootstrap(measure, metrics, len(judged.counts)) if len(judged.counts) >= FEW else {}
+    intervals.pop("bits_per_byte", None)  # how many bytes each document has is not kept
+    return metrics, intervals
 
 
 def notes(prepared: Pretraining, content: dict[str, Any]) -> list[str]:
@@ -108,8 +115,8 @@ def notes(prepared: Pretraining, content: dict[str, Any]) -> list[str]:
     baseline = content["baseline"] or {}
     if baseline.get("note"):
         said.append(f"The n-gram model: {baseline['note']}.")
-    beside = baseline.get("metrics", {}).get("perplexity")
-    if beside is not None and beside < content["metrics"]["perplexity"]:
+    beside, own = baseline.get("metrics", {}).get("perplexity"), content["metrics"]["perplexity"]
+    if beside is not None and (own is None or beside < own):
         said.append("The n-gram model beats it: it has not been trained for long enough, or is not learning.")
     return said
 
@@ -133,10 +140,10 @@ def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
 
 
 def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """All tokens of a corpus and where its documents start; of its first documents, or of the beginning of the first,
-    where `most` tokens are enough."""
+    """All tokens of a corpus and where its documents start; of its first documents, the last of them cut, where `most`
+    tokens are enough."""
     starts = np.concatenate([[0], np.cumsum(corpus.lengths)]).astype(np.int64)
-    count = corpus.n_documents if not most else max(1, int(np.searchsorted(starts, most, side="right")) - 1)
+    count = len(corpus.lengths) if not most else min(len(corpus.lengths), max(1, int(np.searchsorted(starts, most))))
     starts = np.minimum(starts[: count + 1], most) if most else starts
     return corpus.tokens(np.arange(count), np.zeros(count, np.int64), np.diff(starts)), starts
 
@@ -145,7 +152,7 @@ def better_than_baseline(content: dict[str, Any]) -> str:
     """One sentence for the end of a run."""
     beside = (content["baseline"] or {}).get("metrics", {}).get("perplexity")
     own = content["metrics"]["perplexity"]
-    if beside is None or not math.isfinite(own):
+    if beside is None or own is None:
         return ""
     word = "less" if own < beside else "MORE"
     return f"The model's perplexity {own:.2f} is {word} than the n-gram model's {beside:.2f}."

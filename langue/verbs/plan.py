@@ -189,6 +189,8 @@ def _model(
     if length is not None and length < 2:
         raise SettingsError(f"length = {length} leaves nothing to predict", do="give at least 2")
     if model is not None:
+        if vocabulary is not None:
+            raise SettingsError("--vocabulary is of a new model, and --model names one that exists", do="leave it out")
         family, config = family_of(describe(model))
         length = length or min(LENGTH, config.longest)
         if length > config.longest:

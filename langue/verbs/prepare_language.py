@@ -88,7 +88,9 @@ def _made(
     """The objective and the model's shape, or what is wrong with them: for neither is any text needed."""
     objective = OBJECTIVES[name](tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed)
     objective.fits(settings.task, settings.data.block, len(objective.special.sentinels))
-    return objective, *_shape(name, vocabulary(tokenizer), checkpoint, settings)
+    family, config = _shape(name, vocabulary(tokenizer), checkpoint, settings)
+    objective.vocabulary = min(objective.vocabulary, config.vocab_size)  # some models have fewer, by a spare token
+    return objective, family, config
 
 
 def _possible(objective: str, settings: Settings) -> None:
@@ -155,7 +157,8 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     tokens = stream.expected()
     a_pass = max(1, math.ceil(tokens / step))
     steps = _steps(stream, a_pass, chosen)
-    seen = stream.tokens_in(steps * chosen.accumulate)
+    passes = stream.tokens_in(steps * chosen.accumulate) / (a_pass * step)
+    seen = passes * tokens  # of which the last batch of a pass has fewer
     block = prepared.settings.data.block
     flops = _flops_a_token(prepared, stream) * seen
     return {
@@ -176,7 +179,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
         "tokens_a_step": step,
         "steps": steps,
         "tokens_a_pass": tokens,
-        "passes": seen / (a_pass * step),
+        "passes": passes,
         "tokens_a_parameter": seen / count(config),
         "flops": flops,
         "seconds_estimated": flops / (0.5 * matmul_rate(precision(chosen.precision))),
@@ -231,7 +234,6 @@ def new_model(prepared: Pretraining) -> LanguageModel:
     """The model to train: fresh, or with the weights of the one that is trained further."""
     torch.manual_seed(prepared.settings.train.seed)
     model = LanguageModel(prepared.config)
-    prepared.objective.check(model)
     begin(model, prepared.settings.train.seed)
     if prepared.checkpoint is not None:
         load_into(model, usable(prepared.checkpoint.weights), where=str(prepared.checkpoint.folder), new="head.")

@@ -76,8 +76,8 @@ def pretrain(
     folder, resume = run_folder(out, force=force, resume=resume)
     words = {key.replace("__", "."): value for key, value in settings.items()}
     given = {"objective": objective, "data": data, "model": model, "tokenizer": tokenizer, "columns": columns}
-    source = folder / "recipe.toml" if resume else None if recipe is None else Path(recipe)
-    arguments, chosen = _resolved(read_recipe(source) if source else {}, given, words)
+    own = read_recipe(folder / "recipe.toml") if resume else {}
+    arguments, chosen = _resolved(own | (read_recipe(Path(recipe)) if recipe else {}), given, words)
     if chosen.train.compile:
         check_compiler()
     if force and not resume:
@@ -111,7 +111,8 @@ def _train(folder: Path, prepared: Pretraining, resume: bool) -> None:
     progress = trainer.run(resume)
     if rank() == 0:
         _write(folder, prepared, network)
-        judge_language(folder, prepared, network, max(progress.seconds, time.perf_counter() - began))
+        seconds = max(progress.seconds, time.perf_counter() - began)
+        judge_language(folder, prepared, network, seconds, progress.tokens)
     barrier()
 
 
@@ -154,12 +155,12 @@ def _resolved(
     if arguments["objective"] not in OBJECTIVES:
         known = ", ".join(OBJECTIVES)
         raise SettingsError(f"the objective {arguments['objective']!r} is not known", do=f"known: {known}")
-    asked = {**rest, **words}
-    # So many steps are so many steps, whatever the passes they take.
-    limits = {str(asked[key]) for key in ("train.max_steps", "train.steps") if key in asked}
-    endless = {"train.epochs": MANY} if limits - {"0"} else {}
     usual = (PRETRAINING, TOKENIZERS[arguments["objective"]])
-    chosen = resolve(*usual, endless, rest, words, others=FINETUNING)
+    chosen = resolve(*usual, rest, words, others=FINETUNING)
+    if chosen.train.max_steps:  # so many steps are so many steps, whatever the passes they take
+        chosen = resolve(*usual, {"train.epochs": MANY}, rest, words)
+    elif rest.get("train.epochs") == MANY:  # as a recipe of so many steps has it
+        chosen = resolve(*usual, {key: value for key, value in rest.items() if key != "train.epochs"}, words)
     _without_effect(arguments, chosen, resolve(*usual))
     return arguments, chosen
 

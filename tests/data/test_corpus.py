@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.data import shards
-from langue.data.corpus import Corpus
+from langue.data.corpus import Corpus, is_corpus
 from langue.data.divide import Division
 from langue.data.shards import Building, build
 from langue.errors import DataError, RunError
@@ -390,3 +390,17 @@ def test_a_corpus_of_nothing_is_refused(tmp_path):
         make(tmp_path / "out", [tmp_path / "empty.txt"])
     assert not (tmp_path / "out").exists()
     assert os.listdir(tmp_path) == ["empty.txt"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_copies_stay_together_across_sources(tmp_path, seed):
+    """Also where a source has so few documents that one is made dev whatever its number is."""
+    rows = texts(9)
+    make(tmp_path / "out", [rows[:4], rows[2:7], rows[5:] + rows[:1]], division=Division(seed=seed))
+    train, dev = every_text(tmp_path / "out", "train"), every_text(tmp_path / "out", "dev")
+    assert train and dev and not set(train) & set(dev)
+    assert len(train + dev) == 14
+
+
+def test_what_is_too_long_for_a_name_is_no_corpus():
+    assert not is_corpus(Path("a text of many words " * 40))

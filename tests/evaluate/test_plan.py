@@ -107,6 +107,14 @@ def test_a_small_model_is_simply_copied_to_every_device():
     assert layout == Layout(data=8, sequences=64) and layout.here and layout.name == "data parallel 8"
 
 
+def test_what_stands_outside_of_blocks_is_shared_on_paper_only():
+    """langue divides the matrices of blocks, and keeps embeddings and head whole."""
+    ours, paper = Layout(tensor=2), Layout(data=2, tensor=2)
+    assert ours.here and not paper.here
+    one, both = (memory(GPT2, SIZES, 1024, layout, 2, "cuda").weights for layout in (ours, paper))
+    assert one - both == pytest.approx(4 * SIZES.outside / 2)
+
+
 def reckoned(name, size, vocabulary=32768, length=4096):
     from langue.verbs.plan import count_parameters
 

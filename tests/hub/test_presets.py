@@ -1,9 +1,16 @@
 """Presets and the dial: published sizes, proportions, and what a family cannot say."""
 
+import math
+from dataclasses import replace
+
 import pytest
+import torch
+import transformers
 
 from langue.errors import ModelError, SettingsError
+from langue.hub.family import parameters
 from langue.hub.presets import KINDS, PRESETS, count, parse_count, preset
+from langue.model.language import LanguageModel, begin
 
 # Parameters in millions as published, BERT without its pooler.
 PUBLISHED = {
@@ -50,3 +57,29 @@ def test_what_is_not_to_be_had_is_said():
         parse_count("ten")
     with pytest.raises(SettingsError, match="the nearest has"):
         preset("bert", 500_000, 512, size="1M")
+
+
+@pytest.mark.parametrize("name", ["t5-small", "t5-1.1-small"])
+def test_a_new_t5_begins_as_the_published_code_has_it(name):
+    """Weight by weight: as wide as those that `transformers` draws, queries above all, for nothing else keeps its
+    scores small. The output matrix apart, which is drawn a hundred times as wide there where it is not the input's."""
+    family, config = preset(name, 300, 64, axes={"n_layers": 2, "ffn_dim": 512})
+    model = LanguageModel(config)
+    begin(model, 0)
+    ours = family.to_theirs(dict(model.named_parameters()), config, "lm")
+    torch.manual_seed(0)
+    theirs = transformers.T5ForConditionalGeneration(transformers.T5Config(**family.write(config)))
+    compared = 0
+    for key, weight in theirs.named_parameters():
+        if key in ours and weight.ndim == 2 and key != "lm_head.weight":
+            within = 0.3 if weight.numel() < 1000 else 0.05  # 32 distances and 8 heads are few
+            assert ours[key].detach().std().item() == pytest.approx(weight.detach().std().item(), rel=within), key
+            compared += 1
+    assert compared > 30
+
+
+def test_the_parameters_of_a_mixture_are_those_of_all_its_experts():
+    _, config = preset("llama-135m", 300, 64, axes={"dim": 64, "n_layers": 2, "n_heads": 2, "ffn_dim": 128})
+    mixture = replace(config, n_experts=8, experts_per_token=2)
+    there = sum(math.prod(shape) for shape in parameters(mixture).values())
+    assert count(mixture) == pytest.approx(there, rel=0.02) and count(mixture) > 2 * count(config)

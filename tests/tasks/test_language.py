@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_said():
     with pytest.raises(ModelError, match="no mask token"):
         Masked(tokenizer("causal"), TaskSettings())
     with pytest.raises(ModelError, match="trains the architecture encoder, and the model is of decoder"):
-        Masked(tok, TaskSettings()).check(model_for("causal", tok))
+        Masked.suits(model_for("causal", tok).body.config)
 
 
 @pytest.mark.parametrize(("kind", "words"), [("masked", {}), ("masked", {"pairs": "order"}), ("denoise", {})])
@@ -264,3 +264,12 @@ def test_a_document_drawn_again_in_a_pass_is_hidden_otherwise(kind, words):
     side = batch.source if kind == "denoise" else batch
     one, same, other = (side.tokens[a:b].tolist() for a, b in zip(side.starts[:-1], side.starts[1:], strict=True))
     assert one == same != other
+
+
+def test_a_perplexity_beyond_all_numbers_is_none():
+    objective, data, tok = made("causal", [9, 30])
+    model = model_for("causal", tok)
+    model.body.token.weight.data *= 1e4
+    dev = Held(objective.stream(data, block=16, budget=64, seed=0))
+    metrics, loss = objective.evaluate(model, dev, device=CPU, dtype=torch.float32)
+    assert loss > 700 and metrics["perplexity"] is None and metrics["bits_per_byte"] > 700

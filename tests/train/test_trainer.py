@@ -152,7 +152,6 @@ def test_patience_stops_early_and_the_best_weights_are_kept(tmp_path, capsys):
     progress = run.run()
     assert progress.stopped and progress.step < run.total
     assert f"none better than step {progress.best_step} since" in " ".join(capsys.readouterr().err.split())
-    assert progress.best == max(progress.history)
     assert (tmp_path / "checkpoints" / f"best-{progress.best_step:08d}" / "model.safetensors").is_file()
 
 

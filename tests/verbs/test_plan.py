@@ -121,6 +121,8 @@ def test_a_model_that_exists_is_planned_for(tmp_path):
     assert (found["model"]["preset"], found["model"]["width"], found["model"]["length"]) == ("bert", 32, 64)
     with pytest.raises(SettingsError, match="takes 64 tokens, not 128; give --length 64"):
         langue.plan(model=folder, length=128, hardware="rtx3090")
+    with pytest.raises(SettingsError, match="--vocabulary is of a new model"):
+        langue.plan(model=folder, vocabulary=100, hardware="rtx3090")
 
 
 @settings(max_examples=100, deadline=None)

@@ -12,12 +12,17 @@ import time
 import numpy as np
 import pytest
 import tokenizers
+from safetensors.torch import save_file
 from tokenizers import decoders, models, pre_tokenizers
 
 import langue
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
 from langue.train.pace import Pace, body_flops, head_flops
+from langue.verbs.judge_language import _whole
+from langue.verbs.pretrain import MANY, _resolved
+from tests.memory import Memory
+from tests.tiny import tiny_bert
 
 TINY = {"model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "train.max_steps": 12, "train.batch_tokens": 256}
 TINY |= {"data.block": 32, "train.lr": 3e-3}
@@ -411,3 +416,59 @@ def test_an_encoder_made_here_is_fine_tuned_as_any_other(tmp_path, text, tokeniz
     words = {"train.epochs": 1, "data.max_length": 32}
     run = langue.finetune("classify", model=first.folder, data=reviews(40), out=tmp_path / "b", **words)
     assert set(run.load().predict(["good film"])[0]) == {"label", "score"}
+
+
+def test_so_many_steps_are_so_many_and_none_is_as_many_as_the_passes():
+    asked = {"train.max_steps": 100, "data.name": "t.txt"}
+    assert _resolved(asked, {}, {})[1].train.epochs == MANY
+    recipe = asked | {"train.epochs": MANY}  # as a run of so many steps writes it
+    for words in ({"train.steps": "0"}, {"train.max_steps": 0}):
+        for layer in (asked, recipe):
+            train = _resolved(layer, {}, words)[1].train
+            assert (train.epochs, train.max_steps) == (1.0, 0)
+    assert _resolved(recipe, {}, {"train.epochs": 2, "train.max_steps": 0})[1].train.epochs == 2
+
+
+CUT = [([10, 1000], 100, 100), ([1000, 10], 100, 100), ([10, 20, 30], 30, 30), ([10, 20], 0, 30), ([5, 5], 99, 10)]
+
+
+@pytest.mark.parametrize(("lengths", "most", "counted"), CUT)
+def test_the_document_that_crosses_the_limit_of_the_ngrams_is_cut(lengths, most, counted):
+    tokens, starts = _whole(Memory([np.arange(length) for length in lengths]), most)
+    assert len(tokens) == counted == starts[-1]
+
+
+def test_a_run_of_a_corpus_in_a_list_is_judged_and_says_what_it_has_seen(tmp_path, text, tokenizer):
+    langue.tokenize(text, tokenizer=tokenizer, out=tmp_path / "corpus")
+    words = TINY | {"train.batch_tokens": 65536, "train.max_steps": 3}
+    run = langue.pretrain(data=[str(tmp_path / "corpus")], out=tmp_path / "run", **words)
+    last = json.loads((run.folder / "log.jsonl").read_text().splitlines()[-1])
+    # A pass is one batch, which the text does not fill.
+    assert run.facts["passes"] == pytest.approx(3) and run.facts["tokens_a_pass"] * 3 == last["tokens"]
+    assert run.facts["tokens_a_parameter"] == last["tokens"] / run.facts["parameters"]
+    found = langue.evaluate(run.folder)
+    assert found["metrics"] == pytest.approx(run.metrics["metrics"])
+    assert "bits_per_byte" in run.metrics["metrics"] and "bits_per_byte" not in run.metrics["intervals"]
+
+
+def test_a_model_with_fewer_tokens_than_its_tokenizer_is_trained_further(tmp_path, text):
+    """Gemma 3's has one beyond the embedding, which no text has; words drawn at random are of those that are there."""
+    import torch
+
+    folder = tiny_bert(tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text())
+    weights = read_safetensors(folder / "model.safetensors")
+    key = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    unused = len(langue.load(folder).tokenizer) - 1
+    save_file(weights | {key: weights[key][:unused].clone()}, str(folder / "model.safetensors"))
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": unused}))
+    words = {"train.max_steps": 3, "train.batch_tokens": 256, "data.block": 32, "task.mask_ratio": 0.5}
+    run = langue.pretrain("masked", data=text, model=folder, out=tmp_path / "run", **words)
+    assert run.metrics["metrics"]["loss"] > 0 and torch.isfinite(torch.tensor(run.metrics["metrics"]["loss"]))
+
+
+def test_another_recipe_is_no_way_to_go_on(tmp_path, text, tokenizer):
+    run = langue.pretrain(data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY)
+    (tmp_path / "other.toml").write_text("[train]\nlr = 0.5\n")
+    with pytest.raises(RunError, match=r"other settings: train.lr is 0.5 and was 0.003"):
+        langue.pretrain(recipe=tmp_path / "other.toml", out=run.folder, resume=True)

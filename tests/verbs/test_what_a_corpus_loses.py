@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import langue
 from langue.data.corpus import Corpus
@@ -12,7 +13,7 @@ from langue.data.shards import Building, build
 from langue.data.stream import Frame, Stream
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.files import alone
-from langue.generate.sample import Sampling, generate
+from langue.generate.sample import Sampling, choose, generate
 from langue.settings import resolve
 from langue.text.documents import Reading, open_texts
 from langue.text.train_tokenizer import train
@@ -213,3 +214,12 @@ def test_what_is_replaced_outlives_an_attempt_that_was_killed(tmp_path):
         assert not (tmp_path / "x").exists()
         raise RuntimeError
     assert (tmp_path / "x" / "file").read_text() == ".x.replaced" and not (tmp_path / ".x.replaced").exists()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_choose_no_token(temperature, score):
+    logits = torch.zeros(1, 5)
+    logits[0, 2] = score
+    with pytest.raises(ModelError, match="no numbers"):
+        choose(logits, Sampling(temperature=temperature), torch.Generator())
