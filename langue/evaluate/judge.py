@@ -1,7 +1,8 @@
 """Floor 5. What arrives: targets and predictions of one split. What leaves: a `Judgement`: numbers with intervals.
 
 Intervals are 95% percentile bootstraps (Efron 1979) over examples: how far the number would move with another test set
-of this size. They say nothing of another training seed.
+of this size. They say nothing of another training seed. At an end of a range, where resamples are all alike, they are
+exact (Clopper and Pearson 1934).
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ MAX_POINTS = 1500  # of a regression's scatter plot
 
 MAIN_METRIC = {"classify": "accuracy", "multilabel": "f1_micro", "regress": "spearman"}
 LOWER_IS_BETTER = frozenset({"mse", "calibration_error", "hamming_loss", "loss", "perplexity", "bits_per_byte"})
+_SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
+_UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """How good the predictions are. `None` stands for what is undefined, and `notes` says why."""
+    """How good the predictions are. `None` stands for what is undefined, and `notes` says why, or for no interval."""
 
     task: str  # classify, multilabel or regress
     examples: int
@@ -178,7 +181,7 @@ def _calibration(confidence: m.Floats, hit: npt.NDArray[np.bool_]) -> list[dict[
 def bootstrap(
     measure: m.Measure, metrics: m.Metrics, n: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval | None]:
-    """The 95% percentile interval of each metric, over the resamples in which it is defined; `None` if undefined."""
+    """The 95% interval of each metric, over the resamples in which it is defined; `None` where nothing shows one."""
     chunks: dict[str, list[m.Floats]] = {name: [] for name in metrics}
     for weights in _resample(n, resamples, seed):
         for name, values in measure(weights).items():
@@ -195,8 +198,18 @@ def bootstrap(
             # the interval of a well calibrated model would lie above its own number.
             drawn = np.maximum(drawn - drawn.mean() + value, 0.0)
         low, high = np.percentile(drawn, (2.5, 97.5))
-        intervals[name] = (float(low), float(high))
+        if high - low < 1e-9:
+            low, high = at_end(name, round(value, 9), n)
+        intervals[name] = (float(low), float(high)) if low < high else None
     return intervals
+
+
+def at_end(name: str, value: float, n: int) -> Interval:
+    """The interval of a metric that is as high or low as can be on n examples, for which no resample differs; the value
+    itself, twice, where it is not at an end. Exact for a share of examples; the same part of the range for others."""
+    bottom = -1.0 if name in _SIGNED else 0.0
+    room = 0.0 if name in _UNBOUNDED else (1.0 - bottom) * (1.0 - 0.025 ** (1.0 / n))
+    return value - room * (value == 1.0), value + room * (value == bottom)
 
 
 def _resample(n: int, resamples: int, seed: int) -> Iterator[m.Floats]:
@@ -275,17 +288,19 @@ def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
             else f"has no {readable(name)}: it is undefined here"
         )
         return Verdict("unknown", f"The model {what}.")
-    low, high = summary["intervals"].get(name) or (ours, ours)
+    low, high = summary["intervals"].get(name) or (-math.inf, math.inf)
+    least, most = at_end(name, theirs, summary["examples"])  # the baseline was judged on as few
     against = f"{readable(name)} {written(name, ours)} against {written(name, theirs)} of {baseline['name']}"
     off, usual = (each.get("mse") for each in (summary["metrics"], baseline.get("metrics") or {}))
-    if low > theirs and off is not None and usual is not None and off > usual:
+    if low > most and off is not None and usual is not None and off > usual:
         errors = f"mean squared error {written('mse', off)} against {written('mse', usual)}"
         return Verdict("same", f"It ranks better than its baseline, but errs more: {against}; {errors}.")
-    if low > theirs:
+    if low > most:
         return Verdict("better", f"Better than its baseline: {against}.")
-    if high < theirs:
+    if high < least:
         return Verdict("worse", f"Worse than its baseline: {against}. Use the baseline, or train longer.")
-    return Verdict("same", f"Not distinguishable from its baseline: {against}, which lies within the 95% interval.")
+    why = "which lies within the 95% interval" if -math.inf < low <= theirs <= high else "on too few examples to tell"
+    return Verdict("same", f"Not distinguishable from its baseline: {against}, {why}.")
 
 
 def readable(name: str) -> str:

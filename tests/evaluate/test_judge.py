@@ -137,6 +137,7 @@ def test_mistakes_are_the_surest_first():
 @pytest.mark.parametrize(("theirs", "outcome"), [(0.80, "better"), (0.90, "same"), (0.97, "worse"), (None, "unknown")])
 def test_verdict(theirs, outcome):
     summary = {
+        "examples": 800,
         "metrics": {"accuracy": 0.91},
         "intervals": {"accuracy": [0.89, 0.93]},
         "baseline": {"name": "bigram tf-idf", "metrics": {"accuracy": theirs}},
@@ -144,6 +145,41 @@ def test_verdict(theirs, outcome):
     found = verdict("classify", summary)
     assert found.outcome == outcome
     assert "\n" not in found.sentence and (theirs is None or "91.00%" in found.sentence)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "theirs", "outcome"),
+    [
+        (1, 1, 0.0, "same"),
+        (5, 5, 0.0, "same"),
+        (5, 5, 0.8, "same"),
+        (10, 10, 0.9, "same"),
+        (0, 1, 1.0, "same"),
+        (6, 6, 0.0, "better"),
+        (40, 40, 0.9, "better"),
+        (0, 40, 0.1, "worse"),
+    ],
+)
+def test_a_verdict_at_0_or_100_percent_depends_on_how_many_examples_there_are(right, n, theirs, outcome):
+    said = np.eye(2)[[0] * right + [1] * (n - right)]
+    baseline = {"name": "majority", "metrics": {"accuracy": theirs}}
+    summary = judge("classify", [0] * n, said, LABELS).as_json("test", baseline, 1.0)
+    low, high = summary["intervals"]["accuracy"]
+    assert low < high and low <= right / n <= high
+    found = verdict("classify", summary)
+    assert found.outcome == outcome
+    within = low <= theirs <= high
+    assert within == ("within the 95% interval" in found.sentence) or outcome != "same"
+
+
+def test_where_resamples_are_alike_and_no_end_is_reached_there_is_no_interval():
+    found = judge("multilabel", [[1, 1, 0]], [[0.9, 0.1, 0.0]], ["a", "b", "c"])
+    assert found.intervals["f1_micro"] is None
+    baseline = {"name": "majority", "metrics": {"f1_micro": 0.5}}
+    told = verdict("multilabel", found.as_json("test", baseline, 1.0))
+    assert told.outcome == "same" and "too few examples to tell" in told.sentence
+    exact = judge("regress", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert exact.intervals["mse"] is None and exact.intervals["spearman"][0] < 0
 
 
 def test_verdict_without_a_number_or_a_baseline():
