@@ -6,6 +6,7 @@ key is another library's.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -276,7 +277,10 @@ def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = MappingProxy
         if isinstance(value, str) and value.lower() in ("none", "null") and "None" in str(fields[key].annotation):
             value = None
         elif isinstance(value, str) and "tuple" in str(fields[key].annotation):
-            value = [part.strip() for part in value.strip("[]()").split(",")]
+            # Brackets around several values are a list's; around one, as in [USER], they are its own.
+            listed = re.fullmatch(r"[\[(](|[^\[\]()]*,[^\[\]()]*)[\])]", value.strip())
+            value = listed[1] if listed else value
+            value = [part.strip() for part in value.split(",")] if value else []
         nested.setdefault(section, {})[name] = value
     try:
         return Settings.model_validate(nested)

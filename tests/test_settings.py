@@ -24,6 +24,22 @@ def test_later_layers_win_and_strings_are_read_as_their_type() -> None:
     assert settings.data == Settings().data
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("[USER],[BOT]", ("[USER]", "[BOT]")),
+        ("[USER]", ("[USER]",)),
+        ("[<a>, <b>]", ("<a>", "<b>")),
+        ("(a),b", ("(a)", "b")),
+        ("[]", ()),
+        ("", ()),
+    ],
+)
+def test_brackets_of_a_word_are_its_own(written: str, read: tuple[str, ...]) -> None:
+    assert resolve({"tokenizer.special": written}).tokenizer.special == read
+    assert resolve({"train.betas": "(0.8, 0.9)"}).train.betas == resolve({"train.betas": "[0.8,0.9]"}).train.betas
+
+
 def test_none_is_a_value() -> None:
     assert resolve({"model.dropout": 0.5}, {"model.dropout": "none"}).model.dropout is None
 
