@@ -239,7 +239,8 @@ def _sum_by(groups: Ints, values: Floats, n_groups: int) -> Floats:
 
 def _centred(values: Floats) -> Floats:
     # Exactly zero when constant: the mean's rounding error must not pass for variation.
-    return values - values.mean() if values.min() < values.max() else np.zeros_like(values)
+    # The median is near those that a resample draws without an outlier, which a mean may be far from.
+    return values - np.median(values) if values.min() < values.max() else np.zeros_like(values)
 
 
 def _ranker(values: Floats) -> Callable[[Floats], Floats]:
@@ -266,6 +267,8 @@ def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
         return result
 
     var_x, var_y = moment(x, x), moment(y, y)
-    varies = (var_x > 1e-12 * (x**2).max()) & (var_y > 1e-12 * (y**2).max())  # below it is rounding, not variation
+    drawn = weights > 0
+    largest_x, largest_y = (np.where(drawn, each**2, 0.0).max(axis=0) for each in (x, y))
+    varies = (var_x > 1e-12 * largest_x) & (var_y > 1e-12 * largest_y)  # below it is rounding, not variation
     product = np.sqrt(np.where(varies, var_x * var_y, 1.0))
     return np.where(varies, np.clip(moment(x, y) / product, -1.0, 1.0), np.nan)

@@ -77,6 +77,18 @@ def test_correlations_hold_far_from_zero():
     assert found["spearman"] == pytest.approx(-1.0)
 
 
+@pytest.mark.parametrize("outlier", [1e3, 1e6, 1e12])
+def test_a_correlation_of_rows_without_the_outlier_is_theirs(outlier):
+    generator = np.random.default_rng(0)
+    targets, scores = generator.random((2, 200))
+    weights = np.ones((201, 2))
+    weights[-1, 0] = 0
+    found = m.regression_measure([*targets, outlier], [*scores, outlier])(weights)
+    assert found["pearson"][0] == pytest.approx(stats.pearsonr(targets, scores).statistic, abs=1e-6)
+    assert found["spearman"][0] == pytest.approx(stats.spearmanr(targets, scores).statistic)
+    assert found["pearson"][1] > 0.9
+
+
 def test_by_hand():
     # true 0 0 0 1 1, predicted 0 0 1 1 0: of 0: 2 right of 3 said of 3 true; of 1: 1 of 2 said of 2 true
     targets = [0, 0, 0, 1, 1]
