@@ -21,6 +21,7 @@ from langue.text.table import TEXTS
 ROWS = 10_000  # of a record batch, fewer where texts are long
 CHARACTERS = 1 << 24  # of a record batch's texts
 SPILL = 1 << 28
+_WORDS = pa.list_(pa.string())
 
 
 class _Wider(Exception):
@@ -157,6 +158,8 @@ def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[
         return pa.array(values, known)
     try:
         found = pa.array(values).type
+        if pa.types.is_binary(found):
+            values = [_text(value, name, where, number) for value, number in zip(values, numbers, strict=True)]
         if known is None:
             types[name] = found
             return pa.array(values)
@@ -204,9 +207,9 @@ def _column(column: Any, feature: Any, name: str, where: str) -> Any:
         names = pa.array(feature.names, pa.string())
         return pa.chunked_array([names.take(_classes(chunk)) for chunk in column.chunks], pa.string())
     if isinstance(inner, datasets.ClassLabel):
-        named = ([inner.names[each] for each in row] if row is not None else None for row in column.to_pylist())
-        return pa.chunked_array([pa.array(list(named), pa.list_(pa.string()))])
-    if name not in TEXTS or pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return pa.chunked_array([pa.array([_named(row, inner.names) for row in column.to_pylist()], _WORDS)])
+    binary = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or not (binary or name in TEXTS):
         return column
     try:
         return column.cast(pa.string())
@@ -214,6 +217,12 @@ def _column(column: Any, feature: Any, name: str, where: str) -> Any:
         raise DataError(
             f"the column {name!r} holds {column.type}, not texts", where=where, do="name another with --columns"
         ) from None
+
+
+def _named(row: list[int | None] | None, names: list[str]) -> list[str] | None:
+    """A row's classes by their names; none where all that it has are unknown, as `_classes` tells them."""
+    found = [names[each] for each in row or () if each is not None and each >= 0]
+    return found if found or row == [] else None
 
 
 def _classes(numbers: Any) -> Any:

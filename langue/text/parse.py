@@ -114,7 +114,8 @@ def _txt(path: Path, where: str, note: Note) -> Iterator[Record]:
 
 def _csv(path: Path, where: str, note: Note) -> Iterator[Record]:
     header = next((line for _, line in lines(path, where) if line.strip()), "")
-    separator = "," if "," in header else max(";\t,", key=header.count)
+    header = re.sub(r'"(?:[^"]|"")*"', "", header)  # what stands in quotation marks separates nothing
+    separator = max(",;\t", key=header.count)
     if separator != ",":
         note(f"{where}: its columns are separated by {'semicolons' if separator == ';' else 'tabs'}")
     if blanks := f"{separator} " in header:

@@ -29,8 +29,12 @@ class Table:
         return len(self.rows)
 
     def column(self, name: str) -> list[Any]:
-        values: list[Any] = self.rows.select_columns([name]).with_format("arrow")[:][name].to_pylist()
+        values: list[Any] = self.arrow(name).to_pylist()
         return values
+
+    def arrow(self, name: str) -> Any:
+        """The column of these rows, and no others, as Arrow's chunked array."""
+        return self.rows.select_columns([name]).with_format("arrow")[:][name]
 
     def where(self, i: int) -> str:
         """Where row i stands, for a message: "reviews.csv, line 43"."""

@@ -111,6 +111,22 @@ def test_lines_are_those_of_the_file(tmp_path):
     assert plain.column("text") == ["one", "\u2028 two", "three"] and where(plain) == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("text\nIt was good; really.\n", [{"text": "It was good; really."}]),
+        ('text;label;"x, y"\na, b;c;d\n', [{"text": "a, b", "label": "c"}]),
+        ('text,label,"x, y"\na, b,c\n', [{"text": "a", "label": " b"}]),
+        ('"text", "label"\n"a", "b"\n', [{"text": "a", "label": "b"}]),
+        ("text\tlabel\na;b,c\td\n", [{"text": "a;b,c", "label": "d"}]),
+    ],
+)
+def test_separators_of_a_csv_are_those_of_its_header_outside_quotation_marks(tmp_path, content, rows):
+    file = tmp_path / "a.csv"
+    file.write_text(content)
+    assert list(read(file, need=["text"], optional=["label"], split=False).test.rows) == rows
+
+
 def test_stray_quotes_of_a_tsv_do_not_join_its_rows(tmp_path):
     file = tmp_path / "glue.tsv"
     file.write_text('text\tlabel\n"open\t0\nmiddle\t1\nclose"\t0\n')
@@ -172,6 +188,21 @@ def test_data_sets_and_class_numbers():
     assert source.dev.where(1) == "the data set, validation, row 2"
 
 
+def test_of_several_class_numbers_those_that_are_none_are_left_out():
+    several = datasets.Sequence(datasets.ClassLabel(names=["a", "b", "c"]))
+    features = datasets.Features({"text": datasets.Value("string"), "label": several})
+    labels = [[0], [-1], [2, None, -1, 1], [], None]
+    data = datasets.Dataset.from_dict({"text": list("vwxyz"), "label": labels}, features=features)
+    assert whole(data).column("label") == [["a"], None, ["c", "b"], [], None]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_bytes_of_a_parquet_file_are_words(tmp_path, kind):
+    labels = pa.array([b"pos", b"caf\xc3\xa9"], kind)
+    pq.write_table(pa.table({"text": ["a", "b"], "label": labels}), tmp_path / "a.parquet")
+    assert whole(tmp_path / "a.parquet").column("label") == ["pos", "caf\xe9"]
+
+
 def test_the_hub(monkeypatch):
     asked = []
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
@@ -188,6 +219,20 @@ def test_the_hub(monkeypatch):
     source = read("owner/name:config", need=["text", "label"], stratify="label")
     assert asked == [("owner/name", "config")] and len(source.test) == len(source.dev) == 2
     assert source.train.origin == "owner/name:config:train" and any("left out" in note for note in source.notes)
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "left"),
+    [(["x", "", "z"], [-1, -1, -1], None), (["x", "", "", "z"], [1, -1, -1, 1], ["x", "z"])],
+)
+def test_whether_a_test_split_has_labels_is_asked_of_the_rows_that_are_left(texts, labels, left):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    train = datasets.Dataset.from_dict({"text": ["a", "b"] * 9, "label": [0, 1] * 9}, features=features)
+    test = datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
+    divided = datasets.DatasetDict({"train": train, "dev": train, "test": test})
+    source = read(divided, need=["text", "label"], invalid="drop")
+    assert (source.test.column("text") if source.test else None) == left
+    assert any("has no labels and is left out" in note for note in source.notes) == (left is None)
 
 
 def test_a_folder_with_shards_and_other_names(tmp_path):

@@ -213,3 +213,8 @@ def test_a_parquet_column_that_holds_no_texts(tmp_path, held):
     assert "not texts; name another with --columns" in refused(tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": [b"caf\xc3\xa9"], "label": [1]}), tmp_path / "b.parquet")
     assert read(tmp_path / "b.parquet", need=("text", "label"), split=False).test.column("text") == ["caf\xe9"]
+
+
+def test_bytes_are_no_label():
+    rows = [{"text": "a", "label": None}, {"text": "b", "label": b"pos"}]
+    assert refused(rows).startswith("the list, row 2: the label is a bytes, not a text; write it as a string")
