@@ -261,14 +261,12 @@ def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
     """Pearson's correlation under weights (N, R); `x` and `y` are (N, R) or (N, 1). NaN where one is constant."""
     n = weights.sum(axis=0)
 
-    def moment(a: Floats, b: Floats) -> Floats:
-        mean_a, mean_b = (weights * a).sum(axis=0) / n, (weights * b).sum(axis=0) / n
-        result: Floats = (weights * a * b).sum(axis=0) / n - mean_a * mean_b
+    def mean(values: Floats) -> Floats:
+        result: Floats = (weights * values).sum(axis=0) / n
         return result
 
-    var_x, var_y = moment(x, x), moment(y, y)
-    drawn = weights > 0
-    largest_x, largest_y = (np.where(drawn, each**2, 0.0).max(axis=0) for each in (x, y))
-    varies = (var_x > 1e-12 * largest_x) & (var_y > 1e-12 * largest_y)  # below it is rounding, not variation
+    mean_x, mean_y, square_x, square_y = mean(x), mean(y), mean(x**2), mean(y**2)
+    var_x, var_y = square_x - mean_x**2, square_y - mean_y**2
+    varies = (var_x > 1e-12 * square_x) & (var_y > 1e-12 * square_y)  # below it is rounding, not variation
     product = np.sqrt(np.where(varies, var_x * var_y, 1.0))
-    return np.where(varies, np.clip(moment(x, y) / product, -1.0, 1.0), np.nan)
+    return np.where(varies, np.clip((mean(x * y) - mean_x * mean_y) / product, -1.0, 1.0), np.nan)
