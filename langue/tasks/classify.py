@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from langue.text.source import Table
 
 
+NOUGHTS_AND_ONES = {"0", "1", "0.0", "1.0", "False", "True"}
+
+
 class Classify(Task):
     """Binary, multi-class or (`task.multi_label`) multi-label classification."""
 
@@ -53,6 +56,10 @@ class Classify(Task):
                 where=train.origin,
                 do="is the label column right? map it with --columns label=NAME, or use --task regress for numbers",
             )
+        if settings.multi_label and found <= NOUGHTS_AND_ONES and all(len(labels) != 1 for labels in raw):
+            where = train.where(next(row for row, labels in enumerate(raw) if labels))
+            what = "the labels are noughts and ones by their place"
+            raise DataError(what, where=where, do='give their names: ["a", "c"], or a|c')
         task = cls(_ordered(found), settings)
         if settings.class_weights == "balanced":
             targets = task.targets(train)
@@ -148,10 +155,6 @@ def _several(value: Any, where: Callable[[], str]) -> list[str]:
         if bare[:1] == "[" and bare[-1:] == "]" and any(mark in bare for mark in ",'\""):  # as pandas writes lists
             raise DataError(f"the labels {value!r} are a list written as text", where=where(), do="write them as a|b")
         value = parted(value)
-    if isinstance(value, (list, tuple)) and len(value) > len({*map(str, value)}) and all(v in (0, 1) for v in value):
-        raise DataError(
-            "the labels are noughts and ones by their place", where=where(), do='give their names: ["a", "c"], or a|c'
-        )
     if isinstance(value, (list, tuple)):
         return [str(part) for part in value if not _nothing(part)]
     if _nothing(value):

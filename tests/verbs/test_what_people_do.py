@@ -18,6 +18,7 @@ from langue.evaluate.judge import verdict
 from langue.settings import TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
+from langue.text.source import read
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from langue.verbs.model import load
@@ -134,15 +135,27 @@ def test_out_may_be_a_link_or_where_one_stands(model, tmp_path, monkeypatch):
     assert (tmp_path / "here" / "model.safetensors").is_file()
 
 
-def test_labels_by_their_place_are_no_names():
-    where = "row 1".__str__
-    settings = TaskSettings(multi_label=True)
-    for value in ([0, 1, 0], [1.0, 0.0, 0.0], [True, False, False], ["a", "b"], "Drama, historical|War"):
-        if isinstance(value[0], str):
-            assert Classify.read_target(value, settings, where) in (["a", "b"], ["Drama, historical", "War"])
-        else:
-            with pytest.raises(DataError, match="noughts and ones by their place"):
-                Classify.read_target(value, settings, where)
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([[0, 1, 0], [1, 0, 0]], None),
+        ([[1.0, 0.0, 0.0]], None),
+        ([[True, False, False], None], None),
+        ([[0, 1], [1, 0]], None),
+        (["0|1|0", "", "1|1|0"], None),
+        (["0|1", "1", "0"], ["0", "1"]),
+        ([["a", "b"]], ["a", "b"]),
+        (["Drama, historical|War"], ["Drama, historical", "War"]),
+    ],
+)
+def test_labels_by_their_place_are_no_names(labels, names):
+    rows = [{"text": "a", "label": label} for label in labels]
+    table = read(rows, need=("text", "label"), split=False).test
+    if names is not None:
+        assert Classify.fit(table, TaskSettings(multi_label=True)).labels == names
+        return
+    with pytest.raises(DataError, match="row 1: the labels are noughts and ones by their place"):
+        Classify.fit(table, TaskSettings(multi_label=True))
 
 
 def test_a_word_among_numbers_has_its_place_in_every_process():
