@@ -85,6 +85,8 @@ def to_toml(tree: Mapping[str, Any]) -> str:
         if isinstance(value, (list, tuple)):
             return "[" + ", ".join(literal(v) for v in value) + "]"
         if isinstance(value, str):
+            if any("\ud800" <= c <= "\udfff" for c in value):  # as Python reads names of files that are not UTF-8
+                raise SettingsError(f"{value!r} is not UTF-8, as a recipe is", do="rename the file or folder")
             escaped = value.replace("\\", "\\\\").replace('"', '\\"')
             return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
         return repr(value)

@@ -156,6 +156,11 @@ def test_what_is_written_as_toml_reads_back(tmp_path_factory, text, rate, flag, 
     assert read_recipe(recipe) == {"data": text, "train.lr": rate, "train.seed": count, "task.multi_label": flag}
 
 
+def test_a_name_that_is_not_utf8_is_not_written() -> None:
+    with pytest.raises(SettingsError, match="is not UTF-8, as a recipe is; rename the file or folder"):
+        to_toml({"data": {"name": "caf\udce9.csv"}})
+
+
 def test_resolved_settings_survive_their_recipe(tmp_path: Path) -> None:
     settings = resolve({"train.betas": "0.8,0.95", "train.lr": 3e-5, "model.dropout": 0.2, "data.cut": "tail"})
     recipe = tmp_path / "recipe.toml"

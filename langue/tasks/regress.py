@@ -72,8 +72,9 @@ class Regress(Task):
         except (TypeError, ValueError):
             number = math.nan
         if isinstance(value, bool) or not abs(number) <= LARGEST:  # nan is not, either
+            large = not isinstance(value, bool) and abs(number) > LARGEST
             raise DataError(
-                f"the score {value!r} is not a number",
+                f"the score {value!r} is {f'beyond {LARGEST:g}, the largest' if large else 'not a number'}",
                 where=where(),
                 do="correct it or take it out (in training: data.invalid=drop)",
             )

@@ -22,8 +22,12 @@ Messages = Sequence[Mapping[str, Any]]
 
 def template_of(folder: Path | None, options: Mapping[str, Any]) -> str | None:
     """The template of a model, by what its tokenizer_config.json says; of several named ones, `default`."""
-    if folder is not None and (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text("utf-8")
+    if folder is not None and (file := folder / "chat_template.jinja").is_file():
+        try:
+            return file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ModelError(f"cannot be read: {why}", where=str(file), do="fetch it again") from None
     found = options.get("chat_template")
     if isinstance(found, list):
         named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}

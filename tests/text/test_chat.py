@@ -7,6 +7,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 from langue.errors import DataError, ModelError
+from langue.text.chat import template_of
 from langue.text.tokenizer import Tokenizer
 
 TEMPLATES = {
@@ -110,3 +111,9 @@ def test_a_conversation_is_answered(tmp_path):
     answers = model.generate([[{"role": "user", "content": "a b"}], [{"role": "user", "content": "b"}]], max_tokens=3)
     plain = [model.tokenizer.backend.encode(text, add_special_tokens=False).ids for text in ("a b ", "b ")]
     assert answers == [model.tokenizer.decode(ids) for ids in model.generate(plain, max_tokens=3)]
+
+
+def test_a_template_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff{{ messages }}")
+    with pytest.raises(ModelError, match="chat_template.jinja: cannot be read: it is not UTF-8; fetch it again"):
+        template_of(tmp_path, {})

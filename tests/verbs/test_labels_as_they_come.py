@@ -148,8 +148,9 @@ def test_settings_that_are_no_numbers_to_work_with(word):
 def test_scores_beyond_float32():
     from langue.tasks.regress import Regress
 
-    with pytest.raises(DataError, match="1e\\+39"):
-        Regress.read_target(1e39, TaskSettings(), str)
+    for score, says in ((1e39, r"1e\+39 is beyond 1e\+18"), ("-1e19", "is beyond"), (True, "not a number")):
+        with pytest.raises(DataError, match=says):
+            Regress.read_target(score, TaskSettings(), str)
 
 
 def test_where_every_label_stands_once_some_row_is_held_out_all_the_same():
