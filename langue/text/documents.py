@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 from langue.errors import DataError
 from langue.text import named
 from langue.text.lines import beginning, not_utf8, opened
-from langue.text.open import Columns, load_hub
+from langue.text.open import Columns, exists, expanded, load_hub
 from langue.text.parse import kind, parquet, records
 
 PIECE = 1 << 20  # characters
@@ -89,15 +89,17 @@ class Texts:
 
     def pieces(self, reading: Reading, tally: Tally, split: str = "train") -> Iterator[Piece]:
         if self.rows is not None:
-            parts = _of_rows(self.rows(), self.name, reading, tally) if split == "train" else iter(())
-            yield from _pieces(parts, tally)
+            rows = enumerate(self.rows() if split == "train" else (), start=1)
+            located = ((f"{self.name}, row {number}", row) for number, row in rows)
+            yield from _pieces(_of_rows(located, reading, tally), tally)
         for path in self.files.get(split, ()):
             yield from _pieces(_parts(path, reading, tally), tally)
             tally.done, tally.file = tally.done + path.stat().st_size, None
 
 
 def open_texts(sources: Sequence[Any], reading: Reading, notes: list[str]) -> list[Texts]:
-    """Each source is `PATH`, `PATH@WEIGHT`, a folder, a Hub name, a `datasets.Dataset`, or a list of rows."""
+    """Each source is `PATH`, `PATH@WEIGHT`, a folder, a Hub name, a `datasets.Dataset`, a list of rows, or a mapping of
+    splits to one of these two."""
     if not sources:
         raise DataError("no source is named", do="name a file, a folder or a Hub data set")
     found = [_open(source, reading, notes, index) for index, source in enumerate(sources)]
@@ -110,23 +112,25 @@ def open_texts(sources: Sequence[Any], reading: Reading, notes: list[str]) -> li
 
 def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
     if not isinstance(source, (str, Path)):
-        if not isinstance(source, Iterable):
-            raise DataError(f"text of type {type(source).__name__} cannot be read", do="give a path or a list of rows")
-        named.only({"train": source}, reading.only, f"rows {index + 1}", notes)
-        mark = getattr(source, "_fingerprint", None) or _digest(source)
-        return Texts(f"rows {index + 1}", 1.0, rows=lambda: source, identity=str(mark))
+        splits = source if isinstance(source, Mapping) else {"train": source}
+        rows = named.only(splits, reading.only, f"rows {index + 1}", notes)
+        if not isinstance(rows, Iterable) or isinstance(rows, (str, bytes, Mapping, Iterator)):
+            do = "give a path, or a list of rows, which is read more than once"
+            raise DataError(f"text of type {type(rows).__name__} cannot be read", do=do)
+        mark = getattr(rows, "_fingerprint", None) or _digest(rows)
+        return Texts(f"rows {index + 1}", 1.0, rows=lambda: rows, identity=str(mark))
     name, weight = named.weighed(str(source))
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = expanded(name)
+    if exists(path) and path.is_dir():
         files = named.files_of(path, notes)
         if reading.only is None:
             return Texts(name, weight, named.for_training(files, path, notes))
         return Texts(name, weight, {"train": named.only(files, reading.only, name, notes)})
-    if path.exists():
+    if exists(path):
         named.check_kind(path)
         return Texts(name, weight, {"train": named.only({"train": [path]}, reading.only, name, notes)})
-    rows = named.only(load_hub(name, streaming=True), reading.only, name, notes)
-    return Texts(name, weight, rows=lambda: _streamed(rows, name), identity=name)
+    streamed = named.only(load_hub(name, streaming=True), reading.only, name, notes)
+    return Texts(name, weight, rows=lambda: _streamed(streamed, name), identity=name)
 
 
 def _streamed(rows: Iterable[Any], name: str) -> Iterator[Any]:
@@ -191,13 +195,13 @@ def _parts(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:
     if kind(path) == ".txt":
         yield from _of_text(path, reading, tally)
     elif kind(path) in (".jsonl", ".ndjson"):
-        yield from _of_rows(_jsonl(path, reading, tally), where, reading, tally)
+        yield from _of_rows(_jsonl(path, reading, tally), reading, tally)
     elif kind(path) == ".parquet":
-        yield from _of_rows(_parquet(path, reading), where, reading, tally)
+        yield from _of_rows(_parquet(path, reading), reading, tally)
     else:
         unit = "row" if kind(path) == ".json" else "line"
         rows = ((f"{where}, {unit} {number}", record) for number, record in records(path, where, lambda note: None))
-        yield from _of_rows(rows, where, reading, tally)
+        yield from _of_rows(rows, reading, tally)
 
 
 def _of_text(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:
@@ -318,11 +322,10 @@ def _columns(reading: Reading) -> Columns:
     return Columns(("text",), (), {"text": reading.columns["text"]} if "text" in reading.columns else {})
 
 
-def _of_rows(rows: Iterable[Any], name: str, reading: Reading, tally: Tally) -> Iterator[str | None]:
-    """The text of each row; rows are (where, record) from files, and records or texts from elsewhere."""
+def _of_rows(rows: Iterable[tuple[str, Any]], reading: Reading, tally: Tally) -> Iterator[str | None]:
+    """The text of each row, which comes as (where it stands, a record or a text)."""
     column = reading.columns.get("text", "text")
-    for number, row in enumerate(rows, start=1):
-        where, record = row if isinstance(row, tuple) else (f"{name}, row {number}", row)
+    for number, (where, record) in enumerate(rows, start=1):
         if isinstance(record, Mapping) and column not in record:
             error = DataError("the row has no text", where=where)
             try:

@@ -99,9 +99,11 @@ def opened(path: Path, where: str, raw: Callable[[IO[bytes]], None] | None = Non
             f"not a readable {kind} file: {error}", where=where, do="fetch or write it again, or correct its name"
         ) from None
     except OSError as error:
-        raise DataError(
-            f"cannot be read: {error.strerror or error}", where=where, do="check its permissions and the disk"
-        ) from None
+        raise unreadable(error, where) from None
+
+
+def unreadable(error: OSError, where: str) -> DataError:
+    return DataError(f"cannot be read: {error.strerror or error}", where=where, do="check its permissions and the disk")
 
 
 class _Zstd(io.RawIOBase):

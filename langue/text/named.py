@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from langue.errors import DataError
-from langue.text.open import ALIASES, SPLIT_NAME
+from langue.text.lines import unreadable
+from langue.text.open import ALIASES, SPLIT_NAME, exists, expanded
 from langue.text.parse import KINDS, kind
 
 Rows = TypeVar("Rows")
@@ -17,7 +18,7 @@ _MADE = ("corpus.json", "building.json", "tokenizer.json")  # a folder with one 
 def weighed(word: str) -> tuple[str, float]:
     """`PATH@1.5` as ("PATH", 1.5)."""
     name, at, tail = word.rpartition("@")
-    if not at or not re.fullmatch(r"[-+.\deE]+|nan|inf", tail) or Path(word).expanduser().exists():
+    if not at or not re.fullmatch(r"[-+.\deE]+|nan|inf", tail) or exists(expanded(word)):
         return word, 1.0
     try:
         weight = float(tail)
@@ -32,7 +33,10 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
     """The files of text, by the split that their names say; train where they say none."""
     found: dict[str, list[Path]] = {}
     others = 0
-    everything = sorted(each for each in folder.rglob("*") if each.is_file())
+    try:
+        everything = sorted(each for each in folder.rglob("*") if each.is_file())
+    except OSError as error:
+        raise unreadable(error, str(folder)) from None
     made = {path.parent for path in everything if path.name in _MADE}
     for path in everything:
         if path.parent in made or any(part.startswith(".") for part in path.relative_to(folder).parts):

@@ -180,6 +180,43 @@ def test_sources_that_are_none(tmp_path):
         read()
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ((text for text in ["a"]), "text of type generator cannot be read; give a path, or a list"),
+        ({"train": (text for text in ["a"])}, "text of type generator cannot be read"),
+        ({"train": "a.txt"}, "text of type str cannot be read"),
+        ({"text": ["a"]}, "there is no split 'train'; there are: text"),
+        (b"text", "text of type bytes cannot be read"),
+        (3, "text of type int cannot be read"),
+        ([("a text", "pos")], "rows 1, row 1: the text is a tuple"),
+        ([("a", "b", "c")], "rows 1, row 1: the text is a tuple"),
+        ("a text, not its name " * 20, "there is no such file or folder"),
+        ("~nouser/x", "~nouser/x: whose home ~ is, is not known"),
+    ],
+)
+def test_what_is_given_for_running_text_and_is_none(source, said):
+    with pytest.raises(DataError, match=said) as caught:
+        read(source)
+    assert caught.value.do and "\n" not in str(caught.value)
+
+
+def test_of_a_mapping_of_splits_the_training_rows_are_read():
+    splits = {"train": ["a", {"text": "b"}], "validation": ["c"], "test": ["d"]}
+    assert read(splits)[0] == ["a", "b"]
+    assert read(splits, only="test")[0] == ["d"] and read(splits, only="dev")[0] == ["c"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.txt").write_text("x")
+    monkeypatch.setattr("pathlib.Path.is_file", refuse)
+    with pytest.raises(DataError, match=f"{tmp_path}: cannot be read: Permission denied; check its permissions"):
+        read(tmp_path)
+
+
 def test_the_hub_is_streamed_and_its_failures_are_one_line(monkeypatch):
     def rows():
         yield {"text": "first"}
