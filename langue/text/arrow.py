@@ -168,10 +168,20 @@ def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[
         if wider == known:
             return pa.array(values, known)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        _refuse_lists(values, name, where, numbers)
         wider = pa.string()  # numbers among words, or too great for any number type: all as words
         for value, number in zip(values, numbers, strict=True):
             _scalar(value, name, where, number)
     raise _Wider(name, wider)
+
+
+def _refuse_lists(values: list[Any], name: str, where: Callable[[int], str], numbers: list[int]) -> None:
+    """DataError where all are lists, which are then of different things: at the first that is not of words."""
+    if all(isinstance(value, (list, tuple)) for value in values if value is not None):
+        others = (any(not isinstance(each, str) for each in value or ()) for value in values)
+        row = next((number for number, other in zip(numbers, others, strict=True) if other), numbers[0])
+        what = f"the {name} is a list of other things than those of other rows"
+        raise DataError(what, where=where(row), do='write all of them as words: ["a", "1"]')
 
 
 def _scalar(value: Any, name: str, where: Callable[[int], str], number: int) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from langue.errors import DataError
 from langue.text.arrow import convert, from_arrow, from_records
+from langue.text.lines import unreadable
 from langue.text.parse import KINDS, Record, as_record, kind, parquet, records
 from langue.text.table import SPLITS, Table, as_dataset
 
@@ -54,6 +55,8 @@ class Columns:
         wanted = {ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)}
         found = {ours: theirs for ours, theirs in wanted.items() if theirs in there}
         missing = [ours for ours in wanted if ours not in found and (ours in self.need or ours in self.renamed)]
+        if missing and (odd := [name for name in there if not isinstance(name, str)]):
+            raise DataError(f"a column is called {odd[0]!r}, no string", where=where, do='write {"text": "...", ...}')
         if missing:
             names = " and ".join(repr(wanted[ours]) for ours in missing)
             free = [name for name in there if name and name not in found.values()]
@@ -63,6 +66,9 @@ class Columns:
                 where=where,
                 do=f"say which it is with --columns {remedy}",
             )
+        twice = next((theirs for theirs in found.values() if list(there).count(theirs) > 1), None)
+        if twice is not None:
+            raise DataError(f"two columns are called {twice!r}", where=where, do="give each column its own name")
         return found
 
     def _nearest(self, ours: str, there: list[str]) -> str | None:
@@ -93,17 +99,28 @@ def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Tab
             f"data of type {type(data).__name__} cannot be read",
             do="give a file, a folder, a Hub name, a list of records or a datasets.Dataset",
         )
-    path = Path(data).expanduser()
-    if _exists(path):
+    path = expanded(data)
+    if exists(path):
         if path.is_dir():
             return _from_folder(path, columns, notes), True
         return {"train": _from_files([path], columns, notes)}, False
     return _from_hub(str(data), columns, notes)
 
 
-def _exists(path: Path) -> bool:
+def expanded(name: str | Path) -> Path:
+    """The path of this name, `~` written out."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise DataError("whose home ~ is, is not known", where=str(name), do="write the path out") from None
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; a DataError where that may not be known."""
     try:
         return path.exists()
+    except PermissionError as error:
+        raise unreadable(error, str(path)) from None
     except OSError:  # a name longer than file systems take
         return False
 
@@ -152,7 +169,11 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
         wanted = columns.find(file.schema_arrow.names, where)
         schema = file.schema_arrow
         used = pa.schema([schema.field(name) for name in wanted.values()], schema.metadata)
-        features = datasets.Features.from_arrow_schema(used)
+        try:
+            features = datasets.Features.from_arrow_schema(used)
+        except ValueError as error:  # a type that `datasets` has not
+            what = str(error).rstrip(".")
+            raise DataError(f"a column cannot be read: {what}", where=where, do="write it as strings") from None
         table = from_arrow(_batches(file, list(wanted.values()), where), features, wanted, where)
     else:
         heard: dict[str, None] = {}  # a file may be read more than once: each note once
@@ -181,16 +202,19 @@ def _batches(file: Any, names: list[str], where: str) -> Iterator[Any]:
 
 
 def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, Table]:
-    files = sorted(each for each in folder.iterdir() if kind(each) in KINDS and each.name[0] != "." and each.is_file())
+    try:
+        there = sorted(folder.iterdir())
+        files = [each for each in there if kind(each) in KINDS and each.name[0] != "." and each.is_file()]
+    except OSError as error:
+        raise unreadable(error, str(folder)) from None
     found: dict[str, list[Path]] = {}
     for file in files:
         said = SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))
         if said:
             found.setdefault(ALIASES.get(said[1], said[1]), []).append(file)
     if not found:
-        there = _listed([each.name for each in sorted(folder.iterdir())])
         raise DataError(
-            f"no train, dev or test file in the folder; it holds {there}",
+            f"no train, dev or test file in the folder; it holds {_listed([each.name for each in there])}",
             where=str(folder),
             do="name one of its files, or call them train.csv, dev.csv, test.csv (any format)",
         )
@@ -286,8 +310,12 @@ def load_hub(name: str, **options: Any) -> Any:
 
 def _near_files(path: Path) -> str:
     """The remedy for a file that is not there: the nearest names beside it."""
-    folder = path.expanduser().parent
-    if not _exists(folder) or not folder.is_dir():
+    folder = expanded(path).parent
+    if not exists(folder) or not folder.is_dir():
         return f"the folder {folder} does not exist either"
-    near = difflib.get_close_matches(path.name, [each.name for each in folder.iterdir()], 3, 0.6)
+    try:
+        names = [each.name for each in folder.iterdir()]
+    except OSError as error:
+        return f"the folder {folder} cannot be read: {error.strerror or error}"
+    near = difflib.get_close_matches(path.name, names, 3, 0.6)
     return f"did you mean {' or '.join(str(folder / each) for each in near)}?" if near else f"look into {folder}"

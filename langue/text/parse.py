@@ -252,7 +252,9 @@ def sound(text: str) -> str:
 def repair(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return [repair(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, dict):
+        return {repair(key): repair(each) for key, each in value.items()}
+    return [repair(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 PARSERS: dict[str, Callable[[Path, str, Note], Iterator[Record]]] = {

@@ -50,6 +50,10 @@ def read(
             near = difflib.get_close_matches(name, SYNONYMS, 1, 0.0)
             known = ", ".join(SYNONYMS)
             raise DataError(f"--columns: {name!r} is no column of ours ({known})", do=f"did you mean {near[0]}?")
+        # Where targets are not read, as in predicting, it does not matter what they are called.
+        if name not in {*need, *optional} and (name in TEXTS or not TEXTS.issuperset(need)):
+            taken = ", ".join((*need, *optional))
+            raise DataError(f"--columns: {name} is not read here, but {taken}", do=f"leave {name} out, or see --task")
     notes: list[str] = []
     with _quiet():
         found, divided = tables(data, Columns(tuple(need), tuple(optional), dict(columns or {})), notes)

@@ -218,3 +218,60 @@ def test_a_parquet_column_that_holds_no_texts(tmp_path, held):
 def test_bytes_are_no_label():
     rows = [{"text": "a", "label": None}, {"text": "b", "label": b"pos"}]
     assert refused(rows).startswith("the list, row 2: the label is a bytes, not a text; write it as a string")
+
+
+def test_columns_that_are_not_read_are_refused_where_targets_are(tmp_path):
+    rows = [{"text": "a", "label": "x", "rating": 3}]
+    named = {"text": "text", "score": "rating"}
+    message = refused(rows, optional=("pair",), columns=named)
+    assert message == "--columns: score is not read here, but text, label, pair; leave score out, or see --task"
+    assert read(rows, need=("text",), split=False, columns=named).test.column("text") == ["a"]
+    assert "pair is not read here, but text" in refused(rows, ("text",), columns={"pair": "rating"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{0: "a", 1: "b"}], "a column is called 0, no string"),
+        ([{"text": "a", "label": {"\ud800": "\ud800"}}], None),
+        ([{"text": "a", "label": ("\ud800",)}], None),
+        ([{"text": "a", "label": ["a"]}, {"text": "b", "label": [1]}], "row 2: the label is a list of other things"),
+        ([{"text": "a", "label": ["a", 1]}], "row 1: the label is a list of other things"),
+        ([{"text": "a", "label": ["a"]}, {"text": "b", "label": "b"}], "row 1: the label is a list where other rows"),
+    ],
+)
+def test_records_of_other_kinds_of_things(rows, says):
+    if says is None:
+        assert "\ufffd" in str(read(rows, need=("text", "label"), split=False).test.column("label"))
+    else:
+        assert says in refused(rows)
+
+
+def test_parquet_columns_of_one_name_or_of_an_unknown_type(tmp_path):
+    file, texts = tmp_path / "a.parquet", pa.array(["a"])
+    pq.write_table(pa.table([texts, texts, texts], names=["text", "label", "label"]), file)
+    assert f"{file}: two columns are called 'label'" in refused(file)
+    pq.write_table(pa.table({"text": texts, "label": pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64()))}), file)
+    assert f"{file}: a column cannot be read: Arrow type map<" in refused(file)
+
+
+@pytest.mark.parametrize("what", ["iterdir", "is_file", "exists"])
+def test_what_may_not_be_read_is_named(tmp_path, monkeypatch, what):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "train.csv").write_text("text,label\na,1\n")
+    monkeypatch.setattr(f"pathlib.Path.{what}", refuse)
+    assert f"{tmp_path}: cannot be read: Permission denied; check its permissions" in refused(tmp_path)
+
+
+def test_the_remedy_for_a_missing_file_in_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    assert f"the folder {tmp_path} cannot be read: Permission denied" in refused(tmp_path / "a.csv")
+
+
+def test_a_home_that_nobody_has():
+    assert refused("~nouser/a.csv") == "~nouser/a.csv: whose home ~ is, is not known; write the path out"
