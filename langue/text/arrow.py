@@ -158,8 +158,9 @@ def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[
         return pa.array(values, known)
     try:
         found = pa.array(values).type
-        if pa.types.is_binary(found):
-            values = [_text(value, name, where, number) for value, number in zip(values, numbers, strict=True)]
+        if _are_bytes(found):
+            row = next((number for value, number in zip(values, numbers, strict=True) if value), numbers[0])
+            raise DataError(f"the {name} holds bytes, not text", where=where(row), do="write it as a string")
         if known is None:
             types[name] = found
             return pa.array(values)
@@ -213,20 +214,32 @@ def _column(column: Any, feature: Any, name: str, where: str) -> Any:
     import datasets
 
     inner = getattr(feature, "feature", None)
-    if isinstance(feature, datasets.ClassLabel):
-        names = pa.array(feature.names, pa.string())
-        return pa.chunked_array([names.take(_classes(chunk)) for chunk in column.chunks], pa.string())
-    if isinstance(inner, datasets.ClassLabel):
-        return pa.chunked_array([pa.array([_named(row, inner.names) for row in column.to_pylist()], _WORDS)])
-    binary = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or not (binary or name in TEXTS):
+    try:
+        if isinstance(feature, datasets.ClassLabel):
+            names = pa.array(feature.names, pa.string())
+            return pa.chunked_array([names.take(_classes(chunk)) for chunk in column.chunks], pa.string())
+        if isinstance(inner, datasets.ClassLabel):
+            return pa.chunked_array([pa.array([_named(row, inner.names) for row in column.to_pylist()], _WORDS)])
+    except IndexError:
+        what = f"the column {name!r} has class numbers beyond its {len((inner or feature).names)} names"
+        raise DataError(what, where=where, do="give each class a name, or write names") from None
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column
+    if name not in TEXTS and not _are_bytes(column.type):
         return column
     try:
-        return column.cast(pa.string())
+        several = name not in TEXTS and pa.types.is_nested(column.type)
+        return column.cast(_WORDS if several else pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # bytes that are no UTF-8; lists and records
         raise DataError(
             f"the column {name!r} holds {column.type}, not texts", where=where, do="name another with --columns"
         ) from None
+
+
+def _are_bytes(kind: Any) -> bool:
+    """Whether a column of this type holds bytes, or lists of them."""
+    inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    return bool(pa.types.is_binary(inner) or pa.types.is_large_binary(inner))
 
 
 def _named(row: list[int | None] | None, names: list[str]) -> list[str] | None:

@@ -254,7 +254,9 @@ def repair(value: Any) -> Any:
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
         return {repair(key): repair(each) for key, each in value.items()}
-    return [repair(each) for each in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(repair, value))
+    return value
 
 
 PARSERS: dict[str, Callable[[Path, str, Note], Iterator[Record]]] = {

@@ -215,9 +215,10 @@ def test_a_parquet_column_that_holds_no_texts(tmp_path, held):
     assert read(tmp_path / "b.parquet", need=("text", "label"), split=False).test.column("text") == ["caf\xe9"]
 
 
-def test_bytes_are_no_label():
-    rows = [{"text": "a", "label": None}, {"text": "b", "label": b"pos"}]
-    assert refused(rows).startswith("the list, row 2: the label is a bytes, not a text; write it as a string")
+@pytest.mark.parametrize("label", [b"pos", [b"pos"], b""])
+def test_bytes_are_no_label(label):
+    rows = [{"text": "b", "label": label}, {"text": "a", "label": None}]
+    assert refused(rows) == "the list, row 1: the label holds bytes, not text; write it as a string"
 
 
 def test_columns_that_are_not_read_are_refused_where_targets_are(tmp_path):
@@ -275,3 +276,12 @@ def test_the_remedy_for_a_missing_file_in_a_folder_that_may_not_be_read(tmp_path
 
 def test_a_home_that_nobody_has():
     assert refused("~nouser/a.csv") == "~nouser/a.csv: whose home ~ is, is not known; write the path out"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_class_numbers_beyond_the_names(tmp_path, several):
+    one = datasets.ClassLabel(names=["a", "b"])
+    label = datasets.Sequence(one) if several else one
+    schema = datasets.Features({"text": datasets.Value("string"), "label": label}).arrow_schema
+    pq.write_table(pa.table({"text": ["x"], "label": [[5]] if several else [5]}, schema=schema), tmp_path / "a.parquet")
+    assert "the column 'label' has class numbers beyond its 2 names" in refused(tmp_path / "a.parquet")
