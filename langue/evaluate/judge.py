@@ -1,8 +1,8 @@
 """Floor 5. What arrives: targets and predictions of one split. What leaves: a `Judgement`: numbers with intervals.
 
 Intervals are 95% percentile bootstraps (Efron 1979) over examples: how far the number would move with another test set
-of this size. They say nothing of another training seed. At an end of a range, where resamples are all alike, they are
-exact (Clopper and Pearson 1934).
+of this size. They say nothing of another training seed. At an end of a range, where resamples are all alike, those of
+shares are exact (Clopper and Pearson 1934).
 """
 
 from __future__ import annotations
