@@ -7,8 +7,8 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,16 @@ def _sync(path: Path) -> None:
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Write to the yielded temporary path; on success it replaces `path` in one step, on failure nothing is left."""
+    refuse_existing(path, force=True)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+        path, temporary = _beside(path)
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode  # as the umask has it; what writes to it may put another file in its place
     try:
         with disk_errors(path):
             yield temporary
             _sync(temporary)
-            temporary.chmod(0o644)
+            temporary.chmod(mode)
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -48,15 +48,30 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """As `atomic_file`, for a folder: it appears under its name only when everything in it is on disk."""
     with disk_errors(path):
-        path = path.resolve()  # a link is followed, and stays one
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        path, temporary = _beside(path)
+        temporary.mkdir()
     try:
         with disk_errors(path):
             yield temporary
             _complete(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Where `path` is, for a link is followed and stays one; and a name in the same folder that nothing has."""
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path, path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """RunError where there is something already where a file is to be written, but for a file that `force` replaces."""
+    with disk_errors(path):
+        if path.exists() and not path.is_file():  # /dev/stdout, a folder
+            raise RunError("exists and is no file that could be replaced", where=str(path), do="choose another")
+        if path.exists() and not force:
+            raise RunError("the file exists", where=str(path), do="choose another, or replace it with --force")
 
 
 def complete_folder(temporary: Path, path: Path) -> None:
@@ -69,7 +84,6 @@ def _complete(temporary: Path, path: Path) -> None:
     for file in temporary.rglob("*"):
         if file.is_file():
             _sync(file)
-    temporary.chmod(0o755)
     if path.exists():
         shutil.rmtree(path)
     temporary.replace(path)
@@ -78,25 +92,29 @@ def _complete(temporary: Path, path: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Take out what is in a folder, which stays, as a link to it does."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    with disk_errors(folder):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 @contextlib.contextmanager
 def replaced(folder: Path, force: bool) -> Iterator[None]:
-    """Within, the folder that `force` replaces stands aside; where what is done within fails, it comes back."""
+    """Within, the folder that `force` replaces stands aside, an empty one in its place; where what is done within
+    fails, it comes back."""
     if not force or not folder.exists():
         yield
         return
     folder = folder.resolve()  # a link stays one
     aside = folder.with_name(f".{folder.name}.replaced")
-    if aside.exists():  # of an attempt that was killed: what it was to replace is there still
-        shutil.rmtree(folder)
-    else:
-        folder.rename(aside)
+    with disk_errors(folder):
+        if aside.exists():  # of an attempt that was killed: what it was to replace is there still
+            shutil.rmtree(folder)
+        else:
+            folder.rename(aside)
+        folder.mkdir()
     try:
         yield
     except BaseException:
@@ -168,6 +186,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RunError("no such file", where=str(path)) from None
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except json.JSONDecodeError as error:
         raise RunError(f"not JSON: {error.msg}", where=f"{path}, line {error.lineno}") from None
     except (UnicodeDecodeError, RecursionError) as error:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from langue.errors import LangueError, ModelError
-from langue.files import read_json, refuse_code, write_json
+from langue.files import atomic_file, read_json, refuse_code, write_json
 from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family, parameters
@@ -93,7 +93,7 @@ def locate(
 ) -> Path:
     """The local folder of a model: itself, or a snapshot of the Hub's. wanted: patterns of the files that are fetched
     in the place of the model; weights: whether those are needed too."""
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # `~nobody` stays what it is
     if folder.is_dir() or _foreign(folder):
         return folder
     if folder.exists():
@@ -358,10 +358,7 @@ def write_checkpoint(
     bans = {key: published[key] for key in GENERATION[:2] if published.get(key)}
     if writes or bans:
         write_json(folder / "generation_config.json", special | bans | dict(writes or {}))
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()},
-        str(folder / "model.safetensors"),
-        metadata={"format": "pt"},
-    )
-    os.chmod(folder / "model.safetensors", 0o644)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
+    with atomic_file(folder / "model.safetensors") as temporary:  # which others may read, too
+        save_file(plain, str(temporary), metadata={"format": "pt"})
     tokenizer.save(folder)

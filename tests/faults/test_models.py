@@ -119,8 +119,9 @@ def test_a_config_that_is_not_json(model):
 
 
 def test_no_such_folder_and_an_empty_one(tmp_path):
-    with pytest.raises(ModelError, match="no such model folder"):
-        load(tmp_path / "nowhere")
+    for name in (tmp_path / "nowhere", "~nobody-of-that-name/model"):
+        with pytest.raises(ModelError, match="no such model folder"):
+            load(name)
     (tmp_path / "empty").mkdir()
     refuses(tmp_path / "empty", "has no config.json")
 
