@@ -65,9 +65,11 @@ def _beside(path: Path) -> tuple[Path, Path]:
     return path, path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
-def refuse_existing(path: Path, force: bool) -> None:
+def refuse_existing(file: str | Path | None, force: bool) -> None:
     """RunError where there is something already where a file is to be written, but for a file that `force` replaces."""
-    with disk_errors(path):
+    if file is None:
+        return
+    with disk_errors(path := Path(file)):
         if path.exists() and not path.is_file():  # /dev/stdout, a folder
             raise RunError("exists and is no file that could be replaced", where=str(path), do="choose another")
         if path.exists() and not force:

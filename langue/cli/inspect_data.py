@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from langue.cli.options import Columns, Debug, Json, parse_columns
+from langue.cli.options import Columns, Debug, Force, Json, parse_columns
 from langue.cli.sources import Document, Sources, apart, check_document
 
 
@@ -15,6 +15,7 @@ def inspect_data(
     columns: Columns = None,
     document: Document = "file",
     out: Annotated[str | None, typer.Option(help="Write a page about it too.", show_default=False)] = None,
+    force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -31,7 +32,9 @@ def inspect_data(
     from langue.verbs.inspect_data import inspect_data as verb
 
     named, settings = apart(sources, context)
-    facts = verb(named, columns=parse_columns(columns), document=check_document(document), out=out, **settings)
+    facts = verb(
+        named, columns=parse_columns(columns), document=check_document(document), out=out, force=force, **settings
+    )
     if as_json:
         print_json(facts)
         return

@@ -20,6 +20,7 @@ def verify(
     revision: Revision = None,
     reference: Reference = None,
     store: Store = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what --store names.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -39,7 +40,7 @@ def verify(
     from langue.cli.show import print_checks, print_json
     from langue.verbs.verify import verify as verb
 
-    outcome = verb(model, revision=revision, reference=reference, store=store)
+    outcome = verb(model, revision=revision, reference=reference, store=store, force=force)
     if as_json:
         print_json(outcome)
     else:

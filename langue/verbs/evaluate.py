@@ -14,7 +14,7 @@ from langue.evaluate.baseline import baseline
 from langue.evaluate.curves import draw
 from langue.evaluate.judge import Judgement, judge, mistakes
 from langue.evaluate.report import write
-from langue.files import write_json
+from langue.files import refuse_existing, write_json
 from langue.hub.checkpoint import describe
 from langue.recipe import ROWS, called, read_recipe, split_recipe
 from langue.runtime import device, precision
@@ -84,8 +84,7 @@ def evaluate(
     and the result says so. Of other data the result also says how many texts stand in that split (`seen`). `out`: also
     write the result there as JSON.
     """
-    if out is not None and Path(out).exists() and not force:
-        raise RunError("the file exists", where=str(out), do="choose another --out, or replace it with --force")
+    refuse_existing(out, force)
     recipe = read_recipe(Path(run) / "recipe.toml") if (Path(run) / "recipe.toml").is_file() else {}
     described = describe(run)
     if described.task is not None and "objective" in described.task:

@@ -9,6 +9,7 @@ import numpy as np
 from langue.data.corpus import Corpus, is_corpus, read_facts
 from langue.errors import DataError
 from langue.evaluate import text_report
+from langue.files import refuse_existing
 from langue.settings import resolve
 from langue.text.documents import Kind, Reading, Tally, open_texts
 from langue.text.survey import Survey, spread
@@ -25,6 +26,7 @@ def inspect_data(
     columns: Mapping[str, str] | None = None,
     document: Kind = "file",
     out: str | Path | None = None,
+    force: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Documents, tokens, lengths, scripts, copies, and examples of running text or of a corpus.
@@ -32,6 +34,7 @@ def inspect_data(
     sources: a corpus folder, or what `tokenize` takes. Of a corpus every document is counted, and some, evenly
     spaced, are read back as text. out: an html page to write. Languages are guessed by script and common words.
     """
+    refuse_existing(out, force)
     named = as_list(sources)
     chosen = resolve({key.replace("__", "."): value for key, value in settings.items()}).data
     folder = Path(named[0]) if len(named) == 1 and isinstance(named[0], (str, Path)) else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import RunError, SettingsError
-from langue.files import atomic_file
+from langue.files import atomic_file, refuse_existing
 from langue.recipe import called
 from langue.text.source import Table, read
 from langue.text.table import SPLITS
@@ -35,8 +35,7 @@ def predict(
         raise SettingsError("predict needs either texts or data", do='give --text "..." or --data FILE')
     if isinstance(texts, str):
         raise SettingsError("texts is one string", do="give a list: [text]")
-    if out is not None and Path(out).exists() and not force:
-        raise RunError("the file exists", where=str(out), do="choose another --out, or replace it with --force")
+    refuse_existing(out, force)
     model = load(run, dtype="auto")
     if texts is not None:
         results = model.predict(list(texts), top=top)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from langue.errors import LangueError
+from langue.files import refuse_existing
 from langue.hub.checkpoint import describe, usable
 from langue.verbs.model import Model, load
 from langue.verbs.reference import (
@@ -37,11 +38,12 @@ def verify(
     revision: str | None = None,
     reference: str | Path | None = None,
     store: str | Path | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """`{"model", "ok", "checks": [{"check", "ok", "detail"}]}`. A check that cannot be made here has ok None.
 
     store: the file that what the model gives is kept in, where no check fails; reference: such a file, of the same
-    model elsewhere, which this one is held against.
+    model elsewhere, which this one is held against. force: replace the file that store names.
     """
     checks: list[dict[str, Any]] = []
 
@@ -52,9 +54,9 @@ def verify(
             ok, detail = False, str(error)
         checks.append({"check": name, "ok": ok, "detail": detail})
 
-    describe(
-        model, revision, weights=False
-    )  # where there is no model, there is nothing to check: the error is the caller's
+    refuse_existing(store, force)
+    # Where there is no model, there is nothing to check: the error is the caller's.
+    describe(model, revision, weights=False)
     loaded: list[Model] = []
 
     def loads() -> tuple[bool, str]:

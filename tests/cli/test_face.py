@@ -32,7 +32,7 @@ def options(name: str) -> dict[str, Any]:
     return {OTHER_NAME.get(key, key): value for key, value in found.items() if key not in ONLY_THERE}
 
 
-@pytest.mark.parametrize("name", ["finetune", "evaluate", "plan", "predict", *WORDS, "quickstart"])
+@pytest.mark.parametrize("name", ["finetune", "evaluate", "plan", "predict", "verify", *WORDS, "quickstart"])
 def test_a_verb_is_the_same_in_both(name: str) -> None:
     parameters = inspect.signature(getattr(langue, name)).parameters.values()
     python = {p.name: None if p.default is p.empty else p.default for p in parameters if p.name not in ONLY_IN_PYTHON}

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import langue
 from langue.cli import run
+from langue.errors import RunError
 from langue.hub.families import FAMILIES
 from tests.tiny import CONFIG, tiny_bert
 from tests.tiny_decoder import tiny_decoder
@@ -63,6 +64,15 @@ def test_a_stored_reference_tells_a_copy_that_is_off(tmp_path, capsys):
     (off / "tokenizer.json").write_text(json.dumps(words), "utf-8")
     assert run(["verify", str(off), "--reference", str(file)]) == 1
     assert "differs" in capsys.readouterr().out
+
+
+def test_a_reference_replaces_nothing_unasked(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(RunError, match="the file exists"):
+        langue.verify("no/where", store=tmp_path / "mine")  # said before anything is loaded
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert langue.verify(tiny_bert(tmp_path / "m"), store=tmp_path / "mine", force=True)["ok"]
+    assert (tmp_path / "mine").read_bytes() != b"mine"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10" * 40, None])

@@ -136,6 +136,17 @@ def test_the_page_is_whole_and_texts_in_it_do_nothing(tmp_path):
     assert "default-src 'none'" in page
 
 
+def test_a_page_replaces_nothing_unasked(tmp_path, capsys):
+    mine = tmp_path / "mine.txt"
+    mine.write_text(TEXT)
+    words = ["data", "inspect", str(mine), "--out"]
+    assert run([*words, str(mine)]) == 2 and "the file exists" in capsys.readouterr().err
+    assert mine.read_text() == TEXT
+    (tmp_path / "page.html").write_text("old")
+    assert run([*words, str(tmp_path / "page.html"), "--force"]) == 0
+    assert (tmp_path / "page.html").read_text() != "old"
+
+
 def test_nothing_to_inspect(tmp_path):
     (tmp_path / "a.txt").write_text("\n \n")
     with pytest.raises(DataError, match="there is no text in it"):
