@@ -120,6 +120,8 @@ def print_plan(content: dict[str, Any]) -> None:
 
 
 def _facts(content: dict[str, Any]) -> dict[str, str]:
+    from langue.verbs.progress import span
+
     model, training, where = content["model"], content["training"], content["hardware"]
     layout, cost, measured = content["layout"], content["cost"], content["measured"]
     precision = "bf16" if where["bf16"] else "fp32"
@@ -177,11 +179,3 @@ def _three(value: float) -> str:
 
 def size_of(bytes_: float) -> str:
     return f"{bytes_ / 1e9:,.2f} GB" if bytes_ >= 1e7 else f"{bytes_ / 1e6:,.2f} MB"
-
-
-def span(seconds: float) -> str:
-    """In the unit that people would use."""
-    for name, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.3g} {name}"
-    return f"{seconds:.3g} seconds"

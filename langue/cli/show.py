@@ -54,7 +54,7 @@ def print_metrics(content: Mapping[str, Any]) -> None:
 def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what carries loss; sizes."""
     from langue.verbs.prepare_language import first_pieces
-    from langue.verbs.preview import duration
+    from langue.verbs.progress import span
 
     console, facts = Console(stderr=as_json), prepared.facts
     for tokens in first_pieces(prepared):
@@ -72,7 +72,7 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
         "steps": f"{facts['steps']:,} of {facts['tokens_a_step']:,} tokens, pieces of at most {facts['block']:,}; "
         f"{facts['passes']:.2g} passes of {facts['tokens_a_pass']:,} tokens, "
         f"{facts['tokens_a_parameter']:.2g} tokens a parameter",
-        "time": f"about {duration(facts['seconds_estimated'])} on this machine in {facts['precision']}",
+        "time": f"about {span(facts['seconds_estimated'])} on this machine in {facts['precision']}",
     }
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():

@@ -14,6 +14,7 @@ from rich.text import Text
 from langue.recipe import read_recipe
 from langue.verbs.finetune import resolve_call
 from langue.verbs.prepare import Prepared, prepare
+from langue.verbs.progress import span
 
 EXAMPLES = 3
 SHOWN_TOKENS = 60
@@ -63,13 +64,8 @@ def show(prepared: Prepared, console: Console) -> None:
             console.print(f"· no {split} text stands in train, exactly or nearly")
     console.print(
         f"· {facts['steps']:,} steps, {facts['steps_a_pass']:,} a pass, mean {facts['mean_tokens']:.0f} tokens, "
-        f"{facts['precision']}: about {duration(facts['seconds_estimated'])} on this machine"
+        f"{facts['precision']}: about {span(facts['seconds_estimated'])} on this machine"
     )
-
-
-def duration(seconds: float) -> str:
-    minutes = int(seconds // 60)
-    return f"{seconds:.0f} s" if minutes < 1 else f"{minutes} min {seconds % 60:.0f} s"
 
 
 def _example(prepared: Prepared, row: int) -> Text:

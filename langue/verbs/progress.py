@@ -1,4 +1,4 @@
-"""What arrives: the size of some work. What leaves: a progress bar on stderr while it is done."""
+"""What arrives: the size of some work. What leaves: a progress bar on stderr while it is done, and times in words."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +11,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 def say(text: str) -> None:
     """One line on stderr, as it is."""
     Console(file=sys.stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def span(seconds: float) -> str:
+    """In the unit that people would use."""
+    for name, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.3g} {name}"
+    return f"{seconds:.3g} seconds"
 
 
 @contextmanager

@@ -22,8 +22,10 @@ from langue.text.source import read
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from langue.verbs.model import load
+from langue.verbs.predict import predict
 from langue.verbs.pretrain import pretrain
 from langue.verbs.preview import preview
+from langue.verbs.progress import span
 from tests.tiny import SHORT, reviews, write_jsonl
 from tests.tiny_decoder import tiny_decoder
 
@@ -239,6 +241,13 @@ def test_letters_that_a_terminal_lacks(run, tmp_path):
 def test_convert_says_what_it_wrote(model, tmp_path, capsys):
     assert command(["convert", str(model), str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"out": str(tmp_path / "out")}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.25, "0.25 seconds"), (119.7, "120 seconds"), (150, "2.5 minutes"), (2 * 86_400, "2 days")]
+)
+def test_times_are_in_the_unit_that_people_use(seconds, said):
+    assert span(seconds) == said
 
 
 def test_a_curve_is_called_smoothed_where_it_is():
