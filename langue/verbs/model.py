@@ -86,13 +86,13 @@ class Model:
         """
         if self.task is None:
             return self._language_logits(texts, targets)
-        _, network = self._trained()
+        task, network = self._trained()
         examples = self._examples(texts)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         for batch, scores in infer(network, examples, self.device, self.dtype):
             for row, each in zip(batch.rows, scores.float().cpu().numpy(), strict=True):
                 out[row] = each
-        return np.stack(out) if out else np.zeros((0, 0), np.float32)
+        return np.stack(out) if out else np.zeros((0, task.n_outputs), np.float32)
 
     def generate(
         self,

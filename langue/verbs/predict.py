@@ -8,6 +8,7 @@ from typing import Any
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_file, refuse_existing
 from langue.recipe import called
+from langue.text.parse import sound
 from langue.text.source import Table, read
 from langue.text.table import SPLITS
 from langue.verbs.model import Model, load
@@ -29,7 +30,8 @@ def predict(
     """Predictions as `transformers` pipelines return them, one a text; top=None gives all labels.
 
     texts, or data (a file, folder or Hub name with a `text` column). out: write JSON lines there, each with the
-    text and its prediction, and return nothing but an empty list: bulk work does not fill the memory.
+    text, or its token ids, and its prediction, and return nothing but an empty list: bulk work does not fill the
+    memory.
     """
     if (texts is None) == (data is None):
         raise SettingsError("predict needs either texts or data", do='give --text "..." or --data FILE')
@@ -38,7 +40,8 @@ def predict(
     refuse_existing(out, force)
     model = load(run, dtype="auto")
     if texts is not None:
-        results = model.predict(list(texts), top=top)
+        texts = list(texts)
+        results = model.predict(texts, top=top)
         if out is not None:
             with atomic_file(Path(out)) as temporary:
                 temporary.write_text("".join(map(_line, texts, results)), "utf-8")
@@ -73,5 +76,10 @@ def _bulk(model: Model, table: Table, top: int | None) -> Iterator[list[tuple[An
 
 
 def _line(text: Any, prediction: Any) -> str:
-    row = {"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]}
+    if isinstance(text, str):
+        row: dict[str, Any] = {"text": sound(text)}
+    elif isinstance(text[0], str):
+        row = {"text": sound(text[0]), "pair": sound(text[1])}
+    else:
+        row = {"tokens": [int(each) for each in text]}
     return json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n"

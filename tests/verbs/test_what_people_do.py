@@ -188,6 +188,24 @@ def test_texts_of_a_table_and_of_a_generator(run):
             model.predict(texts, top=top)
 
 
+@pytest.mark.parametrize(
+    ("texts", "rows"),
+    [
+        (["a good film", "bad \udce9"], [{"text": "a good film"}, {"text": "bad \ufffd"}]),
+        ([np.array([2, 7, 3]), [2, 8, 3]], [{"tokens": [2, 7, 3]}, {"tokens": [2, 8, 3]}]),
+    ],
+)
+def test_what_was_predicted_of_is_written(run, tmp_path, texts, rows):
+    assert predict(run, texts=(each for each in texts), out=tmp_path / "out.jsonl") == []
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    expected = predict(run, texts=texts)
+    assert written == [row | {"prediction": each} for row, each in zip(rows, expected, strict=True)]
+
+
+def test_no_texts_have_no_logits_of_each_label(run):
+    assert load(run).logits([]).shape == (0, 2)
+
+
 def test_prompts_of_a_table_and_of_a_generator(tmp_path):
     model, prompts = load(tiny_decoder(tmp_path / "m", "llama")), ["a b", "b"]
     expected = model.generate(prompts, max_tokens=3)
