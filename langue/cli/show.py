@@ -157,7 +157,7 @@ def print_model(facts: Mapping[str, Any]) -> None:
     }
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
-        grid.add_row(Text(name, "bold"), value)
+        grid.add_row(Text(name, "bold"), Text(value))  # labels may look like markup
     console.print(grid)
 
 

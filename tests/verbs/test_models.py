@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import langue
 from langue.cli import run
+from langue.cli.show import print_model
 from langue.errors import RunError
 from langue.hub.families import FAMILIES
 from tests.tiny import CONFIG, tiny_bert
@@ -29,6 +30,12 @@ def test_inspect_counts_what_is_there(tmp_path, capsys):
     assert run(["inspect", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == facts["parameters"]
     assert run(["inspect", str(folder)]) == 0 and "blocks" in capsys.readouterr().out
+
+
+def test_labels_that_look_like_markup_are_shown(tmp_path, capsys):
+    facts = langue.inspect(tiny_bert(tmp_path / "m")) | {"task": {"name": "classify", "labels": ["[/x]", "[green]"]}}
+    print_model(facts)
+    assert "classify: [/x], [green]" in capsys.readouterr().out
 
 
 def test_verify_says_what_is_wrong(tmp_path, capsys):
