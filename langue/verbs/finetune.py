@@ -34,6 +34,13 @@ from langue.verbs.prepare import (
 )
 from langue.verbs.save import write_task_checkpoint
 
+# What arguments must be: recipes and Python let them be anything.
+NAMED: dict[str, tuple[Any, str]] = {
+    "task": (str, "one name, as classify"),
+    "model": ((str, Path), "one Hub name or folder"),
+    "columns": ((Mapping, type(None)), 'ours and theirs, as {"text": "review"}'),
+}
+
 # Settings of one task alone.
 OF_TASK = {"classify": ["task.label_smoothing", "task.class_weights", "task.multi_label"]}
 
@@ -126,6 +133,9 @@ def resolve_call(
     for key in ("model", "data"):
         if arguments[key] is None:
             raise SettingsError(f"no {key} was named", do=f'give --{key}, or a recipe with [{key}] name = "..."')
+    for key, (kind, wanted) in NAMED.items():
+        if not isinstance(arguments[key], kind):
+            raise SettingsError(f"{key} = {arguments[key]!r} cannot be used", do=f"give {wanted}")
     rows_again(arguments["data"])
     chosen = resolve(*flat, words, others=ONLY_PRETRAINING)
     refuse_others(chosen, Settings(), ONLY_PRETRAINING, "pretraining")

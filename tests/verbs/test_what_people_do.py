@@ -240,6 +240,25 @@ def test_recipes_that_are_not_quite(model, tmp_path, capsys):
         assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"model": ["bert"]}, r"model = \['bert'\] cannot be used; give one Hub name or folder"),
+        ({"task": ["a"]}, r"task = \['a'\] cannot be used; give one name"),
+        ({"columns": ["text"]}, r"columns = \['text'\] cannot be used; give ours and theirs"),
+        ({"recipe": "[model]\nname = 3"}, "model = 3 cannot be used; give one Hub name or folder"),
+    ],
+)
+def test_arguments_of_another_kind(tmp_path, given, says):
+    if "recipe" in given:
+        (tmp_path / "r.toml").write_text(given["recipe"])
+        given = {"recipe": tmp_path / "r.toml"}
+    else:
+        given = {"model": "m", **given}
+    with pytest.raises(SettingsError, match=says):
+        finetune(data="d.csv", out=tmp_path / "run", **given)
+
+
 def test_a_folder_whose_train_files_are_called_otherwise(model, tmp_path):
     for name in ("train1", "train2", "test"):
         write_jsonl(tmp_path / f"{name}.jsonl", reviews(20, 0))
