@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from langue.errors import DataError, RunError
+from langue.errors import DataError, LangueError, RunError
 from langue.evaluate.baseline import baseline
 from langue.evaluate.curves import draw
 from langue.evaluate.judge import Judgement, judge, mistakes
@@ -21,6 +21,7 @@ from langue.runtime import device, precision
 from langue.settings import Settings, resolve
 from langue.tasks.task import Task, TaskModel
 from langue.text.source import Source, Table, read
+from langue.text.table import SPLITS
 from langue.train.journal import read_log
 from langue.verbs.evaluate_language import evaluate_language
 from langue.verbs.model import Model, load
@@ -116,16 +117,17 @@ def _evaluate_task(
             )
         assert source.train is not None
         train = source.train, model.task.targets(source.train)
-    except (DataError, RunError) as error:
+    except LangueError as error:
         if data is None:
             raise
         say(f"no baseline, and no look for texts of the training: {error.what}")
     if data is not None:
         named = columns or split_recipe(recipe)[1] or None
-        source = read(data, columns=named, need=model.task.need, optional=model.task.optional, split=False)
-    table = getattr(source, split, None)
+        optional = () if model.pairs is False else model.task.optional
+        source = read(data, columns=named, need=model.task.need, optional=optional, split=False)
+    table = getattr(source, split) if split in SPLITS else None
     if table is None or not len(table):
-        there = [name for name in ("train", "dev", "test") if getattr(source, name) is not None]
+        there = [name for name in SPLITS if getattr(source, name) is not None]
         where = called(run if data is None else data)
         raise DataError(f"there is no split {split!r}", where=where, do=f"there are: {', '.join(there)}")
     model.check_pairs("pair" in table.rows.column_names, table.origin)

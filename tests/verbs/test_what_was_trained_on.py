@@ -84,6 +84,20 @@ def test_training_data_that_has_changed_is_neither_baseline_nor_looked_through(r
     assert "its train data is not what it was" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_recipe_that_is_not_understood_any_more_leaves_the_baseline_out(run, tmp_path):
+    copy = copied(run, tmp_path / "c")
+    with (copy / "recipe.toml").open("a") as recipe:
+        recipe.write("\n[future]\nkey = 1\n")
+    write_jsonl(tmp_path / "other.jsonl", reviews(20, 7))
+    assert evaluate(copy, data=tmp_path / "other.jsonl")["baseline"] is None
+
+
+@pytest.mark.parametrize("split", ["notes", "Test"])
+def test_what_is_no_split(run, split):
+    with pytest.raises(DataError, match=f"there is no split '{split}'; there are: train, dev, test"):
+        evaluate(run, split=split)
+
+
 def test_evaluate_overwrites_nothing_unasked(run, tmp_path):
     mine = tmp_path / "mine.jsonl"
     write_jsonl(mine, reviews(20, 3))
@@ -124,6 +138,8 @@ def test_a_run_of_single_texts_and_one_of_pairs(run, model, tmp_path):
     with_column = [row | {"pair": "a column of another meaning"} for row in reviews(120, 0)]
     write_jsonl(tmp_path / "stray.jsonl", with_column)
     assert predict(run, data=tmp_path / "stray.jsonl") == single
+    scores = [evaluate(run, data=file)["metrics"] for file in (tmp_path / "stray.jsonl", run.parent / "all.jsonl")]
+    assert scores[0] == scores[1]
     with pytest.raises(DataError, match="no column 'pair'"):
         predict(pairs, data=run.parent / "all.jsonl")
     with pytest.raises(ModelError, match="trained on pairs of texts, and these are single texts"):
