@@ -83,9 +83,9 @@ def finetune(
     given = {"task": task, "model": model, "data": data, "columns": columns}
     folder, resume = run_folder(out, force=force, resume=resume)
     layers = [read_recipe(Path(recipe))] if recipe else []
-    if resume:
-        layers = [read_recipe(folder / "recipe.toml")]
-        words = {key: value for key, value in words.items() if (key, value) != ("task.pooling", "auto")}  # settled
+    if resume:  # what is given now is laid over the run's own, but for what that has settled
+        asked = [{k: v for k, v in each.items() if (k, v) != ("task.pooling", "auto")} for each in (*layers, words)]
+        layers, words = [read_recipe(folder / "recipe.toml"), *asked[:-1]], asked[-1]
     arguments, chosen = resolve_call(layers, given, words)
     if chosen.train.compile:
         check_compiler()

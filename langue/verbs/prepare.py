@@ -16,7 +16,7 @@ from langue.data.batch import Examples
 from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
 from langue.evaluate import hardware
-from langue.files import read_json, write_text
+from langue.files import disk_errors, read_json, write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.recipe import ROWS, called, flat_keys, read_recipe
 from langue.runtime import device, keep_kernels, precision, rank, restarted
@@ -225,6 +225,8 @@ def changed(folder: Path, task: Task, source: Source) -> str:
     """The first split that is not what it was when the run in `folder` began; "" where all are, or nothing says it."""
     kept = folder / DIGESTS
     before, now = read_json(kept) if kept.is_file() else {}, identity(task, source)
+    if not isinstance(before, dict):
+        raise RunError("does not say what the data of the run was", where=str(kept), do="put the run's own back")
     return next((name for name in SPLITS if "train" in before and before.get(name) != now.get(name)), "")
 
 
@@ -302,10 +304,11 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
     """The run directory, checked before any work is done (one is never overwritten without `force`), and whether to go
     on with what is there: as asked, or because torchrun has started this process again."""
     folder = Path(out)
-    resume = resume or (restarted() and (folder / "recipe.toml").is_file())
-    occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if resume:
-        if not (folder / "recipe.toml").is_file():
+    with disk_errors(folder):
+        there = (folder / "recipe.toml").is_file()
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if resume or (there and restarted()):
+        if not there:
             raise RunError("there is no run to resume", where=str(folder), do="start it without --resume")
         return folder, True
     if occupied and not force:
@@ -314,7 +317,7 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
             where=str(folder),
             do="choose another --out, go on with --resume, or replace it with --force",
         )
-    if occupied and not (folder / "recipe.toml").is_file():
+    if occupied and not there:
         raise RunError(
             "the folder is not a run of langue, so --force does not replace it", where=str(folder), do="choose another"
         )

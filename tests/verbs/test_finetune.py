@@ -136,6 +136,16 @@ def test_a_run_is_never_overwritten_without_force(run, model, data, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_folder_that_is_locked_is_one_line(tmp_path, monkeypatch):
+    def locked(*_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.is_file", locked)
+        with pytest.raises(RunError, match="run: cannot be written: Permission denied"):
+            finetune(model="m", data="d", out=tmp_path / "run")
+
+
 def test_resume_refuses_another_run(run, model, data, tmp_path):
     with pytest.raises(RunError, match="cannot resume with other settings: train.lr is"):
         finetune(model=model, data=data, out=run.folder, resume=True, **{"train.lr": 1e-5})

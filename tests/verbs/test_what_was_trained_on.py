@@ -120,6 +120,18 @@ def test_a_run_goes_on_with_the_very_settings_it_had(run, model, tmp_path, key, 
         finetune(**given, **SHORT | {key: value})
 
 
+def test_a_run_does_not_go_on_with_another_recipe(run, model, tmp_path):
+    copy, recipe = copied(run, tmp_path / "c"), tmp_path / "r.toml"
+    given = {"model": model, "data": copy.parent / "all.jsonl", "out": copy, "resume": True, "recipe": recipe}
+    recipe.write_text('[task]\npooling = "auto"\n[train]\nlr = 0.1\n')  # the run has settled the first
+    with pytest.raises(RunError, match=r"other settings: train.lr is 0.1 and was 0.001"):
+        finetune(**given)
+    recipe.write_text('[task]\npooling = "auto"\n[train]\nlr = 0.001\n')
+    (copy / "checkpoints" / "data.json").write_text("3")
+    with pytest.raises(RunError, match="data.json: does not say what the data of the run was"):
+        finetune(**given)
+
+
 def test_a_run_goes_on_with_the_very_dev_data_it_had(model, tmp_path):
     for split, count in (("train", 64), ("dev", 20), ("test", 20)):
         write_jsonl(tmp_path / f"{split}.jsonl", reviews(count, count))
