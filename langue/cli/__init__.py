@@ -87,6 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     code = run(words)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (`| head`) has what it wanted: silent, with the code that Typer gives it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     if world_size() > 1:
         _leave(code)
     sys.exit(code)
@@ -105,9 +110,6 @@ def run(words: list[str]) -> int:
     try:
         with _as_one():
             code = app(words, prog_name="langue", standalone_mode=False)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader (`| head`) has what it wanted
-        return 0
     except Exception as error:
         if "--debug" in words:
             raise

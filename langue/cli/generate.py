@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from langue.cli.options import Debug, Json, Named, Revision
+from langue.errors import DataError
 
 
 def generate(
@@ -13,8 +14,8 @@ def generate(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", "-p", help="A beginning, or a source; repeat it for more.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to write.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token.")] = 0.8,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to write.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token.")] = 0.0,
     top_k: Annotated[int, typer.Option(min=0, help="Draw among so many of the likeliest; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw among those that hold so much.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
@@ -24,15 +25,15 @@ def generate(
 ) -> None:
     """Let a model write on from a prompt, or translate or sum up a source.
 
-        langue generate runs/small --prompt "ROMEO:" --max-tokens 200
-        langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning." --temperature 0
+        langue generate runs/small --prompt "ROMEO:" --max-tokens 200 --temperature 0.8
+        langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning."
 
     Without --prompt it reads one from standard input.
     """
     from langue.cli.show import print_json
     from langue.verbs.model import load
 
-    prompts = list(prompt) if prompt else [sys.stdin.read()]
+    prompts = list(prompt) if prompt else [_read()]
     ready = load(model, revision, dtype="auto")
     written = ready.generate(prompts, max_tokens, temperature, top_k, top_p, seed)
     if as_json:
@@ -41,3 +42,11 @@ def generate(
     for given, text in zip(prompts, written, strict=True):
         continues = ready.config.architecture == "decoder"
         print(f"{given}{text}" if continues else text)
+
+
+def _read() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        what = f"not {error.encoding}: {error.reason} at byte {error.start}"
+        raise DataError(what, where="standard input", do="convert it, as with iconv") from None

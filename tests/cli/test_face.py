@@ -10,6 +10,7 @@ import typer.main
 
 import langue
 from langue.cli import app
+from langue.verbs.model import Model
 
 DOCS = Path(__file__).parents[2] / "docs"
 ONLY_THERE = {"as_json", "debug", "all_labels", "pair", "help", "settings"}  # what the command line prints or how
@@ -37,6 +38,12 @@ def test_a_verb_is_the_same_in_both(name: str) -> None:
     parameters = inspect.signature(getattr(langue, name)).parameters.values()
     python = {p.name: None if p.default is p.empty else p.default for p in parameters if p.name not in ONLY_IN_PYTHON}
     assert options(name) == python
+
+
+def test_generate_is_the_same_in_both() -> None:
+    parameters = inspect.signature(Model.generate).parameters.values()
+    python = {p.name: p.default for p in parameters if p.default is not p.empty}
+    assert options("generate").items() >= python.items()
 
 
 def test_the_docs_are_what_the_code_says() -> None:

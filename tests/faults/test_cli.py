@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -117,6 +118,23 @@ def test_what_the_machine_lacks_is_no_defect(tmp_path, capsys, monkeypatch, erro
     assert run(["data", "tokenize", "a.txt", "--tokenizer", "t", "--out", str(tmp_path)]) == 2
     says = capsys.readouterr().err
     assert says.startswith(f"langue: error: {said}") and says.endswith("kept\n") and says.count("\n") == 1
+
+
+def test_standard_input_that_is_no_text(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Gr\xfc\xdfe"), "utf-8"))
+    assert run(["generate", "m"]) == 2
+    says = capsys.readouterr().err
+    assert says.startswith("langue: error: standard input: not utf-8: ") and "at byte 2" in says
+
+
+@pytest.mark.parametrize("words", [["--version"], ["settings", "--json"]], ids=["little", "much"])
+def test_a_reader_that_goes_away_is_no_noise(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-m", "langue", *words], stdout=writing, stderr=subprocess.PIPE, env=env)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_debug_shows_where_it_came_from(model, tmp_path):
