@@ -157,9 +157,10 @@ def _open_folder(
                 do="put the data back, or start a new run",
             )
         return
+    recipe = write_recipe(arguments, settings)  # before anything goes: it may say that a name cannot be written
     if folder.exists():
         clear(folder)
-    write_text(folder / "recipe.toml", write_recipe(arguments, settings))
+    write_text(folder / "recipe.toml", recipe)
     write_json(folder / DIGESTS, identity(prepared.task, prepared.source))
 
 

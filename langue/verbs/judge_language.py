@@ -33,8 +33,6 @@ def judge_language(
     folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float, tokens: int
 ) -> dict[str, Any]:
     """Judge on the whole of the held-out text, and write all that people read. tokens: that the training saw."""
-    facts = prepared.facts
-    facts["tokens_a_parameter"], facts["passes"] = tokens / facts["parameters"], tokens / facts["tokens_a_pass"]
     metrics, intervals = judged(prepared, network)
     content = {
         "split": "dev",
@@ -52,7 +50,7 @@ def judge_language(
         "curves_png": folder / "curves.png",
         "settings": prepared.settings.model_dump(),
         "preview": prepared.facts,
-        "notes": notes(prepared, content),
+        "notes": notes(prepared, content, tokens),
         "samples": samples(prepared, network),
         "samples_are": SHOWN[prepared.objective.architecture],
     }
@@ -89,16 +87,16 @@ def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Me
     return metrics, intervals
 
 
-def notes(prepared: Pretraining, content: dict[str, Any]) -> list[str]:
-    """What a reader should know before the numbers."""
+def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[str]:
+    """What a reader should know before the numbers. tokens: that the training saw."""
     facts = prepared.facts
     said = []
-    if facts["tokens_a_parameter"] < 5:
+    if (each := tokens / facts["parameters"]) < 5:
         said.append(
-            f"The model saw {facts['tokens_a_parameter']:.1f} tokens for each of its parameters; about 20 make the "
+            f"The model saw {each:.1f} tokens for each of its parameters; about 20 make the "
             "best of a budget (Hoffmann et al. 2022, arXiv:2203.15556): a smaller model would learn more in that time."
         )
-    times = facts["passes"] * max(weight for _, weight, *_ in prepared.train.sources)
+    times = tokens / facts["tokens_a_pass"] * max(weight for _, weight, *_ in prepared.train.sources)
     if times > 4:
         said.append(
             f"It read the text {times:.1f} times; beyond four passes repeated text teaches ever less "

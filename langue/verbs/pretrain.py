@@ -1,6 +1,5 @@
 """What arrives: an objective, text or a corpus, and settings. What leaves: a run directory with a language model."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import LangueError, ModelError, RunError, SettingsError
-from langue.files import atomic_folder, read_json, replaced, sha256, write_json, write_text
+from langue.files import atomic_folder, clear, read_json, replaced, sha256, write_json, write_text
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
 from langue.recipe import read_recipe, split_recipe, write_recipe
@@ -140,7 +139,9 @@ def _leave_nothing(folder: Path, settings: bool) -> None:
     settings are to be mended, and so none that could go on, a tokenizer and a corpus are nothing."""
     nothing = {"recipe.toml", "tokenizer", "corpus"} if settings else {"recipe.toml"}
     if rank() == 0 and {file.name for file in folder.iterdir()} <= nothing:
-        shutil.rmtree(folder)
+        clear(folder)
+        if not folder.is_symlink():
+            folder.rmdir()
 
 
 def _resolved(

@@ -445,7 +445,7 @@ def test_a_run_of_a_corpus_in_a_list_is_judged_and_says_what_it_has_seen(tmp_pat
     last = json.loads((run.folder / "log.jsonl").read_text().splitlines()[-1])
     # A pass is one batch, which the text does not fill.
     assert run.facts["passes"] == pytest.approx(3) and run.facts["tokens_a_pass"] * 3 == last["tokens"]
-    assert run.facts["tokens_a_parameter"] == last["tokens"] / run.facts["parameters"]
+    assert run.facts["tokens_a_parameter"] == pytest.approx(last["tokens"] / run.facts["parameters"])
     found = langue.evaluate(run.folder)
     assert found["metrics"] == pytest.approx(run.metrics["metrics"])
     assert "bits_per_byte" in run.metrics["metrics"] and "bits_per_byte" not in run.metrics["intervals"]
