@@ -7,7 +7,7 @@ key is another library's.
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from langue.errors import SettingsError
 from langue.foreign import ours_of
 from langue.recipe import ARGUMENTS
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -265,7 +266,14 @@ def refuse_others(chosen: Settings, usual: Settings, others: Mapping[str, str] |
             )
 
 
-def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = MappingProxyType({})) -> Settings:
+def resolve_for(reads: Collection[str], words: Mapping[str, Any], usual: Mapping[str, Any] = _NONE) -> Settings:
+    """As `resolve`, for a verb that reads these settings alone: SettingsError at another. Words are Python's, too."""
+    chosen = resolve(usual, {key.replace("__", "."): value for key, value in words.items()})
+    refuse_others(chosen, resolve(usual), [key for key in known() if key not in reads], "other verbs")
+    return chosen
+
+
+def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = _NONE) -> Settings:
     """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate. Strings are read as their type. others:
     settings that do nothing here, and what does instead: at an unknown key none of them is named."""
     nested: dict[str, dict[str, Any]] = {}

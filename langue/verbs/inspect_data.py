@@ -10,7 +10,7 @@ from langue.data.corpus import Corpus, is_corpus, read_facts
 from langue.errors import DataError
 from langue.evaluate import text_report
 from langue.files import refuse_existing
-from langue.settings import resolve
+from langue.settings import resolve_for
 from langue.text.documents import Kind, Reading, Tally, open_texts
 from langue.text.survey import Survey, spread
 from langue.verbs.progress import bar
@@ -36,12 +36,12 @@ def inspect_data(
     """
     refuse_existing(out, force)
     named = as_list(sources)
-    chosen = resolve({key.replace("__", "."): value for key, value in settings.items()}).data
+    invalid = resolve_for(["data.invalid"], settings).data.invalid
     folder = Path(named[0]) if len(named) == 1 and isinstance(named[0], (str, Path)) else None
     if folder is not None and folder.is_dir() and (is_corpus(folder) or (folder / "building.json").is_file()):
         facts = _of_corpus(folder)
     else:
-        reading = Reading(columns=columns or {}, document=document, invalid=chosen.invalid)
+        reading = Reading(columns=columns or {}, document=document, invalid=invalid)
         facts = _of_texts(named, reading)
     if out is not None:
         text_report.write(Path(out), facts)

@@ -7,7 +7,7 @@ from typing import Any
 from langue.data.divide import Division
 from langue.data.shards import Building, build
 from langue.hub.checkpoint import locate
-from langue.settings import resolve
+from langue.settings import OF_BUILDING, resolve_for
 from langue.text.documents import Kind, Reading, open_texts
 from langue.text.tokenizer import SIDE_FILES, Tokenizer
 from langue.verbs.progress import bar
@@ -32,8 +32,7 @@ def tokenize(
     file; in others a row is one. dedup: leave out documents that are there already. What was killed goes on where it
     was when it is called again. Settings: `data.dev_fraction`, `data.invalid`, `data.shard_tokens`, `data.seed`.
     """
-    words = {key.replace("__", "."): value for key, value in settings.items()}
-    chosen = resolve({"data.dev_fraction": None}, words).data
+    chosen = resolve_for(OF_BUILDING, settings, {"data.dev_fraction": None}).data
     reading = Reading(columns=columns or {}, document=document, invalid=chosen.invalid)
     division = Division.of(chosen.dev_fraction, chosen.seed, dedup)
     notes: list[str] = []

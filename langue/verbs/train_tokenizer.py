@@ -6,7 +6,7 @@ from typing import Any
 
 from langue.errors import RunError
 from langue.files import atomic_folder, write_json
-from langue.settings import resolve
+from langue.settings import OF_TRAINING_TOKENIZERS, resolve_for
 from langue.text.documents import Kind, Reading, Tally, Texts, open_texts
 from langue.text.fertility import fertility
 from langue.text.tokenizer import Tokenizer
@@ -31,8 +31,7 @@ def train_tokenizer(
     tokenizer_config.json and fertility.json. columns: `{"text": "review"}`. Settings as keywords (`tokenizer__kind`)
     or `**{"tokenizer.kind": "unigram"}`.
     """
-    words = {key.replace("__", "."): value for key, value in settings.items()}
-    chosen = resolve(words)
+    chosen = resolve_for([*OF_TRAINING_TOKENIZERS, "data.invalid"], settings)
     check(chosen.tokenizer)
     folder = Path(out)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())) and not _ours(folder, force):

@@ -101,6 +101,21 @@ def test_settings_are_checked_before_anything_is_read(tmp_path):
         langue.train_tokenizer(tmp_path / "missing", out=tmp_path / "out", tokenizer__vocab_size=100)
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda text, out: langue.train_tokenizer(text, out=out, train__lr=3),
+        lambda text, out: langue.tokenize(text, tokenizer="none", out=out, tokenizer__kind="bytes"),
+        lambda text, out: langue.inspect_data(text, out=out, **{"data.dev_fraction": 0.5}),
+    ],
+    ids=["train_tokenizer", "tokenize", "inspect_data"],
+)
+def test_settings_of_other_verbs_are_refused(rows, tmp_path, verb):
+    with pytest.raises(SettingsError, match=r"is of other verbs, and does nothing here; leave it out"):
+        verb(rows, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_in_a_text(rows, tmp_path, capsys):
     facts = langue.inspect_data(rows, columns={"text": "review"}, out=tmp_path / "page.html")
     assert (facts["documents"], facts["duplicates"]["exact"]) == (310, 10)
