@@ -67,7 +67,8 @@ class Divider:
         kept = begun if len(begun) == 1 else set()  # a first document that is as long as the head is for train
         for part in (head, rest):
             for mark, piece in part:
-                extra = mark if extra is None and mark not in begun | self.old else extra  # the second, then
+                if extra is None and mark not in begun and mark not in self.old:
+                    extra = mark  # the second, then
                 if mark == extra:
                     self.chosen.add(mark)
                 held = (mark < limit or mark in self.chosen) and mark not in kept

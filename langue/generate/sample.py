@@ -50,12 +50,13 @@ class Rules:
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """One token for each row of logits (N, V) -> (N,)."""
-    if logits.isnan().any() or logits.isposinf().any():
+    highest, likeliest = logits.max(-1)
+    if not highest.isfinite().all():  # nor is it where any is no number
         raise ModelError(
             "the model's scores are no numbers", do="its weights are spoilt: train it anew, at a lower rate"
         )
     if sampling.temperature == 0:
-        return logits.argmax(-1)
+        return likeliest
     logits = logits.float() / sampling.temperature
     if sampling.top_k:
         least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
