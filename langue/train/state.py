@@ -8,7 +8,6 @@ without risk. Where processes share the model, each writes its part (shards.py);
 
 import shutil
 from collections import defaultdict
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +47,14 @@ def save_state(
     kept = {f"{kind}.{names[weight]}": t for weight, state, _ in optimizer.state() for kind, t in state.items()}
     kept |= {AVERAGE + name: tensor for name, tensor in average.items()}
     facts = {"format": FORMAT, **progress}
+
+    def done() -> None:
+        _drop_others(path)
+        _drop_others(folder / f"best-{progress['best_step']:08d}")
+
     if writer is not None:
         kept |= {WEIGHT + name: weight.detach() for weight, name in names.items()}
-        writer.start(path, kept, facts, lambda: _drop_before(path, progress["best_step"]))
+        writer.start(path, kept, facts, done)
         return path
     weights = _whole_weights(model)
     memories = {key: whole(t, of.get(key.partition(".")[2])) for key, t in kept.items()}
@@ -59,7 +63,7 @@ def save_state(
             save_file(weights, str(temporary / "model.safetensors"))
             save_file(memories, str(temporary / "optimizer.safetensors"))
             write_json(temporary / "state.json", facts)
-        _drop_before(path, progress["best_step"])
+        done()
     return path
 
 
@@ -77,27 +81,13 @@ def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]
         _drop_others(path, folder / f"best-{named:08d}")
 
 
-def _drop_before(path: Path, best_step: int) -> None:
-    """What this checkpoint stands in the place of: the others, and the weights that were best before its best ones.
-    Later best ones are another thread's to write."""
-    _drop_others(path)
-    for other in path.parent.glob("best-*"):
-        if other.name < f"best-{best_step:08d}":
-            _remove(other)
-
-
 def _drop_others(path: Path, beside: Path | None = None) -> None:
     """Only once the new one is complete on disk, remove the others of its kind, and what a run that was killed had
     begun to write."""
     kind = path.name.split("-")[0]
     for other in [*path.parent.glob(f"{kind}-*"), *path.parent.glob(f".{kind}-*")]:
         if other not in (path, beside):
-            _remove(other)
-
-
-def _remove(folder: Path) -> None:
-    with suppress(FileNotFoundError):  # the thread that writes checkpoints may be at the same one
-        shutil.rmtree(folder)
+            shutil.rmtree(other)
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:

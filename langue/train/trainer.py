@@ -250,6 +250,8 @@ class Trainer:
             journal.quote(written)
             if better:
                 at.best, at.best_loss, at.best_step, at.stale = score, loss or 0.0, at.step, 0
+                if self.writer is not None:  # which checkpoint is the newest must be settled
+                    self.writer.wait()
                 save_best(self.folder / "checkpoints", self.model, at.step, {"loss": loss, **metrics})
                 return
         at.stale += 1
