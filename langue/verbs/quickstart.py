@@ -33,24 +33,26 @@ def embedded_model() -> Path:
     return folder
 
 
-def write_docstrings(folder: Path) -> None:
-    """The docstrings of this Python's standard library as train/dev/test files, in a folder that holds nothing else."""
+def write_docstrings(folder: Path, force: bool) -> None:
+    """The docstrings of this Python's standard library as train/dev/test files, in a folder that holds nothing else.
+    force: replace such files that are others, as another Python's."""
     texts = {
         f"{split}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
         for split, rows in build().items()
     }
-    if not folder.exists():
-        with atomic_folder(folder) as temporary:
-            for name, text in texts.items():
-                (temporary / name).write_bytes(text)
-        return
-    ours = folder.is_dir() and {path.name for path in folder.iterdir()} == set(texts)
-    if not ours or any((folder / name).read_bytes() != text for name, text in texts.items()):
-        raise RunError(
-            "exists, and is not what quickstart with this Python keeps there",
-            where=str(folder),
-            do="choose another --out, or move it away",
-        )
+    if folder.exists():
+        alike = folder.is_dir() and {path.name for path in folder.iterdir()} == set(texts)
+        if alike and all((folder / name).read_bytes() == text for name, text in texts.items()):
+            return
+        if not alike or not force:
+            raise RunError(
+                "exists, and is not what quickstart with this Python keeps there",
+                where=str(folder),
+                do="choose another --out, move it away" + (", or replace it with --force" if alike else ""),
+            )
+    with atomic_folder(folder) as temporary:
+        for name, text in texts.items():
+            (temporary / name).write_bytes(text)
 
 
 def quickstart(
@@ -66,6 +68,6 @@ def quickstart(
     model = embedded_model()
     data = folder.with_name(folder.name + "-data")
     if rank() == 0 and not resume:
-        write_docstrings(data)
+        write_docstrings(data, force)
     chosen = {**SETTINGS, **settings}
     return finetune("classify", model=model, data=data, out=out, force=force, resume=resume, show=show, **chosen)

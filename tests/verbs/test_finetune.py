@@ -249,6 +249,12 @@ def test_quickstart_keeps_its_data_in_a_folder_of_its_own(model, tmp_path, monke
     for _ in range(2):  # what it made itself is there already
         assert quickstart.quickstart(".") == tmp_path / "x-data"
     assert (tmp_path / "x-data" / "train.jsonl").is_file()
+    for name in ("train", "dev"):  # as another Python has them
+        (tmp_path / "x-data" / f"{name}.jsonl").write_text("{}\n")
+    with pytest.raises(RunError, match="replace it with --force"):
+        quickstart.quickstart(".")
+    assert quickstart.quickstart(".", force=True) == tmp_path / "x-data"
+    assert json.loads((tmp_path / "x-data" / "train.jsonl").read_text()) == split
     write_jsonl(tmp_path / "y" / "thesis.jsonl", [])
     with pytest.raises(RunError, match="exists and is not empty"):
         quickstart.quickstart(tmp_path / "y")
