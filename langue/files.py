@@ -83,8 +83,10 @@ def complete_folder(temporary: Path, path: Path) -> None:
 
 
 def _complete(temporary: Path, path: Path) -> None:
+    mode = temporary.stat().st_mode & 0o666  # as the umask has it; safetensors gives its files to their owner alone
     for file in temporary.rglob("*"):
         if file.is_file():
+            file.chmod(mode)
             _sync(file)
     if path.exists():
         shutil.rmtree(path)

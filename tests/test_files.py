@@ -28,10 +28,11 @@ def test_rights_are_what_the_umask_says(tmp_path, umask):
         temporary.unlink()
         os.close(os.open(temporary, os.O_CREAT, 0o600))  # as safetensors does
     with atomic_folder(tmp_path / "b") as folder:
-        pass
+        os.close(os.open(folder / "in b", os.O_CREAT, 0o600))
     weights = tiny_bert(tmp_path / "m") / "model.safetensors"
-    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a", folder.with_name("b"), weights)}
-    assert modes == {"a": 0o640, "b": 0o750, "model.safetensors": 0o640}
+    paths = (tmp_path / "a", tmp_path / "b", tmp_path / "b" / "in b", weights)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in paths}
+    assert modes == {"a": 0o640, "b": 0o750, "in b": 0o640, "model.safetensors": 0o640}
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -24,11 +24,8 @@ SPILL = 1 << 28
 _WORDS = pa.list_(pa.string())
 
 
-class _Wider(Exception):
-    """A column needs a wider type than its first rows showed: read again with it."""
-
-    def __init__(self, name: str, kind: Any) -> None:
-        self.name, self.kind = name, kind
+class _Again(Exception):
+    """Later rows have a column that the first had not, or one of a wider type: read again with what is known now."""
 
 
 class Sink:
@@ -83,11 +80,12 @@ def from_records(
 ) -> tuple[Any, "array[int]"]:
     """(table, line of each row). `read` begins anew each time; `names` gives ours -> theirs of the columns seen."""
     types: dict[str, Any] = {}
+    keys: dict[str, None] = {}
     while True:
         try:
-            return _gather(read(), names, where, note, types)
-        except _Wider as wider:
-            types[wider.name] = wider.kind
+            return _gather(read(), names, where, note, types, keys)
+        except _Again:
+            continue
 
 
 def _gather(
@@ -96,13 +94,18 @@ def _gather(
     where: Callable[[int], str],
     note: Callable[[str], None],
     types: dict[str, Any],
+    keys: dict[str, None],
 ) -> tuple[Any, "array[int]"]:
     sink, places = Sink(), array("L")
     wanted: Mapping[str, str] = {}
     repaired = 0
     for numbers, rows in _chunks(records):
+        known = len(keys)
+        keys.update(dict.fromkeys(key for row in rows for key in row))
         if not places:
-            wanted = names(list(dict.fromkeys(key for row in rows for key in row)))
+            wanted = names(list(keys))
+        elif len(keys) > known and names(list(keys)) != wanted:
+            raise _Again
         places.extend(numbers)
         arrays = {}
         for ours, theirs in wanted.items():
@@ -150,7 +153,7 @@ def _text(value: Any, name: str, where: Callable[[int], str], number: int) -> st
 
 
 def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[[int], str], numbers: list[int]) -> Any:
-    """Arrow array of the column's type so far; raises _Wider where that does not hold these values too."""
+    """Arrow array of the column's type so far; raises _Again where that does not hold these values too."""
     known = types.get(name)
     if known == pa.string():
         if name not in TEXTS:
@@ -173,7 +176,8 @@ def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[
         wider = pa.string()  # numbers among words, or too great for any number type: all as words
         for value, number in zip(values, numbers, strict=True):
             _scalar(value, name, where, number)
-    raise _Wider(name, wider)
+    types[name] = wider
+    raise _Again
 
 
 def _refuse_lists(values: list[Any], name: str, where: Callable[[int], str], numbers: list[int]) -> None:

@@ -167,6 +167,14 @@ def test_a_type_that_changes_late_is_found(monkeypatch):
     assert whole([{"text": "t", "label": word} for word in words]).column("label") == [None, None, "1", "2", "x"]
 
 
+def test_a_column_that_comes_late_is_found(monkeypatch):
+    monkeypatch.setattr(arrow, "ROWS", 2)
+    rows = [{"text": "t"}] * 3 + [{"text": "t", "other": 1}, {"text": "t", "label": 4.5}]
+    assert read(rows, need=["text"], optional=["label"], split=False).test.column("label") == [None] * 4 + [4.5]
+    with pytest.raises(DataError, match="row 1: the pair is empty"):
+        read([*rows, {"text": "t", "pair": "p"}], need=["text"], optional=["pair"], split=False)
+
+
 def test_what_does_not_fit_in_memory_is_mapped_and_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(arrow, "SPILL", 1000)
     monkeypatch.setattr(arrow, "ROWS", 7)
