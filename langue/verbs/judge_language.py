@@ -138,12 +138,19 @@ def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
 
 
 def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """All tokens of a corpus and where its documents start; of its first documents, the last of them cut, where `most`
-    tokens are enough."""
-    starts = np.concatenate([[0], np.cumsum(corpus.lengths)]).astype(np.int64)
-    count = len(corpus.lengths) if not most else min(len(corpus.lengths), max(1, int(np.searchsorted(starts, most))))
-    starts = np.minimum(starts[: count + 1], most) if most else starts
-    return corpus.tokens(np.arange(count), np.zeros(count, np.int64), np.diff(starts)), starts
+    """The tokens of a corpus and where its documents start: all, or, where `most` tokens are fewer, those of documents
+    drawn from all its sources, the last of them cut."""
+    lengths = np.asarray(corpus.lengths)
+    documents = np.arange(len(lengths))
+    if 0 < most < lengths.sum():
+        documents = np.random.default_rng(0).permutation(documents)
+        ends = np.cumsum(lengths[documents])
+        documents = documents[: 1 + int(np.searchsorted(ends, most))]
+        ends = np.minimum(ends[: len(documents)], most)
+    else:
+        ends = np.cumsum(lengths)
+    starts = np.concatenate([[0], ends]).astype(np.int64)
+    return corpus.tokens(documents, np.zeros(len(documents), np.int64), np.diff(starts)), starts
 
 
 def better_than_baseline(content: dict[str, Any]) -> str:

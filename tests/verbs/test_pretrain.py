@@ -438,6 +438,11 @@ def test_the_document_that_crosses_the_limit_of_the_ngrams_is_cut(lengths, most,
     assert len(tokens) == counted == starts[-1]
 
 
+def test_the_documents_of_the_ngrams_are_of_all_sources():
+    tokens, starts = _whole(Memory([[number] * 10 for number in range(100)]), 200)
+    assert len(starts) == 21 and 5 < sum(number >= 50 for number in set(tokens.tolist())) < 15
+
+
 def test_a_run_of_a_corpus_in_a_list_is_judged_and_says_what_it_has_seen(tmp_path, text, tokenizer):
     langue.tokenize(text, tokenizer=tokenizer, out=tmp_path / "corpus")
     words = TINY | {"train.batch_tokens": 65536, "train.max_steps": 3}
