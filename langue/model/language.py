@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from langue.model.block import CrossAttention, SelfAttention
+from langue.model.block import Block, CrossAttention, SelfAttention
 from langue.model.config import ModelConfig
 from langue.model.feedforward import ACTIVATIONS
 from langue.model.loss import cross_entropy
@@ -34,6 +34,7 @@ class LanguageHead(nn.Module):
         self.pooler = nn.Linear(config.dim, config.dim) if config.pair_head else None
         self.pairs = nn.Linear(config.dim, 2) if config.pair_head else None
         self.pooled = ACTIVATIONS[config.pooler_activation]
+        self.compiled = False
 
     def follows(self, first: Tensor) -> Tensor:
         """States of first tokens (N, D) -> logits (N, 2): the second part follows, or not."""
@@ -49,7 +50,8 @@ class LanguageHead(nn.Module):
     def loss(self, hidden: Tensor, table: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them; and its z term."""
         weight = table if self.out is None else self.out.weight
-        return cross_entropy(self._features(hidden), weight, labels, bias=self.bias, cap=self.cap, z_loss=z_loss)
+        more: dict[str, Any] = {"bias": self.bias, "cap": self.cap, "z_loss": z_loss, "compiled": self.compiled}
+        return cross_entropy(self._features(hidden), weight, labels, **more)
 
     def _features(self, hidden: Tensor) -> Tensor:
         """What the output matrix multiplies: (T, D) -> (T, E)."""
@@ -135,3 +137,15 @@ def unfilled() -> Iterator[None]:
 def draw_up(config: ModelConfig) -> LanguageModel:
     with unfilled():
         return LanguageModel(config)
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Have PyTorch's compiler fuse what a block does besides its ragged attention, and what the loss does with logits.
+    Each is compiled once for all batches of as many tokens, and once more for all other sizes."""
+    for part in model.modules():
+        if isinstance(part, (SelfAttention, CrossAttention)):
+            part.ragged = torch.compiler.disable(part.ragged)  # type: ignore[method-assign, no-untyped-call]
+        elif isinstance(part, Block):
+            part.compile()
+        elif isinstance(part, LanguageHead):
+            part.compiled = True

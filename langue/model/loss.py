@@ -5,14 +5,16 @@ the gradients, and dropped. loss = sum log Z - logit[label] + z log(Z)^2, with Z
 logits from drifting (PaLM, Chowdhery et al. 2022, arXiv:2204.02311, section 5).
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Of one chunk's logits in fp32: near the caches of a processor. For a GPU each chunk is some fifteen kernels, and once
-# more the output matrix's gradient read and written: fewer and larger ones.
-CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**27}
+# Of one chunk's logits in fp32: near the caches of a processor. For a GPU each chunk is a dozen kernels, and once more
+# the output matrix's gradient read and written: fewer and larger ones.
+CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
 FEWEST = 256  # tokens of a chunk, so that its matrix products stay large
 
 
@@ -24,17 +26,20 @@ def cross_entropy(
     bias: Tensor | None = None,
     cap: float = 0.0,
     z_loss: float = 0.0,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """hidden (M, E), weight (V, E), labels (M,) -> the summed loss, a scalar in fp32, and how much of it is the z term,
     which has no gradient of its own.
 
     logits = hidden weight^T + bias, then cap tanh(logits / cap) where there is a cap. The products are in autocast's
-    dtype where it is on, the softmax always in fp32 (fp64 for fp64).
+    dtype where it is on, the softmax always in fp32 (fp64 for fp64). compiled: what is made of a chunk's logits is
+    fused by PyTorch's compiler.
     """
+    chunk = _compiled() if compiled else _chunk
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
-        loss, z_term = _Chunked.apply(hidden, weight, bias, labels, cap, z_loss, dtype)  # type: ignore[no-untyped-call]
+        loss, z_term = _Chunked.apply(hidden, weight, bias, labels, cap, z_loss, dtype, chunk)  # type: ignore[no-untyped-call]
     return loss, z_term
 
 
@@ -56,6 +61,7 @@ class _Chunked(torch.autograd.Function):
         cap: float,
         z_loss: float,
         dtype: torch.dtype,
+        chunk: "Chunk",
     ) -> tuple[Tensor, Tensor]:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         x, w = hidden.to(dtype), weight.to(dtype)
@@ -67,13 +73,13 @@ class _Chunked(torch.autograd.Function):
         size = chunk_size(len(w), w.device.type)
         for begin in range(0, len(x), size):
             part = slice(begin, begin + size)
-            loss, of_z, slope = _chunk(x[part], w, bias, labels[part], cap, z_loss, wide, any(needs[:3]))
+            loss, of_z, slope = chunk(x[part], w, bias, labels[part], cap, z_loss, wide, any(needs[:3]))
             total += loss
             z_term += of_z
             if slope is None:
                 continue
             if grads[2] is not None:
-                grads[2] += slope.sum(0)
+                grads[2] += slope.sum(0, dtype=wide)
             narrow = slope.to(dtype)
             if grads[0] is not None:
                 torch.mm(narrow, w, out=grads[0][part])
@@ -94,7 +100,7 @@ class _Chunked(torch.autograd.Function):
             (next(saved) * gradients[0]).to(dtype) if there else None
             for there, dtype in zip(ctx.there, ctx.dtypes, strict=True)
         ]
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None, None, None, None)
 
 
 def _chunk(
@@ -107,23 +113,38 @@ def _chunk(
     wide: torch.dtype,
     with_slope: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The loss of a chunk, how much of it is the z term, and its derivative by the logits (m, V)."""
-    logits = (x @ w.t()).to(wide)
+    """The loss of a chunk, how much of it is the z term, and its derivative by the logits (m, V).
+
+    What is as large as the logits is read and written as seldom as can be: a log-softmax and its exponential, which in
+    the usual case replaces the logits, rounded as the products want it.
+    """
+    logits, at = x @ w.t(), labels[:, None]
     if bias is not None:
-        logits += bias
-    capped = torch.tanh_(logits.div_(cap)) if cap else logits  # in units of the cap
+        logits = logits + bias  # in the wider of the two
+    capped = torch.tanh_(logits.to(wide).div_(cap)) if cap else logits  # in units of the cap
     if cap:
         logits = capped * cap
-    z = torch.logsumexp(logits, dim=-1, keepdim=True)  # (m, 1)
-    chosen = logits.gather(1, labels[:, None])
+    logs = torch.log_softmax(logits, dim=-1, dtype=wide)
+    chosen = logs.gather(1, at)
+    z = logits.gather(1, at).to(wide) - chosen  # (m, 1)
     of_z = z_loss * z.square().sum()
-    loss = (z - chosen).sum() + of_z
+    loss = of_z - chosen.sum()
     if not with_slope:
         return loss, of_z, None
-    slope = torch.exp_(logits.sub_(z)) if not cap else torch.exp(logits - z)
+    by_z = 1 + 2 * z_loss * z
+    slope = torch.exp(logs, out=logs if cap or z_loss else logits)
     if z_loss:
-        slope *= 1 + 2 * z_loss * z
-    slope.scatter_add_(1, labels[:, None], torch.full_like(chosen, -1.0))
+        slope *= by_z
+    slope.scatter_(1, at, (chosen.exp() * by_z - 1).to(slope.dtype))
     if cap:
         slope *= 1 - capped.square()
     return loss, of_z, slope
+
+
+Chunk = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+
+
+@cache
+def _compiled() -> Chunk:
+    """Once for chunks of one size, and once for all others."""
+    return torch.compile(_chunk)

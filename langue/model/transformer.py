@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from langue.model.attention import Groups, PairGroups
-from langue.model.block import Block, Context, CrossAttention, SelfAttention
+from langue.model.block import Block, Context
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
 from langue.model.dropout import Dropout
@@ -175,13 +175,3 @@ def set_recompute(model: nn.Module, wanted: bool) -> None:
     for part in model.modules():
         if isinstance(part, Transformer):
             part.recompute = wanted
-
-
-def compile_blocks(model: nn.Module) -> None:
-    """Have PyTorch's compiler fuse what a block does besides its ragged attention. A block is compiled once for all
-    batches of as many tokens, and once more for all other sizes."""
-    for part in model.modules():
-        if isinstance(part, (SelfAttention, CrossAttention)):
-            part.ragged = torch.compiler.disable(part.ragged)  # type: ignore[method-assign, no-untyped-call]
-        elif isinstance(part, Block):
-            part.compile()

@@ -22,7 +22,8 @@ from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
 from langue.files import alone
 from langue.model.config import ModelConfig
-from langue.model.transformer import compile_blocks, set_recompute
+from langue.model.language import compile_parts
+from langue.model.transformer import set_recompute
 from langue.runtime import Upkeep, device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
 from langue.settings import TrainSettings
 from langue.tasks.objective import Objective, Outcome, summed
@@ -95,7 +96,7 @@ class Trainer:
         self.parallel = Parallel(model, objective, settings, self.device)
         self.model = self.parallel.model
         if settings.compile:
-            compile_blocks(self.model)
+            compile_parts(self.model)
         self.loader = Loader(train, settings.accumulate, self.parallel.share)
         self.total = self.loader.total(settings.epochs, settings.max_steps)
         pass_steps = len(self.loader.steps(0))

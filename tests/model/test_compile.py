@@ -9,7 +9,8 @@ from torch._dynamo.utils import counters
 
 from langue.data.batch import Examples, gather
 from langue.model.config import ModelConfig
-from langue.model.transformer import Transformer, compile_blocks, initialise
+from langue.model.language import LanguageModel, compile_parts
+from langue.model.transformer import Transformer, initialise
 
 SIZES = {"vocab_size": 100, "dim": 32, "n_layers": 3, "n_heads": 4, "ffn_dim": 64, "max_length": 512, "dropout": 0.0}
 CONFIGS = {
@@ -37,7 +38,7 @@ def test_compiled_blocks_are_the_same_blocks(config):
     plain = Transformer(config)
     initialise(plain, 0.2, 0)
     fused = copy.deepcopy(plain)
-    compile_blocks(fused)
+    compile_parts(fused)
     graphs = []
     for seed in range(5):
         given = batch(seed)
@@ -49,3 +50,24 @@ def test_compiled_blocks_are_the_same_blocks(config):
     assert len(set(graphs)) == 1 and graphs[0] < 2 * SIZES["n_layers"]  # the layers share them
     for ours, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_compiled_loss_is_the_same_loss():
+    torch._dynamo.reset()
+    counters.clear()
+    torch.manual_seed(0)
+    plain = LanguageModel(ModelConfig(**SIZES | {"vocab_size": 40_000}, causal=True))
+    fused = copy.deepcopy(plain)
+    compile_parts(fused)
+    for count in (300, 300, 310, 420):  # the rest of a chunk differs from batch to batch
+        hidden, labels = torch.randn(count, 32), torch.randint(0, 40_000, (count,))
+        for dtype in (torch.float32, torch.bfloat16):
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                expected, found = (model.loss(hidden, labels, 1e-3) for model in (plain, fused))
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+            for loss, _ in (expected, found):
+                loss.backward()
+    assert 2 <= counters["stats"]["unique_graphs"] <= 4  # in each precision two sizes: whole chunks, and all others
+    ours, theirs = (model.body.token.weight.grad for model in (fused, plain))
+    assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
