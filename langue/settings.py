@@ -162,7 +162,7 @@ class TrainSettings(Section):
     )
     compile: bool = Field(
         default=False,
-        description="have PyTorch's compiler fuse blocks and loss: slow to begin, then faster on a GPU (5 to 10% on a CPU)",
+        description="have PyTorch's compiler fuse blocks and loss: slow to begin, then faster (on a CPU 5 to 10%)",
     )
     parallel: Literal["auto", "ddp", "fsdp", "tp"] = Field(
         default="auto",

@@ -2,8 +2,9 @@
 What leaves: one step's batches after another, from there on."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from langue.errors import SettingsError
 from langue.runtime import rank, world_size
 from langue.settings import TrainSettings
 
+T = TypeVar("T")
 Rows = NDArray[np.int64]  # a batch before it is made: one row for each of its sequences
 
 
@@ -85,7 +87,12 @@ class Loader:
         return max(1, min(steps, most) if most else steps)
 
     def iterate(self, step: int, device: torch.device) -> Iterator[tuple[float, list[Batch | Pairs]]]:
-        """From global step `step` (0 is the first) on, without end: (epoch reached after it, its batches)."""
+        """From global step `step` (0 is the first) on, without end: (epoch reached after it, its batches). What is for
+        an accelerator is made while it works at the step before."""
+        steps = self._iterate(step, device)
+        return steps if device.type == "cpu" else ahead(steps)
+
+    def _iterate(self, step: int, device: torch.device) -> Iterator[tuple[float, list[Batch | Pairs]]]:
         epoch = 0
         while step >= len(self.steps(epoch)):
             step -= len(self.steps(epoch))
@@ -105,3 +112,13 @@ class Loader:
         own = rows[number::of]
         batch = self.source.batch(own if len(own) else rows[:1], epoch, device)
         return batch if len(own) else replace(batch, counts=False)
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Items without end, each made by another thread while the one before is in use."""
+    with ThreadPoolExecutor(1, "langue-ahead") as pool:
+        coming = pool.submit(next, items)
+        while True:
+            item = coming.result()
+            coming = pool.submit(next, items)
+            yield item

@@ -122,6 +122,8 @@ def _parts(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
     """The rows of x in parts of these sizes, one after another. Of slices autograd would make a gradient each as large
     as all of x, and add them up; of these it makes one."""
     rest = len(x) - sum(sizes)
+    if len(sizes) == 1 and not rest:  # nor a copy of it, where one part is all
+        return (x,)
     return torch.split(x, [*sizes, rest])[: len(sizes)]
 
 

@@ -1,5 +1,8 @@
 """Packing: every example once, no batch over its budget, an order that is a function of (seed, epoch) alone."""
 
+import itertools
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.data.batch import Examples, first_tokens, gather, last_tokens, pool_mean
-from langue.data.loader import Loader, Split
+from langue.data.loader import Loader, Split, ahead
 from langue.data.pack import shuffled_batches, sorted_batches
-from langue.errors import SettingsError
+from langue.errors import DataError, SettingsError
 from langue.settings import TrainSettings
 
 
@@ -93,6 +96,29 @@ def test_the_loader_goes_on_from_any_step():
     whole = rows(0, total)
     for begin in (1, len(loader.steps(0)) - 1, len(loader.steps(0)), len(loader.steps(0)) + 1):
         assert rows(begin, 3) == whole[begin : begin + 3]
+
+
+def test_the_next_step_is_made_while_one_is_in_use():
+    made, used = threading.Event(), threading.Event()
+
+    def items():
+        yield "first"
+        assert threading.current_thread() is not threading.main_thread()
+        made.set()
+        yield "second"
+        used.wait(10)
+        raise DataError("damaged")
+
+    steps = ahead(items())
+    assert next(steps) == "first" and made.wait(10)
+    assert next(steps) == "second"
+    used.set()
+    with pytest.raises(DataError, match="damaged"):
+        next(steps)
+    endless = ahead(itertools.count())
+    assert [next(endless) for _ in range(100)] == list(range(100))
+    endless.close()
+    assert not [each for each in threading.enumerate() if each.name.startswith("langue-ahead")]
 
 
 def test_so_many_steps_are_known_without_planning_so_many_passes():
