@@ -227,6 +227,14 @@ def restarted() -> bool:
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
+@cache
+def device_memory(place: "torch.device") -> int | None:
+    """Bytes of a GPU's memory, in use or not; None: it is no GPU."""
+    import torch
+
+    return torch.cuda.get_device_properties(place).total_memory if place.type == "cuda" else None
+
+
 def peak_memory() -> int:
     """Most memory that was in use at once so far, in bytes: a GPU's where there is one, else what was resident."""
     place = device()

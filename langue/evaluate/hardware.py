@@ -19,6 +19,11 @@ class Hardware:
     bf16: bool = True
     kind: str = "cuda"  # as PyTorch calls it
 
+    @property
+    def room(self) -> float | None:
+        """Bytes of a GPU's memory; None: it is none."""
+        return self.memory if self.kind == "cuda" else None
+
 
 GB = 1e9
 TABLE = {

@@ -58,7 +58,7 @@ def _first(
             most = min(most, max(1, batch // (layout.data * length * 4 * layout.pipeline)))
         while most >= 1:
             tried = replace(layout, sequences=most)
-            taken = memory(config, sizes, length, tried, low, hardware.kind)
+            taken = memory(config, sizes, length, tried, low, hardware.room)
             if taken.total <= USABLE * hardware.memory:
                 left = utilisation(1.0, tried, hardware, config, batch / (layout.data * length * most))
                 if best is None or left > 1.001 * best[0]:

@@ -104,18 +104,20 @@ def activations(config: ModelConfig, length: int, layout: Layout, low: int) -> f
     return layout.sequences * length * a_token / layout.tensor
 
 
-def logits(config: ModelConfig, length: int, layout: Layout, low: int, kind: str, *, whole: bool = False) -> float:
+def logits(
+    config: ModelConfig, length: int, layout: Layout, low: int, room: float | None, *, whole: bool = False
+) -> float:
     """Bytes of a chunk of logits (in both precisions, with what its loss leaves) and of the gradients they give;
-    whole: of all of them at once; kind: of device."""
+    whole: of all of them at once; room: as in `chunk_size`."""
     vocabulary = config.decoder_vocab_size or config.vocab_size
     width = config.embedding_dim or config.dim
     tokens = layout.sequences * length
-    held = tokens if whole else min(chunk_size(vocabulary, kind), tokens)
+    held = tokens if whole else min(chunk_size(vocabulary, room), tokens)
     chunk = held * vocabulary * (2 * FULL + (2 * low if low != FULL else 0))
     return (chunk + FULL * vocabulary * width + 2 * low * tokens * width) / layout.around
 
 
-def memory(config: ModelConfig, sizes: Sizes, length: int, layout: Layout, low: int, kind: str) -> Memory:
+def memory(config: ModelConfig, sizes: Sizes, length: int, layout: Layout, low: int, room: float | None) -> Memory:
     layers = config.n_layers + config.decoder_layers
     block = sizes.blocks / layers / layout.tensor
     outside = sizes.outside / layout.around
@@ -130,5 +132,5 @@ def memory(config: ModelConfig, sizes: Sizes, length: int, layout: Layout, low: 
         # The block in use and the next one's weights, one block's gradient, and what stands outside of the blocks.
         gathered=FULL * (3 * block + 2 * outside) if layout.sharded else 0.0,
         activations=activations(config, length, layout, low),
-        logits=logits(config, length, layout, low, kind),
+        logits=logits(config, length, layout, low, room),
     )

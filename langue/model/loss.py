@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from langue.runtime import device_memory
+
 # Of one chunk's logits in fp32: near the caches of a processor. For a GPU each chunk is a dozen kernels, and once more
-# the output matrix's gradient read and written: fewer and larger ones.
-CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
+# the output matrix's gradient read and written: fewer and larger ones, which are to its memory as one to so many.
+CHUNK_BYTES, CHUNK_SHARE = 2**25, 256
 FEWEST = 256  # tokens of a chunk, so that its matrix products stay large
 
 
@@ -43,9 +45,10 @@ def cross_entropy(
     return loss, z_term
 
 
-def chunk_size(vocabulary: int, kind: str) -> int:
-    """Tokens whose logits are held at once, on a device of this kind."""
-    return max(FEWEST, CHUNK_BYTES.get(kind, CHUNK_BYTES["cpu"]) // (4 * vocabulary))
+def chunk_size(vocabulary: int, room: float | None) -> int:
+    """Tokens whose logits are held at once; room: bytes of a GPU's memory, None: not on a GPU."""
+    most = CHUNK_BYTES if room is None else room / CHUNK_SHARE
+    return max(FEWEST, int(most) // (4 * vocabulary))
 
 
 class _Chunked(torch.autograd.Function):
@@ -70,7 +73,7 @@ class _Chunked(torch.autograd.Function):
         grads = [torch.empty_like(x) if needs[0] else None]
         grads.append(torch.zeros_like(weight, dtype=wide) if needs[1] else None)
         grads.append(torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None)
-        size = chunk_size(len(w), w.device.type)
+        size = chunk_size(len(w), device_memory(w.device))
         for begin in range(0, len(x), size):
             part = slice(begin, begin + size)
             loss, of_z, slope = chunk(x[part], w, bias, labels[part], cap, z_loss, wide, any(needs[:3]))

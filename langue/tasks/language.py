@@ -20,6 +20,7 @@ from langue.errors import ModelError
 from langue.model.config import ModelConfig
 from langue.model.language import LanguageModel
 from langue.model.loss import chunk_size
+from langue.runtime import device_memory
 from langue.settings import TaskSettings
 from langue.tasks.metrics import number
 from langue.tasks.objective import Metrics, Objective, Outcome
@@ -207,7 +208,7 @@ def token_losses(model: LanguageModel, states: Tensor, labels: Tensor) -> tuple[
     """(M, D), (M,) -> each token's cross-entropy (M,), float64, and whether its logit is the highest; never more than a
     chunk's logits are held."""
     losses, right = [], []
-    size = chunk_size(model.body.config.vocab_size, states.device.type)
+    size = chunk_size(model.body.config.vocab_size, device_memory(states.device))
     for begin in range(0, len(labels), size):
         part = slice(begin, begin + size)
         logits = model.logits(states[part]).float()

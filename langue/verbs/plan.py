@@ -257,7 +257,7 @@ def _memory(config: ModelConfig, length: int, layout: Layout, memory: Memory, wh
         "device": where.memory,
         "activations_kept": activations(config, length, replace(layout, recompute=False), low),
         "activations_recomputed": activations(config, length, replace(layout, recompute=True), low),
-        "logits_whole": logits(config, length, layout, low, where.kind, whole=True),
+        "logits_whole": logits(config, length, layout, low, where.room, whole=True),
     }
 
 

@@ -41,7 +41,7 @@ def test_the_best_is_best(law, flops):
 
 
 def test_sixteen_bytes_a_parameter_and_their_copy():
-    taken = memory(GPT2, SIZES, 1024, Layout(sequences=2), 2, "cuda")
+    taken = memory(GPT2, SIZES, 1024, Layout(sequences=2), 2, 80e9)
     assert taken.weights == taken.gradients == 4 * 124_439_808
     assert taken.moments == 8 * 124_439_808 and taken.copies == 2 * 124_439_808 and taken.gathered == 0
     # A block keeps of a token: two norms' inputs, two inputs, q k v and what was mixed, 4 D twice, two masks.
@@ -50,17 +50,17 @@ def test_sixteen_bytes_a_parameter_and_their_copy():
     recomputed = activations(GPT2, 1024, Layout(sequences=2, recompute=True), 2)
     assert recomputed == 2048 * (12 * 4 * 768 + 38 * 768 + 14 * 768)
     # 256 tokens of logits at 12 bytes, the output matrix's gradient, and the hidden states' with what they were.
-    assert logits(GPT2, 1024, Layout(sequences=2), 2, "cpu") == 256 * 50257 * 12 + 4 * 50257 * 768 + 4 * 2048 * 768
-    assert logits(GPT2, 1024, Layout(sequences=2), 2, "cuda", whole=True) > 2048 * 50257 * 12
+    assert logits(GPT2, 1024, Layout(sequences=2), 2, None) == 256 * 50257 * 12 + 4 * 50257 * 768 + 4 * 2048 * 768
+    assert logits(GPT2, 1024, Layout(sequences=2), 2, 80e9, whole=True) > 2048 * 50257 * 12
 
 
 def test_sharding_divides_what_stays_and_gathers_a_block():
-    whole = memory(GPT2, SIZES, 1024, Layout(data=8), 2, "cuda")
-    shared = memory(GPT2, SIZES, 1024, Layout(data=8, sharded=True), 2, "cuda")
+    whole = memory(GPT2, SIZES, 1024, Layout(data=8), 2, 80e9)
+    shared = memory(GPT2, SIZES, 1024, Layout(data=8, sharded=True), 2, 80e9)
     assert shared.weights == whole.weights / 8 and shared.moments == whole.moments / 8
     assert shared.gathered == 4 * (3 * SIZES.blocks / 12 + 2 * SIZES.outside)
     assert shared.activations == whole.activations
-    split = memory(GPT2, SIZES, 1024, Layout(tensor=2, pipeline=4), 2, "cuda")
+    split = memory(GPT2, SIZES, 1024, Layout(tensor=2, pipeline=4), 2, 80e9)
     assert split.weights == pytest.approx(4 * (SIZES.blocks / 4 + SIZES.outside) / 2)
     assert split.total < whole.total
 
@@ -111,7 +111,7 @@ def test_what_stands_outside_of_blocks_is_shared_on_paper_only():
     """langue divides the matrices of blocks, and keeps embeddings and head whole."""
     ours, paper = Layout(tensor=2), Layout(data=2, tensor=2)
     assert ours.here and not paper.here
-    one, both = (memory(GPT2, SIZES, 1024, layout, 2, "cuda").weights for layout in (ours, paper))
+    one, both = (memory(GPT2, SIZES, 1024, layout, 2, 80e9).weights for layout in (ours, paper))
     assert one - both == pytest.approx(4 * SIZES.outside / 2)
 
 

@@ -15,7 +15,7 @@ from langue.model.loss import cross_entropy
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_it_is_the_plain_cross_entropy(cap, z_loss, with_bias, monkeypatch):
     monkeypatch.setattr(module, "FEWEST", 7)  # several chunks, the last one short
-    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 1})
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(40, 12, generator=generator, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(50, 12, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -40,7 +40,7 @@ def test_it_is_the_plain_cross_entropy(cap, z_loss, with_bias, monkeypatch):
 def test_the_logits_are_never_held_whole(monkeypatch):
     """Nor anything else of their size: every tensor that the two passes make is smaller, the gradients included."""
     monkeypatch.setattr(module, "FEWEST", 16)
-    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 1})
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
     hidden, weight = torch.randn(512, 8, requires_grad=True), torch.randn(3000, 8, requires_grad=True)
     sizes = []
 
