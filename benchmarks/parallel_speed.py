@@ -93,7 +93,7 @@ def _child(folder: Path, kind: str, steps: int) -> None:
     with processes():
         trainer = Trainer(TaskModel(CONFIG, task), task, Split(examples, settings), None, settings, folder)
         trainer.model.train()
-        batches = trainer.loader.iterate(0, trainer.device)
+        batches = trainer.loader.iterate(0, steps, trainer.device)
         for step in range(steps):
             if step == SKIP:
                 barrier()

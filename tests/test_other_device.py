@@ -75,7 +75,7 @@ def told(work):
 
 run = trainer(Path(sys.argv[1]), SETTINGS)
 assert run.settings.accumulate == 2
-batches = run.loader.iterate(0, run.device)
+batches = run.loader.iterate(0, run.total, run.device)
 told(lambda: [run._step(next(batches)[1]) for _ in range(3)])
 sizes = dict(vocab_size=9, dim=8, n_layers=1, n_heads=2, ffn_dim=8, max_length=9, n_experts=6, experts_per_token=2)
 experts, states = Mixture(ModelConfig(**sizes)).to(NAME), torch.randn(20, 8, device=NAME)

@@ -4,6 +4,7 @@ What leaves: one step's batches after another, from there on."""
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -86,10 +87,10 @@ class Loader:
             epoch += 1
         return max(1, min(steps, most) if most else steps)
 
-    def iterate(self, step: int, device: torch.device) -> Iterator[tuple[float, list[Batch | Pairs]]]:
-        """From global step `step` (0 is the first) on, without end: (epoch reached after it, its batches). What is for
-        an accelerator is made while it works at the step before."""
-        steps = self._iterate(step, device)
+    def iterate(self, step: int, total: int, device: torch.device) -> Iterator[tuple[float, list[Batch | Pairs]]]:
+        """From global step `step` (0 is the first) to the last of `total`: (epoch reached after it, its batches). What
+        is for an accelerator is made while it works at the step before."""
+        steps = islice(self._iterate(step, device), total - step)
         return steps if device.type == "cpu" else ahead(steps)
 
     def _iterate(self, step: int, device: torch.device) -> Iterator[tuple[float, list[Batch | Pairs]]]:
@@ -115,10 +116,9 @@ class Loader:
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Items without end, each made by another thread while the one before is in use."""
+    """The items, each made by another thread while the one before is in use."""
     with ThreadPoolExecutor(1, "langue-ahead") as pool:
-        coming = pool.submit(next, items)
-        while True:
-            item = coming.result()
-            coming = pool.submit(next, items)
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
             yield item

@@ -50,8 +50,15 @@ class LanguageHead(nn.Module):
     def loss(self, hidden: Tensor, table: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them; and its z term."""
         weight = table if self.out is None else self.out.weight
-        more: dict[str, Any] = {"bias": self.bias, "cap": self.cap, "z_loss": z_loss, "compiled": self.compiled}
-        return cross_entropy(self._features(hidden), weight, labels, **more)
+        return cross_entropy(
+            self._features(hidden),
+            weight,
+            labels,
+            bias=self.bias,
+            cap=self.cap,
+            z_loss=z_loss,
+            compiled=self.compiled,
+        )
 
     def _features(self, hidden: Tensor) -> Tensor:
         """What the output matrix multiplies: (T, D) -> (T, E)."""

@@ -80,10 +80,10 @@ def from_records(
 ) -> tuple[Any, "array[int]"]:
     """(table, line of each row). `read` begins anew each time; `names` gives ours -> theirs of the columns seen."""
     types: dict[str, Any] = {}
-    keys: dict[str, None] = {}
+    late: dict[str, None] = {}  # columns that are wanted, wherever they first appear
     while True:
         try:
-            return _gather(read(), names, where, note, types, keys)
+            return _gather(read(), names, where, note, types, late)
         except _Again:
             continue
 
@@ -94,18 +94,17 @@ def _gather(
     where: Callable[[int], str],
     note: Callable[[str], None],
     types: dict[str, Any],
-    keys: dict[str, None],
+    late: dict[str, None],
 ) -> tuple[Any, "array[int]"]:
     sink, places = Sink(), array("L")
     wanted: Mapping[str, str] = {}
     repaired = 0
     for numbers, rows in _chunks(records):
-        known = len(keys)
-        keys.update(dict.fromkeys(key for row in rows for key in row))
-        if not places:
-            wanted = names(list(keys))
-        elif len(keys) > known and names(list(keys)) != wanted:
+        found = names(list(dict.fromkeys([*late, *(key for row in rows for key in row)])))
+        late.update(dict.fromkeys(found.values()))
+        if places and found != wanted:
             raise _Again
+        wanted = found
         places.extend(numbers)
         arrays = {}
         for ours, theirs in wanted.items():

@@ -123,7 +123,7 @@ class Trainer:
         lock = alone(self.folder / "checkpoints") if rank() == 0 else nullcontext()
         log, tracker = self.folder / "log.jsonl", self.settings.tracker
         with lock, Journal(log, self.total, at.step, at.log_bytes, tracker) as journal, self._signals():
-            batches = self.loader.iterate(at.step, self.device)
+            batches = self.loader.iterate(at.step, self.total, self.device)
             while at.step < self.total and not at.stopped:
                 epoch, step_batches = next(batches)
                 line = self._step(step_batches)

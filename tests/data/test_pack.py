@@ -90,10 +90,11 @@ def test_the_loader_goes_on_from_any_step():
     assert total == sum(len(loader.steps(e)) for e in (0, 1)) + round(0.5 * len(loader.steps(2)))
 
     def rows(begin, count):
-        steps = loader.iterate(begin, torch.device("cpu"))
+        steps = loader.iterate(begin, total + 9, torch.device("cpu"))
         return [[b.rows.tolist() for b in next(steps)[1]] for _ in range(count)]
 
     whole = rows(0, total)
+    assert len(list(loader.iterate(2, total, torch.device("cpu")))) == total - 2
     for begin in (1, len(loader.steps(0)) - 1, len(loader.steps(0)), len(loader.steps(0)) + 1):
         assert rows(begin, 3) == whole[begin : begin + 3]
 
@@ -115,9 +116,10 @@ def test_the_next_step_is_made_while_one_is_in_use():
     used.set()
     with pytest.raises(DataError, match="damaged"):
         next(steps)
-    endless = ahead(itertools.count())
-    assert [next(endless) for _ in range(100)] == list(range(100))
-    endless.close()
+    assert list(ahead(iter(range(100)))) == list(range(100))
+    left = ahead(itertools.count())
+    assert next(left) == 0
+    left.close()
     assert not [each for each in threading.enumerate() if each.name.startswith("langue-ahead")]
 
 

@@ -194,7 +194,7 @@ class _Made(TorchDispatchMode):
 @pytest.mark.parametrize("pooled", [False, True])
 def test_the_gradient_of_many_groups_is_made_once_and_not_by_each(pooled):
     made = []
-    for lengths in ([64] * 4 + [65] * 4, list(range(50, 66)) * 2):
+    for lengths in ([64] * 8, [64] * 4 + [65] * 4, list(range(50, 66)) * 2):
         batch = batch_of(lengths)
         tokens = torch.randn(batch.n_tokens, 4, 8, requires_grad=True)
         pairs = [(o, o, n, t, t) for o, n, t in batch.groups]
@@ -202,7 +202,8 @@ def test_the_gradient_of_many_groups_is_made_once_and_not_by_each(pooled):
             out = pool_mean(tokens.flatten(1), batch) if pooled else attend(tokens, tokens, tokens, pairs)
             out.sum().backward()
         made.append(counted.numbers / batch.n_tokens)
-    assert made[1] < 1.5 * made[0]
+    one, two, many = made
+    assert max(one, many) < 1.1 * two
 
 
 def test_attention_on_a_gpu_is_not_planned_for_each_shape():

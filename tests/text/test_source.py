@@ -171,6 +171,8 @@ def test_a_column_that_comes_late_is_found(monkeypatch):
     monkeypatch.setattr(arrow, "ROWS", 2)
     rows = [{"text": "t"}] * 3 + [{"text": "t", "other": 1}, {"text": "t", "label": 4.5}]
     assert read(rows, need=["text"], optional=["label"], split=False).test.column("label") == [None] * 4 + [4.5]
+    rows += [{"text": "t", f"other {i}": 1} for i in range(5)]
+    assert read(rows, need=["text"], optional=["label"], split=False).test.column("label")[4:] == [4.5] + [None] * 5
     with pytest.raises(DataError, match="row 1: the pair is empty"):
         read([*rows, {"text": "t", "pair": "p"}], need=["text"], optional=["pair"], split=False)
 
