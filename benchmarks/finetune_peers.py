@@ -39,6 +39,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from langue.settings import TaskSettings, resolve
     from langue.tasks.classify import Classify
     from langue.tasks.task import TaskModel
+    from langue.train.rows import rows_in_use
     from langue.train.trainer import Trainer
     from langue.verbs.save import head_of
 
@@ -56,7 +57,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         cut=np.zeros(len(material.ids), np.int32),
         targets=np.asarray(material.labels, np.int64),
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, rows_in_use(network.body, examples):
         Trainer(network, task, Split(examples, settings.train), None, settings.train, Path(folder)).run()
         lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text("utf-8").splitlines()]
     steps = [(line["seconds"], line["tokens"]) for line in lines if line["split"] == "train"]

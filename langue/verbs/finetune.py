@@ -18,6 +18,7 @@ from langue.runtime import check_compiler, rank
 from langue.settings import ONLY_PRETRAINING, Settings, refuse_others, resolve
 from langue.tasks.task import Task, TaskModel
 from langue.train.parallel import barrier, processes
+from langue.train.rows import rows_in_use
 from langue.train.trainer import Trainer
 from langue.verbs.evaluate import judge_run
 from langue.verbs.model import Model, load
@@ -76,8 +77,9 @@ def finetune(
     task: classify (the default) or regress. model: Hub name or folder. data: file, folder, Hub name, or rows.
     columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same keys. settings: `section.key`
     values such as `**{"train.lr": 3e-5}`, or with two underscores, `train__lr=3e-5`. show: called with what was
-    prepared, before training. Raises LangueError for anything the user can mend. Processes that torchrun started train
-    together; the first of them writes, shows and judges.
+    prepared, before training. Of the model's embedding the rows are trained that the texts hold (train/rows.py). Raises
+    LangueError for anything the user can mend. Processes that torchrun started train together; the first of them
+    writes, shows and judges.
     """
     words = {key.replace("__", "."): value for key, value in settings.items()}
     given = {"task": task, "model": model, "data": data, "columns": columns}
@@ -108,9 +110,10 @@ def finetune(
     if resume or rank() == 0:
         _open_folder(folder, arguments, chosen, prepared, resume)
     began = time.perf_counter()
-    train, dev = Split(prepared.examples["train"], chosen.train), prepared.examples.get("dev")
-    trainer = Trainer(network, prepared.task, train, dev, chosen.train, folder)
-    progress = trainer.run(resume)
+    train, dev = prepared.examples["train"], prepared.examples.get("dev")
+    with rows_in_use(network.body, train, *([] if dev is None else [dev])):
+        trainer = Trainer(network, prepared.task, Split(train, chosen.train), dev, chosen.train, folder)
+        progress = trainer.run(resume)
     if rank() == 0:
         write_run(folder, prepared, network, chosen)
         seconds = max(progress.seconds, time.perf_counter() - began)

@@ -1,0 +1,54 @@
+"""What arrives: a model and the texts that it is to learn from. What leaves: the same model, trained on the rows of its
+embedding that these texts hold.
+
+A row that no text holds has no gradient, ever: all that training does to it is to clear that gradient, measure it, keep
+two moments of it and move it by nothing, in every step. A batch of sentences holds some hundred rows of thirty
+thousand, or of two hundred and fifty thousand, and then these are most of what a step takes. So the optimiser is given
+the rows in use alone. (AdamW's decay, which knows no gradient, would draw the other rows towards zero; they stay as
+they were published.)
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from langue.data.batch import Examples
+from langue.model.transformer import Transformer
+
+
+class Rows(nn.Module):
+    """An embedding of which only the rows `used` (R,), ascending, may be asked for: tokens (T,) -> (T, E)."""
+
+    def __init__(self, table: nn.Embedding, used: Tensor) -> None:
+        super().__init__()
+        place = torch.full((table.num_embeddings,), -1)
+        place[used] = torch.arange(len(used))
+        self.register_buffer("place", place, persistent=False)
+        self.weight = nn.Parameter(table.weight.detach()[used])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        assert isinstance(self.place, Tensor)
+        return F.embedding(self.place[tokens], self.weight)
+
+
+@contextmanager
+def rows_in_use(body: Transformer, *splits: Examples) -> Iterator[None]:
+    """The body with the rows of its embedding that the splits hold; afterwards with all of them, trained where they
+    were. It reads no other text in between."""
+    table = body.token
+    assert isinstance(table, nn.Embedding)
+    # Token 0 besides: what a batch is filled up with, and nobody reads.
+    used = torch.from_numpy(np.unique(np.concatenate([[0], *(each.tokens for each in splits)])).astype(np.int64))
+    if len(used) == table.num_embeddings:
+        yield
+        return
+    rows = Rows(table, used)
+    body.token = rows  # type: ignore[assignment]
+    yield
+    with torch.no_grad():
+        table.weight[used] = rows.weight.to(table.weight.device)
+    body.token = table.to(rows.weight.device)
