@@ -77,9 +77,8 @@ def finetune(
     task: classify (the default) or regress. model: Hub name or folder. data: file, folder, Hub name, or rows.
     columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same keys. settings: `section.key`
     values such as `**{"train.lr": 3e-5}`, or with two underscores, `train__lr=3e-5`. show: called with what was
-    prepared, before training. Of the model's embedding the rows are trained that the texts hold (train/rows.py). Raises
-    LangueError for anything the user can mend. Processes that torchrun started train together; the first of them
-    writes, shows and judges.
+    prepared, before training. Of the embedding the rows in use are trained (train/rows.py). Raises LangueError for
+    anything the user can mend. Processes that torchrun started train together; the first writes, shows and judges.
     """
     words = {key.replace("__", "."): value for key, value in settings.items()}
     given = {"task": task, "model": model, "data": data, "columns": columns}
