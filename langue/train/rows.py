@@ -1,11 +1,11 @@
-"""What arrives: a model and the texts that it is to learn from. What leaves: the same model, trained on the rows of its
+"""What arrives: a model and the texts of its training. What leaves: the same model, trained on the rows of its
 embedding that these texts hold.
 
 A row that no text holds has no gradient, ever: all that training does to it is to clear that gradient, measure it, keep
 two moments of it and move it by nothing, in every step. A batch of sentences holds some hundred rows of thirty
 thousand, or of two hundred and fifty thousand, and then these are most of what a step takes. So the optimiser is given
-the rows in use alone. (AdamW's decay, which knows no gradient, would draw the other rows towards zero; they stay as
-they were published.)
+the rows in use alone, of the texts that are learnt from and of those held out. (AdamW's decay, which knows no gradient,
+would draw the other rows towards zero; they stay as they were published.)
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,10 @@ def rows_in_use(body: Transformer, *splits: Examples) -> Iterator[None]:
         return
     rows = Rows(table, used)
     body.token = rows  # type: ignore[assignment]
-    yield
+    try:
+        yield
+    finally:
+        body.token = table
     with torch.no_grad():
         table.weight[used] = rows.weight.to(table.weight.device)
-    body.token = table.to(rows.weight.device)
+    table.to(rows.weight.device)

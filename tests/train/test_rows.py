@@ -81,6 +81,14 @@ def test_afterwards_any_text_is_read(splits: list[Examples], tmp_path: Path) -> 
     assert [name for name, _ in network.named_parameters()] == [name for name, _ in model().named_parameters()]
 
 
+def test_what_is_stopped_leaves_the_table_as_it_was(splits: list[Examples]) -> None:
+    network, before = model(), model()
+    with pytest.raises(KeyboardInterrupt), rows_in_use(network.body, *splits):
+        raise KeyboardInterrupt
+    for ours, theirs in zip(network.parameters(), before.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_where_every_row_is_in_use_nothing_changes() -> None:
     network = model()
     table = network.body.token
