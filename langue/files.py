@@ -60,7 +60,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def _beside(path: Path) -> tuple[Path, Path]:
     """Where `path` is, for a link is followed and stays one; and a name in the same folder that nothing has."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # of a link that leads to itself, itself
     path.parent.mkdir(parents=True, exist_ok=True)
     return path, path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
@@ -158,10 +158,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise RunError(
             f"cannot be written: {error.strerror or error}",
             where=str(path),
-            do="free space or choose another folder; what was complete before is kept",
+            do=f"{'free space or ' if full else ''}choose another folder; what was complete before is kept",
         ) from error
     except LangueError:  # which says what is wrong already, perhaps in the same words
         raise

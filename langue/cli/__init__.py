@@ -144,15 +144,24 @@ def _scarce(error: Exception) -> str:
     return ""
 
 
+def _one_line(error: Exception) -> str:
+    """What it says; the name of a file may hold anything."""
+    return str(error).replace("\n", "\\n").replace("\r", "\\r")
+
+
 def _explain(error: Exception) -> int:
     """One line on stderr for whatever stopped the command, and its exit code."""
     if isinstance(error, Told):
         return error.exit_code
     if isinstance(error, LangueError):
-        print(f"langue: error: {error}", file=sys.stderr)
+        print(f"langue: error: {_one_line(error)}", file=sys.stderr)
         return error.exit_code
     if scarce := _scarce(error):
         print(f"langue: error: {scarce}; what was complete before is kept", file=sys.stderr)
+        return 2
+    if isinstance(error, PermissionError):
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"langue: error: {where}{error.strerror}; look at whose it is, or choose another", file=sys.stderr)
         return 2
     # The parser's own errors; their classes have moved between versions of Typer, their shape has not.
     if hasattr(error, "format_message"):

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue finetune`. What leaves: a run directory, its scores printed."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -67,4 +68,4 @@ def finetune(
     print_metrics(run.metrics)
     print(run.facts["transformers"])
     print(f"Report: {run.folder / 'report.html'}")
-    print(f'Use it: langue predict {run.folder} --text "..."')
+    print(f'Use it: langue predict {shlex.quote(str(run.folder))} --text "..."')

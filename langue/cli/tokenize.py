@@ -1,5 +1,6 @@
 """What arrives: the words after `langue data tokenize`. What leaves: a corpus folder, its sizes printed."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -49,4 +50,4 @@ def tokenize(
         print_json(result)
         return
     print_corpus(result)
-    print(f"Use it: langue pretrain --data {out} --out runs/NAME")
+    print(f"Use it: langue pretrain --data {shlex.quote(str(out))} --out runs/NAME")

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue tokenizer train`. What leaves: a tokenizer's folder, its fertility printed."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -46,4 +47,4 @@ def train_tokenizer(
         print_json(report)
         return
     print_fertility(report)
-    print(f"Use it: langue data tokenize SOURCE --tokenizer {out} --out corpus")
+    print(f"Use it: langue data tokenize SOURCE --tokenizer {shlex.quote(str(out))} --out corpus")

@@ -8,6 +8,7 @@ MB that fits the file, every name once, every tensor's bytes exactly those its s
 import json
 import math
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -138,7 +139,9 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
                 if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                     raise ValueError("it is compressed")
         # Mapped where it is an archive, so that what is converted is not held beside what it was.
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an older protocol: it is read, or what follows says why not
+            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
         raise ModelError(
             "this pickle is refused: it holds more than plain tensors, or is damaged",

@@ -156,6 +156,8 @@ def _several(value: Any, where: Callable[[], str]) -> list[str]:
             raise DataError(f"the labels {value!r} are a list written as text", where=where(), do="write them as a|b")
         value = parted(value)
     if isinstance(value, (list, tuple)):
+        if any(isinstance(part, (list, tuple, dict)) for part in value):
+            raise DataError("a label is a list or an object", where=where(), do='write names: ["a", "b"]')
         return [str(part) for part in value if not _nothing(part)]
     if _nothing(value):
         return []

@@ -163,6 +163,8 @@ def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[
         if _are_bytes(found):
             row = next((number for value, number in zip(values, numbers, strict=True) if value), numbers[0])
             raise DataError(f"the {name} holds bytes, not text", where=where(row), do="write it as a string")
+        if pa.types.is_floating(found) and any(type(value) is bool for value in values):
+            raise pa.ArrowTypeError("true is no number")  # as Arrow itself says of it among whole numbers
         if known is None:
             types[name] = found
             return pa.array(values)

@@ -4,6 +4,7 @@ Files are told by their names: the suffix says the format, the name (train, dev/
 """
 
 import bisect
+import contextlib
 import difflib
 import re
 from array import array
@@ -100,6 +101,8 @@ def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Tab
             do="give a file, a folder, a Hub name, a list of records or a datasets.Dataset",
         )
     path = expanded(data)
+    if not str(data).strip():  # not this folder: a variable that is not set, rather
+        raise DataError("the data has an empty name", do="name a file, a folder or a data set of the Hub")
     if exists(path):
         if path.is_dir():
             return _from_folder(path, columns, notes), True
@@ -282,6 +285,26 @@ def _from_hub(name: str, columns: Columns, notes: list[str]) -> tuple[dict[str, 
     return _from_mapping(load_hub(name), name, columns, notes, join=":"), True
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The libraries' progress bars and log lines off, and afterwards as they were."""
+    import datasets
+    from huggingface_hub.utils import logging as hub_logging
+
+    bars = not datasets.utils.are_progress_bars_disabled()
+    levels = [(each, each.get_verbosity()) for each in (datasets.utils.logging, hub_logging)]
+    datasets.utils.disable_progress_bars()
+    for each, _ in levels:
+        each.set_verbosity(each.CRITICAL)
+    try:
+        yield
+    finally:
+        for each, level in levels:
+            each.set_verbosity(level)
+        if bars:
+            datasets.utils.enable_progress_bars()
+
+
 def load_hub(name: str, **options: Any) -> Any:
     """The splits of a data set of the Hub, `owner/name` or `owner/name:configuration`, as `datasets` gives them."""
     import datasets
@@ -292,7 +315,8 @@ def load_hub(name: str, **options: Any) -> Any:
     if hasattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE"):  # before version 4: never run a data set's code
         datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False
     try:
-        return datasets.load_dataset(path, configuration or None, **options)
+        with quiet():
+            return datasets.load_dataset(path, configuration or None, **options)
     except datasets.exceptions.DatasetNotFoundError:
         raise DataError(
             "neither a file or folder here nor a data set on the Hub", where=name, do=_near_files(Path(name))

@@ -5,9 +5,8 @@ Rows are held by the `datasets` library: memory-mapped where they are many, read
 Hub's. A local file is read anew each time, so that what was edited is what is used.
 """
 
-import contextlib
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -41,7 +40,7 @@ def read(
     test_fraction of all becomes test first; shares of the `stratify` labels are kept. split=False: nothing is carved,
     and data without splits is the test split. invalid: what a row with an empty text does.
     """
-    from langue.text.open import SYNONYMS, Columns, tables
+    from langue.text.open import SYNONYMS, Columns, quiet, tables
 
     for name, theirs in (columns or {}).items():
         if not isinstance(theirs, str):
@@ -55,7 +54,7 @@ def read(
             taken = ", ".join((*need, *optional))
             raise DataError(f"--columns: {name} is not read here, but {taken}", do=f"leave {name} out, or see --task")
     notes: list[str] = []
-    with _quiet():
+    with quiet():
         found, divided = tables(data, Columns(tuple(need), tuple(optional), dict(columns or {})), notes)
         found = {name: _with_texts(table, need, invalid, notes) for name, table in found.items()}
         found = {name: table for name, table in found.items() if _has_targets(name, table, need, notes)}
@@ -66,26 +65,6 @@ def read(
         if "train" in found:
             _carve(found, shares, dev_max, seed, stratify, notes)
     return Source(notes=notes, **dict.fromkeys(SPLITS) | found)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries' progress bars and log lines off, and afterwards as they were."""
-    import datasets
-    from huggingface_hub.utils import logging as hub_logging
-
-    bars = not datasets.utils.are_progress_bars_disabled()
-    levels = [(each, each.get_verbosity()) for each in (datasets.utils.logging, hub_logging)]
-    datasets.utils.disable_progress_bars()
-    for each, _ in levels:
-        each.set_verbosity(each.CRITICAL)
-    try:
-        yield
-    finally:
-        for each, level in levels:
-            each.set_verbosity(level)
-        if bars:
-            datasets.utils.enable_progress_bars()
 
 
 def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str]) -> Table:

@@ -88,7 +88,8 @@ def parted(label: str) -> list[str]:
 def _several(label: Any) -> set[Any]:
     if isinstance(label, str):
         return {*parted(label)} - {""}
-    return set(label if isinstance(label, (list, tuple)) else ())
+    parts = label if isinstance(label, (list, tuple)) else ()
+    return {part for part in parts if not isinstance(part, (list, tuple, dict))}  # those are refused later, by row
 
 
 def class_numbers(labels: Sequence[Any]) -> NDArray[np.int64] | None:

@@ -1,6 +1,7 @@
 """What arrives: a run and texts, or a file of them. What leaves: what the task promises of each, in order."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ def predict(
     if isinstance(texts, str):
         raise SettingsError("texts is one string", do="give a list: [text]")
     refuse_existing(out, force)
+    if out is not None and isinstance(data, (str, Path)) and Path(out).exists() and _within(Path(out), Path(data)):
+        raise SettingsError(f"{out} is read, and --force would replace it", do="choose another --out")
     model = load(run, dtype="auto")
     if texts is not None:
         texts = list(texts)
@@ -60,6 +63,11 @@ def predict(
         for part in _bulk(model, table, top):
             handle.writelines(_line(text, result) for text, result in part)
     return []
+
+
+def _within(file: Path, data: Path) -> bool:
+    """Whether it is the data, or lies in the folder that is."""
+    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(data))
 
 
 def _bulk(model: Model, table: Table, top: int | None) -> Iterator[list[tuple[Any, Any]]]:
