@@ -101,8 +101,6 @@ def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Tab
             do="give a file, a folder, a Hub name, a list of records or a datasets.Dataset",
         )
     path = expanded(data)
-    if not str(data).strip():  # not this folder: a variable that is not set, rather
-        raise DataError("the data has an empty name", do="name a file, a folder or a data set of the Hub")
     if exists(path):
         if path.is_dir():
             return _from_folder(path, columns, notes), True
@@ -112,6 +110,8 @@ def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Tab
 
 def expanded(name: str | Path) -> Path:
     """The path of this name, `~` written out."""
+    if not str(name).strip():  # not this folder: a variable that is not set, rather
+        raise DataError("the data has an empty name", do="name a file, a folder or a data set of the Hub")
     try:
         return Path(name).expanduser()
     except RuntimeError:

@@ -98,6 +98,7 @@ def test_data_of_no_name_is_not_this_folder(model, tmp_path, capsys, monkeypatch
     write_jsonl(tmp_path / "train.jsonl", reviews(40))
     monkeypatch.chdir(tmp_path)
     assert "empty name" in said(capsys, ["data", "preview", "--model", str(model), "--data", name])
+    assert "empty name" in said(capsys, ["data", "inspect", name])
     with pytest.raises(DataError, match="empty name"):
         read(name)
 
