@@ -26,15 +26,15 @@ def draw(log: Sequence[Line], path: str | Path) -> None:
     figure = Figure(figsize=(11, 4.2), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    for axes in (left, right):
-        _dress(axes, log)
+    name = _quality(log)
+    _dress(left, log, rising=False)
+    _dress(right, log, rising=name not in LOWER_IS_BETTER)
     raw = _points(log, "train", "loss")
     left.set_title("Loss", loc="left", fontsize=12, fontweight="bold", color=INK)
     left.plot(*_columns(raw), color=TRAIN, alpha=0.22, linewidth=1)
     left.plot(*_columns(_smooth(raw)), color=TRAIN, linewidth=2, label="train" + (" (smoothed)" if _reach(raw) else ""))
     losses = _points(log, "dev", "loss")
     _dev(left, losses, lower=True)
-    name = _quality(log)
     right.set_title(readable(name).capitalize(), loc="left", fontsize=12, fontweight="bold", color=INK)
     train = _points(log, "train", name)
     if train:
@@ -79,8 +79,8 @@ def _best(points: list[tuple[float, float]], lower: bool, losses: Mapping[float,
     return min(points, key=lambda point: (point[1] if lower else -point[1], losses.get(point[0], math.inf)))
 
 
-def _dress(axes: Any, log: Sequence[Line]) -> None:
-    """Quiet axes, and a thin line where each pass over the data ends."""
+def _dress(axes: Any, log: Sequence[Line], rising: bool) -> None:
+    """Quiet axes, and a thin line where each pass over the data ends, named where the curves are not."""
     from matplotlib.ticker import MaxNLocator
 
     axes.spines[["top", "right"]].set_visible(False)
@@ -100,12 +100,12 @@ def _dress(axes: Any, log: Sequence[Line]) -> None:
             axes.axvline(step, color="#c9ced6", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
             axes.annotate(
                 f"pass {number}",
-                (step, 1),
+                (step, 0 if rising else 1),
                 xycoords=("data", "axes fraction"),
-                xytext=(-3, -2),
+                xytext=(-3, 2 if rising else -2),
                 textcoords="offset points",
                 ha="right",
-                va="top",
+                va="bottom" if rising else "top",
                 rotation=90,
                 fontsize=7,
                 color=QUIET,
