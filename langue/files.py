@@ -15,6 +15,7 @@ from typing import Any
 
 from langue.errors import LangueError, ModelError, RunError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more
 MOST_JSON = 200_000_000  # bytes; the longest published, of added tokens, have some twenty million
 
 
@@ -158,7 +159,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = error.errno in FULL
         raise RunError(
             f"cannot be written: {error.strerror or error}",
             where=str(path),

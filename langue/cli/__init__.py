@@ -5,7 +5,6 @@ Nothing heavy is imported before a verb runs, so that help is instant.
 
 import atexit
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -31,6 +30,7 @@ from langue.cli.tokenize import tokenize
 from langue.cli.train_tokenizer import train_tokenizer
 from langue.cli.verify import verify
 from langue.errors import LangueError, Told
+from langue.files import FULL
 from langue.runtime import rank, world_size
 
 app = typer.Typer(
@@ -139,7 +139,7 @@ def _scarce(error: Exception) -> str:
     said = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
         return "memory is used up; lower train.batch_tokens or data.block, or set train.recompute=true"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in FULL:
         return f"{error.filename or 'a file'}: cannot be written: {error.strerror}; free space"
     return ""
 

@@ -36,13 +36,17 @@ class Rows(nn.Module):
 
 
 @contextmanager
-def rows_in_use(body: Transformer, *splits: Examples) -> Iterator[None]:
+def rows_in_use(body: Transformer, *splits: Examples | None) -> Iterator[None]:
     """The body with the rows of its embedding that the splits hold; afterwards with all of them, trained where they
     were. It reads no other text in between."""
     table = body.token
     assert isinstance(table, nn.Embedding)
-    # Token 0 besides: what a batch is filled up with, and nobody reads.
-    used = torch.from_numpy(np.unique(np.concatenate([[0], *(each.tokens for each in splits)])).astype(np.int64))
+    held = np.zeros(table.num_embeddings, bool)
+    held[0] = True  # what a batch is filled up with, and nobody reads
+    for each in splits:
+        if each is not None:
+            held[each.tokens] = True
+    used = torch.from_numpy(np.flatnonzero(held))
     if len(used) == table.num_embeddings:
         yield
         return

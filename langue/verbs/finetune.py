@@ -110,7 +110,7 @@ def finetune(
         _open_folder(folder, arguments, chosen, prepared, resume)
     began = time.perf_counter()
     train, dev = prepared.examples["train"], prepared.examples.get("dev")
-    with rows_in_use(network.body, train, *([] if dev is None else [dev])):
+    with rows_in_use(network.body, train, dev):
         trainer = Trainer(network, prepared.task, Split(train, chosen.train), dev, chosen.train, folder)
         progress = trainer.run(resume)
     if rank() == 0:

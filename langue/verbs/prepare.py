@@ -2,6 +2,7 @@
 What leaves: everything training needs, and the facts people should see first."""
 
 import hashlib
+import os
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -296,7 +297,7 @@ def rows_again(data: Any) -> None:
 def not_within(folder: Path, reads: Iterable[Any]) -> None:
     """SettingsError where what is to be read, the model, the data and the like, is in the folder to be replaced."""
     for each in (Path(name) for name in reads if isinstance(name, (str, Path))):
-        if each.exists() and each.resolve().is_relative_to(folder.resolve()):
+        if each.exists() and each.resolve().is_relative_to(os.path.realpath(folder)):
             raise SettingsError(f"{each} is read, and --force would replace it", do="choose another --out")
 
 
