@@ -140,9 +140,7 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
                     raise ValueError("it is compressed")
         # Mapped where it is an archive, so that what is converted is not held beside what it was.
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # of an older protocol: read, or refused below
+            warnings.simplefilter("ignore", UserWarning)  # of an older protocol: read, or refused below
             loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
         raise ModelError(
