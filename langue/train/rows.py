@@ -4,8 +4,8 @@ embedding that these texts hold.
 A row that no text holds has no gradient, ever: all that training does to it is to clear that gradient, measure it, keep
 two moments of it and move it by nothing, in every step. A batch of sentences holds some hundred rows of thirty
 thousand, or of two hundred and fifty thousand, and then this may be half of what a step takes. So the optimiser is
-given the rows in use alone, of the texts that are learnt from and of those held out. (AdamW's decay, which knows no gradient,
-would draw the other rows towards zero; they stay as they were published.)
+given the rows in use alone, of the texts that are learnt from and of those held out. (AdamW's decay, which knows no
+gradient, would draw the other rows towards zero; they stay as they were published.)
 """
 
 from collections.abc import Iterator
