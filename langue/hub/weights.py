@@ -80,6 +80,8 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         check_safetensors(file)
         with safe_open(file, framework="pt") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no dict)
+    except PermissionError:  # whole or not
+        raise
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"not a whole safetensors file: {error}", where=str(file), do="download or save it again"
@@ -142,6 +144,8 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of an older protocol: read, or refused below
             loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except PermissionError:
+        raise
     except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
         raise ModelError(
             "this pickle is refused: it holds more than plain tensors, or is damaged",

@@ -26,6 +26,8 @@ _MAGIC = {  # first bytes -> what the file is, and what to do with it
     b"\x28\xb5\x2f\xfd": ("zstd-compressed", "let its name end in .zst"),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save it as CSV in UTF-8"),
     b"PAR1": ("a Parquet file", "let its name end in .parquet"),
+    codecs.BOM_UTF32_LE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),  # begins with UTF-16's
+    codecs.BOM_UTF32_BE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),
     codecs.BOM_UTF16_LE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
     codecs.BOM_UTF16_BE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
 }

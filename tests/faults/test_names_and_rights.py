@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +125,22 @@ def test_a_folder_that_may_not_be_looked_into(finished, model, tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "ermission denied" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "seteuid"), reason="root may read everything")
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypatch, name):
+    (tmp_path / name).touch(mode=0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above may be root's alone
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError, match=name):
+            read_weights(Path())
+    finally:
+        os.seteuid(own)
 
 
 def test_a_refused_pickle_is_one_error_and_no_warning(tmp_path):

@@ -84,10 +84,11 @@ def test_a_guess_at_an_encoding_never_fails(sample):
     assert likely_encoding(sample)
 
 
-def test_utf16_and_files_under_a_wrong_name(tmp_path):
+def test_other_encodings_and_files_under_a_wrong_name(tmp_path):
     file = tmp_path / "a.csv"
-    file.write_text("text,label\nfine,1\n", "utf-16")
-    assert "iconv -f utf-16" in refused(file)
+    for encoding in ("utf-16", "utf-32"):
+        file.write_text("text,label\nfine,1\n", encoding)
+        assert f"iconv -f {encoding}" in refused(file)
     for content, says in [(gzip.compress(b"x"), ".gz"), (b"PK\x03\x04...", "spreadsheet"), (b"PAR1", ".parquet")]:
         file.write_bytes(content)
         assert says in refused(file)
