@@ -193,11 +193,16 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise RunError("no such file", where=str(path)) from None
     except OSError as error:
-        raise RunError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        raise unreadable(error, path, RunError) from None
     except json.JSONDecodeError as error:
         raise RunError(f"not JSON: {error.msg}", where=f"{path}, line {error.lineno}") from None
     except (UnicodeDecodeError, RecursionError) as error:
         raise RunError(f"not JSON: {type(error).__name__}", where=str(path)) from None
+
+
+def unreadable(error: OSError, where: str | Path, kind: type[LangueError]) -> LangueError:
+    """The error of what is there and may not or cannot be read, which says nothing of what is in it."""
+    return kind(f"cannot be read: {error.strerror or error}", where=str(where), do="check its permissions and the disk")
 
 
 def sha256(path: Path) -> str:

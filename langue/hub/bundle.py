@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from langue.errors import ModelError
+from langue.files import unreadable
 from langue.hub.mapped import map_file, numbers
 
 MAGIC = 0xDB4775248B80FB57
@@ -40,6 +41,8 @@ def read(index: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
     its format."""
     try:
         return _read(index, matrices)
+    except PermissionError as error:
+        raise unreadable(error, index, ModelError) from None
     except (ValueError, IndexError, struct.error, OSError, UnicodeDecodeError) as error:
         raise ModelError(f"not a whole TensorFlow checkpoint: {error}", where=str(index)) from error
 

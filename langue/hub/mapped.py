@@ -10,15 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from langue.errors import ModelError
+from langue.files import unreadable
 from langue.runtime import forget
 
 DECODED = 2**18  # bytes that are decoded at a time: what becomes of them on the way stays in the processor's cache
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """A file's pages. They are copied where they are written to: the file itself is never changed."""
-    with path.open("rb") as handle:
-        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+    """A file's pages. They are copied where they are written to: the file itself is never changed. ModelError where it
+    may not be read."""
+    try:
+        with path.open("rb") as handle:
+            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+    except PermissionError as error:
+        raise unreadable(error, path, ModelError) from None
 
 
 def numbers(

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from langue.errors import ModelError
-from langue.files import read_json
+from langue.files import read_json, unreadable
 from langue.hub import bundle, hdf5, jax, keras, msgpack
 
 # Advice to people, never run here: every tensor of a folder's pickles, whatever else they hold, in one file.
@@ -80,8 +80,8 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         check_safetensors(file)
         with safe_open(file, framework="pt") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no dict)
-    except PermissionError:  # whole or not
-        raise
+    except PermissionError as error:  # whole or not
+        raise unreadable(error, file, ModelError) from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"not a whole safetensors file: {error}", where=str(file), do="download or save it again"
@@ -144,8 +144,8 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of an older protocol: read, or refused below
             loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except PermissionError:
-        raise
+    except PermissionError as error:
+        raise unreadable(error, file, ModelError) from None
     except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
         raise ModelError(
             "this pickle is refused: it holds more than plain tensors, or is damaged",

@@ -17,6 +17,7 @@ from typing import IO
 import zstandard
 
 from langue.errors import DataError
+from langue.files import unreadable
 
 BLOCK = 1 << 20  # bytes decoded at a time
 COMPRESSIONS = (".gz", ".xz", ".zst")
@@ -26,7 +27,7 @@ _MAGIC = {  # first bytes -> what the file is, and what to do with it
     b"\x28\xb5\x2f\xfd": ("zstd-compressed", "let its name end in .zst"),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save it as CSV in UTF-8"),
     b"PAR1": ("a Parquet file", "let its name end in .parquet"),
-    codecs.BOM_UTF32_LE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),  # begins with UTF-16's
+    codecs.BOM_UTF32_LE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),  # its first half is UTF-16's
     codecs.BOM_UTF32_BE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),
     codecs.BOM_UTF16_LE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
     codecs.BOM_UTF16_BE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
@@ -101,11 +102,7 @@ def opened(path: Path, where: str, raw: Callable[[IO[bytes]], None] | None = Non
             f"not a readable {kind} file: {error}", where=where, do="fetch or write it again, or correct its name"
         ) from None
     except OSError as error:
-        raise unreadable(error, where) from None
-
-
-def unreadable(error: OSError, where: str) -> DataError:
-    return DataError(f"cannot be read: {error.strerror or error}", where=where, do="check its permissions and the disk")
+        raise unreadable(error, where, DataError) from None
 
 
 class _Zstd(io.RawIOBase):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from langue.errors import DataError
-from langue.text.lines import unreadable
+from langue.files import unreadable
 from langue.text.open import ALIASES, SPLIT_NAME, exists, expanded
 from langue.text.parse import KINDS, kind
 
@@ -36,7 +36,7 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
     try:
         everything = sorted(each for each in folder.rglob("*") if each.is_file())
     except OSError as error:
-        raise unreadable(error, str(folder)) from None
+        raise unreadable(error, folder, DataError) from None
     made = {path.parent for path in everything if path.name in _MADE}
     for path in everything:
         if path.parent in made or any(part.startswith(".") for part in path.relative_to(folder).parts):

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError
+from langue.files import unreadable
 from langue.text.arrow import convert, from_arrow, from_records
-from langue.text.lines import unreadable
 from langue.text.parse import KINDS, Record, as_record, kind, parquet, records
 from langue.text.table import SPLITS, Table, as_dataset
 
@@ -123,7 +123,7 @@ def exists(path: Path) -> bool:
     try:
         return path.exists()
     except PermissionError as error:
-        raise unreadable(error, str(path)) from None
+        raise unreadable(error, path, DataError) from None
     except OSError:  # a name longer than file systems take
         return False
 
@@ -209,7 +209,7 @@ def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, 
         there = sorted(folder.iterdir())
         files = [each for each in there if kind(each) in KINDS and each.name[0] != "." and each.is_file()]
     except OSError as error:
-        raise unreadable(error, str(folder)) from None
+        raise unreadable(error, folder, DataError) from None
     found: dict[str, list[Path]] = {}
     for file in files:
         said = SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from langue.errors import RunError
-from langue.files import complete_folder, write_json
+from langue.files import complete_folder, unreadable, write_json
 from langue.hub.weights import check_safetensors
 from langue.runtime import rank
 
@@ -171,6 +171,8 @@ def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it takes reading without messages for a mistake
             load(made, storage_reader=reader, no_dist=True)
+    except PermissionError as error:
+        raise unreadable(error, error.filename or folder, RunError) from None
     except (SafetensorError, OSError, ArithmeticError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise RunError(f"a damaged checkpoint: {error!r}", where=str(folder), do="remove it") from error
     except (RecursionError, CheckpointException) as error:

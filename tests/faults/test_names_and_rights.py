@@ -128,7 +128,9 @@ def test_a_folder_that_may_not_be_looked_into(finished, model, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "seteuid"), reason="root may read everything")
-@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5", "model.ckpt.index"]
+)
 def test_weights_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypatch, name):
     (tmp_path / name).touch(mode=0)
     tmp_path.chmod(0o755)
@@ -137,7 +139,7 @@ def test_weights_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypat
     if own == 0:
         os.seteuid(65534)
     try:
-        with pytest.raises(PermissionError, match=name):
+        with pytest.raises(ModelError, match=f"^{name}: cannot be read: Permission denied; check its permissions"):
             read_weights(Path())
     finally:
         os.seteuid(own)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from langue.errors import RunError, SettingsError
+from langue.train import shards
 from langue.train.shards import read_shards
 from langue.train.tensors import check
 from tests.tiny import CONFIG
@@ -226,6 +228,9 @@ def test_a_shard_that_is_lost_cut_or_of_another_model_is_an_error(runs, tmp_path
             read_shards(folder, like)
     with pytest.raises(RunError, match="no fitting"):
         read_shards(tmp_path / "whole", lambda key: torch.zeros(3))
+    denied = patch.object(shards, "check_safetensors", side_effect=PermissionError(13, "Permission denied", "a shard"))
+    with denied, pytest.raises(RunError, match="^a shard: cannot be read: Permission denied; check its permissions"):
+        read_shards(tmp_path / "whole", like)
 
 
 def test_whatever_stands_in_a_shard_it_is_read_or_refused(runs, tmp_path):
