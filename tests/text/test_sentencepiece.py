@@ -135,7 +135,7 @@ def test_an_unknown_language_is_refused(tmp_path):
 def test_a_class_that_numbers_otherwise_is_refused(tmp_path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(proto([*CONTROLS, *LETTERS]))
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "CamembertTokenizer"}')
-    with pytest.raises(ModelError, match="how CamembertTokenizer numbers this file is not known"):
+    with pytest.raises(ModelError, match="how CamembertTokenizer uses this file is not known"):
         Tokenizer.load(tmp_path)
 
 

@@ -1,0 +1,176 @@
+"""The flags of a tokenizer_config.json that may contradict the tokenizer.json beside it, and which of the two is
+followed.
+
+`add_prefix_space`, `add_bos_token` and `add_eos_token` once built the tokenizer; a tokenizer.json says all that they
+say, and sometimes something else. Where `transformers` 4.57 and 5 agree on which of the two counts, that one is
+followed. Where they do not, tokenizer.json is, and what it contradicts is told (`langue inspect`, `langue verify`).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import tokenizers
+from tokenizers import models
+
+from langue.text.published import CLASSES, PublishedClass
+from langue.text.sentencepiece import frame
+
+SPACE = "▁"
+Steps = list[dict[str, Any]]
+Roles = Mapping[str, str | None]
+
+
+def follow(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str, roles: Roles) -> list[str]:
+    """Bring a tokenizer that was read from a tokenizer.json in line. Returns the contradictions that remain."""
+    published = CLASSES.get(kind, PublishedClass())
+    return _prefix_space(backend, options, published) + _frame(backend, options, published, roles)
+
+
+def _prefix_space(backend: tokenizers.Tokenizer, options: Mapping[str, Any], published: PublishedClass) -> list[str]:
+    flag = options.get("add_prefix_space")
+    steps = _Steps(backend)
+    if published.prefix_space_default is not None and steps.byte_level_alone:
+        wanted = published.prefix_space_default if flag is None else bool(flag)
+        if wanted != steps.prefixed:
+            steps.put_prefix(wanted)
+        return []
+    if published.of_sentencepiece and flag is not None and steps.of_sentencepiece:
+        if bool(flag) != steps.prefixed:
+            steps.put_prefix(bool(flag), always=options.get("legacy") is True)
+        return []
+    if flag is None or not steps.decides or bool(flag) == steps.prefixed:
+        return []
+    does = "puts a space" if steps.prefixed else "puts no space"
+    return [
+        f"add_prefix_space = {str(bool(flag)).lower()} is not followed: tokenizer.json {does} before a text, "
+        "and the versions of transformers differ on which of the two counts"
+    ]
+
+
+class _Steps:
+    """How a tokenizer normalises and cuts a text, as its own JSON says it, without its vocabulary."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self.backend = backend
+        shell = tokenizers.Tokenizer(models.BPE())
+        if backend.normalizer is not None:
+            shell.normalizer = backend.normalizer
+        if backend.pre_tokenizer is not None:
+            shell.pre_tokenizer = backend.pre_tokenizer
+        if backend.decoder is not None:
+            shell.decoder = backend.decoder
+        self.tree: dict[str, Any] = json.loads(shell.to_str())
+        self.normalizers = _flat(self.tree["normalizer"], "normalizers")
+        self.cuts = _flat(self.tree["pre_tokenizer"], "pretokenizers")
+
+    @property
+    def byte_level_alone(self) -> bool:
+        return bool(self.tree["pre_tokenizer"]) and self.tree["pre_tokenizer"]["type"] == "ByteLevel"
+
+    @property
+    def of_sentencepiece(self) -> bool:
+        marks = [step for step in self.normalizers if step["type"] == "Replace" and step["content"] == SPACE]
+        return bool(marks) or any(step["type"] == "Metaspace" for step in self.cuts)
+
+    @property
+    def decides(self) -> bool:
+        """Whether its steps are of a kind that puts a space before a text, or might."""
+        return self.of_sentencepiece or any(step["type"] == "ByteLevel" for step in self.cuts)
+
+    @property
+    def prefixed(self) -> bool:
+        """Whether a space is put before a text."""
+        prepends = any(step["type"] == "Prepend" and step["prepend"] == SPACE for step in self.normalizers)
+        return prepends or any(_puts_space(step) for step in self.cuts)
+
+    def put_prefix(self, wanted: bool, always: bool = False) -> None:
+        """Change the tokenizer. always: before each part of a text that special tokens cut, not the first alone."""
+        scheme = ("always" if always else "first") if wanted else "never"
+        for step in self.cuts:
+            if step["type"] == "ByteLevel":
+                step["add_prefix_space"] = wanted
+            elif step["type"] == "Metaspace":
+                step["prepend_scheme"] = scheme
+        marks = not any(step["type"] == "Metaspace" for step in self.cuts)
+        if self.of_sentencepiece and marks:
+            kept = [step for step in self.normalizers if step["type"] != "Prepend"]
+            first = [{"type": "Prepend", "prepend": SPACE}] if wanted else []
+            self.tree["normalizer"] = {"type": "Sequence", "normalizers": [*first, *kept]}
+        if self.of_sentencepiece:
+            self._strip_in_decoding(wanted)
+        changed = tokenizers.Tokenizer.from_str(json.dumps(self.tree))
+        if changed.normalizer is not None:
+            self.backend.normalizer = changed.normalizer
+        if changed.pre_tokenizer is not None:
+            self.backend.pre_tokenizer = changed.pre_tokenizer
+        if changed.decoder is not None:
+            self.backend.decoder = changed.decoder
+
+    def _strip_in_decoding(self, wanted: bool) -> None:
+        """The space that is put before a text is taken away again, and none other."""
+        steps = _flat(self.tree["decoder"], "decoders")
+        for step in steps:
+            if step["type"] == "Metaspace":
+                step["prepend_scheme"] = "always" if wanted else "never"
+                return
+        kept = [step for step in steps if step["type"] != "Strip"]
+        strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if wanted else []
+        self.tree["decoder"] = {"type": "Sequence", "decoders": [*kept, *strip]}
+
+
+def _flat(step: Any, inner: str) -> Steps:
+    """The steps of a sequence, or the one step."""
+    if not step:
+        return []
+    if step["type"] != "Sequence":
+        return [step]
+    return [part for each in step[inner] for part in _flat(each, inner)]
+
+
+def _puts_space(step: Mapping[str, Any]) -> bool:
+    if step["type"] == "ByteLevel":
+        return bool(step["add_prefix_space"])
+    return step["type"] == "Metaspace" and step["prepend_scheme"] != "never"
+
+
+def _frame(
+    backend: tokenizers.Tokenizer, options: Mapping[str, Any], published: PublishedClass, roles: Roles
+) -> list[str]:
+    """Whether bos stands before a text, and eos behind it, as add_bos_token and add_eos_token say."""
+    notes: list[str] = []
+    tokens = {role: roles.get(role) for role in ("bos", "eos")}
+    ids = {role: None if token is None else backend.token_to_id(token) for role, token in tokens.items()}
+    before, after = frame_of(backend)
+    there = {"bos": ids["bos"] is not None and ids["bos"] in before}
+    there["eos"] = ids["eos"] is not None and ids["eos"] in after
+    if published.framed_by_flags:
+        asked = {role: options.get(f"add_{role}_token") is True and ids[role] is not None for role in ids}
+        if asked != there:
+            first = [tokens["bos"]] if asked["bos"] else []
+            last = [tokens["eos"]] if asked["eos"] else []
+            backend.post_processor = None
+            frame(backend, [t for t in first if t is not None], [t for t in last if t is not None])
+        return [
+            f"add_{role}_token = true is followed, as by transformers 4.57; version 5 ignores it for this class"
+            for role in asked
+            if asked[role]
+        ]
+    for role, place in (("bos", "before"), ("eos", "after")):
+        flag = options.get(f"add_{role}_token")
+        if not isinstance(flag, bool) or flag == there[role]:
+            continue
+        does = f"puts {tokens[role]}" if there[role] else f"puts no {role} token"
+        versions = "5 does, and unlike 4.57" if published.framed_by_flags_once else "4.57 and 5 do"
+        notes.append(
+            f"add_{role}_token = {str(flag).lower()} is not followed: tokenizer.json {does} {place} a text, and "
+            f"counts, as transformers {versions}"
+        )
+    return notes
+
+
+def frame_of(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+    """The ids that are put before and after a text."""
+    bare, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
+    at = next((place for place in range(len(whole)) if whole[place : place + len(bare)] == bare), 0)
+    return whole[:at], whole[at + len(bare) :]
