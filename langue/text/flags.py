@@ -3,7 +3,7 @@ followed.
 
 `add_prefix_space`, `add_bos_token` and `add_eos_token` once built the tokenizer; a tokenizer.json says all that they
 say, and sometimes something else. Where `transformers` 4.57 and 5 agree on which of the two counts, that one is
-followed. Where they do not, tokenizer.json is, and what it contradicts is told (`langue inspect`, `langue verify`).
+followed. Where they do not, version 5 is, and the contradiction is told (`langue inspect`, `langue verify`).
 """
 
 import json
@@ -14,7 +14,6 @@ import tokenizers
 from tokenizers import models
 
 from langue.text.published import CLASSES, PublishedClass
-from langue.text.sentencepiece import frame
 
 SPACE = "▁"
 Steps = list[dict[str, Any]]
@@ -28,24 +27,23 @@ def follow(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str,
 
 
 def _prefix_space(backend: tokenizers.Tokenizer, options: Mapping[str, Any], published: PublishedClass) -> list[str]:
-    flag = options.get("add_prefix_space")
-    steps = _Steps(backend)
-    if published.prefix_space_default is not None and steps.byte_level_alone:
-        wanted = published.prefix_space_default if flag is None else bool(flag)
-        if wanted != steps.prefixed:
-            steps.put_prefix(wanted)
+    flag, steps = options.get("add_prefix_space"), _Steps(backend)
+    wanted = bool(flag)
+    said = f"add_prefix_space = {str(wanted).lower()} of " + ("the class" if flag is None else "tokenizer_config.json")
+    if published.prefix_space_default is not None and steps.of_bytes:
+        wanted = published.prefix_space_default if flag is None else wanted
+        if wanted == steps.prefixed:
+            return []
+        alone = steps.byte_level_alone
+        steps.put_prefix(wanted)
+        return [] if alone else [f"{said} is followed, as transformers 5 does; 4.57 follows tokenizer.json"]
+    if flag is None or not steps.decides or wanted == steps.prefixed:
         return []
-    if published.of_sentencepiece and flag is not None and steps.of_sentencepiece:
-        if bool(flag) != steps.prefixed:
-            steps.put_prefix(bool(flag), always=options.get("legacy") is True)
-        return []
-    if flag is None or not steps.decides or bool(flag) == steps.prefixed:
-        return []
-    does = "puts a space" if steps.prefixed else "puts no space"
-    return [
-        f"add_prefix_space = {str(bool(flag)).lower()} is not followed: tokenizer.json {does} before a text, "
-        "and the versions of transformers differ on which of the two counts"
-    ]
+    if published.of_sentencepiece and steps.of_sentencepiece:
+        steps.put_prefix(wanted, always=options.get("legacy") is True)
+        once = published.prefix_space_ignored_once
+        return [f"{said} is followed, as transformers 5 does; 4.57 follows tokenizer.json"] if once else []
+    return [f"{said} is not followed: tokenizer.json counts, as in transformers 5; 4.57 follows the flag"]
 
 
 class _Steps:
@@ -69,14 +67,18 @@ class _Steps:
         return bool(self.tree["pre_tokenizer"]) and self.tree["pre_tokenizer"]["type"] == "ByteLevel"
 
     @property
+    def of_bytes(self) -> bool:
+        return any(step["type"] == "ByteLevel" for step in self.cuts)
+
+    @property
     def of_sentencepiece(self) -> bool:
         marks = [step for step in self.normalizers if step["type"] == "Replace" and step["content"] == SPACE]
-        return bool(marks) or any(step["type"] == "Metaspace" for step in self.cuts)
+        return len(marks) > 0 or any(step["type"] == "Metaspace" for step in self.cuts)
 
     @property
     def decides(self) -> bool:
         """Whether its steps are of a kind that puts a space before a text, or might."""
-        return self.of_sentencepiece or any(step["type"] == "ByteLevel" for step in self.cuts)
+        return self.of_sentencepiece or self.of_bytes
 
     @property
     def prefixed(self) -> bool:
@@ -131,40 +133,32 @@ def _flat(step: Any, inner: str) -> Steps:
 def _puts_space(step: Mapping[str, Any]) -> bool:
     if step["type"] == "ByteLevel":
         return bool(step["add_prefix_space"])
-    return step["type"] == "Metaspace" and step["prepend_scheme"] != "never"
+    return bool(step["type"] == "Metaspace" and step["prepend_scheme"] != "never")
 
 
 def _frame(
     backend: tokenizers.Tokenizer, options: Mapping[str, Any], published: PublishedClass, roles: Roles
 ) -> list[str]:
-    """Whether bos stands before a text, and eos behind it, as add_bos_token and add_eos_token say."""
+    """Whether bos stands before a text, and eos behind it, and whether that is what the flags say."""
     notes: list[str] = []
     tokens = {role: roles.get(role) for role in ("bos", "eos")}
     ids = {role: None if token is None else backend.token_to_id(token) for role, token in tokens.items()}
     before, after = frame_of(backend)
     there = {"bos": ids["bos"] is not None and ids["bos"] in before}
     there["eos"] = ids["eos"] is not None and ids["eos"] in after
-    if published.framed_by_flags:
-        asked = {role: options.get(f"add_{role}_token") is True and ids[role] is not None for role in ids}
-        if asked != there:
-            first = [tokens["bos"]] if asked["bos"] else []
-            last = [tokens["eos"]] if asked["eos"] else []
-            backend.post_processor = None
-            frame(backend, [t for t in first if t is not None], [t for t in last if t is not None])
-        return [
-            f"add_{role}_token = true is followed, as by transformers 4.57; version 5 ignores it for this class"
-            for role in asked
-            if asked[role]
-        ]
-    for role, place in (("bos", "before"), ("eos", "after")):
+    if published.never_framed and any(there.values()):
+        backend.post_processor = None
+        there = {"bos": False, "eos": False}
+    for role, place in (("bos", "before"), ("eos", "behind")):
         flag = options.get(f"add_{role}_token")
         if not isinstance(flag, bool) or flag == there[role]:
             continue
-        does = f"puts {tokens[role]}" if there[role] else f"puts no {role} token"
-        versions = "5 does, and unlike 4.57" if published.framed_by_flags_once else "4.57 and 5 do"
+        does = f"{tokens[role]} stands" if there[role] else f"no {role} token stands"
+        differ = published.framed_by_flags_once or published.never_framed
+        versions = "5 has it; 4.57 follows the flag" if differ else "4.57 and 5 have it"
         notes.append(
-            f"add_{role}_token = {str(flag).lower()} is not followed: tokenizer.json {does} {place} a text, and "
-            f"counts, as transformers {versions}"
+            f"add_{role}_token = {str(flag).lower()} of tokenizer_config.json is not followed: {does} {place} a text, "
+            f"as transformers {versions}"
         )
     return notes
 

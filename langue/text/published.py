@@ -25,12 +25,13 @@ class PublishedClass:
     mask_takes_space: bool = False  # the mask's token takes the spaces before it along (AddedToken.lstrip)
     # add_prefix_space of tokenizer_config.json, false where it is not there, is followed against tokenizer.json.
     prefix_space_default: bool | None = None
-    # Its pieces are sentencepiece's; add_prefix_space is followed against tokenizer.json, but only where it is there.
+    # Its pieces are sentencepiece's, and add_prefix_space is followed against tokenizer.json where it is there.
     of_sentencepiece: bool = False
+    prefix_space_ignored_once: bool = False  # before version 5, transformers did not follow it
     # Before version 5, transformers put bos and eos around a text as add_bos_token and add_eos_token say.
     framed_by_flags_once: bool = False
-    # It does so against tokenizer.json in both versions, and without the flags puts nothing around a text.
-    framed_by_flags: bool = False
+    # Nothing stands around a text, whatever tokenizer.json says; before version 5, what the flags said.
+    never_framed: bool = False
 
 
 _BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
@@ -48,13 +49,15 @@ CLASSES: dict[str, PublishedClass] = {
     "Electra": PublishedClass(_BERT),
     "Roberta": PublishedClass(_ROBERTA, mask_takes_space=True, prefix_space_default=False),
     "Bart": PublishedClass(_ROBERTA, mask_takes_space=True, prefix_space_default=False),
-    "XLMRoberta": PublishedClass(_ROBERTA, mask_takes_space=True),
+    "XLMRoberta": PublishedClass(
+        _ROBERTA, mask_takes_space=True, of_sentencepiece=True, prefix_space_ignored_once=True
+    ),
     "Camembert": PublishedClass(_ROBERTA, mask_takes_space=True),
     "MBart": PublishedClass(_ROBERTA, mask_takes_space=True),
     "MBart50": PublishedClass(_MBART50, mask_takes_space=True),
     "GPT2": PublishedClass({"bos": _END, "eos": _END, "unk": _END}, prefix_space_default=False),
     "GPTNeoX": PublishedClass(
-        {"bos": _END, "eos": _END, "unk": _END, "pad": "<|padding|>"}, prefix_space_default=False, framed_by_flags=True
+        {"bos": _END, "eos": _END, "unk": _END, "pad": "<|padding|>"}, prefix_space_default=False, never_framed=True
     ),
     "Qwen2": PublishedClass({"eos": _END, "unk": _END, "pad": _END}, prefix_space_default=False),
     "OpenAIGPT": PublishedClass({"unk": "<unk>"}),
@@ -73,10 +76,9 @@ OF_MODEL_TYPE: dict[str, str] = {
     **{"xlm-roberta": "XLMRoberta", "camembert": "Camembert", "mbart": "MBart", "marian": "Marian"},
     **{"openai-gpt": "OpenAIGPT", "gpt2": "GPT2", "gpt_neox": "GPTNeoX"},
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "Qwen2"),
-    **dict.fromkeys(("llama", "mistral", "mixtral"), "Llama"),
     **dict.fromkeys(("gemma2", "gemma3_text"), "Gemma"),
     **dict.fromkeys(("t5", "mt5"), "T5"),
-    **dict.fromkeys(("modernbert", "bloom", "nanochat"), GENERIC),
+    **dict.fromkeys(("llama", "mistral", "mixtral", "modernbert", "bloom", "nanochat"), GENERIC),
 }
 
 # The class of a folder that names none at all, or the generic one without a tokenizer.json, by the file that it has.

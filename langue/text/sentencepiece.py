@@ -164,7 +164,7 @@ def build(
     return backend
 
 
-def load(path: Path, options: Mapping[str, Any], kind: str) -> tokenizers.Tokenizer:
+def load(path: Path, options: Mapping[str, Any], kind: str = "") -> tokenizers.Tokenizer:
     """T5's spiece.model or Llama's tokenizer.model, with the tokens that stand around a text and T5's sentinels.
 
     options: what tokenizer_config.json says, its special tokens among it. kind: the class that the folder names.

@@ -63,8 +63,10 @@ def special_ids(tokenizer: Tokenizer) -> Special:
         found = None if name is None else backend.token_to_id(name)
         usual = next((special[word] for word in USUAL[role] if word in special), None)
         ids[role] = usual if found is None else int(found)
-    never = isinstance(backend.model, models.BPE) and backend.model.unk_token is None  # its bytes know every text
-    if never or ids["unk"] in (ids["bos"], ids["eos"]):
+    if not isinstance(backend.model, models.Unigram):  # whose model keeps its own to itself
+        unknown = backend.model.unk_token  # none of BPE of bytes, which know every text
+        ids["unk"] = None if unknown is None else backend.token_to_id(unknown)
+    if ids["unk"] in (ids["bos"], ids["eos"]):
         ids["unk"] = None
     sentinels: list[int] = []
     while (index := special.get(f"<extra_id_{len(sentinels)}>")) is not None:

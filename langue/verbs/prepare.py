@@ -6,7 +6,7 @@ import os
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,9 @@ def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | No
         before = kind.from_dict(described.task).settings.pooling  # a run goes on with the head that it has
         ready.settings = ready.settings.model_copy(update={"pooling": before})
     checkpoint = read_checkpoint(described, head=head_of(ready, described))
+    data = settings.data
+    spoken = checkpoint.tokenizer.in_languages(data.source_language, data.target_language)
+    checkpoint = replace(checkpoint, tokenizer=spoken)
     examples: dict[str, Examples] = {}
     with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
         for name, table in tables.items():
