@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, Regex, models, normalizers
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
 from langue.errors import ModelError
 from langue.files import read_json
 from langue.text import declared
 from langue.text.languages import LanguageRule, Languages
-from langue.text.sentencepiece import NORMAL, USER, SentencePiece, build, frame, read
+from langue.text.sentencepiece import BPE, CONTROL, NORMAL, USER, SentencePiece, build, frame, read
 
 FILES = ("source.spm", "target.spm", "vocab.json")
 SPECIAL = ("</s>", "<unk>", "<pad>")  # of the class, where no file says more
+EDGE = "\ufffe"  # no character: stands where a run of unknown characters begins and ends
 UNKNOWN_PENALTY = 10.0  # sentencepiece's: an unknown character costs this much more than the dearest piece
 Prepare = Callable[[str], str]
 
@@ -66,16 +67,21 @@ def sides(
             raise ModelError("the vocabulary does not number its names from 0", where=where)
         if "</s>" not in ids or "<unk>" not in ids:
             raise ModelError("the vocabulary lacks <unk> or </s>", where=where)
-    source, target = (_side(read(file), ids, special) for file, ids in zip(files, vocabularies, strict=True))
+    pieces = [read(file) for file in files]
+    source, target = (_side(found, ids, special) for found, ids in zip(pieces, vocabularies, strict=True))
+    # What is written is put together by the source's file, but where the target has a vocabulary of its own.
+    writer = pieces[0] if vocabularies[0] == vocabularies[1] else pieces[1]
+    control = [piece for piece, _, kind in writer.pieces if kind == CONTROL]
     reader = tokenizers.Tokenizer(models.WordLevel(vocabularies[1], unk_token="<unk>"))
     reader.decoder = source.backend.decoder
-    reader.add_special_tokens([AddedToken(name, special=True) for name in special if name in vocabularies[1]])
+    unseen = [name for name in dict.fromkeys([*special, *control]) if name in vocabularies[1]]
+    reader.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in unseen])
     return Sides(source, target, reader, _languages(vocabularies[0]))
 
 
-def _hidden(index: int) -> str:
-    """What the backend calls a name that no text is to be taken for: a string that no text holds."""
-    return f"\uffff\ufffe{index}"
+def _run(name: str) -> str:
+    """What the backend calls a name that a whole run of unknown characters may be, or that stands for a language."""
+    return f"{EDGE}{name}{EDGE}"
 
 
 def _is_code(name: str) -> bool:
@@ -87,8 +93,8 @@ def _side(found: SentencePiece, ids: Mapping[str, int], special: Iterable[str]) 
     known = {character for piece in scores for character in piece}
     own = [name for name in special if name in ids]
     codes = [name for name in ids if _is_code(name)]
-    # Names of characters that the file does not know. It calls a run of such characters by one name.
-    beyond = [name for name in ids if not known.intersection(name) and name not in {*own, *codes} and name]
+    # Names of characters that the file does not know, which makes one piece of a run of such characters.
+    beyond = {name for name in ids if name and name not in own and not known.intersection(name)}
     dear = min(scores.values(), default=0.0) - UNKNOWN_PENALTY
     listed: list[tuple[str, float]] = []
     for index, name in enumerate(sorted(ids, key=ids.__getitem__)):
@@ -96,38 +102,38 @@ def _side(found: SentencePiece, ids: Mapping[str, int], special: Iterable[str]) 
             listed.append((name, scores[name]))
         elif name in own:
             listed.append((name, 0.0))
+        elif name in beyond or name in codes:
+            listed.append((_run(name), dear))
         else:
-            listed.append((name, dear) if name in beyond else (_hidden(index), 0.0))
-    steps = [normalizers.Replace(Regex(_unknown_runs(known, beyond)), "\uffff")] if beyond else []
+            listed.append((f"\uffff{EDGE}{index}", 0.0))  # a string that no text holds
+    steps = [normalizers.Replace(EDGE, "\uffff"), normalizers.Replace(Regex(_edges(known)), EDGE)] if beyond else []
     side = build(found, listed, unknown="<unk>", last_steps=steps)
+    if found.model == BPE and beyond:  # which has no merges for them, and is to take a run whole
+        side.pre_tokenizer = pre_tokenizers.Split(Regex(f"{EDGE}[^{EDGE}]*{EDGE}"), "isolated")
+        side.model.ignore_merges = True
     side.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in own])
-    hidden = {name: _hidden(ids[name]) for name in codes}
-    side.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in hidden.values()])
+    side.add_special_tokens([AddedToken(_run(code), special=True, normalized=False) for code in codes])
     frame(side, [], ["</s>"])
-    return Side(side, _code_at_the_beginning(hidden, own))
+    return Side(side, _code_at_the_beginning(set(codes), own))
 
 
-def _unknown_runs(known: set[str], names: Iterable[str]) -> str:
-    """A pattern of whole runs of unknown characters, two or more, that are none of the names."""
-    unknown = f"[^{''.join(_escaped(character) for character in sorted(known))}]"
-    longer = "|".join("".join(_escaped(c) for c in name) for name in names if len(name) > 1)
-    but = f"(?!(?:{longer})(?!{unknown}))" if longer else ""
-    return f"(?<!{unknown}){but}{unknown}{{2,}}"
+def _edges(known: set[str]) -> str:
+    """A pattern of the places where a run of unknown characters begins or ends."""
+    unknown = "[^" + "".join(f"\\x{{{ord(character):X}}}" for character in sorted(known)) + "]"
+    return f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})"
 
 
-def _escaped(character: str) -> str:
-    return f"\\x{{{ord(character):X}}}"
-
-
-def _code_at_the_beginning(hidden: Mapping[str, str], special: Iterable[str]) -> Prepare:
+def _code_at_the_beginning(codes: set[str], special: Iterable[str]) -> Prepare:
     """Write the `>>code<<` that a text, or what follows a special token in it, begins with as the backend calls it."""
     begins = "|".join([r"\A", *(re.escape(name) for name in special)])
     pattern = re.compile(rf"({begins})(>>.*?<<)", re.DOTALL)
 
+    def written(found: re.Match[str]) -> str:
+        before, code = found.groups()
+        return f"{before}{_run(code) if code in codes else '<unk>'}"
+
     def prepare(text: str) -> str:
-        if ">>" not in text:
-            return text
-        return pattern.sub(lambda found: found[1] + hidden.get(found[2], "<unk>"), text)
+        return pattern.sub(written, text) if ">>" in text else text
 
     return prepare
 
@@ -138,6 +144,6 @@ def _languages(ids: Mapping[str, int]) -> Languages | None:
     if not codes:
         return None
     rule = LanguageRule(codes, None, ("{}", "$A", "</s>"), ("$A", "</s>"), "source")
-    hidden = {code: _hidden(ids[code]) for code in codes}
-    numbers = {**{code: ids[code] for code in codes}, **{hidden[code]: ids[code] for code in codes}}
-    return Languages(rule, {**numbers, "</s>": ids["</s>"]}, hidden)
+    numbers = {name: ids[name] for name in (*codes, "</s>")}
+    runs = {code: _run(code) for code in codes}
+    return Languages(rule, numbers | {runs[code]: ids[code] for code in codes}, runs)
