@@ -94,11 +94,14 @@ class _Steps:
                 step["add_prefix_space"] = wanted
             elif step["type"] == "Metaspace":
                 step["prepend_scheme"] = scheme
-        marks = not any(step["type"] == "Metaspace" for step in self.cuts)
-        if self.of_sentencepiece and marks:
+        if self.of_sentencepiece and not any(step["type"] == "Metaspace" for step in self.cuts):
             kept = [step for step in self.normalizers if step["type"] != "Prepend"]
-            first = [{"type": "Prepend", "prepend": SPACE}] if wanted else []
-            self.tree["normalizer"] = {"type": "Sequence", "normalizers": [*first, *kept]}
+            if wanted and not always and not self.cuts:
+                cut = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
+                self.tree["pre_tokenizer"] = cut
+            elif wanted:
+                kept = [{"type": "Prepend", "prepend": SPACE}, *kept]
+            self.tree["normalizer"] = {"type": "Sequence", "normalizers": kept}
         if self.of_sentencepiece:
             self._strip_in_decoding(wanted)
         changed = tokenizers.Tokenizer.from_str(json.dumps(self.tree))
