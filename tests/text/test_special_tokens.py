@@ -329,8 +329,8 @@ def of_xlm(prefixed):
 
 
 FOLLOWED, IGNORED = "is followed, as transformers 5 does", "is not followed"
-# class, tokenizer.json, tokenizer_config.json, what is told of it. Made with 4.57, where nothing is told, it is the
-# same: 4.57.6 was run on each of these.
+# class, tokenizer.json, tokenizer_config.json, what is told of it. 4.57.6 was run on each of these: where nothing is
+# told it gives the same ids, but for a Llama's with add_prefix_space, which it builds anew from a tokenizer.model.
 SAID_OTHERWISE = {
     **{
         f"{kind}, space {flag} against {space}": (kind, lambda space=space: byte_level(space), flag, "")
