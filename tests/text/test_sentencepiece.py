@@ -175,7 +175,7 @@ def test_any_bytes_are_refused_or_read(tmp_path, damage):
     assert all(isinstance(piece, str) for piece, _, _ in found.pieces)
 
 
-ENDS = ["\nthe end\n", "\t the end \t", "  the end  ", "\r\n a \n\n", " \n ", "\u2028a\u00a0", "\u3000a\u3000"]
+ENDS = ["\nthe end\n", "\t the end \t", "  the end  ", "\r a \n\n", " \n ", "\u2028a\u00a0", "\u3000a\u3000"]
 ENDS += ["\x0ba\x0c", "\n", "a  \n  b"]
 
 
