@@ -29,6 +29,7 @@ class Declared:
     special: dict[str, AddedToken] = field(default_factory=dict)  # named by files
     defaults: dict[str, AddedToken] = field(default_factory=dict)  # named by the class alone
     numbered: dict[int, AddedToken] = field(default_factory=dict)  # with the ids that they are to have
+    names: dict[str, str] = field(default_factory=dict)  # "bos_token", "image_token" -> their tokens, for templates
 
 
 def named(entry: Any) -> str | None:
@@ -50,6 +51,7 @@ def read(folder: Path | None, options: Mapping[str, Any], kind: str, more: tuple
     sources = (options, mapped) if config_first else (mapped, options)
     roles: dict[str, str | None] = {}
     special: dict[str, AddedToken] = {}
+    names: dict[str, str] = {}
     for source in sources:
         for key, entry in _entries(source):
             token = _special_token(key, entry, published, where)
@@ -58,6 +60,7 @@ def read(folder: Path | None, options: Mapping[str, Any], kind: str, more: tuple
                 roles.setdefault(role, None if token is None else token.content)
             if token is not None:
                 special.setdefault(token.content, token)
+                names.setdefault(key, token.content)
     defaults: dict[str, AddedToken] = {}
     for role, name in published.special.items():
         if role not in roles:
@@ -66,7 +69,9 @@ def read(folder: Path | None, options: Mapping[str, Any], kind: str, more: tuple
             defaults.setdefault(name, AddedToken(name, special=True, lstrip=lstrip, normalized=False))
     for name in more:
         defaults.setdefault(name, AddedToken(name, special=True, normalized=False))
-    return Declared(roles, special, defaults, _numbered(folder, options, special, where))
+    names = {key: token for key, token in names.items() if key not in MORE}
+    names |= {f"{role}_token": token for role, token in roles.items() if token is not None}
+    return Declared(roles, special, defaults, _numbered(folder, options, special, where), names)
 
 
 def _entries(source: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -79,8 +84,9 @@ def _entries(source: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, entry
     for key in MORE:
         entries = source.get(key) or []
-        for entry in entries.values() if isinstance(entries, dict) else entries:
-            yield key, entry
+        if not isinstance(entries, list | dict):
+            raise ModelError(f"{key} is neither a list nor an object of tokens")
+        yield from entries.items() if isinstance(entries, dict) else ((key, entry) for entry in entries)
 
 
 def _special_token(key: str, entry: Any, published: PublishedClass, where: str) -> AddedToken | None:

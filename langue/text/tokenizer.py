@@ -54,7 +54,8 @@ class Tokenizer:
         self.backend, self.reader = backend, reader or backend
         self.folder, self.options, self.notes = folder, options or {}, list(notes)
         kind = _class_as_read(backend, folder, self.options)
-        self.roles = declared.read(folder, self.options, kind).roles
+        found = declared.read(folder, self.options, kind)
+        self.roles, self._names = found.roles, found.names
         self.target = target or self
         self._prepare = prepare
         # Texts of several languages share one backend, whose frame is set before each batch.
@@ -192,7 +193,9 @@ class Tokenizer:
 
     def chat(self, messages: Messages, add_generation_prompt: bool = True) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template; ModelError without one."""
-        return render(self.folder, self.options, messages, add_generation_prompt=add_generation_prompt)
+        return render(
+            self.folder, self.options, messages, tokens=self._names, add_generation_prompt=add_generation_prompt
+        )
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of token ids, by default without special tokens."""
