@@ -46,6 +46,20 @@ def _prefix_space(backend: tokenizers.Tokenizer, options: Mapping[str, Any], pub
     return [f"{said} is not followed: tokenizer.json counts, as in transformers 5; 4.57 follows the flag"]
 
 
+def tell_of_older(options: Mapping[str, Any], kind: str) -> list[str]:
+    """Where the versions of the reference differ on a tokenizer that is built from older files."""
+    published = CLASSES.get(kind, PublishedClass())
+    if published.framed_by_flags_once and not isinstance(options.get("add_bos_token"), bool):
+        return [
+            "tokenizer_config.json has no add_bos_token: bos stands before a text, as in transformers 4.57 and when "
+            "such models were trained; 5 puts none"
+        ]
+    of_bytes = published.prefix_space_default is not None and not published.mask_takes_space  # and without a frame
+    if of_bytes and options.get("add_eos_token") is True:
+        return ["add_eos_token = true is followed, as transformers 5 does; 4.57 ignores it for such a class"]
+    return []
+
+
 class _Steps:
     """How a tokenizer normalises and cuts a text, as its own JSON says it, without its vocabulary."""
 

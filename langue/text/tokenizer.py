@@ -121,6 +121,8 @@ class Tokenizer:
         if whole:
             notes += flags.follow(backend, options, kind, found.roles)
             vocabulary.follow_normaliser(backend, options, kind)
+        else:
+            notes += flags.tell_of_older(options, kind)
         return cls(backend, folder, options=options, languages=languages, notes=notes)
 
     def __len__(self) -> int:

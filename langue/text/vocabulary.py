@@ -77,6 +77,7 @@ def merged(words: Path, merges: Path, options: Mapping[str, Any], kind: str) -> 
     backend.decoder = decoders.ByteLevel()
     if kind == "Qwen2":
         backend.normalizer, backend.pre_tokenizer = normalizers.NFC(), by_words(QWEN2)
+        _frame_by_flags(backend, options, kind)
         return backend
     check_class(kind, BYTES, words)
     prefix = bool(options.get("add_prefix_space", False))
@@ -90,9 +91,18 @@ def merged(words: Path, merges: Path, options: Mapping[str, Any], kind: str) -> 
         backend.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=prefix)
         return backend
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
-    if options.get("add_bos_token"):
-        frame(backend, [named_token(options, "bos", "GPT2")], [])
+    _frame_by_flags(backend, options, kind)
     return backend
+
+
+def _frame_by_flags(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str) -> None:
+    """Put bos and eos around a text where tokenizer_config.json asks for it, and there are such tokens."""
+    around: dict[str, list[str]] = {}
+    for role in ("bos", "eos"):
+        token = named(options.get(f"{role}_token")) or CLASSES[kind or "GPT2"].special.get(role)
+        asked = options.get(f"add_{role}_token") is True and token is not None
+        around[role] = [token] if asked and token is not None else []
+    frame(backend, around["bos"], around["eos"])
 
 
 def _letters(words: Path, merges: Path, options: Mapping[str, Any], kind: str) -> tokenizers.Tokenizer:

@@ -18,6 +18,7 @@ from langue.text.published import CLASSES, GENERIC, OF_MODEL_TYPE, ROLES, class_
 from langue.text.special import special_ids
 from langue.text.tokenizer import Tokenizer
 from langue.text.vocabulary import QWEN2, by_words
+from tests.text.test_sentencepiece import BYTES, CONTROLS, proto
 
 transformers = pytest.importorskip("transformers")
 
@@ -373,3 +374,24 @@ def test_flags_that_say_other_than_tokenizer_json(tmp_path, case):
         assert ours.encode_batch([text])[0].ids == ids, text
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert (told in " ".join(ours.notes)) if told else ours.notes == []
+
+
+FRAMES = [{}, {"add_bos_token": True}, {"add_eos_token": True}, {"add_bos_token": False}]
+FRAMES += [{"add_bos_token": True, "add_eos_token": True}]
+
+
+@pytest.mark.parametrize("flags", FRAMES, ids=str)
+@pytest.mark.parametrize("kind", ["GPT2", "Qwen2", "Roberta", "Llama"])
+def test_flags_of_older_files(tmp_path, kind, flags):
+    if kind == "Llama":
+        pieces = [*CONTROLS, *BYTES, ("▁a", -1.0, 1), *((letter, -2.0, 1) for letter in "▁ab")]
+        (tmp_path / "tokenizer.model").write_bytes(proto(pieces, 2, fallback=True, tidy=False))
+    else:
+        of_bytes().model.save(str(tmp_path))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": f"{kind}Tokenizer", **flags}))
+    ours, theirs = Tokenizer.load(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    (ids,), expected = [encoding.ids for encoding in ours.encode_batch(["ab a"])], theirs("ab a")["input_ids"]
+    without = kind == "Llama" and "add_bos_token" not in flags  # 4.57 has bos there, and so have we
+    assert ids == [*([1] if without else []), *expected]
+    eos = kind in ("GPT2", "Qwen2") and "add_eos_token" in flags  # which 4.57 does not put there
+    assert len(ours.notes) == (without or eos)
