@@ -60,15 +60,15 @@ class Tokenizer:
         self._prepare = prepare
         # Texts of several languages share one backend, whose frame is set before each batch.
         self._frame: Any = None
-        self._skipped = {i for i, token in self.reader.get_added_tokens_decoder().items() if token.special}
+        self._special_ids = {i for i, token in self.reader.get_added_tokens_decoder().items() if token.special}
         self.languages = languages
         self.source_language: str | None = None
         self.target_language: str | None = None
-        self.target_start: int | None = None  # the token that a decoder starts with, where its language says it
-        self.target_first: int | None = None  # the token that a decoder writes first, where its language says it
-        self._chosen: dict[str, str] = {}  # languages that are not those of the files
+        self.decoder_start: int | None = None  # the token that a decoder starts with, where its language says it
+        self.first_token: int | None = None  # the token that a decoder writes first, where its language says it
+        self._chosen_languages: dict[str, str] = {}  # languages that are not those of the files
         if languages is not None:
-            self._speak(self.options.get("src_lang"), self.options.get("tgt_lang"))
+            self._set_languages(self.options.get("src_lang"), self.options.get("tgt_lang"))
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -122,7 +122,7 @@ class Tokenizer:
             notes += flags.follow(backend, options, kind, found.roles)
             vocabulary.follow_normaliser(backend, options, kind)
         else:
-            notes += flags.tell_of_older(options, kind)
+            notes += flags.notes_of_older(options, kind)
         return cls(backend, folder, options=options, languages=languages, notes=notes)
 
     def __len__(self) -> int:
@@ -150,7 +150,7 @@ class Tokenizer:
         items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
         return self.backend.encode_batch_fast(items)
 
-    def in_languages(self, source: str | None = None, target: str | None = None) -> "Tokenizer":
+    def for_languages(self, source: str | None = None, target: str | None = None) -> "Tokenizer":
         """The same tokenizer, for sources and targets of these languages; None: as its files say.
 
         ModelError where the tokenizer names no languages, or does not have these.
@@ -162,17 +162,20 @@ class Tokenizer:
             raise ModelError("the model has no codes of languages", where=where, do="leave the languages out")
         changed = copy.copy(self)
         asked = {"src_lang": source, "tgt_lang": target}
-        changed._chosen = {**self._chosen, **{key: value for key, value in asked.items() if value is not None}}
-        changed._speak(source or self.source_language, target or self.target_language)
+        changed._chosen_languages = {
+            **self._chosen_languages,
+            **{key: value for key, value in asked.items() if value is not None},
+        }
+        changed._set_languages(source or self.source_language, target or self.target_language)
         return changed
 
-    def _speak(self, source: str | None, target: str | None) -> None:
+    def _set_languages(self, source: str | None, target: str | None) -> None:
         """Put the codes of these languages where the model has them."""
         languages, where = self.languages, str(self.folder or "")
         assert languages is not None
         rule = languages.rule
         bare = tuple(each for each in rule.source if each != "{}")
-        if rule.told == "source" and source is not None:
+        if rule.target_code_at == "source" and source is not None:
             what = f"source_language = {source!r}: the model is told the target's language alone"
             raise ModelError(what, where=where, do="leave the source's language out")
         if source is None and rule.default in languages.codes:
@@ -182,16 +185,16 @@ class Tokenizer:
         if target is not None:
             target = languages.check(target, "the target's language", where)
         self.source_language, self.target_language = source, target
-        if rule.told == "source":
+        if rule.target_code_at == "source":
             self._frame = languages.processor(rule.source if target else bare, target or "")
             return
         self._frame = languages.processor(rule.source if source else bare, source or "")
-        said = target or source  # as the reference, which takes the source's where there is none
+        language = target or source  # as the reference, which takes the source's where there is none
         self.target = copy.copy(self)
-        self.target._frame = languages.processor(rule.target if said else bare, said or "")
+        self.target._frame = languages.processor(rule.target if language else bare, language or "")
         code = None if target is None else languages.ids[target]
-        self.target_start = code if rule.told == "start" else None
-        self.target_first = code if rule.told == "first" else None
+        self.decoder_start = code if rule.target_code_at == "decoder start" else None
+        self.first_token = code if rule.target_code_at == "first token" else None
 
     def chat(self, messages: Messages, add_generation_prompt: bool = True) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template; ModelError without one."""
@@ -202,7 +205,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of token ids, by default without special tokens."""
         # Left to `tokenizers` 0.23, special tokens that it looks for in normalised text would stay.
-        kept = [index for index in ids if index not in self._skipped] if skip_special else list(ids)
+        kept = [index for index in ids if index not in self._special_ids] if skip_special else list(ids)
         return str(self.reader.decode(kept, skip_special_tokens=False))
 
     def token(self, index: int) -> str:
@@ -218,9 +221,9 @@ class Tokenizer:
             if self.folder is not None and (self.folder / name).is_file() and self.folder != folder:
                 shutil.copyfile(self.folder / name, folder / name)
         config = folder / "tokenizer_config.json"
-        if not config.is_file() or self._chosen:
-            said = {"tokenizer_class": "PreTrainedTokenizerFast"} | self.options | self._chosen
-            write_json(config, said)
+        if not config.is_file() or self._chosen_languages:
+            content = {"tokenizer_class": "PreTrainedTokenizerFast"} | self.options | self._chosen_languages
+            write_json(config, content)
 
 
 def _class_as_read(backend: tokenizers.Tokenizer, folder: Path | None, options: dict[str, Any]) -> str:

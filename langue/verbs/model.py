@@ -52,7 +52,7 @@ class Model:
     ) -> None:
         saved = (checkpoint.task or {}).get("data", {})
         self.data = DataSettings(**saved)
-        self.tokenizer = checkpoint.tokenizer.in_languages(self.data.source_language, self.data.target_language)
+        self.tokenizer = checkpoint.tokenizer.for_languages(self.data.source_language, self.data.target_language)
         self.checkpoint, self.config = replace(checkpoint, tokenizer=self.tokenizer), checkpoint.config
         self.body, self.task, self.network, self.language = body, task, network, language
         self.device, self.dtype = next(body.parameters()).device, dtype
@@ -93,11 +93,11 @@ class Model:
         tokens; of strings, the start token is put before and the last token left off, so that row i scores token i.
         source_language, target_language: as in `generate`.
         """
+        tokenizer = self.tokenizer.for_languages(source_language, target_language)
         if self.task is None:
-            spoken = self.tokenizer.in_languages(source_language, target_language)
-            return self._language_logits(texts, targets, spoken)
+            return self._language_logits(texts, targets, tokenizer)
         task, network = self._trained()
-        examples = self._examples(texts)
+        examples = self._examples(texts, tokenizer=tokenizer)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         for batch, scores in infer(network, examples, self.device, self.dtype):
             for row, each in zip(batch.rows, scores.float().cpu().numpy(), strict=True):
@@ -126,44 +126,46 @@ class Model:
             texts = [self.tokenizer.chat(messages) for messages in prompts]  # type: ignore[arg-type]
             encode = self.tokenizer.backend.encode
             ids = [encode(text, add_special_tokens=False).ids for text in texts]  # the template has written them
-            return [self.tokenizer.decode(t) for t in self.generate(ids, max_tokens, temperature, top_k, top_p, seed)]
+            languages = {"source_language": source_language, "target_language": target_language}
+            answers = self.generate(ids, max_tokens, temperature, top_k, top_p, seed, **languages)
+            return [self.tokenizer.decode(answer) for answer in answers]
         if self.config.architecture == "encoder":
             raise ModelError("an encoder sees both ways and does not generate", where=str(self.checkpoint.folder))
         sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
-        spoken = self.tokenizer.in_languages(source_language, target_language)
-        examples = self._examples(prompts, prompt=self.config.architecture == "decoder", tokenizer=spoken)
+        tokenizer = self.tokenizer.for_languages(source_language, target_language)
+        examples = self._examples(prompts, prompt=self.config.architecture == "decoder", tokenizer=tokenizer)
         of, begins = self.checkpoint, self.checkpoint.published.get("bos_token_id")
         ids = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
         if self.config.architecture == "decoder" and isinstance(begins, int):  # from nothing: as a text begins
             ids = [part or [begins] for part in ids]
-        start, first = self._begin(spoken, target_language or self.data.target_language)
+        start, first = self._decoder_start(tokenizer, target_language or self.data.target_language)
         with self._autocast():
             written = generate(language, ids, sampling, stop=of.ends, start=start, first=first, banned=of.banned)
         strings = len(prompts) > 0 and isinstance(prompts[0], str)
         return [self.tokenizer.decode(tokens) for tokens in written] if strings else written
 
-    def _begin(self, spoken: Tokenizer, asked: str | None) -> tuple[int, int | None]:
+    def _decoder_start(self, tokenizer: Tokenizer, asked: str | None) -> tuple[int, int | None]:
         """The token that a decoder starts with, and the one that it writes first: those of the language that is asked
         for; else what the model's config says, or, where it says nothing, its tokenizer's."""
         of = self.checkpoint
-        told_here = spoken.target_start is not None or spoken.target_first is not None
+        has_code = tokenizer.decoder_start is not None or tokenizer.first_token is not None
         start, first = of.start, of.first
-        if spoken.target_start is not None and (asked or "decoder_start_token_id" not in of.published):
-            start = spoken.target_start
-        if told_here and (asked or first is None):
-            first = spoken.target_first
+        if tokenizer.decoder_start is not None and (asked or "decoder_start_token_id" not in of.published):
+            start = tokenizer.decoder_start
+        if has_code and (asked or first is None):
+            first = tokenizer.first_token
         return start, first
 
-    def _language_logits(self, texts: Texts, targets: Texts | None, spoken: Tokenizer) -> list[NDArray[np.float32]]:
+    def _language_logits(self, texts: Texts, targets: Texts | None, tokenizer: Tokenizer) -> list[NDArray[np.float32]]:
         language = self._language()
         if (targets is not None) != (self.config.architecture == "encoder-decoder"):
             raise ModelError(
                 f"the model is an {self.config.architecture}" if targets is not None else "targets are missing",
                 do="an encoder-decoder takes logits(sources, targets), others logits(texts)",
             )
-        examples = self._examples(texts, tokenizer=spoken)
+        examples = self._examples(texts, tokenizer=tokenizer)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
-        read = examples if targets is None else self._shifted(targets, spoken)
+        read = examples if targets is None else self._shifted(targets, tokenizer)
         if len(read) != len(examples):
             raise ModelError(f"{len(examples)} sources and {len(read)} targets", do="give one target a source")
         longer = np.maximum(examples.lengths, read.lengths)
@@ -182,12 +184,12 @@ class Model:
                     out[row] = part
         return out
 
-    def _shifted(self, targets: Texts, spoken: Tokenizer) -> Examples:
+    def _shifted(self, targets: Texts, tokenizer: Tokenizer) -> Examples:
         """Targets as the decoder reads them."""
-        examples = self._examples(targets, tokenizer=spoken.target, decoder=True)
+        examples = self._examples(targets, tokenizer=tokenizer.target, decoder=True)
         if len(targets) and isinstance(targets[0], str):
             tokens = np.roll(examples.tokens, 1)
-            start = self.checkpoint.start if spoken.target_start is None else spoken.target_start
+            start = self.checkpoint.start if tokenizer.decoder_start is None else tokenizer.decoder_start
             tokens[examples.starts[:-1]] = start
             return replace(examples, tokens=tokens)
         return examples
