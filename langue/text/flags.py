@@ -29,9 +29,8 @@ def follow(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str,
 def _prefix_space(backend: tokenizers.Tokenizer, options: Mapping[str, Any], published: PublishedClass) -> list[str]:
     flag, steps = options.get("add_prefix_space"), _Steps(backend)
     wanted = bool(flag)
-    flag_text = f"add_prefix_space = {str(wanted).lower()} of " + (
-        "the class" if flag is None else "tokenizer_config.json"
-    )
+    source = "the class" if flag is None else "tokenizer_config.json"
+    flag_text = f"add_prefix_space = {str(wanted).lower()} of {source}"
     if published.prefix_space_default is not None and steps.of_bytes:
         wanted = published.prefix_space_default if flag is None else wanted
         if wanted == steps.prefixed:

@@ -162,10 +162,8 @@ class Tokenizer:
             raise ModelError("the model has no codes of languages", where=where, do="leave the languages out")
         changed = copy.copy(self)
         asked = {"src_lang": source, "tgt_lang": target}
-        changed._chosen_languages = {
-            **self._chosen_languages,
-            **{key: value for key, value in asked.items() if value is not None},
-        }
+        chosen = {key: language for key, language in asked.items() if language is not None}
+        changed._chosen_languages = self._chosen_languages | chosen
         changed._set_languages(source or self.source_language, target or self.target_language)
         return changed
 

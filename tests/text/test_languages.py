@@ -90,13 +90,9 @@ def test_a_model_writes_the_language_that_is_asked_for(tmp_path, kind, capsys):
     ours = langue.load(folder)
     code = tokenizer.backend.token_to_id("de_DE")
     sources = ["the water in", "a well"]
-    told = (
-        {"decoder_start_token_id": code}
-        if RULES[kind].target_code_at == "decoder start"
-        else {"forced_bos_token_id": code}
-    )
-    if kind == "MBart50":
-        told["decoder_start_token_id"] = ours.checkpoint.start
+    told = {"decoder_start_token_id": code}
+    if RULES[kind].target_code_at == "first token":
+        told = {"decoder_start_token_id": ours.checkpoint.start, "forced_bos_token_id": code}
     asked = {"source_language": "fr_XX", "target_language": "de_DE"}
     written = ours.generate(sources, max_tokens=6, **asked)
     assert all(written)
