@@ -45,22 +45,25 @@ class Tokenizer:
         languages: Languages | None = None,
         prepare: Callable[[str], str] | None = None,
         notes: Sequence[str] = (),
+        declarations: declared.Declared | None = None,
     ) -> None:
         """target: what cuts texts for the decoder, where that is not the same; reader: what decodes; options: what its
         tokenizer_config.json says; languages: those of a translation model; prepare: what is done to a text before the
-        backend cuts it; notes: what its files contradict each other in."""
+        backend cuts it; notes: what its files contradict each other in; declarations: what
+        they declare, where that is read already."""
         backend.no_padding()
         backend.no_truncation()  # cut and counted in data/encode.py, never silently here
         self.backend, self.reader = backend, reader or backend
         self.folder, self.options, self.notes = folder, options or {}, list(notes)
-        kind = _class_as_read(backend, folder, self.options)
-        found = declared.read(folder, self.options, kind)
+        found = declarations or declared.read(folder, self.options, _class_as_read(backend, folder, self.options))
         self.roles, self._names = found.roles, found.names
         self.target = target or self
         self._prepare = prepare
         # Texts of several languages share one backend, whose frame is set before each batch.
         self._frame: Any = None
-        self._special_ids = {i for i, token in self.reader.get_added_tokens_decoder().items() if token.special}
+        # Special tokens that `tokenizers` 0.23 does not skip in decoding: it looks for them in normalised text.
+        added = self.reader.get_added_tokens_decoder().items()
+        self._not_skipped = {index for index, token in added if token.special and token.normalized}
         self.languages = languages
         self.source_language: str | None = None
         self.target_language: str | None = None
@@ -123,7 +126,7 @@ class Tokenizer:
             vocabulary.follow_normaliser(backend, options, kind)
         else:
             notes += flags.notes_of_older(options, kind)
-        return cls(backend, folder, options=options, languages=languages, notes=notes)
+        return cls(backend, folder, options=options, languages=languages, notes=notes, declarations=found)
 
     def __len__(self) -> int:
         return int(self.backend.get_vocab_size())
@@ -202,9 +205,10 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of token ids, by default without special tokens."""
-        # Left to `tokenizers` 0.23, special tokens that it looks for in normalised text would stay.
-        kept = [index for index in ids if index not in self._special_ids] if skip_special else list(ids)
-        return str(self.reader.decode(kept, skip_special_tokens=False))
+        kept = list(ids)
+        if skip_special and self._not_skipped:
+            kept = [index for index in kept if index not in self._not_skipped]
+        return str(self.reader.decode(kept, skip_special_tokens=skip_special))
 
     def token(self, index: int) -> str:
         return str(self.reader.id_to_token(index))
