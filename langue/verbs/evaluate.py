@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from langue.errors import DataError, LangueError, RunError
 from langue.evaluate.baseline import baseline
 from langue.evaluate.curves import draw
-from langue.evaluate.judge import Judgement, judge, mistakes
+from langue.evaluate.judge import MAIN_METRIC, Judgement, judge, mistakes
 from langue.evaluate.report import write
 from langue.files import refuse_existing, write_json
 from langue.hub.checkpoint import describe
 from langue.recipe import ROWS, called, read_recipe, split_recipe
 from langue.runtime import device, precision
 from langue.settings import Settings, resolve
+from langue.tasks.metrics import THRESHOLD
+from langue.tasks.objective import LOSS
 from langue.tasks.task import Task, TaskModel
 from langue.text.source import Source, Table, read
 from langue.text.table import SPLITS
@@ -47,12 +49,13 @@ def judge_run(
             progress=advance,
         )
     train = (prepared.source.train, prepared.examples["train"].targets)
+    best = settings.train.best
     content, judgement, worst = _judge(
-        prepared.task, split, table, prepared.examples[split].targets, predictions, train, seconds
+        prepared.task, split, table, prepared.examples[split].targets, predictions, train, seconds, best
     )
     write_json(folder / "metrics.json", content)
     log = read_log(folder / "log.jsonl")
-    draw(log, folder / "curves.png")
+    draw(log, folder / "curves.png", quality=prepared.task.watched, by_loss=prepared.task.best == LOSS)
     context = {
         "title": f"{prepared.task.name}: {prepared.facts['origin']}",
         "model": prepared.facts["model"],
@@ -105,6 +108,9 @@ def _evaluate_task(
         raise RunError("the model has no task to evaluate", where=str(run), do="give a run of finetune or pretrain")
     # Held and multiplied as in training, so that the numbers are those of its end.
     model.dtype = precision(recipe.get("train.precision", "auto"))
+    best = recipe.get("train.best")
+    if best is not None:
+        model.task.choose_by(best)
     began = time.perf_counter()
     train = None
     try:
@@ -135,7 +141,8 @@ def _evaluate_task(
     targets = model.task.targets(table)
     with bar(f"judging on {split}", len(table)) as advance:
         predictions = model.probabilities(examples, advance)
-    content, _, _ = _judge(model.task, split, table, targets, predictions, train, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    content, _, _ = _judge(model.task, split, table, targets, predictions, train, seconds, best)
     if data is not None and train is not None:
         content["seen"] = copies(train[0], table)
     return content
@@ -158,11 +165,15 @@ def _judge(
     predictions: NDArray[np.float32],
     train: tuple[Any, Any] | None,
     seconds: float,
+    best: str | None,
 ) -> tuple[dict[str, Any], Judgement, list[dict[str, Any]]]:
+    """best: what the run's checkpoint was chosen by (`train.best`), which is its main metric; None: the task's own."""
     kind = "multilabel" if task.name == "classify" and task.settings.multi_label else task.name
     labels = task.to_dict().get("labels", [])
     given = predictions[:, 0] if task.name == "regress" else predictions
-    judgement = judge(kind, targets, given, labels)
+    main = MAIN_METRIC[kind] if best in (None, LOSS) else str(best)
+    threshold = task.to_dict().get("threshold", THRESHOLD)
+    judgement = judge(kind, targets, given, labels, threshold=threshold)
     beside = None
     if train is not None:
         texts, pairs = _columns(train[0])
@@ -177,11 +188,16 @@ def _judge(
                 train_pairs=pairs,
                 test_pairs=test_pairs,
                 n_labels=len(labels) or None,
+                metric=main,
+                balanced=task.settings.class_weights == "balanced",
             )
             advance(1)
-    content = judgement.as_json(split, beside, seconds)
+    content = judgement.as_json(split, beside, seconds) | {"main_metric": main}
+    if kind == "multilabel":
+        content["threshold"] = threshold
     texts, pairs = _columns(table)
-    return content, judgement, mistakes(kind, targets, given, texts, labels, pairs=pairs)
+    worst = mistakes(kind, targets, given, texts, labels, pairs=pairs, threshold=threshold)
+    return content, judgement, worst
 
 
 def _columns(table: Table) -> tuple[list[str], list[str] | None]:

@@ -73,12 +73,26 @@ def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, 
     return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
 
 
-def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | None, settings: Settings) -> Prepared:
-    """Read, fit the task, read the model, encode. Whatever is wrong with the data is found before the slow work."""
+def prepare(
+    task: str,
+    *,
+    model: Any,
+    data: Any,
+    columns: Mapping[str, str] | None,
+    settings: Settings,
+    resumes_without_best: bool = False,
+) -> Prepared:
+    """Read, fit the task, read the model, encode. Whatever is wrong with the data is found before the slow work.
+
+    resumes_without_best: a run is resumed that began before there was `train.best`, and goes on choosing as it did.
+    """
     kind = task_class(task)
     source = read_source(kind, data, columns, settings)
     assert source.train is not None
     ready = kind.fit(source.train, settings.task)
+    if not resumes_without_best:
+        ready.choose_by(settings.train.best)
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"best": ready.best})})
     tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
     alike(tables)
     targets = {name: ready.targets(table) for name, table in tables.items()}
