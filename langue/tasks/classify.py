@@ -16,6 +16,7 @@ from langue.settings import TaskSettings
 from langue.tasks import metrics
 from langue.tasks.objective import LOSS, Metrics
 from langue.tasks.task import Task
+from langue.text.parse import is_missing
 from langue.text.split import parted
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Classify(Task):
             raise DataError("the label is a list", where=where(), do="set task.multi_label=true")
         if isinstance(value, dict):
             raise DataError("the label is an object", where=where(), do="give a label's name, or a number, as it is")
-        if _nothing(value):
+        if is_missing(value):
             raise DataError(
                 "the label is empty",
                 where=where(),
@@ -219,15 +220,10 @@ def _several(value: Any, where: Callable[[], str]) -> list[str]:
     if isinstance(value, (list, tuple)):
         if any(isinstance(part, (list, tuple, dict)) for part in value):
             raise DataError("a label is a list or an object", where=where(), do='write names: ["a", "b"]')
-        return [str(part) for part in value if not _nothing(part)]
-    if _nothing(value):
+        return [str(part) for part in value if not is_missing(part)]
+    if is_missing(value):
         return []
     raise DataError(f"{value!r} is not a list of labels", where=where(), do="write them as a list or 'a|b'")
-
-
-def _nothing(value: Any) -> bool:
-    """Whether a label is missing: none, blank, or the not-a-number that stands for it in tables of pandas."""
-    return value is None or value != value or not str(value).strip()
 
 
 def _ordered(labels: set[str]) -> list[str]:

@@ -188,20 +188,27 @@ class Task(Objective):
         """Say which pooling `auto` is for this model, so that what is saved is explicit."""
         self.settings = self.settings.model_copy(update={"pooling": settle_pooling(self.settings.pooling, config)})
 
-    def encode(self, tokenizer: Tokenizer, table: "Table", data: DataSettings, config: ModelConfig) -> Examples:
-        """A split's rows as token ids, without targets; DataError names a row that has no tokens."""
+    def encode(
+        self, tokenizer: Tokenizer, table: "Table", data: DataSettings, config: ModelConfig
+    ) -> tuple["Table", Examples]:
+        """A split's rows as token ids, without targets, and the table of these rows.
+
+        A row whose text has no tokens of its own is a DataError that names it, or is left out (`data.invalid=drop`).
+        """
+        pairs = table.column("pair") if "pair" in table.rows.column_names else None
         examples = encode_texts(
-            tokenizer,
-            table.column("text"),
-            table.column("pair") if "pair" in table.rows.column_names else None,
-            max_length=data.max_length,
-            cut=data.cut,
-            config=config,
+            tokenizer, table.column("text"), pairs, max_length=data.max_length, cut=data.cut, config=config
         )
-        if len(examples) and not examples.lengths.min():
-            where = table.where(int(examples.lengths.argmin()))
-            raise DataError("the text has no tokens", where=where, do="leave the row out: there is nothing to judge")
-        return examples
+        usable = has_content(tokenizer, examples, pairs is not None)
+        if usable.all():
+            return table, examples
+        first = table.where(int(usable.argmin()))
+        if data.invalid == "error":
+            do = "fill it in or take it out (in training: data.invalid=drop)"
+            raise DataError("the text has no tokens", where=first, do=do)
+        if not usable.any():
+            raise DataError("no text has any tokens", where=table.origin, do="is it text that the model can read?")
+        return self.encode(tokenizer, table.select(np.flatnonzero(usable)), data, config)
 
 
 def encode_texts(
@@ -222,6 +229,13 @@ def encode_texts(
             do="the tokenizer is of another model: put its own back",
         )
     return examples
+
+
+def has_content(tokenizer: Tokenizer, examples: Examples, pairs: bool) -> NDArray[np.bool_]:
+    """Which texts, (n,), have tokens beside those that the tokenizer adds to every text or pair."""
+    added = tokenizer.backend.num_special_tokens_to_add(pairs)
+    found: NDArray[np.bool_] = examples.lengths + examples.cut > added
+    return found
 
 
 def settle_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:

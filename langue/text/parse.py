@@ -244,6 +244,11 @@ def parquet(path: Path, where: str) -> Any:
         raise DataError(f"not a readable Parquet file: {what}", where=where, do="fetch or write it again") from None
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value is none, blank, or the not-a-number that stands for a missing one in tables of pandas."""
+    return value is None or value != value or not str(value).strip()
+
+
 def sound(text: str) -> str:
     """The text, its halves of surrogate pairs, which are no characters, replaced by U+FFFD."""
     return text if text.isascii() else str(repair(text))

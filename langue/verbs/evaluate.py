@@ -27,7 +27,14 @@ from langue.text.table import SPLITS
 from langue.train.journal import read_log
 from langue.verbs.evaluate_language import evaluate_language
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import Prepared, changed, copies, read_source
+from langue.verbs.prepare import (
+    Prepared,
+    changed,
+    copies,
+    dropped_note,
+    read_source,
+    with_usable_targets,
+)
 from langue.verbs.progress import bar, say
 from langue.verbs.save import expressible
 
@@ -108,6 +115,8 @@ def _evaluate_task(
         raise RunError("the model has no task to evaluate", where=str(run), do="give a run of finetune or pretrain")
     # Held and multiplied as in training, so that the numbers are those of its end.
     model.dtype = precision(recipe.get("train.precision", "auto"))
+    if recipe.get("data.invalid") == "drop":  # what was dropped from its training is dropped here
+        model.data = model.data.model_copy(update={"invalid": "drop"})
     best = recipe.get("train.best")
     if best is not None:
         model.task.choose_by(best)
@@ -130,14 +139,24 @@ def _evaluate_task(
     if data is not None:
         named = columns or split_recipe(recipe)[1] or None
         optional = () if model.pairs is False else model.task.optional
-        source = read(data, columns=named, need=model.task.need, optional=optional, split=False)
+        source = read(
+            data, columns=named, need=model.task.need, optional=optional, split=False, invalid=model.data.invalid
+        )
     table = getattr(source, split) if split in SPLITS else None
     if table is None or not len(table):
         there = [name for name in SPLITS if getattr(source, name) is not None]
         where = called(run if data is None else data)
         raise DataError(f"there is no split {split!r}", where=where, do=f"there are: {', '.join(there)}")
     model.check_pairs("pair" in table.rows.column_names, table.origin)
-    examples = model.task.encode(model.tokenizer, table, model.data, model.config)
+    notes = source.notes if data is not None else []  # of its own data they were told before it was trained
+    if model.data.invalid == "drop" and data is not None:
+        table = with_usable_targets(type(model.task), model.task, split, table, model.task.settings, notes)
+    kept, examples = model.task.encode(model.tokenizer, table, model.data, model.config)
+    if len(kept) < len(table):
+        notes.append(dropped_note(table, kept))
+        table = kept
+    for note in notes:
+        say(note)
     targets = model.task.targets(table)
     with bar(f"judging on {split}", len(table)) as advance:
         predictions = model.probabilities(examples, advance)

@@ -119,9 +119,7 @@ def finetune(
         progress = trainer.run(resume)
     if rank() == 0:
         if prepared.task.settles_on_dev and dev is not None:
-            predictions, _ = prepared.task.apply(
-                network, dev, device=device(), dtype=precision(chosen.train.precision)
-            )
+            predictions, _ = prepared.task.apply(network, dev, device=device(), dtype=precision(chosen.train.precision))
             prepared.task.settle_on_dev(np.asarray(dev.targets), predictions)
         write_run(folder, prepared, network, chosen)
         seconds = max(progress.seconds, time.perf_counter() - began)
@@ -166,7 +164,7 @@ def _open_folder(
 ) -> None:
     """Write what the run is, in the place of what `force` replaces; on resume check that its data is what it was."""
     if resume:
-        if other := changed(folder, prepared.task, prepared.source):
+        if other := changed(folder, prepared.task, prepared.as_read):
             raise RunError(
                 f"the {other} data is not what it was when the run began",
                 where=str(folder),
@@ -177,7 +175,7 @@ def _open_folder(
     if folder.exists():
         clear(folder)
     write_text(folder / "recipe.toml", recipe)
-    write_json(folder / DIGESTS, identity(prepared.task, prepared.source))
+    write_json(folder / DIGESTS, identity(prepared.task, prepared.as_read))
 
 
 def build(prepared: Prepared, settings: Settings) -> TaskModel:
