@@ -80,8 +80,8 @@ class TaskSettings(Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of each target spread over all labels")
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
-        description="balanced: the texts of each label weigh as much together as another's; with several labels a text, "
-        "those that have a label as much as those that lack it",
+        description="balanced: the texts of each label weigh as much together as another's; with several labels a "
+        "text, those that have a label as much as those that lack it",
     )
     multi_label: bool = Field(default=False, description="a text may carry any number of labels")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")

@@ -193,13 +193,13 @@ class Task(Objective):
     ) -> tuple["Table", Examples]:
         """A split's rows as token ids, without targets, and the table of these rows.
 
-        A row whose text has no tokens of its own is a DataError that names it, or is left out (`data.invalid=drop`).
+        A row whose text has no tokens is a DataError that names it, or is left out (`data.invalid=drop`).
         """
         pairs = table.column("pair") if "pair" in table.rows.column_names else None
         examples = encode_texts(
             tokenizer, table.column("text"), pairs, max_length=data.max_length, cut=data.cut, config=config
         )
-        usable = has_content(tokenizer, examples, pairs is not None)
+        usable = examples.lengths > 0
         if usable.all():
             return table, examples
         first = table.where(int(usable.argmin()))
@@ -229,13 +229,6 @@ def encode_texts(
             do="the tokenizer is of another model: put its own back",
         )
     return examples
-
-
-def has_content(tokenizer: Tokenizer, examples: Examples, pairs: bool) -> NDArray[np.bool_]:
-    """Which texts, (n,), have tokens beside those that the tokenizer adds to every text or pair."""
-    added = tokenizer.backend.num_special_tokens_to_add(pairs)
-    found: NDArray[np.bool_] = examples.lengths + examples.cut > added
-    return found
 
 
 def settle_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:

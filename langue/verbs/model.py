@@ -29,7 +29,7 @@ from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
 from langue.tasks.infer import infer
-from langue.tasks.task import Task, TaskModel, encode_texts, has_content
+from langue.tasks.task import Task, TaskModel, encode_texts
 from langue.text.parse import is_missing, sound
 from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import head_of, task_of, write_task_checkpoint
@@ -203,15 +203,14 @@ class Model:
         """Which of these texts, pairs or lists of token ids have something in them, and these encoded."""
         rows = [row for row, item in enumerate(items) if not _is_empty(item)]
         filled = [items[row] for row in rows]
-        strings, paired = bool(filled) and isinstance(filled[0], str), _paired(filled[:1]) == [True]
-        if strings or paired:
+        paired = _paired(filled[:1]) == [True]
+        if filled and isinstance(filled[0], str) or paired:
             self.check_pairs(paired)
         examples = self._examples(filled)
-        if strings or paired:
-            usable = has_content(self.tokenizer, examples, paired)
-            if not usable.all():
-                rows = [row for row, fits in zip(rows, usable, strict=True) if fits]
-                examples = self._examples([items[row] for row in rows])
+        usable = examples.lengths > 0
+        if not usable.all():
+            rows = [row for row, fits in zip(rows, usable, strict=True) if fits]
+            examples = self._examples([items[row] for row in rows])
         return rows, examples
 
     def check_pairs(self, pairs: bool, where: str = "") -> None:
