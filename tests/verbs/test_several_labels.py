@@ -20,7 +20,8 @@ from langue.verbs.pretrain import pretrain
 from tests.tiny import SHORT, reviews, write_jsonl
 
 WORDS = {"good": "praise", "night": "time", "plot": "craft"}
-SETTINGS = SHORT | {"task.multi_label": True, "task.class_weights": "balanced", "train.precision": "fp32"}
+LONGER = {"train.epochs": 8, "train.lr": 4e-3, "train.warmup": 0.05, "train.evaluate_every": 20}
+SETTINGS = SHORT | LONGER | {"task.multi_label": True, "task.class_weights": "balanced", "train.precision": "fp32"}
 
 
 def rows(count, seed):
