@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from langue.errors import SettingsError
-from langue.tasks.metrics import LOWER_IS_BETTER, Metrics
+from langue.tasks import metrics
 
+Metrics = metrics.Metrics
 LOSS = "loss"  # what a checkpoint can be best in beside the objective's metrics
 
 
@@ -70,9 +71,9 @@ class Objective(ABC):
     ) -> tuple[Metrics, float | None]:
         """The metrics and the mean loss on held-out data; the model is left in the mode it was in."""
 
-    def score(self, metrics: Metrics, loss: float | None) -> float:
+    def score(self, found: Metrics, loss: float | None) -> float:
         """How good an evaluation was in `best`: higher is better."""
-        value = loss if self.best == LOSS else metrics[self.best]
-        if self.best in LOWER_IS_BETTER:
+        value = loss if self.best == LOSS else found[self.best]
+        if self.best in metrics.LOWER_IS_BETTER:
             return -math.inf if value is None else -value
         return -1.0 if value is None else value  # an undefined metric (a constant prediction's) is worse than any

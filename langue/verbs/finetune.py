@@ -112,20 +112,35 @@ def finetune(
     network = build(prepared, chosen)
     if resume or rank() == 0:
         _open_folder(folder, arguments, chosen, prepared, resume)
+    _train(folder, prepared, network, resume)
+    barrier()
+    return Run(folder, read_json(folder / "metrics.json"), prepared.facts)
+
+
+def _train(folder: Path, prepared: Prepared, network: TaskModel, resume: bool) -> None:
+    """Train, settle what is settled on dev, write the model and judge it."""
     began = time.perf_counter()
-    train, dev = prepared.examples["train"], prepared.examples.get("dev")
+    chosen = prepared.settings
+    train = prepared.examples["train"]
+    dev = prepared.examples.get("dev")
     with rows_in_use(network.body, train, dev):
         trainer = Trainer(network, prepared.task, Split(train, chosen.train), dev, chosen.train, folder)
         progress = trainer.run(resume)
     if rank() == 0:
-        if prepared.task.settles_on_dev and dev is not None:
-            predictions, _ = prepared.task.apply(network, dev, device=device(), dtype=precision(chosen.train.precision))
-            prepared.task.settle_on_dev(np.asarray(dev.targets), predictions)
+        _settle_on_dev(prepared, network)
         write_run(folder, prepared, network, chosen)
         seconds = max(progress.seconds, time.perf_counter() - began)
-        metrics = judge_run(folder, prepared, network, chosen, seconds=seconds)
-    barrier()
-    return Run(folder, metrics if rank() == 0 else read_json(folder / "metrics.json"), prepared.facts)
+        judge_run(folder, prepared, network, chosen, seconds=seconds)
+
+
+def _settle_on_dev(prepared: Prepared, network: TaskModel) -> None:
+    """What the task settles on dev once training is over, as the threshold of several labels."""
+    dev = prepared.examples.get("dev")
+    if dev is None or not prepared.task.settles_on_dev:
+        return
+    kind = precision(prepared.settings.train.precision)
+    predictions, _ = prepared.task.apply(network, dev, device=device(), dtype=kind)
+    prepared.task.settle_on_dev(np.asarray(dev.targets), predictions)
 
 
 def _without_settled(layer: Mapping[str, Any]) -> dict[str, Any]:
