@@ -44,12 +44,13 @@ def baseline(
     seed: int = 0,
     metric: str | None = None,
     balanced: bool = False,
+    tune_threshold: bool = False,
 ) -> dict[str, Any]:
     """`{"name", "metrics", "seconds"}` of the baseline on the test texts.
 
     `kind` is classify (targets are label ids (N,)), multilabel (zeros and ones (N, C)) or regress (numbers (N,)).
     `metric`: what it is chosen by, as the model beside it is; None: the main one of the kind. `balanced`: rare labels
-    weigh more, as in the model beside it. For multilabel a threshold is chosen with the rest.
+    weigh more, as in the model beside it. `tune_threshold`: for multilabel a threshold is chosen, as the model's is.
     """
     began = time.perf_counter()
     if not len(train_texts) or not len(test_texts):
@@ -67,7 +68,9 @@ def baseline(
     counts = features.fit(train)
     by = metric or MAIN_METRIC[kind]
     weights = "balanced" if balanced else None
-    order, strength, threshold = _choose(kind, features, counts, targets, orders, n_labels, seed, by, weights)
+    order, strength, threshold = _choose(
+        kind, features, counts, targets, orders, n_labels, seed, by, weights, tune_threshold
+    )
     model = _fit(kind, features.matrix(counts, order), targets, strength, weights)
     said = [
         _predict(kind, model, features.matrix(features.transform(block), order), targets, n_labels)
@@ -151,6 +154,7 @@ def _choose(
     seed: int,
     by: str,
     weights: str | None,
+    tune_threshold: bool,
 ) -> tuple[int, float, float]:
     """The order, the strength and, for multilabel, the threshold that do best in the metric `by` on a part of the
     training set held out for it."""
@@ -166,7 +170,7 @@ def _choose(
         for strength in STRENGTHS:
             model = _fit(kind, rows[kept], targets[kept], strength, weights)
             said = _predict(kind, model, rows[held], targets[kept], n_labels)
-            threshold = m.best_threshold(targets[held], said, by) if kind == "multilabel" else m.THRESHOLD
+            threshold = m.best_threshold(targets[held], said, by) if tune_threshold else m.THRESHOLD
             score = _measure(kind, targets[held], said, n_labels, threshold)[by]
             if score is not None and sign * score > best:
                 best, choice = sign * score, (order, strength, threshold)

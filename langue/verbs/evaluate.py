@@ -186,7 +186,8 @@ def _judge(
     seconds: float,
     best: str | None,
 ) -> tuple[dict[str, Any], Judgement, list[dict[str, Any]]]:
-    """best: what the run's checkpoint was chosen by (`train.best`), which is its main metric; None: the task's own."""
+    """best: what the run's checkpoint was chosen by (`train.best`), which is its main metric; None: the run began
+    before there was the setting, and is judged by the task's own main metric beside a baseline as it was then."""
     kind = "multilabel" if task.name == "classify" and task.settings.multi_label else task.name
     labels = task.to_dict().get("labels", [])
     given = predictions[:, 0] if task.name == "regress" else predictions
@@ -208,7 +209,8 @@ def _judge(
                 test_pairs=test_pairs,
                 n_labels=len(labels) or None,
                 metric=main,
-                balanced=task.settings.class_weights == "balanced",
+                balanced=best is not None and task.settings.class_weights == "balanced",
+                tune_threshold=best is not None and kind == "multilabel",
             )
             advance(1)
     content = judgement.as_json(split, beside, seconds) | {"main_metric": main}

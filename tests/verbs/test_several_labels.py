@@ -1,5 +1,6 @@
 """Several labels a text, from training to use: one threshold, chosen on dev, for every number and every answer."""
 
+import html
 import io
 import json
 import shutil
@@ -11,6 +12,7 @@ from rich.console import Console
 import langue.cli.show
 from langue.cli import run as command
 from langue.errors import ModelError, SettingsError
+from langue.evaluate.judge import verdict
 from langue.tasks import metrics as m
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
@@ -73,6 +75,7 @@ def test_the_threshold_is_the_best_of_all(name):
 def test_the_run_predict_and_evaluate_go_by_one_threshold(run, data, tmp_path):
     threshold = threshold_of(run.folder)
     assert threshold != 0.5 and run.metrics["threshold"] == threshold
+    assert run.metrics["metrics"]["f1_micro"] > 0.7
     model = load(run.folder)
     dev = json.loads("[" + (data / "dev.jsonl").read_text().strip().replace("\n", ",") + "]")
     targets = np.stack([model.task.known_target(row["label"], str) for row in dev])
@@ -139,7 +142,11 @@ def test_a_run_made_before_the_threshold_was_kept_gives_labels_from_a_half(run, 
 def test_the_recipe_says_what_the_run_was_chosen_by_and_resume_keeps_to_it(run, model, data, tmp_path):
     recipe = (run.folder / "recipe.toml").read_text()
     assert 'best = "f1_macro"' in recipe and run.metrics["main_metric"] == "f1_macro"
-    assert '<tr class="main"><td>F1, macro</td>' in (run.folder / "report.html").read_text()
+    page = (run.folder / "report.html").read_text()
+    sentence = verdict("multilabel", run.metrics).sentence
+    assert '<tr class="main"><td>F1, macro</td>' in page
+    assert html.escape(sentence) in page and "F1, macro" in sentence
+    assert run.metrics["baseline"]["name"].endswith(", balanced")
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert all("f1_macro" in line for line in log)
 
@@ -158,6 +165,7 @@ def test_the_recipe_says_what_the_run_was_chosen_by_and_resume_keeps_to_it(run, 
     before = finetune(**again, **SETTINGS)
     assert seen == ["f1_macro", "f1_micro"]
     assert before.metrics["main_metric"] == evaluate(copy)["main_metric"] == "f1_micro"
+    assert not before.metrics["baseline"]["name"].endswith(", balanced")
     assert "best =" not in (copy / "recipe.toml").read_text()
 
 
