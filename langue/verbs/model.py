@@ -184,8 +184,9 @@ class Model:
         None: a list of all labels. A text in which there is nothing (None, blank, without tokens) has None.
         """
         task, _ = self._trained()
-        if isinstance(top, int) and top < 1:
-            raise ModelError(f"top = {top} labels cannot be shown", do="give 1 or more, or None for all")
+        if top not in ("auto", None) and (not isinstance(top, int) or top < 1):
+            do = 'give 1 or more, None for all, or "auto" for what the task gives'
+            raise ModelError(f"top = {top!r} labels cannot be shown", do=do)
         if isinstance(texts, str):
             raise ModelError("texts is one string", do="give a list: [text]")
         items: list[Any] = list(texts)

@@ -109,7 +109,11 @@ def test_training_and_evaluate_stop_at_or_count_the_same_rows(run, tmp_path, cap
             assert evaluate(made.folder, data=file)["examples"] == len(usable)
             facts = preview(model=model, data=splits(usable), **{"data.invalid": invalid}).facts
             assert facts["splits"]["test"]["examples"] == 4 + len(usable)
-        capsys.readouterr()
+        file = write_jsonl(
+            tmp_path / "unseen.jsonl", [*usable, {"text": "a", "label": "meh"}, {"text": "a", "label": ""}]
+        )
+        assert evaluate(made.folder, data=file)["examples"] == len(usable)
+        assert "test: 2 rows dropped for their label" in capsys.readouterr().err
         file = write_jsonl(tmp_path / "odd.jsonl", labelled)
         facts = preview(model=model, data=splits(labelled), **DROP).facts
         assert facts["splits"]["test"]["examples"] == 4 + len(usable)

@@ -99,6 +99,9 @@ def test_the_run_predict_and_evaluate_go_by_one_threshold(run, data, tmp_path):
 
     assert model.predict(texts[:3], top=1) == [whole[0] for whole in model.predict(texts[:3], top=None)]
     assert [len(row) for row in model.predict(texts[:3], top=2)] == [2, 2, 2]
+    for top in (0, -1, "all", 1.5):
+        with pytest.raises(ModelError, match=f"top = {top!r} labels cannot be shown; give 1 or more"):
+            model.predict(texts, top=top)
     predict(run.folder, texts=texts, out=tmp_path / "out.jsonl")
     written = [json.loads(line)["prediction"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert written == predict(run.folder, texts=texts)
