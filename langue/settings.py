@@ -46,6 +46,12 @@ class DataSettings(Section):
         default="error", description="what an unusable row does: stop, or be counted"
     )
     duplicates: bool = Field(default=True, description="look for exact and near duplicates between train and test")
+    source_language: str | None = Field(
+        default=None, description="of the texts, by the code of a model of many languages; None: as its tokenizer says"
+    )
+    target_language: str | None = Field(
+        default=None, description="that such a model writes, by its code; None: as its tokenizer and config say"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the automatic split")
     shard_tokens: int = Field(default=1 << 26, ge=1, description="tokens after which a corpus begins another file")
 
@@ -237,6 +243,7 @@ FINETUNING = {
     "data.test_fraction": "data.dev_fraction",
     "task.dropout": "model.dropout",
     **dict.fromkeys(["data.cut", "data.duplicates", "task.pooling", "task.label_smoothing"], ""),
+    **dict.fromkeys(["data.source_language", "data.target_language"], ""),
     **dict.fromkeys(["task.class_weights", "task.multi_label"], ""),
 }
 # Of one objective alone, of a tokenizer that is trained, and of text that becomes a corpus.

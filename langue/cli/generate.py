@@ -19,6 +19,12 @@ def generate(
     top_k: Annotated[int, typer.Option(min=0, help="Draw among so many of the likeliest; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw among those that hold so much.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    source_language: Annotated[
+        str | None, typer.Option(help="Of the sources, by a code of the model, such as en_XX.", show_default=False)
+    ] = None,
+    target_language: Annotated[
+        str | None, typer.Option(help="To write, by a code of the model, such as de_DE or deu.", show_default=False)
+    ] = None,
     revision: Revision = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -27,6 +33,8 @@ def generate(
 
         langue generate runs/small --prompt "ROMEO:" --max-tokens 200 --temperature 0.8
         langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning."
+        langue generate facebook/mbart-large-50-many-to-many-mmt -p "Good morning." \\
+            --source-language en_XX --target-language de_DE
 
     Without --prompt it reads one from standard input.
     """
@@ -35,7 +43,16 @@ def generate(
 
     prompts = list(prompt) if prompt else [_read()]
     ready = load(model, revision, dtype="auto")
-    written = ready.generate(prompts, max_tokens, temperature, top_k, top_p, seed)
+    written = ready.generate(
+        prompts,
+        max_tokens,
+        temperature,
+        top_k,
+        top_p,
+        seed,
+        source_language=source_language,
+        target_language=target_language,
+    )
     if as_json:
         print_json([{"prompt": given, "text": text} for given, text in zip(prompts, written, strict=True)])
         return

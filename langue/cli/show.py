@@ -155,7 +155,7 @@ def print_model(facts: Mapping[str, Any]) -> None:
         "parameters": f"{facts['parameters']:,} ({_size(facts['bytes']['fp32'])} in fp32, "
         f"{_size(facts['bytes']['bf16'])} in bf16)",
         "context": context,
-        "tokenizer": f"{facts['tokenizer']['kind']}, {facts['tokenizer']['tokens']:,} tokens",
+        **_tokenizer_rows(facts["tokenizer"]),
         "uses": ", ".join(facts["uses"]),
         "memory": f"{_size(memory['inference'])} to use, {_size(memory['training'])} to train, "
         f"with one text of {memory['length']:,} tokens",
@@ -164,6 +164,18 @@ def print_model(facts: Mapping[str, Any]) -> None:
     for name, value in rows.items():
         grid.add_row(Text(name, "bold"), Text(value))  # labels may look like markup
     console.print(grid)
+
+
+def _tokenizer_rows(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What a tokenizer is, line by line."""
+    rows = {"tokenizer": f"{facts['kind']}, {facts['tokens']:,} tokens"}
+    if facts["special"]:
+        rows["special"] = ", ".join(f"{role} {token}" for role, token in facts["special"].items())
+    if facts["languages"]:
+        rows["languages"] = ", ".join(facts["languages"])
+    if facts["notes"]:
+        rows["note"] = "\n".join(facts["notes"])
+    return rows
 
 
 def _branch(part: Mapping[str, Any], tree: Tree | None) -> Tree:

@@ -87,7 +87,7 @@ def build(
 def _plain(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     """A copy that takes the names of special tokens in a text for the characters that they are, and that remembers
     more words."""
-    if tokenizer.target is not tokenizer:
+    if tokenizer.has_two_vocabularies:
         raise DataError("the tokenizer has two sides, source and target", do="choose one with a single vocabulary")
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     backend.encode_special_tokens = True

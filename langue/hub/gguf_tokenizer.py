@@ -16,6 +16,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from langue.errors import ModelError
 from langue.text.chat import template_of
+from langue.text.flags import frame_of
 from langue.text.sentencepiece import MOST_MERGES, SPACE, frame, merges_of
 from langue.text.special import special_ids
 from langue.text.tokenizer import Tokenizer
@@ -23,6 +24,12 @@ from langue.text.vocabulary import LLAMA3, QWEN2, by_words
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 KEY = "tokenizer.ggml."
+ROLE_KEYS = {
+    "unk": "unknown_token_id",
+    "bos": "bos_token_id",
+    "eos": "eos_token_id",
+    "pad": "padding_token_id",
+}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -47,7 +54,7 @@ def to_metadata(tokenizer: Tokenizer, published: Mapping[str, Any], size: int) -
     """The tokenizer as metadata. size: of the model's vocabulary; ids that have no token get one that is never used."""
     said = json.loads(tokenizer.backend.to_str())
     model = said["model"]
-    if tokenizer.target is not tokenizer or model["type"] != "BPE" or model.get("dropout"):
+    if tokenizer.has_two_vocabularies or model["type"] != "BPE" or model.get("dropout"):
         raise _refused(f"a {model['type']} tokenizer", "it must be BPE, byte-level or sentencepiece's")
     added = {entry["id"]: entry for entry in said["added_tokens"]}
     tokens, types = _tokens(tokenizer.backend.get_vocab(), added, size)
@@ -162,7 +169,7 @@ def _special(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[str, An
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     start = published.get("bos_token_id")
     start = named.bos if start is None else start
-    before, after = _framed(tokenizer.backend)
+    before, after = frame_of(tokenizer.backend)
     start = before[0] if before else start
     ends = sorted(ends, key=lambda index: (index not in after, index == start, index != named.eos))
     if not 0 < len(ends) <= 3:
@@ -180,13 +187,6 @@ def _special(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[str, An
         | dict(keys)
         | ({} if pad is None else {"padding_token_id": pad})
     )
-
-
-def _framed(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids that are put before and after a text."""
-    bare, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
-    at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
-    return whole[:at], whole[at + len(bare) :]
 
 
 def _template(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -248,16 +248,19 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokenizer:
         raise
     except Exception as error:  # `tokenizers` raises bare Exception with the words of its own
         raise ModelError(f"its tokenizer cannot be built: {error}", where=where) from error
+    options: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for role, key in ROLE_KEYS.items():
+        options |= {f"{role}_token": name for name in found.named(key)}
+    named = {name for key, name in options.items() if key.endswith("_token")}
     pairs = list(zip(found.tokens, found.types, strict=False))
-    special = [AddedToken(token, special=True, normalized=False) for token, kind in pairs if kind in (UNKNOWN, CONTROL)]
+    control = [token for token, kind in pairs if kind in (UNKNOWN, CONTROL) or token in named]
+    special = [AddedToken(token, special=True, normalized=False) for token in control]
     backend.add_special_tokens(special)  # all at once: each call goes through all that were added before
-    backend.add_tokens([AddedToken(token, normalized=False) for token, kind in pairs if kind == USER])
+    users = [token for token, kind in pairs if kind == USER and token not in named]
+    backend.add_tokens([AddedToken(token, normalized=False) for token in users])
     first = found.named("bos_token_id") if found.flag("add_bos_token", begins) else []
     last = found.named("eos_token_id") if found.flag("add_eos_token", False) else []
     frame(backend, first, last)
-    options: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    for part, key in {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id"}.items():
-        options |= {f"{part}_token": name for name in found.named(key)}
     if isinstance(metadata.get("tokenizer.chat_template"), str):
         options["chat_template"] = metadata["tokenizer.chat_template"]
     return Tokenizer(backend, options=options)

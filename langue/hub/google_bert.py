@@ -59,4 +59,5 @@ def read_tokenizer(index: Path) -> Tokenizer:
         raise ModelError("the release lacks its vocab.txt", where=str(index.parent))
     words = path.read_text("utf-8").split("\n")
     lower = not any(re.search("[A-Z]", word) for word in words if not word.startswith("["))
-    return Tokenizer(wordpiece(path, {"do_lower_case": lower}))
+    options = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower}
+    return Tokenizer(wordpiece(path, options), options=options)

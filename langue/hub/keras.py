@@ -110,7 +110,8 @@ def read_tokenizer(weights: Path) -> Tokenizer:
     if not isinstance(said, dict) or said.get("suffix_indicator", "##") != "##":
         raise ModelError("this is not the tokenizer of a BERT", where=str(file))
     options = {"do_lower_case": said.get("lowercase", False), "strip_accents": said.get("strip_accents", False)}
-    return Tokenizer(wordpiece(path, options))
+    options |= {"tokenizer_class": "BertTokenizer"}
+    return Tokenizer(wordpiece(path, options), options=options)
 
 
 def from_tf(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -130,9 +130,11 @@ def read_tokenizer(file: Path) -> Tokenizer:
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    backend.add_special_tokens([AddedToken(name, special=True) for name in ("<unk>", "<s>", "</s>")])
-    return Tokenizer(backend)
+    unknown, begin, end = (piece for piece, _ in pieces[:3])  # what these ids are for, the format says
+    backend.post_processor = processors.TemplateProcessing(single=[begin, "$A"], special_tokens=[(begin, 1)])
+    backend.add_special_tokens([AddedToken(name, special=True) for name in (unknown, begin, end)])
+    options = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": unknown, "bos_token": begin, "eos_token": end}
+    return Tokenizer(backend, options=options)
 
 
 def _pieces(path: Path) -> list[tuple[str, float]]:

@@ -19,7 +19,7 @@ from langue.files import write_json
 from langue.hub import npz
 from langue.hub.hold import Holder
 from langue.hub.marian_options import count, options_of, read_yaml, tables_of, vocabularies, words
-from langue.text.sentencepiece import pair
+from langue.text.marian import sides
 from langue.text.tokenizer import Tokenizer
 
 NEVER = -10_000.0  # the output bias of rows that Marian does not have: it never writes them
@@ -155,13 +155,13 @@ def read_tokenizer(file: Path) -> Tokenizer:
             raise ModelError(f"the vocabulary has {len(side)} names and {table} {rows} rows", where=str(file))
         side.setdefault("<pad>", rows)
     try:
-        source, target, reader = pair(spm[0], spm[1], ids[0], ids[1], where=str(file.parent))
+        found = sides((spm[0], spm[1]), (ids[0], ids[1]), where=str(file.parent))
     except LangueError:
         raise
     except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
         raise ModelError(f"the tokenizer cannot be read: {error}", where=str(file.parent)) from error
     apart = ids[0] != ids[1]
     options = {"tokenizer_class": "MarianTokenizer", "separate_vocabs": apart}
-    tokenizer = _Release(source, file.parent, target, reader, options)
+    tokenizer = _Release.of_two_sides(found, file.parent, options)
     tokenizer.files = {"vocab.json": ids[0]} | ({"target_vocab.json": ids[1]} if apart else {})
     return tokenizer

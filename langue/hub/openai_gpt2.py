@@ -50,7 +50,7 @@ def read_tokenizer(index: Path) -> Tokenizer:
     for path in files:
         if not path.is_file():
             raise ModelError(f"the release lacks its {path.name}", where=str(index.parent))
-    backend = merged(*files, {})
+    backend = merged(*files, {}, "GPT2")
     if backend.token_to_id(END) is not None:
         backend.add_special_tokens([END])
-    return Tokenizer(backend)
+    return Tokenizer(backend, options={"tokenizer_class": "GPT2Tokenizer"})

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError, ModelError
-from langue.files import read_json
 
 MOST = 4_000_000  # characters of one conversation
-SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -36,9 +34,15 @@ def template_of(folder: Path | None, options: Mapping[str, Any]) -> str | None:
 
 
 def render(
-    folder: Path | None, options: Mapping[str, Any], messages: Messages, *, add_generation_prompt: bool = True
+    folder: Path | None,
+    options: Mapping[str, Any],
+    messages: Messages,
+    *,
+    tokens: Mapping[str, str],
+    add_generation_prompt: bool = True,
 ) -> str:
-    """The conversation as one text; with the marks that begin an answer, where that is wished."""
+    """The conversation as one text; with the marks that begin an answer, where that is wished. tokens: the special ones
+    by the names that templates know them by, such as `bos_token`."""
     template, where = template_of(folder, options), str(folder or "")
     if template is None:
         raise ModelError("the model has no chat template", where=where, do="give a text, or a model for conversation")
@@ -48,7 +52,7 @@ def render(
             raise DataError(f"message {index + 1} is not a role with content", do='{"role": "user", "content": "..."}')
     out, size = list[str](), 0
     known = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
-    known |= {"tools": None, "documents": None, **_special(folder, options)}
+    known |= {"tools": None, "documents": None, **tokens}
     try:
         for part in _environment().from_string(template).generate(**known):
             size += len(part)
@@ -61,22 +65,6 @@ def render(
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the chat template cannot be followed: {said}", where=where) from error
     return "".join(out)
-
-
-def _special(folder: Path | None, options: Mapping[str, Any]) -> dict[str, str]:
-    """Special tokens by the names that templates know them by."""
-    file = None if folder is None else folder / "special_tokens_map.json"
-    older = read_json(file) if file is not None and file.is_file() else {}
-    said = {**(older if isinstance(older, dict) else {}), **options}
-    more = [said.get(name) for name in ("extra_special_tokens", "model_specific_special_tokens")]
-    tokens = {name: said.get(name) for name in SPECIAL}
-    for named in more:
-        tokens |= named if isinstance(named, dict) else {}
-    return {str(name): _word(token) for name, token in tokens.items() if token is not None}
-
-
-def _word(token: Any) -> str:
-    return str(token.get("content") if isinstance(token, dict) else token)
 
 
 def _environment() -> Any:

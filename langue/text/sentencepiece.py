@@ -15,9 +15,11 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from langue.errors import ModelError
+from langue.text.languages import RULES
+from langue.text.published import check_class
 
 SPACE = "▁"
-CONTROL, USER, BYTE = 3, 4, 6  # kinds of piece
+NORMAL, CONTROL, USER, BYTE = 1, 3, 4, 6  # kinds of piece
 UNIGRAM, BPE = 1, 2
 LONGEST = 512  # characters of a piece; sentencepiece's own limit is 16 unless told otherwise
 MOST_MERGES = 2**22  # a quarter of a million tokens have some half a million
@@ -109,12 +111,18 @@ def merges_of(scores: Mapping[str, float], where: str = "") -> list[tuple[str, s
 
 
 def build(
-    found: SentencePiece, vocabulary: Sequence[tuple[str, float]] | None = None, *, once: bool = False
+    found: SentencePiece,
+    vocabulary: Sequence[tuple[str, float]] | None = None,
+    *,
+    unknown: str | None = None,
+    once: bool = False,
+    last_steps: Sequence[Any] = (),
 ) -> tokenizers.Tokenizer:
-    """The tokenizer, no special tokens around a text. vocabulary: its pieces in another order, with their scores; once:
-    a space is put before the text alone, not also after a special token in it."""
+    """The tokenizer, no special tokens around a text. vocabulary: its pieces in another order, with their scores;
+    unknown: the piece for what is unknown, where it is not the file's; once: a space is put before the text alone, not
+    also after a special token in it; last_steps: of normalisation, where spaces are marks already."""
     pieces = [(piece, score) for piece, score, _ in found.pieces] if vocabulary is None else list(vocabulary)
-    unknown = found.pieces[found.unknown][0]
+    unknown = unknown or found.pieces[found.unknown][0]
     place = next(index for index, (piece, _) in enumerate(pieces) if piece == unknown)
     if found.model == UNIGRAM:
         backend = tokenizers.Tokenizer(models.Unigram(pieces, place, found.byte_fallback))
@@ -130,9 +138,9 @@ def build(
             )
         )
     steps: list[Any] = [normalizers.Precompiled(found.charsmap)] if found.charsmap else []
-    if found.tidy:
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
-    steps.append(normalizers.Replace(" ", SPACE))
+    if found.tidy:  # spaces alone, not lines' ends and tabs
+        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex(r"\A +| +\z"), "")]
+    steps += [normalizers.Replace(" ", SPACE), *last_steps]
     # No piece of unigrams reaches over a space, so words may be cut one at a time.
     if found.prefix and once:
         backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "first", split=found.model == UNIGRAM)
@@ -156,53 +164,38 @@ def build(
     return backend
 
 
-def load(path: Path, options: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """T5's spiece.model or Llama's tokenizer.model, with the tokens that stand around a text and T5's sentinels."""
-    found = read(path)
+def load(path: Path, options: Mapping[str, Any], kind: str = "") -> tokenizers.Tokenizer:
+    """T5's spiece.model or Llama's tokenizer.model, with the tokens that stand around a text and T5's sentinels.
+
+    options: what tokenizer_config.json says, its special tokens among it. kind: the class that the folder names.
+    """
     t5 = path.name == "spiece.model"
+    check_class(kind, ("T5", "MT5") if t5 else ("Llama", "Gemma"), path)
+    found = read(path)
     backend = build(found, once=options.get("legacy") is False and not t5)
     names = {piece for piece, _, _ in found.pieces}
     if t5 and "<extra_id_0>" not in names:
         count = int(options.get("extra_ids", 100))
         backend.add_special_tokens([AddedToken(f"<extra_id_{i}>", special=True) for i in reversed(range(count))])
-    first = ["<s>"] if options.get("add_bos_token", not t5) and "<s>" in names else []
-    last = ["</s>"] if options.get("add_eos_token", t5) and "</s>" in names else []
+    first = [token for token in (options.get("bos_token"),) if token in names and options.get("add_bos_token", not t5)]
+    last = [token for token in (options.get("eos_token"),) if token in names and options.get("add_eos_token", t5)]
     frame(backend, first, last)
     return backend
 
 
-# mBART's languages (Liu et al. 2020, arXiv:2001.08210), and what mBART-50 adds (Tang et al. 2020, arXiv:2008.00401).
-_FEW = """ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM ne_NP
-nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN"""
-_MORE = """af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE sw_KE
-ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI"""
-LANGUAGES = {"MBartTokenizer": _FEW.split(), "MBart50Tokenizer": f"{_FEW} {_MORE}".split()}
-
-
-def load_fairseq(path: Path, options: Mapping[str, Any]) -> tokenizers.Tokenizer:
+def load_fairseq(path: Path, kind: str) -> tokenizers.Tokenizer:
     """XLM-R's and mBART's sentencepiece.bpe.model. Ids are fairseq's: four tokens of its own, the file's pieces, the
-    names of languages where there are some, and <mask>; tokenizer_config.json says whose it is and its `src_lang`."""
-    found, kind = read(path), str(options.get("tokenizer_class", "")).removesuffix("Fast")
-    if kind not in ("", "XLMRobertaTokenizer", "PreTrainedTokenizer", *LANGUAGES):  # CamemBERT's has other ids
-        raise ModelError(
-            f"how {kind} numbers this file is not known", where=str(path), do="put a tokenizer.json beside it"
-        )
+    names of languages where the class has some, and <mask>."""
+    check_class(kind, ("XLMRoberta", *RULES), path)  # CamemBERT's has other ids
+    found = read(path)
     own = ["<s>", "<pad>", "</s>", "<unk>"]
-    tongues = LANGUAGES.get(kind, [])
+    codes = RULES[kind].codes if kind in RULES else ()
     pieces = [(piece, score) for piece, score, _ in found.pieces if piece not in own]
-    backend = build(found, [*((name, 0.0) for name in own), *pieces, *((name, 0.0) for name in [*tongues, "<mask>"])])
-    special = [*own, *tongues]
-    backend.add_special_tokens([AddedToken(name, special=True) for name in special])
+    backend = build(found, [*((name, 0.0) for name in own), *pieces, *((name, 0.0) for name in [*codes, "<mask>"])])
+    backend.add_special_tokens([AddedToken(name, special=True) for name in [*own, *codes]])
     backend.add_special_tokens([AddedToken("<mask>", special=True, lstrip=True)])
-    tongue = str(options.get("src_lang") or "en_XX")
-    if tongues and tongue not in tongues:
-        raise ModelError(f"src_lang {tongue!r} is not a language of the model", where=str(path.parent))
-    single, pair = {
-        "MBartTokenizer": (f"$A </s> {tongue}", f"$A $B </s> {tongue}"),
-        "MBart50Tokenizer": (f"{tongue} $A </s>", f"{tongue} $A $B </s>"),
-    }.get(kind, ("<s> $A </s>", "<s> $A </s> </s> $B </s>"))
-    backend.post_processor = processors.TemplateProcessing(
-        single=single, pair=pair, special_tokens=[(name, backend.token_to_id(name)) for name in special]
+    backend.post_processor = processors.TemplateProcessing(  # with languages, another takes its place
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return backend
 
@@ -215,44 +208,3 @@ def frame(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) -> N
         backend.post_processor = processors.TemplateProcessing(
             single=single, pair=[*single, *first, "$B:1", *last], special_tokens=special
         )
-
-
-Three = tuple[tokenizers.Tokenizer, tokenizers.Tokenizer, tokenizers.Tokenizer]
-
-
-def load_pair(folder: Path) -> Three:
-    """Marian's source.spm, target.spm and vocab.json, with target_vocab.json where the target has its own."""
-    from langue.files import read_json
-
-    own = (folder / "target_vocab.json").is_file()
-    files = [folder / "vocab.json", folder / ("target_vocab.json" if own else "vocab.json")]
-    source, target = (read_json(file) for file in files)
-    return pair(folder / "source.spm", folder / "target.spm", source, target, where=str(files[0]))
-
-
-def pair(source: Path, target: Path, source_ids: Any, target_ids: Any, *, where: str) -> Three:
-    """Tokenizers of the source, of the target, and one that reads the target's ids.
-
-    Ids are the vocabularies'. A name there that a side's file does not have gets a string no text holds; pieces that
-    the vocabulary does not have are not used.
-    """
-    sides = []
-    for file, ids in ((source, source_ids), (target, target_ids)):
-        if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
-            raise ModelError("the vocabulary does not number its names from 0", where=where)
-        if "</s>" not in ids or "<unk>" not in ids:
-            raise ModelError("the vocabulary lacks <unk> or </s>", where=where)
-        names, found = sorted(ids, key=ids.__getitem__), read(file)
-        scores = {piece: score for piece, score, _ in found.pieces}
-        kept = scores.keys() | {n for n in names if n.startswith(">>") or n == "</s>"}
-        listed = [(n, scores.get(n, 0.0)) if n in kept else (f"\uffff\ufffe{i}", 0.0) for i, n in enumerate(names)]
-        side = build(found, listed)
-        # Language names such as >>fr<< are not of the file, and stand for themselves.
-        languages = [name for name in names if name.startswith(">>") and name.endswith("<<")]
-        side.add_special_tokens([AddedToken(name, special=True) for name in ("</s>", *languages)])
-        frame(side, [], ["</s>"])
-        sides.append(side)
-    reader = tokenizers.Tokenizer(models.WordLevel(target_ids, unk_token="<unk>"))
-    reader.decoder = sides[0].decoder
-    reader.add_special_tokens([AddedToken(n, special=True) for n in ("</s>", "<unk>", "<pad>") if n in target_ids])
-    return sides[0], sides[1], reader

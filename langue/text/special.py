@@ -2,13 +2,14 @@
 of the one that stands for what it does not know."""
 
 from dataclasses import dataclass
-from typing import Any
+
+from tokenizers import models
 
 from langue.errors import ModelError
-from langue.files import read_json
+from langue.text.published import ROLES
 from langue.text.tokenizer import Tokenizer
 
-# What a token is called where no file says it.
+# Which of the tokens that a tokenizer's files declare special has a role, where no file and no class says it.
 USUAL = {
     "bos": ("<|endoftext|>", "<s>", "<bos>", "<|begin_of_text|>"),
     "eos": ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"),
@@ -46,22 +47,28 @@ class Special:
 
 
 def special_ids(tokenizer: Tokenizer) -> Special:
-    """As tokenizer_config.json and special_tokens_map.json name them, else by their usual names."""
-    named: dict[str, Any] = dict(tokenizer.options)
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        if tokenizer.folder is not None and (tokenizer.folder / file).is_file():
-            content = read_json(tokenizer.folder / file)
-            named |= content if isinstance(content, dict) else {}
+    """The tokens of each role, as the tokenizer's files name them or its class has them.
+
+    Where neither says anything of a role, it is that of a token with a usual name which the files declare special; a
+    word of an ordinary vocabulary has none, whatever it is called.
+    """
+    backend = tokenizer.backend
+    special = {token.content: index for index, token in backend.get_added_tokens_decoder().items() if token.special}
     ids: dict[str, int | None] = {}
-    for kind, usual in USUAL.items():
-        said = named.get(f"{kind}_token")
-        said = said.get("content") if isinstance(said, dict) else said
-        words = (said,) if isinstance(said, str) else usual
-        found = (tokenizer.backend.token_to_id(word) for word in words)
-        ids[kind] = next((int(index) for index in found if index is not None), None)
-    if ids["unk"] in (ids["bos"], ids["eos"]):  # GPT-2's, whose bytes know every text
+    for role in ROLES:
+        name = tokenizer.roles.get(role)
+        if name is None and role in tokenizer.roles:  # a file says that there is none
+            ids[role] = None
+            continue
+        found = None if name is None else backend.token_to_id(name)
+        usual = next((special[word] for word in USUAL[role] if word in special), None)
+        ids[role] = usual if found is None else int(found)
+    if not isinstance(backend.model, models.Unigram):  # whose model keeps its own to itself
+        unknown = backend.model.unk_token  # none of BPE of bytes, which know every text
+        ids["unk"] = None if unknown is None else backend.token_to_id(unknown)
+    if ids["unk"] in (ids["bos"], ids["eos"]):
         ids["unk"] = None
     sentinels: list[int] = []
-    while (index := tokenizer.backend.token_to_id(f"<extra_id_{len(sentinels)}>")) is not None:
+    while (index := special.get(f"<extra_id_{len(sentinels)}>")) is not None:
         sentinels.append(int(index))
     return Special(**ids, sentinels=tuple(sentinels))

@@ -6,6 +6,7 @@ Nothing but its config and its tokenizer is read: the weights' shapes follow fro
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
 from langue.model.language import unfilled
 from langue.tasks.task import Task, TaskModel
+from langue.text.published import ROLES
+from langue.text.special import special_ids
+from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import head_of, task_of
 
 BYTES = {"fp32": 4, "bf16": 2}
@@ -50,11 +54,26 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         "parameters": total,
         "bytes": {name: total * size for name, size in BYTES.items()},
         "context": None if config.max_length >= ANY_LENGTH else config.max_length,
-        "tokenizer": {"kind": type(tokenizer.backend.model).__name__, "tokens": len(tokenizer)},
+        "tokenizer": _tokenizer(tokenizer),
         "uses": _uses(config, speaks, task),
         "memory": _memory(config, total, length) | {"length": length},
         "tree": _tree("model", shapes),
         "config": {name: value for name, value in config.to_dict().items()},
+    }
+
+
+def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Its kind and size, its special tokens by role, the languages that it is told, and what its files contradict each
+    other in."""
+    ids = asdict(special_ids(tokenizer))
+    roles = {role: tokenizer.token(ids[role]) for role in ROLES if ids[role] is not None}
+    languages = [] if tokenizer.languages is None else [code.strip("<>") for code in tokenizer.languages.codes]
+    return {
+        "kind": type(tokenizer.backend.model).__name__,
+        "tokens": len(tokenizer),
+        "special": roles,
+        "languages": languages,
+        "notes": tokenizer.notes,
     }
 
 

@@ -51,11 +51,12 @@ class Model:
         dtype: torch.dtype,
         language: LanguageModel | None = None,
     ) -> None:
-        self.checkpoint, self.config, self.tokenizer = checkpoint, checkpoint.config, checkpoint.tokenizer
-        self.body, self.task, self.network, self.language = body, task, network, language
-        self.device, self.dtype = next(body.parameters()).device, dtype
         saved = (checkpoint.task or {}).get("data", {})
         self.data = DataSettings(**saved)
+        self.tokenizer = checkpoint.tokenizer.in_languages(self.data.source_language, self.data.target_language)
+        self.checkpoint, self.config = replace(checkpoint, tokenizer=self.tokenizer), checkpoint.config
+        self.body, self.task, self.network, self.language = body, task, network, language
+        self.device, self.dtype = next(body.parameters()).device, dtype
         self.pairs: bool | None = (checkpoint.task or {}).get("pairs")  # what the task is of; None: not known
 
     def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
@@ -78,15 +79,24 @@ class Model:
             out[rows] = states
         return out
 
-    def logits(self, texts: Texts, targets: Texts | None = None) -> Any:
+    def logits(
+        self,
+        texts: Texts,
+        targets: Texts | None = None,
+        *,
+        source_language: str | None = None,
+        target_language: str | None = None,
+    ) -> Any:
         """What the head gives before softmax or sigmoid: (N, labels) of a task model, one (t, V) array a text of a
         language model.
 
         An encoder-decoder takes sources and targets. A target's row i is the score of what follows its first i + 1
         tokens; of strings, the start token is put before and the last token left off, so that row i scores token i.
+        source_language, target_language: as in `generate`.
         """
         if self.task is None:
-            return self._language_logits(texts, targets)
+            spoken = self.tokenizer.in_languages(source_language, target_language)
+            return self._language_logits(texts, targets, spoken)
         task, network = self._trained()
         examples = self._examples(texts)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
@@ -103,10 +113,14 @@ class Model:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
+        *,
+        source_language: str | None = None,
+        target_language: str | None = None,
     ) -> list[Any]:
         """What the model writes after each prompt (an encoder-decoder: for each source), up to its end token. Strings
         give strings, lists of token ids lists of token ids; conversations, lists of `{"role", "content"}`, give what is
-        answered, where the model has a chat template."""
+        answered, where the model has a chat template. source_language, target_language: of a translation model of many
+        languages, by its own codes; None: as the run's settings say, or the model's files."""
         language = self._language()
         prompts = prompts if isinstance(prompts, str) else list(prompts)  # type: ignore[assignment]
         if len(prompts) and not isinstance(prompts[0], str) and len(prompts[0]) and isinstance(prompts[0][0], Mapping):
@@ -117,26 +131,40 @@ class Model:
         if self.config.architecture == "encoder":
             raise ModelError("an encoder sees both ways and does not generate", where=str(self.checkpoint.folder))
         sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
-        examples = self._examples(prompts, prompt=self.config.architecture == "decoder")
+        spoken = self.tokenizer.in_languages(source_language, target_language)
+        examples = self._examples(prompts, prompt=self.config.architecture == "decoder", tokenizer=spoken)
         of, begins = self.checkpoint, self.checkpoint.published.get("bos_token_id")
         ids = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
         if self.config.architecture == "decoder" and isinstance(begins, int):  # from nothing: as a text begins
             ids = [part or [begins] for part in ids]
+        start, first = self._begin(spoken, target_language or self.data.target_language)
         with self._autocast():
-            written = generate(language, ids, sampling, stop=of.ends, start=of.start, first=of.first, banned=of.banned)
+            written = generate(language, ids, sampling, stop=of.ends, start=start, first=first, banned=of.banned)
         strings = len(prompts) > 0 and isinstance(prompts[0], str)
         return [self.tokenizer.decode(tokens) for tokens in written] if strings else written
 
-    def _language_logits(self, texts: Texts, targets: Texts | None) -> list[NDArray[np.float32]]:
+    def _begin(self, spoken: Tokenizer, asked: str | None) -> tuple[int, int | None]:
+        """The token that a decoder starts with, and the one that it writes first: those of the language that is asked
+        for; else what the model's config says, or, where it says nothing, its tokenizer's."""
+        of = self.checkpoint
+        told_here = spoken.target_start is not None or spoken.target_first is not None
+        start, first = of.start, of.first
+        if spoken.target_start is not None and (asked or "decoder_start_token_id" not in of.published):
+            start = spoken.target_start
+        if told_here and (asked or first is None):
+            first = spoken.target_first
+        return start, first
+
+    def _language_logits(self, texts: Texts, targets: Texts | None, spoken: Tokenizer) -> list[NDArray[np.float32]]:
         language = self._language()
         if (targets is not None) != (self.config.architecture == "encoder-decoder"):
             raise ModelError(
                 f"the model is an {self.config.architecture}" if targets is not None else "targets are missing",
                 do="an encoder-decoder takes logits(sources, targets), others logits(texts)",
             )
-        examples = self._examples(texts)
+        examples = self._examples(texts, tokenizer=spoken)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
-        read = examples if targets is None else self._shifted(targets)
+        read = examples if targets is None else self._shifted(targets, spoken)
         if len(read) != len(examples):
             raise ModelError(f"{len(examples)} sources and {len(read)} targets", do="give one target a source")
         longer = np.maximum(examples.lengths, read.lengths)
@@ -155,12 +183,13 @@ class Model:
                     out[row] = part
         return out
 
-    def _shifted(self, targets: Texts) -> Examples:
+    def _shifted(self, targets: Texts, spoken: Tokenizer) -> Examples:
         """Targets as the decoder reads them."""
-        examples = self._examples(targets, tokenizer=self.tokenizer.target)
+        examples = self._examples(targets, tokenizer=spoken.target, decoder=True)
         if len(targets) and isinstance(targets[0], str):
             tokens = np.roll(examples.tokens, 1)
-            tokens[examples.starts[:-1]] = self.checkpoint.start
+            start = self.checkpoint.start if spoken.target_start is None else spoken.target_start
+            tokens[examples.starts[:-1]] = start
             return replace(examples, tokens=tokens)
         return examples
 
@@ -263,8 +292,11 @@ class Model:
             )
         return self.task, self.network
 
-    def _examples(self, texts: Texts, prompt: bool = False, tokenizer: Tokenizer | None = None) -> Examples:
-        """Encode strings or pairs; take lists of ids as they are. prompt: without the tokens that end a text."""
+    def _examples(
+        self, texts: Texts, prompt: bool = False, tokenizer: Tokenizer | None = None, decoder: bool = False
+    ) -> Examples:
+        """Encode strings or pairs; take lists of ids as they are. prompt: without the tokens that end a text; decoder:
+        the texts are for it."""
         if isinstance(texts, str):
             raise ModelError("texts is one string", do="give a list: [text]")
         items: list[Any] = list(texts)
@@ -272,7 +304,7 @@ class Model:
         if len(set(strings)) > 1 or len(set(paired)) > 1:
             raise ModelError("texts mixes strings, pairs and token ids", do="give one kind at a time")
         if items and not strings[0] and not paired[0]:
-            return self._from_ids(items, self.config.decoder_vocab_size if tokenizer is not None else 0)
+            return self._from_ids(items, self.config.decoder_vocab_size if decoder else 0)
         pairs = None
         if items and paired[0]:
             odd = next((n for n, item in enumerate(items) if len(item) != 2 or not isinstance(item[1], str)), None)

@@ -52,7 +52,9 @@ def write_task_checkpoint(
     )
     said = read_json(folder / "tokenizer_config.json")  # where `transformers` cuts texts, if it is told to
     write_json(folder / "tokenizer_config.json", {**said, "model_max_length": min(data.max_length, length)})
-    kept = {"max_length": data.max_length, "cut": data.cut}
+    kept: dict[str, Any] = {"max_length": data.max_length, "cut": data.cut}
+    languages = {"source_language": data.source_language, "target_language": data.target_language}
+    kept |= {name: code for name, code in languages.items() if code is not None}
     write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs})
 
 

@@ -69,6 +69,7 @@ def verify(
         check("finite", partial(_finite, ready))
         check("tying", partial(_tying, ready))
         check("tokenizer", partial(_tokenizer, ready))
+        check("tokenizer's files", partial(_tokenizer_files, ready))
         if reference is not None:
             check("tokens beside the reference", partial(compare_tokens, ready, Path(reference)))
             check("numbers beside the reference", partial(compare_numbers, ready, Path(reference)))
@@ -109,6 +110,12 @@ def _tokenizer(model: Model) -> tuple[bool, str]:
     back = sum(model.tokenizer.decode(each).strip() == text.strip() for each, text in zip(ids, GOLDEN, strict=True))
     within = f"{len(model.tokenizer):,} tokens, none beyond the embedding's {model.config.vocab_size:,} rows"
     return True, f"{within}; {back} of {len(GOLDEN)} awkward texts come back letter for letter"
+
+
+def _tokenizer_files(model: Model) -> tuple[bool | None, str]:
+    """Contradictions are told, and are no fault: what is followed is said with each."""
+    notes = model.tokenizer.notes
+    return (None, "; ".join(notes)) if notes else (True, "they do not contradict each other")
 
 
 def _same_tokens(model: Model) -> tuple[bool | None, str]:

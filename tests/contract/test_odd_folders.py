@@ -175,7 +175,7 @@ def test_verify_tries_the_tokens_that_are_a_models_own(tmp_path, monkeypatch):
         return found
 
     assert beside()["ok"]
-    monkeypatch.setattr("langue.text.tokenizer.follow", lambda *_: None)
+    monkeypatch.setattr("langue.text.declared.declare", lambda *_, **__: [])
     assert beside()["ok"] is False and "<here>" in beside()["detail"]
 
 

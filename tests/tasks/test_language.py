@@ -34,6 +34,7 @@ def tokenizer(kind):
     kind = models.WordPiece if kind == "masked" else models.WordLevel
     backend = tokenizers.Tokenizer(kind({w: i for i, w in enumerate(names + WORDS)}, unk_token=names[0]))
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.add_special_tokens(names)
     return Tokenizer(backend)
 
 

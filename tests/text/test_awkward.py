@@ -203,12 +203,12 @@ SENTENCEPIECE = {  # file, how it is trained, what tokenizer_config.json says
 }  # fmt: skip
 
 
-def train_pieces(file, **options):
+def train_pieces(file, texts=CORPUS, **options):
     """A sentencepiece model as its own library trains it, with the character map of NFKC unless told otherwise."""
     sentencepiece = pytest.importorskip("sentencepiece")
     with file.open("wb") as writer:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([text for text in CORPUS if text.strip()]),
+            sentence_iterator=iter([text for text in texts if text.strip()]),
             model_writer=writer,
             **{"vocab_size": 420, "hard_vocab_limit": False, "minloglevel": 2, "num_threads": 1} | options,
         )

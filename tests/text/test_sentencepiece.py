@@ -135,7 +135,7 @@ def test_an_unknown_language_is_refused(tmp_path):
 def test_a_class_that_numbers_otherwise_is_refused(tmp_path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(proto([*CONTROLS, *LETTERS]))
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "CamembertTokenizer"}')
-    with pytest.raises(ModelError, match="how CamembertTokenizer numbers this file is not known"):
+    with pytest.raises(ModelError, match="how CamembertTokenizer uses this file is not known"):
         Tokenizer.load(tmp_path)
 
 
@@ -173,3 +173,30 @@ def test_any_bytes_are_refused_or_read(tmp_path, damage):
     except ModelError:
         return
     assert all(isinstance(piece, str) for piece, _, _ in found.pieces)
+
+
+ENDS = ["\nthe end\n", "\t the end \t", "  the end  ", "\r a \n\n", " \n ", "\u2028a\u00a0", "\u3000a\u3000"]
+ENDS += ["\x0ba\x0c", "\n", "a  \n  b"]
+
+
+@pytest.mark.parametrize("rules", ["identity", "nfkc", "nmt_nfkc", "nfkc_cf"])
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+@pytest.mark.parametrize("tidy", [True, False])
+def test_at_a_text_s_ends_spaces_alone_are_stripped(tmp_path, model, rules, tidy):
+    """As the library itself: with rules that leave them alone, lines' ends and tabs are part of the text."""
+    library = pytest.importorskip("sentencepiece")
+    file = tmp_path / "m.model"
+    with file.open("wb") as writer:
+        library.SentencePieceTrainer.train(
+            sentence_iterator=iter(["the end", "a well in the end", "b and c"] * 9),
+            model_writer=writer,
+            vocab_size=40,
+            hard_vocab_limit=False,
+            model_type=model,
+            normalization_rule_name=rules,
+            remove_extra_whitespaces=tidy,
+            minloglevel=2,
+        )
+    theirs, ours = library.SentencePieceProcessor(model_file=str(file)), build(read(file))
+    for text in ENDS:
+        assert ours.encode(text).ids == theirs.encode(text), repr(text)

@@ -1,0 +1,89 @@
+"""The languages of a translation model, as its tokenizer names them, and where their names stand.
+
+mBART (Liu et al. 2020, arXiv:2001.08210) puts a language's code behind a text, and begins a target with it; mBART-50
+(Tang et al. 2020, arXiv:2008.00401) puts it before a text, source or target. Marian (Junczys-Dowmunt et al. 2018,
+arXiv:1804.00344) is told the target's language alone, before the source.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tokenizers
+from tokenizers import processors
+
+from langue.errors import ModelError
+
+MBART = (
+    *("ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN"),
+    *("hi_IN", "it_IT", "ja_XX", "kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP"),
+    *("nl_XX", "ro_RO", "ru_RU", "si_LK", "tr_TR", "vi_VN", "zh_CN"),
+)
+MBART50 = (
+    *MBART,
+    *("af_ZA", "az_AZ", "bn_IN", "fa_IR", "he_IL", "hr_HR", "id_ID", "ka_GE", "km_KH"),
+    *("mk_MK", "ml_IN", "mn_MN", "mr_IN", "pl_PL", "ps_AF", "pt_XX", "sv_SE", "sw_KE"),
+    *("ta_IN", "te_IN", "th_TH", "tl_XX", "uk_UA", "ur_PK", "xh_ZA", "gl_ES", "sl_SI"),
+)
+SHOWN = 12  # languages that an error lists
+
+
+@dataclass(frozen=True)
+class LanguageRule:
+    """Where a class of tokenizers puts the code of a language. `{}` in a frame stands for the code."""
+
+    codes: tuple[str, ...]  # the languages that the class knows
+    default: str | None  # a source's language where nothing names it
+    source: tuple[str, ...]  # what a source stands in: tokens, and "$A" for the text
+    target: tuple[str, ...]
+    # Where a decoder is told the target's language: as the token that it starts with, as the first that it writes, or
+    # by the source's frame.
+    told: Literal["start", "first", "source"]
+
+
+RULES: dict[str, LanguageRule] = {
+    "MBart": LanguageRule(MBART, "en_XX", ("$A", "</s>", "{}"), ("$A", "</s>", "{}"), "start"),
+    "MBart50": LanguageRule(MBART50, "en_XX", ("{}", "$A", "</s>"), ("{}", "$A", "</s>"), "first"),
+}
+
+
+class Languages:
+    """The languages that a tokenizer has, and what it puts around a text of each."""
+
+    def __init__(self, rule: LanguageRule, ids: Mapping[str, int], tokens: Mapping[str, str] | None = None) -> None:
+        """ids: of the codes and of what stands in the frames. tokens: codes by the names that the backend has."""
+        self.rule, self.ids = rule, dict(ids)
+        self.codes = [code for code in rule.codes if code in self.ids]
+        self.tokens = dict(tokens or {})
+
+    def check(self, language: str, what: str, where: str = "") -> str:
+        """The language's code. ModelError where the model does not have it."""
+        found = next((code for code in (language, f">>{language}<<") if code in self.codes), None)
+        if found is None:
+            listed = ", ".join(code.strip("<>") for code in self.codes[:SHOWN])
+            more = f" and {len(self.codes) - SHOWN} more" if len(self.codes) > SHOWN else ""
+            raise ModelError(
+                f"{what} {language!r} is not a language of the model", where=where, do=f"it has {listed}{more}"
+            )
+        return found
+
+    def processor(self, frame: tuple[str, ...], language: str) -> Any:
+        """What puts a text of this language, or two, into the frame."""
+        words = [self.tokens.get(word, word) for word in (language if each == "{}" else each for each in frame)]
+        place = words.index("$A")
+        special = [word for word in dict.fromkeys(words) if word != "$A"]
+        return processors.TemplateProcessing(
+            single=words,
+            pair=[*words[: place + 1], "$B", *words[place + 1 :]],
+            special_tokens=[(word, self.ids[word]) for word in special],
+        )
+
+
+def languages_of(backend: tokenizers.Tokenizer, kind: str) -> Languages | None:
+    """The languages of a tokenizer of this class; None where the class or its vocabulary has none."""
+    rule = RULES.get(kind)
+    if rule is None:
+        return None
+    names = {*rule.codes, "</s>"}
+    ids = {name: index for name in names if (index := backend.token_to_id(name)) is not None}
+    return Languages(rule, ids) if "</s>" in ids and len(ids) > 1 else None
