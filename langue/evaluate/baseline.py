@@ -42,10 +42,15 @@ def baseline(
     test_pairs: Sequence[str] | None = None,
     n_labels: int | None = None,
     seed: int = 0,
+    metric: str | None = None,
+    balanced: bool = False,
+    tune_threshold: bool = False,
 ) -> dict[str, Any]:
     """`{"name", "metrics", "seconds"}` of the baseline on the test texts.
 
     `kind` is classify (targets are label ids (N,)), multilabel (zeros and ones (N, C)) or regress (numbers (N,)).
+    `metric`: what it is chosen by, as the model beside it is; None: the main one of the kind. `balanced`: rare labels
+    weigh more, as in the model beside it. `tune_threshold`: for multilabel a threshold is chosen, as the model's is.
     """
     began = time.perf_counter()
     if not len(train_texts) or not len(test_texts):
@@ -61,8 +66,12 @@ def baseline(
     orders = (2, 3) if by_character else (1, 2)
     features = Features(orders[-1], min_df=2 if len(targets) >= 1000 else 1)
     counts = features.fit(train)
-    order, strength = _choose(kind, features, counts, targets, orders, n_labels, seed)
-    model = _fit(kind, features.matrix(counts, order), targets, strength)
+    by = metric or MAIN_METRIC[kind]
+    weights = "balanced" if balanced else None
+    order, strength, threshold = _choose(
+        kind, features, counts, targets, orders, n_labels, seed, by, weights, tune_threshold
+    )
+    model = _fit(kind, features.matrix(counts, order), targets, strength, weights)
     said = [
         _predict(kind, model, features.matrix(features.transform(block), order), targets, n_labels)
         for block in _blocks([texts for texts in (test_texts, test_pairs) if texts is not None])
@@ -71,7 +80,8 @@ def baseline(
     name += "ridge regression" if kind == "regress" else "logistic regression"
     if len(chosen) < len(train_texts):
         name += f" on {len(chosen):,} of {len(train_texts):,} training texts"
-    metrics = _measure(kind, truth, np.concatenate(said), n_labels)
+    name += ", balanced" if balanced else ""
+    metrics = _measure(kind, truth, np.concatenate(said), n_labels, threshold)
     return {"name": name, "metrics": metrics, "seconds": round(time.perf_counter() - began, 3)}
 
 
@@ -142,27 +152,34 @@ def _choose(
     orders: tuple[int, ...],
     n_labels: int | None,
     seed: int,
-) -> tuple[int, float]:
-    """The order and strength that do best on a part of the training set held out for it."""
+    by: str,
+    weights: str | None,
+    tune_threshold: bool,
+) -> tuple[int, float, float]:
+    """The order, the strength and, for multilabel, the threshold that do best in the metric `by` on a part of the
+    training set held out for it."""
     shuffled = np.random.default_rng(seed).permutation(len(targets))
     n_held = int(HELD_OUT * len(targets))
     held, kept = np.sort(shuffled[:n_held]), np.sort(shuffled[n_held:])
-    best, choice = -np.inf, (orders[0], STRENGTHS[0])
+    best, choice = -np.inf, (orders[0], STRENGTHS[0], m.THRESHOLD)
+    sign = -1 if by in m.LOWER_IS_BETTER else 1
     if n_held < 10:  # too few to tell anything
         return choice
     for order in orders:
         rows = features.matrix(counts, order)
         for strength in STRENGTHS:
-            model = _fit(kind, rows[kept], targets[kept], strength)
+            model = _fit(kind, rows[kept], targets[kept], strength, weights)
             said = _predict(kind, model, rows[held], targets[kept], n_labels)
-            score = _measure(kind, targets[held], said, n_labels)[MAIN_METRIC[kind]]
-            if score is not None and score > best:
-                best, choice = score, (order, strength)
+            threshold = m.best_threshold(targets[held], said, by) if tune_threshold else m.THRESHOLD
+            score = _measure(kind, targets[held], said, n_labels, threshold)[by]
+            if score is not None and sign * score > best:
+                best, choice = sign * score, (order, strength, threshold)
     return choice
 
 
-def _fit(kind: str, rows: Any, targets: Array, strength: float) -> Any:
-    """A fitted estimator; `None` where one label only leaves nothing to learn. For multilabel a list, one a label."""
+def _fit(kind: str, rows: Any, targets: Array, strength: float, weights: str | None = None) -> Any:
+    """A fitted estimator; `None` where one label only leaves nothing to learn. For multilabel a list, one a label.
+    `weights`: scikit-learn's `class_weight`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -171,10 +188,10 @@ def _fit(kind: str, rows: Any, targets: Array, strength: float) -> Any:
         if kind == "regress":
             return Ridge(alpha=40 / strength).fit(rows, targets)
         if kind == "multilabel":
-            return [_fit("classify", rows, column, strength) for column in targets.T]
+            return [_fit("classify", rows, column, strength, weights) for column in targets.T]
         if len(np.unique(targets)) == 1:
             return None
-        return LogisticRegression(C=strength, max_iter=200).fit(rows, targets)
+        return LogisticRegression(C=strength, max_iter=200, class_weight=weights).fit(rows, targets)
 
 
 def _predict(kind: str, model: Any, rows: Any, targets: Array, n_labels: int | None) -> Array:
@@ -196,11 +213,11 @@ def _predict(kind: str, model: Any, rows: Any, targets: Array, n_labels: int | N
     return said
 
 
-def _measure(kind: str, targets: Array, said: Array, n_labels: int | None) -> m.Metrics:
+def _measure(kind: str, targets: Array, said: Array, n_labels: int | None, threshold: float) -> m.Metrics:
     if kind == "regress":
         return m.regression(targets, said)
     if kind == "multilabel":
-        return m.multilabel(targets, said)
+        return m.multilabel(targets, said, threshold)
     assert n_labels is not None
     return m.classification(targets, said, n_labels)
 

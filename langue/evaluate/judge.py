@@ -22,7 +22,7 @@ CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the
 MAX_POINTS = 1500  # of a regression's scatter plot
 
 MAIN_METRIC = {"classify": "accuracy", "multilabel": "f1_micro", "regress": "spearman"}
-LOWER_IS_BETTER = frozenset({"mse", "calibration_error", "hamming_loss", "loss", "perplexity", "bits_per_byte"})
+LOWER_IS_BETTER = m.LOWER_IS_BETTER
 _SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
 _UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
 
@@ -63,15 +63,17 @@ def judge(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    threshold: float = m.THRESHOLD,
 ) -> Judgement:
     """Judge `predictions`: probabilities (N, C) for classify and multilabel, scores (N,) for regress.
 
-    `targets` are label ids (N,), zeros and ones (N, C), or numbers (N,); `labels` are the C names.
+    `targets` are label ids (N,), zeros and ones (N, C), or numbers (N,); `labels` are the C names. `threshold`: the
+    probability from which on a label of multilabel is given.
     """
     if task == "classify":
         return _classify(targets, predictions, labels, resamples, seed)
     if task == "multilabel":
-        return _multilabel(targets, predictions, labels, resamples, seed)
+        return _multilabel(targets, predictions, labels, resamples, seed, threshold)
     if task == "regress":
         return _regress(targets, predictions, resamples, seed)
     raise ValueError(f"task {task!r} is none of {', '.join(MAIN_METRIC)}")
@@ -106,15 +108,24 @@ def _classify(
 
 
 def _multilabel(
-    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resamples: int, seed: int
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    labels: Sequence[str],
+    resamples: int,
+    seed: int,
+    threshold: float,
 ) -> Judgement:
     true, probability = m.check_multilabel(targets, predictions)
     if true.shape[1] != len(labels):
         raise ValueError(f"{len(labels)} labels and targets {true.shape}")
-    predicted = probability >= 0.5
-    measure = m.multilabel_measure(true, probability)
+    predicted = probability >= threshold
+    measure = m.multilabel_measure(true, probability, threshold)
     metrics = m.plain(measure, len(true))
-    notes = [] if predicted.any() else ["The model gives no label to any text."]
+    notes = []
+    if threshold != m.THRESHOLD:
+        notes.append(f"A label is given from a probability of {threshold:.4g} on, which was best on dev.")
+    if not predicted.any():
+        notes.append("The model gives no label to any text.")
     return Judgement(
         task="multilabel",
         examples=len(true),
@@ -235,6 +246,7 @@ def mistakes(
     *,
     limit: int = 20,
     pairs: Sequence[str] | None = None,
+    threshold: float = m.THRESHOLD,
 ) -> list[dict[str, Any]]:
     """The worst mistakes first: `[{"text", "label", "predicted", "score"}]`, with `"pair"` where texts come in pairs.
 
@@ -247,10 +259,11 @@ def mistakes(
         wrong = picked != true
         names = [(labels[t], labels[p]) for t, p in zip(true, picked, strict=True)]
     elif task == "multilabel":
-        wrong_at = (said >= 0.5) != true.astype(bool)
-        badness = np.where(wrong_at, np.maximum(said, 1 - said), 0.0).max(axis=1)
+        given = said >= threshold
+        wrong_at = given != true.astype(bool)
+        badness = np.where(wrong_at, np.where(given, said, 1 - said), 0.0).max(axis=1)
         wrong = wrong_at.any(axis=1)
-        names = [(_names(t, labels), _names(p, labels)) for t, p in zip(true == 1, said >= 0.5, strict=True)]
+        names = [(_names(t, labels), _names(p, labels)) for t, p in zip(true == 1, given, strict=True)]
     else:
         badness = np.abs(true - said)
         wrong = badness > 0
@@ -277,7 +290,7 @@ class Verdict:
 
 def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
     """Compare the main metric in a metrics.json with its baseline, in one honest sentence."""
-    name = MAIN_METRIC[task]
+    name = summary.get("main_metric") or MAIN_METRIC[task]
     ours = summary["metrics"].get(name)
     baseline = summary.get("baseline") or {}
     theirs = (baseline.get("metrics") or {}).get(name)
@@ -290,6 +303,9 @@ def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
         return Verdict("unknown", f"The model {what}.")
     low, high = summary["intervals"].get(name) or (-math.inf, math.inf)
     least, most = at_end(name, theirs, summary["examples"])  # the baseline was judged on as few
+    at = theirs
+    if name in LOWER_IS_BETTER:
+        low, high, least, most, at = -high, -low, -most, -least, -theirs
     against = f"{readable(name)} {written(name, ours)} against {written(name, theirs)} of {baseline['name']}"
     off, usual = (each.get("mse") for each in (summary["metrics"], baseline.get("metrics") or {}))
     if low > most and off is not None and usual is not None and off > usual:
@@ -299,7 +315,7 @@ def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
         return Verdict("better", f"Better than its baseline: {against}.")
     if high < least:
         return Verdict("worse", f"Worse than its baseline: {against}. Use the baseline, or train longer.")
-    why = "which lies within the 95% interval" if -math.inf < low <= theirs <= high else "on too few examples to tell"
+    why = "which lies within the 95% interval" if -math.inf < low <= at <= high else "on too few examples to tell"
     return Verdict("same", f"Not distinguishable from its baseline: {against}, {why}.")
 
 
