@@ -19,7 +19,7 @@ def say(text: str) -> None:
 def warn(message: str) -> None:
     """A LangueWarning at the line of the user's program that called langue."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("langue"):
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(("langue", "contextlib")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, LangueWarning, stacklevel=level)
 
