@@ -53,7 +53,7 @@ class Truncation:
         """None where nothing was cut."""
         if self.room is None or not self.texts_cut:
             return None
-        are = "text is" if self.texts_cut == 1 else "texts are"
+        are = ("text" if self.texts == 1 else "texts") + (" is" if self.texts_cut == 1 else " are")
         return (
             f"{self.texts_cut:,} of {self.texts:,} {are} longer than {self.room.tokens:,} tokens ({self.room.source}): "
             f"{PARTS[self.room.cut or 'head']} is kept, and {self.tokens_cut:,} of {self.tokens:,} tokens are left out"
