@@ -53,12 +53,12 @@ def test_every_family_reads_as_much_as_it_has_room_for(tmp_path, name):
         with pytest.warns(LangueWarning, match=f"1 of 2 texts is longer than {room:,} tokens .*{source}"):
             assert np.abs(model.encode(["w5", beyond])[1] - whole[0]).max() < 1e-5 * np.abs(whole).max()
         says = f"text 2 of 2 has {room + 3:,} tokens, and the model has room for {room:,} \\({source}"
-        calls = [lambda: model.hidden(["w5", beyond]), lambda: model.logits(["w5", beyond], *([["w5"] * 2] * both))]
-        calls += [lambda: model.logits(["w5"] * 2, ["w5", beyond])] if both else []
-        calls += [] if model.config.architecture == "encoder" else [lambda: model.generate(["w5", beyond])]
-        for call in calls:
+        calls = [(model.hidden, ["w5", beyond]), (model.logits, ["w5", beyond], *([["w5"] * 2] if both else []))]
+        calls += [(model.logits, ["w5"] * 2, ["w5", beyond])] if both else []
+        calls += [] if model.config.architecture == "encoder" else [(model.generate, ["w5", beyond])]
+        for call, *given in calls:
             with pytest.raises(ModelError, match=says) as error:
-                call()
+                call(*given)
         if "token ids are taken up to" in str(error.value):  # as the message says
             ids = [[5] * (room + 3)]
             assert len(model.hidden(ids)[0]) == room + 3
@@ -173,7 +173,9 @@ def test_a_text_without_tokens_has_no_vector(tmp_path):
 CHATS = {
     "llama 3": "{% for m in messages %}<|{{ m.role }}|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}",
     "a line after it": "{% for m in messages %}{{ m.content }}\n<|eot|>\n{% endfor %}",
-    "only after answers": "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|eot|>{% endif %}{% endfor %}",
+    "only after answers": (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|eot|>{% endif %}{% endfor %}"
+    ),
 }
 
 
