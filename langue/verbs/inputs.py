@@ -67,9 +67,8 @@ class Inputs:
         self.config = checkpoint.config
         self.tokenizer = checkpoint.tokenizer
         self.checkpoint = checkpoint
-        # A run's own model_max_length is where its task's texts are cut, not what the model has room for.
-        of_run = checkpoint.task is not None and "objective" not in checkpoint.task
-        self.room = room_of(self.config, self.tokenizer, follow_tokenizer=not of_run)
+        # Of a run of ours it says where the task's texts are cut, or what another model's tokenizer was made for.
+        self.room = room_of(self.config, self.tokenizer, follow_tokenizer=checkpoint.task is None)
         self._truncation: Truncation | None = None
 
     @property
