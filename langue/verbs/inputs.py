@@ -130,9 +130,11 @@ def listed(texts: Any, name: str = "texts") -> list[Any]:
     if isinstance(texts, str | bytes):
         raise ModelError(f"{name} is one string", do="give a list: [text]")
     if isinstance(texts, Mapping):
-        raise ModelError(f"{name} is one message", do="give a list of conversations: [[message]]")
+        if "role" in texts:
+            raise ModelError(f"{name} is one message", do="give a list of conversations: [[message]]")
+        raise ModelError(f"{name} is a mapping", do="give a list, as of its values: list(texts.values())")
     items = list(texts)
-    if items and all(isinstance(item, Mapping) for item in items):
+    if items and all(isinstance(item, Mapping) and "role" in item for item in items):
         raise ModelError(f"{name} is one conversation", do="give a list of conversations: [messages]")
     if items and all(isinstance(item, int | np.integer) for item in items):
         raise ModelError(f"{name} is one list of token ids", do="give a list of lists: [ids]")
