@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers")
 from tests.contract.references import draw_model  # noqa: E402
 from tests.contract.test_families import save  # noqa: E402
 
-PROMPTS = [[5, 9, 30, 41, 9, 30], [7, 7, 21], [11, 12, 13, 14, 15, 16], [8]]
+PROMPTS = [[5, 9, 30, 41, 9, 30], [7, 7, 21], [8]]
 END = [2, 50]
 # Of each, what it changes is checked to be something.
 RULES = {
@@ -54,7 +54,11 @@ def folder_of(tmp_path, reference, rules, where="generation"):
     reference.generation_config = transformers.GenerationConfig(**plain, **rules)
     if reference.config.is_encoder_decoder:
         reference.generation_config.decoder_start_token_id = 1
-    folder = save(tmp_path / where, reference)
+    folder = tmp_path / where
+    if folder.is_dir():  # its weights are there
+        reference.generation_config.save_pretrained(folder)
+    else:
+        save(folder, reference)
     if where == "config":
         said = json.loads((folder / "generation_config.json").read_text())
         (folder / "generation_config.json").unlink()
