@@ -4,6 +4,7 @@ T tokens, N sequences. There is no padding and so no mask: sequences stand in or
 length form the groups that `model/attention.py` computes as dense products.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langue.model.attention import Groups, PairGroups
+from langue.text.tokenizer import Tokenizer
+from langue.text.unknown import Lost, unknown_in
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Examples:
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.starts)
+
+    def unknown(self, tokenizer: Tokenizer, texts: Callable[[], Sequence[str]]) -> Lost:
+        """How much of the texts that these were encoded from the tokenizer does not know. texts: gives them, if asked;
+        a pair is one text, joined."""
+        return unknown_in(tokenizer, self.tokens, self.starts, int(self.cut.sum()), texts)
 
     def with_targets(self, targets: NDArray[Any]) -> "Examples":
         return replace(self, targets=targets)

@@ -7,6 +7,7 @@ import time
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,10 @@ from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find
 from langue.text.source import Source, Table, read
-from langue.text.special import special_ids
 from langue.verbs.progress import bar
 from langue.verbs.save import expressible, head_of
 
 SPLITS = ("train", "dev", "test")
-UNKNOWN = 0.01  # share of unknown tokens that is told
 DIGESTS = "checkpoints/data.json"  # what the data of a run was
 
 
@@ -93,7 +92,9 @@ def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | No
             encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
             examples[name] = encoded.with_targets(targets[name])
             advance(len(table))
-    source.notes.extend(_unknown(checkpoint, examples["train"]))
+    for name, table in tables.items():
+        lost = examples[name].unknown(checkpoint.tokenizer, partial(joined, table))
+        source.notes.extend(lost.note(checkpoint.tokenizer, f"{name}: "))
     settings = settings.model_copy(update={"task": ready.settings})
     prepared = Prepared(ready, checkpoint, source, examples, settings)
     prepared.facts = facts(prepared, settings)
@@ -129,19 +130,6 @@ def _fits(kind: type[Task], ready: Task | None, value: Any, settings: Settings) 
     except DataError:
         return False
     return True
-
-
-def _unknown(checkpoint: Checkpoint, train: Examples) -> list[str]:
-    """A note where much of the texts does not reach the model, as of Chinese with an English vocabulary."""
-    unknown = special_ids(checkpoint.tokenizer).unk
-    share = 0.0 if unknown is None else float((train.tokens == unknown).mean())
-    if unknown is None or share < UNKNOWN:
-        return []
-    token = checkpoint.tokenizer.token(unknown)
-    return [
-        f"train: {share:.0%} of the tokens are {token}, which stands for all that the model's tokenizer does not know: "
-        "what is written there is lost; choose a model of the texts' language"
-    ]
 
 
 def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
