@@ -4,7 +4,6 @@ T tokens, N sequences. There is no padding and so no mask: sequences stand in or
 length form the groups that `model/attention.py` computes as dense products.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langue.model.attention import Groups, PairGroups
-from langue.text.tokenizer import Tokenizer
-from langue.text.unknown import Lost, unknown_in
+from langue.text.unknown import Lost
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Examples:
     cut: NDArray[np.int32]  # (n,) tokens that were left out of each
     targets: NDArray[Any] | None = None  # (n, ...) what the task is to predict of each example
     labels: NDArray[np.int32] | None = None  # (S,) what it is to predict of each token; below 0: nothing
+    lost: Lost | None = None  # how much of the texts the tokenizer does not know; None: they were no texts
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -36,11 +35,6 @@ class Examples:
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.starts)
-
-    def unknown(self, tokenizer: Tokenizer, texts: Callable[[], Sequence[str]]) -> Lost:
-        """How much of the texts that these were encoded from the tokenizer does not know. texts: gives them, if asked;
-        a pair is one text, joined."""
-        return unknown_in(tokenizer, self.tokens, self.starts, int(self.cut.sum()), texts)
 
     def with_targets(self, targets: NDArray[Any]) -> "Examples":
         return replace(self, targets=targets)

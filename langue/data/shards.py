@@ -377,14 +377,14 @@ def _unknown(
         tokens, characters, size = (
             sum(getattr(shard, name) for shard in done[split]) for name in ("tokens", "characters", "bytes")
         )
-        lost = Lost(tokens=tokens, characters=characters)
+        lost = Lost(tokenizer, tokens=tokens, characters=characters)
         if gap.token is not None:
             lost.unknown = sum(_occurrences(out / f"{shard.file}.bin", dtype, gap.token) for shard in done[split])
         if lost.unknown or gap.drops:
-            lost.measure(tokenizer, first.texts[split])
+            lost.measure(first.texts[split])
         measured = bool(lost.sampled_unknown) or not lost.unknown
         counts[split] = {"tokens": lost.unknown, "bytes": round(lost.bytes_lost(size)) if measured else None}
-        notes += lost.note(tokenizer, f"{split}: ")
+        notes += lost.note(f"{split}: ")
     return counts
 
 

@@ -22,7 +22,7 @@ COUNTS = ("lines", "words", "characters", "bytes", "tokens", "unknown")
 def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
     """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}, "languages": {"English": {...}, ...},
     "notes": [...]}`, scripts and languages by their share of the text; notes say what the tokenizer does not know."""
-    gap, lost = gap_of(tokenizer), Lost()
+    gap, lost = gap_of(tokenizer), Lost(tokenizer)
     unknown = -1 if gap.token is None else gap.token
     counts: dict[tuple[str, str], dict[str, int]] = {}  # by script and language
     used = np.zeros(1 + max(tokenizer.backend.get_vocab(with_added_tokens=True).values()), bool)
@@ -41,7 +41,7 @@ def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
         "all": _rates(whole),
         "scripts": _by(0, counts),
         "languages": _by(1, counts),
-        "notes": lost.note(tokenizer),
+        "notes": lost.note(),
     }
 
 
@@ -65,7 +65,6 @@ def _add(
     used: np.ndarray[Any, Any],
     lost: Lost,
 ) -> None:
-    drops = gap_of(tokenizer).drops
     for line, encoding in zip(lines, tokenizer.backend.encode_batch_fast(lines, add_special_tokens=False), strict=True):
         ids = encoding.ids
         used[ids] = True
@@ -78,8 +77,8 @@ def _add(
         into["tokens"] += len(ids)
         unknown_here = ids.count(unknown)
         into["unknown"] += unknown_here
-        if unknown_here or drops:
-            lost.measure(tokenizer, [line])
+        if unknown_here or lost.gap.drops:
+            lost.measure([line])
 
 
 def _rates(counts: Mapping[str, int]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """What arrives: a tokenizer, texts and their tokens. What leaves: how much of the texts the tokenizer does not know.
 
-What a vocabulary lacks becomes its unknown token, or, with some, nothing at all; either way what was written is lost to
-the model. Tokens are counted exactly. Tokens say little of how much text was lost, a word of ninety characters being one
-token as a letter is, so the characters and bytes behind them are measured on a sample.
+What a vocabulary lacks becomes its unknown token, or, with some, nothing at all; either way what was written is lost
+to the model. Tokens are counted exactly. They say little of how much text was lost, a word of ninety characters being
+one token as a letter is, so the characters and bytes behind them are measured on a sample.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +18,10 @@ from langue.text.words import ALPHABET
 
 SHARE = 0.01  # of the characters or of the tokens, from which it is told
 SAMPLE = 1 << 18  # characters that are measured
+COUNTS = (
+    *("tokens", "characters", "unknown", "sampled_unknown", "sampled", "sampled_bytes"),
+    *("lost", "lost_bytes", "overlong"),
+)
 NOWHERE = "\U0010fffe"  # not a character, and so in no vocabulary
 
 
@@ -33,6 +37,7 @@ class Gap:
 class Lost:
     """How much of some text is unknown. Tokens are counted by whoever has them, characters measured."""
 
+    tokenizer: Tokenizer
     tokens: int = 0  # of the text
     characters: int = 0  # likewise
     unknown: int = 0  # of the tokens
@@ -43,19 +48,22 @@ class Lost:
     lost_bytes: int = 0
     overlong: int = 0  # of the lost characters, those of words beyond WordPiece's limit
 
-    def measure(self, tokenizer: Tokenizer, texts: Iterable[str]) -> None:
+    @property
+    def gap(self) -> Gap:
+        return gap_of(self.tokenizer)
+
+    def measure(self, texts: Iterable[str]) -> None:
         """Look at what stands behind the unknown tokens of texts, as far as there is room in the sample."""
-        gap = gap_of(tokenizer)
         for text in texts:
             if self.sampled >= SAMPLE:
                 return
-            self._measure(tokenizer, gap, text[: SAMPLE - self.sampled])
+            self._measure(self.gap, text[: SAMPLE - self.sampled])
 
-    def _measure(self, tokenizer: Tokenizer, gap: Gap, text: str) -> None:
-        encoding = tokenizer.backend.encode(text, add_special_tokens=False)
+    def _measure(self, gap: Gap, text: str) -> None:
+        encoding = self.tokenizer.backend.encode(text, add_special_tokens=False)
         known = np.zeros(len(text), bool)
         unknown = 0
-        limit = getattr(tokenizer.backend.model, "max_input_chars_per_word", None)
+        limit = self._longest_word()
         for token, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if token != gap.token:
                 known[begin:end] = True
@@ -71,6 +79,16 @@ class Lost:
         self.lost += len(gone)
         self.lost_bytes += _bytes("".join(text[place] for place in gone))
 
+    def _longest_word(self) -> int | None:
+        """Characters of a word beyond which WordPiece takes it for unknown."""
+        longest: int | None = getattr(self.tokenizer.backend.model, "max_input_chars_per_word", None)
+        return longest
+
+    def add(self, other: "Lost") -> None:
+        """More text of the same tokenizer."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def bytes_lost(self, of: int) -> float:
         """Of a text of so many bytes, those that are lost, as in the sample."""
         if self.sampled_unknown:
@@ -83,23 +101,21 @@ class Lost:
             return min(1.0, self.unknown * self.lost / self.sampled_unknown / max(1, self.characters))
         return self.lost / max(1, self.sampled)
 
-    def note(self, tokenizer: Tokenizer, what: str = "") -> list[str]:
+    def note(self, what: str = "") -> list[str]:
         """One line where over SHARE of the tokens or characters are lost, as of Chinese with an English vocabulary.
 
         what: of which the line is, as `train: `.
         """
-        gap = gap_of(tokenizer)
         of_tokens = self.unknown / max(1, self.tokens)
         of_characters = self.share()
         if max(of_tokens, of_characters) < SHARE:
             return []
         became = "the tokenizer's vocabulary lacks and leaves out"
-        if gap.token is not None:
-            became = f"the tokenizer does not know ({tokenizer.token(gap.token)}, {_percent(of_tokens)} of the tokens)"
-        limit = getattr(tokenizer.backend.model, "max_input_chars_per_word", None)
+        if (token := self.gap.token) is not None:
+            became = f"the tokenizer does not know ({self.tokenizer.token(token)}, {_percent(of_tokens)} of the tokens)"
         why, do = "", "choose a tokenizer, or a model, of the text's script"
         if 2 * self.overlong > self.lost:
-            why = f", mostly for being words of more than {limit} characters"
+            why = f", mostly for being words of more than {self._longest_word()} characters"
             do = "write spaces between the words, or choose a tokenizer without that limit"
         return [
             f"{what}about {_percent(of_characters)} of the characters {became}{why}: "
@@ -115,27 +131,29 @@ def gap_of(tokenizer: Tokenizer) -> Gap:
 
 
 def unknown_in(
-    tokenizer: Tokenizer, ids: NDArray[Any], starts: NDArray[np.int64], cut: int, texts: Callable[[], Sequence[str]]
+    tokenizer: Tokenizer,
+    ids: NDArray[Any],
+    starts: NDArray[np.int64],
+    cut: int,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
 ) -> Lost:
-    """What is lost of texts (n,) whose tokens are `ids[starts[i]:starts[i + 1]]`, of which `cut` were left out.
-
-    texts: asked only where something is unknown; a pair is one text, joined.
-    """
-    gap = gap_of(tokenizer)
-    lost = Lost(tokens=len(ids))
+    """What is lost of texts (n,), or pairs of them, whose tokens are `ids[starts[i]:starts[i + 1]]`, after `cut` tokens
+    were left out."""
+    lost = Lost(tokenizer, tokens=len(ids))
+    gap = lost.gap
     if gap.token is not None:
         places = np.flatnonzero(ids == gap.token)
         lost.unknown = len(places)
         rows = np.unique(np.searchsorted(starts, places, side="right") - 1)
     elif gap.drops:
-        rows = np.arange(len(starts) - 1)
+        rows = np.arange(len(texts))
     else:
         return lost
-    if len(rows):
-        all_texts = texts()
-        whole = sum(map(len, all_texts))
-        lost.characters = round(whole * len(ids) / max(1, len(ids) + cut))
-        lost.measure(tokenizer, (all_texts[row] for row in rows))
+    sides = [texts] if pairs is None else [texts, pairs]
+    whole = sum(len(text) for side in sides for text in side)
+    lost.characters = round(whole * len(ids) / max(1, len(ids) + cut))
+    lost.measure(side[row] for row in rows for side in sides)
     return lost
 
 

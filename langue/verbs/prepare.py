@@ -7,7 +7,6 @@ import time
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +91,9 @@ def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | No
             encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
             examples[name] = encoded.with_targets(targets[name])
             advance(len(table))
-    for name, table in tables.items():
-        lost = examples[name].unknown(checkpoint.tokenizer, partial(joined, table))
-        source.notes.extend(lost.note(checkpoint.tokenizer, f"{name}: "))
+    for name, encoded in examples.items():
+        if encoded.lost is not None:
+            source.notes.extend(encoded.lost.note(f"{name}: "))
     settings = settings.model_copy(update={"task": ready.settings})
     prepared = Prepared(ready, checkpoint, source, examples, settings)
     prepared.facts = facts(prepared, settings)
