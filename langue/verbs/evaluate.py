@@ -136,6 +136,7 @@ def _evaluate_task(
     with bar(f"judging on {split}", len(table)) as advance:
         predictions = model.probabilities(examples, advance)
     content, _, _ = _judge(model.task, split, table, targets, predictions, train, time.perf_counter() - began)
+    content["notes"] = [] if examples.lost is None else examples.lost.note()
     if data is not None and train is not None:
         content["seen"] = copies(train[0], table)
     return content
