@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +19,16 @@ from torch import Tensor
 
 from langue.errors import LangueError, ModelError
 from langue.files import atomic_file, read_json, refuse_code, write_json
-from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2
+from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2, sentence
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family, parameters
+from langue.hub.generation_config import (
+    FILE,
+    GenerationConfig,
+    generation_of_config,
+    read_generation,
+    saved_generation,
+)
 from langue.hub.snapshot import fetch, fetch_file
 from langue.hub.values import MOST, require
 from langue.hub.weights import read_weights
@@ -32,9 +40,9 @@ OF_HEADS = ("id2label", "label2id", "problem_type", "classifier_", "summary_")
 SPARE = 16  # tokens that a tokenizer may have beyond the embedding, as bart-large-cnn's and Gemma 3's do, for no text
 MOST_LAYERS = 2**15  # each is drawn up apart, and so is every expert of each; 12,032 are the most published here
 
-# What a model's generation_config.json may say of how it writes; older models say it in config.json.
-GENERATION = ("bad_words_ids", "suppress_tokens", "forced_bos_token_id", "eos_token_id", "decoder_start_token_id")
-LISTS = ("architectures", *GENERATION[:2])
+# What ends and begins a text: config.json says it where generation_config.json does not.
+GENERATION = ("eos_token_id", "decoder_start_token_id")
+LISTS = ("bad_words_ids", "suppress_tokens")
 
 
 @dataclass(frozen=True)
@@ -48,20 +56,20 @@ class Checkpoint:
     weights: dict[str, Tensor]  # "body.*" and "head.*"
     tokenizer: Tokenizer
     published: dict[str, Any] = field(default_factory=dict)  # config.json as it was
-    writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json as it was
+    writes: dict[str, Any] = field(default_factory=dict)  # as a Description's
+
+    @cached_property
+    def generation(self) -> GenerationConfig:
+        """How it generates text; ModelError where its generation_config.json cannot be followed."""
+        vocabulary = self.config.decoder_vocab_size or self.config.vocab_size
+        where = str(self.folder / FILE)
+        return read_generation(self.writes, self.published, vocabulary, where)
 
     @property
     def ends(self) -> frozenset[int]:
-        """The tokens that end a text."""
-        ends = self.published.get("eos_token_id")
-        return frozenset(end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int)
-
-    @property
-    def banned(self) -> tuple[int, ...]:
-        """The tokens that it never writes: Marian's padding, for one."""
-        words, tokens = (self.published.get(key) or [] for key in ("bad_words_ids", "suppress_tokens"))
-        single = [word[0] for word in words if isinstance(word, list) and len(word) == 1]
-        return tuple(t for t in [*single, *tokens] if self._is_token(t))
+        """The tokens that end a text: those of its config, and its tokenizer's."""
+        token = self.tokenizer.end
+        return self.generation.end | (frozenset() if token is None else frozenset([token]))
 
     @property
     def pad(self) -> int | None:
@@ -73,19 +81,9 @@ class Checkpoint:
         return token if token is not None and token < self.config.vocab_size else None
 
     @property
-    def first(self) -> int | None:
-        """The token that a target's text begins with, whatever the model makes of it: mBART's language."""
-        token = self.published.get("forced_bos_token_id")
-        return token if self._is_token(token) else None
-
-    @property
     def start(self) -> int:
         """The token that an encoder-decoder's target begins with."""
-        names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
-        return next((self.published[name] for name in names if self._is_token(self.published.get(name))), 0)
-
-    def _is_token(self, token: Any) -> bool:
-        return type(token) is int and 0 <= token < max(self.config.vocab_size, self.config.decoder_vocab_size)
+        return self.generation.start
 
 
 def locate(
@@ -107,6 +105,8 @@ def locate(
         found = fetch(str(name), revision, weights=True)
         if keras.find(found):
             fetch_file(str(name), revision, keras.VOCABULARY)
+        for inside in sentence.module_folders(found):
+            fetch_file(str(name), revision, f"{inside}/*")
     return found
 
 
@@ -122,7 +122,7 @@ class Description:
     folder: Path
     published: dict[str, Any]  # config.json
     task: dict[str, Any] | None  # langue.json, in a run of ours
-    writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json
+    writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json, or config.json's part
     original: Path | None = None  # the file of a model in a format other than the Hub's
     reader: "Foreign | None" = None  # what reads it
 
@@ -153,15 +153,19 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     foreign = None if of_the_hub else _foreign(folder)
     if foreign is not None:
         reader, original = foreign
-        return Description(folder, reader.read_config(original), None, {}, original, reader)
+        published = reader.read_config(original)
+        return Description(folder, published, None, generation_of_config(published), original, reader)
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
     published = _object(folder / "config.json")
     refuse_code(published, folder / "config.json")
-    writes = _object(file) if (file := folder / "generation_config.json").is_file() else {}
+    file = folder / FILE
+    writes = _object(file) if file.is_file() else generation_of_config(published)
     refuse_code(writes, file)
     published |= {key: writes[key] for key in GENERATION if key in writes}
-    odd = [key for key in LISTS if not isinstance(published.get(key), list | None)]
+    odd = [key for key in LISTS if not isinstance(writes.get(key), list | None)]
+    if not isinstance(published.get("architectures"), list | None):
+        odd = ["architectures"]
     if odd:
         raise ModelError(f"config: {odd[0]} is not a list", where=str(folder / "config.json"))
     published = _named(published)
@@ -336,7 +340,7 @@ def write_checkpoint(
     writes: Mapping[str, Any] | None = None,
 ) -> None:
     """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must exist. published
-    and writes: the config and the generation_config.json that it came with."""
+    and writes: a Description's."""
     published = published or {}
     # A head that is not known here goes along with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None
@@ -355,9 +359,8 @@ def write_checkpoint(
         }
     )
     write_json(folder / "config.json", described)
-    bans = {key: published[key] for key in GENERATION[:2] if published.get(key)}
-    if writes or bans:
-        write_json(folder / "generation_config.json", special | bans | dict(writes or {}))
+    if generation := saved_generation(published, writes or {}):
+        write_json(folder / FILE, generation)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
     with atomic_file(folder / "model.safetensors") as temporary:  # which others may read, too
         save_file(plain, str(temporary), metadata={"format": "pt"})

@@ -162,7 +162,7 @@ def _special(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[str, An
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     start = published.get("bos_token_id")
     start = named.bos if start is None else start
-    before, after = _framed(tokenizer.backend)
+    before, after = framed(tokenizer.backend)
     start = before[0] if before else start
     ends = sorted(ends, key=lambda index: (index not in after, index == start, index != named.eos))
     if not 0 < len(ends) <= 3:
@@ -182,7 +182,7 @@ def _special(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[str, An
     )
 
 
-def _framed(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+def framed(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
     """The ids that are put before and after a text."""
     bare, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
     at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)

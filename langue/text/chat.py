@@ -17,6 +17,7 @@ from langue.files import read_json
 
 MOST = 4_000_000  # characters of one conversation
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+PROBE = "qzxanswerxzq"  # a text that no template writes by itself
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -61,6 +62,21 @@ def render(
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the chat template cannot be followed: {said}", where=where) from error
     return "".join(out)
+
+
+def end_of_turn(folder: Path | None, options: Mapping[str, Any], tokens: Sequence[str]) -> str | None:
+    """The one of these tokens that the template writes right after an answer; None where it writes none, or where
+    there is no template, or none that takes a question and its answer."""
+    if template_of(folder, options) is None:
+        return None
+    talk = [{"role": "user", "content": "question"}, {"role": "assistant", "content": PROBE}]
+    try:
+        text = render(folder, options, talk, add_generation_prompt=False)
+    except ModelError:  # the tokenizer's own end of a text is then all that is known
+        return None
+    _, found, after = text.rpartition(PROBE)
+    fits = [token for token in tokens if token and found and after.lstrip().startswith(token)]
+    return max(fits, key=len, default=None)
 
 
 def _special(folder: Path | None, options: Mapping[str, Any]) -> dict[str, str]:

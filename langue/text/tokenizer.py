@@ -5,6 +5,7 @@ only, the tokenizer is built from it (vocabulary.py, sentencepiece.py) and from 
 be hostile: one of a size that no vocabulary has is not read.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ SIDE_FILES: tuple[str, ...] = (
     *("vocab.txt", "vocab.json", "target_vocab.json", "merges.txt"),
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
 )
+HALF = "\ufffd"  # what bytes that are no whole character decode to
 MOST_BYTES = 200_000_000  # of one file; a quarter of a million tokens take some 35 million
 
 
@@ -84,7 +86,15 @@ class Tokenizer:
     @property
     def padding(self) -> int | None:
         """The token that its tokenizer_config.json names for padding, which nothing here does."""
-        named = self.options.get("pad_token")
+        return self._named("pad_token")
+
+    @property
+    def end(self) -> int | None:
+        """The token that its tokenizer_config.json names for the end of a text."""
+        return self._named("eos_token")
+
+    def _named(self, key: str) -> int | None:
+        named = self.options.get(key)
         named = named.get("content") if isinstance(named, dict) else named
         token: int | None = self.backend.token_to_id(named) if isinstance(named, str) else None
         return token
@@ -100,6 +110,27 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         return str(self.reader.decode(list(ids), skip_special_tokens=skip_special))
+
+    def continuation(self, given: Sequence[int], new: Sequence[int]) -> tuple[str, str]:
+        """The text of the given tokens, and that of the new ones as it goes on from there.
+
+        Decoders look beyond a token: most strip the space at a text's front, so the new tokens are
+        decoded behind the given ones. The two texts joined are the text of all tokens, but that a
+        character which the last tokens begin is one mark. A character whose bytes stand on both
+        sides is in the second text.
+        """
+        before = self.decode(given)
+        whole = self.decode([*given, *new])
+        if whole.startswith(before):
+            return before, whole[len(before) :]
+        if whole.endswith(HALF) and not before.endswith(HALF):
+            # A run of bytes that ends within a character loses the characters before it, too.
+            for most in range(len(new) - 1, max(-1, len(new) - 4), -1):
+                shorter = self.decode([*given, *new[:most]])
+                if shorter.startswith(before):
+                    return before, shorter[len(before) :] + HALF
+        common = os.path.commonprefix([before, whole])
+        return common, whole[len(common) :]
 
     def token(self, index: int) -> str:
         return str(self.reader.id_to_token(index))

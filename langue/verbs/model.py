@@ -1,7 +1,7 @@
 """What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states, embeddings, predictions."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from langue.data.batch import Batch, Examples, first_tokens, gather, gather_pairs, pool_mean
+from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.data.pack import sorted_batches
 from langue.errors import ModelError
 from langue.files import atomic_folder
-from langue.generate.sample import Sampling, generate
+from langue.generate.sample import sampling_of
 from langue.hub.checkpoint import (
     Checkpoint,
     classes_of,
@@ -24,18 +24,19 @@ from langue.hub.checkpoint import (
     write_checkpoint,
 )
 from langue.hub.family import KEPT, SPEAKING
+from langue.hub.sentence import copy_modules
 from langue.model.language import LanguageModel, draw_up, unfilled
 from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
 from langue.tasks.infer import infer
-from langue.tasks.task import Task, TaskModel, encode_texts
-from langue.text.parse import sound
-from langue.text.tokenizer import Tokenizer
+from langue.tasks.task import Task, TaskModel
+from langue.verbs.embed import SentenceEncoder
+from langue.verbs.generation import TextGenerator
+from langue.verbs.inputs import Inputs, Room, Texts, is_pair, listed
 from langue.verbs.save import head_of, task_of, write_task_checkpoint
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
-Texts = Sequence[str] | Sequence[tuple[str, str]] | Sequence[Sequence[int]]
 
 
 class Model:
@@ -53,29 +54,56 @@ class Model:
         self.checkpoint, self.config, self.tokenizer = checkpoint, checkpoint.config, checkpoint.tokenizer
         self.body, self.task, self.network, self.language = body, task, network, language
         self.device, self.dtype = next(body.parameters()).device, dtype
-        saved = (checkpoint.task or {}).get("data", {})
-        self.data = DataSettings(**saved)
+        self.inputs = Inputs(checkpoint)
+        self.data = self._data_settings()
         self.pairs: bool | None = (checkpoint.task or {}).get("pairs")  # what the task is of; None: not known
 
+    def _data_settings(self) -> DataSettings:
+        """How the task's texts are cut: as the run says, or as `transformers` cuts what it published."""
+        if self.checkpoint.task is not None:
+            return DataSettings(**self.checkpoint.task.get("data", {}))
+        return DataSettings(max_length=max(4, self.inputs.room.tokens), cut=self.inputs.cut_side)
+
+    @cached_property
+    def _sentence_encoder(self) -> SentenceEncoder:
+        return SentenceEncoder(self.checkpoint, self.body, self.inputs)
+
+    @cached_property
+    def _text_generator(self) -> TextGenerator:
+        return TextGenerator(self.checkpoint, self._language(), self.inputs)
+
     def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
-        """The last hidden state of every token, special ones included: one (t, D) array a text."""
+        """The last hidden state of every token, special ones included: one (t, D) array a text.
+
+        A text that is longer than the model's positions, or its tokenizer's model_max_length, is an error.
+        """
         examples = self._examples(texts)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
-        for rows, states in self._states(examples, pool=None):
-            ends = np.cumsum(examples.lengths[rows])
-            for row, part in zip(rows, np.split(states, ends[:-1]), strict=True):
+
+        def states(batch: Batch) -> NDArray[np.float32]:
+            found: NDArray[np.float32] = self.body(*batch.inputs).float().cpu().numpy()
+            return found
+
+        for batch, found in infer(states, examples, self.device, self.dtype):
+            ends = np.cumsum(examples.lengths[batch.rows])
+            for row, part in zip(batch.rows, np.split(found, ends[:-1]), strict=True):
                 out[row] = part
         return out
 
-    def encode(self, texts: Texts, pool: str = "mean") -> NDArray[np.float32]:
-        """One vector a text, (N, D): the mean of its hidden states, or the first one (`pool="first"`)."""
-        if pool not in ("mean", "first"):
-            raise ModelError(f"pool = {pool!r} is not known", do='use "mean" or "first"')
-        examples = self._examples(texts)
-        out = np.zeros((len(examples), self.config.dim), np.float32)
-        for rows, states in self._states(examples, pool=pool):
-            out[rows] = states
-        return out
+    def encode(
+        self, texts: Texts, pool: str | None = None, prompt: str | None = None, prompt_name: str | None = None
+    ) -> NDArray[np.float32]:
+        """One vector a text, (N, D).
+
+        A folder of sentence-transformers is followed: its max_seq_length, pooling, Dense and Normalize modules, and
+        its default prompt. Elsewhere the vector is the mean of the text's hidden states. A longer text is cut, with a
+        LangueWarning that counts.
+
+        pool: plain pooled hidden states instead: mean, first (cls), last (lasttoken), max, mean_sqrt_len or
+        weightedmean. prompt: put before each string; prompt_name: the one that the model has under this name. Token
+        ids are taken as they are.
+        """
+        return self._sentence_encoder.encode(texts, pool, prompt, prompt_name, self.dtype)
 
     def logits(self, texts: Texts, targets: Texts | None = None) -> Any:
         """What the head gives before softmax or sigmoid: (N, labels) of a task model, one (t, V) array a text of a
@@ -87,7 +115,8 @@ class Model:
         if self.task is None:
             return self._language_logits(texts, targets)
         task, network = self._trained()
-        examples = self._examples(texts)
+        with self.inputs.counting_truncation():
+            examples = self._examples(texts, room=self._task_room())
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         for batch, scores in infer(network, examples, self.device, self.dtype):
             for row, each in zip(batch.rows, scores.float().cpu().numpy(), strict=True):
@@ -97,34 +126,30 @@ class Model:
     def generate(
         self,
         prompts: Texts,
-        max_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         seed: int = 0,
     ) -> list[Any]:
-        """What the model writes after each prompt (an encoder-decoder: for each source), up to its end token. Strings
-        give strings, lists of token ids lists of token ids; conversations, lists of `{"role", "content"}`, give what is
-        answered, where the model has a chat template."""
-        language = self._language()
-        prompts = prompts if isinstance(prompts, str) else list(prompts)  # type: ignore[assignment]
-        if len(prompts) and not isinstance(prompts[0], str) and len(prompts[0]) and isinstance(prompts[0][0], Mapping):
-            texts = [self.tokenizer.chat(messages) for messages in prompts]  # type: ignore[arg-type]
-            encode = self.tokenizer.backend.encode
-            ids = [encode(text, add_special_tokens=False).ids for text in texts]  # the template has written them
-            return [self.tokenizer.decode(t) for t in self.generate(ids, max_tokens, temperature, top_k, top_p, seed)]
+        """What the model writes after each prompt (an encoder-decoder: for each source), up to its end token.
+
+        Strings give strings, lists of token ids lists of token ids; conversations, lists of `{"role", "content"}`,
+        give what is answered, where the model has a chat template. What is not given is as the model's
+        generation_config.json says, as in `transformers`; where it says nothing: 64 new tokens, the likeliest each
+        time (temperature 0), with top_k 0 (all) and top_p 1. A LangueWarning names what it says and is not
+        implemented. A prompt that is longer than the model's positions is an error.
+        """
+        self._language()
         if self.config.architecture == "encoder":
             raise ModelError("an encoder sees both ways and does not generate", where=str(self.checkpoint.folder))
-        sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
-        examples = self._examples(prompts, prompt=self.config.architecture == "decoder")
-        of, begins = self.checkpoint, self.checkpoint.published.get("bos_token_id")
-        ids = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
-        if self.config.architecture == "decoder" and isinstance(begins, int):  # from nothing: as a text begins
-            ids = [part or [begins] for part in ids]
+        items = listed(prompts, "prompts")
+        generator = self._text_generator
+        sampling = sampling_of(generator.generation, max_tokens, temperature, top_k, top_p, seed)
+        if not items:
+            return []
         with self._autocast():
-            written = generate(language, ids, sampling, stop=of.ends, start=of.start, first=of.first, banned=of.banned)
-        strings = len(prompts) > 0 and isinstance(prompts[0], str)
-        return [self.tokenizer.decode(tokens) for tokens in written] if strings else written
+            return generator.generate(items, sampling)
 
     def _language_logits(self, texts: Texts, targets: Texts | None) -> list[NDArray[np.float32]]:
         language = self._language()
@@ -156,7 +181,7 @@ class Model:
 
     def _shifted(self, targets: Texts) -> Examples:
         """Targets as the decoder reads them."""
-        examples = self._examples(targets, tokenizer=self.tokenizer.target)
+        examples = self._examples(targets, target=True)
         if len(targets) and isinstance(targets[0], str):
             tokens = np.roll(examples.tokens, 1)
             tokens[examples.starts[:-1]] = self.checkpoint.start
@@ -181,11 +206,19 @@ class Model:
         task, _ = self._trained()
         if top is not None and top < 1:
             raise ModelError(f"top = {top} labels cannot be shown", do="give 1 or more, or None for all")
-        items: list[Any] = texts if isinstance(texts, str) else list(texts)  # type: ignore[assignment]
-        if len(items) and isinstance(items[0], str) or _paired(items[:1]) == [True]:
-            self.check_pairs(not isinstance(items[0], str))
-        shown = [task.show(p, top) for p in self.probabilities(self._examples(items))]
+        items = listed(texts)
+        if items and (isinstance(items[0], str) or is_pair(items[0])):
+            self.check_pairs(is_pair(items[0]))
+        with self.inputs.counting_truncation():
+            examples = self._examples(items, room=self._task_room())
+        shown = [task.show(p, top) for p in self.probabilities(examples)]
         return [each[0] for each in shown] if top == 1 else shown
+
+    def _task_room(self) -> Room:
+        """Where the task's texts are cut."""
+        most = min(self.data.max_length, self.config.max_length)
+        source = "data.max_length of the run" if self.checkpoint.task is not None else self.inputs.room.source
+        return Room(most, source, self.data.cut)
 
     def check_pairs(self, pairs: bool, where: str = "") -> None:
         """ModelError where pairs of texts are given to a run of single ones, or the other way round."""
@@ -226,6 +259,7 @@ class Model:
                     published=self.checkpoint.published,
                     writes=self.checkpoint.writes,
                 )
+                copy_modules(self.checkpoint.folder, temporary)
 
     def _trained(self) -> tuple[Task, TaskModel]:
         if self.task is None or self.network is None:
@@ -236,63 +270,9 @@ class Model:
             )
         return self.task, self.network
 
-    def _examples(self, texts: Texts, prompt: bool = False, tokenizer: Tokenizer | None = None) -> Examples:
-        """Encode strings or pairs; take lists of ids as they are. prompt: without the tokens that end a text."""
-        if isinstance(texts, str):
-            raise ModelError("texts is one string", do="give a list: [text]")
-        items: list[Any] = list(texts)
-        strings, paired = [isinstance(item, str) for item in items], _paired(items)
-        if len(set(strings)) > 1 or len(set(paired)) > 1:
-            raise ModelError("texts mixes strings, pairs and token ids", do="give one kind at a time")
-        if items and not strings[0] and not paired[0]:
-            return self._from_ids(items, self.config.decoder_vocab_size if tokenizer is not None else 0)
-        pairs = None
-        if items and paired[0]:
-            odd = next((n for n, item in enumerate(items) if len(item) != 2 or not isinstance(item[1], str)), None)
-            if odd is not None:
-                raise ModelError(f"texts: item {odd} is not a pair of strings", do="give (text, pair), two strings")
-            items, pairs = [sound(item[0]) for item in items], [sound(item[1]) for item in items]
-        else:
-            items = [sound(item) for item in items]
-        chosen, data = tokenizer or self.tokenizer, self.data
-        cut = "tail" if prompt else data.cut  # what is written goes on from a prompt's end
-        examples = encode_texts(chosen, items, pairs, max_length=data.max_length, cut=cut, config=self.config)
-        return _without_end(examples, self.checkpoint.ends) if prompt else examples
-
-    def _from_ids(self, items: list[Any], vocabulary: int = 0) -> Examples:
-        """vocabulary: tokens that there are; 0: those of the model, or of the encoder."""
-        try:
-            parts = [np.asarray(item) for item in items]
-            whole = all(part.ndim == 1 and (part.dtype.kind in "iu" or not part.size) for part in parts)
-        except ValueError:
-            whole = False
-        if not whole:
-            raise ModelError(
-                "texts are neither strings nor pairs of them nor lists of token ids", do="give one of these"
-            )
-        lengths, tokens = [len(part) for part in parts], np.concatenate(parts).astype(np.int64)
-        if min(lengths) < 1 or max(lengths) > self.config.longest:
-            raise ModelError(f"a sequence must have 1 to {self.config.longest} tokens")
-        known = vocabulary or self.config.vocab_size
-        if tokens.min() < 0 or tokens.max() >= known:
-            raise ModelError(f"token ids must lie in 0 to {known - 1}")
-        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return Examples(tokens.astype(np.int32), starts, None, np.zeros(len(items), np.int32))
-
-    def _states(self, examples: Examples, pool: str | None) -> Any:
-        """Batches of (rows, states): pooled (N, D), or flat (T, D) where pool is None."""
-
-        def states(batch: Batch) -> NDArray[np.float32]:
-            hidden = self.body(*batch.inputs, wanted=first_tokens(batch) if pool == "first" else None).float()
-            found: NDArray[np.float32] = (pool_mean(hidden, batch) if pool == "mean" else hidden).cpu().numpy()
-            return found
-
-        return ((batch.rows, found) for batch, found in infer(states, examples, self.device, self.dtype))
-
-
-def _paired(items: list[Any]) -> list[bool]:
-    """Which of them are pairs of strings, and no lists of token ids."""
-    return [isinstance(item, (tuple, list)) and len(item) > 0 and isinstance(item[0], str) for item in items]
+    def _examples(self, texts: Any, **options: Any) -> Examples:
+        """As `Inputs.examples`."""
+        return self.inputs.examples(texts, **options)
 
 
 def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
@@ -333,15 +313,3 @@ def _language_model(
         raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
     speaks = len(list(whole.head.parameters())) or family.speaks(checkpoint.config, classes)
     return whole.body, whole if speaks and not absent and not family.other(classes) else None
-
-
-def _without_end(examples: Examples, ends: frozenset[int]) -> Examples:
-    """Prompts to go on from: the tokens that say a text is over are left off."""
-    if not len(examples.tokens):
-        return examples
-    last = np.maximum(examples.starts[1:] - 1, 0)
-    over = np.isin(examples.tokens[last], list(ends)) & (examples.lengths > 1)
-    kept = np.ones(len(examples.tokens), bool)
-    kept[last[over]] = False
-    starts = np.concatenate([[0], np.cumsum(examples.lengths - over)]).astype(np.int64)
-    return replace(examples, tokens=examples.tokens[kept], starts=starts, segments=None)

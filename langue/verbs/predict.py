@@ -72,7 +72,7 @@ def _within(file: Path, data: Path) -> bool:
 
 def _bulk(model: Model, table: Table, top: int | None) -> Iterator[list[tuple[Any, Any]]]:
     """(text, prediction) of a table's rows in order, a chunk at a time, with a progress bar."""
-    with bar("predicting", len(table)) as advance:
+    with bar("predicting", len(table)) as advance, model.inputs.counting_truncation():
         for begin in range(0, len(table), CHUNK):
             part = table.select(range(begin, min(begin + CHUNK, len(table))))
             texts, pairs = part.column("text"), None

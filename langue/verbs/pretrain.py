@@ -217,6 +217,7 @@ def _write(folder: Path, prepared: Pretraining, network: LanguageModel) -> None:
             tokenizer=prepared.tokenizer,
             head="lm",
             published=published | (prepared.checkpoint.published if prepared.checkpoint else {}),
+            writes=prepared.checkpoint.writes if prepared.checkpoint else None,
         )
         kept = {"max_length": prepared.settings.data.block, "cut": "head"}
         write_json(temporary / "langue.json", {"objective": prepared.objective.name, "data": kept})
