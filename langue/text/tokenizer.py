@@ -102,7 +102,14 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[tokenizers.Encoding]:
         """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and sequence_ids."""
         items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
-        return self.backend.encode_batch_fast(items)
+        try:
+            return self.backend.encode_batch_fast(items)
+        except Exception as error:  # bare, as where a character is unknown and there is no token for that
+            raise ModelError(
+                f"the tokenizer cannot read a text: {error}",
+                where="" if self.folder is None else str(self.folder),
+                do="give its model an unknown token (unk_token, unk_id), or choose another",
+            ) from error
 
     def chat(self, messages: Messages, add_generation_prompt: bool = True) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template; ModelError without one."""

@@ -61,23 +61,22 @@ class Lost:
 
     def _measure(self, gap: Gap, text: str) -> None:
         encoding = self.tokenizer.backend.encode(text, add_special_tokens=False)
-        known = np.zeros(len(text), bool)
+        gone = np.full(len(text), gap.drops)
         unknown = 0
         limit = self._longest_word()
         for token, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token != gap.token:
-                known[begin:end] = True
-                continue
-            unknown += 1
-            if limit is not None and end - begin > limit:
-                self.overlong += end - begin
-        blank = np.fromiter(map(str.isspace, text), bool, len(text))
-        gone = np.flatnonzero(~known & ~blank) if unknown or gap.drops else np.zeros(0, np.int64)
+            if gap.drops:
+                gone[begin:end] = False
+            elif token == gap.token:
+                gone[begin:end] = True
+                unknown += 1
+                self.overlong += end - begin if limit is not None and end - begin > limit else 0
+        lost = [text[place] for place in np.flatnonzero(gone) if not text[place].isspace()]
         self.sampled += len(text)
         self.sampled_bytes += _bytes(text)
         self.sampled_unknown += unknown
-        self.lost += len(gone)
-        self.lost_bytes += _bytes("".join(text[place] for place in gone))
+        self.lost += len(lost)
+        self.lost_bytes += _bytes("".join(lost))
 
     def _longest_word(self) -> int | None:
         """Characters of a word beyond which WordPiece takes it for unknown."""
