@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from langue.data.corpus import Corpus
 from langue.tasks.language import Held, Judged, LanguageObjective
+from langue.tasks.objective import Metrics
 
 FEW = 20  # documents, below which drawing them anew says nothing
 MOST = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
@@ -22,7 +23,9 @@ def few_intervals(objective: LanguageObjective, held: Held, judged: Judged) -> d
     if loss is None:
         return {}
     loss = (max(0.0, loss[0]), loss[1])
-    lower, upper = ({"loss": end} | objective.metrics(end, held, {name: 0.0 for name in ratios}) for end in loss)
+    unknown: dict[str, float] = dict.fromkeys(ratios, 0.0)
+    lower: Metrics = {"loss": loss[0], **objective.metrics(loss[0], held, unknown)}
+    upper: Metrics = {"loss": loss[1], **objective.metrics(loss[1], held, unknown)}
     intervals: dict[str, Any] = {}
     for name in lower:
         if name not in ratios:

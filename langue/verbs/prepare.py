@@ -30,6 +30,7 @@ from langue.verbs.progress import bar
 from langue.verbs.save import expressible, head_of
 
 SPLITS = ("train", "dev", "test")
+FEW = 100  # examples, of which an accuracy is known to ten points at best
 DIGESTS = "checkpoints/data.json"  # what the data of a run was
 
 
@@ -94,6 +95,9 @@ def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | No
     for name, encoded in examples.items():
         if encoded.lost is not None:
             source.notes.extend(encoded.lost.note(f"{name}: "))
+    judged_on = "test" if "test" in examples else "dev"
+    if judged_on in examples:
+        source.notes.extend(few_examples(judged_on, len(examples[judged_on])))
     settings = settings.model_copy(update={"task": ready.settings})
     prepared = Prepared(ready, checkpoint, source, examples, settings)
     prepared.facts = facts(prepared, settings)
@@ -129,6 +133,17 @@ def _fits(kind: type[Task], ready: Task | None, value: Any, settings: Settings) 
     except DataError:
         return False
     return True
+
+
+def few_examples(split: str, number: int) -> list[str]:
+    """How wide a figure is that few examples give: a share's 95% interval reaches at most 0.98 / sqrt(n) to either side
+    of it, where it is a half."""
+    if number >= FEW:
+        return []
+    wide = f"{98 / max(1, number) ** 0.5:.0f} points"
+    return [
+        f"{split}: only {number} examples to judge on: the 95% interval of an accuracy may reach {wide} to either side"
+    ]
 
 
 def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:

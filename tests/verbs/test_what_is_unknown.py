@@ -12,6 +12,7 @@ from langue.errors import LangueWarning
 from langue.verbs.held_out import ratio_interval
 from langue.verbs.preview import preview
 from tests.tiny import SHORT, reviews, write_jsonl
+from tests.tiny_decoder import tiny_decoder
 
 TOLD = re.compile(r"about (\d+)% of the characters the tokenizer does not know \(\[UNK\], ([\d.]+)% of the tokens\)")
 RUSSIAN = "это слово"
@@ -57,6 +58,12 @@ def test_finetuning_tells_it_of_every_split_before_and_after(model, data, finish
             share = _share([note for note in facts["notes"] if note.startswith(f"{split}: ")])
             assert share == pytest.approx(_by_hand(count, count), abs=5)  # of the part that is kept
     assert TOLD.search((finished.folder / "report.html").read_text())
+
+
+def test_nothing_is_told_where_all_is_known(model, data, tmp_path):
+    known = preview(model=model, data=reviews(60, 0), **SHORT).facts["notes"]
+    of_bytes = preview(model=tiny_decoder(tmp_path / "decoder", "gpt2"), data=data, **SHORT).facts["notes"]
+    assert not any("does not know" in note for note in [*known, *of_bytes])
 
 
 def test_evaluate_tells_it(finished, capsys):
