@@ -72,8 +72,13 @@ def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
     do = ""
     if remedy and train + held >= 2 * FEW:
         do = f"; {remedy} data.dev_fraction={1.1 * FEW / (train + held):.2g} holds out about {FEW}"
-    documents = "1 document" if held == 1 else f"{held} documents"
-    return [f"only {documents} of {train + held:,} held out to judge on: {width}{do}"]
+    if (train, held) == (1, 1):
+        there = "there is a single document, whose end is held out to judge on"
+    elif train:
+        there = f"only {held} of {train + held:,} documents {'is' if held == 1 else 'are'} held out to judge on"
+    else:
+        there = f"there {'is' if held == 1 else 'are'} only {held} document{'s' * (held > 1)} to judge on"
+    return [f"{there}: {width}{do}"]
 
 
 def notes_on_text(text: Corpus, objective: LanguageObjective, which: str = "held-out") -> list[str]:
@@ -86,11 +91,14 @@ def notes_on_text(text: Corpus, objective: LanguageObjective, which: str = "held
         return []
     if not unknown and not text.lost_bytes:
         return []
-    said = (
-        f"{unknown / max(1, of):.1%} of the {which} tokens are the unknown one. What they stand for is never "
-        "predicted, so that the perplexity is lower than that of a tokenizer that knows every text"
+    share = text.lost_bytes / max(1, text.n_bytes)
+    said = f"{unknown / max(1, of):.1%} of the {which} tokens are the unknown one"
+    if not unknown:
+        said = f"About {share:.1%} of the {which} text is of characters that the tokenizer leaves out"
+    said += (
+        ". What is lost is never predicted, so that the perplexity is lower than that of a tokenizer that knows every "
+        "text"
     )
     if text.lost_bytes:
-        share = text.lost_bytes / max(1, text.n_bytes)
         said += f"; bits per byte count each byte of it, about {share:.1%} of the text, as 8 bits"
     return [f"{said}."]

@@ -52,7 +52,7 @@ def judge_language(
         "metrics_json": content,
         "curves_png": folder / "curves.png",
         "settings": prepared.settings.model_dump(),
-        "preview": prepared.facts,
+        "preview": {name: fact for name, fact in prepared.facts.items() if name != "notes"},
         "notes": content["notes"],
         "samples": samples(prepared, network),
         "samples_are": SHOWN[prepared.objective.architecture],

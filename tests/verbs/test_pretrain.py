@@ -306,7 +306,10 @@ def test_few_held_out_documents_are_told_before_and_after(tmp_path, text, tokeni
     (after,) = (note for note in run.metrics["notes"] if note.startswith("only"))
     held = run.metrics["examples"]
     assert 1 < held < 20
-    assert before.startswith(f"only {held} documents of 150 held out to judge on: the 95% interval") and after in before
+    assert (
+        before.startswith(f"only {held} of 150 documents are held out to judge on: the 95% interval")
+        and after in before
+    )
     low, high = run.metrics["intervals"]["perplexity"]
     assert low < run.metrics["metrics"]["perplexity"] < high
     share = float(re.search(r"setting data.dev_fraction=([\d.]+) holds out about 20", before)[1])
