@@ -15,17 +15,19 @@ def generate(
         list[str] | None, typer.Option("--prompt", "-p", help="A beginning, or a source; repeat it for more.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens to write; else 64.", show_default=False)
+        int | None, typer.Option(min=1, help="Most tokens to write; default: 64.", show_default=False)
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="0: always the likeliest token; else 0.", show_default=False)
+        float | None,
+        typer.Option(min=0.0, help="0: always the likeliest token; default: 0.", show_default=False),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=0, help="Draw among so many of the likeliest; 0: all; else 0.", show_default=False)
+        int | None,
+        typer.Option(min=0, help="Draw among so many of the likeliest; default: 0, all.", show_default=False),
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Draw among those that hold so much; else 1.", show_default=False),
+        typer.Option(min=0.0, max=1.0, help="Draw among those that hold so much; default: 1.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     revision: Revision = None,
@@ -37,8 +39,9 @@ def generate(
         langue generate runs/small --prompt "ROMEO:" --max-tokens 200 --temperature 0.8
         langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning."
 
-    Without --prompt it reads one from standard input. What is not given is as the model's
-    generation_config.json says; "else" is where that says nothing.
+    Without --prompt it reads one from standard input.
+
+    A model's generation_config.json replaces these defaults, and an option replaces both.
     """
     from langue.cli.show import print_json
     from langue.verbs.model import load

@@ -184,8 +184,11 @@ def _special(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[str, An
 
 def framed(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
     """The ids that are put before and after a text."""
-    bare, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
-    at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    for text in ("a", "1", ".", "一"):  # a vocabulary of characters may lack some
+        bare, whole = (backend.encode(text, add_special_tokens=special).ids for special in (False, True))
+        if bare:
+            break
+    at = next((i for i in range(len(whole)) if bare and whole[i : i + len(bare)] == bare), len(whole))
     return whole[:at], whole[at + len(bare) :]
 
 

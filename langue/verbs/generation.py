@@ -85,6 +85,6 @@ class TextGenerator:
         rows = zip(contexts, written, limits, strict=True)
         count = sum(length + len(new) == full and len(new) < limit for length, new, limit in rows)
         if count:
-            are = "answer ends" if count == 1 else "answers end"
+            are = ("answer" if len(written) == 1 else "answers") + (" ends" if count == 1 else " end")
             where = f"at the model's last position, {self.config.longest:,}"
             warn(f"{count:,} of {len(written):,} {are} {where}, before max_tokens and before an end token")

@@ -54,7 +54,7 @@ class Truncation:
         """None where nothing was cut."""
         if self.room is None or not self.texts_cut:
             return None
-        are = "text is" if self.texts_cut == 1 else "texts are"
+        are = ("text" if self.texts == 1 else "texts") + (" is" if self.texts_cut == 1 else " are")
         return (
             f"{self.texts_cut:,} of {self.texts:,} {are} longer than {self.room.tokens:,} tokens ({self.room.source}): "
             f"{PARTS[self.room.cut or 'head']} is kept, and {self.tokens_cut:,} of {self.tokens:,} tokens are left out"
@@ -68,9 +68,8 @@ class Inputs:
         self.config = checkpoint.config
         self.tokenizer = checkpoint.tokenizer
         self.checkpoint = checkpoint
-        # A run's own model_max_length is where its task's texts are cut, not what the model has room for.
-        of_run = checkpoint.task is not None and "objective" not in checkpoint.task
-        self.room = room_of(self.config, self.tokenizer, follow_tokenizer=not of_run)
+        # Of a run of ours it says where the task's texts are cut, or what another model's tokenizer was made for.
+        self.room = room_of(self.config, self.tokenizer, follow_tokenizer=checkpoint.task is None)
         self._truncation: Truncation | None = None
         self._lost: Lost | None = None  # what the tokenizer does not know, while it is counted
 

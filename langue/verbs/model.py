@@ -33,7 +33,7 @@ from langue.tasks.infer import infer
 from langue.tasks.task import Task, TaskModel
 from langue.verbs.embed import SentenceEncoder
 from langue.verbs.generation import TextGenerator
-from langue.verbs.inputs import Inputs, Room, Texts, is_pair, listed
+from langue.verbs.inputs import Inputs, Room, Texts, check_kind, is_pair, listed
 from langue.verbs.save import head_of, task_of, write_task_checkpoint
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
@@ -207,6 +207,7 @@ class Model:
         if top is not None and top < 1:
             raise ModelError(f"top = {top} labels cannot be shown", do="give 1 or more, or None for all")
         items = listed(texts)
+        check_kind(items)
         if items and (isinstance(items[0], str) or is_pair(items[0])):
             self.check_pairs(is_pair(items[0]))
         with self.inputs.counting_truncation():

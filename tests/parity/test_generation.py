@@ -8,6 +8,7 @@ import torch
 
 from langue.cli import run
 from langue.errors import LangueWarning, ModelError
+from langue.generate.processors import RepetitionPenalty
 from langue.generate.sample import sampling_of
 from langue.hub.generation_config import HARMLESS, NOT_FOLLOWED, GenerationConfig, read_generation
 from langue.verbs.model import load
@@ -86,6 +87,19 @@ def test_every_rule_is_followed_token_for_token(tmp_path, name):
         assert ours == expected, said
         changed += ours != free
     assert changed >= len(rules) - 3  # a model may want nothing of what is forbidden
+
+
+@pytest.mark.parametrize("penalty", [1.7, 0.6])
+def test_the_penalty_weakens_scores_below_zero_too(penalty):
+    torch.manual_seed(0)
+    ours = RepetitionPenalty(penalty)
+    theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)
+    contexts = [[5, 9, 9, 30], [7]]
+    for new in range(3):
+        logits = torch.randn(2, 61)
+        expected = [theirs(torch.tensor([ids]), logits[row : row + 1]) for row, ids in enumerate(contexts)]
+        assert torch.equal(ours(logits.clone(), contexts, new), torch.cat(expected))
+        contexts = [[*context, 11 + new + row] for row, context in enumerate(contexts)]
 
 
 @pytest.mark.parametrize("name", ["llama", "bart"])

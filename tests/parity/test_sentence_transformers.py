@@ -3,7 +3,9 @@
 import gzip
 import itertools
 import json
+import shutil
 import warnings
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
@@ -122,17 +124,17 @@ def test_what_follows_the_pooling_and_is_saved_again(tmp_path, steps):
 
 
 @pytest.mark.parametrize("include", [True, False])
-@pytest.mark.parametrize("mode", MODES)
-def test_prompts(tmp_path, mode, include):
-    reference, folder = build(tmp_path, pooling_mode=mode, include_prompt=include)
+def test_prompts(tmp_path, include):
+    reference, folder = build(tmp_path, pooling_mode="mean", include_prompt=include)
     reference.prompts = {"query": "the film: ", "other": "good night "}
     reference.default_prompt_name = "other"
     reference.save(str(folder))
-    model = load(folder)
-    same(model.encode(TEXTS[:4]), reference.encode(TEXTS[:4]))
-    same(model.encode(TEXTS[:4], prompt_name="query"), reference.encode(TEXTS[:4], prompt_name="query"))
-    same(model.encode(TEXTS[:4], prompt="a plot "), reference.encode(TEXTS[:4], prompt="a plot "))
-    same(model.encode(TEXTS[:4], prompt=""), reference.encode(TEXTS[:4], prompt=""))
+    for mode in MODES:
+        edited(folder, "1_Pooling/config.json", lambda c, mode=mode: c.update(pooling_mode=mode))
+        reference[1].pooling_mode = mode
+        model = load(folder)
+        for words in ({}, {"prompt_name": "query"}, {"prompt": "a plot "}, {"prompt": ""}):
+            same(model.encode(TEXTS[:4], **words), reference.encode(TEXTS[:4], **words))
     with pytest.raises(ModelError, match="no prompt 'passage'.*it has query, document, other"):
         model.encode(TEXTS[:4], prompt_name="passage")
     with pytest.raises(ModelError, match="both prompt and prompt_name"):
@@ -219,6 +221,25 @@ def test_what_is_not_known_is_refused_and_never_defaulted(tmp_path, case):
         model.encode(TEXTS)
     assert model.encode(TEXTS, pool="mean").shape == (len(TEXTS), CONFIG.dim)  # as the message says
     assert len(model.hidden(TEXTS)) == len(TEXTS)
+
+
+def test_of_the_hub_its_modules_are_fetched_too(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    reference, folder = build(tmp_path, *STEPS["Dense beside its input"], pooling_mode="cls")
+    cache = tmp_path / "cache"
+
+    def snapshot_download(name, allow_patterns, ignore_patterns, **_):
+        for file in folder.rglob("*.*"):
+            inside = str(file.relative_to(folder))
+            wanted = any(fnmatch(inside, pattern) for pattern in allow_patterns)
+            if wanted and not any(fnmatch(inside, pattern) for pattern in ignore_patterns or ()):
+                (cache / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, cache / inside)
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    same(load("some/sentences").encode(TEXTS), reference.encode(TEXTS))
 
 
 def test_minilm_on_reviews_longer_than_it_reads(shared_data):
