@@ -104,7 +104,10 @@ class Tokenizer:
         items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
         try:
             return self.backend.encode_batch_fast(items)
-        except Exception as error:  # bare, as where a character is unknown and there is no token for that
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            # The library raises it bare where a character is unknown and there is no token for that.
             raise ModelError(
                 f"the tokenizer cannot read a text: {error}",
                 where="" if self.folder is None else str(self.folder),
