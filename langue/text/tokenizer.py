@@ -158,7 +158,17 @@ class Tokenizer:
         if self._frame is not None:
             self.backend.post_processor = self._frame
         items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
-        return self.backend.encode_batch_fast(items)
+        try:
+            return self.backend.encode_batch_fast(items)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            # The library raises it bare where a character is unknown and there is no token for that.
+            raise ModelError(
+                f"the tokenizer cannot read a text: {error}",
+                where="" if self.folder is None else str(self.folder),
+                do="give its model an unknown token (unk_token, unk_id), or choose another",
+            ) from error
 
     def in_languages(self, source: str | None = None, target: str | None = None) -> "Tokenizer":
         """The same tokenizer, for sources and targets of these languages; None: as its files say.

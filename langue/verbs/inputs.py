@@ -17,6 +17,7 @@ from langue.tasks.task import encode_texts
 from langue.text.flags import frame_of
 from langue.text.parse import is_missing, sound
 from langue.text.tokenizer import Tokenizer
+from langue.text.unknown import Lost
 from langue.verbs.progress import warn
 
 Texts = Sequence[str] | Sequence[tuple[str, str]] | Sequence[Sequence[int]]
@@ -70,6 +71,7 @@ class Inputs:
         # Of a run of ours it says where the task's texts are cut, or what another model's tokenizer was made for.
         self.room = room_of(self.config, self.tokenizer, follow_tokenizer=checkpoint.task is None)
         self._truncation: Truncation | None = None
+        self._lost: Lost | None = None  # what the tokenizer does not know, while it is counted
 
     @property
     def cut_side(self) -> Any:
@@ -99,22 +101,34 @@ class Inputs:
         found = encode_items(listed(texts), chosen, self.config, room, vocabulary)
         if self._truncation is not None:
             self._truncation.add(found, room)
+        if found.lost is not None:
+            self._count_unknown(found.lost)
         return _without_end(found, self.tokenizer, self.checkpoint.ends) if prompt else found
+
+    def _count_unknown(self, lost: Lost) -> None:
+        """Add to what is being counted; where nothing is, tell it at once."""
+        if self._lost is not None:
+            self._lost.add(lost)
+            return
+        for note in lost.note():
+            warn(note)
 
     @contextmanager
     def counting_truncation(self) -> Iterator[None]:
-        """One warning for all texts that are cut inside, however many calls there are."""
+        """One warning for all texts that are cut inside, and one for what the tokenizer does not know of them, however
+        many calls there are."""
         if self._truncation is not None:
             yield
             return
-        self._truncation = Truncation()
+        self._truncation, self._lost = Truncation(), Lost(self.tokenizer)
         try:
             yield
             message = self._truncation.message()
+            notes = self._lost.note()
         finally:
-            self._truncation = None
-        if message is not None:
-            warn(message)
+            self._truncation = self._lost = None
+        for each in [message, *notes] if message is not None else notes:
+            warn(each)
 
 
 def room_of(config: ModelConfig, tokenizer: Tokenizer, follow_tokenizer: bool = True) -> Room:
