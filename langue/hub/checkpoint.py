@@ -233,10 +233,10 @@ def read_tokenizer(described: Description) -> Tokenizer:
     return reader.read_tokenizer(original)
 
 
-def _read_weights(described: Description, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def _read_weights(described: Description, family: Family, matrices: torch.dtype | None) -> dict[str, Tensor]:
     reader, original = described.reader, described.original
     if reader is None or original is None:
-        return read_weights(described.folder, matrices)
+        return read_weights(described.folder, matrices, family.shared_names)
     return reader.read_weights(original, matrices)
 
 
@@ -261,7 +261,7 @@ def _read_model(
     other = None
     try:
         family, said = family_of(described)
-        theirs = _read_weights(described, matrices)
+        theirs = _read_weights(described, family, matrices)
         if layers_in(said) > len(theirs):
             raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
         config = replace(family.settle(theirs, said), pair_head=pairs)

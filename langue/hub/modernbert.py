@@ -4,7 +4,7 @@ from typing import Any
 
 from langue.hub.family import Family, Rule, classes, rule
 from langue.hub.rope import read_two_ropes, read_windows, write_layer_types, write_two_ropes
-from langue.hub.values import USUAL, Config, Names, require
+from langue.hub.values import USUAL, Config, Names, own_names, require
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
@@ -24,7 +24,11 @@ _NAMES = Names(
 )
 
 
+_ALIASES = {"rope_theta": "global_rope_theta"}  # of transformers 4; the fifth ignores it
+
+
 def read(config: Config) -> ModelConfig:
+    config = own_names(config, _ALIASES)
     require(config, rope_scaling=None)  # which would be of layers with a window too
     axes = _NAMES.read(
         config, norm_place="pre", gated=True, first_norm=False, head_transform=True, classifier_transform=True
