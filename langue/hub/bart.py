@@ -115,6 +115,7 @@ def make(
                 Rule("head.bias", ("final_logits_bias",), change="row", zero=True),
             ]
         },
+        classifier="classification_head.out_proj.weight",
         unused=(
             r"^lm_head\.weight$",
             r"^final_logits_bias$",

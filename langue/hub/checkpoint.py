@@ -21,6 +21,7 @@ from langue.files import atomic_file, read_json, refuse_code, write_json
 from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family, parameters
+from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.snapshot import fetch, fetch_file
 from langue.hub.values import MOST, require
 from langue.hub.weights import read_weights
@@ -70,6 +71,15 @@ class Checkpoint:
         if type(token) is int:
             return token
         token = self.tokenizer.padding
+        return token if token is not None and token < self.config.vocab_size else None
+
+    @property
+    def batch_pad(self) -> int | None:
+        """The token that fills up batches elsewhere once the model is saved: where none is said, another stands in."""
+        if self.pad is not None:
+            return self.pad
+        name = padding_token(self.tokenizer, self.published)
+        token = None if name is None else self.tokenizer.backend.token_to_id(name)
         return token if token is not None and token < self.config.vocab_size else None
 
     @property
@@ -341,12 +351,12 @@ def write_checkpoint(
     # A head that is not known here goes along with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None
     theirs = family.to_theirs(weights, config, head, other is not None)
-    # Which tokens begin, end and pad is the tokenizer's matter; it passes through as it came.
-    special = {key: value for key, value in published.items() if key.endswith("_token_id")}
-    special |= {key: value for key, value in published.items() if other and key.startswith(OF_HEADS)}
+    special = special_ids(tokenizer, published)
+    of_heads = {key: value for key, value in published.items() if other and key.startswith(OF_HEADS)}
     described = (
         {"model_type": family.name}
         | special
+        | of_heads
         | family.write(config)
         | {
             "architectures": [other or family.architectures.get(head or "", family.body_class(config))],
@@ -356,9 +366,20 @@ def write_checkpoint(
     )
     write_json(folder / "config.json", described)
     bans = {key: published[key] for key in GENERATION[:2] if published.get(key)}
-    if writes or bans:
-        write_json(folder / "generation_config.json", special | bans | dict(writes or {}))
+    decodes = head == "lm" and config.architecture == "decoder" and special.get("eos_token_id") is not None
+    if writes or bans or decodes:
+        generation = special | {"pad_token_id": _pad_of(tokenizer, special)} | bans
+        write_json(folder / "generation_config.json", generation | dict(writes or {}))
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
     with atomic_file(folder / "model.safetensors") as temporary:  # which others may read, too
         save_file(plain, str(temporary), metadata={"format": "pt"})
     tokenizer.save(folder)
+    write_tokenizer_config(folder, tokenizer, described, config)
+
+
+def _pad_of(tokenizer: Tokenizer, special: Mapping[str, Any]) -> int | None:
+    """The token that fills up batches of prompts."""
+    if special.get("pad_token_id") is not None:
+        return int(special["pad_token_id"])
+    name = padding_token(tokenizer, special)
+    return None if name is None else tokenizer.backend.token_to_id(name)

@@ -142,6 +142,8 @@ class Family:
     # which of our poolings the published classifier expresses, the default first, and what config.json says of each
     poolings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"first": {}})
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
+    # The output matrix of the published sequence classifier, where `heads` has no rules for that class.
+    classifier: str = ""
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
 
     def to_ours(
@@ -160,6 +162,8 @@ class Family:
         if twice is not None:
             raise ModelError(f"{twice} is there under an old name and a new one", do="leave one of them")
         published = {self._today(name): theirs.pop(name) for name in list(theirs)}
+        if self._guard in published and published[self._guard].numel() == 0:  # written by `to_theirs`
+            del published[self._guard]
         bare = self._bare(published)
         body, heads = self._body(config, bare), self._head(config, head, bare)
         _fill_in([*body, *heads], published)
@@ -192,8 +196,13 @@ class Family:
     def to_theirs(
         self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None, other: bool = False
     ) -> dict[str, Tensor]:
-        """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost."""
-        bare = head not in self.heads and not other
+        """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost.
+
+        A head that the published classifier cannot express goes under our own names, and with it an empty tensor
+        under the name of that classifier's output matrix: loaded as that class, the folder would get a new, random
+        head and answer by chance. So it is refused because of the size, and the body alone loads as ever.
+        """
+        bare = head is None and not other
         theirs: dict[str, Tensor] = {}
         covered: set[str] = set()
         for mapping in [*self._body(config, bare), *self._head(config, head, False)]:
@@ -205,7 +214,9 @@ class Family:
         # Of a body saved alone no name has the prefix, the kept ones included.
         prefix = self.prefix if bare else ""
         rest = {name.removeprefix(KEPT).removeprefix(prefix): t for name, t in ours.items() if name not in covered}
-        return theirs | rest
+        own = head is not None and head not in self.heads
+        guard = {self._guard: torch.zeros(0)} if own and self._guard else {}
+        return theirs | rest | guard
 
     def head_kind(self, pooling: str) -> str:
         """Which rules name the weights of a head with this pooling: the published classifier's, or none ("mean")."""
@@ -215,6 +226,12 @@ class Family:
     def _output(self) -> str:
         """What the published output matrix is called; "" where there is none."""
         return next((r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"), "")
+
+    @property
+    def _guard(self) -> str:
+        """What the output matrix of the published sequence classifier is called; "" where there is no such class."""
+        rules = self.heads.get("classify", [])
+        return next((r.theirs[0] for r in rules if r.ours == "head.out.weight"), self.classifier)
 
     def settle(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
         """The config as the weights have it: an output matrix with values of its own is not tied, whatever is said."""

@@ -123,6 +123,7 @@ def _family(name: str, stem: str, read: Any) -> Family:
             *_side("decoder.", "decoder", [("attention", "SelfAttention"), ("cross", "EncDecAttention")], 2),
         ],
         heads={"lm": [Rule("head.out.weight", ("lm_head.weight",))]},
+        classifier="classification_head.out_proj.weight",
         unused=(
             r"^lm_head\.weight$",
             r"^(en|de)coder\.embed_tokens\.weight$",

@@ -39,7 +39,7 @@ def write_task_checkpoint(
     kind = family.head_kind(pooling)
     said = dict(family.poolings[pooling]) if kind == "classify" else {}
     if kind == "classify" and pooling == "last":  # told or not: a class's default would be another token
-        said["pad_token_id"] = checkpoint.pad
+        said["pad_token_id"] = checkpoint.batch_pad
     write_checkpoint(
         folder,
         family=family,
@@ -50,8 +50,12 @@ def write_task_checkpoint(
         extra=task.published() | said,
         published=checkpoint.published,
     )
-    said = read_json(folder / "tokenizer_config.json")  # where `transformers` cuts texts, if it is told to
-    write_json(folder / "tokenizer_config.json", {**said, "model_max_length": min(data.max_length, length)})
+    # Where `transformers` cuts texts, if it is told to, and on which side it cuts and pads: a decoder's positions
+    # count from a text's first token, which left padding would move.
+    sides = {"padding_side": "right", "truncation_side": "right"}
+    cuts = {"model_max_length": min(data.max_length, length)}
+    written = read_json(folder / "tokenizer_config.json")
+    write_json(folder / "tokenizer_config.json", {**written, **sides, **cuts})
     kept = {"max_length": data.max_length, "cut": data.cut}
     write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs})
 
