@@ -93,6 +93,7 @@ def make(
     architectures: dict[str, str],
     read: Callable[[Config], ModelConfig],
     write: Callable[[ModelConfig], dict[str, Any]] = write,
+    classifier: str = "classification_head.out_proj.weight",
 ) -> Family:
     """A family of these rules."""
     return Family(
@@ -115,7 +116,7 @@ def make(
                 Rule("head.bias", ("final_logits_bias",), change="row", zero=True),
             ]
         },
-        classifier="classification_head.out_proj.weight",
+        classifier=classifier,
         unused=(
             r"^lm_head\.weight$",
             r"^final_logits_bias$",

@@ -30,6 +30,9 @@ from langue.text.tokenizer import Tokenizer
 
 # What configs say of heads.
 OF_HEADS = ("id2label", "label2id", "problem_type", "classifier_", "summary_")
+# Before a body's class in `architectures`, where the head is one that no class of `transformers` has. AutoModel reads
+# the body all the same; a pipeline would fall back on a class that it finds under the name that is there.
+OWN_HEAD = "LangueHeadOn"
 SPARE = 16  # tokens that a tokenizer may have beyond the embedding, as bart-large-cnn's and Gemma 3's do, for no text
 MOST_LAYERS = 2**15  # each is drawn up apart, and so is every expert of each; 12,032 are the most published here
 
@@ -78,8 +81,7 @@ class Checkpoint:
         """The token that fills up batches elsewhere once the model is saved: where none is said, another stands in."""
         if self.pad is not None:
             return self.pad
-        name = padding_token(self.tokenizer, self.published)
-        token = None if name is None else self.tokenizer.backend.token_to_id(name)
+        token = _pad_of(self.tokenizer, self.published)
         return token if token is not None and token < self.config.vocab_size else None
 
     @property
@@ -180,8 +182,8 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
 
 
 def classes_of(published: Mapping[str, Any]) -> list[str]:
-    """The classes of `transformers` that a config names."""
-    return [str(name) for name in published.get("architectures") or []]
+    """The classes of `transformers` that a config names; of a head of ours, the one of its body."""
+    return [str(name).removeprefix(OWN_HEAD) for name in published.get("architectures") or []]
 
 
 def _object(file: Path) -> dict[str, Any]:
@@ -352,6 +354,9 @@ def write_checkpoint(
     other = family.other(classes_of(published)) if head is None and family.prefix else None
     theirs = family.to_theirs(weights, config, head, other is not None)
     special = special_ids(tokenizer, published)
+    body_class = family.body_class(config)
+    own_head = head is not None and head not in family.architectures
+    stem = OWN_HEAD + body_class if own_head else family.architectures.get(head or "", body_class)
     of_heads = {key: value for key, value in published.items() if other and key.startswith(OF_HEADS)}
     described = (
         {"model_type": family.name}
@@ -359,7 +364,7 @@ def write_checkpoint(
         | of_heads
         | family.write(config)
         | {
-            "architectures": [other or family.architectures.get(head or "", family.body_class(config))],
+            "architectures": [other or stem],
             "torch_dtype": "bfloat16" if any(t.dtype == torch.bfloat16 for t in theirs.values()) else "float32",
             **(extra or {}),
         }
@@ -368,8 +373,10 @@ def write_checkpoint(
     bans = {key: published[key] for key in GENERATION[:2] if published.get(key)}
     decodes = head == "lm" and config.architecture == "decoder" and special.get("eos_token_id") is not None
     if writes or bans or decodes:
-        generation = special | {"pad_token_id": _pad_of(tokenizer, special)} | bans
-        write_json(folder / "generation_config.json", generation | dict(writes or {}))
+        generation = special | bans | dict(writes or {})
+        if generation.get("pad_token_id") is None:
+            generation["pad_token_id"] = _pad_of(tokenizer, generation)
+        write_json(folder / "generation_config.json", generation)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
     with atomic_file(folder / "model.safetensors") as temporary:  # which others may read, too
         save_file(plain, str(temporary), metadata={"format": "pt"})
@@ -377,9 +384,7 @@ def write_checkpoint(
     write_tokenizer_config(folder, tokenizer, described, config)
 
 
-def _pad_of(tokenizer: Tokenizer, special: Mapping[str, Any]) -> int | None:
-    """The token that fills up batches of prompts."""
-    if special.get("pad_token_id") is not None:
-        return int(special["pad_token_id"])
-    name = padding_token(tokenizer, special)
+def _pad_of(tokenizer: Tokenizer, published: Mapping[str, Any]) -> int | None:
+    """The token that fills up batches, where a config names none."""
+    name = padding_token(tokenizer, published)
     return None if name is None else tokenizer.backend.token_to_id(name)
