@@ -49,9 +49,18 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "attention_bias": config.has_bias("qkv"),
         "mlp_bias": config.has_bias("ffn"),
         "layer_types": write_layer_types(config),
+        "global_attn_every_n_layers": _every(config),  # as version 4 of transformers reads the pattern
         "local_attention": 2 * (max(config.windows, default=65) - 1),
         "rope_parameters": write_two_ropes(config),
+        "global_rope_theta": config.rotary_base,  # as version 4 of transformers reads the two bases
+        "local_rope_theta": config.rotary_local_base,
     }
+
+
+def _every(config: ModelConfig) -> int:
+    """Of how many layers the first sees everything; the pattern of windows begins with one that does."""
+    whole = [i for i in range(1, config.n_layers) if not config.window(i)]
+    return whole[0] if whole else config.n_layers
 
 
 _FEEDFORWARD, _KINDS = "blocks.{i}.feedforward.", ("weight", "bias")
