@@ -21,8 +21,8 @@ from langue.files import atomic_file, read_json, refuse_code, write_json
 from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family, parameters
-from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.snapshot import fetch, fetch_file
+from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.values import MOST, require
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig

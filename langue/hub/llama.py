@@ -39,10 +39,14 @@ def read(config: Config, *, width: int | None = None, **axes: Any) -> ModelConfi
 
 def write(config: ModelConfig) -> dict[str, Any]:
     """What all that are read so have in common."""
-    return _NAMES.write(config) | {
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-    } | write_rope_keys(config)
+    return (
+        _NAMES.write(config)
+        | {
+            "num_key_value_heads": config.n_kv_heads,
+            "head_dim": config.head_dim,
+        }
+        | write_rope_keys(config)
+    )
 
 
 def write_llama(config: ModelConfig) -> dict[str, Any]:

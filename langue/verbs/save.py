@@ -64,7 +64,8 @@ def expressible(task: Task, family: Family, data: DataSettings) -> str:
     """What `transformers` users get from the saved folder, in one plain sentence."""
     if "classify" not in family.heads:
         return (
-            f"transformers: no class for this head on {family.name}; AutoModel loads the body, the head stays langue's."
+            f"transformers: no class for this head on {family.name}; AutoModel loads the body, the head stays "
+            "langue's, and AutoModelForSequenceClassification refuses the folder."
         )
     if family.head_kind(task.settings.pooling) == "classify":
         cut = f"of texts of more than {data.max_length} tokens it is given "
@@ -78,7 +79,7 @@ def expressible(task: Task, family: Family, data: DataSettings) -> str:
     return (
         f"transformers: its {family.architectures['classify']} cannot express {task.settings.pooling} pooling, so "
         f"AutoModel loads the body and the head stays langue's; train with task.pooling={' or '.join(family.poolings)} "
-        "where you need AutoModelForSequenceClassification."
+        "where you need AutoModelForSequenceClassification, which refuses this folder."
     )
 
 

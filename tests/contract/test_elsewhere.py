@@ -1,7 +1,9 @@
 """What we write, opened elsewhere: by the Auto classes, pipelines and collator of `transformers`, and, where it is a
 causal model, by the loader of lm-evaluation-harness. They give our numbers, in batches, or refuse with a message."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,19 +26,29 @@ from langue.tasks.task import TaskModel
 from langue.text.vocabulary import QWEN2, by_words
 from langue.verbs.convert import convert
 from langue.verbs.model import load
+from langue.verbs.pretrain import pretrain
 from langue.verbs.save import head_of, write_task_checkpoint
 from tests.contract import references
 from tests.contract.references import draw_model
-from tests.contract.test_families import CLASSIFIERS, POOLINGS, close
+from tests.contract.test_families import CLASSIFIERS, close
 
+DECODING = ("CausalLM", "LMHeadModel")
 TEXTS = ["the cat", "a longer text than", "cat and dog"]
 CONTROLS = ["<a>", "<b>", "<c>", "<d>"]  # which are special for what the config says, not for what they are called
-every_family = pytest.mark.parametrize("name", FAMILIES)
-AUTO = {
-    "decoder": transformers.AutoModelForCausalLM,
-    "encoder": transformers.AutoModelForMaskedLM,
-    "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
-}
+DECODERS = [name for name, family in FAMILIES.items() if family.architectures["lm"].endswith(DECODING)]
+
+
+def _opened_by():
+    """`opened_by` of docs/generate.py: the table of docs/families.md is what is tested here."""
+    file = Path(__file__).parents[2] / "docs" / "generate.py"
+    spec = importlib.util.spec_from_file_location("generate", file)
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    return {name: generate.opened_by(family) for name, family in FAMILIES.items()}
+
+
+OPENED = _opened_by()
+DECODERS = [name for name in FAMILIES if OPENED[name]["harness"]]
 
 
 def write_tokenizer(folder, name):
@@ -69,6 +81,10 @@ def ids_of(tokenizer):
     return {role: getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
 
 
+def token_ids(model):
+    return [each.ids for each in model.tokenizer.encode_batch(TEXTS)]
+
+
 def assert_special_tokens_agree(folder):
     """The tokenizer, the config and what is generated with name the same tokens."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -77,34 +93,46 @@ def assert_special_tokens_agree(folder):
     if (folder / "generation_config.json").is_file():
         files.append(transformers.GenerationConfig.from_pretrained(folder))
     for role, index in ids_of(tokenizer).items():
+        if role != "pad" and not config.architectures[0].endswith(DECODING):
+            continue
         assert index is not None, role
         for each in files:
             told = getattr(each, f"{role}_token_id")
             assert told is None or index == told or index in (told if isinstance(told, list) else []), (role, each)
-    if config.architectures[0].endswith(("CausalLM", "LMHeadModel")):
+    if config.architectures[0].endswith(DECODING):
         assert files[-1].pad_token_id == tokenizer.pad_token_id
     return tokenizer
 
 
-@every_family
-@pytest.mark.parametrize("pads", [True, False])
+# Most published decoders have no token for padding, and other models have one.
+PADS = [(name, name not in DECODERS) for name in FAMILIES] + [("gpt2", True), ("bert", False)]
+
+
+@pytest.mark.parametrize("name, pads", PADS)
 def test_a_converted_model_opens_in_batches(tmp_path, monkeypatch, name, pads):
-    if not pads and name in ("roberta", "xlm-roberta", "camembert"):  # whose positions begin after the padding's number
-        pads = True
-    model = load(convert(published(tmp_path / "m", name, monkeypatch, pads), tmp_path / "out"))
-    folder = tmp_path / "out"
-    tokenizer = assert_special_tokens_agree(folder)
+    """And is scored by lm-evaluation-harness, given nothing but the folder, as we score it."""
+    folder = convert(published(tmp_path / "m", name, monkeypatch, pads), tmp_path / "out")
+    tokenizer = assert_it_opens_in_batches(folder)
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<b>", "<c>")
+    if name in DECODERS:
+        assert_the_harness_scores_as_we_do(folder, tokenizer)
+
+
+def assert_it_opens_in_batches(folder):
+    """By the Auto classes of its body and its language model, with our tokens and our numbers."""
+    model = load(folder)
+    tokenizer = assert_special_tokens_agree(folder)
     assert [each.ids for each in model.tokenizer.encode_batch(TEXTS)] == tokenizer(TEXTS)["input_ids"]
     tokenizer.padding_side = "right"
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
-    body = transformers.AutoModel.from_pretrained(folder).eval()
-    whole = AUTO[model.config.architecture].from_pretrained(folder).eval()
+    classes = [getattr(transformers, each) for each in OPENED[model.checkpoint.family.name]["classes"]]
+    body, whole = (each.from_pretrained(folder).eval() for each in classes)
     with torch.no_grad():
         if model.config.architecture == "encoder-decoder":
             states = body.get_encoder()(**batch).last_hidden_state
             logits = whole(**batch, decoder_input_ids=batch["input_ids"][:, :4]).logits
-            ours = model.logits(TEXTS_IDS(model), [each[:4] for each in TEXTS_IDS(model)])
+            ids = token_ids(model)
+            ours = model.logits(ids, [each[:4] for each in ids])
         else:
             states = body(**batch).last_hidden_state
             logits = whole(**batch).logits
@@ -112,10 +140,7 @@ def test_a_converted_model_opens_in_batches(tmp_path, monkeypatch, name, pads):
     for row, hidden in enumerate(model.hidden(TEXTS)):
         np.testing.assert_allclose(states[row, : len(hidden)].numpy(), hidden, atol=2e-4, rtol=2e-4)
         np.testing.assert_allclose(logits[row, : len(ours[row])].numpy(), ours[row], atol=5e-4, rtol=5e-4)
-
-
-def TEXTS_IDS(model):
-    return [each.ids for each in model.tokenizer.encode_batch(TEXTS)]
+    return tokenizer
 
 
 def loglikelihoods(folder, requests):
@@ -125,27 +150,39 @@ def loglikelihoods(folder, requests):
     return [score for score, _ in harness.loglikelihood(instances, disable_tqdm=True)]
 
 
-def our_loglikelihood(model, context, continuation):
-    """The same from our logits; an empty context is the token that texts begin with."""
+def our_loglikelihood(model, begin, context, continuation):
+    """The same from our logits. begin: the token that texts begin with, which an empty context is."""
     encode = model.tokenizer.backend.encode
-    begin = model.tokenizer.backend.token_to_id("<b>")
     before = encode(context, add_special_tokens=False).ids if context else [begin]
-    whole = encode(context + continuation, add_special_tokens=False).ids if context else before + encode(
-        continuation, add_special_tokens=False
-    ).ids
+    whole = (
+        encode(context + continuation, add_special_tokens=False).ids
+        if context
+        else before + encode(continuation, add_special_tokens=False).ids
+    )
     logits = torch.from_numpy(model.logits([whole[:-1]])[0]).log_softmax(-1)
     return sum(float(logits[i - 1, whole[i]]) for i in range(len(before), len(whole)))
 
 
-REQUESTS = [("the cat", " and dog"), ("a", " longer text"), ("", "cat")]
-DECODERS = [name for name, family in FAMILIES.items() if any("CausalLM" in c or "LMHead" in c for c in family.architectures.values())]
+def assert_the_harness_scores_as_we_do(folder, tokenizer):
+    model = load(folder)
+    requests = [("the cat", " and dog"), ("a", " longer text"), ("", "cat")]
+    ours = [our_loglikelihood(model, tokenizer.bos_token_id, *request) for request in requests]
+    np.testing.assert_allclose(loglikelihoods(folder, requests), ours, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", DECODERS)
-def test_lm_evaluation_harness_scores_a_converted_decoder_as_we_do(tmp_path, monkeypatch, name):
-    model = load(convert(published(tmp_path / "m", name, monkeypatch, pads=False), tmp_path / "out"))
-    ours = [our_loglikelihood(model, *request) for request in REQUESTS]
-    np.testing.assert_allclose(loglikelihoods(tmp_path / "out", REQUESTS), ours, rtol=1e-3)
+RUNS_OF = [("causal", "langue"), ("causal", "gpt2"), ("masked", "bert"), ("denoise", "t5")]
+
+
+@pytest.mark.parametrize("objective, preset", RUNS_OF)
+def test_a_pretrained_run_opens_in_batches(tmp_path, objective, preset):
+    sizes = {"model.dim": 32, "model.n_layers": 1, "model.n_heads": 2, "data.block": 32, "model.preset": preset}
+    steps = {"train.max_steps": 1, "train.batch_tokens": 128, "tokenizer.vocab_size": 300}
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"{' '.join(TEXTS)} {i} of these" for i in range(40)))
+    run = pretrain(objective, data=text, out=tmp_path / "run", **sizes, **steps)
+    tokenizer = assert_it_opens_in_batches(run.folder)
+    if objective == "causal":
+        assert_the_harness_scores_as_we_do(run.folder, tokenizer)
 
 
 def run_of(folder, run, pooling, task):
@@ -162,11 +199,11 @@ def run_of(folder, run, pooling, task):
     return network
 
 
-@pytest.mark.parametrize("name, pooling", POOLINGS)
-@pytest.mark.parametrize("pads", [True, False])
+RUNS = [(name, pooling, pads) for name, pads in PADS for pooling in OPENED[name]["poolings"]]
+
+
+@pytest.mark.parametrize("name, pooling, pads", RUNS)
 def test_a_run_passes_the_pipeline_and_the_collator_in_batches(tmp_path, monkeypatch, name, pooling, pads):
-    if not pads and name in ("roberta", "xlm-roberta", "camembert"):
-        pads = True
     folder = published(tmp_path / "m", name, monkeypatch, pads)
     run_of(folder, tmp_path / "run", pooling, Classify(["x", "y", "z"], TaskSettings()))
     model = load(tmp_path / "run")
@@ -182,19 +219,26 @@ def test_a_run_passes_the_pipeline_and_the_collator_in_batches(tmp_path, monkeyp
     np.testing.assert_allclose(logits, model.logits(TEXTS), atol=2e-4, rtol=1e-3)
 
 
-@every_family
-@pytest.mark.parametrize("task", [Classify(["x", "y"], TaskSettings()), Regress(TaskSettings())])
+REFUSAL = "size|state dictionary|Unrecognized configuration class"
+TASKS = {"classify": Classify(["x", "y"], TaskSettings()), "regress": Regress(TaskSettings())}
+
+
+@pytest.mark.parametrize("name, task", [*((name, "classify") for name in FAMILIES), ("bert", "regress")])
 def test_a_head_that_no_class_has_is_refused_there_and_its_body_is_not(tmp_path, monkeypatch, name, task):
     """By AutoModelForSequenceClassification and the pipeline, which would answer with a random head."""
     folder = published(tmp_path / "m", name, monkeypatch)
-    pooling = "mean" if "mean" not in FAMILIES[name].poolings else "last"
-    network = run_of(folder, tmp_path / "run", pooling, task)
-    with pytest.raises((RuntimeError, ValueError), match="size|state dictionary|Unrecognized configuration class"):
+    *others, pooling = OPENED[name]["refused"]
+    for other in others:
+        run_of(folder, tmp_path / other, other, TASKS[task])
+        with pytest.raises((RuntimeError, ValueError), match=REFUSAL):
+            transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / other)
+    network = run_of(folder, tmp_path / "run", pooling, TASKS[task])
+    with pytest.raises((RuntimeError, ValueError), match=REFUSAL):
         transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     with pytest.raises((RuntimeError, ValueError)):
         transformers.pipeline("text-classification", model=str(tmp_path / "run"))
     model = load(tmp_path / "run")
-    ids = TEXTS_IDS(model)
+    ids = token_ids(model)
     with torch.no_grad():
         batch = gather(examples_of(ids), np.arange(len(ids)))
         outputs = network(batch).numpy()
@@ -219,4 +263,4 @@ def test_no_family_with_a_published_classifier_is_forgotten():
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as NAMES
 
     assert {name for name in FAMILIES if name in NAMES} == {name for name, f in FAMILIES.items() if f._guard}
-    assert {*CLASSIFIERS} <= {*NAMES}
+    assert {name for name in FAMILIES if OPENED[name]["poolings"]} == {*CLASSIFIERS} <= {*NAMES}
