@@ -309,10 +309,10 @@ class Family:
 
 def _prefixed(mapping: Rule, prefix: str) -> Rule:
     """The rule with `prefix` before every published name."""
-    names = {
-        part: tuple(prefix + name for name in getattr(mapping, part)) for part in ("theirs", "tied", "substitutes")
-    }
-    return replace(mapping, **names)
+    theirs = tuple(prefix + name for name in mapping.theirs)
+    tied = tuple(prefix + name for name in mapping.tied)
+    substitutes = tuple(prefix + name for name in mapping.substitutes)
+    return replace(mapping, theirs=theirs, tied=tied, substitutes=substitutes)
 
 
 def _fill_in(rules: Sequence[Rule], published: dict[str, Tensor]) -> None:
