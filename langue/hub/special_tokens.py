@@ -1,8 +1,9 @@
 """What arrives: the special token ids of a model's config and its tokenizer, as they are saved.
-What leaves: both naming the same tokens, so that other libraries batch, score and generate with them.
+What leaves: both naming the same tokens, so that other libraries batch, score and generate.
 
-No token is special because of how it is spelled: the tokenizer's files name it, or the model's config does. Where
-neither names one for padding, the token that ends a text pads, as is usual for decoders.
+No token is special because of how it is spelled: the tokenizer's files name it, or the model's
+config does. Where neither names one for padding, the token that ends a text pads, as is usual
+for decoders.
 """
 
 from collections.abc import Mapping
@@ -52,15 +53,19 @@ def special_tokens(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[s
 
 
 def padding_token(tokenizer: Tokenizer, published: Mapping[str, Any]) -> str | None:
-    """What fills up a batch: the token for it, or one that may stand in. None where no token is named at all."""
+    """What fills up a batch: the token for it, or one that may stand in.
+
+    None where no token is named at all.
+    """
     named = special_tokens(tokenizer, published)
     return next((named[role] for role in PADDING if role in named), None)
 
 
 def special_ids(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[str, Any]:
-    """The ids of a config, completed by the tokens that the tokenizer names; what is there stays as it is.
+    """The ids of a config, completed by the tokens that the tokenizer names; what is there stays.
 
-    A padding token that has another role too is left out: of an embedding, other libraries do not train that row.
+    A padding token that has another role too is left out: other libraries do not train the row of
+    an embedding that is named for padding.
     """
     ids = {key: value for key, value in published.items() if key.endswith("_token_id")}
     named = named_tokens(tokenizer)
@@ -78,10 +83,10 @@ def special_ids(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[str,
 def write_tokenizer_config(
     folder: Path, tokenizer: Tokenizer, published: Mapping[str, Any], config: ModelConfig
 ) -> None:
-    """Complete the tokenizer_config.json that the tokenizer wrote to `folder`; what it says already stays.
+    """Complete the tokenizer_config.json that the tokenizer wrote to `folder`; what it says stays.
 
-    The special tokens get their names, and what the model takes beside token ids is listed: the generic class of
-    `transformers` would give any model the segments that BERT has.
+    The special tokens get their names, and what the model takes beside token ids is listed: the
+    generic class of `transformers` would give any model the segments that BERT has.
     """
     file = folder / "tokenizer_config.json"
     written: dict[str, Any] = read_json(file)
