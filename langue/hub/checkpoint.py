@@ -30,6 +30,7 @@ from langue.hub.generation_config import (
     saved_generation,
 )
 from langue.hub.snapshot import fetch, fetch_file
+from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.values import MOST, require
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
@@ -37,6 +38,9 @@ from langue.text.tokenizer import Tokenizer
 
 # What configs say of heads.
 OF_HEADS = ("id2label", "label2id", "problem_type", "classifier_", "summary_")
+# Before a body's class in `architectures`, where the head is one that no class of `transformers` has. AutoModel reads
+# the body all the same; a pipeline would fall back on a class that it finds under the name that is there.
+OWN_HEAD = "LangueHeadOn"
 SPARE = 16  # tokens that a tokenizer may have beyond the embedding, as bart-large-cnn's and Gemma 3's do, for no text
 MOST_LAYERS = 2**15  # each is drawn up apart, and so is every expert of each; 12,032 are the most published here
 
@@ -78,6 +82,14 @@ class Checkpoint:
         if type(token) is int:
             return token
         token = self.tokenizer.padding
+        return token if token is not None and token < self.config.vocab_size else None
+
+    @property
+    def batch_pad(self) -> int | None:
+        """The token that fills up batches elsewhere once the model is saved: where none is said, another stands in."""
+        if self.pad is not None:
+            return self.pad
+        token = _pad_of(self.tokenizer, self.published)
         return token if token is not None and token < self.config.vocab_size else None
 
     @property
@@ -174,8 +186,8 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
 
 
 def classes_of(published: Mapping[str, Any]) -> list[str]:
-    """The classes of `transformers` that a config names."""
-    return [str(name) for name in published.get("architectures") or []]
+    """The classes of `transformers` that a config names; of a head of ours, the one of its body."""
+    return [str(name).removeprefix(OWN_HEAD) for name in published.get("architectures") or []]
 
 
 def _object(file: Path) -> dict[str, Any]:
@@ -237,10 +249,10 @@ def read_tokenizer(described: Description) -> Tokenizer:
     return reader.read_tokenizer(original)
 
 
-def _read_weights(described: Description, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def _read_weights(described: Description, family: Family, matrices: torch.dtype | None) -> dict[str, Tensor]:
     reader, original = described.reader, described.original
     if reader is None or original is None:
-        return read_weights(described.folder, matrices)
+        return read_weights(described.folder, matrices, family.shared_names)
     return reader.read_weights(original, matrices)
 
 
@@ -265,7 +277,7 @@ def _read_model(
     other = None
     try:
         family, said = family_of(described)
-        theirs = _read_weights(described, matrices)
+        theirs = _read_weights(described, family, matrices)
         if layers_in(said) > len(theirs):
             raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
         config = replace(family.settle(theirs, said), pair_head=pairs)
@@ -345,23 +357,38 @@ def write_checkpoint(
     # A head that is not known here goes along with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None
     theirs = family.to_theirs(weights, config, head, other is not None)
-    # Which tokens begin, end and pad is the tokenizer's matter; it passes through as it came.
-    special = {key: value for key, value in published.items() if key.endswith("_token_id")}
-    special |= {key: value for key, value in published.items() if other and key.startswith(OF_HEADS)}
+    special = special_ids(tokenizer, published)
+    body_class = family.body_class(config)
+    own_head = head is not None and head not in family.architectures
+    stem = OWN_HEAD + body_class if own_head else family.architectures.get(head or "", body_class)
+    of_heads = {key: value for key, value in published.items() if other and key.startswith(OF_HEADS)}
     described = (
         {"model_type": family.name}
         | special
+        | of_heads
         | family.write(config)
         | {
-            "architectures": [other or family.architectures.get(head or "", family.body_class(config))],
+            "architectures": [other or stem],
             "torch_dtype": "bfloat16" if any(t.dtype == torch.bfloat16 for t in theirs.values()) else "float32",
             **(extra or {}),
         }
     )
     write_json(folder / "config.json", described)
-    if generation := saved_generation(published, writes or {}):
+    generation = saved_generation(published, writes or {})
+    if head == "lm" and config.architecture == "decoder" and special.get("eos_token_id") is not None:
+        generation = special | generation
+    if generation and generation.get("pad_token_id") is None:
+        generation["pad_token_id"] = _pad_of(tokenizer, generation)
+    if generation:
         write_json(folder / FILE, generation)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
     with atomic_file(folder / "model.safetensors") as temporary:  # which others may read, too
         save_file(plain, str(temporary), metadata={"format": "pt"})
     tokenizer.save(folder)
+    write_tokenizer_config(folder, tokenizer, described, config)
+
+
+def _pad_of(tokenizer: Tokenizer, published: Mapping[str, Any]) -> int | None:
+    """The token that fills up batches, where a config names none."""
+    name = padding_token(tokenizer, published)
+    return None if name is None else tokenizer.backend.token_to_id(name)
