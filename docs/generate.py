@@ -65,16 +65,55 @@ def _otherwise(row: dict[str, Any]) -> str:
 def _families() -> str:
     from langue.hub.families import FAMILIES
 
-    rows = ["| `model_type` | loads in `transformers` as | file | lines |", "|---|---|---|---|"]
+    rows = [
+        "| `model_type` | file | opens as | classification runs pooled by | refused by it, pooled by | harness |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, family in FAMILIES.items():
         file = Path(inspect.getfile(family.read))
-        lines = len(file.read_text("utf-8").splitlines())
-        rows.append(f"| `{name}` | {', '.join(family.architectures.values())} | `hub/{file.name}` | {lines} |")
+        opened = opened_by(family)
+        expressed = ", ".join(opened["poolings"]) or "none"
+        harness = "yes" if opened["harness"] else ""
+        rows.append(
+            f"| `{name}` | `hub/{file.name}` | {', '.join(opened['classes'])} | {expressed} "
+            f"| {', '.join(opened['refused'])} | {harness} |"
+        )
     head = (
         "# Families\n\nA family is data: how its config reads, and reversible rules between names. It holds no module."
     )
-    tested = "Each is held against `transformers` by `tests/contract/test_families.py`: logits, gradients, saving."
-    return f"{head}\n{tested}\n\n" + "\n".join(rows) + "\n" + _presets()
+    return f"{head}\n\n{_TESTED}\n\n" + "\n".join(rows) + "\n" + _presets()
+
+
+_TESTED = """Each is held against `transformers` by `tests/contract/test_families.py`: logits, gradients, saving.
+The table is what `tests/contract/test_elsewhere.py` is made of, and so proves of the folders that we write.
+*Opens as*: these Auto classes, and the tokenizer's, give our tokens and our numbers for padded batches.
+*Classification runs*: AutoModelForSequenceClassification, the text-classification pipeline with a batch size of 3 and
+the Trainer's collator give our scores where a run pools by these; a run that pools otherwise they refuse, since they
+would answer with a random head, while AutoModel opens its body.
+*Harness*: lm-evaluation-harness, given nothing but the folder, computes our log-likelihoods."""
+
+_AUTO = {
+    "ForMaskedLM": "AutoModelForMaskedLM",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    "MTModel": "AutoModelForSeq2SeqLM",
+}
+
+
+def opened_by(family: Any) -> dict[str, Any]:
+    """What opens the folders of a family that we write: Auto classes of `transformers`, and whether
+    lm-evaluation-harness; and by which poolings its classification runs open there, or are refused."""
+    ending = next(ending for ending in _AUTO if family.architectures["lm"].endswith(ending))
+    poolings = list(family.poolings) if "classify" in family.heads else []
+    causal = _AUTO[ending] == "AutoModelForCausalLM"
+    possible = ("last", "mean") if causal else ("first", "last", "mean")
+    return {
+        "classes": ["AutoModel", _AUTO[ending]],
+        "poolings": poolings,
+        "refused": [pooling for pooling in possible if pooling not in poolings],
+        "harness": causal,
+    }
 
 
 def _presets() -> str:

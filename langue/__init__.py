@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langue.errors import LangueError
+    from langue.errors import LangueError, LangueWarning
     from langue.verbs.convert import convert
     from langue.verbs.evaluate import evaluate
     from langue.verbs.finetune import Run, finetune
@@ -33,10 +33,11 @@ __version__ = "0.1.0"
 __all__ = ["LangueError", "Model", "Run", "convert", "evaluate", "finetune", "inspect", "load", "predict", "preview"]
 __all__ += ["plan"]
 __all__ += ["Pretrained", "pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
-__all__ += ["inspect_data"]
+__all__ += ["LangueWarning", "inspect_data"]
 
 _HOMES = {
     "LangueError": "errors",
+    "LangueWarning": "errors",
     "Model": "verbs.model",
     "Pretrained": "verbs.pretrain",
     "Run": "verbs.finetune",

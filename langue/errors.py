@@ -35,6 +35,10 @@ class RunError(LangueError):
     """A run directory that is missing, occupied or damaged, or a run that cannot go on."""
 
 
+class LangueWarning(UserWarning):
+    """What was cut, left out or not followed, counted; the command line prints it as one line."""
+
+
 class Interrupted(LangueError):
     """The user pressed Ctrl-C; the state was saved and the message says how to go on."""
 

@@ -16,6 +16,8 @@ class Memory:
     def n_bytes(self):
         return 4 * int(self.lengths.sum())
 
+    lost_bytes = 0.0
+
     @property
     def sources(self):
         return self.weights

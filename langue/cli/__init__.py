@@ -8,8 +8,9 @@ import contextlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -29,7 +30,7 @@ from langue.cli.settings import settings
 from langue.cli.tokenize import tokenize
 from langue.cli.train_tokenizer import train_tokenizer
 from langue.cli.verify import verify
-from langue.errors import LangueError, Told
+from langue.errors import LangueError, LangueWarning, Told
 from langue.files import FULL
 from langue.runtime import rank, world_size
 
@@ -108,7 +109,7 @@ def _leave(code: int) -> NoReturn:
 
 def run(words: list[str]) -> int:
     try:
-        with _as_one():
+        with _as_one(), _warnings_as_lines():
             code = app(words, prog_name="langue", standalone_mode=False)
     except Exception as error:
         if "--debug" in words:
@@ -134,6 +135,23 @@ def _as_one() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Each of our warnings as one line on stderr, without the place in the code that it comes from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LangueWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, LangueWarning):
+                print(f"langue: warning: {_one_line(message)}", file=sys.stderr)
+            else:
+                others(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
+
+
 def _scarce(error: Exception) -> str:
     """What the machine had too little of, where that is what stopped the command: no defect of anyone's."""
     said = str(error).lower()
@@ -144,7 +162,7 @@ def _scarce(error: Exception) -> str:
     return ""
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     """What it says; the name of a file may hold anything."""
     return str(error).replace("\n", "\\n").replace("\r", "\\r")
 

@@ -14,10 +14,21 @@ def generate(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", "-p", help="A beginning, or a source; repeat it for more.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to write.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token.")] = 0.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Draw among so many of the likeliest; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw among those that hold so much.")] = 1.0,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens to write; default: 64.", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="0: always the likeliest token; default: 0.", show_default=False),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=0, help="Draw among so many of the likeliest; default: 0, all.", show_default=False),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Draw among those that hold so much; default: 1.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     source_language: Annotated[
         str | None, typer.Option(help="Of the sources, by a code of the model, such as en_XX.", show_default=False)
@@ -37,6 +48,8 @@ def generate(
             --source-language en_XX --target-language de_DE
 
     Without --prompt it reads one from standard input.
+
+    A model's generation_config.json replaces these defaults, and an option replaces both.
     """
     from langue.cli.show import print_json
     from langue.verbs.model import load

@@ -108,15 +108,19 @@ def print_plan(content: dict[str, Any]) -> None:
     training, model = content["training"], content["model"]
     best.add_row(
         number(model["parameters"]), number(training["tokens"]), f"{training['tokens_a_parameter']:.3g}",
-        f"{training['loss_expected']:.3f}", "this plan", style="bold",
+        _loss(training["loss_expected"]), "this plan", style="bold",
     )  # fmt: skip
     for law in content["optimal"]["laws"]:
-        ratio, loss = f"{law['tokens_a_parameter']:.3g}", f"{law['loss']:.3f}"
+        ratio, loss = f"{law['tokens_a_parameter']:.3g}", _loss(law["loss"])
         best.add_row(number(law["parameters"]), number(law["tokens"]), ratio, loss, law["law"])
     console.print(best, highlight=False)
     console.print("The loss is what the last law expects of its own text: it compares plans.\n", style="dim")
     for line in content["assumed"]:
         console.print(Text(f"· {line}", "dim"))
+
+
+def _loss(loss: float | None) -> str:
+    return "not known" if loss is None else f"{loss:.3f}"
 
 
 def _facts(content: dict[str, Any]) -> dict[str, str]:

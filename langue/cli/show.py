@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from langue.cli.show_text import print_notes
+
 if TYPE_CHECKING:
     from langue.verbs.prepare import Prepared
     from langue.verbs.prepare_language import Pretraining
@@ -37,6 +39,7 @@ def print_metrics(content: Mapping[str, Any]) -> None:
     judged = verdict(_kind(content["metrics"]), content)
     colour = {"better": "bold green", "worse": "bold red"}.get(judged.outcome, "bold yellow")
     console.print(Text(judged.sentence, style=colour))
+    print_notes(console, content.get("notes", []))
     if content["split"] == "dev":
         console.print(
             Text("dev chose the best step, so these scores flatter: judge on texts set apart as test", "yellow")
@@ -81,15 +84,18 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     for name, value in rows.items():
         grid.add_row(Text(name, "bold"), value)
     console.print(grid)
+    print_notes(console, facts["notes"])
 
 
 def print_language(content: Mapping[str, Any]) -> None:
     """metrics.json of a pretrained model, the n-gram baseline beside."""
     from langue.verbs.judge_language import better_than_baseline
 
-    Console().print(_scores(content, "document"))
+    console = Console()
+    console.print(_scores(content, "document"))
     if sentence := better_than_baseline(dict(content)):
         print(sentence)
+    print_notes(console, content.get("notes", []))
 
 
 def _scores(content: Mapping[str, Any], noun: str) -> Table:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langue.model.attention import Groups, PairGroups
+from langue.text.unknown import Lost
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Examples:
     cut: NDArray[np.int32]  # (n,) tokens that were left out of each
     targets: NDArray[Any] | None = None  # (n, ...) what the task is to predict of each example
     labels: NDArray[np.int32] | None = None  # (S,) what it is to predict of each token; below 0: nothing
+    lost: Lost | None = None  # how much of the texts the tokenizer does not know; None: they were no texts
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -60,6 +60,9 @@ class Corpus:
         self.n_tokens, self.n_documents, self.n_bytes, self.n_characters = (
             sum(getattr(shard, name) for shard in self.shards) for name in COUNTS
         )
+        unknown = facts.get("unknown", {}).get(split, {})  # which corpora of before do not have
+        self.unknown: int | None = unknown.get("tokens")  # tokens that stand for what the tokenizer does not know
+        self.lost_bytes: float = unknown.get("bytes") or 0.0  # of text behind them
         self.sources = [(each["name"], float(each["weight"]), each["first"], each["last"]) for each in said["sources"]]
         self._maps = [_mapped(folder / f"{shard.file}.bin", self.dtype, shard.tokens) for shard in self.shards]
         indices = [self._index(shard) for shard in self.shards]
@@ -120,6 +123,15 @@ class Corpus:
         """A document as its tokens say it."""
         whole = self.tokens(np.array([document]), np.array([0]), self.lengths[document : document + 1])
         return self.tokenizer.decode(whole.tolist(), skip_special=False)
+
+    def count(self, token: int, most: int = 0) -> tuple[int, int]:
+        """How often a token stands in the first `most` tokens (0: in all), and how many those are."""
+        found = read = 0
+        for part in self._maps:
+            part = part[: most - read] if most else part
+            found += int(np.count_nonzero(part == token))
+            read += len(part)
+        return found, read
 
     def verify(self) -> None:
         """DataError at the first file whose checksum is not the one that it was written with. Reads everything."""
@@ -202,7 +214,16 @@ def _problem(facts: dict[str, Any]) -> str:
             return f"the shards of {name}"
         if not isinstance(sources, list) or not _are_sources(sources, sum(shard["documents"] for shard in shards)):
             return f"the sources of {name}"
-    return ""
+    return "" if _are_unknown(facts.get("unknown", {})) else "the unknown tokens"
+
+
+def _are_unknown(said: Any) -> bool:
+    """Whether it says how many tokens of each split are unknown, and how many bytes they stand for, if it is known."""
+    if not isinstance(said, dict) or not all(isinstance(each, dict) for each in said.values()):
+        return False
+    return all(
+        _count(each.get("tokens")) and (each.get("bytes") is None or _count(each["bytes"])) for each in said.values()
+    )
 
 
 def _count(value: Any) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from langue.data.batch import Examples
 from langue.text.tokenizer import Tokenizer
+from langue.text.unknown import unknown_in
 
 CHUNK = 2048  # texts handed to the tokenizer at once: keeps all cores busy, bounds the encodings held in memory
 
@@ -22,7 +23,10 @@ def encode(
     cut: str = "head-tail",
     segments: bool = False,
 ) -> Examples:
-    """Token ids with special tokens, at most `max_length` each. `segments`: also which of the two texts each is of."""
+    """Token ids with special tokens, at most `max_length` each, and how much of the texts is unknown to the tokenizer.
+
+    segments: also which of the two texts each token is of.
+    """
     ids: list[NDArray[np.int32]] = []
     types: list[NDArray[np.uint8]] = []
     removed: list[int] = []
@@ -37,11 +41,13 @@ def encode(
             types.append(np.asarray(encoding.type_ids, np.uint8)[kept])
     starts = np.zeros(len(ids) + 1, np.int64)
     np.cumsum([len(tokens) for tokens in ids], out=starts[1:])
+    flat = np.concatenate(ids) if ids else np.zeros(0, np.int32)
     return Examples(
-        tokens=np.concatenate(ids) if ids else np.zeros(0, np.int32),
+        tokens=flat,
         starts=starts,
         segments=np.concatenate(types) if types else None,
         cut=np.asarray(removed, np.int32),
+        lost=unknown_in(tokenizer, flat, starts, sum(removed), texts, pairs),
     )
 
 

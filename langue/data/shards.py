@@ -29,6 +29,7 @@ from langue.errors import DataError, LangueError, RunError
 from langue.text.documents import PIECE, Piece, Reading, Tally, Texts
 from langue.text.seen import Seen
 from langue.text.tokenizer import Tokenizer
+from langue.text.unknown import SAMPLE, Lost, gap_of
 
 SHARD_TOKENS = 1 << 26
 SHARD_DOCUMENTS = 1 << 22
@@ -152,6 +153,20 @@ def _record(out: Path, mark: str, done: dict[str, list[Shard]]) -> None:
     files.write_json(out / BUILDING, {"fingerprint": mark, "shards": shards})
 
 
+class _First:
+    """The first texts of each split, on which unknown characters are measured: the same ones in a build that goes on
+    where it was."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, list[str]] = {split: [] for split in SPLITS}
+        self.room = dict.fromkeys(SPLITS, SAMPLE)
+
+    def add(self, split: str, text: str) -> None:
+        if self.room[split] > 0:
+            self.texts[split].append(text)
+            self.room[split] -= len(text)
+
+
 class _Writer:
     """The shards of one split, one after another."""
 
@@ -229,6 +244,7 @@ def _write(
     tally = Tally()
     divider = Divider(building.reading, building.division, tally, Seen())
     counts = [dict.fromkeys(SPLITS, 0) for _ in building.texts]
+    first = _First()
     reached = 0
     with contextlib.ExitStack() as stack:
         writers = {split: _Writer(out, split, done[split], building, DTYPES[name]) for split in SPLITS}
@@ -236,7 +252,7 @@ def _write(
             stack.push(writer.stack)
         pool = stack.enter_context(ThreadPoolExecutor(AHEAD))
         skip = {split: sum(shard.documents for shard in done[split]) for split in SPLITS}
-        batches = _batches(_needed(building.texts, divider, counts, skip))
+        batches = _batches(_needed(building.texts, divider, counts, skip, first))
         for batch, tokens, ends in _encoded(batches, backend, pool, DTYPES[name], size):
             for (split, piece), begin, end in zip(batch, [0, *ends], ends, strict=False):
                 if writers[split].add(tokens[begin:end], piece):
@@ -247,16 +263,18 @@ def _write(
             writer.close()
     progress(tally.read() - reached)
     _record(out, mark, done)
-    return _facts(building, out, done, counts, divider, name, size, notes)
+    facts = _facts(building, out, done, counts, divider, name, size, notes)
+    return facts | {"unknown": _unknown(building.tokenizer, out, done, DTYPES[name], first, notes)}
 
 
 def _needed(
-    texts: Sequence[Texts], divider: Divider, counts: list[dict[str, int]], skip: dict[str, int]
+    texts: Sequence[Texts], divider: Divider, counts: list[dict[str, int]], skip: dict[str, int], first: _First
 ) -> Iterator[tuple[str, Piece]]:
     """What finished shards do not hold; `counts` learns how many documents each source gives to each split."""
     seen = dict.fromkeys(SPLITS, 0)
     for source, count in zip(texts, counts, strict=True):
         for split, piece in divider.divided(source):
+            first.add(split, piece.text)
             if seen[split] >= skip[split]:
                 yield split, piece
             if piece.last:
@@ -339,3 +357,37 @@ def _facts(
         "empty": tally.empty,
         "invalid": tally.invalid,
     }
+
+
+def _unknown(
+    tokenizer: Tokenizer,
+    out: Path,
+    done: dict[str, list[Shard]],
+    dtype: np.dtype[Any],
+    first: _First,
+    notes: list[str],
+) -> dict[str, dict[str, int | None]]:
+    """How many tokens of each split are unknown, and about how many bytes they stand for; notes get a line where that
+    is much."""
+    gap = gap_of(tokenizer)
+    counts: dict[str, dict[str, int | None]] = {}
+    for split in SPLITS:
+        if not done[split]:
+            continue
+        tokens, characters, size = (
+            sum(getattr(shard, name) for shard in done[split]) for name in ("tokens", "characters", "bytes")
+        )
+        lost = Lost(tokenizer, tokens=tokens, characters=characters)
+        if gap.token is not None:
+            lost.unknown = sum(_occurrences(out / f"{shard.file}.bin", dtype, gap.token) for shard in done[split])
+        if lost.unknown or gap.drops:
+            lost.measure(first.texts[split])
+        measured = bool(lost.sampled_unknown) or not lost.unknown
+        counts[split] = {"tokens": lost.unknown, "bytes": round(lost.bytes_lost(size)) if measured else None}
+        notes += lost.note(f"{split}: ")
+    return counts
+
+
+def _occurrences(path: Path, dtype: np.dtype[Any], token: int) -> int:
+    """How often a token stands in a shard."""
+    return int(np.count_nonzero(np.memmap(path, dtype, mode="r") == token)) if path.stat().st_size else 0

@@ -36,6 +36,10 @@ class Documents(Protocol):
         """Bytes of the text, in UTF-8."""
 
     @property
+    def lost_bytes(self) -> float:
+        """About how many of them unknown tokens stand for."""
+
+    @property
     def sources(self) -> list[tuple[str, float, int, int]]:
         """(name, weight, first document, one past the last) of each text that was mixed."""
 

@@ -4,12 +4,15 @@ Training takes about C = 6 N D operations for N parameters and D tokens (Kaplan 
 Hoffmann et al. 2022 (arXiv:2203.15556) find that N and D should grow alike, about 20 tokens a parameter (Chinchilla: 70
 billion, 1.4 trillion), and fit the loss L = E + A / N^alpha + B / D^beta. Their published numbers do not fit their own
 data; Besiroglu et al. 2024 (arXiv:2404.10102) fit it again. The loss is of their text and tokenizer: it compares plans,
-it does not say what yours will be.
+it does not say what yours will be. Far below the models that it was fitted on it exceeds what guessing costs, and says
+nothing.
 """
 
+import math
 from dataclasses import dataclass
 
 TOKENS_A_PARAMETER = 20.0
+FITTED = (44e6, 16.2e9)  # parameters of the models that the laws were fitted on (Hoffmann et al. 2022, table A9)
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,23 @@ def by_rule(flops: float) -> tuple[float, float]:
     return parameters, TOKENS_A_PARAMETER * parameters
 
 
-def optima(flops: float) -> list[dict[str, str | float]]:
-    """What each of the three says, and the loss that the last law expects of it."""
+def expected_loss(parameters: float, tokens: float, vocabulary: int) -> float | None:
+    """What the last law expects, in nats a token; None where guessing among the vocabulary's tokens costs no more."""
+    loss = BESIROGLU.loss(parameters, tokens)
+    return loss if loss < math.log(vocabulary) else None
+
+
+def optima(flops: float, vocabulary: int) -> list[dict[str, str | float | None]]:
+    """What each of the three says, and the loss that the last law expects of it, as `expected_loss` has it."""
     said = [("20 tokens a parameter, arXiv:2203.15556", by_rule(flops))]
     said += [(law.source, law.best(flops)) for law in (HOFFMANN, BESIROGLU)]
     return [
-        {"law": name, "parameters": n, "tokens": d, "tokens_a_parameter": d / n, "loss": BESIROGLU.loss(n, d)}
+        {
+            "law": name,
+            "parameters": n,
+            "tokens": d,
+            "tokens_a_parameter": d / n,
+            "loss": expected_loss(n, d, vocabulary),
+        }
         for name, (n, d) in said
     ]

@@ -15,16 +15,19 @@ from torch import Tensor
 
 from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.errors import ModelError
+from langue.generate.processors import LogitsProcessor, processors_of
+from langue.hub.generation_config import DEFAULT_TOP_K, GenerationConfig
 from langue.model.attention import Groups, PairGroups
 from langue.model.cache import Cache
 from langue.model.language import LanguageModel
 
+UNCONSTRAINED = GenerationConfig()
 COLDEST = 1e-6  # temperature, but for 0: logits divided by less are no numbers of float32
 
 
 @dataclass(frozen=True)
 class Sampling:
-    max_tokens: int = 64
+    max_tokens: int | None = 64  # new tokens; None: as many as the model's generation config says
     temperature: float = 0.0  # 0: always the likeliest token
     top_k: int = 0  # 0: all
     top_p: float = 1.0
@@ -32,29 +35,39 @@ class Sampling:
 
     def __post_init__(self) -> None:
         drawn = self.temperature == 0 or COLDEST <= self.temperature < math.inf
-        if self.max_tokens < 1 or not drawn or self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.seed < 2**63:
+        some = self.max_tokens is None or self.max_tokens >= 1
+        filtered = self.top_k >= 0 and 0 < self.top_p <= 1
+        if not some or not drawn or not filtered or not 0 <= self.seed < 2**63:
             raise ModelError(
                 f"cannot sample with {self}",
                 do=f"max_tokens >= 1, temperature 0 or from {COLDEST:g} on, top_k and seed >= 0, top_p in (0, 1]",
             )
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a model's own config says of what it writes."""
-
-    stop: frozenset[int]  # tokens that end a text
-    first: int | None  # the token that a target's text begins with
-    banned: tuple[int, ...]  # tokens that are never written
+def sampling_of(
+    config: GenerationConfig,
+    max_tokens: int | None,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+) -> Sampling:
+    """What the caller gives, and where that is None what the model's generation config says: greedy
+    unless it has `do_sample`."""
+    if temperature is None:
+        temperature = config.temperature if config.do_sample else 0.0
+    if top_k is None:
+        default = DEFAULT_TOP_K if config.do_sample else 0
+        top_k = default if config.top_k is None else config.top_k
+    if top_p is None:
+        top_p = 1.0 if config.top_p is None else config.top_p
+    return Sampling(max_tokens, temperature, top_k, top_p, seed)
 
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """One token for each row of logits (N, V) -> (N,)."""
     highest, likeliest = logits.max(-1)
-    if not highest.isfinite().all():  # nor is it where any is no number
-        raise ModelError(
-            "the model's scores are no numbers", do="its weights are spoilt: train it anew, at a lower rate"
-        )
+    _check_finite(highest)
     if sampling.temperature == 0:
         return likeliest
     logits = logits.float() / sampling.temperature
@@ -83,39 +96,47 @@ def generate(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
-    *,
-    stop: frozenset[int] = frozenset(),
-    start: int = 0,
-    first: int | None = None,
-    banned: Sequence[int] = (),
+    config: GenerationConfig = UNCONSTRAINED,
 ) -> list[list[int]]:
-    """The tokens after each prompt, without the one of `stop` that ended it; none of `banned`.
+    """The tokens after each prompt, without the one of `config.end` that ended it.
 
-    For an encoder-decoder the prompts are the sources, and the target begins with the token `start`, followed by
-    `first` where there is one.
+    For an encoder-decoder the prompts are the sources, and the target begins with `config.start`.
     """
     device = model.body.output_table.device
-    if not prompts or any(len(prompt) == 0 for prompt in prompts):
+    if any(len(prompt) == 0 for prompt in prompts):
         raise ModelError("a prompt is empty", do="give at least one token")
-    if model.body.decoder is None:  # one that meets the end of the positions must not stop the others
-        limit = model.body.config.longest
-        full = [len(prompt) if len(prompt) + sampling.max_tokens > limit else 0 for prompt in prompts]
+    if not prompts:
+        return []
+    is_decoder = model.body.decoder is None
+    contexts = [list(prompt) if is_decoder else [config.start] for prompt in prompts]
+    limits = [sampling.max_tokens or config.new_tokens(len(context)) for context in contexts]
+    if is_decoder:  # one that meets the end of the positions must not stop the others
+        longest = model.body.config.longest
+        full = [len(c) if len(c) + n > longest else 0 for c, n in zip(contexts, limits, strict=True)]
         if len(set(full)) > 1:
             found: dict[int, list[int]] = {}
             for size in sorted(set(full)):
                 some = [row for row, own in enumerate(full) if own == size]
-                written = generate(model, [prompts[row] for row in some], sampling, stop=stop, banned=banned)
+                written = generate(model, [prompts[row] for row in some], sampling, config)
                 found |= zip(some, written, strict=True)
             return [found[row] for row in range(len(prompts))]
     rows = np.arange(len(prompts))
-    if model.body.decoder is None:
+    if is_decoder:
         batch, memory, pairs = gather(examples_of(prompts), rows, device), None, None
     else:
-        both = gather_pairs(examples_of(prompts), examples_of([[start]] * len(prompts)), rows, device)
+        both = gather_pairs(examples_of(prompts), examples_of(contexts), rows, device)
         batch, pairs = both.target, both.groups
         memory = model.body(*both.source.inputs)[both.order]
-    rules = Rules(stop, None if pairs is None else first, tuple(banned))
-    made = _write(model, batch, memory, pairs, sampling, rules)
+    made = _write(
+        model,
+        batch,
+        memory,
+        pairs,
+        sampling,
+        config,
+        [contexts[row] for row in batch.rows],
+        [limits[row] for row in batch.rows],
+    )
     out: list[list[int]] = [[]] * len(prompts)
     for row, tokens in zip(batch.rows, made, strict=True):
         out[row] = tokens
@@ -128,35 +149,63 @@ def _write(
     memory: Tensor | None,
     pairs: PairGroups | None,
     sampling: Sampling,
-    rules: Rules,
+    config: GenerationConfig,
+    contexts: list[list[int]],
+    limits: list[int],
 ) -> list[list[int]]:
-    """The loop: hidden states of the new tokens, logits of each sequence's last one, a choice, again."""
-    longest = max(t for _, _, t in batch.groups)
-    limit = model.body.config.longest
-    cache = Cache(len(batch.groups), min(limit, longest + sampling.max_tokens))
+    """The loop: hidden states of the new tokens, logits of each sequence's last one, a choice, again.
+
+    contexts and limits, in the batch's order: the tokens so far, which grow here, and how many more
+    each sequence has room for.
+    """
+    longest_context = max(t for _, _, t in batch.groups)
+    positions_end = model.body.config.longest
+    cache = Cache(len(batch.groups), min(positions_end, longest_context + max(limits)))
     generator = torch.Generator().manual_seed(sampling.seed)
+    processors = processors_of(config, limits)
     tokens, groups, ends = batch.tokens, batch.groups, batch.starts[1:] - 1
     written: list[list[int]] = [[] for _ in range(len(batch))]
-    running, banned = np.ones(len(batch), bool), torch.tensor(rules.banned, dtype=torch.long, device=tokens.device)
-    for step in range(sampling.max_tokens):
+    running = np.ones(len(batch), bool)
+    for new in range(max(limits)):
         positions = cache.positions(groups, tokens.device)
         if pairs is None:
             hidden = model.body(tokens, positions, groups, cache=cache)
         else:
             hidden = model.body.decode(tokens, positions, groups, memory, pairs, cache)
-        logits = model.logits(hidden[ends])
-        logits[:, banned] = float("-inf")
+        logits = _processed(model.logits(hidden[ends]), processors, contexts, new)
         tokens = choose(logits, sampling, generator)
-        if step == 0 and rules.first is not None:
-            tokens = torch.full_like(tokens, rules.first)
         for index, token in enumerate(tokens.tolist()):
-            running[index] = running[index] and token not in rules.stop
+            contexts[index].append(token)
+            running[index] = running[index] and token not in config.end
             if running[index]:
                 written[index].append(token)
-        if not running.any() or max(cache.lengths) >= limit:
+                running[index] = len(written[index]) < limits[index]
+        if not running.any() or max(cache.lengths) >= positions_end:
             break
         groups, ends = _one_each(groups), torch.arange(len(batch), device=tokens.device)
     return written
+
+
+def _processed(logits: Tensor, processors: Sequence[LogitsProcessor], contexts: list[list[int]], new: int) -> Tensor:
+    """The logits (N, V) after all processors, in float32 where there is one."""
+    if not processors:
+        return logits
+    _check_finite(logits.max(-1).values)
+    logits = logits.to(torch.float32, copy=True)
+    for processor in processors:
+        logits = processor(logits, contexts, new)
+    if not logits.max(-1).values.isfinite().all():
+        what = "the model's generation config forbids every token"
+        raise ModelError(what, do="take tokens out of its bad_words_ids or suppress_tokens")
+    return logits
+
+
+def _check_finite(highest: Tensor) -> None:
+    """highest (N,): the highest score of each sequence; it is NaN where any score is."""
+    if not highest.isfinite().all():
+        raise ModelError(
+            "the model's scores are no numbers", do="its weights are spoilt: train it anew, at a lower rate"
+        )
 
 
 def _one_each(groups: Groups) -> Groups:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from langue.hub.family import Family, Rule, rule
-from langue.hub.values import Config, Names
+from langue.hub.values import Config, Names, own_names
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
@@ -27,8 +27,16 @@ _NAMES = Names(
 )
 
 
+_ALIASES = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "encoder_attention_heads",
+    "num_hidden_layers": "encoder_layers",
+}
+
+
 def read(config: Config, decoder_vocab_size: int = 0, **axes: Any) -> ModelConfig:
     """axes: what a family has otherwise than the others."""
+    config = own_names(config, _ALIASES)
     named = _NAMES.read(config)
     return ModelConfig(
         **named,
@@ -77,11 +85,15 @@ def _side(ours: str, theirs: str) -> list[Rule]:
     ]
 
 
+_TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+
+
 def make(
     name: str,
     architectures: dict[str, str],
     read: Callable[[Config], ModelConfig],
     write: Callable[[ModelConfig], dict[str, Any]] = write,
+    classifier: str = "classification_head.out_proj.weight",
 ) -> Family:
     """A family of these rules."""
     return Family(
@@ -91,9 +103,10 @@ def make(
         write=write,
         architectures=architectures,
         body=[
-            Rule("token.weight", ("shared.weight",), when=("decoder_vocab_size", False)),
-            Rule("token.weight", ("encoder.embed_tokens.weight",), when=("decoder_vocab_size", True)),
-            Rule("decoder.token.weight", ("decoder.embed_tokens.weight",)),
+            Rule("token.weight", ("shared.weight",), when=("decoder_vocab_size", False), tied=_TABLES),
+            # Apart, they are three. transformers 4 saved the one that encoder and decoder shared even then.
+            Rule("token.weight", _TABLES[:1], when=("decoder_vocab_size", True), substitutes=("shared.weight",)),
+            Rule("decoder.token.weight", _TABLES[1:], substitutes=("shared.weight",)),
             *_side("", "encoder."),
             *_side("decoder.", "decoder."),
         ],
@@ -103,6 +116,7 @@ def make(
                 Rule("head.bias", ("final_logits_bias",), change="row", zero=True),
             ]
         },
+        classifier=classifier,
         unused=(
             r"^lm_head\.weight$",
             r"^final_logits_bias$",
@@ -110,7 +124,6 @@ def make(
             r"coder\.embed_(tokens|positions)\.weight$",
             r"^classification_head\.",
         ),
-        copies={r"coder\.embed_tokens\.weight$": "body.token.weight"},
     )
 
 

@@ -55,12 +55,11 @@ BERT = Family(
             *rule("head.dense", "cls.predictions.transform.dense"),
             *rule("head.norm", "cls.predictions.transform.LayerNorm"),
             Rule("head.out.weight", ("cls.predictions.decoder.weight",)),
-            Rule("head.bias", ("cls.predictions.bias",)),
+            Rule("head.bias", ("cls.predictions.bias",), tied=("cls.predictions.decoder.bias",)),
             *rule("head.pooler", "bert.pooler.dense"),
             *rule("head.pairs", "cls.seq_relationship"),
         ],
     },
     renames={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     unused=(r"embeddings\.position_ids$", r"(^|\.)pooler\.dense\.", r"^cls\.", r"^classifier\."),
-    copies={r"^cls\.predictions\.decoder\.bias$": "head.bias"},
 )

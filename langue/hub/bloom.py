@@ -4,7 +4,7 @@ what is far away counts less, by a fixed slope a head (ALiBi)."""
 from typing import Any
 
 from langue.hub.family import DECODING, Family, Rule, classes, rule
-from langue.hub.values import Config, Names, require, take
+from langue.hub.values import Config, Names, own_names, require
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
@@ -21,13 +21,23 @@ _NAMES = Names(
 )
 
 
+_ALIASES = {"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+
+
 def read(config: Config) -> ModelConfig:
+    config = own_names(config, _ALIASES)
     require(config, apply_residual_connection_post_layernorm=False)
     if config.get("slow_but_exact"):  # else it is of the training, and changes nothing
         require(config, pretraining_tp=1)
-    dim = config.get("n_embed") or take(config, "hidden_size")
-    axes = _NAMES.read({**config, "hidden_size": dim})
-    return ModelConfig(**axes, ffn_dim=4 * dim, norm_place="pre", position="alibi", activation="gelu_tanh", causal=True)
+    axes = _NAMES.read(config)
+    return ModelConfig(
+        **axes,
+        ffn_dim=4 * axes["dim"],
+        norm_place="pre",
+        position="alibi",
+        activation="gelu_tanh",
+        causal=True,
+    )
 
 
 def write(config: ModelConfig) -> dict[str, Any]:

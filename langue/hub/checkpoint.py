@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +19,18 @@ from torch import Tensor
 
 from langue.errors import LangueError, ModelError
 from langue.files import atomic_file, read_json, refuse_code, write_json
-from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2
+from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2, sentence
 from langue.hub.families import FAMILIES
 from langue.hub.family import KEPT, Family, parameters
+from langue.hub.generation_config import (
+    FILE,
+    GenerationConfig,
+    generation_of_config,
+    read_generation,
+    saved_generation,
+)
 from langue.hub.snapshot import fetch, fetch_file
+from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.values import MOST, require
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
@@ -29,12 +38,15 @@ from langue.text.tokenizer import Tokenizer
 
 # What configs say of heads.
 OF_HEADS = ("id2label", "label2id", "problem_type", "classifier_", "summary_")
+# Before a body's class in `architectures`, where the head is one that no class of `transformers` has. AutoModel reads
+# the body all the same; a pipeline would fall back on a class that it finds under the name that is there.
+OWN_HEAD = "LangueHeadOn"
 SPARE = 16  # tokens that a tokenizer may have beyond the embedding, as bart-large-cnn's and Gemma 3's do, for no text
 MOST_LAYERS = 2**15  # each is drawn up apart, and so is every expert of each; 12,032 are the most published here
 
-# What a model's generation_config.json may say of how it writes; older models say it in config.json.
-GENERATION = ("bad_words_ids", "suppress_tokens", "forced_bos_token_id", "eos_token_id", "decoder_start_token_id")
-LISTS = ("architectures", *GENERATION[:2])
+# What ends and begins a text: config.json says it where generation_config.json does not.
+GENERATION = ("eos_token_id", "decoder_start_token_id")
+LISTS = ("bad_words_ids", "suppress_tokens")
 
 
 @dataclass(frozen=True)
@@ -48,20 +60,20 @@ class Checkpoint:
     weights: dict[str, Tensor]  # "body.*" and "head.*"
     tokenizer: Tokenizer
     published: dict[str, Any] = field(default_factory=dict)  # config.json as it was
-    writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json as it was
+    writes: dict[str, Any] = field(default_factory=dict)  # as a Description's
+
+    @cached_property
+    def generation(self) -> GenerationConfig:
+        """How it generates text; ModelError where its generation_config.json cannot be followed."""
+        vocabulary = self.config.decoder_vocab_size or self.config.vocab_size
+        where = str(self.folder / FILE)
+        return read_generation(self.writes, self.published, vocabulary, where)
 
     @property
     def ends(self) -> frozenset[int]:
-        """The tokens that end a text."""
-        ends = self.published.get("eos_token_id")
-        return frozenset(end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int)
-
-    @property
-    def banned(self) -> tuple[int, ...]:
-        """The tokens that it never writes: Marian's padding, for one."""
-        words, tokens = (self.published.get(key) or [] for key in ("bad_words_ids", "suppress_tokens"))
-        single = [word[0] for word in words if isinstance(word, list) and len(word) == 1]
-        return tuple(t for t in [*single, *tokens] if self._is_token(t))
+        """The tokens that end a text: those of its config, and its tokenizer's."""
+        token = self.tokenizer.end
+        return self.generation.end | (frozenset() if token is None else frozenset([token]))
 
     @property
     def pad(self) -> int | None:
@@ -73,19 +85,17 @@ class Checkpoint:
         return token if token is not None and token < self.config.vocab_size else None
 
     @property
-    def first(self) -> int | None:
-        """The token that a target's text begins with, whatever the model makes of it: mBART's language."""
-        token = self.published.get("forced_bos_token_id")
-        return token if self._is_token(token) else None
+    def batch_pad(self) -> int | None:
+        """The token that fills up batches elsewhere once the model is saved: where none is said, another stands in."""
+        if self.pad is not None:
+            return self.pad
+        token = _pad_of(self.tokenizer, self.published)
+        return token if token is not None and token < self.config.vocab_size else None
 
     @property
     def start(self) -> int:
         """The token that an encoder-decoder's target begins with."""
-        names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
-        return next((self.published[name] for name in names if self._is_token(self.published.get(name))), 0)
-
-    def _is_token(self, token: Any) -> bool:
-        return type(token) is int and 0 <= token < max(self.config.vocab_size, self.config.decoder_vocab_size)
+        return self.generation.start
 
 
 def locate(
@@ -107,6 +117,8 @@ def locate(
         found = fetch(str(name), revision, weights=True)
         if keras.find(found):
             fetch_file(str(name), revision, keras.VOCABULARY)
+        for inside in sentence.module_folders(found):
+            fetch_file(str(name), revision, f"{inside}/*")
     return found
 
 
@@ -122,7 +134,7 @@ class Description:
     folder: Path
     published: dict[str, Any]  # config.json
     task: dict[str, Any] | None  # langue.json, in a run of ours
-    writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json
+    writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json, or config.json's part
     original: Path | None = None  # the file of a model in a format other than the Hub's
     reader: "Foreign | None" = None  # what reads it
 
@@ -153,15 +165,19 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     foreign = None if of_the_hub else _foreign(folder)
     if foreign is not None:
         reader, original = foreign
-        return Description(folder, reader.read_config(original), None, {}, original, reader)
+        published = reader.read_config(original)
+        return Description(folder, published, None, generation_of_config(published), original, reader)
     if not (folder / "config.json").is_file():
         raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
     published = _object(folder / "config.json")
     refuse_code(published, folder / "config.json")
-    writes = _object(file) if (file := folder / "generation_config.json").is_file() else {}
+    file = folder / FILE
+    writes = _object(file) if file.is_file() else generation_of_config(published)
     refuse_code(writes, file)
     published |= {key: writes[key] for key in GENERATION if key in writes}
-    odd = [key for key in LISTS if not isinstance(published.get(key), list | None)]
+    odd = [key for key in LISTS if not isinstance(writes.get(key), list | None)]
+    if not isinstance(published.get("architectures"), list | None):
+        odd = ["architectures"]
     if odd:
         raise ModelError(f"config: {odd[0]} is not a list", where=str(folder / "config.json"))
     published = _named(published)
@@ -170,8 +186,8 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
 
 
 def classes_of(published: Mapping[str, Any]) -> list[str]:
-    """The classes of `transformers` that a config names."""
-    return [str(name) for name in published.get("architectures") or []]
+    """The classes of `transformers` that a config names; of a head of ours, the one of its body."""
+    return [str(name).removeprefix(OWN_HEAD) for name in published.get("architectures") or []]
 
 
 def _object(file: Path) -> dict[str, Any]:
@@ -233,10 +249,10 @@ def read_tokenizer(described: Description) -> Tokenizer:
     return reader.read_tokenizer(original)
 
 
-def _read_weights(described: Description, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def _read_weights(described: Description, family: Family, matrices: torch.dtype | None) -> dict[str, Tensor]:
     reader, original = described.reader, described.original
     if reader is None or original is None:
-        return read_weights(described.folder, matrices)
+        return read_weights(described.folder, matrices, family.shared_names)
     return reader.read_weights(original, matrices)
 
 
@@ -261,7 +277,7 @@ def _read_model(
     other = None
     try:
         family, said = family_of(described)
-        theirs = _read_weights(described, matrices)
+        theirs = _read_weights(described, family, matrices)
         if layers_in(said) > len(theirs):
             raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
         config = replace(family.settle(theirs, said), pair_head=pairs)
@@ -336,29 +352,43 @@ def write_checkpoint(
     writes: Mapping[str, Any] | None = None,
 ) -> None:
     """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must exist. published
-    and writes: the config and the generation_config.json that it came with."""
+    and writes: a Description's."""
     published = published or {}
     # A head that is not known here goes along with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None
     theirs = family.to_theirs(weights, config, head, other is not None)
-    # Which tokens begin, end and pad is the tokenizer's matter; it passes through as it came.
-    special = {key: value for key, value in published.items() if key.endswith("_token_id")}
-    special |= {key: value for key, value in published.items() if other and key.startswith(OF_HEADS)}
+    special = special_ids(tokenizer, published)
+    body_class = family.body_class(config)
+    own_head = head is not None and head not in family.architectures
+    stem = OWN_HEAD + body_class if own_head else family.architectures.get(head or "", body_class)
+    of_heads = {key: value for key, value in published.items() if other and key.startswith(OF_HEADS)}
     described = (
         {"model_type": family.name}
         | special
+        | of_heads
         | family.write(config)
         | {
-            "architectures": [other or family.architectures.get(head or "", family.body_class(config))],
+            "architectures": [other or stem],
             "torch_dtype": "bfloat16" if any(t.dtype == torch.bfloat16 for t in theirs.values()) else "float32",
             **(extra or {}),
         }
     )
     write_json(folder / "config.json", described)
-    bans = {key: published[key] for key in GENERATION[:2] if published.get(key)}
-    if writes or bans:
-        write_json(folder / "generation_config.json", special | bans | dict(writes or {}))
+    generation = saved_generation(published, writes or {})
+    if head == "lm" and config.architecture == "decoder" and special.get("eos_token_id") is not None:
+        generation = special | generation
+    if generation and generation.get("pad_token_id") is None:
+        generation["pad_token_id"] = _pad_of(tokenizer, generation)
+    if generation:
+        write_json(folder / FILE, generation)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
     with atomic_file(folder / "model.safetensors") as temporary:  # which others may read, too
         save_file(plain, str(temporary), metadata={"format": "pt"})
     tokenizer.save(folder)
+    write_tokenizer_config(folder, tokenizer, described, config)
+
+
+def _pad_of(tokenizer: Tokenizer, published: Mapping[str, Any]) -> int | None:
+    """The token that fills up batches, where a config names none."""
+    name = padding_token(tokenizer, published)
+    return None if name is None else tokenizer.backend.token_to_id(name)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from langue.hub.family import Family, Rule, classes, rule
-from langue.hub.values import Config, Names
+from langue.hub.values import Config, Names, own_names
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
@@ -21,7 +21,11 @@ _NAMES = Names(
 )
 
 
+_ALIASES = {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
+
+
 def read(config: Config) -> ModelConfig:
+    config = own_names(config, _ALIASES)
     axes = _NAMES.read(config, head_transform=True, head_bias=True, pooler_activation="relu")
     return ModelConfig(**axes, head_activation=axes["activation"])
 

@@ -24,6 +24,7 @@ from langue.runtime import in_threads
 # How the published classes that score tokens are called.
 SPEAKING = ("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "LMHeadModel", "MTModel", "BertForPreTraining")
 HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # what weights are stored in
+TABLES = ("token.weight", "decoder.token.weight")  # the embeddings, one of which a tied output matrix is
 KEPT = "kept."  # before the names of published weights that ours has no place for
 
 
@@ -37,6 +38,8 @@ class Rule:
     theirs the other way, which is ours with the two halves of each head of queries and keys exchanged.
     when: (axis, whether the config has it), where two rules give one name.
     zero: ours is zero where a file lacks theirs, as published bodies do that are used as language models.
+    tied: other names of the same tensor. A file may have it under any of them, once or several times.
+    substitutes: names from which it is taken where the file lacks it; where it is there, they are other tensors.
     """
 
     ours: str
@@ -44,6 +47,8 @@ class Rule:
     change: str = ""
     when: tuple[str, bool] | None = None
     zero: bool = False
+    tied: tuple[str, ...] = ()
+    substitutes: tuple[str, ...] = ()
 
 
 def rule(ours: str, *theirs: str, change: str = "") -> list[Rule]:
@@ -137,8 +142,9 @@ class Family:
     # which of our poolings the published classifier expresses, the default first, and what config.json says of each
     poolings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"first": {}})
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
+    # The output matrix of the published sequence classifier, where `heads` has no rules for that class.
+    classifier: str = ""
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
-    copies: Mapping[str, str] = field(default_factory=dict)  # patterns of those that are one of ours once more, and it
 
     def to_ours(
         self,
@@ -156,8 +162,11 @@ class Family:
         if twice is not None:
             raise ModelError(f"{twice} is there under an old name and a new one", do="leave one of them")
         published = {self._today(name): theirs.pop(name) for name in list(theirs)}
+        if self._guard in published and published[self._guard].numel() == 0:  # written by `to_theirs`
+            del published[self._guard]
         bare = self._bare(published)
         body, heads = self._body(config, bare), self._head(config, head, bare)
+        _fill_in([*body, *heads], published)
         missing = [name for mapping in body for name in mapping.theirs if name not in published]
         # A head may be new: a pretrained body has none yet, or only its pooler. What is there is taken.
         there = [mapping for mapping in [*body, *heads] if all(name in published for name in mapping.theirs)]
@@ -180,26 +189,20 @@ class Family:
         left = [n for n in published if n not in of_run + beside and not any(re.search(p, n) for p in self.unused)]
         if missing or left:
             raise ModelError(_difference(missing, left), do="the config and the weights are not of one model")
-        self._drop_copies(published, ours, config)
+        _drop_copies([*body, *heads], published, ours)
         # What no use of ours needs is kept under its own name, so that saving loses nothing.
         return ours | {KEPT + name: holder.stack([tensor]) for name, tensor in published.items()}
-
-    def _drop_copies(self, left: dict[str, Tensor], ours: Mapping[str, Tensor], config: ModelConfig) -> None:
-        """Take out what the file has twice: beside a model that is changed, the other copy would be saved as it was.
-        ModelError where what should be a copy is none; an output matrix was compared when it was called tied."""
-        if config.tied:
-            left.pop(self._output, None)
-        for pattern, original in self.copies.items():
-            for name in [name for name in left if original in ours and re.search(pattern, name)]:
-                copy, kept = left.pop(name), ours[original]
-                if copy.shape != kept.shape or not torch.equal(copy.to(kept.dtype), kept):
-                    raise ModelError(f"{name} is not what it should be a copy of", do="it cannot be expressed")
 
     def to_theirs(
         self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None, other: bool = False
     ) -> dict[str, Tensor]:
-        """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost."""
-        bare = head not in self.heads and not other
+        """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost.
+
+        A head that the published classifier cannot express goes under our own names, and with it an empty tensor
+        under the name of that classifier's output matrix: loaded as that class, the folder would get a new, random
+        head and answer by chance. So it is refused because of the size, and the body alone loads as ever.
+        """
+        bare = head is None and not other
         theirs: dict[str, Tensor] = {}
         covered: set[str] = set()
         for mapping in [*self._body(config, bare), *self._head(config, head, False)]:
@@ -211,7 +214,9 @@ class Family:
         # Of a body saved alone no name has the prefix, the kept ones included.
         prefix = self.prefix if bare else ""
         rest = {name.removeprefix(KEPT).removeprefix(prefix): t for name, t in ours.items() if name not in covered}
-        return theirs | rest
+        own = head is not None and head not in self.heads
+        guard = {self._guard: torch.zeros(0)} if own and self._guard else {}
+        return theirs | rest | guard
 
     def head_kind(self, pooling: str) -> str:
         """Which rules name the weights of a head with this pooling: the published classifier's, or none ("mean")."""
@@ -222,17 +227,34 @@ class Family:
         """What the published output matrix is called; "" where there is none."""
         return next((r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"), "")
 
+    @property
+    def _guard(self) -> str:
+        """What the output matrix of the published sequence classifier is called; "" where there is no such class."""
+        rules = self.heads.get("classify", [])
+        return next((r.theirs[0] for r in rules if r.ours == "head.out.weight"), self.classifier)
+
     def settle(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
         """The config as the weights have it: an output matrix with values of its own is not tied, whatever is said."""
         published = {self._today(name): tensor for name, tensor in theirs.items()}
         if config.tied and self._output in published:
-            table = "body.decoder.token.weight" if config.decoder_vocab_size else "body.token.weight"
-            shared = [r.theirs[0] for r in self._body(config, self._bare(published)) if r.ours == table]
-            if shared and shared[0] in published:
-                own, common = published[self._output], published[shared[0]]
-                if own.shape != common.shape or not torch.equal(own, common):
+            own = published[self._output]
+            for r in self._body(config, self._bare(published)):
+                if self._output not in r.tied:
+                    continue
+                tables = [published[name] for name in (*r.theirs, *r.tied) if name in published]
+                if any(own.shape != table.shape or not torch.equal(own, table) for table in tables):
                     return replace(config, tied=False)
         return config
+
+    @property
+    def shared_names(self) -> frozenset[str]:
+        """Every published name of a tensor that has several names, with the body's prefix and without."""
+        names = {self._output} - {""}
+        for r in [*self.body, *(r for rules in self.heads.values() for r in rules)]:
+            prefixes = ("", self.prefix) if r in self.body else ("",)
+            if r.tied or r.substitutes or r.ours in TABLES:
+                names |= {p + name for p in prefixes for name in (*r.theirs, *r.tied, *r.substitutes)}
+        return frozenset(names)
 
     def body_class(self, config: ModelConfig) -> str:
         """The class of `transformers` that loads the model without a head."""
@@ -262,8 +284,12 @@ class Family:
         for r in _expand(self.body, config):
             names = [f"body.{name}" for name in r.ours.split(",")]
             if names[0] in needed and (r.when is None or bool(getattr(config, r.when[0])) == r.when[1]):
-                prefix = "" if bare else self.prefix
-                rules.append(replace(r, ours=",".join(names), theirs=tuple(prefix + name for name in r.theirs)))
+                r = replace(r, ours=",".join(names))
+                r = r if bare else _prefixed(r, self.prefix)
+                tied_to = "decoder.token.weight" if config.decoder_vocab_size else "token.weight"
+                if config.tied and self._output and r.ours == f"body.{tied_to}":
+                    r = replace(r, tied=(*r.tied, self._output))
+                rules.append(r)
         lacking = {name for name in needed if name.startswith("body.")} - {n for r in rules for n in r.ours.split(",")}
         if lacking:
             raise ModelError(f"{self.name} has no place for {sorted(lacking)[0]}", do="choose a config it can express")
@@ -279,6 +305,50 @@ class Family:
             if name.endswith(old):
                 return name[: -len(old)] + new
         return name
+
+
+def _prefixed(mapping: Rule, prefix: str) -> Rule:
+    """The rule with `prefix` before every published name."""
+    theirs = tuple(prefix + name for name in mapping.theirs)
+    tied = tuple(prefix + name for name in mapping.tied)
+    substitutes = tuple(prefix + name for name in mapping.substitutes)
+    return replace(mapping, theirs=theirs, tied=tied, substitutes=substitutes)
+
+
+def _fill_in(rules: Sequence[Rule], published: dict[str, Tensor]) -> None:
+    """Put a tensor that the file has under another of its names under the one that its rule uses."""
+    substitutes: dict[str, Tensor] = {}
+    for r in rules:
+        if not (r.tied or r.substitutes) or r.theirs[0] in published:
+            continue
+        found = next((name for name in r.tied if name in published), None)
+        if found is not None:
+            published[r.theirs[0]] = published.pop(found)
+            continue
+        found = next((name for name in r.substitutes if name in published), None)
+        if found is not None:  # which several rules may need; each gets a tensor of its own, to be trained apart
+            published[r.theirs[0]] = published[found].clone() if found in substitutes else published[found]
+            substitutes[found] = published[found]
+    for name in substitutes:
+        del published[name]
+
+
+def _drop_copies(rules: Sequence[Rule], left: dict[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+    """Take out of `left` what the file has under several names, once a rule has used one of them.
+
+    Beside a model that is changed, the other copies would be saved as they were. ModelError where the copies differ.
+    An output matrix was compared before, when it was called tied (`Family.settle`).
+    """
+    for r in rules:
+        for name in r.tied:
+            if name not in left or r.ours not in ours:
+                continue
+            copy, kept = left.pop(name), ours[r.ours]
+            if copy.shape != kept.shape or not torch.equal(copy.to(kept.dtype), kept):
+                raise ModelError(
+                    f"{name} and {r.theirs[0]} are one tensor in this model, and the file's two copies differ",
+                    do="remove the wrong one from the file, or save the model again where it was trained",
+                )
 
 
 def _strip(mapping: Rule, prefix: str) -> Rule:

@@ -66,7 +66,8 @@ def write_gemma2(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_gemma3(config: ModelConfig) -> dict[str, Any]:
-    return write_gemma2(config) | {"rope_parameters": write_two_ropes(config)}
+    ropes = {"rope_parameters": write_two_ropes(config), "rope_local_base_freq": config.rotary_local_base}
+    return write_gemma2(config) | ropes
 
 
 _BODY = [r for r in llama.BODY if "feedforward_norm" not in r.ours] + [

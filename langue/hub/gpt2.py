@@ -4,7 +4,7 @@ matrices are stored as (in, out). The first is pre-norm; the older one post-norm
 from typing import Any
 
 from langue.hub.family import DECODING, Family, Rule, classes, rule
-from langue.hub.values import Config, Names, read_activation, require, take, write_activation
+from langue.hub.values import Config, Names, own_names, read_activation, require, take, write_activation
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
@@ -21,6 +21,14 @@ _NAMES = Names(
 )
 
 
+_ALIASES = {
+    "max_position_embeddings": "n_positions",
+    "hidden_size": "n_embd",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+
+
 def _read(config: Config, **axes: Any) -> ModelConfig:
     named = _NAMES.read(config)
     wide = config.get("n_inner") or 4 * named["dim"]
@@ -32,6 +40,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_gpt2(config: Config) -> ModelConfig:
+    config = own_names(config, _ALIASES)
     require(config, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False, scale_attn_weights=(True, False))
     scale = 0.0 if config.get("scale_attn_weights", True) else 1.0
     activation = read_activation(config, "activation_function", "gelu_new")
@@ -47,6 +56,7 @@ def write_gpt2(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_gpt(config: Config) -> ModelConfig:
+    config = own_names(config, _ALIASES)
     require(config, afn=("gelu", "relu", "silu", "swish"), n_inner=(None, 4 * take(config, "n_embd")))
     activation = {"gelu": "gelu_tanh", "swish": "silu"}.get(config.get("afn", "gelu"), config.get("afn", "gelu"))
     return _read(config, norm_place="post", activation=activation)

@@ -4,7 +4,7 @@ by side, with rotary positions on a part of each head."""
 from typing import Any
 
 from langue.hub.family import Family, Rule, classes, rule
-from langue.hub.rope import read_rope, write_rope
+from langue.hub.rope import read_rope, write_rope_keys
 from langue.hub.values import USUAL, Config, Names
 from langue.model.config import ModelConfig
 
@@ -29,8 +29,12 @@ def read(config: Config) -> ModelConfig:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    rope = {"partial_rotary_factor": 1.0} | write_rope(config)
-    return _NAMES.write(config) | {"attention_bias": config.has_bias("qkv"), "rope_parameters": rope}
+    ropes = write_rope_keys(config)
+    part = config.turned / config.head_dim
+    for key in ("rope_parameters", "rope_scaling"):
+        ropes[key] = ropes[key] and {"partial_rotary_factor": part} | ropes[key]
+    before = {"rotary_pct": part, "rotary_emb_base": config.rotary_base}
+    return _NAMES.write(config) | {"attention_bias": config.has_bias("qkv")} | ropes | before
 
 
 GPT_NEOX = Family(

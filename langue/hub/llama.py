@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from langue.hub.family import DECODING, Family, Rule, classes, rule
-from langue.hub.rope import read_rope, read_windows, write_rope, write_window
+from langue.hub.rope import read_rope, read_windows, write_rope_keys, write_window
 from langue.hub.values import USUAL, Config, Names, require, take
 from langue.model.config import ModelConfig
 
@@ -39,11 +39,14 @@ def read(config: Config, *, width: int | None = None, **axes: Any) -> ModelConfi
 
 def write(config: ModelConfig) -> dict[str, Any]:
     """What all that are read so have in common."""
-    return _NAMES.write(config) | {
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "rope_parameters": write_rope(config),
-    }
+    return (
+        _NAMES.write(config)
+        | {
+            "num_key_value_heads": config.n_kv_heads,
+            "head_dim": config.head_dim,
+        }
+        | write_rope_keys(config)
+    )
 
 
 def write_llama(config: ModelConfig) -> dict[str, Any]:

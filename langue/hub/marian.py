@@ -26,4 +26,4 @@ def write(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-MARIAN = bart.make("marian", {"body": "MarianModel", "lm": "MarianMTModel"}, read, write)
+MARIAN = bart.make("marian", {"body": "MarianModel", "lm": "MarianMTModel"}, read, write, classifier="")

@@ -7,11 +7,12 @@ from langue.hub import llama
 from langue.hub.family import rule
 from langue.hub.llama import GATED, LAYER, parts
 from langue.hub.rope import read_windows, write_window
-from langue.hub.values import Config, require, take
+from langue.hub.values import Config, own_names, require, take
 from langue.model.config import ModelConfig
 
 
 def read_mixtral(config: Config) -> ModelConfig:
+    config = own_names(config, {"num_experts": "num_local_experts"})
     require(config, router_jitter_noise=(0, 0.0))
     windows = read_windows(config, config.get("sliding_window"), [True] * take(config, "num_hidden_layers"))
     defaults = {"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1_000_000.0}
@@ -33,7 +34,7 @@ def _read_qwen(config: Config, **axes: Any) -> ModelConfig:
     require(config, decoder_sparse_step=1, mlp_only_layers=(None, []), use_sliding_window=False)
     return llama.read(
         {**config, "intermediate_size": take(config, "moe_intermediate_size")},
-        n_experts=take(config, "num_experts" if "num_experts" in config else "num_local_experts"),
+        n_experts=take(config, "num_experts"),
         experts_per_token=take(config, "num_experts_per_tok"),
         expert_renormalise=config.get("norm_topk_prob", False),
         **axes,
@@ -46,6 +47,7 @@ def read_qwen2_moe(config: Config) -> ModelConfig:
 
 
 def read_qwen3_moe(config: Config) -> ModelConfig:
+    config = own_names(config, {"num_local_experts": "num_experts"})
     return _read_qwen({"num_key_value_heads": 4} | dict(config), qk_norm=True)
 
 

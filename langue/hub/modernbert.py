@@ -4,7 +4,7 @@ from typing import Any
 
 from langue.hub.family import Family, Rule, classes, rule
 from langue.hub.rope import read_two_ropes, read_windows, write_layer_types, write_two_ropes
-from langue.hub.values import USUAL, Config, Names, require
+from langue.hub.values import USUAL, Config, Names, own_names, require
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
@@ -24,7 +24,11 @@ _NAMES = Names(
 )
 
 
+_ALIASES = {"rope_theta": "global_rope_theta"}  # of transformers 4; the fifth ignores it
+
+
 def read(config: Config) -> ModelConfig:
+    config = own_names(config, _ALIASES)
     require(config, rope_scaling=None)  # which would be of layers with a window too
     axes = _NAMES.read(
         config, norm_place="pre", gated=True, first_norm=False, head_transform=True, classifier_transform=True
@@ -45,9 +49,18 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "attention_bias": config.has_bias("qkv"),
         "mlp_bias": config.has_bias("ffn"),
         "layer_types": write_layer_types(config),
+        "global_attn_every_n_layers": _every(config),  # as version 4 of transformers reads the pattern
         "local_attention": 2 * (max(config.windows, default=65) - 1),
         "rope_parameters": write_two_ropes(config),
+        "global_rope_theta": config.rotary_base,  # as version 4 of transformers reads the two bases
+        "local_rope_theta": config.rotary_local_base,
     }
+
+
+def _every(config: ModelConfig) -> int:
+    """Of how many layers the first sees everything; the pattern of windows begins with one that does."""
+    whole = [i for i in range(1, config.n_layers) if not config.window(i)]
+    return whole[0] if whole else config.n_layers
 
 
 _FEEDFORWARD, _KINDS = "blocks.{i}.feedforward.", ("weight", "bias")

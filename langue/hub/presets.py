@@ -158,7 +158,8 @@ def _repeated(windows: tuple[int, ...], layers: int) -> tuple[int, ...]:
     """The pattern of the windows over another number of layers."""
     periods = range(1, len(windows) + 1)
     period = next(p for p in periods if all(w == windows[i % p] for i, w in enumerate(windows)))
-    return tuple(windows[i % period] for i in range(layers))
+    repeated = tuple(windows[i % period] for i in range(layers))
+    return repeated if any(repeated) else ()
 
 
 def expressed(family: Family, config: ModelConfig) -> ModelConfig:

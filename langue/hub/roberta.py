@@ -36,12 +36,11 @@ def _family(name: str, stem: str) -> Family:
                 *rule("head.dense", "lm_head.dense"),
                 *rule("head.norm", "lm_head.layer_norm"),
                 Rule("head.out.weight", ("lm_head.decoder.weight",)),
-                Rule("head.bias", ("lm_head.bias",)),
+                Rule("head.bias", ("lm_head.bias",), tied=("lm_head.decoder.bias",)),
             ],
         },
         renames=bert.BERT.renames,
         unused=(r"embeddings\.position_ids$", r"(^|\.)pooler\.dense\.", r"^lm_head\.", r"^classifier\."),
-        copies={r"^lm_head\.decoder\.bias$": "head.bias"},
     )
 
 

@@ -97,6 +97,14 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
     return rope
 
 
+def write_rope_keys(config: ModelConfig) -> dict[str, Any]:
+    """Rotary positions as the configs of transformers 5 have them, and beside that as those before: version 4 ignores
+    `rope_parameters`, and would turn by its default without a word."""
+    rope = write_rope(config)
+    scaling = None if config.rotary_scaling == "none" else rope
+    return {"rope_parameters": rope, "rope_theta": config.rotary_base, "rope_scaling": scaling}
+
+
 def read_two_ropes(
     config: Config, *, head_dim: int, bases: tuple[float, float], old: tuple[str, str]
 ) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def fetch(name: str, revision: str | None, wanted: Sequence[str] = SAYS, *, weig
 
 
 def fetch_file(name: str, revision: str | None, path: str) -> None:
-    """One file more, which may lie in a folder of the repository."""
+    """One file more, or those of a pattern, which may lie in a folder of the repository."""
     _fetch(name, revision, [path], top=False)
 
 

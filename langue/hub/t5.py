@@ -5,7 +5,7 @@ from typing import Any
 
 from langue.errors import ModelError
 from langue.hub.family import Family, Rule, rule
-from langue.hub.values import ACTIVATIONS, Config, Names, require, write_activation
+from langue.hub.values import ACTIVATIONS, Config, Names, own_names, require, write_activation
 from langue.model.config import ANY_LENGTH, ModelConfig
 
 
@@ -33,7 +33,16 @@ _NAMES = Names(
 )
 
 
+_ALIASES = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "head_dim": "d_kv",
+}
+
+
 def _read(config: Config, default: str) -> ModelConfig:
+    config = own_names(config, _ALIASES)
     activation, gated = _activation(config, default)
     axes = _NAMES.read(config, norm="rms", norm_place="pre", position="relative", bias=False, embedding_norm=False)
     alone = any(str(name).endswith("EncoderModel") for name in config.get("architectures") or [])
@@ -95,6 +104,9 @@ def _side(ours: str, theirs: str, attention: list[tuple[str, str]], last: int) -
     ]
 
 
+_TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+
+
 def _family(name: str, stem: str, read: Any) -> Family:
     return Family(
         name=name,
@@ -106,17 +118,17 @@ def _family(name: str, stem: str, read: Any) -> Family:
             "lm": f"{stem}ForConditionalGeneration",
         },
         body=[
-            Rule("token.weight", ("shared.weight",)),
+            Rule("token.weight", ("shared.weight",), tied=_TABLES),
             *_side("", "encoder", [("attention", "SelfAttention")], 1),
             *_side("decoder.", "decoder", [("attention", "SelfAttention"), ("cross", "EncDecAttention")], 2),
         ],
         heads={"lm": [Rule("head.out.weight", ("lm_head.weight",))]},
+        classifier="classification_head.out_proj.weight",
         unused=(
             r"^lm_head\.weight$",
             r"^(en|de)coder\.embed_tokens\.weight$",
             r"EncDecAttention\.relative_attention_bias",
         ),
-        copies={r"coder\.embed_tokens\.weight$": "body.token.weight"},
     )
 
 

@@ -59,6 +59,27 @@ USUAL = {  # what most configs since BERT's call the sizes
 }
 
 
+def own_names(config: Config, aliases: Mapping[str, str]) -> Config:
+    """The config under the names that the family's own configs use.
+
+    aliases: other name -> own name, as `attribute_map` of the published config classes has it.
+    ModelError where a config gives one value under both names and the two differ: the published
+    classes follow one or the other, depending on their version.
+    """
+    renamed = dict(config)
+    for alias, own in aliases.items():
+        value = renamed.pop(alias, None)
+        if value is None:
+            continue
+        if renamed.get(own, value) != value:
+            raise ModelError(
+                f"config: {own} = {renamed[own]!r} and {alias} = {value!r} are two names of one value",
+                do=f"remove the wrong one of the two from config.json; {own} is the usual name",
+            )
+        renamed[own] = value
+    return renamed
+
+
 def _is_activation(axis: str) -> bool:
     return axis.endswith("activation")
 

@@ -10,7 +10,7 @@ import math
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,17 @@ _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
 Reader = Callable[[Path], dict[str, Tensor]]
 
 
-def read_weights(folder: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+def read_weights(folder: Path, matrices: torch.dtype | None = None, shared: Collection[str] = ()) -> dict[str, Tensor]:
     """All tensors of a folder's safetensors, else of a clean `.bin` (one file, or shards with their index), of Flax, of
     Keras, or of T5's TensorFlow checkpoint, under the names that `transformers` gives them. Safetensors are mapped:
-    they are read from the disk as they are used."""
+    they are read from the disk as they are used. shared: names of tensors that have several names, of which an index
+    and its files may list different ones."""
     readers: dict[str, Reader] = {"model.safetensors": read_safetensors, "pytorch_model.bin": _read_bin}
     for name, read in readers.items():
         if (folder / name).is_file():
             return read(folder / name)
         if (folder / f"{name}.index.json").is_file():
-            return _read_shards(folder / f"{name}.index.json", Path(name).suffix, read)
+            return _read_shards(folder / f"{name}.index.json", Path(name).suffix, read, shared)
     if (folder / "flax_model.msgpack").is_file():
         return jax.from_flax(msgpack.read(folder / "flax_model.msgpack", matrices))
     if (folder / "tf_model.h5").is_file():
@@ -55,8 +56,8 @@ def read_weights(folder: Path, matrices: torch.dtype | None = None) -> dict[str,
     raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
 
 
-def _read_shards(index: Path, suffix: str, read: Reader) -> dict[str, Tensor]:
-    """Each tensor from the file that the index names for it; a file and the index must agree."""
+def _read_shards(index: Path, suffix: str, read: Reader, shared: Collection[str]) -> dict[str, Tensor]:
+    """Each tensor from the file that the index names for it; a file and the index must agree, but for `shared`."""
     content = read_json(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
@@ -68,9 +69,12 @@ def _read_shards(index: Path, suffix: str, read: Reader) -> dict[str, Tensor]:
     for file in files:
         shard = read(index.parent / file)
         wanted = {name for name, place in places.items() if place == file}
-        if shard.keys() != wanted:
-            name = min(shard.keys() ^ wanted)
-            raise ModelError(f"{file} and the index do not agree on {name!r}", where=str(index))
+        odd = {name for name in shard.keys() ^ wanted if name not in shared or name in shard and name in places}
+        if odd:
+            raise ModelError(f"{file} and the index do not agree on {min(odd)!r}", where=str(index))
+        again = next((name for name in shard if name in weights and not torch.equal(weights[name], shard[name])), None)
+        if again is not None:
+            raise ModelError(f"two files have {again!r}, which the index does not list, and differ", where=str(index))
         weights.update(shard)
     return weights
 

@@ -44,5 +44,7 @@ class Causal(LanguageObjective):
         return gather(examples(tokens, slices.length, labels), np.arange(len(slices)), device)
 
     def metrics(self, loss: float, dev: Held, shares: dict[str, float]) -> Metrics:
-        """bits_per_byte: what one byte of the text costs, which can be compared across tokenizers."""
-        return {"perplexity": perplexity(loss), "bits_per_byte": loss / math.log(2) / dev.bytes_per_prediction}
+        """bits_per_byte: what one byte of the text costs, which can be compared across tokenizers: a byte that an
+        unknown token stands for costs eight bits more."""
+        bits = loss / math.log(2) / dev.bytes_per_prediction + dev.lost_bits
+        return {"perplexity": perplexity(loss), "bits_per_byte": bits}

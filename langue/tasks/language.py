@@ -161,6 +161,13 @@ class Held:
         corpus, frame = self.stream.corpus, self.stream.frame
         return corpus.n_bytes / max(1, int((corpus.lengths + frame.document).sum()))
 
+    @property
+    def lost_bits(self) -> float:
+        """Bits for each byte of text that unknown tokens owe: eight for each byte that one stands for, as it would take
+        to write it out."""
+        corpus = self.stream.corpus
+        return 8 * corpus.lost_bytes / max(1, corpus.n_bytes)
+
     def batches(self, device: torch.device) -> Any:
         filled = np.cumsum(self.pieces[:, 2] + self.stream.frame.piece) // int(self.stream.budgets[-1])
         for rows in np.split(self.pieces, np.flatnonzero(np.diff(filled)) + 1):

@@ -15,6 +15,7 @@ from typing import Any
 from langue.errors import DataError, ModelError
 
 MOST = 4_000_000  # characters of one conversation
+PROBE = "qzxanswerxzq"  # a text that no template writes by itself
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -65,6 +66,23 @@ def render(
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the chat template cannot be followed: {said}", where=where) from error
     return "".join(out)
+
+
+def end_of_turn(
+    folder: Path | None, options: Mapping[str, Any], tokens: Sequence[str], special: Mapping[str, str]
+) -> str | None:
+    """The one of these tokens that the template writes right after an answer; None where it writes none, or where
+    there is no template, or none that takes a question and its answer. special: as `render`'s tokens."""
+    if template_of(folder, options) is None:
+        return None
+    talk = [{"role": "user", "content": "question"}, {"role": "assistant", "content": PROBE}]
+    try:
+        text = render(folder, options, talk, tokens=special, add_generation_prompt=False)
+    except ModelError:  # the tokenizer's own end of a text is then all that is known
+        return None
+    _, found, after = text.rpartition(PROBE)
+    fits = [token for token in tokens if token and found and after.lstrip().startswith(token)]
+    return max(fits, key=len, default=None)
 
 
 def _environment() -> Any:

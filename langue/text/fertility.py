@@ -13,31 +13,35 @@ import numpy as np
 from langue.text import script
 from langue.text.language import guess
 from langue.text.tokenizer import Tokenizer
+from langue.text.unknown import Lost, gap_of
 
 LINES = 4096  # that are encoded at a time
-UNKNOWN = ("[UNK]", "<unk>", "<|unk|>")
 COUNTS = ("lines", "words", "characters", "bytes", "tokens", "unknown")
 
 
 def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
-    """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}, "languages": {"English": {...}, ...}}`,
-    scripts and languages by their share of the text."""
-    unknown = next((i for i in map(tokenizer.backend.token_to_id, UNKNOWN) if i is not None), -1)
+    """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}, "languages": {"English": {...}, ...},
+    "notes": [...]}`, scripts and languages by their share of the text; notes say what the tokenizer does not know."""
+    gap, lost = gap_of(tokenizer), Lost(tokenizer)
+    unknown = -1 if gap.token is None else gap.token
     counts: dict[tuple[str, str], dict[str, int]] = {}  # by script and language
     used = np.zeros(1 + max(tokenizer.backend.get_vocab(with_added_tokens=True).values()), bool)
     batch: list[str] = []
     for text in texts:
         batch += [line for line in text.splitlines(keepends=True) if not line.isspace()]
         if len(batch) >= LINES:
-            _add(tokenizer, batch, unknown, counts, used)
+            _add(tokenizer, batch, unknown, counts, used, lost)
             batch = []
-    _add(tokenizer, batch, unknown, counts, used)
+    _add(tokenizer, batch, unknown, counts, used, lost)
+    whole = _sum(counts.values())
+    lost.tokens, lost.unknown, lost.characters = whole["tokens"], whole["unknown"], whole["characters"]
     return {
         "vocab_size": len(tokenizer),
         "used": int(used.sum()),
-        "all": _rates(_sum(counts.values())),
+        "all": _rates(whole),
         "scripts": _by(0, counts),
         "languages": _by(1, counts),
+        "notes": lost.note(),
     }
 
 
@@ -59,6 +63,7 @@ def _add(
     unknown: int,
     counts: dict[tuple[str, str], dict[str, int]],
     used: np.ndarray[Any, Any],
+    lost: Lost,
 ) -> None:
     for line, encoding in zip(lines, tokenizer.backend.encode_batch_fast(lines, add_special_tokens=False), strict=True):
         ids = encoding.ids
@@ -70,7 +75,10 @@ def _add(
         into["characters"] += len(line)
         into["bytes"] += len(line.encode("utf-8"))
         into["tokens"] += len(ids)
-        into["unknown"] += ids.count(unknown)
+        unknown_here = ids.count(unknown)
+        into["unknown"] += unknown_here
+        if unknown_here or lost.gap.drops:
+            lost.measure([line])
 
 
 def _rates(counts: Mapping[str, int]) -> dict[str, Any]:

@@ -183,6 +183,10 @@ def _frame(
 
 def frame_of(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
     """The ids that are put before and after a text."""
-    bare, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
-    at = next((place for place in range(len(whole)) if whole[place : place + len(bare)] == bare), 0)
+    for text in ("a", "1", ".", "一"):  # a vocabulary of characters may lack some
+        bare, whole = (backend.encode(text, add_special_tokens=each).ids for each in (False, True))
+        if bare:
+            break
+    found = (i for i in range(len(whole)) if bare and whole[i : i + len(bare)] == bare)
+    at = next(found, len(whole))
     return whole[:at], whole[at + len(bare) :]

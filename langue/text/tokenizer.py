@@ -7,6 +7,7 @@ one of a size that no vocabulary has is not read.
 """
 
 import copy
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from tokenizers import decoders
 from langue.errors import ModelError
 from langue.files import refuse_code, write_json
 from langue.text import declared, flags, marian, sentencepiece, vocabulary
-from langue.text.chat import Messages, render
+from langue.text.chat import Messages, end_of_turn, render
 from langue.text.languages import Languages, languages_of
 from langue.text.published import CLASSES, GENERIC, PublishedClass, class_of, read_object
 
@@ -28,6 +29,7 @@ SIDE_FILES: tuple[str, ...] = (
     *("vocab.txt", "vocab.json", "target_vocab.json", "merges.txt"),
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
 )
+HALF = "\ufffd"  # what bytes that are no whole character decode to
 MOST_BYTES = 200_000_000  # of one file; a quarter of a million tokens take some 35 million
 
 
@@ -134,7 +136,15 @@ class Tokenizer:
     @property
     def padding(self) -> int | None:
         """The token that is named for padding, which nothing here does."""
-        name = self.roles.get("pad")
+        return self._named("pad")
+
+    @property
+    def end(self) -> int | None:
+        """The token that is named for the end of a text."""
+        return self._named("eos")
+
+    def _named(self, role: str) -> int | None:
+        name = self.roles.get(role)
         token: int | None = None if name is None else self.backend.token_to_id(name)
         return token
 
@@ -151,7 +161,17 @@ class Tokenizer:
         if self._frame is not None:
             self.backend.post_processor = self._frame
         items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
-        return self.backend.encode_batch_fast(items)
+        try:
+            return self.backend.encode_batch_fast(items)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            # The library raises it bare where a character is unknown and there is no token for that.
+            raise ModelError(
+                f"the tokenizer cannot read a text: {error}",
+                where="" if self.folder is None else str(self.folder),
+                do="give its model an unknown token (unk_token, unk_id), or choose another",
+            ) from error
 
     def for_languages(self, source: str | None = None, target: str | None = None) -> "Tokenizer":
         """The same tokenizer, for sources and targets of these languages; None: as its files say.
@@ -203,12 +223,40 @@ class Tokenizer:
             self.folder, self.options, messages, tokens=self._names, add_generation_prompt=add_generation_prompt
         )
 
+    def end_of_turn(self) -> int | None:
+        """The token that the model's chat template writes right after an answer; None where it writes none."""
+        added = [token.content for token in self.backend.get_added_tokens_decoder().values()]
+        found = end_of_turn(self.folder, self.options, added, self._names)
+        token: int | None = None if found is None else self.backend.token_to_id(found)
+        return token
+
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of token ids, by default without special tokens."""
         kept = list(ids)
         if skip_special and self._not_skipped:
             kept = [index for index in kept if index not in self._not_skipped]
         return str(self.reader.decode(kept, skip_special_tokens=skip_special))
+
+    def continuation(self, given: Sequence[int], new: Sequence[int]) -> tuple[str, str]:
+        """The text of the given tokens, and that of the new ones as it goes on from there.
+
+        Decoders look beyond a token: most strip the space at a text's front, so the new tokens are
+        decoded behind the given ones. The two texts joined are the text of all tokens, but that a
+        character which the last tokens begin is one mark. A character whose bytes stand on both
+        sides is in the second text.
+        """
+        before = self.decode(given)
+        whole = self.decode([*given, *new])
+        if whole.startswith(before):
+            return before, whole[len(before) :]
+        if whole.endswith(HALF) and not before.endswith(HALF):
+            # A run of bytes that ends within a character loses the characters before it, too.
+            for most in range(len(new) - 1, max(-1, len(new) - 4), -1):
+                shorter = self.decode([*given, *new[:most]])
+                if shorter.startswith(before):
+                    return before, shorter[len(before) :] + HALF
+        common = os.path.commonprefix([before, whole])
+        return common, whole[len(common) :]
 
     def token(self, index: int) -> str:
         return str(self.reader.id_to_token(index))

@@ -4,9 +4,14 @@ bpe: byte-level byte-pair encoding (Sennrich et al. 2016; bytes: Radford et al. 
 Nakajima 2012). unigram: Kudo 2018. characters, bytes: one token each. All but wordpiece give back the text that they
 were given, characters and unigram as far as they know its characters. Training again gives the same bytes, but for
 unigram, whose sums the library adds up in an order that varies.
+
+The library's limits are kept where they lose nothing, and ended where they do (long_words.py): words are cut for
+training at 1,000 characters, and where the text has words of more than 100, WordPiece cuts them in use too instead of
+calling them unknown. A piece of unigram has at most 16 characters, as in SentencePiece.
 """
 
 import json
+import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,6 +24,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from langue.errors import DataError, SettingsError
 from langue.files import disk_errors, write_json
 from langue.settings import TokenizerSettings
+from langue.text.long_words import LIMIT, WORDPIECE_LIMIT, LongWords
 from langue.text.tokenizer import Tokenizer
 from langue.text.words import ALPHABET
 
@@ -32,12 +38,20 @@ NAMES: dict[str, dict[str, str]] = {  # the special tokens of each kind, in the 
     "wordpiece": BERT,
 }
 SPACE = "\u2581"
+ZERO_WIDTH_SPACE = "\u200b"  # stands between words of Khmer, Burmese and Thai; BERT's normaliser takes it away
+UNIGRAM_PIECE = 16  # most characters of a piece, as in SentencePiece
+LONG_SHARE = 0.001  # of the text in long words, from which WordPiece's cut is worth its time in use
+WAIT = 0.1  # seconds after which a main thread that waits looks for Ctrl-C
 
 
-def train(texts: Iterable[str], chosen: TokenizerSettings, folder: Path) -> Tokenizer:
-    """Train, write tokenizer.json and tokenizer_config.json into `folder`, and load them from there."""
+def train(texts: Iterable[str], chosen: TokenizerSettings, folder: Path, notes: list[str] | None = None) -> Tokenizer:
+    """Train, write tokenizer.json and tokenizer_config.json into `folder`, and load them from there.
+
+    notes: gets what was cut.
+    """
     check(chosen)
-    backend = _BUILDERS[chosen.kind](_met(texts), chosen)
+    notes = [] if notes is None else notes
+    backend = _BUILDERS[chosen.kind](_met(texts), chosen, notes)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         backend.save(str(folder / "tokenizer.json"))
@@ -117,7 +131,28 @@ def _begun(model: Any, chosen: TokenizerSettings, cuts: list[Any], decoder: Any)
     return backend
 
 
-def _bpe(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Tokenizer:
+def _learn(backend: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) -> None:
+    """Train on another thread, so that Ctrl-C is heard: the library does not look for it, and may learn for minutes.
+
+    A thread that is left behind ends with the process.
+    """
+    failed: list[BaseException] = []
+
+    def learn() -> None:
+        try:
+            backend.train_from_iterator(texts, trainer)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=learn, name="tokenizer trainer", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(WAIT)
+    if failed:
+        raise failed[0]
+
+
+def _bpe(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
     cuts = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
     backend = _begun(models.BPE(), chosen, cuts, decoders.ByteLevel())
     trainer = trainers.BpeTrainer(
@@ -127,14 +162,21 @@ def _bpe(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Tokenize
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    long = LongWords(LIMIT, backend.normalizer, backend.pre_tokenizer)
+    _learn(backend, long.cut(texts), trainer)
+    notes += long.note("cut for training")
     return backend
 
 
-def _wordpiece(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Tokenizer:
-    model = models.WordPiece(unk_token=BERT["unk"])
+def _wordpiece(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
+    model = models.WordPiece(unk_token=BERT["unk"], max_input_chars_per_word=WORDPIECE_LIMIT)
     backend = _begun(model, chosen, [pre_tokenizers.BertPreTokenizer()], decoders.WordPiece())
     held = list(texts)
+    if any(ZERO_WIDTH_SPACE in text for text in held):
+        parted = normalizers.Replace(ZERO_WIDTH_SPACE, " ")
+        backend.normalizer = normalizers.Sequence([parted, backend.normalizer])
+    uncut = backend.pre_tokenizer
+    kept = _cut_words(backend, held, notes)
     special = special_tokens(chosen)
     alphabet, inner = _alphabet(held, chosen, backend.normalizer, chosen.vocab_size - len(special))
     # The trainer numbers what it meets inside words in the order of a hash table, another each time, and breaks ties
@@ -147,7 +189,9 @@ def _wordpiece(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.To
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    backend.train_from_iterator(held, trainer)
+    _learn(backend, held, trainer)
+    if not kept:
+        backend.pre_tokenizer = uncut
     tree = json.loads(backend.to_str())
     tree["added_tokens"] = [token for token in tree["added_tokens"] if token["content"] in special]
     backend = tokenizers.Tokenizer.from_str(json.dumps(tree))
@@ -158,6 +202,21 @@ def _wordpiece(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.To
         special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
     )
     return backend
+
+
+def _cut_words(backend: tokenizers.Tokenizer, texts: list[str], notes: list[str]) -> bool:
+    """Have the tokenizer cut words where WordPiece's limit is, if the texts have longer ones; whether that is worth
+    its time in use too, which is a fifth of all."""
+    long = LongWords(WORDPIECE_LIMIT, backend.normalizer, backend.pre_tokenizer)
+    long.count(texts)
+    if not long.words:
+        return False
+    cut = pre_tokenizers.Split(Regex(f".{{{WORDPIECE_LIMIT}}}"), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, cut])
+    kept = long.characters >= LONG_SHARE * sum(map(len, texts))
+    in_use = "in training and in use" if kept else "for training; in use, being so rare, they are unknown tokens"
+    notes += long.note(f"cut {in_use}")
+    return kept
 
 
 def _alphabet(texts: list[str], chosen: TokenizerSettings, normaliser: Any, room: int) -> tuple[list[str], list[str]]:
@@ -185,7 +244,7 @@ def _alphabet(texts: list[str], chosen: TokenizerSettings, normaliser: Any, room
     return sorted(known), sorted(inner)
 
 
-def _unigram(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Tokenizer:
+def _unigram(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
     """Spaces are written as SPACE before the word they precede; none is added, so that none need be taken away."""
     cuts = [
         pre_tokenizers.Split(Regex(r"\n"), "isolated"),
@@ -193,17 +252,20 @@ def _unigram(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Toke
     ]
     decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="never")
     backend = _begun(models.Unigram(), chosen, cuts, decoder)
-    held = list(texts)
+    long = LongWords(LIMIT, backend.normalizer, backend.pre_tokenizer)
+    held = list(long.cut(texts))
+    notes += long.note("cut for training")
     _holds_all(held, chosen, backend.normalizer)
     options: dict[str, Any] = {"seed_size": min(1_000_000, 32 * chosen.vocab_size)}  # candidates to begin with
     trainer = trainers.UnigramTrainer(
         vocab_size=chosen.vocab_size,
         special_tokens=special_tokens(chosen),
         unk_token=NAMES["unigram"]["unk"],
+        max_piece_length=UNIGRAM_PIECE,
         show_progress=False,
         **options,
     )
-    backend.train_from_iterator(held, trainer)
+    _learn(backend, held, trainer)
     return backend
 
 
@@ -222,7 +284,7 @@ def _holds_all(texts: list[str], chosen: TokenizerSettings, normaliser: Any) -> 
         )
 
 
-def _characters(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Tokenizer:
+def _characters(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
     """The commonest characters, as byte-pair encoding that merges nothing."""
     normaliser = _normaliser(chosen)
     counts: Counter[str] = Counter()
@@ -238,7 +300,7 @@ def _characters(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.T
     return backend
 
 
-def _bytes(texts: Iterable[str], chosen: TokenizerSettings) -> tokenizers.Tokenizer:
+def _bytes(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
     """A byte's token is its value; the special ones follow."""
     for text in texts:
         if not text.isspace():

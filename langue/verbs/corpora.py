@@ -15,7 +15,7 @@ from langue.text.documents import Reading, open_texts
 from langue.text.tokenizer import Tokenizer
 from langue.train.parallel import barrier
 from langue.verbs.prepare import rows_again
-from langue.verbs.progress import bar
+from langue.verbs.progress import bar, say
 from langue.verbs.train_tokenizer import as_list, train_tokenizer
 
 
@@ -92,7 +92,8 @@ def _build(
         chosen = {f"tokenizer.{key}": value for key, value in settings.tokenizer.model_dump().items()}
         if not (made / "tokenizer.json").is_file():
             check(None)
-            train_tokenizer(named, out=made, columns=columns, **{"data.invalid": settings.data.invalid, **chosen})
+            words = {"data.invalid": settings.data.invalid, **chosen}
+            notes += train_tokenizer(named, out=made, columns=columns, **words)["notes"]
         tokenizer = Tokenizer.load(made)
     check(tokenizer)
     reading = Reading(columns=columns, invalid=settings.data.invalid)
@@ -101,3 +102,5 @@ def _build(
         division = Division.of(settings.data.dev_fraction, settings.data.seed)
         building = Building(texts, tokenizer, reading, division, settings.data.shard_tokens)
         build(building, path, progress=advance, notes=notes)
+    for note in dict.fromkeys(notes):
+        say(note)

@@ -162,6 +162,7 @@ def _evaluate_task(
         predictions = model.probabilities(examples, advance)
     seconds = time.perf_counter() - began
     content, _, _ = _judge(model.task, split, table, targets, predictions, train, seconds, best)
+    content["notes"] = [] if examples.lost is None else examples.lost.note()
     if data is not None and train is not None:
         content["seen"] = copies(train[0], table)
     return content

@@ -21,6 +21,7 @@ from langue.tasks.language import LanguageObjective
 from langue.text.documents import Reading, open_texts
 from langue.text.tokenizer import Tokenizer
 from langue.verbs.corpora import given_corpus, same_tokens
+from langue.verbs.held_out import notes_on_held_out, notes_on_text
 from langue.verbs.judge_language import judged
 from langue.verbs.prepare import DIGESTS
 from langue.verbs.prepare_language import Pretraining, new_model
@@ -61,11 +62,13 @@ def _scores(
     family, config, tokenizer = checkpoint.family, checkpoint.config, checkpoint.tokenizer
     prepared = Pretraining(objective, family, config, tokenizer, text, text, settings, checkpoint)
     metrics, intervals = judged(prepared, new_model(prepared).to(device()))
+    few = notes_on_held_out(0, text.n_documents)
     return {
         "split": split,
         "examples": text.n_documents,
         "metrics": metrics,
         "intervals": intervals,
+        "notes": [*few, *notes_on_text(text, objective)],
         "baseline": None,
         "seconds": round(time.perf_counter() - began, 3),
     }

@@ -197,7 +197,7 @@ def build(prepared: Prepared, settings: Settings) -> TaskModel:
     """The task model with the published weights, a new head where there is none for this task, and dropout as set."""
     config, task = prepared.checkpoint.config, prepared.task
     torch.manual_seed(settings.train.seed)
-    network = TaskModel(config, task, settings.train.seed, prepared.checkpoint.pad)
+    network = TaskModel(config, task, settings.train.seed, prepared.checkpoint.batch_pad)
     weights = usable(prepared.checkpoint.weights)
     if not _same_head(prepared.checkpoint.task, task):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.out.")}

@@ -20,13 +20,13 @@ from langue.tasks.language import Held, Judged, LanguageObjective
 from langue.tasks.metrics import number
 from langue.tasks.objective import Metrics
 from langue.train.journal import read_log
+from langue.verbs.held_out import FEW, few_intervals, notes_on_held_out, notes_on_text
 from langue.verbs.prepare_language import Pretraining
 from langue.verbs.progress import bar
 from langue.verbs.samples import SHOWN, samples
 
 MOST = 20_000_000  # tokens that the n-gram model is counted on
 ORDER, LONG, SMALL = 5, 7, 512  # of the n-grams: characters and bytes, vocabularies this small, take longer ones
-FEW = 20  # documents, below which drawing them anew says nothing
 
 
 def judge_language(
@@ -34,7 +34,7 @@ def judge_language(
 ) -> dict[str, Any]:
     """Judge on the whole of the held-out text, and write all that people read. tokens: that the training saw."""
     metrics, intervals = judged(prepared, network)
-    content = {
+    content: dict[str, Any] = {
         "split": "dev",
         "examples": prepared.dev.n_documents,
         "metrics": metrics,
@@ -42,6 +42,9 @@ def judge_language(
         "baseline": baseline_of(prepared),
         "seconds": round(seconds, 3),
     }
+    few = notes_on_held_out(prepared.train.n_documents, prepared.dev.n_documents)
+    on_text = notes_on_text(prepared.dev, prepared.objective)
+    content["notes"] = [*few, *on_text, *notes(prepared, content, tokens)]
     write_json(folder / "metrics.json", content)
     draw(read_log(folder / "log.jsonl"), folder / "curves.png")
     context = {
@@ -49,8 +52,8 @@ def judge_language(
         "metrics_json": content,
         "curves_png": folder / "curves.png",
         "settings": prepared.settings.model_dump(),
-        "preview": prepared.facts,
-        "notes": notes(prepared, content, tokens),
+        "preview": {name: fact for name, fact in prepared.facts.items() if name != "notes"},
+        "notes": content["notes"],
         "samples": samples(prepared, network),
         "samples_are": SHOWN[prepared.objective.architecture],
     }
@@ -70,7 +73,8 @@ def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict
 
 
 def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Metrics, dict[str, Any]]:
-    """The metrics, and where they lie when documents are drawn anew (bootstrap); of fewer than FEW, no intervals."""
+    """The metrics and their 95% intervals: where they lie when documents are drawn anew (bootstrap), and, of fewer than
+    FEW documents, from the spread between them."""
 
     def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         losses, shares = judged.summed(weights)
@@ -82,7 +86,10 @@ def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Me
 
     whole = measure(np.ones((len(judged.counts), 1)))
     metrics: Metrics = {name: number(values[0]) for name, values in whole.items()}
-    intervals = bootstrap(measure, metrics, len(judged.counts)) if len(judged.counts) >= FEW else {}
+    if len(judged.counts) >= FEW:
+        intervals = bootstrap(measure, metrics, len(judged.counts))
+    else:
+        intervals = few_intervals(objective, held, judged)
     intervals.pop("bits_per_byte", None)  # how many bytes each document has is not kept
     return metrics, intervals
 
@@ -101,14 +108,6 @@ def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[s
         said.append(
             f"It read the text {times:.1f} times; beyond four passes repeated text teaches ever less "
             "(Muennighoff et al. 2023, arXiv:2305.16264)."
-        )
-    unknown, share = prepared.objective.special.unk, 0.0
-    if unknown is not None and "bits_per_byte" in content["metrics"]:
-        share = float((_whole(prepared.dev, MOST)[0] == unknown).mean())
-    if share:
-        said.append(
-            f"{share:.1%} of the held-out tokens are the unknown one. What they stand for is never predicted, so that "
-            "the bits per byte are fewer than those of a tokenizer that knows every text."
         )
     baseline = content["baseline"] or {}
     if baseline.get("note"):
@@ -131,6 +130,7 @@ def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
         found = baseline(train, dev, vocab_size=size, eos=end, order=order, limit=MOST)
         advance(1)
     bits = found.cross_entropy / math.log(2) * (len(dev[0]) + len(dev[1]) - 1) / max(1, prepared.dev.n_bytes)
+    bits += 8 * prepared.dev.lost_bytes / max(1, prepared.dev.n_bytes)
     metrics = {"loss": found.cross_entropy, "perplexity": found.perplexity, "bits_per_byte": bits}
     seen = f"counted on {len(train[0]):,} of {prepared.train.n_tokens:,} tokens"
     note = "; ".join(part for part in (seen if len(train[0]) < prepared.train.n_tokens else "", found.note) if part)

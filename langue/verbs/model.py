@@ -1,7 +1,7 @@
 """What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states, embeddings, predictions."""
 
-from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from langue.data.batch import Batch, Examples, first_tokens, gather, gather_pairs, pool_mean
+from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.data.pack import sorted_batches
 from langue.errors import ModelError
 from langue.files import atomic_folder
-from langue.generate.sample import Sampling, generate
+from langue.generate.sample import sampling_of
 from langue.hub.checkpoint import (
     Checkpoint,
     classes_of,
@@ -24,19 +24,21 @@ from langue.hub.checkpoint import (
     write_checkpoint,
 )
 from langue.hub.family import KEPT, SPEAKING
+from langue.hub.sentence import copy_modules
 from langue.model.language import LanguageModel, draw_up, unfilled
 from langue.model.transformer import Transformer
 from langue.runtime import device, precision
 from langue.settings import DataSettings
 from langue.tasks.infer import infer
-from langue.tasks.task import Task, TaskModel, encode_texts
-from langue.text.parse import is_missing, sound
+from langue.tasks.task import Task, TaskModel
 from langue.text.tokenizer import Tokenizer
+from langue.verbs.embed import SentenceEncoder
+from langue.verbs.generation import TextGenerator
+from langue.verbs.inputs import Inputs, Room, Texts, check_kind, is_empty, is_pair, listed
 from langue.verbs.save import head_of, task_of, write_task_checkpoint
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
 Top = int | Literal["auto"] | None  # how many labels of a text are shown: what the task gives, so many, or all
-Texts = Sequence[str] | Sequence[tuple[str, str]] | Sequence[Sequence[int]]
 
 
 class Model:
@@ -51,33 +53,55 @@ class Model:
         dtype: torch.dtype,
         language: LanguageModel | None = None,
     ) -> None:
-        saved = (checkpoint.task or {}).get("data", {})
-        self.data = DataSettings(**saved)
+        self.config = checkpoint.config
+        self.data = _data_settings(checkpoint)
         self.tokenizer = checkpoint.tokenizer.for_languages(self.data.source_language, self.data.target_language)
-        self.checkpoint, self.config = replace(checkpoint, tokenizer=self.tokenizer), checkpoint.config
+        self.checkpoint = replace(checkpoint, tokenizer=self.tokenizer)
+        self.inputs = Inputs(self.checkpoint)
         self.body, self.task, self.network, self.language = body, task, network, language
         self.device, self.dtype = next(body.parameters()).device, dtype
         self.pairs: bool | None = (checkpoint.task or {}).get("pairs")  # what the task is of; None: not known
 
+    @cached_property
+    def _sentence_encoder(self) -> SentenceEncoder:
+        return SentenceEncoder(self.checkpoint, self.body, self.inputs)
+
+    @cached_property
+    def _text_generator(self) -> TextGenerator:
+        return TextGenerator(self.checkpoint, self._language(), self.inputs)
+
     def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
-        """The last hidden state of every token, special ones included: one (t, D) array a text."""
+        """The last hidden state of every token, special ones included: one (t, D) array a text.
+
+        A text that is longer than the model's positions, or its tokenizer's model_max_length, is an error.
+        """
         examples = self._examples(texts)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
-        for rows, states in self._states(examples, pool=None):
-            ends = np.cumsum(examples.lengths[rows])
-            for row, part in zip(rows, np.split(states, ends[:-1]), strict=True):
+
+        def states(batch: Batch) -> NDArray[np.float32]:
+            found: NDArray[np.float32] = self.body(*batch.inputs).float().cpu().numpy()
+            return found
+
+        for batch, found in infer(states, examples, self.device, self.dtype):
+            ends = np.cumsum(examples.lengths[batch.rows])
+            for row, part in zip(batch.rows, np.split(found, ends[:-1]), strict=True):
                 out[row] = part
         return out
 
-    def encode(self, texts: Texts, pool: str = "mean") -> NDArray[np.float32]:
-        """One vector a text, (N, D): the mean of its hidden states, or the first one (`pool="first"`)."""
-        if pool not in ("mean", "first"):
-            raise ModelError(f"pool = {pool!r} is not known", do='use "mean" or "first"')
-        examples = self._examples(texts)
-        out = np.zeros((len(examples), self.config.dim), np.float32)
-        for rows, states in self._states(examples, pool=pool):
-            out[rows] = states
-        return out
+    def encode(
+        self, texts: Texts, pool: str | None = None, prompt: str | None = None, prompt_name: str | None = None
+    ) -> NDArray[np.float32]:
+        """One vector a text, (N, D).
+
+        A folder of sentence-transformers is followed: its max_seq_length, pooling, Dense and Normalize modules, and
+        its default prompt. Elsewhere the vector is the mean of the text's hidden states. A longer text is cut, with a
+        LangueWarning that counts.
+
+        pool: plain pooled hidden states instead: mean, first (cls), last (lasttoken), max, mean_sqrt_len or
+        weightedmean. prompt: put before each string; prompt_name: the one that the model has under this name. Token
+        ids are taken as they are.
+        """
+        return self._sentence_encoder.encode(texts, pool, prompt, prompt_name, self.dtype)
 
     def logits(
         self,
@@ -98,7 +122,8 @@ class Model:
         if self.task is None:
             return self._language_logits(texts, targets, tokenizer)
         task, network = self._trained()
-        examples = self._examples(texts, tokenizer=tokenizer)
+        with self.inputs.counting_truncation():
+            examples = self._examples(texts, room=self._task_room(), tokenizer=tokenizer)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         for batch, scores in infer(network, examples, self.device, self.dtype):
             for row, each in zip(batch.rows, scores.float().cpu().numpy(), strict=True):
@@ -108,54 +133,36 @@ class Model:
     def generate(
         self,
         prompts: Texts,
-        max_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         seed: int = 0,
         *,
         source_language: str | None = None,
         target_language: str | None = None,
     ) -> list[Any]:
-        """What the model writes after each prompt (an encoder-decoder: for each source), up to its end token. Strings
-        give strings, lists of token ids lists of token ids; conversations, lists of `{"role", "content"}`, give what is
-        answered, where the model has a chat template. source_language, target_language: of a translation model of many
-        languages, by its own codes; None: as the run's settings say, or the model's files."""
-        language = self._language()
-        prompts = prompts if isinstance(prompts, str) else list(prompts)  # type: ignore[assignment]
-        if len(prompts) and not isinstance(prompts[0], str) and len(prompts[0]) and isinstance(prompts[0][0], Mapping):
-            texts = [self.tokenizer.chat(messages) for messages in prompts]  # type: ignore[arg-type]
-            encode = self.tokenizer.backend.encode
-            ids = [encode(text, add_special_tokens=False).ids for text in texts]  # the template has written them
-            languages = {"source_language": source_language, "target_language": target_language}
-            answers = self.generate(ids, max_tokens, temperature, top_k, top_p, seed, **languages)
-            return [self.tokenizer.decode(answer) for answer in answers]
+        """What the model writes after each prompt (an encoder-decoder: for each source), up to its end token.
+
+        Strings give strings, lists of token ids lists of token ids; conversations, lists of `{"role", "content"}`,
+        give what is answered, where the model has a chat template. What is not given is as the model's
+        generation_config.json says, as in `transformers`; where it says nothing: 64 new tokens, the likeliest each
+        time (temperature 0), with top_k 0 (all) and top_p 1. A LangueWarning names what it says and is not
+        implemented. A prompt that is longer than the model's positions is an error.
+        source_language, target_language: of a translation model of many languages, by its own codes; None: as the
+        run's settings say, or the model's files.
+        """
+        self._language()
         if self.config.architecture == "encoder":
             raise ModelError("an encoder sees both ways and does not generate", where=str(self.checkpoint.folder))
-        sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
+        items = listed(prompts, "prompts")
+        generator = self._text_generator
+        sampling = sampling_of(generator.generation, max_tokens, temperature, top_k, top_p, seed)
+        if not items:
+            return []
         tokenizer = self.tokenizer.for_languages(source_language, target_language)
-        examples = self._examples(prompts, prompt=self.config.architecture == "decoder", tokenizer=tokenizer)
-        of, begins = self.checkpoint, self.checkpoint.published.get("bos_token_id")
-        ids = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
-        if self.config.architecture == "decoder" and isinstance(begins, int):  # from nothing: as a text begins
-            ids = [part or [begins] for part in ids]
-        start, first = self._decoder_start(tokenizer, target_language or self.data.target_language)
         with self._autocast():
-            written = generate(language, ids, sampling, stop=of.ends, start=start, first=first, banned=of.banned)
-        strings = len(prompts) > 0 and isinstance(prompts[0], str)
-        return [self.tokenizer.decode(tokens) for tokens in written] if strings else written
-
-    def _decoder_start(self, tokenizer: Tokenizer, asked: str | None) -> tuple[int, int | None]:
-        """The token that a decoder starts with, and the one that it writes first: those of the language that is asked
-        for; else what the model's config says, or, where it says nothing, its tokenizer's."""
-        of = self.checkpoint
-        has_code = tokenizer.decoder_start is not None or tokenizer.first_token is not None
-        start, first = of.start, of.first
-        if tokenizer.decoder_start is not None and (asked or "decoder_start_token_id" not in of.published):
-            start = tokenizer.decoder_start
-        if has_code and (asked or first is None):
-            first = tokenizer.first_token
-        return start, first
+            return generator.generate(items, sampling, tokenizer, target_language or self.data.target_language)
 
     def _language_logits(self, texts: Texts, targets: Texts | None, tokenizer: Tokenizer) -> list[NDArray[np.float32]]:
         language = self._language()
@@ -187,7 +194,7 @@ class Model:
 
     def _shifted(self, targets: Texts, tokenizer: Tokenizer) -> Examples:
         """Targets as the decoder reads them."""
-        examples = self._examples(targets, tokenizer=tokenizer.target, decoder=True)
+        examples = self._examples(targets, target=True, tokenizer=tokenizer)
         if len(targets) and isinstance(targets[0], str):
             tokens = np.roll(examples.tokens, 1)
             start = self.checkpoint.start if tokenizer.decoder_start is None else tokenizer.decoder_start
@@ -218,11 +225,10 @@ class Model:
         if top not in ("auto", None) and (not isinstance(top, int) or top < 1):
             do = 'give 1 or more, None for all, or "auto" for what the task gives'
             raise ModelError(f"top = {top!r} labels cannot be shown", do=do)
-        if isinstance(texts, str):
-            raise ModelError("texts is one string", do="give a list: [text]")
-        items: list[Any] = list(texts)
+        items = listed(texts)
         answers: list[Any] = [None] * len(items)
-        rows, examples = self._answerable(items)
+        with self.inputs.counting_truncation():
+            rows, examples = self._answerable(items)
         for row, prediction in zip(rows, self.probabilities(examples), strict=True):
             if top == "auto":
                 answers[row] = task.answer(prediction)
@@ -233,17 +239,23 @@ class Model:
 
     def _answerable(self, items: list[Any]) -> tuple[list[int], Examples]:
         """Which of these texts, pairs or lists of token ids have something in them, and these encoded."""
-        rows = [row for row, item in enumerate(items) if not _is_empty(item)]
+        rows = [row for row, item in enumerate(items) if not is_empty(item)]
         filled = [items[row] for row in rows]
-        paired = _paired(filled[:1]) == [True]
-        if filled and isinstance(filled[0], str) or paired:
-            self.check_pairs(paired)
-        examples = self._examples(filled)
+        check_kind(filled)
+        if filled and (isinstance(filled[0], str) or is_pair(filled[0])):
+            self.check_pairs(is_pair(filled[0]))
+        examples = self._examples(filled, room=self._task_room())
         usable = examples.lengths > 0
         if not usable.all():
             rows = [row for row, fits in zip(rows, usable, strict=True) if fits]
-            examples = self._examples([items[row] for row in rows])
+            examples = self._examples([items[row] for row in rows], room=self._task_room())
         return rows, examples
+
+    def _task_room(self) -> Room:
+        """Where the task's texts are cut."""
+        most = min(self.data.max_length, self.config.max_length)
+        source = "data.max_length of the run" if self.checkpoint.task is not None else self.inputs.room.source
+        return Room(most, source, self.data.cut)
 
     def check_pairs(self, pairs: bool, where: str = "") -> None:
         """ModelError where pairs of texts are given to a run of single ones, or the other way round."""
@@ -284,6 +296,7 @@ class Model:
                     published=self.checkpoint.published,
                     writes=self.checkpoint.writes,
                 )
+                copy_modules(self.checkpoint.folder, temporary)
 
     def _trained(self) -> tuple[Task, TaskModel]:
         if self.task is None or self.network is None:
@@ -294,75 +307,17 @@ class Model:
             )
         return self.task, self.network
 
-    def _examples(
-        self, texts: Texts, prompt: bool = False, tokenizer: Tokenizer | None = None, decoder: bool = False
-    ) -> Examples:
-        """Encode strings or pairs; take lists of ids as they are. prompt: without the tokens that end a text; decoder:
-        the texts are for it."""
-        if isinstance(texts, str):
-            raise ModelError("texts is one string", do="give a list: [text]")
-        items: list[Any] = list(texts)
-        strings, paired = [isinstance(item, str) for item in items], _paired(items)
-        if len(set(strings)) > 1 or len(set(paired)) > 1:
-            raise ModelError("texts mixes strings, pairs and token ids", do="give one kind at a time")
-        if items and not strings[0] and not paired[0]:
-            return self._from_ids(items, self.config.decoder_vocab_size if decoder else 0)
-        pairs = None
-        if items and paired[0]:
-            odd = next((n for n, item in enumerate(items) if len(item) != 2 or not isinstance(item[1], str)), None)
-            if odd is not None:
-                raise ModelError(f"texts: item {odd} is not a pair of strings", do="give (text, pair), two strings")
-            items, pairs = [sound(item[0]) for item in items], [sound(item[1]) for item in items]
-        else:
-            items = [sound(item) for item in items]
-        chosen, data = tokenizer or self.tokenizer, self.data
-        cut = "tail" if prompt else data.cut  # what is written goes on from a prompt's end
-        examples = encode_texts(chosen, items, pairs, max_length=data.max_length, cut=cut, config=self.config)
-        return _without_end(examples, self.checkpoint.ends) if prompt else examples
-
-    def _from_ids(self, items: list[Any], vocabulary: int = 0) -> Examples:
-        """vocabulary: tokens that there are; 0: those of the model, or of the encoder."""
-        try:
-            parts = [np.asarray(item) for item in items]
-            whole = all(part.ndim == 1 and (part.dtype.kind in "iu" or not part.size) for part in parts)
-        except ValueError:
-            whole = False
-        if not whole:
-            raise ModelError(
-                "texts are neither strings nor pairs of them nor lists of token ids", do="give one of these"
-            )
-        lengths, tokens = [len(part) for part in parts], np.concatenate(parts).astype(np.int64)
-        if min(lengths) < 1 or max(lengths) > self.config.longest:
-            raise ModelError(f"a sequence must have 1 to {self.config.longest} tokens")
-        known = vocabulary or self.config.vocab_size
-        if tokens.min() < 0 or tokens.max() >= known:
-            raise ModelError(f"token ids must lie in 0 to {known - 1}")
-        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return Examples(tokens.astype(np.int32), starts, None, np.zeros(len(items), np.int32))
-
-    def _states(self, examples: Examples, pool: str | None) -> Any:
-        """Batches of (rows, states): pooled (N, D), or flat (T, D) where pool is None."""
-
-        def states(batch: Batch) -> NDArray[np.float32]:
-            hidden = self.body(*batch.inputs, wanted=first_tokens(batch) if pool == "first" else None).float()
-            found: NDArray[np.float32] = (pool_mean(hidden, batch) if pool == "mean" else hidden).cpu().numpy()
-            return found
-
-        return ((batch.rows, found) for batch, found in infer(states, examples, self.device, self.dtype))
+    def _examples(self, texts: Any, **options: Any) -> Examples:
+        """As `Inputs.examples`."""
+        return self.inputs.examples(texts, **options)
 
 
-def _is_empty(item: Any) -> bool:
-    """Whether there is nothing in a text, in one side of a pair, or in a list of token ids."""
-    if isinstance(item, (tuple, list)) and 0 < len(item) <= 2:
-        return any(each is None or isinstance(each, (str, float)) and is_missing(each) for each in item)
-    if item is None or isinstance(item, (str, float)):
-        return is_missing(item)
-    return isinstance(item, Sized) and not len(item)
-
-
-def _paired(items: list[Any]) -> list[bool]:
-    """Which of them are pairs of strings, and no lists of token ids."""
-    return [isinstance(item, (tuple, list)) and len(item) > 0 and isinstance(item[0], str) for item in items]
+def _data_settings(checkpoint: Checkpoint) -> DataSettings:
+    """How the task's texts are cut: as the run says, or as `transformers` cuts what it published."""
+    if checkpoint.task is not None:
+        return DataSettings(**checkpoint.task.get("data", {}))
+    inputs = Inputs(checkpoint)
+    return DataSettings(max_length=max(4, inputs.room.tokens), cut=inputs.cut_side)
 
 
 def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
@@ -403,15 +358,3 @@ def _language_model(
         raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
     speaks = len(list(whole.head.parameters())) or family.speaks(checkpoint.config, classes)
     return whole.body, whole if speaks and not absent and not family.other(classes) else None
-
-
-def _without_end(examples: Examples, ends: frozenset[int]) -> Examples:
-    """Prompts to go on from: the tokens that say a text is over are left off."""
-    if not len(examples.tokens):
-        return examples
-    last = np.maximum(examples.starts[1:] - 1, 0)
-    over = np.isin(examples.tokens[last], list(ends)) & (examples.lengths > 1)
-    kept = np.ones(len(examples.tokens), bool)
-    kept[last[over]] = False
-    starts = np.concatenate([[0], np.cumsum(examples.lengths - over)]).astype(np.int64)
-    return replace(examples, tokens=examples.tokens[kept], starts=starts, segments=None)

@@ -13,7 +13,7 @@ from langue.errors import SettingsError
 from langue.evaluate.hardware import Hardware, find, read
 from langue.evaluate.layout import choose, utilisation
 from langue.evaluate.memory import Layout, Memory, Sizes, activations, logits
-from langue.evaluate.scaling import BESIROGLU, TOKENS_A_PARAMETER, by_rule, optima
+from langue.evaluate.scaling import FITTED, TOKENS_A_PARAMETER, by_rule, expected_loss, optima
 from langue.hub.checkpoint import describe, family_of
 from langue.hub.family import parameters
 from langue.hub.presets import USUAL, parse_count
@@ -45,6 +45,9 @@ ASSUMED = {
     "time": "time is that of the steps alone: no failures, no evaluations",
     "energy": "energy is that of the devices at full power, times {pue:g} for the building (1.56: the average of "
     "Uptime Institute's survey 2024); hosts and network come on top",
+    "guessing": "no loss is expected where the law gives more than guessing among {vocabulary:,} tokens costs "
+    "({guessing:.2f} nats): it was fitted on models of {fitted}",
+    "extrapolated": "the expected loss is extrapolated: the law was fitted on models of {fitted}",
     "memory": "memory is reckoned, not measured; a tenth of the device is left free",
 }
 
@@ -106,7 +109,8 @@ def plan(
         "measured": measured,
     }
     spent = 6 * sizes.total * wanted
-    return content | {"optimal": {"flops": spent, "laws": optima(spent)}, "assumed": _assumed(content, layout, pue)}
+    laws = optima(spent, config.vocab_size)
+    return content | {"optimal": {"flops": spent, "laws": laws}, "assumed": _assumed(content, layout, pue)}
 
 
 def _check(which: tuple[Any, Any, Any], tokens: Any, budget: Any, mfu: float | None, pue: float) -> None:
@@ -246,7 +250,8 @@ def _training(config: ModelConfig, sizes: Sizes, tokens: float, batch: int, leng
         "steps": math.ceil(tokens / batch),
         "flops": flops_a_token(config, length) * tokens,
         "flops_6nd": 6 * sizes.total * tokens,
-        "loss_expected": BESIROGLU.loss(sizes.total, tokens),
+        "loss_expected": expected_loss(sizes.total, tokens, config.vocab_size),
+        "loss_of_guessing": math.log(config.vocab_size),
     }
 
 
@@ -287,4 +292,16 @@ def _assumed(content: dict[str, Any], layout: Layout, pue: float) -> list[str]:
     said += [] if layout.here else [ASSUMED["paper"]]
     said += [ASSUMED["memory"], ASSUMED["time"]]
     said += [ASSUMED["energy"]] if content["cost"]["kwh"] is not None else []
-    return [line.format(mfu=where["mfu_stated"], pue=pue) for line in said]
+    said += _of_loss(content)
+    values = {"guessing": content["training"]["loss_of_guessing"], "vocabulary": content["model"]["vocabulary"]}
+    values |= {"mfu": where["mfu_stated"], "pue": pue}
+    values["fitted"] = f"{FITTED[0] / 1e6:.0f} million to {FITTED[1] / 1e9:.0f} billion parameters"
+    return [line.format(**values) for line in said]
+
+
+def _of_loss(content: dict[str, Any]) -> list[str]:
+    """What the expected loss of this plan rests on."""
+    if content["training"]["loss_expected"] is None:
+        return [ASSUMED["guessing"]]
+    fitted = FITTED[0] <= content["model"]["parameters"] <= FITTED[1]
+    return [] if fitted else [ASSUMED["extrapolated"]]

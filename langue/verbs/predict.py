@@ -83,7 +83,7 @@ def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[Any, Any]
     """(text, prediction) of a table's rows in order, a chunk at a time, with a progress bar."""
     empty = 0
     first = ""
-    with bar("predicting", len(table)) as advance:
+    with bar("predicting", len(table)) as advance, model.inputs.counting_truncation():
         for begin in range(0, len(table), CHUNK):
             part = table.select(range(begin, min(begin + CHUNK, len(table))))
             texts, pairs = part.column("text"), None

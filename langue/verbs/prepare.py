@@ -26,12 +26,11 @@ from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find
 from langue.text.source import Source, Table, read
-from langue.text.special import special_ids
 from langue.verbs.progress import bar
 from langue.verbs.save import expressible, head_of
 
 SPLITS = ("train", "dev", "test")
-UNKNOWN = 0.01  # share of unknown tokens that is told
+FEW = 100  # examples, of which an accuracy is known to ten points at best
 DIGESTS = "checkpoints/data.json"  # what the data of a run was
 
 
@@ -115,7 +114,12 @@ def prepare(
             examples[name] = encoded.with_targets(targets[name])
             advance(len(table))
     as_read, source = source, replace(source, **tables)
-    source.notes.extend(_unknown(checkpoint, examples["train"]))
+    for name, encoded in examples.items():
+        if encoded.lost is not None:
+            source.notes.extend(encoded.lost.note(f"{name}: "))
+    judged_on = "test" if "test" in examples else "dev"
+    if judged_on in examples:
+        source.notes.extend(few_examples(judged_on, len(examples[judged_on])))
     settings = settings.model_copy(update={"task": ready.settings})
     prepared = Prepared(ready, checkpoint, source, as_read, examples, settings)
     prepared.facts = facts(prepared, settings)
@@ -169,16 +173,14 @@ def _fits(kind: type[Task], ready: Task | None, value: Any, settings: TaskSettin
     return True
 
 
-def _unknown(checkpoint: Checkpoint, train: Examples) -> list[str]:
-    """A note where much of the texts does not reach the model, as of Chinese with an English vocabulary."""
-    unknown = special_ids(checkpoint.tokenizer).unk
-    share = 0.0 if unknown is None else float((train.tokens == unknown).mean())
-    if unknown is None or share < UNKNOWN:
+def few_examples(split: str, number: int) -> list[str]:
+    """How wide a figure is that few examples give: a share's 95% interval reaches at most 0.98 / sqrt(n) to either side
+    of it, where it is a half."""
+    if number >= FEW:
         return []
-    token = checkpoint.tokenizer.token(unknown)
+    wide = f"{98 / max(1, number) ** 0.5:.0f} points"
     return [
-        f"train: {share:.0%} of the tokens are {token}, which stands for all that the model's tokenizer does not know: "
-        "what is written there is lost; choose a model of the texts' language"
+        f"{split}: only {number} examples to judge on: the 95% interval of an accuracy may reach {wide} to either side"
     ]
 
 

@@ -25,7 +25,8 @@ from langue.tasks import OBJECTIVES
 from langue.tasks.language import LanguageObjective
 from langue.text.tokenizer import Tokenizer
 from langue.train.pace import body_flops, head_flops
-from langue.verbs.corpora import corpus_of
+from langue.verbs.corpora import corpus_of, given_corpus
+from langue.verbs.held_out import notes_on_held_out, notes_on_text
 from langue.verbs.prepare import matmul_rate
 
 FEWEST = 100  # tokens that a vocabulary may come to have
@@ -184,7 +185,18 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
         "flops": flops,
         "seconds_estimated": flops / (0.5 * matmul_rate(precision(chosen.precision))),
         "precision": str(precision(chosen.precision)).removeprefix("torch."),
+        "notes": notes_on_data(prepared, arguments["data"]),
     }
+
+
+def notes_on_data(prepared: Pretraining, data: Any) -> list[str]:
+    """What one should know of the text before paying: how little is held out, how much of it is unknown."""
+    train, dev = prepared.train, prepared.dev
+    given = given_corpus(data) is not None
+    remedy = "langue data tokenize with" if given else "setting"
+    return notes_on_held_out(train.n_documents, dev.n_documents, remedy) + notes_on_text(
+        train, prepared.objective, "training"
+    )
 
 
 def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:

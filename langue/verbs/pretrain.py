@@ -210,7 +210,6 @@ def _write(folder: Path, prepared: Pretraining, network: LanguageModel) -> None:
     ids["eos_token_id"] = getattr(objective, "end", special.eos)
     if prepared.config.decoder_layers:
         ids["decoder_start_token_id"] = getattr(objective, "start", None)
-    published = {key: value for key, value in ids.items() if value is not None}
     with atomic_folder(folder / "final") as temporary:
         write_checkpoint(
             temporary,
@@ -219,7 +218,8 @@ def _write(folder: Path, prepared: Pretraining, network: LanguageModel) -> None:
             weights=dict(network.named_parameters()),
             tokenizer=prepared.tokenizer,
             head="lm",
-            published=published | (prepared.checkpoint.published if prepared.checkpoint else {}),
+            published=ids | (prepared.checkpoint.published if prepared.checkpoint else {}),
+            writes=prepared.checkpoint.writes if prepared.checkpoint else None,
         )
         kept = {"max_length": prepared.settings.data.block, "cut": "head"}
         write_json(temporary / "langue.json", {"objective": prepared.objective.name, "data": kept})

@@ -1,16 +1,27 @@
 """What arrives: the size of some work. What leaves: a progress bar on stderr while it is done, and times in words."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from langue.errors import LangueWarning
+
 
 def say(text: str) -> None:
     """One line on stderr, as it is."""
     Console(file=sys.stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """A LangueWarning at the line of the user's program that called langue."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(("langue", "contextlib")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, LangueWarning, stacklevel=level)
 
 
 def span(seconds: float) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from langue.data.stream import Slices
 from langue.generate.sample import Sampling, generate
+from langue.hub.generation_config import GenerationConfig
 from langue.runtime import device
 from langue.verbs.prepare_language import Pretraining
 
@@ -42,8 +43,12 @@ def _continued(prepared: Pretraining, network: Any, rows: NDArray[np.int64], roo
     begin: int = objective.begin  # type: ignore[attr-defined]
     sampling = Sampling(max_tokens=min(LENGTH, room - int(sizes.max())), temperature=0.8, seed=0)
     prompts = [[begin, *each.tolist()] for each in given]
-    made = generate(network, prompts, sampling, stop=frozenset([objective.end]))  # type: ignore[attr-defined]
-    return [(tokenizer.decode(a.tolist()), tokenizer.decode(b)) for a, b in zip(given, made, strict=True)]
+    config = GenerationConfig(end=frozenset([objective.end]))  # type: ignore[attr-defined]
+    made = generate(network, prompts, sampling, config)
+    shown = []
+    for beginning, written in zip(given, made, strict=True):
+        shown.append(tokenizer.continuation(beginning.tolist(), written))
+    return shown
 
 
 def _beginnings(prepared: Pretraining, rows: NDArray[np.int64], room: int) -> Any:
@@ -72,12 +77,10 @@ def _restored(prepared: Pretraining, network: Any, rows: NDArray[np.int64], room
     objective, tokenizer = prepared.objective, prepared.tokenizer
     source = _beginnings(prepared, rows, room).source
     given = [each.tolist() for each in torch.tensor_split(source.tokens.cpu(), source.starts[1:-1].cpu())]
-    made = generate(
-        network,
-        given,
-        Sampling(max_tokens=min(LENGTH, room)),
-        stop=frozenset([objective.end]),  # type: ignore[attr-defined]
+    config = GenerationConfig(
+        end=frozenset([objective.end]),  # type: ignore[attr-defined]
         start=objective.start,  # type: ignore[attr-defined]
     )
+    made = generate(network, given, Sampling(max_tokens=min(LENGTH, room)), config)
     pairs = zip(given, made, strict=True)
     return [(tokenizer.decode(a[:-1], skip_special=False), " → " + tokenizer.decode(b, False)) for a, b in pairs]

@@ -39,7 +39,7 @@ def write_task_checkpoint(
     kind = family.head_kind(pooling)
     said = dict(family.poolings[pooling]) if kind == "classify" else {}
     if kind == "classify" and pooling == "last":  # told or not: a class's default would be another token
-        said["pad_token_id"] = checkpoint.pad
+        said["pad_token_id"] = checkpoint.batch_pad
     write_checkpoint(
         folder,
         family=family,
@@ -50,8 +50,12 @@ def write_task_checkpoint(
         extra=task.published() | said,
         published=checkpoint.published,
     )
-    said = read_json(folder / "tokenizer_config.json")  # where `transformers` cuts texts, if it is told to
-    write_json(folder / "tokenizer_config.json", {**said, "model_max_length": min(data.max_length, length)})
+    # Where `transformers` cuts texts, if it is told to, and on which side it cuts and pads: a decoder's positions
+    # count from a text's first token, which left padding would move.
+    sides = {"padding_side": "right", "truncation_side": "right"}
+    cuts = {"model_max_length": min(data.max_length, length)}
+    written = read_json(folder / "tokenizer_config.json")
+    write_json(folder / "tokenizer_config.json", {**written, **sides, **cuts})
     kept: dict[str, Any] = {"max_length": data.max_length, "cut": data.cut}
     languages = {"source_language": data.source_language, "target_language": data.target_language}
     kept |= {name: code for name, code in languages.items() if code is not None}
@@ -62,7 +66,8 @@ def expressible(task: Task, family: Family, data: DataSettings) -> str:
     """What `transformers` users get from the saved folder, in one plain sentence."""
     if "classify" not in family.heads:
         return (
-            f"transformers: no class for this head on {family.name}; AutoModel loads the body, the head stays langue's."
+            f"transformers: no class for this head on {family.name}; AutoModel loads the body, the head stays "
+            "langue's, and AutoModelForSequenceClassification refuses the folder."
         )
     if family.head_kind(task.settings.pooling) == "classify":
         cut = f"of texts of more than {data.max_length} tokens it is given "
@@ -76,7 +81,7 @@ def expressible(task: Task, family: Family, data: DataSettings) -> str:
     return (
         f"transformers: its {family.architectures['classify']} cannot express {task.settings.pooling} pooling, so "
         f"AutoModel loads the body and the head stays langue's; train with task.pooling={' or '.join(family.poolings)} "
-        "where you need AutoModelForSequenceClassification."
+        "where you need AutoModelForSequenceClassification, which refuses this folder."
     )
 
 

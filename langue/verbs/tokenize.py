@@ -10,6 +10,7 @@ from langue.hub.checkpoint import locate
 from langue.settings import OF_BUILDING, resolve_for
 from langue.text.documents import Kind, Reading, open_texts
 from langue.text.tokenizer import SIDE_FILES, Tokenizer
+from langue.verbs.held_out import notes_on_held_out
 from langue.verbs.progress import bar
 from langue.verbs.train_tokenizer import as_list, total_size
 
@@ -41,7 +42,11 @@ def tokenize(
     building = Building(texts, found, reading, division, chosen.shard_tokens)
     with bar("text to tokens", total_size(texts)) as advance:
         facts = build(building, Path(out), force=force, progress=advance, notes=notes)
-    return {"out": str(out), **summary(facts), "notes": notes}
+    result = {"out": str(out), **summary(facts)}
+    if "dev" in result["splits"]:
+        train, dev = (result["splits"][split]["documents"] for split in ("train", "dev"))
+        notes += notes_on_held_out(train, dev, "setting")
+    return {**result, "notes": notes}
 
 
 def summary(facts: Mapping[str, Any]) -> dict[str, Any]:

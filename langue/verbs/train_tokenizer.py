@@ -43,8 +43,9 @@ def train_tokenizer(
     if limit is None:
         limit = 10_000_000 if chosen.tokenizer.kind == "unigram" else 50_000_000
     with atomic_folder(folder) as temporary, bar("reading text", total_size(texts)) as advance:
-        tokenizer = train(sampled(texts, reading, limit, advance), chosen.tokenizer, temporary)
-        report = {"kind": chosen.tokenizer.kind, **measure(tokenizer, texts, reading), "notes": notes}
+        tokenizer = train(sampled(texts, reading, limit, advance), chosen.tokenizer, temporary, notes)
+        measured = measure(tokenizer, texts, reading)
+        report = {"kind": chosen.tokenizer.kind, **measured, "notes": [*notes, *measured["notes"]]}
         write_json(temporary / "fertility.json", report)
     return report
 

@@ -11,7 +11,7 @@ from langue.errors import SettingsError
 from langue.evaluate.hardware import TABLE, find
 from langue.evaluate.layout import USABLE, choose, utilisation
 from langue.evaluate.memory import Layout, Sizes, activations, kept, logits, memory
-from langue.evaluate.scaling import BESIROGLU, HOFFMANN, by_rule, optima
+from langue.evaluate.scaling import BESIROGLU, HOFFMANN, by_rule, expected_loss, optima
 from langue.hub.presets import preset
 from langue.model.language import LanguageModel
 
@@ -37,7 +37,7 @@ def test_the_best_is_best(law, flops):
     assert 6 * parameters * tokens == pytest.approx(flops)
     for other in (0.97 * parameters, 1.03 * parameters):
         assert law.loss(other, flops / (6 * other)) > law.loss(parameters, tokens)
-    assert min(optima(flops), key=lambda each: each["loss"])["law"] == BESIROGLU.source
+    assert min(optima(flops, 32_000), key=lambda each: each["loss"])["law"] == BESIROGLU.source
 
 
 def test_sixteen_bytes_a_parameter_and_their_copy():
@@ -63,6 +63,21 @@ def test_sharding_divides_what_stays_and_gathers_a_block():
     split = memory(GPT2, SIZES, 1024, Layout(tensor=2, pipeline=4), 2, 80e9)
     assert split.weights == pytest.approx(4 * (SIZES.blocks / 4 + SIZES.outside) / 2)
     assert split.total < whole.total
+
+
+@pytest.mark.parametrize("vocabulary", [2, 8192, 128_256])
+def test_no_loss_is_expected_that_guessing_has(vocabulary):
+    guessing = math.log(vocabulary)
+    sizes = np.geomspace(1e3, 1e12, 40)
+    for parameters in sizes:
+        for tokens in sizes:
+            expected, law = expected_loss(parameters, tokens, vocabulary), BESIROGLU.loss(parameters, tokens)
+            assert expected == (law if law < guessing else None)
+    assert expected_loss(1e6, 1e6, 8192) is None and expected_loss(70e9, 1.4e12, 32_000) == pytest.approx(
+        1.97, abs=0.01
+    )
+    laws = optima(1e13, 8192)
+    assert [each["loss"] for each in laws] == [expected_loss(each["parameters"], each["tokens"], 8192) for each in laws]
 
 
 @pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])

@@ -205,7 +205,8 @@ def test_a_release_is_the_model_of_transformers(tmp_path, case):
     loaded = langue.load(tmp_path)
     close(loaded.logits(sources, targets), model, sources, targets)
     for source, mine in zip(sources, loaded.generate(sources, max_tokens=12), strict=True):
-        theirs = model.generate(torch.tensor([source]), num_beams=1, do_sample=False, max_new_tokens=12)[0, 1:]
+        words = {"num_beams": 1, "do_sample": False, "max_new_tokens": 12, "forced_eos_token_id": 0}
+        theirs = model.generate(torch.tensor([source]), **words)[0, 1:]
         assert [index for index in mine if index] == [index for index in theirs.tolist() if index]
     # What `langue convert` writes, transformers loads with the same numbers, and its tokenizer gives the same ids.
     out = tmp_path / "out"

@@ -52,6 +52,20 @@ def test_as_a_llama_it_means_the_same_to_others(tmp_path):
     assert abs(ours - expected).max() < 1e-4
     tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "llama")("Once upon a time")["input_ids"]
     assert tokens == [1, *IDS[:5]][: len(tokens)]
+    # Given nothing but the folder, lm-evaluation-harness scores it: bos, eos and padding have names.
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    harness = HFLM(pretrained=str(tmp_path / "llama"), device="cpu", dtype="float32", batch_size=2)
+    named = harness.tokenizer
+    assert (named.bos_token, named.eos_token, named.pad_token) == ("<s>", "</s>", "</s>")
+    asked = [Instance("loglikelihood", {}, ("", TEXT), 0), Instance("loglikelihood", {}, ("Once upon", " a time"), 1)]
+    scores = harness.loglikelihood(asked, disable_tqdm=True)
+    (whole,) = model.logits([TEXT])
+    ids = model.tokenizer.encode_batch([TEXT])[0].ids
+    logs = torch.from_numpy(whole).log_softmax(-1)
+    assert scores[0][0] == pytest.approx(sum(float(logs[i, ids[i + 1]]) for i in range(len(ids) - 1)), rel=1e-4)
+    assert scores[1][1]  # the greedy continuation
     assert load(tmp_path / "llama").generate([[1]], max_tokens=10)[0] == IDS
 
 

@@ -99,7 +99,7 @@ def test_a_model_writes_the_language_that_is_asked_for(tmp_path, kind, capsys):
     chosen = tokenizer.for_languages("fr_XX", "de_DE")
     for source, text in zip(sources, written, strict=True):
         ids = torch.tensor([chosen.encode_batch([source])[0].ids])
-        theirs = model.generate(ids, num_beams=1, do_sample=False, max_new_tokens=6, forced_eos_token_id=None, **told)
+        theirs = model.generate(ids, num_beams=1, do_sample=False, max_new_tokens=6, **told)
         assert text == tokenizer.decode(theirs[0, 1:].tolist())
     assert written != ours.generate(sources, max_tokens=6)
     # A target that is scored begins with its language, as the reference makes it of labels.

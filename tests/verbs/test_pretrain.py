@@ -1,6 +1,7 @@
 """`langue pretrain`, whole: text in, a model that langue and `transformers` load; resume, going on, what goes wrong."""
 
 import json
+import math
 import random
 import re
 import shutil
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from tokenizers import decoders, models, pre_tokenizers
 
 import langue
+from langue.data.corpus import Corpus
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
 from langue.train.pace import Pace, body_flops, head_flops
@@ -279,7 +281,43 @@ def test_what_a_tokenizer_does_not_know_is_told_beside_the_bits_of_a_byte(tmp_pa
     backend.save(str(tmp_path / "few" / "tokenizer.json"))
     words = TINY | {"train.max_steps": 1}
     run = langue.pretrain(data=text, tokenizer=tmp_path / "few", out=tmp_path / "run", **words)
-    assert re.search(r"7\d\.\d% of the held-out tokens are the unknown one", (run.folder / "report.html").read_text())
+    told = r"7\d\.\d% of the held-out tokens are the unknown one"
+    assert re.search(told, (run.folder / "report.html").read_text())
+    again = langue.evaluate(run.folder)
+    for notes in (run.metrics["notes"], again["notes"]):
+        assert any(re.match(told, note) for note in notes)
+    assert any("of the training tokens are the unknown one" in note for note in run.facts["notes"])
+    # Each byte that is lost costs eight bits: of all texts by hand, and in both scores of the part held out.
+    lost = [word for line in text.read_text().splitlines() for word in json.loads(line)["text"].split()]
+    said = json.loads((run.folder / "corpus" / "corpus.json").read_text())["unknown"]
+    assert sum(split["bytes"] for split in said.values()) == sum(len(word) for word in lost if word not in known)
+    dev = Corpus.open(run.folder / "corpus", "dev")
+    predictions = dev.n_tokens + dev.n_documents
+    for scores in (run.metrics["metrics"], run.metrics["baseline"]["metrics"], again["metrics"]):
+        bits = scores["loss"] / math.log(2) * predictions / dev.n_bytes + 8 * said["dev"]["bytes"] / dev.n_bytes
+        assert scores["bits_per_byte"] == pytest.approx(bits, rel=1e-9)
+
+
+def test_few_held_out_documents_are_told_before_and_after(tmp_path, text, tokenizer, capsys):
+    """With the width that they leave, and what would hold out more, which does."""
+    words = TINY | {"train.max_steps": 1}
+    run = langue.pretrain(data=text, tokenizer=tokenizer, out=tmp_path / "run", **words)
+    (before,) = run.facts["notes"]
+    (after,) = (note for note in run.metrics["notes"] if note.startswith("only"))
+    held = run.metrics["examples"]
+    assert 1 < held < 20
+    assert (
+        before.startswith(f"only {held} of 150 documents are held out to judge on: the 95% interval")
+        and after in before
+    )
+    low, high = run.metrics["intervals"]["perplexity"]
+    assert low < run.metrics["metrics"]["perplexity"] < high
+    share = float(re.search(r"setting data.dev_fraction=([\d.]+) holds out about 20", before)[1])
+    mended = langue.pretrain(
+        data=text, tokenizer=tokenizer, out=tmp_path / "mended", **words, **{"data.dev_fraction": share}
+    )
+    assert mended.metrics["examples"] > 15  # which documents, their hashes say
+    assert bool(mended.facts["notes"]) == (mended.metrics["examples"] < 20)
 
 
 @pytest.mark.parametrize("preset", ["langue", "llama"])

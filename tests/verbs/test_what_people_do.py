@@ -103,17 +103,6 @@ def test_a_recipe_does_not_hold_rows_given_in_python(run, tmp_path):
         pretrain(out=tmp_path / "more", recipe=tmp_path / "recipe.toml")
 
 
-def test_texts_that_the_tokenizer_does_not_know_are_told(model, tmp_path):
-    rows = [{"text": f"房间很好 {row['text']}", "label": row["label"]} for row in reviews(60, 0)]
-    out = tmp_path / "run"
-    notes = finetune(model=model, data=rows, out=out, **SHORT).facts["notes"]
-    assert any("of the tokens are [UNK]" in note for note in notes)
-    assert "of the tokens are [UNK]" in (out / "report.html").read_text()
-    assert not any("[UNK]" in note for note in preview(model=model, data=reviews(60, 0)).facts["notes"])
-    decoder = tiny_decoder(tmp_path / "decoder", "gpt2")
-    assert not any("of the tokens are" in note for note in preview(model=decoder, data=rows).facts["notes"])
-
-
 def test_out_may_be_a_link_or_where_one_stands(model, tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")

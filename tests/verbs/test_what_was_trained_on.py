@@ -173,7 +173,8 @@ def test_a_run_of_single_texts_and_one_of_pairs(run, model, tmp_path):
     ("texts", "match"),
     [
         ([None], "neither strings nor pairs"),
-        ([3], "neither strings nor pairs"),
+        ([3], "is one list of token ids"),
+        ({"text": "a"}, "is a mapping; give a list"),
         ([{"text": "a"}], "neither strings nor pairs"),
         ([("a",)], "not a pair of strings"),
         ([("a", "b", "c")], "not a pair of strings"),

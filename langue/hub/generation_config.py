@@ -1,0 +1,239 @@
+"""What arrives: a model's generation_config.json, or the config.json of an older model.
+What leaves: `GenerationConfig`: how long a text may be, when it ends, and how its tokens are chosen.
+
+Keys, defaults and their meaning are those of `transformers` 5 (`GenerationConfig`). A value of the
+wrong kind is an error; what is not implemented here is listed, so that it can be reported.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langue.errors import ModelError
+
+FILE = "generation_config.json"
+DEFAULT_NEW_TOKENS = 64  # where neither the caller nor the model says how many
+DEFAULT_TOP_K = 50  # of `transformers`, for a model that is to be sampled from and names none
+OLD_MAX_LENGTH = 20  # the default that `transformers` 4 and before wrote into config.json
+
+# What config.json supplies where generation_config.json lacks it: without these no text would end.
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+
+FOLLOWED = (
+    *("max_new_tokens", "max_length", "min_new_tokens", "min_length"),
+    *("do_sample", "temperature", "top_k", "top_p"),
+    *("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens"),
+    *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
+)
+
+# What is not implemented, with the value at which it changes nothing.
+NOT_FOLLOWED: dict[str, Any] = {
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "penalty_alpha": 0.0,
+    "min_p": 0.0,
+    "top_h": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None,
+    "sequence_bias": None,
+    "constraints": None,
+    "force_words_ids": None,
+    "guidance_scale": 1.0,
+    "watermarking_config": None,
+    "token_healing": False,
+    "dola_layers": None,
+    "remove_invalid_values": False,
+    "num_return_sequences": 1,
+    "stop_strings": None,
+    "max_time": None,
+}
+
+# What does not change the text that is written: beams' own options, speed, caches, what is returned.
+HARMLESS = (
+    *("length_penalty", "early_stopping", "renormalize_logits", "use_cache", "use_mtp"),
+    *("cache_implementation", "cache_config", "max_cache_len", "return_legacy_cache", "low_memory"),
+    *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+    *("return_dict_in_generate", "is_assistant", "num_assistant_tokens", "speculation_type"),
+    *("num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_early_exit"),
+    *("prompt_lookup_num_tokens", "max_matching_ngram_size", "assistant_lookbehind"),
+    *("target_lookbehind", "assistant_ensemble_weight", "compile_config", "disable_compile"),
+    *("continuous_batching_config", "prefill_chunk_size", "transformers_version", "_commit_hash"),
+    *("_from_model_config", "_original_object_hash", "auto_map"),
+)
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How a model generates text. The defaults change no logits and never end a text."""
+
+    end: frozenset[int] = frozenset()  # eos_token_id: the tokens that end a text
+    start: int = 0  # decoder_start_token_id: the first token of an encoder-decoder's target
+    max_new_tokens: int | None = None
+    max_length: int | None = None  # with the prompt; of an encoder-decoder: with the start token
+    min_new_tokens: int = 0
+    min_length: int = 0
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    suppress: tuple[int, ...] = ()
+    begin_suppress: tuple[int, ...] = ()  # only at the first new token
+    forced_bos: int | None = None  # the token after the first one of the context
+    forced_eos: tuple[int, ...] = ()  # one of these is the last token that there is room for
+    not_followed: tuple[str, ...] = ()  # "num_beams = 4": what the model asks for in vain
+
+    def new_tokens(self, context: int) -> int:
+        """How many tokens may follow a context of so many tokens."""
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        if self.max_length is None:
+            return DEFAULT_NEW_TOKENS
+        if self.max_length <= context:
+            raise ModelError(
+                f"the prompt has {context:,} tokens, and the model's generation_config.json says "
+                f"max_length = {self.max_length:,} of prompt and answer together",
+                do="give max_tokens, or shorten the prompt",
+            )
+        return self.max_length - context
+
+
+def generation_of_config(published: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says of generation, as models before generation_config.json do."""
+    known = (*FOLLOWED, *NOT_FOLLOWED)
+    found = {key: published[key] for key in known if published.get(key) is not None}
+    if found.get("max_length") == OLD_MAX_LENGTH:
+        del found["max_length"]
+    return found
+
+
+def saved_generation(published: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """The generation_config.json of a model that is saved; empty where nothing was said."""
+    if not written:
+        return {}
+    special = {key: published[key] for key in SPECIAL if published.get(key) is not None}
+    return special | dict(written)
+
+
+def read_generation(
+    written: Mapping[str, Any], published: Mapping[str, Any], vocabulary: int, where: str
+) -> GenerationConfig:
+    """`written`: generation_config.json, or what config.json (`published`) says in its place."""
+    reader = _Reader(written, vocabulary, where)
+    special = _Reader({**published, **written}, vocabulary, where)
+    fixed = [special.tokens(key) for key in SPECIAL if key != "eos_token_id"]
+    bos, pad, decoder_start = (tokens[0] if tokens else None for tokens in fixed)
+    starts = [token for token in (decoder_start, bos, pad) if token is not None]
+    return GenerationConfig(
+        end=frozenset(special.tokens("eos_token_id")),
+        start=starts[0] if starts else 0,
+        max_new_tokens=reader.whole("max_new_tokens", None, least=1),
+        max_length=reader.whole("max_length", None, least=1),
+        min_new_tokens=reader.whole("min_new_tokens", 0) or 0,
+        min_length=reader.whole("min_length", 0) or 0,
+        do_sample=reader.flag("do_sample"),
+        temperature=reader.number("temperature", 1.0, least=0.0) or 0.0,
+        top_k=reader.whole("top_k", None),
+        top_p=reader.number("top_p", None, least=1e-12, most=1.0),
+        repetition_penalty=reader.number("repetition_penalty", 1.0, least=1e-12) or 1.0,
+        no_repeat_ngram_size=reader.whole("no_repeat_ngram_size", 0) or 0,
+        bad_words=reader.words("bad_words_ids"),
+        suppress=reader.tokens("suppress_tokens"),
+        begin_suppress=reader.tokens("begin_suppress_tokens"),
+        forced_bos=reader.forced("forced_bos_token_id")[0],
+        forced_eos=tuple(t for t in reader.forced("forced_eos_token_id") if t is not None),
+        not_followed=_not_followed(written),
+    )
+
+
+def _not_followed(written: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every key, known or not, that would change what is written and is not implemented."""
+    found = []
+    for key, value in written.items():
+        known = key in FOLLOWED or key in HARMLESS or key in SPECIAL
+        neutral = NOT_FOLLOWED.get(key)
+        if known or value is None or value == neutral or value in ([], {}):
+            continue
+        text = str(value)
+        found.append(f"{key} = {text if len(text) <= 40 else text[:40] + ' ...'}")
+    return tuple(found)
+
+
+class _Reader:
+    """Values of a file by their keys; a ModelError names the key whose value is of another kind."""
+
+    def __init__(self, content: Mapping[str, Any], vocabulary: int, where: str) -> None:
+        self.content = content
+        self.vocabulary = vocabulary
+        self.where = where
+
+    def _refuse(self, key: str, wanted: str) -> ModelError:
+        what = f"{key} = {self.content.get(key)!r} is not {wanted}"
+        return ModelError(what, where=self.where, do="correct it, or take it out")
+
+    def whole(self, key: str, default: int | None, least: int = 0) -> int | None:
+        value = self.content.get(key)
+        if value is None:
+            return default
+        if type(value) is not int or value < least:
+            raise self._refuse(key, f"a whole number of at least {least}")
+        return value
+
+    def number(self, key: str, default: float | None, least: float, most: float = math.inf) -> float | None:
+        value = self.content.get(key)
+        if value is None:
+            return default
+        is_number = type(value) in (int, float) and math.isfinite(value)
+        if not is_number or not least <= value <= most:
+            raise self._refuse(key, f"a number from {least:g} to {most:g}")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        value = self.content.get(key)
+        if value not in (None, True, False):
+            raise self._refuse(key, "true or false")
+        return bool(value)
+
+    def tokens(self, key: str) -> tuple[int, ...]:
+        """One token or a list of them; those that the vocabulary lacks never come up."""
+        value = self.content.get(key)
+        if value is None:
+            return ()
+        listed = value if isinstance(value, list) else [value]
+        if not all(type(token) is int for token in listed):
+            raise self._refuse(key, "a token id, or a list of them")
+        return tuple(token for token in listed if 0 <= token < self.vocabulary)
+
+    def forced(self, key: str) -> tuple[int | None, ...]:
+        """As `tokens`, where a token outside the vocabulary cannot be obeyed; (None,) for none."""
+        value = self.content.get(key)
+        if value is None:
+            return (None,)
+        found = self.tokens(key)
+        listed = value if isinstance(value, list) else [value]
+        if not found or len(found) != len(listed):
+            raise self._refuse(key, f"a token of the model, whose vocabulary has {self.vocabulary:,}")
+        return found
+
+    def words(self, key: str) -> tuple[tuple[int, ...], ...]:
+        """A list of token sequences; a sequence with a token that the vocabulary lacks is left out."""
+        value = self.content.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise self._refuse(key, "a list")
+        words = []
+        for word in value:
+            if not isinstance(word, list) or not word or not all(type(t) is int for t in word):
+                raise self._refuse(key, "a list of lists of token ids")
+            if all(0 <= token < self.vocabulary for token in word):
+                words.append(tuple(word))
+        return tuple(words)
