@@ -130,7 +130,7 @@ def declare(backend: tokenizers.Tokenizer, declared: Declared, where: str, *, wh
     whole: it was read from a tokenizer.json, whose ids are followed; else each token must get the id that is said.
     A token that the class alone names is special where the vocabulary has it, and is not added: no model would know it.
     """
-    held = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    present = {token.content: token for token in backend.get_added_tokens_decoder().values()}
     # One call for all: each goes through all tokens that were added before.
     changed: list[AddedToken] = []
     new: dict[int, AddedToken] = {}
@@ -138,7 +138,7 @@ def declare(backend: tokenizers.Tokenizer, declared: Declared, where: str, *, wh
     for index in sorted(declared.numbered):
         token = declared.numbered[index]
         place = backend.token_to_id(token.content)
-        wanted = _united(token, declared, held.get(token.content))
+        wanted = _united(token, declared, present.get(token.content))
         if place is None:
             new[index] = wanted
             continue
@@ -147,7 +147,7 @@ def declare(backend: tokenizers.Tokenizer, declared: Declared, where: str, *, wh
             if not whole:
                 raise ModelError(what, where=where)
             notes.append(f"added_tokens_decoder: {what} in tokenizer.json, which is followed")
-        if repr(wanted) != repr(held.get(token.content)):
+        if repr(wanted) != repr(present.get(token.content)):
             changed.append(wanted)
     listed = {token.content for token in declared.numbered.values()}
     last: list[AddedToken] = []
@@ -156,10 +156,10 @@ def declare(backend: tokenizers.Tokenizer, declared: Declared, where: str, *, wh
             continue
         if backend.token_to_id(name) is None:
             last += [token] if name in declared.special else []
-        elif name not in held:
+        elif name not in present:
             changed.append(token)
-        elif not held[name].special:
-            changed.append(_united(held[name], declared, None))
+        elif not present[name].special:
+            changed.append(_united(present[name], declared, None))
     backend.add_tokens([*changed, *new.values(), *last])
     for index, token in new.items():
         if (found := backend.token_to_id(token.content)) != index:
@@ -167,10 +167,10 @@ def declare(backend: tokenizers.Tokenizer, declared: Declared, where: str, *, wh
     return notes
 
 
-def _united(token: AddedToken, declared: Declared, held: AddedToken | None) -> AddedToken:
+def _united(token: AddedToken, declared: Declared, present: AddedToken | None) -> AddedToken:
     """The token with its own flags; special where any of the files, or the class, says so."""
     name = token.content
     special = token.special or name in declared.special or name in declared.defaults
-    special = special or (held is not None and held.special)
+    special = special or (present is not None and present.special)
     flags = {flag: getattr(token, flag) for flag in FLAGS if flag != "special"}
     return AddedToken(name, special=special, **flags)

@@ -29,24 +29,25 @@ def follow(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str,
 def _prefix_space(backend: tokenizers.Tokenizer, options: Mapping[str, Any], published: PublishedClass) -> list[str]:
     flag, steps = options.get("add_prefix_space"), _Steps(backend)
     wanted = bool(flag)
-    said = f"add_prefix_space = {str(wanted).lower()} of " + ("the class" if flag is None else "tokenizer_config.json")
+    source = "the class" if flag is None else "tokenizer_config.json"
+    flag_text = f"add_prefix_space = {str(wanted).lower()} of {source}"
     if published.prefix_space_default is not None and steps.of_bytes:
         wanted = published.prefix_space_default if flag is None else wanted
         if wanted == steps.prefixed:
             return []
         alone = steps.byte_level_alone
         steps.put_prefix(wanted)
-        return [] if alone else [f"{said} is followed, as transformers 5 does; 4.57 follows tokenizer.json"]
+        return [] if alone else [f"{flag_text} is followed, as transformers 5 does; 4.57 follows tokenizer.json"]
     if flag is None or not steps.decides or wanted == steps.prefixed:
         return []
     if published.of_sentencepiece and steps.of_sentencepiece:
         steps.put_prefix(wanted, always=options.get("legacy") is True)
         once = published.prefix_space_ignored_once
-        return [f"{said} is followed, as transformers 5 does; 4.57 follows tokenizer.json"] if once else []
-    return [f"{said} is not followed: tokenizer.json counts, as in transformers 5; 4.57 follows the flag"]
+        return [f"{flag_text} is followed, as transformers 5 does; 4.57 follows tokenizer.json"] if once else []
+    return [f"{flag_text} is not followed: tokenizer.json counts, as in transformers 5; 4.57 follows the flag"]
 
 
-def tell_of_older(options: Mapping[str, Any], kind: str) -> list[str]:
+def notes_of_older(options: Mapping[str, Any], kind: str) -> list[str]:
     """Where the versions of the reference differ on a tokenizer that is built from older files."""
     published = CLASSES.get(kind, PublishedClass())
     if published.framed_by_flags_once and not isinstance(options.get("add_bos_token"), bool):

@@ -38,12 +38,12 @@ class LanguageRule:
     target: tuple[str, ...]
     # Where a decoder is told the target's language: as the token that it starts with, as the first that it writes, or
     # by the source's frame.
-    told: Literal["start", "first", "source"]
+    target_code_at: Literal["decoder start", "first token", "source"]
 
 
 RULES: dict[str, LanguageRule] = {
-    "MBart": LanguageRule(MBART, "en_XX", ("$A", "</s>", "{}"), ("$A", "</s>", "{}"), "start"),
-    "MBart50": LanguageRule(MBART50, "en_XX", ("{}", "$A", "</s>"), ("{}", "$A", "</s>"), "first"),
+    "MBart": LanguageRule(MBART, "en_XX", ("$A", "</s>", "{}"), ("$A", "</s>", "{}"), "decoder start"),
+    "MBart50": LanguageRule(MBART50, "en_XX", ("{}", "$A", "</s>"), ("{}", "$A", "</s>"), "first token"),
 }
 
 

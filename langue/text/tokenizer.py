@@ -47,30 +47,33 @@ class Tokenizer:
         languages: Languages | None = None,
         prepare: Callable[[str], str] | None = None,
         notes: Sequence[str] = (),
+        declarations: declared.Declared | None = None,
     ) -> None:
         """target: what cuts texts for the decoder, where that is not the same; reader: what decodes; options: what its
         tokenizer_config.json says; languages: those of a translation model; prepare: what is done to a text before the
-        backend cuts it; notes: what its files contradict each other in."""
+        backend cuts it; notes: what its files contradict each other in; declarations: what
+        they declare, where that is read already."""
         backend.no_padding()
         backend.no_truncation()  # cut and counted in data/encode.py, never silently here
         self.backend, self.reader = backend, reader or backend
         self.folder, self.options, self.notes = folder, options or {}, list(notes)
-        kind = _class_as_read(backend, folder, self.options)
-        found = declared.read(folder, self.options, kind)
+        found = declarations or declared.read(folder, self.options, _class_as_read(backend, folder, self.options))
         self.roles, self._names = found.roles, found.names
         self.target = target or self
         self._prepare = prepare
         # Texts of several languages share one backend, whose frame is set before each batch.
         self._frame: Any = None
-        self._skipped = {i for i, token in self.reader.get_added_tokens_decoder().items() if token.special}
+        # Special tokens that `tokenizers` 0.23 does not skip in decoding: it looks for them in normalised text.
+        added = self.reader.get_added_tokens_decoder().items()
+        self._not_skipped = {index for index, token in added if token.special and token.normalized}
         self.languages = languages
         self.source_language: str | None = None
         self.target_language: str | None = None
-        self.target_start: int | None = None  # the token that a decoder starts with, where its language says it
-        self.target_first: int | None = None  # the token that a decoder writes first, where its language says it
-        self._chosen: dict[str, str] = {}  # languages that are not those of the files
+        self.decoder_start: int | None = None  # the token that a decoder starts with, where its language says it
+        self.first_token: int | None = None  # the token that a decoder writes first, where its language says it
+        self._chosen_languages: dict[str, str] = {}  # languages that are not those of the files
         if languages is not None:
-            self._speak(self.options.get("src_lang"), self.options.get("tgt_lang"))
+            self._set_languages(self.options.get("src_lang"), self.options.get("tgt_lang"))
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -124,8 +127,8 @@ class Tokenizer:
             notes += flags.follow(backend, options, kind, found.roles)
             vocabulary.follow_normaliser(backend, options, kind)
         else:
-            notes += flags.tell_of_older(options, kind)
-        return cls(backend, folder, options=options, languages=languages, notes=notes)
+            notes += flags.notes_of_older(options, kind)
+        return cls(backend, folder, options=options, languages=languages, notes=notes, declarations=found)
 
     def __len__(self) -> int:
         return int(self.backend.get_vocab_size())
@@ -170,7 +173,7 @@ class Tokenizer:
                 do="give its model an unknown token (unk_token, unk_id), or choose another",
             ) from error
 
-    def in_languages(self, source: str | None = None, target: str | None = None) -> "Tokenizer":
+    def for_languages(self, source: str | None = None, target: str | None = None) -> "Tokenizer":
         """The same tokenizer, for sources and targets of these languages; None: as its files say.
 
         ModelError where the tokenizer names no languages, or does not have these.
@@ -182,17 +185,18 @@ class Tokenizer:
             raise ModelError("the model has no codes of languages", where=where, do="leave the languages out")
         changed = copy.copy(self)
         asked = {"src_lang": source, "tgt_lang": target}
-        changed._chosen = {**self._chosen, **{key: value for key, value in asked.items() if value is not None}}
-        changed._speak(source or self.source_language, target or self.target_language)
+        chosen = {key: language for key, language in asked.items() if language is not None}
+        changed._chosen_languages = self._chosen_languages | chosen
+        changed._set_languages(source or self.source_language, target or self.target_language)
         return changed
 
-    def _speak(self, source: str | None, target: str | None) -> None:
+    def _set_languages(self, source: str | None, target: str | None) -> None:
         """Put the codes of these languages where the model has them."""
         languages, where = self.languages, str(self.folder or "")
         assert languages is not None
         rule = languages.rule
         bare = tuple(each for each in rule.source if each != "{}")
-        if rule.told == "source" and source is not None:
+        if rule.target_code_at == "source" and source is not None:
             what = f"source_language = {source!r}: the model is told the target's language alone"
             raise ModelError(what, where=where, do="leave the source's language out")
         if source is None and rule.default in languages.codes:
@@ -202,16 +206,16 @@ class Tokenizer:
         if target is not None:
             target = languages.check(target, "the target's language", where)
         self.source_language, self.target_language = source, target
-        if rule.told == "source":
+        if rule.target_code_at == "source":
             self._frame = languages.processor(rule.source if target else bare, target or "")
             return
         self._frame = languages.processor(rule.source if source else bare, source or "")
-        said = target or source  # as the reference, which takes the source's where there is none
+        language = target or source  # as the reference, which takes the source's where there is none
         self.target = copy.copy(self)
-        self.target._frame = languages.processor(rule.target if said else bare, said or "")
+        self.target._frame = languages.processor(rule.target if language else bare, language or "")
         code = None if target is None else languages.ids[target]
-        self.target_start = code if rule.told == "start" else None
-        self.target_first = code if rule.told == "first" else None
+        self.decoder_start = code if rule.target_code_at == "decoder start" else None
+        self.first_token = code if rule.target_code_at == "first token" else None
 
     def chat(self, messages: Messages, add_generation_prompt: bool = True) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template; ModelError without one."""
@@ -228,9 +232,10 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of token ids, by default without special tokens."""
-        # Left to `tokenizers` 0.23, special tokens that it looks for in normalised text would stay.
-        kept = [index for index in ids if index not in self._skipped] if skip_special else list(ids)
-        return str(self.reader.decode(kept, skip_special_tokens=False))
+        kept = list(ids)
+        if skip_special and self._not_skipped:
+            kept = [index for index in kept if index not in self._not_skipped]
+        return str(self.reader.decode(kept, skip_special_tokens=skip_special))
 
     def continuation(self, given: Sequence[int], new: Sequence[int]) -> tuple[str, str]:
         """The text of the given tokens, and that of the new ones as it goes on from there.
@@ -266,9 +271,9 @@ class Tokenizer:
             if self.folder is not None and (self.folder / name).is_file() and self.folder != folder:
                 shutil.copyfile(self.folder / name, folder / name)
         config = folder / "tokenizer_config.json"
-        if not config.is_file() or self._chosen:
-            said = {"tokenizer_class": "PreTrainedTokenizerFast"} | self.options | self._chosen
-            write_json(config, said)
+        if not config.is_file() or self._chosen_languages:
+            content = {"tokenizer_class": "PreTrainedTokenizerFast"} | self.options | self._chosen_languages
+            write_json(config, content)
 
 
 def _class_as_read(backend: tokenizers.Tokenizer, folder: Path | None, options: dict[str, Any]) -> str:

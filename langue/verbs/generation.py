@@ -55,11 +55,11 @@ class TextGenerator:
         for; else what the model's config says, or, where it says nothing, its tokenizer's."""
         start, first = config.start, config.forced_bos
         unsaid = "decoder_start_token_id" not in self.checkpoint.published
-        if tokenizer.target_start is not None and (target or unsaid):
-            start = tokenizer.target_start
-        has_codes = tokenizer.target_start is not None or tokenizer.target_first is not None
+        if tokenizer.decoder_start is not None and (target or unsaid):
+            start = tokenizer.decoder_start
+        has_codes = tokenizer.decoder_start is not None or tokenizer.first_token is not None
         if has_codes and (target or first is None):
-            first = tokenizer.target_first
+            first = tokenizer.first_token
         return replace(config, start=start, forced_bos=first)
 
     def _prompt_ids(self, items: list[Any], tokenizer: Tokenizer) -> list[list[int]]:

@@ -55,7 +55,7 @@ class Model:
     ) -> None:
         self.config = checkpoint.config
         self.data = _data_settings(checkpoint)
-        self.tokenizer = checkpoint.tokenizer.in_languages(self.data.source_language, self.data.target_language)
+        self.tokenizer = checkpoint.tokenizer.for_languages(self.data.source_language, self.data.target_language)
         self.checkpoint = replace(checkpoint, tokenizer=self.tokenizer)
         self.inputs = Inputs(self.checkpoint)
         self.body, self.task, self.network, self.language = body, task, network, language
@@ -118,12 +118,12 @@ class Model:
         tokens; of strings, the start token is put before and the last token left off, so that row i scores token i.
         source_language, target_language: as in `generate`.
         """
+        tokenizer = self.tokenizer.for_languages(source_language, target_language)
         if self.task is None:
-            spoken = self.tokenizer.in_languages(source_language, target_language)
-            return self._language_logits(texts, targets, spoken)
+            return self._language_logits(texts, targets, tokenizer)
         task, network = self._trained()
         with self.inputs.counting_truncation():
-            examples = self._examples(texts, room=self._task_room())
+            examples = self._examples(texts, room=self._task_room(), tokenizer=tokenizer)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         for batch, scores in infer(network, examples, self.device, self.dtype):
             for row, each in zip(batch.rows, scores.float().cpu().numpy(), strict=True):
@@ -160,20 +160,20 @@ class Model:
         sampling = sampling_of(generator.generation, max_tokens, temperature, top_k, top_p, seed)
         if not items:
             return []
-        spoken = self.tokenizer.in_languages(source_language, target_language)
+        tokenizer = self.tokenizer.for_languages(source_language, target_language)
         with self._autocast():
-            return generator.generate(items, sampling, spoken, target_language or self.data.target_language)
+            return generator.generate(items, sampling, tokenizer, target_language or self.data.target_language)
 
-    def _language_logits(self, texts: Texts, targets: Texts | None, spoken: Tokenizer) -> list[NDArray[np.float32]]:
+    def _language_logits(self, texts: Texts, targets: Texts | None, tokenizer: Tokenizer) -> list[NDArray[np.float32]]:
         language = self._language()
         if (targets is not None) != (self.config.architecture == "encoder-decoder"):
             raise ModelError(
                 f"the model is an {self.config.architecture}" if targets is not None else "targets are missing",
                 do="an encoder-decoder takes logits(sources, targets), others logits(texts)",
             )
-        examples = self._examples(texts, tokenizer=spoken)
+        examples = self._examples(texts, tokenizer=tokenizer)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
-        read = examples if targets is None else self._shifted(targets, spoken)
+        read = examples if targets is None else self._shifted(targets, tokenizer)
         if len(read) != len(examples):
             raise ModelError(f"{len(examples)} sources and {len(read)} targets", do="give one target a source")
         longer = np.maximum(examples.lengths, read.lengths)
@@ -192,12 +192,12 @@ class Model:
                     out[row] = part
         return out
 
-    def _shifted(self, targets: Texts, spoken: Tokenizer) -> Examples:
+    def _shifted(self, targets: Texts, tokenizer: Tokenizer) -> Examples:
         """Targets as the decoder reads them."""
-        examples = self._examples(targets, target=True, tokenizer=spoken)
+        examples = self._examples(targets, target=True, tokenizer=tokenizer)
         if len(targets) and isinstance(targets[0], str):
             tokens = np.roll(examples.tokens, 1)
-            start = self.checkpoint.start if spoken.target_start is None else spoken.target_start
+            start = self.checkpoint.start if tokenizer.decoder_start is None else tokenizer.decoder_start
             tokens[examples.starts[:-1]] = start
             return replace(examples, tokens=tokens)
         return examples

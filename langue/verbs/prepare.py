@@ -102,8 +102,8 @@ def prepare(
         ready.settings = ready.settings.model_copy(update={"pooling": before})
     checkpoint = read_checkpoint(described, head=head_of(ready, described))
     data = settings.data
-    spoken = checkpoint.tokenizer.in_languages(data.source_language, data.target_language)
-    checkpoint = replace(checkpoint, tokenizer=spoken)
+    tokenizer = checkpoint.tokenizer.for_languages(data.source_language, data.target_language)
+    checkpoint = replace(checkpoint, tokenizer=tokenizer)
     examples: dict[str, Examples] = {}
     with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
         for name, table in tables.items():

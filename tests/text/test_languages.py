@@ -29,7 +29,7 @@ def folder_of(path, kind, said, form):
     (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name} | said))
     if form == "tokenizer.json":
         made = Tokenizer.load(path)  # its frame is that of English, whatever is said
-        made = made.in_languages("en_XX")
+        made = made.for_languages("en_XX")
         made.backend.post_processor = made._frame
         made.backend.save(str(path / "tokenizer.json"))
         (path / "sentencepiece.bpe.model").unlink()
@@ -53,20 +53,20 @@ def test_codes_stand_where_the_reference_puts_them(tmp_path, kind, said, form):
     ours, theirs = Tokenizer.load(folder), getattr(transformers, f"{kind}Tokenizer").from_pretrained(folder)
     same(ours, theirs)
     theirs.src_lang, theirs.tgt_lang = "ro_RO", "zh_CN"
-    asked = ours.in_languages("ro_RO", "zh_CN")
+    asked = ours.for_languages("ro_RO", "zh_CN")
     same(asked, theirs)
     (folder / "again").mkdir()
     asked.save(folder / "again")
     same(Tokenizer.load(folder / "again"), theirs)
     assert ours.decode(ours.encode_batch(["the water"])[0].ids) == "the water"
     with pytest.raises(ModelError, match="the target's language 'german' is not a language of the model; it has ar_AR"):
-        ours.in_languages(target="german")
+        ours.for_languages(target="german")
 
 
 def test_a_tokenizer_without_languages_says_so(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
     with pytest.raises(ModelError, match="the model has no codes of languages; leave the languages out"):
-        Tokenizer.load(tmp_path).in_languages(target="de_DE")
+        Tokenizer.load(tmp_path).for_languages(target="de_DE")
 
 
 def model_of(path, kind, form="tokenizer.json", **config):
@@ -90,21 +90,21 @@ def test_a_model_writes_the_language_that_is_asked_for(tmp_path, kind, capsys):
     ours = langue.load(folder)
     code = tokenizer.backend.token_to_id("de_DE")
     sources = ["the water in", "a well"]
-    told = {"decoder_start_token_id": code} if RULES[kind].told == "start" else {"forced_bos_token_id": code}
-    if kind == "MBart50":
-        told["decoder_start_token_id"] = ours.checkpoint.start
+    told = {"decoder_start_token_id": code}
+    if RULES[kind].target_code_at == "first token":
+        told = {"decoder_start_token_id": ours.checkpoint.start, "forced_bos_token_id": code}
     asked = {"source_language": "fr_XX", "target_language": "de_DE"}
     written = ours.generate(sources, max_tokens=6, **asked)
     assert all(written)
-    spoken = tokenizer.in_languages("fr_XX", "de_DE")
+    chosen = tokenizer.for_languages("fr_XX", "de_DE")
     for source, text in zip(sources, written, strict=True):
-        ids = torch.tensor([spoken.encode_batch([source])[0].ids])
+        ids = torch.tensor([chosen.encode_batch([source])[0].ids])
         theirs = model.generate(ids, num_beams=1, do_sample=False, max_new_tokens=6, **told)
         assert text == tokenizer.decode(theirs[0, 1:].tolist())
     assert written != ours.generate(sources, max_tokens=6)
     # A target that is scored begins with its language, as the reference makes it of labels.
     (scores,) = ours.logits(["the water"], ["a well"], **asked)
-    source, target = spoken.encode_batch(["the water"])[0].ids, spoken.target.encode_batch(["a well"])[0].ids
+    source, target = chosen.encode_batch(["the water"])[0].ids, chosen.target.encode_batch(["a well"])[0].ids
     before = [target[-1], *target[:-1]] if kind == "MBart" else [ours.checkpoint.start, *target[:-1]]
     with torch.no_grad():
         expected = model(torch.tensor([source]), decoder_input_ids=torch.tensor([before])).logits[0].numpy()

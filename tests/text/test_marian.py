@@ -57,11 +57,11 @@ def test_what_the_pieces_do_not_know_is_looked_up_in_the_vocabulary(tmp_path, mo
         ids = theirs(text_target=text)["input_ids"]
         assert ours.target.encode_batch([text])[0].ids == ids, text
         assert ours.decode(ids).strip() == theirs.decode(ids, skip_special_tokens=True), text
-    french = ours.in_languages(target="fra")
+    french = ours.for_languages(target="fra")
     assert french.encode_batch(["the end"])[0].ids == theirs(">>fra<< the end")["input_ids"]
-    assert ours.in_languages(target=">>fra<<").encode_batch(["a"])[0].ids == french.encode_batch(["a"])[0].ids
+    assert ours.for_languages(target=">>fra<<").encode_batch(["a"])[0].ids == french.encode_batch(["a"])[0].ids
     assert ours.encode_batch(["the end"])[0].ids == theirs("the end")["input_ids"]  # as it was
     with pytest.raises(ModelError, match="'spa' is not a language of the model; it has fra, deu"):
-        ours.in_languages(target="spa")
+        ours.for_languages(target="spa")
     with pytest.raises(ModelError, match="the model is told the target's language alone"):
-        ours.in_languages(source="fra")
+        ours.for_languages(source="fra")
