@@ -91,7 +91,7 @@ def print_language(content: Mapping[str, Any]) -> None:
 
 def _scores(content: Mapping[str, Any], noun: str) -> Table:
     """The metrics, their intervals where there are some, the baseline's beside."""
-    from langue.evaluate.judge import readable, written
+    from langue.evaluate.judge import named, written
 
     baseline, intervals = content.get("baseline") or {}, content["intervals"]
     plural = "" if content["examples"] == 1 else "s"
@@ -100,7 +100,7 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
     for name in heads:
         grid.add_column(str(name), justify="left" if name == "metric" else "right")
     for name, value in content["metrics"].items():
-        row = [readable(name), written(name, value)]
+        row = [Text(named(name, content)), written(name, value)]  # a label may look like markup
         row += [" – ".join(written(name, end) for end in intervals.get(name) or ())] if intervals else []
         grid.add_row(*row, *([written(name, baseline["metrics"].get(name))] if baseline else []))
     return grid

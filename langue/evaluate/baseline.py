@@ -11,6 +11,7 @@ import re
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,20 @@ ORDERS = {1: "unigram", 2: "bigram", 3: "trigram"}
 Array = npt.NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """What the bag of words answers to the test texts, and how good that is."""
+
+    name: str
+    metrics: m.Metrics
+    predictions: Array  # as `judge.judge` takes them: probabilities (N, C), or scores (N,)
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """What metrics.json keeps of it."""
+        return {"name": self.name, "metrics": dict(self.metrics), "seconds": self.seconds}
+
+
 def baseline(
     kind: str,
     train_texts: Sequence[str],
@@ -41,11 +56,13 @@ def baseline(
     train_pairs: Sequence[str] | None = None,
     test_pairs: Sequence[str] | None = None,
     n_labels: int | None = None,
+    positive: int = 1,
     seed: int = 0,
-) -> dict[str, Any]:
-    """`{"name", "metrics", "seconds"}` of the baseline on the test texts.
+) -> Baseline:
+    """Train the baseline and have it answer the test texts.
 
     `kind` is classify (targets are label ids (N,)), multilabel (zeros and ones (N, C)) or regress (numbers (N,)).
+    positive: of two labels, the one that precision, recall and F1 are of.
     """
     began = time.perf_counter()
     if not len(train_texts) or not len(test_texts):
@@ -63,7 +80,7 @@ def baseline(
     counts = features.fit(train)
     order, strength = _choose(kind, features, counts, targets, orders, n_labels, seed)
     model = _fit(kind, features.matrix(counts, order), targets, strength)
-    said = [
+    answers = [
         _predict(kind, model, features.matrix(features.transform(block), order), targets, n_labels)
         for block in _blocks([texts for texts in (test_texts, test_pairs) if texts is not None])
     ]
@@ -71,8 +88,9 @@ def baseline(
     name += "ridge regression" if kind == "regress" else "logistic regression"
     if len(chosen) < len(train_texts):
         name += f" on {len(chosen):,} of {len(train_texts):,} training texts"
-    metrics = _measure(kind, truth, np.concatenate(said), n_labels)
-    return {"name": name, "metrics": metrics, "seconds": round(time.perf_counter() - began, 3)}
+    predictions = np.concatenate(answers)
+    metrics = _measure(kind, truth, predictions, n_labels, positive)
+    return Baseline(name, metrics, predictions, round(time.perf_counter() - began, 3))
 
 
 class Features:
@@ -196,13 +214,13 @@ def _predict(kind: str, model: Any, rows: Any, targets: Array, n_labels: int | N
     return said
 
 
-def _measure(kind: str, targets: Array, said: Array, n_labels: int | None) -> m.Metrics:
+def _measure(kind: str, targets: Array, predictions: Array, n_labels: int | None, positive: int = 1) -> m.Metrics:
     if kind == "regress":
-        return m.regression(targets, said)
+        return m.regression(targets, predictions)
     if kind == "multilabel":
-        return m.multilabel(targets, said)
+        return m.multilabel(targets, predictions)
     assert n_labels is not None
-    return m.classification(targets, said, n_labels)
+    return m.classification(targets, predictions, n_labels, positive)
 
 
 def _blocks(columns: list[Sequence[str]]) -> list[list[list[str]]]:

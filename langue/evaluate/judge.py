@@ -1,8 +1,10 @@
 """Floor 5. What arrives: targets and predictions of one split. What leaves: a `Judgement`: numbers with intervals.
 
-Intervals are 95% percentile bootstraps (Efron 1979) over examples: how far the number would move with another test set
-of this size. They say nothing of another training seed. At an end of a range, where resamples are all alike, those of
-shares are exact (Clopper and Pearson 1934).
+Intervals are of 95%: how far the number would move with another test set of this size. They say
+nothing of another training seed. Those of shares of examples are exact (Clopper and Pearson 1934), each
+with the number of examples that its share is of: recall, of the examples that have the label. Others are
+percentile bootstraps over examples (Efron 1979); where all resamples are alike, at an end of the range,
+the fewest examples that could have changed the number bound it.
 """
 
 from __future__ import annotations
@@ -10,11 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv
 
+from langue.evaluate.compare import LEVEL, outcome
 from langue.tasks import metrics as m
 
 RESAMPLES = 1000
@@ -22,11 +27,16 @@ CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the
 MAX_POINTS = 1500  # of a regression's scatter plot
 
 MAIN_METRIC = {"classify": "accuracy", "multilabel": "f1_micro", "regress": "spearman"}
-LOWER_IS_BETTER = frozenset({"mse", "calibration_error", "hamming_loss", "loss", "perplexity", "bits_per_byte"})
+LOWER_IS_BETTER = m.LOWER_IS_BETTER
+OF_POSITIVE = m.OF_POSITIVE
+LONGEST = 60  # characters of a label that are shown beside a metric
+FEW = 5  # examples of a label, below which its own scores say next to nothing
+_TAIL = 0.025  # either side of a 95% interval
 _SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
 _UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
 
 Interval = tuple[float, float]
+Counts = dict[str, int | m.Ints]
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Judgement:
     calibration: list[dict[str, float]] = field(default_factory=list)  # filled bins: confidence, accuracy, count
     points: list[tuple[float, float]] = field(default_factory=list)  # regression: (true, predicted) of a sample
     notes: list[str] = field(default_factory=list)
+    positive: str | None = None  # with two labels: which of them `precision`, `recall` and `f1` are of
 
     def as_json(self, split: str, baseline: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
         """The content of metrics.json."""
@@ -49,6 +60,7 @@ class Judgement:
             "split": split,
             "examples": self.examples,
             "metrics": dict(self.metrics),
+            **({"positive": self.positive} if self.positive is not None else {}),
             "intervals": {name: list(pair) if pair else None for name, pair in self.intervals.items()},
             "baseline": dict(baseline) if baseline else None,
             "seconds": round(seconds, 3),
@@ -61,15 +73,17 @@ def judge(
     predictions: npt.ArrayLike,
     labels: Sequence[str] = (),
     *,
+    positive: int = 1,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Judgement:
     """Judge `predictions`: probabilities (N, C) for classify and multilabel, scores (N,) for regress.
 
     `targets` are label ids (N,), zeros and ones (N, C), or numbers (N,); `labels` are the C names.
+    positive: of two labels, the one that `precision`, `recall` and `f1` are of.
     """
     if task == "classify":
-        return _classify(targets, predictions, labels, resamples, seed)
+        return _classify(targets, predictions, labels, positive, resamples, seed)
     if task == "multilabel":
         return _multilabel(targets, predictions, labels, resamples, seed)
     if task == "regress":
@@ -78,14 +92,29 @@ def judge(
 
 
 def _classify(
-    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resamples: int, seed: int
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    labels: Sequence[str],
+    positive: int,
+    resamples: int,
+    seed: int,
 ) -> Judgement:
     n_labels = len(labels)
     true, probability = m.check_classification(targets, predictions, n_labels)
     predicted = probability.argmax(axis=1)
-    confusion = np.bincount(true * n_labels + predicted, minlength=n_labels**2).reshape(n_labels, n_labels)
-    measure = m.classification_measure(true, probability, n_labels)
+    confusion = np.bincount(true * n_labels + predicted, minlength=n_labels**2)
+    confusion = confusion.reshape(n_labels, n_labels)
+    hit, of_true, of_predicted = _margins(confusion)
+    measure = m.classification_measure(true, probability, n_labels, positive)
     metrics = m.plain(measure, len(true))
+    counts: Counts = _label_counts(hit, of_true, of_predicted)
+    either = of_true + of_predicted - hit
+    counts["mcc"] = int(either[either > 0].min())  # the rarest label, on which it hangs
+    intervals = bootstrap(measure, metrics, len(true), resamples, seed, counts=counts)
+    right = clopper_pearson(int(hit.sum()), len(true))
+    intervals |= {"accuracy": right, "f1_micro": right}
+    if n_labels == 2:
+        intervals |= _positive_intervals(hit, of_true, of_predicted, positive)
     notes = []
     if len(np.unique(true)) == 1:
         notes.append(
@@ -97,12 +126,31 @@ def _classify(
         task="classify",
         examples=len(true),
         metrics=metrics,
-        intervals=bootstrap(measure, metrics, len(true), resamples, seed),
-        per_class=_per_class(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), labels),
+        intervals=intervals,
+        per_class=_per_class(hit, of_true, of_predicted, labels),
         confusion=confusion.tolist(),
         calibration=_calibration(probability.max(axis=1), predicted == true),
-        notes=notes + _missing(confusion.sum(axis=1), labels),
+        notes=notes + _missing(of_true, labels),
+        positive=labels[positive] if n_labels == 2 else None,
     )
+
+
+def _margins(confusion: m.Ints) -> tuple[m.Ints, m.Ints, m.Ints]:
+    """Of each label (C,): the examples told right, those that have it, and those that are said to."""
+    return confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+
+
+def _positive_intervals(hit: m.Ints, true: m.Ints, predicted: m.Ints, positive: int) -> dict[str, Interval | None]:
+    """Exact intervals of one label's precision, recall and F1."""
+    right = int(hit[positive])
+    either = int(true[positive] + predicted[positive]) - right
+    # F1 is 2J / (1 + J) with J = right / either, a share of the examples that have the label or are said to.
+    low, high = clopper_pearson(right, either)
+    return {
+        "precision": clopper_pearson(right, int(predicted[positive])),
+        "recall": clopper_pearson(right, int(true[positive])),
+        "f1": (2 * low / (1 + low), 2 * high / (1 + high)),
+    }
 
 
 def _multilabel(
@@ -114,15 +162,31 @@ def _multilabel(
     predicted = probability >= 0.5
     measure = m.multilabel_measure(true, probability)
     metrics = m.plain(measure, len(true))
+    hit, of_true, of_predicted = ((each).sum(axis=0) for each in (true & predicted, true, predicted))
+    counts: Counts = _label_counts(hit, of_true, of_predicted)
+    # Micro averages are of the texts that have, or are said to have, a label at all.
+    counts["precision_micro"] = int(predicted.any(axis=1).sum())
+    counts["recall_micro"] = int(true.any(axis=1).sum())
+    counts["f1_micro"] = int((true | predicted).any(axis=1).sum())
+    intervals = bootstrap(measure, metrics, len(true), resamples, seed, counts=counts)
+    intervals["accuracy"] = clopper_pearson(int((true == predicted).all(axis=1).sum()), len(true))
     notes = [] if predicted.any() else ["The model gives no label to any text."]
     return Judgement(
         task="multilabel",
         examples=len(true),
         metrics=metrics,
-        intervals=bootstrap(measure, metrics, len(true), resamples, seed),
-        per_class=_per_class((true & predicted).sum(axis=0), true.sum(axis=0), predicted.sum(axis=0), labels),
-        notes=notes + _missing(true.sum(axis=0), labels),
+        intervals=intervals,
+        per_class=_per_class(hit, of_true, of_predicted, labels),
+        notes=notes + _missing(of_true, labels),
     )
+
+
+def _label_counts(hit: m.Ints, true: m.Ints, predicted: m.Ints) -> Counts:
+    """The examples that each label's part of a macro average is of, of the labels that occur."""
+    either = true + predicted - hit
+    occurs = either > 0
+    counts = {"precision_macro": predicted, "recall_macro": true, "f1_macro": either}
+    return {name: of_label[occurs] for name, of_label in counts.items()}
 
 
 def _regress(targets: npt.ArrayLike, predictions: npt.ArrayLike, resamples: int, seed: int) -> Judgement:
@@ -148,11 +212,23 @@ def _regress(targets: npt.ArrayLike, predictions: npt.ArrayLike, resamples: int,
 
 
 def _missing(support: npt.NDArray[Any], labels: Sequence[str]) -> list[str]:
+    """Notes on labels with no example, or with too few to say much of."""
+    notes = []
     absent = [labels[i] for i in np.flatnonzero(support == 0).tolist()]
-    if not absent:
-        return []
-    names = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-    return [f"No example is labelled {names}."]
+    if absent:
+        notes.append(f"No example is labelled {_some(absent)}.")
+    rare = [labels[i] for i in np.flatnonzero((support > 0) & (support < FEW)).tolist()]
+    if rare and len(labels) > 2:
+        notes.append(
+            f"Fewer than {FEW} examples are labelled {_some(rare)}: macro averages lean on them as much as on "
+            "other labels, and their intervals are too narrow."
+        )
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _per_class(
@@ -179,9 +255,17 @@ def _calibration(confidence: m.Floats, hit: npt.NDArray[np.bool_]) -> list[dict[
 
 
 def bootstrap(
-    measure: m.Measure, metrics: m.Metrics, n: int, resamples: int = RESAMPLES, seed: int = 0
+    measure: m.Measure,
+    metrics: m.Metrics,
+    n: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    counts: Mapping[str, int | m.Ints] = MappingProxyType({}),
 ) -> dict[str, Interval | None]:
-    """The 95% interval of each metric, over the resamples in which it is defined; `None` where nothing shows one."""
+    """The 95% interval of each metric, over the resamples in which it is defined; `None` where nothing shows one.
+
+    counts: how many examples a metric is of, where that is not n (`at_end`).
+    """
     chunks: dict[str, list[m.Floats]] = {name: [] for name in metrics}
     for weights in _resample(n, resamples, seed):
         for name, values in measure(weights).items():
@@ -199,17 +283,53 @@ def bootstrap(
             drawn = np.maximum(drawn - drawn.mean() + value, 0.0)
         low, high = np.percentile(drawn, (2.5, 97.5))
         if high - low < 1e-9:
-            low, high = at_end(name, round(value, 9), n)
+            low, high = at_end(name, round(value, 9), counts.get(name, n))
         intervals[name] = (float(low), float(high)) if low < high else None
     return intervals
 
 
-def at_end(name: str, value: float, n: int) -> Interval:
-    """The interval of a metric that is as high or low as can be on n examples, for which no resample differs; the value
-    itself, twice, where it is not at an end. Exact for a share of examples; the same part of the range for others."""
+def clopper_pearson(right: int, total: int) -> Interval:
+    """The exact 95% interval of a share; of nothing, all that a share can be (Clopper and Pearson 1934)."""
+    low = float(betaincinv(right, total - right + 1, _TAIL)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, total - right, 1 - _TAIL)) if right < total else 1.0
+    return low, high
+
+
+def at_end(name: str, value: float, count: int | m.Ints) -> Interval:
+    """The interval of a metric that is as high or low as can be, for which no resample differs; the
+    value itself, twice, where it is not at an end.
+
+    count: the examples that it is of, or of a macro average those (C,) that each label's part is of.
+    Exact for shares and their macro averages; the same part of the range for others.
+    """
     bottom = -1.0 if name in _SIGNED else 0.0
-    room = 0.0 if name in _UNBOUNDED else (1.0 - bottom) * (1.0 - 0.025 ** (1.0 / n))
-    return value - room * (value == 1.0), value + room * (value == bottom)
+    if name in _UNBOUNDED:
+        return value, value
+    shares = lowest_shares(np.atleast_1d(count))
+    if name == "f1_macro":  # of shares of the examples that have a label or are said to, as in _positive_intervals
+        low, high = (2 * shares / (1 + shares)).mean(), (2 * (1 - shares) / (2 - shares)).mean()
+    else:
+        low, high = shares.mean(), (1 - shares).mean()
+    room_below, room_above = (1.0 - bottom) * (1.0 - low), (1.0 - bottom) * high
+    return value - room_below * (value == 1.0), value + room_above * (value == bottom)
+
+
+def lowest_shares(counts: m.Ints) -> m.Floats:
+    """The true shares of least mean that make it no less likely than 2.5% that all trials succeed,
+    counts[c] of each label c; of a label without trials, 0.
+
+    The mean is least where each share is proportional to its count, as far as that is below 1: so a
+    label with few trials may be far from perfect. One label's is Clopper and Pearson's lower bound.
+    """
+    ascending = np.sort(counts[counts > 0]).astype(np.float64)
+    if not ascending.size:
+        return np.zeros(len(counts))
+    # With the k smallest below 1: sum of n log(scale n) over them is log 2.5%.
+    trials = np.cumsum(ascending)
+    scales = np.exp((math.log(_TAIL) - np.cumsum(ascending * np.log(ascending))) / trials)
+    below = int((scales * ascending < 1).sum())
+    shares: m.Floats = np.minimum(1.0, scales[below - 1] * counts)
+    return shares
 
 
 def _resample(n: int, resamples: int, seed: int) -> Iterator[m.Floats]:
@@ -276,31 +396,56 @@ class Verdict:
 
 
 def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
-    """Compare the main metric in a metrics.json with its baseline, in one honest sentence."""
-    name = MAIN_METRIC[task]
-    ours = summary["metrics"].get(name)
+    """What the comparison in a metrics.json says of the model and its baseline, in one honest sentence."""
     baseline = summary.get("baseline") or {}
-    theirs = (baseline.get("metrics") or {}).get(name)
-    if ours is None or theirs is None:
-        what = (
-            "has no baseline to be compared with"
-            if ours is not None
-            else f"has no {readable(name)}: it is undefined here"
-        )
-        return Verdict("unknown", f"The model {what}.")
-    low, high = summary["intervals"].get(name) or (-math.inf, math.inf)
-    least, most = at_end(name, theirs, summary["examples"])  # the baseline was judged on as few
-    against = f"{readable(name)} {written(name, ours)} against {written(name, theirs)} of {baseline['name']}"
+    comparison = baseline.get("comparison")
+    name = comparison["metric"] if comparison else MAIN_METRIC[task]
+    called = named(name, summary)
+    ours, theirs = summary["metrics"].get(name), (baseline.get("metrics") or {}).get(name)
+    if ours is None:
+        return Verdict("unknown", f"The model has no {called}: it is undefined here.")
+    if theirs is None:
+        return Verdict("unknown", "The model has no baseline to be compared with.")
+    against = f"{called} {written(name, ours)} against {written(name, theirs)} of {baseline['name']}"
+    if comparison is None:
+        return Verdict("unknown", f"Not compared with its baseline example by example: {against}.")
+    found = outcome(comparison)
+    if found == "same":
+        return Verdict("same", f"Not distinguishable from its baseline: {against}{_undecided(comparison)}.")
+    against += _apart(comparison)
+    if found == "worse":
+        return Verdict("worse", f"Worse than its baseline: {against}. Use the baseline, or train longer.")
     off, usual = (each.get("mse") for each in (summary["metrics"], baseline.get("metrics") or {}))
-    if low > most and off is not None and usual is not None and off > usual:
+    if off is not None and usual is not None and off > usual:
         errors = f"mean squared error {written('mse', off)} against {written('mse', usual)}"
         return Verdict("same", f"It ranks better than its baseline, but errs more: {against}; {errors}.")
-    if low > most:
-        return Verdict("better", f"Better than its baseline: {against}.")
-    if high < least:
-        return Verdict("worse", f"Worse than its baseline: {against}. Use the baseline, or train longer.")
-    why = "which lies within the 95% interval" if -math.inf < low <= theirs <= high else "on too few examples to tell"
-    return Verdict("same", f"Not distinguishable from its baseline: {against}, {why}.")
+    return Verdict("better", f"Better than its baseline: {against}.")
+
+
+def _apart(comparison: Mapping[str, Any]) -> str:
+    """By how much two systems differ for sure: `, by 0.52 to 5.48 points over the same 300 examples`."""
+    name = comparison["metric"]
+    ends = sorted(abs(end) for end in comparison["interval"])
+    low, high = (written(name, end).removesuffix("%") for end in ends)
+    points = " points" if _is_share(name) else ""
+    return f", by {low} to {high}{points} (95% interval over the same {comparison['examples']:,} examples)"
+
+
+def _undecided(comparison: Mapping[str, Any]) -> str:
+    """Why a difference may be chance."""
+    examples = f"the same {comparison['examples']:,} example{'' if comparison['examples'] == 1 else 's'}"
+    if comparison["p_value"] > LEVEL:
+        return f"; equal systems differ as much on {examples} with a probability of {comparison['p_value']:.2g}"
+    return f"; on other examples than {examples} the difference may well turn round"
+
+
+def named(name: str, summary: Mapping[str, Any]) -> str:
+    """The metric as people write it, and of which of two labels it is."""
+    positive = summary.get("positive")
+    if name not in OF_POSITIVE or positive is None:
+        return readable(name)
+    label = " ".join(positive.split())
+    return f"{readable(name)} of {label if len(label) <= LONGEST else label[:LONGEST] + '…'}"
 
 
 def readable(name: str) -> str:
@@ -319,5 +464,10 @@ def written(name: str, value: float | None) -> str:
         return "–"
     if name == "mse" and 0 < value < 1e-3:  # of scores that lie near each other, where four decimals say nothing
         return f"{value:.4g}"
-    share = name.endswith("accuracy") or name.split("_")[0] in ("f1", "precision", "recall")
-    return f"{100 * value:.2f}%" if share else f"{value:,.2f}" if name == "perplexity" else f"{value:.4f}"
+    if _is_share(name):
+        return f"{100 * value:.2f}%"
+    return f"{value:,.2f}" if name == "perplexity" else f"{value:.4f}"
+
+
+def _is_share(name: str) -> bool:
+    return name.endswith("accuracy") or name.split("_")[0] in OF_POSITIVE

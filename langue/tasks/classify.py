@@ -1,8 +1,10 @@
 """What arrives: texts (or pairs) with a label each, or any number of labels.
 What leaves: a probability for every label."""
 
+import difflib
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from langue.errors import DataError
+from langue.errors import DataError, SettingsError
 from langue.settings import TaskSettings
 from langue.tasks import metrics
 from langue.tasks.objective import Metrics
@@ -33,9 +35,20 @@ class Classify(Task):
     target = "label"
     watched = "accuracy"
 
-    def __init__(self, labels: list[str], settings: TaskSettings, weights: list[float] | None = None) -> None:
+    def __init__(
+        self,
+        labels: list[str],
+        settings: TaskSettings,
+        weights: list[float] | None = None,
+        positive: str | None = None,
+    ) -> None:
+        """positive: of two labels, the one that precision, recall and F1 are of; None: the second."""
         self.labels, self.settings, self.weights = labels, settings, weights
         self.index = {label: i for i, label in enumerate(labels)}
+        self.positive: str | None = None
+        if len(labels) == 2 and not settings.multi_label:
+            self.positive = labels[1] if positive is None else labels[self.index[positive]]
+        self._notes: list[str] = []
         if settings.multi_label:  # where accuracy asks for all of a text's labels at once
             self.watched = "f1_micro"
 
@@ -60,7 +73,11 @@ class Classify(Task):
             where = train.where(next(row for row, labels in enumerate(raw) if labels))
             what = "the labels are noughts and ones by their place"
             raise DataError(what, where=where, do='give their names: ["a", "c"], or a|c')
-        task = cls(_ordered(found), settings)
+        notes = [] if settings.multi_label else _unparted(raw, settings, train.origin)
+        labels = _ordered(found)
+        positive = _positive(raw, labels, settings, train.origin)
+        task = cls(labels, settings, positive=positive)
+        task._notes = notes
         if settings.class_weights == "balanced":
             targets = task.targets(train)
             counts = targets.sum(0) if settings.multi_label else np.bincount(targets, minlength=len(found))
@@ -69,10 +86,16 @@ class Classify(Task):
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Self:
-        return cls(list(saved["labels"]), TaskSettings(**saved["settings"]), saved.get("weights"))
+        settings = TaskSettings(**saved["settings"])
+        return cls(list(saved["labels"]), settings, saved.get("weights"), saved.get("positive"))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"labels": self.labels, "settings": self.settings.model_dump(), "weights": self.weights}
+        return {
+            "labels": self.labels,
+            "settings": self.settings.model_dump(),
+            "weights": self.weights,
+            "positive": self.positive,
+        }
 
     def published(self) -> dict[str, Any]:
         return {
@@ -137,7 +160,14 @@ class Classify(Task):
     def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics:
         if self.settings.multi_label:
             return metrics.multilabel(targets, predictions)
-        return metrics.classification(targets, predictions, len(self.labels))
+        positive = 1 if self.positive is None else self.index[self.positive]
+        return metrics.classification(targets, predictions, len(self.labels), positive)
+
+    def label_of(self, metric: str) -> str | None:
+        return self.positive if metric in metrics.OF_POSITIVE else None
+
+    def notes(self) -> list[str]:
+        return self._notes
 
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
         order = np.argsort(-prediction, kind="stable")
@@ -162,6 +192,56 @@ def _several(value: Any, where: Callable[[], str]) -> list[str]:
     if _nothing(value):
         return []
     raise DataError(f"{value!r} is not a list of labels", where=where(), do="write them as a list or 'a|b'")
+
+
+def _positive(raw: Sequence[Any], labels: list[str], settings: TaskSettings, origin: str) -> str | None:
+    """Of two labels the one that precision, recall and F1 are of: as set, else the rarer, else the second."""
+    chosen = settings.positive
+    binary = len(labels) == 2 and not settings.multi_label
+    if chosen is None:
+        counts = Counter(raw) if binary else None
+        return labels[0] if counts and counts[labels[0]] < counts[labels[1]] else None
+    if not binary:
+        several = "a text may have several" if settings.multi_label else f"there are {len(labels)}"
+        raise SettingsError(
+            f"task.positive is for two labels, one a text; here {several}",
+            where=origin,
+            do="leave it out: the report has precision, recall and F1 of every label",
+        )
+    if chosen not in labels:
+        near = difflib.get_close_matches(chosen, labels, 1, 0.6)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise SettingsError(
+            f"task.positive = {chosen!r} is no label of the training rows",
+            where=origin,
+            do=f"{guess}known: {', '.join(labels)}",
+        )
+    return chosen
+
+
+def _unparted(raw: Sequence[str], settings: TaskSettings, origin: str) -> list[str]:
+    """What is said of labels such as `a|b` where each is taken as one name. SettingsError, unless that
+    is wished (`task.multi_label = false`), where their parts are found in other labels too."""
+    barred = [label for label in raw if "|" in label]
+    if not barred or settings.multi_label is False:
+        return []
+    holders = Counter(part for label in set(raw) for part in _parts(label))
+    shared = [label for label in barred if any(holders[part] > 1 for part in _parts(label))]
+    if shared:
+        raise SettingsError(
+            f"{len(barred):,} of {len(raw):,} rows have a label such as {shared[0]!r}, parts of which are in other "
+            "labels too",
+            where=origin,
+            do="where a text has several labels: task.multi_label=true; where each is one name: task.multi_label=false",
+        )
+    return [
+        f"train: {len(barred):,} rows have a label such as {barred[0]!r}, which is taken as one name; where a text has "
+        "several labels: task.multi_label=true"
+    ]
+
+
+def _parts(label: str) -> set[str]:
+    return {*parted(label)} - {""}
 
 
 def _nothing(value: Any) -> bool:

@@ -54,6 +54,10 @@ class Objective(ABC):
     ) -> tuple[Metrics, float | None]:
         """The metrics and the mean loss on held-out data; the model is left in the mode it was in."""
 
+    def label_of(self, metric: str) -> str | None:
+        """The label that a metric is of, where it is of one among several."""
+        return None
+
     def score(self, metrics: Metrics, loss: float | None) -> float:
         """How good an evaluation was: higher is better."""
         value = metrics[self.watched]

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from rich.markup import escape
 from torch import nn
 
 from langue.data.loader import BatchSource, Loader
@@ -241,13 +242,17 @@ class Trainer:
                 )
             written = self._samples()
             line = {"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics}
+            labels = [label for name in metrics if (label := self.objective.label_of(name)) is not None]
+            line |= {"positive": labels[0]} if labels else {}
             journal.write(line | ({"samples": written} if written else {}))
             score = self.objective.score(metrics, loss)
             better = agreed(at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss))
             value = metrics[watched]
             shown = "undefined" if value is None else f"{value:.4f}"
             mark = " [green]best[/]" if better else ""
-            journal.say(f"step {at.step}: dev loss {loss:.4f}, {watched} {shown}{mark}")
+            label = self.objective.label_of(watched)
+            of_label = f" of {escape(label)}" if label is not None else ""
+            journal.say(f"step {at.step}: dev loss {loss:.4f}, {watched}{of_label} {shown}{mark}")
             journal.quote(written)
             if better:
                 at.best, at.best_loss, at.best_step, at.stale = score, loss or 0.0, at.step, 0

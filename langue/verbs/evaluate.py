@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from langue.errors import DataError, LangueError, RunError
 from langue.evaluate.baseline import baseline
+from langue.evaluate.compare import compare
 from langue.evaluate.curves import draw
-from langue.evaluate.judge import Judgement, judge, mistakes
+from langue.evaluate.judge import MAIN_METRIC, Judgement, judge, mistakes
 from langue.evaluate.report import write
 from langue.files import refuse_existing, write_json
 from langue.hub.checkpoint import describe
@@ -160,27 +161,41 @@ def _judge(
     seconds: float,
 ) -> tuple[dict[str, Any], Judgement, list[dict[str, Any]]]:
     kind = "multilabel" if task.name == "classify" and task.settings.multi_label else task.name
-    labels = task.to_dict().get("labels", [])
+    saved = task.to_dict()
+    labels = saved.get("labels", [])
+    positive = labels.index(saved["positive"]) if saved.get("positive") is not None else 1
     given = predictions[:, 0] if task.name == "regress" else predictions
-    judgement = judge(kind, targets, given, labels)
-    beside = None
+    judgement = judge(kind, targets, given, labels, positive=positive)
+    texts, pairs = _columns(table)
+    beside: dict[str, Any] | None = None
     if train is not None:
-        texts, pairs = _columns(train[0])
-        test_texts, test_pairs = _columns(table)
+        train_texts, train_pairs = _columns(train[0])
         with bar("baseline: bag of words", 1) as advance:
-            beside = baseline(
+            found = baseline(
                 kind,
-                texts,
+                train_texts,
                 train[1],
-                test_texts,
+                texts,
                 targets,
-                train_pairs=pairs,
-                test_pairs=test_pairs,
+                train_pairs=train_pairs,
+                test_pairs=pairs,
                 n_labels=len(labels) or None,
+                positive=positive,
             )
             advance(1)
+        comparison = compare(
+            kind,
+            targets,
+            given,
+            found.predictions,
+            MAIN_METRIC[kind],
+            n_labels=len(labels),
+            positive=positive,
+        )
+        beside = found.as_json()
+        if comparison is not None:
+            beside["comparison"] = comparison.as_json()
     content = judgement.as_json(split, beside, seconds)
-    texts, pairs = _columns(table)
     return content, judgement, mistakes(kind, targets, given, texts, labels, pairs=pairs)
 
 

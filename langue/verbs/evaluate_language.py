@@ -60,7 +60,7 @@ def _scores(
 ) -> dict[str, Any]:
     family, config, tokenizer = checkpoint.family, checkpoint.config, checkpoint.tokenizer
     prepared = Pretraining(objective, family, config, tokenizer, text, text, settings, checkpoint)
-    metrics, intervals = judged(prepared, new_model(prepared).to(device()))
+    metrics, intervals, _ = judged(prepared, new_model(prepared).to(device()))
     return {
         "split": split,
         "examples": text.n_documents,

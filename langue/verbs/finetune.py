@@ -43,7 +43,7 @@ NAMED: dict[str, tuple[Any, str]] = {
 }
 
 # Settings of one task alone.
-OF_TASK = {"classify": ["task.label_smoothing", "task.class_weights", "task.multi_label"]}
+OF_TASK = {"classify": ["task.label_smoothing", "task.class_weights", "task.multi_label", "task.positive"]}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.data.corpus import Corpus
+from langue.evaluate.compare import compare_documents, outcome
 from langue.evaluate.curves import draw
 from langue.evaluate.judge import bootstrap
 from langue.evaluate.kneser_ney import baseline
@@ -33,13 +34,13 @@ def judge_language(
     folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float, tokens: int
 ) -> dict[str, Any]:
     """Judge on the whole of the held-out text, and write all that people read. tokens: that the training saw."""
-    metrics, intervals = judged(prepared, network)
+    metrics, intervals, of_documents = judged(prepared, network)
     content = {
         "split": "dev",
         "examples": prepared.dev.n_documents,
         "metrics": metrics,
         "intervals": intervals,
-        "baseline": baseline_of(prepared),
+        "baseline": baseline_of(prepared, of_documents),
         "seconds": round(seconds, 3),
     }
     write_json(folder / "metrics.json", content)
@@ -58,15 +59,15 @@ def judge_language(
     return content
 
 
-def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict[str, Any]]:
-    """The metrics on the whole of the held-out text, and their intervals."""
+def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict[str, Any], Judged]:
+    """The metrics on the whole of the held-out text, their intervals, and what they are sums of."""
     chosen = prepared.settings
     stream = prepared.objective.stream(
         prepared.dev, block=chosen.data.block, budget=max(chosen.train.batch_tokens, chosen.data.block), seed=0
     )
     held, dtype = Held(stream), precision(chosen.train.precision)
     found = prepared.objective.judge(network, held, device=device(), dtype=dtype)
-    return scores(prepared.objective, held, found)
+    return *scores(prepared.objective, held, found), found
 
 
 def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Metrics, dict[str, Any]]:
@@ -115,12 +116,15 @@ def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[s
         said.append(f"The n-gram model: {baseline['note']}.")
     beside, own = baseline.get("metrics", {}).get("perplexity"), content["metrics"]["perplexity"]
     if beside is not None and (own is None or beside < own):
-        said.append("The n-gram model beats it: it has not been trained for long enough, or is not learning.")
+        sure = own is None or outcome(baseline["comparison"]) == "worse"
+        beaten = "beats it" if sure else "did better on the held-out text"
+        said.append(f"The n-gram model {beaten}: it has not been trained for long enough, or is not learning.")
     return said
 
 
-def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
-    """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another."""
+def baseline_of(prepared: Pretraining, of_documents: Judged) -> dict[str, Any] | None:
+    """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another, and how it compares
+    with what the model made of the held-out documents."""
     if prepared.objective.architecture != "decoder":
         return None
     train, dev = (_whole(corpus, limit) for corpus, limit in ((prepared.train, MOST), (prepared.dev, 0)))
@@ -134,7 +138,16 @@ def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
     metrics = {"loss": found.cross_entropy, "perplexity": found.perplexity, "bits_per_byte": bits}
     seen = f"counted on {len(train[0]):,} of {prepared.train.n_tokens:,} tokens"
     note = "; ".join(part for part in (seen if len(train[0]) < prepared.train.n_tokens else "", found.note) if part)
-    return {"name": found.name, "metrics": metrics, "seconds": round(found.seconds, 3), "note": note}
+    comparison = compare_documents(
+        (of_documents.losses, of_documents.counts), (found.document_losses, found.document_counts)
+    )
+    return {
+        "name": found.name,
+        "metrics": metrics,
+        "seconds": round(found.seconds, 3),
+        "note": note,
+        "comparison": comparison.as_json() if comparison is not None else None,
+    }
 
 
 def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -155,9 +168,16 @@ def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int
 
 def better_than_baseline(content: dict[str, Any]) -> str:
     """One sentence for the end of a run."""
-    beside = (content["baseline"] or {}).get("metrics", {}).get("perplexity")
+    baseline = content["baseline"] or {}
+    comparison = baseline.get("comparison")
     own = content["metrics"]["perplexity"]
-    if beside is None or own is None:
+    if comparison is None or own is None:
         return ""
-    word = "less" if own < beside else "MORE"
-    return f"The model's perplexity {own:.2f} is {word} than the n-gram model's {beside:.2f}."
+    beside = f"the n-gram model's {baseline['metrics']['perplexity']:,.2f}"
+    relation = {"better": "less than", "worse": "MORE than", "same": "not distinguishable from"}
+    sentence = f"The model's perplexity {own:,.2f} is {relation[outcome(comparison)]} {beside}"
+    if outcome(comparison) != "same":
+        return f"{sentence}."
+    number = comparison["examples"]
+    documents = f"{number:,} document{'' if number == 1 else 's'}"
+    return f"{sentence}: on {documents} equal models differ as much with a probability of {comparison['p_value']:.2g}."

@@ -93,6 +93,7 @@ def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | No
             encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
             examples[name] = encoded.with_targets(targets[name])
             advance(len(table))
+    source.notes.extend(ready.notes())
     source.notes.extend(_unknown(checkpoint, examples["train"]))
     settings = settings.model_copy(update={"task": ready.settings})
     prepared = Prepared(ready, checkpoint, source, examples, settings)
@@ -154,6 +155,7 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
     lengths = train.lengths
     passes = steps / per_pass
     flops = 3 * prepared.checkpoint.config.forward_flops(lengths.tolist()) * passes
+    positive = prepared.task.label_of("f1")
     splits = {
         name: {
             "examples": len(each),
@@ -171,6 +173,7 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
         "model": str(prepared.checkpoint.folder),
         "task": prepared.task.name,
         "pooling": prepared.task.settings.pooling,
+        **({"positive": positive} if positive is not None else {}),
         "splits": splits,
         "notes": prepared.source.notes,
         "transformers": expressible(prepared.task, prepared.checkpoint.family, settings.data),
