@@ -25,6 +25,7 @@ from langue.verbs.model import Model, load
 from langue.verbs.prepare import (
     DIGESTS,
     Prepared,
+    at_work,
     changed,
     identity,
     not_within,
@@ -90,21 +91,28 @@ def finetune(
     arguments, chosen = resolve_call(layers, given, words)
     if chosen.train.compile:
         check_compiler()
-    if resume:
-        same_as_before(folder, write_recipe(arguments, chosen))
-    elif force:
+    if force and not resume:
         not_within(folder, (arguments["model"], arguments["data"]))
     barrier()  # all have looked at the folder before the first changes it
-    prepared = prepare(
-        arguments["task"],
-        model=arguments["model"],
-        data=arguments["data"],
-        columns=arguments["columns"],
-        settings=chosen,
-    )
+    with at_work(folder):
+        if resume:
+            same_as_before(folder, write_recipe(arguments, chosen))
+        prepared = prepare(
+            arguments["task"],
+            model=arguments["model"],
+            data=arguments["data"],
+            columns=arguments["columns"],
+            settings=chosen,
+        )
+        if show is not None and rank() == 0:
+            show(prepared)
+        metrics = _train(folder, arguments, prepared, resume)
+    return Run(folder, metrics, prepared.facts)
+
+
+def _train(folder: Path, arguments: Mapping[str, Any], prepared: Prepared, resume: bool) -> dict[str, Any]:
+    """Train, write the model, judge it; the content of metrics.json."""
     chosen = prepared.settings
-    if show is not None and rank() == 0:
-        show(prepared)
     network = build(prepared, chosen)
     if resume or rank() == 0:
         _open_folder(folder, arguments, chosen, prepared, resume)
@@ -116,9 +124,10 @@ def finetune(
     if rank() == 0:
         write_run(folder, prepared, network, chosen)
         seconds = max(progress.seconds, time.perf_counter() - began)
-        metrics = judge_run(folder, prepared, network, chosen, seconds=seconds)
+        judge_run(folder, prepared, network, chosen, seconds=seconds)
     barrier()
-    return Run(folder, metrics if rank() == 0 else read_json(folder / "metrics.json"), prepared.facts)
+    metrics: dict[str, Any] = read_json(folder / "metrics.json")
+    return metrics
 
 
 def resolve_call(

@@ -5,7 +5,8 @@ import hashlib
 import os
 import time
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from langue.data.batch import Examples
 from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
 from langue.evaluate import hardware
-from langue.files import disk_errors, read_json, write_text
+from langue.files import alone, disk_errors, read_json, write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.recipe import ROWS, called, flat_keys, read_recipe
 from langue.runtime import device, keep_kernels, precision, rank, restarted
@@ -305,8 +306,9 @@ def not_within(folder: Path, reads: Iterable[Any]) -> None:
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:
-    """The run directory, checked before any work is done (one is never overwritten without `force`), and whether to go
-    on with what is there: as asked, or because torchrun has started this process again."""
+    """The run directory, checked before any work is done (one is never overwritten without `force`, nor taken from a
+    run that is at work in it), and whether to go on with what is there: as asked, or because torchrun has started this
+    process again."""
     folder = Path(out)
     with disk_errors(folder):
         there = (folder / "recipe.toml").is_file()
@@ -314,6 +316,7 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
     if resume or (there and restarted()):
         if not there:
             raise RunError("there is no run to resume", where=str(folder), do="start it without --resume")
+        _refuse_busy(folder)
         return folder, True
     if occupied and not force:
         raise RunError(
@@ -325,4 +328,23 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
         raise RunError(
             "the folder is not a run of langue, so --force does not replace it", where=str(folder), do="choose another"
         )
+    if occupied:
+        _refuse_busy(folder)
     return folder, False
+
+
+def _refuse_busy(folder: Path) -> None:
+    """RunError where a run is at work in the folder."""
+    with at_work(folder):
+        return
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Within, no other run gets the folder, which is made where it is missing. Of the processes of a run the first
+    asks for it, and ends the others where it does not get it."""
+    if rank() > 0:
+        yield
+        return
+    with alone(folder):
+        yield
