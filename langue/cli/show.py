@@ -53,6 +53,7 @@ def print_metrics(content: Mapping[str, Any]) -> None:
 
 def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what carries loss; sizes."""
+    from langue.verbs.judge_language import listed
     from langue.verbs.prepare_language import first_pieces
     from langue.verbs.progress import span
 
@@ -66,6 +67,7 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     rows = {
         "model": f"{facts['family']}, {facts['layers']} layers of {facts['width']}, {facts['heads']} heads, "
         f"{facts['parameters']:,} parameters",
+        **({"new": f"{listed(facts['new_weights'])}, which the model lacks"} if "new_weights" in facts else {}),
         "text": f"{facts['documents']:,} documents, {facts['tokens']:,} tokens of {facts['vocabulary']:,}, "
         f"{facts['bytes'] / max(1, facts['tokens']):.2f} bytes each",
         "held out": f"{facts['dev_documents']:,} documents, {facts['dev_tokens']:,} tokens",
@@ -82,11 +84,12 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
 
 def print_language(content: Mapping[str, Any]) -> None:
     """metrics.json of a pretrained model, the n-gram baseline beside."""
-    from langue.verbs.judge_language import better_than_baseline
+    from langue.verbs.judge_language import began, better_than_baseline
 
     Console().print(_scores(content, "document"))
-    if sentence := better_than_baseline(dict(content)):
-        print(sentence)
+    for sentence in (better_than_baseline(content), began(content)):
+        if sentence:
+            print(sentence)
 
 
 def _scores(content: Mapping[str, Any], noun: str) -> Table:

@@ -73,20 +73,20 @@ def compare(
     *,
     n_labels: int = 0,
     positive: int = 1,
-    threshold: float = 0.5,
+    thresholds: tuple[float, float] = (0.5, 0.5),
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison | None:
     """Compare a model with its baseline in `metric`; `None` where that is undefined for one of them.
 
     `kind` is classify, multilabel or regress, and `targets`, `model` and `baseline` are as
-    `judge.judge` takes targets and predictions. threshold: the model's, with several labels; the
-    baseline's is a half.
+    `judge.judge` takes targets and predictions. thresholds: with several labels, the
+    probabilities from which on the model and the baseline give one.
     """
     if kind == "classify":
         systems = _classifiers(targets, model, baseline, metric, n_labels, positive)
     elif kind == "multilabel":
-        systems = _taggers(targets, model, baseline, metric, threshold)
+        systems = _taggers(targets, model, baseline, metric, thresholds)
     else:
         systems = _regressors(targets, model, baseline, metric)
     return compare_systems(systems, metric, resamples, seed)
@@ -211,6 +211,11 @@ def _classifiers(
 ) -> Systems:
     true, of_model = m.check_classification(targets, model, n_labels)
     _, of_baseline = m.check_classification(targets, baseline, n_labels)
+    if metric == "calibration_error":  # of the probabilities, which make each example a kind of its own
+        measures = (m.classification_measure(true, each, n_labels) for each in (of_model, of_baseline))
+        answers = np.concatenate([of_model, of_baseline])
+        both = m.classification_measure(np.concatenate([true, true]), answers, n_labels)
+        return Systems(*measures, both, np.ones(len(true), np.int64))
     first, second = of_model.argmax(axis=1), of_baseline.argmax(axis=1)
     exact = None
     if metric in SHARES_OF_RIGHT["classify"]:
@@ -231,11 +236,11 @@ def _taggers(
     model: npt.ArrayLike,
     baseline: npt.ArrayLike,
     metric: str,
-    threshold: float,
+    thresholds: tuple[float, float],
 ) -> Systems:
     true, of_model = m.check_multilabel(targets, model)
     _, of_baseline = m.check_multilabel(targets, baseline)
-    first, second = of_model >= threshold, of_baseline >= 0.5
+    first, second = of_model >= thresholds[0], of_baseline >= thresholds[1]
     exact = None
     if metric in SHARES_OF_RIGHT["multilabel"]:
         exact = mcnemar((first == true).all(axis=1), (second == true).all(axis=1))

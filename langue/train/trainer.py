@@ -73,7 +73,7 @@ def _progress(path: Path, kept: dict[str, Any]) -> Progress:
 class Trainer:
     """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held out. peak: FLOP/s of
     the device, where the share of it that a language model uses is to be told. sample: what the model makes of some
-    prompts, as pairs, shown and kept at each evaluation."""
+    prompts, as pairs, shown and kept at each evaluation. look_first: also judge the model before its first step."""
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Trainer:
         *,
         peak: float | None = None,
         sample: Callable[[nn.Module], list[tuple[str, str]]] | None = None,
+        look_first: bool = False,
     ) -> None:
         self.objective, self.dev, self.settings, self.folder = objective, dev, settings, folder
         self.device, self.dtype = device(), precision(settings.precision)
@@ -110,6 +111,7 @@ class Trainer:
         many = world_size() // self.parallel.share[1]  # that work at one part of a batch
         self.pace = None if peak is None else Pace(config, many * peak)
         self.sample = None if self.parallel.divided else sample
+        self.look_first = look_first
         self.progress = Progress()
         self.interrupted = False
 
@@ -125,6 +127,8 @@ class Trainer:
         log, tracker = self.folder / "log.jsonl", self.settings.tracker
         with lock, Journal(log, self.total, at.step, at.log_bytes, tracker) as journal, self._signals():
             batches = self.loader.iterate(at.step, self.total, self.device)
+            if self.look_first and not at.step and self.dev is not None:
+                self._look(journal)
             while at.step < self.total and not at.stopped:
                 epoch, step_batches = next(batches)
                 line = self._step(step_batches)
@@ -229,6 +233,13 @@ class Trainer:
                 f"(now {settings.lr:g}) or train.precision=fp32",
             )
         return True
+
+    def _look(self, journal: Journal) -> None:
+        """Judge the model as it is before its first step."""
+        with self.parallel.gathered():
+            metrics, loss = self.objective.evaluate(self.model, self.dev, device=self.device, dtype=self.dtype)
+        journal.write({"split": "dev", "epoch": 0.0, **self._counts(), "loss": loss, **metrics})
+        journal.say(f"before training: dev loss {loss:.4f}")
 
     def _evaluate(self, journal: Journal, epoch: float) -> None:
         at, watched = self.progress, self.objective.watched

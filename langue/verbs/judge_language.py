@@ -2,6 +2,7 @@
 n-gram model of the same tokens beside."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from langue.data.corpus import Corpus
 from langue.evaluate.compare import compare_documents, outcome
 from langue.evaluate.curves import draw
-from langue.evaluate.judge import bootstrap
+from langue.evaluate.judge import bootstrap, written
 from langue.evaluate.kneser_ney import baseline
 from langue.evaluate.report import write_language
 from langue.files import write_json
@@ -35,6 +36,7 @@ def judge_language(
 ) -> dict[str, Any]:
     """Judge on the whole of the held-out text, and write all that people read. tokens: that the training saw."""
     metrics, intervals, of_documents = judged(prepared, network)
+    log = read_log(folder / "log.jsonl")
     content = {
         "split": "dev",
         "examples": prepared.dev.n_documents,
@@ -42,9 +44,10 @@ def judge_language(
         "intervals": intervals,
         "baseline": baseline_of(prepared, of_documents),
         "seconds": round(seconds, 3),
+        **_before(log, prepared.facts),
     }
     write_json(folder / "metrics.json", content)
-    draw(read_log(folder / "log.jsonl"), folder / "curves.png")
+    draw(log, folder / "curves.png")
     context = {
         "title": f"{prepared.objective.name}: {prepared.facts['data']}",
         "metrics_json": content,
@@ -70,6 +73,33 @@ def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict
     return *scores(prepared.objective, held, found), found
 
 
+def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
+    """What the model was worth before its first step, where some of its weights were new and that was looked at."""
+    first = next((line for line in log if line["split"] == "dev" and line["step"] == 0), None)
+    if first is None or "new_weights" not in facts:
+        return {}
+    found = {name: first.get(name) for name in ("loss", "perplexity")}
+    return {"before": {"new_weights": facts["new_weights"], **found, "uniform_loss": math.log(facts["vocabulary"])}}
+
+
+def began(content: Mapping[str, Any]) -> str:
+    """One sentence on what the model that was trained further lacked, and what it was worth then."""
+    before = content.get("before")
+    if before is None:
+        return ""
+    return (
+        f"The model that it began from has no {listed(before['new_weights'])}, so that these began at random: before "
+        f"training its loss was {written('loss', before['loss'])}, where guessing among all tokens has "
+        f"{written('loss', before['uniform_loss'])}."
+    )
+
+
+def listed(names: list[str]) -> str:
+    """Weights of a language-model head, by the first three of their names."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"weights of a language-model head ({', '.join(names[:3])}{more})"
+
+
 def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Metrics, dict[str, Any]]:
     """The metrics, and where they lie when documents are drawn anew (bootstrap); of fewer than FEW, no intervals."""
 
@@ -91,7 +121,7 @@ def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Me
 def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[str]:
     """What a reader should know before the numbers. tokens: that the training saw."""
     facts = prepared.facts
-    said = []
+    said = [sentence] if (sentence := began(content)) else []
     if (each := tokens / facts["parameters"]) < 5:
         said.append(
             f"The model saw {each:.1f} tokens for each of its parameters; about 20 make the "
@@ -166,7 +196,7 @@ def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int
     return corpus.tokens(documents, np.zeros(len(documents), np.int64), np.diff(starts)), starts
 
 
-def better_than_baseline(content: dict[str, Any]) -> str:
+def better_than_baseline(content: Mapping[str, Any]) -> str:
     """One sentence for the end of a run."""
     baseline = content["baseline"] or {}
     comparison = baseline.get("comparison")

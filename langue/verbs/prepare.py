@@ -328,15 +328,15 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
         raise RunError(
             "the folder is not a run of langue, so --force does not replace it", where=str(folder), do="choose another"
         )
-    if occupied:
-        _refuse_busy(folder)
+    _refuse_busy(folder)
     return folder, False
 
 
 def _refuse_busy(folder: Path) -> None:
     """RunError where a run is at work in the folder."""
-    with at_work(folder):
-        return
+    if folder.exists():
+        with at_work(folder):
+            return
 
 
 @contextmanager

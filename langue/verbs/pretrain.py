@@ -112,6 +112,7 @@ def _train(folder: Path, prepared: Pretraining, resume: bool) -> None:
         *(network, prepared.objective, train, held, chosen.train, folder),
         peak=peak(precision(chosen.train.precision)),
         sample=lambda model: samples(prepared, model, WATCHED),
+        look_first="new_weights" in prepared.facts,
     )
     progress = trainer.run(resume)
     if rank() == 0:

@@ -54,6 +54,7 @@ CASES = [  # how they are drawn, the metric, one quality, and a better one that 
     (classifiers, "f1_macro", 0.7, 0.82),
     (lambda *given: classifiers(*given, n_labels=5), "f1_macro", 0.7, 0.82),
     (taggers, "f1_micro", 0.8, 0.86),
+    (taggers, "hamming_loss", 0.8, 0.86),
     (regressors, "spearman", 1.0, 0.6),
     (regressors, "mse", 1.0, 0.7),
     (language_models, "loss", 1.0, 0.95),
@@ -155,6 +156,18 @@ def test_examples_of_one_kind_are_taken_together_and_nothing_changes():
 
 def test_what_is_undefined_is_not_compared():
     assert compare("regress", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [2.0, 2.0, 2.0], "spearman") is None
-    assert compare("classify", [0, 1], np.eye(2), np.eye(2), "calibration_error", n_labels=2) is None
     same = compare("classify", [0, 1], np.eye(2), np.eye(2), "accuracy", n_labels=2)
     assert (same.difference, same.interval, same.p_value) == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_confidence_is_compared_too():
+    generator = np.random.default_rng(6)
+    truth = generator.choice(2, 300)
+    right = generator.random(300) < 0.8
+    said = np.where(right, truth, 1 - truth)
+    honest, sure = (np.where(np.eye(2)[said] == 1, confidence, 1 - confidence) for confidence in (0.8, 0.99))
+    found = [
+        compare("classify", truth, *pair, "calibration_error", n_labels=2, resamples=100).as_json()
+        for pair in ((honest, sure), (sure, honest), (sure, sure))
+    ]
+    assert [outcome(each) for each in found] == ["better", "worse", "same"]
