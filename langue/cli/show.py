@@ -103,7 +103,7 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
     for name in heads:
         grid.add_column(str(name), justify="left" if name == "metric" else "right")
     for name, value in content["metrics"].items():
-        row = [Text(named(name, content)), written(name, value)]  # a label may look like markup
+        row: list[Text | str] = [Text(named(name, content)), written(name, value)]  # a label may look like markup
         row += [" – ".join(written(name, end) for end in intervals.get(name) or ())] if intervals else []
         grid.add_row(*row, *([written(name, baseline["metrics"].get(name))] if baseline else []))
     return grid

@@ -212,10 +212,13 @@ def _classifiers(
     true, of_model = m.check_classification(targets, model, n_labels)
     _, of_baseline = m.check_classification(targets, baseline, n_labels)
     if metric == "calibration_error":  # of the probabilities, which make each example a kind of its own
-        measures = (m.classification_measure(true, each, n_labels) for each in (of_model, of_baseline))
-        answers = np.concatenate([of_model, of_baseline])
-        both = m.classification_measure(np.concatenate([true, true]), answers, n_labels)
-        return Systems(*measures, both, np.ones(len(true), np.int64))
+        both = np.concatenate([true, true]), np.concatenate([of_model, of_baseline])
+        return Systems(
+            model=m.classification_measure(true, of_model, n_labels),
+            baseline=m.classification_measure(true, of_baseline, n_labels),
+            mixed=m.classification_measure(*both, n_labels),
+            sizes=np.ones(len(true), np.int64),
+        )
     first, second = of_model.argmax(axis=1), of_baseline.argmax(axis=1)
     exact = None
     if metric in SHARES_OF_RIGHT["classify"]:
@@ -227,8 +230,8 @@ def _classifiers(
     def measure(true: m.Ints, answers: m.Ints) -> m.Measure:
         return m.decision_measure(true, answers, n_labels, positive)
 
-    both = measure(np.concatenate([true, true]), np.concatenate([first, second]))
-    return Systems(measure(true, first), measure(true, second), both, sizes, exact)
+    mixed = measure(np.concatenate([true, true]), np.concatenate([first, second]))
+    return Systems(measure(true, first), measure(true, second), mixed, sizes, exact)
 
 
 def _taggers(
@@ -247,9 +250,9 @@ def _taggers(
     # Examples of the same labels and answers are one kind.
     kinds, sizes = np.unique(np.hstack([true, first, second]), axis=0, return_counts=True)
     true, first, second = np.split(kinds, 3, axis=1)  # three of (K, C)
-    both = m.multilabel_measure(np.concatenate([true, true]), np.concatenate([first, second]))
+    mixed = m.multilabel_measure(np.concatenate([true, true]), np.concatenate([first, second]))
     measures = m.multilabel_measure(true, first), m.multilabel_measure(true, second)
-    return Systems(*measures, both, sizes, exact)
+    return Systems(*measures, mixed, sizes, exact)
 
 
 def _regressors(targets: npt.ArrayLike, model: npt.ArrayLike, baseline: npt.ArrayLike, metric: str) -> Systems:
@@ -283,5 +286,6 @@ def _ranks(values: m.Floats) -> m.Floats:
 
 def _standard(values: m.Floats) -> m.Floats:
     """The values less their mean, over their standard deviation where they vary."""
-    spread = values.std()
-    return (values - values.mean()) / (spread if spread > 0 else 1.0)
+    spread = float(values.std())
+    standard: m.Floats = (values - values.mean()) / (spread if spread > 0 else 1.0)
+    return standard

@@ -127,8 +127,10 @@ def baseline(
     if not len(logs):
         raise DataError("there is no held-out text to judge the n-gram model on")
     mean = -float(logs.mean())
-    counts = np.diff(np.asarray(dev[1], np.int64)) + (eos is not None)
+    starts = np.asarray(dev[1], np.int64)
+    counts: Ints = starts[1:] - starts[:-1] + (eos is not None)
     documents = np.repeat(np.arange(len(counts)), counts)
+    losses: Floats = np.bincount(documents, weights=-logs, minlength=len(counts)).astype(np.float64)
     return Baseline(
         model=model,
         order=model.order,
@@ -139,7 +141,7 @@ def baseline(
         seconds=time.perf_counter() - began,
         tokens=model.tokens,
         note=model.note,
-        document_losses=np.bincount(documents, weights=-logs, minlength=len(counts)),
+        document_losses=losses,
         document_counts=counts,
     )
 

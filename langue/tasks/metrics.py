@@ -286,11 +286,10 @@ def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
     n = weights.sum(axis=0)
 
     def mean(values: Floats) -> Floats:
-        if values.shape[1] == 1:  # the same in every sample
-            total: Floats = values[:, 0] @ weights
-        else:
-            total = (weights * values).sum(axis=0)
-        return total / n
+        same = values.shape[1] == 1  # in every sample
+        total: Floats = values[:, 0] @ weights if same else (weights * values).sum(axis=0)
+        result: Floats = total / n
+        return result
 
     mean_x, mean_y, square_x, square_y = mean(x), mean(y), mean(x**2), mean(y**2)
     var_x, var_y = square_x - mean_x**2, square_y - mean_y**2

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from tokenizers import decoders, models, pre_tokenizers
 
 import langue
+from langue.cli import run
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
 from langue.train.pace import Pace, body_flops, head_flops
@@ -97,6 +98,42 @@ def test_a_published_model_is_trained_further(tmp_path, text, tokenizer):
     more = langue.pretrain("causal", data=first.folder / "corpus", model=first.folder, out=tmp_path / "b", **words)
     assert more.facts["family"] == "gpt2"
     assert more.metrics["metrics"]["loss"] < first.metrics["metrics"]["loss"]
+
+
+@pytest.mark.parametrize("kind", ["an encoder's body", "a decoder's body", "a whole decoder"])
+def test_what_a_model_lacks_that_is_trained_further_is_told(tmp_path, text, tokenizer, capsys, kind):
+    """Which weights are new, and the loss with them before the first step: near that of a guess."""
+    words = {key: value for key, value in TINY.items() if not key.startswith("model.")} | {"train.max_steps": 2}
+    given = {"data": text, "out": tmp_path / "run"} | words
+    if kind == "an encoder's body":
+        new, objective = ["head.bias", "head.dense.weight"], "masked"
+        given["model"] = tiny_bert(tmp_path / "model")
+    else:
+        new, objective = ["head.out.weight"] * (kind == "a decoder's body"), "causal"
+        made = {"tokenizer": tokenizer, "out": tmp_path / "model", "model.preset": "llama", "model.tied": False}
+        given["model"] = langue.pretrain(data=text, **TINY | {"train.max_steps": 1} | made).folder
+        file = given["model"] / "model.safetensors"
+        weights = read_safetensors(file)
+        save_file({name: tensor for name, tensor in weights.items() if not (new and name == "lm_head.weight")}, file)
+    words = [f"{key}={value}" for key, value in words.items()]
+    options = ["--objective", objective, "--data", str(text), "--model", str(given["model"])]
+    assert run(["pretrain", *options, "--out", str(given["out"]), *words]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    content = json.loads((given["out"] / "metrics.json").read_text())
+    dev = [json.loads(line) for line in (given["out"] / "log.jsonl").read_text().splitlines()]
+    dev = [line for line in dev if line["split"] == "dev"]
+    page = (given["out"] / "report.html").read_text()
+    if not new:
+        assert "before" not in content and dev[0]["step"] > 0 and "began at random" not in shown + page
+        return
+    before = content["before"]
+    assert set(new) <= set(before["new_weights"]) and all(name.startswith("head.") for name in before["new_weights"])
+    assert before["uniform_loss"] == pytest.approx(np.log(langue.load(given["out"]).config.vocab_size))
+    assert before["loss"] == dev[0]["loss"] and dev[0]["step"] == 0
+    assert before["loss"] == pytest.approx(before["uniform_loss"], rel=0.2)
+    sentence = f"so that these began at random: before training its loss was {before['loss']:.4f}"
+    assert sentence in shown and sentence in page and "which the model lacks" in shown
+    assert content["metrics"]["loss"] < before["loss"]
 
 
 def test_a_corpus_is_read_as_it_is_and_the_recipe_runs_again(tmp_path, text, tokenizer):
