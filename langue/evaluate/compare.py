@@ -154,10 +154,9 @@ def outcome(comparison: dict[str, Any]) -> str:
 
 def _interval(systems: Systems, metric: str, resamples: int, seed: int) -> tuple[float, float] | None:
     generator = np.random.default_rng(seed)
-    n = int(systems.sizes.sum())
     drawn = []
     for columns in _columns(len(systems.sizes), resamples):
-        weights = generator.multinomial(n, systems.sizes / n, size=columns).T.astype(np.float64)
+        weights = _drawn(generator, systems.sizes, columns)
         drawn.append(systems.model(weights)[metric] - systems.baseline(weights)[metric])
     differences = np.concatenate(drawn)
     differences = differences[np.isfinite(differences)]
@@ -173,13 +172,32 @@ def _randomisation(systems: Systems, metric: str, difference: float, resamples: 
     sizes = systems.sizes[:, None]
     as_large = 1
     for columns in _columns(2 * len(sizes), resamples):
-        kept = generator.binomial(sizes, 0.5, size=(len(sizes), columns))
+        kept = _kept(generator, sizes, columns)
         exchanged = sizes - kept
-        first = systems.mixed(np.concatenate([kept, exchanged]).astype(np.float64))[metric]
-        second = systems.mixed(np.concatenate([exchanged, kept]).astype(np.float64))[metric]
+        first = systems.mixed(np.concatenate([kept, exchanged]))[metric]
+        second = systems.mixed(np.concatenate([exchanged, kept]))[metric]
         # An undefined difference counts as a large one, which makes no system better.
         as_large += int((~(np.abs(first - second) < abs(difference) - 1e-12)).sum())
     return as_large / (resamples + 1)
+
+
+def _drawn(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
+    """How often each kind is drawn (K, columns), as many draws a column as there are examples."""
+    n, kinds = int(sizes.sum()), len(sizes)
+    if n > 4 * kinds:
+        return generator.multinomial(n, sizes / n, size=columns).T.astype(np.float64)
+    kind = np.repeat(np.arange(kinds), sizes)  # of each example
+    drawn = kind[generator.integers(0, n, size=(n, columns))] * columns + np.arange(columns)
+    counts = np.bincount(drawn.ravel(), minlength=kinds * columns)
+    return counts.reshape(kinds, columns).astype(np.float64)
+
+
+def _kept(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
+    """Of how many examples of each kind (K, 1) the answers are not exchanged, (K, columns)."""
+    shape = (len(sizes), columns)
+    if int(sizes.max()) == 1:
+        return generator.integers(0, 2, size=shape, dtype=np.uint8).astype(np.float64)
+    return generator.binomial(sizes, 0.5, size=shape).astype(np.float64)
 
 
 def _columns(rows: int, resamples: int) -> Iterator[int]:
