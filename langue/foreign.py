@@ -69,6 +69,7 @@ _ELSEWHERE = {
     "train.log_every": "log_interval logging_steps",
     "train.seed": "manual_seed random_seed rng_seed seed",
     "train.tracker": "report_to",
+    "train.best": "metric_for_best_model",
     "train.patience": "early_stopping_patience",
 }
 FOREIGN = {name: ours for ours, names in _ELSEWHERE.items() for name in names.split()}

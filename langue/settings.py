@@ -83,7 +83,11 @@ class TaskSettings(Section):
         description="how a text's hidden states become one vector; auto: last for a causal decoder, else mean",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of each target spread over all labels")
-    class_weights: Literal["none", "balanced"] = Field(default="none", description="balanced: rare labels weigh more")
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="balanced: the texts of each label weigh as much together as another's; with several labels a "
+        "text, those that have a label as much as those that lack it",
+    )
     multi_label: bool | None = Field(
         default=None,
         description="a text may carry any number of labels, a|b; None: one, and what looks like several is asked "
@@ -198,6 +202,12 @@ class TrainSettings(Section):
     log_every: int = Field(default=1, ge=1, description="steps between lines of log.jsonl")
     tracker: Literal["none", "tensorboard", "wandb"] = Field(
         default="none", description="who else gets the lines of log.jsonl; each needs the extra of its name"
+    )
+    best: str | None = Field(
+        default=None,
+        description="what the checkpoint that is kept is best in on dev: loss, or a metric of the task, such as "
+        "accuracy or f1_macro, which then is also the run's main metric; None: accuracy for one label a text, f1_micro "
+        "for several, f1_macro with class_weights=balanced, pearson for scores, loss in pretraining",
     )
     patience: int = Field(default=0, ge=0, description="evaluations without gain before stopping early; 0: never")
 

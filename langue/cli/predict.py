@@ -20,7 +20,15 @@ def predict(
     ] = None,
     out: Annotated[str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)] = None,
     columns: Columns = None,
-    top: Annotated[int, typer.Option(min=1, help="How many labels of each text, the best first.")] = 1,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many labels of each text, the best first. Without it: one, or of several labels those over the "
+            "threshold that was chosen on dev.",
+            show_default=False,
+        ),
+    ] = None,
     all_labels: Annotated[bool, typer.Option("--all", help="All labels of each text.")] = False,
     force: Force = False,
     as_json: Json = False,
@@ -34,7 +42,8 @@ def predict(
         langue predict runs/reviews --data new.csv --columns text=review \\
             --out predicted.jsonl
 
-    The file holds each text with its prediction, in the order of the texts.
+    The file holds each text with its prediction, in the order of the texts; one
+    in which there is nothing has none.
     """
     from langue.cli.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
@@ -45,7 +54,7 @@ def predict(
         data=data,
         out=out,
         columns=parse_columns(columns),
-        top=None if all_labels else top,
+        top=None if all_labels else top or "auto",
         force=force,
     )
     if out is not None:

@@ -1,6 +1,7 @@
 """What arrives: what a verb returned. What leaves: it printed, for people through Rich, for programs as JSON."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ def print_metrics(content: Mapping[str, Any]) -> None:
         console.print(
             Text("dev chose the best step, so these scores flatter: judge on texts set apart as test", "yellow")
         )
+    if "threshold" in content:
+        console.print(Text(f"a label is given from a probability of {content['threshold']:.4g} on (chosen on dev)"))
     seen = content.get("seen", {})
     if seen.get("exact") or seen.get("near"):
         console.print(
@@ -111,7 +114,8 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
 
 def print_predictions(texts: list[str], results: list[Any]) -> None:
     """One row a text: the prediction, how sure, and the beginning of the text."""
-    rows = [result if isinstance(result, list) else [result] for result in results]
+    empty = {"label": "–", "score": math.nan}  # of a text without a label, or without anything in it
+    rows = [(result if isinstance(result, list) else [result or empty]) or [empty] for result in results]
     widest = max((len(str(each["label"])) for row in rows for each in row), default=1)
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     # Where it gets narrow, the text is cut and not what was said of it.
@@ -121,7 +125,8 @@ def print_predictions(texts: list[str], results: list[Any]) -> None:
     for text, row in zip(texts, rows, strict=True):
         for position, each in enumerate(row):
             shown = " ".join(text.split()) if position == 0 else ""
-            grid.add_row(Text(str(each["label"]), "bold"), f"{each['score']:.3f}", Text(shown))
+            score = "" if math.isnan(each["score"]) else f"{each['score']:.3f}"
+            grid.add_row(Text(str(each["label"]), "bold"), score, Text(shown))
     Console().print(grid)
 
 

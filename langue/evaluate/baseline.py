@@ -39,6 +39,7 @@ class Baseline:
     name: str
     metrics: m.Metrics
     predictions: Array  # as `judge.judge` takes them: probabilities (N, C), or scores (N,)
+    threshold: float  # for multilabel: the probability from which on a label is given
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -58,11 +59,16 @@ def baseline(
     n_labels: int | None = None,
     positive: int = 1,
     seed: int = 0,
+    metric: str | None = None,
+    balanced: bool = False,
+    tune_threshold: bool = False,
 ) -> Baseline:
     """Train the baseline and have it answer the test texts.
 
     `kind` is classify (targets are label ids (N,)), multilabel (zeros and ones (N, C)) or regress (numbers (N,)).
-    positive: of two labels, the one that precision, recall and F1 are of.
+    `positive`: of two labels, the one that precision, recall and F1 are of. `metric`: what it is chosen by, as the
+    model beside it is; None: the main one of the kind. `balanced`: rare labels weigh more, as in the model beside it.
+    `tune_threshold`: for multilabel a threshold is chosen, as the model's is.
     """
     began = time.perf_counter()
     if not len(train_texts) or not len(test_texts):
@@ -78,8 +84,12 @@ def baseline(
     orders = (2, 3) if by_character else (1, 2)
     features = Features(orders[-1], min_df=2 if len(targets) >= 1000 else 1)
     counts = features.fit(train)
-    order, strength = _choose(kind, features, counts, targets, orders, n_labels, seed)
-    model = _fit(kind, features.matrix(counts, order), targets, strength)
+    by = metric or MAIN_METRIC[kind]
+    weights = "balanced" if balanced else None
+    order, strength, threshold = _choose(
+        kind, features, counts, targets, orders, n_labels, positive, seed, by, weights, tune_threshold
+    )
+    model = _fit(kind, features.matrix(counts, order), targets, strength, weights)
     answers = [
         _predict(kind, model, features.matrix(features.transform(block), order), targets, n_labels)
         for block in _blocks([texts for texts in (test_texts, test_pairs) if texts is not None])
@@ -88,9 +98,10 @@ def baseline(
     name += "ridge regression" if kind == "regress" else "logistic regression"
     if len(chosen) < len(train_texts):
         name += f" on {len(chosen):,} of {len(train_texts):,} training texts"
+    name += ", balanced" if balanced else ""
     predictions = np.concatenate(answers)
-    metrics = _measure(kind, truth, predictions, n_labels, positive)
-    return Baseline(name, metrics, predictions, round(time.perf_counter() - began, 3))
+    metrics = _measure(kind, truth, predictions, n_labels, positive, threshold)
+    return Baseline(name, metrics, predictions, threshold, round(time.perf_counter() - began, 3))
 
 
 class Features:
@@ -159,28 +170,36 @@ def _choose(
     targets: Array,
     orders: tuple[int, ...],
     n_labels: int | None,
+    positive: int,
     seed: int,
-) -> tuple[int, float]:
-    """The order and strength that do best on a part of the training set held out for it."""
+    by: str,
+    weights: str | None,
+    tune_threshold: bool,
+) -> tuple[int, float, float]:
+    """The order, the strength and, for multilabel, the threshold that do best in the metric `by` on a part of the
+    training set held out for it."""
     shuffled = np.random.default_rng(seed).permutation(len(targets))
     n_held = int(HELD_OUT * len(targets))
     held, kept = np.sort(shuffled[:n_held]), np.sort(shuffled[n_held:])
-    best, choice = -np.inf, (orders[0], STRENGTHS[0])
+    best, choice = -np.inf, (orders[0], STRENGTHS[0], m.THRESHOLD)
+    sign = -1 if by in m.LOWER_IS_BETTER else 1
     if n_held < 10:  # too few to tell anything
         return choice
     for order in orders:
         rows = features.matrix(counts, order)
         for strength in STRENGTHS:
-            model = _fit(kind, rows[kept], targets[kept], strength)
+            model = _fit(kind, rows[kept], targets[kept], strength, weights)
             said = _predict(kind, model, rows[held], targets[kept], n_labels)
-            score = _measure(kind, targets[held], said, n_labels)[MAIN_METRIC[kind]]
-            if score is not None and score > best:
-                best, choice = score, (order, strength)
+            threshold = m.best_threshold(targets[held], said, by) if tune_threshold else m.THRESHOLD
+            score = _measure(kind, targets[held], said, n_labels, positive, threshold)[by]
+            if score is not None and sign * score > best:
+                best, choice = sign * score, (order, strength, threshold)
     return choice
 
 
-def _fit(kind: str, rows: Any, targets: Array, strength: float) -> Any:
-    """A fitted estimator; `None` where one label only leaves nothing to learn. For multilabel a list, one a label."""
+def _fit(kind: str, rows: Any, targets: Array, strength: float, weights: str | None = None) -> Any:
+    """A fitted estimator; `None` where one label only leaves nothing to learn. For multilabel a list, one a label.
+    `weights`: scikit-learn's `class_weight`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -189,10 +208,10 @@ def _fit(kind: str, rows: Any, targets: Array, strength: float) -> Any:
         if kind == "regress":
             return Ridge(alpha=40 / strength).fit(rows, targets)
         if kind == "multilabel":
-            return [_fit("classify", rows, column, strength) for column in targets.T]
+            return [_fit("classify", rows, column, strength, weights) for column in targets.T]
         if len(np.unique(targets)) == 1:
             return None
-        return LogisticRegression(C=strength, max_iter=200).fit(rows, targets)
+        return LogisticRegression(C=strength, max_iter=200, class_weight=weights).fit(rows, targets)
 
 
 def _predict(kind: str, model: Any, rows: Any, targets: Array, n_labels: int | None) -> Array:
@@ -214,11 +233,13 @@ def _predict(kind: str, model: Any, rows: Any, targets: Array, n_labels: int | N
     return said
 
 
-def _measure(kind: str, targets: Array, predictions: Array, n_labels: int | None, positive: int = 1) -> m.Metrics:
+def _measure(
+    kind: str, targets: Array, predictions: Array, n_labels: int | None, positive: int, threshold: float
+) -> m.Metrics:
     if kind == "regress":
         return m.regression(targets, predictions)
     if kind == "multilabel":
-        return m.multilabel(targets, predictions)
+        return m.multilabel(targets, predictions, threshold)
     assert n_labels is not None
     return m.classification(targets, predictions, n_labels, positive)
 

@@ -16,7 +16,6 @@ A system is called better only where both methods say so, each at 5%.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +23,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr
 
+from langue.evaluate.intervals import RESAMPLES, Interval, chunks, drawn
 from langue.tasks import metrics as m
 
 LEVEL = 0.05
-RESAMPLES = 1000
-CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the number of examples
 SHARES_OF_RIGHT = {"classify": ("accuracy", "f1_micro"), "multilabel": ("accuracy",)}
 
 
@@ -38,7 +36,7 @@ class Comparison:
 
     metric: str
     difference: float
-    interval: tuple[float, float] | None  # 95%, of the difference; None: undefined in every resample
+    interval: Interval | None  # 95%, of the difference; None: undefined in every resample
     p_value: float  # two-sided: how often equal systems differ as much
     examples: int
 
@@ -152,13 +150,13 @@ def outcome(comparison: dict[str, Any]) -> str:
 # --- the two methods ---
 
 
-def _interval(systems: Systems, metric: str, resamples: int, seed: int) -> tuple[float, float] | None:
+def _interval(systems: Systems, metric: str, resamples: int, seed: int) -> Interval | None:
     generator = np.random.default_rng(seed)
-    drawn = []
-    for columns in _columns(len(systems.sizes), resamples):
-        weights = _drawn(generator, systems.sizes, columns)
-        drawn.append(systems.model(weights)[metric] - systems.baseline(weights)[metric])
-    differences = np.concatenate(drawn)
+    gains = []
+    for columns in chunks(len(systems.sizes), resamples):
+        weights = drawn(generator, systems.sizes, columns)
+        gains.append(systems.model(weights)[metric] - systems.baseline(weights)[metric])
+    differences = np.concatenate(gains)
     differences = differences[np.isfinite(differences)]
     if not differences.size:
         return None
@@ -171,7 +169,7 @@ def _randomisation(systems: Systems, metric: str, difference: float, resamples: 
     generator = np.random.default_rng(seed)
     sizes = systems.sizes[:, None]
     as_large = 1
-    for columns in _columns(2 * len(sizes), resamples):
+    for columns in chunks(2 * len(sizes), resamples):
         kept = _kept(generator, sizes, columns)
         exchanged = sizes - kept
         first = systems.mixed(np.concatenate([kept, exchanged]))[metric]
@@ -181,30 +179,12 @@ def _randomisation(systems: Systems, metric: str, difference: float, resamples: 
     return as_large / (resamples + 1)
 
 
-def _drawn(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
-    """How often each kind is drawn (K, columns), as many draws a column as there are examples."""
-    n, kinds = int(sizes.sum()), len(sizes)
-    if n > 4 * kinds:
-        return generator.multinomial(n, sizes / n, size=columns).T.astype(np.float64)
-    kind = np.repeat(np.arange(kinds), sizes)  # of each example
-    drawn = kind[generator.integers(0, n, size=(n, columns))] * columns + np.arange(columns)
-    counts = np.bincount(drawn.ravel(), minlength=kinds * columns)
-    return counts.reshape(kinds, columns).astype(np.float64)
-
-
 def _kept(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
     """Of how many examples of each kind (K, 1) the answers are not exchanged, (K, columns)."""
     shape = (len(sizes), columns)
     if int(sizes.max()) == 1:
         return generator.integers(0, 2, size=shape, dtype=np.uint8).astype(np.float64)
     return generator.binomial(sizes, 0.5, size=shape).astype(np.float64)
-
-
-def _columns(rows: int, resamples: int) -> Iterator[int]:
-    """How many resamples to draw at once, chunk by chunk."""
-    size = max(1, CHUNK // rows)
-    for start in range(0, resamples, size):
-        yield min(size, resamples - start)
 
 
 def mcnemar(model_right: npt.NDArray[np.bool_], baseline_right: npt.NDArray[np.bool_]) -> float:

@@ -18,15 +18,19 @@ MAX_PASSES_MARKED = 12
 Line = Mapping[str, Any]
 
 
-def draw(log: Sequence[Line], path: str | Path) -> None:
-    """Draw the run's log (lines with `split` train or dev, `step`, `loss` and metrics) and write it to `path`."""
+def draw(log: Sequence[Line], path: str | Path, *, quality: str | None = None, by_loss: bool = False) -> None:
+    """Draw the run's log (lines with `split` train or dev, `step`, `loss` and metrics) and write it to `path`.
+
+    quality: the metric of the right half; None: the first of QUALITY that training steps log. by_loss: the checkpoint
+    that is kept has the lowest loss, and not the best of this metric.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    name = _quality(log)
+    name = quality or _quality(log)
     _dress(left, log, rising=False)
     _dress(right, log, rising=name not in LOWER_IS_BETTER)
     raw = _points(log, "train", "loss")
@@ -40,7 +44,12 @@ def draw(log: Sequence[Line], path: str | Path) -> None:
     train = _points(log, "train", name)
     if train:
         right.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")
-    _dev(right, _points(log, "dev", name), lower=name in LOWER_IS_BETTER, losses=dict(losses))
+    points = _points(log, "dev", name)
+    if by_loss and losses:
+        kept, _ = _best(losses, True, {})
+        _dev(right, points, lower=False, kept=kept)
+    else:
+        _dev(right, points, lower=name in LOWER_IS_BETTER, losses=dict(losses))
     if name == "perplexity":
         _ratios(right)
     for axes in (left, right):
@@ -64,15 +73,24 @@ def _ratios(axes: Any) -> None:
 
 
 def _dev(
-    axes: Any, points: list[tuple[float, float]], lower: bool, losses: Mapping[float, float] = MappingProxyType({})
+    axes: Any,
+    points: list[tuple[float, float]],
+    lower: bool,
+    losses: Mapping[float, float] = MappingProxyType({}),
+    kept: float | None = None,
 ) -> None:
-    """The dev line, its best point ringed and told above the axes, where no line crosses it."""
+    """The dev line, its best point (kept: the point of this step) ringed and told above the axes, where no line crosses
+    it."""
     if not points:
         return
     axes.plot(*_columns(points), color=DEV, linewidth=2, marker="o", markersize=4, label="dev")
+    told = "best on dev"
     step, value = _best(points, lower, losses)
+    if kept is not None:
+        told = "lowest loss on dev:"
+        step, value = next((point for point in points if point[0] == kept), (step, value))
     axes.plot([step], [value], "o", color="white", markeredgecolor=DEV, markeredgewidth=2, markersize=9)
-    axes.set_title(f"best on dev {value:.4f} at step {step:,.0f}", loc="right", fontsize=9, color=QUIET)
+    axes.set_title(f"{told} {value:.4f} at step {step:,.0f}", loc="right", fontsize=9, color=QUIET)
 
 
 def _best(points: list[tuple[float, float]], lower: bool, losses: Mapping[float, float]) -> tuple[float, float]:

@@ -1,29 +1,24 @@
 """Floor 5. What arrives: targets and predictions of one split. What leaves: a `Judgement`: numbers with intervals.
 
 Intervals are of 95%: how far the number would move with another test set of this size. They say
-nothing of another training seed. Those of shares of examples are exact (Clopper and Pearson 1934), each
-with the number of examples that its share is of: recall, of the examples that have the label. Others are
-percentile bootstraps over examples (Efron 1979); where all resamples are alike, at an end of the range,
-the fewest examples that could have changed the number bound it.
+nothing of another training seed. A share of examples has an exact one, of the number of examples that
+it is a share of: recall, of the examples that have the label.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv
 
 from langue.evaluate.compare import LEVEL, outcome
+from langue.evaluate.intervals import RESAMPLES, Counts, Interval, bootstrap, clopper_pearson
 from langue.tasks import metrics as m
 
-RESAMPLES = 1000
-CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the split
 MAX_POINTS = 1500  # of a regression's scatter plot
 
 MAIN_METRIC = {"classify": "accuracy", "multilabel": "f1_micro", "regress": "spearman"}
@@ -31,12 +26,6 @@ LOWER_IS_BETTER = m.LOWER_IS_BETTER
 OF_POSITIVE = m.OF_POSITIVE
 LONGEST = 60  # characters of a label that are shown beside a metric
 FEW = 5  # examples of a label, below which its own scores say next to nothing
-_TAIL = 0.025  # either side of a 95% interval
-_SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
-_UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
-
-Interval = tuple[float, float]
-Counts = dict[str, int | m.Ints]
 
 
 @dataclass(frozen=True)
@@ -76,16 +65,18 @@ def judge(
     positive: int = 1,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    threshold: float = m.THRESHOLD,
 ) -> Judgement:
     """Judge `predictions`: probabilities (N, C) for classify and multilabel, scores (N,) for regress.
 
     `targets` are label ids (N,), zeros and ones (N, C), or numbers (N,); `labels` are the C names.
-    positive: of two labels, the one that `precision`, `recall` and `f1` are of.
+    positive: of two labels, the one that `precision`, `recall` and `f1` are of. `threshold`: the
+    probability from which on a label of multilabel is given.
     """
     if task == "classify":
         return _classify(targets, predictions, labels, positive, resamples, seed)
     if task == "multilabel":
-        return _multilabel(targets, predictions, labels, resamples, seed)
+        return _multilabel(targets, predictions, labels, resamples, seed, threshold)
     if task == "regress":
         return _regress(targets, predictions, resamples, seed)
     raise ValueError(f"task {task!r} is none of {', '.join(MAIN_METRIC)}")
@@ -154,15 +145,20 @@ def _positive_intervals(hit: m.Ints, true: m.Ints, predicted: m.Ints, positive: 
 
 
 def _multilabel(
-    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resamples: int, seed: int
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    labels: Sequence[str],
+    resamples: int,
+    seed: int,
+    threshold: float,
 ) -> Judgement:
     true, probability = m.check_multilabel(targets, predictions)
     if true.shape[1] != len(labels):
         raise ValueError(f"{len(labels)} labels and targets {true.shape}")
-    predicted = probability >= 0.5
-    measure = m.multilabel_measure(true, probability)
+    predicted = probability >= threshold
+    measure = m.multilabel_measure(true, probability, threshold)
     metrics = m.plain(measure, len(true))
-    hit, of_true, of_predicted = ((each).sum(axis=0) for each in (true & predicted, true, predicted))
+    hit, of_true, of_predicted = (each.sum(axis=0) for each in (true & predicted, true, predicted))
     counts: Counts = _label_counts(hit, of_true, of_predicted)
     # Micro averages are of the texts that have, or are said to have, a label at all.
     counts["precision_micro"] = int(predicted.any(axis=1).sum())
@@ -170,7 +166,11 @@ def _multilabel(
     counts["f1_micro"] = int((true | predicted).any(axis=1).sum())
     intervals = bootstrap(measure, metrics, len(true), resamples, seed, counts=counts)
     intervals["accuracy"] = clopper_pearson(int((true == predicted).all(axis=1).sum()), len(true))
-    notes = [] if predicted.any() else ["The model gives no label to any text."]
+    notes = []
+    if threshold != m.THRESHOLD:
+        notes.append(f"A label is given from a probability of {threshold:.4g} on, which was best on dev.")
+    if not predicted.any():
+        notes.append("The model gives no label to any text.")
     return Judgement(
         task="multilabel",
         examples=len(true),
@@ -251,98 +251,6 @@ def _calibration(confidence: m.Floats, hit: npt.NDArray[np.bool_]) -> list[dict[
     ]
 
 
-# --- intervals ---
-
-
-def bootstrap(
-    measure: m.Measure,
-    metrics: m.Metrics,
-    n: int,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    counts: Mapping[str, int | m.Ints] = MappingProxyType({}),
-) -> dict[str, Interval | None]:
-    """The 95% interval of each metric, over the resamples in which it is defined; `None` where nothing shows one.
-
-    counts: how many examples a metric is of, where that is not n (`at_end`).
-    """
-    chunks: dict[str, list[m.Floats]] = {name: [] for name in metrics}
-    for weights in _resample(n, resamples, seed):
-        for name, values in measure(weights).items():
-            chunks[name].append(values)
-    intervals: dict[str, Interval | None] = {}
-    for name, value in metrics.items():
-        drawn = np.concatenate(chunks[name])
-        drawn = drawn[np.isfinite(drawn)]
-        if value is None or not drawn.size:
-            intervals[name] = None
-            continue
-        if name == "calibration_error":
-            # An absolute value of noise is never negative, so resampling adds to it: without recentring
-            # the interval of a well calibrated model would lie above its own number.
-            drawn = np.maximum(drawn - drawn.mean() + value, 0.0)
-        low, high = np.percentile(drawn, (2.5, 97.5))
-        if high - low < 1e-9:
-            low, high = at_end(name, round(value, 9), counts.get(name, n))
-        intervals[name] = (float(low), float(high)) if low < high else None
-    return intervals
-
-
-def clopper_pearson(right: int, total: int) -> Interval:
-    """The exact 95% interval of a share; of nothing, all that a share can be (Clopper and Pearson 1934)."""
-    low = float(betaincinv(right, total - right + 1, _TAIL)) if right > 0 else 0.0
-    high = float(betaincinv(right + 1, total - right, 1 - _TAIL)) if right < total else 1.0
-    return low, high
-
-
-def at_end(name: str, value: float, count: int | m.Ints) -> Interval:
-    """The interval of a metric that is as high or low as can be, for which no resample differs; the
-    value itself, twice, where it is not at an end.
-
-    count: the examples that it is of, or of a macro average those (C,) that each label's part is of.
-    Exact for shares and their macro averages; the same part of the range for others.
-    """
-    bottom = -1.0 if name in _SIGNED else 0.0
-    if name in _UNBOUNDED:
-        return value, value
-    shares = lowest_shares(np.atleast_1d(count))
-    if name == "f1_macro":  # of shares of the examples that have a label or are said to, as in _positive_intervals
-        low, high = (2 * shares / (1 + shares)).mean(), (2 * (1 - shares) / (2 - shares)).mean()
-    else:
-        low, high = shares.mean(), (1 - shares).mean()
-    room_below, room_above = (1.0 - bottom) * (1.0 - low), (1.0 - bottom) * high
-    return value - room_below * (value == 1.0), value + room_above * (value == bottom)
-
-
-def lowest_shares(counts: m.Ints) -> m.Floats:
-    """The true shares of least mean that make it no less likely than 2.5% that all trials succeed,
-    counts[c] of each label c; of a label without trials, 0.
-
-    The mean is least where each share is proportional to its count, as far as that is below 1: so a
-    label with few trials may be far from perfect. One label's is Clopper and Pearson's lower bound.
-    """
-    ascending = np.sort(counts[counts > 0]).astype(np.float64)
-    if not ascending.size:
-        return np.zeros(len(counts))
-    # With the k smallest below 1: sum of n log(scale n) over them is log 2.5%.
-    trials = np.cumsum(ascending)
-    scales = np.exp((math.log(_TAIL) - np.cumsum(ascending * np.log(ascending))) / trials)
-    below = int((scales * ascending < 1).sum())
-    shares: m.Floats = np.minimum(1.0, scales[below - 1] * counts)
-    return shares
-
-
-def _resample(n: int, resamples: int, seed: int) -> Iterator[m.Floats]:
-    """Weights (n, R): how often each of n examples is drawn, n draws with replacement a resample, R at a time."""
-    generator = np.random.default_rng(seed)
-    size = max(1, CHUNK // n)
-    for start in range(0, resamples, size):
-        columns = min(size, resamples - start)
-        drawn = generator.integers(0, n, size=(n, columns), dtype=np.int64)
-        flat = (drawn * columns + np.arange(columns)).ravel()
-        yield np.bincount(flat, minlength=n * columns).reshape(n, columns).astype(np.float64)
-
-
 # --- what people ask of a judgement ---
 
 
@@ -355,6 +263,7 @@ def mistakes(
     *,
     limit: int = 20,
     pairs: Sequence[str] | None = None,
+    threshold: float = m.THRESHOLD,
 ) -> list[dict[str, Any]]:
     """The worst mistakes first: `[{"text", "label", "predicted", "score"}]`, with `"pair"` where texts come in pairs.
 
@@ -367,10 +276,11 @@ def mistakes(
         wrong = picked != true
         names = [(labels[t], labels[p]) for t, p in zip(true, picked, strict=True)]
     elif task == "multilabel":
-        wrong_at = (said >= 0.5) != true.astype(bool)
-        badness = np.where(wrong_at, np.maximum(said, 1 - said), 0.0).max(axis=1)
+        given = said >= threshold
+        wrong_at = given != true.astype(bool)
+        badness = np.where(wrong_at, np.where(given, said, 1 - said), 0.0).max(axis=1)
         wrong = wrong_at.any(axis=1)
-        names = [(_names(t, labels), _names(p, labels)) for t, p in zip(true == 1, said >= 0.5, strict=True)]
+        names = [(_names(t, labels), _names(p, labels)) for t, p in zip(true == 1, given, strict=True)]
     else:
         badness = np.abs(true - said)
         wrong = badness > 0
@@ -399,7 +309,7 @@ def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
     """What the comparison in a metrics.json says of the model and its baseline, in one honest sentence."""
     baseline = summary.get("baseline") or {}
     comparison = baseline.get("comparison")
-    name = comparison["metric"] if comparison else MAIN_METRIC[task]
+    name = comparison["metric"] if comparison else summary.get("main_metric") or MAIN_METRIC[task]
     called = named(name, summary)
     ours, theirs = summary["metrics"].get(name), (baseline.get("metrics") or {}).get(name)
     if ours is None:

@@ -138,6 +138,7 @@ def _notes(notes: Sequence[str]) -> str:
 def _metrics(task: str, summary: Mapping[str, Any]) -> str:
     """The metrics with their intervals, each beside the baseline's."""
     baseline = summary.get("baseline") or {}
+    main = summary.get("main_metric") or MAIN_METRIC.get(task, "perplexity")
     theirs: Mapping[str, float | None] = baseline.get("metrics") or {}
     shown = {
         name: value for name, value in summary["metrics"].items() if not (task == "classify" and name == "f1_micro")
@@ -160,7 +161,7 @@ def _metrics(task: str, summary: Mapping[str, Any]) -> str:
             plain = value is None or name in LOWER_IS_BETTER
             cells.append("" if plain else _track(value, interval, theirs.get(name), low))
         row = "".join(f"<td>{cell}</td>" for cell in cells)
-        rows.append(f'<tr class="{"main" if name == MAIN_METRIC.get(task, "perplexity") else ""}">{row}</tr>')
+        rows.append(f'<tr class="{"main" if name == main else ""}">{row}</tr>')
     scale = f'<span class="scale"><span>{low:.2g}</span><span>1</span></span>'
     head = ["", "this model", *(["95% interval"] if summary["intervals"] else [])]
     head += [*(["baseline"] if baseline else []), *([scale] if rising else [])]

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from langue.errors import DataError, SettingsError
 from langue.settings import TaskSettings
 from langue.tasks import metrics
-from langue.tasks.objective import Metrics
+from langue.tasks.objective import LOSS, Metrics
 from langue.tasks.task import Task
+from langue.text.parse import is_missing
 from langue.text.split import parted
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Classify(Task):
     need = ("text", "label")
     target = "label"
     watched = "accuracy"
+    best = "accuracy"
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Classify(Task):
     ) -> None:
         """positive: of two labels, the one that precision, recall and F1 are of; None: the second."""
         self.labels, self.settings, self.weights = labels, settings, weights
+        self.threshold = metrics.THRESHOLD  # with several labels: the probability from which on one is given
         self.index = {label: i for i, label in enumerate(labels)}
         self.positive: str | None = None
         if len(labels) == 2 and not settings.multi_label:
@@ -51,6 +54,7 @@ class Classify(Task):
         self._notes: list[str] = []
         if settings.multi_label:  # where accuracy asks for all of a text's labels at once
             self.watched = "f1_micro"
+            self.best = "f1_micro"
 
     @classmethod
     def fit(cls, train: "Table", settings: TaskSettings) -> Self:
@@ -79,23 +83,40 @@ class Classify(Task):
         task = cls(labels, settings, positive=positive)
         task._notes = notes
         if settings.class_weights == "balanced":
-            targets = task.targets(train)
-            counts = targets.sum(0) if settings.multi_label else np.bincount(targets, minlength=len(found))
-            task.weights = [float(w) for w in counts.sum() / (len(counts) * np.maximum(counts, 1))]
+            task.weights = task._balanced(task.targets(train))
         return task
+
+    def _balanced(self, targets: NDArray[Any]) -> list[float]:
+        """The weight of each label. Of one label a text: each label's rows weigh as much together as another's (as
+        scikit-learn's `balanced`). Of several: a label's presence weighs as much as its absence, negatives/positives.
+        """
+        if self.settings.multi_label:
+            present = targets.sum(axis=0)
+            absent = len(targets) - present
+            weights = np.maximum(absent, 1) / np.maximum(present, 1)
+        else:
+            counts = np.bincount(targets, minlength=len(self.labels))
+            weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
+        return [float(weight) for weight in weights]
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Self:
         settings = TaskSettings(**saved["settings"])
-        return cls(list(saved["labels"]), settings, saved.get("weights"), saved.get("positive"))
+        task = cls(list(saved["labels"]), settings, saved.get("weights"), saved.get("positive"))
+        threshold = saved.get("threshold", metrics.THRESHOLD)
+        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            raise ValueError(f"threshold = {threshold!r} is no probability")
+        task.threshold = float(threshold)
+        return task
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        saved: dict[str, Any] = {
             "labels": self.labels,
             "settings": self.settings.model_dump(),
             "weights": self.weights,
             "positive": self.positive,
         }
+        return saved | ({"threshold": self.threshold} if self.settings.multi_label else {})
 
     def published(self) -> dict[str, Any]:
         return {
@@ -116,7 +137,7 @@ class Classify(Task):
             raise DataError("the label is a list", where=where(), do="set task.multi_label=true")
         if isinstance(value, dict):
             raise DataError("the label is an object", where=where(), do="give a label's name, or a number, as it is")
-        if _nothing(value):
+        if is_missing(value):
             raise DataError(
                 "the label is empty",
                 where=where(),
@@ -140,16 +161,31 @@ class Classify(Task):
         return many
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
-        """Cross-entropy with label smoothing (Szegedy et al. 2016); for multi-label, binary cross-entropy per label."""
+        """Cross-entropy with label smoothing (Szegedy et al. 2016); with several labels, binary cross-entropy of each.
+
+        A class weight multiplies the loss of a whole row, or, with several labels, of a label that is present. It never
+        changes the smoothed target, as `weight` and `pos_weight` of PyTorch do together with smoothing. The count is
+        the sum of the weights, so that the mean is a weighted mean however the rows are divided into batches.
+        """
         outputs = outputs.float()
         smoothing = self.settings.label_smoothing
-        weights = None if self.weights is None else torch.tensor(self.weights).to(outputs.device, non_blocking=True)
+        weights = None
+        if self.weights is not None:
+            weights = torch.tensor(self.weights).to(outputs.device, non_blocking=True)
         if self.settings.multi_label:
             soft = targets * (1 - smoothing) + smoothing / 2
-            loss = F.binary_cross_entropy_with_logits(outputs, soft, pos_weight=weights, reduction="sum")
-            return loss, float(targets.numel())
-        loss = F.cross_entropy(outputs, targets, weight=weights, label_smoothing=smoothing, reduction="sum")
-        return loss, float(len(targets) if weights is None else weights[targets].sum())
+            if weights is None:
+                loss = F.binary_cross_entropy_with_logits(outputs, soft, reduction="sum")
+                return loss, float(targets.numel())
+            weight = torch.where(targets > 0, weights, 1.0)  # (N, n_outputs)
+            loss = F.binary_cross_entropy_with_logits(outputs, soft, weight=weight, reduction="sum")
+            return loss, float(weight.sum())
+        if weights is None:
+            loss = F.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction="sum")
+            return loss, float(len(targets))
+        losses = F.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction="none")  # (N,)
+        weight = weights[targets]  # (N,)
+        return (losses * weight).sum(), float(weight.sum())
 
     def predict(self, outputs: Tensor) -> NDArray[np.float32]:
         outputs = outputs.float()
@@ -159,7 +195,7 @@ class Classify(Task):
 
     def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics:
         if self.settings.multi_label:
-            return metrics.multilabel(targets, predictions)
+            return metrics.multilabel(targets, predictions, self.threshold)
         positive = 1 if self.positive is None else self.index[self.positive]
         return metrics.classification(targets, predictions, len(self.labels), positive)
 
@@ -168,6 +204,32 @@ class Classify(Task):
 
     def notes(self) -> list[str]:
         return self._notes
+
+    def metric_names(self) -> list[str]:
+        one = self.predict(torch.zeros(1, self.n_outputs))
+        target = np.zeros_like(one) if self.settings.multi_label else np.zeros(1, np.int64)
+        return list(self.metrics(target, one))
+
+    def default_best(self) -> str:
+        """Macro F1 where rare labels are to weigh as much as frequent ones: accuracy would reward the frequent."""
+        if self.settings.class_weights == "balanced":
+            return "f1_macro"
+        return "f1_micro" if self.settings.multi_label else "accuracy"
+
+    @property
+    def settles_on_dev(self) -> bool:
+        return bool(self.settings.multi_label)
+
+    def settle_on_dev(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> None:
+        """Choose the threshold that is best on dev in what the checkpoint was chosen by."""
+        by = "f1_micro" if self.best == LOSS else self.best
+        self.threshold = metrics.best_threshold(targets, predictions, by)
+
+    def answer(self, prediction: NDArray[np.float32]) -> Any:
+        if not self.settings.multi_label:
+            return super().answer(prediction)
+        given = int((prediction.astype(np.float64) >= self.threshold).sum())
+        return self.show(prediction, given)
 
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
         order = np.argsort(-prediction, kind="stable")
@@ -188,8 +250,8 @@ def _several(value: Any, where: Callable[[], str]) -> list[str]:
     if isinstance(value, (list, tuple)):
         if any(isinstance(part, (list, tuple, dict)) for part in value):
             raise DataError("a label is a list or an object", where=where(), do='write names: ["a", "b"]')
-        return [str(part) for part in value if not _nothing(part)]
-    if _nothing(value):
+        return [str(part) for part in value if not is_missing(part)]
+    if is_missing(value):
         return []
     raise DataError(f"{value!r} is not a list of labels", where=where(), do="write them as a list or 'a|b'")
 
@@ -242,11 +304,6 @@ def _unparted(raw: Sequence[str], settings: TaskSettings, origin: str) -> list[s
 
 def _parts(label: str) -> set[str]:
     return {*parted(label)} - {""}
-
-
-def _nothing(value: Any) -> bool:
-    """Whether a label is missing: none, blank, or the not-a-number that stands for it in tables of pandas."""
-    return value is None or value != value or not str(value).strip()
 
 
 def _ordered(labels: set[str]) -> list[str]:

@@ -23,7 +23,7 @@ from langue.model.loss import chunk_size
 from langue.runtime import device_memory
 from langue.settings import TaskSettings
 from langue.tasks.metrics import number
-from langue.tasks.objective import Metrics, Objective, Outcome
+from langue.tasks.objective import LOSS, Metrics, Objective, Outcome
 from langue.text.special import special_ids
 from langue.text.tokenizer import Tokenizer
 
@@ -32,6 +32,7 @@ class LanguageObjective(Objective):
     """Predicting tokens of text from other tokens of it."""
 
     watched = "perplexity"
+    best = LOSS
     architecture: str  # of the model that it trains
     frame: Frame
 
@@ -140,9 +141,6 @@ class LanguageObjective(Objective):
 
     def metrics(self, loss: float, dev: "Held", shares: dict[str, float]) -> Metrics:
         return {"perplexity": perplexity(loss), **shares}
-
-    def score(self, metrics: Metrics, loss: float | None) -> float:
-        return -math.inf if loss is None else -loss
 
 
 class Held:

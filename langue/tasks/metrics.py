@@ -31,6 +31,8 @@ LOWER_IS_BETTER = frozenset({"mse", "calibration_error", "hamming_loss", "loss",
 OF_POSITIVE = ("precision", "recall", "f1")  # of one label of two
 REGRESSION = ("pearson", "spearman", "mse")
 FEW_CELLS = 2048  # rows times groups
+CANDIDATES = 100  # thresholds that are tried
+THRESHOLD = 0.5  # the probability from which on a label is given, where none was chosen on dev
 N_BINS = 15  # of the calibration error, as Guo et al. 2017 (arXiv:1706.04599) use
 
 
@@ -44,9 +46,39 @@ def classification(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_label
     return plain(measure, len(_array(targets)))
 
 
-def multilabel(targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5) -> Metrics:
+def multilabel(targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD) -> Metrics:
     """Subset accuracy, Hamming loss, precision, recall and F1 of any number of labels a text; both arguments (N, C)."""
     return plain(multilabel_measure(targets, probabilities, threshold), len(_array(targets)))
+
+
+def best_threshold(targets: npt.ArrayLike, probabilities: npt.ArrayLike, name: str = "f1_micro") -> float:
+    """The threshold at which `name` is best; both arguments (N, C), N examples of C labels, any N.
+
+    Tried are THRESHOLD and up to CANDIDATES places just below the probability of a label that is present: F1 is best
+    at one of these, since giving more labels that are absent never raises it. Of equally good ones the nearest to
+    THRESHOLD is taken. Precision and recall are best where next to nothing or everything is given, so F1 takes their
+    place.
+    """
+    true = _array(targets).astype(bool)
+    probability = _array(probabilities).astype(np.float64)
+    if not true.any():
+        return THRESHOLD
+    kind, _, average = name.partition("_")
+    judged = f"f1_{average or 'micro'}" if kind in ("precision", "recall") else name
+    distinct = np.unique(probability)
+    present = np.unique(probability[true])
+    if len(present) > CANDIDATES:
+        present = np.quantile(present, np.linspace(0, 1, CANDIDATES), method="nearest")
+    place = np.searchsorted(distinct, present)
+    below = np.where(place > 0, distinct[np.maximum(place - 1, 0)], 0.0)
+    best, chosen = -np.inf, THRESHOLD
+    tried = {THRESHOLD, *((below + present) / 2).tolist()}
+    for threshold in sorted(tried, key=lambda each: (abs(each - THRESHOLD), each)):
+        value = multilabel(true, probability, threshold)[judged]
+        score = -np.inf if value is None else -value if judged in LOWER_IS_BETTER else value
+        if score > best:
+            best, chosen = score, threshold
+    return chosen
 
 
 def regression(targets: npt.ArrayLike, scores: npt.ArrayLike) -> Metrics:
@@ -106,7 +138,7 @@ def decision_measure(true: Ints, predicted: Ints, n_labels: int, positive: int =
     return measure
 
 
-def multilabel_measure(targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = 0.5) -> Measure:
+def multilabel_measure(targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD) -> Measure:
     true, probability = check_multilabel(targets, probabilities)
     predicted = probability >= threshold
     both, either = (true & predicted), (true.sum(axis=1) + predicted.sum(axis=1))

@@ -4,6 +4,8 @@ Sums and counts, never means, so that accumulating eight small batches, or train
 of one big batch.
 """
 
+import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-Metrics = dict[str, float | None]
+from langue.errors import SettingsError
+from langue.tasks import metrics
+
+Metrics = metrics.Metrics
+LOSS = "loss"  # what a checkpoint can be best in beside the objective's metrics
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,22 @@ def summed(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     return sum(numbers[: len(losses)]), sum(numbers[len(losses) :])
 
 
+def check_best(best: str, metrics: Sequence[str], of: str) -> None:
+    """SettingsError where a checkpoint cannot be best in this: it is neither LOSS nor one of the metrics of `of`."""
+    known = (LOSS, *metrics)
+    if best in known:
+        return
+    near = difflib.get_close_matches(best, known, 1, 0.6)
+    question = f"did you mean {near[0]}? " if near else ""
+    raise SettingsError(f"train.best = {best!r} is no metric of {of}", do=f"{question}known: {', '.join(known)}")
+
+
 class Objective(ABC):
     """What a model is trained for."""
 
     name: ClassVar[str]
-    watched: str  # the metric that the best checkpoint is best in, and the curve shows
+    watched: str  # the metric that training steps log and the curve shows
+    best: str  # what the best checkpoint is best in: a metric, or LOSS
 
     @abstractmethod
     def forward(self, model: nn.Module, batch: Any) -> Outcome:
@@ -58,7 +75,9 @@ class Objective(ABC):
         """The label that a metric is of, where it is of one among several."""
         return None
 
-    def score(self, metrics: Metrics, loss: float | None) -> float:
-        """How good an evaluation was: higher is better."""
-        value = metrics[self.watched]
+    def score(self, found: Metrics, loss: float | None) -> float:
+        """How good an evaluation was in `best`: higher is better."""
+        value = loss if self.best == LOSS else found[self.best]
+        if self.best in metrics.LOWER_IS_BETTER:
+            return -math.inf if value is None else -value
         return -1.0 if value is None else value  # an undefined metric (a constant prediction's) is worse than any

@@ -32,6 +32,7 @@ class Regress(Task):
     need = ("text", "score")
     target = "score"
     watched = "pearson"
+    best = "pearson"
     n_outputs = 1
 
     def __init__(self, settings: TaskSettings, mean: float = 0.0, spread: float = 1.0) -> None:
@@ -102,6 +103,12 @@ class Regress(Task):
 
     def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics:
         return metrics.regression(targets, predictions[:, 0])
+
+    def metric_names(self) -> list[str]:
+        return list(self.metrics(np.zeros(1), np.zeros((1, 1), np.float32)))
+
+    def default_best(self) -> str:
+        return "pearson"
 
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
         return [{"label": "score", "score": float(prediction[0])}]

@@ -26,7 +26,7 @@ from langue.model.norm import make_norm
 from langue.model.transformer import Transformer, initialise
 from langue.settings import DataSettings, TaskSettings
 from langue.tasks.infer import infer
-from langue.tasks.objective import Metrics, Objective, Outcome
+from langue.tasks.objective import LOSS, Metrics, Objective, Outcome, check_best
 from langue.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -103,6 +103,19 @@ class Task(Objective):
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
         """One prediction as `transformers` pipelines return it: `[{"label": ..., "score": ...}]`; top=None: all."""
 
+    def answer(self, prediction: NDArray[np.float32]) -> Any:
+        """What the task promises of a text: one `{"label", "score"}`; with several labels a list of those given."""
+        return self.show(prediction, 1)[0]
+
+    @property
+    def settles_on_dev(self) -> bool:
+        """Whether there is something to settle on dev once training is over."""
+        return False
+
+    def settle_on_dev(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> None:
+        """Settle it, from the finished model's predictions on dev."""
+        raise NotImplementedError(f"the task {self.name} settles nothing on dev")
+
     def fold(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
         """The network's weights as they are saved, where it is trained on targets in another scale than theirs; back:
         the inverse, of a head that is trained further."""
@@ -117,6 +130,25 @@ class Task(Objective):
         outputs = model(batch)
         loss, count = self.loss(outputs, batch.targets)
         return Outcome(loss, count, (batch.targets, outputs.detach()))
+
+    @abstractmethod
+    def metric_names(self) -> list[str]:
+        """The names of `metrics`, which do not depend on the examples."""
+
+    @abstractmethod
+    def default_best(self) -> str:
+        """What the best checkpoint is best in where `train.best` does not say it."""
+
+    def choose_by(self, best: str | None) -> None:
+        """Choose the best checkpoint by LOSS or by a metric; None: by the default. SettingsError for another name.
+
+        A task on which this is never called chooses as runs did before there was the setting.
+        """
+        chosen = self.default_best() if best is None else best
+        check_best(chosen, self.metric_names(), f"the task {self.name}")
+        self.best = chosen
+        if chosen != LOSS:
+            self.watched = chosen
 
     def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
         targets, outputs = (torch.cat(part) for part in zip(*(each.answers for each in outcomes), strict=True))
@@ -160,20 +192,27 @@ class Task(Objective):
         """Say which pooling `auto` is for this model, so that what is saved is explicit."""
         self.settings = self.settings.model_copy(update={"pooling": settle_pooling(self.settings.pooling, config)})
 
-    def encode(self, tokenizer: Tokenizer, table: "Table", data: DataSettings, config: ModelConfig) -> Examples:
-        """A split's rows as token ids, without targets; DataError names a row that has no tokens."""
+    def encode(
+        self, tokenizer: Tokenizer, table: "Table", data: DataSettings, config: ModelConfig
+    ) -> tuple["Table", Examples]:
+        """A split's rows as token ids, without targets, and the table of these rows.
+
+        A row whose text has no tokens is a DataError that names it, or is left out (`data.invalid=drop`).
+        """
+        pairs = table.column("pair") if "pair" in table.rows.column_names else None
         examples = encode_texts(
-            tokenizer,
-            table.column("text"),
-            table.column("pair") if "pair" in table.rows.column_names else None,
-            max_length=data.max_length,
-            cut=data.cut,
-            config=config,
+            tokenizer, table.column("text"), pairs, max_length=data.max_length, cut=data.cut, config=config
         )
-        if len(examples) and not examples.lengths.min():
-            where = table.where(int(examples.lengths.argmin()))
-            raise DataError("the text has no tokens", where=where, do="leave the row out: there is nothing to judge")
-        return examples
+        usable = examples.lengths > 0
+        if usable.all():
+            return table, examples
+        first = table.where(int(usable.argmin()))
+        if data.invalid == "error":
+            do = "fill it in or take it out (in training: data.invalid=drop)"
+            raise DataError("the text has no tokens", where=first, do=do)
+        if not usable.any():
+            raise DataError("no text has any tokens", where=table.origin, do="is it text that the model can read?")
+        return self.encode(tokenizer, table.select(np.flatnonzero(usable)), data, config)
 
 
 def encode_texts(

@@ -151,12 +151,17 @@ def _separated(path: Path, where: str, separator: str, quoting: int, blanks: boo
     reader = csv.reader(source, strict=True, **form)
     header: list[str] | None = None
     begin = 1
+    blank: list[int] = []  # lines of a file of one column: an empty cell each, but for those at the end
     try:
         while (fields := _next_row(reader)) is not None:
             if header is None and fields:
                 header = [name.strip() for name in fields]
                 _check_header(header, f"{where}, line {begin}")
+            elif header is not None and len(header) == 1 and not fields:
+                blank.append(begin)
             elif header is not None and len(fields) == len(header):
+                yield from ((line, {header[0]: ""}) for line in blank)
+                blank = []
                 yield begin, dict(zip(header, fields, strict=True))
             elif header is not None and any(field.strip() for field in fields):
                 raise DataError(
@@ -242,6 +247,11 @@ def parquet(path: Path, where: str) -> Any:
     except (pa.ArrowException, OSError) as error:
         what = str(error).split("\n")[0].rstrip(".")
         raise DataError(f"not a readable Parquet file: {what}", where=where, do="fetch or write it again") from None
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is none, blank, or the not-a-number that stands for a missing one in tables of pandas."""
+    return value is None or value != value or not str(value).strip()
 
 
 def sound(text: str) -> str:

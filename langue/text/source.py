@@ -31,14 +31,15 @@ def read(
     dev_max: int = 2000,
     seed: int = 0,
     split: bool = True,
-    invalid: Literal["error", "drop"] = "error",
+    invalid: Literal["error", "drop", "keep"] = "error",
 ) -> Source:
     """Read labelled text; every way in which files go wrong is a DataError naming file, line and remedy.
 
     columns: ours -> theirs, `{"text": "review"}`. need, optional: the columns that are kept, by our names. Where dev
     is missing, dev_fraction of the training rows, at most dev_max, becomes it; where test is missing too,
     test_fraction of all becomes test first; shares of the `stratify` labels are kept. split=False: nothing is carved,
-    and data without splits is the test split. invalid: what a row with an empty text does.
+    and data without splits is the test split. invalid: what a row with an empty text does: stop, be dropped and
+    counted, or stay, for whoever gives an answer to every row.
     """
     from langue.text.open import SYNONYMS, Columns, quiet, tables
 
@@ -77,6 +78,8 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
         empty = np.concatenate([each.to_numpy(zero_copy_only=False) for each in blank]).astype(bool)
         if name not in need and empty.all():
             table = replace(table, rows=table.rows.remove_columns([name]))
+            continue
+        if invalid == "keep":
             continue
         bad = np.flatnonzero(empty)
         if len(bad) and invalid == "error":

@@ -20,13 +20,22 @@ from langue.hub.checkpoint import describe
 from langue.recipe import ROWS, called, read_recipe, split_recipe
 from langue.runtime import device, precision
 from langue.settings import Settings, resolve
+from langue.tasks.metrics import THRESHOLD
+from langue.tasks.objective import LOSS
 from langue.tasks.task import Task, TaskModel
 from langue.text.source import Source, Table, read
 from langue.text.table import SPLITS
 from langue.train.journal import read_log
 from langue.verbs.evaluate_language import evaluate_language
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import Prepared, changed, copies, read_source
+from langue.verbs.prepare import (
+    Prepared,
+    changed,
+    copies,
+    dropped_note,
+    read_source,
+    with_usable_targets,
+)
 from langue.verbs.progress import bar, say
 from langue.verbs.save import expressible
 
@@ -48,12 +57,13 @@ def judge_run(
             progress=advance,
         )
     train = (prepared.source.train, prepared.examples["train"].targets)
+    best = settings.train.best
     content, judgement, worst = _judge(
-        prepared.task, split, table, prepared.examples[split].targets, predictions, train, seconds
+        prepared.task, split, table, prepared.examples[split].targets, predictions, train, seconds, best
     )
     write_json(folder / "metrics.json", content)
     log = read_log(folder / "log.jsonl")
-    draw(log, folder / "curves.png")
+    draw(log, folder / "curves.png", quality=prepared.task.watched, by_loss=prepared.task.best == LOSS)
     context = {
         "title": f"{prepared.task.name}: {prepared.facts['origin']}",
         "model": prepared.facts["model"],
@@ -106,6 +116,11 @@ def _evaluate_task(
         raise RunError("the model has no task to evaluate", where=str(run), do="give a run of finetune or pretrain")
     # Held and multiplied as in training, so that the numbers are those of its end.
     model.dtype = precision(recipe.get("train.precision", "auto"))
+    if recipe.get("data.invalid") == "drop":  # what was dropped from its training is dropped here
+        model.data = model.data.model_copy(update={"invalid": "drop"})
+    best = recipe.get("train.best")
+    if best is not None:
+        model.task.choose_by(best)
     began = time.perf_counter()
     train = None
     try:
@@ -125,18 +140,29 @@ def _evaluate_task(
     if data is not None:
         named = columns or split_recipe(recipe)[1] or None
         optional = () if model.pairs is False else model.task.optional
-        source = read(data, columns=named, need=model.task.need, optional=optional, split=False)
+        source = read(
+            data, columns=named, need=model.task.need, optional=optional, split=False, invalid=model.data.invalid
+        )
     table = getattr(source, split) if split in SPLITS else None
     if table is None or not len(table):
         there = [name for name in SPLITS if getattr(source, name) is not None]
         where = called(run if data is None else data)
         raise DataError(f"there is no split {split!r}", where=where, do=f"there are: {', '.join(there)}")
     model.check_pairs("pair" in table.rows.column_names, table.origin)
-    examples = model.task.encode(model.tokenizer, table, model.data, model.config)
+    notes = source.notes if data is not None else []  # of its own data they were told before it was trained
+    if model.data.invalid == "drop" and data is not None:
+        table = with_usable_targets(type(model.task), model.task, split, table, model.task.settings, notes)
+    kept, examples = model.task.encode(model.tokenizer, table, model.data, model.config)
+    if len(kept) < len(table):
+        notes.append(dropped_note(table, kept))
+        table = kept
+    for note in notes:
+        say(note)
     targets = model.task.targets(table)
     with bar(f"judging on {split}", len(table)) as advance:
         predictions = model.probabilities(examples, advance)
-    content, _, _ = _judge(model.task, split, table, targets, predictions, train, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    content, _, _ = _judge(model.task, split, table, targets, predictions, train, seconds, best)
     if data is not None and train is not None:
         content["seen"] = copies(train[0], table)
     return content
@@ -159,13 +185,18 @@ def _judge(
     predictions: NDArray[np.float32],
     train: tuple[Any, Any] | None,
     seconds: float,
+    best: str | None,
 ) -> tuple[dict[str, Any], Judgement, list[dict[str, Any]]]:
+    """best: what the run's checkpoint was chosen by (`train.best`), which is its main metric; None: the run began
+    before there was the setting, and is judged by the task's own main metric beside a baseline as it was then."""
     kind = "multilabel" if task.name == "classify" and task.settings.multi_label else task.name
     saved = task.to_dict()
     labels = saved.get("labels", [])
     positive = labels.index(saved["positive"]) if saved.get("positive") is not None else 1
     given = predictions[:, 0] if task.name == "regress" else predictions
-    judgement = judge(kind, targets, given, labels, positive=positive)
+    main = MAIN_METRIC[kind] if best in (None, LOSS) else str(best)
+    threshold = saved.get("threshold", THRESHOLD)
+    judgement = judge(kind, targets, given, labels, positive=positive, threshold=threshold)
     texts, pairs = _columns(table)
     beside: dict[str, Any] | None = None
     if train is not None:
@@ -181,6 +212,9 @@ def _judge(
                 test_pairs=pairs,
                 n_labels=len(labels) or None,
                 positive=positive,
+                metric=main,
+                balanced=best is not None and task.settings.class_weights == "balanced",
+                tune_threshold=best is not None and kind == "multilabel",
             )
             advance(1)
         comparison = compare(
@@ -188,15 +222,19 @@ def _judge(
             targets,
             given,
             found.predictions,
-            MAIN_METRIC[kind],
+            main,
             n_labels=len(labels),
             positive=positive,
+            thresholds=(threshold, found.threshold),
         )
         beside = found.as_json()
         if comparison is not None:
             beside["comparison"] = comparison.as_json()
-    content = judgement.as_json(split, beside, seconds)
-    return content, judgement, mistakes(kind, targets, given, texts, labels, pairs=pairs)
+    content = judgement.as_json(split, beside, seconds) | {"main_metric": main}
+    if kind == "multilabel":
+        content["threshold"] = threshold
+    worst = mistakes(kind, targets, given, texts, labels, pairs=pairs, threshold=threshold)
+    return content, judgement, worst
 
 
 def _columns(table: Table) -> tuple[list[str], list[str] | None]:

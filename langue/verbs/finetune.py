@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from langue.data.loader import Split
@@ -14,7 +15,7 @@ from langue.files import atomic_folder, clear, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, usable
 from langue.model.transformer import set_dropout
 from langue.recipe import read_recipe, split_recipe, write_recipe
-from langue.runtime import check_compiler, rank
+from langue.runtime import check_compiler, device, precision, rank
 from langue.settings import ONLY_PRETRAINING, Settings, refuse_others, resolve
 from langue.tasks.task import Task, TaskModel
 from langue.train.parallel import barrier, processes
@@ -45,6 +46,8 @@ NAMED: dict[str, tuple[Any, str]] = {
 
 # Settings of one task alone.
 OF_TASK = {"classify": ["task.label_smoothing", "task.class_weights", "task.multi_label", "task.positive"]}
+# Settings that leave something to the run, and the value that does: its recipe then says what it has chosen.
+SETTLED = {"task.pooling": ("auto",), "train.best": (None, "none", "None")}
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,8 @@ def finetune(
     folder, resume = run_folder(out, force=force, resume=resume)
     layers = [read_recipe(Path(recipe))] if recipe else []
     if resume:  # what is given now is laid over the run's own, but for what that has settled
-        asked = [{k: v for k, v in each.items() if (k, v) != ("task.pooling", "auto")} for each in (*layers, words)]
-        layers, words = [read_recipe(folder / "recipe.toml"), *asked[:-1]], asked[-1]
+        layers = [read_recipe(folder / "recipe.toml"), *map(_without_settled, layers)]
+        words = _without_settled(words)
     arguments, chosen = resolve_call(layers, given, words)
     if chosen.train.compile:
         check_compiler()
@@ -103,31 +106,47 @@ def finetune(
             data=arguments["data"],
             columns=arguments["columns"],
             settings=chosen,
+            resumes_without_best=resume and chosen.train.best is None,
         )
         if show is not None and rank() == 0:
             show(prepared)
-        metrics = _train(folder, arguments, prepared, resume)
-    return Run(folder, metrics, prepared.facts)
+        network = build(prepared, prepared.settings)
+        if resume or rank() == 0:
+            _open_folder(folder, arguments, prepared.settings, prepared, resume)
+        _train(folder, prepared, network, resume)
+        barrier()
+    return Run(folder, read_json(folder / "metrics.json"), prepared.facts)
 
 
-def _train(folder: Path, arguments: Mapping[str, Any], prepared: Prepared, resume: bool) -> dict[str, Any]:
-    """Train, write the model, judge it; the content of metrics.json."""
-    chosen = prepared.settings
-    network = build(prepared, chosen)
-    if resume or rank() == 0:
-        _open_folder(folder, arguments, chosen, prepared, resume)
+def _train(folder: Path, prepared: Prepared, network: TaskModel, resume: bool) -> None:
+    """Train, settle what is settled on dev, write the model and judge it."""
     began = time.perf_counter()
-    train, dev = prepared.examples["train"], prepared.examples.get("dev")
+    chosen = prepared.settings
+    train = prepared.examples["train"]
+    dev = prepared.examples.get("dev")
     with rows_in_use(network.body, train, dev):
         trainer = Trainer(network, prepared.task, Split(train, chosen.train), dev, chosen.train, folder)
         progress = trainer.run(resume)
     if rank() == 0:
+        _settle_on_dev(prepared, network)
         write_run(folder, prepared, network, chosen)
         seconds = max(progress.seconds, time.perf_counter() - began)
         judge_run(folder, prepared, network, chosen, seconds=seconds)
-    barrier()
-    metrics: dict[str, Any] = read_json(folder / "metrics.json")
-    return metrics
+
+
+def _settle_on_dev(prepared: Prepared, network: TaskModel) -> None:
+    """What the task settles on dev once training is over, as the threshold of several labels."""
+    dev = prepared.examples.get("dev")
+    if dev is None or not prepared.task.settles_on_dev:
+        return
+    kind = precision(prepared.settings.train.precision)
+    predictions, _ = prepared.task.apply(network, dev, device=device(), dtype=kind)
+    prepared.task.settle_on_dev(np.asarray(dev.targets), predictions)
+
+
+def _without_settled(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a layer but for those left to a run that has settled them already."""
+    return {key: value for key, value in layer.items() if value not in SETTLED.get(key, ())}
 
 
 def resolve_call(
@@ -161,7 +180,7 @@ def _open_folder(
 ) -> None:
     """Write what the run is, in the place of what `force` replaces; on resume check that its data is what it was."""
     if resume:
-        if other := changed(folder, prepared.task, prepared.source):
+        if other := changed(folder, prepared.task, prepared.as_read):
             raise RunError(
                 f"the {other} data is not what it was when the run began",
                 where=str(folder),
@@ -172,7 +191,7 @@ def _open_folder(
     if folder.exists():
         clear(folder)
     write_text(folder / "recipe.toml", recipe)
-    write_json(folder / DIGESTS, identity(prepared.task, prepared.source))
+    write_json(folder / DIGESTS, identity(prepared.task, prepared.as_read))
 
 
 def build(prepared: Prepared, settings: Settings) -> TaskModel:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from langue.data.corpus import Corpus
 from langue.evaluate.compare import compare_documents, outcome
 from langue.evaluate.curves import draw
-from langue.evaluate.judge import bootstrap, written
+from langue.evaluate.intervals import bootstrap
+from langue.evaluate.judge import written
 from langue.evaluate.kneser_ney import baseline
 from langue.evaluate.report import write_language
 from langue.files import write_json

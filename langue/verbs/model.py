@@ -1,9 +1,9 @@
 """What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states, embeddings, predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,11 +30,12 @@ from langue.runtime import device, precision
 from langue.settings import DataSettings
 from langue.tasks.infer import infer
 from langue.tasks.task import Task, TaskModel, encode_texts
-from langue.text.parse import sound
+from langue.text.parse import is_missing, sound
 from langue.text.tokenizer import Tokenizer
 from langue.verbs.save import head_of, task_of, write_task_checkpoint
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
+Top = int | Literal["auto"] | None  # how many labels of a text are shown: what the task gives, so many, or all
 Texts = Sequence[str] | Sequence[tuple[str, str]] | Sequence[Sequence[int]]
 
 
@@ -175,17 +176,43 @@ class Model:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def predict(self, texts: Texts, top: int | None = 1) -> list[Any]:
-        """What the task promises, shaped as `transformers` pipelines do: one `{"label", "score"}` a text with top=1,
-        a list of the best `top` of them otherwise (None: all labels)."""
+    def predict(self, texts: Texts, top: Top = "auto") -> list[Any]:
+        """What the task promises of each text, shaped as `transformers` pipelines do.
+
+        top="auto": one `{"label", "score"}` a text, or, of a task with several labels a text, a list of those at or
+        over its threshold, which may be empty. top=1: the best label alone; other numbers: a list of the best so many;
+        None: a list of all labels. A text in which there is nothing (None, blank, without tokens) has None.
+        """
         task, _ = self._trained()
-        if top is not None and top < 1:
-            raise ModelError(f"top = {top} labels cannot be shown", do="give 1 or more, or None for all")
-        items: list[Any] = texts if isinstance(texts, str) else list(texts)  # type: ignore[assignment]
-        if len(items) and isinstance(items[0], str) or _paired(items[:1]) == [True]:
-            self.check_pairs(not isinstance(items[0], str))
-        shown = [task.show(p, top) for p in self.probabilities(self._examples(items))]
-        return [each[0] for each in shown] if top == 1 else shown
+        if top not in ("auto", None) and (not isinstance(top, int) or top < 1):
+            do = 'give 1 or more, None for all, or "auto" for what the task gives'
+            raise ModelError(f"top = {top!r} labels cannot be shown", do=do)
+        if isinstance(texts, str):
+            raise ModelError("texts is one string", do="give a list: [text]")
+        items: list[Any] = list(texts)
+        answers: list[Any] = [None] * len(items)
+        rows, examples = self._answerable(items)
+        for row, prediction in zip(rows, self.probabilities(examples), strict=True):
+            if top == "auto":
+                answers[row] = task.answer(prediction)
+            else:
+                shown = task.show(prediction, top)
+                answers[row] = shown[0] if top == 1 else shown
+        return answers
+
+    def _answerable(self, items: list[Any]) -> tuple[list[int], Examples]:
+        """Which of these texts, pairs or lists of token ids have something in them, and these encoded."""
+        rows = [row for row, item in enumerate(items) if not _is_empty(item)]
+        filled = [items[row] for row in rows]
+        paired = _paired(filled[:1]) == [True]
+        if filled and isinstance(filled[0], str) or paired:
+            self.check_pairs(paired)
+        examples = self._examples(filled)
+        usable = examples.lengths > 0
+        if not usable.all():
+            rows = [row for row, fits in zip(rows, usable, strict=True) if fits]
+            examples = self._examples([items[row] for row in rows])
+        return rows, examples
 
     def check_pairs(self, pairs: bool, where: str = "") -> None:
         """ModelError where pairs of texts are given to a run of single ones, or the other way round."""
@@ -288,6 +315,15 @@ class Model:
             return found
 
         return ((batch.rows, found) for batch, found in infer(states, examples, self.device, self.dtype))
+
+
+def _is_empty(item: Any) -> bool:
+    """Whether there is nothing in a text, in one side of a pair, or in a list of token ids."""
+    if isinstance(item, (tuple, list)) and 0 < len(item) <= 2:
+        return any(each is None or isinstance(each, (str, float)) and is_missing(each) for each in item)
+    if item is None or isinstance(item, (str, float)):
+        return is_missing(item)
+    return isinstance(item, Sized) and not len(item)
 
 
 def _paired(items: list[Any]) -> list[bool]:

@@ -12,7 +12,7 @@ from langue.recipe import called
 from langue.text.parse import sound
 from langue.text.source import Table, read
 from langue.text.table import SPLITS
-from langue.verbs.model import Model, load
+from langue.verbs.model import Model, Top, load
 from langue.verbs.progress import bar, say
 
 CHUNK = 4096  # texts encoded and predicted together: memory stays constant whatever the file's size
@@ -25,14 +25,14 @@ def predict(
     data: Any = None,
     out: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
-    top: int | None = 1,
+    top: Top = "auto",
     force: bool = False,
 ) -> list[Any]:
-    """Predictions as `transformers` pipelines return them, one a text; top=None gives all labels.
+    """Predictions as `Model.predict` gives them, one a text, in order: None for a text in which there is nothing.
 
     texts, or data (a file, folder or Hub name with a `text` column). out: write JSON lines there, each with the
     text, or its token ids, and its prediction, and return nothing but an empty list: bulk work does not fill the
-    memory.
+    memory. How many texts have no prediction is told on stderr.
     """
     if (texts is None) == (data is None):
         raise SettingsError("predict needs either texts or data", do='give --text "..." or --data FILE')
@@ -45,13 +45,15 @@ def predict(
     if texts is not None:
         texts = list(texts)
         results = model.predict(texts, top=top)
+        empty = [row for row, result in enumerate(results) if result is None]
+        _tell_empty(len(empty), len(texts), f"text {empty[0] + 1}" if empty else "")
         if out is not None:
             with atomic_file(Path(out)) as temporary:
                 temporary.write_text("".join(map(_line, texts, results)), "utf-8")
         return [] if out is not None else results
     need = ("text", "pair") if model.pairs else ("text",)
     optional = () if model.pairs is False else ("pair",)
-    source = read(data, columns=columns, need=need, optional=optional, split=False)
+    source = read(data, columns=columns, need=need, optional=optional, split=False, invalid="keep")
     table = source.test or source.train or source.dev
     if table is None:
         raise RunError("there is nothing to predict", where=called(data), do="give a file with a text column")
@@ -70,8 +72,17 @@ def _within(file: Path, data: Path) -> bool:
     return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(data))
 
 
-def _bulk(model: Model, table: Table, top: int | None) -> Iterator[list[tuple[Any, Any]]]:
+def _tell_empty(count: int, of: int, first: str) -> None:
+    """Say how many texts have no prediction, and where the first of them stands."""
+    if count:
+        hint = "; is it the right column? --columns text=NAME says which it is" if count == of > 1 else ""
+        say(f"{count:,} of {of:,} texts have nothing in them and no prediction, the first: {first}{hint}")
+
+
+def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[Any, Any]]]:
     """(text, prediction) of a table's rows in order, a chunk at a time, with a progress bar."""
+    empty = 0
+    first = ""
     with bar("predicting", len(table)) as advance:
         for begin in range(0, len(table), CHUNK):
             part = table.select(range(begin, min(begin + CHUNK, len(table))))
@@ -79,15 +90,27 @@ def _bulk(model: Model, table: Table, top: int | None) -> Iterator[list[tuple[An
             if "pair" in part.rows.column_names:
                 pairs = part.column("pair")
             items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
-            yield list(zip(items, model.predict(items, top=top), strict=True))
+            predictions = model.predict(items, top=top)
+            for row, prediction in enumerate(predictions):
+                if prediction is None:
+                    first = first or part.where(row)
+                    empty += 1
+            yield list(zip(items, predictions, strict=True))
             advance(len(part))
+    _tell_empty(empty, len(table), first)
+
+
+def _sound(text: Any) -> str | None:
+    """A text as JSON has it; null where there is none."""
+    return sound(text) if isinstance(text, str) else None
 
 
 def _line(text: Any, prediction: Any) -> str:
-    if isinstance(text, str):
-        row: dict[str, Any] = {"text": sound(text)}
-    elif isinstance(text[0], str):
-        row = {"text": sound(text[0]), "pair": sound(text[1])}
+    row: dict[str, Any]
+    if text is None or isinstance(text, (str, float)):
+        row = {"text": _sound(text)}
+    elif len(text) == 2 and any(each is None or isinstance(each, (str, float)) for each in text):
+        row = {"text": _sound(text[0]), "pair": _sound(text[1])}
     else:
         row = {"tokens": [int(each) for each in text]}
     return json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n"

@@ -7,7 +7,7 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from langue.files import alone, disk_errors, read_json, write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.recipe import ROWS, called, flat_keys, read_recipe
 from langue.runtime import device, keep_kernels, precision, rank, restarted
-from langue.settings import Settings
+from langue.settings import Settings, TaskSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
 from langue.text.duplicates import find
@@ -40,7 +40,8 @@ DIGESTS = "checkpoints/data.json"  # what the data of a run was
 class Prepared:
     task: Task
     checkpoint: Checkpoint
-    source: Source
+    source: Source  # what is trained and judged on
+    as_read: Source  # what was read: also rows whose texts turned out to have no tokens
     examples: dict[str, Examples]  # by split
     settings: Settings  # as given, `auto` replaced by what it is here
     facts: dict[str, Any] = field(default_factory=dict)
@@ -74,12 +75,26 @@ def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, 
     return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
 
 
-def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | None, settings: Settings) -> Prepared:
-    """Read, fit the task, read the model, encode. Whatever is wrong with the data is found before the slow work."""
+def prepare(
+    task: str,
+    *,
+    model: Any,
+    data: Any,
+    columns: Mapping[str, str] | None,
+    settings: Settings,
+    resumes_without_best: bool = False,
+) -> Prepared:
+    """Read, fit the task, read the model, encode. Whatever is wrong with the data is found before the slow work.
+
+    resumes_without_best: a run is resumed that began before there was `train.best`, and goes on choosing as it did.
+    """
     kind = task_class(task)
     source = read_source(kind, data, columns, settings)
     assert source.train is not None
     ready = kind.fit(source.train, settings.task)
+    if not resumes_without_best:
+        ready.choose_by(settings.train.best)
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"best": ready.best})})
     tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
     alike(tables)
     targets = {name: ready.targets(table) for name, table in tables.items()}
@@ -91,15 +106,25 @@ def prepare(task: str, *, model: Any, data: Any, columns: Mapping[str, str] | No
     examples: dict[str, Examples] = {}
     with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
         for name, table in tables.items():
-            encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
+            kept, encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
+            if len(kept) < len(table):
+                source.notes.append(dropped_note(table, kept))
+                tables[name], targets[name] = kept, ready.targets(kept)
             examples[name] = encoded.with_targets(targets[name])
             advance(len(table))
+    as_read, source = source, replace(source, **tables)
     source.notes.extend(ready.notes())
     source.notes.extend(_unknown(checkpoint, examples["train"]))
     settings = settings.model_copy(update={"task": ready.settings})
-    prepared = Prepared(ready, checkpoint, source, examples, settings)
+    prepared = Prepared(ready, checkpoint, source, as_read, examples, settings)
     prepared.facts = facts(prepared, settings)
     return prepared
+
+
+def dropped_note(table: Table, kept: Table) -> str:
+    """How many rows `Task.encode` has left out of a table."""
+    count = len(table) - len(kept)
+    return f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped whose text has no tokens"
 
 
 def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
@@ -112,20 +137,30 @@ def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -
         table: Table | None = getattr(source, name)
         if table is None:
             continue
-        rows = [row for row, value in enumerate(table.column(kind.target)) if _fits(kind, ready, value, settings)]
-        if len(rows) < len(table):
-            notes.append(f"{name}: {len(table) - len(rows)} rows dropped for their {kind.target}")
-            table = table.select(rows)
-        if not len(table):
-            raise DataError(f"no row of {name} has a {kind.target} that can be used", where=table.origin)
+        table = with_usable_targets(kind, ready, name, table, settings.task, notes)
         kept[name] = table
         ready = ready or kind.fit(table, settings.task)
     return Source(kept["train"], kept["dev"], kept["test"], notes)
 
 
-def _fits(kind: type[Task], ready: Task | None, value: Any, settings: Settings) -> bool:
+def with_usable_targets(
+    kind: type[Task], ready: Task | None, split: str, table: Table, settings: TaskSettings, notes: list[str]
+) -> Table:
+    """The rows whose target can be read and, where there is a task already, was seen in its training; a note says how
+    many are dropped. DataError where none is left."""
+    column = table.column(kind.target)
+    rows = [row for row, value in enumerate(column) if _fits(kind, ready, value, settings)]
+    if not rows:
+        raise DataError(f"no row of {split} has a {kind.target} that can be used", where=table.origin)
+    if len(rows) < len(table):
+        notes.append(f"{split}: {len(table) - len(rows)} rows dropped for their {kind.target}")
+        return table.select(rows)
+    return table
+
+
+def _fits(kind: type[Task], ready: Task | None, value: Any, settings: TaskSettings) -> bool:
     try:
-        target = kind.read_target(value, settings.task, str)
+        target = kind.read_target(value, settings, str)
         if ready is not None:
             ready.known_target(target, str)
     except DataError:

@@ -26,6 +26,7 @@ from langue.settings import (
 )
 from langue.tasks import OBJECTIVES
 from langue.tasks.language import Held
+from langue.tasks.objective import check_best
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.corpora import given_corpus
@@ -176,6 +177,8 @@ def _resolved(
 def _without_effect(arguments: Mapping[str, Any], chosen: Settings, usual: Settings) -> None:
     """SettingsError at what would be accepted and do nothing."""
     refuse_others(chosen, usual, FINETUNING, "fine-tuning")
+    if chosen.train.best is not None:
+        check_best(chosen.train.best, (), "pretraining, which chooses by the loss")
     for objective, keys in OF_OBJECTIVE.items():
         if objective != arguments["objective"]:
             refuse_others(chosen, usual, keys, f"the objective {objective}")

@@ -132,3 +132,17 @@ def test_it_is_never_in_the_way():
     assert baseline("regress", ["a"] * 15, [1.0] * 15, ["b", "c"], [1.0, 2.0]).metrics["spearman"] is None
     with pytest.raises(DataError, match="needs texts"):
         baseline("classify", [], [], ["a"], [0])
+
+
+def test_it_has_what_the_model_beside_it_has():
+    """Weights, a threshold, and the metric by which it is chosen: where labels are rare, each changes the answer."""
+    generator = np.random.default_rng(0)
+    texts, common = reviews(600, 0)
+    rare = (generator.random(600) < 0.15) & (common == 1)
+    both = np.stack([rare, rare & (generator.random(600) < 0.7)], axis=1).astype(int)
+    given = ("multilabel", texts[:400], both[:400], texts[400:], both[400:])
+    plain = baseline(*given, metric="f1_macro").metrics
+    assert baseline(*given, metric="f1_macro", tune_threshold=True).metrics["f1_macro"] > plain["f1_macro"]
+    weighted = baseline(*given, metric="f1_macro", balanced=True)
+    assert weighted.name.endswith(", balanced")
+    assert weighted.metrics["recall_macro"] > plain["recall_macro"]

@@ -9,17 +9,8 @@ from scipy.optimize import minimize
 from scipy.stats import binomtest
 
 from langue.evaluate.compare import compare
-from langue.evaluate.judge import (
-    MAIN_METRIC,
-    at_end,
-    clopper_pearson,
-    judge,
-    lowest_shares,
-    mistakes,
-    readable,
-    verdict,
-    written,
-)
+from langue.evaluate.intervals import at_end, clopper_pearson, lowest_shares
+from langue.evaluate.judge import MAIN_METRIC, judge, mistakes, readable, verdict, written
 
 LABELS = ["neg", "pos"]
 

@@ -41,9 +41,10 @@ def gradients(model, task, batches):
         Classify(["a", "b"], TaskSettings(), weights=[0.3, 2.0]),
         Classify(["a", "b"], TaskSettings(label_smoothing=0.2), weights=[0.3, 2.0]),
         Classify(["a", "b", "c"], TaskSettings(multi_label=True, label_smoothing=0.1)),
+        Classify(["a", "b", "c"], TaskSettings(multi_label=True, label_smoothing=0.1), weights=[0.3, 2.0, 9.0]),
         Regress(TaskSettings(pooling="first")),
     ],
-    ids=["smoothed", "weighted", "both", "multi-label", "regress"],
+    ids=["smoothed", "weighted", "both", "multi-label", "multi-label weighted", "regress"],
 )
 def test_eight_small_batches_give_the_gradients_of_one_big_one(task):
     data = examples(40, 3)

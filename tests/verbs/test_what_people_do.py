@@ -1,6 +1,5 @@
 """What people do who have not read the manual: links, other tools' words, odd lists, scores of any size."""
 
-import html
 import json
 import os
 import subprocess
@@ -14,7 +13,6 @@ import torch
 from langue.cli import run as command
 from langue.errors import DataError, ModelError, RunError, SettingsError
 from langue.evaluate.curves import _reach
-from langue.evaluate.judge import verdict
 from langue.settings import TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
@@ -114,15 +112,6 @@ def test_texts_that_the_tokenizer_does_not_know_are_told(model, tmp_path):
     assert not any("[UNK]" in note for note in preview(model=model, data=reviews(60, 0)).facts["notes"])
     decoder = tiny_decoder(tmp_path / "decoder", "gpt2")
     assert not any("of the tokens are" in note for note in preview(model=decoder, data=rows).facts["notes"])
-
-
-def test_the_report_of_several_labels_judges_by_what_the_terminal_does(model, tmp_path):
-    rows = [row | {"label": [row["label"], *(["film"] if "film" in row["text"] else [])]} for row in reviews(60, 0)]
-    out = tmp_path / "run"
-    content = finetune(model=model, data=rows, out=out, **SHORT | {"task.multi_label": True}).metrics
-    page = (out / "report.html").read_text()
-    assert html.escape(verdict("multilabel", content).sentence) in page
-    assert "<td>F1, micro</td>" in page
 
 
 def test_out_may_be_a_link_or_where_one_stands(model, tmp_path, monkeypatch):
