@@ -45,7 +45,7 @@ def check_best(best: str, metrics: Sequence[str], of: str) -> None:
     known = (LOSS, *metrics)
     if best in known:
         return
-    near = difflib.get_close_matches(best, known, 1, 0.6)
+    near = difflib.get_close_matches(str(best), known, 1, 0.6)
     question = f"did you mean {near[0]}? " if near else ""
     raise SettingsError(f"train.best = {best!r} is no metric of {of}", do=f"{question}known: {', '.join(known)}")
 

@@ -125,7 +125,7 @@ def test_predict_prints_one_line_a_text(verb: Any, capsys: pytest.CaptureFixture
     calls = verb("predict", labelled(["", ""]))
     assert run(["predict", "r", "--text", "a [b]\nc", "--text", "مرحبا 😀"]) == 0
     assert calls.settings["texts"] == ["a [b]\nc", "مرحبا 😀"]
-    assert calls.settings["top"] == 1
+    assert calls.settings["top"] == "auto"
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and "a [b] c" in lines[0] and "😀" in lines[1]
 
