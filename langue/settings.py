@@ -284,7 +284,8 @@ def refuse_others(chosen: Settings, usual: Settings, others: Mapping[str, str] |
     here; of: what they are settings of."""
     for key, here in others.items() if isinstance(others, Mapping) else ((key, "") for key in others):
         section, name = key.split(".")
-        if getattr(getattr(chosen, section), name) != getattr(getattr(usual, section), name):
+        value, unset = (getattr(getattr(each, section), name) for each in (chosen, usual))
+        if value != unset and (value or unset):  # recipes made before have false for what is None now
             raise SettingsError(
                 f"{key} is of {of}, and does nothing here", do=f"here it is {here}" if here else "leave it out"
             )

@@ -20,7 +20,7 @@ from langue.cli import run
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
 from langue.train.pace import Pace, body_flops, head_flops
-from langue.verbs.judge_language import _whole
+from langue.verbs.judge_language import _whole, better_than_baseline
 from langue.verbs.pretrain import MANY, _resolved
 from tests.memory import Memory
 from tests.tiny import tiny_bert
@@ -88,6 +88,9 @@ def test_a_run_learns_and_loads_everywhere(tmp_path, text, tokenizer, objective,
         np.testing.assert_allclose(mine, out, rtol=1e-4, atol=1e-5)
     if objective == "causal":
         assert isinstance(model.generate(["the dog"], max_tokens=5)[0], str)
+        compared, theirs = run.metrics["baseline"]["comparison"], run.metrics["baseline"]["metrics"]
+        assert compared["examples"] == run.metrics["examples"]  # documents, of which each is predicted by both
+        assert compared["difference"] == pytest.approx(run.metrics["metrics"]["loss"] - theirs["loss"])
 
 
 def test_a_published_model_is_trained_further(tmp_path, text, tokenizer):
@@ -98,6 +101,21 @@ def test_a_published_model_is_trained_further(tmp_path, text, tokenizer):
     more = langue.pretrain("causal", data=first.folder / "corpus", model=first.folder, out=tmp_path / "b", **words)
     assert more.facts["family"] == "gpt2"
     assert more.metrics["metrics"]["loss"] < first.metrics["metrics"]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "p_value", "says"),
+    [
+        ([-0.5, -0.1], 0.01, "The model's perplexity 12.00 is less than the n-gram model's 15.00."),
+        ([0.1, 0.5], 0.01, "The model's perplexity 12.00 is MORE than the n-gram model's 15.00."),
+        ([-0.5, 0.2], 0.2, "not distinguishable from the n-gram model's 15.00: on 1 document equal models differ as"),
+    ],
+)
+def test_a_language_model_is_better_only_where_documents_show_it(interval, p_value, says):
+    compared = {"metric": "loss", "difference": sum(interval) / 2, "interval": interval, "p_value": p_value}
+    baseline = {"metrics": {"perplexity": 15.0}, "comparison": compared | {"examples": 1}}
+    assert says in better_than_baseline({"metrics": {"perplexity": 12.0}, "baseline": baseline})
+    assert better_than_baseline({"metrics": {"perplexity": 12.0}, "baseline": None}) == ""
 
 
 @pytest.mark.parametrize("kind", ["an encoder's body", "a decoder's body", "a whole decoder"])
