@@ -285,7 +285,7 @@ def refuse_others(chosen: Settings, usual: Settings, others: Mapping[str, str] |
     for key, here in others.items() if isinstance(others, Mapping) else ((key, "") for key in others):
         section, name = key.split(".")
         value, unset = (getattr(getattr(each, section), name) for each in (chosen, usual))
-        if value != unset and (value or unset):  # recipes made before have false for what is None now
+        if value != unset and not (value is False and unset is None):  # which recipes made before have
             raise SettingsError(
                 f"{key} is of {of}, and does nothing here", do=f"here it is {here}" if here else "leave it out"
             )

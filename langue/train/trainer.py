@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -206,7 +206,7 @@ class Trainer:
             "grad_norm": norm,
             self.objective.watched: self.objective.watch(outcomes, (total - beside) / count),
         }
-        return line | ({"skipped": True} if skipped else {})
+        return line | self._positive([self.objective.watched]) | ({"skipped": True} if skipped else {})
 
     def _unfit(self, loss: float, norm: float, batches: list[Any]) -> bool:
         """Whether the step is to be left out; RunError where that is not wished. Its batches are kept in a file."""
@@ -253,9 +253,7 @@ class Trainer:
                 )
             written = self._samples()
             line = {"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics}
-            labels = [label for name in metrics if (label := self.objective.label_of(name)) is not None]
-            line |= {"positive": labels[0]} if labels else {}
-            journal.write(line | ({"samples": written} if written else {}))
+            journal.write(line | self._positive(metrics) | ({"samples": written} if written else {}))
             score = self.objective.score(metrics, loss)
             better = agreed(at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss))
             value = metrics[watched]
@@ -275,6 +273,11 @@ class Trainer:
         at.stopped = bool(self.settings.patience) and at.stale >= self.settings.patience
         if at.stopped:
             journal.say(f"stopped at step {at.step} of {self.total}: none better than step {at.best_step} since")
+
+    def _positive(self, names: Iterable[str]) -> dict[str, str]:
+        """Which label some of these metrics are of, where there are such."""
+        labels = [label for name in names if (label := self.objective.label_of(name)) is not None]
+        return {"positive": labels[0]} if labels else {}
 
     def _samples(self) -> list[tuple[str, str]]:
         if self.sample is None or rank() > 0:

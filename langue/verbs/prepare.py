@@ -368,10 +368,11 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
 
 
 def _refuse_busy(folder: Path) -> None:
-    """RunError where a run is at work in the folder."""
-    if folder.exists():
-        with at_work(folder):
-            return
+    """RunError where a run is at work in the folder; one of an earlier version is, where its checkpoints are locked."""
+    for path in (folder, folder / "checkpoints"):
+        if path.exists():
+            with at_work(path):
+                pass
 
 
 @contextmanager

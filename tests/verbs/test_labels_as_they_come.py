@@ -271,15 +271,15 @@ def test_the_positive_label_is_named_wherever_its_scores_are(model, tmp_path, ca
         rows = [{"text": row["text"], "label": named[row["label"]]} for row in reviews(2 * count, count)]
         write_jsonl(tmp_path / f"{split}.jsonl", [r for n, r in enumerate(rows) if r["label"] == "spam" or n % 3 == 0])
     out = tmp_path / "run"
-    words = ["--model", str(model), "--data", str(tmp_path), "--out", str(out), "train.max_steps=4", "train.lr=0.01"]
+    words = ["--model", str(model), "--data", str(tmp_path), "--out", str(out), "train.max_steps=4", "train.best=f1"]
     assert command(["finetune", *words]) == 0
     scores, shown = ("precision of ham", "recall of ham", "F1 of ham"), capsys.readouterr().out
     assert "precision, recall and F1 are of the label ham" in " ".join(shown.split())
     assert all(score in shown for score in scores)
     page = re.sub(r"<[^>]+>", "", (out / "report.html").read_text())
     assert all(score in page for score in scores)
-    dev = [line for line in read_log(out / "log.jsonl") if line["split"] == "dev"]
-    assert dev and all(line["positive"] == "ham" for line in dev)
+    log = read_log(out / "log.jsonl")
+    assert {line["split"] for line in log} == {"train", "dev"} and all(line["positive"] == "ham" for line in log)
     content = json.loads((out / "metrics.json").read_text())
     test = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
     told = [each["label"] == "ham" for each in load(out).predict([row["text"] for row in test])]

@@ -107,6 +107,16 @@ def test_a_folder_made_for_nothing_goes_again(tmp_path):
     assert (tmp_path / "runs" / "a" / "kept").is_file()
 
 
+@pytest.mark.parametrize("flag", ["force", "resume"])
+def test_a_run_of_an_earlier_version_is_seen(model, tmp_path, flag):
+    """Which locks its checkpoints alone."""
+    (tmp_path / "recipe.toml").touch()
+    given = {"model": model, "data": reviews(40, 0), "out": tmp_path}
+    with alone(tmp_path / "checkpoints"), pytest.raises(RunError, match="at work in it"):
+        langue.finetune(**given, **{flag: True})
+    assert (tmp_path / "recipe.toml").is_file()
+
+
 def test_what_stands_aside_is_not_taken_either(tmp_path):
     """Of two that replace a folder at once, the second is refused, and takes what the first put aside for nobody's."""
     folder = tmp_path / "a"
