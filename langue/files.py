@@ -108,49 +108,86 @@ def clear(folder: Path) -> None:
 @contextlib.contextmanager
 def replaced(folder: Path, force: bool) -> Iterator[None]:
     """Within, the folder that `force` replaces stands aside, an empty one in its place; where what is done within
-    fails, it comes back."""
+    fails, it comes back. RunError where another process is at work in it."""
     if not force or not folder.exists():
         yield
         return
     folder = folder.resolve()  # a link stays one
     aside = folder.with_name(f".{folder.name}.replaced")
-    with disk_errors(folder):
-        if aside.exists():  # of an attempt that was killed: what it was to replace is there still
-            shutil.rmtree(folder)
-        else:
-            folder.rename(aside)
-        folder.mkdir()
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside)
+    with contextlib.ExitStack() as locks:
+        # A lock stays with what it was put on, whatever that is called later.
+        for path in (folder, aside):
+            if path.exists():
+                locks.enter_context(_locked(path, fcntl.LOCK_EX, folder))
+        with disk_errors(folder):
+            if aside.exists():  # of an attempt that was killed: what it was to replace is there still
+                shutil.rmtree(folder)
+            else:
+                folder.rename(aside)
+            folder.mkdir()
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+            raise
+        shutil.rmtree(aside)
 
 
-UNLOCKABLE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems of clusters say that lock nothing
+# What file systems say that lock nothing; NFS the last, of a folder, which cannot be opened to be written.
+UNLOCKABLE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """RunError where another process is in the same folder already."""
+    """Make the folder where it is missing, and keep every other process that asks out of it. RunError where one is in
+    it. Where what is done within fails and leaves nothing in a folder that was made, that goes again."""
     with disk_errors(folder):
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise RunError("another process is at work in it", where=str(folder), do="wait for it, or end it") from None
-    except OSError as error:
-        if error.errno not in UNLOCKABLE:
-            os.close(handle)
+    with _locked(folder, fcntl.LOCK_EX, folder):
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # one is not empty, or gone
+                for path in made:
+                    path.rmdir()
             raise
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keep processes out that want to be alone in the folder, and none that reads it too. RunError where one is."""
+    with _locked(folder, fcntl.LOCK_SH, folder):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, kind: int, where: Path) -> Iterator[None]:
+    """A lock on the folder at `path`, of a kind of `fcntl.flock`."""
+    with disk_errors(where):
+        handle = os.open(path, os.O_RDONLY)
     try:
+        with disk_errors(where):
+            _lock(handle, path, kind, where)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, path: Path, kind: int, where: Path) -> None:
+    busy = RunError(
+        "another process is at work in it", where=str(where), do="wait for it, end it, or choose another folder"
+    )
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise busy from None
+    except OSError as error:
+        if error.errno not in UNLOCKABLE:
+            raise
+    if not path.exists() or not os.path.samestat(os.fstat(handle), path.stat()):
+        raise busy  # it was replaced between the opening and the lock
 
 
 @contextlib.contextmanager

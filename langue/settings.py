@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from langue.errors import SettingsError
 from langue.foreign import ours_of
@@ -19,6 +19,11 @@ from langue.recipe import ARGUMENTS
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _label_name(value: Any) -> Any:
+    """A label as the data's labels are read: 1 of a recipe is the label named 1."""
+    return str(value) if isinstance(value, (bool, int, float)) else value
 
 
 class Section(BaseModel):
@@ -89,7 +94,16 @@ class TaskSettings(Section):
         description="balanced: the texts of each label weigh as much together as another's; with several labels a "
         "text, those that have a label as much as those that lack it",
     )
-    multi_label: bool = Field(default=False, description="a text may carry any number of labels")
+    multi_label: bool | None = Field(
+        default=None,
+        description="a text may carry any number of labels, a|b; None: one, and what looks like several is asked "
+        "about; false: one, whatever its name",
+    )
+    positive: Annotated[str | None, BeforeValidator(_label_name)] = Field(
+        default=None,
+        description="of two labels, the one that precision, recall and F1 are of; None: the rarer in training",
+        json_schema_extra={"verbatim": True},
+    )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
     mask_ratio: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that masked LM predicts")
     whole_words: bool = Field(default=False, description="masked LM: mask all tokens of a word or none")
@@ -244,7 +258,7 @@ FINETUNING = {
     "task.dropout": "model.dropout",
     **dict.fromkeys(["data.cut", "data.duplicates", "task.pooling", "task.label_smoothing"], ""),
     **dict.fromkeys(["data.source_language", "data.target_language"], ""),
-    **dict.fromkeys(["task.class_weights", "task.multi_label"], ""),
+    **dict.fromkeys(["task.class_weights", "task.multi_label", "task.positive"], ""),
 }
 # Of one objective alone, of a tokenizer that is trained, and of text that becomes a corpus.
 OF_OBJECTIVE = {
@@ -277,7 +291,8 @@ def refuse_others(chosen: Settings, usual: Settings, others: Mapping[str, str] |
     here; of: what they are settings of."""
     for key, here in others.items() if isinstance(others, Mapping) else ((key, "") for key in others):
         section, name = key.split(".")
-        if getattr(getattr(chosen, section), name) != getattr(getattr(usual, section), name):
+        value, unset = (getattr(getattr(each, section), name) for each in (chosen, usual))
+        if value != unset and not (value is False and unset is None):  # which recipes made before have
             raise SettingsError(
                 f"{key} is of {of}, and does nothing here", do=f"here it is {here}" if here else "leave it out"
             )
@@ -299,7 +314,9 @@ def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = _NONE) -> Se
         if key not in fields:
             raise SettingsError(f"unknown setting {key!r}", do=_nearest(key, list(fields), others))
         section, name = key.split(".")
-        if isinstance(value, str) and value.lower() in ("none", "null") and "None" in str(fields[key].annotation):
+        verbatim = bool(fields[key].json_schema_extra)  # a label may be named none
+        optional = "None" in str(fields[key].annotation) and not verbatim
+        if isinstance(value, str) and value.lower() in ("none", "null") and optional:
             value = None
         elif isinstance(value, str) and "tuple" in str(fields[key].annotation):
             # Brackets around several values are a list's; around one, as in [USER], they are its own.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from langue.errors import SettingsError
 from langue.foreign import FOREIGN
 from langue.recipe import read_recipe, split_recipe, to_toml
-from langue.settings import FINETUNING, Settings, known, parse_words, resolve
+from langue.settings import FINETUNING, Settings, known, parse_words, refuse_others, resolve
 
 
 def test_later_layers_win_and_strings_are_read_as_their_type() -> None:
@@ -174,3 +174,16 @@ def test_resolved_settings_survive_their_recipe(tmp_path: Path) -> None:
 def test_the_recipes_of_the_benchmarks_resolve(recipe: Path) -> None:
     *_, settings = split_recipe(read_recipe(recipe))
     assert settings and resolve(settings) != Settings()
+
+
+def test_recipes_that_say_false_for_what_is_unset_now_are_followed() -> None:
+    """As all made before labels with bars were asked about, of every task and objective."""
+    refuse_others(resolve({"task.multi_label": False}), Settings(), FINETUNING, "fine-tuning")
+    for multi_label in (True, "true"):
+        with pytest.raises(SettingsError, match="task.multi_label is of fine-tuning"):
+            refuse_others(resolve({"task.multi_label": multi_label}), Settings(), FINETUNING, "fine-tuning")
+
+
+def test_a_label_may_be_named_none_and_a_number_is_its_name() -> None:
+    assert resolve({"task.positive": "none"}).task.positive == "none"
+    assert resolve({"task.positive": 1}).task.positive == "1" and resolve({"task.positive": None}).task.positive is None

@@ -59,6 +59,7 @@ def print_metrics(content: Mapping[str, Any]) -> None:
 
 def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what carries loss; sizes."""
+    from langue.verbs.judge_language import listed
     from langue.verbs.prepare_language import first_pieces
     from langue.verbs.progress import span
 
@@ -72,6 +73,7 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     rows = {
         "model": f"{facts['family']}, {facts['layers']} layers of {facts['width']}, {facts['heads']} heads, "
         f"{facts['parameters']:,} parameters",
+        **({"new": f"{listed(facts['new_weights'])}, which the model lacks"} if "new_weights" in facts else {}),
         "text": f"{facts['documents']:,} documents, {facts['tokens']:,} tokens of {facts['vocabulary']:,}, "
         f"{facts['bytes'] / max(1, facts['tokens']):.2f} bytes each",
         "held out": f"{facts['dev_documents']:,} documents, {facts['dev_tokens']:,} tokens",
@@ -89,18 +91,19 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
 
 def print_language(content: Mapping[str, Any]) -> None:
     """metrics.json of a pretrained model, the n-gram baseline beside."""
-    from langue.verbs.judge_language import better_than_baseline
+    from langue.verbs.judge_language import began, better_than_baseline
 
     console = Console()
     console.print(_scores(content, "document"))
-    if sentence := better_than_baseline(dict(content)):
-        print(sentence)
+    for sentence in (better_than_baseline(content), began(content)):
+        if sentence:
+            print(sentence)
     print_notes(console, content.get("notes", []))
 
 
 def _scores(content: Mapping[str, Any], noun: str) -> Table:
     """The metrics, their intervals where there are some, the baseline's beside."""
-    from langue.evaluate.judge import readable, written
+    from langue.evaluate.judge import named, written
 
     baseline, intervals = content.get("baseline") or {}, content["intervals"]
     plural = "" if content["examples"] == 1 else "s"
@@ -109,7 +112,7 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
     for name in heads:
         grid.add_column(str(name), justify="left" if name == "metric" else "right")
     for name, value in content["metrics"].items():
-        row = [readable(name), written(name, value)]
+        row: list[Text | str] = [Text(named(name, content)), written(name, value)]  # a label may look like markup
         row += [" – ".join(written(name, end) for end in intervals.get(name) or ())] if intervals else []
         grid.add_row(*row, *([written(name, baseline["metrics"].get(name))] if baseline else []))
     return grid

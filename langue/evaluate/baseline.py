@@ -11,6 +11,7 @@ import re
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,21 @@ ORDERS = {1: "unigram", 2: "bigram", 3: "trigram"}
 Array = npt.NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """What the bag of words answers to the test texts, and how good that is."""
+
+    name: str
+    metrics: m.Metrics
+    predictions: Array  # as `judge.judge` takes them: probabilities (N, C), or scores (N,)
+    threshold: float  # for multilabel: the probability from which on a label is given
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """What metrics.json keeps of it."""
+        return {"name": self.name, "metrics": dict(self.metrics), "seconds": self.seconds}
+
+
 def baseline(
     kind: str,
     train_texts: Sequence[str],
@@ -41,16 +57,18 @@ def baseline(
     train_pairs: Sequence[str] | None = None,
     test_pairs: Sequence[str] | None = None,
     n_labels: int | None = None,
+    positive: int = 1,
     seed: int = 0,
     metric: str | None = None,
     balanced: bool = False,
     tune_threshold: bool = False,
-) -> dict[str, Any]:
-    """`{"name", "metrics", "seconds"}` of the baseline on the test texts.
+) -> Baseline:
+    """Train the baseline and have it answer the test texts.
 
     `kind` is classify (targets are label ids (N,)), multilabel (zeros and ones (N, C)) or regress (numbers (N,)).
-    `metric`: what it is chosen by, as the model beside it is; None: the main one of the kind. `balanced`: rare labels
-    weigh more, as in the model beside it. `tune_threshold`: for multilabel a threshold is chosen, as the model's is.
+    `positive`: of two labels, the one that precision, recall and F1 are of. `metric`: what it is chosen by, as the
+    model beside it is; None: the main one of the kind. `balanced`: rare labels weigh more, as in the model beside it.
+    `tune_threshold`: for multilabel a threshold is chosen, as the model's is.
     """
     began = time.perf_counter()
     if not len(train_texts) or not len(test_texts):
@@ -69,10 +87,10 @@ def baseline(
     by = metric or MAIN_METRIC[kind]
     weights = "balanced" if balanced else None
     order, strength, threshold = _choose(
-        kind, features, counts, targets, orders, n_labels, seed, by, weights, tune_threshold
+        kind, features, counts, targets, orders, n_labels, positive, seed, by, weights, tune_threshold
     )
     model = _fit(kind, features.matrix(counts, order), targets, strength, weights)
-    said = [
+    answers = [
         _predict(kind, model, features.matrix(features.transform(block), order), targets, n_labels)
         for block in _blocks([texts for texts in (test_texts, test_pairs) if texts is not None])
     ]
@@ -81,8 +99,9 @@ def baseline(
     if len(chosen) < len(train_texts):
         name += f" on {len(chosen):,} of {len(train_texts):,} training texts"
     name += ", balanced" if balanced else ""
-    metrics = _measure(kind, truth, np.concatenate(said), n_labels, threshold)
-    return {"name": name, "metrics": metrics, "seconds": round(time.perf_counter() - began, 3)}
+    predictions = np.concatenate(answers)
+    metrics = _measure(kind, truth, predictions, n_labels, positive, threshold)
+    return Baseline(name, metrics, predictions, threshold, round(time.perf_counter() - began, 3))
 
 
 class Features:
@@ -151,6 +170,7 @@ def _choose(
     targets: Array,
     orders: tuple[int, ...],
     n_labels: int | None,
+    positive: int,
     seed: int,
     by: str,
     weights: str | None,
@@ -171,7 +191,7 @@ def _choose(
             model = _fit(kind, rows[kept], targets[kept], strength, weights)
             said = _predict(kind, model, rows[held], targets[kept], n_labels)
             threshold = m.best_threshold(targets[held], said, by) if tune_threshold else m.THRESHOLD
-            score = _measure(kind, targets[held], said, n_labels, threshold)[by]
+            score = _measure(kind, targets[held], said, n_labels, positive, threshold)[by]
             if score is not None and sign * score > best:
                 best, choice = sign * score, (order, strength, threshold)
     return choice
@@ -213,13 +233,15 @@ def _predict(kind: str, model: Any, rows: Any, targets: Array, n_labels: int | N
     return said
 
 
-def _measure(kind: str, targets: Array, said: Array, n_labels: int | None, threshold: float) -> m.Metrics:
+def _measure(
+    kind: str, targets: Array, predictions: Array, n_labels: int | None, positive: int, threshold: float
+) -> m.Metrics:
     if kind == "regress":
-        return m.regression(targets, said)
+        return m.regression(targets, predictions)
     if kind == "multilabel":
-        return m.multilabel(targets, said, threshold)
+        return m.multilabel(targets, predictions, threshold)
     assert n_labels is not None
-    return m.classification(targets, said, n_labels)
+    return m.classification(targets, predictions, n_labels, positive)
 
 
 def _blocks(columns: list[Sequence[str]]) -> list[list[list[str]]]:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from langue import files
-from langue.evaluate.judge import LOWER_IS_BETTER, readable
+from langue.evaluate.judge import LOWER_IS_BETTER, named
 
 TRAIN, DEV, INK, QUIET = "#2f6fdb", "#e0702b", "#2b2f36", "#8a929e"
 QUALITY = ("perplexity", "pearson", "f1_micro", "accuracy")
@@ -39,7 +39,8 @@ def draw(log: Sequence[Line], path: str | Path, *, quality: str | None = None, b
     left.plot(*_columns(_smooth(raw)), color=TRAIN, linewidth=2, label="train" + (" (smoothed)" if _reach(raw) else ""))
     losses = _points(log, "dev", "loss")
     _dev(left, losses, lower=True)
-    right.set_title(readable(name).capitalize(), loc="left", fontsize=12, fontweight="bold", color=INK)
+    title = named(name, next((line for line in log if "positive" in line), {}))
+    right.set_title(title[:1].upper() + title[1:], loc="left", fontsize=12, fontweight="bold", color=INK)
     train = _points(log, "train", name)
     if train:
         right.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")

@@ -1,32 +1,31 @@
 """Floor 5. What arrives: targets and predictions of one split. What leaves: a `Judgement`: numbers with intervals.
 
-Intervals are 95% percentile bootstraps (Efron 1979) over examples: how far the number would move with another test set
-of this size. They say nothing of another training seed. At an end of a range, where resamples are all alike, those of
-shares are exact (Clopper and Pearson 1934).
+Intervals are of 95%: how far the number would move with another test set of this size. They say
+nothing of another training seed. A share of examples has an exact one, of the number of examples that
+it is a share of: recall, of the examples that have the label.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from langue.evaluate.compare import LEVEL, outcome
+from langue.evaluate.intervals import RESAMPLES, Counts, Interval, bootstrap, clopper_pearson
 from langue.tasks import metrics as m
 
-RESAMPLES = 1000
-CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the split
 MAX_POINTS = 1500  # of a regression's scatter plot
 
 MAIN_METRIC = {"classify": "accuracy", "multilabel": "f1_micro", "regress": "spearman"}
 LOWER_IS_BETTER = m.LOWER_IS_BETTER
-_SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
-_UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
-
-Interval = tuple[float, float]
+OF_POSITIVE = m.OF_POSITIVE
+LONGEST = 60  # characters of a label that are shown beside a metric
+FEW = 5  # examples of a label, below which its own scores say next to nothing
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Judgement:
     calibration: list[dict[str, float]] = field(default_factory=list)  # filled bins: confidence, accuracy, count
     points: list[tuple[float, float]] = field(default_factory=list)  # regression: (true, predicted) of a sample
     notes: list[str] = field(default_factory=list)
+    positive: str | None = None  # with two labels: which of them `precision`, `recall` and `f1` are of
 
     def as_json(self, split: str, baseline: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
         """The content of metrics.json."""
@@ -49,6 +49,7 @@ class Judgement:
             "split": split,
             "examples": self.examples,
             "metrics": dict(self.metrics),
+            **({"positive": self.positive} if self.positive is not None else {}),
             "intervals": {name: list(pair) if pair else None for name, pair in self.intervals.items()},
             "baseline": dict(baseline) if baseline else None,
             "seconds": round(seconds, 3),
@@ -61,17 +62,19 @@ def judge(
     predictions: npt.ArrayLike,
     labels: Sequence[str] = (),
     *,
+    positive: int = 1,
     resamples: int = RESAMPLES,
     seed: int = 0,
     threshold: float = m.THRESHOLD,
 ) -> Judgement:
     """Judge `predictions`: probabilities (N, C) for classify and multilabel, scores (N,) for regress.
 
-    `targets` are label ids (N,), zeros and ones (N, C), or numbers (N,); `labels` are the C names. `threshold`: the
+    `targets` are label ids (N,), zeros and ones (N, C), or numbers (N,); `labels` are the C names.
+    positive: of two labels, the one that `precision`, `recall` and `f1` are of. `threshold`: the
     probability from which on a label of multilabel is given.
     """
     if task == "classify":
-        return _classify(targets, predictions, labels, resamples, seed)
+        return _classify(targets, predictions, labels, positive, resamples, seed)
     if task == "multilabel":
         return _multilabel(targets, predictions, labels, resamples, seed, threshold)
     if task == "regress":
@@ -80,14 +83,29 @@ def judge(
 
 
 def _classify(
-    targets: npt.ArrayLike, predictions: npt.ArrayLike, labels: Sequence[str], resamples: int, seed: int
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    labels: Sequence[str],
+    positive: int,
+    resamples: int,
+    seed: int,
 ) -> Judgement:
     n_labels = len(labels)
     true, probability = m.check_classification(targets, predictions, n_labels)
     predicted = probability.argmax(axis=1)
-    confusion = np.bincount(true * n_labels + predicted, minlength=n_labels**2).reshape(n_labels, n_labels)
-    measure = m.classification_measure(true, probability, n_labels)
+    confusion = np.bincount(true * n_labels + predicted, minlength=n_labels**2)
+    confusion = confusion.reshape(n_labels, n_labels)
+    hit, of_true, of_predicted = _margins(confusion)
+    measure = m.classification_measure(true, probability, n_labels, positive)
     metrics = m.plain(measure, len(true))
+    counts: Counts = _label_counts(hit, of_true, of_predicted)
+    either = of_true + of_predicted - hit
+    counts["mcc"] = int(either[either > 0].min())  # the rarest label, on which it hangs
+    intervals = bootstrap(measure, metrics, len(true), resamples, seed, counts=counts)
+    right = clopper_pearson(int(hit.sum()), len(true))
+    intervals |= {"accuracy": right, "f1_micro": right}
+    if n_labels == 2:
+        intervals |= _positive_intervals(hit, of_true, of_predicted, positive)
     notes = []
     if len(np.unique(true)) == 1:
         notes.append(
@@ -99,12 +117,31 @@ def _classify(
         task="classify",
         examples=len(true),
         metrics=metrics,
-        intervals=bootstrap(measure, metrics, len(true), resamples, seed),
-        per_class=_per_class(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), labels),
+        intervals=intervals,
+        per_class=_per_class(hit, of_true, of_predicted, labels),
         confusion=confusion.tolist(),
         calibration=_calibration(probability.max(axis=1), predicted == true),
-        notes=notes + _missing(confusion.sum(axis=1), labels),
+        notes=notes + _missing(of_true, labels),
+        positive=labels[positive] if n_labels == 2 else None,
     )
+
+
+def _margins(confusion: m.Ints) -> tuple[m.Ints, m.Ints, m.Ints]:
+    """Of each label (C,): the examples told right, those that have it, and those that are said to."""
+    return confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+
+
+def _positive_intervals(hit: m.Ints, true: m.Ints, predicted: m.Ints, positive: int) -> dict[str, Interval | None]:
+    """Exact intervals of one label's precision, recall and F1."""
+    right = int(hit[positive])
+    either = int(true[positive] + predicted[positive]) - right
+    # F1 is 2J / (1 + J) with J = right / either, a share of the examples that have the label or are said to.
+    low, high = clopper_pearson(right, either)
+    return {
+        "precision": clopper_pearson(right, int(predicted[positive])),
+        "recall": clopper_pearson(right, int(true[positive])),
+        "f1": (2 * low / (1 + low), 2 * high / (1 + high)),
+    }
 
 
 def _multilabel(
@@ -121,6 +158,14 @@ def _multilabel(
     predicted = probability >= threshold
     measure = m.multilabel_measure(true, probability, threshold)
     metrics = m.plain(measure, len(true))
+    hit, of_true, of_predicted = (each.sum(axis=0) for each in (true & predicted, true, predicted))
+    counts: Counts = _label_counts(hit, of_true, of_predicted)
+    # Micro averages are of the texts that have, or are said to have, a label at all.
+    counts["precision_micro"] = int(predicted.any(axis=1).sum())
+    counts["recall_micro"] = int(true.any(axis=1).sum())
+    counts["f1_micro"] = int((true | predicted).any(axis=1).sum())
+    intervals = bootstrap(measure, metrics, len(true), resamples, seed, counts=counts)
+    intervals["accuracy"] = clopper_pearson(int((true == predicted).all(axis=1).sum()), len(true))
     notes = []
     if threshold != m.THRESHOLD:
         notes.append(f"A label is given from a probability of {threshold:.4g} on, which was best on dev.")
@@ -130,10 +175,18 @@ def _multilabel(
         task="multilabel",
         examples=len(true),
         metrics=metrics,
-        intervals=bootstrap(measure, metrics, len(true), resamples, seed),
-        per_class=_per_class((true & predicted).sum(axis=0), true.sum(axis=0), predicted.sum(axis=0), labels),
-        notes=notes + _missing(true.sum(axis=0), labels),
+        intervals=intervals,
+        per_class=_per_class(hit, of_true, of_predicted, labels),
+        notes=notes + _missing(of_true, labels),
     )
+
+
+def _label_counts(hit: m.Ints, true: m.Ints, predicted: m.Ints) -> Counts:
+    """The examples that each label's part of a macro average is of, of the labels that occur."""
+    either = true + predicted - hit
+    occurs = either > 0
+    counts = {"precision_macro": predicted, "recall_macro": true, "f1_macro": either}
+    return {name: of_label[occurs] for name, of_label in counts.items()}
 
 
 def _regress(targets: npt.ArrayLike, predictions: npt.ArrayLike, resamples: int, seed: int) -> Judgement:
@@ -159,11 +212,23 @@ def _regress(targets: npt.ArrayLike, predictions: npt.ArrayLike, resamples: int,
 
 
 def _missing(support: npt.NDArray[Any], labels: Sequence[str]) -> list[str]:
+    """Notes on labels with no example, or with too few to say much of."""
+    notes = []
     absent = [labels[i] for i in np.flatnonzero(support == 0).tolist()]
-    if not absent:
-        return []
-    names = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-    return [f"No example is labelled {names}."]
+    if absent:
+        notes.append(f"No example is labelled {_some(absent)}.")
+    rare = [labels[i] for i in np.flatnonzero((support > 0) & (support < FEW)).tolist()]
+    if rare and len(labels) > 2:
+        notes.append(
+            f"Fewer than {FEW} examples are labelled {_some(rare)}: macro averages lean on them as much as on "
+            "other labels, and their intervals are too narrow."
+        )
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _per_class(
@@ -184,54 +249,6 @@ def _calibration(confidence: m.Floats, hit: npt.NDArray[np.bool_]) -> list[dict[
         for mask in chosen
         if mask.any()
     ]
-
-
-# --- intervals ---
-
-
-def bootstrap(
-    measure: m.Measure, metrics: m.Metrics, n: int, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Interval | None]:
-    """The 95% interval of each metric, over the resamples in which it is defined; `None` where nothing shows one."""
-    chunks: dict[str, list[m.Floats]] = {name: [] for name in metrics}
-    for weights in _resample(n, resamples, seed):
-        for name, values in measure(weights).items():
-            chunks[name].append(values)
-    intervals: dict[str, Interval | None] = {}
-    for name, value in metrics.items():
-        drawn = np.concatenate(chunks[name])
-        drawn = drawn[np.isfinite(drawn)]
-        if value is None or not drawn.size:
-            intervals[name] = None
-            continue
-        if name == "calibration_error":
-            # An absolute value of noise is never negative, so resampling adds to it: without recentring
-            # the interval of a well calibrated model would lie above its own number.
-            drawn = np.maximum(drawn - drawn.mean() + value, 0.0)
-        low, high = np.percentile(drawn, (2.5, 97.5))
-        if high - low < 1e-9:
-            low, high = at_end(name, round(value, 9), n)
-        intervals[name] = (float(low), float(high)) if low < high else None
-    return intervals
-
-
-def at_end(name: str, value: float, n: int) -> Interval:
-    """The interval of a metric that is as high or low as can be on n examples, for which no resample differs; the value
-    itself, twice, where it is not at an end. Exact for a share of examples; the same part of the range for others."""
-    bottom = -1.0 if name in _SIGNED else 0.0
-    room = 0.0 if name in _UNBOUNDED else (1.0 - bottom) * (1.0 - 0.025 ** (1.0 / n))
-    return value - room * (value == 1.0), value + room * (value == bottom)
-
-
-def _resample(n: int, resamples: int, seed: int) -> Iterator[m.Floats]:
-    """Weights (n, R): how often each of n examples is drawn, n draws with replacement a resample, R at a time."""
-    generator = np.random.default_rng(seed)
-    size = max(1, CHUNK // n)
-    for start in range(0, resamples, size):
-        columns = min(size, resamples - start)
-        drawn = generator.integers(0, n, size=(n, columns), dtype=np.int64)
-        flat = (drawn * columns + np.arange(columns)).ravel()
-        yield np.bincount(flat, minlength=n * columns).reshape(n, columns).astype(np.float64)
 
 
 # --- what people ask of a judgement ---
@@ -289,34 +306,56 @@ class Verdict:
 
 
 def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
-    """Compare the main metric in a metrics.json with its baseline, in one honest sentence."""
-    name = summary.get("main_metric") or MAIN_METRIC[task]
-    ours = summary["metrics"].get(name)
+    """What the comparison in a metrics.json says of the model and its baseline, in one honest sentence."""
     baseline = summary.get("baseline") or {}
-    theirs = (baseline.get("metrics") or {}).get(name)
-    if ours is None or theirs is None:
-        what = (
-            "has no baseline to be compared with"
-            if ours is not None
-            else f"has no {readable(name)}: it is undefined here"
-        )
-        return Verdict("unknown", f"The model {what}.")
-    low, high = summary["intervals"].get(name) or (-math.inf, math.inf)
-    least, most = at_end(name, theirs, summary["examples"])  # the baseline was judged on as few
-    at = theirs
-    if name in LOWER_IS_BETTER:
-        low, high, least, most, at = -high, -low, -most, -least, -theirs
-    against = f"{readable(name)} {written(name, ours)} against {written(name, theirs)} of {baseline['name']}"
+    comparison = baseline.get("comparison")
+    name = comparison["metric"] if comparison else summary.get("main_metric") or MAIN_METRIC[task]
+    called = named(name, summary)
+    ours, theirs = summary["metrics"].get(name), (baseline.get("metrics") or {}).get(name)
+    if ours is None:
+        return Verdict("unknown", f"The model has no {called}: it is undefined here.")
+    if theirs is None:
+        return Verdict("unknown", "The model has no baseline to be compared with.")
+    against = f"{called} {written(name, ours)} against {written(name, theirs)} of {baseline['name']}"
+    if comparison is None:
+        return Verdict("unknown", f"Not compared with its baseline example by example: {against}.")
+    found = outcome(comparison)
+    if found == "same":
+        return Verdict("same", f"Not distinguishable from its baseline: {against}{_undecided(comparison)}.")
+    against += _apart(comparison)
+    if found == "worse":
+        return Verdict("worse", f"Worse than its baseline: {against}. Use the baseline, or train longer.")
     off, usual = (each.get("mse") for each in (summary["metrics"], baseline.get("metrics") or {}))
-    if low > most and off is not None and usual is not None and off > usual:
+    if off is not None and usual is not None and off > usual:
         errors = f"mean squared error {written('mse', off)} against {written('mse', usual)}"
         return Verdict("same", f"It ranks better than its baseline, but errs more: {against}; {errors}.")
-    if low > most:
-        return Verdict("better", f"Better than its baseline: {against}.")
-    if high < least:
-        return Verdict("worse", f"Worse than its baseline: {against}. Use the baseline, or train longer.")
-    why = "which lies within the 95% interval" if -math.inf < low <= at <= high else "on too few examples to tell"
-    return Verdict("same", f"Not distinguishable from its baseline: {against}, {why}.")
+    return Verdict("better", f"Better than its baseline: {against}.")
+
+
+def _apart(comparison: Mapping[str, Any]) -> str:
+    """By how much two systems differ for sure: `, by 0.52 to 5.48 points over the same 300 examples`."""
+    name = comparison["metric"]
+    ends = sorted(abs(end) for end in comparison["interval"])
+    low, high = (written(name, end).removesuffix("%") for end in ends)
+    points = " points" if _is_share(name) else ""
+    return f", by {low} to {high}{points} (95% interval over the same {comparison['examples']:,} examples)"
+
+
+def _undecided(comparison: Mapping[str, Any]) -> str:
+    """Why a difference may be chance."""
+    examples = f"the same {comparison['examples']:,} example{'' if comparison['examples'] == 1 else 's'}"
+    if comparison["p_value"] > LEVEL:
+        return f"; equal systems differ as much on {examples} with a probability of {comparison['p_value']:.2g}"
+    return f"; on other examples than {examples} the difference may well turn round"
+
+
+def named(name: str, summary: Mapping[str, Any]) -> str:
+    """The metric as people write it, and of which of two labels it is."""
+    positive = summary.get("positive")
+    if name not in OF_POSITIVE or positive is None:
+        return readable(name)
+    label = " ".join(positive.split())
+    return f"{readable(name)} of {label if len(label) <= LONGEST else label[:LONGEST] + '…'}"
 
 
 def readable(name: str) -> str:
@@ -335,5 +374,10 @@ def written(name: str, value: float | None) -> str:
         return "–"
     if name == "mse" and 0 < value < 1e-3:  # of scores that lie near each other, where four decimals say nothing
         return f"{value:.4g}"
-    share = name.endswith("accuracy") or name.split("_")[0] in ("f1", "precision", "recall")
-    return f"{100 * value:.2f}%" if share else f"{value:,.2f}" if name == "perplexity" else f"{value:.4f}"
+    if _is_share(name):
+        return f"{100 * value:.2f}%"
+    return f"{value:,.2f}" if name == "perplexity" else f"{value:.4f}"
+
+
+def _is_share(name: str) -> bool:
+    return name.endswith("accuracy") or name.split("_")[0] in OF_POSITIVE

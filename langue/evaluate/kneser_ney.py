@@ -102,6 +102,8 @@ class Baseline:
     seconds: float
     tokens: int  # it was trained on
     note: str
+    document_losses: Floats  # (documents,) nats, summed over a document's predictions
+    document_counts: Ints  # (documents,) predictions
 
     @property
     def name(self) -> str:
@@ -125,9 +127,22 @@ def baseline(
     if not len(logs):
         raise DataError("there is no held-out text to judge the n-gram model on")
     mean = -float(logs.mean())
-    seconds = time.perf_counter() - began
+    starts = np.asarray(dev[1], np.int64)
+    counts: Ints = starts[1:] - starts[:-1] + (eos is not None)
+    documents = np.repeat(np.arange(len(counts)), counts)
+    losses: Floats = np.bincount(documents, weights=-logs, minlength=len(counts)).astype(np.float64)
     return Baseline(
-        model, model.order, mean, math.exp(mean), len(logs), model.ngrams, seconds, model.tokens, model.note
+        model=model,
+        order=model.order,
+        cross_entropy=mean,
+        perplexity=math.exp(mean),
+        predictions=len(logs),
+        ngrams=model.ngrams,
+        seconds=time.perf_counter() - began,
+        tokens=model.tokens,
+        note=model.note,
+        document_losses=losses,
+        document_counts=counts,
     )
 
 

@@ -17,7 +17,15 @@ from typing import Any
 
 from langue import files
 from langue.evaluate import plots
-from langue.evaluate.judge import LOWER_IS_BETTER, MAIN_METRIC, Judgement, readable, verdict, written
+from langue.evaluate.judge import (
+    LOWER_IS_BETTER,
+    MAIN_METRIC,
+    OF_POSITIVE,
+    Judgement,
+    readable,
+    verdict,
+    written,
+)
 
 SIDE = 4  # labels: a larger confusion matrix gets the width of the page
 MAX_LABELS = 20  # in a confusion matrix; beyond, the commonest confusions are listed
@@ -36,7 +44,7 @@ def write(path: str | Path, context: Mapping[str, Any]) -> None:
     parts = [
         _head(context, summary),
         _notes([*judgement.notes, *context.get("notes", ())]),
-        _metrics(context["task"], summary, list(judgement.per_class)),
+        _metrics(context["task"], summary),
         _curves(context.get("curves_png")),
         _two(
             _confusion(judgement), _calibration(judgement) or _scatter(judgement), side=len(judgement.per_class) <= SIDE
@@ -66,7 +74,7 @@ def write_language(path: str | Path, context: Mapping[str, Any]) -> None:
     parts = [
         f'<h1>{_text(context["title"])}</h1>\n<p class="byline">{byline}</p>',
         _notes(list(context.get("notes", ()))),
-        _metrics("language", summary, []),
+        _metrics("language", summary),
         _curves(context.get("curves_png")),
         _card("What it writes", told + samples if samples else ""),
         _facts("The run", {name.replace("_", " "): fact for name, fact in (context.get("preview") or {}).items()}),
@@ -127,7 +135,7 @@ def _notes(notes: Sequence[str]) -> str:
     return _card("Read this first", f'<ul class="notes">{items}</ul>' if items else "")
 
 
-def _metrics(task: str, summary: Mapping[str, Any], labels: Sequence[str]) -> str:
+def _metrics(task: str, summary: Mapping[str, Any]) -> str:
     """The metrics with their intervals, each beside the baseline's."""
     baseline = summary.get("baseline") or {}
     main = summary.get("main_metric") or MAIN_METRIC.get(task, "perplexity")
@@ -142,8 +150,8 @@ def _metrics(task: str, summary: Mapping[str, Any], labels: Sequence[str]) -> st
         interval = summary["intervals"].get(name)
         span = f"{written(name, interval[0])} to {written(name, interval[1])}" if interval else ""
         what = readable(name)
-        if task == "classify" and name in ("precision", "recall", "f1"):
-            what += f" of {_label(labels[1])}"
+        if name in OF_POSITIVE and "positive" in summary:
+            what += f" of {_label(summary['positive'])}"
         elif name in LOWER_IS_BETTER:
             what += ' <span class="quiet">(lower is better)</span>'
         cells = [what, written(name, value), *([f'<span class="quiet">{span}</span>'] if summary["intervals"] else [])]

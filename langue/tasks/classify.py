@@ -1,8 +1,10 @@
 """What arrives: texts (or pairs) with a label each, or any number of labels.
 What leaves: a probability for every label."""
 
+import difflib
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from langue.errors import DataError
+from langue.errors import DataError, SettingsError
 from langue.settings import TaskSettings
 from langue.tasks import metrics
 from langue.tasks.objective import LOSS, Metrics
@@ -35,10 +37,21 @@ class Classify(Task):
     watched = "accuracy"
     best = "accuracy"
 
-    def __init__(self, labels: list[str], settings: TaskSettings, weights: list[float] | None = None) -> None:
+    def __init__(
+        self,
+        labels: list[str],
+        settings: TaskSettings,
+        weights: list[float] | None = None,
+        positive: str | None = None,
+    ) -> None:
+        """positive: of two labels, the one that precision, recall and F1 are of; None: the second."""
         self.labels, self.settings, self.weights = labels, settings, weights
         self.threshold = metrics.THRESHOLD  # with several labels: the probability from which on one is given
         self.index = {label: i for i, label in enumerate(labels)}
+        self.positive: str | None = None
+        if len(labels) == 2 and not settings.multi_label:
+            self.positive = labels[1] if positive is None else labels[self.index[positive]]
+        self._notes: list[str] = []
         if settings.multi_label:  # where accuracy asks for all of a text's labels at once
             self.watched = "f1_micro"
             self.best = "f1_micro"
@@ -64,7 +77,11 @@ class Classify(Task):
             where = train.where(next(row for row, labels in enumerate(raw) if labels))
             what = "the labels are noughts and ones by their place"
             raise DataError(what, where=where, do='give their names: ["a", "c"], or a|c')
-        task = cls(_ordered(found), settings)
+        notes = [] if settings.multi_label else _unparted(raw, settings, train.origin)
+        labels = _ordered(found)
+        positive = _positive(raw, labels, settings, train.origin)
+        task = cls(labels, settings, positive=positive)
+        task._notes = notes
         if settings.class_weights == "balanced":
             task.weights = task._balanced(task.targets(train))
         return task
@@ -84,7 +101,8 @@ class Classify(Task):
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Self:
-        task = cls(list(saved["labels"]), TaskSettings(**saved["settings"]), saved.get("weights"))
+        settings = TaskSettings(**saved["settings"])
+        task = cls(list(saved["labels"]), settings, saved.get("weights"), saved.get("positive"))
         threshold = saved.get("threshold", metrics.THRESHOLD)
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
             raise ValueError(f"threshold = {threshold!r} is no probability")
@@ -92,7 +110,12 @@ class Classify(Task):
         return task
 
     def to_dict(self) -> dict[str, Any]:
-        saved = {"labels": self.labels, "settings": self.settings.model_dump(), "weights": self.weights}
+        saved: dict[str, Any] = {
+            "labels": self.labels,
+            "settings": self.settings.model_dump(),
+            "weights": self.weights,
+            "positive": self.positive,
+        }
         return saved | ({"threshold": self.threshold} if self.settings.multi_label else {})
 
     def published(self) -> dict[str, Any]:
@@ -173,7 +196,14 @@ class Classify(Task):
     def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics:
         if self.settings.multi_label:
             return metrics.multilabel(targets, predictions, self.threshold)
-        return metrics.classification(targets, predictions, len(self.labels))
+        positive = 1 if self.positive is None else self.index[self.positive]
+        return metrics.classification(targets, predictions, len(self.labels), positive)
+
+    def label_of(self, metric: str) -> str | None:
+        return self.positive if metric in metrics.OF_POSITIVE else None
+
+    def notes(self) -> list[str]:
+        return self._notes
 
     def metric_names(self) -> list[str]:
         one = self.predict(torch.zeros(1, self.n_outputs))
@@ -188,7 +218,7 @@ class Classify(Task):
 
     @property
     def settles_on_dev(self) -> bool:
-        return self.settings.multi_label
+        return bool(self.settings.multi_label)
 
     def settle_on_dev(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> None:
         """Choose the threshold that is best on dev in what the checkpoint was chosen by."""
@@ -224,6 +254,56 @@ def _several(value: Any, where: Callable[[], str]) -> list[str]:
     if is_missing(value):
         return []
     raise DataError(f"{value!r} is not a list of labels", where=where(), do="write them as a list or 'a|b'")
+
+
+def _positive(raw: Sequence[Any], labels: list[str], settings: TaskSettings, origin: str) -> str | None:
+    """Of two labels the one that precision, recall and F1 are of: as set, else the rarer, else the second."""
+    chosen = settings.positive
+    binary = len(labels) == 2 and not settings.multi_label
+    if chosen is None:
+        counts = Counter(raw) if binary else None
+        return labels[0] if counts and counts[labels[0]] < counts[labels[1]] else None
+    if not binary:
+        several = "a text may have several" if settings.multi_label else f"there are {len(labels)}"
+        raise SettingsError(
+            f"task.positive is for two labels, one a text; here {several}",
+            where=origin,
+            do="leave it out: the report has precision, recall and F1 of every label",
+        )
+    if chosen not in labels:
+        near = difflib.get_close_matches(chosen, labels, 1, 0.6)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise SettingsError(
+            f"task.positive = {chosen!r} is no label of the training rows",
+            where=origin,
+            do=f"{guess}known: {', '.join(labels)}",
+        )
+    return chosen
+
+
+def _unparted(raw: Sequence[str], settings: TaskSettings, origin: str) -> list[str]:
+    """What is said of labels such as `a|b` where each is taken as one name. SettingsError, unless that
+    is wished (`task.multi_label = false`), where their parts are found in other labels too."""
+    barred = [label for label in raw if "|" in label]
+    if not barred or settings.multi_label is False:
+        return []
+    holders = Counter(part for label in set(raw) for part in _parts(label))
+    shared = [label for label in barred if any(holders[part] > 1 for part in _parts(label))]
+    if shared:
+        raise SettingsError(
+            f"{len(barred):,} of {len(raw):,} rows have a label such as {shared[0]!r}, parts of which are in other "
+            "labels too",
+            where=origin,
+            do="where a text has several labels: task.multi_label=true; where each is one name: task.multi_label=false",
+        )
+    return [
+        f"train: {len(barred):,} rows have a label such as {barred[0]!r}, which is taken as one name; where a text has "
+        "several labels: task.multi_label=true"
+    ]
+
+
+def _parts(label: str) -> set[str]:
+    return {*parted(label)} - {""}
 
 
 def _ordered(labels: set[str]) -> list[str]:

@@ -10,7 +10,7 @@ labels that occur in targets or predictions; what stays undefined (a correlation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,17 +28,22 @@ _AS_ACCURACY = (
     "recall_micro",
 )  # the same number where each text has one label; F1 is kept by custom
 LOWER_IS_BETTER = frozenset({"mse", "calibration_error", "hamming_loss", "loss", "perplexity", "bits_per_byte"})
+OF_POSITIVE = ("precision", "recall", "f1")  # of one label of two
+REGRESSION = ("pearson", "spearman", "mse")
+FEW_CELLS = 2048  # rows times groups
 CANDIDATES = 100  # thresholds that are tried
 THRESHOLD = 0.5  # the probability from which on a label is given, where none was chosen on dev
 N_BINS = 15  # of the calibration error, as Guo et al. 2017 (arXiv:1706.04599) use
 
 
-def classification(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int) -> Metrics:
+def classification(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int, positive: int = 1) -> Metrics:
     """Accuracy, precision, recall, F1, MCC and calibration error of one label a text.
 
-    `targets` (N,) label ids, `probabilities` (N, C). With two labels also `precision`, `recall` and `f1` of label 1.
+    `targets` (N,) label ids, `probabilities` (N, C). With two labels also `precision`, `recall` and
+    `f1` of the label `positive`.
     """
-    return plain(classification_measure(targets, probabilities, n_labels), len(_array(targets)))
+    measure = classification_measure(targets, probabilities, n_labels, positive)
+    return plain(measure, len(_array(targets)))
 
 
 def multilabel(targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD) -> Metrics:
@@ -91,13 +96,28 @@ def number(value: float | np.float64) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def classification_measure(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int) -> Measure:
+def classification_measure(
+    targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int, positive: int = 1
+) -> Measure:
+    """The metrics of `classification`, of weighted examples."""
     true, probability = check_classification(targets, probabilities, n_labels)
     predicted = probability.argmax(axis=1)
     confidence = probability.max(axis=1)
-    hit = predicted == true
     bins = confidence_bins(confidence)
-    gap = confidence - hit
+    gap = confidence - (predicted == true)
+    decisions = decision_measure(true, predicted, n_labels, positive)
+
+    def measure(weights: Floats) -> dict[str, Floats]:
+        # Expected calibration error: how far confidence lies from accuracy, bin by bin.
+        gaps = np.abs(_sum_by(bins, weights * gap[:, None], N_BINS)).sum(axis=0)
+        return decisions(weights) | {"calibration_error": gaps / weights.sum(axis=0)}
+
+    return measure
+
+
+def decision_measure(true: Ints, predicted: Ints, n_labels: int, positive: int = 1) -> Measure:
+    """The metrics of `classification` that ask for the predicted labels (N,) alone."""
+    hit = predicted == true
 
     def measure(weights: Floats) -> dict[str, Floats]:
         margins = (
@@ -105,16 +125,14 @@ def classification_measure(targets: npt.ArrayLike, probabilities: npt.ArrayLike,
             _sum_by(true, weights, n_labels),
             _sum_by(predicted, weights, n_labels),
         )
+        averages = _averages(*margins)
         metrics = {
             "accuracy": margins[0].sum(axis=0) / margins[1].sum(axis=0),
-            **{name: values for name, values in _averages(*margins).items() if name not in _AS_ACCURACY},
+            **{name: values for name, values in averages.items() if name not in _AS_ACCURACY},
             "mcc": _mcc(*margins),
-            # Expected calibration error: how far confidence lies from accuracy, bin by bin.
-            "calibration_error": np.abs(_sum_by(bins, weights * gap[:, None], N_BINS)).sum(axis=0)
-            / weights.sum(axis=0),
         }
         if n_labels == 2:
-            metrics |= {name: values[1] for name, values in per_label(*margins).items()}
+            metrics |= {name: values[positive] for name, values in per_label(*margins).items()}
         return metrics
 
     return measure
@@ -137,18 +155,20 @@ def multilabel_measure(targets: npt.ArrayLike, probabilities: npt.ArrayLike, thr
     return measure
 
 
-def regression_measure(targets: npt.ArrayLike, scores: npt.ArrayLike) -> Measure:
+def regression_measure(targets: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str] = REGRESSION) -> Measure:
+    """The metrics of `regression` that are named, of weighted examples."""
     true, predicted = check_regression(targets, scores)
     error = (true - predicted) ** 2
     x, y = _centred(true), _centred(predicted)
     rank_x, rank_y = _ranker(true), _ranker(predicted)
+    measures: dict[str, Callable[[Floats], Floats]] = {
+        "pearson": lambda weights: _correlation(weights, x[:, None], y[:, None]),
+        "spearman": lambda weights: _correlation(weights, rank_x(weights), rank_y(weights)),
+        "mse": lambda weights: error @ weights / weights.sum(axis=0),
+    }
 
     def measure(weights: Floats) -> dict[str, Floats]:
-        return {
-            "pearson": _correlation(weights, x[:, None], y[:, None]),
-            "spearman": _correlation(weights, rank_x(weights), rank_y(weights)),
-            "mse": error @ weights / weights.sum(axis=0),
-        }
+        return {name: measures[name](weights) for name in names}
 
     return measure
 
@@ -262,9 +282,12 @@ def _ratio(above: Floats, below: Floats | Ints) -> Floats:
 
 def _sum_by(groups: Ints, values: Floats, n_groups: int) -> Floats:
     """Sums of the rows of `values` (N, R) that share a group: (n_groups, R)."""
+    n = len(groups)
+    if n * n_groups <= FEW_CELLS:  # where making a sparse matrix takes longer than multiplying by it
+        dense: Floats = (groups == np.arange(n_groups)[:, None]).astype(np.float64) @ values
+        return dense
     from scipy.sparse import csr_matrix
 
-    n = len(groups)
     member = csr_matrix((np.ones(n), (groups, np.arange(n))), shape=(n_groups, n))
     result: Floats = member @ values
     return result
@@ -295,7 +318,9 @@ def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
     n = weights.sum(axis=0)
 
     def mean(values: Floats) -> Floats:
-        result: Floats = (weights * values).sum(axis=0) / n
+        same = values.shape[1] == 1  # in every sample
+        total: Floats = values[:, 0] @ weights if same else (weights * values).sum(axis=0)
+        result: Floats = total / n
         return result
 
     mean_x, mean_y, square_x, square_y = mean(x), mean(y), mean(x**2), mean(y**2)

@@ -71,6 +71,10 @@ class Objective(ABC):
     ) -> tuple[Metrics, float | None]:
         """The metrics and the mean loss on held-out data; the model is left in the mode it was in."""
 
+    def label_of(self, metric: str) -> str | None:
+        """The label that a metric is of, where it is of one among several."""
+        return None
+
     def score(self, found: Metrics, loss: float | None) -> float:
         """How good an evaluation was in `best`: higher is better."""
         value = loss if self.best == LOSS else found[self.best]

@@ -95,6 +95,10 @@ class Task(Objective):
     @abstractmethod
     def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics: ...
 
+    def notes(self) -> list[str]:
+        """What a user should know of how the targets of training were taken."""
+        return []
+
     @abstractmethod
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
         """One prediction as `transformers` pipelines return it: `[{"label": ..., "score": ...}]`; top=None: all."""

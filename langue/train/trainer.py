@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from rich.markup import escape
 from torch import nn
 
 from langue.data.loader import BatchSource, Loader
@@ -72,7 +73,7 @@ def _progress(path: Path, kept: dict[str, Any]) -> Progress:
 class Trainer:
     """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held out. peak: FLOP/s of
     the device, where the share of it that a language model uses is to be told. sample: what the model makes of some
-    prompts, as pairs, shown and kept at each evaluation."""
+    prompts, as pairs, shown and kept at each evaluation. look_first: also judge the model before its first step."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Trainer:
         *,
         peak: float | None = None,
         sample: Callable[[nn.Module], list[tuple[str, str]]] | None = None,
+        look_first: bool = False,
     ) -> None:
         self.objective, self.dev, self.settings, self.folder = objective, dev, settings, folder
         self.device, self.dtype = device(), precision(settings.precision)
@@ -109,6 +111,7 @@ class Trainer:
         many = world_size() // self.parallel.share[1]  # that work at one part of a batch
         self.pace = None if peak is None else Pace(config, many * peak)
         self.sample = None if self.parallel.divided else sample
+        self.look_first = look_first
         self.progress = Progress()
         self.interrupted = False
 
@@ -124,6 +127,8 @@ class Trainer:
         log, tracker = self.folder / "log.jsonl", self.settings.tracker
         with lock, Journal(log, self.total, at.step, at.log_bytes, tracker) as journal, self._signals():
             batches = self.loader.iterate(at.step, self.total, self.device)
+            if self.look_first and not at.step and self.dev is not None:
+                self._look(journal)
             while at.step < self.total and not at.stopped:
                 epoch, step_batches = next(batches)
                 line = self._step(step_batches)
@@ -201,7 +206,7 @@ class Trainer:
             "grad_norm": norm,
             self.objective.watched: self.objective.watch(outcomes, (total - beside) / count),
         }
-        return line | ({"skipped": True} if skipped else {})
+        return line | self._positive([self.objective.watched]) | ({"skipped": True} if skipped else {})
 
     def _unfit(self, loss: float, norm: float, batches: list[Any]) -> bool:
         """Whether the step is to be left out; RunError where that is not wished. Its batches are kept in a file."""
@@ -229,6 +234,13 @@ class Trainer:
             )
         return True
 
+    def _look(self, journal: Journal) -> None:
+        """Judge the model as it is before its first step."""
+        with self.parallel.gathered():
+            metrics, loss = self.objective.evaluate(self.model, self.dev, device=self.device, dtype=self.dtype)
+        journal.write({"split": "dev", "epoch": 0.0, **self._counts(), "loss": loss, **metrics})
+        journal.say(f"before training: dev loss {loss:.4f}")
+
     def _evaluate(self, journal: Journal, epoch: float) -> None:
         at, watched = self.progress, self.objective.watched
         with self.average.swapped(self.model), self.parallel.gathered():
@@ -241,13 +253,15 @@ class Trainer:
                 )
             written = self._samples()
             line = {"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics}
-            journal.write(line | ({"samples": written} if written else {}))
+            journal.write(line | self._positive(metrics) | ({"samples": written} if written else {}))
             score = self.objective.score(metrics, loss)
             better = agreed(at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss))
             value = metrics[watched]
             shown = "undefined" if value is None else f"{value:.4f}"
             mark = " [green]best[/]" if better else ""
-            journal.say(f"step {at.step}: dev loss {loss:.4f}, {watched} {shown}{mark}")
+            label = self.objective.label_of(watched)
+            of_label = f" of {escape(label)}" if label is not None else ""
+            journal.say(f"step {at.step}: dev loss {loss:.4f}, {watched}{of_label} {shown}{mark}")
             journal.quote(written)
             if better:
                 at.best, at.best_loss, at.best_step, at.stale = score, loss or 0.0, at.step, 0
@@ -259,6 +273,11 @@ class Trainer:
         at.stopped = bool(self.settings.patience) and at.stale >= self.settings.patience
         if at.stopped:
             journal.say(f"stopped at step {at.step} of {self.total}: none better than step {at.best_step} since")
+
+    def _positive(self, names: Iterable[str]) -> dict[str, str]:
+        """Which label some of these metrics are of, where there are such."""
+        labels = [label for name in names if (label := self.objective.label_of(name)) is not None]
+        return {"positive": labels[0]} if labels else {}
 
     def _samples(self) -> list[tuple[str, str]]:
         if self.sample is None or rank() > 0:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from langue.errors import DataError, LangueError, RunError
 from langue.evaluate.baseline import baseline
+from langue.evaluate.compare import compare
 from langue.evaluate.curves import draw
 from langue.evaluate.judge import MAIN_METRIC, Judgement, judge, mistakes
 from langue.evaluate.report import write
@@ -190,34 +191,49 @@ def _judge(
     """best: what the run's checkpoint was chosen by (`train.best`), which is its main metric; None: the run began
     before there was the setting, and is judged by the task's own main metric beside a baseline as it was then."""
     kind = "multilabel" if task.name == "classify" and task.settings.multi_label else task.name
-    labels = task.to_dict().get("labels", [])
+    saved = task.to_dict()
+    labels = saved.get("labels", [])
+    positive = labels.index(saved["positive"]) if saved.get("positive") is not None else 1
     given = predictions[:, 0] if task.name == "regress" else predictions
     main = MAIN_METRIC[kind] if best in (None, LOSS) else str(best)
-    threshold = task.to_dict().get("threshold", THRESHOLD)
-    judgement = judge(kind, targets, given, labels, threshold=threshold)
-    beside = None
+    threshold = saved.get("threshold", THRESHOLD)
+    judgement = judge(kind, targets, given, labels, positive=positive, threshold=threshold)
+    texts, pairs = _columns(table)
+    beside: dict[str, Any] | None = None
     if train is not None:
-        texts, pairs = _columns(train[0])
-        test_texts, test_pairs = _columns(table)
+        train_texts, train_pairs = _columns(train[0])
         with bar("baseline: bag of words", 1) as advance:
-            beside = baseline(
+            found = baseline(
                 kind,
-                texts,
+                train_texts,
                 train[1],
-                test_texts,
+                texts,
                 targets,
-                train_pairs=pairs,
-                test_pairs=test_pairs,
+                train_pairs=train_pairs,
+                test_pairs=pairs,
                 n_labels=len(labels) or None,
+                positive=positive,
                 metric=main,
                 balanced=best is not None and task.settings.class_weights == "balanced",
                 tune_threshold=best is not None and kind == "multilabel",
             )
             advance(1)
+        comparison = compare(
+            kind,
+            targets,
+            given,
+            found.predictions,
+            main,
+            n_labels=len(labels),
+            positive=positive,
+            thresholds=(threshold, found.threshold),
+        )
+        beside = found.as_json()
+        if comparison is not None:
+            beside["comparison"] = comparison.as_json()
     content = judgement.as_json(split, beside, seconds) | {"main_metric": main}
     if kind == "multilabel":
         content["threshold"] = threshold
-    texts, pairs = _columns(table)
     worst = mistakes(kind, targets, given, texts, labels, pairs=pairs, threshold=threshold)
     return content, judgement, worst
 

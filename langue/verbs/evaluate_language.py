@@ -11,7 +11,7 @@ from langue.data.corpus import Corpus, is_corpus
 from langue.data.divide import Division
 from langue.data.shards import Building, build
 from langue.errors import RunError
-from langue.files import read_json, sha256
+from langue.files import in_use, read_json, sha256
 from langue.hub.checkpoint import Checkpoint, Description, read_checkpoint
 from langue.recipe import split_recipe
 from langue.runtime import device
@@ -46,12 +46,13 @@ def evaluate_language(
     given = _own(run.folder, named.get("data")) if data is None else data
     if (corpus := given_corpus(given)) is not None:
         split = {"test": "dev"}.get(split, split)
-        text = Corpus.open(corpus, split)
-        same_tokens(text.tokenizer, tokenizer, corpus)
-        with bar("reading checksums", 1) as advance:
-            text.verify()
-            advance(1)
-        return _scores(objective, checkpoint, text, settings, split, began)
+        with in_use(corpus):
+            text = Corpus.open(corpus, split)
+            same_tokens(text.tokenizer, tokenizer, corpus)
+            with bar("reading checksums", 1) as advance:
+                text.verify()
+                advance(1)
+            return _scores(objective, checkpoint, text, settings, split, began)
     with _tokens(as_list(data), tokenizer, Reading(columns or own, invalid=settings.data.invalid, only=split)) as text:
         return _scores(objective, checkpoint, text, settings, "the text" if split == "test" else split, began)
 
@@ -61,7 +62,7 @@ def _scores(
 ) -> dict[str, Any]:
     family, config, tokenizer = checkpoint.family, checkpoint.config, checkpoint.tokenizer
     prepared = Pretraining(objective, family, config, tokenizer, text, text, settings, checkpoint)
-    metrics, intervals = judged(prepared, new_model(prepared).to(device()))
+    metrics, intervals, _ = judged(prepared, new_model(prepared).to(device()))
     few = notes_on_held_out(0, text.n_documents)
     return {
         "split": split,

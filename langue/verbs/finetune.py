@@ -26,6 +26,7 @@ from langue.verbs.model import Model, load
 from langue.verbs.prepare import (
     DIGESTS,
     Prepared,
+    at_work,
     changed,
     identity,
     not_within,
@@ -44,7 +45,7 @@ NAMED: dict[str, tuple[Any, str]] = {
 }
 
 # Settings of one task alone.
-OF_TASK = {"classify": ["task.label_smoothing", "task.class_weights", "task.multi_label"]}
+OF_TASK = {"classify": ["task.label_smoothing", "task.class_weights", "task.multi_label", "task.positive"]}
 # Settings that leave something to the run, and the value that does: its recipe then says what it has chosen.
 SETTLED = {"task.pooling": ("auto",), "train.best": (None, "none", "None")}
 
@@ -93,27 +94,27 @@ def finetune(
     arguments, chosen = resolve_call(layers, given, words)
     if chosen.train.compile:
         check_compiler()
-    if resume:
-        same_as_before(folder, write_recipe(arguments, chosen))
-    elif force:
+    if force and not resume:
         not_within(folder, (arguments["model"], arguments["data"]))
     barrier()  # all have looked at the folder before the first changes it
-    prepared = prepare(
-        arguments["task"],
-        model=arguments["model"],
-        data=arguments["data"],
-        columns=arguments["columns"],
-        settings=chosen,
-        resumes_without_best=resume and chosen.train.best is None,
-    )
-    chosen = prepared.settings
-    if show is not None and rank() == 0:
-        show(prepared)
-    network = build(prepared, chosen)
-    if resume or rank() == 0:
-        _open_folder(folder, arguments, chosen, prepared, resume)
-    _train(folder, prepared, network, resume)
-    barrier()
+    with at_work(folder):
+        if resume:
+            same_as_before(folder, write_recipe(arguments, chosen))
+        prepared = prepare(
+            arguments["task"],
+            model=arguments["model"],
+            data=arguments["data"],
+            columns=arguments["columns"],
+            settings=chosen,
+            resumes_without_best=resume and chosen.train.best is None,
+        )
+        if show is not None and rank() == 0:
+            show(prepared)
+        network = build(prepared, prepared.settings)
+        if resume or rank() == 0:
+            _open_folder(folder, arguments, prepared.settings, prepared, resume)
+        _train(folder, prepared, network, resume)
+        barrier()
     return Run(folder, read_json(folder / "metrics.json"), prepared.facts)
 
 

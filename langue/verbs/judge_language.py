@@ -2,6 +2,7 @@
 n-gram model of the same tokens beside."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.data.corpus import Corpus
+from langue.evaluate.compare import compare_documents, outcome
 from langue.evaluate.curves import draw
-from langue.evaluate.judge import bootstrap
+from langue.evaluate.intervals import bootstrap
+from langue.evaluate.judge import written
 from langue.evaluate.kneser_ney import baseline
 from langue.evaluate.report import write_language
 from langue.files import write_json
@@ -33,20 +36,22 @@ def judge_language(
     folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float, tokens: int
 ) -> dict[str, Any]:
     """Judge on the whole of the held-out text, and write all that people read. tokens: that the training saw."""
-    metrics, intervals = judged(prepared, network)
+    metrics, intervals, of_documents = judged(prepared, network)
+    log = read_log(folder / "log.jsonl")
     content: dict[str, Any] = {
         "split": "dev",
         "examples": prepared.dev.n_documents,
         "metrics": metrics,
         "intervals": intervals,
-        "baseline": baseline_of(prepared),
+        "baseline": baseline_of(prepared, of_documents),
         "seconds": round(seconds, 3),
+        **_before(log, prepared.facts),
     }
     few = notes_on_held_out(prepared.train.n_documents, prepared.dev.n_documents)
     on_text = notes_on_text(prepared.dev, prepared.objective)
     content["notes"] = [*few, *on_text, *notes(prepared, content, tokens)]
     write_json(folder / "metrics.json", content)
-    draw(read_log(folder / "log.jsonl"), folder / "curves.png")
+    draw(log, folder / "curves.png")
     context = {
         "title": f"{prepared.objective.name}: {prepared.facts['data']}",
         "metrics_json": content,
@@ -61,15 +66,42 @@ def judge_language(
     return content
 
 
-def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict[str, Any]]:
-    """The metrics on the whole of the held-out text, and their intervals."""
+def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict[str, Any], Judged]:
+    """The metrics on the whole of the held-out text, their intervals, and what they are sums of."""
     chosen = prepared.settings
     stream = prepared.objective.stream(
         prepared.dev, block=chosen.data.block, budget=max(chosen.train.batch_tokens, chosen.data.block), seed=0
     )
     held, dtype = Held(stream), precision(chosen.train.precision)
     found = prepared.objective.judge(network, held, device=device(), dtype=dtype)
-    return scores(prepared.objective, held, found)
+    return *scores(prepared.objective, held, found), found
+
+
+def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
+    """What the model was worth before its first step, where some of its weights were new and that was looked at."""
+    first = next((line for line in log if line["split"] == "dev" and line["step"] == 0), None)
+    if first is None or "new_weights" not in facts:
+        return {}
+    found = {name: first.get(name) for name in ("loss", "perplexity")}
+    return {"before": {"new_weights": facts["new_weights"], **found, "uniform_loss": math.log(facts["vocabulary"])}}
+
+
+def began(content: Mapping[str, Any]) -> str:
+    """One sentence on what the model that was trained further lacked, and what it was worth then."""
+    before = content.get("before")
+    if before is None:
+        return ""
+    return (
+        f"The model that it began from has no {listed(before['new_weights'])}, so that these began at random: before "
+        f"training its loss was {written('loss', before['loss'])}, where guessing among all tokens has "
+        f"{written('loss', before['uniform_loss'])}."
+    )
+
+
+def listed(names: list[str]) -> str:
+    """Weights of a language-model head, by the first three of their names."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"weights of a language-model head ({', '.join(names[:3])}{more})"
 
 
 def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Metrics, dict[str, Any]]:
@@ -97,7 +129,7 @@ def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Me
 def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[str]:
     """What a reader should know before the numbers. tokens: that the training saw."""
     facts = prepared.facts
-    said = []
+    said = [sentence] if (sentence := began(content)) else []
     if (each := tokens / facts["parameters"]) < 5:
         said.append(
             f"The model saw {each:.1f} tokens for each of its parameters; about 20 make the "
@@ -114,12 +146,15 @@ def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[s
         said.append(f"The n-gram model: {baseline['note']}.")
     beside, own = baseline.get("metrics", {}).get("perplexity"), content["metrics"]["perplexity"]
     if beside is not None and (own is None or beside < own):
-        said.append("The n-gram model beats it: it has not been trained for long enough, or is not learning.")
+        sure = own is None or outcome(baseline["comparison"]) == "worse"
+        beaten = "beats it" if sure else "did better on the held-out text"
+        said.append(f"The n-gram model {beaten}: it has not been trained for long enough, or is not learning.")
     return said
 
 
-def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
-    """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another."""
+def baseline_of(prepared: Pretraining, of_documents: Judged) -> dict[str, Any] | None:
+    """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another, and how it compares
+    with what the model made of the held-out documents."""
     if prepared.objective.architecture != "decoder":
         return None
     train, dev = (_whole(corpus, limit) for corpus, limit in ((prepared.train, MOST), (prepared.dev, 0)))
@@ -134,7 +169,16 @@ def baseline_of(prepared: Pretraining) -> dict[str, Any] | None:
     metrics = {"loss": found.cross_entropy, "perplexity": found.perplexity, "bits_per_byte": bits}
     seen = f"counted on {len(train[0]):,} of {prepared.train.n_tokens:,} tokens"
     note = "; ".join(part for part in (seen if len(train[0]) < prepared.train.n_tokens else "", found.note) if part)
-    return {"name": found.name, "metrics": metrics, "seconds": round(found.seconds, 3), "note": note}
+    comparison = compare_documents(
+        (of_documents.losses, of_documents.counts), (found.document_losses, found.document_counts)
+    )
+    return {
+        "name": found.name,
+        "metrics": metrics,
+        "seconds": round(found.seconds, 3),
+        "note": note,
+        "comparison": comparison.as_json() if comparison is not None else None,
+    }
 
 
 def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -153,11 +197,18 @@ def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int
     return corpus.tokens(documents, np.zeros(len(documents), np.int64), np.diff(starts)), starts
 
 
-def better_than_baseline(content: dict[str, Any]) -> str:
+def better_than_baseline(content: Mapping[str, Any]) -> str:
     """One sentence for the end of a run."""
-    beside = (content["baseline"] or {}).get("metrics", {}).get("perplexity")
+    baseline = content["baseline"] or {}
+    comparison = baseline.get("comparison")
     own = content["metrics"]["perplexity"]
-    if beside is None or own is None:
+    if comparison is None or own is None:
         return ""
-    word = "less" if own < beside else "MORE"
-    return f"The model's perplexity {own:.2f} is {word} than the n-gram model's {beside:.2f}."
+    beside = f"the n-gram model's {baseline['metrics']['perplexity']:,.2f}"
+    relation = {"better": "less than", "worse": "MORE than", "same": "not distinguishable from"}
+    sentence = f"The model's perplexity {own:,.2f} is {relation[outcome(comparison)]} {beside}"
+    if outcome(comparison) != "same":
+        return f"{sentence}."
+    number = comparison["examples"]
+    documents = f"{number:,} document{'' if number == 1 else 's'}"
+    return f"{sentence}: on {documents} equal models differ as much with a probability of {comparison['p_value']:.2g}."

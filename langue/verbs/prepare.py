@@ -5,7 +5,8 @@ import hashlib
 import os
 import time
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from langue.data.batch import Examples
 from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
 from langue.evaluate import hardware
-from langue.files import disk_errors, read_json, write_text
+from langue.files import alone, disk_errors, read_json, write_text
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.recipe import ROWS, called, flat_keys, read_recipe
 from langue.runtime import device, keep_kernels, precision, rank, restarted
@@ -120,6 +121,7 @@ def prepare(
     judged_on = "test" if "test" in examples else "dev"
     if judged_on in examples:
         source.notes.extend(few_examples(judged_on, len(examples[judged_on])))
+    source.notes.extend(ready.notes())
     settings = settings.model_copy(update={"task": ready.settings})
     prepared = Prepared(ready, checkpoint, source, as_read, examples, settings)
     prepared.facts = facts(prepared, settings)
@@ -194,6 +196,7 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
     lengths = train.lengths
     passes = steps / per_pass
     flops = 3 * prepared.checkpoint.config.forward_flops(lengths.tolist()) * passes
+    positive = prepared.task.label_of("f1")
     splits = {
         name: {
             "examples": len(each),
@@ -211,6 +214,7 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
         "model": str(prepared.checkpoint.folder),
         "task": prepared.task.name,
         "pooling": prepared.task.settings.pooling,
+        **({"positive": positive} if positive is not None else {}),
         "splits": splits,
         "notes": prepared.source.notes,
         "transformers": expressible(prepared.task, prepared.checkpoint.family, settings.data),
@@ -342,8 +346,9 @@ def not_within(folder: Path, reads: Iterable[Any]) -> None:
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:
-    """The run directory, checked before any work is done (one is never overwritten without `force`), and whether to go
-    on with what is there: as asked, or because torchrun has started this process again."""
+    """The run directory, checked before any work is done (one is never overwritten without `force`, nor taken from a
+    run that is at work in it), and whether to go on with what is there: as asked, or because torchrun has started this
+    process again."""
     folder = Path(out)
     with disk_errors(folder):
         there = (folder / "recipe.toml").is_file()
@@ -351,6 +356,7 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
     if resume or (there and restarted()):
         if not there:
             raise RunError("there is no run to resume", where=str(folder), do="start it without --resume")
+        _refuse_busy(folder)
         return folder, True
     if occupied and not force:
         raise RunError(
@@ -362,4 +368,24 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
         raise RunError(
             "the folder is not a run of langue, so --force does not replace it", where=str(folder), do="choose another"
         )
+    _refuse_busy(folder)
     return folder, False
+
+
+def _refuse_busy(folder: Path) -> None:
+    """RunError where a run is at work in the folder; one of an earlier version is, where its checkpoints are locked."""
+    for path in (folder, folder / "checkpoints"):
+        if path.exists():
+            with at_work(path):
+                pass
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Within, no other run gets the folder, which is made where it is missing. Of the processes of a run the first
+    asks for it, and ends the others where it does not get it."""
+    if rank() > 0:
+        yield
+        return
+    with alone(folder):
+        yield

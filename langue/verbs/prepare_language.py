@@ -14,7 +14,7 @@ from langue.data.corpus import Corpus, vocabulary
 from langue.data.stream import Stream, check_sizes
 from langue.errors import SettingsError
 from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, usable
-from langue.hub.family import Family
+from langue.hub.family import Family, parameters
 from langue.hub.presets import USUAL, count, preset
 from langue.model.config import ModelConfig
 from langue.model.language import LanguageModel, begin
@@ -162,6 +162,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     seen = passes * tokens  # of which the last batch of a pass has fewer
     block = prepared.settings.data.block
     flops = _flops_a_token(prepared, stream) * seen
+    new = _new_parts(prepared.checkpoint, config)
     return {
         "objective": prepared.objective.name,
         "data": str(arguments["data"]),
@@ -170,6 +171,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
         "width": config.dim,
         "heads": config.n_heads,
         "parameters": count(config),
+        **({"new_weights": new} if new else {}),
         "vocabulary": config.vocab_size,
         "documents": train.n_documents,
         "tokens": train.n_tokens,
@@ -197,6 +199,13 @@ def notes_on_data(prepared: Pretraining, data: Any) -> list[str]:
     return notes_on_held_out(train.n_documents, dev.n_documents, remedy) + notes_on_text(
         train, prepared.objective, "training"
     )
+
+
+def _new_parts(checkpoint: Checkpoint | None, config: ModelConfig) -> list[str]:
+    """The weights of the language-model head that the model to be trained further lacks."""
+    if checkpoint is None:
+        return []
+    return [name for name in parameters(config) if name.startswith("head.") and name not in checkpoint.weights]
 
 
 def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from langue.errors import LangueError, ModelError, RunError, SettingsError
-from langue.files import atomic_folder, clear, read_json, replaced, sha256, write_json, write_text
+from langue.files import atomic_folder, clear, in_use, read_json, replaced, sha256, write_json, write_text
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language import LanguageModel
 from langue.recipe import read_recipe, split_recipe, write_recipe
@@ -31,7 +32,7 @@ from langue.train.trainer import Trainer
 from langue.verbs.corpora import given_corpus
 from langue.verbs.judge_language import judge_language
 from langue.verbs.model import Model, load
-from langue.verbs.prepare import DIGESTS, not_within, peak, run_folder, same_as_before
+from langue.verbs.prepare import DIGESTS, at_work, not_within, peak, run_folder, same_as_before
 from langue.verbs.prepare_language import AXES, MANY, Pretraining, new_model, prepare_language, stream_of
 from langue.verbs.samples import samples
 
@@ -83,17 +84,22 @@ def pretrain(
     if force and not resume:
         not_within(folder, _reads(arguments))
     barrier()  # all have looked at the folder before the first changes it
-    with replaced(folder, force and not resume and rank() == 0):
-        _open(folder, write_recipe(arguments, chosen), resume)
-        try:
-            prepared = prepare_language(arguments, chosen, folder)
-        except LangueError as error:
-            _leave_nothing(folder, isinstance(error, (SettingsError, ModelError)))
-            raise
-    _same_data(folder, prepared, resume)
-    if show is not None and rank() == 0:
-        show(prepared)
-    _train(folder, prepared, resume)
+    with ExitStack() as locks:  # until the run ends
+        if (corpus := given_corpus(arguments["data"])) is not None:
+            locks.enter_context(in_use(corpus))
+        with replaced(folder, force and not resume and rank() == 0):
+            locks.enter_context(at_work(folder))
+            _open(folder, write_recipe(arguments, chosen), resume)
+            try:
+                prepared = prepare_language(arguments, chosen, folder)
+            except LangueError as error:
+                _leave_nothing(folder, isinstance(error, (SettingsError, ModelError)))
+                raise
+        locks.enter_context(in_use(prepared.train.folder))
+        _same_data(folder, prepared, resume)
+        if show is not None and rank() == 0:
+            show(prepared)
+        _train(folder, prepared, resume)
     return Pretrained(folder, read_json(folder / "metrics.json"), prepared.facts)
 
 
@@ -107,6 +113,7 @@ def _train(folder: Path, prepared: Pretraining, resume: bool) -> None:
         *(network, prepared.objective, train, held, chosen.train, folder),
         peak=peak(precision(chosen.train.precision)),
         sample=lambda model: samples(prepared, model, WATCHED),
+        look_first="new_weights" in prepared.facts,
     )
     progress = trainer.run(resume)
     if rank() == 0:

@@ -51,6 +51,11 @@ def show(prepared: Prepared, console: Console) -> None:
         Panel(Group(*panels, legend), title=Text(f"what will be trained: {facts['task']} on {facts['origin']}"))
     )
     console.print(_splits(facts))
+    if "positive" in facts:
+        label = Text(" ".join(facts["positive"].split()), "bold")
+        console.print(
+            Text.assemble("· precision, recall and F1 are of the label ", label, "; task.positive names another")
+        )
     for note in facts["notes"]:
         console.print(Text(f"· {note}"))
     for split, found in facts["duplicates"].items():

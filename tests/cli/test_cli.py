@@ -16,9 +16,21 @@ from langue.settings import known
 CONTENT = {
     "split": "test",
     "examples": 200,
-    "metrics": {"accuracy": 0.93, "f1_macro": 0.92},
+    "metrics": {"accuracy": 0.93, "f1_macro": 0.92, "recall": 0.5},
+    "positive": "[red]spam[/]",
     "intervals": {"accuracy": [0.91, 0.95], "f1_macro": None},
-    "baseline": {"name": "bigram tf-idf + logistic regression", "metrics": {"accuracy": 0.9}, "seconds": 1.0},
+    "baseline": {
+        "name": "bigram tf-idf + logistic regression",
+        "metrics": {"accuracy": 0.9},
+        "seconds": 1.0,
+        "comparison": {
+            "metric": "accuracy",
+            "difference": 0.03,
+            "interval": [0.004, 0.056],
+            "p_value": 0.03,
+            "examples": 200,
+        },
+    },
     "seconds": 12.5,
 }
 
@@ -74,7 +86,7 @@ def test_finetune_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
         "train.lr": "3e-5",
     }
     printed = capsys.readouterr().out
-    assert "93.00%" in printed
+    assert "93.00%" in printed and "recall of [red]spam[/]" in printed
     assert "bigram" in printed and "Better than its baseline" in printed and "report.html" in printed
 
 

@@ -59,9 +59,9 @@ def test_tokens():
 def test_it_learns_and_beats_chance():
     train, test = reviews(400, 0), reviews(200, 1)
     found = baseline("classify", *train, *test)
-    assert set(found) == {"name", "metrics", "seconds"}
-    assert found["name"] in ("unigram tf-idf + logistic regression", "bigram tf-idf + logistic regression")
-    assert found["metrics"]["accuracy"] > 0.97 and found["seconds"] > 0
+    assert set(found.as_json()) == {"name", "metrics", "seconds"} and found.predictions.shape == (200, 2)
+    assert found.name in ("unigram tf-idf + logistic regression", "bigram tf-idf + logistic regression")
+    assert found.metrics["accuracy"] > 0.97 and found.seconds > 0
 
 
 def test_bigrams_are_chosen_where_order_carries_the_label():
@@ -70,7 +70,7 @@ def test_bigrams_are_chosen_where_order_carries_the_label():
     pairs = [("not good but bad", "not bad but good")[t] for t in targets]
     texts = [f"{generator.choice(list('qwrtz'))} {pair}" for pair in pairs]
     found = baseline("classify", texts[:400], targets[:400], texts[400:], targets[400:])
-    assert found["name"].startswith("bigram") and found["metrics"]["accuracy"] == 1.0
+    assert found.name.startswith("bigram") and found.metrics["accuracy"] == 1.0
 
 
 def test_the_test_set_has_no_part_in_the_choice(monkeypatch):
@@ -80,21 +80,21 @@ def test_the_test_set_has_no_part_in_the_choice(monkeypatch):
     train, test = reviews(100, 0), reviews(60, 1)
     found = baseline("classify", *train, *test)
     flipped = baseline("classify", *train, test[0], 1 - test[1])
-    assert found["name"] == flipped["name"] and [len(targets) for targets in seen] == [100, 100]
-    assert flipped["metrics"]["accuracy"] == pytest.approx(1 - found["metrics"]["accuracy"])
+    assert found.name == flipped.name and [len(targets) for targets in seen] == [100, 100]
+    assert flipped.metrics["accuracy"] == pytest.approx(1 - found.metrics["accuracy"])
 
 
 def test_chinese_is_taken_by_characters():
     texts, targets = ["房间很好很干净", "服务太差很失望"] * 40, [1, 0] * 40
     found = baseline("classify", texts, targets, texts, targets)
-    assert found["name"].startswith("character ") and found["metrics"]["accuracy"] == 1.0
+    assert found.name.startswith("character ") and found.metrics["accuracy"] == 1.0
 
 
 def test_several_labels_a_text():
     texts, targets = reviews(300, 0)
     both = np.stack([targets, 1 - targets, np.zeros(300, dtype=int)], axis=1)
     found = baseline("multilabel", texts[:200], both[:200], texts[200:], both[200:])
-    assert found["metrics"]["f1_micro"] > 0.95
+    assert found.metrics["f1_micro"] > 0.95
 
 
 def test_scores_of_pairs():
@@ -105,31 +105,31 @@ def test_scores_of_pairs():
     right = [np.concatenate([one[:k], generator.choice(words, 6 - k)]) for one, k in zip(left, shared, strict=True)]
     a, b = [" ".join(one) for one in left], [" ".join(one) for one in right]
     found = baseline("regress", a[:300], shared[:300], a[300:], shared[300:], train_pairs=b[:300], test_pairs=b[300:])
-    assert found["name"].endswith("ridge regression") and found["metrics"]["spearman"] > 0.9
+    assert found.name.endswith("ridge regression") and found.metrics["spearman"] > 0.9
     alone = baseline("regress", a[:300], shared[:300], a[300:], shared[300:])
-    assert (alone["metrics"]["spearman"] or 0.0) < 0.5
+    assert (alone.metrics["spearman"] or 0.0) < 0.5
 
 
 def test_a_large_training_set_is_sampled_and_the_name_says_so(monkeypatch):
     monkeypatch.setattr(module, "MAX_CHARACTERS", 10_000)
     texts, targets = reviews(1000, 0)
     found = baseline("classify", texts, targets, texts[:50], targets[:50])
-    assert found["name"].endswith(" of 1,000 training texts") and found["metrics"]["accuracy"] > 0.9
+    assert found.name.endswith(" of 1,000 training texts") and found.metrics["accuracy"] > 0.9
 
 
 def test_blocks_of_test_texts_change_nothing(monkeypatch):
     train, test = reviews(200, 0), reviews(90, 1)
     whole = baseline("classify", *train, *test)
     monkeypatch.setattr(module, "BLOCK", 7)
-    assert baseline("classify", *train, *test)["metrics"] == pytest.approx(whole["metrics"])
+    assert baseline("classify", *train, *test).metrics == pytest.approx(whole.metrics)
 
 
 def test_it_is_never_in_the_way():
     """Tiny, one-sided, empty and unseen data get an answer, for a run must not fail on its baseline."""
-    assert baseline("classify", ["a", "b"], [1, 1], ["a"], [0], n_labels=3)["metrics"]["accuracy"] == 0.0
-    assert baseline("classify", ["", " "] * 20, [0, 1] * 20, [""], [1])["metrics"]["accuracy"] in (0.0, 1.0)
-    assert baseline("classify", ["a b", "c d", "e f"], [0, 1, 2], ["zzz"], [2])["metrics"]["accuracy"] in (0.0, 1.0)
-    assert baseline("regress", ["a"] * 15, [1.0] * 15, ["b", "c"], [1.0, 2.0])["metrics"]["spearman"] is None
+    assert baseline("classify", ["a", "b"], [1, 1], ["a"], [0], n_labels=3).metrics["accuracy"] == 0.0
+    assert baseline("classify", ["", " "] * 20, [0, 1] * 20, [""], [1]).metrics["accuracy"] in (0.0, 1.0)
+    assert baseline("classify", ["a b", "c d", "e f"], [0, 1, 2], ["zzz"], [2]).metrics["accuracy"] in (0.0, 1.0)
+    assert baseline("regress", ["a"] * 15, [1.0] * 15, ["b", "c"], [1.0, 2.0]).metrics["spearman"] is None
     with pytest.raises(DataError, match="needs texts"):
         baseline("classify", [], [], ["a"], [0])
 
@@ -141,8 +141,8 @@ def test_it_has_what_the_model_beside_it_has():
     rare = (generator.random(600) < 0.15) & (common == 1)
     both = np.stack([rare, rare & (generator.random(600) < 0.7)], axis=1).astype(int)
     given = ("multilabel", texts[:400], both[:400], texts[400:], both[400:])
-    plain = baseline(*given, metric="f1_macro")["metrics"]
-    assert baseline(*given, metric="f1_macro", tune_threshold=True)["metrics"]["f1_macro"] > plain["f1_macro"]
+    plain = baseline(*given, metric="f1_macro").metrics
+    assert baseline(*given, metric="f1_macro", tune_threshold=True).metrics["f1_macro"] > plain["f1_macro"]
     weighted = baseline(*given, metric="f1_macro", balanced=True)
-    assert weighted["name"].endswith(", balanced")
-    assert weighted["metrics"]["recall_macro"] > plain["recall_macro"]
+    assert weighted.name.endswith(", balanced")
+    assert weighted.metrics["recall_macro"] > plain["recall_macro"]

@@ -5,8 +5,12 @@ import time
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
+from scipy.stats import binomtest
 
-from langue.evaluate.judge import judge, mistakes, readable, verdict, written
+from langue.evaluate.compare import compare
+from langue.evaluate.intervals import at_end, clopper_pearson, lowest_shares
+from langue.evaluate.judge import MAIN_METRIC, judge, mistakes, readable, verdict, written
 
 LABELS = ["neg", "pos"]
 
@@ -74,7 +78,8 @@ def test_multilabel():
     assert found.per_class["a"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
     assert found.per_class["b"]["recall"] == 0.0
     assert found.metrics["accuracy"] == pytest.approx(2 / 3)
-    assert found.notes == ["No example is labelled c."]
+    assert found.notes[0] == "No example is labelled c."
+    assert found.notes[1].startswith("Fewer than 5 examples are labelled a, b: macro averages")
 
 
 def test_undefined_is_null_and_said():
@@ -94,8 +99,8 @@ def test_metrics_json_has_the_promised_keys():
     targets, probabilities = binary(50, 0.9, 0)
     baseline = {"name": "unigram", "metrics": {"accuracy": 0.5}, "seconds": 1.0}
     summary = judge("classify", targets, probabilities, LABELS).as_json("test", baseline, 1.23456)
-    assert set(summary) == {"split", "examples", "metrics", "intervals", "baseline", "seconds"}
-    assert summary["examples"] == 50 and summary["baseline"] == baseline
+    assert set(summary) == {"split", "examples", "metrics", "positive", "intervals", "baseline", "seconds"}
+    assert summary["positive"] == "pos" and summary["examples"] == 50 and summary["baseline"] == baseline
     assert json.loads(json.dumps(summary)) == summary
 
 
@@ -134,50 +139,134 @@ def test_mistakes_are_the_surest_first():
     ]
 
 
-@pytest.mark.parametrize(("theirs", "outcome"), [(0.80, "better"), (0.90, "same"), (0.97, "worse"), (None, "unknown")])
-def test_verdict(theirs, outcome):
-    summary = {
-        "examples": 800,
-        "metrics": {"accuracy": 0.91},
-        "intervals": {"accuracy": [0.89, 0.93]},
-        "baseline": {"name": "bigram tf-idf", "metrics": {"accuracy": theirs}},
-    }
-    found = verdict("classify", summary)
-    assert found.outcome == outcome
-    assert "\n" not in found.sentence and (theirs is None or "91.00%" in found.sentence)
+def summarised(task, targets, ours, theirs, labels=LABELS, metric=None):
+    """metrics.json of a model and a baseline that answered the same examples."""
+    metric = metric or MAIN_METRIC[task]
+    compared = compare(task, targets, ours, theirs, metric, n_labels=len(labels))
+    metrics = judge(task, targets, theirs, labels, resamples=20).metrics
+    baseline = {"name": "bigram tf-idf", "metrics": metrics, "seconds": 1.0}
+    baseline["comparison"] = compared.as_json() if compared else None
+    summary = judge(task, targets, ours, labels).as_json("test", baseline, 1.0)
+    return json.loads(json.dumps(summary, allow_nan=False))
+
+
+def rights(right, n, first=0):
+    """Answers to n examples of label 0, of which so many, from the first on, are right."""
+    return np.eye(2)[[0 if first <= i < first + right else 1 for i in range(n)]]
 
 
 @pytest.mark.parametrize(
-    ("right", "n", "theirs", "outcome"),
+    ("ours", "theirs", "n", "outcome"),
     [
-        (1, 1, 0.0, "same"),
-        (5, 5, 0.0, "same"),
-        (5, 5, 0.8, "same"),
-        (10, 10, 0.9, "same"),
-        (0, 1, 1.0, "same"),
-        (6, 6, 0.0, "better"),
-        (40, 40, 0.9, "better"),
-        (0, 40, 0.1, "worse"),
+        (91, 80, 100, "better"),
+        (80, 91, 100, "worse"),
+        (91, 90, 100, "same"),
+        (1, 0, 1, "same"),
+        (5, 0, 5, "same"),
+        (6, 0, 6, "better"),  # 2 of 64 ways to exchange the answers differ as much
+        (0, 6, 6, "worse"),
+        (40, 36, 40, "same"),  # as for 4 and 0: whether all others are right or wrong says nothing
+        (40, 34, 40, "better"),
     ],
 )
-def test_a_verdict_at_0_or_100_percent_depends_on_how_many_examples_there_are(right, n, theirs, outcome):
-    said = np.eye(2)[[0] * right + [1] * (n - right)]
-    baseline = {"name": "majority", "metrics": {"accuracy": theirs}}
-    summary = judge("classify", [0] * n, said, LABELS).as_json("test", baseline, 1.0)
-    low, high = summary["intervals"]["accuracy"]
-    assert low < high and low <= right / n <= high
-    found = verdict("classify", summary)
+def test_verdict(ours, theirs, n, outcome):
+    found = verdict("classify", summarised("classify", [0] * n, rights(ours, n), rights(theirs, n)))
     assert found.outcome == outcome
-    within = low <= theirs <= high
-    assert within == ("within the 95% interval" in found.sentence) or outcome != "same"
+    assert "\n" not in found.sentence and f"{100 * ours / n:.2f}% against {100 * theirs / n:.2f}%" in found.sentence
+    assert (f"same {n} example" if outcome == "same" else " points (95% interval over the same") in found.sentence
+
+
+def test_the_same_two_scores_may_differ_or_not():
+    """91 of 100 and 80 of 100: with one text that the better one alone has wrong, and with half of its own."""
+    targets = [0] * 100
+    near = summarised("classify", targets, rights(56, 100), rights(50, 100))
+    far = summarised("classify", targets, rights(56, 100), rights(50, 100, first=50))
+    assert near["metrics"] == far["metrics"] and near["baseline"]["metrics"] == far["baseline"]["metrics"]
+    assert [verdict("classify", each).outcome for each in (near, far)] == ["better", "same"]
+
+
+def test_one_that_ranks_better_and_errs_more_is_no_better():
+    targets = np.linspace(0, 1, 50)
+    noise = np.random.default_rng(0).normal(size=50)
+    found = verdict("regress", summarised("regress", targets, targets + 5, targets + noise, ()))
+    assert found.outcome == "same" and found.sentence.startswith("It ranks better than its baseline, but errs more")
+
+
+def test_a_verdict_says_of_which_label_its_metric_is():
+    targets = np.arange(60) % 2
+    found = summarised("classify", targets, np.eye(2)[targets], rights(60, 60), ["ham", "spam\n"], metric="recall")
+    sentence = verdict("classify", found).sentence
+    assert "recall of spam 100.00% against 0.00% of bigram tf-idf" in sentence and "\n" not in sentence
+
+
+BINOMIAL = [(0, 13), (13, 13), (1, 13), (12, 13), (0, 1), (1, 1), (150, 300), (299, 300), (25_000, 25_000)]
+
+
+@pytest.mark.parametrize(("right", "total"), BINOMIAL)
+def test_shares_have_the_exact_interval(right, total):
+    """Clopper and Pearson's: the shares under which neither so few nor so many right ones have 2.5%."""
+    expected = binomtest(right, total).proportion_ci(0.95, "exact")
+    assert clopper_pearson(right, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+@pytest.mark.parametrize("said", [0, 1, 5, 13])
+def test_precision_recall_and_f1_are_of_their_own_count(positive, said):
+    """13 of 300 texts have the label; so many of them are told, and as many others are called so."""
+    targets = np.array([1] * 13 + [0] * 287)
+    answers = np.array([1] * said + [0] * (13 - said) + [1] * said + [0] * (287 - said))
+    if not positive:
+        targets, answers = 1 - targets, 1 - answers
+    found = judge("classify", targets, np.eye(2)[answers], LABELS, positive=positive)
+    assert found.positive == LABELS[positive] and found.metrics["recall"] == pytest.approx(said / 13)
+    assert found.intervals["recall"] == clopper_pearson(said, 13)
+    assert found.intervals["precision"] == (clopper_pearson(said, 2 * said) if said else (0.0, 1.0))
+    low, high = clopper_pearson(said, 13 + said)  # F1 goes with the share of those that have it or are called so
+    assert found.intervals["f1"] == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))
+    if said == 0:
+        assert found.intervals["recall"] == pytest.approx((0.0, 0.24705), abs=1e-5)
+
+
+@pytest.mark.parametrize("counts", [[13], [2, 998], [10, 10, 10, 10], [2, 7, 30, 500], [1, 1, 400]])
+def test_a_perfect_macro_average_is_only_as_sure_as_its_rarest_label(counts):
+    """The least mean of true shares under which all right has 2.5%, found the slow way."""
+    sizes = np.array(counts, float)
+    whole = {"type": "eq", "fun": lambda parts: parts.sum() - 1}  # what part of log 2.5% each label takes
+    begin, ends = np.full(len(counts), 1 / len(counts)), [(0, 1)] * len(counts)
+    slow = minimize(lambda parts: (0.025 ** (parts / sizes)).mean(), begin, bounds=ends, constraints=whole, tol=1e-12)
+    shares = lowest_shares(np.array(counts))
+    assert sizes @ np.log(shares) == pytest.approx(np.log(0.025)) and shares.mean() == pytest.approx(slow.fun, abs=1e-5)
+    low, high = at_end("recall_macro", 1.0, np.array(counts))
+    assert (low, high) == (pytest.approx(shares.mean()), 1.0)
+    assert at_end("recall_macro", 0.0, np.array(counts)) == pytest.approx((0.0, 1 - shares.mean()))
+    if len(counts) > 1:
+        targets = np.repeat(np.arange(len(counts)), counts)
+        labels = [str(i) for i in range(len(counts))]
+        found = judge("classify", targets, np.eye(len(counts))[targets], labels, resamples=50)
+        for name in ("recall_macro", "precision_macro"):
+            assert found.intervals[name] == pytest.approx((low, 1.0))
+        assert (
+            low < found.intervals["f1_macro"][0] < 1.0
+            and found.intervals["mcc"][0] <= 2 * 0.025 ** (1 / min(counts)) - 1
+        )
+        assert found.intervals["accuracy"] == clopper_pearson(sum(counts), sum(counts))
+
+
+def test_a_perfect_average_of_several_labels_is_of_the_texts_that_have_some():
+    """Nine of 200 texts have labels, and are told."""
+    targets = np.zeros((200, 2), int)
+    targets[:9, 0] = 1
+    targets[:7, 1] = 1
+    found = judge("multilabel", targets, targets.astype(float), ["a", "b"], resamples=50)
+    for name in ("f1_micro", "precision_micro", "recall_micro"):
+        assert found.intervals[name] == pytest.approx((0.025 ** (1 / 9), 1.0))
+    assert found.intervals["recall_macro"][0] == pytest.approx(lowest_shares(np.array([9, 7])).mean())
+    assert found.intervals["accuracy"] == clopper_pearson(200, 200)
 
 
 def test_where_resamples_are_alike_and_no_end_is_reached_there_is_no_interval():
     found = judge("multilabel", [[1, 1, 0]], [[0.9, 0.1, 0.0]], ["a", "b", "c"])
     assert found.intervals["f1_micro"] is None
-    baseline = {"name": "majority", "metrics": {"f1_micro": 0.5}}
-    told = verdict("multilabel", found.as_json("test", baseline, 1.0))
-    assert told.outcome == "same" and "too few examples to tell" in told.sentence
     exact = judge("regress", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
     assert exact.intervals["mse"] is None and exact.intervals["spearman"][0] < 0
 
@@ -185,6 +274,11 @@ def test_where_resamples_are_alike_and_no_end_is_reached_there_is_no_interval():
 def test_verdict_without_a_number_or_a_baseline():
     assert verdict("regress", {"metrics": {"spearman": None}, "intervals": {}, "baseline": None}).outcome == "unknown"
     assert verdict("classify", {"metrics": {"accuracy": 1.0}, "intervals": {}, "baseline": None}).outcome == "unknown"
+    flat = summarised("regress", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [2.0, 2.0, 2.0], ())
+    assert flat["baseline"]["comparison"] is None and verdict("regress", flat).outcome == "unknown"
+    before = {"name": "bigram tf-idf", "metrics": {"accuracy": 0.5}}  # as runs made earlier have it
+    found = verdict("classify", {"metrics": {"accuracy": 1.0}, "intervals": {}, "baseline": before})
+    assert found.outcome == "unknown" and "100.00% against 50.00% of bigram tf-idf" in found.sentence
 
 
 def test_names_and_numbers_as_people_write_them():

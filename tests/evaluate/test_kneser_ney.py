@@ -151,6 +151,18 @@ def test_a_limit_and_a_memory_budget_are_kept_and_said():
     assert (short.order, short.note) == (4, "order 4 instead of 9: no document is longer")
 
 
+@pytest.mark.parametrize("eos", [EOS, None])
+def test_each_document_has_its_own_loss(eos):
+    """As judged alone; an empty one has an end to predict, or nothing."""
+    train, dev = flat([[1, 2, 3, 1, 2], [3, 1, 2]]), [[1, 2], [], [3, 3, 1], [2]]
+    found = baseline(train, flat(dev), vocab_size=SIZE, eos=eos, order=2)
+    assert found.document_counts.tolist() == [len(document) + (eos is not None) for document in dev]
+    for document, loss in zip(dev, found.document_losses, strict=True):
+        alone = found.model.log_probabilities(*flat([document])) if document or eos is not None else np.zeros(0)
+        assert loss == pytest.approx(-alone.sum())
+    assert found.document_losses.sum() / found.document_counts.sum() == pytest.approx(found.cross_entropy)
+
+
 def test_what_cannot_be_counted_is_said():
     with pytest.raises(DataError, match="not in the vocabulary"):
         fit(*flat([[9]]), vocab_size=SIZE, eos=EOS)

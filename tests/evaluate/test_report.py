@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from langue.evaluate import curves, report
-from langue.evaluate.judge import judge, mistakes
+from langue.evaluate.compare import compare
+from langue.evaluate.judge import MAIN_METRIC, judge, mistakes
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$body\x00\x1b[31m\u202e 酒店 مرحبا 😀 \ud800"
 VOID = {"meta", "img", "br"}
@@ -55,6 +56,8 @@ def context(task: str, labels: list[str], n: int = 120, **more) -> dict:
         targets, predictions = generator.random(n) * 5, generator.random(n) * 5
     found = judge(task, targets, predictions, labels, resamples=20)
     baseline = {"name": "bigram tf-idf", "metrics": dict(found.metrics), "seconds": 2.0}
+    same = compare(task, targets, predictions, predictions, MAIN_METRIC[task], n_labels=len(labels), resamples=20)
+    baseline["comparison"] = same.as_json()
     return {
         "title": HOSTILE,
         "model": HOSTILE,

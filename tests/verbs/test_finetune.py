@@ -42,7 +42,8 @@ def test_the_run_directory_is_whole(run):
         "recipe.toml", "log.jsonl", "metrics.json", "curves.png", "report.html", "checkpoints",
     }  # fmt: skip
     assert run.metrics == json.loads((run.folder / "metrics.json").read_text())
-    assert set(run.metrics) == {"split", "examples", "metrics", "intervals", "baseline", "seconds", "main_metric"}
+    keys = {"split", "examples", "metrics", "positive", "intervals", "baseline", "seconds", "main_metric"}
+    assert set(run.metrics) == keys
     assert run.metrics["split"] == "test" and run.metrics["examples"] == 60
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     keys = {"split", "step", "examples", "tokens", "seconds", "loss"}

@@ -1,7 +1,9 @@
 """Labels, columns and names as tables of other programs have them."""
 
 import io
+import json
 import random
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from langue.cli import run as command
 from langue.errors import DataError, SettingsError
 from langue.settings import TaskSettings, resolve
 from langue.tasks.classify import Classify
 from langue.text.source import Table, read
 from langue.text.split import all_seen, class_numbers, hold_out
 from langue.text.table import as_dataset
+from langue.train.journal import read_log
+from langue.verbs.evaluate import evaluate
+from langue.verbs.model import load
 from langue.verbs.preview import preview, show
 from tests.tiny import reviews, write_jsonl
 
@@ -156,3 +162,131 @@ def test_scores_beyond_float32():
 def test_where_every_label_stands_once_some_row_is_held_out_all_the_same():
     kept, held = all_seen(np.array([0, 1]), np.array([2]), [["a"], ["b"], ["c"]])
     assert (kept.tolist(), held.tolist()) == ([0, 1], [2])
+
+
+BARRED = [
+    (["a|b", "a", "b", "c"], 1),
+    (["a|b", "a|c"] * 2, 4),
+    (["b|a", "a|b"], 2),
+    (["a|", "a"], 1),
+    (["Drama | War", "War"], 1),
+]
+
+
+@pytest.mark.parametrize(("labels", "count"), BARRED)
+def test_labels_that_look_like_several_are_asked_about(labels, count):
+    """And either answer, word for word, is taken."""
+    with pytest.raises(SettingsError) as error:
+        Classify.fit(table_of(labels), TaskSettings())
+    assert str(error.value).startswith(
+        f"here: {count} of {len(labels)} rows have a label such as {labels[0]!r}, parts "
+    )
+    several, one = re.findall(r"(task\.multi_label)=(\w+)", str(error.value))
+    assert Classify.fit(table_of(labels), resolve(dict([several])).task).labels == sorted(
+        {part.strip() for label in labels for part in label.split("|")} - {""}
+    )
+    alone = Classify.fit(table_of(labels), resolve(dict([one])).task)
+    assert alone.labels == sorted(set(labels)) and not alone.notes()
+
+
+def test_names_that_hold_a_bar_are_names_and_told():
+    task = Classify.fit(table_of(["N|A", "left", "N|A"]), TaskSettings())
+    assert task.labels == ["N|A", "left"]
+    assert task.notes() == [
+        "train: 2 rows have a label such as 'N|A', which is taken as one name; where a text has several labels: "
+        "task.multi_label=true"
+    ]
+    assert not Classify.fit(table_of(["N|A", "left"]), TaskSettings(multi_label=False)).notes()
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "positive"),
+    [
+        (["ham", "ham", "spam"], None, "spam"),
+        (["spam", "spam", "ham"], None, "ham"),
+        (["ham", "spam"], None, "spam"),  # of equal ones the second, as before
+        (["ham", "ham", "spam"], "ham", "ham"),
+        ([0, 1, 1], None, "0"),
+        ([0, 1, 1], 1, "1"),
+        ([True, False, False], "True", "True"),
+        (["none", "hate", "none"], "none", "none"),
+        (["a", "b", "c"], None, None),
+    ],
+)
+def test_which_of_two_labels_f1_is_of(labels, given, positive):
+    settings = resolve({} if given is None else {"task.positive": given}).task
+    task = Classify.fit(table_of(labels), settings)
+    assert task.positive == positive
+    again = Classify.from_dict(json.loads(json.dumps(task.to_dict())))
+    assert (again.positive, again.settings) == (positive, settings)
+    targets, answers = np.array([0, 1, 1, 1]), np.eye(len(task.labels))[[0, 0, 1, 1]]
+    found = task.metrics(targets, answers)
+    assert task.label_of("f1") == positive and task.label_of("accuracy") is None
+    if positive is not None:
+        second = task.labels.index(positive)
+        assert (found["precision"], found["recall"]) == pytest.approx([(0.5, 1), (1, 2 / 3)][second])
+
+
+def test_a_run_made_before_keeps_its_meaning():
+    saved = Classify(["ham", "spam"], TaskSettings()).to_dict()
+    del saved["positive"], saved["settings"]["positive"]
+    saved["settings"]["multi_label"] = False
+    task = Classify.from_dict(saved)
+    assert task.positive == "spam" and task.settings.multi_label is False
+    with pytest.raises(KeyError):  # which `load` makes an error of the file
+        Classify.from_dict(saved | {"positive": "eggs"})
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "says"),
+    [
+        (
+            ["ham", "spam"],
+            {"positive": "spamm"},
+            "is no label of the training rows; did you mean 'spam'? known: ham, spam",
+        ),
+        (["ham", "spam"], {"positive": "x"}, "task.positive = 'x' is no label of the training rows; known: ham, spam"),
+        (
+            ["a", "b", "c"],
+            {"positive": "a"},
+            "task.positive is for two labels, one a text; here there are 3; leave it out",
+        ),
+        (
+            ["a|b", "b"],
+            {"positive": "a", "multi_label": True},
+            "one a text; here a text may have several; leave it out",
+        ),
+    ],
+)
+def test_a_positive_label_that_cannot_be_is_one_line(labels, settings, says):
+    with pytest.raises(SettingsError) as error:
+        Classify.fit(table_of(labels), TaskSettings(**settings))
+    assert str(error.value).startswith("here: ") and says in str(error.value)
+
+
+def test_the_positive_label_is_named_wherever_its_scores_are(model, tmp_path, capsys):
+    """A quarter of the rows are ham, which comes before spam."""
+    named = {"pos": "ham", "neg": "spam"}
+    for split, count in (("train", 80), ("dev", 20), ("test", 30)):
+        rows = [{"text": row["text"], "label": named[row["label"]]} for row in reviews(2 * count, count)]
+        write_jsonl(tmp_path / f"{split}.jsonl", [r for n, r in enumerate(rows) if r["label"] == "spam" or n % 3 == 0])
+    out = tmp_path / "run"
+    words = ["--model", str(model), "--data", str(tmp_path), "--out", str(out), "train.max_steps=4", "train.best=f1"]
+    assert command(["finetune", *words]) == 0
+    scores, shown = ("precision of ham", "recall of ham", "F1 of ham"), capsys.readouterr().out
+    assert "precision, recall and F1 are of the label ham" in " ".join(shown.split())
+    assert all(score in shown for score in scores)
+    page = re.sub(r"<[^>]+>", "", (out / "report.html").read_text())
+    assert all(score in page for score in scores)
+    log = read_log(out / "log.jsonl")
+    assert {line["split"] for line in log} == {"train", "dev"} and all(line["positive"] == "ham" for line in log)
+    content = json.loads((out / "metrics.json").read_text())
+    test = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    told = [each["label"] == "ham" for each in load(out).predict([row["text"] for row in test])]
+    true = [row["label"] == "ham" for row in test]
+    right = sum(a and b for a, b in zip(told, true, strict=True))
+    assert content["positive"] == "ham" and content["metrics"]["recall"] == pytest.approx(right / sum(true))
+    again = evaluate(out)
+    assert again["positive"] == "ham" and again["metrics"] == pytest.approx(content["metrics"])
+    assert again["intervals"]["recall"] == content["intervals"]["recall"]
+    assert again["baseline"]["comparison"] == content["baseline"]["comparison"]

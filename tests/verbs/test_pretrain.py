@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from tokenizers import decoders, models, pre_tokenizers
 
 import langue
+from langue.cli import run
 from langue.data.corpus import Corpus
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
 from langue.train.pace import Pace, body_flops, head_flops
-from langue.verbs.judge_language import _whole
+from langue.verbs.judge_language import _whole, better_than_baseline
 from langue.verbs.pretrain import MANY, _resolved
 from tests.memory import Memory
 from tests.tiny import tiny_bert
@@ -89,6 +90,9 @@ def test_a_run_learns_and_loads_everywhere(tmp_path, text, tokenizer, objective,
         np.testing.assert_allclose(mine, out, rtol=1e-4, atol=1e-5)
     if objective == "causal":
         assert isinstance(model.generate(["the dog"], max_tokens=5)[0], str)
+        compared, theirs = run.metrics["baseline"]["comparison"], run.metrics["baseline"]["metrics"]
+        assert compared["examples"] == run.metrics["examples"]  # documents, of which each is predicted by both
+        assert compared["difference"] == pytest.approx(run.metrics["metrics"]["loss"] - theirs["loss"])
 
 
 def test_a_published_model_is_trained_further(tmp_path, text, tokenizer):
@@ -99,6 +103,57 @@ def test_a_published_model_is_trained_further(tmp_path, text, tokenizer):
     more = langue.pretrain("causal", data=first.folder / "corpus", model=first.folder, out=tmp_path / "b", **words)
     assert more.facts["family"] == "gpt2"
     assert more.metrics["metrics"]["loss"] < first.metrics["metrics"]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "p_value", "says"),
+    [
+        ([-0.5, -0.1], 0.01, "The model's perplexity 12.00 is less than the n-gram model's 15.00."),
+        ([0.1, 0.5], 0.01, "The model's perplexity 12.00 is MORE than the n-gram model's 15.00."),
+        ([-0.5, 0.2], 0.2, "not distinguishable from the n-gram model's 15.00: on 1 document equal models differ as"),
+    ],
+)
+def test_a_language_model_is_better_only_where_documents_show_it(interval, p_value, says):
+    compared = {"metric": "loss", "difference": sum(interval) / 2, "interval": interval, "p_value": p_value}
+    baseline = {"metrics": {"perplexity": 15.0}, "comparison": compared | {"examples": 1}}
+    assert says in better_than_baseline({"metrics": {"perplexity": 12.0}, "baseline": baseline})
+    assert better_than_baseline({"metrics": {"perplexity": 12.0}, "baseline": None}) == ""
+
+
+@pytest.mark.parametrize("kind", ["an encoder's body", "a decoder's body", "a whole decoder"])
+def test_what_a_model_lacks_that_is_trained_further_is_told(tmp_path, text, tokenizer, capsys, kind):
+    """Which weights are new, and the loss with them before the first step: near that of a guess."""
+    words = {key: value for key, value in TINY.items() if not key.startswith("model.")} | {"train.max_steps": 2}
+    given = {"data": text, "out": tmp_path / "run"} | words
+    if kind == "an encoder's body":
+        new, objective = ["head.bias", "head.dense.weight"], "masked"
+        given["model"] = tiny_bert(tmp_path / "model")
+    else:
+        new, objective = ["head.out.weight"] * (kind == "a decoder's body"), "causal"
+        made = {"tokenizer": tokenizer, "out": tmp_path / "model", "model.preset": "llama", "model.tied": False}
+        given["model"] = langue.pretrain(data=text, **TINY | {"train.max_steps": 1} | made).folder
+        file = given["model"] / "model.safetensors"
+        weights = read_safetensors(file)
+        save_file({name: tensor for name, tensor in weights.items() if not (new and name == "lm_head.weight")}, file)
+    words = [f"{key}={value}" for key, value in words.items()]
+    options = ["--objective", objective, "--data", str(text), "--model", str(given["model"])]
+    assert run(["pretrain", *options, "--out", str(given["out"]), *words]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    content = json.loads((given["out"] / "metrics.json").read_text())
+    dev = [json.loads(line) for line in (given["out"] / "log.jsonl").read_text().splitlines()]
+    dev = [line for line in dev if line["split"] == "dev"]
+    page = (given["out"] / "report.html").read_text()
+    if not new:
+        assert "before" not in content and dev[0]["step"] > 0 and "began at random" not in shown + page
+        return
+    before = content["before"]
+    assert set(new) <= set(before["new_weights"]) and all(name.startswith("head.") for name in before["new_weights"])
+    assert before["uniform_loss"] == pytest.approx(np.log(langue.load(given["out"]).config.vocab_size))
+    assert before["loss"] == dev[0]["loss"] and dev[0]["step"] == 0
+    assert before["loss"] == pytest.approx(before["uniform_loss"], rel=0.2)
+    sentence = f"so that these began at random: before training its loss was {before['loss']:.4f}"
+    assert sentence in shown and sentence in page and "which the model lacks" in shown
+    assert content["metrics"]["loss"] < before["loss"]
 
 
 def test_a_corpus_is_read_as_it_is_and_the_recipe_runs_again(tmp_path, text, tokenizer):

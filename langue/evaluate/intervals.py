@@ -1,0 +1,125 @@
+"""Floor 5. What arrives: a measure and its value on n examples. What leaves: its interval of 95%.
+
+Where a metric is a share of some examples, the interval is exact (Clopper and Pearson 1934); of others it
+is a percentile bootstrap over examples (Efron 1979). Where all resamples are alike, at an end of the
+range, the fewest examples that could have changed the number bound it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from scipy.special import betaincinv
+
+from langue.tasks import metrics as m
+
+RESAMPLES = 1000
+CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the split
+_TAIL = 0.025  # either side of a 95% interval
+_SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
+_UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
+
+Interval = tuple[float, float]
+Counts = dict[str, int | m.Ints]
+
+
+def bootstrap(
+    measure: m.Measure,
+    metrics: m.Metrics,
+    n: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    counts: Mapping[str, int | m.Ints] = MappingProxyType({}),
+) -> dict[str, Interval | None]:
+    """The 95% interval of each metric, over the resamples in which it is defined; `None` where nothing shows one.
+
+    counts: how many examples a metric is of, where that is not n (`at_end`).
+    """
+    generator = np.random.default_rng(seed)
+    resampled: dict[str, list[m.Floats]] = {name: [] for name in metrics}
+    for columns in chunks(n, resamples):
+        weights = drawn(generator, np.ones(n, np.int64), columns)
+        for name, values in measure(weights).items():
+            resampled[name].append(values)
+    intervals: dict[str, Interval | None] = {}
+    for name, value in metrics.items():
+        found = np.concatenate(resampled[name])
+        found = found[np.isfinite(found)]
+        if value is None or not found.size:
+            intervals[name] = None
+            continue
+        if name == "calibration_error":
+            # An absolute value of noise is never negative, so resampling adds to it: without recentring
+            # the interval of a well calibrated model would lie above its own number.
+            found = np.maximum(found - found.mean() + value, 0.0)
+        low, high = np.percentile(found, (2.5, 97.5))
+        if high - low < 1e-9:
+            low, high = at_end(name, round(value, 9), counts.get(name, n))
+        intervals[name] = (float(low), float(high)) if low < high else None
+    return intervals
+
+
+def clopper_pearson(right: int, total: int) -> Interval:
+    """The exact 95% interval of a share; of nothing, all that a share can be (Clopper and Pearson 1934)."""
+    low = float(betaincinv(right, total - right + 1, _TAIL)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, total - right, 1 - _TAIL)) if right < total else 1.0
+    return low, high
+
+
+def at_end(name: str, value: float, count: int | m.Ints) -> Interval:
+    """The interval of a metric that is as high or low as can be, for which no resample differs; the
+    value itself, twice, where it is not at an end.
+
+    count: the examples that it is of, or of a macro average those (C,) that each label's part is of.
+    Exact for shares and their macro averages, but near it for F1; the same part of the range for others.
+    """
+    bottom = -1.0 if name in _SIGNED else 0.0
+    if name in _UNBOUNDED:
+        return value, value
+    shares = lowest_shares(np.atleast_1d(count))
+    if name == "f1_macro":  # of shares of the examples that have a label or are said to, as in _positive_intervals
+        low, high = (2 * shares / (1 + shares)).mean(), (2 * (1 - shares) / (2 - shares)).mean()
+    else:
+        low, high = shares.mean(), (1 - shares).mean()
+    room_below, room_above = (1.0 - bottom) * (1.0 - low), (1.0 - bottom) * high
+    return value - room_below * (value == 1.0), value + room_above * (value == bottom)
+
+
+def lowest_shares(counts: m.Ints) -> m.Floats:
+    """The true shares of least mean that make it no less likely than 2.5% that all trials succeed,
+    counts[c] of each label c; of a label without trials, 0.
+
+    The mean is least where each share is proportional to its count, as far as that is below 1: so a
+    label with few trials may be far from perfect. One label's is Clopper and Pearson's lower bound.
+    """
+    ascending = np.sort(counts[counts > 0]).astype(np.float64)
+    if not ascending.size:
+        return np.zeros(len(counts))
+    # With the k smallest below 1: sum of n log(scale n) over them is log 2.5%.
+    trials = np.cumsum(ascending)
+    scales = np.exp((math.log(_TAIL) - np.cumsum(ascending * np.log(ascending))) / trials)
+    below = int((scales * ascending < 1).sum())
+    shares: m.Floats = np.minimum(1.0, scales[below - 1] * counts)
+    return shares
+
+
+def drawn(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
+    """How often each of K kinds of examples, sizes (K,), is drawn, (K, columns): as many draws with replacement a
+    column as there are examples."""
+    n, kinds = int(sizes.sum()), len(sizes)
+    if n > 4 * kinds:
+        return generator.multinomial(n, sizes / n, size=columns).T.astype(np.float64)
+    kind = np.repeat(np.arange(kinds), sizes)  # of each example
+    cells = kind[generator.integers(0, n, size=(n, columns))] * columns + np.arange(columns)
+    counts = np.bincount(cells.ravel(), minlength=kinds * columns)
+    return counts.reshape(kinds, columns).astype(np.float64)
+
+
+def chunks(rows: int, resamples: int) -> Iterator[int]:
+    """How many resamples of so many rows to draw at once, chunk by chunk."""
+    size = max(1, CHUNK // rows)
+    for start in range(0, resamples, size):
+        yield min(size, resamples - start)
