@@ -192,7 +192,8 @@ def test_a_chat_ends_with_its_turn_and_with_the_tokenizers_end(tmp_path, chat):
     (folder / "tokenizer_config.json").write_text(json.dumps(options))
     assert load(folder)._text_generator.generation.end == {*ids.values()}
     # What a prompt ends with is the user's own, and no end that the tokenizer put there.
-    seen = load(folder)._text_generator._prompt_ids(["a<|eot|>", "a</end>"])
+    ready = load(folder)
+    seen = ready._text_generator._prompt_ids(["a<|eot|>", "a</end>"], ready.tokenizer)
     assert [each[-1] for each in seen] == [ids["<|eot|>"], ids["</end>"]]
     for template in ("{% if messages | length > 1 %}{{ raise_exception('no') }}{% endif %}x", "no messages"):
         (folder / "tokenizer_config.json").write_text(json.dumps(options | {"chat_template": template}))
