@@ -36,12 +36,12 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from langue.data.batch import Examples
     from langue.data.loader import Split
     from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
-    from langue.settings import TaskSettings, resolve
+    from langue.runs.save import head_of
+    from langue.settings.sections import TaskSettings, resolve
     from langue.tasks.classify import Classify
     from langue.tasks.task import TaskModel
-    from langue.train.rows import rows_in_use
+    from langue.train.embedding_rows import rows_in_use
     from langue.train.trainer import Trainer
-    from langue.verbs.save import head_of
 
     material = read(Path(job["material"]))
     settings = resolve({"train.batch_examples": 32, "train.max_steps": job["steps"], "train.epochs": 1000})

@@ -42,14 +42,14 @@ class Random:
 def ours(job: dict[str, Any]) -> dict[str, Any]:
     import tokenizers
 
+    from langue.hardware import peak
     from langue.hub.presets import preset
-    from langue.model.language import LanguageModel, begin
+    from langue.model.language_model import LanguageModel, begin
     from langue.runtime import precision
-    from langue.settings import PRETRAINING, resolve
+    from langue.settings.sections import PRETRAINING, resolve
     from langue.tasks.causal import Causal
-    from langue.text.tokenizer import Tokenizer
+    from langue.text.tokenizers.tokenizer import Tokenizer
     from langue.train.trainer import Trainer
-    from langue.verbs.prepare import peak
 
     shape, steps = job["shape"], job["steps"]
     words = {"<|endoftext|>": 0} | {f"w{i}": i for i in range(1, VOCABULARY)}
@@ -76,8 +76,8 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def theirs(job: dict[str, Any]) -> dict[str, Any]:
+    from langue.hardware import peak
     from langue.runtime import device, precision
-    from langue.verbs.prepare import peak
 
     sys.path.insert(0, job["nanogpt"])
     from model import GPT, GPTConfig
@@ -122,7 +122,7 @@ def _now(place: torch.device) -> float:
 def _answer(job: dict[str, Any], speed: float, peak: float) -> dict[str, Any]:
     """With the share of the peak by one count of operations for both."""
     from langue.hub.presets import preset
-    from langue.verbs.timing import flops_a_token
+    from langue.planning.timing import flops_a_token
 
     shape = job["shape"]
     axes = {"n_layers": shape["layers"], "dim": shape["width"], "n_heads": shape["heads"]}

@@ -49,7 +49,7 @@ def prepare(side: str) -> None:
     torch.set_num_threads(1)
     (torch.ones(8, 8) @ torch.ones(8, 8)).sum()
     if side == "langue":
-        from langue.verbs import model  # noqa: F401
+        from langue.runs import model  # noqa: F401
     else:
         from transformers import (  # noqa: F401
             AutoModelForCausalLM,

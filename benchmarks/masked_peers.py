@@ -76,11 +76,11 @@ def _texts(job: dict[str, Any], split: str) -> list[str]:
 def ours(job: dict[str, Any]) -> dict[str, Any]:
     """Through the trainer, which a signal stops when the time is over, as Ctrl-C would."""
     from langue.errors import Interrupted
-    from langue.model.language import LanguageModel
-    from langue.settings import resolve
+    from langue.model.language_model import LanguageModel
+    from langue.runs.model import load
+    from langue.settings.sections import resolve
     from langue.tasks.masked import Masked
     from langue.train.trainer import Trainer
-    from langue.verbs.model import load
 
     folder = Path(job["folder"])
     loaded = load(folder / "begin")
@@ -180,10 +180,10 @@ def _clock(limit: float) -> Any:
 def _judged(job: dict[str, Any], folder: Path) -> tuple[float, float]:
     import torch
 
-    from langue.settings import TaskSettings
+    from langue.runs.model import load
+    from langue.settings.sections import TaskSettings
     from langue.tasks.language import Held
     from langue.tasks.masked import Masked
-    from langue.verbs.model import load
 
     loaded = load(folder)
     objective = Masked(loaded.tokenizer, TaskSettings())

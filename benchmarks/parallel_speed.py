@@ -24,7 +24,7 @@ from langue.data.batch import Examples
 from langue.data.loader import Split
 from langue.model.config import ModelConfig
 from langue.runtime import rank
-from langue.settings import TaskSettings, TrainSettings
+from langue.settings.sections import TaskSettings, TrainSettings
 from langue.tasks.classify import Classify
 from langue.tasks.task import TaskModel
 from langue.train.parallel import barrier, processes

@@ -20,12 +20,12 @@ from benchmarks import results
 from benchmarks.machine import facts
 from benchmarks.material import data_folder
 from benchmarks.noise import wait_until_quiet
-from langue.data.divide import Division
-from langue.data.shards import Building, build
-from langue.settings import resolve
-from langue.text.documents import Reading, open_texts
-from langue.text.tokenizer import Tokenizer
-from langue.text.train_tokenizer import train
+from langue.data.corpus.builder import Building, build
+from langue.data.corpus.split import Division
+from langue.settings.sections import resolve
+from langue.text.read.documents import Reading, open_texts
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.training import train
 
 PARTS = 6
 GOAL = 0.9

@@ -88,7 +88,7 @@ def _draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from langue.evaluate.curves import DEV, INK, QUIET, TRAIN
+    from langue.evaluation.curves import DEV, INK, QUIET, TRAIN
 
     figure = Figure(figsize=(7, 4.2), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)

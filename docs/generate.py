@@ -63,7 +63,7 @@ def _otherwise(row: dict[str, Any]) -> str:
 
 
 def _families() -> str:
-    from langue.hub.families import FAMILIES
+    from langue.hub.families.registry import FAMILIES
 
     rows = [
         "| `model_type` | file | opens as | classification runs pooled by | refused by it, pooled by | harness |",

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langue.errors import LangueError, LangueWarning
+    from langue.runs.model import Model, load
+    from langue.runs.train_tokenizer import train_tokenizer
     from langue.verbs.convert import convert
     from langue.verbs.evaluate import evaluate
     from langue.verbs.finetune import Run, finetune
     from langue.verbs.inspect import inspect
     from langue.verbs.inspect_data import inspect_data
-    from langue.verbs.model import Model, load
     from langue.verbs.plan import plan
     from langue.verbs.predict import predict
     from langue.verbs.pretrain import Pretrained, pretrain
     from langue.verbs.preview import preview
     from langue.verbs.quickstart import quickstart
     from langue.verbs.tokenize import tokenize
-    from langue.verbs.train_tokenizer import train_tokenizer
     from langue.verbs.verify import verify
 
 __version__ = "0.1.0"
@@ -38,15 +38,16 @@ __all__ += ["LangueWarning", "inspect_data"]
 _HOMES = {
     "LangueError": "errors",
     "LangueWarning": "errors",
-    "Model": "verbs.model",
+    "Model": "runs.model",
     "Pretrained": "verbs.pretrain",
     "Run": "verbs.finetune",
-    "load": "verbs.model",
+    "load": "runs.model",
+    "train_tokenizer": "runs.train_tokenizer",
 }
 
 
 class _Face(ModuleType):
-    """A verb keeps its name where a subpackage has it too: importing `langue.evaluate.judge` must not make
+    """A verb keeps its name where a subpackage has it too: importing `langue.evaluation.judge` must not make
     `langue.evaluate` a module that cannot be called."""
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -12,21 +12,22 @@ ROOT = Path(__file__).parent.parent / "langue"
 
 # From the ground up. Rooms on one floor do not import each other; errors stand below the rest of floor 0.
 FLOORS = (
-    {"errors", "foreign"},
-    {"recipe"},
-    {"runtime", "files", "settings"},
+    {"errors"},
+    {"files", "runtime", "settings"},
+    {"hardware", "progress", "formats"},
     {"text", "model"},
     {"data", "hub"},
     {"tasks"},
-    {"train", "generate"},
-    {"evaluate", "explain", "compress", "knowledge"},
+    {"train", "generation"},
+    {"evaluation", "planning", "explain", "compress", "knowledge"},
+    {"runs"},
     {"verbs"},
     {"serve"},
     {"cli"},
     {"__init__", "__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LONGEST_FILE, LONGEST_FUNCTION = 600, 80
+LONGEST_FILE, LONGEST_FUNCTION = 600, 90
 
 
 def modules(root: Path) -> dict[str, ast.Module]:
@@ -120,8 +121,8 @@ def test_every_file_says_what_it_is() -> None:
     ("files", "said"),
     [
         ({"model/block.py": "def f():\n    from langue.tasks import apply", "tasks/apply.py": ""}, "imports up to"),
-        ({"text/source.py": "import langue.model.block", "model/block.py": ""}, "imports across to"),
-        ({"data/batch.py": "from ..hub import bert", "hub/bert.py": ""}, "imports across to"),
+        ({"text/read/source.py": "import langue.model.block", "model/block.py": ""}, "imports across to"),
+        ({"data/batch.py": "from ..hub.families import bert", "hub/families/bert.py": ""}, "imports across to"),
         ({"text/a.py": "from langue.text import b", "text/b.py": "from .a import x"}, "a circle of imports"),
         ({"attic/a.py": ""}, "has no floor"),
         ({"errors.py": "import langue", "__init__.py": ""}, "imports up to"),
@@ -129,6 +130,6 @@ def test_every_file_says_what_it_is() -> None:
 )
 def test_the_check_sees_what_is_wrong(tmp_path: Path, files: dict[str, str], said: str) -> None:
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
     assert any(said in complaint for complaint in complaints(modules(tmp_path)))

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from langue.hub.families import FAMILIES
+from langue.hub.families.registry import FAMILIES
 
 pytest.importorskip("transformers")
 

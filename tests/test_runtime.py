@@ -118,12 +118,12 @@ def test_kernels_are_kept_unless_the_environment_says_how_many(own, kept, monkey
 
 def test_a_training_says_so_before_its_first_product(monkeypatch):
     """That of the estimate of its time: said later, it is not heard."""
-    from langue.verbs import prepare
+    from langue import hardware
 
     monkeypatch.delenv(CAPACITY, raising=False)
-    monkeypatch.setattr(prepare.torch, "randn", lambda *_, **__: pytest.fail(os.environ.pop(CAPACITY, "not said")))
+    monkeypatch.setattr(hardware.torch, "randn", lambda *_, **__: pytest.fail(os.environ.pop(CAPACITY, "not said")))
     with pytest.raises(pytest.fail.Exception, match="^4096$"):
-        prepare.matmul_rate(prepare.torch.float32)
+        hardware.matmul_rate(hardware.torch.float32)
 
 
 def test_memory_in_use_is_the_gpus_where_there_is_one(monkeypatch):
@@ -135,9 +135,9 @@ def test_memory_in_use_is_the_gpus_where_there_is_one(monkeypatch):
 
 
 def test_a_gpu_is_timed_at_a_product_that_takes_it_longer_than_to_begin(monkeypatch):
-    from langue.verbs import prepare
+    from langue import hardware
 
     monkeypatch.setenv("LANGUE_DEVICE", "cuda:0")
-    monkeypatch.setattr(prepare.torch, "randn", lambda *shape, **_: pytest.fail(f"{shape[0] * shape[1]}"))
+    monkeypatch.setattr(hardware.torch, "randn", lambda *shape, **_: pytest.fail(f"{shape[0] * shape[1]}"))
     with pytest.raises(pytest.fail.Exception, match=f"^{2**26}$"):
-        prepare.matmul_rate(prepare.torch.bfloat16)
+        hardware.matmul_rate(hardware.torch.bfloat16)

@@ -7,9 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langue.errors import SettingsError
-from langue.foreign import FOREIGN
-from langue.recipe import read_recipe, split_recipe, to_toml
-from langue.settings import FINETUNING, Settings, known, parse_words, refuse_others, resolve
+from langue.settings.aliases import FOREIGN
+from langue.settings.recipe import read_recipe, split_recipe, to_toml
+from langue.settings.sections import (
+    FINETUNING,
+    Settings,
+    known,
+    parse_words,
+    refuse_others,
+    resolve,
+)
 
 
 def test_later_layers_win_and_strings_are_read_as_their_type() -> None:

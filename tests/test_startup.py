@@ -48,7 +48,7 @@ def test_the_help_of_a_verb_imports_nothing_heavy() -> None:
 
 
 def test_a_verb_keeps_its_name_beside_a_subpackage_of_that_name() -> None:
-    code = "import langue.evaluate.judge, langue; print(callable(langue.evaluate), langue.evaluate.__module__)"
+    code = "import langue.evaluation.judge, langue; print(callable(langue.evaluate), langue.evaluate.__module__)"
     assert python(code) == "True langue.verbs.evaluate"
 
 
@@ -64,5 +64,5 @@ def test_the_module_is_the_command() -> None:
 
 def test_loading_a_model_needs_no_reader_of_tables() -> None:
     """A tenth of a second of every `langue predict --text`."""
-    code = "import sys, langue.verbs.model; print([n for n in ('pyarrow', 'datasets', 'sklearn') if n in sys.modules])"
+    code = "import sys, langue.runs.model; print([n for n in ('pyarrow', 'datasets', 'sklearn') if n in sys.modules])"
     assert python(code) == "[]"

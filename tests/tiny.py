@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from langue.hub.bert import BERT
 from langue.hub.checkpoint import write_checkpoint
+from langue.hub.families.bert import BERT
 from langue.model.config import ModelConfig
 from langue.model.transformer import Transformer, initialise
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 GOOD = ["good", "great", "lovely", "fine", "superb", "bright", "warm"]
 BAD = ["bad", "awful", "dull", "poor", "grim", "weak", "cold"]

@@ -8,11 +8,11 @@ import torch
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from langue.hub.checkpoint import write_checkpoint
-from langue.hub.families import FAMILIES
-from langue.model.language import LanguageModel
+from langue.hub.families.registry import FAMILIES
+from langue.model.language_model import LanguageModel
 from langue.model.transformer import initialise
-from langue.text.sentencepiece import merges_of
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.sentencepiece import merges_of
+from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.tiny_tokenizer import byte_tokenizer
 
 VOCABULARY = 272

@@ -3,7 +3,7 @@
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 def byte_tokenizer() -> Tokenizer:

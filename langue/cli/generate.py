@@ -52,7 +52,7 @@ def generate(
     A model's generation_config.json replaces these defaults, and an option replaces both.
     """
     from langue.cli.show import print_json
-    from langue.verbs.model import load
+    from langue.runs.model import load
 
     prompts = list(prompt) if prompt else [_read()]
     ready = load(model, revision, dtype="auto")

@@ -54,8 +54,8 @@ def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
 
 def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[str, Any]:
     """Trailing words as settings. `--key value` and `--key=value` are taken too, since other tools write them so."""
-    from langue.foreign import ours_of
-    from langue.settings import known, parse_words
+    from langue.settings.aliases import ours_of
+    from langue.settings.sections import known, parse_words
 
     joined: list[str] = []
     names = {setting.partition(".")[2] for setting in known()}  # without their section they are refused by name, later

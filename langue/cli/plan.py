@@ -124,7 +124,7 @@ def _loss(loss: float | None) -> str:
 
 
 def _facts(content: dict[str, Any]) -> dict[str, str]:
-    from langue.verbs.progress import span
+    from langue.progress import span
 
     model, training, where = content["model"], content["training"], content["hardware"]
     layout, cost, measured = content["layout"], content["cost"], content["measured"]

@@ -40,7 +40,7 @@ def listed() -> dict[str, dict[str, Any]]:
     pretraining has another default."""
     from typing import Literal, get_args, get_origin
 
-    from langue.settings import PRETRAINING, known
+    from langue.settings.sections import PRETRAINING, known
 
     rows: dict[str, dict[str, Any]] = {}
     for key, field in known().items():

@@ -14,8 +14,8 @@ from rich.tree import Tree
 from langue.cli.show_text import print_notes
 
 if TYPE_CHECKING:
-    from langue.verbs.prepare import Prepared
-    from langue.verbs.prepare_language import Pretraining
+    from langue.runs.prepare import Prepared
+    from langue.runs.prepare_language import Pretraining
 
 
 def print_json(content: Any) -> None:
@@ -32,7 +32,7 @@ def preview_printer(as_json: bool) -> "Callable[[Prepared], None]":
 
 def print_metrics(content: Mapping[str, Any]) -> None:
     """metrics.json as a table, the baseline beside, and the verdict."""
-    from langue.evaluate.judge import verdict
+    from langue.evaluation.judge import verdict
 
     console = Console()
     console.print(_scores(content, "example"))
@@ -59,9 +59,9 @@ def print_metrics(content: Mapping[str, Any]) -> None:
 
 def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what carries loss; sizes."""
-    from langue.verbs.judge_language import listed
-    from langue.verbs.prepare_language import first_pieces
-    from langue.verbs.progress import span
+    from langue.progress import span
+    from langue.runs.judge_language import listed
+    from langue.runs.prepare_language import first_pieces
 
     console, facts = Console(stderr=as_json), prepared.facts
     for tokens in first_pieces(prepared):
@@ -91,7 +91,7 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
 
 def print_language(content: Mapping[str, Any]) -> None:
     """metrics.json of a pretrained model, the n-gram baseline beside."""
-    from langue.verbs.judge_language import began, better_than_baseline
+    from langue.runs.judge_language import began, better_than_baseline
 
     console = Console()
     console.print(_scores(content, "document"))
@@ -103,7 +103,7 @@ def print_language(content: Mapping[str, Any]) -> None:
 
 def _scores(content: Mapping[str, Any], noun: str) -> Table:
     """The metrics, their intervals where there are some, the baseline's beside."""
-    from langue.evaluate.judge import named, written
+    from langue.evaluation.judge import named, written
 
     baseline, intervals = content.get("baseline") or {}, content["intervals"]
     plural = "" if content["examples"] == 1 else "s"

@@ -32,7 +32,7 @@ def train_tokenizer(
     """
     from langue.cli.show import print_json
     from langue.cli.show_text import print_fertility
-    from langue.verbs.train_tokenizer import train_tokenizer as verb
+    from langue.runs.train_tokenizer import train_tokenizer as verb
 
     named, settings = apart(sources, context)
     report = verb(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langue.model.attention import Groups, PairGroups
-from langue.text.unknown import Lost
+from langue.text.tokenizers.unknown import Lost
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import tokenizers
 from numpy.typing import NDArray
 
 from langue.data.batch import Examples
-from langue.text.tokenizer import Tokenizer
-from langue.text.unknown import unknown_in
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import unknown_in
 
 CHUNK = 2048  # texts handed to the tokenizer at once: keeps all cores busy, bounds the encodings held in memory
 

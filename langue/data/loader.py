@@ -15,7 +15,7 @@ from langue.data.batch import Batch, Examples, Pairs, gather
 from langue.data.pack import shuffled_batches
 from langue.errors import SettingsError
 from langue.runtime import rank, world_size
-from langue.settings import TrainSettings
+from langue.settings.sections import TrainSettings
 
 T = TypeVar("T")
 Rows = NDArray[np.int64]  # a batch before it is made: one row for each of its sequences

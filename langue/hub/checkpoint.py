@@ -19,8 +19,9 @@ from torch import Tensor
 
 from langue.errors import LangueError, ModelError
 from langue.files import atomic_file, read_json, refuse_code, write_json
-from langue.hub import gguf_models, google_bert, keras, llama2c, marian_nmt, openai_gpt2, sentence
-from langue.hub.families import FAMILIES
+from langue.hub import sentence_transformers
+from langue.hub.config_keys import MOST, require
+from langue.hub.families.registry import FAMILIES
 from langue.hub.family import KEPT, Family, parameters
 from langue.hub.generation_config import (
     FILE,
@@ -29,12 +30,12 @@ from langue.hub.generation_config import (
     read_generation,
     saved_generation,
 )
+from langue.hub.originals import gguf_model, google_bert, keras, llama2c, marian_nmt, openai_gpt2
 from langue.hub.snapshot import fetch, fetch_file
 from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
-from langue.hub.values import MOST, require
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 # What configs say of heads.
 OF_HEADS = ("id2label", "label2id", "problem_type", "classifier_", "summary_")
@@ -117,7 +118,7 @@ def locate(
         found = fetch(str(name), revision, weights=True)
         if keras.find(found):
             fetch_file(str(name), revision, keras.VOCABULARY)
-        for inside in sentence.module_folders(found):
+        for inside in sentence_transformers.module_folders(found):
             fetch_file(str(name), revision, f"{inside}/*")
     return found
 
@@ -149,7 +150,7 @@ class Foreign(Protocol):
     def read_tokenizer(self, file: Path) -> Tokenizer: ...
 
 
-FOREIGN: tuple[Foreign, ...] = (llama2c, gguf_models, google_bert, openai_gpt2, marian_nmt, keras)
+FOREIGN: tuple[Foreign, ...] = (llama2c, gguf_model, google_bert, openai_gpt2, marian_nmt, keras)
 
 
 def _foreign(path: Path) -> tuple[Foreign, Path] | None:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from langue.errors import ModelError
-from langue.hub.hold import Holder
-from langue.hub.values import Config
+from langue.hub.config_keys import Config
+from langue.hub.convert_dtype import Holder
 from langue.model.config import ModelConfig
-from langue.model.language import draw_up
+from langue.model.language_model import draw_up
 from langue.runtime import in_threads
 
 # How the published classes that score tokens are called.

@@ -10,9 +10,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 from langue.errors import ModelError, SettingsError
-from langue.hub.families import FAMILIES
+from langue.hub.config_keys import MOST
+from langue.hub.families.registry import FAMILIES
 from langue.hub.family import Family
-from langue.hub.values import MOST
 from langue.model.config import ModelConfig
 
 ASPECT = 64  # width to depth

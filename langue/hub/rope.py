@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langue.errors import ModelError
-from langue.hub.values import Config
+from langue.hub.config_keys import Config
 from langue.model.config import ModelConfig
 
 _KEYS = {

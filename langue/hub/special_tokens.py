@@ -12,7 +12,7 @@ from typing import Any
 
 from langue.files import read_json, write_json
 from langue.model.config import ModelConfig
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 PADDING = ("pad", "eos", "sep", "bos", "unk")  # what pads a batch: the first of these that is named
 

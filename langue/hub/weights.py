@@ -20,7 +20,8 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.files import read_json, unreadable
-from langue.hub import bundle, hdf5, jax, keras, msgpack
+from langue.formats import hdf5, msgpack, tensorflow
+from langue.hub.originals import flax, keras
 
 # Advice to people, never run here: every tensor of a folder's pickles, whatever else they hold, in one file.
 CONVERT = (
@@ -48,11 +49,11 @@ def read_weights(folder: Path, matrices: torch.dtype | None = None, shared: Coll
         if (folder / f"{name}.index.json").is_file():
             return _read_shards(folder / f"{name}.index.json", Path(name).suffix, read, shared)
     if (folder / "flax_model.msgpack").is_file():
-        return jax.from_flax(msgpack.read(folder / "flax_model.msgpack", matrices))
+        return flax.from_flax(msgpack.read(folder / "flax_model.msgpack", matrices))
     if (folder / "tf_model.h5").is_file():
         return keras.from_tf(hdf5.read(folder / "tf_model.h5", matrices))
-    if (index := bundle.find(folder)) is not None:
-        return jax.from_mesh(bundle.read(index, matrices))
+    if (index := tensorflow.find(folder)) is not None:
+        return flax.from_mesh(tensorflow.read(index, matrices))
     raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
 
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from langue.model.dropout import drop, random_keep, scale, threshold
-from langue.model.softmax import softmax, softmax_gradient
+from langue.model.kernels.dropout import drop, random_keep, scale, threshold
+from langue.model.kernels.softmax import softmax, softmax_gradient
 from langue.runtime import has_tiles, leave_attention_that_is_planned
 
 Groups = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from langue.model.attention import Groups, PairGroups, Scores, attend, attention, mix
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
-from langue.model.dropout import Dropout
 from langue.model.feedforward import make_feedforward
-from langue.model.linear import Linear, linear
+from langue.model.kernels.dropout import Dropout
+from langue.model.kernels.linear import Linear, linear
 from langue.model.norm import make_norm
 from langue.model.position import Rotation, rotate
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from langue.model.config import ModelConfig
-from langue.model.linear import Linear
+from langue.model.kernels.linear import Linear
 
 
 class _SquaredReLU(torch.autograd.Function):

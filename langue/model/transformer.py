@@ -12,8 +12,8 @@ from langue.model.attention import Groups, PairGroups
 from langue.model.block import Block, Context
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
-from langue.model.dropout import Dropout
-from langue.model.linear import in_bf16
+from langue.model.kernels.dropout import Dropout
+from langue.model.kernels.linear import in_bf16
 from langue.model.norm import make_norm
 from langue.model.position import Rotary, make_bias, make_position
 

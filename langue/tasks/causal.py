@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from langue.data.batch import Batch, gather
-from langue.data.stream import Documents, Frame, Slices
-from langue.settings import TaskSettings
+from langue.data.corpus.stream import Documents, Frame, Slices
+from langue.settings.sections import TaskSettings
 from langue.tasks.language import Held, LanguageObjective, examples, perplexity
 from langue.tasks.objective import Metrics
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 class Causal(LanguageObjective):

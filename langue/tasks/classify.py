@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from langue.errors import DataError, SettingsError
-from langue.settings import TaskSettings
+from langue.settings.sections import TaskSettings
 from langue.tasks import metrics
 from langue.tasks.objective import LOSS, Metrics
 from langue.tasks.task import Task
-from langue.text.parse import is_missing
-from langue.text.split import parted
+from langue.text.read.parse import is_missing
+from langue.text.read.split import parted
 
 if TYPE_CHECKING:
-    from langue.text.source import Table
+    from langue.text.read.source import Table
 
 
 NOUGHTS_AND_ONES = {"0", "1", "0.0", "1.0", "False", "True"}

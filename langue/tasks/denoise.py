@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from langue.data.batch import Pairs, gather_pairs
-from langue.data.stream import Documents, Frame, Slices
+from langue.data.corpus.stream import Documents, Frame, Slices
 from langue.errors import ModelError, SettingsError
-from langue.settings import TaskSettings
+from langue.settings.sections import TaskSettings
 from langue.tasks.language import LanguageObjective, examples
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 class Denoise(LanguageObjective):

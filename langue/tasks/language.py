@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from langue.data.batch import Batch, Examples, Pairs
-from langue.data.stream import Documents, Frame, Slices, Stream
+from langue.data.corpus.stream import Documents, Frame, Slices, Stream
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
-from langue.model.language import LanguageModel
-from langue.model.loss import chunk_size
+from langue.model.kernels.cross_entropy import chunk_size
+from langue.model.language_model import LanguageModel
 from langue.runtime import device_memory
-from langue.settings import TaskSettings
+from langue.settings.sections import TaskSettings
 from langue.tasks.metrics import number
 from langue.tasks.objective import LOSS, Metrics, Objective, Outcome
-from langue.text.special import special_ids
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.special import special_ids
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 class LanguageObjective(Objective):

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from langue.data.batch import Batch, Examples, gather
-from langue.data.stream import Documents, Frame, Slices, places_of, uniform
-from langue.model.language import LanguageModel
-from langue.settings import TaskSettings
+from langue.data.corpus.stream import Documents, Frame, Slices, places_of, uniform
+from langue.model.language_model import LanguageModel
+from langue.settings.sections import TaskSettings
 from langue.tasks.language import LanguageObjective, examples
 from langue.tasks.pairs import NOT_ASKED, Pairs, Parts
-from langue.text.tokenizer import Tokenizer
-from langue.text.words import Words
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.words import Words
 
 MASKED, RANDOM = 0.8, 0.1  # of the tokens that are predicted
 DRAWN, FATE, WORD = 0, 1, 2  # what a token's random numbers are for

@@ -2,7 +2,7 @@
 
 Each kind of task has a `Measure`: a function of *weights* (N, R), saying how often each of N examples counts in each of
 R samples, to every metric as an (R,) array. All ones is the plain metric; the counts of a resample are one draw of the
-bootstrap (evaluate/judge.py). Both come from the same lines, so an interval can not disagree with its number.
+bootstrap (evaluation/judge.py). Both come from the same lines, so an interval can not disagree with its number.
 
 Conventions, those of scikit-learn unless said: a ratio of nothing by nothing counts 0; macro averages run over the
 labels that occur in targets or predictions; what stays undefined (a correlation with a constant) is `None`, never NaN.

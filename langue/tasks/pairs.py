@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from langue.data.stream import Documents, Numbers, Slices, places_of, uniform
+from langue.data.corpus.stream import Documents, Numbers, Slices, places_of, uniform
 
 FOLLOWS, DOES_NOT, NOT_ASKED = 0, 1, -1  # BERT's labels; of a piece that cannot be answered for, nothing is asked
 CUT, FATE, OTHER, WHERE = 11, 12, 13, 14  # what a piece's random numbers are for

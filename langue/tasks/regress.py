@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langue.errors import DataError
-from langue.settings import TaskSettings
+from langue.settings.sections import TaskSettings
 from langue.tasks import metrics
 from langue.tasks.objective import Metrics
 from langue.tasks.task import Task
 
 if TYPE_CHECKING:
-    from langue.text.source import Table
+    from langue.text.read.source import Table
 
 LARGEST = 1e18  # of a score: squares of such are still float32's
 SCALES = 60  # powers of two: a million millions of millions

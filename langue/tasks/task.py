@@ -20,17 +20,17 @@ from langue.data.batch import Batch, Examples, first_tokens, last_tokens, pool_m
 from langue.data.encode import encode
 from langue.errors import DataError, ModelError, SettingsError
 from langue.model.config import ModelConfig
-from langue.model.dropout import Dropout
 from langue.model.feedforward import ACTIVATIONS
+from langue.model.kernels.dropout import Dropout
 from langue.model.norm import make_norm
 from langue.model.transformer import Transformer, initialise
-from langue.settings import DataSettings, TaskSettings
+from langue.settings.sections import DataSettings, TaskSettings
 from langue.tasks.infer import infer
 from langue.tasks.objective import LOSS, Metrics, Objective, Outcome, check_best
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from langue.text.source import Table
+    from langue.text.read.source import Table
 Pooling = Literal["auto", "mean", "first", "last"]
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from langue.runtime import has_bf16
-from langue.train.shards import cut, own, whole
+from langue.train.sharding import cut, own, whole
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steepest at 0, within 0.7 to 1.2 after five steps
 STEPS = 5

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from langue.settings import TrainSettings
+from langue.settings.sections import TrainSettings
 from langue.train.muon import Muon
-from langue.train.shards import divided, own, whole
+from langue.train.sharding import divided, own, whole
 
 ADAMW, MUON = frozenset(["step", "exp_avg", "exp_avg_sq"]), frozenset(["momentum_buffer"])  # what each remembers
 # Muon's or not, whether processes share it, rate relative to the others', decay, parts

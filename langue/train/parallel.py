@@ -26,10 +26,10 @@ from torch.distributed.rendezvous import rendezvous
 from langue.errors import LangueError, RunError, Told
 from langue.model.block import Block
 from langue.runtime import device, rank, world_size
-from langue.settings import TrainSettings
+from langue.settings.sections import TrainSettings
 from langue.tasks.objective import Objective, Outcome
-from langue.train.shards import own, whole
-from langue.train.tensors import spread
+from langue.train.sharding import own, whole
+from langue.train.tensor_parallel import spread
 
 PATIENCE = timedelta(hours=2)  # for a process that lives but does not answer: it may be judging a big test set
 GONE = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe", "NCCL", "recvValue", "sendBytes")

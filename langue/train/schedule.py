@@ -6,7 +6,7 @@ and a linear fall over the last `decay` of the steps (Hu et al. 2024, arXiv:2404
 
 import math
 
-from langue.settings import TrainSettings
+from langue.settings.sections import TrainSettings
 
 
 def factor(step: int, total: int, settings: TrainSettings) -> float:

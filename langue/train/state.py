@@ -21,7 +21,7 @@ from langue.hub.checkpoint import load_into
 from langue.hub.weights import read_safetensors
 from langue.runtime import rank
 from langue.train.optimizer import Optimizers
-from langue.train.shards import Writer, by_rows, divided, laid_out, read_shards, whole
+from langue.train.sharding import Writer, by_rows, divided, laid_out, read_shards, whole
 
 FORMAT = 3
 WEIGHT = "weight."  # before the names of the weights, where all tensors are in one file

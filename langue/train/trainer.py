@@ -23,20 +23,20 @@ from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
 from langue.files import alone
 from langue.model.config import ModelConfig
-from langue.model.language import compile_parts
+from langue.model.language_model import compile_parts
 from langue.model.transformer import set_recompute
 from langue.runtime import Upkeep, device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
-from langue.settings import TrainSettings
+from langue.settings.sections import TrainSettings
 from langue.tasks.objective import Objective, Outcome, summed
-from langue.train.average import Average
-from langue.train.guard import WINDOW, keep_batches, trouble
+from langue.train.ema import Average
 from langue.train.journal import Journal
+from langue.train.loss_guard import WINDOW, keep_batches, trouble
 from langue.train.optimizer import clip_gradients, make_optimizer
-from langue.train.pace import Pace
 from langue.train.parallel import Parallel, agreed, anywhere, barrier
 from langue.train.schedule import factor
-from langue.train.shards import Writer
+from langue.train.sharding import Writer
 from langue.train.state import latest, load_state, load_weights, save_best, save_state
+from langue.train.throughput import Pace
 
 PATIENCE = 20  # steps in a row that may be left out
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from langue.errors import ModelError, SettingsError
-from langue.hub import gguf_models
-from langue.verbs.model import Model, load
+from langue.hub.originals import gguf_model
+from langue.runs.model import Model, load
 
 FOLDER_TYPES = ("fp32", "bf16")
 
@@ -16,9 +16,9 @@ def convert(model: str | Path, out: str | Path, *, dtype: str | None = None, rev
     it (dtype: fp32, or bf16 for its matrices), or, where its name ends in .gguf, a file as llama.cpp does (f16, or
     q8_0 or f32)."""
     path = Path(out)
-    as_file = path.suffix.lower() == gguf_models.SUFFIX
-    if dtype is not None and dtype not in (gguf_models.FILE_TYPES if as_file else FOLDER_TYPES):
-        known = f"a folder is {' or '.join(FOLDER_TYPES)}, a .gguf {', '.join(gguf_models.FILE_TYPES)}"
+    as_file = path.suffix.lower() == gguf_model.SUFFIX
+    if dtype is not None and dtype not in (gguf_model.FILE_TYPES if as_file else FOLDER_TYPES):
+        known = f"a folder is {' or '.join(FOLDER_TYPES)}, a .gguf {', '.join(gguf_model.FILE_TYPES)}"
         raise SettingsError(f"dtype = {dtype!r} is none of what is written here", do=f"known: {known}")
     if as_file and path.exists():
         raise ModelError("the file exists", where=str(path), do="choose another")
@@ -37,7 +37,7 @@ def _write_gguf(model: Model, path: Path, dtype: str) -> None:
             where=str(model.checkpoint.folder),
         )
     weights: dict[str, torch.Tensor] = {f"body.{n}": w for n, w in model.body.named_parameters()}
-    gguf_models.save(
+    gguf_model.save(
         path,
         family=model.checkpoint.family,
         config=model.config,

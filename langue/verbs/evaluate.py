@@ -10,34 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.errors import DataError, LangueError, RunError
-from langue.evaluate.baseline import baseline
-from langue.evaluate.compare import compare
-from langue.evaluate.curves import draw
-from langue.evaluate.judge import MAIN_METRIC, Judgement, judge, mistakes
-from langue.evaluate.report import write
+from langue.evaluation.baseline import baseline
+from langue.evaluation.compare import compare
+from langue.evaluation.curves import draw
+from langue.evaluation.judge import MAIN_METRIC, Judgement, judge, mistakes
+from langue.evaluation.report import write
 from langue.files import refuse_existing, write_json
 from langue.hub.checkpoint import describe
-from langue.recipe import ROWS, called, read_recipe, split_recipe
+from langue.progress import bar, say
+from langue.runs.model import Model, load
+from langue.runs.prepare import Prepared, changed, copies, dropped_note, read_source, with_usable_targets
+from langue.runs.save import expressible
 from langue.runtime import device, precision
-from langue.settings import Settings, resolve
+from langue.settings.recipe import ROWS, called, read_recipe, split_recipe
+from langue.settings.sections import Settings, resolve
 from langue.tasks.metrics import THRESHOLD
 from langue.tasks.objective import LOSS
 from langue.tasks.task import Task, TaskModel
-from langue.text.source import Source, Table, read
-from langue.text.table import SPLITS
+from langue.text.read.source import Source, Table, read
+from langue.text.read.table import SPLITS
 from langue.train.journal import read_log
 from langue.verbs.evaluate_language import evaluate_language
-from langue.verbs.model import Model, load
-from langue.verbs.prepare import (
-    Prepared,
-    changed,
-    copies,
-    dropped_note,
-    read_source,
-    with_usable_targets,
-)
-from langue.verbs.progress import bar, say
-from langue.verbs.save import expressible
 
 
 def judge_run(

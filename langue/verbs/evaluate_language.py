@@ -7,26 +7,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from langue.data.corpus import Corpus, is_corpus
-from langue.data.divide import Division
-from langue.data.shards import Building, build
+from langue.data.corpus.builder import Building, build
+from langue.data.corpus.reader import Corpus, is_corpus
+from langue.data.corpus.split import Division
 from langue.errors import RunError
 from langue.files import in_use, read_json, sha256
 from langue.hub.checkpoint import Checkpoint, Description, read_checkpoint
-from langue.recipe import split_recipe
+from langue.progress import bar, say
+from langue.runs.corpora import given_corpus, same_tokens
+from langue.runs.held_out import notes_on_held_out, notes_on_text
+from langue.runs.judge_language import judged
+from langue.runs.prepare import DIGESTS
+from langue.runs.prepare_language import Pretraining, new_model
+from langue.runs.train_tokenizer import as_list, total_size
 from langue.runtime import device
-from langue.settings import PRETRAINING, TOKENIZERS, Settings, resolve
+from langue.settings.recipe import split_recipe
+from langue.settings.sections import PRETRAINING, TOKENIZERS, Settings, resolve
 from langue.tasks import OBJECTIVES
 from langue.tasks.language import LanguageObjective
-from langue.text.documents import Reading, open_texts
-from langue.text.tokenizer import Tokenizer
-from langue.verbs.corpora import given_corpus, same_tokens
-from langue.verbs.held_out import notes_on_held_out, notes_on_text
-from langue.verbs.judge_language import judged
-from langue.verbs.prepare import DIGESTS
-from langue.verbs.prepare_language import Pretraining, new_model
-from langue.verbs.progress import bar, say
-from langue.verbs.train_tokenizer import as_list, total_size
+from langue.text.read.documents import Reading, open_texts
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 def evaluate_language(

@@ -14,16 +14,8 @@ from langue.errors import RunError, SettingsError
 from langue.files import atomic_folder, clear, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, usable
 from langue.model.transformer import set_dropout
-from langue.recipe import read_recipe, split_recipe, write_recipe
-from langue.runtime import check_compiler, device, precision, rank
-from langue.settings import ONLY_PRETRAINING, Settings, refuse_others, resolve
-from langue.tasks.task import Task, TaskModel
-from langue.train.parallel import barrier, processes
-from langue.train.rows import rows_in_use
-from langue.train.trainer import Trainer
-from langue.verbs.evaluate import judge_run
-from langue.verbs.model import Model, load
-from langue.verbs.prepare import (
+from langue.runs.model import Model, load
+from langue.runs.prepare import (
     DIGESTS,
     Prepared,
     at_work,
@@ -35,7 +27,15 @@ from langue.verbs.prepare import (
     run_folder,
     same_as_before,
 )
-from langue.verbs.save import write_task_checkpoint
+from langue.runs.save import write_task_checkpoint
+from langue.runtime import check_compiler, device, precision, rank
+from langue.settings.recipe import read_recipe, split_recipe, write_recipe
+from langue.settings.sections import ONLY_PRETRAINING, Settings, refuse_others, resolve
+from langue.tasks.task import Task, TaskModel
+from langue.train.embedding_rows import rows_in_use
+from langue.train.parallel import barrier, processes
+from langue.train.trainer import Trainer
+from langue.verbs.evaluate import judge_run
 
 # What arguments must be: recipes and Python let them be anything.
 NAMED: dict[str, tuple[Any, str]] = {
@@ -81,7 +81,7 @@ def finetune(
     task: classify (the default) or regress. model: Hub name or folder. data: file, folder, Hub name, or rows.
     columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same keys. settings: `section.key`
     values such as `**{"train.lr": 3e-5}`, or with two underscores, `train__lr=3e-5`. show: called with what was
-    prepared, before training. Of the embedding the rows in use are trained (train/rows.py). Raises LangueError for
+    prepared, before training. Of the embedding the rows in use are trained (train/embedding_rows.py). Raises LangueError for
     anything the user can mend. Processes that torchrun started train together; the first writes, shows and judges.
     """
     words = {key.replace("__", "."): value for key, value in settings.items()}

@@ -15,12 +15,12 @@ import torch
 from langue.hub.checkpoint import Description, classes_of, describe, family_of, read_tokenizer
 from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
-from langue.model.language import unfilled
+from langue.model.language_model import unfilled
+from langue.runs.save import head_of, task_of
 from langue.tasks.task import Task, TaskModel
-from langue.text.published import ROLES
-from langue.text.special import special_ids
-from langue.text.tokenizer import Tokenizer
-from langue.verbs.save import head_of, task_of
+from langue.text.tokenizers.classes import ROLES
+from langue.text.tokenizers.special import special_ids
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 BYTES = {"fp32": 4, "bf16": 2}
 NORMS = {"layer": "LayerNorm", "rms": "RMSNorm", "rms_offset": "RMSNorm", "rms_plain": "RMSNorm without weights"}

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from langue.data.corpus import Corpus, is_corpus, read_facts
+from langue.data.corpus.reader import Corpus, is_corpus, read_facts
 from langue.errors import DataError
-from langue.evaluate import text_report
+from langue.evaluation import text_report
 from langue.files import refuse_existing
-from langue.settings import resolve_for
-from langue.text.documents import Kind, Reading, Tally, open_texts
-from langue.text.survey import Survey, spread
-from langue.verbs.progress import bar
-from langue.verbs.train_tokenizer import as_list, total_size
+from langue.progress import bar
+from langue.runs.train_tokenizer import as_list, total_size
+from langue.settings.sections import resolve_for
+from langue.text.quality.survey import Survey, spread
+from langue.text.read.documents import Kind, Reading, Tally, open_texts
 
 READ_BACK = 10_000  # documents of a corpus that are read back as text, or characters of them:
 READ_BACK_CHARACTERS = 20_000_000

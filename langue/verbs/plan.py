@@ -10,18 +10,17 @@ from typing import Any
 import torch
 
 from langue.errors import SettingsError
-from langue.evaluate.hardware import Hardware, find, read
-from langue.evaluate.layout import choose, utilisation
-from langue.evaluate.memory import Layout, Memory, Sizes, activations, logits
-from langue.evaluate.scaling import FITTED, TOKENS_A_PARAMETER, by_rule, expected_loss, optima
+from langue.hardware import Hardware, find, matmul_rate, read
 from langue.hub.checkpoint import describe, family_of
 from langue.hub.family import parameters
 from langue.hub.presets import USUAL, parse_count
 from langue.hub.presets import preset as named
 from langue.model.config import ModelConfig
+from langue.planning.layout import choose, utilisation
+from langue.planning.memory import Layout, Memory, Sizes, activations, logits
+from langue.planning.scaling import FITTED, TOKENS_A_PARAMETER, by_rule, expected_loss, optima
+from langue.planning.timing import flops_a_token, time_steps
 from langue.runtime import device, precision
-from langue.verbs.prepare import matmul_rate
-from langue.verbs.timing import flops_a_token, time_steps
 
 LENGTH = 1024
 MFU = 0.40

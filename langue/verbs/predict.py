@@ -8,12 +8,12 @@ from typing import Any
 
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_file, refuse_existing
-from langue.recipe import called
-from langue.text.parse import sound
-from langue.text.source import Table, read
-from langue.text.table import SPLITS
-from langue.verbs.model import Model, Top, load
-from langue.verbs.progress import bar, say
+from langue.progress import bar, say
+from langue.runs.model import Model, Top, load
+from langue.settings.recipe import called
+from langue.text.read.parse import sound
+from langue.text.read.source import Table, read
+from langue.text.read.table import SPLITS
 
 CHUNK = 4096  # texts encoded and predicted together: memory stays constant whatever the file's size
 

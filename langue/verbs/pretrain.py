@@ -9,11 +9,25 @@ from typing import Any
 
 from langue.errors import LangueError, ModelError, RunError, SettingsError
 from langue.files import atomic_folder, clear, in_use, read_json, replaced, sha256, write_json, write_text
+from langue.hardware import peak
 from langue.hub.checkpoint import write_checkpoint
-from langue.model.language import LanguageModel
-from langue.recipe import read_recipe, split_recipe, write_recipe
+from langue.model.language_model import LanguageModel
+from langue.runs.corpora import given_corpus
+from langue.runs.judge_language import judge_language
+from langue.runs.model import Model, load
+from langue.runs.prepare import DIGESTS, at_work, not_within, run_folder, same_as_before
+from langue.runs.prepare_language import (
+    AXES,
+    MANY,
+    Pretraining,
+    new_model,
+    prepare_language,
+    stream_of,
+)
+from langue.runs.samples import samples
 from langue.runtime import check_compiler, precision, rank
-from langue.settings import (
+from langue.settings.recipe import read_recipe, split_recipe, write_recipe
+from langue.settings.sections import (
     FINETUNING,
     OF_BUILDING,
     OF_OBJECTIVE,
@@ -29,12 +43,6 @@ from langue.tasks.language import Held
 from langue.tasks.objective import check_best
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
-from langue.verbs.corpora import given_corpus
-from langue.verbs.judge_language import judge_language
-from langue.verbs.model import Model, load
-from langue.verbs.prepare import DIGESTS, at_work, not_within, peak, run_folder, same_as_before
-from langue.verbs.prepare_language import AXES, MANY, Pretraining, new_model, prepare_language, stream_of
-from langue.verbs.samples import samples
 
 WATCHED = 1  # samples at each evaluation
 

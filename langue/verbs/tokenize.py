@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from langue.data.divide import Division
-from langue.data.shards import Building, build
+from langue.data.corpus.builder import Building, build
+from langue.data.corpus.split import Division
 from langue.hub.checkpoint import locate
-from langue.settings import OF_BUILDING, resolve_for
-from langue.text.documents import Kind, Reading, open_texts
-from langue.text.tokenizer import SIDE_FILES, Tokenizer
-from langue.verbs.held_out import notes_on_held_out
-from langue.verbs.progress import bar
-from langue.verbs.train_tokenizer import as_list, total_size
+from langue.progress import bar
+from langue.runs.held_out import notes_on_held_out
+from langue.runs.train_tokenizer import as_list, total_size
+from langue.settings.sections import OF_BUILDING, resolve_for
+from langue.text.read.documents import Kind, Reading, open_texts
+from langue.text.tokenizers.tokenizer import SIDE_FILES, Tokenizer
 
 
 def tokenize(

@@ -16,8 +16,8 @@ import torch
 from langue.errors import LangueError
 from langue.files import refuse_existing
 from langue.hub.checkpoint import describe, usable
-from langue.verbs.model import Model, load
-from langue.verbs.reference import (
+from langue.runs.model import Model, load
+from langue.runs.reference import (
     GOLDEN,
     TOLERANCE,
     answers,

@@ -11,7 +11,7 @@ import pytest
 from langue import __version__
 from langue.cli import main, run
 from langue.errors import DataError, Interrupted
-from langue.settings import known
+from langue.settings.sections import known
 
 CONTENT = {
     "split": "test",

@@ -10,7 +10,7 @@ import typer.main
 
 import langue
 from langue.cli import app
-from langue.verbs.model import Model
+from langue.runs.model import Model
 
 DOCS = Path(__file__).parents[2] / "docs"
 ONLY_THERE = {"as_json", "debug", "all_labels", "pair", "help", "settings"}  # what the command line prints or how

@@ -16,18 +16,18 @@ from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from langue.data.batch import gather
-from langue.generate.sample import examples_of
+from langue.generation.sample import examples_of
 from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
-from langue.hub.families import FAMILIES
-from langue.settings import DataSettings, TaskSettings
+from langue.hub.families.registry import FAMILIES
+from langue.runs.model import load
+from langue.runs.save import head_of, write_task_checkpoint
+from langue.settings.sections import DataSettings, TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from langue.tasks.task import TaskModel
-from langue.text.vocabulary import QWEN2, by_words
+from langue.text.tokenizers.vocabulary import QWEN2, by_words
 from langue.verbs.convert import convert
-from langue.verbs.model import load
 from langue.verbs.pretrain import pretrain
-from langue.verbs.save import head_of, write_task_checkpoint
 from tests.contract import references
 from tests.contract.references import draw_model
 from tests.contract.test_families import CLASSIFIERS, close

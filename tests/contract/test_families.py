@@ -12,17 +12,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from langue.data.batch import gather, gather_pairs
 from langue.errors import ModelError, SettingsError
-from langue.generate.sample import examples_of
+from langue.generation.sample import examples_of
 from langue.hub.checkpoint import describe, family_of, load_into, read_checkpoint, usable
-from langue.hub.families import FAMILIES
-from langue.settings import DataSettings, TaskSettings
+from langue.hub.families.registry import FAMILIES
+from langue.runs.model import load
+from langue.runs.reference import store_reference
+from langue.runs.save import expressible, head_of, write_task_checkpoint
+from langue.settings.sections import DataSettings, TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from langue.tasks.task import TaskModel
 from langue.verbs.inspect import inspect
-from langue.verbs.model import load
-from langue.verbs.reference import store_reference
-from langue.verbs.save import expressible, head_of, write_task_checkpoint
 from langue.verbs.verify import verify
 
 transformers = pytest.importorskip("transformers")

@@ -8,8 +8,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from langue.errors import ModelError
-from langue.hub.families import FAMILIES
-from langue.verbs.model import load
+from langue.hub.families.registry import FAMILIES
+from langue.runs.model import load
 from tests.contract.references import REFERENCES, draw_config, draw_model
 from tests.contract.test_families import close, inputs, save, theirs
 

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 import langue
 from langue.errors import ModelError
 from langue.hub.checkpoint import describe, read_checkpoint
-from langue.text.tokenizer import Tokenizer
+from langue.runs.model import load
+from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.verbs.inspect import inspect
-from langue.verbs.model import load
 
 transformers = pytest.importorskip("transformers")
 
@@ -175,7 +175,7 @@ def test_verify_tries_the_tokens_that_are_a_models_own(tmp_path, monkeypatch):
         return found
 
     assert beside()["ok"]
-    monkeypatch.setattr("langue.text.declared.declare", lambda *_, **__: [])
+    monkeypatch.setattr("langue.text.tokenizers.declared.declare", lambda *_, **__: [])
     assert beside()["ok"] is False and "<here>" in beside()["detail"]
 
 

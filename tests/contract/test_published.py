@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from langue.errors import ModelError
 from langue.hub.checkpoint import Description, family_of
-from langue.hub.families import FAMILIES
+from langue.hub.families.registry import FAMILIES
 from langue.hub.family import parameters
+from langue.runs.model import load
 from langue.verbs.inspect import inspect
-from langue.verbs.model import load
 
 transformers = pytest.importorskip("transformers")
 

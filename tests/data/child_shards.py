@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from langue.data.divide import Division
-from langue.data.shards import Building, build
-from langue.text.documents import Reading, open_texts
+from langue.data.corpus.builder import Building, build
+from langue.data.corpus.split import Division
+from langue.text.read.documents import Reading, open_texts
 from tests.tiny_tokenizer import byte_tokenizer
 
 

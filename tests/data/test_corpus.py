@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langue.data import shards
-from langue.data.corpus import Corpus, is_corpus
-from langue.data.divide import Division
-from langue.data.shards import Building, build
+from langue.data.corpus import builder
+from langue.data.corpus.builder import Building, build
+from langue.data.corpus.reader import Corpus, is_corpus
+from langue.data.corpus.split import Division
 from langue.errors import DataError, RunError
-from langue.text.documents import Reading, open_texts
-from langue.text.seen import Seen
+from langue.text.quality.hash_set import Seen
+from langue.text.read.documents import Reading, open_texts
 from tests.data.child_shards import run
 from tests.tiny_tokenizer import byte_tokenizer
 
@@ -179,7 +179,7 @@ def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
     def full(writer):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards._Writer, "_write", full)
+    monkeypatch.setattr(builder._Writer, "_write", full)
     with pytest.raises(RunError) as caught:
         make(tmp_path / "out", [texts(60)])
     assert str(caught.value).count("No space left") == str(caught.value).count("free space") == 1
@@ -359,11 +359,11 @@ def test_a_single_document_gives_its_end(tmp_path):
 
 @pytest.mark.parametrize("end", ["\n", " ", ""])
 def test_a_single_document_larger_than_what_is_looked_at(tmp_path, monkeypatch, end):
-    from langue.data import divide
-    from langue.text import documents
+    from langue.data.corpus import split
+    from langue.text.read import documents
 
     monkeypatch.setattr(documents, "PIECE", 64)
-    monkeypatch.setattr(divide, "PEEK_BYTES", 200)
+    monkeypatch.setattr(split, "PEEK_BYTES", 200)
     text = "".join(f"{n:03d}the{end}" for n in range(300))
     (tmp_path / "one.txt").write_text(text)
     make(tmp_path / "out", [tmp_path / "one.txt"])

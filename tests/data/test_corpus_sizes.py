@@ -7,13 +7,13 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from langue.data import divide, shards
-from langue.data.corpus import Corpus
-from langue.data.divide import Division
-from langue.data.shards import Building, build
-from langue.text import documents
-from langue.text.documents import Reading, open_texts
-from langue.text.tokenizer import Tokenizer
+from langue.data.corpus import builder, split
+from langue.data.corpus.builder import Building, build
+from langue.data.corpus.reader import Corpus
+from langue.data.corpus.split import Division
+from langue.text.read import documents
+from langue.text.read.documents import Reading, open_texts
+from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.tiny_tokenizer import byte_tokenizer
 
 
@@ -36,8 +36,8 @@ def test_memory_does_not_grow_with_a_document(tmp_path, monkeypatch):
     """Of four megabytes and of sixteen, in pieces of 16 kB: what building takes is the same, and a fraction of them."""
     for name in ("PIECE", "BLOCK"):
         monkeypatch.setattr(documents, name, 1 << 14)
-    monkeypatch.setattr(divide, "PEEK_BYTES", 1 << 14)
-    monkeypatch.setattr(shards, "BATCH_BYTES", 1 << 14)
+    monkeypatch.setattr(split, "PEEK_BYTES", 1 << 14)
+    monkeypatch.setattr(builder, "BATCH_BYTES", 1 << 14)
     peaks = []
     for size in (4 << 20, 16 << 20):
         text, out = tmp_path / f"{size}.txt", tmp_path / f"{size}"

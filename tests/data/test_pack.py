@@ -13,7 +13,7 @@ from langue.data.batch import Examples, first_tokens, gather, last_tokens, pool_
 from langue.data.loader import Loader, Split, ahead
 from langue.data.pack import shuffled_batches, sorted_batches
 from langue.errors import DataError, SettingsError
-from langue.settings import TrainSettings
+from langue.settings.sections import TrainSettings
 
 
 def examples_of(lengths, segments=False):

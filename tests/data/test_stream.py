@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langue.data.corpus.stream import Frame, Slices, Stream, places_of, uniform
 from langue.data.pack import exact_bounds
-from langue.data.stream import Frame, Slices, Stream, places_of, uniform
 from langue.errors import DataError, SettingsError
 from tests.memory import Memory
 

@@ -5,9 +5,9 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
 from langue.errors import DataError
-from langue.evaluate import baseline as module
-from langue.evaluate.baseline import baseline
-from langue.evaluate.ngrams import _TOKEN, Ngrams, tokens
+from langue.evaluation import baseline as module
+from langue.evaluation.baseline import baseline
+from langue.evaluation.ngrams import _TOKEN, Ngrams, tokens
 
 GOOD, BAD = ["good", "great", "fine", "lovely", "superb"], ["bad", "awful", "poor", "dull", "weak"]
 TEXTS = ["a b a b c", "b a c!", "", "zebra", "a b c d 中文字 don't", "中文 a b"]

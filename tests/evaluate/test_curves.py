@@ -7,7 +7,7 @@ import sys
 import pytest
 from matplotlib.image import imread
 
-from langue.evaluate import curves
+from langue.evaluation import curves
 
 RUN = [{"split": "train", "step": s, "epoch": s / 50, "loss": 1 / s, "lr": 1e-4} for s in range(1, 101)]
 RUN += [{"split": "dev", "step": s, "epoch": s / 50, "loss": 0.5, "accuracy": s / 200} for s in (50, 100)]
@@ -50,7 +50,7 @@ def test_smoothing_is_centred():
 
 
 def test_the_right_half_shows_what_the_best_step_is_chosen_by():
-    from langue.settings import TaskSettings
+    from langue.settings.sections import TaskSettings
     from langue.tasks.classify import Classify
     from langue.tasks.regress import Regress
 
@@ -76,7 +76,7 @@ def test_ends_of_passes():
 
 def test_pyplot_is_left_alone(tmp_path):
     code = (
-        "import sys; from langue.evaluate import curves; "
+        "import sys; from langue.evaluation import curves; "
         f"curves.draw([], {str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -8,9 +8,9 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 
-from langue.evaluate.compare import compare
-from langue.evaluate.intervals import at_end, clopper_pearson, lowest_shares
-from langue.evaluate.judge import MAIN_METRIC, judge, mistakes, readable, verdict, written
+from langue.evaluation.compare import compare
+from langue.evaluation.intervals import at_end, clopper_pearson, lowest_shares
+from langue.evaluation.judge import MAIN_METRIC, judge, mistakes, readable, verdict, written
 
 LABELS = ["neg", "pos"]
 

@@ -8,12 +8,12 @@ import torch
 
 from langue.data.batch import Examples, gather
 from langue.errors import SettingsError
-from langue.evaluate.hardware import TABLE, find
-from langue.evaluate.layout import USABLE, choose, utilisation
-from langue.evaluate.memory import Layout, Sizes, activations, kept, logits, memory
-from langue.evaluate.scaling import BESIROGLU, HOFFMANN, by_rule, expected_loss, optima
+from langue.hardware import TABLE, find
 from langue.hub.presets import preset
-from langue.model.language import LanguageModel
+from langue.model.language_model import LanguageModel
+from langue.planning.layout import USABLE, choose, utilisation
+from langue.planning.memory import Layout, Sizes, activations, kept, logits, memory
+from langue.planning.scaling import BESIROGLU, HOFFMANN, by_rule, expected_loss, optima
 
 GPT2 = preset("gpt2", 50257, 1024)[1]
 SIZES = Sizes(124_439_808, 85_054_464)

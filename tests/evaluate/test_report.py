@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from langue.evaluate import curves, report
-from langue.evaluate.compare import compare
-from langue.evaluate.judge import MAIN_METRIC, judge, mistakes
+from langue.evaluation import curves, report
+from langue.evaluation.compare import compare
+from langue.evaluation.judge import MAIN_METRIC, judge, mistakes
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$body\x00\x1b[31m\u202e 酒店 مرحبا 😀 \ud800"
 VOID = {"meta", "img", "br"}

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from langue.errors import ModelError
-from langue.hub import bundle, hdf5, msgpack
+from langue.formats import hdf5, msgpack, tensorflow
 from langue.hub.checkpoint import describe, family_of
 from langue.hub.weights import read_safetensors, read_weights
-from langue.text import sentencepiece
+from langue.text.tokenizers import sentencepiece
 from tests.text.test_sentencepiece import proto, varint
 
 MANY = 40_000
@@ -23,13 +23,13 @@ def table(block, handles):
     """A LevelDB table of one data block, which the index names by these (offset, size)."""
 
     def closed(data):
-        return data + b"\0" + struct.pack("<I", bundle._masked(bundle._crc32c(data + b"\0")))
+        return data + b"\0" + struct.pack("<I", tensorflow._masked(tensorflow._crc32c(data + b"\0")))
 
     out = closed(block)
     entries = [(struct.pack(">I", n), varint(offset) + varint(size)) for n, (offset, size) in enumerate(handles)]
     index = b"".join(varint(0) + varint(len(k)) + varint(len(h)) + k + h for k, h in entries) + struct.pack("<I", 0)
     foot = varint(0) + varint(0) + varint(len(out)) + varint(len(index))
-    return out + closed(index) + foot.ljust(40, b"\0") + struct.pack("<Q", bundle.MAGIC)
+    return out + closed(index) + foot.ljust(40, b"\0") + struct.pack("<Q", tensorflow.MAGIC)
 
 
 def long_prefix(path):
@@ -37,13 +37,13 @@ def long_prefix(path):
     first = varint(0) + varint(MANY) + varint(0) + b"k" * MANY
     block = first + b"".join(varint(MANY) + varint(3) + varint(0) + struct.pack(">I", n)[1:] for n in range(MANY))
     (path / "m.index").write_bytes(table(block + struct.pack("<I", 0), [(0, len(block) + 4)]))
-    bundle.read(path / "m.index")
+    tensorflow.read(path / "m.index")
 
 
 def one_block_again_and_again(path):
     block = b"\0" * MANY + struct.pack("<I", 0xFFFFFF)
     (path / "m.index").write_bytes(table(block, [(0, len(block))] * 2000))
-    bundle.read(path / "m.index")
+    tensorflow.read(path / "m.index")
 
 
 def deep_groups(path):

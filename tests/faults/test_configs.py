@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from langue.cli import run
 from langue.errors import LangueError
 from langue.hub.checkpoint import describe
+from langue.runs.model import load
 from langue.verbs.inspect import inspect
-from langue.verbs.model import load
 from tests.tiny import tiny_bert
 
 

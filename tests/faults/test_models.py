@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from langue.errors import ModelError, RunError
 from langue.files import atomic_file, atomic_folder
-from langue.verbs.model import load
+from langue.runs.model import load
 from tests.tiny import tiny_bert
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import pytest
 from langue.cli import run
 from langue.errors import DataError, ModelError
 from langue.hub.weights import read_weights
-from langue.text.source import read
+from langue.text.read.source import read
 from tests.tiny import reviews, tiny_bert, write_jsonl
 
 

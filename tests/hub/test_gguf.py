@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langue.errors import ModelError
-from langue.hub import gguf
+from langue.formats import gguf
 
 VALUES = {
     "general.architecture": "llama",

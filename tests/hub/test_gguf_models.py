@@ -15,9 +15,16 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 import langue
 from langue.cli import run
 from langue.errors import LangueError, ModelError, SettingsError
-from langue.hub import gguf
-from langue.hub.gguf_tokenizer import LLAMA3, QWEN2, RULES, Vocabulary, from_metadata, to_metadata
-from langue.text.tokenizer import Tokenizer
+from langue.formats import gguf
+from langue.hub.originals.gguf_tokenizer import (
+    LLAMA3,
+    QWEN2,
+    RULES,
+    Vocabulary,
+    from_metadata,
+    to_metadata,
+)
+from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.tiny import tiny_bert
 from tests.tiny_decoder import CONFIGS, TEXT, VOCABULARY, sentencepiece_tokenizer, tiny_decoder, trained_tokenizer
 

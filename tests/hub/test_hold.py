@@ -8,16 +8,16 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from langue.hub import family, hold
-from langue.hub.families import FAMILIES
-from langue.hub.hold import Holder
+from langue.hub import convert_dtype, family
+from langue.hub.convert_dtype import Holder
+from langue.hub.families.registry import FAMILIES
 from langue.hub.weights import read_safetensors
 
 
 @pytest.mark.parametrize("wanted", [None, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("piece", [1, 100, 2**24])
 def test_parts_are_stacked_in_the_precision_wanted(monkeypatch, wanted, piece):
-    monkeypatch.setattr(hold, "PIECE", piece)
+    monkeypatch.setattr(convert_dtype, "PIECE", piece)
     parts = [torch.randn(3, 5), torch.randn(7, 5).bfloat16(), torch.randn(5, 4).t(), torch.randn(0, 5)]
     whole = torch.cat([part.float() for part in parts]).to(wanted or torch.float32)
     stacked = Holder(wanted, parts).stack(parts)

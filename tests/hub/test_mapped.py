@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import langue
-from langue.hub import gguf
-from langue.hub.hold import pairs_apart
-from langue.hub.mapped import fill, map_file, numbers
+from langue.formats import gguf
+from langue.formats.mapped import fill, map_file, numbers
+from langue.hub.convert_dtype import pairs_apart
 from tests.tiny_decoder import tiny_decoder
 
 WANTED = [None, torch.float32, torch.bfloat16]
@@ -73,7 +73,7 @@ def test_pieces_of_any_size_fill_a_tensor():
 CHILD = """
 import os, sys
 from pathlib import Path
-from langue.verbs.model import load
+from langue.runs.model import load
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # every core converts a piece of its own
 load(sys.argv[1])  # all that a load imports, and the memory that it leaves behind
 def told(name): return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) * 1024

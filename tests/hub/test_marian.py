@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import langue
 from langue.cli import run
 from langue.errors import LangueError, ModelError
-from langue.hub import npz
-from langue.hub.marian_nmt import NEVER
-from langue.hub.marian_options import read_yaml
+from langue.formats import npz
+from langue.hub.originals.marian_nmt import NEVER
+from langue.hub.originals.marian_options import read_yaml
 from tests.text.test_sentencepiece import HEAD, LETTERS, WORDS, proto
 
 transformers = pytest.importorskip("transformers")

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import langue
 from langue.errors import LangueError, ModelError
-from langue.hub import bundle, msgpack
+from langue.formats import msgpack, tensorflow
 
 transformers = pytest.importorskip("transformers")
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "good", "film", "##s", "the"]
@@ -34,7 +34,7 @@ def block(entries):
     """A table's block with every key written whole, and its trailer."""
     body = b"".join(varint(0) + varint(len(k)) + varint(len(v)) + k + v for k, v in entries)
     body += struct.pack("<II", 0, 1)
-    return body, body + b"\0" + struct.pack("<I", bundle._masked(bundle._crc32c(body + b"\0")))
+    return body, body + b"\0" + struct.pack("<I", tensorflow._masked(tensorflow._crc32c(body + b"\0")))
 
 
 def write_bundle(stem, tensors, apart=True):
@@ -51,7 +51,7 @@ def write_bundle(stem, tensors, apart=True):
     meta, meta_whole = block([])
     index, index_whole = block([(b"zz", varint(0) + varint(len(body)))])
     footer = varint(len(whole)) + varint(len(meta)) + varint(len(whole + meta_whole)) + varint(len(index))
-    footer = footer.ljust(40, b"\0") + struct.pack("<Q", bundle.MAGIC)
+    footer = footer.ljust(40, b"\0") + struct.pack("<Q", tensorflow.MAGIC)
     stem.parent.mkdir(parents=True, exist_ok=True)
     Path(f"{stem}.index").write_bytes(whole + meta_whole + index_whole + footer)
     Path(f"{stem}.data-00000-of-00001").write_bytes(data)
@@ -212,7 +212,7 @@ def test_flax_bert(tmp_path):
 
 def test_a_file_that_tensorflow_wrote():
     """tf.compat.v1.train.Saver of TensorFlow 2 over a/kernel (3, 4), a/bias (4,), global_step and 300 scalars."""
-    found = bundle.read(FIXTURES / "tensorflow.index")
+    found = tensorflow.read(FIXTURES / "tensorflow.index")
     np.testing.assert_array_equal(found["a/kernel"], np.arange(12, dtype=np.float32).reshape(3, 4))
     np.testing.assert_array_equal(found["a/bias"], np.asarray([0.5, -1, 2, 3], np.float32))
     assert found["global_step"].item() == 7
@@ -230,7 +230,7 @@ def test_a_damaged_index_is_refused_or_read_right(tmp_path_factory, data):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     (folder / "x.index").write_bytes(bytes(raw[: data.draw(st.integers(1, len(raw)))]))
     try:
-        found = bundle.read(folder / "x.index")
+        found = tensorflow.read(folder / "x.index")
     except ModelError:
         return
     assert {name: tensor.tolist() for name, tensor in found.items()} == {n: a.tolist() for n, a in tensors.items()}
@@ -251,13 +251,13 @@ def test_hostile_bundles_are_refused(tmp_path):
     write_bundle(tmp_path / "x", {"w": np.zeros((2, 2))})
     (tmp_path / "x.data-00000-of-00001").write_bytes(b"\0" * 15)
     with pytest.raises(ModelError, match="lies outside of the data"):
-        bundle.read(tmp_path / "x.index")
+        tensorflow.read(tmp_path / "x.index")
     (tmp_path / "x.data-00000-of-00001").unlink()
     with pytest.raises(ModelError, match="lies outside of the data"):
-        bundle.read(tmp_path / "x.index")
+        tensorflow.read(tmp_path / "x.index")
     write_bundle(tmp_path / "y", {name: np.zeros((2, 2)) for name in "abc"}, apart=False)
     with pytest.raises(ModelError, match="overlap"):
-        bundle.read(tmp_path / "y.index")
+        tensorflow.read(tmp_path / "y.index")
     within = b"\x01"
     for _ in range(2000):  # arrays whose shapes are arrays
         within = b"\xc9" + struct.pack(">I", len(within) + 1) + b"\x01\x93" + within

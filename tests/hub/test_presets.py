@@ -10,7 +10,7 @@ import transformers
 from langue.errors import ModelError, SettingsError
 from langue.hub.family import parameters
 from langue.hub.presets import KINDS, PRESETS, count, parse_count, preset
-from langue.model.language import LanguageModel, begin
+from langue.model.language_model import LanguageModel, begin
 
 # Parameters in millions as published, BERT without its pooler.
 PUBLISHED = {

@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 
 from langue.data.batch import Examples, gather
 from langue.model.config import ModelConfig
-from langue.model.language import LanguageModel, compile_parts
+from langue.model.language_model import LanguageModel, compile_parts
 from langue.model.transformer import Transformer, initialise
 
 SIZES = {"vocab_size": 100, "dim": 32, "n_layers": 3, "n_heads": 4, "ffn_dim": 64, "max_length": 512, "dropout": 0.0}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from langue.model.softmax import softmax, softmax_gradient
+from langue.model.kernels.softmax import softmax, softmax_gradient
 
 
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)])

@@ -9,7 +9,7 @@ import torch
 
 from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
 from langue.model.transformer import Transformer
-from langue.verbs.model import load
+from langue.runs.model import load
 from tests.tiny import tiny_bert
 
 transformers = pytest.importorskip("transformers")

@@ -8,10 +8,10 @@ import torch
 
 from langue.cli import run
 from langue.errors import LangueWarning, ModelError
-from langue.generate.processors import RepetitionPenalty
-from langue.generate.sample import sampling_of
+from langue.generation.processors import RepetitionPenalty
+from langue.generation.sample import sampling_of
 from langue.hub.generation_config import HARMLESS, NOT_FOLLOWED, GenerationConfig, read_generation
-from langue.verbs.model import load
+from langue.runs.model import load
 
 transformers = pytest.importorskip("transformers")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import langue
-from langue.hub import gguf
-from langue.hub.gguf_tokenizer import RULES, from_metadata
+from langue.formats import gguf
+from langue.hub.originals.gguf_tokenizer import RULES, from_metadata
 from tests.tiny_decoder import CONFIGS, TEXT, sentencepiece_tokenizer, tiny_decoder, trained_tokenizer
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: make test-gguf")

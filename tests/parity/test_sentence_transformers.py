@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from langue.errors import LangueWarning, ModelError
-from langue.verbs.model import load
+from langue.runs.model import load
 from langue.verbs.quickstart import embedded_model
 from tests.tiny import CONFIG, GOOD, PLAIN, reviews, tiny_bert
 from tests.tiny_decoder import tiny_decoder

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from langue.errors import ModelError
-from langue.verbs.model import load
+from langue.runs.model import load
 
 FOLDER = Path(os.environ.get("LANGUE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "stories260K"
 TEXT = (

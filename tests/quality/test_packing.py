@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from langue.data.stream import Slices
+from langue.data.corpus.stream import Slices
 from langue.hub.presets import preset
-from langue.model.language import LanguageModel
+from langue.model.language_model import LanguageModel
 from langue.model.transformer import initialise
-from langue.settings import TaskSettings
+from langue.settings.sections import TaskSettings
 from langue.tasks.causal import Causal
 from tests.memory import Memory
 from tests.tiny_tokenizer import byte_tokenizer

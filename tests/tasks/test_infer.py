@@ -6,8 +6,8 @@ import torch
 
 from langue.data.batch import Batch
 from langue.errors import ModelError
+from langue.runs.model import load
 from langue.tasks.infer import infer
-from langue.verbs.model import load
 from tests.tiny import reviews, tiny_bert
 
 

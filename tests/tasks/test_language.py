@@ -9,17 +9,17 @@ import torch
 from tokenizers import models, pre_tokenizers
 from torch.nn import functional as F
 
-from langue.data.stream import Slices
+from langue.data.corpus.stream import Slices
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
-from langue.model.language import LanguageModel
+from langue.model.language_model import LanguageModel
 from langue.model.transformer import initialise
-from langue.settings import TaskSettings
+from langue.settings.sections import TaskSettings
 from langue.tasks.causal import Causal
 from langue.tasks.denoise import Denoise, noise_mask
 from langue.tasks.language import Held
 from langue.tasks.masked import Masked
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.memory import Memory
 
 CPU = torch.device("cpu")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from langue.model.loss import cross_entropy
-from langue.settings import TaskSettings
+from langue.model.kernels.cross_entropy import cross_entropy
+from langue.settings.sections import TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.masked import Masked
 from langue.tasks.regress import Regress
-from langue.text.source import Table
-from langue.text.table import as_dataset
+from langue.text.read.source import Table
+from langue.text.read.table import as_dataset
 
 CLOSE = 2e-3  # of a probability at the minimum
 

@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional as F
 
 import langue
-from langue.data.stream import Slices
+from langue.data.corpus.stream import Slices
 from langue.errors import Interrupted, SettingsError
 from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
 from langue.model.config import ModelConfig
-from langue.model.language import LanguageModel
+from langue.model.language_model import LanguageModel
 from langue.model.transformer import initialise
-from langue.settings import TaskSettings, TrainSettings
+from langue.settings.sections import TaskSettings, TrainSettings
 from langue.tasks.language import Held
 from langue.tasks.masked import Masked
 from langue.tasks.pairs import DOES_NOT, NOT_ASKED

@@ -8,7 +8,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from langue.errors import ModelError
-from langue.text.tokenizer import MOST_BYTES, Tokenizer
+from langue.text.tokenizers.tokenizer import MOST_BYTES, Tokenizer
 
 transformers = pytest.importorskip("transformers")
 

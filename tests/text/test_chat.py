@@ -7,8 +7,8 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 from langue.errors import DataError, ModelError
-from langue.text.chat import template_of
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.chat import template_of
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 TEMPLATES = {
     "chatml": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
@@ -101,7 +101,7 @@ def test_no_template_and_no_messages_are_said(tmp_path):
 
 
 def test_a_conversation_is_answered(tmp_path):
-    from langue.verbs.model import load
+    from langue.runs.model import load
     from tests.tiny_decoder import tiny_decoder
 
     model = load(tiny_decoder(tmp_path / "m", "llama"))

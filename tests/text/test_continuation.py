@@ -8,9 +8,9 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from langue.text.tokenizer import Tokenizer
-from langue.verbs.model import load
-from langue.verbs.samples import samples
+from langue.runs.model import load
+from langue.runs.samples import samples
+from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.tiny_decoder import sentencepiece_tokenizer, tiny_decoder, trained_tokenizer
 from tests.tiny_tokenizer import byte_tokenizer
 
@@ -87,7 +87,7 @@ def test_a_continuation_keeps_its_space(tmp_path, monkeypatch):
     (folder / "tokenizer_config.json").write_text(json.dumps(options | {"chat_template": template}))
     ball = tokenizer.backend.encode("the ball", add_special_tokens=False).ids
     model = load(folder)
-    monkeypatch.setattr("langue.verbs.generation.generate", lambda language, ids, *rest: [ball for _ in ids])
+    monkeypatch.setattr("langue.runs.generation.generate", lambda language, ids, *rest: [ball for _ in ids])
     assert model.generate(["a", "the"]) == [" the ball", " the ball"]
     assert model.generate([[{"role": "user", "content": "a"}]]) == [" the ball"]
     assert model.generate([[5]]) == [ball]
@@ -112,6 +112,6 @@ def test_samples_of_a_training_keep_it_too(monkeypatch):
         settings=SimpleNamespace(data=SimpleNamespace(block=24)),
     )
     ball = tokenizer.backend.encode("the ball").ids
-    monkeypatch.setattr("langue.verbs.samples.generate", lambda network, prompts, *rest: [ball for _ in prompts])
+    monkeypatch.setattr("langue.runs.samples.generate", lambda network, prompts, *rest: [ball for _ in prompts])
     # Of the first document a quarter of the room is shown, 5 tokens.
     assert samples(prepared, None) == [("the ball in", " the ball"), ("My n", " the ball")]

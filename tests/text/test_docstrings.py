@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from langue.errors import DataError
-from langue.text.docstrings import FEW_MODULES, PACKAGES, build
+from langue.verbs.quickstart_data import FEW_MODULES, PACKAGES, build
 
 
 @pytest.fixture(scope="module")

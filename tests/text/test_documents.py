@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.errors import DataError
-from langue.text import documents
-from langue.text.documents import Reading, Tally, open_texts
+from langue.text.read import documents
+from langue.text.read.documents import Reading, Tally, open_texts
 
 
 def read(*sources, **options):
@@ -236,8 +236,8 @@ def test_the_hub_is_streamed_and_its_failures_are_one_line(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram", "bytes"])
 def test_pieces_are_cut_where_tokens_are(tmp_path, monkeypatch, kind):
-    from langue.settings import resolve
-    from langue.text.train_tokenizer import train
+    from langue.settings.sections import resolve
+    from langue.text.tokenizers.training import train
 
     text = "The cat sat on the mat.\n\n  Then it slept, and the other cats, too;\tall day  long.\r\n" * 30
     tokenizer = train([text], resolve({"tokenizer.kind": kind, "tokenizer.vocab_size": 320}).tokenizer, tmp_path / kind)

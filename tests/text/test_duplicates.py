@@ -5,9 +5,9 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langue.text import duplicates
-from langue.text.duplicates import find, within
-from langue.text.source import read
+from langue.text.quality import duplicates
+from langue.text.quality.duplicates import find, within
+from langue.text.read.source import read
 
 WORDS = [f"word{i}" for i in range(400)]
 

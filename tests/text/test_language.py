@@ -3,8 +3,8 @@ of Human Rights in each, and what no word gives away."""
 
 import pytest
 
-from langue.text import script
-from langue.text.language import guess
+from langue.text.quality import script
+from langue.text.quality.language import guess
 
 ARTICLES = {
     "English": "All human beings are born free and equal in dignity and rights. They are endowed with reason and "

@@ -10,8 +10,8 @@ import torch
 import langue
 from langue.cli import run
 from langue.errors import ModelError
-from langue.text.languages import RULES
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.languages import RULES
+from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.text.test_sentencepiece import CONTROLS, LETTERS, WORDS, proto
 
 transformers = pytest.importorskip("transformers")

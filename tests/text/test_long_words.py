@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from langue.settings import resolve
-from langue.text import train_tokenizer
-from langue.text.long_words import LongWords, long_runs
-from langue.text.tokenizer import Tokenizer
-from langue.text.train_tokenizer import WORDPIECE_LIMIT, train
+from langue.settings.sections import resolve
+from langue.text.tokenizers import training
+from langue.text.tokenizers.long_words import LongWords, long_runs
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.training import WORDPIECE_LIMIT, train
 
 SCRIPTS = {  # that write no spaces, or few: first and last of some of their letters
     "Thai": (0x0E01, 0x0E2E),
@@ -73,7 +73,7 @@ def test_no_trainer_gets_a_long_word_and_the_report_counts_them(kind, tmp_path, 
         words = (backend.pre_tokenizer.pre_tokenize_str(text) for text in given)
         assert max(end - begin for text in words for _, (begin, end) in text) <= 1001
 
-    monkeypatch.setattr(train_tokenizer, "_learn", learn)
+    monkeypatch.setattr(training, "_learn", learn)
     notes: list[str] = []
     text = "the cat sat on the mat " * 9
     chosen = resolve({"tokenizer.kind": kind, "tokenizer.vocab_size": 300}).tokenizer
@@ -119,7 +119,7 @@ def test_wordpiece_of_common_text_is_cut_as_before(tmp_path):
 
 
 def test_ctrl_c_is_heard_while_a_tokenizer_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_tokenizer, "LIMIT", 10**9)  # so that learning takes seconds
+    monkeypatch.setattr(training, "LIMIT", 10**9)  # so that learning takes seconds
     drawn = random.Random(0)
     text = "".join(drawn.choices("abcdefghij", k=90_000))
     began = time.perf_counter()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from langue.errors import ModelError
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.text.test_awkward import train_pieces
 
 transformers = pytest.importorskip("transformers")

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langue.errors import ModelError
-from langue.text.sentencepiece import build, read
-from langue.text.tokenizer import Tokenizer
+from langue.text.tokenizers.sentencepiece import build, read
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 def varint(number):

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.errors import DataError
-from langue.text import arrow
-from langue.text.source import read
-from langue.text.split import class_numbers, hold_out
+from langue.text.read import arrow
+from langue.text.read.source import read
+from langue.text.read.split import class_numbers, hold_out
 
 HOSTILE = [
     "NA",
@@ -274,7 +274,7 @@ def test_a_draw_keeps_shares_and_never_takes_a_whole_class(labels, share, seed):
 
 def test_a_split_is_the_same_in_every_process():
     program = (
-        "from langue.text.source import read;"
+        "from langue.text.read.source import read;"
         "s = read([{'text': f't{i}', 'label': i % 3 and 'a' or 'b'} for i in range(60)], need=['text', 'label'],"
         " stratify='label', seed=3); print(s.dev.column('text'), s.test.column('text'), len(s.train))"
     )

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.errors import DataError
-from langue.text.lines import likely_encoding
-from langue.text.source import read
+from langue.text.read.lines import likely_encoding
+from langue.text.read.source import read
 
 GOOD = '{"text": "fine", "label": 1}\n'
 PACK = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress}

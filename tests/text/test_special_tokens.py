@@ -13,11 +13,11 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from langue.errors import ModelError
-from langue.hub.families import FAMILIES
-from langue.text.published import CLASSES, GENERIC, OF_MODEL_TYPE, ROLES, class_name
-from langue.text.special import special_ids
-from langue.text.tokenizer import Tokenizer
-from langue.text.vocabulary import QWEN2, by_words
+from langue.hub.families.registry import FAMILIES
+from langue.text.tokenizers.classes import CLASSES, GENERIC, OF_MODEL_TYPE, ROLES, class_name
+from langue.text.tokenizers.special import special_ids
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.vocabulary import QWEN2, by_words
 from tests.text.test_sentencepiece import BYTES, CONTROLS, proto
 
 transformers = pytest.importorskip("transformers")
@@ -265,7 +265,7 @@ def test_no_word_of_an_older_file_is_special_for_its_name(tmp_path, kind):
 
 
 def test_a_gguf_s_words_are_special_by_kind_and_by_role():
-    from langue.hub.gguf_tokenizer import CONTROL, KEY, NORMAL, from_metadata
+    from langue.hub.originals.gguf_tokenizer import CONTROL, KEY, NORMAL, from_metadata
 
     backend = of_bytes()
     vocabulary = sorted(backend.get_vocab(), key=backend.get_vocab().get)

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.errors import DataError, SettingsError
-from langue.settings import resolve
-from langue.text.fertility import fertility
-from langue.text.special import special_ids
-from langue.text.tokenizer import Tokenizer
-from langue.text.train_tokenizer import NAMES, special_tokens, train
+from langue.settings.sections import resolve
+from langue.text.tokenizers.fertility import fertility
+from langue.text.tokenizers.special import special_ids
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.training import NAMES, special_tokens, train
 
 KINDS = ["bpe", "wordpiece", "unigram", "characters", "bytes"]
 TEXTS = [

@@ -5,9 +5,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from langue.data.encode import encode
-from langue.text.tokenizer import Tokenizer
-from langue.text.unknown import SAMPLE, Gap, Lost, gap_of
-from langue.text.words import ALPHABET
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import SAMPLE, Gap, Lost, gap_of
+from langue.text.tokenizers.words import ALPHABET
 
 KNOWN, LOST = "abc", "жщ語😀"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

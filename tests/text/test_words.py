@@ -5,10 +5,10 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from langue.settings import resolve
-from langue.text.tokenizer import Tokenizer
-from langue.text.train_tokenizer import train
-from langue.text.words import ALPHABET, Words
+from langue.settings.sections import resolve
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.training import train
+from langue.text.tokenizers.words import ALPHABET, Words
 
 TEXT = "我们喜欢机器学习and deep learning模型, こんにちは世界 déjà 한국어 naïve"
 

@@ -10,7 +10,7 @@ from langue.data.batch import Examples
 from langue.data.loader import Split
 from langue.files import atomic_folder
 from langue.model.config import ModelConfig
-from langue.settings import TaskSettings, TrainSettings
+from langue.settings.sections import TaskSettings, TrainSettings
 from langue.tasks.classify import Classify
 from langue.tasks.task import TaskModel
 from langue.train.state import save_weights

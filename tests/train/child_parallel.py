@@ -17,10 +17,10 @@ from unittest.mock import patch
 import torch
 
 from langue.errors import Interrupted, LangueError, Told
-from langue.model.dropout import Dropout
+from langue.model.kernels.dropout import Dropout
 from langue.model.transformer import set_dropout
 from langue.runtime import rank
-from langue.settings import TrainSettings
+from langue.settings.sections import TrainSettings
 from langue.train import muon
 from langue.train.parallel import processes
 from langue.train.state import save_weights

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from langue.errors import RunError
-from langue.train import shards
+from langue.train import sharding
 from langue.train.journal import Journal, read_log
 from langue.train.state import save_best, save_state
 from langue.train.trainer import Progress
@@ -30,9 +30,9 @@ def group():
 
 def test_a_checkpoint_that_was_waited_for_is_there(group, tmp_path, monkeypatch):
     """PyTorch tells that its files are written before it tells whoever is to complete the folder."""
-    complete = shards.complete_folder
-    monkeypatch.setattr(shards, "complete_folder", lambda *paths: (time.sleep(0.2), complete(*paths)))
-    writer = shards.Writer()
+    complete = sharding.complete_folder
+    monkeypatch.setattr(sharding, "complete_folder", lambda *paths: (time.sleep(0.2), complete(*paths)))
+    writer = sharding.Writer()
     for step in range(3):
         path = tmp_path / f"step-{step}"
         writer.start(path, {"weight.a": torch.randn(5, 3)}, {"step": step}, lambda: None)
@@ -44,8 +44,8 @@ def test_what_fails_after_the_files_are_written_is_said(group, tmp_path, monkeyp
     def fails(*_):
         raise RunError("no room")
 
-    monkeypatch.setattr(shards, "complete_folder", fails)
-    writer = shards.Writer()
+    monkeypatch.setattr(sharding, "complete_folder", fails)
+    writer = sharding.Writer()
     writer.start(tmp_path / "step-1", {"weight.a": torch.randn(5, 3)}, {}, lambda: None)
     with pytest.raises(RunError, match="no room"):
         writer.wait()

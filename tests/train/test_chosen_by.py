@@ -3,7 +3,7 @@
 import pytest
 
 from langue.errors import SettingsError
-from langue.settings import TaskSettings
+from langue.settings.sections import TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from tests.train.child import SETTINGS, trainer

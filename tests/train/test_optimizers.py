@@ -10,11 +10,11 @@ from torch import nn
 
 from langue.errors import RunError
 from langue.hub.weights import read_safetensors
-from langue.model.language import LanguageModel
-from langue.settings import TrainSettings
-from langue.train.average import Average
-from langue.train.guard import trouble
+from langue.model.language_model import LanguageModel
+from langue.settings.sections import TrainSettings
+from langue.train.ema import Average
 from langue.train.journal import read_log
+from langue.train.loss_guard import trouble
 from langue.train.muon import Muon, orthogonalise
 from langue.train.optimizer import make_optimizer
 from langue.train.schedule import factor

@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from langue.data.batch import Examples, gather, gather_pairs
 from langue.model.config import ModelConfig
-from langue.model.language import LanguageModel
-from langue.train.pace import Pace, body_flops, head_flops
+from langue.model.language_model import LanguageModel
+from langue.train.throughput import Pace, body_flops, head_flops
 
 SIZES = {"vocab_size": 50, "dim": 64, "n_layers": 3, "n_heads": 4, "ffn_dim": 96, "max_length": 128, "dropout": 0.0}
 SIZES |= {"attention_dropout": 0.0}

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from langue.errors import RunError, SettingsError
-from langue.train import shards
-from langue.train.shards import read_shards
-from langue.train.tensors import check
+from langue.train import sharding
+from langue.train.sharding import read_shards
+from langue.train.tensor_parallel import check
 from tests.tiny import CONFIG
 from tests.train.child import trainer
 from tests.train.child_parallel import work
@@ -228,7 +228,7 @@ def test_a_shard_that_is_lost_cut_or_of_another_model_is_an_error(runs, tmp_path
             read_shards(folder, like)
     with pytest.raises(RunError, match="no fitting"):
         read_shards(tmp_path / "whole", lambda key: torch.zeros(3))
-    denied = patch.object(shards, "check_safetensors", side_effect=PermissionError(13, "Permission denied", "a shard"))
+    denied = patch.object(sharding, "check_safetensors", side_effect=PermissionError(13, "Permission denied", "a shard"))
     with denied, pytest.raises(RunError, match="^a shard: cannot be read: Permission denied; check its permissions"):
         read_shards(tmp_path / "whole", like)
 

@@ -9,10 +9,10 @@ import torch
 
 from langue.data.batch import Examples, gather
 from langue.data.loader import Split
-from langue.settings import TaskSettings, TrainSettings
+from langue.settings.sections import TaskSettings, TrainSettings
 from langue.tasks.classify import Classify
 from langue.tasks.task import TaskModel
-from langue.train.rows import rows_in_use
+from langue.train.embedding_rows import rows_in_use
 from langue.train.trainer import Trainer
 from tests.tiny import CONFIG
 from tests.train.child import examples

@@ -13,7 +13,7 @@ import torch
 
 from langue.data.batch import gather
 from langue.errors import DataError, Interrupted, RunError
-from langue.settings import TaskSettings, TrainSettings
+from langue.settings.sections import TaskSettings, TrainSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from langue.tasks.task import TaskModel

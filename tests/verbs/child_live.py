@@ -7,11 +7,11 @@ import json
 import sys
 from pathlib import Path
 
-import langue.data.shards
+import langue.data.corpus.builder
+import langue.runs.train_tokenizer
 import langue.verbs.finetune
 import langue.verbs.pretrain
 import langue.verbs.quickstart
-import langue.verbs.train_tokenizer
 from tests.tiny import SHORT
 
 PRETRAINING = {"model.size": "41k", "data.block": 16, "train.batch_tokens": 64, "train.max_steps": 2}
@@ -37,8 +37,8 @@ def main(folder: Path) -> None:
     given = json.loads((folder / "given.json").read_text())
     held(langue.verbs.finetune, "judge_run", "finetune judges")
     held(langue.verbs.pretrain, "judge_language", "pretrain judges")
-    held(langue.verbs.train_tokenizer, "train", "tokenizer train")
-    held(langue.data.shards, "_write", "data tokenize")
+    held(langue.runs.train_tokenizer, "train", "tokenizer train")
+    held(langue.data.corpus.builder, "_write", "data tokenize")
     langue.train_tokenizer(folder / "text.txt", out=folder / "tokenizer", tokenizer__kind="bytes")
     langue.tokenize(folder / "text.txt", tokenizer=folder / "tokenizer", out=folder / "corpus", document="line")
     langue.verbs.pretrain.pretrain(

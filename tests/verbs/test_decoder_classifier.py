@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-import langue.text.tokenizer
+import langue.text.tokenizers.tokenizer
 from langue.errors import DataError, SettingsError
+from langue.runs.model import load
 from langue.verbs.finetune import finetune
-from langue.verbs.model import load
 from langue.verbs.preview import preview
 from tests.tiny import BAD, GOOD, PLAIN, reviews
 from tests.tiny_decoder import tiny_decoder
@@ -30,7 +30,7 @@ def rows(count, seed=0, column="label"):
 def words():
     backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["[UNK]", *GOOD, *BAD, *PLAIN])}, "[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return langue.text.tokenizer.Tokenizer(backend)
+    return langue.text.tokenizers.tokenizer.Tokenizer(backend)
 
 
 @pytest.fixture(scope="module")

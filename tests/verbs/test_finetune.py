@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 import langue.verbs.evaluate
 from langue.errors import DataError, RunError, SettingsError
+from langue.runs.model import load
 from langue.verbs import quickstart
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
-from langue.verbs.model import load
 from langue.verbs.predict import predict
 from langue.verbs.preview import preview
 from tests.tiny import reviews, write_jsonl

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from langue.cli import run as command
 from langue.errors import DataError, SettingsError
-from langue.settings import TaskSettings, resolve
+from langue.runs.model import load
+from langue.settings.sections import TaskSettings, resolve
 from langue.tasks.classify import Classify
-from langue.text.source import Table, read
-from langue.text.split import all_seen, class_numbers, hold_out
-from langue.text.table import as_dataset
+from langue.text.read.source import Table, read
+from langue.text.read.split import all_seen, class_numbers, hold_out
+from langue.text.read.table import as_dataset
 from langue.train.journal import read_log
 from langue.verbs.evaluate import evaluate
-from langue.verbs.model import load
 from langue.verbs.preview import preview, show
 from tests.tiny import reviews, write_jsonl
 

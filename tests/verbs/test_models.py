@@ -11,7 +11,7 @@ import langue
 from langue.cli import run
 from langue.cli.show import print_model
 from langue.errors import RunError
-from langue.hub.families import FAMILIES
+from langue.hub.families.registry import FAMILIES
 from tests.tiny import CONFIG, tiny_bert
 from tests.tiny_decoder import tiny_decoder
 

@@ -5,11 +5,11 @@ import json
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-import langue.text.tokenizer
+import langue.text.tokenizers.tokenizer
 from langue.errors import DataError
+from langue.runs.model import load
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
-from langue.verbs.model import load
 from langue.verbs.predict import predict
 from langue.verbs.preview import preview
 from tests.tiny import BAD, GOOD, PLAIN, reviews, tiny_bert, write_jsonl
@@ -44,7 +44,7 @@ def strict_decoder(folder):
     backend = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     backend.normalizer = normalizers.Replace(Regex("[^a-z ]"), "")
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return tiny_decoder(folder, "gpt2", langue.text.tokenizer.Tokenizer(backend))
+    return tiny_decoder(folder, "gpt2", langue.text.tokenizers.tokenizer.Tokenizer(backend))
 
 
 def lines_of(path):

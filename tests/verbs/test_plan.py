@@ -12,8 +12,8 @@ from langue.cli import run
 from langue.errors import SettingsError
 from langue.hub.family import parameters
 from langue.hub.presets import preset
+from langue.planning.timing import flops_a_token
 from langue.verbs.plan import _budget, count_parameters
-from langue.verbs.timing import flops_a_token
 from tests.tiny import tiny_bert
 
 

@@ -18,11 +18,11 @@ from tokenizers import decoders, models, pre_tokenizers
 
 import langue
 from langue.cli import run
-from langue.data.corpus import Corpus
+from langue.data.corpus.reader import Corpus
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
-from langue.train.pace import Pace, body_flops, head_flops
-from langue.verbs.judge_language import _whole, better_than_baseline
+from langue.runs.judge_language import _whole, better_than_baseline
+from langue.train.throughput import Pace, body_flops, head_flops
 from langue.verbs.pretrain import MANY, _resolved
 from tests.memory import Memory
 from tests.tiny import tiny_bert
@@ -227,7 +227,7 @@ def test_numbers_must_mean_the_same_tokens_to_text_and_model(tmp_path, text, tok
 
 def test_n_grams_are_counted_on_no_more_than_is_said(tmp_path, text, tokenizer, monkeypatch):
     """Not even where one document is longer than that."""
-    from langue.verbs import judge_language
+    from langue.runs import judge_language
 
     (tmp_path / "long.txt").write_text("the dog sees a small red house and sleeps near a tree. " * 40)
     monkeypatch.setattr(judge_language, "MOST", 300)
@@ -282,7 +282,7 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
     ],
 )
 def test_what_cannot_be_is_told_before_the_work(tmp_path, text, tokenizer, monkeypatch, objective, words, match, known):
-    from langue.verbs import corpora
+    from langue.runs import corpora
 
     def work(*arguments, **settings):
         raise AssertionError("what is refused was worked on")

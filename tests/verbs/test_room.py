@@ -9,13 +9,13 @@ import pytest
 import langue
 from langue.cli import run
 from langue.errors import DataError, LangueWarning, ModelError
-from langue.verbs.model import load
+from langue.runs.model import load
 from tests.tiny import CONFIG, SHORT, reviews, tiny_bert, write_jsonl
 from tests.tiny_decoder import tiny_decoder
 
 transformers = pytest.importorskip("transformers")
 
-from langue.hub.families import FAMILIES  # noqa: E402
+from langue.hub.families.registry import FAMILIES  # noqa: E402
 from tests.contract.references import draw_model  # noqa: E402
 from tests.contract.test_families import save  # noqa: E402
 

@@ -12,11 +12,11 @@ from rich.console import Console
 import langue.cli.show
 from langue.cli import run as command
 from langue.errors import ModelError, SettingsError
-from langue.evaluate.judge import verdict
+from langue.evaluation.judge import verdict
+from langue.runs.model import load
 from langue.tasks import metrics as m
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
-from langue.verbs.model import load
 from langue.verbs.predict import predict
 from langue.verbs.pretrain import pretrain
 from tests.tiny import SHORT, reviews, write_jsonl

@@ -8,10 +8,10 @@ import pytest
 
 import langue
 from langue.cli import run
-from langue.data.corpus import Corpus
+from langue.data.corpus.reader import Corpus
 from langue.errors import DataError, RunError, SettingsError
-from langue.text import script
-from langue.text.survey import Survey, spread
+from langue.text.quality import script
+from langue.text.quality.survey import Survey, spread
 from tests.tiny import write_jsonl
 
 TEXT = "The cat sat on the mat; the other cat sat, too.\n"

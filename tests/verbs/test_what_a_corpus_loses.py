@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import langue
-from langue.data.corpus import Corpus
-from langue.data.divide import Division
-from langue.data.shards import Building, build
-from langue.data.stream import Frame, Stream
+from langue.data.corpus.builder import Building, build
+from langue.data.corpus.reader import Corpus
+from langue.data.corpus.split import Division
+from langue.data.corpus.stream import Frame, Stream
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.files import alone
-from langue.generate.sample import Sampling, choose, generate
-from langue.settings import resolve
-from langue.text.documents import Reading, open_texts
-from langue.text.train_tokenizer import train
+from langue.generation.sample import Sampling, choose, generate
+from langue.settings.sections import resolve
+from langue.text.read.documents import Reading, open_texts
+from langue.text.tokenizers.training import train
 from langue.train.journal import Journal
 
 WORDS = "the dog sees a small red house and sleeps near a tree while rain falls on the old road".split()  # noqa: SIM905
@@ -70,9 +70,9 @@ def test_a_changed_shard_is_not_trained_on(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("peek", [1, 100, 10**9])
 def test_a_long_first_document_is_for_training(tokenizer, tmp_path, monkeypatch, peek):
-    from langue.data import divide
+    from langue.data.corpus import split
 
-    monkeypatch.setattr(divide, "PEEK_BYTES", peek)
+    monkeypatch.setattr(split, "PEEK_BYTES", peek)
     long = " ".join(sentences(200))
     train, dev = built(tokenizer, write(tmp_path / "t.jsonl", [long, *sentences(30, 1)]), tmp_path / "corpus")
     assert train.n_documents >= 28 and dev.n_documents >= 1

@@ -12,18 +12,18 @@ import torch
 
 from langue.cli import run as command
 from langue.errors import DataError, ModelError, RunError, SettingsError
-from langue.evaluate.curves import _reach
-from langue.settings import TaskSettings
+from langue.evaluation.curves import _reach
+from langue.progress import span
+from langue.runs.model import load
+from langue.settings.sections import TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
-from langue.text.source import read
+from langue.text.read.source import read
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
-from langue.verbs.model import load
 from langue.verbs.predict import predict
 from langue.verbs.pretrain import pretrain
 from langue.verbs.preview import preview
-from langue.verbs.progress import span
 from tests.tiny import SHORT, reviews, write_jsonl
 from tests.tiny_decoder import tiny_decoder
 

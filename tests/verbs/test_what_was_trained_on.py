@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
+from langue.runs.model import load
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
-from langue.verbs.model import load
 from langue.verbs.predict import predict
 from tests.tiny import SHORT, reviews, write_jsonl
 

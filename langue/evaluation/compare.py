@@ -1,0 +1,289 @@
+"""Floor 5. What arrives: the answers of a model and of its baseline to the same examples.
+What leaves: by how much the model is better, and whether that can be chance.
+
+Two intervals, one for each system, cannot tell that: most examples are easy or hard for both, so
+that the difference varies much less, or much more, than the intervals suggest. Two paired methods can:
+
+- A randomisation test (Noreen 1989; Yeh 2000, arXiv:cs/0008005). If the systems were equal, which of
+  them gave which of the two answers to an example would be chance: the answers are exchanged at random
+  and the differences that arise are counted. Of a share of right answers this is McNemar's test (1947),
+  which is computed exactly.
+- A paired bootstrap (Efron and Tibshirani 1993): the difference over examples drawn anew. It also holds
+  for systems that are equal in the metric and differ in kind, where exchanged answers are no fair picture.
+
+A system is called better only where both methods say so, each at 5%.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtr
+
+from langue.evaluation.intervals import RESAMPLES, Interval, chunks, drawn
+from langue.tasks import metrics as m
+
+LEVEL = 0.05
+SHARES_OF_RIGHT = {"classify": ("accuracy", "f1_micro"), "multilabel": ("accuracy",)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The model's metric less the baseline's, over the same examples."""
+
+    metric: str
+    difference: float
+    interval: Interval | None  # 95%, of the difference; None: undefined in every resample
+    p_value: float  # two-sided: how often equal systems differ as much
+    examples: int
+
+    def as_json(self) -> dict[str, Any]:
+        """What metrics.json keeps beside the baseline's metrics."""
+        return {
+            "metric": self.metric,
+            "difference": self.difference,
+            "interval": list(self.interval) if self.interval else None,
+            "p_value": self.p_value,
+            "examples": self.examples,
+        }
+
+
+@dataclass(frozen=True)
+class Systems:
+    """What both systems answered to K kinds of examples, as measures of how often each kind counts."""
+
+    model: m.Measure  # of weights (K, R)
+    baseline: m.Measure  # of weights (K, R)
+    mixed: m.Measure  # of weights (2K, R): the model's answers, then the baseline's
+    sizes: m.Ints  # (K,) examples of each kind
+    exact_p_value: float | None = None  # where no exchanges need to be drawn
+
+
+def compare(
+    kind: str,
+    targets: npt.ArrayLike,
+    model: npt.ArrayLike,
+    baseline: npt.ArrayLike,
+    metric: str,
+    *,
+    n_labels: int = 0,
+    positive: int = 1,
+    thresholds: tuple[float, float] = (0.5, 0.5),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison | None:
+    """Compare a model with its baseline in `metric`; `None` where that is undefined for one of them.
+
+    `kind` is classify, multilabel or regress, and `targets`, `model` and `baseline` are as
+    `judge.judge` takes targets and predictions. thresholds: with several labels, the
+    probabilities from which on the model and the baseline give one.
+    """
+    if kind == "classify":
+        systems = _classifiers(targets, model, baseline, metric, n_labels, positive)
+    elif kind == "multilabel":
+        systems = _taggers(targets, model, baseline, metric, thresholds)
+    else:
+        systems = _regressors(targets, model, baseline, metric)
+    return compare_systems(systems, metric, resamples, seed)
+
+
+def compare_documents(
+    model: tuple[m.Floats, m.Ints],
+    baseline: tuple[m.Floats, m.Ints],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison | None:
+    """Compare two language models in their mean loss.
+
+    Each is given as the summed losses and the numbers of predictions of the same D documents,
+    both (D,).
+    """
+
+    def measure(losses: m.Floats, counts: m.Ints) -> m.Measure:
+        def mean_loss(weights: m.Floats) -> dict[str, m.Floats]:
+            predictions = counts @ weights  # (R,)
+            return {"loss": losses @ weights / np.where(predictions > 0, predictions, np.nan)}
+
+        return mean_loss
+
+    losses = np.concatenate([model[0], baseline[0]])
+    counts = np.concatenate([model[1], baseline[1]])
+    sizes = np.ones(len(model[0]), np.int64)
+    systems = Systems(measure(*model), measure(*baseline), measure(losses, counts), sizes)
+    return compare_systems(systems, "loss", resamples, seed)
+
+
+def compare_systems(systems: Systems, metric: str, resamples: int = RESAMPLES, seed: int = 0) -> Comparison | None:
+    """The difference in `metric`, its interval and its p-value; `None` where it is undefined."""
+    whole = systems.sizes[:, None].astype(np.float64)  # (K, 1)
+    of_model, of_baseline = systems.model(whole), systems.baseline(whole)
+    if metric not in of_model:
+        return None
+    difference = float((of_model[metric] - of_baseline[metric])[0])
+    if not np.isfinite(difference):
+        return None
+    p_value = systems.exact_p_value
+    if p_value is None:
+        p_value = _randomisation(systems, metric, difference, resamples, seed)
+    return Comparison(
+        metric=metric,
+        difference=difference,
+        interval=_interval(systems, metric, resamples, seed),
+        p_value=p_value,
+        examples=int(systems.sizes.sum()),
+    )
+
+
+def outcome(comparison: dict[str, Any]) -> str:
+    """Whether the model of a `Comparison.as_json` is better, worse, or the same as far as one can tell."""
+    interval = comparison["interval"]
+    if comparison["p_value"] > LEVEL or interval is None or interval[0] <= 0 <= interval[1]:
+        return "same"
+    rises = comparison["difference"] > 0
+    return "better" if rises != (comparison["metric"] in m.LOWER_IS_BETTER) else "worse"
+
+
+# --- the two methods ---
+
+
+def _interval(systems: Systems, metric: str, resamples: int, seed: int) -> Interval | None:
+    generator = np.random.default_rng(seed)
+    gains = []
+    for columns in chunks(len(systems.sizes), resamples):
+        weights = drawn(generator, systems.sizes, columns)
+        gains.append(systems.model(weights)[metric] - systems.baseline(weights)[metric])
+    differences = np.concatenate(gains)
+    differences = differences[np.isfinite(differences)]
+    if not differences.size:
+        return None
+    low, high = np.percentile(differences, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _randomisation(systems: Systems, metric: str, difference: float, resamples: int, seed: int) -> float:
+    """The share of random exchanges with a difference as large, the observed one among them."""
+    generator = np.random.default_rng(seed)
+    sizes = systems.sizes[:, None]
+    as_large = 1
+    for columns in chunks(2 * len(sizes), resamples):
+        kept = _kept(generator, sizes, columns)
+        exchanged = sizes - kept
+        first = systems.mixed(np.concatenate([kept, exchanged]))[metric]
+        second = systems.mixed(np.concatenate([exchanged, kept]))[metric]
+        # An undefined difference counts as a large one, which makes no system better.
+        as_large += int((~(np.abs(first - second) < abs(difference) - 1e-12)).sum())
+    return as_large / (resamples + 1)
+
+
+def _kept(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
+    """Of how many examples of each kind (K, 1) the answers are not exchanged, (K, columns)."""
+    shape = (len(sizes), columns)
+    if int(sizes.max()) == 1:
+        return generator.integers(0, 2, size=shape, dtype=np.uint8).astype(np.float64)
+    return generator.binomial(sizes, 0.5, size=shape).astype(np.float64)
+
+
+def mcnemar(model_right: npt.NDArray[np.bool_], baseline_right: npt.NDArray[np.bool_]) -> float:
+    """The exact two-sided p-value of McNemar's test: of the answers that one system alone has right,
+    either has as many where they are equal."""
+    model_alone = int((model_right & ~baseline_right).sum())
+    baseline_alone = int((baseline_right & ~model_right).sum())
+    fewer, total = min(model_alone, baseline_alone), model_alone + baseline_alone
+    return min(1.0, 2.0 * float(bdtr(fewer, total, 0.5))) if total else 1.0
+
+
+# --- what the systems answered, by kind of task ---
+
+
+def _classifiers(
+    targets: npt.ArrayLike,
+    model: npt.ArrayLike,
+    baseline: npt.ArrayLike,
+    metric: str,
+    n_labels: int,
+    positive: int,
+) -> Systems:
+    true, of_model = m.check_classification(targets, model, n_labels)
+    _, of_baseline = m.check_classification(targets, baseline, n_labels)
+    if metric == "calibration_error":  # of the probabilities, which make each example a kind of its own
+        both = np.concatenate([true, true]), np.concatenate([of_model, of_baseline])
+        return Systems(
+            model=m.classification_measure(true, of_model, n_labels),
+            baseline=m.classification_measure(true, of_baseline, n_labels),
+            mixed=m.classification_measure(*both, n_labels),
+            sizes=np.ones(len(true), np.int64),
+        )
+    first, second = of_model.argmax(axis=1), of_baseline.argmax(axis=1)
+    exact = None
+    if metric in SHARES_OF_RIGHT["classify"]:
+        exact = mcnemar(first == true, second == true)
+    # Examples of the same label and answers are one kind.
+    coded, sizes = np.unique((true * n_labels + first) * n_labels + second, return_counts=True)
+    true, first, second = coded // n_labels**2, coded // n_labels % n_labels, coded % n_labels
+
+    def measure(true: m.Ints, answers: m.Ints) -> m.Measure:
+        return m.decision_measure(true, answers, n_labels, positive)
+
+    mixed = measure(np.concatenate([true, true]), np.concatenate([first, second]))
+    return Systems(measure(true, first), measure(true, second), mixed, sizes, exact)
+
+
+def _taggers(
+    targets: npt.ArrayLike,
+    model: npt.ArrayLike,
+    baseline: npt.ArrayLike,
+    metric: str,
+    thresholds: tuple[float, float],
+) -> Systems:
+    true, of_model = m.check_multilabel(targets, model)
+    _, of_baseline = m.check_multilabel(targets, baseline)
+    first, second = of_model >= thresholds[0], of_baseline >= thresholds[1]
+    exact = None
+    if metric in SHARES_OF_RIGHT["multilabel"]:
+        exact = mcnemar((first == true).all(axis=1), (second == true).all(axis=1))
+    # Examples of the same labels and answers are one kind.
+    kinds, sizes = np.unique(np.hstack([true, first, second]), axis=0, return_counts=True)
+    true, first, second = np.split(kinds, 3, axis=1)  # three of (K, C)
+    mixed = m.multilabel_measure(np.concatenate([true, true]), np.concatenate([first, second]))
+    measures = m.multilabel_measure(true, first), m.multilabel_measure(true, second)
+    return Systems(*measures, mixed, sizes, exact)
+
+
+def _regressors(targets: npt.ArrayLike, model: npt.ArrayLike, baseline: npt.ArrayLike, metric: str) -> Systems:
+    """Each score is a kind of its own. What is exchanged is on one scale: for a correlation, ranks or
+    standard scores, since which scale a system answers in is no part of it."""
+    true, first = m.check_regression(targets, model)
+    _, second = m.check_regression(targets, baseline)
+    if metric not in m.REGRESSION:
+        raise ValueError(f"{metric!r} is none of {', '.join(m.REGRESSION)}")
+    of_model = m.regression_measure(true, first, (metric,))
+    of_baseline = m.regression_measure(true, second, (metric,))
+    scale = {"spearman": _ranks, "pearson": _standard}.get(metric, np.asarray)
+    scaled_true, scaled = scale(true), np.concatenate([scale(first), scale(second)])
+    # Spearman's correlation is Pearson's of ranks; those of exchanged answers are not ranked anew.
+    of_exchanged = "pearson" if metric == "spearman" else metric
+    both = np.concatenate([scaled_true, scaled_true])
+    measure = m.regression_measure(both, scaled, (of_exchanged,))
+
+    def mixed(weights: m.Floats) -> dict[str, m.Floats]:
+        return {metric: measure(weights)[of_exchanged]}
+
+    return Systems(of_model, of_baseline, mixed, np.ones(len(true), np.int64))
+
+
+def _ranks(values: m.Floats) -> m.Floats:
+    """The mean rank of each value among all, (N,)."""
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    middle = np.cumsum(sizes) - (sizes - 1) / 2
+    return _standard(middle[group])
+
+
+def _standard(values: m.Floats) -> m.Floats:
+    """The values less their mean, over their standard deviation where they vary."""
+    spread = float(values.std())
+    standard: m.Floats = (values - values.mean()) / (spread if spread > 0 else 1.0)
+    return standard

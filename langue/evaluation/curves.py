@@ -1,0 +1,177 @@
+"""Floor 5. What arrives: the lines of log.jsonl. What leaves: curves.png, loss and quality by step, train and dev."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from langue import files
+from langue.evaluation.judge import LOWER_IS_BETTER, named
+
+TRAIN, DEV, INK, QUIET = "#2f6fdb", "#e0702b", "#2b2f36", "#8a929e"
+QUALITY = ("perplexity", "pearson", "f1_micro", "accuracy")
+MAX_PASSES_MARKED = 12
+
+Line = Mapping[str, Any]
+
+
+def draw(log: Sequence[Line], path: str | Path, *, quality: str | None = None, by_loss: bool = False) -> None:
+    """Draw the run's log (lines with `split` train or dev, `step`, `loss` and metrics) and write it to `path`.
+
+    quality: the metric of the right half; None: the first of QUALITY that training steps log. by_loss: the checkpoint
+    that is kept has the lowest loss, and not the best of this metric.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), dpi=150, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    name = quality or _quality(log)
+    _dress(left, log, rising=False)
+    _dress(right, log, rising=name not in LOWER_IS_BETTER)
+    raw = _points(log, "train", "loss")
+    left.set_title("Loss", loc="left", fontsize=12, fontweight="bold", color=INK)
+    left.plot(*_columns(raw), color=TRAIN, alpha=0.22, linewidth=1)
+    left.plot(*_columns(_smooth(raw)), color=TRAIN, linewidth=2, label="train" + (" (smoothed)" if _reach(raw) else ""))
+    losses = _points(log, "dev", "loss")
+    _dev(left, losses, lower=True)
+    title = named(name, next((line for line in log if "positive" in line), {}))
+    right.set_title(title[:1].upper() + title[1:], loc="left", fontsize=12, fontweight="bold", color=INK)
+    train = _points(log, "train", name)
+    if train:
+        right.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")
+    points = _points(log, "dev", name)
+    if by_loss and losses:
+        kept, _ = _best(losses, True, {})
+        _dev(right, points, lower=False, kept=kept)
+    else:
+        _dev(right, points, lower=name in LOWER_IS_BETTER, losses=dict(losses))
+    if name == "perplexity":
+        _ratios(right)
+    for axes in (left, right):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+        else:
+            axes.set_yticks([])
+            axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", va="center", color=QUIET)
+    with files.atomic_file(Path(path)) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _ratios(axes: Any) -> None:
+    """A logarithmic scale with plain numbers, since a perplexity falls by factors."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _dev(
+    axes: Any,
+    points: list[tuple[float, float]],
+    lower: bool,
+    losses: Mapping[float, float] = MappingProxyType({}),
+    kept: float | None = None,
+) -> None:
+    """The dev line, its best point (kept: the point of this step) ringed and told above the axes, where no line crosses
+    it."""
+    if not points:
+        return
+    axes.plot(*_columns(points), color=DEV, linewidth=2, marker="o", markersize=4, label="dev")
+    told = "best on dev"
+    step, value = _best(points, lower, losses)
+    if kept is not None:
+        told = "lowest loss on dev:"
+        step, value = next((point for point in points if point[0] == kept), (step, value))
+    axes.plot([step], [value], "o", color="white", markeredgecolor=DEV, markeredgewidth=2, markersize=9)
+    axes.set_title(f"{told} {value:.4f} at step {step:,.0f}", loc="right", fontsize=9, color=QUIET)
+
+
+def _best(points: list[tuple[float, float]], lower: bool, losses: Mapping[float, float]) -> tuple[float, float]:
+    """The step whose weights are kept: of equal values that with the lowest loss, as the trainer chooses."""
+    return min(points, key=lambda point: (point[1] if lower else -point[1], losses.get(point[0], math.inf)))
+
+
+def _dress(axes: Any, log: Sequence[Line], rising: bool) -> None:
+    """Quiet axes, and a thin line where each pass over the data ends, named where the curves are not."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#c9ced6")
+    axes.grid(axis="y", color="#e8ebef", linewidth=0.8)
+    axes.tick_params(colors=QUIET, labelsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.set_xlabel("step", fontsize=9, color=QUIET)
+    axes.set_axisbelow(True)
+    axes.margins(y=0.12)
+    last = max((step for step, _ in _points(log, None, "step")), default=1.0)
+    axes.set_xlim(-0.02 * last, 1.03 * last)  # both halves over the same steps
+    ends = _pass_ends(log)
+    if len(ends) <= MAX_PASSES_MARKED:
+        for number, step in enumerate(ends, start=1):
+            axes.axvline(step, color="#c9ced6", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+            axes.annotate(
+                f"pass {number}",
+                (step, 0 if rising else 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(-3, 2 if rising else -2),
+                textcoords="offset points",
+                ha="right",
+                va="bottom" if rising else "top",
+                rotation=90,
+                fontsize=7,
+                color=QUIET,
+            )
+
+
+def _pass_ends(log: Sequence[Line]) -> list[float]:
+    """The first logged step at or after the end of each whole pass."""
+    ends: list[float] = []
+    for step, epoch in _points(log, None, "epoch"):
+        while epoch >= len(ends) + 1 - 1e-6:
+            ends.append(step)
+    return ends
+
+
+def _quality(log: Sequence[Line]) -> str:
+    """The metric of the right half: the one by which the best step is chosen, which training steps log too."""
+    there = {name for line in log if line.get("split") == "train" for name in line}
+    return next((name for name in QUALITY if name in there), "accuracy")
+
+
+def _points(log: Sequence[Line], split: str | None, name: str) -> list[tuple[float, float]]:
+    """(step, value) of the lines of a split that have a finite value, by step."""
+    found = [
+        (float(line["step"]), float(line[name]))
+        for line in log
+        if split in (None, line.get("split")) and isinstance(line.get(name), int | float) and "step" in line
+    ]
+    return sorted(point for point in found if math.isfinite(point[1]))
+
+
+def _reach(points: list[tuple[float, float]]) -> int:
+    return len(points) // 30
+
+
+def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The mean of a fifteenth of the run around each point: centred, as an average that trails would lie above dev."""
+    reach = _reach(points)
+    sums = [0.0]
+    for _, value in points:
+        sums.append(sums[-1] + value)
+    result = []
+    for i, (step, _) in enumerate(points):
+        first, last = max(0, i - reach), min(len(points), i + reach + 1)
+        result.append((step, (sums[last] - sums[first]) / (last - first)))
+    return result
+
+
+def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]

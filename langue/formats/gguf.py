@@ -1,0 +1,323 @@
+"""What arrives: a GGUF file (version 3, the format of llama.cpp), which may be hostile, or values and tensors to keep.
+What leaves: its metadata and tensors; or the file.
+
+The format: "GGUF", a version, the number of tensors and of values; the values, each a key, a type and what it is; of
+each tensor its name, sizes (the innermost first), type and place; then the tensors' bytes, aligned. Every length is
+checked against the file's before it is followed, and no tensor is read before it is asked for.
+
+Q8_0 keeps 32 numbers as whole numbers of -127 to 127 and one float16 that they are multiplied by.
+"""
+
+import mmap
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langue.errors import ModelError
+from langue.files import atomic_file
+from langue.formats import mapped
+
+MAGIC, VERSION, ALIGNMENT, BLOCK = b"GGUF", 3, 32, 32
+MOST_HEADER = 128 * 1024**2  # bytes; the largest published vocabularies take some tens of millions
+MOST_VALUES, MOST_TENSORS = 2**16, 2**17  # published files have tens of values and thousands of tensors
+MOST_TEXTS = 2**22  # in lists; the largest published vocabularies have some half a million merges
+MOST_NAME = 65_535  # bytes of a key or a tensor's name
+_Q8_BYTES = 2 + BLOCK
+TINY = np.finfo(np.float32).tiny  # a scale below it has no inverse, and is 0 as a float16
+_STRING, _ARRAY, _BOOL = 8, 9, 7
+_LENGTH = struct.Struct("<Q").unpack_from
+_NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 10: "<u8", 11: "<i8", 12: "<f8"}
+# Those that are read, with how many numbers stand in how many bytes; and those that are only known by name.
+_STORED = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (BLOCK, _Q8_BYTES)}
+_TYPES = {0: "F32", 1: "F16", 8: "Q8_0", 30: "BF16"}
+_OTHERS = {2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K"}
+_OTHERS |= {14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S"}
+_OTHERS |= {22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M"}
+_OTHERS |= {34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4"}
+CODES = {name: code for code, name in _TYPES.items()}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies in a file."""
+
+    kind: str
+    shape: tuple[int, ...]
+    offset: int  # from the file's beginning
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 of a kind that is not read."""
+        numbers, taken = _STORED.get(self.kind, (1, 0))
+        return count(self.shape) // numbers * taken
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A file's header."""
+
+    path: Path
+    metadata: dict[str, Any]
+    tensors: dict[str, Stored]
+
+    @cached_property
+    def _data(self) -> mmap.mmap:
+        return mapped.map_file(self.path)
+
+    def tensor(self, name: str, matrices: torch.dtype | None = None) -> Tensor:
+        """A tensor: F32, F16 and BF16 as the file's own pages; Q8_0 as fp32, a matrix in the precision that `matrices`
+        says, where it says one."""
+        stored = self.tensors[name]
+        if stored.kind not in _STORED:
+            raise ModelError(
+                f"{name} is stored as {stored.kind}, which is not read",
+                where=str(self.path),
+                do=f"give a file of {', '.join(_STORED)}",
+            )
+        if stored.kind == "Q8_0":
+            raw = torch.frombuffer(self._data, dtype=torch.uint8, count=stored.size, offset=stored.offset)
+            blocks = mapped.in_pieces(raw, _Q8_BYTES)
+            decoded = (torch.from_numpy(dequantise(piece.numpy())) for piece in blocks)
+            return mapped.fill(stored.shape, torch.float32, matrices, decoded)
+        dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored.kind]
+        return mapped.numbers(self._data, stored.offset, dtype, stored.shape, matrices)
+
+
+def count(shape: Iterable[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+class _Reader:
+    """Reads on from a place in a file, never beyond its end."""
+
+    def __init__(self, data: mmap.mmap, where: str) -> None:
+        self.data, self.where, self.at = data, where, 0
+        self.texts = MOST_TEXTS  # that may still come
+
+    def fail(self, what: str) -> ModelError:
+        return ModelError(f"not a whole GGUF file: {what}", where=self.where, do="download or write it again")
+
+    def take(self, size: int) -> bytes:
+        if size > min(len(self.data), MOST_HEADER) - self.at:
+            raise self.fail(f"its header claims {size:,} bytes at {self.at:,} and does not have them")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def number(self, form: str) -> int:
+        (value,) = struct.unpack("<" + form, self.take(struct.calcsize(form)))
+        return int(value)
+
+    def counted(self, least: int, what: str, most: int = MOST_HEADER) -> int:
+        """A number of things, each of which takes at least so many bytes."""
+        number = self.number("Q")
+        if number > most or number * least > len(self.data) - self.at:
+            raise self.fail(f"it claims {number:,} {what}")
+        return number
+
+    def string(self, most: int | None = None) -> str:
+        size = self.number("Q")
+        if most is not None and size > most:
+            raise self.fail(f"a name of {size:,} bytes at {self.at:,}")
+        try:
+            return self.take(size).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self.fail(f"a text at {self.at - size:,} is not UTF-8") from error
+
+    def list_of_texts(self) -> list[str]:
+        """As `string` reads them, without a call for each of some hundred thousands."""
+        number = self.counted(8, "texts", self.texts)
+        self.texts -= number
+        data, at, end = self.data, self.at, min(len(self.data), MOST_HEADER)
+        raw: list[bytes] = []
+        for _ in range(number):
+            size = _LENGTH(data, at)[0] if at + 8 <= end else end
+            if size > end - at - 8:
+                raise self.fail(f"its header claims a text of {size:,} bytes at {at:,} and does not have them")
+            raw.append(data[at + 8 : at + 8 + size])
+            at += 8 + size
+        self.at = at
+        try:
+            return [text.decode("utf-8") for text in raw]
+        except UnicodeDecodeError as error:
+            raise self.fail(f"a text before {at:,} is not UTF-8") from error
+
+    def value(self, kind: int) -> Any:
+        if kind in _NUMBERS:
+            return np.frombuffer(self.take(np.dtype(_NUMBERS[kind]).itemsize), _NUMBERS[kind])[0].item()
+        if kind == _BOOL:
+            return self.take(1) != b"\0"
+        if kind == _STRING:
+            return self.string()
+        if kind != _ARRAY:
+            raise self.fail(f"a value of type {kind} at {self.at:,}")
+        inner = self.number("I")
+        if inner == _STRING:
+            return self.list_of_texts()
+        if inner != _BOOL and inner not in _NUMBERS:
+            raise self.fail(f"a list of values of type {inner} at {self.at:,}")
+        dtype = np.dtype("?" if inner == _BOOL else _NUMBERS[inner])
+        return np.frombuffer(self.take(self.counted(dtype.itemsize, "numbers") * dtype.itemsize), dtype)
+
+
+def read(path: Path) -> Gguf:
+    """The header. ModelError where the file breaks a rule of the format; no tensor's bytes are touched."""
+    with path.open("rb") as handle:
+        if handle.read(4) != MAGIC:
+            raise ModelError("not a GGUF file", where=str(path))
+        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _header(_Reader(data, str(path)), path)
+
+
+def _header(reader: _Reader, path: Path) -> Gguf:
+    reader.take(4)
+    version = reader.number("I")
+    if version not in (2, VERSION):
+        raise ModelError(f"GGUF version {version} is not read", where=str(path), do="known: 2 and 3, little-endian")
+    tensors, values = reader.counted(24, "tensors", MOST_TENSORS), reader.counted(13, "values", MOST_VALUES)
+    metadata: dict[str, Any] = {}
+    for _ in range(values):
+        key = reader.string(MOST_NAME)
+        if key in metadata:
+            raise reader.fail(f"it gives {key!r} twice")
+        metadata[key] = reader.value(reader.number("I"))
+    alignment = metadata.get("general.alignment", ALIGNMENT)
+    if type(alignment) is not int or not 0 < alignment <= 2**16 or alignment & (alignment - 1):
+        raise reader.fail(f"general.alignment = {alignment!r}")
+    found: dict[str, Stored] = {}
+    for _ in range(tensors):
+        name = reader.string(MOST_NAME)
+        if name in found:
+            raise reader.fail(f"it names the tensor {name!r} twice")
+        found[name] = _stored(reader, name, alignment)
+    begin = -(-reader.at // alignment) * alignment
+    placed = {name: Stored(each.kind, each.shape, begin + each.offset) for name, each in found.items()}
+    _check_places(reader, placed)
+    return Gguf(path, metadata, placed)
+
+
+def _stored(reader: _Reader, name: str, alignment: int) -> Stored:
+    sizes = reader.number("I")
+    if not 1 <= sizes <= 4:
+        raise reader.fail(f"{name!r} has {sizes:,} dimensions")
+    inner_first = struct.unpack(f"<{sizes}Q", reader.take(8 * sizes))
+    code, offset = reader.number("I"), reader.number("Q")
+    kind = _TYPES.get(code) or _OTHERS.get(code)
+    if kind is None:
+        raise reader.fail(f"{name!r} is of type {code}, which is not known")
+    if 0 in inner_first or inner_first[0] % _STORED.get(kind, (1, 0))[0]:
+        raise reader.fail(f"{name!r} has sizes {list(inner_first)} of {kind}")
+    if offset % alignment:
+        raise reader.fail(f"{name!r} lies at {offset:,}, which is not aligned")
+    return Stored(kind, inner_first[::-1], offset)
+
+
+def _check_places(reader: _Reader, tensors: Mapping[str, Stored]) -> None:
+    """Every tensor within the file, and none upon another."""
+    for name, each in tensors.items():
+        # Of kinds that are not read the size is not known; a bit for each number is the least there can be.
+        if each.offset + (each.size or count(each.shape) // 8) > len(reader.data):
+            raise reader.fail(f"{name!r} ends beyond the file")
+    spans = sorted((each.offset, each.offset + max(each.size, 1), name) for name, each in tensors.items())
+    for (_, end, first), (begin, _, second) in pairwise(spans):
+        if begin < end:
+            raise reader.fail(f"{first!r} and {second!r} overlap")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A tensor to write. `make` gives its numbers when they are wanted, so that one is held at a time."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    make: Callable[[], Tensor]
+
+
+def write(path: Path, metadata: Mapping[str, Any], tensors: Iterable[Given]) -> None:
+    """Write a file. Values may be bool, int (uint32), float (float32), str, lists of str, and arrays of numbers."""
+    given = list(tensors)
+    with atomic_file(path) as temporary, temporary.open("wb") as handle:
+        handle.write(MAGIC + struct.pack("<IQQ", VERSION, len(given), len(metadata)))
+        for key, value in metadata.items():
+            handle.write(_text(key) + _packed(value))
+        offset = 0
+        for each in given:
+            sizes = each.shape[::-1]
+            handle.write(_text(each.name) + struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes))
+            handle.write(struct.pack("<IQ", CODES[each.kind], offset))
+            offset += _padded(Stored(each.kind, each.shape, 0).size)
+        handle.write(b"\0" * (_padded(handle.tell()) - handle.tell()))
+        for each in given:
+            raw = _encoded(each)
+            handle.write(raw)
+            handle.write(b"\0" * (_padded(len(raw)) - len(raw)))
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode("utf-8")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _packed(value: Any) -> bytes:
+    """A value with its type before it."""
+    if isinstance(value, bool):
+        return struct.pack("<I?", _BOOL, value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value)
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + _text(value)
+    if isinstance(value, np.ndarray):
+        code = next(code for code, name in _NUMBERS.items() if np.dtype(name) == value.dtype)
+        return struct.pack("<IIQ", _ARRAY, code, len(value)) + value.tobytes()
+    return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(_text(text) for text in value)
+
+
+def _encoded(given: Given) -> bytes:
+    tensor = given.make().detach().cpu()
+    if tuple(tensor.shape) != given.shape:
+        raise ValueError(f"{given.name}: {tuple(tensor.shape)} is not {given.shape}")
+    numbers: NDArray[np.float32] = tensor.float().contiguous().numpy()
+    if given.kind == "F32":
+        return numbers.astype("<f4", copy=False).tobytes()
+    most = float(np.abs(numbers).max())
+    if not most <= 65_504 * (127 if given.kind == "Q8_0" else 1):  # also where it is not a number
+        raise ModelError(f"{given.name} has a value that {given.kind} cannot hold ({most:g})", do="use --dtype f32")
+    return numbers.astype("<f2").tobytes() if given.kind == "F16" else quantise(numbers)
+
+
+def quantise(numbers: NDArray[np.float32]) -> bytes:
+    """Q8_0: the largest of 32 becomes 127, the others whole numbers beside it, halves away from zero."""
+    blocks = numbers.reshape(-1, BLOCK)
+    scale = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
+    with np.errstate(divide="ignore", over="ignore"):
+        scaled = blocks * np.where(scale < TINY, np.float32(0), np.float32(1) / scale)
+    whole = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)).clip(-127, 127)
+    packed = np.empty((len(blocks), _Q8_BYTES), np.uint8)
+    packed[:, :2] = scale.astype("<f2").view(np.uint8)
+    packed[:, 2:] = whole.astype(np.int8).view(np.uint8)
+    return packed.tobytes()
+
+
+def dequantise(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    blocks = raw.reshape(-1, _Q8_BYTES)
+    scale = blocks[:, :2].copy().view("<f2").astype(np.float32)
+    product: NDArray[np.float32] = blocks[:, 2:].view(np.int8).astype(np.float32) * scale
+    return product.reshape(-1)

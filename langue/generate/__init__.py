@@ -1,1 +1,0 @@
-"""Text out of a language model: from logits to tokens."""

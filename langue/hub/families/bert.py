@@ -1,0 +1,65 @@
+"""BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm encoder, learned positions, two segments, exact GELU."""
+
+from typing import Any
+
+from langue.hub.config_keys import USUAL, Config, Names, require, take
+from langue.hub.family import Family, Rule, classes, rule
+from langue.model.config import ModelConfig
+
+_NAMES = Names(
+    **USUAL,
+    norm_eps=("layer_norm_eps", 1e-12),
+    activation=("hidden_act", "gelu"),
+    n_segments=("type_vocab_size", 2),
+    dropout=("hidden_dropout_prob", 0.1),
+    attention_dropout=("attention_probs_dropout_prob", 0.1),
+    init_std=("initializer_range", 0.02),
+    tied=("tie_word_embeddings", True),
+)
+
+
+def read(config: Config) -> ModelConfig:
+    require(config, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    require(config, embedding_size=take(config, "hidden_size"))
+    axes = _NAMES.read(config)
+    return ModelConfig(**axes, head_transform=True, head_activation=axes["activation"], head_bias=True)
+
+
+def write(config: ModelConfig) -> dict[str, Any]:
+    return _NAMES.write(config)
+
+
+_LAYER = "encoder.layer.{i}."
+
+BERT = Family(
+    name="bert",
+    prefix="bert.",
+    read=read,
+    write=write,
+    architectures=classes("Bert", "ForMaskedLM"),
+    body=[
+        Rule("token.weight", ("embeddings.word_embeddings.weight",)),
+        Rule("position.weight", ("embeddings.position_embeddings.weight",)),
+        Rule("segment.weight", ("embeddings.token_type_embeddings.weight",)),
+        *rule("embedding_norm", "embeddings.LayerNorm"),
+        *rule("blocks.{i}.attention.qkv", *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value"))),
+        *rule("blocks.{i}.attention.out", _LAYER + "attention.output.dense"),
+        *rule("blocks.{i}.attention_norm", _LAYER + "attention.output.LayerNorm"),
+        *rule("blocks.{i}.feedforward.up", _LAYER + "intermediate.dense"),
+        *rule("blocks.{i}.feedforward.down", _LAYER + "output.dense"),
+        *rule("blocks.{i}.feedforward_norm", _LAYER + "output.LayerNorm"),
+    ],
+    heads={
+        "classify": [*rule("head.pooler", "bert.pooler.dense"), *rule("head.out", "classifier")],
+        "lm": [
+            *rule("head.dense", "cls.predictions.transform.dense"),
+            *rule("head.norm", "cls.predictions.transform.LayerNorm"),
+            Rule("head.out.weight", ("cls.predictions.decoder.weight",)),
+            Rule("head.bias", ("cls.predictions.bias",), tied=("cls.predictions.decoder.bias",)),
+            *rule("head.pooler", "bert.pooler.dense"),
+            *rule("head.pairs", "cls.seq_relationship"),
+        ],
+    },
+    renames={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
+    unused=(r"embeddings\.position_ids$", r"(^|\.)pooler\.dense\.", r"^cls\.", r"^classifier\."),
+)

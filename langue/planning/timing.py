@@ -1,0 +1,77 @@
+"""What arrives: a model's config. What leaves: how fast this machine trains it, and how fast it multiplies, timed."""
+
+import statistics
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from langue.data.batch import Batch, Examples, gather
+from langue.errors import SettingsError
+from langue.hardware import matmul_rate
+from langue.hub.presets import count, sized
+from langue.model.config import ModelConfig
+from langue.model.language_model import LanguageModel, begin
+from langue.runtime import device, precision
+
+# What is timed at most: parameters, tokens of a step.
+SMALL = {"cpu": (5_000_000, 1024), "cuda": (500_000_000, 16_384)}
+VOCABULARY = 8192  # of the small version: its output matrix should not be most of it
+STEPS = 3
+
+
+def flops_a_token(config: ModelConfig, length: int) -> float:
+    """Operations of forward and backward: three times those of the matrix products forward, attention and logits too
+    (the convention of PaLM, Chowdhery et al. 2022, arXiv:2204.02311, appendix B)."""
+    vocabulary = config.decoder_vocab_size or config.vocab_size
+    return 3 * (config.forward_flops([length]) / length + 2 * vocabulary * (config.embedding_dim or config.dim))
+
+
+def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> dict[str, Any]:
+    """Train a version of the model that is small enough for a few steps on random tokens. peak: of this machine, in
+    FLOP/s; else it is measured."""
+    if config.decoder_layers:
+        raise SettingsError("steps of an encoder-decoder are not timed here", do="leave --measure out")
+    place, dtype = device(), precision()
+    most, step = SMALL.get(place.type, SMALL["cpu"])
+    small, length = config, min(length, step)
+    if count(config) > most:
+        length = min(length, 256) if place.type == "cpu" else length
+        narrow = replace(config, vocab_size=min(config.vocab_size, VOCABULARY), max_length=max(length, 2))
+        small = sized(replace(narrow, windows=()), most)
+    model = LanguageModel(small).to(place).train()
+    begin(model, 0)
+    sequences = max(1, step // length)
+    batch, labels = _random(small, sequences, length, place)
+    seconds = []
+    for _ in range(STEPS + 1):
+        began = time.perf_counter()
+        with torch.autocast(place.type, dtype, enabled=dtype != torch.float32):
+            loss, _ = model.loss(model.body(*batch.inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+        seconds.append(time.perf_counter() - began)
+        model.zero_grad(set_to_none=True)
+    rate = sequences * length / statistics.median(seconds[1:])  # the first step warms up
+    peak = peak or matmul_rate(dtype)
+    return {
+        "parameters": count(small),
+        "length": length,
+        "tokens_a_step": sequences * length,
+        "precision": str(dtype).removeprefix("torch."),
+        "tokens_a_second": rate,
+        "peak": peak,
+        "mfu": rate * flops_a_token(small, length) / peak,
+    }
+
+
+def _random(config: ModelConfig, sequences: int, length: int, place: torch.device) -> tuple[Batch, torch.Tensor]:
+    total = sequences * length
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, total + 1).astype(np.int32)
+    starts = np.arange(0, total + 1, length)
+    examples = Examples(tokens[:-1], starts, None, np.zeros(sequences, np.int32))
+    batch = gather(examples, np.arange(sequences), place)
+    return batch, torch.from_numpy(tokens[1:].astype(np.int64)).to(place)

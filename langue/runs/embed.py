@@ -1,0 +1,143 @@
+"""What arrives: texts and a model's body. What leaves: one vector a text.
+
+Where the folder is one of sentence-transformers, its vectors are made as that library makes them.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from langue.data.batch import Batch
+from langue.data.pooling import MODES, pool, reads
+from langue.errors import DataError, ModelError
+from langue.hub.checkpoint import Checkpoint
+from langue.hub.sentence_transformers import (
+    POOLING,
+    SentenceInput,
+    SentencePooling,
+    lower_cased,
+    read_sentence_input,
+    read_sentence_pooling,
+)
+from langue.model.transformer import Transformer
+from langue.runs.inputs import Inputs, Room, is_pair, listed
+from langue.tasks.infer import infer
+from langue.text.tokenizers.tokenizer import Tokenizer
+
+
+class SentenceEncoder:
+    """Makes one vector of a text, by pooling the hidden states of its tokens."""
+
+    def __init__(self, checkpoint: Checkpoint, body: Transformer, inputs: Inputs) -> None:
+        self.checkpoint = checkpoint
+        self.body = body
+        self.inputs = inputs
+        self.device = next(body.parameters()).device
+        # A run that was fine-tuned for a task pools in its own way, whatever it began as.
+        self.folder = None if checkpoint.task is not None else checkpoint.folder
+
+    @cached_property
+    def _sentence_input(self) -> SentenceInput | None:
+        return None if self.folder is None else read_sentence_input(self.folder)
+
+    @cached_property
+    def _sentence_pooling(self) -> SentencePooling | None:
+        if self.folder is None:
+            return None
+        found = read_sentence_pooling(self.folder, self.checkpoint.config.dim)
+        if found is not None:
+            found.steps.to(self.device)
+        return found
+
+    @cached_property
+    def _sentence_tokenizer(self) -> Tokenizer:
+        said = self._sentence_input
+        plain = self.checkpoint.tokenizer
+        return lower_cased(plain) if said is not None and said.lower_case else plain
+
+    def encode(
+        self, texts: Any, mode: str | None, prompt: str | None, prompt_name: str | None, dtype: torch.dtype
+    ) -> NDArray[np.float32]:
+        """As `Model.encode`, (N, D); mode: its `pool`."""
+        if mode is not None and POOLING.get(mode, mode) not in MODES:
+            raise ModelError(f"pool = {mode!r} is not known", do=f"use one of: {', '.join(MODES)}")
+        items = listed(texts)
+        before = self._prompt(prompt, prompt_name)
+        if before:
+            items = [_after_prompt(before, item, required=prompt is not None) for item in items]
+        followed = self._sentence_pooling if mode is None else None
+        modes = (POOLING.get(mode or "mean", mode or "mean"),) if followed is None else followed.modes
+        room, tokenizer = self._encode_room(), self._sentence_tokenizer
+        skip = 0
+        if followed is not None and not followed.include_prompt and before:
+            skip = _prompt_tokens(tokenizer, before, room)
+        with self.inputs.counting_truncation():
+            examples = self.inputs.examples(items, room=room, tokenizer=tokenizer)
+        if len(examples) and not examples.lengths.min():
+            what = f"text {int(examples.lengths.argmin()) + 1} of {len(examples):,} has no tokens"
+            raise DataError(what, do="leave empty texts out: there is nothing in them to encode")
+
+        def vectors(batch: Batch) -> NDArray[np.float32]:
+            hidden = self.body(*batch.inputs, wanted=reads(modes, batch, skip)).float()
+            with torch.autocast(self.device.type, enabled=False):
+                pooled = pool(hidden, batch, modes, skip)
+                found: NDArray[np.float32] = (pooled if followed is None else followed.steps(pooled)).cpu().numpy()
+            return found
+
+        size = self.checkpoint.config.dim if followed is None else followed.size
+        out = np.zeros((len(examples), size), np.float32)
+        for batch, found in infer(vectors, examples, self.device, dtype):
+            out[batch.rows] = found
+        return out
+
+    def _encode_room(self) -> Room:
+        """Where `encode` cuts texts."""
+        said = self._sentence_input
+        if said is None or said.max_length is None:
+            return replace(self.inputs.room, cut=self.inputs.cut_side)
+        most = min(said.max_length, self.checkpoint.config.max_length)
+        source = "max_seq_length of the folder" if most == said.max_length else self.inputs.room.source
+        return Room(most, source, self.inputs.cut_side)
+
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        """What goes before each text: as it is given, or as the folder has it under the name or by default."""
+        if prompt is not None and name is not None:
+            raise ModelError("both prompt and prompt_name are given", do="give one of them")
+        said = self._sentence_input
+        if prompt is not None:
+            return prompt
+        if said is not None and name is None:
+            name = said.default_prompt
+        if name is None:
+            return ""
+        known = {} if said is None else said.prompts
+        if name not in known:
+            do = f"it has {', '.join(known)}" if known else "give the text itself: prompt=..."
+            raise ModelError(f"the model has no prompt {name!r}", where=str(self.checkpoint.folder), do=do)
+        return known[name]
+
+
+def _after_prompt(prompt: str, item: Any, required: bool) -> Any:
+    """A string, or a pair, after the prompt; token ids are as they are, unless a prompt was asked for."""
+    if isinstance(item, str):
+        return prompt + item
+    if is_pair(item):
+        return (prompt + item[0], *item[1:])
+    if required:
+        raise ModelError("a prompt cannot be put before token ids", do="give strings, or leave prompt out")
+    return item
+
+
+def _prompt_tokens(tokenizer: Tokenizer, prompt: str, room: Room) -> int:
+    """Tokens of a prompt and of what the tokenizer puts before it."""
+    ids = tokenizer.backend.encode(prompt).ids
+    marks = tokenizer.backend.get_added_tokens_decoder()
+    ends = bool(ids) and ids[-1] in marks and marks[ids[-1]].special
+    count = len(ids) - ends
+    if count >= room.tokens:
+        raise ModelError(f"the prompt alone has {count:,} tokens, of {room.tokens:,}", do="give a shorter prompt")
+    return count

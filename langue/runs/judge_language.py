@@ -1,0 +1,214 @@
+"""What arrives: a pretrained model and held-out text. What leaves: metrics.json, curves.png and report.html, with an
+n-gram model of the same tokens beside."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langue.data.corpus.reader import Corpus
+from langue.evaluation.compare import compare_documents, outcome
+from langue.evaluation.curves import draw
+from langue.evaluation.intervals import bootstrap
+from langue.evaluation.judge import written
+from langue.evaluation.kneser_ney import baseline
+from langue.evaluation.report import write_language
+from langue.files import write_json
+from langue.model.language_model import LanguageModel
+from langue.progress import bar
+from langue.runs.held_out import FEW, few_intervals, notes_on_held_out, notes_on_text
+from langue.runs.prepare_language import Pretraining
+from langue.runs.samples import SHOWN, samples
+from langue.runtime import device, precision
+from langue.tasks.language import Held, Judged, LanguageObjective
+from langue.tasks.metrics import number
+from langue.tasks.objective import Metrics
+from langue.train.journal import read_log
+
+MOST = 20_000_000  # tokens that the n-gram model is counted on
+ORDER, LONG, SMALL = 5, 7, 512  # of the n-grams: characters and bytes, vocabularies this small, take longer ones
+
+
+def judge_language(
+    folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float, tokens: int
+) -> dict[str, Any]:
+    """Judge on the whole of the held-out text, and write all that people read. tokens: that the training saw."""
+    metrics, intervals, of_documents = judged(prepared, network)
+    log = read_log(folder / "log.jsonl")
+    content: dict[str, Any] = {
+        "split": "dev",
+        "examples": prepared.dev.n_documents,
+        "metrics": metrics,
+        "intervals": intervals,
+        "baseline": baseline_of(prepared, of_documents),
+        "seconds": round(seconds, 3),
+        **_before(log, prepared.facts),
+    }
+    few = notes_on_held_out(prepared.train.n_documents, prepared.dev.n_documents)
+    on_text = notes_on_text(prepared.dev, prepared.objective)
+    content["notes"] = [*few, *on_text, *notes(prepared, content, tokens)]
+    write_json(folder / "metrics.json", content)
+    draw(log, folder / "curves.png")
+    context = {
+        "title": f"{prepared.objective.name}: {prepared.facts['data']}",
+        "metrics_json": content,
+        "curves_png": folder / "curves.png",
+        "settings": prepared.settings.model_dump(),
+        "preview": {name: fact for name, fact in prepared.facts.items() if name != "notes"},
+        "notes": content["notes"],
+        "samples": samples(prepared, network),
+        "samples_are": SHOWN[prepared.objective.architecture],
+    }
+    write_language(folder / "report.html", context)
+    return content
+
+
+def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict[str, Any], Judged]:
+    """The metrics on the whole of the held-out text, their intervals, and what they are sums of."""
+    chosen = prepared.settings
+    stream = prepared.objective.stream(
+        prepared.dev, block=chosen.data.block, budget=max(chosen.train.batch_tokens, chosen.data.block), seed=0
+    )
+    held, dtype = Held(stream), precision(chosen.train.precision)
+    found = prepared.objective.judge(network, held, device=device(), dtype=dtype)
+    return *scores(prepared.objective, held, found), found
+
+
+def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
+    """What the model was worth before its first step, where some of its weights were new and that was looked at."""
+    first = next((line for line in log if line["split"] == "dev" and line["step"] == 0), None)
+    if first is None or "new_weights" not in facts:
+        return {}
+    found = {name: first.get(name) for name in ("loss", "perplexity")}
+    return {"before": {"new_weights": facts["new_weights"], **found, "uniform_loss": math.log(facts["vocabulary"])}}
+
+
+def began(content: Mapping[str, Any]) -> str:
+    """One sentence on what the model that was trained further lacked, and what it was worth then."""
+    before = content.get("before")
+    if before is None:
+        return ""
+    return (
+        f"The model that it began from has no {listed(before['new_weights'])}, so that these began at random: before "
+        f"training its loss was {written('loss', before['loss'])}, where guessing among all tokens has "
+        f"{written('loss', before['uniform_loss'])}."
+    )
+
+
+def listed(names: list[str]) -> str:
+    """Weights of a language-model head, by the first three of their names."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"weights of a language-model head ({', '.join(names[:3])}{more})"
+
+
+def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Metrics, dict[str, Any]]:
+    """The metrics and their 95% intervals: where they lie when documents are drawn anew (bootstrap), and, of fewer than
+    FEW documents, from the spread between them."""
+
+    def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        losses, shares = judged.summed(weights)
+        rows = [
+            {"loss": loss} | objective.metrics(loss, held, {name: share[n] for name, share in shares.items()})
+            for n, loss in enumerate(losses)
+        ]
+        return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
+
+    whole = measure(np.ones((len(judged.counts), 1)))
+    metrics: Metrics = {name: number(values[0]) for name, values in whole.items()}
+    if len(judged.counts) >= FEW:
+        intervals = bootstrap(measure, metrics, len(judged.counts))
+    else:
+        intervals = few_intervals(objective, held, judged)
+    intervals.pop("bits_per_byte", None)  # how many bytes each document has is not kept
+    return metrics, intervals
+
+
+def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[str]:
+    """What a reader should know before the numbers. tokens: that the training saw."""
+    facts = prepared.facts
+    said = [sentence] if (sentence := began(content)) else []
+    if (each := tokens / facts["parameters"]) < 5:
+        said.append(
+            f"The model saw {each:.1f} tokens for each of its parameters; about 20 make the "
+            "best of a budget (Hoffmann et al. 2022, arXiv:2203.15556): a smaller model would learn more in that time."
+        )
+    times = tokens / facts["tokens_a_pass"] * max(weight for _, weight, *_ in prepared.train.sources)
+    if times > 4:
+        said.append(
+            f"It read the text {times:.1f} times; beyond four passes repeated text teaches ever less "
+            "(Muennighoff et al. 2023, arXiv:2305.16264)."
+        )
+    baseline = content["baseline"] or {}
+    if baseline.get("note"):
+        said.append(f"The n-gram model: {baseline['note']}.")
+    beside, own = baseline.get("metrics", {}).get("perplexity"), content["metrics"]["perplexity"]
+    if beside is not None and (own is None or beside < own):
+        sure = own is None or outcome(baseline["comparison"]) == "worse"
+        beaten = "beats it" if sure else "did better on the held-out text"
+        said.append(f"The n-gram model {beaten}: it has not been trained for long enough, or is not learning.")
+    return said
+
+
+def baseline_of(prepared: Pretraining, of_documents: Judged) -> dict[str, Any] | None:
+    """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another, and how it compares
+    with what the model made of the held-out documents."""
+    if prepared.objective.architecture != "decoder":
+        return None
+    train, dev = (_whole(corpus, limit) for corpus, limit in ((prepared.train, MOST), (prepared.dev, 0)))
+    with bar("baseline: n-grams", 1) as advance:
+        end: int = prepared.objective.end  # type: ignore[attr-defined]
+        size = prepared.config.vocab_size
+        order = ORDER if size > SMALL else LONG
+        found = baseline(train, dev, vocab_size=size, eos=end, order=order, limit=MOST)
+        advance(1)
+    bits = found.cross_entropy / math.log(2) * (len(dev[0]) + len(dev[1]) - 1) / max(1, prepared.dev.n_bytes)
+    bits += 8 * prepared.dev.lost_bytes / max(1, prepared.dev.n_bytes)
+    metrics = {"loss": found.cross_entropy, "perplexity": found.perplexity, "bits_per_byte": bits}
+    seen = f"counted on {len(train[0]):,} of {prepared.train.n_tokens:,} tokens"
+    note = "; ".join(part for part in (seen if len(train[0]) < prepared.train.n_tokens else "", found.note) if part)
+    comparison = compare_documents(
+        (of_documents.losses, of_documents.counts), (found.document_losses, found.document_counts)
+    )
+    return {
+        "name": found.name,
+        "metrics": metrics,
+        "seconds": round(found.seconds, 3),
+        "note": note,
+        "comparison": comparison.as_json() if comparison is not None else None,
+    }
+
+
+def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The tokens of a corpus and where its documents start: all, or, where `most` tokens are fewer, those of documents
+    drawn from all its sources, the last of them cut."""
+    lengths = np.asarray(corpus.lengths)
+    documents = np.arange(len(lengths))
+    if 0 < most < lengths.sum():
+        documents = np.random.default_rng(0).permutation(documents)
+        ends = np.cumsum(lengths[documents])
+        documents = documents[: 1 + int(np.searchsorted(ends, most))]
+        ends = np.minimum(ends[: len(documents)], most)
+    else:
+        ends = np.cumsum(lengths)
+    starts = np.concatenate([[0], ends]).astype(np.int64)
+    return corpus.tokens(documents, np.zeros(len(documents), np.int64), np.diff(starts)), starts
+
+
+def better_than_baseline(content: Mapping[str, Any]) -> str:
+    """One sentence for the end of a run."""
+    baseline = content["baseline"] or {}
+    comparison = baseline.get("comparison")
+    own = content["metrics"]["perplexity"]
+    if comparison is None or own is None:
+        return ""
+    beside = f"the n-gram model's {baseline['metrics']['perplexity']:,.2f}"
+    relation = {"better": "less than", "worse": "MORE than", "same": "not distinguishable from"}
+    sentence = f"The model's perplexity {own:,.2f} is {relation[outcome(comparison)]} {beside}"
+    if outcome(comparison) != "same":
+        return f"{sentence}."
+    number = comparison["examples"]
+    documents = f"{number:,} document{'' if number == 1 else 's'}"
+    return f"{sentence}: on {documents} equal models differ as much with a probability of {comparison['p_value']:.2g}."

@@ -1,0 +1,362 @@
+"""What arrives: the words of a command.
+What leaves: everything training needs, and the facts people should see first."""
+
+import hashlib
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langue.data.batch import Examples
+from langue.data.loader import Loader, Split
+from langue.errors import DataError, RunError, SettingsError
+from langue.files import alone, disk_errors, read_json, write_text
+from langue.hardware import matmul_rate
+from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
+from langue.progress import bar
+from langue.runs.save import expressible, head_of
+from langue.runtime import precision, rank, restarted
+from langue.settings.recipe import ROWS, called, flat_keys, read_recipe
+from langue.settings.sections import Settings, TaskSettings
+from langue.tasks import TASKS
+from langue.tasks.task import Task
+from langue.text.quality.duplicates import find
+from langue.text.read.source import Source, Table, read
+
+SPLITS = ("train", "dev", "test")
+FEW = 100  # examples, of which an accuracy is known to ten points at best
+DIGESTS = "checkpoints/data.json"  # what the data of a run was
+
+
+@dataclass
+class Prepared:
+    task: Task
+    checkpoint: Checkpoint
+    source: Source  # what is trained and judged on
+    as_read: Source  # what was read: also rows whose texts turned out to have no tokens
+    examples: dict[str, Examples]  # by split
+    settings: Settings  # as given, `auto` replaced by what it is here
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def task_class(name: str) -> type[Task]:
+    if name not in TASKS:
+        raise SettingsError(f"the task {name!r} is not known", do=f"known: {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, settings: Settings) -> Source:
+    """The splits with the columns that the task needs, rows without a usable target dropped where that is wished."""
+    chosen = settings.data
+    source = read(
+        data,
+        columns=columns,
+        need=kind.need,
+        optional=kind.optional,
+        stratify=kind.target,
+        dev_fraction=chosen.dev_fraction or 0.1,
+        test_fraction=chosen.test_fraction,
+        dev_max=chosen.dev_max,
+        seed=chosen.seed,
+        invalid=chosen.invalid,
+    )
+    if source.train is None or not len(source.train):
+        more = f" ({'; '.join(source.notes)})" if source.notes else ""
+        what = f"there is no training data{more}"
+        raise DataError(what, where=called(data), do="name a file, or a folder with a train file")
+    return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
+
+
+def prepare(
+    task: str,
+    *,
+    model: Any,
+    data: Any,
+    columns: Mapping[str, str] | None,
+    settings: Settings,
+    resumes_without_best: bool = False,
+) -> Prepared:
+    """Read, fit the task, read the model, encode. Whatever is wrong with the data is found before the slow work.
+
+    resumes_without_best: a run is resumed that began before there was `train.best`, and goes on choosing as it did.
+    """
+    kind = task_class(task)
+    source = read_source(kind, data, columns, settings)
+    assert source.train is not None
+    ready = kind.fit(source.train, settings.task)
+    if not resumes_without_best:
+        ready.choose_by(settings.train.best)
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"best": ready.best})})
+    tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
+    alike(tables)
+    targets = {name: ready.targets(table) for name, table in tables.items()}
+    described = describe(model, settings.model.revision)
+    if settings.task.pooling == "auto" and described.task is not None and described.task.get("task") == task:
+        before = kind.from_dict(described.task).settings.pooling  # a run goes on with the head that it has
+        ready.settings = ready.settings.model_copy(update={"pooling": before})
+    checkpoint = read_checkpoint(described, head=head_of(ready, described))
+    data = settings.data
+    tokenizer = checkpoint.tokenizer.for_languages(data.source_language, data.target_language)
+    checkpoint = replace(checkpoint, tokenizer=tokenizer)
+    examples: dict[str, Examples] = {}
+    with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
+        for name, table in tables.items():
+            kept, encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
+            if len(kept) < len(table):
+                source.notes.append(dropped_note(table, kept))
+                tables[name], targets[name] = kept, ready.targets(kept)
+            examples[name] = encoded.with_targets(targets[name])
+            advance(len(table))
+    as_read, source = source, replace(source, **tables)
+    for name, encoded in examples.items():
+        if encoded.lost is not None:
+            source.notes.extend(encoded.lost.note(f"{name}: "))
+    judged_on = "test" if "test" in examples else "dev"
+    if judged_on in examples:
+        source.notes.extend(few_examples(judged_on, len(examples[judged_on])))
+    source.notes.extend(ready.notes())
+    settings = settings.model_copy(update={"task": ready.settings})
+    prepared = Prepared(ready, checkpoint, source, as_read, examples, settings)
+    prepared.facts = facts(prepared, settings)
+    return prepared
+
+
+def dropped_note(table: Table, kept: Table) -> str:
+    """How many rows `Task.encode` has left out of a table."""
+    count = len(table) - len(kept)
+    return f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped whose text has no tokens"
+
+
+def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
+    """Drop rows whose target cannot be read, or (outside train) was not seen in training; say how many."""
+    assert source.train is not None
+    kept: dict[str, Table | None] = dict.fromkeys(SPLITS)
+    notes = list(source.notes)
+    ready: Task | None = None
+    for name in SPLITS:
+        table: Table | None = getattr(source, name)
+        if table is None:
+            continue
+        table = with_usable_targets(kind, ready, name, table, settings.task, notes)
+        kept[name] = table
+        ready = ready or kind.fit(table, settings.task)
+    return Source(kept["train"], kept["dev"], kept["test"], notes)
+
+
+def with_usable_targets(
+    kind: type[Task], ready: Task | None, split: str, table: Table, settings: TaskSettings, notes: list[str]
+) -> Table:
+    """The rows whose target can be read and, where there is a task already, was seen in its training; a note says how
+    many are dropped. DataError where none is left."""
+    column = table.column(kind.target)
+    rows = [row for row, value in enumerate(column) if _fits(kind, ready, value, settings)]
+    if not rows:
+        raise DataError(f"no row of {split} has a {kind.target} that can be used", where=table.origin)
+    if len(rows) < len(table):
+        notes.append(f"{split}: {len(table) - len(rows)} rows dropped for their {kind.target}")
+        return table.select(rows)
+    return table
+
+
+def _fits(kind: type[Task], ready: Task | None, value: Any, settings: TaskSettings) -> bool:
+    try:
+        target = kind.read_target(value, settings, str)
+        if ready is not None:
+            ready.known_target(target, str)
+    except DataError:
+        return False
+    return True
+
+
+def few_examples(split: str, number: int) -> list[str]:
+    """How wide a figure is that few examples give: a share's 95% interval reaches at most 0.98 / sqrt(n) to either side
+    of it, where it is a half."""
+    if number >= FEW:
+        return []
+    wide = f"{98 / max(1, number) ** 0.5:.0f} points"
+    return [
+        f"{split}: only {number} examples to judge on: the 95% interval of an accuracy may reach {wide} to either side"
+    ]
+
+
+def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
+    """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps, time."""
+    train = prepared.examples["train"]
+    chosen = settings.train
+    loader = Loader(Split(train, chosen), chosen.accumulate)
+    steps = loader.total(chosen.epochs, chosen.max_steps)
+    per_pass = len(loader.steps(0))
+    lengths = train.lengths
+    passes = steps / per_pass
+    flops = 3 * prepared.checkpoint.config.forward_flops(lengths.tolist()) * passes
+    positive = prepared.task.label_of("f1")
+    splits = {
+        name: {
+            "examples": len(each),
+            "tokens": int(each.lengths.sum()),
+            "longest": int(each.lengths.max()),
+            "cut_examples": int((each.cut > 0).sum()),
+            "cut_tokens": int(each.cut.sum()),
+            "balance": prepared.task.balance(np.asarray(each.targets)),
+        }
+        for name, each in prepared.examples.items()
+        if len(each)
+    }
+    return {
+        "origin": prepared.source.train.origin if prepared.source.train else "",
+        "model": str(prepared.checkpoint.folder),
+        "task": prepared.task.name,
+        "pooling": prepared.task.settings.pooling,
+        **({"positive": positive} if positive is not None else {}),
+        "splits": splits,
+        "notes": prepared.source.notes,
+        "transformers": expressible(prepared.task, prepared.checkpoint.family, settings.data),
+        "duplicates": duplicates(prepared.source) if settings.data.duplicates else {},
+        "steps": steps,
+        "steps_a_pass": per_pass,
+        "mean_tokens": float(lengths.mean()),
+        "flops": flops,
+        "seconds_estimated": flops / (0.6 * matmul_rate(precision(chosen.precision))),
+        "precision": str(precision(chosen.precision)).removeprefix("torch."),
+    }
+
+
+def duplicates(source: Source) -> dict[str, dict[str, Any]]:
+    """Rows of dev and test that stand in train too, exactly or nearly: the commonest way to fool oneself."""
+    assert source.train is not None
+    tables = {name: getattr(source, name) for name in ("dev", "test")}
+    return {name: copies(source.train, table) for name, table in tables.items() if table is not None and len(table)}
+
+
+def copies(train: Table, table: Table) -> dict[str, int]:
+    """How many rows of a table stand in train, exactly or nearly."""
+    pairs = find(joined(train), joined(table))
+    return {"exact": len(pairs.exact), "near": len(pairs.near), "of": len(table)}
+
+
+def alike(tables: Mapping[str, Table]) -> None:
+    """DataError where some splits have pairs of texts and others single ones."""
+    having = {name: "pair" in table.rows.column_names for name, table in tables.items()}
+    if len(set(having.values())) > 1:
+        pairs, single = (next(name for name, has in having.items() if has is there) for there in (True, False))
+        raise DataError(
+            f"{pairs} has pairs of texts and {single} single ones",
+            where=tables[single].origin,
+            do="give all of them a column `pair` or none; --columns pair=NAME says which it is",
+        )
+
+
+def identity(task: Task, source: Source) -> dict[str, str]:
+    """A digest of each split's texts and targets: which data a run was trained and chosen on."""
+    made: dict[str, str] = {}
+    for name in SPLITS:
+        table: Table | None = getattr(source, name)
+        if table is not None:
+            digest = hashlib.sha256()
+            for text, target in zip(joined(table), table.column(task.target), strict=True):
+                digest.update(f"{len(text)} {text} {target!r}\n".encode("utf-8", "surrogatepass"))
+            made[name] = digest.hexdigest()
+    return made
+
+
+def changed(folder: Path, task: Task, source: Source) -> str:
+    """The first split that is not what it was when the run in `folder` began; "" where all are, or nothing says it."""
+    kept = folder / DIGESTS
+    before, now = read_json(kept) if kept.is_file() else {}, identity(task, source)
+    if not isinstance(before, dict):
+        raise RunError("does not say what the data of the run was", where=str(kept), do="put the run's own back")
+    return next((name for name in SPLITS if "train" in before and before.get(name) != now.get(name)), "")
+
+
+def joined(table: Table) -> list[str]:
+    """Each row's text, with its pair where there is one."""
+    texts = table.column("text")
+    if "pair" not in table.rows.column_names:
+        return texts
+    return [f"{text}\n{pair}" for text, pair in zip(texts, table.column("pair"), strict=True)]
+
+
+# What a run that goes on may have otherwise than before, since no step that was made depends on it.
+FREE = ("unfit", "spike", "checkpoint_every", "tracker", "recompute", "parallel")
+
+
+def same_as_before(folder: Path, written: str) -> None:
+    """A run goes on only as what it was, but for what is FREE; its recipe then says so."""
+    path = folder / "recipe.toml"
+    before, now = read_recipe(path), flat_keys(tomllib.loads(written))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    fixed = [key for key in changed if key.removeprefix("train.") not in FREE]
+    if fixed:
+        was, given = (repr(each[fixed[0]]) if fixed[0] in each else "not set" for each in (before, now))
+        raise RunError(
+            f"cannot resume with other settings: {fixed[0]} is {given} and was {was}",
+            where=str(path),
+            do="repeat the first command, or start a new run",
+        )
+    if changed and rank() == 0:
+        write_text(path, written)
+
+
+def rows_again(data: Any) -> None:
+    """SettingsError where a recipe names as data what it cannot hold."""
+    if isinstance(data, str) and data == ROWS:
+        what = "the run's data were rows given in Python, which its recipe does not hold"
+        raise SettingsError(what, do="give them again: data=...")
+
+
+def not_within(folder: Path, reads: Iterable[Any]) -> None:
+    """SettingsError where what is to be read, the model, the data and the like, is in the folder to be replaced."""
+    for each in (Path(name) for name in reads if isinstance(name, (str, Path))):
+        if each.exists() and each.resolve().is_relative_to(os.path.realpath(folder)):
+            raise SettingsError(f"{each} is read, and --force would replace it", do="choose another --out")
+
+
+def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:
+    """The run directory, checked before any work is done (one is never overwritten without `force`, nor taken from a
+    run that is at work in it), and whether to go on with what is there: as asked, or because torchrun has started this
+    process again."""
+    folder = Path(out)
+    with disk_errors(folder):
+        there = (folder / "recipe.toml").is_file()
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if resume or (there and restarted()):
+        if not there:
+            raise RunError("there is no run to resume", where=str(folder), do="start it without --resume")
+        _refuse_busy(folder)
+        return folder, True
+    if occupied and not force:
+        raise RunError(
+            "the run directory exists and is not empty",
+            where=str(folder),
+            do="choose another --out, go on with --resume, or replace it with --force",
+        )
+    if occupied and not there:
+        raise RunError(
+            "the folder is not a run of langue, so --force does not replace it", where=str(folder), do="choose another"
+        )
+    _refuse_busy(folder)
+    return folder, False
+
+
+def _refuse_busy(folder: Path) -> None:
+    """RunError where a run is at work in the folder; one of an earlier version is, where its checkpoints are locked."""
+    for path in (folder, folder / "checkpoints"):
+        if path.exists():
+            with at_work(path):
+                pass
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Within, no other run gets the folder, which is made where it is missing. Of the processes of a run the first
+    asks for it, and ends the others where it does not get it."""
+    if rank() > 0:
+        yield
+        return
+    with alone(folder):
+        yield

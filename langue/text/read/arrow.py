@@ -1,0 +1,260 @@
+"""What arrives: records of any length, or Arrow tables of a Parquet file, a Hub data set or a `datasets.Dataset`.
+What leaves: one Arrow table of the wanted columns under our names: texts as strings, class numbers as class names.
+
+Up to SPILL bytes stay in memory; more goes to a file that is memory-mapped and has no name any more, so that nothing is
+left behind and nothing stale is ever read.
+"""
+
+import math
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from langue.errors import DataError
+from langue.text.read.parse import Record, repair
+from langue.text.read.table import TEXTS
+
+ROWS = 10_000  # of a record batch, fewer where texts are long
+CHARACTERS = 1 << 24  # of a record batch's texts
+SPILL = 1 << 28
+_WORDS = pa.list_(pa.string())
+
+
+class _Again(Exception):
+    """Later rows have a column that the first had not, or one of a wider type: read again with what is known now."""
+
+
+class Sink:
+    """Record batches of one schema, in memory or, beyond SPILL bytes, on disk."""
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+        self.size = 0
+        self.file: Any = None
+        self.writer: Any = None
+
+    def add(self, batch: Any) -> None:
+        self.size += batch.nbytes
+        self.batches.append(batch)
+        if self.size > SPILL:
+            try:
+                self._spill()
+            except OSError as error:
+                raise DataError(
+                    f"no room for the rows on disk: {error.strerror or error}",
+                    do="free space, or set HF_DATASETS_CACHE to a folder that has some",
+                ) from None
+
+    def _spill(self) -> None:
+        if self.file is None:
+            import datasets
+
+            folder = Path(datasets.config.HF_DATASETS_CACHE)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = tempfile.NamedTemporaryFile(dir=folder, prefix="langue-", suffix=".arrow")  # noqa: SIM115
+            self.writer = pa.ipc.new_stream(self.file, self.batches[0].schema)
+        for batch in self.batches:
+            self.writer.write_batch(batch)
+        self.batches = []
+
+    def table(self) -> Any:
+        """Everything added, as one table; a file's pages are read as they are used."""
+        if self.file is None:
+            return pa.Table.from_batches(self.batches)
+        self.writer.close()
+        self.file.flush()
+        table = pa.ipc.open_stream(pa.memory_map(self.file.name)).read_all()
+        self.file.close()  # takes the name away; the mapping keeps the pages
+        return table
+
+
+def from_records(
+    read: Callable[[], Iterator[Record]],
+    names: Callable[[list[str]], Mapping[str, str]],
+    where: Callable[[int], str],
+    note: Callable[[str], None],
+) -> tuple[Any, "array[int]"]:
+    """(table, line of each row). `read` begins anew each time; `names` gives ours -> theirs of the columns seen."""
+    types: dict[str, Any] = {}
+    late: dict[str, None] = {}  # columns that are wanted, wherever they first appear
+    while True:
+        try:
+            return _gather(read(), names, where, note, types, late)
+        except _Again:
+            continue
+
+
+def _gather(
+    records: Iterator[Record],
+    names: Callable[[list[str]], Mapping[str, str]],
+    where: Callable[[int], str],
+    note: Callable[[str], None],
+    types: dict[str, Any],
+    late: dict[str, None],
+) -> tuple[Any, "array[int]"]:
+    sink, places = Sink(), array("L")
+    wanted: Mapping[str, str] = {}
+    repaired = 0
+    for numbers, rows in _chunks(records):
+        found = names(list(dict.fromkeys([*late, *(key for row in rows for key in row)])))
+        late.update(dict.fromkeys(found.values()))
+        if places and found != wanted:
+            raise _Again
+        wanted = found
+        places.extend(numbers)
+        arrays = {}
+        for ours, theirs in wanted.items():
+            values = [row.get(theirs) for row in rows]
+            if ours in TEXTS:
+                values = [
+                    v if type(v) is str else _text(v, ours, where, n) for v, n in zip(values, numbers, strict=True)
+                ]
+                types[ours] = pa.string()
+            try:
+                arrays[ours] = _array(ours, values, types, where, numbers)
+            except UnicodeEncodeError:
+                sound = [repair(value) for value in values]
+                repaired += sum(a != b for a, b in zip(values, sound, strict=True))
+                arrays[ours] = _array(ours, sound, types, where, numbers)
+        sink.add(pa.record_batch(arrays))
+    if repaired:
+        note(f"{repaired} values held halves of surrogate pairs, which are no characters: replaced by U+FFFD")
+    return (sink.table() if places else None), places
+
+
+def _chunks(records: Iterator[Record]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+    numbers: list[int] = []
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for number, row in records:
+        numbers.append(number)
+        rows.append(row)
+        size += sum(len(value) for value in row.values() if type(value) is str)
+        if len(rows) == ROWS or size > CHARACTERS:
+            yield numbers, rows
+            numbers, rows, size = [], [], 0
+    if rows:
+        yield numbers, rows
+
+
+def _text(value: Any, name: str, where: Callable[[int], str], number: int) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, (bool, int, float, str)):
+        return str(value)
+    raise DataError(
+        f"the {name} is a {type(value).__name__}, not a text", where=where(number), do="write it as a string"
+    )
+
+
+def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[[int], str], numbers: list[int]) -> Any:
+    """Arrow array of the column's type so far; raises _Again where that does not hold these values too."""
+    known = types.get(name)
+    if known == pa.string():
+        if name not in TEXTS:
+            values = [_scalar(v, name, where, n) for v, n in zip(values, numbers, strict=True)]
+        return pa.array(values, known)
+    try:
+        found = pa.array(values).type
+        if _are_bytes(found):
+            row = next((number for value, number in zip(values, numbers, strict=True) if value), numbers[0])
+            raise DataError(f"the {name} holds bytes, not text", where=where(row), do="write it as a string")
+        if pa.types.is_floating(found) and any(type(value) is bool for value in values):
+            raise pa.ArrowTypeError("true is no number")  # as Arrow itself says of it among whole numbers
+        if known is None:
+            types[name] = found
+            return pa.array(values)
+        fields = [pa.schema([(name, known)]), pa.schema([(name, found)])]
+        wider = pa.unify_schemas(fields, promote_options="permissive").field(0).type
+        if wider == known:
+            return pa.array(values, known)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        _refuse_lists(values, name, where, numbers)
+        wider = pa.string()  # numbers among words, or too great for any number type: all as words
+        for value, number in zip(values, numbers, strict=True):
+            _scalar(value, name, where, number)
+    types[name] = wider
+    raise _Again
+
+
+def _refuse_lists(values: list[Any], name: str, where: Callable[[int], str], numbers: list[int]) -> None:
+    """DataError where all are lists, which are then of different things: at the first that is not of words."""
+    if all(isinstance(value, (list, tuple)) for value in values if value is not None):
+        others = (any(not isinstance(each, str) for each in value or ()) for value in values)
+        row = next((number for number, other in zip(numbers, others, strict=True) if other), numbers[0])
+        what = f"the {name} is a list of other things than those of other rows"
+        raise DataError(what, where=where(row), do='write all of them as words: ["a", "1"]')
+
+
+def _scalar(value: Any, name: str, where: Callable[[int], str], number: int) -> str | None:
+    if isinstance(value, (list, tuple, dict)):
+        raise DataError(
+            f"the {name} is a {type(value).__name__} where other rows have single values",
+            where=where(number),
+            do="give every row the same kind",
+        )
+    return None if value is None or value != value else str(value)
+
+
+def from_arrow(batches: Iterable[Any], features: Any, wanted: Mapping[str, str], where: str) -> Any:
+    """One table of the wanted columns of Arrow tables; `features` of `datasets` tell which numbers are classes."""
+    sink = Sink()
+    for part in batches:
+        columns = {ours: _column(part[theirs], features[theirs], ours, where) for ours, theirs in wanted.items()}
+        for batch in pa.table(columns).to_batches():
+            sink.add(batch)
+    return sink.table() if sink.size or sink.batches else None
+
+
+def convert(table: Any, features: Any, wanted: Mapping[str, str], where: str) -> Any:
+    """As `from_arrow`, for a table that is memory-mapped already: columns that need no change are not copied."""
+    return pa.table({ours: _column(table[theirs], features[theirs], ours, where) for ours, theirs in wanted.items()})
+
+
+def _column(column: Any, feature: Any, name: str, where: str) -> Any:
+    import datasets
+
+    inner = getattr(feature, "feature", None)
+    try:
+        if isinstance(feature, datasets.ClassLabel):
+            names = pa.array(feature.names, pa.string())
+            return pa.chunked_array([names.take(_classes(chunk)) for chunk in column.chunks], pa.string())
+        if isinstance(inner, datasets.ClassLabel):
+            return pa.chunked_array([pa.array([_named(row, inner.names) for row in column.to_pylist()], _WORDS)])
+    except IndexError:
+        what = f"the column {name!r} has class numbers beyond its {len((inner or feature).names)} names"
+        raise DataError(what, where=where, do="give each class a name, or write names") from None
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column
+    if name not in TEXTS and not _are_bytes(column.type):
+        return column
+    try:
+        several = name not in TEXTS and pa.types.is_nested(column.type)
+        return column.cast(_WORDS if several else pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # bytes that are no UTF-8; lists and records
+        raise DataError(
+            f"the column {name!r} holds {column.type}, not texts", where=where, do="name another with --columns"
+        ) from None
+
+
+def _are_bytes(kind: Any) -> bool:
+    """Whether a column of this type holds bytes, or lists of them."""
+    inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    return bool(pa.types.is_binary(inner) or pa.types.is_large_binary(inner))
+
+
+def _named(row: list[int | None] | None, names: list[str]) -> list[str] | None:
+    """A row's classes by their names; none where all that it has are unknown, as `_classes` tells them."""
+    found = [names[each] for each in row or () if each is not None and each >= 0]
+    return found if found or row == [] else None
+
+
+def _classes(numbers: Any) -> Any:
+    """Class numbers with none for -1, by which data sets without labels say so."""
+    import pyarrow.compute as pc
+
+    return pc.if_else(pc.less(numbers, 0), pa.scalar(None, numbers.type), numbers)

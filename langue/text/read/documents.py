@@ -1,0 +1,350 @@
+"""What arrives: files, folders, Hub data sets or lists that hold running text, each with a weight.
+What leaves: their documents as a stream of pieces, in an order that is the same each time, whatever their size.
+
+A piece is a whole document, or about a million characters of a longer one, cut before a white space, where tokens are
+cut as well. So memory does not grow with documents or files. A text is what the file says: nothing is stripped.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from langue.errors import DataError
+from langue.text.read import named
+from langue.text.read.lines import beginning, not_utf8, opened
+from langue.text.read.open import Columns, exists, expanded, load_hub
+from langue.text.read.parse import kind, parquet, records
+
+PIECE = 1 << 20  # characters
+BLOCK = 1 << 20  # bytes read at a time
+Kind = Literal["line", "blank", "file"]
+_END = None  # where a document ends, in a stream of its parts
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files become documents."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)  # ours -> theirs; only `text` is asked for
+    document: Kind = "file"  # what a document is in a .txt file
+    invalid: Literal["error", "drop"] = "error"
+    only: str | None = None  # the split that is read, as if it were train; None: what there is to train on
+
+
+@dataclass(frozen=True)
+class Piece:
+    text: str
+    size: int  # bytes in UTF-8
+    first: bool  # whether a document begins here
+    last: bool  # whether it ends here
+
+
+@dataclass
+class Tally:
+    """What was met in reading."""
+
+    empty: int = 0
+    invalid: int = 0
+    first_invalid: str = ""
+    done: int = 0  # bytes of the files that are behind us
+    told: int = 0  # of what is read, how much a progress bar knows of
+    file: IO[bytes] | None = None
+
+    def bad(self, error: DataError, reading: Reading) -> None:
+        if reading.invalid == "error":
+            raise error
+        self.invalid += 1
+        self.first_invalid = self.first_invalid or str(error)
+
+    def read(self) -> int:
+        """Bytes of files, as they lie on disk, that were read."""
+        return self.done + (self.file.tell() if self.file is not None and not self.file.closed else 0)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One source. `files` by split, or `rows`, which begins anew at each call."""
+
+    name: str
+    weight: float
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    rows: Callable[[], Iterable[Any]] | None = None
+    identity: str = ""  # of rows: what tells them from others of the same name
+
+    @property
+    def size(self) -> int | None:
+        """Bytes on disk; None where that is not known."""
+        if self.rows is not None:
+            return None
+        return sum(path.stat().st_size for paths in self.files.values() for path in paths)
+
+    def fingerprint(self) -> list[Any]:
+        """What changes when the source does."""
+        stats = [(str(path), path.stat()) for paths in self.files.values() for path in paths]
+        return [self.name, self.weight, self.identity, [[name, s.st_size, s.st_mtime_ns] for name, s in stats]]
+
+    def pieces(self, reading: Reading, tally: Tally, split: str = "train") -> Iterator[Piece]:
+        if self.rows is not None:
+            rows = enumerate(self.rows() if split == "train" else (), start=1)
+            located = ((f"{self.name}, row {number}", row) for number, row in rows)
+            yield from _pieces(_of_rows(located, reading, tally), tally)
+        for path in self.files.get(split, ()):
+            yield from _pieces(_parts(path, reading, tally), tally)
+            tally.done, tally.file = tally.done + path.stat().st_size, None
+
+
+def open_texts(sources: Sequence[Any], reading: Reading, notes: list[str]) -> list[Texts]:
+    """Each source is `PATH`, `PATH@WEIGHT`, a folder, a Hub name, a `datasets.Dataset`, a list of rows, or a mapping of
+    splits to one of these two."""
+    if not sources:
+        raise DataError("no source is named", do="name a file, a folder or a Hub data set")
+    found = [_open(source, reading, notes, index) for index, source in enumerate(sources)]
+    names = [each.name for each in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise DataError("the source is named twice", where=twice, do=f"name it once, as {twice}@2, to see it twice")
+    return found
+
+
+def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
+    if not isinstance(source, (str, Path)):
+        splits = source if isinstance(source, Mapping) else {"train": source}
+        rows = named.only(splits, reading.only, f"rows {index + 1}", notes)
+        if not isinstance(rows, Iterable) or isinstance(rows, (str, bytes, Mapping, Iterator)):
+            do = "give a path, or a list of rows, which is read more than once"
+            raise DataError(f"text of type {type(rows).__name__} cannot be read", do=do)
+        mark = getattr(rows, "_fingerprint", None) or _digest(rows)
+        return Texts(f"rows {index + 1}", 1.0, rows=lambda: rows, identity=str(mark))
+    name, weight = named.weighed(str(source))
+    path = expanded(name)
+    if exists(path) and path.is_dir():
+        files = named.files_of(path, notes)
+        if reading.only is None:
+            return Texts(name, weight, named.for_training(files, path, notes))
+        return Texts(name, weight, {"train": named.only(files, reading.only, name, notes)})
+    if exists(path):
+        named.check_kind(path)
+        return Texts(name, weight, {"train": named.only({"train": [path]}, reading.only, name, notes)})
+    streamed = named.only(load_hub(name, streaming=True), reading.only, name, notes)
+    return Texts(name, weight, rows=lambda: _streamed(streamed, name), identity=name)
+
+
+def _streamed(rows: Iterable[Any], name: str) -> Iterator[Any]:
+    """Rows of the Hub; whatever its network and files may do is one line."""
+    try:
+        yield from rows
+    except (OSError, ValueError, RuntimeError) as error:
+        what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"the Hub's data set stopped: {what}", where=name, do="run it again: what is finished is kept"
+        ) from error
+
+
+def _digest(rows: Iterable[Any]) -> str:
+    import hashlib
+
+    digest = hashlib.blake2b(digest_size=16)
+    for row in rows:
+        digest.update(repr(row).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _pieces(parts: Iterable[str | None], tally: Tally) -> Iterator[Piece]:
+    """Documents from their parts, each closed by _END; those of white space alone are counted and left out."""
+    held: list[str] = []
+    length, first = 0, True
+    for part in parts:
+        if part is not _END:
+            held.append(part)
+            length += len(part)
+            if length > PIECE + PIECE // 8:
+                text, begin = "".join(held), 0
+                while len(text) - begin > PIECE + PIECE // 8:
+                    piece, begin = text[begin : (cut := _cut(text, begin))], cut
+                    yield Piece(piece, _size(piece), first, False)
+                    first = False
+                held = [text[begin:]]
+                length = len(held[0])
+            continue
+        text = "".join(held)
+        if first and (not text or text.isspace()):
+            tally.empty += 1
+        else:
+            yield Piece(text, _size(text), first, True)
+        held, length, first = [], 0, True
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8"))
+
+
+def _cut(text: str, begin: int) -> int:
+    """Where the next piece begins: at the last white space before PIECE that a word follows, else at PIECE."""
+    for at in range(begin + PIECE - 1, begin + PIECE - PIECE // 8, -1):
+        if text[at].isspace() and not text[at + 1].isspace():
+            return at
+    return begin + PIECE
+
+
+def _parts(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:
+    where = str(path)
+    if kind(path) == ".txt":
+        yield from _of_text(path, reading, tally)
+    elif kind(path) in (".jsonl", ".ndjson"):
+        yield from _of_rows(_jsonl(path, reading, tally), reading, tally)
+    elif kind(path) == ".parquet":
+        yield from _of_rows(_parquet(path, reading), reading, tally)
+    else:
+        unit = "row" if kind(path) == ".json" else "line"
+        rows = ((f"{where}, {unit} {number}", record) for number, record in records(path, where, lambda note: None))
+        yield from _of_rows(rows, reading, tally)
+
+
+def _of_text(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:
+    if reading.document == "file":
+        yield from (text for _, text in _blocks(path, reading, tally))
+        yield _END
+        return
+    inside = False
+    for _, line in _lines(path, reading, tally):
+        if reading.document == "line":
+            yield line.rstrip("\r")
+            yield _END
+        elif line and not line.isspace():
+            yield line + "\n"
+            inside = True
+        elif inside:
+            yield _END
+            inside = False
+    if inside:
+        yield _END
+
+
+def _blocks(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[int, str]]:
+    """(line on which it begins, decoded text) about a megabyte at a time; lines that are not UTF-8 are `invalid`."""
+    where, number, rest = str(path), 1, b""
+    with opened(path, where, lambda file: setattr(tally, "file", file)) as stream:
+        while block := stream.read(BLOCK):
+            block = rest + block + stream.readline(BLOCK)
+            if number == 1 and not rest:
+                block = beginning(block, where)
+            # A line longer than a block may be parted within a character: its bytes wait for the next block.
+            keep = len(block) if block.endswith(b"\n") else len(block) - _open_bytes(block[-4:])
+            block, rest = block[:keep], block[keep:]
+            yield from _decoded(block, number, where, reading, tally)
+            number += block.count(b"\n")
+        if rest:
+            yield from _decoded(rest, number, where, reading, tally)
+
+
+def _open_bytes(tail: bytes) -> int:
+    """How many bytes at the end begin a character of UTF-8 that is not complete."""
+    for back in range(1, min(4, len(tail)) + 1):
+        byte = tail[-back]
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return back if back < needed else 0
+        if byte < 0x80:
+            return 0
+    return 0
+
+
+def _decoded(block: bytes, number: int, where: str, reading: Reading, tally: Tally) -> Iterator[tuple[int, str]]:
+    try:
+        yield number, block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if reading.invalid == "error":
+            raise not_utf8(block, error.start, number, where) from None
+    else:
+        return
+    for line, raw in enumerate(_kept(block), number):
+        try:
+            yield line, raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            tally.bad(not_utf8(raw, error.start, line, where), reading)
+
+
+def _kept(block: bytes) -> list[bytes]:
+    """Lines with their line feeds; bytes.splitlines takes carriage returns for ends too."""
+    parts = block.split(b"\n")
+    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+def _lines(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[int, str]]:
+    """(number, line without its line feed)."""
+    begun, held = 1, ""
+    for number, block in _blocks(path, reading, tally):
+        if held and number != begun + held.count("\n"):  # what followed on the line was dropped
+            yield begun, held
+            held = ""
+        begun = begun if held else number
+        *whole, held = (held + block).split("\n")
+        yield from enumerate(whole, begun)
+        begun += len(whole)
+    if held:
+        yield begun, held
+
+
+def _jsonl(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[str, Any]]:
+    for number, line in _lines(path, reading, tally):
+        if not line or line.isspace():
+            continue
+        try:
+            yield f"{path}, line {number}", json.loads(line)
+        except (RecursionError, ValueError) as error:
+            what = f"not usable JSON: {error}"
+            if isinstance(error, json.JSONDecodeError):
+                what = f"not JSON at column {error.colno}: {error.msg}"
+            do = 'each line is one record, such as {"text": "..."}'
+            tally.bad(DataError(what, where=f"{path}, line {number}", do=do), reading)
+
+
+def _parquet(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
+
+    where = str(path)
+    file = parquet(path, where)
+    name = _columns(reading).find(file.schema_arrow.names, where)["text"]
+    row = itertools.count(1)
+    try:
+        for batch in file.iter_batches(columns=[name], batch_size=1024):
+            yield from ((f"{where}, row {next(row)}", {name: text}) for text in batch.column(0).to_pylist())
+    except (pa.ArrowException, OSError) as error:
+        what = str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"damaged: {what}", where=where, do="fetch or write it again") from None
+
+
+def _columns(reading: Reading) -> Columns:
+    return Columns(("text",), (), {"text": reading.columns["text"]} if "text" in reading.columns else {})
+
+
+def _of_rows(rows: Iterable[tuple[str, Any]], reading: Reading, tally: Tally) -> Iterator[str | None]:
+    """The text of each row, which comes as (where it stands, a record or a text)."""
+    column = reading.columns.get("text", "text")
+    for number, (where, record) in enumerate(rows, start=1):
+        if isinstance(record, Mapping) and column not in record:
+            error = DataError("the row has no text", where=where)
+            try:
+                _columns(reading).find(list(record), where)
+            except DataError as found:
+                error = found
+            if number == 1:
+                raise error
+            tally.bad(error, reading)
+            continue
+        text = record.get(column) if isinstance(record, Mapping) else record
+        if text is None:
+            tally.empty += 1
+        elif not isinstance(text, str):
+            what = f"the text is a {type(text).__name__}"
+            tally.bad(DataError(what, where=where, do="write it as text"), reading)
+        elif not text.isascii() and re.search("[\ud800-\udfff]", text):
+            what = "the text holds half a surrogate pair, which is no character"
+            tally.bad(DataError(what, where=where, do="correct it, or drop such rows with data.invalid=drop"), reading)
+        else:
+            yield text
+            yield _END

@@ -1,0 +1,308 @@
+"""What arrives: text. What leaves: token ids of a published or trained vocabulary, through the `tokenizers` library.
+
+A folder's `tokenizer.json` is taken as it is, but for tokens that the files beside it add (declared.py), flags that
+count against it (flags.py) and a translation model's languages (languages.py); where there is an older form only, the
+tokenizer is built from it (vocabulary.py, sentencepiece.py) and from `tokenizer_config.json`. The files may be hostile:
+one of a size that no vocabulary has is not read.
+"""
+
+import copy
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import tokenizers
+from tokenizers import decoders
+
+from langue.errors import ModelError
+from langue.files import refuse_code, write_json
+from langue.text.tokenizers import declared, flags, marian, sentencepiece, vocabulary
+from langue.text.tokenizers.chat import Messages, end_of_turn, render
+from langue.text.tokenizers.classes import CLASSES, GENERIC, PublishedClass, class_of, read_object
+from langue.text.tokenizers.languages import Languages, languages_of
+
+# What others read beside tokenizer.json; copied unchanged so that a saved model means the same to them.
+SIDE_FILES: tuple[str, ...] = (
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.txt", "vocab.json", "target_vocab.json", "merges.txt"),
+    *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
+)
+HALF = "\ufffd"  # what bytes that are no whole character decode to
+MOST_BYTES = 200_000_000  # of one file; a quarter of a million tokens take some 35 million
+
+
+class Tokenizer:
+    """Encode and decode. `encode` adds the special tokens that the model was trained with; nothing is padded."""
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        folder: Path | None = None,
+        target: "Tokenizer | None" = None,
+        reader: tokenizers.Tokenizer | None = None,
+        options: dict[str, Any] | None = None,
+        *,
+        languages: Languages | None = None,
+        prepare: Callable[[str], str] | None = None,
+        notes: Sequence[str] = (),
+        declarations: declared.Declared | None = None,
+    ) -> None:
+        """target: what cuts texts for the decoder, where that is not the same; reader: what decodes; options: what its
+        tokenizer_config.json says; languages: those of a translation model; prepare: what is done to a text before the
+        backend cuts it; notes: what its files contradict each other in; declarations: what
+        they declare, where that is read already."""
+        backend.no_padding()
+        backend.no_truncation()  # cut and counted in data/encode.py, never silently here
+        self.backend, self.reader = backend, reader or backend
+        self.folder, self.options, self.notes = folder, options or {}, list(notes)
+        found = declarations or declared.read(folder, self.options, _class_as_read(backend, folder, self.options))
+        self.roles, self._names = found.roles, found.names
+        self.target = target or self
+        self._prepare = prepare
+        # Texts of several languages share one backend, whose frame is set before each batch.
+        self._frame: Any = None
+        # Special tokens that `tokenizers` 0.23 does not skip in decoding: it looks for them in normalised text.
+        added = self.reader.get_added_tokens_decoder().items()
+        self._not_skipped = {index for index, token in added if token.special and token.normalized}
+        self.languages = languages
+        self.source_language: str | None = None
+        self.target_language: str | None = None
+        self.decoder_start: int | None = None  # the token that a decoder starts with, where its language says it
+        self.first_token: int | None = None  # the token that a decoder writes first, where its language says it
+        self._chosen_languages: dict[str, str] = {}  # languages that are not those of the files
+        if languages is not None:
+            self._set_languages(self.options.get("src_lang"), self.options.get("tgt_lang"))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """From a model folder. ModelError where there is no tokenizer or it cannot be read."""
+        _check_sizes(folder)
+        options = read_object(folder / "tokenizer_config.json")
+        refuse_code(options, folder / "tokenizer_config.json")
+        try:
+            if (folder / "tokenizer.json").is_file():
+                whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+                return cls._of(whole, folder, options, whole=True)
+            if all((folder / name).is_file() for name in marian.FILES):
+                return cls.of_two_sides(marian.load(folder, options), folder, options)
+            backend = _from_older(folder, options)
+            if backend is not None:
+                return cls._of(backend, folder, options, whole=False)
+        except ModelError as error:
+            raise ModelError(error.what, where=error.where or str(folder), do=error.do) from error
+        except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
+            raise ModelError(f"the tokenizer cannot be read: {error}", where=str(folder)) from error
+        raise ModelError(
+            "the model folder has no tokenizer",
+            where=str(folder),
+            do="put its tokenizer.json, vocab.txt, spiece.model or vocab.json with merges.txt beside the weights",
+        )
+
+    @classmethod
+    def of_two_sides(cls, sides: marian.Sides, folder: Path, options: dict[str, Any]) -> Self:
+        """Marian's, whose sources and targets are cut by two files."""
+        target = Tokenizer(sides.target.backend, reader=sides.reader, prepare=sides.target.prepare)
+        return cls(
+            sides.source.backend,
+            folder,
+            target,
+            sides.reader,
+            options,
+            languages=sides.languages,
+            prepare=sides.source.prepare,
+        )
+
+    @classmethod
+    def _of(cls, backend: tokenizers.Tokenizer, folder: Path, options: dict[str, Any], *, whole: bool) -> "Tokenizer":
+        """What was read from a folder's tokenizer.json (whole) or built from older files, with all that the files
+        beside it say."""
+        kind = _class_as_read(backend, folder, options)
+        languages = languages_of(backend, kind)
+        codes = tuple(languages.codes) if languages is not None else ()
+        found = declared.read(folder, options, kind, codes)
+        notes = declared.declare(backend, found, str(folder), whole=whole)
+        if whole:
+            notes += flags.follow(backend, options, kind, found.roles)
+            vocabulary.follow_normaliser(backend, options, kind)
+        else:
+            notes += flags.notes_of_older(options, kind)
+        return cls(backend, folder, options=options, languages=languages, notes=notes, declarations=found)
+
+    def __len__(self) -> int:
+        return int(self.backend.get_vocab_size())
+
+    @property
+    def padding(self) -> int | None:
+        """The token that is named for padding, which nothing here does."""
+        return self._named("pad")
+
+    @property
+    def end(self) -> int | None:
+        """The token that is named for the end of a text."""
+        return self._named("eos")
+
+    def _named(self, role: str) -> int | None:
+        name = self.roles.get(role)
+        token: int | None = None if name is None else self.backend.token_to_id(name)
+        return token
+
+    @property
+    def has_two_vocabularies(self) -> bool:
+        """Whether texts for the decoder are cut by another vocabulary."""
+        return self.target.backend is not self.backend
+
+    def encode_batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[tokenizers.Encoding]:
+        """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and sequence_ids."""
+        if self._prepare is not None:
+            texts = [self._prepare(text) for text in texts]
+            pairs = None if pairs is None else [self._prepare(text) for text in pairs]
+        if self._frame is not None:
+            self.backend.post_processor = self._frame
+        items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
+        try:
+            return self.backend.encode_batch_fast(items)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            # The library raises it bare where a character is unknown and there is no token for that.
+            raise ModelError(
+                f"the tokenizer cannot read a text: {error}",
+                where="" if self.folder is None else str(self.folder),
+                do="give its model an unknown token (unk_token, unk_id), or choose another",
+            ) from error
+
+    def for_languages(self, source: str | None = None, target: str | None = None) -> "Tokenizer":
+        """The same tokenizer, for sources and targets of these languages; None: as its files say.
+
+        ModelError where the tokenizer names no languages, or does not have these.
+        """
+        if source is None and target is None:
+            return self
+        where = str(self.folder or "")
+        if self.languages is None:
+            raise ModelError("the model has no codes of languages", where=where, do="leave the languages out")
+        changed = copy.copy(self)
+        asked = {"src_lang": source, "tgt_lang": target}
+        chosen = {key: language for key, language in asked.items() if language is not None}
+        changed._chosen_languages = self._chosen_languages | chosen
+        changed._set_languages(source or self.source_language, target or self.target_language)
+        return changed
+
+    def _set_languages(self, source: str | None, target: str | None) -> None:
+        """Put the codes of these languages where the model has them."""
+        languages, where = self.languages, str(self.folder or "")
+        assert languages is not None
+        rule = languages.rule
+        bare = tuple(each for each in rule.source if each != "{}")
+        if rule.target_code_at == "source" and source is not None:
+            what = f"source_language = {source!r}: the model is told the target's language alone"
+            raise ModelError(what, where=where, do="leave the source's language out")
+        if source is None and rule.default in languages.codes:
+            source = rule.default
+        if source is not None:
+            source = languages.check(source, "the source's language", where)
+        if target is not None:
+            target = languages.check(target, "the target's language", where)
+        self.source_language, self.target_language = source, target
+        if rule.target_code_at == "source":
+            self._frame = languages.processor(rule.source if target else bare, target or "")
+            return
+        self._frame = languages.processor(rule.source if source else bare, source or "")
+        language = target or source  # as the reference, which takes the source's where there is none
+        self.target = copy.copy(self)
+        self.target._frame = languages.processor(rule.target if language else bare, language or "")
+        code = None if target is None else languages.ids[target]
+        self.decoder_start = code if rule.target_code_at == "decoder start" else None
+        self.first_token = code if rule.target_code_at == "first token" else None
+
+    def chat(self, messages: Messages, add_generation_prompt: bool = True) -> str:
+        """The text of a conversation (`[{"role", "content"}]`) by the model's own template; ModelError without one."""
+        return render(
+            self.folder, self.options, messages, tokens=self._names, add_generation_prompt=add_generation_prompt
+        )
+
+    def end_of_turn(self) -> int | None:
+        """The token that the model's chat template writes right after an answer; None where it writes none."""
+        added = [token.content for token in self.backend.get_added_tokens_decoder().values()]
+        found = end_of_turn(self.folder, self.options, added, self._names)
+        token: int | None = None if found is None else self.backend.token_to_id(found)
+        return token
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of token ids, by default without special tokens."""
+        kept = list(ids)
+        if skip_special and self._not_skipped:
+            kept = [index for index in kept if index not in self._not_skipped]
+        return str(self.reader.decode(kept, skip_special_tokens=skip_special))
+
+    def continuation(self, given: Sequence[int], new: Sequence[int]) -> tuple[str, str]:
+        """The text of the given tokens, and that of the new ones as it goes on from there.
+
+        Decoders look beyond a token: most strip the space at a text's front, so the new tokens are
+        decoded behind the given ones. The two texts joined are the text of all tokens, but that a
+        character which the last tokens begin is one mark. A character whose bytes stand on both
+        sides is in the second text.
+        """
+        before = self.decode(given)
+        whole = self.decode([*given, *new])
+        if whole.startswith(before):
+            return before, whole[len(before) :]
+        if whole.endswith(HALF) and not before.endswith(HALF):
+            # A run of bytes that ends within a character loses the characters before it, too.
+            for most in range(len(new) - 1, max(-1, len(new) - 4), -1):
+                shorter = self.decode([*given, *new[:most]])
+                if shorter.startswith(before):
+                    return before, shorter[len(before) :] + HALF
+        common = os.path.commonprefix([before, whole])
+        return common, whole[len(common) :]
+
+    def token(self, index: int) -> str:
+        return str(self.reader.id_to_token(index))
+
+    def save(self, folder: Path) -> None:
+        """tokenizer.json, and the side files that came with it."""
+        if not self.has_two_vocabularies:  # one file cannot say how two sides are cut; theirs are copied
+            if self._frame is not None:
+                self.backend.post_processor = self._frame
+            self.backend.save(str(folder / "tokenizer.json"))
+        for name in SIDE_FILES:
+            if self.folder is not None and (self.folder / name).is_file() and self.folder != folder:
+                shutil.copyfile(self.folder / name, folder / name)
+        config = folder / "tokenizer_config.json"
+        if not config.is_file() or self._chosen_languages:
+            content = {"tokenizer_class": "PreTrainedTokenizerFast"} | self.options | self._chosen_languages
+            write_json(config, content)
+
+
+def _class_as_read(backend: tokenizers.Tokenizer, folder: Path | None, options: dict[str, Any]) -> str:
+    """The class that a tokenizer is of. Llama 3 and others call theirs a Llama's, which has sentencepiece's pieces and
+    special tokens, and is one of bytes: `transformers` 5 takes it for the generic class, and so is done here."""
+    kind = class_of(folder, options)
+    of_bytes = isinstance(backend.decoder, decoders.ByteLevel)
+    return GENERIC if of_bytes and CLASSES.get(kind, PublishedClass()).of_sentencepiece else kind
+
+
+def _from_older(folder: Path, options: dict[str, Any]) -> tokenizers.Tokenizer | None:
+    """Built from the first of the older forms that is there."""
+    kind = class_of(folder, options)
+    roles = declared.read(folder, options, kind).roles
+    options = options | {f"{role}_token": token for role, token in roles.items() if token is not None}
+    for name in ("spiece.model", "tokenizer.model"):
+        if (folder / name).is_file():
+            return sentencepiece.load(folder / name, options, kind)
+    if (folder / "sentencepiece.bpe.model").is_file():
+        return sentencepiece.load_fairseq(folder / "sentencepiece.bpe.model", kind)
+    if (folder / "vocab.txt").is_file():
+        return vocabulary.wordpiece(folder / "vocab.txt", options, kind)
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return vocabulary.merged(folder / "vocab.json", folder / "merges.txt", options, kind)
+    return None
+
+
+def _check_sizes(folder: Path) -> None:
+    for name in ("tokenizer.json", *SIDE_FILES):
+        size = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if size > MOST_BYTES:
+            raise ModelError(f"{size:,} bytes are more than any vocabulary has", where=str(folder / name))

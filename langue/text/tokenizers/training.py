@@ -1,0 +1,316 @@
+"""What arrives: texts and the section `tokenizer.*`. What leaves: a tokenizer's folder, for us and for `transformers`.
+
+bpe: byte-level byte-pair encoding (Sennrich et al. 2016; bytes: Radford et al. 2019). wordpiece: BERT's (Schuster and
+Nakajima 2012). unigram: Kudo 2018. characters, bytes: one token each. All but wordpiece give back the text that they
+were given, characters and unigram as far as they know its characters. Training again gives the same bytes, but for
+unigram, whose sums the library adds up in an order that varies.
+
+The library's limits are kept where they lose nothing, and ended where they do (long_words.py): words are cut for
+training at 1,000 characters, and where the text has words of more than 100, WordPiece cuts them in use too instead of
+calling them unknown. A piece of unigram has at most 16 characters, as in SentencePiece.
+"""
+
+import json
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from langue.errors import DataError, SettingsError
+from langue.files import disk_errors, write_json
+from langue.settings.sections import TokenizerSettings
+from langue.text.tokenizers.long_words import LIMIT, WORDPIECE_LIMIT, LongWords
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.words import ALPHABET
+
+END = "<|endoftext|>"
+BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+NAMES: dict[str, dict[str, str]] = {  # the special tokens of each kind, in the order of their ids
+    "bpe": {"bos": END, "eos": END},
+    "bytes": {"bos": END, "eos": END},
+    "characters": {"unk": "<unk>", "bos": END, "eos": END},
+    "unigram": {"pad": "<pad>", "": "</s>", "unk": "<unk>", "bos": END, "eos": END},
+    "wordpiece": BERT,
+}
+SPACE = "\u2581"
+ZERO_WIDTH_SPACE = "\u200b"  # stands between words of Khmer, Burmese and Thai; BERT's normaliser takes it away
+UNIGRAM_PIECE = 16  # most characters of a piece, as in SentencePiece
+LONG_SHARE = 0.001  # of the text in long words, from which WordPiece's cut is worth its time in use
+WAIT = 0.1  # seconds after which a main thread that waits looks for Ctrl-C
+
+
+def train(texts: Iterable[str], chosen: TokenizerSettings, folder: Path, notes: list[str] | None = None) -> Tokenizer:
+    """Train, write tokenizer.json and tokenizer_config.json into `folder`, and load them from there.
+
+    notes: gets what was cut.
+    """
+    check(chosen)
+    notes = [] if notes is None else notes
+    backend = _BUILDERS[chosen.kind](_met(texts), chosen, notes)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        backend.save(str(folder / "tokenizer.json"))
+        write_json(folder / "tokenizer_config.json", config(chosen))
+    return Tokenizer.load(folder)
+
+
+def special_tokens(chosen: TokenizerSettings) -> list[str]:
+    sentinels = [f"<extra_id_{index}>" for index in range(chosen.sentinels)]
+    return list(dict.fromkeys([*NAMES[chosen.kind].values(), *chosen.special, *sentinels]))
+
+
+def config(chosen: TokenizerSettings) -> dict[str, Any]:
+    """tokenizer_config.json, as `transformers` reads it."""
+    named = {f"{name}_token": token for name, token in NAMES[chosen.kind].items() if name}
+    others = [token for token in special_tokens(chosen) if token not in named.values()]
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **named,
+        **({"additional_special_tokens": others} if others else {}),
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def check(chosen: TokenizerSettings) -> None:
+    """SettingsError where the vocabulary is too small for what it must hold."""
+    least = len(special_tokens(chosen)) + (256 if chosen.kind == "bpe" else 0)
+    if chosen.kind != "bytes" and chosen.vocab_size <= least:
+        raise SettingsError(
+            f"tokenizer.vocab_size = {chosen.vocab_size} is too small for {chosen.kind}",
+            do=f"set it above {least}, which special tokens{' and bytes' if chosen.kind == 'bpe' else ''} take",
+        )
+    if any(not token.strip() for token in chosen.special):
+        raise SettingsError("tokenizer.special has an empty token", do="separate them by commas: <|user|>,<|model|>")
+
+
+def _met(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, or an error where there are none. The trainers themselves learn nothing from nothing, silently."""
+    met = False
+    for text in texts:
+        met = met or not text.isspace() and bool(text)
+        yield text
+    if not met:
+        raise DataError("there is no text to train a tokenizer on")
+
+
+def _normaliser(chosen: TokenizerSettings) -> Any:
+    parts: list[Any] = []
+    if chosen.normalise != "none":
+        parts.append(normalizers.NFC() if chosen.normalise == "nfc" else normalizers.NFKC())
+    if chosen.kind == "wordpiece":
+        parts += [
+            normalizers.BertNormalizer(
+                clean_text=True,
+                handle_chinese_chars=chosen.chinese,
+                strip_accents=not chosen.accents,
+                lowercase=chosen.lower,
+            )
+        ]
+    else:
+        parts += [] if chosen.accents else [normalizers.NFD(), normalizers.StripAccents()]
+        parts += [normalizers.Lowercase()] if chosen.lower else []
+    return normalizers.Sequence(parts) if parts else None
+
+
+def _begun(model: Any, chosen: TokenizerSettings, cuts: list[Any], decoder: Any) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
+    normaliser = _normaliser(chosen)
+    if normaliser is not None:
+        backend.normalizer = normaliser
+    digits = [pre_tokenizers.Digits(individual_digits=True)] if chosen.digits else []
+    if chosen.kind not in ("characters", "bytes"):
+        cuts = [*cuts, *digits] if chosen.kind == "wordpiece" else [*digits, *cuts]
+    if cuts:
+        backend.pre_tokenizer = cuts[0] if len(cuts) == 1 else pre_tokenizers.Sequence(cuts)
+    backend.decoder = decoder
+    return backend
+
+
+def _learn(backend: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) -> None:
+    """Train on another thread, so that Ctrl-C is heard: the library does not look for it, and may learn for minutes.
+
+    A thread that is left behind ends with the process.
+    """
+    failed: list[BaseException] = []
+
+    def learn() -> None:
+        try:
+            backend.train_from_iterator(texts, trainer)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=learn, name="tokenizer trainer", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(WAIT)
+    if failed:
+        raise failed[0]
+
+
+def _bpe(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
+    cuts = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    backend = _begun(models.BPE(), chosen, cuts, decoders.ByteLevel())
+    trainer = trainers.BpeTrainer(
+        vocab_size=chosen.vocab_size,
+        min_frequency=chosen.min_frequency,
+        special_tokens=special_tokens(chosen),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    long = LongWords(LIMIT, backend.normalizer, backend.pre_tokenizer)
+    _learn(backend, long.cut(texts), trainer)
+    notes += long.note("cut for training")
+    return backend
+
+
+def _wordpiece(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
+    model = models.WordPiece(unk_token=BERT["unk"], max_input_chars_per_word=WORDPIECE_LIMIT)
+    backend = _begun(model, chosen, [pre_tokenizers.BertPreTokenizer()], decoders.WordPiece())
+    held = list(texts)
+    if any(ZERO_WIDTH_SPACE in text for text in held):
+        parted = normalizers.Replace(ZERO_WIDTH_SPACE, " ")
+        backend.normalizer = normalizers.Sequence([parted, backend.normalizer])
+    uncut = backend.pre_tokenizer
+    kept = _cut_words(backend, held, notes)
+    special = special_tokens(chosen)
+    alphabet, inner = _alphabet(held, chosen, backend.normalizer, chosen.vocab_size - len(special))
+    # The trainer numbers what it meets inside words in the order of a hash table, another each time, and breaks ties
+    # by number. Named beforehand as if special, their numbers are always the same; afterwards they are not special.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=chosen.vocab_size,
+        min_frequency=chosen.min_frequency,
+        special_tokens=[*special, *inner],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    _learn(backend, held, trainer)
+    if not kept:
+        backend.pre_tokenizer = uncut
+    tree = json.loads(backend.to_str())
+    tree["added_tokens"] = [token for token in tree["added_tokens"] if token["content"] in special]
+    backend = tokenizers.Tokenizer.from_str(json.dumps(tree))
+    cls, sep = BERT["cls"], BERT["sep"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
+    )
+    return backend
+
+
+def _cut_words(backend: tokenizers.Tokenizer, texts: list[str], notes: list[str]) -> bool:
+    """Have the tokenizer cut words where WordPiece's limit is, if the texts have longer ones; whether that is worth
+    its time in use too, which is a fifth of all."""
+    long = LongWords(WORDPIECE_LIMIT, backend.normalizer, backend.pre_tokenizer)
+    long.count(texts)
+    if not long.words:
+        return False
+    cut = pre_tokenizers.Split(Regex(f".{{{WORDPIECE_LIMIT}}}"), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, cut])
+    kept = long.characters >= LONG_SHARE * sum(map(len, texts))
+    in_use = "in training and in use" if kept else "for training; in use, being so rare, they are unknown tokens"
+    notes += long.note(f"cut {in_use}")
+    return kept
+
+
+def _alphabet(texts: list[str], chosen: TokenizerSettings, normaliser: Any, room: int) -> tuple[list[str], list[str]]:
+    """The commonest characters for which there is room, and what they are called inside words.
+
+    A character is two tokens, at a word's beginning and inside it; one that is a word by itself is one.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(normaliser.normalize_str(text))
+    known: list[str] = []
+    inner: list[str] = []
+    for character in sorted(counts, key=lambda c: (-counts[c], c)):
+        if character.isspace():
+            continue
+        han = chosen.chinese and "\u4e00" <= character <= "\u9fff"
+        digit = chosen.digits and character.isdigit()
+        mark = unicodedata.category(character)[0] == "P" or (character.isascii() and not character.isalnum())
+        alone = han or digit or mark
+        room -= 1 if alone else 2
+        if room < 0:
+            break
+        known.append(character)
+        inner += [] if alone else [f"##{character}"]
+    return sorted(known), sorted(inner)
+
+
+def _unigram(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
+    """Spaces are written as SPACE before the word they precede; none is added, so that none need be taken away."""
+    cuts = [
+        pre_tokenizers.Split(Regex(r"\n"), "isolated"),
+        pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never"),
+    ]
+    decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="never")
+    backend = _begun(models.Unigram(), chosen, cuts, decoder)
+    long = LongWords(LIMIT, backend.normalizer, backend.pre_tokenizer)
+    held = list(long.cut(texts))
+    notes += long.note("cut for training")
+    _holds_all(held, chosen, backend.normalizer)
+    options: dict[str, Any] = {"seed_size": min(1_000_000, 32 * chosen.vocab_size)}  # candidates to begin with
+    trainer = trainers.UnigramTrainer(
+        vocab_size=chosen.vocab_size,
+        special_tokens=special_tokens(chosen),
+        unk_token=NAMES["unigram"]["unk"],
+        max_piece_length=UNIGRAM_PIECE,
+        show_progress=False,
+        **options,
+    )
+    _learn(backend, held, trainer)
+    return backend
+
+
+def _holds_all(texts: list[str], chosen: TokenizerSettings, normaliser: Any) -> None:
+    """SettingsError where there is no room for all characters, each of which the trainer makes a token: it would
+    exceed the size that was asked for, or stop."""
+    met: set[str] = set()
+    for text in texts:
+        met.update(text if normaliser is None else normaliser.normalize_str(text))
+    least = len(met) + len(special_tokens(chosen))
+    if chosen.vocab_size <= least:
+        raise SettingsError(
+            f"tokenizer.vocab_size = {chosen.vocab_size} is too small for unigram, which gives each of the text's "
+            f"{len(met):,} characters a token",
+            do=f"set it above {least}, or choose tokenizer.kind=bpe",
+        )
+
+
+def _characters(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
+    """The commonest characters, as byte-pair encoding that merges nothing."""
+    normaliser = _normaliser(chosen)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text if normaliser is None else normaliser.normalize_str(text))
+    special = special_tokens(chosen)
+    known = sorted((c for c, n in counts.items() if n >= chosen.min_frequency), key=lambda c: (-counts[c], c))
+    known = sorted(known[: chosen.vocab_size - len(special)])
+    vocabulary = {token: index for index, token in enumerate([*special, *known])}
+    model = models.BPE(vocabulary, [], unk_token=NAMES["characters"]["unk"])
+    backend = _begun(model, chosen, [], decoders.Fuse())
+    backend.add_special_tokens(special)
+    return backend
+
+
+def _bytes(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
+    """A byte's token is its value; the special ones follow."""
+    for text in texts:
+        if not text.isspace():
+            break  # nothing is learnt, but there must be text
+    tokens = [*(ALPHABET[byte] for byte in range(256)), *special_tokens(chosen)]
+    model = models.BPE({token: index for index, token in enumerate(tokens)}, [])
+    cuts = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    backend = _begun(model, chosen, cuts, decoders.ByteLevel())
+    backend.add_special_tokens(special_tokens(chosen))
+    return backend
+
+
+_BUILDERS = {"bpe": _bpe, "wordpiece": _wordpiece, "unigram": _unigram, "characters": _characters, "bytes": _bytes}

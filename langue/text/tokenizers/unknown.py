@@ -1,0 +1,182 @@
+"""What arrives: a tokenizer, texts and their tokens. What leaves: how much of the texts the tokenizer does not know.
+
+What a vocabulary lacks becomes its unknown token, or, with some, nothing at all; either way what was written is lost
+to the model. Tokens are counted exactly. They say little of how much text was lost, a word of ninety characters being
+one token as a letter is, so the characters and bytes behind them are measured on a sample.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.words import ALPHABET
+
+SHARE = 0.01  # of the characters or of the tokens, from which it is told
+SAMPLE = 1 << 18  # characters that are measured
+COUNTS = (
+    *("tokens", "characters", "unknown", "sampled_unknown", "sampled", "sampled_bytes"),
+    *("lost", "lost_bytes", "overlong"),
+)
+NOWHERE = "\U0010fffe"  # not a character, and so in no vocabulary
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What a tokenizer makes of a character that its vocabulary lacks."""
+
+    token: int | None  # its unknown token; None: it has no use for one
+    drops: bool = False  # the character is left out, without a token
+
+
+@dataclass
+class Lost:
+    """How much of some text is unknown. Tokens are counted by whoever has them, characters measured."""
+
+    tokenizer: Tokenizer
+    tokens: int = 0  # of the text
+    characters: int = 0  # likewise
+    unknown: int = 0  # of the tokens
+    sampled_unknown: int = 0  # unknown tokens of the sample
+    sampled: int = 0  # characters of the sample
+    sampled_bytes: int = 0
+    lost: int = 0  # characters of the sample that no known token stands for, white space aside
+    lost_bytes: int = 0
+    overlong: int = 0  # of the lost characters, those of words beyond WordPiece's limit
+
+    @property
+    def gap(self) -> Gap:
+        return gap_of(self.tokenizer)
+
+    def measure(self, texts: Iterable[str]) -> None:
+        """Look at what stands behind the unknown tokens of texts, as far as there is room in the sample."""
+        for text in texts:
+            if self.sampled >= SAMPLE:
+                return
+            self._measure(self.gap, text[: SAMPLE - self.sampled])
+
+    def _measure(self, gap: Gap, text: str) -> None:
+        encoding = self.tokenizer.backend.encode(text, add_special_tokens=False)
+        gone = np.full(len(text), gap.drops)
+        unknown = 0
+        limit = self._longest_word()
+        for token, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if gap.drops:
+                gone[begin:end] = False
+            elif token == gap.token:
+                gone[begin:end] = True
+                unknown += 1
+                self.overlong += end - begin if limit is not None and end - begin > limit else 0
+        lost = [text[place] for place in np.flatnonzero(gone) if not text[place].isspace()]
+        self.sampled += len(text)
+        self.sampled_bytes += _bytes(text)
+        self.sampled_unknown += unknown
+        self.lost += len(lost)
+        self.lost_bytes += _bytes("".join(lost))
+
+    def _longest_word(self) -> int | None:
+        """Characters of a word beyond which WordPiece takes it for unknown."""
+        longest: int | None = getattr(self.tokenizer.backend.model, "max_input_chars_per_word", None)
+        return longest
+
+    def add(self, other: "Lost") -> None:
+        """More text of the same tokenizer."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def bytes_lost(self, of: int) -> float:
+        """Of a text of so many bytes, those that are lost, as in the sample."""
+        if self.sampled_unknown:
+            return min(float(of), self.unknown * self.lost_bytes / self.sampled_unknown)
+        return of * self.lost_bytes / max(1, self.sampled_bytes)
+
+    def share(self) -> float:
+        """Of the text's characters, those that are lost, as in the sample."""
+        if self.sampled_unknown:
+            return min(1.0, self.unknown * self.lost / self.sampled_unknown / max(1, self.characters))
+        return self.lost / max(1, self.sampled)
+
+    def note(self, what: str = "") -> list[str]:
+        """One line where over SHARE of the tokens or characters are lost, as of Chinese with an English vocabulary.
+
+        what: of which the line is, as `train: `.
+        """
+        of_tokens = self.unknown / max(1, self.tokens)
+        of_characters = self.share()
+        if max(of_tokens, of_characters) < SHARE:
+            return []
+        became = "the tokenizer's vocabulary lacks and leaves out"
+        if (token := self.gap.token) is not None:
+            became = f"the tokenizer does not know ({self.tokenizer.token(token)}, {_percent(of_tokens)} of the tokens)"
+        why, do = "", "choose a tokenizer, or a model, of the text's script"
+        if 2 * self.overlong > self.lost:
+            why = f", mostly for being words of more than {self._longest_word()} characters"
+            do = "write spaces between the words, or choose a tokenizer without that limit"
+        return [
+            f"{what}about {_percent(of_characters)} of the characters {became}{why}: "
+            f"what is written there is lost; {do}"
+        ]
+
+
+def gap_of(tokenizer: Tokenizer) -> Gap:
+    """As the library's model does it, whatever the files call its tokens."""
+    if tokenizer not in _GAPS:
+        _GAPS[tokenizer] = _gap(tokenizer)
+    return _GAPS[tokenizer]
+
+
+def unknown_in(
+    tokenizer: Tokenizer,
+    ids: NDArray[Any],
+    starts: NDArray[np.int64],
+    cut: int,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+) -> Lost:
+    """What is lost of texts (n,), or pairs of them, whose tokens are `ids[starts[i]:starts[i + 1]]`, after `cut` tokens
+    were left out."""
+    lost = Lost(tokenizer, tokens=len(ids))
+    gap = lost.gap
+    if gap.token is not None:
+        places = np.flatnonzero(ids == gap.token)
+        lost.unknown = len(places)
+        rows = np.unique(np.searchsorted(starts, places, side="right") - 1)
+    elif gap.drops:
+        rows = np.arange(len(texts))
+    else:
+        return lost
+    sides = [texts] if pairs is None else [texts, pairs]
+    whole = sum(len(text) for side in sides for text in side)
+    lost.characters = round(whole * len(ids) / max(1, len(ids) + cut))
+    lost.measure(side[row] for row in rows for side in sides)
+    return lost
+
+
+_GAPS: "WeakKeyDictionary[Tokenizer, Gap]" = WeakKeyDictionary()
+
+
+def _gap(tokenizer: Tokenizer) -> Gap:
+    backend = tokenizer.backend
+    if all(backend.token_to_id(letter) is not None for letter in ALPHABET.values()):
+        return Gap(None)  # its tokens are of bytes, and it has all
+    try:
+        found = backend.model.tokenize(NOWHERE)
+    except (
+        Exception
+    ):  # bare, as the library raises it for a model without an unknown token: it would stop at a text too
+        return Gap(None)
+    if not found:
+        return Gap(None, drops=True)
+    return Gap(int(found[0].id)) if len(found) == 1 else Gap(None)  # several: the bytes of the character
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.095 else f"{100 * share:.2g}%"
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
