@@ -35,12 +35,12 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     """langue's own Trainer, as `langue finetune` builds it, timed by its log.jsonl."""
     from langue.data.batch import Examples
     from langue.data.loader import Split
-    from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
+    from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_extra
     from langue.runs.save import head_of
     from langue.settings.sections import TaskSettings, resolve
     from langue.tasks.classify import Classify
     from langue.tasks.task import TaskModel
-    from langue.train.embedding_rows import rows_in_use
+    from langue.train.embedding_rows import trim_embedding
     from langue.train.trainer import Trainer
 
     material = read(Path(job["material"]))
@@ -49,7 +49,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     described = describe(job["model"])
     checkpoint = read_checkpoint(described, head=head_of(task, described))
     network = TaskModel(checkpoint.config, task)
-    load_into(network, usable(checkpoint.weights), where=job["model"], new="head.")
+    load_into(network, without_extra(checkpoint.weights), where=job["model"], new="head.")
     examples = Examples(
         tokens=np.concatenate([np.asarray(ids, np.int32) for ids in material.ids]),
         starts=np.concatenate([[0], np.cumsum(material.lengths)]).astype(np.int64),
@@ -57,7 +57,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         cut=np.zeros(len(material.ids), np.int32),
         targets=np.asarray(material.labels, np.int64),
     )
-    with tempfile.TemporaryDirectory() as folder, rows_in_use(network.body, examples):
+    with tempfile.TemporaryDirectory() as folder, trim_embedding(network.body, examples):
         Trainer(network, task, Split(examples, settings.train), None, settings.train, Path(folder)).run()
         lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text("utf-8").splitlines()]
     steps = [(line["seconds"], line["tokens"]) for line in lines if line["split"] == "train"]

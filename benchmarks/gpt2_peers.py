@@ -44,7 +44,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
     from langue.hardware import peak
     from langue.hub.presets import preset
-    from langue.model.language_model import LanguageModel, begin
+    from langue.model.language_model import LanguageModel, init_weights
     from langue.runtime import precision
     from langue.settings.sections import PRETRAINING, resolve
     from langue.tasks.causal import Causal
@@ -59,7 +59,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     axes = {"n_layers": shape["layers"], "dim": shape["width"], "n_heads": shape["heads"]}
     still = {"dropout": 0.0, "attention_dropout": 0.0}
     network = LanguageModel(preset("gpt2", VOCABULARY, shape["block"], axes=axes | still)[1])
-    begin(network, 0)
+    init_weights(network, 0)
     objective = Causal(tokenizer, settings.task, seed=0)
     stream = objective.stream(
         Random(max(8, job["sequences"]), shape["block"]),

@@ -182,14 +182,14 @@ def _judged(job: dict[str, Any], folder: Path) -> tuple[float, float]:
 
     from langue.runs.model import load
     from langue.settings.sections import TaskSettings
-    from langue.tasks.language import Held
+    from langue.tasks.language import HeldOutSet
     from langue.tasks.masked import Masked
 
     loaded = load(folder)
     objective = Masked(loaded.tokenizer, TaskSettings())
     stream = objective.stream(Memory(loaded.tokenizer, _texts(job, "test")), block=BLOCK, budget=8192, seed=0)
     assert loaded.language is not None
-    metrics, loss = objective.evaluate(loaded.language, Held(stream), device=torch.device("cpu"), dtype=torch.float32)
+    metrics, loss = objective.evaluate(loaded.language, HeldOutSet(stream), device=torch.device("cpu"), dtype=torch.float32)
     assert loss is not None and metrics["accuracy"] is not None
     return loss, metrics["accuracy"]
 

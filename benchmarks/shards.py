@@ -21,7 +21,7 @@ from benchmarks.machine import facts
 from benchmarks.material import data_folder
 from benchmarks.noise import wait_until_quiet
 from langue.data.corpus.builder import Building, build
-from langue.data.corpus.split import Division
+from langue.data.corpus.split import SplitAssignment
 from langue.settings.sections import resolve
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -115,7 +115,7 @@ def _turns(folder: Path, path: Path, tokenizer: Tokenizer, turn: int) -> dict[st
 
     def langue() -> Any:
         reading = Reading()
-        building = Building(open_texts([path], reading, []), tokenizer, reading, Division())
+        building = Building(open_texts([path], reading, []), tokenizer, reading, SplitAssignment())
         return build(building, folder / f"corpus-{path.stem}")
 
     works: list[Callable[[], Any]] = [lambda: library(len(texts)), lambda: library(1000), langue]

@@ -45,7 +45,7 @@ class Interrupted(LangueError):
     exit_code = 130
 
 
-class Told(LangueError):
+class AlreadyReported(LangueError):
     """What ended the run was said by another of its processes; this one says nothing."""
 
     def __init__(self, exit_code: int) -> None:

@@ -106,7 +106,7 @@ def clear(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replaced(folder: Path, force: bool) -> Iterator[None]:
+def replace_on_success(folder: Path, force: bool) -> Iterator[None]:
     """Within, the folder that `force` replaces stands aside, an empty one in its place; where what is done within
     fails, it comes back. RunError where another process is at work in it."""
     if not force or not folder.exists():
@@ -139,7 +139,7 @@ UNLOCKABLE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Make the folder where it is missing, and keep every other process that asks out of it. RunError where one is in
     it. Where what is done within fails and leaves nothing in a folder that was made, that goes again."""
     with disk_errors(folder):

@@ -48,7 +48,7 @@ def has_bf16(kind: str) -> bool:
 
 
 @cache
-def has_tiles() -> bool:
+def has_amx_bf16() -> bool:
     """Whether the processor multiplies bf16 matrices tile by tile (AMX). PyTorch's attention kernel is made for that,
     and needs no code of oneDNN's for each length of texts; on other processors ours is faster (docs/LOG.md)."""
     import torch
@@ -102,7 +102,7 @@ def keep_freed_memory() -> bool:
     return all([mallopt(trim, -1), mallopt(pad, 2**26), mallopt(mmaps, 0)])
 
 
-class Upkeep:
+class HeapTrimmer:
     """Gives back what `keep_freed_memory` has kept, once it is far more than the steps need: what lives on (oneDNN's
     code for a new shape) comes to lie between what is freed, the pieces left are too small for the next step, and
     three gigabytes become twelve over a thousand steps whose shapes differ."""
@@ -112,7 +112,7 @@ class Upkeep:
     def __init__(self) -> None:
         self.steps, self.needed = 0, 0
 
-    def look(self) -> None:
+    def maybe_trim(self) -> None:
         """To be called after each step."""
         held = resident_memory()
         if held is None:
@@ -152,7 +152,7 @@ def keep_kernels(training: bool = False) -> None:
 
 
 @cache
-def leave_attention_that_is_planned() -> None:
+def disable_cudnn_sdpa() -> None:
     """Have PyTorch compute attention on GPUs by kernels that are there: cuDNN's is planned for each shape anew ("may
     trigger excessive recompilation", says PyTorch), and here no two batches, and no two tokens that are written, have
     shapes in common."""
@@ -161,7 +161,7 @@ def leave_attention_that_is_planned() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def forget(read: "torch.Tensor") -> None:
+def release_pages(read: "torch.Tensor") -> None:
     """Give back the memory under a tensor that nobody will read again, while it is yet part of something larger: the
     pages of a mapped file, above all, which stay resident otherwise for as long as the file is mapped."""
     if read.device.type != "cpu" or not hasattr(mmap, "MADV_DONTNEED"):
@@ -194,7 +194,7 @@ def _workers(threads: int) -> "ThreadPoolExecutor":
 os.register_at_fork(after_in_child=_workers.cache_clear)  # a fork has none of its parent's threads
 
 
-def core_by_core(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def parallel_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """What `work` makes of each item, in their order: as many at a time as torch has threads, each in one thread."""
     import torch
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from langue.errors import RunError
-from langue.files import atomic_file, atomic_folder, clear, read_json, refuse_existing, replaced, write_text
+from langue.files import atomic_file, atomic_folder, clear, read_json, refuse_existing, replace_on_success, write_text
 from tests.tiny import tiny_bert
 
 
@@ -50,7 +50,7 @@ def test_a_folder_is_replaced_through_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "old").touch()
     (tmp_path / "link").symlink_to("real")
-    with replaced(tmp_path / "link", force=True):
+    with replace_on_success(tmp_path / "link", force=True):
         (tmp_path / "link").mkdir(parents=True, exist_ok=True)
         (tmp_path / "link" / "new").touch()
     assert (tmp_path / "link").is_symlink() and sorted(os.listdir(tmp_path)) == ["link", "real"]
@@ -69,5 +69,5 @@ def test_what_must_not_be_read_or_removed_is_one_line(tmp_path, monkeypatch):
         monkeypatch.setattr(f"pathlib.Path.{name}", locked)
     with pytest.raises(RunError, match="cannot be written: Permission denied"):
         clear(tmp_path)
-    with pytest.raises(RunError, match="cannot be written: Permission denied"), replaced(tmp_path, force=True):
+    with pytest.raises(RunError, match="cannot be written: Permission denied"), replace_on_success(tmp_path, force=True):
         pass

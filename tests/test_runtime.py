@@ -47,13 +47,13 @@ def test_freed_memory_is_used_again_without_asking_the_system():
 
 GIVEN = """
 import torch
-from langue.runtime import Upkeep, keep_freed_memory, resident_memory
+from langue.runtime import HeapTrimmer, keep_freed_memory, resident_memory
 keep_freed_memory()
-upkeep = Upkeep()
+upkeep = HeapTrimmer()
 def step(size):
     made = [torch.ones(size) for _ in range(32)]
     del made
-    upkeep.look()
+    upkeep.maybe_trim()
 for _ in range(upkeep.settled):
     step(2**18)
 needed = resident_memory()
@@ -71,7 +71,7 @@ def test_memory_that_steps_no_longer_need_is_given_back():
 
 CORES = """
 import os, threading, torch
-from langue.runtime import core_by_core
+from langue.runtime import parallel_map
 torch.set_num_threads(3)
 meet = threading.Barrier(3, timeout=60)
 def work(item):
@@ -86,17 +86,17 @@ def told():
     thread.start(); thread.join()
     return found[0]
 items = ["a", "b", "c", *range(200)]
-done = list(core_by_core(work, items))
+done = list(parallel_map(work, items))
 assert [item for item, _, _ in done] == items
 assert {threads for _, threads, _ in done} == {1} and len({thread for _, _, thread in done}) == 3
 try:
-    list(core_by_core(work, [1, "bad", *range(100)]))
+    list(parallel_map(work, [1, "bad", *range(100)]))
 except ValueError:
     print("raised")
 assert torch.get_num_threads() == told() == 3
 child = os.fork()
 if not child:
-    os._exit(0 if len(list(core_by_core(work, range(9)))) == 9 else 1)
+    os._exit(0 if len(list(parallel_map(work, range(9)))) == 9 else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 print("done")
 """

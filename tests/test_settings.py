@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langue.errors import SettingsError
-from langue.settings.aliases import FOREIGN
+from langue.settings.aliases import SETTING_ALIASES
 from langue.settings.recipe import read_recipe, split_recipe, to_toml
 from langue.settings.sections import (
     FINETUNING,
@@ -103,7 +103,7 @@ def test_what_the_verb_at_hand_takes_is_named(key: str, remedy: str) -> None:
 
 
 def test_the_keys_of_others_lead_to_known_ones() -> None:
-    assert set(FOREIGN.values()) <= set(known())
+    assert set(SETTING_ALIASES.values()) <= set(known())
 
 
 @pytest.mark.parametrize(

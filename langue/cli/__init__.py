@@ -30,7 +30,7 @@ from langue.cli.settings import settings
 from langue.cli.tokenize import tokenize
 from langue.cli.train_tokenizer import train_tokenizer
 from langue.cli.verify import verify
-from langue.errors import LangueError, LangueWarning, Told
+from langue.errors import AlreadyReported, LangueError, LangueWarning
 from langue.files import FULL
 from langue.runtime import rank, world_size
 
@@ -169,7 +169,7 @@ def _one_line(error: Exception | str) -> str:
 
 def _explain(error: Exception) -> int:
     """One line on stderr for whatever stopped the command, and its exit code."""
-    if isinstance(error, Told):
+    if isinstance(error, AlreadyReported):
         return error.exit_code
     if isinstance(error, LangueError):
         print(f"langue: error: {_one_line(error)}", file=sys.stderr)

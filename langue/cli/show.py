@@ -103,7 +103,7 @@ def print_language(content: Mapping[str, Any]) -> None:
 
 def _scores(content: Mapping[str, Any], noun: str) -> Table:
     """The metrics, their intervals where there are some, the baseline's beside."""
-    from langue.evaluation.judge import named, written
+    from langue.evaluation.judge import format_metric, named
 
     baseline, intervals = content.get("baseline") or {}, content["intervals"]
     plural = "" if content["examples"] == 1 else "s"
@@ -112,9 +112,9 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
     for name in heads:
         grid.add_column(str(name), justify="left" if name == "metric" else "right")
     for name, value in content["metrics"].items():
-        row: list[Text | str] = [Text(named(name, content)), written(name, value)]  # a label may look like markup
-        row += [" – ".join(written(name, end) for end in intervals.get(name) or ())] if intervals else []
-        grid.add_row(*row, *([written(name, baseline["metrics"].get(name))] if baseline else []))
+        row: list[Text | str] = [Text(named(name, content)), format_metric(name, value)]  # a label may look like markup
+        row += [" – ".join(format_metric(name, end) for end in intervals.get(name) or ())] if intervals else []
+        grid.add_row(*row, *([format_metric(name, baseline["metrics"].get(name))] if baseline else []))
     return grid
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langue.model.attention import Groups, PairGroups
+from langue.model.attention import LengthBuckets, PairedLengthBuckets
 from langue.text.tokenizers.unknown import Lost
 
 
@@ -45,13 +45,13 @@ class Batch:
     tokens: Tensor  # (T,) int64
     positions: Tensor  # (T,) int64, 0 at each sequence's first token
     starts: Tensor  # (N + 1,) int64
-    groups: Groups  # (offset, sequences, tokens of each), covering T
+    groups: LengthBuckets  # (offset, sequences, tokens of each), covering T
     segments: Tensor | None  # (T,) int64
     targets: Tensor | None  # (N, ...)
     rows: NDArray[np.int64]  # (N,) which example each sequence is
     labels: Tensor | None = None  # (M,) int64: what is to be predicted of the tokens that carry loss
     places: Tensor | None = None  # (M,) int64: where those stand in the batch; None: every token does
-    counts: bool = True  # False: passed for the company of other processes alone, see data/loader.py
+    is_real: bool = True  # False: passed for the company of other processes alone, see data/loader.py
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,7 +61,7 @@ class Batch:
         return int(self.tokens.shape[0])
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor, Groups, Tensor | None]:
+    def inputs(self) -> tuple[Tensor, Tensor, LengthBuckets, Tensor | None]:
         """What `Transformer.forward` takes."""
         return self.tokens, self.positions, self.groups, self.segments
 
@@ -109,7 +109,7 @@ def _labelled(labels: NDArray[np.int32] | None) -> tuple[NDArray[np.int64] | Non
     return labels[places].astype(np.int64), None if len(places) == len(labels) else places
 
 
-def _groups(lengths: NDArray[np.int64]) -> Groups:
+def _groups(lengths: NDArray[np.int64]) -> LengthBuckets:
     """Runs of equal length in a sorted array of lengths."""
     values, counts = np.unique(lengths, return_counts=True)
     offsets = np.concatenate([[0], np.cumsum(values * counts)[:-1]])
@@ -123,8 +123,8 @@ class Pairs:
     source: Batch
     target: Batch  # in order of length; equal lengths in order of their sources' length
     order: Tensor  # (S,) where each token that the target's sequences attend to lies in the source
-    groups: PairGroups  # runs of equal lengths on both sides, into the target and into the source as `order` has it
-    counts: bool = True  # as a batch's
+    groups: PairedLengthBuckets  # runs of equal lengths on both sides, into the target and into the source as `order` has it
+    is_real: bool = True  # as a batch's
 
     def __len__(self) -> int:
         return len(self.target)
@@ -144,7 +144,7 @@ def gather_pairs(
     place = {int(row): index for index, row in enumerate(source.rows)}
     starts = np.concatenate([[0], np.cumsum(sources.lengths[source.rows])])
     pieces: list[NDArray[np.int64]] = []
-    groups: PairGroups = []
+    groups: PairedLengthBuckets = []
     read = memory = 0
     for row in target.rows:
         index = place[int(row)]

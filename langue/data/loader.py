@@ -112,7 +112,7 @@ class Loader:
         number, of = self.share
         own = rows[number::of]
         batch = self.source.batch(own if len(own) else rows[:1], epoch, device)
-        return batch if len(own) else replace(batch, counts=False)
+        return batch if len(own) else replace(batch, is_real=False)
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

@@ -316,7 +316,7 @@ def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
         return Verdict("unknown", f"The model has no {called}: it is undefined here.")
     if theirs is None:
         return Verdict("unknown", "The model has no baseline to be compared with.")
-    against = f"{called} {written(name, ours)} against {written(name, theirs)} of {baseline['name']}"
+    against = f"{called} {format_metric(name, ours)} against {format_metric(name, theirs)} of {baseline['name']}"
     if comparison is None:
         return Verdict("unknown", f"Not compared with its baseline example by example: {against}.")
     found = outcome(comparison)
@@ -327,7 +327,7 @@ def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
         return Verdict("worse", f"Worse than its baseline: {against}. Use the baseline, or train longer.")
     off, usual = (each.get("mse") for each in (summary["metrics"], baseline.get("metrics") or {}))
     if off is not None and usual is not None and off > usual:
-        errors = f"mean squared error {written('mse', off)} against {written('mse', usual)}"
+        errors = f"mean squared error {format_metric('mse', off)} against {format_metric('mse', usual)}"
         return Verdict("same", f"It ranks better than its baseline, but errs more: {against}; {errors}.")
     return Verdict("better", f"Better than its baseline: {against}.")
 
@@ -336,7 +336,7 @@ def _apart(comparison: Mapping[str, Any]) -> str:
     """By how much two systems differ for sure: `, by 0.52 to 5.48 points over the same 300 examples`."""
     name = comparison["metric"]
     ends = sorted(abs(end) for end in comparison["interval"])
-    low, high = (written(name, end).removesuffix("%") for end in ends)
+    low, high = (format_metric(name, end).removesuffix("%") for end in ends)
     points = " points" if _is_share(name) else ""
     return f", by {low} to {high}{points} (95% interval over the same {comparison['examples']:,} examples)"
 
@@ -353,12 +353,12 @@ def named(name: str, summary: Mapping[str, Any]) -> str:
     """The metric as people write it, and of which of two labels it is."""
     positive = summary.get("positive")
     if name not in OF_POSITIVE or positive is None:
-        return readable(name)
+        return metric_label(name)
     label = " ".join(positive.split())
-    return f"{readable(name)} of {label if len(label) <= LONGEST else label[:LONGEST] + '…'}"
+    return f"{metric_label(name)} of {label if len(label) <= LONGEST else label[:LONGEST] + '…'}"
 
 
-def readable(name: str) -> str:
+def metric_label(name: str) -> str:
     """The metric's name as people write it: `f1_macro` -> `F1, macro`."""
     words = {"f1": "F1", "mcc": "MCC", "mse": "mean squared error", "pearson": "Pearson", "spearman": "Spearman"}
     head, _, tail = name.partition("_")
@@ -367,7 +367,7 @@ def readable(name: str) -> str:
     return words.get(name, name.replace("_", " "))
 
 
-def written(name: str, value: float | None) -> str:
+def format_metric(name: str, value: float | None) -> str:
     """A metric's value as people write it: shares in percent, perplexity with two decimals, the rest with four; a dash
     where it is undefined."""
     if value is None or not math.isfinite(value):

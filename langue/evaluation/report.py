@@ -22,9 +22,9 @@ from langue.evaluation.judge import (
     MAIN_METRIC,
     OF_POSITIVE,
     Judgement,
-    readable,
+    format_metric,
+    metric_label,
     verdict,
-    written,
 )
 
 SIDE = 4  # labels: a larger confusion matrix gets the width of the page
@@ -148,15 +148,15 @@ def _metrics(task: str, summary: Mapping[str, Any]) -> str:
     rows = []
     for name, value in shown.items():
         interval = summary["intervals"].get(name)
-        span = f"{written(name, interval[0])} to {written(name, interval[1])}" if interval else ""
-        what = readable(name)
+        span = f"{format_metric(name, interval[0])} to {format_metric(name, interval[1])}" if interval else ""
+        what = metric_label(name)
         if name in OF_POSITIVE and "positive" in summary:
             what += f" of {_label(summary['positive'])}"
         elif name in LOWER_IS_BETTER:
             what += ' <span class="quiet">(lower is better)</span>'
-        cells = [what, written(name, value), *([f'<span class="quiet">{span}</span>'] if summary["intervals"] else [])]
+        cells = [what, format_metric(name, value), *([f'<span class="quiet">{span}</span>'] if summary["intervals"] else [])]
         if baseline:
-            cells.append(written(name, theirs.get(name)))
+            cells.append(format_metric(name, theirs.get(name)))
         if rising:
             plain = value is None or name in LOWER_IS_BETTER
             cells.append("" if plain else _track(value, interval, theirs.get(name), low))
@@ -265,7 +265,7 @@ def _per_class(judgement: Judgement) -> str:
     rows = []
     for label, values in judgement.per_class.items():
         bar = f'<span class="bar"><i style="width:{100 * values["f1"]:.1f}%"></i></span>'
-        shares = [written(name, values[name]) for name in ("precision", "recall", "f1")]
+        shares = [format_metric(name, values[name]) for name in ("precision", "recall", "f1")]
         rows.append((_label(label), shares[0], shares[1], shares[2] + bar, f"{values['support']:,.0f}"))
     return _card("By label", _table(["", "precision", "recall", "F1", "examples"], rows) if rows else "")
 

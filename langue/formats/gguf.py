@@ -73,8 +73,8 @@ class Gguf:
     def _data(self) -> mmap.mmap:
         return mapped.map_file(self.path)
 
-    def tensor(self, name: str, matrices: torch.dtype | None = None) -> Tensor:
-        """A tensor: F32, F16 and BF16 as the file's own pages; Q8_0 as fp32, a matrix in the precision that `matrices`
+    def tensor(self, name: str, weights_dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor: F32, F16 and BF16 as the file's own pages; Q8_0 as fp32, a matrix in the precision that `weights_dtype`
         says, where it says one."""
         stored = self.tensors[name]
         if stored.kind not in _STORED:
@@ -87,9 +87,9 @@ class Gguf:
             raw = torch.frombuffer(self._data, dtype=torch.uint8, count=stored.size, offset=stored.offset)
             blocks = mapped.in_pieces(raw, _Q8_BYTES)
             decoded = (torch.from_numpy(dequantise(piece.numpy())) for piece in blocks)
-            return mapped.fill(stored.shape, torch.float32, matrices, decoded)
+            return mapped.fill(stored.shape, torch.float32, weights_dtype, decoded)
         dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored.kind]
-        return mapped.numbers(self._data, stored.offset, dtype, stored.shape, matrices)
+        return mapped.numbers(self._data, stored.offset, dtype, stored.shape, weights_dtype)
 
 
 def count(shape: Iterable[int]) -> int:

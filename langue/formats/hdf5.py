@@ -31,19 +31,19 @@ _FLOATS = {(2, 5): torch.float16, (2, 8): torch.bfloat16, (4, 8): torch.float32,
 Message = tuple[int, int, int]  # kind, where its data begins, how much there is
 
 
-def read(file: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Every array under its path, `layers/dense/kernel`, as the file's own pages (matrices: as `numbers` has it).
     ModelError where the file is damaged, or holds what is not read: chunked or compressed arrays, and types that are no
     numbers."""
     try:
-        return dict(_File(map_file(file), matrices).arrays())
+        return dict(_File(map_file(file), weights_dtype).arrays())
     except (ValueError, struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
         raise ModelError(f"not an HDF5 file as Keras writes it: {error}", where=str(file)) from error
 
 
 class _File:
-    def __init__(self, data: mmap.mmap, matrices: torch.dtype | None) -> None:
-        self.data, self.matrices, self.seen = data, matrices, set[int]()
+    def __init__(self, data: mmap.mmap, weights_dtype: torch.dtype | None) -> None:
+        self.data, self.weights_dtype, self.seen = data, weights_dtype, set[int]()
         if self.cut(0, 8) != MAGIC:
             raise ValueError("it does not begin as one")
         version = self.number(8, 1)
@@ -183,7 +183,7 @@ class _File:
         )
         if much < size or (size and begin + size > len(self.data)):
             raise ValueError(f"{path} has {much:,} bytes, and its shape asks for {size:,}")
-        return numbers(self.data, begin, dtype, shape, self.matrices)
+        return numbers(self.data, begin, dtype, shape, self.weights_dtype)
 
     def shape(self, at: int) -> list[int]:
         version, rank = self.number(at, 1), self.number(at + 1, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.files import unreadable
-from langue.runtime import forget
+from langue.runtime import release_pages
 
 DECODED = 2**18  # bytes that are decoded at a time: what becomes of them on the way stays in the processor's cache
 
@@ -28,32 +28,32 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 def numbers(
-    data: mmap.mmap | memoryview, begin: int, dtype: torch.dtype, shape: Sequence[int], matrices: torch.dtype | None
+    data: mmap.mmap | memoryview, begin: int, dtype: torch.dtype, shape: Sequence[int], weights_dtype: torch.dtype | None
 ) -> Tensor:
     """The numbers that lie at a place of a mapped file, as its own pages. Where that is no place of whole numbers, as
-    torch asks for, they are copied: a matrix in the precision that `matrices` says."""
+    torch asks for, they are copied: a matrix in the precision that `weights_dtype` says."""
     count = math.prod(shape)
     if not count:  # numpy has an error of its own for sizes that none has
         return torch.from_numpy(np.zeros(tuple(shape), np.uint8)).to(dtype)
     raw = torch.frombuffer(data, dtype=torch.uint8, count=count * dtype.itemsize, offset=begin)
     if raw.data_ptr() % dtype.itemsize == 0:
         return raw.view(dtype).view(tuple(shape))
-    return fill(shape, dtype, matrices, (piece.clone().view(dtype) for piece in in_pieces(raw, dtype.itemsize)))
+    return fill(shape, dtype, weights_dtype, (piece.clone().view(dtype) for piece in in_pieces(raw, dtype.itemsize)))
 
 
 def in_pieces(raw: Tensor, unit: int) -> Iterator[Tensor]:
     """Bytes of a mapped file, whole units at a time, which are given back when the next are asked for."""
     for piece in torch.split(raw, DECODED // unit * unit):
         yield piece
-        forget(piece)
-    forget(raw)  # the pages that two pieces share
+        release_pages(piece)
+    release_pages(raw)  # the pages that two pieces share
 
 
-def fill(shape: Sequence[int], dtype: torch.dtype, matrices: torch.dtype | None, decoded: Iterable[Tensor]) -> Tensor:
-    """A tensor of numbers that come in their order, a piece at a time: a matrix in the precision that `matrices` says,
+def fill(shape: Sequence[int], dtype: torch.dtype, weights_dtype: torch.dtype | None, decoded: Iterable[Tensor]) -> Tensor:
+    """A tensor of numbers that come in their order, a piece at a time: a matrix in the precision that `weights_dtype` says,
     other things, and a single row, which may be a vector under another name, in their own."""
-    narrow = matrices is not None and dtype.is_floating_point and len(shape) > 1 and 1 not in shape
-    whole, at = torch.empty(tuple(shape), dtype=matrices if narrow else dtype), 0
+    narrow = weights_dtype is not None and dtype.is_floating_point and len(shape) > 1 and 1 not in shape
+    whole, at = torch.empty(tuple(shape), dtype=weights_dtype if narrow else dtype), 0
     for piece in decoded:
         whole.view(-1)[at : at + len(piece)] = piece
         at += len(piece)

@@ -33,7 +33,7 @@ class _Array(NamedTuple):
     raw: memoryview
 
 
-def read(file: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Every array under its path, `params/bert/...` (matrices: as `numbers` has it, for most arrays of such a file lie
     at no place of whole numbers). ModelError where the file breaks its format."""
     flat: dict[str, Tensor] = {}
@@ -43,7 +43,7 @@ def read(file: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
             for name, part in branch.items():
                 walk(part, f"{path}/{name}" if path else str(name))
         elif isinstance(branch, _Array):
-            flat[path] = numbers(branch.raw, 0, branch.dtype, branch.shape, matrices)
+            flat[path] = numbers(branch.raw, 0, branch.dtype, branch.shape, weights_dtype)
         else:
             raise ValueError(f"{path!r} is no array")
 

@@ -51,7 +51,7 @@ def read(file: Path, *names: str) -> dict[str, NDArray[Any]]:
     return _scan(file, lambda name: not names or name in names, take)
 
 
-def weights(file: Path, wanted: Callable[[str], bool], matrices: torch.dtype | None) -> dict[str, Tensor]:
+def weights(file: Path, wanted: Callable[[str], bool], weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The arrays whose names are wanted, which must be of floating numbers, as fp32; matrices as `fill` has it."""
 
     def take(name: str, head: _Head, handle: IO[bytes]) -> Tensor:
@@ -60,7 +60,7 @@ def weights(file: Path, wanted: Callable[[str], bool], matrices: torch.dtype | N
         handle.read(head.size)
         pieces = (np.frombuffer(piece, head.dtype) for piece in iter(lambda: handle.read(DECODED), b""))
         lying = head.shape[::-1] if head.columns_first else head.shape
-        whole = fill(lying, torch.float32, matrices, (torch.from_numpy(piece.astype("float32")) for piece in pieces))
+        whole = fill(lying, torch.float32, weights_dtype, (torch.from_numpy(piece.astype("float32")) for piece in pieces))
         return whole.permute(*range(whole.ndim)[::-1]) if head.columns_first else whole
 
     return _scan(file, wanted, take)

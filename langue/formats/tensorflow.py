@@ -36,18 +36,18 @@ def find(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def read(index: Path, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
+def read(index: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """All numeric tensors, as the file's own pages (matrices: as `numbers` has it). ModelError where the file breaks
     its format."""
     try:
-        return _read(index, matrices)
+        return _read(index, weights_dtype)
     except PermissionError as error:
         raise unreadable(error, index, ModelError) from None
     except (ValueError, IndexError, struct.error, OSError, UnicodeDecodeError) as error:
         raise ModelError(f"not a whole TensorFlow checkpoint: {error}", where=str(index)) from error
 
 
-def _read(index: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def _read(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     if index.stat().st_size > MOST_INDEX:
         raise ValueError(f"its index has {index.stat().st_size:,} bytes")
     data = index.read_bytes()
@@ -76,7 +76,7 @@ def _read(index: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
     left = sum(map(len, maps.values()))
     for key, entry in entries.items():
         if _numeric(entry):
-            tensors[key.decode("utf-8")] = tensor = _tensor(key, entry, maps, matrices)
+            tensors[key.decode("utf-8")] = tensor = _tensor(key, entry, maps, weights_dtype)
             left -= tensor.nbytes
         if left < 0:  # a small file, read many times over, would fill the memory
             raise ValueError("its tensors overlap")
@@ -88,7 +88,7 @@ def _numeric(entry: bytes) -> bool:
     return dict(_fields(entry)).get(1) in TYPES
 
 
-def _tensor(key: bytes, entry: bytes, maps: Mapping[int, mmap.mmap], matrices: torch.dtype | None) -> Tensor:
+def _tensor(key: bytes, entry: bytes, maps: Mapping[int, mmap.mmap], weights_dtype: torch.dtype | None) -> Tensor:
     said: dict[int, Any] = {}
     for number, value in _fields(entry):
         if number == 7:
@@ -101,7 +101,7 @@ def _tensor(key: bytes, entry: bytes, maps: Mapping[int, mmap.mmap], matrices: t
         raise ValueError(f"{key!r} has {size:,} bytes for shape {list(shape)}")
     if shard not in maps or offset + size > len(maps[shard]):
         raise ValueError(f"{key!r} lies outside of the data")
-    return numbers(maps[shard], offset, dtype, shape, matrices)
+    return numbers(maps[shard], offset, dtype, shape, weights_dtype)
 
 
 def _shape(proto: bytes) -> tuple[int, ...]:

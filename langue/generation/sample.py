@@ -17,7 +17,7 @@ from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.errors import ModelError
 from langue.generation.processors import LogitsProcessor, processors_of
 from langue.hub.generation_config import DEFAULT_TOP_K, GenerationConfig
-from langue.model.attention import Groups, PairGroups
+from langue.model.attention import LengthBuckets, PairedLengthBuckets
 from langue.model.cache import Cache
 from langue.model.language_model import LanguageModel
 
@@ -122,15 +122,15 @@ def generate(
             return [found[row] for row in range(len(prompts))]
     rows = np.arange(len(prompts))
     if is_decoder:
-        batch, memory, pairs = gather(examples_of(prompts), rows, device), None, None
+        batch, encoder_states, pairs = gather(examples_of(prompts), rows, device), None, None
     else:
         both = gather_pairs(examples_of(prompts), examples_of(contexts), rows, device)
         batch, pairs = both.target, both.groups
-        memory = model.body(*both.source.inputs)[both.order]
+        encoder_states = model.body(*both.source.inputs)[both.order]
     made = _write(
         model,
         batch,
-        memory,
+        encoder_states,
         pairs,
         sampling,
         config,
@@ -146,8 +146,8 @@ def generate(
 def _write(
     model: LanguageModel,
     batch: Batch,
-    memory: Tensor | None,
-    pairs: PairGroups | None,
+    encoder_states: Tensor | None,
+    pairs: PairedLengthBuckets | None,
     sampling: Sampling,
     config: GenerationConfig,
     contexts: list[list[int]],
@@ -171,7 +171,7 @@ def _write(
         if pairs is None:
             hidden = model.body(tokens, positions, groups, cache=cache)
         else:
-            hidden = model.body.decode(tokens, positions, groups, memory, pairs, cache)
+            hidden = model.body.decode(tokens, positions, groups, encoder_states, pairs, cache)
         logits = _processed(model.logits(hidden[ends]), processors, contexts, new)
         tokens = choose(logits, sampling, generator)
         for index, token in enumerate(tokens.tolist()):
@@ -208,7 +208,7 @@ def _check_finite(highest: Tensor) -> None:
         )
 
 
-def _one_each(groups: Groups) -> Groups:
+def _one_each(groups: LengthBuckets) -> LengthBuckets:
     """The same sequences with one token each."""
     counts = [n for _, n, _ in groups]
     return [(sum(counts[:index]), n, 1) for index, n in enumerate(counts)]

@@ -22,7 +22,7 @@ from langue.files import atomic_file, read_json, refuse_code, write_json
 from langue.hub import sentence_transformers
 from langue.hub.config_keys import MOST, require
 from langue.hub.families.registry import FAMILIES
-from langue.hub.family import KEPT, Family, parameters
+from langue.hub.family import EXTRA_PREFIX, Family, parameters
 from langue.hub.generation_config import (
     FILE,
     GenerationConfig,
@@ -105,7 +105,7 @@ def locate(
     """The local folder of a model: itself, or a snapshot of the Hub's. wanted: patterns of the files that are fetched
     in the place of the model; weights: whether those are needed too."""
     folder = Path(os.path.expanduser(name))  # `~nobody` stays what it is
-    if folder.is_dir() or _foreign(folder):
+    if folder.is_dir() or _find_format(folder):
         return folder
     if folder.exists():
         raise ModelError("a file that is no model", where=str(name), do="give a folder, a .gguf or a llama2.c .bin")
@@ -137,25 +137,25 @@ class Description:
     task: dict[str, Any] | None  # langue.json, in a run of ours
     writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json, or config.json's part
     original: Path | None = None  # the file of a model in a format other than the Hub's
-    reader: "Foreign | None" = None  # what reads it
+    reader: "FormatReader | None" = None  # what reads it
 
 
-class Foreign(Protocol):
+class FormatReader(Protocol):
     """A module that reads a file format of others as a checkpoint of the Hub's names. matrices: what those are wanted
     in (None: what they came in); what is more than the file's own pages is held in it from the first."""
 
     def find(self, path: Path) -> Path | None: ...
     def read_config(self, file: Path) -> dict[str, Any]: ...
-    def read_weights(self, file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]: ...
+    def read_weights(self, file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]: ...
     def read_tokenizer(self, file: Path) -> Tokenizer: ...
 
 
-FOREIGN: tuple[Foreign, ...] = (llama2c, gguf_model, google_bert, openai_gpt2, marian_nmt, keras)
+FORMATS: tuple[FormatReader, ...] = (llama2c, gguf_model, google_bert, openai_gpt2, marian_nmt, keras)
 
 
-def _foreign(path: Path) -> tuple[Foreign, Path] | None:
+def _find_format(path: Path) -> tuple[FormatReader, Path] | None:
     """The file that `path` is or that lies in it, and what reads it."""
-    found = ((reader, reader.find(path)) for reader in FOREIGN)
+    found = ((reader, reader.find(path)) for reader in FORMATS)
     return next(((reader, file) for reader, file in found if file is not None), None)
 
 
@@ -163,7 +163,7 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     """weights: whether they will be read, so that they are fetched too where the model is the Hub's."""
     folder = locate(name, revision, weights=weights)
     of_the_hub = (folder / "config.json").is_file() and keras.find(folder) is None  # Keras has a config.json of its own
-    foreign = None if of_the_hub else _foreign(folder)
+    foreign = None if of_the_hub else _find_format(folder)
     if foreign is not None:
         reader, original = foreign
         published = reader.read_config(original)
@@ -250,20 +250,20 @@ def read_tokenizer(described: Description) -> Tokenizer:
     return reader.read_tokenizer(original)
 
 
-def _read_weights(described: Description, family: Family, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def _read_weights(described: Description, family: Family, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     reader, original = described.reader, described.original
     if reader is None or original is None:
-        return read_weights(described.folder, matrices, family.shared_names)
-    return reader.read_weights(original, matrices)
+        return read_weights(described.folder, weights_dtype, family.shared_names)
+    return reader.read_weights(original, weights_dtype)
 
 
 def read_checkpoint(
-    described: Description, head: str | None = None, pairs: bool = False, matrices: torch.dtype | None = None
+    described: Description, head: str | None = None, pairs: bool = False, weights_dtype: torch.dtype | None = None
 ) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("classify"); `pairs`: those too
-    that say of two parts whether the second follows; `matrices`: the precision that they are wanted in."""
+    that say of two parts whether the second follows; `weights_dtype`: the precision that they are wanted in."""
     folder, tokenizer = described.folder, read_tokenizer(described)
-    family, config, weights = _read_model(described, head, pairs, matrices)
+    family, config, weights = _read_model(described, head, pairs, weights_dtype)
     if len(tokenizer) > config.vocab_size + SPARE:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
@@ -273,17 +273,17 @@ def read_checkpoint(
 
 
 def _read_model(
-    described: Description, head: str | None, pairs: bool, matrices: torch.dtype | None
+    described: Description, head: str | None, pairs: bool, weights_dtype: torch.dtype | None
 ) -> tuple[Family, ModelConfig, dict[str, Tensor]]:
     other = None
     try:
         family, said = family_of(described)
-        theirs = _read_weights(described, family, matrices)
+        theirs = _read_weights(described, family, weights_dtype)
         if layers_in(said) > len(theirs):
             raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
-        config = replace(family.settle(theirs, said), pair_head=pairs)
+        config = replace(family.infer_from_weights(theirs, said), pair_head=pairs)
         other = family.other(classes_of(described.published))
-        weights = family.to_ours(theirs, config, None if other else head, matrices, other is not None)
+        weights = family.to_ours(theirs, config, None if other else head, weights_dtype, other is not None)
         _check_shapes(weights, config)
     except LangueError as error:
         do = f"{other} is not read here" if other else error.do
@@ -298,9 +298,9 @@ def _check_shapes(weights: Mapping[str, Tensor], config: ModelConfig) -> None:
             raise ModelError(f"{name} has shape {[*weights[name].shape]} and the config asks for {[*size]}")
 
 
-def usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_extra(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without those that are only kept for saving."""
-    return {name: tensor for name, tensor in weights.items() if not name.startswith(KEPT)}
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(EXTRA_PREFIX)}
 
 
 def load_into(
@@ -310,7 +310,7 @@ def load_into(
     where: str,
     new: str = "",
     copy: bool = True,
-    matrices: torch.dtype = torch.float32,
+    weights_dtype: torch.dtype = torch.float32,
 ) -> list[str]:
     """Put weights into a module, shapes checked. Names starting with `new` may be absent; returns those that were.
 
@@ -331,7 +331,7 @@ def load_into(
         raise ModelError(f"weights missing: {absent[:3]}; left over: {left[:3]}", where=where)
     if not copy:
         wide = {name: targets[name].dtype for name in weights}
-        given = {n: t.to(matrices if t.ndim > 1 and wide[n] == torch.float32 else wide[n]) for n, t in weights.items()}
+        given = {n: t.to(weights_dtype if t.ndim > 1 and wide[n] == torch.float32 else wide[n]) for n, t in weights.items()}
         module.load_state_dict(given, strict=False, assign=True)
         return absent
     with torch.no_grad():

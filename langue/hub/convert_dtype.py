@@ -9,24 +9,24 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from langue.runtime import forget
+from langue.runtime import release_pages
 
 PIECE = 2**24  # bytes of a mapped file that are converted at a time, and so held in both precisions
 
 
-class Holder:
+class DtypeConverter:
     """Holds matrices in one precision (None: the file's), and gives back what it has read and nobody else will."""
 
-    def __init__(self, matrices: torch.dtype | None, published: Iterable[Tensor]) -> None:
-        self.matrices = matrices
+    def __init__(self, weights_dtype: torch.dtype | None, published: Iterable[Tensor]) -> None:
+        self.weights_dtype = weights_dtype
         self.names = Counter(map(_storage, published))  # of each tensor that was published; tied ones have several
 
     def stack(self, parts: list[Tensor]) -> Tensor:
         """The parts along the first axis; a single one of the wanted precision is itself. What has one axis is left in
         the precision that it has."""
         kind = reduce(torch.promote_types, (part.dtype for part in parts))
-        if self.matrices is not None and parts[0].ndim > 1 and kind.is_floating_point:
-            kind = self.matrices
+        if self.weights_dtype is not None and parts[0].ndim > 1 and kind.is_floating_point:
+            kind = self.weights_dtype
         if len(parts) == 1 and parts[0].dtype == kind:
             return parts[0]
         rows = [len(part) for part in parts]
@@ -49,13 +49,13 @@ class Holder:
 
     def _done(self, read: Tensor) -> None:
         if self.names[_storage(read)] == 1:
-            forget(read)
+            release_pages(read)
 
 
-def pairs_apart(tensor: Tensor, heads: int, matrices: torch.dtype | None) -> Tensor:
+def pairs_apart(tensor: Tensor, heads: int, weights_dtype: torch.dtype | None) -> Tensor:
     """Of each head, the rows that turn together: neighbours come half a head apart, as the Hub has them. Nobody else
     reads the tensor."""
-    holder = Holder(matrices, [tensor])
+    holder = DtypeConverter(weights_dtype, [tensor])
     made = holder.stack([rows[odd::2] for rows in tensor.chunk(heads) for odd in (0, 1)])
     holder.done([tensor], [made])
     return made

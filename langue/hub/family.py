@@ -16,16 +16,16 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.hub.config_keys import Config
-from langue.hub.convert_dtype import Holder
+from langue.hub.convert_dtype import DtypeConverter
 from langue.model.config import ModelConfig
-from langue.model.language_model import draw_up
+from langue.model.language_model import build_on_meta
 from langue.runtime import in_threads
 
 # How the published classes that score tokens are called.
-SPEAKING = ("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "LMHeadModel", "MTModel", "BertForPreTraining")
+LM_CLASSES = ("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "LMHeadModel", "MTModel", "BertForPreTraining")
 HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # what weights are stored in
 TABLES = ("token.weight", "decoder.token.weight")  # the embeddings, one of which a tied output matrix is
-KEPT = "kept."  # before the names of published weights that ours has no place for
+EXTRA_PREFIX = "kept."  # before the names of published weights that ours has no place for
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def classes(stem: str, lm: str) -> dict[str, str]:
     return {"body": f"{stem}Model", "classify": f"{stem}ForSequenceClassification", "lm": stem + lm}
 
 
-def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: Holder) -> list[Tensor]:
+def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: DtypeConverter) -> list[Tensor]:
     """Their tensors as ours."""
     if r.change == "row":
         parts = [part.reshape(-1) for part in parts]
@@ -93,7 +93,7 @@ def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
     return r.change != "reversed" or len(parts[0]) % config.head_dim == 0
 
 
-def _taken(r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: Holder) -> list[Tensor]:
+def _taken(r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: DtypeConverter) -> list[Tensor]:
     """`_join` of what is taken out of `published`. What it copies is not held beside the copy."""
     parts = [published.pop(name) for name in r.theirs]
     if not _joinable(r, parts, config):
@@ -126,7 +126,7 @@ def _exchanged(part: Tensor, width: int) -> Tensor:
 @cache
 def parameters(config: ModelConfig) -> dict[str, torch.Size]:
     """The names and shapes that a language model of this config has, "body.*" and "head.*"; nothing is allocated."""
-    return {name: weight.shape for name, weight in draw_up(config).named_parameters()}
+    return {name: weight.shape for name, weight in build_on_meta(config).named_parameters()}
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Family:
         theirs: dict[str, Tensor],
         config: ModelConfig,
         head: str | None,
-        matrices: torch.dtype | None = None,
+        weights_dtype: torch.dtype | None = None,
         other: bool = False,
     ) -> dict[str, Tensor]:
         """Rename and stack published tensors. Every one is used once; ModelError names what is left over or missing.
@@ -170,7 +170,7 @@ class Family:
         missing = [name for mapping in body for name in mapping.theirs if name not in published]
         # A head may be new: a pretrained body has none yet, or only its pooler. What is there is taken.
         there = [mapping for mapping in [*body, *heads] if all(name in published for name in mapping.theirs)]
-        holder = Holder(matrices, published.values())
+        holder = DtypeConverter(weights_dtype, published.values())
         joined = in_threads(lambda r: _taken(r, published, config, holder), there)
         ours = {
             name: part
@@ -191,7 +191,7 @@ class Family:
             raise ModelError(_difference(missing, left), do="the config and the weights are not of one model")
         _drop_copies([*body, *heads], published, ours)
         # What no use of ours needs is kept under its own name, so that saving loses nothing.
-        return ours | {KEPT + name: holder.stack([tensor]) for name, tensor in published.items()}
+        return ours | {EXTRA_PREFIX + name: holder.stack([tensor]) for name, tensor in published.items()}
 
     def to_theirs(
         self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None, other: bool = False
@@ -213,7 +213,7 @@ class Family:
                 theirs.update({name: part.contiguous() for name, part in zip(mapping.theirs, parts, strict=True)})
         # Of a body saved alone no name has the prefix, the kept ones included.
         prefix = self.prefix if bare else ""
-        rest = {name.removeprefix(KEPT).removeprefix(prefix): t for name, t in ours.items() if name not in covered}
+        rest = {name.removeprefix(EXTRA_PREFIX).removeprefix(prefix): t for name, t in ours.items() if name not in covered}
         own = head is not None and head not in self.heads
         guard = {self._guard: torch.zeros(0)} if own and self._guard else {}
         return theirs | rest | guard
@@ -233,7 +233,7 @@ class Family:
         rules = self.heads.get("classify", [])
         return next((r.theirs[0] for r in rules if r.ours == "head.out.weight"), self.classifier)
 
-    def settle(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
+    def infer_from_weights(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
         """The config as the weights have it: an output matrix with values of its own is not tied, whatever is said."""
         published = {self._today(name): tensor for name, tensor in theirs.items()}
         if config.tied and self._output in published:
@@ -263,15 +263,15 @@ class Family:
 
     def other(self, classes: Sequence[str]) -> str | None:
         """Of these classes of `transformers`, the one whose head is of a kind that is not known here."""
-        unknown = [n for n in classes if n not in self.architectures.values() and not n.endswith(SPEAKING)]
+        unknown = [n for n in classes if n not in self.architectures.values() and not n.endswith(LM_CLASSES)]
         return next((name for name in unknown if re.search("For|Heads|Encoder", name)), None)
 
-    def speaks(self, config: ModelConfig, classes: Sequence[str]) -> bool:
+    def has_lm_head(self, config: ModelConfig, classes: Sequence[str]) -> bool:
         """Whether a model saved as one of these classes of `transformers` scores tokens: it has a head for that, or
         needs no weights of its own for one."""
         own = [r for r in self._head(config, "lm", False) if not r.zero]
         free = not own and config.architecture != "encoder" and not self.other(classes)
-        return free or any(name.endswith(SPEAKING) for name in classes)
+        return free or any(name.endswith(LM_CLASSES) for name in classes)
 
     def _bare(self, published: Mapping[str, Tensor]) -> bool:
         """Whether the names are those of a body saved alone."""

@@ -99,7 +99,7 @@ def preset(
     config = replace(config, tied=published.get("tie_word_embeddings", config.tied))
     if size is not None:
         config = sized(config, parse_count(size))
-    return family, expressed(family, _with(config, axes or {}))
+    return family, roundtrip_or_raise(family, _with(config, axes or {}))
 
 
 def sized(config: ModelConfig, parameters: int) -> ModelConfig:
@@ -162,7 +162,7 @@ def _repeated(windows: tuple[int, ...], layers: int) -> tuple[int, ...]:
     return repeated if any(repeated) else ()
 
 
-def expressed(family: Family, config: ModelConfig) -> ModelConfig:
+def roundtrip_or_raise(family: Family, config: ModelConfig) -> ModelConfig:
     """The config, if the family's published form can say all of it; ModelError names the axis that is lost. Dropout is
     a matter of training, and may be one that no published form knows."""
     unsaid = {"tied", "max_length", "dropout", "attention_dropout"}

@@ -37,7 +37,7 @@ _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
 Reader = Callable[[Path], dict[str, Tensor]]
 
 
-def read_weights(folder: Path, matrices: torch.dtype | None = None, shared: Collection[str] = ()) -> dict[str, Tensor]:
+def read_weights(folder: Path, weights_dtype: torch.dtype | None = None, shared: Collection[str] = ()) -> dict[str, Tensor]:
     """All tensors of a folder's safetensors, else of a clean `.bin` (one file, or shards with their index), of Flax, of
     Keras, or of T5's TensorFlow checkpoint, under the names that `transformers` gives them. Safetensors are mapped:
     they are read from the disk as they are used. shared: names of tensors that have several names, of which an index
@@ -49,11 +49,11 @@ def read_weights(folder: Path, matrices: torch.dtype | None = None, shared: Coll
         if (folder / f"{name}.index.json").is_file():
             return _read_shards(folder / f"{name}.index.json", Path(name).suffix, read, shared)
     if (folder / "flax_model.msgpack").is_file():
-        return flax.from_flax(msgpack.read(folder / "flax_model.msgpack", matrices))
+        return flax.from_flax(msgpack.read(folder / "flax_model.msgpack", weights_dtype))
     if (folder / "tf_model.h5").is_file():
-        return keras.from_tf(hdf5.read(folder / "tf_model.h5", matrices))
+        return keras.from_tf(hdf5.read(folder / "tf_model.h5", weights_dtype))
     if (index := tensorflow.find(folder)) is not None:
-        return flax.from_mesh(tensorflow.read(index, matrices))
+        return flax.from_mesh(tensorflow.read(index, weights_dtype))
     raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
 
 

@@ -7,7 +7,7 @@ Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv:1706
 
 No padding, and no mask beyond what the formula itself has (causal, window): a batch keeps its sequences in order of
 length, so that sequences of equal length lie side by side, and each such group (offset, n, t) is one dense product over
-(n * H) matrices of t x t. `attention` is the packed path of self-attention with as many keys as queries; `attend` takes
+(n * H) matrices of t x t. `self_attention` is the packed path of self-attention with as many keys as queries; `ragged_attention` takes
 everything else: fewer key/value heads, other sequences, a cache, other devices than processors, and inference where a
 processor has tiles. This is the only file that knows how ragged attention is computed; `attention_reference` is the
 slow, obvious statement that both are tested against.
@@ -24,14 +24,14 @@ from torch.nn import functional as F
 
 from langue.model.kernels.dropout import drop, random_keep, scale, threshold
 from langue.model.kernels.softmax import softmax, softmax_gradient
-from langue.runtime import has_tiles, leave_attention_that_is_planned
+from langue.runtime import disable_cudnn_sdpa, has_amx_bf16
 
-Groups = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
-PairGroups = list[tuple[int, int, int, int, int]]  # (query offset, key offset, n, queries of each, keys of each)
+LengthBuckets = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
+PairedLengthBuckets = list[tuple[int, int, int, int, int]]  # (query offset, key offset, n, queries of each, keys of each)
 
 
 @dataclass(frozen=True)
-class Scores:
+class AttentionConfig:
     """How products of queries and keys become weights: the axes of one layer."""
 
     causal: bool = False  # token i sees no j > i
@@ -43,25 +43,25 @@ class Scores:
         return self.scale or 1 / math.sqrt(width)
 
 
-PLAIN = Scores()
+FULL_ATTENTION = AttentionConfig()
 PIECE = 2**21  # weights, of which a few tensors at a time are worked on
 
 
-def unseen(scores: Scores, queries: int, keys: int, device: torch.device) -> Tensor | None:
+def attention_mask(config: AttentionConfig, queries: int, keys: int, device: torch.device) -> Tensor | None:
     """Which of (queries, keys) may not be seen, the last query being at the last key; None where all may."""
-    causal = scores.causal and queries > 1
-    windowed = 0 < scores.window < keys
+    causal = config.causal and queries > 1
+    windowed = 0 < config.window < keys
     if not causal and not windowed:
         return None
     places = torch.arange(keys, device=device)
     ahead = places[None, :] - places[keys - queries :, None]
     hidden = ahead > 0 if causal else torch.zeros_like(ahead, dtype=torch.bool)
-    return hidden | (ahead.abs() >= scores.window) if windowed else hidden
+    return hidden | (ahead.abs() >= config.window) if windowed else hidden
 
 
-def additive(scores: Scores, bias: Tensor | None, queries: int, keys: int, like: Tensor) -> Tensor | None:
+def additive_mask(config: AttentionConfig, bias: Tensor | None, queries: int, keys: int, like: Tensor) -> Tensor | None:
     """What is added to the scores: (queries, keys) or (H, queries, keys), of the last queries; None for nothing."""
-    hidden = unseen(scores, queries, keys, like.device)
+    hidden = attention_mask(config, queries, keys, like.device)
     part = None if bias is None else bias[:, keys - queries : keys, :keys].to(like.dtype)
     if hidden is None:
         return part
@@ -70,32 +70,32 @@ def additive(scores: Scores, bias: Tensor | None, queries: int, keys: int, like:
     return part.masked_fill(hidden, float("-inf"))
 
 
-def attention(
-    qkv: Tensor, groups: Groups, dropout: float = 0.0, scores: Scores = PLAIN, bias: Tensor | None = None
+def self_attention(
+    qkv: Tensor, groups: LengthBuckets, dropout: float = 0.0, config: AttentionConfig = FULL_ATTENTION, bias: Tensor | None = None
 ) -> Tensor:
     """Self-attention within each sequence of a flat batch.
 
     qkv (T, 3, H, K): queries, keys and values; groups: runs of equal-length sequences that cover the T tokens, or all
     but some at the end, whose rows are zero;
     dropout: probability of dropping an attention weight; bias (H, S, S): added to the scores, S the longest length.
-    A cap on the scores is for `attend` alone. Returns (T, H * K).
+    A cap on the scores is for `ragged_attention` alone. Returns (T, H * K).
     """
-    tiled = qkv.dtype == torch.bfloat16 and not torch.is_grad_enabled() and has_tiles()
+    tiled = qkv.dtype == torch.bfloat16 and not torch.is_grad_enabled() and has_amx_bf16()
     if qkv.device.type != "cpu" or tiled:  # by kernels that never hold the weights (Dao et al. 2022, arXiv:2205.14135)
         q, k, v = qkv.unbind(1)
-        return attend(q, k, v, [(o, o, n, t, t) for o, n, t in groups], dropout, scores, bias)
+        return ragged_attention(q, k, v, [(o, o, n, t, t) for o, n, t in groups], dropout, config, bias)
     # Inside, every product is in the dtype of qkv: autocast acts on the forward pass alone, and the two must agree.
     with torch.autocast(qkv.device.type, enabled=False):
-        return _Attention.apply(qkv, bias, groups, threshold(dropout), scores)  # type: ignore[no-any-return, no-untyped-call]
+        return _Attention.apply(qkv, bias, groups, threshold(dropout), config)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def attend(
+def ragged_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    groups: PairGroups,
+    groups: PairedLengthBuckets,
     dropout: float = 0.0,
-    scores: Scores = PLAIN,
+    config: AttentionConfig = FULL_ATTENTION,
     bias: Tensor | None = None,
 ) -> Tensor:
     """Attention of the tokens of one flat batch to those of another (or of the same).
@@ -112,7 +112,7 @@ def attend(
     with torch.autocast(q.device.type, enabled=False):
         for (_, _, n, tq, tk), queries, keys, values in zip(groups, asking, *asked, strict=True):
             keys, values = (x.view(n, tk, -1, width) for x in (keys, values))
-            mixed = mix(queries.view(n, tq, heads, width), keys, values, dropout, scores, bias)
+            mixed = dense_attention(queries.view(n, tq, heads, width), keys, values, dropout, config, bias)
             out.append(mixed.reshape(n * tq, heads * width))
     mixed = torch.cat(out) if len(out) > 1 else out[0]
     return mixed if len(mixed) == len(q) else F.pad(mixed, (0, 0, 0, len(q) - len(mixed)))
@@ -127,23 +127,23 @@ def _parts(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
     return torch.split(x, [*sizes, rest])[: len(sizes)]
 
 
-def mix(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, scores: Scores = PLAIN, bias: Tensor | None = None
+def dense_attention(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, config: AttentionConfig = FULL_ATTENTION, bias: Tensor | None = None
 ) -> Tensor:
     """Dense attention of n equal pairs: q (n, t, H, K), k and v (n, s, G, K) -> (n, t, H, K)."""
     if q.is_cuda:
-        leave_attention_that_is_planned()
-    queries, keys, alpha = q.shape[1], k.shape[1], scores.alpha(q.shape[-1])
+        disable_cudnn_sdpa()
+    queries, keys, alpha = q.shape[1], k.shape[1], config.alpha(q.shape[-1])
     q, k, v = (x.transpose(1, 2) for x in (q, k.to(q.dtype), v.to(q.dtype)))
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    square = scores.causal and queries == keys > 1 and bias is None and not 0 < scores.window < keys
-    if not scores.cap:
-        mask = None if square else additive(scores, bias, queries, keys, q)
+    square = config.causal and queries == keys > 1 and bias is None and not 0 < config.window < keys
+    if not config.cap:
+        mask = None if square else additive_mask(config, bias, queries, keys, q)
         mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=square, scale=alpha)
         return mixed.transpose(1, 2)
-    products = scores.cap * torch.tanh(q @ k.transpose(2, 3) * (alpha / scores.cap))
-    mask = additive(scores, bias, queries, keys, q)
+    products = config.cap * torch.tanh(q @ k.transpose(2, 3) * (alpha / config.cap))
+    mask = additive_mask(config, bias, queries, keys, q)
     weights = torch.softmax(products if mask is None else products + mask, dim=-1, dtype=torch.float32).to(q.dtype)
     return (F.dropout(weights, dropout, dropout > 0) @ v).transpose(1, 2)
 
@@ -162,22 +162,22 @@ def _tokens(x: Tensor, n: int) -> Tensor:
     return x.view(n, -1, t, width).transpose(1, 2)
 
 
-def _pieces(groups: Groups, heads: int) -> Groups:
+def _pieces(groups: LengthBuckets, heads: int) -> LengthBuckets:
     """The groups, cut so that what is made of a piece is still in the caches at the next operation, and its memory the
     next piece's."""
-    pieces: Groups = []
+    pieces: LengthBuckets = []
     for offset, n, t in groups:
         most = max(1, PIECE // (heads * t * t))
         pieces += [(offset + i * t, min(most, n - i), t) for i in range(0, n, most)]
     return pieces
 
 
-def _end(groups: Groups) -> int:
+def _end(groups: LengthBuckets) -> int:
     """How many tokens are in sequences."""
     return max((offset + n * t for offset, n, t in groups), default=0)
 
 
-def _squares(flat: Tensor | None, pieces: Groups, heads: int) -> Iterator[Tensor | None]:
+def _squares(flat: Tensor | None, pieces: LengthBuckets, heads: int) -> Iterator[Tensor | None]:
     """The parts (n * H, t, t) of one tensor that are each piece's."""
     end = 0
     for _, n, t in pieces:
@@ -204,23 +204,23 @@ class _Attention(torch.autograd.Function):
     """Forward and backward over all groups at once, so that autograd keeps one node a layer and not ten a group."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, bias: Tensor | None, groups: Groups, dropped: int, scores: Scores) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor | None, groups: LengthBuckets, dropped: int, config: AttentionConfig) -> Tensor:
         tokens, _, heads, width = qkv.shape
         pieces = _pieces(groups, heads)
         out = qkv.new_empty(tokens, heads, width)
         keep = random_keep((sum(n * heads * t * t for _, n, t in groups),), dropped, qkv.device) if dropped else None
         saved: list[Tensor] = []
-        added = {t: additive(scores, bias, t, t, qkv) for _, _, t in groups}
+        added = {t: additive_mask(config, bias, t, t, qkv) for _, _, t in groups}
         for piece, kept in zip(pieces, _squares(keep, pieces, heads), strict=True):
             offset, n, t = piece
             q, k, v = _heads(qkv, piece)
-            weights = _weights(q, k, n, scores.alpha(width), added[t])
+            weights = _weights(q, k, n, config.alpha(width), added[t])
             saved.append(weights)
             mixed = _product(weights if kept is None else drop(weights, kept), v, scale(dropped))
             out[offset : offset + n * t].view(n, t, heads, width).copy_(_tokens(mixed, n))
         out[_end(pieces) :].zero_()
         ctx.save_for_backward(qkv, keep, *saved)
-        ctx.pieces, ctx.dropped, ctx.scores = pieces, dropped, scores
+        ctx.pieces, ctx.dropped, ctx.config = pieces, dropped, config
         ctx.bias = (bias.shape, bias.dtype) if bias is not None and ctx.needs_input_grad[1] else None
         return out.view(tokens, heads * width)
 
@@ -232,7 +232,7 @@ class _Attention(torch.autograd.Function):
         grad_qkv = torch.empty_like(qkv)
         grad_bias = None if ctx.bias is None else qkv.new_zeros(ctx.bias[0], dtype=ctx.bias[1])
         grad_qkv[_end(ctx.pieces) :].zero_()
-        alpha, rest = ctx.scores.alpha(width), scale(ctx.dropped)
+        alpha, rest = ctx.config.alpha(width), scale(ctx.dropped)
         for piece, weights, kept in zip(ctx.pieces, saved, _squares(keep, ctx.pieces, heads), strict=True):
             offset, n, t = piece
             q, k, v = _heads(qkv, piece)
@@ -256,7 +256,7 @@ def attention_reference(
     qkv: Tensor | tuple[Tensor, Tensor, Tensor],
     starts: Tensor,
     key_starts: Tensor | None = None,
-    scores: Scores = PLAIN,
+    config: AttentionConfig = FULL_ATTENTION,
     bias: Tensor | None = None,
 ) -> Tensor:
     """The formula above in float64, one sequence and one head at a time: slow and obvious.
@@ -272,14 +272,14 @@ def attention_reference(
         for head in range(heads):
             shared = head * k_all.shape[1] // heads
             q, (k, v) = q_all[begin:end, head], (x[ends[index] : ends[index + 1], shared] for x in (k_all, v_all))
-            products = q @ k.T * scores.alpha(width)
-            if scores.cap:
-                products = scores.cap * torch.tanh(products / scores.cap)
+            products = q @ k.T * config.alpha(width)
+            if config.cap:
+                products = config.cap * torch.tanh(products / config.cap)
             for i in range(len(q)):
                 for j in range(len(k)):
                     if bias is not None:
                         products[i, j] += bias[head, i, j].double()
-                    if (scores.causal and j > i) or (scores.window and abs(i - j) >= scores.window):
+                    if (config.causal and j > i) or (config.window and abs(i - j) >= config.window):
                         products[i, j] = -math.inf
             weights = torch.exp(products - products.max(dim=1, keepdim=True).values)
             weights = weights / weights.sum(dim=1, keepdim=True)

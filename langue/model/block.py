@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from langue.model.attention import Groups, PairGroups, Scores, attend, attention, mix
+from langue.model.attention import (
+    AttentionConfig,
+    LengthBuckets,
+    PairedLengthBuckets,
+    dense_attention,
+    ragged_attention,
+    self_attention,
+)
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
 from langue.model.feedforward import make_feedforward
@@ -21,12 +28,12 @@ class Context:
     """What all blocks of a stack share in one forward pass. Not frozen: the compiler would look into every field of it,
     and compile a block anew for each batch's groups."""
 
-    groups: Groups
+    groups: LengthBuckets
     rotation: Rotation | None = None
     local_rotation: Rotation | None = None  # that of layers with a window
     bias: Tensor | None = None  # (H, S, S), added to the scores
-    memory: Tensor | None = None  # (S, D): the encoder's output, in the order of the batch that attends to it
-    pairs: PairGroups = field(default_factory=list)  # where each sequence's part of the memory lies
+    encoder_states: Tensor | None = None  # (S, D): the encoder's output, in the order of the batch that attends to it
+    pairs: PairedLengthBuckets = field(default_factory=list)  # where each sequence's part of the memory lies
     cache: Cache | None = None
 
 
@@ -35,7 +42,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.layer, self.heads, self.kv_heads, self.width = layer, config.n_heads, config.n_kv_heads, config.head_dim
         self.dropout = config.attention_dropout
-        self.scores = Scores(config.causal, config.window(layer), config.attention_scale, config.attention_cap)
+        self.scores = AttentionConfig(config.causal, config.window(layer), config.attention_scale, config.attention_cap)
 
         def into(heads: int) -> Linear:
             return Linear(config.dim, heads * self.width, bias=config.has_bias("qkv"))
@@ -51,22 +58,22 @@ class SelfAttention(nn.Module):
         self.k_norm = make_norm(config, self.width) if config.qk_norm else None
         self.packed = self.stacked and config.position != "rotary" and not config.qk_norm and not config.attention_cap
 
-    def forward(self, x: Tensor, context: Context, wanted: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
         """wanted (N,): as in `Block`; what attends is then these tokens alone."""
         parts: tuple[Tensor, ...]
-        if self.packed and context.cache is None and wanted is None:
+        if self.packed and context.cache is None and query_positions is None:
             parts = (self.qkv(x).view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
         else:
-            parts = self._turned(*self._projected(x, wanted), context, wanted)
+            parts = self._apply_rotary(*self._projected(x, query_positions), context, query_positions)
         out: Tensor = self.out(self.ragged(parts, context))
         return out
 
-    def _projected(self, x: Tensor, wanted: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _projected(self, x: Tensor, query_positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T, H, K), or (N, H, K) of the wanted tokens alone, keys and values (T, G, K) of all."""
-        asking = x if wanted is None else x[wanted]
+        asking = x if query_positions is None else x[query_positions]
         if not self.stacked:
             q, k, v = self.q(asking), self.k(x), self.v(x)
-        elif wanted is None:
+        elif query_positions is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
             end, weight, bias = self.heads * self.width, self.qkv.weight, self.qkv.bias
@@ -78,7 +85,7 @@ class SelfAttention(nn.Module):
         """All that depends on where sequences begin and end, which no two batches have in common."""
         dropout = self.dropout if self.training else 0.0
         if len(parts) == 1:
-            return attention(*parts, context.groups, dropout, self.scores, context.bias)
+            return self_attention(*parts, context.groups, dropout, self.scores, context.bias)
         q, k, v = parts
         if context.cache is not None:
             return self._continued(q, k, v, context.groups, context.cache, context.bias)
@@ -87,27 +94,27 @@ class SelfAttention(nn.Module):
             each = t if len(q) == len(k) else 1  # queries of a sequence: all its tokens, or the wanted one
             pairs.append((asked, offset, n, each, t))
             asked += n * each
-        return attend(q, k, v, pairs, dropout, self.scores, context.bias)
+        return ragged_attention(q, k, v, pairs, dropout, self.scores, context.bias)
 
-    def _turned(
-        self, q: Tensor, k: Tensor, v: Tensor, context: Context, wanted: Tensor | None = None
+    def _apply_rotary(
+        self, q: Tensor, k: Tensor, v: Tensor, context: Context, query_positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T or N, H, K), keys and values (T, G, K), normalised and turned where the config says so."""
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         rotation = context.local_rotation if self.scores.window else context.rotation
         if rotation is not None:
-            asked = rotation if wanted is None else (rotation[0][wanted], rotation[1][wanted])
+            asked = rotation if query_positions is None else (rotation[0][query_positions], rotation[1][query_positions])
             q, k = rotate(q, asked), rotate(k, rotation)
         return q, k, v
 
-    def _continued(self, q: Tensor, k: Tensor, v: Tensor, groups: Groups, cache: Cache, bias: Tensor | None) -> Tensor:
+    def _continued(self, q: Tensor, k: Tensor, v: Tensor, groups: LengthBuckets, cache: Cache, bias: Tensor | None) -> Tensor:
         """Attention of new tokens to all that the cache holds of their sequences."""
         out = []
         for index, (offset, n, t) in enumerate(groups):
             new = [x[offset : offset + n * t].view(n, t, -1, self.width) for x in (q, k, v)]
             keys, values = cache.extend(self.layer, index, new[1], new[2])
-            out.append(mix(new[0], keys, values, 0.0, self.scores, bias).reshape(n * t, -1))
+            out.append(dense_attention(new[0], keys, values, 0.0, self.scores, bias).reshape(n * t, -1))
         return torch.cat(out)
 
 
@@ -117,7 +124,7 @@ class CrossAttention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.width, self.dropout = layer, config.head_dim, config.attention_dropout
-        self.scores = Scores(scale=config.attention_scale)
+        self.scores = AttentionConfig(scale=config.attention_scale)
         size, bias = config.n_heads * config.head_dim, config.has_bias("qkv")
         self.q = Linear(config.dim, size, bias=bias)
         self.kv = Linear(config.dim, 2 * size, bias=bias)
@@ -130,14 +137,14 @@ class CrossAttention(nn.Module):
 
     def ragged(self, q: Tensor, context: Context) -> Tensor:
         k, v = self._memory(context)
-        return attend(q, k, v, context.pairs, self.dropout if self.training else 0.0, self.scores)
+        return ragged_attention(q, k, v, context.pairs, self.dropout if self.training else 0.0, self.scores)
 
     def _memory(self, context: Context) -> tuple[Tensor, Tensor]:
         """Keys and values (S, H, K) of the encoder's output, computed once where there is a cache."""
-        known = context.cache.memory if context.cache is not None else {}
+        known = context.cache.encoder_states if context.cache is not None else {}
         if self.layer not in known:
-            assert context.memory is not None
-            k, v = self.kv(context.memory).view(context.memory.shape[0], 2, -1, self.width).unbind(1)
+            assert context.encoder_states is not None
+            k, v = self.kv(context.encoder_states).view(context.encoder_states.shape[0], 2, -1, self.width).unbind(1)
             known[self.layer] = (k, v)
         return known[self.layer]
 
@@ -164,7 +171,7 @@ class Block(nn.Module):
         self.feedforward_out_norm = make_norm(config) if both else nn.Identity()
         self.dropout = Dropout(config.dropout)
 
-    def can_narrow(self, context: Context, wanted: Tensor) -> bool:
+    def can_narrow(self, context: Context, query_positions: Tensor) -> bool:
         """Whether the wanted tokens can be computed alone: their place among the keys is the last, or of no matter."""
         scores = self.attention.scores
         shared = hasattr(self.attention.out.weight, "to_local")  # among processes: its rows are not to be had apart
@@ -172,16 +179,16 @@ class Block(nn.Module):
             return False
         if not scores.causal:
             return not scores.window and context.bias is None
-        return wanted.tolist() == [o + (i + 1) * t - 1 for o, n, t in context.groups for i in range(n)]
+        return query_positions.tolist() == [o + (i + 1) * t - 1 for o, n, t in context.groups for i in range(n)]
 
-    def forward(self, x: Tensor, context: Context, wanted: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
         def attention(y: Tensor) -> Tensor:
-            return self.attention_out_norm(self.attention(y, context, wanted))  # type: ignore[no-any-return]
+            return self.attention_out_norm(self.attention(y, context, query_positions))  # type: ignore[no-any-return]
 
         def feedforward(y: Tensor) -> Tensor:
             return self.feedforward_out_norm(self.feedforward(y))  # type: ignore[no-any-return]
 
-        kept = x if wanted is None else x[wanted]
+        kept = x if query_positions is None else x[query_positions]
         if self.parallel:
             attended = self.dropout(attention(self.attention_norm(x)))
             return kept + attended + self.dropout(feedforward(self.feedforward_norm(kept)))  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ As ragged as the batch: each group of n equally long sequences has buffers of it
 import torch
 from torch import Tensor
 
-from langue.model.attention import Groups
+from langue.model.attention import LengthBuckets
 
 
 class Cache:
@@ -16,7 +16,7 @@ class Cache:
     def __init__(self, n_groups: int, capacity: int) -> None:
         self.capacity = capacity
         self.lengths = [0] * n_groups  # tokens that each group's sequences have so far
-        self.memory: dict[int, tuple[Tensor, Tensor]] = {}  # a layer's keys and values of the encoder's output
+        self.encoder_states: dict[int, tuple[Tensor, Tensor]] = {}  # a layer's keys and values of the encoder's output
         self._buffers: dict[tuple[int, int], Tensor] = {}  # (layer, group) -> (2, n, capacity, G, K)
 
     def extend(self, layer: int, group: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,11 +30,11 @@ class Cache:
         buffer[0, :, begin : begin + t], buffer[1, :, begin : begin + t] = k, v
         return buffer[0, :, : begin + t], buffer[1, :, : begin + t]
 
-    def advance(self, groups: Groups) -> None:
+    def advance(self, groups: LengthBuckets) -> None:
         """All layers have seen the new tokens."""
         self.lengths = [length + t for length, (_, _, t) in zip(self.lengths, groups, strict=True)]
 
-    def positions(self, groups: Groups, device: torch.device) -> Tensor:
+    def positions(self, groups: LengthBuckets, device: torch.device) -> Tensor:
         """Where the new tokens stand in their sequences, (T,)."""
         ranges = zip(self.lengths, groups, strict=True)
         return torch.cat([torch.arange(length, length + t, device=device).repeat(n) for length, (_, n, t) in ranges])

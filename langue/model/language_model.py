@@ -36,7 +36,7 @@ class LanguageHead(nn.Module):
         self.pooled = ACTIVATIONS[config.pooler_activation]
         self.compiled = False
 
-    def follows(self, first: Tensor) -> Tensor:
+    def next_sentence_logits(self, first: Tensor) -> Tensor:
         """States of first tokens (N, D) -> logits (N, 2): the second part follows, or not."""
         assert self.pooler is not None and self.pairs is not None
         out: Tensor = self.pairs(self.pooled(self.pooler(first)))
@@ -85,7 +85,7 @@ class LanguageModel(nn.Module):
         return self.head.loss(hidden, self.body.output_table, labels, z_loss)
 
 
-def begin(model: LanguageModel, seed: int) -> None:
+def init_weights(model: LanguageModel, seed: int) -> None:
     """Fresh weights to pretrain from: `initialise`, and the maps that write to the residual stream smaller.
 
     By 1 / sqrt(2 L) where norms stand before sublayers (Radford et al. 2019, section 2.3), so that the stream does not
@@ -97,7 +97,7 @@ def begin(model: LanguageModel, seed: int) -> None:
     initialise(model, config.init_std, seed)
     unscaled = config.attention_scale == 1.0
     if unscaled:
-        _begin_unscaled(model, config.dim, torch.Generator().manual_seed(seed + 1))
+        _init_unscaled(model, config.dim, torch.Generator().manual_seed(seed + 1))
     for name, part in model.named_modules():
         if name.endswith((".out", ".down")) and ".blocks." in name and isinstance(part, nn.Linear):
             if config.norm == "rms_plain":
@@ -108,7 +108,7 @@ def begin(model: LanguageModel, seed: int) -> None:
 
 
 @torch.no_grad()
-def _begin_unscaled(model: nn.Module, dim: int, generator: torch.Generator) -> None:
+def _init_unscaled(model: nn.Module, dim: int, generator: torch.Generator) -> None:
     for part in model.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, 0.0, part.in_features**-0.5, generator=generator)
@@ -123,7 +123,7 @@ def _begin_unscaled(model: nn.Module, dim: int, generator: torch.Generator) -> N
             part.table.weight *= dim**-0.5
 
 
-class _Unfilled(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Leaves new weights as they are: filling those of the meta device imports all of the compiler, for nothing."""
 
     def __torch_function__(
@@ -135,14 +135,14 @@ class _Unfilled(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def unfilled() -> Iterator[None]:
+def on_meta_device() -> Iterator[None]:
     """Modules made here are names and shapes alone, on the meta device: their numbers are to come from a file."""
-    with torch.device("meta"), _Unfilled():
+    with torch.device("meta"), _SkipInit():
         yield
 
 
-def draw_up(config: ModelConfig) -> LanguageModel:
-    with unfilled():
+def build_on_meta(config: ModelConfig) -> LanguageModel:
+    with on_meta_device():
         return LanguageModel(config)
 
 

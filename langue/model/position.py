@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from langue.model.attention import Groups
+from langue.model.attention import LengthBuckets
 from langue.model.config import ModelConfig
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (T, R / 2)
@@ -70,7 +70,7 @@ class Rotary(nn.Module):
             rates = _yarn(rates, self.base, self.length, config)
         self.register_buffer("rates", rates, persistent=False)
 
-    def forward(self, positions: Tensor, groups: Groups) -> Rotation:
+    def forward(self, positions: Tensor, groups: LengthBuckets) -> Rotation:
         """positions (T,) -> cosines and sines (T, R / 2), float32; groups cover those tokens that are in sequences."""
         rates = cast(Tensor, self.rates)
         if self.scaling == "dynamic":

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from langue.model.attention import Groups, PairGroups
+from langue.model.attention import LengthBuckets, PairedLengthBuckets
 from langue.model.block import Block, Context
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
@@ -52,14 +52,14 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         positions: Tensor,
-        groups: Groups,
+        groups: LengthBuckets,
         segments: Tensor | None = None,
         *,
-        memory: Tensor | None = None,
-        pairs: PairGroups | None = None,
+        encoder_states: Tensor | None = None,
+        pairs: PairedLengthBuckets | None = None,
         cache: Cache | None = None,
         token: nn.Embedding | None = None,
-        wanted: Tensor | None = None,
+        query_positions: Tensor | None = None,
     ) -> Tensor:
         """tokens, positions, segments (T,) int64; groups as in `attention`. Returns (T, D).
 
@@ -77,25 +77,25 @@ class Transformer(nn.Module):
         local = rotation if self.local_rotary is None else self.local_rotary(positions, groups)
         longest = max((t for _, _, t in groups), default=0) + max(cache.lengths if cache else (0,))
         bias = None if self.bias is None else self.bias(longest)
-        context = Context(groups, rotation, local, bias, memory, pairs or [], cache)
+        context = Context(groups, rotation, local, bias, encoder_states, pairs or [], cache)
         recompute = self.recompute and self.training
         last = cast(Block, self.blocks[-1])
-        narrow = wanted is not None and last.can_narrow(context, wanted)
+        narrow = query_positions is not None and last.can_narrow(context, query_positions)
         for block in self.blocks:
-            rows = wanted if narrow and block is last else None
+            rows = query_positions if narrow and block is last else None
             x = self._recomputed(block, x, context, rows) if recompute else block(x, context, rows)
         if not narrow:
-            x = x[wanted] if wanted is not None else x[:count]
+            x = x[query_positions] if query_positions is not None else x[:count]
         if cache is not None:
             cache.advance(groups)
         out: Tensor = x if self.final_norm is None else self.final_norm(x)
         return out
 
     @staticmethod
-    def _recomputed(block: nn.Module, x: Tensor, context: Context, wanted: Tensor | None) -> Tensor:
+    def _recomputed(block: nn.Module, x: Tensor, context: Context, query_positions: Tensor | None) -> Tensor:
         """What a block makes of x, of which only x is kept: the backward pass computes it again, with the same random
         numbers (Chen et al. 2016, arXiv:1604.06174)."""
-        out: Tensor = checkpoint(block, x, context, wanted, use_reentrant=False)
+        out: Tensor = checkpoint(block, x, context, query_positions, use_reentrant=False)
         return out
 
     def _embedded(
@@ -122,14 +122,14 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         positions: Tensor,
-        groups: Groups,
-        memory: Tensor | None,
-        pairs: PairGroups,
+        groups: LengthBuckets,
+        encoder_states: Tensor | None,
+        pairs: PairedLengthBuckets,
         cache: Cache | None = None,
     ) -> Tensor:
         """The decoder's hidden states (T, D), given the encoder's output in the order that `pairs` says."""
         assert self.decoder is not None
-        out: Tensor = self.decoder(tokens, positions, groups, memory=memory, pairs=pairs, cache=cache, token=self.token)
+        out: Tensor = self.decoder(tokens, positions, groups, encoder_states=encoder_states, pairs=pairs, cache=cache, token=self.token)
         return out
 
     @property
@@ -170,8 +170,8 @@ def set_dropout(model: nn.Module, hidden: float | None, attention: float | None)
                 part.cross.dropout = attention
 
 
-def set_recompute(model: nn.Module, wanted: bool) -> None:
+def set_recompute(model: nn.Module, query_positions: bool) -> None:
     """Whether training keeps what blocks compute, or computes it again in the backward pass."""
     for part in model.modules():
         if isinstance(part, Transformer):
-            part.recompute = wanted
+            part.recompute = query_positions

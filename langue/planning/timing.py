@@ -13,7 +13,7 @@ from langue.errors import SettingsError
 from langue.hardware import matmul_rate
 from langue.hub.presets import count, sized
 from langue.model.config import ModelConfig
-from langue.model.language_model import LanguageModel, begin
+from langue.model.language_model import LanguageModel, init_weights
 from langue.runtime import device, precision
 
 # What is timed at most: parameters, tokens of a step.
@@ -42,7 +42,7 @@ def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> d
         narrow = replace(config, vocab_size=min(config.vocab_size, VOCABULARY), max_length=max(length, 2))
         small = sized(replace(narrow, windows=()), most)
     model = LanguageModel(small).to(place).train()
-    begin(model, 0)
+    init_weights(model, 0)
     sequences = max(1, step // length)
     batch, labels = _random(small, sequences, length, place)
     seconds = []

@@ -6,11 +6,11 @@ from typing import Any
 
 from langue.data.corpus.builder import Building, build
 from langue.data.corpus.reader import Corpus, is_corpus, vocabulary
-from langue.data.corpus.split import Division
+from langue.data.corpus.split import SplitAssignment
 from langue.errors import DataError
 from langue.hub.checkpoint import locate
 from langue.progress import bar, say
-from langue.runs.prepare import rows_again
+from langue.runs.prepare import check_rereadable
 from langue.runs.train_tokenizer import as_list, train_tokenizer
 from langue.runtime import rank
 from langue.settings.sections import Settings
@@ -35,7 +35,7 @@ def corpus_of(
     path = given or folder / "corpus"
     there = is_corpus(path)
     if not there and rank() == 0:
-        rows_again(arguments["data"])  # which a run that goes on has as a corpus
+        check_rereadable(arguments["data"])  # which a run that goes on has as a corpus
         _build(as_list(arguments["data"]), arguments, own, settings, path, check)
     if not given:
         barrier()
@@ -99,7 +99,7 @@ def _build(
     reading = Reading(columns=columns, invalid=settings.data.invalid)
     texts = open_texts(named, reading, notes)
     with bar("text to tokens", sum(each.size or 0 for each in texts)) as advance:
-        division = Division.of(settings.data.dev_fraction, settings.data.seed)
+        division = SplitAssignment.of(settings.data.dev_fraction, settings.data.seed)
         building = Building(texts, tokenizer, reading, division, settings.data.shard_tokens)
         build(building, path, progress=advance, notes=notes)
     for note in dict.fromkeys(notes):

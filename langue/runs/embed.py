@@ -82,7 +82,7 @@ class SentenceEncoder:
             raise DataError(what, do="leave empty texts out: there is nothing in them to encode")
 
         def vectors(batch: Batch) -> NDArray[np.float32]:
-            hidden = self.body(*batch.inputs, wanted=reads(modes, batch, skip)).float()
+            hidden = self.body(*batch.inputs, query_positions=reads(modes, batch, skip)).float()
             with torch.autocast(self.device.type, enabled=False):
                 pooled = pool(hidden, batch, modes, skip)
                 found: NDArray[np.float32] = (pooled if followed is None else followed.steps(pooled)).cpu().numpy()

@@ -7,14 +7,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from langue.data.corpus.reader import Corpus
-from langue.tasks.language import Held, Judged, LanguageObjective
+from langue.tasks.language import DocumentLosses, HeldOutSet, LanguageObjective
 from langue.tasks.objective import Metrics
 
 FEW = 20  # documents, below which drawing them anew says nothing
 MOST = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
 
 
-def few_intervals(objective: LanguageObjective, held: Held, judged: Judged) -> dict[str, Any]:
+def few_intervals(objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses) -> dict[str, Any]:
     """95% intervals by Student's t over few documents, of the loss and of each share, as of a ratio of two sums
     (Cochran 1977, chapter 6); what follows from the loss lies where its ends put it. None where documents do not
     differ; nothing at all of a single one."""

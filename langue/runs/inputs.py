@@ -15,7 +15,7 @@ from langue.hub.checkpoint import Checkpoint
 from langue.model.config import ANY_LENGTH, ModelConfig
 from langue.progress import warn
 from langue.tasks.task import encode_texts
-from langue.text.read.parse import is_missing, sound
+from langue.text.read.parse import is_missing, replace_lone_surrogates
 from langue.text.tokenizers.flags import frame_of
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import Lost
@@ -192,9 +192,9 @@ def encode_items(items: list[Any], tokenizer: Tokenizer, config: ModelConfig, ro
         for index, item in enumerate(items):
             if len(item) != 2 or not isinstance(item[1], str):
                 raise ModelError(f"texts: item {index} is not a pair of strings", do="give (text, pair), two strings")
-        pairs = [sound(item[1]) for item in items]
+        pairs = [replace_lone_surrogates(item[1]) for item in items]
         items = [item[0] for item in items]
-    texts = [sound(item) for item in items]
+    texts = [replace_lone_surrogates(item) for item in items]
     most = min(room.tokens, config.max_length)
     examples = encode_texts(tokenizer, texts, pairs, max_length=most, cut=room.cut or "head", config=config)
     if room.cut is None and examples.cut.any():

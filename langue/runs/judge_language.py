@@ -13,7 +13,7 @@ from langue.data.corpus.reader import Corpus
 from langue.evaluation.compare import compare_documents, outcome
 from langue.evaluation.curves import draw
 from langue.evaluation.intervals import bootstrap
-from langue.evaluation.judge import written
+from langue.evaluation.judge import format_metric
 from langue.evaluation.kneser_ney import baseline
 from langue.evaluation.report import write_language
 from langue.files import write_json
@@ -23,7 +23,7 @@ from langue.runs.held_out import FEW, few_intervals, notes_on_held_out, notes_on
 from langue.runs.prepare_language import Pretraining
 from langue.runs.samples import SHOWN, samples
 from langue.runtime import device, precision
-from langue.tasks.language import Held, Judged, LanguageObjective
+from langue.tasks.language import DocumentLosses, HeldOutSet, LanguageObjective
 from langue.tasks.metrics import number
 from langue.tasks.objective import Metrics
 from langue.train.journal import read_log
@@ -66,13 +66,13 @@ def judge_language(
     return content
 
 
-def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict[str, Any], Judged]:
+def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict[str, Any], DocumentLosses]:
     """The metrics on the whole of the held-out text, their intervals, and what they are sums of."""
     chosen = prepared.settings
     stream = prepared.objective.stream(
         prepared.dev, block=chosen.data.block, budget=max(chosen.train.batch_tokens, chosen.data.block), seed=0
     )
-    held, dtype = Held(stream), precision(chosen.train.precision)
+    held, dtype = HeldOutSet(stream), precision(chosen.train.precision)
     found = prepared.objective.judge(network, held, device=device(), dtype=dtype)
     return *scores(prepared.objective, held, found), found
 
@@ -93,8 +93,8 @@ def began(content: Mapping[str, Any]) -> str:
         return ""
     return (
         f"The model that it began from has no {listed(before['new_weights'])}, so that these began at random: before "
-        f"training its loss was {written('loss', before['loss'])}, where guessing among all tokens has "
-        f"{written('loss', before['uniform_loss'])}."
+        f"training its loss was {format_metric('loss', before['loss'])}, where guessing among all tokens has "
+        f"{format_metric('loss', before['uniform_loss'])}."
     )
 
 
@@ -104,7 +104,7 @@ def listed(names: list[str]) -> str:
     return f"weights of a language-model head ({', '.join(names[:3])}{more})"
 
 
-def scores(objective: LanguageObjective, held: Held, judged: Judged) -> tuple[Metrics, dict[str, Any]]:
+def scores(objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses) -> tuple[Metrics, dict[str, Any]]:
     """The metrics and their 95% intervals: where they lie when documents are drawn anew (bootstrap), and, of fewer than
     FEW documents, from the spread between them."""
 
@@ -152,7 +152,7 @@ def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[s
     return said
 
 
-def baseline_of(prepared: Pretraining, of_documents: Judged) -> dict[str, Any] | None:
+def baseline_of(prepared: Pretraining, of_documents: DocumentLosses) -> dict[str, Any] | None:
     """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another, and how it compares
     with what the model made of the held-out documents."""
     if prepared.objective.architecture != "decoder":

@@ -20,12 +20,12 @@ from langue.hub.checkpoint import (
     describe,
     load_into,
     read_checkpoint,
-    usable,
+    without_extra,
     write_checkpoint,
 )
-from langue.hub.family import KEPT, SPEAKING
+from langue.hub.family import EXTRA_PREFIX, LM_CLASSES
 from langue.hub.sentence_transformers import copy_modules
-from langue.model.language_model import LanguageModel, draw_up, unfilled
+from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
 from langue.model.transformer import Transformer
 from langue.runs.embed import SentenceEncoder
 from langue.runs.generation import TextGenerator
@@ -185,8 +185,8 @@ class Model:
                         hidden = self.body(*batch.inputs)
                     else:
                         pairs = gather_pairs(examples, read, rows, self.device)
-                        batch, memory = pairs.target, self.body(*pairs.source.inputs)[pairs.order]
-                        hidden = self.body.decode(*batch.inputs[:3], memory, pairs.groups)
+                        batch, encoder_states = pairs.target, self.body(*pairs.source.inputs)[pairs.order]
+                        hidden = self.body.decode(*batch.inputs[:3], encoder_states, pairs.groups)
                     scores = language.logits(hidden).float().cpu().numpy()
                 for row, part in zip(batch.rows, np.split(scores, batch.starts[1:-1].tolist()), strict=True):
                     out[row] = part
@@ -285,7 +285,7 @@ class Model:
                 weights: dict[str, torch.Tensor] = {f"body.{n}": w for n, w in self.body.named_parameters()}
                 if whole is not None:
                     weights |= dict(whole.named_parameters())
-                weights |= {n: w for n, w in self.checkpoint.weights.items() if n.startswith(KEPT)}
+                weights |= {n: w for n, w in self.checkpoint.weights.items() if n.startswith(EXTRA_PREFIX)}
                 write_checkpoint(
                     temporary,
                     family=self.checkpoint.family,
@@ -326,15 +326,15 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
     described, kind = describe(name, revision), precision(dtype)
     task = task_of(described)
     head = "lm" if task is None else head_of(task, described)
-    checkpoint = read_checkpoint(described, head, matrices=kind)
-    weights, where = usable(checkpoint.weights), str(checkpoint.folder)
+    checkpoint = read_checkpoint(described, head, weights_dtype=kind)
+    weights, where = without_extra(checkpoint.weights), str(checkpoint.folder)
     network = language = None
     if task is None:
         body, language = _language_model(checkpoint, weights, kind)
     else:
-        with unfilled():
+        with on_meta_device():
             network = TaskModel(checkpoint.config, task, pad=checkpoint.pad)
-        load_into(network, weights, where=where, copy=False, matrices=kind)
+        load_into(network, weights, where=where, copy=False, weights_dtype=kind)
         body = network.body
     (network or language or body).to(device()).eval()  # a body without its head never moves the head's meta tensors
     if kind != torch.float32:  # what the file has in another precision is not held beside
@@ -350,11 +350,11 @@ def _language_model(
 ) -> tuple[Transformer, LanguageModel | None]:
     """The body, and the whole with its language-model head where the folder has one."""
     where = str(checkpoint.folder)
-    whole = draw_up(checkpoint.config)
+    whole = build_on_meta(checkpoint.config)
     family, classes = checkpoint.family, classes_of(checkpoint.published)
-    absent = load_into(whole, weights, where=where, new="head.", copy=False, matrices=kind)
-    promised = any(name.endswith(SPEAKING) for name in classes)
+    absent = load_into(whole, weights, where=where, new="head.", copy=False, weights_dtype=kind)
+    promised = any(name.endswith(LM_CLASSES) for name in classes)
     if absent and (promised or len(absent) < len(list(whole.head.parameters()))):
         raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
-    speaks = len(list(whole.head.parameters())) or family.speaks(checkpoint.config, classes)
+    speaks = len(list(whole.head.parameters())) or family.has_lm_head(checkpoint.config, classes)
     return whole.body, whole if speaks and not absent and not family.other(classes) else None

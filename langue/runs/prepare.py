@@ -15,13 +15,13 @@ import numpy as np
 from langue.data.batch import Examples
 from langue.data.loader import Loader, Split
 from langue.errors import DataError, RunError, SettingsError
-from langue.files import alone, disk_errors, read_json, write_text
+from langue.files import disk_errors, exclusive_lock, read_json, write_text
 from langue.hardware import matmul_rate
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.progress import bar
-from langue.runs.save import expressible, head_of
+from langue.runs.save import describe_transformers_support, head_of
 from langue.runtime import precision, rank, restarted
-from langue.settings.recipe import ROWS, called, flat_keys, read_recipe
+from langue.settings.recipe import ROWS, display_name, flat_keys, read_recipe
 from langue.settings.sections import Settings, TaskSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
@@ -68,7 +68,7 @@ def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, 
     if source.train is None or not len(source.train):
         more = f" ({'; '.join(source.notes)})" if source.notes else ""
         what = f"there is no training data{more}"
-        raise DataError(what, where=called(data), do="name a file, or a folder with a train file")
+        raise DataError(what, where=display_name(data), do="name a file, or a folder with a train file")
     return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
 
 
@@ -93,7 +93,7 @@ def prepare(
         ready.choose_by(settings.train.best)
         settings = settings.model_copy(update={"train": settings.train.model_copy(update={"best": ready.best})})
     tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
-    alike(tables)
+    check_same_columns(tables)
     targets = {name: ready.targets(table) for name, table in tables.items()}
     described = describe(model, settings.model.revision)
     if settings.task.pooling == "auto" and described.task is not None and described.task.get("task") == task:
@@ -215,7 +215,7 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
         **({"positive": positive} if positive is not None else {}),
         "splits": splits,
         "notes": prepared.source.notes,
-        "transformers": expressible(prepared.task, prepared.checkpoint.family, settings.data),
+        "transformers": describe_transformers_support(prepared.task, prepared.checkpoint.family, settings.data),
         "duplicates": duplicates(prepared.source) if settings.data.duplicates else {},
         "steps": steps,
         "steps_a_pass": per_pass,
@@ -230,16 +230,16 @@ def duplicates(source: Source) -> dict[str, dict[str, Any]]:
     """Rows of dev and test that stand in train too, exactly or nearly: the commonest way to fool oneself."""
     assert source.train is not None
     tables = {name: getattr(source, name) for name in ("dev", "test")}
-    return {name: copies(source.train, table) for name, table in tables.items() if table is not None and len(table)}
+    return {name: count_leaks(source.train, table) for name, table in tables.items() if table is not None and len(table)}
 
 
-def copies(train: Table, table: Table) -> dict[str, int]:
+def count_leaks(train: Table, table: Table) -> dict[str, int]:
     """How many rows of a table stand in train, exactly or nearly."""
     pairs = find(joined(train), joined(table))
     return {"exact": len(pairs.exact), "near": len(pairs.near), "of": len(table)}
 
 
-def alike(tables: Mapping[str, Table]) -> None:
+def check_same_columns(tables: Mapping[str, Table]) -> None:
     """DataError where some splits have pairs of texts and others single ones."""
     having = {name: "pair" in table.rows.column_names for name, table in tables.items()}
     if len(set(having.values())) > 1:
@@ -251,7 +251,7 @@ def alike(tables: Mapping[str, Table]) -> None:
         )
 
 
-def identity(task: Task, source: Source) -> dict[str, str]:
+def data_fingerprint(task: Task, source: Source) -> dict[str, str]:
     """A digest of each split's texts and targets: which data a run was trained and chosen on."""
     made: dict[str, str] = {}
     for name in SPLITS:
@@ -264,10 +264,10 @@ def identity(task: Task, source: Source) -> dict[str, str]:
     return made
 
 
-def changed(folder: Path, task: Task, source: Source) -> str:
+def first_changed_split(folder: Path, task: Task, source: Source) -> str:
     """The first split that is not what it was when the run in `folder` began; "" where all are, or nothing says it."""
     kept = folder / DIGESTS
-    before, now = read_json(kept) if kept.is_file() else {}, identity(task, source)
+    before, now = read_json(kept) if kept.is_file() else {}, data_fingerprint(task, source)
     if not isinstance(before, dict):
         raise RunError("does not say what the data of the run was", where=str(kept), do="put the run's own back")
     return next((name for name in SPLITS if "train" in before and before.get(name) != now.get(name)), "")
@@ -282,15 +282,15 @@ def joined(table: Table) -> list[str]:
 
 
 # What a run that goes on may have otherwise than before, since no step that was made depends on it.
-FREE = ("unfit", "spike", "checkpoint_every", "tracker", "recompute", "parallel")
+CHANGEABLE_ON_RESUME = ("unfit", "spike", "checkpoint_every", "tracker", "recompute", "parallel")
 
 
-def same_as_before(folder: Path, written: str) -> None:
+def check_resumable(folder: Path, written: str) -> None:
     """A run goes on only as what it was, but for what is FREE; its recipe then says so."""
     path = folder / "recipe.toml"
     before, now = read_recipe(path), flat_keys(tomllib.loads(written))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    fixed = [key for key in changed if key.removeprefix("train.") not in FREE]
+    fixed = [key for key in changed if key.removeprefix("train.") not in CHANGEABLE_ON_RESUME]
     if fixed:
         was, given = (repr(each[fixed[0]]) if fixed[0] in each else "not set" for each in (before, now))
         raise RunError(
@@ -302,14 +302,14 @@ def same_as_before(folder: Path, written: str) -> None:
         write_text(path, written)
 
 
-def rows_again(data: Any) -> None:
+def check_rereadable(data: Any) -> None:
     """SettingsError where a recipe names as data what it cannot hold."""
     if isinstance(data, str) and data == ROWS:
         what = "the run's data were rows given in Python, which its recipe does not hold"
         raise SettingsError(what, do="give them again: data=...")
 
 
-def not_within(folder: Path, reads: Iterable[Any]) -> None:
+def check_output_outside_inputs(folder: Path, reads: Iterable[Any]) -> None:
     """SettingsError where what is to be read, the model, the data and the like, is in the folder to be replaced."""
     for each in (Path(name) for name in reads if isinstance(name, (str, Path))):
         if each.exists() and each.resolve().is_relative_to(os.path.realpath(folder)):
@@ -358,5 +358,5 @@ def at_work(folder: Path) -> Iterator[None]:
     if rank() > 0:
         yield
         return
-    with alone(folder):
+    with exclusive_lock(folder):
         yield

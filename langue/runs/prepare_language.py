@@ -14,11 +14,11 @@ from langue.data.corpus.reader import Corpus, vocabulary
 from langue.data.corpus.stream import Stream, check_sizes
 from langue.errors import SettingsError
 from langue.hardware import matmul_rate
-from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, usable
+from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, without_extra
 from langue.hub.family import Family, parameters
 from langue.hub.presets import USUAL, count, preset
 from langue.model.config import ModelConfig
-from langue.model.language_model import LanguageModel, begin
+from langue.model.language_model import LanguageModel, init_weights
 from langue.model.transformer import set_dropout
 from langue.runs.corpora import corpus_of, given_corpus
 from langue.runs.held_out import notes_on_held_out, notes_on_text
@@ -63,7 +63,7 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
     own = None if checkpoint is None else checkpoint.tokenizer
 
     def check(tokenizer: Tokenizer | None) -> None:
-        check_sizes(kind.frame_for(settings.task), settings.data.block, settings.train.batch_tokens)
+        check_sizes(kind.overhead_for(settings.task), settings.data.block, settings.train.batch_tokens)
         if tokenizer is not None:
             _made(arguments["objective"], tokenizer, checkpoint, settings)
         else:
@@ -213,14 +213,14 @@ def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:
     predicted of them, what passes an encoder and what a decoder, is the objective's to say."""
     sizes = prepared.train.lengths
     documents = np.append(np.arange(min(COUNTED, len(sizes))), sizes.argmax())  # of which the last is not empty
-    lengths = np.minimum(sizes[documents] + stream.frame.document, stream.block - stream.frame.piece)
+    lengths = np.minimum(sizes[documents] + stream.overhead.document, stream.block - stream.overhead.chunk)
     nothing = np.zeros_like(lengths)
     rows = np.stack([documents, nothing, lengths, nothing], axis=1)[lengths > 0]
     batch = stream.batch(rows, 0, torch.device("cpu"))
     labels = prepared.objective.predicted(batch).labels
     assert labels is not None
     forward = body_flops(prepared.config, batch) + head_flops(prepared.config) * len(labels)
-    return 3 * forward / int((rows[:, 2] + stream.frame.piece).sum())
+    return 3 * forward / int((rows[:, 2] + stream.overhead.chunk).sum())
 
 
 def _steps(stream: Stream, a_pass: int, chosen: TrainSettings) -> int:
@@ -255,8 +255,8 @@ def new_model(prepared: Pretraining) -> LanguageModel:
     """The model to train: fresh, or with the weights of the one that is trained further."""
     torch.manual_seed(prepared.settings.train.seed)
     model = LanguageModel(prepared.config)
-    begin(model, prepared.settings.train.seed)
+    init_weights(model, prepared.settings.train.seed)
     if prepared.checkpoint is not None:
-        load_into(model, usable(prepared.checkpoint.weights), where=str(prepared.checkpoint.folder), new="head.")
+        load_into(model, without_extra(prepared.checkpoint.weights), where=str(prepared.checkpoint.folder), new="head.")
         set_dropout(model.body, prepared.settings.model.dropout, prepared.settings.model.attention_dropout)
     return model

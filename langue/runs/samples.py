@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from langue.data.corpus.stream import Slices
+from langue.data.corpus.stream import Chunks
 from langue.generation.sample import Sampling, generate
 from langue.hub.generation_config import GenerationConfig
 from langue.runs.prepare_language import Pretraining
@@ -53,8 +53,8 @@ def _continued(prepared: Pretraining, network: Any, rows: NDArray[np.int64], roo
 
 def _beginnings(prepared: Pretraining, rows: NDArray[np.int64], room: int) -> Any:
     """As the objective hides parts of them: what fits the longest piece, and what people read."""
-    most = min(LENGTH, room + 1 - prepared.objective.frame.piece)
-    slices = Slices(rows, 0 * rows, np.minimum(prepared.dev.lengths[rows], most), 0)
+    most = min(LENGTH, room + 1 - prepared.objective.overhead.chunk)
+    slices = Chunks(rows, 0 * rows, np.minimum(prepared.dev.lengths[rows], most), 0)
     return prepared.objective.make(prepared.dev, slices, device())
 
 

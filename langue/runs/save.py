@@ -22,7 +22,7 @@ from langue.tasks.task import Task
 def head_of(task: Task, described: Description) -> str:
     """The kind of head that the task has on this model; which pooling `auto` is is settled with it."""
     family, config = family_of(described)
-    task.settle(config)
+    task.resolve_pooling(config)
     return family.head_kind(task.settings.pooling)
 
 
@@ -62,7 +62,7 @@ def write_task_checkpoint(
     write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs})
 
 
-def expressible(task: Task, family: Family, data: DataSettings) -> str:
+def describe_transformers_support(task: Task, family: Family, data: DataSettings) -> str:
     """What `transformers` users get from the saved folder, in one plain sentence."""
     if "classify" not in family.heads:
         return (

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import RunError
-from langue.files import alone, atomic_folder, write_json
+from langue.files import atomic_folder, exclusive_lock, write_json
 from langue.progress import bar
 from langue.settings.sections import OF_TRAINING_TOKENIZERS, resolve_for
 from langue.text.read.documents import Kind, Reading, Tally, Texts, open_texts
@@ -42,7 +42,7 @@ def train_tokenizer(
     limit = chosen.tokenizer.sample
     if limit is None:
         limit = 10_000_000 if chosen.tokenizer.kind == "unigram" else 50_000_000
-    with alone(folder), atomic_folder(folder) as temporary, bar("reading text", total_size(texts)) as advance:
+    with exclusive_lock(folder), atomic_folder(folder) as temporary, bar("reading text", total_size(texts)) as advance:
         tokenizer = train(sampled(texts, reading, limit, advance), chosen.tokenizer, temporary, notes)
         measured = measure(tokenizer, texts, reading)
         report = {"kind": chosen.tokenizer.kind, **measured, "notes": [*notes, *measured["notes"]]}

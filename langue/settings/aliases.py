@@ -72,10 +72,10 @@ _ELSEWHERE = {
     "train.best": "metric_for_best_model",
     "train.patience": "early_stopping_patience",
 }
-FOREIGN = {name: ours for ours, names in _ELSEWHERE.items() for name in names.split()}
+SETTING_ALIASES = {name: ours for ours, names in _ELSEWHERE.items() for name in names.split()}
 
 
 def ours_of(key: str) -> str | None:
     """Our key for another library's, written with a section or without, `--block-size` or `block_size`."""
     name = key.lstrip("-").replace("-", "_")
-    return FOREIGN.get(name) or FOREIGN.get(name.split(".")[-1])
+    return SETTING_ALIASES.get(name) or SETTING_ALIASES.get(name.split(".")[-1])

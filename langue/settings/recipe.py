@@ -64,14 +64,14 @@ def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
         if value is None:
             continue
         section, word = key.split(".")
-        given: Any = called(value)
+        given: Any = display_name(value)
         if isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value):
             given = [str(each) for each in value]
         tree[section] = {word: given, **tree.get(section, {})}
     return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
 
 
-def called(data: Any) -> str:
+def display_name(data: Any) -> str:
     """What data is called in a recipe, and in what is said of it."""
     return str(data) if isinstance(data, (str, Path)) else ROWS
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from langue.data.batch import Batch, gather
-from langue.data.corpus.stream import Documents, Frame, Slices
+from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead
 from langue.settings.sections import TaskSettings
-from langue.tasks.language import Held, LanguageObjective, examples, perplexity
+from langue.tasks.language import HeldOutSet, LanguageObjective, examples, perplexity
 from langue.tasks.objective import Metrics
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -22,28 +22,28 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 class Causal(LanguageObjective):
     name = "causal"
     architecture = "decoder"
-    frame = Frame(document=1)
+    overhead = SpecialTokenOverhead(document=1)
 
     def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
         self.begin = self.special.need("bos", "eos", "cls")
         self.end = self.special.need("eos", "sep", "bos")
 
-    def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Batch:
+    def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch:
         """With b at place -1 of a document and e at its end, a piece's tokens are one place before its labels."""
-        sizes = corpus.lengths[slices.document]
-        first = np.maximum(slices.begin - 1, 0)
-        text = corpus.tokens(slices.document, first, np.minimum(slices.begin + slices.length, sizes) - first)
-        runs = slices.length + 1
+        sizes = corpus.lengths[chunks.document]
+        first = np.maximum(chunks.begin - 1, 0)
+        text = corpus.tokens(chunks.document, first, np.minimum(chunks.begin + chunks.length, sizes) - first)
+        runs = chunks.length + 1
         starts = np.cumsum(runs) - runs
-        of = np.repeat(np.arange(len(slices)), runs)
-        place = slices.begin[of] - 1 + np.arange(len(of)) - starts[of]
+        of = np.repeat(np.arange(len(chunks)), runs)
+        place = chunks.begin[of] - 1 + np.arange(len(of)) - starts[of]
         run = np.where(place < 0, self.begin, self.end)
         run[(place >= 0) & (place < sizes[of])] = text
         tokens, labels = np.delete(run, starts + runs - 1), np.delete(run, starts)
-        return gather(examples(tokens, slices.length, labels), np.arange(len(slices)), device)
+        return gather(examples(tokens, chunks.length, labels), np.arange(len(chunks)), device)
 
-    def metrics(self, loss: float, dev: Held, shares: dict[str, float]) -> Metrics:
+    def metrics(self, loss: float, dev: HeldOutSet, shares: dict[str, float]) -> Metrics:
         """bits_per_byte: what one byte of the text costs, which can be compared across tokenizers: a byte that an
         unknown token stands for costs eight bits more."""
         bits = loss / math.log(2) / dev.bytes_per_prediction + dev.lost_bits

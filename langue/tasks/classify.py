@@ -34,7 +34,7 @@ class Classify(Task):
     name = "classify"
     need = ("text", "label")
     target = "label"
-    watched = "accuracy"
+    primary_metric = "accuracy"
     best = "accuracy"
 
     def __init__(
@@ -53,7 +53,7 @@ class Classify(Task):
             self.positive = labels[1] if positive is None else labels[self.index[positive]]
         self._notes: list[str] = []
         if settings.multi_label:  # where accuracy asks for all of a text's labels at once
-            self.watched = "f1_micro"
+            self.primary_metric = "f1_micro"
             self.best = "f1_micro"
 
     @classmethod

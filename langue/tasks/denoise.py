@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from langue.data.batch import Pairs, gather_pairs
-from langue.data.corpus.stream import Documents, Frame, Slices
+from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead
 from langue.errors import ModelError, SettingsError
 from langue.settings.sections import TaskSettings
 from langue.tasks.language import LanguageObjective, examples
@@ -19,7 +19,7 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 class Denoise(LanguageObjective):
     name = "denoise"
     architecture = "encoder-decoder"
-    frame = Frame()
+    overhead = SpecialTokenOverhead()
 
     def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
@@ -38,15 +38,15 @@ class Denoise(LanguageObjective):
                 do="shorten data.block, raise task.noise_span, or train the tokenizer with more tokenizer.sentinels",
             )
 
-    def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Pairs:
-        text = corpus.tokens(slices.document, slices.begin, slices.length)
+    def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Pairs:
+        text = corpus.tokens(chunks.document, chunks.begin, chunks.length)
         sources, targets = [], []
-        starts = np.cumsum(slices.length) - slices.length
+        starts = np.cumsum(chunks.length) - chunks.length
         for row, begin in enumerate(starts):
-            piece = text[begin : begin + slices.length[row]]
-            key = [self.seed, slices.epoch, int(slices.document[row]), int(slices.begin[row])]
-            if slices.copy is not None and slices.copy[row]:
-                key.append(int(slices.copy[row]))
+            piece = text[begin : begin + chunks.length[row]]
+            key = [self.seed, chunks.epoch, int(chunks.document[row]), int(chunks.begin[row])]
+            if chunks.repeat_index is not None and chunks.repeat_index[row]:
+                key.append(int(chunks.repeat_index[row]))
             noise = noise_mask(
                 len(piece),
                 self.settings.noise_ratio,
@@ -61,7 +61,7 @@ class Denoise(LanguageObjective):
         inputs[np.cumsum(lengths) - lengths] = self.start
         source = np.concatenate(sources)
         read = examples(source, [len(each) for each in sources], np.full(len(source), -1))
-        return gather_pairs(read, examples(inputs, lengths, labels), np.arange(len(slices)), device)
+        return gather_pairs(read, examples(inputs, lengths, labels), np.arange(len(chunks)), device)
 
     def _replaced(self, piece: NDArray[np.int32], hidden: NDArray[np.bool_], first: bool = False) -> NDArray[np.int32]:
         """The piece with each run of hidden tokens as one sentinel, numbered in order; and the end.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from langue.data.batch import Batch, Examples, gather
 from langue.data.pack import sorted_batches
-from langue.runtime import core_by_core, keep_freed_memory, keep_kernels, world_size
+from langue.runtime import keep_freed_memory, keep_kernels, parallel_map, world_size
 
 R = TypeVar("R")
 BUDGET = 16384  # tokens of a batch on an accelerator
@@ -40,4 +40,4 @@ def infer(
     budget = min(CPU_BUDGET, max(LEAST, total // (TURNS * torch.get_num_threads())))
     batches = sorted_batches(examples.lengths, max(budget, longest))
     # Processes that share a model's weights must ask for them in the same order.
-    yield from core_by_core(one, batches) if world_size() == 1 else map(one, batches)
+    yield from parallel_map(one, batches) if world_size() == 1 else map(one, batches)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from langue.data.batch import Batch, Examples, Pairs
-from langue.data.corpus.stream import Documents, Frame, Slices, Stream
+from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead, Stream
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
 from langue.model.kernels.cross_entropy import chunk_size
@@ -31,10 +31,10 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 class LanguageObjective(Objective):
     """Predicting tokens of text from other tokens of it."""
 
-    watched = "perplexity"
+    primary_metric = "perplexity"
     best = LOSS
     architecture: str  # of the model that it trains
-    frame: Frame
+    overhead: SpecialTokenOverhead
 
     def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
         self.tokenizer, self.settings, self.z_loss, self.seed = tokenizer, settings, z_loss, seed
@@ -46,17 +46,17 @@ class LanguageObjective(Objective):
         """SettingsError where pieces of a block cannot be made with so many sentinels."""
 
     @abstractmethod
-    def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Batch | Pairs:
+    def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch | Pairs:
         """The batch of these pieces, its labels being what is to be predicted."""
 
     def stream(self, corpus: Documents, *, block: int, budget: int, seed: int, ramp: int = 0) -> Stream:
         self.fits(self.settings, block, len(self.special.sentinels))
-        return Stream(corpus, self.make, self.frame, block=block, budget=budget, seed=seed, ramp=ramp)
+        return Stream(corpus, self.make, self.overhead, block=block, budget=budget, seed=seed, ramp=ramp)
 
     @classmethod
-    def frame_for(cls, settings: TaskSettings) -> Frame:
+    def overhead_for(cls, settings: TaskSettings) -> SpecialTokenOverhead:
         """How pieces are wrapped with these settings."""
-        return cls.frame
+        return cls.overhead
 
     @classmethod
     def suits(cls, config: ModelConfig) -> None:
@@ -75,15 +75,15 @@ class LanguageObjective(Objective):
     def states(self, model: LanguageModel, batch: Any) -> Tensor:
         """The hidden states (T, D) of the side whose tokens are predicted."""
         if isinstance(batch, Pairs):
-            memory = model.body(*batch.source.inputs)[batch.order]
-            decoded: Tensor = model.body.decode(*batch.target.inputs[:3], memory, batch.groups)
+            encoder_states = model.body(*batch.source.inputs)[batch.order]
+            decoded: Tensor = model.body.decode(*batch.target.inputs[:3], encoder_states, batch.groups)
             return decoded
         encoded: Tensor = model.body(*batch.inputs)
         return encoded
 
     def hidden(self, model: LanguageModel, batch: Any) -> Tensor:
         """The hidden states (M, D) that the labels are predicted from."""
-        return labelled(self.states(model, batch), self.predicted(batch))
+        return select_labelled(self.states(model, batch), self.predicted(batch))
 
     def extra(self, model: LanguageModel, states: Tensor, batch: Any) -> Tensor | None:
         """What else is learned of a batch: a sum that counts beside the tokens' one."""
@@ -98,37 +98,37 @@ class LanguageObjective(Objective):
         side = self.predicted(batch)
         assert side.labels is not None
         states = self.states(model, batch)
-        (loss, z_term), count = model.loss(labelled(states, side), side.labels, self.z_loss), float(len(side.labels))
+        (loss, z_term), count = model.loss(select_labelled(states, side), side.labels, self.z_loss), float(len(side.labels))
         extra = self.extra(model, states, batch)
         if extra is None:
-            return Outcome(loss, count, beside=z_term)
-        return Outcome(loss + extra, count, beside=extra.detach() + z_term)
+            return Outcome(loss, count, aux_loss=z_term)
+        return Outcome(loss + extra, count, aux_loss=extra.detach() + z_term)
 
-    def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
+    def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
         return perplexity(loss)
 
     def evaluate(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
-        """dev: a `Held`. The loss is in nats a predicted token, without the z term."""
+        """dev: a `HeldOutSet`. The loss is in nats a predicted token, without the z term."""
         judged = self.judge(model, dev, device=device, dtype=dtype)
         loss, shares = judged.summed(np.ones((1, len(judged.counts))).T)
         told = self.metrics(float(loss[0]), dev, {name: float(share[0]) for name, share in shares.items()})
         return {name: None if value is None else number(value) for name, value in told.items()}, float(loss[0])
 
     @torch.no_grad()
-    def judge(self, model: nn.Module, dev: "Held", *, device: torch.device, dtype: torch.dtype) -> "Judged":
+    def judge(self, model: nn.Module, dev: "HeldOutSet", *, device: torch.device, dtype: torch.dtype) -> "DocumentLosses":
         """How well each held-out document is predicted."""
         assert isinstance(model, LanguageModel)
         was_training = model.training
         model.eval()
-        found = Judged.nothing(dev.stream.corpus.lengths)
+        found = DocumentLosses.nothing(dev.stream.corpus.lengths)
         for rows, batch in dev.batches(device):
             side = self.predicted(batch)
             assert side.labels is not None
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 states = self.states(model, batch)
-                losses, right = token_losses(model, labelled(states, side), side.labels)
+                losses, right = token_losses(model, select_labelled(states, side), side.labels)
                 shares = self.shares(model, states, batch)
             places = torch.arange(side.n_tokens, device=device) if side.places is None else side.places
             shares |= {"accuracy": (torch.searchsorted(side.starts, places, right=True) - 1, right)}
@@ -139,27 +139,27 @@ class LanguageObjective(Objective):
         model.train(was_training)
         return found
 
-    def metrics(self, loss: float, dev: "Held", shares: dict[str, float]) -> Metrics:
+    def metrics(self, loss: float, dev: "HeldOutSet", shares: dict[str, float]) -> Metrics:
         return {"perplexity": perplexity(loss), **shares}
 
 
-class Held:
+class HeldOutSet:
     """Held-out documents in batches that are the same at every evaluation."""
 
     def __init__(self, stream: Stream, most: int = 0) -> None:
         """most: tokens that are judged on, taken from evenly spread pieces; 0: all."""
         self.stream = stream
-        pieces = stream.pieces(0)
-        tokens = int(pieces[:, 2].sum())
+        chunks = stream.chunks(0)
+        tokens = int(chunks[:, 2].sum())
         if most and tokens > most:
-            pieces = pieces[np.linspace(0, len(pieces) - 1, max(1, len(pieces) * most // tokens)).astype(np.int64)]
-        self.pieces = pieces[np.argsort(-pieces[:, 2], kind="stable")]
+            chunks = chunks[np.linspace(0, len(chunks) - 1, max(1, len(chunks) * most // tokens)).astype(np.int64)]
+        self.chunks = chunks[np.argsort(-chunks[:, 2], kind="stable")]
 
     @property
     def bytes_per_prediction(self) -> float:
         """Bytes of text that stand behind one predicted token, over the whole corpus."""
-        corpus, frame = self.stream.corpus, self.stream.frame
-        return corpus.n_bytes / max(1, int((corpus.lengths + frame.document).sum()))
+        corpus, overhead = self.stream.corpus, self.stream.overhead
+        return corpus.n_bytes / max(1, int((corpus.lengths + overhead.document).sum()))
 
     @property
     def lost_bits(self) -> float:
@@ -169,13 +169,13 @@ class Held:
         return 8 * corpus.lost_bytes / max(1, corpus.n_bytes)
 
     def batches(self, device: torch.device) -> Any:
-        filled = np.cumsum(self.pieces[:, 2] + self.stream.frame.piece) // int(self.stream.budgets[-1])
-        for rows in np.split(self.pieces, np.flatnonzero(np.diff(filled)) + 1):
+        filled = np.cumsum(self.chunks[:, 2] + self.stream.overhead.chunk) // int(self.stream.budgets[-1])
+        for rows in np.split(self.chunks, np.flatnonzero(np.diff(filled)) + 1):
             yield rows, self.stream.batch(rows, 0, device)
 
 
 @dataclass(frozen=True)
-class Judged:
+class DocumentLosses:
     """What a model made of held-out text, document by document (n,): sums over the predicted tokens."""
 
     losses: NDArray[np.float64]  # in nats
@@ -183,7 +183,7 @@ class Judged:
     shares: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]  # of what was told: how much was right, and all
 
     @classmethod
-    def nothing(cls, documents: NDArray[np.int64]) -> "Judged":
+    def nothing(cls, documents: NDArray[np.int64]) -> "DocumentLosses":
         return cls(np.zeros(len(documents)), np.zeros(len(documents), np.int64), {})
 
     def add_losses(self, documents: NDArray[np.int64], losses: NDArray[np.float64]) -> None:
@@ -204,7 +204,7 @@ class Judged:
         return self.losses @ weights / np.maximum(self.counts @ weights, 1), shares
 
 
-def labelled(states: Tensor, side: Batch) -> Tensor:
+def select_labelled(states: Tensor, side: Batch) -> Tensor:
     """The states (M, D), of all (T, D), of the tokens that carry loss."""
     return states if side.places is None else states[side.places]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from langue.data.batch import Batch, Examples, gather
-from langue.data.corpus.stream import Documents, Frame, Slices, places_of, uniform
+from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead, places_of, uniform
 from langue.model.language_model import LanguageModel
 from langue.settings.sections import TaskSettings
 from langue.tasks.language import LanguageObjective, examples
@@ -31,7 +31,7 @@ DRAWN, FATE, WORD = 0, 1, 2  # what a token's random numbers are for
 class Masked(LanguageObjective):
     name = "masked"
     architecture = "encoder"
-    frame = Frame(piece=2)
+    overhead = SpecialTokenOverhead(chunk=2)
 
     def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
@@ -40,42 +40,42 @@ class Masked(LanguageObjective):
         if settings.whole_words:
             self.words = Words(tokenizer)
         self.pairs = Pairs(settings.pairs, seed) if settings.pairs != "none" else None
-        self.frame = self.frame_for(settings)
+        self.overhead = self.overhead_for(settings)
 
     @classmethod
-    def frame_for(cls, settings: TaskSettings) -> Frame:
-        return Frame(piece=2 if settings.pairs == "none" else 3)
+    def overhead_for(cls, settings: TaskSettings) -> SpecialTokenOverhead:
+        return SpecialTokenOverhead(chunk=2 if settings.pairs == "none" else 3)
 
-    def make(self, corpus: Documents, slices: Slices, device: torch.device) -> Batch:
-        text = corpus.tokens(slices.document, slices.begin, slices.length)
-        parts = self.pairs.parts(corpus, text, slices) if self.pairs is not None else None
+    def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch:
+        text = corpus.tokens(chunks.document, chunks.begin, chunks.length)
+        parts = self.pairs.parts(corpus, text, chunks) if self.pairs is not None else None
         text = text if parts is None else parts.text
-        places, of = places_of(slices)
-        drawn = self._drawn(text, slices, places, of, None if parts is None else parts.cut)
-        fate = uniform(self.seed, FATE, slices, places, of)
-        word = (uniform(self.seed, WORD, slices, places, of) * self.vocabulary).astype(np.int32)
+        places, of = places_of(chunks)
+        drawn = self._drawn(text, chunks, places, of, None if parts is None else parts.cut)
+        fate = uniform(self.seed, FATE, chunks, places, of)
+        word = (uniform(self.seed, WORD, chunks, places, of) * self.vocabulary).astype(np.int32)
         seen = np.where(drawn & (fate < MASKED), self.mask, text)
         seen = np.where(drawn & (fate >= MASKED) & (fate < MASKED + RANDOM), word, seen)
-        made = self._framed(seen, np.where(drawn, text, -1), slices, parts)
-        return gather(made, np.arange(len(slices)), device)
+        made = self._framed(seen, np.where(drawn, text, -1), chunks, parts)
+        return gather(made, np.arange(len(chunks)), device)
 
     def _framed(
-        self, seen: NDArray[np.int32], labels: NDArray[np.int32], slices: Slices, parts: Parts | None
+        self, seen: NDArray[np.int32], labels: NDArray[np.int32], chunks: Chunks, parts: Parts | None
     ) -> Examples:
         """[CLS] before each piece's first token, [SEP] after its last, and after its first part where it has two."""
-        ends = np.cumsum(slices.length)
-        begins = ends - slices.length
+        ends = np.cumsum(chunks.length)
+        begins = ends - chunks.length
         if parts is None:
-            where, frame = np.stack([begins, ends], axis=1), [self.cls, self.sep]
+            where, overhead = np.stack([begins, ends], axis=1), [self.cls, self.sep]
         else:
             seen, labels = seen[parts.order], labels[parts.order]
-            where, frame = np.stack([begins, begins + parts.first, ends], axis=1), [self.cls, self.sep, self.sep]
-        spots, lengths = where.reshape(-1), slices.length + len(frame)
-        made = examples(np.insert(seen, spots, np.tile(frame, len(slices))), lengths, np.insert(labels, spots, -1))
+            where, overhead = np.stack([begins, begins + parts.first, ends], axis=1), [self.cls, self.sep, self.sep]
+        spots, lengths = where.reshape(-1), chunks.length + len(overhead)
+        made = examples(np.insert(seen, spots, np.tile(overhead, len(chunks))), lengths, np.insert(labels, spots, -1))
         if parts is None:
             return made
         sizes = np.stack([parts.first + 2, lengths - parts.first - 2], axis=1).reshape(-1)
-        segments = np.repeat(np.tile(np.asarray([0, 1], np.uint8), len(slices)), sizes)
+        segments = np.repeat(np.tile(np.asarray([0, 1], np.uint8), len(chunks)), sizes)
         return replace(made, segments=segments, targets=parts.label)
 
     def extra(self, model: LanguageModel, states: Tensor, batch: Batch) -> Tensor | None:
@@ -85,7 +85,7 @@ class Masked(LanguageObjective):
         if self.pairs is None:
             return None
         asked, logits, labels = self._follows(model, states, batch)
-        weights = self.settings.mask_ratio * (batch.starts.diff()[asked] - self.frame.piece)
+        weights = self.settings.mask_ratio * (batch.starts.diff()[asked] - self.overhead.chunk)
         return (F.cross_entropy(logits.float(), labels, reduction="none") * weights).sum()
 
     def shares(self, model: LanguageModel, states: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
@@ -98,24 +98,24 @@ class Masked(LanguageObjective):
         """Which pieces are asked (P,), what the model says of them (P, 2), and what is so (P,)."""
         assert batch.targets is not None
         asked = (batch.targets != NOT_ASKED).nonzero().squeeze(1)
-        return asked, model.head.follows(states[batch.starts[:-1][asked]]), batch.targets[asked]
+        return asked, model.head.next_sentence_logits(states[batch.starts[:-1][asked]]), batch.targets[asked]
 
     def _drawn(
         self,
         text: NDArray[np.int32],
-        slices: Slices,
+        chunks: Chunks,
         places: NDArray[np.int64],
         of: NDArray[np.int64],
         cut: NDArray[np.int64] | None,
     ) -> NDArray[np.bool_]:
         """Which tokens are predicted, of every piece at least one; all of a word are drawn by the number of its first
         one; none goes over a cut."""
-        number = uniform(self.seed, DRAWN, slices, places, of)
-        first_tokens = np.cumsum(slices.length) - slices.length
+        number = uniform(self.seed, DRAWN, chunks, places, of)
+        first_tokens = np.cumsum(chunks.length) - chunks.length
         if self.words is not None:
-            second = first_tokens[:0] if cut is None else (first_tokens + cut)[cut < slices.length]
+            second = first_tokens[:0] if cut is None else (first_tokens + cut)[cut < chunks.length]
             begins = self.words.begin(text, np.concatenate([first_tokens, second]))
             number = number[np.maximum.accumulate(np.where(begins, np.arange(len(text)), 0))]
-        lowest = np.repeat(np.minimum.reduceat(number, first_tokens), slices.length)
+        lowest = np.repeat(np.minimum.reduceat(number, first_tokens), chunks.length)
         drawn: NDArray[np.bool_] = (number < self.settings.mask_ratio) | (number == lowest)
         return drawn

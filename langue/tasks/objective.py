@@ -27,16 +27,16 @@ class Outcome:
 
     loss: Tensor  # summed
     count: float  # what it is summed over
-    answers: Any = None  # what `watch` needs of the batch to say how well it was answered
-    beside: Tensor | None = None  # how much of the loss is of other things than `watched`; None: nothing
+    outputs: Any = None  # what `train_metric` needs of the batch to say how well it was answered
+    aux_loss: Tensor | None = None  # how much of the loss is of other things than `primary_metric`; None: nothing
 
 
 def summed(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     """The losses of batches, and what is beside in them. All are asked for at once, and after the last: an accelerator
     is waited for each time, and meanwhile told nothing more to do."""
     losses = [outcome.loss.detach() for outcome in outcomes]
-    beside = [outcome.beside for outcome in outcomes if outcome.beside is not None]
-    numbers = torch.stack(losses + beside).tolist()
+    aux_loss = [outcome.aux_loss for outcome in outcomes if outcome.aux_loss is not None]
+    numbers = torch.stack(losses + aux_loss).tolist()
     return sum(numbers[: len(losses)]), sum(numbers[len(losses) :])
 
 
@@ -54,7 +54,7 @@ class Objective(ABC):
     """What a model is trained for."""
 
     name: ClassVar[str]
-    watched: str  # the metric that training steps log and the curve shows
+    primary_metric: str  # the metric that training steps log and the curve shows
     best: str  # what the best checkpoint is best in: a metric, or LOSS
 
     @abstractmethod
@@ -62,8 +62,8 @@ class Objective(ABC):
         """Run the model on a batch."""
 
     @abstractmethod
-    def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
-        """`watched` over the batches of one training step, whose mean loss, without what is `beside`, was `loss`."""
+    def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
+        """`primary_metric` over the batches of one training step, whose mean loss, without what is `aux_loss`, was `loss`."""
 
     @abstractmethod
     def evaluate(

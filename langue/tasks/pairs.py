@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from langue.data.corpus.stream import Documents, Numbers, Slices, places_of, uniform
+from langue.data.corpus.stream import Chunks, Documents, Numbers, places_of, uniform
 
 FOLLOWS, DOES_NOT, NOT_ASKED = 0, 1, -1  # BERT's labels; of a piece that cannot be answered for, nothing is asked
 CUT, FATE, OTHER, WHERE = 11, 12, 13, 14  # what a piece's random numbers are for
@@ -32,24 +32,24 @@ class Pairs:
         self.kind, self.seed = kind, seed
         self.known: tuple[Documents, tuple[Numbers, Numbers, Numbers]] | None = None  # what `_by_length` found last
 
-    def parts(self, corpus: Documents, text: NDArray[np.int32], slices: Slices) -> Parts:
-        size = slices.length
-        cut = 1 + (self._drawn(CUT, slices) * (size - 1)).astype(np.int64)
-        label: Numbers = np.where(size < 2, NOT_ASKED, (self._drawn(FATE, slices) < 0.5).astype(np.int64))
+    def parts(self, corpus: Documents, text: NDArray[np.int32], chunks: Chunks) -> Parts:
+        size = chunks.length
+        cut = 1 + (self._drawn(CUT, chunks) * (size - 1)).astype(np.int64)
+        label: Numbers = np.where(size < 2, NOT_ASKED, (self._drawn(FATE, chunks) < 0.5).astype(np.int64))
         if self.kind == "next":
-            text, label = self._replaced(corpus, text, slices, cut, label)
+            text, label = self._replaced(corpus, text, chunks, cut, label)
         exchanged = (label == DOES_NOT) & (self.kind == "order")
-        begin, (_, of) = np.cumsum(size) - size, places_of(slices)
+        begin, (_, of) = np.cumsum(size) - size, places_of(chunks)
         moved: Numbers = np.arange(len(of)) - begin[of] + np.where(exchanged, cut, 0)[of]
         order = begin[of] + np.mod(moved, size[of])
         return Parts(text, cut, np.where(exchanged, size - cut, cut), order, label)
 
-    def _drawn(self, salt: int, slices: Slices) -> NDArray[np.float64]:
+    def _drawn(self, salt: int, chunks: Chunks) -> NDArray[np.float64]:
         """A number in [0, 1) for each piece."""
-        return uniform(self.seed, salt, slices, slices.begin, np.arange(len(slices)))
+        return uniform(self.seed, salt, chunks, chunks.begin, np.arange(len(chunks)))
 
     def _replaced(
-        self, corpus: Documents, text: NDArray[np.int32], slices: Slices, cut: Numbers, label: Numbers
+        self, corpus: Documents, text: NDArray[np.int32], chunks: Chunks, cut: Numbers, label: Numbers
     ) -> tuple[NDArray[np.int32], Numbers]:
         """Second parts from another document that is long enough; where there is none, nothing is asked.
 
@@ -57,18 +57,18 @@ class Pairs:
         of a text would give the answer away.
         """
         order, rank, sizes = self._by_length(corpus)
-        lengths, rest = corpus.lengths, slices.length - cut
-        ends = slices.begin + slices.length == lengths[slices.document]
+        lengths, rest = corpus.lengths, chunks.length - cut
+        ends = chunks.begin + chunks.length == lengths[chunks.document]
         lowest = np.searchsorted(sizes, rest + np.where(ends, 1, 2))
         others = len(order) - lowest - 1  # the piece's own document is long enough, and is left out
-        place = lowest + (self._drawn(OTHER, slices) * others).astype(np.int64)
-        place += place >= rank[slices.document]
+        place = lowest + (self._drawn(OTHER, chunks) * others).astype(np.int64)
+        place += place >= rank[chunks.document]
         label = np.where(others == 0, NOT_ASKED, label)
         away = np.flatnonzero(label == DOES_NOT)
         other = order[np.minimum(place, len(order) - 1)]
         last = lengths[other] - rest
-        begin = np.where(ends, last, 1 + (self._drawn(WHERE, slices) * (last - 1)).astype(np.int64))
-        out, stop = text.copy(), np.cumsum(slices.length)
+        begin = np.where(ends, last, 1 + (self._drawn(WHERE, chunks) * (last - 1)).astype(np.int64))
+        out, stop = text.copy(), np.cumsum(chunks.length)
         tails = [np.arange(stop[n] - rest[n], stop[n]) for n in away]
         if tails:
             out[np.concatenate(tails)] = corpus.tokens(other[away], begin[away], rest[away])

@@ -25,13 +25,13 @@ class Regress(Task):
     """One score a text, by least squares.
 
     The network is trained on scores less their mean over a power of two near their standard deviation, so that it
-    learns as fast whatever they are scores of; what is saved gives the scores themselves (`fold`).
+    learns as fast whatever they are scores of; what is saved gives the scores themselves (`rescale_head`).
     """
 
     name = "regress"
     need = ("text", "score")
     target = "score"
-    watched = "pearson"
+    primary_metric = "pearson"
     best = "pearson"
     n_outputs = 1
 
@@ -93,7 +93,7 @@ class Regress(Task):
         array: NDArray[np.float32] = (outputs.float() * self.spread + self.mean).cpu().numpy()
         return array
 
-    def fold(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
+    def rescale_head(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
         by, folded = 1 / self.spread if back else self.spread, dict(weights)
         if "head.out.weight" in folded:
             folded["head.out.weight"] = folded["head.out.weight"] * by

@@ -116,7 +116,7 @@ class Task(Objective):
         """Settle it, from the finished model's predictions on dev."""
         raise NotImplementedError(f"the task {self.name} settles nothing on dev")
 
-    def fold(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
+    def rescale_head(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
         """The network's weights as they are saved, where it is trained on targets in another scale than theirs; back:
         the inverse, of a head that is trained further."""
         return dict(weights)
@@ -148,11 +148,11 @@ class Task(Objective):
         check_best(chosen, self.metric_names(), f"the task {self.name}")
         self.best = chosen
         if chosen != LOSS:
-            self.watched = chosen
+            self.primary_metric = chosen
 
-    def watch(self, outcomes: list[Outcome], loss: float) -> float | None:
-        targets, outputs = (torch.cat(part) for part in zip(*(each.answers for each in outcomes), strict=True))
-        return self.metrics(targets.cpu().numpy(), self.predict(outputs))[self.watched]
+    def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
+        targets, outputs = (torch.cat(part) for part in zip(*(each.outputs for each in outcomes), strict=True))
+        return self.metrics(targets.cpu().numpy(), self.predict(outputs))[self.primary_metric]
 
     def evaluate(
         self, model: nn.Module, dev: Examples, *, device: torch.device, dtype: torch.dtype
@@ -188,9 +188,9 @@ class Task(Objective):
         model.train(was_training)
         return predictions, (total / count if count else None)
 
-    def settle(self, config: ModelConfig) -> None:
+    def resolve_pooling(self, config: ModelConfig) -> None:
         """Say which pooling `auto` is for this model, so that what is saved is explicit."""
-        self.settings = self.settings.model_copy(update={"pooling": settle_pooling(self.settings.pooling, config)})
+        self.settings = self.settings.model_copy(update={"pooling": resolve_pooling(self.settings.pooling, config)})
 
     def encode(
         self, tokenizer: Tokenizer, table: "Table", data: DataSettings, config: ModelConfig
@@ -235,7 +235,7 @@ def encode_texts(
     return examples
 
 
-def settle_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:
+def resolve_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:
     """`auto` as what it is for this model; SettingsError for one that cannot work on it."""
     if pooling == "first" and config.causal:
         raise SettingsError(
@@ -255,7 +255,7 @@ class PooledHead(nn.Module):
 
     def __init__(self, config: ModelConfig, settings: TaskSettings, n_outputs: int, pad: int | None = None) -> None:
         super().__init__()
-        self.pooling, self.pad = settle_pooling(settings.pooling, config), pad
+        self.pooling, self.pad = resolve_pooling(settings.pooling, config), pad
         transform = config.classifier_transform and self.pooling != "last"
         first = self.pooling == "first" and not transform
         self.pooler = nn.Linear(config.dim, config.dim) if first else None
@@ -295,5 +295,5 @@ class TaskModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         if any(not length for _, _, length in batch.groups):
             raise DataError("a text has no tokens", do="leave empty texts out: there is nothing in them to judge")
-        out: Tensor = self.head(self.body(*batch.inputs, wanted=self.head.reads(batch)), batch)
+        out: Tensor = self.head(self.body(*batch.inputs, query_positions=self.head.reads(batch)), batch)
         return out

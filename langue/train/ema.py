@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from langue.train.sharding import own
+from langue.train.sharding import local_shard
 
 
-class Average:
+class EMA:
     """a <- d a + (1 - d) w, with d = min(decay, (1 + n) / (10 + n)) at the n-th update, so that the start is forgotten.
 
     decay 0: no average is kept, and every method does nothing.
@@ -23,26 +23,26 @@ class Average:
         self.weights: dict[str, Tensor] = kept | {name: weight.detach().clone() for name, weight in named}
 
     @torch.no_grad()
-    def follow(self, model: nn.Module) -> None:
+    def update(self, model: nn.Module) -> None:
         if not self.decay:
             return
         number = float(self.weights["updates"].add_(1))
         share = 1 - min(self.decay, (1 + number) / (10 + number))
         named = dict(model.named_parameters())
-        torch._foreach_lerp_([own(self.weights[name]) for name in named], [own(w) for w in named.values()], share)
+        torch._foreach_lerp_([local_shard(self.weights[name]) for name in named], [local_shard(w) for w in named.values()], share)
 
     @torch.no_grad()
-    def put_in(self, model: nn.Module) -> None:
+    def copy_to(self, model: nn.Module) -> None:
         """The averaged weights as the model's."""
         if self.decay:
             for name, weight in model.named_parameters():
                 weight.copy_(self.weights[name])
 
     @contextmanager
-    def swapped(self, model: nn.Module) -> Iterator[None]:
+    def applied(self, model: nn.Module) -> Iterator[None]:
         """The model with the averaged weights, and afterwards with its own."""
         kept = {name: weight.detach().clone() for name, weight in model.named_parameters()} if self.decay else {}
-        self.put_in(model)
+        self.copy_to(model)
         try:
             yield
         finally:

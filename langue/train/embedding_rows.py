@@ -20,7 +20,7 @@ from langue.data.batch import Examples
 from langue.model.transformer import Transformer
 
 
-class Rows(nn.Module):
+class TrimmedEmbedding(nn.Module):
     """An embedding of which only the rows `used` (R,), ascending, may be asked for: tokens (T,) -> (T, E)."""
 
     def __init__(self, table: nn.Embedding, used: Tensor) -> None:
@@ -36,7 +36,7 @@ class Rows(nn.Module):
 
 
 @contextmanager
-def rows_in_use(body: Transformer, *splits: Examples | None) -> Iterator[None]:
+def trim_embedding(body: Transformer, *splits: Examples | None) -> Iterator[None]:
     """The body with the rows of its embedding that the splits hold; afterwards with all of them, trained where they
     were. It reads no other text in between."""
     table = body.token
@@ -50,7 +50,7 @@ def rows_in_use(body: Transformer, *splits: Examples | None) -> Iterator[None]:
     if len(used) == table.num_embeddings:
         yield
         return
-    rows = Rows(table, used)
+    rows = TrimmedEmbedding(table, used)
     body.token = rows  # type: ignore[assignment]
     try:
         yield

@@ -16,7 +16,7 @@ WINDOW = 100  # losses that a spike is measured against
 FEWEST = 20  # below which none is called a spike
 
 
-def trouble(loss: float, recent: Sequence[float], spike: float) -> str | None:
+def check_loss(loss: float, recent: Sequence[float], spike: float) -> str | None:
     """What is wrong with a loss that follows `recent`, in words; None where nothing is."""
     if not math.isfinite(loss):
         return f"is {loss}"

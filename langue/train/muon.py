@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from langue.runtime import has_bf16
-from langue.train.sharding import cut, own, whole
+from langue.train.sharding import gather_full, local_shard, shard_like
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: steepest at 0, within 0.7 to 1.2 after five steps
 STEPS = 5
@@ -53,8 +53,8 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                update = whole(self._momentum(weight, group["momentum"]), weight)
-                own(weight).mul_(1 - group["lr"] * group["weight_decay"])
+                update = gather_full(self._momentum(weight, group["momentum"]), weight)
+                local_shard(weight).mul_(1 - group["lr"] * group["weight_decay"])
                 for number, part in enumerate(torch.split(update, list(group["parts"]) or [len(weight)])):
                     shapes[part.shape].append((weight, number, part))
             for shape, found in shapes.items():
@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
                     steps[weight][number] = step
             for weight, parts in steps.items():
                 step = torch.cat([parts[number] for number in range(len(parts))]) if len(parts) > 1 else parts[0]
-                own(weight).add_(cut(step, weight), alpha=-group["lr"])
+                local_shard(weight).add_(shard_like(step, weight), alpha=-group["lr"])
 
     def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
         """Nesterov's: the gradient, carried on by the running mean that it has just been added to."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from langue.settings.sections import TrainSettings
 from langue.train.muon import Muon
-from langue.train.sharding import divided, own, whole
+from langue.train.sharding import gather_full, is_dtensor, local_shard
 
 ADAMW, MUON = frozenset(["step", "exp_avg", "exp_avg_sq"]), frozenset(["momentum_buffer"])  # what each remembers
 # Muon's or not, whether processes share it, rate relative to the others', decay, parts
@@ -67,7 +67,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
         muon = settings.optimizer == "muon" and weight.ndim == 2 and ".blocks." in name
         stacked = 3 if name.endswith(".qkv.weight") else 2 if name.endswith(".kv.weight") else 0
         parts = (len(weight) // stacked,) * stacked if muon and stacked else ()
-        groups[muon, divided(weight), scale, decay, parts].append(weight)
+        groups[muon, is_dtensor(weight), scale, decay, parts].append(weight)
     adam = [{"params": w, "scale": s, "weight_decay": d} for (muon, _, s, d, _), w in groups.items() if not muon]
     made: list[torch.optim.Optimizer] = []
     if adam:
@@ -85,8 +85,8 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
 def clip_gradients(model: nn.Module, largest: float) -> float:
     """Scale all gradients so that their joint norm is at most `largest` (0: only measure). Returns the norm before."""
     gradients = [w.grad for w in model.parameters() if w.grad is not None]
-    kinds = [[g for g in gradients if divided(g) == shared] for shared in (False, True)]
-    norm = math.hypot(*(float(whole(torch.nn.utils.get_total_norm(kind))) for kind in kinds if kind))
+    kinds = [[g for g in gradients if is_dtensor(g) == shared] for shared in (False, True)]
+    norm = math.hypot(*(float(gather_full(torch.nn.utils.get_total_norm(kind))) for kind in kinds if kind))
     if largest and norm > largest:
-        torch._foreach_mul_([own(gradient) for gradient in gradients], largest / (norm + 1e-6))
+        torch._foreach_mul_([local_shard(gradient) for gradient in gradients], largest / (norm + 1e-6))
     return norm

@@ -23,13 +23,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from langue.errors import LangueError, RunError, Told
+from langue.errors import AlreadyReported, LangueError, RunError
 from langue.model.block import Block
 from langue.runtime import device, rank, world_size
 from langue.settings.sections import TrainSettings
 from langue.tasks.objective import Objective, Outcome
-from langue.train.sharding import own, whole
-from langue.train.tensor_parallel import spread
+from langue.train.sharding import gather_full, local_shard
+from langue.train.tensor_parallel import apply_tensor_parallel
 
 PATIENCE = timedelta(hours=2)  # for a process that lives but does not answer: it may be judging a big test set
 GONE = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe", "NCCL", "recvValue", "sendBytes")
@@ -48,17 +48,17 @@ def processes() -> Iterator[None]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     store, number, size = next(rendezvous("env://", timeout=PATIENCE))
-    store = _apart(store, number, size)
+    store = _fresh_store(store, number, size)
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "cpu:gloo"
     try:
         dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
         yield
     except Exception as error:
-        raise _told(error, store) from error
+        raise _first_report(error, store) from error
     dist.destroy_process_group()
 
 
-def _apart(store: Any, number: int, size: int) -> Any:
+def _fresh_store(store: Any, number: int, size: int) -> Any:
     """The store without what an earlier start of the group has left in it.
 
     Where torchrun starts a group again its store stays, with the addresses of the dead, and no number that all nodes
@@ -87,7 +87,7 @@ def _apart(store: Any, number: int, size: int) -> Any:
     return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
 
 
-def _told(error: Exception, store: Any) -> Exception:
+def _first_report(error: Exception, store: Any) -> Exception:
     """What this process raises for an error: itself where it is the first, else something that is not shown."""
     gone = not isinstance(error, LangueError) and any(word in str(error) for word in GONE)
     if gone:
@@ -104,7 +104,7 @@ def _told(error: Exception, store: Any) -> Exception:
                 time.sleep(0.02)
     except RuntimeError:  # the process that kept the store is the one that is gone
         return error
-    return error if first else Told(code)
+    return error if first else AlreadyReported(code)
 
 
 def sums(*values: float) -> list[float]:
@@ -122,12 +122,12 @@ def barrier() -> None:
     sums(0)
 
 
-def anywhere(value: bool) -> bool:
+def any_rank(value: bool) -> bool:
     """Whether it is true in any process."""
     return sums(value)[0] > 0
 
 
-def agreed(value: bool) -> bool:
+def broadcast_bool(value: bool) -> bool:
     """What the first process says: they could differ in the last bit of a score, and must not part ways over it."""
     return sums(value and rank() == 0)[0] > 0
 
@@ -163,7 +163,7 @@ class Parallel:
         if self.sharded:
             self._shard()
         elif self.spread:
-            spread(self.model)
+            apply_tensor_parallel(self.model)
         elif several:
             self._replicate()
         if self.divided:
@@ -205,11 +205,11 @@ class Parallel:
                 part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
 
     @contextmanager
-    def part(self, last: bool) -> Iterator[None]:
+    def micro_step(self, sync: bool) -> Iterator[None]:
         """Around the forward and backward pass of one of a step's batches: gradients are exchanged after the last."""
         if self.sharded:
-            self.engine.set_requires_gradient_sync(last)  # type: ignore[operator]
-        silent = not last and isinstance(self.wrapped, nn.parallel.DistributedDataParallel)
+            self.engine.set_requires_gradient_sync(sync)  # type: ignore[operator]
+        silent = not sync and isinstance(self.wrapped, nn.parallel.DistributedDataParallel)
         with self.wrapped.no_sync() if silent else nullcontext():  # type: ignore[operator]
             yield
 
@@ -217,12 +217,12 @@ class Parallel:
         loss = self.wrapped(batch)
         outcome, self.engine.outcome = self.engine.outcome, None
         assert outcome is not None
-        return replace(outcome, loss=loss) if batch.counts else replace(outcome, loss=0 * loss, count=0.0, beside=None)
+        return replace(outcome, loss=loss) if batch.is_real else replace(outcome, loss=0 * loss, count=0.0, aux_loss=None)
 
     def scale(self, count: float) -> None:
         """Divide the gradients by the count over all processes; ddp has divided them by the number of processes."""
         by = count / (1 if self.divided else world_size())
-        torch._foreach_div_([own(w.grad) for w in self.model.parameters() if w.grad is not None], by)
+        torch._foreach_div_([local_shard(w.grad) for w in self.model.parameters() if w.grad is not None], by)
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -244,6 +244,6 @@ class Parallel:
         """The given model, which holds the trained weights again, all of them."""
         if self.divided:
             for ours, given in zip(self.model.parameters(), self.given.parameters(), strict=True):
-                given.data = whole(ours.detach(), ours)
+                given.data = gather_full(ours.detach(), ours)
             self.given.to(self.place)
         return self.given

@@ -30,28 +30,28 @@ from langue.runtime import rank
 PARTS = "parts"  # on a weight: the rows of what is stacked in it (queries, keys, values), each divided by itself
 
 
-def divided(tensor: Tensor) -> bool:
+def is_dtensor(tensor: Tensor) -> bool:
     """Whether it is a DTensor, asked without the half second that importing the class takes."""
     return hasattr(tensor, "to_local")
 
 
-def by_rows(tensor: Tensor) -> bool:
+def is_row_sharded(tensor: Tensor) -> bool:
     """Whether each process holds all of it, or rows that follow one another."""
     placements = getattr(tensor, "placements", ())
     return not hasattr(tensor, PARTS) and all(placement.is_shard(0) for placement in placements)
 
 
-def own(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """The rows that this process holds; writing to them writes to the tensor."""
-    return tensor.to_local() if divided(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.to_local() if is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def whole(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+def gather_full(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     """All of it, in the order of the model's own weights. Every process must ask, in the same order.
 
     like: the weight that a tensor is of, where it is not one itself.
     """
-    if not divided(tensor):
+    if not is_dtensor(tensor):
         return tensor
     full: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
     parts, processes = getattr(tensor if like is None else like, PARTS, None), tensor.device_mesh.size()  # type: ignore[attr-defined]
@@ -61,9 +61,9 @@ def whole(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     return torch.cat([piece[number] for number in range(len(parts)) for piece in pieces])
 
 
-def cut(tensor: Tensor, like: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Of a whole tensor what this process holds of one that is divided as `like`."""
-    if not divided(like):
+    if not is_dtensor(like):
         return tensor
     (placement,), mesh = like.placements, like.device_mesh  # type: ignore[attr-defined]
     if not placement.is_shard():
@@ -77,14 +77,14 @@ def cut(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor.narrow(placement.dim, begin, min(length - begin, size))
 
 
-def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor as `like` is divided; in a shape that does not fit it stays whole, for the caller to refuse."""
-    if not divided(like) or divided(tensor) or tensor.shape != like.shape:
+    if not is_dtensor(like) or is_dtensor(tensor) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import DTensor
 
     return DTensor.from_local(
-        cut(tensor, like).clone().to(own(like).device),  # not a view, which would keep all of it
+        shard_like(tensor, like).clone().to(local_shard(like).device),  # not a view, which would keep all of it
         like.device_mesh,  # type: ignore[attr-defined]
         like.placements,  # type: ignore[attr-defined]
         run_check=False,

@@ -21,7 +21,7 @@ from langue.hub.checkpoint import load_into
 from langue.hub.weights import read_safetensors
 from langue.runtime import rank
 from langue.train.optimizer import Optimizers
-from langue.train.sharding import Writer, by_rows, divided, laid_out, read_shards, whole
+from langue.train.sharding import Writer, distribute_like, gather_full, is_dtensor, is_row_sharded, read_shards
 
 FORMAT = 3
 WEIGHT = "weight."  # before the names of the weights, where all tensors are in one file
@@ -57,7 +57,7 @@ def save_state(
         writer.start(path, kept, facts, done)
         return path
     weights = _whole_weights(model)
-    memories = {key: whole(t, of.get(key.partition(".")[2])) for key, t in kept.items()}
+    memories = {key: gather_full(t, of.get(key.partition(".")[2])) for key, t in kept.items()}
     if rank() == 0:
         with atomic_folder(path) as temporary:
             save_file(weights, str(temporary / "model.safetensors"))
@@ -98,8 +98,8 @@ def _whole_weights(model: nn.Module) -> dict[str, Tensor]:
     """All weights, one gathered after another; in the first process only, where they are divided."""
     kept: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
-        tensor = whole(weight.detach(), weight)
-        if not divided(weight):
+        tensor = gather_full(weight.detach(), weight)
+        if not is_dtensor(weight):
             kept[name] = tensor.contiguous()
         elif rank() == 0:
             kept[name] = tensor.cpu()
@@ -112,7 +112,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 def _put(weights: dict[str, Tensor], model: nn.Module, folder: Path) -> None:
     named = dict(model.named_parameters())
-    fitting = {name: laid_out(t, named[name]) if name in named else t for name, t in weights.items()}
+    fitting = {name: distribute_like(t, named[name]) if name in named else t for name, t in weights.items()}
     try:
         load_into(model, fitting, where=str(folder))
     except ModelError as error:
@@ -144,7 +144,7 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizers, average: dic
         weight = torch.tensor(0.0) if kind == "step" else named.get(name)
         if kind + "." == AVERAGE:
             weight = named.get(name, average.get(name)) if name in average else None
-        return weight if weight is None or by_rows(weight) else torch.zeros(weight.shape)  # whole: `laid_out` cuts it
+        return weight if weight is None or is_row_sharded(weight) else torch.zeros(weight.shape)  # whole: `distribute_like` cuts it
 
     if (path / "optimizer.safetensors").is_file():
         load_weights(path, model)
@@ -175,4 +175,4 @@ def _taken(kept: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tens
     tensor = kept.pop(name, None)
     if tensor is None or tensor.shape != like.shape:
         raise RunError(f"no fitting {name}", where=str(path), do=OTHER)
-    return laid_out(tensor, like)
+    return distribute_like(tensor, like)

@@ -17,7 +17,7 @@ from langue.train.sharding import PARTS, each_with_its_parts
 LAST = ("attention.out", "feedforward.down")
 
 
-def spread(model: nn.Module) -> None:
+def apply_tensor_parallel(model: nn.Module) -> None:
     """Divide the blocks of a model, which is changed. SettingsError where they do not divide."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module

@@ -11,7 +11,7 @@ from langue.data.batch import Batch, Pairs
 from langue.model.config import ModelConfig
 
 
-class Pace:
+class MFUMeter:
     def __init__(self, config: ModelConfig, peak: float) -> None:
         """peak: FLOP/s of one device in the precision of the run."""
         self.config, self.peak, self.flops = config, peak, 0.0

@@ -21,22 +21,22 @@ from torch import nn
 
 from langue.data.loader import BatchSource, Loader
 from langue.errors import DataError, Interrupted, RunError
-from langue.files import alone
+from langue.files import exclusive_lock
 from langue.model.config import ModelConfig
 from langue.model.language_model import compile_parts
 from langue.model.transformer import set_recompute
-from langue.runtime import Upkeep, device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
+from langue.runtime import HeapTrimmer, device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
 from langue.settings.sections import TrainSettings
 from langue.tasks.objective import Objective, Outcome, summed
-from langue.train.ema import Average
+from langue.train.ema import EMA
 from langue.train.journal import Journal
-from langue.train.loss_guard import WINDOW, keep_batches, trouble
+from langue.train.loss_guard import WINDOW, check_loss, keep_batches
 from langue.train.optimizer import clip_gradients, make_optimizer
-from langue.train.parallel import Parallel, agreed, anywhere, barrier
+from langue.train.parallel import Parallel, any_rank, barrier, broadcast_bool
 from langue.train.schedule import factor
 from langue.train.sharding import Writer
 from langue.train.state import latest, load_state, load_weights, save_best, save_state
-from langue.train.throughput import Pace
+from langue.train.throughput import MFUMeter
 
 PATIENCE = 20  # steps in a row that may be left out
 
@@ -90,9 +90,9 @@ class Trainer:
     ) -> None:
         self.objective, self.dev, self.settings, self.folder = objective, dev, settings, folder
         self.device, self.dtype = device(), precision(settings.precision)
-        self.upkeep = None
+        self.heap = None
         if self.device.type == "cpu":
-            self.upkeep = Upkeep() if keep_freed_memory() else None
+            self.heap = HeapTrimmer() if keep_freed_memory() else None
             keep_kernels(training=True)
         set_recompute(model, settings.recompute)
         self.parallel = Parallel(model, objective, settings, self.device)
@@ -106,10 +106,10 @@ class Trainer:
         self.checkpoint_every = settings.checkpoint_every or min(pass_steps, max(1, math.ceil(self.total / 4)))
         config: ModelConfig = model.body.config  # type: ignore[union-attr, assignment]
         self.optimizer = make_optimizer(self.model, settings, max(config.n_layers, config.decoder_layers))
-        self.average = Average(self.model, settings.ema)
+        self.average = EMA(self.model, settings.ema)
         self.writer = Writer() if self.parallel.sharded else None
         many = world_size() // self.parallel.share[1]  # that work at one part of a batch
-        self.pace = None if peak is None else Pace(config, many * peak)
+        self.mfu_meter = None if peak is None else MFUMeter(config, many * peak)
         self.sample = None if self.parallel.divided else sample
         self.look_first = look_first
         self.progress = Progress()
@@ -123,7 +123,7 @@ class Trainer:
             self.progress = _progress(newest, load_state(newest, self.model, self.optimizer, self.average.weights))
         at = self.progress
         began = time.perf_counter() - at.seconds
-        lock = alone(self.folder / "checkpoints") if rank() == 0 else nullcontext()
+        lock = exclusive_lock(self.folder / "checkpoints") if rank() == 0 else nullcontext()
         log, tracker = self.folder / "log.jsonl", self.settings.tracker
         with lock, Journal(log, self.total, at.step, at.log_bytes, tracker) as journal, self._signals():
             batches = self.loader.iterate(at.step, self.total, self.device)
@@ -132,18 +132,18 @@ class Trainer:
             while at.step < self.total and not at.stopped:
                 epoch, step_batches = next(batches)
                 line = self._step(step_batches)
-                if self.upkeep is not None:
-                    self.upkeep.look()
+                if self.heap is not None:
+                    self.heap.maybe_trim()
                 before, at.seconds = at.seconds, time.perf_counter() - began
-                if self.pace is not None:
-                    line["mfu"] = self.pace.share(at.seconds - before)
+                if self.mfu_meter is not None:
+                    line["mfu"] = self.mfu_meter.share(at.seconds - before)
                 if at.step % self.settings.log_every == 0 or at.step == self.total:
                     journal.write({"split": "train", "epoch": round(epoch, 4), **self._counts(), **line})
                 journal.show(at.step, line["loss"], at.tokens / at.seconds, line.get("mfu"))
                 if self.dev is not None and (at.step % self.evaluate_every == 0 or at.step == self.total):
                     self._evaluate(journal, epoch)
                 at.seconds = time.perf_counter() - began
-                interrupted = anywhere(self.interrupted)
+                interrupted = any_rank(self.interrupted)
                 if at.step % self.checkpoint_every == 0 or at.step == self.total or at.stopped or interrupted:
                     self._save(journal)
                 if interrupted:
@@ -157,7 +157,7 @@ class Trainer:
         if at.best is not None:
             load_weights(self.folder / "checkpoints" / f"best-{at.best_step:08d}", self.model)
         else:
-            self.average.put_in(self.model)
+            self.average.copy_to(self.model)
         self.parallel.finish().eval()
         return at
 
@@ -170,20 +170,20 @@ class Trainer:
         count, examples, tokens = 0.0, 0, 0
         outcomes: list[Outcome] = []
         for index, batch in enumerate(batches):
-            with self.parallel.part(last=index == len(batches) - 1):
+            with self.parallel.micro_step(sync=index == len(batches) - 1):
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     outcome = self.parallel.forward(batch)
                 # What one process finds in one batch is divided at once; else all counts must be known first.
-                alone = len(batches) == world_size() == 1 and outcome.count
-                (outcome.loss / outcome.count if alone else outcome.loss).backward()  # type: ignore[no-untyped-call]
+                single_batch = len(batches) == world_size() == 1 and outcome.count
+                (outcome.loss / outcome.count if single_batch else outcome.loss).backward()  # type: ignore[no-untyped-call]
             count += outcome.count
-            if batch.counts:
+            if batch.is_real:
                 examples, tokens = examples + len(batch), tokens + batch.n_tokens
-            if self.pace is not None:
-                self.pace.add(batch, outcome.count)
+            if self.mfu_meter is not None:
+                self.mfu_meter.add(batch, outcome.count)
             outcomes.append(outcome)
-        total, beside = summed(outcomes)
-        total, count, beside, new_examples, new_tokens = self.parallel.sums(total, count, beside, examples, tokens)
+        total, aux_loss = summed(outcomes)
+        total, count, aux_loss, new_examples, new_tokens = self.parallel.sums(total, count, aux_loss, examples, tokens)
         at.examples, at.tokens = at.examples + int(new_examples), at.tokens + int(new_tokens)
         if not count:
             raise DataError(
@@ -196,7 +196,7 @@ class Trainer:
         skipped = self._unfit(loss, norm, batches)
         if not skipped:
             self.optimizer.step()
-            self.average.follow(self.model)
+            self.average.update(self.model)
             at.recent = [*at.recent[1 - WINDOW :], loss]
         self.optimizer.zero_grad()
         at.step += 1
@@ -204,14 +204,14 @@ class Trainer:
             "loss": loss,
             "lr": rate,
             "grad_norm": norm,
-            self.objective.watched: self.objective.watch(outcomes, (total - beside) / count),
+            self.objective.primary_metric: self.objective.train_metric(outcomes, (total - aux_loss) / count),
         }
-        return line | self._positive([self.objective.watched]) | ({"skipped": True} if skipped else {})
+        return line | self._positive([self.objective.primary_metric]) | ({"skipped": True} if skipped else {})
 
     def _unfit(self, loss: float, norm: float, batches: list[Any]) -> bool:
         """Whether the step is to be left out; RunError where that is not wished. Its batches are kept in a file."""
         at, settings = self.progress, self.settings
-        found = trouble(loss, at.recent, settings.spike)
+        found = check_loss(loss, at.recent, settings.spike)
         if found is None and not math.isfinite(norm):
             found = f"is {loss:.4g}, but its gradient is not finite"
         if found is None:
@@ -242,8 +242,8 @@ class Trainer:
         journal.say(f"before training: dev loss {loss:.4f}")
 
     def _evaluate(self, journal: Journal, epoch: float) -> None:
-        at, watched = self.progress, self.objective.watched
-        with self.average.swapped(self.model), self.parallel.gathered():
+        at, watched = self.progress, self.objective.primary_metric
+        with self.average.applied(self.model), self.parallel.gathered():
             metrics, loss = self.objective.evaluate(self.model, self.dev, device=self.device, dtype=self.dtype)
             if loss is not None and not math.isfinite(loss):
                 raise RunError(
@@ -255,7 +255,7 @@ class Trainer:
             line = {"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics}
             journal.write(line | self._positive(metrics) | ({"samples": written} if written else {}))
             score = self.objective.score(metrics, loss)
-            better = agreed(at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss))
+            better = broadcast_bool(at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss))
             value = metrics[watched]
             shown = "undefined" if value is None else f"{value:.4f}"
             mark = " [green]best[/]" if better else ""

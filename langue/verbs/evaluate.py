@@ -19,10 +19,17 @@ from langue.files import refuse_existing, write_json
 from langue.hub.checkpoint import describe
 from langue.progress import bar, say
 from langue.runs.model import Model, load
-from langue.runs.prepare import Prepared, changed, copies, dropped_note, read_source, with_usable_targets
-from langue.runs.save import expressible
+from langue.runs.prepare import (
+    Prepared,
+    count_leaks,
+    dropped_note,
+    first_changed_split,
+    read_source,
+    with_usable_targets,
+)
+from langue.runs.save import describe_transformers_support
 from langue.runtime import device, precision
-from langue.settings.recipe import ROWS, called, read_recipe, split_recipe
+from langue.settings.recipe import ROWS, display_name, read_recipe, split_recipe
 from langue.settings.sections import Settings, resolve
 from langue.tasks.metrics import THRESHOLD
 from langue.tasks.objective import LOSS
@@ -56,7 +63,7 @@ def judge_run(
     )
     write_json(folder / "metrics.json", content)
     log = read_log(folder / "log.jsonl")
-    draw(log, folder / "curves.png", quality=prepared.task.watched, by_loss=prepared.task.best == LOSS)
+    draw(log, folder / "curves.png", quality=prepared.task.primary_metric, by_loss=prepared.task.best == LOSS)
     context = {
         "title": f"{prepared.task.name}: {prepared.facts['origin']}",
         "model": prepared.facts["model"],
@@ -67,7 +74,7 @@ def judge_run(
         "curves_png": folder / "curves.png",
         "settings": settings.model_dump(),
         "preview": prepared.facts,
-        "notes": [*prepared.source.notes, expressible(prepared.task, prepared.checkpoint.family, settings.data)],
+        "notes": [*prepared.source.notes, describe_transformers_support(prepared.task, prepared.checkpoint.family, settings.data)],
     }
     write(folder / "report.html", context)
     return content
@@ -118,7 +125,7 @@ def _evaluate_task(
     train = None
     try:
         source = _own(model, recipe, Path(run))
-        if other := changed(Path(run), model.task, source):
+        if other := first_changed_split(Path(run), model.task, source):
             raise RunError(
                 f"its {other} data is not what it was, so that today's test may hold what it was trained on",
                 where=str(run),
@@ -139,7 +146,7 @@ def _evaluate_task(
     table = getattr(source, split) if split in SPLITS else None
     if table is None or not len(table):
         there = [name for name in SPLITS if getattr(source, name) is not None]
-        where = called(run if data is None else data)
+        where = display_name(run if data is None else data)
         raise DataError(f"there is no split {split!r}", where=where, do=f"there are: {', '.join(there)}")
     model.check_pairs("pair" in table.rows.column_names, table.origin)
     notes = source.notes if data is not None else []  # of its own data they were told before it was trained
@@ -158,7 +165,7 @@ def _evaluate_task(
     content, _, _ = _judge(model.task, split, table, targets, predictions, train, seconds, best)
     content["notes"] = [] if examples.lost is None else examples.lost.note()
     if data is not None and train is not None:
-        content["seen"] = copies(train[0], table)
+        content["seen"] = count_leaks(train[0], table)
     return content
 
 

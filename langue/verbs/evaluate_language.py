@@ -9,7 +9,7 @@ from typing import Any
 
 from langue.data.corpus.builder import Building, build
 from langue.data.corpus.reader import Corpus, is_corpus
-from langue.data.corpus.split import Division
+from langue.data.corpus.split import SplitAssignment
 from langue.errors import RunError
 from langue.files import in_use, read_json, sha256
 from langue.hub.checkpoint import Checkpoint, Description, read_checkpoint
@@ -106,5 +106,5 @@ def _tokens(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Iterato
     with TemporaryDirectory() as folder:
         out = Path(folder) / "corpus"
         with bar("text to tokens", total_size(texts)) as advance:
-            build(Building(texts, tokenizer, reading, Division(fraction=0)), out, progress=advance)
+            build(Building(texts, tokenizer, reading, SplitAssignment(fraction=0)), out, progress=advance)
         yield Corpus.open(out)

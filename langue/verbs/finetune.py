@@ -12,27 +12,27 @@ import torch
 from langue.data.loader import Split
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_folder, clear, read_json, write_json, write_text
-from langue.hub.checkpoint import load_into, usable
+from langue.hub.checkpoint import load_into, without_extra
 from langue.model.transformer import set_dropout
 from langue.runs.model import Model, load
 from langue.runs.prepare import (
     DIGESTS,
     Prepared,
     at_work,
-    changed,
-    identity,
-    not_within,
+    check_output_outside_inputs,
+    check_rereadable,
+    check_resumable,
+    data_fingerprint,
+    first_changed_split,
     prepare,
-    rows_again,
     run_folder,
-    same_as_before,
 )
 from langue.runs.save import write_task_checkpoint
 from langue.runtime import check_compiler, device, precision, rank
 from langue.settings.recipe import read_recipe, split_recipe, write_recipe
 from langue.settings.sections import ONLY_PRETRAINING, Settings, refuse_others, resolve
 from langue.tasks.task import Task, TaskModel
-from langue.train.embedding_rows import rows_in_use
+from langue.train.embedding_rows import trim_embedding
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 from langue.verbs.evaluate import judge_run
@@ -95,11 +95,11 @@ def finetune(
     if chosen.train.compile:
         check_compiler()
     if force and not resume:
-        not_within(folder, (arguments["model"], arguments["data"]))
+        check_output_outside_inputs(folder, (arguments["model"], arguments["data"]))
     barrier()  # all have looked at the folder before the first changes it
     with at_work(folder):
         if resume:
-            same_as_before(folder, write_recipe(arguments, chosen))
+            check_resumable(folder, write_recipe(arguments, chosen))
         prepared = prepare(
             arguments["task"],
             model=arguments["model"],
@@ -124,7 +124,7 @@ def _train(folder: Path, prepared: Prepared, network: TaskModel, resume: bool) -
     chosen = prepared.settings
     train = prepared.examples["train"]
     dev = prepared.examples.get("dev")
-    with rows_in_use(network.body, train, dev):
+    with trim_embedding(network.body, train, dev):
         trainer = Trainer(network, prepared.task, Split(train, chosen.train), dev, chosen.train, folder)
         progress = trainer.run(resume)
     if rank() == 0:
@@ -166,7 +166,7 @@ def resolve_call(
     for key, (kind, wanted) in NAMED.items():
         if not isinstance(arguments[key], kind):
             raise SettingsError(f"{key} = {arguments[key]!r} cannot be used", do=f"give {wanted}")
-    rows_again(arguments["data"])
+    check_rereadable(arguments["data"])
     chosen = resolve(*flat, words, others=ONLY_PRETRAINING)
     refuse_others(chosen, Settings(), ONLY_PRETRAINING, "pretraining")
     for name, keys in OF_TASK.items():
@@ -180,7 +180,7 @@ def _open_folder(
 ) -> None:
     """Write what the run is, in the place of what `force` replaces; on resume check that its data is what it was."""
     if resume:
-        if other := changed(folder, prepared.task, prepared.as_read):
+        if other := first_changed_split(folder, prepared.task, prepared.as_read):
             raise RunError(
                 f"the {other} data is not what it was when the run began",
                 where=str(folder),
@@ -191,7 +191,7 @@ def _open_folder(
     if folder.exists():
         clear(folder)
     write_text(folder / "recipe.toml", recipe)
-    write_json(folder / DIGESTS, identity(prepared.task, prepared.as_read))
+    write_json(folder / DIGESTS, data_fingerprint(prepared.task, prepared.as_read))
 
 
 def build(prepared: Prepared, settings: Settings) -> TaskModel:
@@ -199,10 +199,10 @@ def build(prepared: Prepared, settings: Settings) -> TaskModel:
     config, task = prepared.checkpoint.config, prepared.task
     torch.manual_seed(settings.train.seed)
     network = TaskModel(config, task, settings.train.seed, prepared.checkpoint.batch_pad)
-    weights = usable(prepared.checkpoint.weights)
+    weights = without_extra(prepared.checkpoint.weights)
     if not _same_head(prepared.checkpoint.task, task):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.out.")}
-    load_into(network, task.fold(weights, back=True), where=str(prepared.checkpoint.folder), new="head.")
+    load_into(network, task.rescale_head(weights, back=True), where=str(prepared.checkpoint.folder), new="head.")
     set_dropout(network.body, settings.model.dropout, settings.model.attention_dropout)
     return network
 
@@ -218,7 +218,7 @@ def _same_head(saved: Mapping[str, Any] | None, task: Task) -> bool:
 def write_run(folder: Path, prepared: Prepared, network: TaskModel, settings: Settings) -> None:
     """The finished model at the root of the run: loadable by langue, and by `transformers` where it has the head."""
     with atomic_folder(folder / "final") as temporary:
-        weights = prepared.task.fold(dict(network.named_parameters()))
+        weights = prepared.task.rescale_head(dict(network.named_parameters()))
         pairs = prepared.source.train is not None and "pair" in prepared.source.train.rows.column_names
         write_task_checkpoint(temporary, prepared.checkpoint, prepared.task, weights, settings.data, pairs)
     for file in sorted((folder / "final").iterdir()):

@@ -15,7 +15,7 @@ import torch
 from langue.hub.checkpoint import Description, classes_of, describe, family_of, read_tokenizer
 from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
-from langue.model.language_model import unfilled
+from langue.model.language_model import on_meta_device
 from langue.runs.save import head_of, task_of
 from langue.tasks.task import Task, TaskModel
 from langue.text.tokenizers.classes import ROLES
@@ -38,7 +38,7 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
     family, config = family_of(described)
     tokenizer = read_tokenizer(described)
     task = task_of(described)
-    speaks = task is None and (described.original is not None or family.speaks(config, classes_of(described.published)))
+    speaks = task is None and (described.original is not None or family.has_lm_head(config, classes_of(described.published)))
     shapes = {
         name.removeprefix("body."): tuple(shape)
         for name, shape in (parameters(config) if task is None else _with_head(described, config, task)).items()
@@ -98,7 +98,7 @@ def _axes(config: ModelConfig) -> list[str]:
 def _with_head(described: Description, config: ModelConfig, task: Task) -> dict[str, torch.Size]:
     """`parameters`, with a task's head in the place of a language model's."""
     head_of(task, described)
-    with unfilled():
+    with on_meta_device():
         return {name: weight.shape for name, weight in TaskModel(config, task).named_parameters()}
 
 

@@ -13,7 +13,7 @@ from langue.files import refuse_existing
 from langue.progress import bar
 from langue.runs.train_tokenizer import as_list, total_size
 from langue.settings.sections import resolve_for
-from langue.text.quality.survey import Survey, spread
+from langue.text.quality.survey import CorpusStats, spread
 from langue.text.read.documents import Kind, Reading, Tally, open_texts
 
 READ_BACK = 10_000  # documents of a corpus that are read back as text, or characters of them:
@@ -50,7 +50,7 @@ def inspect_data(
 
 def _of_texts(named: list[Any], reading: Reading) -> dict[str, Any]:
     notes: list[str] = []
-    survey, tally = Survey(), Tally()
+    survey, tally = CorpusStats(), Tally()
     texts = open_texts(named, reading, notes)
     with bar("reading text", total_size(texts)) as advance:
         for source in texts:
@@ -70,7 +70,7 @@ def _of_texts(named: list[Any], reading: Reading) -> dict[str, Any]:
 def _of_corpus(folder: Path) -> dict[str, Any]:
     said = read_facts(folder)
     corpora = [Corpus.open(folder, split) for split in said["splits"]]
-    survey, notes = Survey(), []
+    survey, notes = CorpusStats(), []
     lengths = np.concatenate([corpus.lengths for corpus in corpora])
     step = max(1, -(-len(lengths) // READ_BACK))
     read = 0

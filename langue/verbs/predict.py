@@ -10,8 +10,8 @@ from langue.errors import RunError, SettingsError
 from langue.files import atomic_file, refuse_existing
 from langue.progress import bar, say
 from langue.runs.model import Model, Top, load
-from langue.settings.recipe import called
-from langue.text.read.parse import sound
+from langue.settings.recipe import display_name
+from langue.text.read.parse import replace_lone_surrogates
 from langue.text.read.source import Table, read
 from langue.text.read.table import SPLITS
 
@@ -56,7 +56,7 @@ def predict(
     source = read(data, columns=columns, need=need, optional=optional, split=False, invalid="keep")
     table = source.test or source.train or source.dev
     if table is None:
-        raise RunError("there is nothing to predict", where=called(data), do="give a file with a text column")
+        raise RunError("there is nothing to predict", where=display_name(data), do="give a file with a text column")
     if left := [name for name in SPLITS if getattr(source, name) not in (None, table)]:
         say(f"predicting the {len(table):,} rows of {table.origin}, not those of {' and '.join(left)}")
     if out is None:
@@ -102,7 +102,7 @@ def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[Any, Any]
 
 def _sound(text: Any) -> str | None:
     """A text as JSON has it; null where there is none."""
-    return sound(text) if isinstance(text, str) else None
+    return replace_lone_surrogates(text) if isinstance(text, str) else None
 
 
 def _line(text: Any, prediction: Any) -> str:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import LangueError, ModelError, RunError, SettingsError
-from langue.files import atomic_folder, clear, in_use, read_json, replaced, sha256, write_json, write_text
+from langue.files import atomic_folder, clear, in_use, read_json, replace_on_success, sha256, write_json, write_text
 from langue.hardware import peak
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language_model import LanguageModel
 from langue.runs.corpora import given_corpus
 from langue.runs.judge_language import judge_language
 from langue.runs.model import Model, load
-from langue.runs.prepare import DIGESTS, at_work, not_within, run_folder, same_as_before
+from langue.runs.prepare import DIGESTS, at_work, check_output_outside_inputs, check_resumable, run_folder
 from langue.runs.prepare_language import (
     AXES,
     MANY,
@@ -39,7 +39,7 @@ from langue.settings.sections import (
     resolve,
 )
 from langue.tasks import OBJECTIVES
-from langue.tasks.language import Held
+from langue.tasks.language import HeldOutSet
 from langue.tasks.objective import check_best
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
@@ -90,12 +90,12 @@ def pretrain(
     if chosen.train.compile:
         check_compiler()
     if force and not resume:
-        not_within(folder, _reads(arguments))
+        check_output_outside_inputs(folder, _reads(arguments))
     barrier()  # all have looked at the folder before the first changes it
     with ExitStack() as locks:  # until the run ends
         if (corpus := given_corpus(arguments["data"])) is not None:
             locks.enter_context(in_use(corpus))
-        with replaced(folder, force and not resume and rank() == 0):
+        with replace_on_success(folder, force and not resume and rank() == 0):
             locks.enter_context(at_work(folder))
             _open(folder, write_recipe(arguments, chosen), resume)
             try:
@@ -116,7 +116,7 @@ def _train(folder: Path, prepared: Pretraining, resume: bool) -> None:
     network, chosen = new_model(prepared), prepared.settings
     train, dev = (stream_of(prepared, corpus) for corpus in (prepared.train, prepared.dev))
     began = time.perf_counter()
-    held = Held(dev, chosen.data.dev_tokens)
+    held = HeldOutSet(dev, chosen.data.dev_tokens)
     trainer = Trainer(
         *(network, prepared.objective, train, held, chosen.train, folder),
         peak=peak(precision(chosen.train.precision)),
@@ -144,7 +144,7 @@ def _reads(arguments: Mapping[str, Any]) -> Iterator[Any]:
 def _open(folder: Path, written: str, resume: bool) -> None:
     """The run directory with its recipe; or on resume, the check that the recipe is the same."""
     if resume:
-        same_as_before(folder, written)
+        check_resumable(folder, written)
     elif rank() == 0:
         write_text(folder / "recipe.toml", written)
     barrier()

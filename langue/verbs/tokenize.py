@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from langue.data.corpus.builder import Building, build
-from langue.data.corpus.split import Division
+from langue.data.corpus.split import SplitAssignment
 from langue.hub.checkpoint import locate
 from langue.progress import bar
 from langue.runs.held_out import notes_on_held_out
@@ -35,7 +35,7 @@ def tokenize(
     """
     chosen = resolve_for(OF_BUILDING, settings, {"data.dev_fraction": None}).data
     reading = Reading(columns=columns or {}, document=document, invalid=chosen.invalid)
-    division = Division.of(chosen.dev_fraction, chosen.seed, dedup)
+    division = SplitAssignment.of(chosen.dev_fraction, chosen.seed, dedup)
     notes: list[str] = []
     texts = open_texts(as_list(sources), reading, notes)
     found = Tokenizer.load(locate(tokenizer, wanted=("tokenizer.json", "config.json", *SIDE_FILES)))

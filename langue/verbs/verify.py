@@ -15,7 +15,7 @@ import torch
 
 from langue.errors import LangueError
 from langue.files import refuse_existing
-from langue.hub.checkpoint import describe, usable
+from langue.hub.checkpoint import describe, without_extra
 from langue.runs.model import Model, load
 from langue.runs.reference import (
     GOLDEN,
@@ -61,7 +61,7 @@ def verify(
 
     def loads() -> tuple[bool, str]:
         loaded.append(load(model, revision))
-        weights = usable(loaded[0].checkpoint.weights)
+        weights = without_extra(loaded[0].checkpoint.weights)
         return True, f"{len(weights)} weights, each used once"
 
     check("weights", loads)
@@ -87,7 +87,7 @@ def verify(
 
 
 def _finite(model: Model) -> tuple[bool, str]:
-    odd = [name for name, w in usable(model.checkpoint.weights).items() if not bool(torch.isfinite(w.float()).all())]
+    odd = [name for name, w in without_extra(model.checkpoint.weights).items() if not bool(torch.isfinite(w.float()).all())]
     return not odd, f"not finite: {', '.join(odd[:3])}" if odd else "no weight is infinite or not a number"
 
 

@@ -17,7 +17,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 
 from langue.data.batch import gather
 from langue.generation.sample import examples_of
-from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
+from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_extra
 from langue.hub.families.registry import FAMILIES
 from langue.runs.model import load
 from langue.runs.save import head_of, write_task_checkpoint
@@ -191,7 +191,7 @@ def run_of(folder, run, pooling, task):
     described = describe(folder)
     checkpoint = read_checkpoint(described, head_of(task, described))
     network = TaskModel(checkpoint.config, task, seed=1, pad=checkpoint.batch_pad).eval()
-    load_into(network, usable(checkpoint.weights), where=str(folder), new="head.")
+    load_into(network, without_extra(checkpoint.weights), where=str(folder), new="head.")
     for weight in network.head.parameters():
         weight.data.add_(0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)))
     run.mkdir()

@@ -13,11 +13,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from langue.data.batch import gather, gather_pairs
 from langue.errors import ModelError, SettingsError
 from langue.generation.sample import examples_of
-from langue.hub.checkpoint import describe, family_of, load_into, read_checkpoint, usable
+from langue.hub.checkpoint import describe, family_of, load_into, read_checkpoint, without_extra
 from langue.hub.families.registry import FAMILIES
 from langue.runs.model import load
 from langue.runs.reference import store_reference
-from langue.runs.save import expressible, head_of, write_task_checkpoint
+from langue.runs.save import describe_transformers_support, head_of, write_task_checkpoint
 from langue.settings.sections import DataSettings, TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
@@ -324,7 +324,7 @@ def test_a_new_head_is_the_references_too(tmp_path, name, pooling, task):
     task.settings = TaskSettings(pooling=pooling)
     checkpoint = read_checkpoint(described, head_of(task, described))
     network = TaskModel(checkpoint.config, task, seed=1, pad=checkpoint.pad).eval()
-    load_into(network, usable(checkpoint.weights), where=str(folder), new="head.")
+    load_into(network, without_extra(checkpoint.weights), where=str(folder), new="head.")
     for weight in network.head.parameters():
         weight.data.add_(0.2 * torch.randn(weight.shape))
     (tmp_path / "run").mkdir()
@@ -363,7 +363,7 @@ def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
             continue
         checkpoint = read_checkpoint(described, head_of(task, described))
         network = TaskModel(checkpoint.config, task, seed=1, pad=checkpoint.pad).eval()
-        load_into(network, usable(checkpoint.weights), where=str(folder), new="head.")
+        load_into(network, without_extra(checkpoint.weights), where=str(folder), new="head.")
         run = tmp_path / pooling
         run.mkdir()
         write_task_checkpoint(run, checkpoint, task, dict(network.named_parameters()), DataSettings())
@@ -372,7 +372,7 @@ def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
             outputs = network(gather(examples_of(ids), np.arange(len(ids)))).numpy()
         np.testing.assert_allclose(load(run).logits(ids), outputs, atol=1e-5, rtol=1e-4)
         published = "classify" in family.heads and pooling in family.poolings
-        assert ("AutoModelForSequenceClassification gives" in expressible(task, family, DataSettings())) == published
+        assert ("AutoModelForSequenceClassification gives" in describe_transformers_support(task, family, DataSettings())) == published
         body = family.body_class(checkpoint.config)
         architecture = json.loads((run / "config.json").read_text())["architectures"][0]
         assert architecture == (family.architectures["classify"] if published else f"LangueHeadOn{body}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from langue.data.corpus.builder import Building, build
-from langue.data.corpus.split import Division
+from langue.data.corpus.split import SplitAssignment
 from langue.text.read.documents import Reading, open_texts
 from tests.tiny_tokenizer import byte_tokenizer
 
@@ -19,7 +19,7 @@ from tests.tiny_tokenizer import byte_tokenizer
 def run(text: Path, out: Path) -> dict[str, Any]:
     reading = Reading(document="line")
     texts = open_texts([text], reading, [])
-    return build(Building(texts, byte_tokenizer(), reading, Division(fraction=0.1, dedup=True), 20_000), out)
+    return build(Building(texts, byte_tokenizer(), reading, SplitAssignment(fraction=0.1, dedup=True), 20_000), out)
 
 
 def main(text: str, out: str, at: str) -> None:

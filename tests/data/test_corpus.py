@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from langue.data.corpus import builder
 from langue.data.corpus.builder import Building, build
 from langue.data.corpus.reader import Corpus, is_corpus
-from langue.data.corpus.split import Division
+from langue.data.corpus.split import SplitAssignment
 from langue.errors import DataError, RunError
-from langue.text.quality.hash_set import Seen
+from langue.text.quality.hash_set import Uint64Set
 from langue.text.read.documents import Reading, open_texts
 from tests.data.child_shards import run
 from tests.tiny_tokenizer import byte_tokenizer
@@ -31,7 +31,7 @@ def make(out: Path, sources, reading=None, division=None, shard_tokens=200, **op
     reading = reading or Reading()
     notes = options.setdefault("notes", [])
     texts = open_texts(sources, reading, notes)
-    return build(Building(texts, byte_tokenizer(), reading, division or Division(), shard_tokens), out, **options)
+    return build(Building(texts, byte_tokenizer(), reading, division or SplitAssignment(), shard_tokens), out, **options)
 
 
 def every_text(out: Path, split: str) -> list[str]:
@@ -50,7 +50,7 @@ def texts(count: int, seed: int = 0) -> list[str]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     out = tmp_path_factory.mktemp("corpus") / "out"
-    make(out, [texts(80)], division=Division(fraction=0.1))
+    make(out, [texts(80)], division=SplitAssignment(fraction=0.1))
     return out
 
 
@@ -310,7 +310,7 @@ def test_sources_are_ranges_with_weights(tmp_path):
     for name, count in (("a", 30), ("b", 20)):
         rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(count, seed=ord(name)))
         (tmp_path / f"{name}.jsonl").write_text(rows)
-    make(tmp_path / "out", [f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl@2.5"], division=Division(fraction=0.1))
+    make(tmp_path / "out", [f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl@2.5"], division=SplitAssignment(fraction=0.1))
     for split in ("train", "dev"):
         (a, one, zero, middle), (b, more, again, last) = Corpus.open(tmp_path / "out", split).sources
         assert (Path(a).name, Path(b).name, one, more) == ("a.jsonl", "b.jsonl", 1.0, 2.5)
@@ -322,7 +322,7 @@ def test_sources_are_ranges_with_weights(tmp_path):
 @pytest.mark.parametrize("fraction", [1e-6, 0.01, 0.5, 0.999])
 def test_both_splits_get_a_document_and_copies_stay_together(tmp_path, count, fraction):
     rows = [text for text in texts(count) for _ in range(2)]
-    make(tmp_path / "out", [rows], division=Division(fraction=fraction), shard_tokens=10**6)
+    make(tmp_path / "out", [rows], division=SplitAssignment(fraction=fraction), shard_tokens=10**6)
     train, dev = every_text(tmp_path / "out", "train"), every_text(tmp_path / "out", "dev")
     assert train and dev and not set(train) & set(dev)
     assert sorted(train + dev) == sorted(rows)
@@ -334,7 +334,7 @@ def test_copies_are_counted_and_left_out_when_asked(tmp_path):
     rows = texts(20) + texts(7)
     facts = make(tmp_path / "kept", [rows])
     assert facts["duplicates"] == 7 and not facts["duplicates_dropped"]
-    facts = make(tmp_path / "out", [rows], division=Division(dedup=True))
+    facts = make(tmp_path / "out", [rows], division=SplitAssignment(dedup=True))
     assert facts["duplicates"] == 7
     assert sorted(every_text(tmp_path / "out", "train") + every_text(tmp_path / "out", "dev")) == sorted(texts(20))
 
@@ -342,7 +342,7 @@ def test_copies_are_counted_and_left_out_when_asked(tmp_path):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=200))
 def test_seen_is_a_set(numbers):
-    seen, known = Seen(), set()
+    seen, known = Uint64Set(), set()
     seen.table = seen.table[:4]
     for number in numbers:
         assert seen.add(number) == ((number or 1) not in known)
@@ -396,7 +396,7 @@ def test_a_corpus_of_nothing_is_refused(tmp_path):
 def test_copies_stay_together_across_sources(tmp_path, seed):
     """Also where a source has so few documents that one is made dev whatever its number is."""
     rows = texts(9)
-    make(tmp_path / "out", [rows[:4], rows[2:7], rows[5:] + rows[:1]], division=Division(seed=seed))
+    make(tmp_path / "out", [rows[:4], rows[2:7], rows[5:] + rows[:1]], division=SplitAssignment(seed=seed))
     train, dev = every_text(tmp_path / "out", "train"), every_text(tmp_path / "out", "dev")
     assert train and dev and not set(train) & set(dev)
     assert len(train + dev) == 14

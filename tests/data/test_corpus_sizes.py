@@ -10,7 +10,7 @@ from tokenizers import models, pre_tokenizers
 from langue.data.corpus import builder, split
 from langue.data.corpus.builder import Building, build
 from langue.data.corpus.reader import Corpus
-from langue.data.corpus.split import Division
+from langue.data.corpus.split import SplitAssignment
 from langue.text.read import documents
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -22,7 +22,7 @@ def test_two_bytes_a_token_as_long_as_they_are_enough(tmp_path, size, bytes_):
     backend = tokenizers.Tokenizer(models.WordLevel({f"w{n}": n for n in range(size)}, unk_token="w0"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     rows = [f"w1 w{size - 1} w{n}" for n in range(50)]
-    building = Building(open_texts([rows], Reading(), []), Tokenizer(backend), Reading(), Division(fraction=0.5))
+    building = Building(open_texts([rows], Reading(), []), Tokenizer(backend), Reading(), SplitAssignment(fraction=0.5))
     facts = build(building, tmp_path / "out")
     corpus = Corpus.open(tmp_path / "out")
     assert facts["dtype"] == f"uint{8 * bytes_}" and facts["vocab_size"] == size
@@ -42,7 +42,7 @@ def test_memory_does_not_grow_with_a_document(tmp_path, monkeypatch):
     for size in (4 << 20, 16 << 20):
         text, out = tmp_path / f"{size}.txt", tmp_path / f"{size}"
         text.write_text("the other day it went on and on without end " * (size // 44))
-        building = Building(open_texts([text], Reading(), []), byte_tokenizer(), Reading(), Division(), 1 << 26)
+        building = Building(open_texts([text], Reading(), []), byte_tokenizer(), Reading(), SplitAssignment(), 1 << 26)
         tracemalloc.start()
         try:
             build(building, out)

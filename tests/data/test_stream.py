@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langue.data.corpus.stream import Frame, Slices, Stream, places_of, uniform
+from langue.data.corpus.stream import Chunks, SpecialTokenOverhead, Stream, places_of, uniform
 from langue.data.pack import exact_bounds
 from langue.errors import DataError, SettingsError
 from tests.memory import Memory
 
-PLAIN = Frame()
+PLAIN = SpecialTokenOverhead()
 LENGTHS = st.lists(st.integers(0, 90), min_size=1, max_size=40).filter(sum)
 
 
@@ -37,7 +37,7 @@ def test_exact_bounds_fill_their_budgets_and_lose_nothing(lengths, budgets):
 @settings(deadline=None)
 @given(LENGTHS, st.integers(0, 1), st.integers(0, 2), st.integers(0, 3), st.integers(0, 5))
 def test_a_pass_sees_every_token_once_within_the_budget(lengths, document, piece, epoch, ramp):
-    made = stream(lengths, Frame(document, piece), ramp=ramp)
+    made = stream(lengths, SpecialTokenOverhead(document, piece), ramp=ramp)
     seen = []
     plan = made.plan(epoch)
     for rows in plan:
@@ -63,7 +63,7 @@ def test_a_plan_takes_memory_by_the_piece():
 
 
 def test_all_batches_but_the_last_are_full():
-    made = stream([40] * 500, Frame(piece=2), block=64, budget=1024)
+    made = stream([40] * 500, SpecialTokenOverhead(chunk=2), block=64, budget=1024)
     sizes = sorted(int((rows[:, 2] + 2).sum()) for rows in made.plan(0))
     assert sizes[1] > 0.98 * 1024
     plain = stream([37, 5, 1000, 60] * 50, block=64, budget=1024)
@@ -79,7 +79,7 @@ def test_the_order_is_a_function_of_seed_and_pass_alone():
 
 def test_the_cuts_of_a_long_document_move_from_pass_to_pass():
     made = stream([2000])
-    begins = {int(b % 16) for epoch in range(8) for b in made.pieces(epoch, np.random.default_rng(epoch))[1:, 1]}
+    begins = {int(b % 16) for epoch in range(8) for b in made.chunks(epoch, np.random.default_rng(epoch))[1:, 1]}
     assert len(begins) > 3
 
 
@@ -117,12 +117,12 @@ def test_sources_are_drawn_by_weight():
 
 
 def test_random_numbers_belong_to_tokens_and_not_to_batches():
-    slices = Slices(np.asarray([3, 5]), np.asarray([0, 7]), np.asarray([10, 4]), 2)
+    slices = Chunks(np.asarray([3, 5]), np.asarray([0, 7]), np.asarray([10, 4]), 2)
     places, of = places_of(slices)
     whole = uniform(1, 0, slices, places, of)
-    part = Slices(np.asarray([5]), np.asarray([8]), np.asarray([2]), 2)
+    part = Chunks(np.asarray([5]), np.asarray([8]), np.asarray([2]), 2)
     assert np.array_equal(uniform(1, 0, part, *places_of(part)), whole[11:13])
-    many = Slices(np.arange(200), np.zeros(200, np.int64), np.full(200, 50), 0)
+    many = Chunks(np.arange(200), np.zeros(200, np.int64), np.full(200, 50), 0)
     drawn = uniform(0, 1, many, *places_of(many))
     assert abs(drawn.mean() - 0.5) < 0.01 and abs((drawn < 0.15).mean() - 0.15) < 0.01
     assert len(np.unique(drawn)) == 10_000
@@ -135,17 +135,17 @@ def test_a_document_drawn_again_in_a_pass_has_other_numbers(seed):
     made.make = lambda corpus, each, device: slices.append(each)
     for rows in made.plan(1):
         made.batch(rows, 1, None)
-    parts = [[getattr(each, part) for each in slices] for part in ("document", "begin", "length", "copy")]
+    parts = [[getattr(each, part) for each in slices] for part in ("document", "begin", "length", "repeat_index")]
     *three, copy = (np.concatenate(part) for part in parts)
-    whole = Slices(*three, 1, copy)
+    whole = Chunks(*three, 1, copy)
     places, of = places_of(whole)
     drawn = uniform(seed, 0, whole, places, of)
     assert len(drawn) == 80 == len(np.unique(drawn))
-    assert sorted(zip(whole.document[of], places, whole.copy[of], strict=True)) == [
+    assert sorted(zip(whole.document[of], places, whole.repeat_index[of], strict=True)) == [
         (d, i, c) for d in range(4) for i in range(10) for c in range(3 if d < 2 else 1)
     ]
-    first = whole.copy[of] == 0  # and the first time those that it always had
-    once = Slices(whole.document, whole.begin, whole.length, 1)
+    first = whole.repeat_index[of] == 0  # and the first time those that it always had
+    once = Chunks(whole.document, whole.begin, whole.length, 1)
     assert np.array_equal(drawn[first], uniform(seed, 0, once, places, of)[first])
 
 
@@ -155,4 +155,4 @@ def test_what_cannot_be_streamed_is_said():
     with pytest.raises(SettingsError, match="train.batch_tokens = 8"):
         stream([5], budget=8)
     with pytest.raises(SettingsError, match="no room"):
-        stream([5], Frame(piece=2), block=2)
+        stream([5], SpecialTokenOverhead(chunk=2), block=2)

@@ -57,8 +57,8 @@ def test_the_right_half_shows_what_the_best_step_is_chosen_by():
     dev = {"split": "dev", "accuracy": 1, "f1_macro": 1, "f1_micro": 1, "pearson": 1, "spearman": 1}
     several = TaskSettings(multi_label=True)
     for task in (Classify(["a"], several), Classify(["a", "b"], TaskSettings()), Regress(TaskSettings())):
-        assert curves._quality([dev, {"split": "train", task.watched: 1}, dev]) == task.watched
-    assert {Classify(["a"], several).watched, Regress(TaskSettings()).watched} == {"f1_micro", "pearson"}
+        assert curves._quality([dev, {"split": "train", task.primary_metric: 1}, dev]) == task.primary_metric
+    assert {Classify(["a"], several).primary_metric, Regress(TaskSettings()).primary_metric} == {"f1_micro", "pearson"}
     assert curves._quality([]) == "accuracy"
 
 

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from langue.evaluation.compare import compare
 from langue.evaluation.intervals import at_end, clopper_pearson, lowest_shares
-from langue.evaluation.judge import MAIN_METRIC, judge, mistakes, readable, verdict, written
+from langue.evaluation.judge import MAIN_METRIC, format_metric, judge, metric_label, mistakes, verdict
 
 LABELS = ["neg", "pos"]
 
@@ -282,10 +282,10 @@ def test_verdict_without_a_number_or_a_baseline():
 
 
 def test_names_and_numbers_as_people_write_them():
-    assert readable("f1_macro") == "F1, macro" and readable("mse") == "mean squared error"
-    assert readable("calibration_error") == "calibration error" and readable("f1_samples") == "F1, per text"
-    assert written("accuracy", 0.93456) == "93.46%" and written("mcc", 0.5) == "0.5000" and written("f1", None) == "–"
-    assert written("mse", 2.5356e-13) == "2.536e-13" and [written("mse", n) for n in (0.5, 0.0)] == ["0.5000", "0.0000"]
+    assert metric_label("f1_macro") == "F1, macro" and metric_label("mse") == "mean squared error"
+    assert metric_label("calibration_error") == "calibration error" and metric_label("f1_samples") == "F1, per text"
+    assert format_metric("accuracy", 0.93456) == "93.46%" and format_metric("mcc", 0.5) == "0.5000" and format_metric("f1", None) == "–"
+    assert format_metric("mse", 2.5356e-13) == "2.536e-13" and [format_metric("mse", n) for n in (0.5, 0.0)] == ["0.5000", "0.0000"]
 
 
 def test_an_unknown_task_is_a_programming_error():

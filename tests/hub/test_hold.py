@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langue.hub import convert_dtype, family
-from langue.hub.convert_dtype import Holder
+from langue.hub.convert_dtype import DtypeConverter
 from langue.hub.families.registry import FAMILIES
 from langue.hub.weights import read_safetensors
 
@@ -20,15 +20,15 @@ def test_parts_are_stacked_in_the_precision_wanted(monkeypatch, wanted, piece):
     monkeypatch.setattr(convert_dtype, "PIECE", piece)
     parts = [torch.randn(3, 5), torch.randn(7, 5).bfloat16(), torch.randn(5, 4).t(), torch.randn(0, 5)]
     whole = torch.cat([part.float() for part in parts]).to(wanted or torch.float32)
-    stacked = Holder(wanted, parts).stack(parts)
+    stacked = DtypeConverter(wanted, parts).stack(parts)
     assert stacked.dtype == whole.dtype and torch.equal(stacked, whole)
 
 
 def test_one_part_of_the_precision_wanted_is_itself_and_vectors_and_numbers_are_not_converted():
     matrix, vector, numbers = torch.randn(4, 3), torch.randn(3), torch.arange(6).view(2, 3)
-    holder = Holder(torch.float32, [])
+    holder = DtypeConverter(torch.float32, [])
     assert holder.stack([matrix]) is matrix
-    holder = Holder(torch.bfloat16, [])
+    holder = DtypeConverter(torch.bfloat16, [])
     assert holder.stack([vector]) is vector and holder.stack([numbers]) is numbers
     assert holder.stack([vector, vector]).dtype == torch.float32
 
@@ -38,7 +38,7 @@ def test_what_others_read_is_not_given_back():
     one, turned, tied, inside = (torch.randn(4096, 64) for _ in range(4))
     whole = {"one": one.clone(), "turned": turned.clone(), "tied": tied.clone(), "inside": inside.clone()}
     published = [one, turned, tied, tied, inside]
-    holder = Holder(torch.bfloat16, published)
+    holder = DtypeConverter(torch.bfloat16, published)
     for tensor in (one, turned.t(), tied):
         holder.stack([tensor])
     holder.done([inside], [inside.t()])
@@ -68,7 +68,7 @@ def test_heads_are_put_in_their_order_by_one_copy(wanted):
     for part in (torch.randn(48, 16), torch.randn(48)):
         expected = part.view(2, 3, 8, *part.shape[1:]).transpose(0, 1).reshape(part.shape)
         with Made() as made:
-            (joined,) = family._join(rule, [part], config, Holder(wanted, [part]))
+            (joined,) = family._join(rule, [part], config, DtypeConverter(wanted, [part]))
         kind = wanted if wanted is not None and part.ndim > 1 else part.dtype
         assert joined.dtype == kind and torch.equal(joined, expected.to(kind))
         assert made.numbers == [part.numel()]
@@ -88,7 +88,7 @@ def test_of_a_mapped_file_nothing_is_held_beside_the_copy(tmp_path, wanted):
     save_file({name: torch.randn(2**20, 8) for name in names}, tmp_path / "m.safetensors")
     stored = read_safetensors(tmp_path / "m.safetensors")
     parts = [stored[name] for name in names]
-    Holder(wanted, parts).stack(parts)
+    DtypeConverter(wanted, parts).stack(parts)
     assert resident_of(tmp_path / "m.safetensors") < 2**21
     float(sum(part.sum() for part in parts))
     assert resident_of(tmp_path / "m.safetensors") > 2**25  # so that the test can fail

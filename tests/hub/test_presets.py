@@ -10,7 +10,7 @@ import transformers
 from langue.errors import ModelError, SettingsError
 from langue.hub.family import parameters
 from langue.hub.presets import KINDS, PRESETS, count, parse_count, preset
-from langue.model.language_model import LanguageModel, begin
+from langue.model.language_model import LanguageModel, init_weights
 
 # Parameters in millions as published, BERT without its pooler.
 PUBLISHED = {
@@ -65,7 +65,7 @@ def test_a_new_t5_begins_as_the_published_code_has_it(name):
     scores small. The output matrix apart, which is drawn a hundred times as wide there where it is not the input's."""
     family, config = preset(name, 300, 64, axes={"n_layers": 2, "ffn_dim": 512})
     model = LanguageModel(config)
-    begin(model, 0)
+    init_weights(model, 0)
     ours = family.to_theirs(dict(model.named_parameters()), config, "lm")
     torch.manual_seed(0)
     theirs = transformers.T5ForConditionalGeneration(transformers.T5Config(**family.write(config)))

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langue.data.batch import Examples, gather
-from langue.model.attention import attention, attention_reference
+from langue.model.attention import attention_reference, self_attention
 from langue.model.kernels.dropout import Dropout, random_keep, scale, threshold
 
 
@@ -27,7 +27,7 @@ def test_equals_the_float64_reference(lengths, heads, width, seed):
     batch = batch_of(lengths)
     generator = torch.Generator().manual_seed(seed)
     qkv = torch.randn(batch.n_tokens, 3, heads, width, generator=generator)
-    out = attention(qkv, batch.groups)
+    out = self_attention(qkv, batch.groups)
     expected = attention_reference(qkv, batch.starts)
     assert (out.double() - expected).norm() <= 1e-5 * expected.norm()
 
@@ -37,7 +37,7 @@ def test_gradients_equal_autograd_through_the_reference(lengths):
     batch = batch_of(lengths)
     qkv = torch.randn(batch.n_tokens, 3, 2, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(batch.n_tokens, 8, dtype=torch.float64)
-    (fast,) = torch.autograd.grad((attention(qkv, batch.groups) * weight).sum(), qkv)
+    (fast,) = torch.autograd.grad((self_attention(qkv, batch.groups) * weight).sum(), qkv)
     rows = []
     for begin, end in zip(batch.starts[:-1].tolist(), batch.starts[1:].tolist(), strict=True):
         q, k, v = (qkv[begin:end, part].transpose(0, 1) for part in range(3))
@@ -53,7 +53,7 @@ def test_gradients_with_dropout_are_those_of_the_masked_function():
 
     def function(x):
         torch.manual_seed(7)  # the same mask at every evaluation
-        return attention(x, batch.groups, 0.25)
+        return self_attention(x, batch.groups, 0.25)
 
     assert torch.autograd.gradcheck(function, (qkv,), nondet_tol=0.0)
 
@@ -61,10 +61,10 @@ def test_gradients_with_dropout_are_those_of_the_masked_function():
 def test_one_sequence_does_not_see_another():
     batch = batch_of([3, 3, 5])
     qkv = torch.randn(batch.n_tokens, 3, 2, 4)
-    before = attention(qkv, batch.groups)
+    before = self_attention(qkv, batch.groups)
     changed = qkv.clone()
     changed[3:6] = torch.randn(3, 3, 2, 4)
-    after = attention(changed, batch.groups)
+    after = self_attention(changed, batch.groups)
     assert torch.equal(before[:3], after[:3]) and torch.equal(before[6:], after[6:])
     assert not torch.equal(before[3:6], after[3:6])
 
@@ -73,7 +73,7 @@ def test_bf16_stays_near_the_reference():
     batch = batch_of([9, 14])
     qkv = torch.randn(batch.n_tokens, 3, 2, 16)
     expected = attention_reference(qkv.bfloat16(), batch.starts)
-    out = attention(qkv.bfloat16(), batch.groups).double()
+    out = self_attention(qkv.bfloat16(), batch.groups).double()
     assert (out - expected).norm() <= 2e-2 * expected.norm()
 
 

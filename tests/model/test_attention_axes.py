@@ -11,12 +11,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langue.data.batch import Examples, gather, gather_pairs, pool_mean
-from langue.model.attention import Scores, attend, attention, attention_reference, mix
+from langue.model.attention import (
+    AttentionConfig,
+    attention_reference,
+    dense_attention,
+    ragged_attention,
+    self_attention,
+)
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
 from langue.model.position import Alibi, RelativeBias
 from langue.model.transformer import Transformer, initialise
-from langue.runtime import leave_attention_that_is_planned
+from langue.runtime import disable_cudnn_sdpa
 
 
 def examples_of(lengths):
@@ -29,7 +35,7 @@ def batch_of(lengths):
 
 
 SCORES = st.builds(
-    Scores,
+    AttentionConfig,
     causal=st.booleans(),
     window=st.sampled_from([0, 1, 3, 30]),
     scale=st.sampled_from([0.0, 1.0, 0.3]),
@@ -41,21 +47,21 @@ LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 @settings(deadline=None, max_examples=40)
 @given(LENGTHS, SCORES, st.booleans(), st.integers(0, 2**31))
 def test_packed_self_attention(lengths, scores, biased, seed):
-    scores = Scores(scores.causal, scores.window, scores.scale)
+    scores = AttentionConfig(scores.causal, scores.window, scores.scale)
     batch = batch_of(lengths)
     generator = torch.Generator().manual_seed(seed)
     qkv = torch.randn(batch.n_tokens, 3, 2, 4, generator=generator)
     bias = torch.randn(2, max(lengths), max(lengths), generator=generator) if biased else None
-    out = attention(qkv, batch.groups, scores=scores, bias=bias)
-    expected = attention_reference(qkv, batch.starts, scores=scores, bias=bias)
+    out = self_attention(qkv, batch.groups, config=scores, bias=bias)
+    expected = attention_reference(qkv, batch.starts, config=scores, bias=bias)
     assert (out.double() - expected).norm() <= 1e-5 * expected.norm()
 
 
 @settings(deadline=None, max_examples=40)
 @given(LENGTHS, SCORES, st.booleans(), st.integers(0, 2**31))
 def test_what_other_devices_than_processors_take_is_the_same(lengths, scores, biased, seed):
-    """`attention` hands its packed queries, keys and values to `attend` there: values and gradients agree."""
-    scores = Scores(scores.causal, scores.window, scores.scale)
+    """`self_attention` hands its packed queries, keys and values to `ragged_attention` there: values and gradients agree."""
+    scores = AttentionConfig(scores.causal, scores.window, scores.scale)
     groups = batch_of(lengths).groups
     generator = torch.Generator().manual_seed(seed)
     qkv, weight = torch.randn(2, sum(lengths), 3, 2, 4, generator=generator, dtype=torch.float64)
@@ -64,9 +70,9 @@ def test_what_other_devices_than_processors_take_is_the_same(lengths, scores, bi
         given.append(
             torch.randn(2, max(lengths), max(lengths), generator=generator, dtype=torch.float64).requires_grad_()
         )
-    one = attention(qkv, groups, scores=scores, bias=given[-1] if biased else None)
+    one = self_attention(qkv, groups, config=scores, bias=given[-1] if biased else None)
     pairs = [(o, o, n, t, t) for o, n, t in groups]
-    other = attend(*qkv.unbind(1), pairs, scores=scores, bias=given[-1] if biased else None)
+    other = ragged_attention(*qkv.unbind(1), pairs, config=scores, bias=given[-1] if biased else None)
     assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
     gradients = (torch.autograd.grad((out * weight[:, 0].flatten(1)).sum(), given) for out in (one, other))
     for a, b in zip(*gradients, strict=True):
@@ -82,8 +88,8 @@ def test_self_attention_with_fewer_key_heads(lengths, scores, biased, kv_heads, 
     k, v = torch.randn(2, batch.n_tokens, kv_heads, 6, generator=generator)
     bias = torch.randn(4, max(lengths), max(lengths), generator=generator) if biased else None
     pairs = [(o, o, n, t, t) for o, n, t in batch.groups]
-    out = attend(q, k, v, pairs, scores=scores, bias=bias)
-    expected = attention_reference((q, k, v), batch.starts, scores=scores, bias=bias)
+    out = ragged_attention(q, k, v, pairs, config=scores, bias=bias)
+    expected = attention_reference((q, k, v), batch.starts, config=scores, bias=bias)
     assert (out.double() - expected).norm() <= 1e-5 * expected.norm()
 
 
@@ -95,7 +101,7 @@ def test_attention_to_other_sequences(lengths, seed):
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(pairs.target.n_tokens, 2, 4, generator=generator)
     k, v = torch.randn(2, pairs.source.n_tokens, 2, 4, generator=generator)
-    out = attend(q, k[pairs.order], v[pairs.order], pairs.groups)
+    out = ragged_attention(q, k[pairs.order], v[pairs.order], pairs.groups)
     counts = torch.tensor([lengths[row][0] for row in pairs.target.rows])
     starts = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
     expected = attention_reference((q, k[pairs.order], v[pairs.order]), pairs.target.starts, starts)
@@ -115,7 +121,7 @@ def test_gradients_of_the_packed_path(dropout):
 
     def function(x, b):
         torch.manual_seed(3)
-        return attention(x, batch.groups, dropout, Scores(causal=True, window=3, scale=0.7), b)
+        return self_attention(x, batch.groups, dropout, AttentionConfig(causal=True, window=3, scale=0.7), b)
 
     assert torch.autograd.gradcheck(function, (qkv, bias))
 
@@ -123,9 +129,9 @@ def test_gradients_of_the_packed_path(dropout):
 def test_the_future_is_not_seen():
     batch = batch_of([5, 5])
     qkv = torch.randn(batch.n_tokens, 3, 2, 4)
-    before = attention(qkv, batch.groups, scores=Scores(causal=True))
+    before = self_attention(qkv, batch.groups, config=AttentionConfig(causal=True))
     qkv[3:5] += 1.0
-    after = attention(qkv, batch.groups, scores=Scores(causal=True))
+    after = self_attention(qkv, batch.groups, config=AttentionConfig(causal=True))
     assert torch.equal(before[:3], after[:3]) and torch.equal(before[5:], after[5:])
     assert not torch.equal(before[3:5], after[3:5])
 
@@ -199,7 +205,7 @@ def test_the_gradient_of_many_groups_is_made_once_and_not_by_each(pooled):
         tokens = torch.randn(batch.n_tokens, 4, 8, requires_grad=True)
         pairs = [(o, o, n, t, t) for o, n, t in batch.groups]
         with _Made() as counted:
-            out = pool_mean(tokens.flatten(1), batch) if pooled else attend(tokens, tokens, tokens, pairs)
+            out = pool_mean(tokens.flatten(1), batch) if pooled else ragged_attention(tokens, tokens, tokens, pairs)
             out.sum().backward()
         made.append(counted.numbers / batch.n_tokens)
     one, two, many = made
@@ -208,13 +214,13 @@ def test_the_gradient_of_many_groups_is_made_once_and_not_by_each(pooled):
 
 def test_attention_on_a_gpu_is_not_planned_for_each_shape():
     """As if there were one: what is not computed needs none."""
-    leave_attention_that_is_planned.cache_clear()
+    disable_cudnn_sdpa.cache_clear()
     before = torch.backends.cuda.cudnn_sdp_enabled()
     try:
         with FakeTensorMode():
             q = torch.empty(2, 3, 4, 8, device="cuda", dtype=torch.bfloat16)
-            assert mix(q, q, q).is_cuda
+            assert dense_attention(q, q, q).is_cuda
         assert before and not torch.backends.cuda.cudnn_sdp_enabled()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
-        leave_attention_that_is_planned.cache_clear()
+        disable_cudnn_sdpa.cache_clear()

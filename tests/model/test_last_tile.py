@@ -10,7 +10,7 @@ import torch
 from langue.data.batch import Examples, gather, gather_pairs
 from langue.model import attention as packed
 from langue.model import transformer
-from langue.model.attention import attention, attention_reference
+from langue.model.attention import attention_reference, self_attention
 from langue.model.config import ModelConfig
 from langue.model.kernels.linear import Linear
 from langue.model.transformer import Transformer, initialise
@@ -99,14 +99,14 @@ def test_in_fp32_and_below_some_rows_nothing_is_filled():
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_in_pieces_is_attention(causal, monkeypatch):
-    groups, scores = gather(examples(), np.arange(len(LENGTHS))).groups, packed.Scores(causal=causal)
+    groups, scores = gather(examples(), np.arange(len(LENGTHS))).groups, packed.AttentionConfig(causal=causal)
     found = []
     for size in (1, 2 * 4 * 60 * 60, 1 << 40):  # one sequence at a time, two, all
         monkeypatch.setattr(packed, "PIECE", size)
         torch.manual_seed(0)
         qkv = torch.randn(304, 3, 4, 8, dtype=torch.float64, requires_grad=True)
         bias = torch.randn(4, 60, 60, dtype=torch.float64, requires_grad=True)
-        out = attention(qkv, groups, 0.2, scores, bias)
+        out = self_attention(qkv, groups, 0.2, scores, bias)
         found.append((out, *torch.autograd.grad(out.square().sum(), (qkv, bias))))
     for some in found[:-1]:
         torch.testing.assert_close(some, found[-1], rtol=1e-12, atol=1e-12)
@@ -114,11 +114,11 @@ def test_attention_in_pieces_is_attention(causal, monkeypatch):
 
 @pytest.mark.parametrize("tiles", [False, True])
 def test_attention_without_gradients_by_either_way(tiles, monkeypatch):
-    monkeypatch.setattr(packed, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(packed, "has_amx_bf16", lambda: tiles)
     batch = gather(examples(), np.arange(len(LENGTHS)))
     qkv = torch.randn(304, 3, 4, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.no_grad():
-        out = attention(qkv, batch.groups)
+        out = self_attention(qkv, batch.groups)
     expected = attention_reference(qkv, batch.starts)
     assert (out.double() - expected).norm() <= 1e-2 * expected.norm()
 

@@ -46,11 +46,11 @@ def test_wanted_tokens_are_those_of_all(name, which, recompute):
     spared = copy.deepcopy(whole)
     set_recompute(spared, recompute)
     given = batch()
-    wanted = first_tokens(given) if which == "first" else last_tokens(given)
-    expected = whole(*given.inputs)[wanted]
+    query_positions = first_tokens(given) if which == "first" else last_tokens(given)
+    expected = whole(*given.inputs)[query_positions]
     seen = []
     spared.blocks[-1].feedforward.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    found = spared(*given.inputs, wanted=wanted)
+    found = spared(*given.inputs, query_positions=query_positions)
     assert seen == [len(LENGTHS) if narrow[which == "last"] else sum(LENGTHS)]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     weights = torch.randn(expected.shape)

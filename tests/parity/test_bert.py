@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
+from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_extra
 from langue.model.transformer import Transformer
 from langue.runs.model import load
 from tests.tiny import tiny_bert
@@ -70,7 +70,7 @@ def test_gradients_of_every_weight(tmp_path, seed):
     reference = save_reference(tmp_path / "m", transformers.BertModel(config, add_pooling_layer=False))
     checkpoint = read_checkpoint(describe(tmp_path / "m"))
     body = Transformer(checkpoint.config)
-    load_into(body, {n.removeprefix("body."): w for n, w in usable(checkpoint.weights).items()}, where="")
+    load_into(body, {n.removeprefix("body."): w for n, w in without_extra(checkpoint.weights).items()}, where="")
     model = load(tmp_path / "m")
     examples = model._examples(sequences(seed))
     from langue.data.batch import gather

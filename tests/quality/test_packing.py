@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from langue.data.corpus.stream import Slices
+from langue.data.corpus.stream import Chunks
 from langue.hub.presets import preset
 from langue.model.language_model import LanguageModel
 from langue.model.transformer import initialise
@@ -32,7 +32,7 @@ def test_all_but_the_last_batch_hold_their_budget_in_tokens_that_carry_loss(revi
     tokenizer, documents = reviews
     objective, corpus = Causal(tokenizer, TaskSettings()), Memory(documents)
     plan = objective.stream(corpus, block=256, budget=BUDGET, seed=0).plan(0)
-    carry = sum(len(objective.make(corpus, Slices(*rows.T[:3], 0), CPU).labels) for rows in plan)
+    carry = sum(len(objective.make(corpus, Chunks(*rows.T[:3], 0), CPU).labels) for rows in plan)
     assert carry == sum(map(len, documents)) + len(documents)  # every token, and every end
     assert carry > 0.98 * BUDGET * len(plan)
 
@@ -51,7 +51,7 @@ def test_another_review_of_equal_length_changes_no_bit_of_the_others(reviews, na
     met = [rows for rows in plan if changed in rows[:, 0]]
     assert met
     for rows in met[:2]:
-        a, b = (objective.make(each, Slices(*rows.T[:3], 0), CPU) for each in (before, after))
+        a, b = (objective.make(each, Chunks(*rows.T[:3], 0), CPU) for each in (before, after))
         with torch.no_grad():
             ours, theirs = (model.body(*batch.inputs) for batch in (a, b))
         of = np.repeat(rows[a.rows, 0], np.diff(a.starts))

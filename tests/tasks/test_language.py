@@ -9,7 +9,7 @@ import torch
 from tokenizers import models, pre_tokenizers
 from torch.nn import functional as F
 
-from langue.data.corpus.stream import Slices
+from langue.data.corpus.stream import Chunks
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
@@ -17,7 +17,7 @@ from langue.model.transformer import initialise
 from langue.settings.sections import TaskSettings
 from langue.tasks.causal import Causal
 from langue.tasks.denoise import Denoise, noise_mask
-from langue.tasks.language import Held
+from langue.tasks.language import HeldOutSet
 from langue.tasks.masked import Masked
 from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.memory import Memory
@@ -62,13 +62,13 @@ def made(kind, lengths, **settings):
 
 
 def whole(data, document):
-    return Slices(np.asarray([document]), np.asarray([0]), data.lengths[[document]], 0)
+    return Chunks(np.asarray([document]), np.asarray([0]), data.lengths[[document]], 0)
 
 
 def test_causal_predicts_each_token_and_the_end_from_those_before():
     objective, data, _ = made("causal", [5, 9])
     begin = end = objective.begin
-    slices = Slices(np.asarray([0, 1, 1]), np.asarray([0, 0, 4]), np.asarray([6, 4, 6]), 0)
+    slices = Chunks(np.asarray([0, 1, 1]), np.asarray([0, 0, 4]), np.asarray([6, 4, 6]), 0)
     batch = objective.make(data, slices, CPU)
     t, u = data.documents
     expected = {  # in order of length, equal ones in the order given
@@ -88,18 +88,18 @@ def test_a_causal_loss_is_the_sum_over_one_sequence_at_a_time():
     model = model_for("causal", tok)
     stream = objective.stream(data, block=64, budget=64, seed=0)
     outcome = objective.forward(
-        model, objective.make(data, Slices(np.arange(3), np.zeros(3, int), data.lengths + 1, 0), CPU)
+        model, objective.make(data, Chunks(np.arange(3), np.zeros(3, int), data.lengths + 1, 0), CPU)
     )
     total = 0.0
     for document in data.documents:
         ids = torch.tensor([objective.begin, *document, objective.end])
         batch = objective.make(
-            Memory([document]), Slices(*(np.asarray([x]) for x in (0, 0, len(document) + 1)), 0), CPU
+            Memory([document]), Chunks(*(np.asarray([x]) for x in (0, 0, len(document) + 1)), 0), CPU
         )
         total += float(F.cross_entropy(model.logits(model.body(*batch.inputs)), ids[1:], reduction="sum"))
     assert outcome.count == 37
     assert float(outcome.loss) == pytest.approx(total, rel=1e-5)
-    metrics, loss = objective.evaluate(model, Held(stream), device=CPU, dtype=torch.float32)
+    metrics, loss = objective.evaluate(model, HeldOutSet(stream), device=CPU, dtype=torch.float32)
     assert loss == pytest.approx(total / 37, rel=1e-5)
     assert metrics["bits_per_byte"] == pytest.approx(total / math.log(2) / data.n_bytes, rel=1e-5)
 
@@ -108,14 +108,14 @@ def test_a_causal_loss_is_the_sum_over_one_sequence_at_a_time():
 def test_what_is_judged_together_is_what_each_document_has_alone(kind):
     objective, data, tok = made(kind, [12, 100, 30, 7, 19])
     model = model_for(kind, tok)
-    held = Held(objective.stream(data, block=40, budget=120, seed=0))
+    held = HeldOutSet(objective.stream(data, block=40, budget=120, seed=0))
     judged = objective.judge(model, held, device=CPU, dtype=torch.float32)
-    frame = objective.frame
+    frame = objective.overhead
     for document in range(5):
         alone = [0.0, 0]
-        for begin, length in held.pieces[held.pieces[:, 0] == document][:, 1:3]:
+        for begin, length in held.chunks[held.chunks[:, 0] == document][:, 1:3]:
             outcome = objective.forward(
-                model, objective.make(data, Slices(*(np.asarray([x]) for x in (document, begin, length)), 0), CPU)
+                model, objective.make(data, Chunks(*(np.asarray([x]) for x in (document, begin, length)), 0), CPU)
             )
             alone = [alone[0] + float(outcome.loss), alone[1] + outcome.count]
         assert judged.losses[document] == pytest.approx(alone[0], rel=1e-5)
@@ -133,8 +133,8 @@ def test_the_z_term_is_learned_and_not_taken_for_perplexity(kind):
     model, stream = model_for(kind, tok), objective.stream(data, block=40, budget=120, seed=0)
     batch = stream.batch(stream.plan(0)[0], 0, CPU)
     plain, both = objective.forward(model, batch), heavy.forward(model, batch)
-    assert float(both.loss) > float(plain.loss) + 1 and float(plain.beside) == 0
-    assert float(both.loss - both.beside) == pytest.approx(float(plain.loss), rel=1e-5)
+    assert float(both.loss) > float(plain.loss) + 1 and float(plain.aux_loss) == 0
+    assert float(both.loss - both.aux_loss) == pytest.approx(float(plain.loss), rel=1e-5)
 
 
 ROTARY = {"position": "rotary", "qk_norm": True, "norm": "rms_plain", "bias": False}
@@ -150,13 +150,13 @@ def test_another_document_of_equal_length_changes_no_bit_of_the_rest(kind, axes)
     model = model_for(kind, tok, **axes)
 
     def states(documents):
-        rows = Slices(np.arange(5), np.zeros(5, int), documents.lengths + objective.frame.document, 0)
+        rows = Chunks(np.arange(5), np.zeros(5, int), documents.lengths + objective.overhead.document, 0)
         batch = objective.make(documents, rows, CPU)
         hidden = objective.hidden(model, batch).detach()
         side = objective.predicted(batch)
         places = torch.arange(side.n_tokens) if side.places is None else side.places
         of = torch.bucketize(places, side.starts[1:], right=True)
-        held = Held(objective.stream(documents, block=40, budget=120, seed=0))
+        held = HeldOutSet(objective.stream(documents, block=40, budget=120, seed=0))
         losses = objective.judge(model, held, device=CPU, dtype=torch.float32).losses
         return {int(r): (hidden[of == n], side.labels[of == n], losses[r]) for n, r in enumerate(side.rows)}
 
@@ -185,7 +185,7 @@ def test_masked_hides_the_share_asked_for_and_predicts_what_was_there():
     masked = np.mean(np.asarray(seen) == objective.mask)
     same = np.mean(np.asarray(seen) == np.asarray(labels))
     assert abs(share - 0.15) < 0.012 and abs(masked - 0.8) < 0.03 and abs(same - 0.1) < 0.03
-    replaced = objective.make(data, Slices(*(np.asarray([x]) for x in (0, 0, 400)), 1), CPU)
+    replaced = objective.make(data, Chunks(*(np.asarray([x]) for x in (0, 0, 400)), 1), CPU)
     first = objective.make(data, whole(data, 0), CPU)
     assert not torch.equal(replaced.tokens, first.tokens)  # another pass, another mask
 
@@ -206,7 +206,7 @@ def test_whole_words_are_masked_or_seen_as_one():
 def test_of_every_piece_something_is_predicted_and_of_long_ones_no_more_than_was_drawn(words):
     objective, data, tok = made("masked", [1, 2, 3, 50] * 25, whole_words=words, mask_ratio=0.02)
     rows = np.arange(len(data.lengths))
-    batch = objective.make(data, Slices(rows, 0 * rows, data.lengths, 0), CPU)
+    batch = objective.make(data, Chunks(rows, 0 * rows, data.lengths, 0), CPU)
     of = np.searchsorted(batch.starts.numpy(), batch.places.numpy(), side="right") - 1
     predicted = np.bincount(batch.rows[of], minlength=len(rows))
     assert predicted.min() == 1 and (predicted[::4] == 1).all()
@@ -217,7 +217,7 @@ def test_of_every_piece_something_is_predicted_and_of_long_ones_no_more_than_was
 def test_denoising_can_be_put_together_again():
     objective, data, tok = made("denoise", [40, 1, 77])
     names = objective.special.sentinels
-    batch = objective.make(data, Slices(np.arange(3), np.zeros(3, int), data.lengths, 0), CPU)
+    batch = objective.make(data, Chunks(np.arange(3), np.zeros(3, int), data.lengths, 0), CPU)
     for n, row in enumerate(batch.target.rows):
         a, b = batch.target.starts[n : n + 2].tolist()
         inputs, target = batch.target.tokens[a:b].tolist(), batch.target.labels[a:b].tolist()
@@ -261,7 +261,7 @@ def test_what_does_not_fit_is_said():
 def test_a_document_drawn_again_in_a_pass_is_hidden_otherwise(kind, words):
     objective, data, _ = made(kind, [120], **words)
     rows, zero = np.zeros(3, int), np.zeros(3, int)
-    batch = objective.make(data, Slices(rows, zero, np.full(3, 120), 0, np.asarray([0, 0, 1])), CPU)
+    batch = objective.make(data, Chunks(rows, zero, np.full(3, 120), 0, np.asarray([0, 0, 1])), CPU)
     side = batch.source if kind == "denoise" else batch
     one, same, other = (side.tokens[a:b].tolist() for a, b in zip(side.starts[:-1], side.starts[1:], strict=True))
     assert one == same != other
@@ -271,6 +271,6 @@ def test_a_perplexity_beyond_all_numbers_is_none():
     objective, data, tok = made("causal", [9, 30])
     model = model_for("causal", tok)
     model.body.token.weight.data *= 1e4
-    dev = Held(objective.stream(data, block=16, budget=64, seed=0))
+    dev = HeldOutSet(objective.stream(data, block=16, budget=64, seed=0))
     metrics, loss = objective.evaluate(model, dev, device=CPU, dtype=torch.float32)
     assert loss > 700 and metrics["perplexity"] is None and metrics["bits_per_byte"] > 700

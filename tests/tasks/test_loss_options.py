@@ -118,9 +118,9 @@ def test_pairs_are_told_by_their_share_whatever_is_masked(mask_ratio):
     starts = torch.tensor([0, 13, 26, 49, 52])  # pieces of 10, 10, 20 and 0 tokens, with three special ones each
     batch = SimpleNamespace(targets=torch.tensor([0, 1, 1, -1]), starts=starts)
     objective = SimpleNamespace(
-        pairs=True, settings=TaskSettings(mask_ratio=mask_ratio), frame=SimpleNamespace(piece=3)
+        pairs=True, settings=TaskSettings(mask_ratio=mask_ratio), overhead=SimpleNamespace(chunk=3)
     )
     objective._follows = lambda *given: Masked._follows(objective, *given)
-    model = SimpleNamespace(head=SimpleNamespace(follows=lambda states: states))
+    model = SimpleNamespace(head=SimpleNamespace(next_sentence_logits=lambda states: states))
     shared = minimiser(lambda free: Masked.extra(objective, model, free.expand(52, 2), batch), 1, 2)
     assert torch.allclose(shared.softmax(-1), torch.tensor([[0.25, 0.75]]), atol=CLOSE)

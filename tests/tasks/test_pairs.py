@@ -9,14 +9,14 @@ import torch
 from torch.nn import functional as F
 
 import langue
-from langue.data.corpus.stream import Slices
+from langue.data.corpus.stream import Chunks
 from langue.errors import Interrupted, SettingsError
-from langue.hub.checkpoint import describe, load_into, read_checkpoint, usable
+from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_extra
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
 from langue.model.transformer import initialise
 from langue.settings.sections import TaskSettings, TrainSettings
-from langue.tasks.language import Held
+from langue.tasks.language import HeldOutSet
 from langue.tasks.masked import Masked
 from langue.tasks.pairs import DOES_NOT, NOT_ASKED
 from langue.train.trainer import Trainer
@@ -37,7 +37,7 @@ def made(kind, lengths=LENGTHS, **settings):
 def read(objective, data, rows=None):
     """(tokens as they stood before masking, segments, label, document) of each piece, and the batch."""
     rows = np.arange(len(data.lengths)) if rows is None else np.asarray(rows)
-    batch = objective.make(data, Slices(rows, np.zeros(len(rows), int), data.lengths[rows], 0), CPU)
+    batch = objective.make(data, Chunks(rows, np.zeros(len(rows), int), data.lengths[rows], 0), CPU)
     tokens = batch.tokens.clone()
     tokens[batch.places] = batch.labels
     pieces = []
@@ -96,7 +96,7 @@ def test_what_is_put_in_ends_a_document_where_what_it_replaces_did_and_comes_fro
     for epoch in range(20):
         rows = np.repeat(np.arange(50), 3)
         begin = np.tile([0, 20, 40], 50)
-        slices = Slices(rows, begin, np.full(150, 20), epoch)
+        slices = Chunks(rows, begin, np.full(150, 20), epoch)
         parts = objective.pairs.parts(data, data.tokens(rows, begin, slices.length), slices)
         for n in np.flatnonzero(parts.label == DOES_NOT):
             documents, places = np.divmod(parts.text[20 * n + parts.cut[n] : 20 * n + 20] - 1000, 60)
@@ -141,21 +141,21 @@ def small(kind):
 def test_the_loss_is_a_sum_over_pieces_and_judged_as_one_at_a_time():
     objective, data, model = small("order")
     rows = np.arange(len(LENGTHS))
-    whole = objective.make(data, Slices(rows, 0 * rows, data.lengths, 0), CPU)
+    whole = objective.make(data, Chunks(rows, 0 * rows, data.lengths, 0), CPU)
     outcome = objective.forward(model, whole)
     total, count, right, asked = 0.0, 0, 0, 0
     for row in rows:
-        batch = objective.make(data, Slices(*(np.asarray([x]) for x in (row, 0, data.lengths[row])), 0), CPU)
+        batch = objective.make(data, Chunks(*(np.asarray([x]) for x in (row, 0, data.lengths[row])), 0), CPU)
         states = model.body(*batch.inputs)
         if len(batch.labels):
             total += float(F.cross_entropy(model.logits(states[batch.places]), batch.labels, reduction="sum"))
             count += len(batch.labels)
         if int(batch.targets[0]) != NOT_ASKED:
-            logits = model.head.follows(states[:1])
+            logits = model.head.next_sentence_logits(states[:1])
             total += float(F.cross_entropy(logits, batch.targets)) * 0.2 * (batch.n_tokens - 3)
             right, asked = right + int(logits.argmax() == batch.targets[0]), asked + 1
     assert outcome.count == count and float(outcome.loss) == pytest.approx(total, rel=1e-5)
-    held = Held(objective.stream(data, block=64, budget=200, seed=0))
+    held = HeldOutSet(objective.stream(data, block=64, budget=200, seed=0))
     metrics, loss = objective.evaluate(model, held, device=CPU, dtype=torch.float32)
     assert metrics["pair_accuracy"] == pytest.approx(right / asked) and loss < float(outcome.loss) / count
 
@@ -167,7 +167,7 @@ def step_of(folder, kind, parts):
     folder.mkdir(exist_ok=True)
     settings = TrainSettings(accumulate=len(parts), lr=1e-3, warmup=0, precision="fp32", eps=1e-3)
     run = Trainer(model, objective, stream, None, settings, folder)
-    line = run._step([objective.make(data, Slices(rows, 0 * rows, data.lengths[rows], 0), CPU) for rows in parts])
+    line = run._step([objective.make(data, Chunks(rows, 0 * rows, data.lengths[rows], 0), CPU) for rows in parts])
     return line, dict(model.named_parameters())
 
 
@@ -246,13 +246,13 @@ def test_it_is_learned_saved_and_read_by_transformers(tmp_path):
     assert not said["missing_keys"] and not said["unexpected_keys"]
     checkpoint = read_checkpoint(describe(tmp_path / "run"), head="lm", pairs=True)
     model = LanguageModel(checkpoint.config).eval()
-    assert not load_into(model, usable(checkpoint.weights), where="the run")
+    assert not load_into(model, without_extra(checkpoint.weights), where="the run")
     ids, segments = torch.tensor([2, *range(10, 20), 3, *range(15, 20), 3]), torch.tensor([0] * 12 + [1] * 6)
     with torch.no_grad():
         out = theirs.eval()(ids[None], token_type_ids=segments[None])
         states = model.body(ids, torch.arange(18), [(0, 1, 18)], segments)
         torch.testing.assert_close(model.logits(states), out.prediction_logits[0], rtol=0, atol=1e-5)
-        torch.testing.assert_close(model.head.follows(states[:1]), out.seq_relationship_logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.head.next_sentence_logits(states[:1]), out.seq_relationship_logits, rtol=0, atol=1e-5)
     assert len(langue.load(run.folder).logits([ids.tolist()])[0]) == 18
     further = {**common, "train.max_steps": 1, "train.lr": 1e-9, "task.pairs": "order"}
     for key in [key for key in further if key.startswith("model.")]:

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import torch
 
-from langue.errors import Interrupted, LangueError, Told
+from langue.errors import AlreadyReported, Interrupted, LangueError
 from langue.model.kernels.dropout import Dropout
 from langue.model.transformer import set_dropout
 from langue.runtime import rank
@@ -64,6 +64,6 @@ if __name__ == "__main__":
             for folder, words in json.loads(sys.argv[1]):
                 work(Path(folder), words)
     except LangueError as error:
-        if not isinstance(error, Told):
+        if not isinstance(error, AlreadyReported):
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

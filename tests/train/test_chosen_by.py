@@ -22,14 +22,14 @@ TASKS = [
 
 @pytest.mark.parametrize(("task", "default", "before"), TASKS)
 def test_every_metric_of_a_task_may_be_chosen_by_and_no_other(task, default, before):
-    assert (task.best, task.watched) == (before, before)  # as runs did that began before there was the setting
+    assert (task.best, task.primary_metric) == (before, before)  # as runs did that began before there was the setting
     task.choose_by(None)
-    assert (task.best, task.watched) == (default, default)
+    assert (task.best, task.primary_metric) == (default, default)
     for name in task.metric_names():
         task.choose_by(name)
-        assert (task.best, task.watched) == (name, name)
+        assert (task.best, task.primary_metric) == (name, name)
     task.choose_by("loss")
-    assert (task.best, task.watched) == ("loss", name)
+    assert (task.best, task.primary_metric) == ("loss", name)
     for name in ("f2", "perplexity", ""):
         with pytest.raises(
             SettingsError, match=f"train.best = '{name}' is no metric of the task {task.name}; .*known:"

@@ -12,9 +12,9 @@ from langue.errors import RunError
 from langue.hub.weights import read_safetensors
 from langue.model.language_model import LanguageModel
 from langue.settings.sections import TrainSettings
-from langue.train.ema import Average
+from langue.train.ema import EMA
 from langue.train.journal import read_log
-from langue.train.loss_guard import trouble
+from langue.train.loss_guard import check_loss
 from langue.train.muon import Muon, orthogonalise
 from langue.train.optimizer import make_optimizer
 from langue.train.schedule import factor
@@ -98,26 +98,26 @@ def test_wsd_is_constant_and_then_falls():
 
 def test_the_average_follows_the_weights_and_is_put_in_and_out():
     model = nn.Linear(1, 1, bias=False)
-    average = Average(model, 0.9)
+    average = EMA(model, 0.9)
     expected = float(model.weight.detach())
     for number in range(1, 30):
         with torch.no_grad():
             model.weight.fill_(float(number))
-        average.follow(model)
+        average.update(model)
         decay = min(0.9, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * number
-    with average.swapped(model):
+    with average.applied(model):
         assert float(model.weight.detach()) == pytest.approx(expected, rel=1e-5)
     assert float(model.weight.detach()) == 29.0
 
 
 def test_a_spike_is_told_from_noise():
     calm = list(2 + 0.05 * np.random.default_rng(0).standard_normal(100))
-    assert trouble(2.1, calm, 6.0) is None
-    assert trouble(9.0, calm, 0.0) is None
-    assert "a spike" in (trouble(9.0, calm, 6.0) or "")
-    assert trouble(9.0, calm[:10], 6.0) is None
-    assert "nan" in (trouble(math.nan, [], 0.0) or "")
+    assert check_loss(2.1, calm, 6.0) is None
+    assert check_loss(9.0, calm, 0.0) is None
+    assert "a spike" in (check_loss(9.0, calm, 6.0) or "")
+    assert check_loss(9.0, calm[:10], 6.0) is None
+    assert "nan" in (check_loss(math.nan, [], 0.0) or "")
 
 
 def broken(run, at):
@@ -127,7 +127,7 @@ def broken(run, at):
     def once(model, batch):
         outcome = forward(model, batch)
         calls.append(1)
-        return type(outcome)(outcome.loss * (math.nan if len(calls) == at else 1.0), outcome.count, outcome.answers)
+        return type(outcome)(outcome.loss * (math.nan if len(calls) == at else 1.0), outcome.count, outcome.outputs)
 
     run.objective.forward = once
     return run

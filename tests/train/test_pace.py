@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from langue.data.batch import Examples, gather, gather_pairs
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
-from langue.train.throughput import Pace, body_flops, head_flops
+from langue.train.throughput import MFUMeter, body_flops, head_flops
 
 SIZES = {"vocab_size": 50, "dim": 64, "n_layers": 3, "n_heads": 4, "ffn_dim": 96, "max_length": 128, "dropout": 0.0}
 SIZES |= {"attention_dropout": 0.0}
@@ -45,7 +45,7 @@ def check(config, model):
     with FlopCounterMode(display=False) as counter:
         model.logits(hidden)
     assert head_flops(config) * len(hidden) == counter.get_total_flops()
-    pace = Pace(config, peak=1e6)
+    pace = MFUMeter(config, peak=1e6)
     pace.add(batch, 10)
     spent = 3 * (body_flops(config, batch) + 10 * head_flops(config))
     assert pace.share(2.0) == pytest.approx(spent / 2e6) and pace.share(1.0) == 0

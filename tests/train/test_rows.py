@@ -12,7 +12,7 @@ from langue.data.loader import Split
 from langue.settings.sections import TaskSettings, TrainSettings
 from langue.tasks.classify import Classify
 from langue.tasks.task import TaskModel
-from langue.train.embedding_rows import rows_in_use
+from langue.train.embedding_rows import trim_embedding
 from langue.train.trainer import Trainer
 from tests.tiny import CONFIG
 from tests.train.child import examples
@@ -44,7 +44,7 @@ def splits() -> list[Examples]:
 
 def test_the_weights_are_those_of_training_all_rows(splits: list[Examples], tmp_path: Path) -> None:
     ours, theirs = model(), model()
-    with rows_in_use(ours.body, *splits):
+    with trim_embedding(ours.body, *splits):
         train(ours, tmp_path / "ours", weight_decay=0.0)
     train(theirs, tmp_path / "theirs", weight_decay=0.0)
     for (name, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
@@ -55,7 +55,7 @@ def test_the_weights_are_those_of_training_all_rows(splits: list[Examples], tmp_
 def test_rows_in_no_text_stay_as_they_were(splits: list[Examples], tmp_path: Path) -> None:
     network, before = model(), model().body.token
     assert before is not None
-    with rows_in_use(network.body, *splits):
+    with trim_embedding(network.body, *splits):
         assert network.body.token is not None
         assert len(network.body.token.weight) < CONFIG.vocab_size / 2
         train(network, tmp_path / "run", weight_decay=0.1)
@@ -72,7 +72,7 @@ def test_afterwards_any_text_is_read(splits: list[Examples], tmp_path: Path) -> 
     network, all_tokens = model(), examples(10, 2)
     with torch.no_grad():
         before = network.eval()(gather(all_tokens, np.arange(10)))
-        with rows_in_use(network.body, *splits):
+        with trim_embedding(network.body, *splits):
             inside = network(gather(splits[0], np.arange(10)))
             with pytest.raises(IndexError):
                 network(gather(all_tokens, np.arange(10)))
@@ -83,7 +83,7 @@ def test_afterwards_any_text_is_read(splits: list[Examples], tmp_path: Path) -> 
 
 def test_what_is_stopped_leaves_the_table_as_it_was(splits: list[Examples]) -> None:
     network, before = model(), model()
-    with pytest.raises(KeyboardInterrupt), rows_in_use(network.body, *splits):
+    with pytest.raises(KeyboardInterrupt), trim_embedding(network.body, *splits):
         raise KeyboardInterrupt
     for ours, theirs in zip(network.parameters(), before.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -93,7 +93,7 @@ def test_where_every_row_is_in_use_nothing_changes() -> None:
     network = model()
     table = network.body.token
     every = replace(examples(1, 0), tokens=np.arange(CONFIG.vocab_size, dtype=np.int32))
-    with rows_in_use(network.body, every):
+    with trim_embedding(network.body, every):
         assert network.body.token is table
 
 
@@ -105,5 +105,5 @@ def test_what_a_batch_is_filled_up_with_has_a_row(splits: list[Examples]) -> Non
     assert batch.n_tokens % 32 and batch.n_tokens > 256 and not (batch.tokens == 0).any()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         before = network(batch)
-        with rows_in_use(network.body, split):
+        with trim_embedding(network.body, split):
             assert torch.equal(network(batch), before)

@@ -10,7 +10,7 @@ import pytest
 import langue
 from langue.cli import run as command
 from langue.errors import RunError
-from langue.files import alone, in_use, replaced
+from langue.files import exclusive_lock, in_use, replace_on_success
 from langue.verbs import quickstart
 from tests.tiny import SHORT, reviews, write_jsonl
 from tests.verbs.child_live import PRETRAINING
@@ -92,16 +92,16 @@ def test_a_folder_is_not_taken_from_a_process_at_work_in_it(model, tmp_path, mon
         child.process.communicate()
     for folder in (tmp_path / "run", tmp_path / "language"):  # which ended as if nobody had asked
         assert (folder / "metrics.json").is_file()
-        with alone(folder):
+        with exclusive_lock(folder):
             pass
     langue.tokenize(text, **tokenizing, force=True)
 
 
 def test_a_folder_made_for_nothing_goes_again(tmp_path):
-    with pytest.raises(ValueError), alone(tmp_path / "runs" / "a"):
+    with pytest.raises(ValueError), exclusive_lock(tmp_path / "runs" / "a"):
         raise ValueError
     assert not (tmp_path / "runs").exists()
-    with pytest.raises(ValueError), alone(tmp_path / "runs" / "a"):
+    with pytest.raises(ValueError), exclusive_lock(tmp_path / "runs" / "a"):
         (tmp_path / "runs" / "a" / "kept").touch()
         raise ValueError
     assert (tmp_path / "runs" / "a" / "kept").is_file()
@@ -112,7 +112,7 @@ def test_a_run_of_an_earlier_version_is_seen(model, tmp_path, flag):
     """Which locks its checkpoints alone."""
     (tmp_path / "recipe.toml").touch()
     given = {"model": model, "data": reviews(40, 0), "out": tmp_path}
-    with alone(tmp_path / "checkpoints"), pytest.raises(RunError, match="at work in it"):
+    with exclusive_lock(tmp_path / "checkpoints"), pytest.raises(RunError, match="at work in it"):
         langue.finetune(**given, **{flag: True})
     assert (tmp_path / "recipe.toml").is_file()
 
@@ -122,8 +122,8 @@ def test_what_stands_aside_is_not_taken_either(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()
     (folder / "old").touch()
-    with replaced(folder, force=True):
-        with pytest.raises(RunError, match="at work in it"), replaced(folder, force=True):
+    with replace_on_success(folder, force=True):
+        with pytest.raises(RunError, match="at work in it"), replace_on_success(folder, force=True):
             pass
         assert (tmp_path / ".a.replaced" / "old").is_file()
         (folder / "new").touch()
@@ -138,5 +138,5 @@ def test_a_file_system_that_locks_nothing_is_no_obstacle(tmp_path, monkeypatch):
         raise OSError(errno.EBADF, "Bad file descriptor")  # of a folder on NFS
 
     monkeypatch.setattr(fcntl, "flock", none)
-    with alone(tmp_path), in_use(tmp_path):
+    with exclusive_lock(tmp_path), in_use(tmp_path):
         pass

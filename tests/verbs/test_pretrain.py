@@ -22,7 +22,7 @@ from langue.data.corpus.reader import Corpus
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
 from langue.runs.judge_language import _whole, better_than_baseline
-from langue.train.throughput import Pace, body_flops, head_flops
+from langue.train.throughput import MFUMeter, body_flops, head_flops
 from langue.verbs.pretrain import MANY, _resolved
 from tests.memory import Memory
 from tests.tiny import tiny_bert
@@ -424,13 +424,13 @@ def test_the_facts_before_a_run_count_the_ramp(tmp_path, text, tokenizer):
 
 @pytest.mark.parametrize("objective", ["causal", "masked", "denoise"])
 def test_the_operations_told_before_a_run_are_those_of_its_batches(tmp_path, text, tokenizer, objective, monkeypatch):
-    done, add = [], Pace.add
+    done, add = [], MFUMeter.add
 
     def count(pace, batch, predicted):
         add(pace, batch, predicted)
         done.append(3 * (body_flops(pace.config, batch) + head_flops(pace.config) * predicted))
 
-    monkeypatch.setattr(Pace, "add", count)
+    monkeypatch.setattr(MFUMeter, "add", count)
     run = langue.pretrain(objective, data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY)
     assert run.facts["flops"] == pytest.approx(sum(done), rel=0.1)
 

@@ -11,7 +11,7 @@ from langue.cli import run
 from langue.data.corpus.reader import Corpus
 from langue.errors import DataError, RunError, SettingsError
 from langue.text.quality import script
-from langue.text.quality.survey import Survey, spread
+from langue.text.quality.survey import CorpusStats, spread
 from tests.tiny import write_jsonl
 
 TEXT = "The cat sat on the mat; the other cat sat, too.\n"
@@ -190,7 +190,7 @@ def test_scripts(text, counts, language):
 
 
 def test_a_survey_of_pieces_is_that_of_the_whole():
-    whole, parts = Survey(), Survey()
+    whole, parts = CorpusStats(), CorpusStats()
     for number in range(20):
         text = f"document {number} " * (number + 1)
         whole.add(text)

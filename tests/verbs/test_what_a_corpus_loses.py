@@ -9,10 +9,10 @@ import torch
 import langue
 from langue.data.corpus.builder import Building, build
 from langue.data.corpus.reader import Corpus
-from langue.data.corpus.split import Division
-from langue.data.corpus.stream import Frame, Stream
+from langue.data.corpus.split import SplitAssignment
+from langue.data.corpus.stream import SpecialTokenOverhead, Stream
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
-from langue.files import alone
+from langue.files import exclusive_lock
 from langue.generation.sample import Sampling, choose, generate
 from langue.settings.sections import resolve
 from langue.text.read.documents import Reading, open_texts
@@ -37,7 +37,7 @@ def tokenizer(tmp_path_factory):
 
 def built(tokenizer, path, out, **options):
     reading = Reading()
-    building = Building(open_texts([str(path)], reading, []), tokenizer, reading, Division())
+    building = Building(open_texts([str(path)], reading, []), tokenizer, reading, SplitAssignment())
     build(building, out, **options)
     return Corpus.open(out, "train"), Corpus.open(out, "dev")
 
@@ -109,7 +109,7 @@ def test_a_pass_that_draws_nothing_has_a_step(tokenizer):
     class One:
         lengths, n_bytes, sources = np.array([5]), 5, [("one", 0.1, 0, 1)]
 
-    stream = Stream(One(), None, Frame(), block=8, budget=16, seed=0)
+    stream = Stream(One(), None, SpecialTokenOverhead(), block=8, budget=16, seed=0)
     assert all(len(stream.plan(epoch)) == 1 for epoch in range(20))
 
 
@@ -149,13 +149,13 @@ def test_what_cannot_be_sampled_with(words):
 
 def test_one_process_a_folder(tmp_path):
     with (
-        alone(tmp_path / "a"),
-        alone(tmp_path / "b"),
+        exclusive_lock(tmp_path / "a"),
+        exclusive_lock(tmp_path / "b"),
         pytest.raises(RunError, match="another process"),
-        alone(tmp_path / "a"),
+        exclusive_lock(tmp_path / "a"),
     ):
         pass
-    with alone(tmp_path / "a"):
+    with exclusive_lock(tmp_path / "a"):
         pass
 
 
@@ -187,18 +187,18 @@ def test_a_second_build_takes_nothing_from_the_first(tokenizer, tmp_path):
     built(tokenizer, write(tmp_path / "t.jsonl", sentences(50)), tmp_path / "corpus")
     (tmp_path / "corpus" / "corpus.json").rename(tmp_path / "corpus" / "building.json")  # as if it were under way
     before = sorted(path.name for path in (tmp_path / "corpus").iterdir())
-    with alone(tmp_path / "corpus"), pytest.raises(RunError, match="another process"):
+    with exclusive_lock(tmp_path / "corpus"), pytest.raises(RunError, match="another process"):
         built(tokenizer, tmp_path / "t.jsonl", tmp_path / "corpus")
     assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == before
 
 
 def test_what_is_replaced_outlives_an_attempt_that_was_killed(tmp_path):
-    from langue.files import replaced
+    from langue.files import replace_on_success
 
     for name in ("x", ".x.replaced"):  # what the killed attempt made, and what it was to replace
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
-    with pytest.raises(RuntimeError), replaced(tmp_path / "x", True):
+    with pytest.raises(RuntimeError), replace_on_success(tmp_path / "x", True):
         assert list((tmp_path / "x").iterdir()) == []
         raise RuntimeError
     assert (tmp_path / "x" / "file").read_text() == ".x.replaced" and not (tmp_path / ".x.replaced").exists()

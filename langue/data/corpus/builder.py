@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from langue import files
 from langue.data.corpus.reader import DTYPES, FORMAT, Shard, is_corpus, vocabulary
-from langue.data.corpus.split import Divider, Division
+from langue.data.corpus.split import HashSplitter, SplitAssignment
 from langue.errors import DataError, LangueError, RunError
-from langue.text.quality.hash_set import Seen
+from langue.text.quality.hash_set import Uint64Set
 from langue.text.read.documents import PIECE, Piece, Reading, Tally, Texts
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import SAMPLE, Lost, gap_of
@@ -49,7 +49,7 @@ class Building:
     texts: Sequence[Texts]
     tokenizer: Tokenizer
     reading: Reading
-    division: Division
+    division: SplitAssignment
     shard_tokens: int = SHARD_TOKENS
 
     def fingerprint(self, tokenizer_sha256: str) -> str:
@@ -71,7 +71,7 @@ def build(
     notes = [] if notes is None else notes
     backend = _plain(building.tokenizer)
     _check(out, force)
-    with files.replaced(out, force), files.alone(out):
+    with files.replace_on_success(out, force), files.exclusive_lock(out):
         done = _begin(building, out, notes)
         try:
             facts = _write(building, backend, out, done, progress, notes)
@@ -242,7 +242,7 @@ def _write(
     name = "uint16" if size <= 1 << 16 else "uint32"
     mark = files.read_json(out / BUILDING)["fingerprint"]
     tally = Tally()
-    divider = Divider(building.reading, building.division, tally, Seen())
+    divider = HashSplitter(building.reading, building.division, tally, Uint64Set())
     counts = [dict.fromkeys(SPLITS, 0) for _ in building.texts]
     first = _First()
     reached = 0
@@ -268,7 +268,7 @@ def _write(
 
 
 def _needed(
-    texts: Sequence[Texts], divider: Divider, counts: list[dict[str, int]], skip: dict[str, int], first: _First
+    texts: Sequence[Texts], divider: HashSplitter, counts: list[dict[str, int]], skip: dict[str, int], first: _First
 ) -> Iterator[tuple[str, Piece]]:
     """What finished shards do not hold; `counts` learns how many documents each source gives to each split."""
     seen = dict.fromkeys(SPLITS, 0)
@@ -326,7 +326,7 @@ def _facts(
     out: Path,
     done: dict[str, list[Shard]],
     counts: list[dict[str, int]],
-    divider: Divider,
+    divider: HashSplitter,
     dtype: str,
     size: int,
     notes: list[str],

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from langue.errors import DataError
-from langue.text.quality.hash_set import Seen
+from langue.text.quality.hash_set import Uint64Set
 from langue.text.read.documents import Piece, Reading, Tally, Texts
 
 PEEK, PEEK_BYTES = 1000, 16 << 20  # documents, or bytes of them, that are looked at before any is given out
@@ -19,26 +19,26 @@ Assigned = tuple[str, Piece]
 
 
 @dataclass(frozen=True)
-class Division:
+class SplitAssignment:
     fraction: float = 0.01  # share of the documents that go to dev, at least one; 0: none does
     tail: float = 0.1  # share of a single document that does
     seed: int = 0
     dedup: bool = False  # leave out documents that are there already
 
     @classmethod
-    def of(cls, share: float | None, seed: int, dedup: bool = False) -> "Division":
+    def of(cls, share: float | None, seed: int, dedup: bool = False) -> "SplitAssignment":
         """share: of the documents, or of the only one; None: the usual ones."""
         return cls(seed=seed, dedup=dedup) if share is None else cls(share, share, seed, dedup)
 
 
 @dataclass
-class Divider:
+class HashSplitter:
     """Divides source after source, and counts the copies among all their documents."""
 
     reading: Reading
-    division: Division
+    division: SplitAssignment
     tally: Tally
-    seen: Seen
+    seen: Uint64Set
     duplicates: int = 0
     chosen: set[int] = field(default_factory=set)  # marks of documents that are dev whatever their number is
     old: set[int] = field(default_factory=set)  # of those that sources begin with, what was there before them

@@ -48,41 +48,41 @@ class Documents(Protocol):
 
 
 @dataclass(frozen=True)
-class Slices:
+class Chunks:
     """Pieces of a batch: which tokens of which documents."""
 
     document: Numbers  # (N,)
     begin: Numbers  # (N,)
     length: Numbers  # (N,)
     epoch: int
-    copy: Numbers | None = None  # (N,) how often its document was drawn before in this pass; None: never
+    repeat_index: Numbers | None = None  # (N,) how often its document was drawn before in this pass; None: never
 
     def __len__(self) -> int:
         return len(self.document)
 
 
 @dataclass(frozen=True)
-class Frame:
+class SpecialTokenOverhead:
     """How an objective wraps a piece: tokens that a document has beside its own, and that every piece gets added."""
 
     document: int = 0  # 1: what begins a document is a token of it too, and its end something to predict
-    piece: int = 0
+    chunk: int = 0
 
 
-Make = Callable[["Documents", Slices, torch.device], Batch | Pairs]
+Make = Callable[["Documents", Chunks, torch.device], Batch | Pairs]
 
 
 class Stream:
     """A corpus as a source of batches: every document once a pass, or as often as its source's weight says."""
 
     def __init__(
-        self, corpus: Documents, make: Make, frame: Frame, *, block: int, budget: int, seed: int, ramp: int = 0
+        self, corpus: Documents, make: Make, overhead: SpecialTokenOverhead, *, block: int, budget: int, seed: int, ramp: int = 0
     ) -> None:
         """block: longest piece; budget: tokens of a batch; ramp: batches over which it grows from an eighth."""
         if not len(corpus.lengths) or not int(corpus.lengths.sum()):
             raise DataError("the corpus is empty", do="give text with at least one document")
-        check_sizes(frame, block, budget)
-        self.corpus, self.make, self.frame = corpus, make, frame
+        check_sizes(overhead, block, budget)
+        self.corpus, self.make, self.overhead = corpus, make, overhead
         self.block, self.seed = block, seed
         growing = np.linspace(budget // 8, budget, ramp, endpoint=False) if ramp else np.zeros(0)
         self.budgets = np.maximum(block, np.append(growing, budget)).astype(np.int64)
@@ -90,8 +90,8 @@ class Stream:
 
     def expected(self) -> int:
         """Tokens of a pass, with what wraps its pieces: the mean over passes, where weights draw some documents."""
-        size = self.corpus.lengths + self.frame.document
-        wrapped = size + self.frame.piece * -(-size // (self.block - self.frame.piece))
+        size = self.corpus.lengths + self.overhead.document
+        wrapped = size + self.overhead.chunk * -(-size // (self.block - self.overhead.chunk))
         return round(sum(weight * int(wrapped[first:last].sum()) for _, weight, first, last in self.corpus.sources))
 
     def batches_for(self, tokens: int) -> int:
@@ -114,15 +114,15 @@ class Stream:
         left: Numbers = self.budgets[min(before, len(self.budgets) - 1) :]
         return left
 
-    def plan(self, epoch: int) -> "Plan":
+    def plan(self, epoch: int) -> "BatchSampler":
         """Batches as (N, 4): document, first token, tokens, how often the document was drawn before. Pieces of like
         length meet, their order is random."""
         budgets = self._budgets(epoch)
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        document, begin, length, copy = self._pieces(random)
+        document, begin, length, repeat_index = self._pieces(random)
         order = np.arange(len(length), dtype=np.int32 if len(length) < MANY else np.int64)
         random.shuffle(order)
-        mean = int(length.sum(dtype=np.int64)) / len(length) + self.frame.piece
+        mean = int(length.sum(dtype=np.int64)) / len(length) + self.overhead.chunk
         stretch = max(1, round(BUCKET * float(budgets[-1]) / max(1.0, mean)))
         for at in range(0, len(order), stretch):
             part = order[at : at + stretch]
@@ -130,29 +130,29 @@ class Stream:
         document = document[order]  # one after the other, that not all are there twice
         begin = begin[order]
         length = length[order]
-        copy = copy[order]
+        repeat_index = repeat_index[order]
         del order
         # A divided piece is wrapped twice: room for that is kept, so that no batch exceeds its budget.
-        bounds = exact_bounds(length + self.frame.piece, budgets - self.frame.piece)
-        made = Plan(document, begin, length, copy, *bounds, self.frame.piece, len(budgets) - 1, random)
+        bounds = exact_bounds(length + self.overhead.chunk, budgets - self.overhead.chunk)
+        made = BatchSampler(document, begin, length, repeat_index, *bounds, self.overhead.chunk, len(budgets) - 1, random)
         if len(self._before) == epoch + 1:
             self._before.append(self._before[-1] + len(made))
         return made
 
-    def pieces(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
+    def chunks(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
         """(P, 4): as in a batch, every piece of a pass; without `random` cuts stay, and nothing is drawn twice."""
         return np.stack(self._pieces(random), axis=1).astype(np.int64)
 
     def _pieces(self, random: np.random.Generator | None) -> tuple[Numbers, ...]:
         """The columns of all pieces (P,), in as few bytes as will do: there may be many millions."""
-        lengths = self.corpus.lengths + self.frame.document
-        documents, copies = self._drawn(random)
+        lengths = self.corpus.lengths + self.overhead.document
+        documents, copies = self._sample_documents(random)
         there = lengths[documents] > 0
         documents, copies = documents[there], copies[there]
         if not len(documents):  # weights may draw none, and every pass has a step
             documents, copies = np.array([lengths.argmax()]), np.zeros(1, copies.dtype)
         small = np.int32 if max(len(lengths), int(lengths.max())) < MANY else np.int64
-        block = self.block - self.frame.piece
+        block = self.block - self.overhead.chunk
         shift: Numbers = (
             np.zeros(len(documents), np.int64) if random is None else random.integers(0, block, len(documents))
         )
@@ -160,11 +160,11 @@ class Stream:
         for at in range(0, len(documents), TOGETHER):
             some = documents[at : at + TOGETHER]
             cut = _cut(lengths[some], block, shift[at : at + TOGETHER])
-            copy = copies[at : at + TOGETHER][cut[0]]
-            parts.append([*(each.astype(small) for each in (some[cut[0]], *cut[1:])), copy])
+            repeat_index = copies[at : at + TOGETHER][cut[0]]
+            parts.append([*(each.astype(small) for each in (some[cut[0]], *cut[1:])), repeat_index])
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
-    def _drawn(self, random: np.random.Generator | None) -> tuple[Numbers, NDArray[np.uint16]]:
+    def _sample_documents(self, random: np.random.Generator | None) -> tuple[Numbers, NDArray[np.uint16]]:
         """Documents of one pass, and how often each was drawn before: those of a source with weight 1.5 once each, and
         half of them once more."""
         parts, copies = [], []
@@ -180,7 +180,7 @@ class Stream:
         return np.concatenate(parts), np.concatenate(copies)
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
-        return self.make(self.corpus, Slices(rows[:, 0], rows[:, 1], rows[:, 2], epoch, rows[:, 3]), device)
+        return self.make(self.corpus, Chunks(rows[:, 0], rows[:, 1], rows[:, 2], epoch, rows[:, 3]), device)
 
 
 def _cut(size: Numbers, block: int, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -196,7 +196,7 @@ def _cut(size: Numbers, block: int, shift: Numbers) -> tuple[Numbers, Numbers, N
     return of, begin, end - begin
 
 
-class Plan(Sequence[Rows]):
+class BatchSampler(Sequence[Rows]):
     """The batches of a pass, each made when it is asked for: kept is only where its pieces lie."""
 
     def __init__(
@@ -204,7 +204,7 @@ class Plan(Sequence[Rows]):
         document: Numbers,
         begin: Numbers,
         length: Numbers,
-        copy: Numbers,
+        repeat_index: Numbers,
         first: Numbers,
         within: Numbers,
         wrap: int,
@@ -213,7 +213,7 @@ class Plan(Sequence[Rows]):
     ) -> None:
         """Pieces (P,) in their order; first, within: see `exact_bounds`; wrap: tokens that each piece gets added; ramp:
         batches that stay in their places."""
-        self.document, self.begin, self.length, self.copy = document, begin, length, copy
+        self.document, self.begin, self.length, self.repeat_index = document, begin, length, repeat_index
         self.first, self.within, self.wrap = first, within, wrap
         # What holds nothing but the end of what wraps one piece is no batch.
         goes_on = first[1:] + (within[1:] > 0) > first[:-1] + 1
@@ -234,22 +234,22 @@ class Plan(Sequence[Rows]):
         since[0] = low
         if high:
             until[-1] = min(high, until[-1])
-        rows = np.stack([self.document[these], self.begin[these] + since, until - since, self.copy[these]], axis=1)
+        rows = np.stack([self.document[these], self.begin[these] + since, until - since, self.repeat_index[these]], axis=1)
         return rows[rows[:, 2] > 0]
 
 
-def check_sizes(frame: Frame, block: int, budget: int) -> None:
+def check_sizes(overhead: SpecialTokenOverhead, block: int, budget: int) -> None:
     """SettingsError where a piece does not go into a batch, or nothing into a piece."""
     if block > budget:
         raise SettingsError(
             f"train.batch_tokens = {budget} is less than data.block = {block}",
             do=f"set train.batch_tokens to at least {block}",
         )
-    if block <= frame.piece:
-        raise SettingsError(f"data.block = {block} leaves no room for text", do=f"set it above {frame.piece}")
+    if block <= overhead.chunk:
+        raise SettingsError(f"data.block = {block} leaves no room for text", do=f"set it above {overhead.chunk}")
 
 
-def uniform(seed: int, salt: int, slices: Slices, places: Numbers, of: Numbers) -> NDArray[np.float64]:
+def uniform(seed: int, salt: int, chunks: Chunks, places: Numbers, of: Numbers) -> NDArray[np.float64]:
     """A number in [0, 1) for each token: a function of (seed, salt, pass, document, drawing of it, place in it) and of
     nothing else.
 
@@ -258,10 +258,10 @@ def uniform(seed: int, salt: int, slices: Slices, places: Numbers, of: Numbers) 
     which slice each is of.
     """
     with np.errstate(over="ignore"):
-        x = np.full(len(places), np.uint64((seed * 1_000_003 + salt * 7919 + slices.epoch * 104_729) % (1 << 64)))
-        if slices.copy is not None:
-            x += np.uint64(0xD1B54A32D192ED03) * slices.copy[of].astype(np.uint64)
-        for part in (slices.document[of], places):
+        x = np.full(len(places), np.uint64((seed * 1_000_003 + salt * 7919 + chunks.epoch * 104_729) % (1 << 64)))
+        if chunks.repeat_index is not None:
+            x += np.uint64(0xD1B54A32D192ED03) * chunks.repeat_index[of].astype(np.uint64)
+        for part in (chunks.document[of], places):
             x = _mixed(x + np.uint64(0x9E3779B97F4A7C15) * (part.astype(np.uint64) + np.uint64(1)))
     return (x >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 
@@ -272,8 +272,8 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def places_of(slices: Slices) -> tuple[Numbers, Numbers]:
+def places_of(chunks: Chunks) -> tuple[Numbers, Numbers]:
     """Each token's place in its document, and which slice it is of: both (T,)."""
-    of = np.repeat(np.arange(len(slices)), slices.length)
-    within = np.arange(len(of)) - np.repeat(np.cumsum(slices.length) - slices.length, slices.length)
-    return slices.begin[of] + within, of
+    of = np.repeat(np.arange(len(chunks)), chunks.length)
+    within = np.arange(len(of)) - np.repeat(np.cumsum(chunks.length) - chunks.length, chunks.length)
+    return chunks.begin[of] + within, of

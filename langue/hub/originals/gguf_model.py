@@ -185,7 +185,7 @@ def _factors(width: int, rope: Mapping[str, Any]) -> Tensor:
     return (1 / ((1 - share) / factor + share)).float()
 
 
-def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The tensors under their published names. What must be made of the file's, and is not its own pages, is a matrix
     in the precision that is wanted."""
     found = read(file)
@@ -197,9 +197,9 @@ def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
             continue
         if stem not in names or part not in ("weight", "bias"):
             raise ModelError(f"it has a tensor {name} that a {said.kind} does not", where=str(file))
-        tensor = found.tensor(name, matrices)
+        tensor = found.tensor(name, weights_dtype)
         if said.kind == "llama" and stem.endswith(("attn_q", "attn_k")):
-            tensor = pairs_apart(tensor, _heads(tensor, stem, said), matrices)
+            tensor = pairs_apart(tensor, _heads(tensor, stem, said), weights_dtype)
         weights[f"{names[stem]}.{part}"] = tensor.t() if _turned(said.kind, names[stem], tensor) else tensor
     return weights
 

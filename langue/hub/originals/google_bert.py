@@ -31,9 +31,9 @@ def read_config(index: Path) -> dict[str, Any]:
     return {"model_type": "bert", **content}
 
 
-def read_weights(index: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def read_weights(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
-    for name, tensor in tensorflow.read(index, matrices).items():
+    for name, tensor in tensorflow.read(index, weights_dtype).items():
         if not OPTIMISER.search(name):
             theirs, part = renamed(name, tensor)
             weights[theirs] = part

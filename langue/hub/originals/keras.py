@@ -71,10 +71,10 @@ def read_config(weights: Path) -> dict[str, Any]:
     return {"model_type": "bert", **theirs, **FIXED, "attention_probs_dropout_prob": said["dropout"]}
 
 
-def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """`layers/transformer_encoder_1/_feedforward_output_dense/vars/0` -> `bert.encoder.layer.1.output.dense.weight`."""
     weights: dict[str, Tensor] = {}
-    for name, tensor in hdf5.read(file, matrices).items():
+    for name, tensor in hdf5.read(file, weights_dtype).items():
         if not name.startswith("optimizer/") and "seed_generator" not in name:
             theirs, part = _renamed(name, tensor, str(file))
             weights[theirs] = part

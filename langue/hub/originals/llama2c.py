@@ -100,7 +100,7 @@ def _layout(sizes: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:
     return arrays
 
 
-def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The weights under a Llama's published names: the file's own pages, queries and keys aside."""
     sizes, data, offset = _sizes(file), map_file(file), _HEADER.size
     turned = {"self_attn.q_proj": sizes["heads"], "self_attn.k_proj": sizes["kv_heads"]}
@@ -108,9 +108,9 @@ def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
     for name, shape in _layout(sizes):
         once = name in _ONCE
         for place in [_ONCE[name]] if once else [f"model.layers.{i}.{name}.weight" for i in range(shape[0])]:
-            tensor = numbers(data, offset, torch.float32, shape if once else shape[1:], matrices)
+            tensor = numbers(data, offset, torch.float32, shape if once else shape[1:], weights_dtype)
             offset += tensor.nbytes
-            weights[place] = pairs_apart(tensor, turned[name], matrices) if name in turned else tensor
+            weights[place] = pairs_apart(tensor, turned[name], weights_dtype) if name in turned else tensor
     weights.pop("unread", None)
     return weights
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from langue.errors import LangueError, ModelError
 from langue.files import write_json
 from langue.formats import npz
-from langue.hub.convert_dtype import Holder
+from langue.hub.convert_dtype import DtypeConverter
 from langue.hub.originals.marian_options import (
     count,
     options_of,
@@ -89,8 +89,8 @@ def read_config(file: Path) -> dict[str, Any]:
     }
 
 
-def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
-    given = npz.weights(file, lambda name: not name.startswith("special:"), matrices)
+def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
+    given = npz.weights(file, lambda name: not name.startswith("special:"), weights_dtype)
     (source, target), shared, tied = tables_of(options_of(file))
     lacking = [name for name in (source, target) if name not in given or given[name].ndim != 2]
     if lacking:
@@ -100,7 +100,7 @@ def read_weights(file: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
     places = {"encoder.embed_tokens": (source, longest), "decoder.embed_tokens": (target, rows)}
     if shared and tied:
         places = {"shared": (source, rows)}
-    holder = Holder(None, [tables[name] for name, _ in places.values()])
+    holder = DtypeConverter(None, [tables[name] for name, _ in places.values()])
     weights = {f"model.{at}.weight": _rows(tables[name], n + 1, holder) for at, (name, n) in places.items()}
     output = [name for name in ("decoder_ff_logit_out_Wt", "decoder_ff_logit_out_W") if name in given and not tied]
     if output:
@@ -134,7 +134,7 @@ def renamed(name: str) -> str | None:
     return f"model.{side}.layers.{int(number) - 1}.{ours}.{end}"
 
 
-def _rows(table: Tensor, count: int, holder: Holder) -> Tensor:
+def _rows(table: Tensor, count: int, holder: DtypeConverter) -> Tensor:
     """The table with rows of zeros below, `count` in all."""
     return holder.stack([table, table.new_zeros(count - len(table), table.shape[1])])
 

@@ -34,10 +34,10 @@ def read_config(index: Path) -> dict[str, Any]:
     return {"model_type": "gpt2", **{theirs: content[word] for word, theirs in WORDS.items()}, **end}
 
 
-def read_weights(index: Path, matrices: torch.dtype | None) -> dict[str, Tensor]:
+def read_weights(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """`model/h3/attn/c_attn/w`, (1, in, out), is `transformer.h.3.attn.c_attn.weight`, (in, out) there too."""
     weights: dict[str, Tensor] = {}
-    for name, tensor in tensorflow.read(index, matrices).items():
+    for name, tensor in tensorflow.read(index, weights_dtype).items():
         *path, last = re.sub(r"^model/(h(\d+)/)?", lambda m: f"h/{m[2]}/" if m[1] else "", name).split("/")
         table = last in ("wte", "wpe")
         parts = [*path, last, "weight"] if table else [*path, ENDS.get(last, last)]

@@ -3,7 +3,7 @@
 from array import array
 
 
-class Seen:
+class Uint64Set:
     """A set of 64-bit numbers in about 24 bytes each: open addressing, doubled when half full."""
 
     def __init__(self) -> None:

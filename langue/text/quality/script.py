@@ -72,7 +72,7 @@ def language(counts: Mapping[str, int]) -> str:
     return _LANGUAGES.get(script, f"written in {script} letters" if script != "other" else "unknown")
 
 
-def alone(text: str) -> bool:
+def is_unspaced(text: str) -> bool:
     """Whether it begins with a character that is a word."""
     return bool(_ALONE.match(text))
 

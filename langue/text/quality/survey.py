@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from langue.text.quality import script
 from langue.text.quality.duplicates import within
-from langue.text.quality.hash_set import Seen
+from langue.text.quality.hash_set import Uint64Set
 from langue.text.quality.language import guess
 
 EXAMPLES = 5
@@ -27,14 +27,14 @@ COMPARED, COMPARED_CHARACTERS = 20_000, 40_000_000  # first documents among whic
 
 
 @dataclass
-class Survey:
+class CorpusStats:
     lengths: "array[int]" = field(default_factory=lambda: array("q"))  # characters of each document
     bytes: int = 0
     words: int = 0
     scripts: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)  # documents by what their script and words suggest
-    spoken: Counter[str] = field(default_factory=Counter)  # characters likewise
-    seen: Seen = field(default_factory=Seen)
+    characters_by_language: Counter[str] = field(default_factory=Counter)  # characters likewise
+    seen: Uint64Set = field(default_factory=Uint64Set)
     exact: int = 0
     compared: list[str] = field(default_factory=list)
     room: int = COMPARED_CHARACTERS
@@ -64,7 +64,7 @@ class Survey:
         self.scripts.update(scripts)
         language = guess(start, scripts)
         self.languages[language] += 1
-        self.spoken[language] += length
+        self.characters_by_language[language] += length
         self.exact += not self.seen.add(int.from_bytes(digest.digest(), "little"))
         if number == len(self.compared) < COMPARED and len(start) <= self.room:
             self.compared.append(start)
@@ -97,8 +97,8 @@ class Survey:
 
     def _main_language(self) -> str:
         """The one of most of the text, where it is of one."""
-        language, characters = max(self.spoken.items(), key=lambda each: each[1], default=("none: no letters", 0))
-        return language if characters >= MAIN * self.spoken.total() else "several"
+        language, characters = max(self.characters_by_language.items(), key=lambda each: each[1], default=("none: no letters", 0))
+        return language if characters >= MAIN * self.characters_by_language.total() else "several"
 
 
 def _example(length: int, text: str) -> dict[str, Any]:

@@ -254,7 +254,7 @@ def is_missing(value: Any) -> bool:
     return value is None or value != value or not str(value).strip()
 
 
-def sound(text: str) -> str:
+def replace_lone_surrogates(text: str) -> str:
     """The text, its halves of surrogate pairs, which are no characters, replaced by U+FFFD."""
     return text if text.isascii() else str(repair(text))
 

@@ -35,8 +35,8 @@ class Words:
         goes_on = [
             token.startswith(mark) if mark else _of_word(text[:1]) for token, text in zip(tokens, texts, strict=True)
         ]
-        self.first = ~np.asarray(goes_on, bool) | np.asarray([script.alone(text) for text in texts], bool)
-        self.last = np.asarray([script.alone(text[-1:]) for text in texts], bool)
+        self.first = ~np.asarray(goes_on, bool) | np.asarray([script.is_unspaced(text) for text in texts], bool)
+        self.last = np.asarray([script.is_unspaced(text[-1:]) for text in texts], bool)
         self.head = np.asarray([each[0] if each else 0 for each in raw], np.uint8)
         self.open = np.asarray([each[-1] if each[-1:] in _UNTOLD else 0 for each in raw], np.uint8)
         self.within = np.isin(self.head, list(_LATER))  # a character
@@ -74,7 +74,7 @@ def _text(raw: bytes) -> str:
 
 def _alone(there: bytes) -> bool:
     """Whether a character of three bytes that begins with these two is a word."""
-    return len(there) == 2 and there[:1] in _UNTOLD and script.alone((there + b"\x80").decode("utf-8", "replace"))
+    return len(there) == 2 and there[:1] in _UNTOLD and script.is_unspaced((there + b"\x80").decode("utf-8", "replace"))
 
 
 def _of_word(letter: str) -> bool:
