@@ -122,12 +122,12 @@ def _now(place: torch.device) -> float:
 def _answer(job: dict[str, Any], speed: float, peak: float) -> dict[str, Any]:
     """With the share of the peak by one count of operations for both."""
     from langue.hub.presets import preset
-    from langue.planning.timing import flops_a_token
+    from langue.planning.timing import flops_per_token
 
     shape = job["shape"]
     axes = {"n_layers": shape["layers"], "dim": shape["width"], "n_heads": shape["heads"]}
     config = preset("gpt2", VOCABULARY, shape["block"], axes=axes)[1]
-    return {"speed": speed, "unit": "tokens/s", "mfu": speed * flops_a_token(config, shape["block"]) / peak}
+    return {"speed": speed, "unit": "tokens/s", "mfu": speed * flops_per_token(config, shape["block"]) / peak}
 
 
 PEERS: dict[str, Peer] = {"gpt2-langue": ours, "gpt2-nanogpt": theirs}

@@ -104,7 +104,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 def _settings() -> dict[str, Any]:
     rates = {"train.lr": RATE, "train.schedule": "constant", "train.warmup": 0.0001, "train.weight_decay": 0.01}
-    size = {"train.batch_tokens": BLOCK * SEQUENCES, "train.batch_examples": 0, "data.block": BLOCK}
+    size = {"train.batch_tokens": BLOCK * SEQUENCES, "train.batch_examples": 0, "data.seq_len": BLOCK}
     return rates | size | {"train.checkpoint_every": 10**6, "train.log_every": 1000}
 
 

@@ -19,8 +19,8 @@ MODEL = {"model.preset": "modernbert", "model.dim": 128, "model.n_layers": 3, "m
 TOKENS = {"tokenizer.kind": "wordpiece", "tokenizer.lower": True, "tokenizer.vocab_size": 8192}
 # Muon's rate is 1e-2; AdamW, which has embeddings and norms, stays at 1e-3.
 PRETRAIN = {"task.mask_ratio": 0.25, "train.optimizer": "muon", "train.lr": 1e-3, "train.muon_scale": 10}
-PRETRAIN |= {"train.warmup": 0.02, "train.schedule": "linear", "train.final": 0.0, "data.dev_tokens": 60_000}
-PRETRAIN |= {"data.block": 128, "train.batch_tokens": 4096, "train.log_every": 10}
+PRETRAIN |= {"train.warmup": 0.02, "train.schedule": "linear", "train.min_lr_ratio": 0.0, "data.dev_tokens": 60_000}
+PRETRAIN |= {"data.seq_len": 128, "train.batch_tokens": 4096, "train.log_every": 10}
 FINETUNE = {"train.epochs": 4, "train.batch_examples": 32, "data.duplicates": False}
 RATES = (2e-4, 5e-4, 1e-3)
 SIDES = {"pretrained": "pretrained here", "scratch": "from scratch"}

@@ -13,12 +13,12 @@ from typing import Any
 WORDS = "the a dog cat bird sees hears runs sleeps red blue small and then near house tree good bad".split()  # noqa: SIM905
 STILL = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.max_steps": 4, "train.lr": 3e-3,
          "train.evaluate_every": 4}  # fmt: skip
-NEW = {**STILL, "model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "train.batch_tokens": 256, "data.block": 32,
+NEW = {**STILL, "model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "train.batch_tokens": 256, "data.seq_len": 32,
        "tokenizer.vocab_size": 300}  # fmt: skip
 PRETRAINED: list[tuple[str, dict[str, Any]]] = [
     ("causal", {"train.optimizer": "muon", "train.ema": 0.9, "train.z_loss": 1e-3}),
     ("causal", {"model.preset": "gpt2", "train.accumulate": 2}),
-    ("causal", {"model.preset": "llama", "train.recompute": True}),
+    ("causal", {"model.preset": "llama", "train.activation_checkpointing": True}),
     ("masked", {"model.preset": "bert", "task.pairs": "next"}),
     ("masked", {"model.preset": "modernbert"}),
     ("denoise", {}),

@@ -59,8 +59,8 @@ def test_none_is_a_value() -> None:
         ("trian.lr", "did you mean train.lr?"),
         ("num_train_epochs", "here it is train.epochs"),
         ("train.learning_rate", "here it is train.lr"),
-        ("block_size", "here it is data.block"),
-        ("block-size", "here it is data.block"),
+        ("block_size", "here it is data.seq_len"),
+        ("block-size", "here it is data.seq_len"),
         ("model.hidden_size", "here it is model.dim"),
         ("mlm_probability", "here it is task.mask_ratio"),
         ("seed", "here it is train.seed"),
@@ -85,14 +85,14 @@ def test_an_unknown_key_names_ours(key: str, remedy: str) -> None:
     ("key", "remedy"),
     [
         ("batch_size", "here it is train.batch_tokens"),
-        ("max_seq_length", "here it is data.block"),
-        ("max_length", "here it is data.block"),
-        ("max-length", "here it is data.block"),
+        ("max_seq_length", "here it is data.seq_len"),
+        ("max_length", "here it is data.seq_len"),
+        ("max-length", "here it is data.seq_len"),
         ("dropout", "here it is model.dropout"),
         ("classifier_dropout", "here it is model.dropout"),
         ("label_smoothing_factor", "it does nothing here: leave it out"),
         ("seed", "here it is train.seed"),
-        ("block_size", "here it is data.block"),
+        ("block_size", "here it is data.seq_len"),
     ],
 )
 def test_what_the_verb_at_hand_takes_is_named(key: str, remedy: str) -> None:
@@ -130,9 +130,9 @@ def test_every_setting_says_what_it_does() -> None:
 
 
 def test_words_are_pairs() -> None:
-    assert parse_words(["train.lr=3e-5", "--data.cut=head", "model.revision=a=b"]) == {
+    assert parse_words(["train.lr=3e-5", "--data.truncation=head", "model.revision=a=b"]) == {
         "train.lr": "3e-5",
-        "data.cut": "head",
+        "data.truncation": "head",
         "model.revision": "a=b",
     }
     with pytest.raises(SettingsError, match="section.key=value"):
@@ -142,7 +142,7 @@ def test_words_are_pairs() -> None:
 def test_a_recipe_holds_the_keys_of_the_command_line(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('model = "m"\ntrain.lr = 3e-5\n[data]\ncut = "head"\n', "utf-8")
-    assert read_recipe(recipe) == {"model": "m", "train.lr": 3e-5, "data.cut": "head"}
+    assert read_recipe(recipe) == {"model": "m", "train.lr": 3e-5, "data.truncation": "head"}
 
 
 @pytest.mark.parametrize(("text", "said"), [(b"a = ", "not TOML"), (b"\xff\xfe", "not TOML"), (None, "no such recipe")])
@@ -169,7 +169,7 @@ def test_a_name_that_is_not_utf8_is_not_written() -> None:
 
 
 def test_resolved_settings_survive_their_recipe(tmp_path: Path) -> None:
-    settings = resolve({"train.betas": "0.8,0.95", "train.lr": 3e-5, "model.dropout": 0.2, "data.cut": "tail"})
+    settings = resolve({"train.betas": "0.8,0.95", "train.lr": 3e-5, "model.dropout": 0.2, "data.truncation": "tail"})
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(settings.model_dump()), "utf-8")
     assert resolve(read_recipe(recipe)) == settings

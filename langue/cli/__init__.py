@@ -156,7 +156,7 @@ def _scarce(error: Exception) -> str:
     """What the machine had too little of, where that is what stopped the command: no defect of anyone's."""
     said = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
-        return "memory is used up; lower train.batch_tokens or data.block, or set train.recompute=true"
+        return "memory is used up; lower train.batch_tokens or data.seq_len, or set train.activation_checkpointing=true"
     if isinstance(error, OSError) and error.errno in FULL:
         return f"{error.filename or 'a file'}: cannot be written: {error.strerror}; free space"
     return ""

@@ -107,11 +107,11 @@ def print_plan(content: dict[str, Any]) -> None:
         best.add_column(name, justify="left" if name == "says" else "right", overflow="fold")
     training, model = content["training"], content["model"]
     best.add_row(
-        number(model["parameters"]), number(training["tokens"]), f"{training['tokens_a_parameter']:.3g}",
+        number(model["parameters"]), number(training["tokens"]), f"{training['tokens_per_parameter']:.3g}",
         _loss(training["loss_expected"]), "this plan", style="bold",
     )  # fmt: skip
     for law in content["optimal"]["laws"]:
-        ratio, loss = f"{law['tokens_a_parameter']:.3g}", _loss(law["loss"])
+        ratio, loss = f"{law['tokens_per_parameter']:.3g}", _loss(law["loss"])
         best.add_row(number(law["parameters"]), number(law["tokens"]), ratio, loss, law["law"])
     console.print(best, highlight=False)
     console.print("The loss is what the last law expects of its own text: it compares plans.\n", style="dim")
@@ -132,7 +132,7 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
     facts = {
         "model": f"{model['preset']}: {number(model['parameters'])} parameters, {model['layers']} layers of "
         f"{model['width']:,}, {model['heads']} heads, vocabulary {model['vocabulary']:,}",
-        "training": f"{number(training['tokens'])} tokens ({training['tokens_a_parameter']:.3g} a parameter), "
+        "training": f"{number(training['tokens'])} tokens ({training['tokens_per_parameter']:.3g} a parameter), "
         f"{training['steps']:,} steps of {training['batch_tokens']:,}, sequences of {model['length']:,}",
         "operations": f"{training['flops']:.3g} (6ND says {training['flops_6nd']:.3g})",
         "hardware": f"{where['devices']:,} x {where['name']}, {number(where['peak'], 'FLOP/s')} in {precision}; "
@@ -140,14 +140,14 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
         "layout": f"{layout['name']}, {layout['sequences']} sequence{'s' * (layout['sequences'] > 1)} at once"
         + (", blocks recomputed" if layout["recompute"] else ""),
         "utilisation": f"{where['mfu']:.0%} of the peak ({where['mfu_stated']:.0%} {where['mfu_from']})",
-        "speed": f"{number(cost['tokens_a_second'])} tokens/s",
+        "speed": f"{number(cost['tokens_per_second'])} tokens/s",
         "time": f"{span(cost['seconds'])}, {number(cost['device_hours'])} device hours",
     }
     if cost["kwh"] is not None:
         facts["energy"] = f"{cost['kwh']:.3g} kWh" if cost["kwh"] < 1000 else f"{cost['kwh'] / 1000:,.1f} MWh"
     if measured:
         facts["measured"] = (
-            f"{measured['tokens_a_second']:,.0f} tokens/s of {number(measured['parameters'])} parameters here in "
+            f"{measured['tokens_per_second']:,.0f} tokens/s of {number(measured['parameters'])} parameters here in "
             f"{measured['precision']}: {measured['mfu']:.0%} of {number(measured['peak'], 'FLOP/s')}"
         )
     return facts
@@ -155,7 +155,7 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
 
 def _memory(memory: dict[str, float], recompute: bool) -> list[tuple[str, str, str]]:
     other = "activations_kept" if recompute else "activations_recomputed"
-    said = "if all were kept" if recompute else "with train.recompute=true"
+    said = "if all were kept" if recompute else "with train.activation_checkpointing=true"
     notes = {
         "moments": "AdamW's two",
         "copies": "of the weights, in bf16",

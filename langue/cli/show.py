@@ -77,9 +77,9 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
         "text": f"{facts['documents']:,} documents, {facts['tokens']:,} tokens of {facts['vocabulary']:,}, "
         f"{facts['bytes'] / max(1, facts['tokens']):.2f} bytes each",
         "held out": f"{facts['dev_documents']:,} documents, {facts['dev_tokens']:,} tokens",
-        "steps": f"{facts['steps']:,} of {facts['tokens_a_step']:,} tokens, pieces of at most {facts['block']:,}; "
-        f"{facts['passes']:.2g} passes of {facts['tokens_a_pass']:,} tokens, "
-        f"{facts['tokens_a_parameter']:.2g} tokens a parameter",
+        "steps": f"{facts['steps']:,} of {facts['tokens_per_step']:,} tokens, pieces of at most {facts['block']:,}; "
+        f"{facts['passes']:.2g} passes of {facts['tokens_per_epoch']:,} tokens, "
+        f"{facts['tokens_per_parameter']:.2g} tokens a parameter",
         "time": f"about {span(facts['seconds_estimated'])} on this machine in {facts['precision']}",
     }
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

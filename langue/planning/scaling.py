@@ -62,7 +62,7 @@ def optima(flops: float, vocabulary: int) -> list[dict[str, str | float | None]]
             "law": name,
             "parameters": n,
             "tokens": d,
-            "tokens_a_parameter": d / n,
+            "tokens_per_parameter": d / n,
             "loss": expected_loss(n, d, vocabulary),
         }
         for name, (n, d) in said

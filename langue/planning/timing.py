@@ -22,7 +22,7 @@ VOCABULARY = 8192  # of the small version: its output matrix should not be most 
 STEPS = 3
 
 
-def flops_a_token(config: ModelConfig, length: int) -> float:
+def flops_per_token(config: ModelConfig, length: int) -> float:
     """Operations of forward and backward: three times those of the matrix products forward, attention and logits too
     (the convention of PaLM, Chowdhery et al. 2022, arXiv:2204.02311, appendix B)."""
     vocabulary = config.decoder_vocab_size or config.vocab_size
@@ -60,11 +60,11 @@ def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> d
     return {
         "parameters": count(small),
         "length": length,
-        "tokens_a_step": sequences * length,
+        "tokens_per_step": sequences * length,
         "precision": str(dtype).removeprefix("torch."),
-        "tokens_a_second": rate,
+        "tokens_per_second": rate,
         "peak": peak,
-        "mfu": rate * flops_a_token(small, length) / peak,
+        "mfu": rate * flops_per_token(small, length) / peak,
     }
 
 

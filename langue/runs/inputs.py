@@ -30,7 +30,7 @@ class Room:
 
     tokens: int
     source: str  # what says so
-    cut: str | None = None  # the part that is kept, as data.cut has it; None: a longer text is an error
+    cut: str | None = None  # the part that is kept, as data.truncation has it; None: a longer text is an error
 
 
 @dataclass

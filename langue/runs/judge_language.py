@@ -70,7 +70,7 @@ def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict
     """The metrics on the whole of the held-out text, their intervals, and what they are sums of."""
     chosen = prepared.settings
     stream = prepared.objective.stream(
-        prepared.dev, block=chosen.data.block, budget=max(chosen.train.batch_tokens, chosen.data.block), seed=0
+        prepared.dev, block=chosen.data.seq_len, budget=max(chosen.train.batch_tokens, chosen.data.seq_len), seed=0
     )
     held, dtype = HeldOutSet(stream), precision(chosen.train.precision)
     found = prepared.objective.judge(network, held, device=device(), dtype=dtype)
@@ -135,7 +135,7 @@ def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[s
             f"The model saw {each:.1f} tokens for each of its parameters; about 20 make the "
             "best of a budget (Hoffmann et al. 2022, arXiv:2203.15556): a smaller model would learn more in that time."
         )
-    times = tokens / facts["tokens_a_pass"] * max(weight for _, weight, *_ in prepared.train.sources)
+    times = tokens / facts["tokens_per_epoch"] * max(weight for _, weight, *_ in prepared.train.sources)
     if times > 4:
         said.append(
             f"It read the text {times:.1f} times; beyond four passes repeated text teaches ever less "

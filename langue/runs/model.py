@@ -255,7 +255,7 @@ class Model:
         """Where the task's texts are cut."""
         most = min(self.data.max_length, self.config.max_length)
         source = "data.max_length of the run" if self.checkpoint.task is not None else self.inputs.room.source
-        return Room(most, source, self.data.cut)
+        return Room(most, source, self.data.truncation)
 
     def check_pairs(self, pairs: bool, where: str = "") -> None:
         """ModelError where pairs of texts are given to a run of single ones, or the other way round."""
@@ -315,9 +315,9 @@ class Model:
 def _data_settings(checkpoint: Checkpoint) -> DataSettings:
     """How the task's texts are cut: as the run says, or as `transformers` cuts what it published."""
     if checkpoint.task is not None:
-        return DataSettings(**checkpoint.task.get("data", {}))
+        return DataSettings.of_run(checkpoint.task.get("data", {}))
     inputs = Inputs(checkpoint)
-    return DataSettings(max_length=max(4, inputs.room.tokens), cut=inputs.cut_side)
+    return DataSettings(max_length=max(4, inputs.room.tokens), truncation=inputs.cut_side)
 
 
 def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:

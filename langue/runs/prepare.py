@@ -218,7 +218,7 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
         "transformers": describe_transformers_support(prepared.task, prepared.checkpoint.family, settings.data),
         "duplicates": duplicates(prepared.source) if settings.data.duplicates else {},
         "steps": steps,
-        "steps_a_pass": per_pass,
+        "steps_per_epoch": per_pass,
         "mean_tokens": float(lengths.mean()),
         "flops": flops,
         "seconds_estimated": flops / (0.6 * matmul_rate(precision(chosen.precision))),
@@ -282,11 +282,13 @@ def joined(table: Table) -> list[str]:
 
 
 # What a run that goes on may have otherwise than before, since no step that was made depends on it.
-CHANGEABLE_ON_RESUME = ("unfit", "spike", "checkpoint_every", "tracker", "recompute", "parallel")
+CHANGEABLE_ON_RESUME = (
+    *("on_nonfinite", "spike", "checkpoint_every", "tracker", "activation_checkpointing", "parallel"),
+)
 
 
 def check_resumable(folder: Path, written: str) -> None:
-    """A run goes on only as what it was, but for what is FREE; its recipe then says so."""
+    """A run goes on only as what it was, but for what is CHANGEABLE_ON_RESUME; its recipe then says so."""
     path = folder / "recipe.toml"
     before, now = read_recipe(path), flat_keys(tomllib.loads(written))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]

@@ -63,11 +63,11 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
     own = None if checkpoint is None else checkpoint.tokenizer
 
     def check(tokenizer: Tokenizer | None) -> None:
-        check_sizes(kind.overhead_for(settings.task), settings.data.block, settings.train.batch_tokens)
+        check_sizes(kind.overhead_for(settings.task), settings.data.seq_len, settings.train.batch_tokens)
         if tokenizer is not None:
             _made(arguments["objective"], tokenizer, checkpoint, settings)
         else:
-            kind.fits(settings.task, settings.data.block, settings.tokenizer.sentinels)
+            kind.fits(settings.task, settings.data.seq_len, settings.tokenizer.sentinels)
             _possible(arguments["objective"], settings)
 
     train, dev = corpus_of(arguments, own, settings, folder, check)
@@ -88,7 +88,7 @@ def _made(
 ) -> tuple[LanguageObjective, Family, ModelConfig]:
     """The objective and the model's shape, or what is wrong with them: for neither is any text needed."""
     objective = OBJECTIVES[name](tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed)
-    objective.fits(settings.task, settings.data.block, len(objective.special.sentinels))
+    objective.fits(settings.task, settings.data.seq_len, len(objective.special.sentinels))
     family, config = _shape(name, vocabulary(tokenizer), checkpoint, settings)
     objective.vocabulary = min(objective.vocabulary, config.vocab_size)  # some models have fewer, by a spare token
     return objective, family, config
@@ -110,7 +110,7 @@ def _possible(objective: str, settings: Settings) -> None:
 def _shape(
     objective: str, vocab_size: int, checkpoint: Checkpoint | None, settings: Settings
 ) -> tuple[Family, ModelConfig]:
-    block = settings.data.block
+    block = settings.data.seq_len
     if checkpoint is not None:
         family, config = checkpoint.family, checkpoint.config
     else:
@@ -122,8 +122,8 @@ def _shape(
         config = _with_pairs(family, config)
     if block > config.longest:
         raise SettingsError(
-            f"data.block = {block} is more than the {config.longest} tokens of the model",
-            do=f"set data.block to at most {config.longest}",
+            f"data.seq_len = {block} is more than the {config.longest} tokens of the model",
+            do=f"set data.seq_len to at most {config.longest}",
         )
     return family, config
 
@@ -143,7 +143,7 @@ def stream_of(prepared: Pretraining, corpus: Corpus) -> Stream:
     chosen = prepared.settings
     return prepared.objective.stream(
         corpus,
-        block=chosen.data.block,
+        block=chosen.data.seq_len,
         budget=chosen.train.batch_tokens,
         seed=chosen.train.seed,
         ramp=chosen.train.ramp_steps * chosen.train.accumulate,
@@ -160,7 +160,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     steps = _steps(stream, a_pass, chosen)
     passes = stream.tokens_in(steps * chosen.accumulate) / (a_pass * step)
     seen = passes * tokens  # of which the last batch of a pass has fewer
-    block = prepared.settings.data.block
+    block = prepared.settings.data.seq_len
     flops = _flops_a_token(prepared, stream) * seen
     new = _new_parts(prepared.checkpoint, config)
     return {
@@ -179,11 +179,11 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
         "dev_documents": prepared.dev.n_documents,
         "dev_tokens": prepared.dev.n_tokens,
         "block": block,
-        "tokens_a_step": step,
+        "tokens_per_step": step,
         "steps": steps,
-        "tokens_a_pass": tokens,
+        "tokens_per_epoch": tokens,
         "passes": passes,
-        "tokens_a_parameter": seen / count(config),
+        "tokens_per_parameter": seen / count(config),
         "flops": flops,
         "seconds_estimated": flops / (0.5 * matmul_rate(precision(chosen.precision))),
         "precision": str(precision(chosen.precision)).removeprefix("torch."),

@@ -31,7 +31,7 @@ def samples(prepared: Pretraining, network: Any, count: int = SAMPLES) -> Sample
     if not len(there):
         return []
     rows = there[np.linspace(0, len(there) - 1, min(count, len(there))).astype(np.int64)]
-    room = max(2, min(prepared.config.longest, prepared.settings.data.block) - 1)
+    room = max(2, min(prepared.config.longest, prepared.settings.data.seq_len) - 1)
     make = {"decoder": _continued, "encoder": _filled, "encoder-decoder": _restored}
     return make[prepared.objective.architecture](prepared, network, rows, room)
 

@@ -56,7 +56,7 @@ def write_task_checkpoint(
     cuts = {"model_max_length": min(data.max_length, length)}
     written = read_json(folder / "tokenizer_config.json")
     write_json(folder / "tokenizer_config.json", {**written, **sides, **cuts})
-    kept: dict[str, Any] = {"max_length": data.max_length, "cut": data.cut}
+    kept: dict[str, Any] = {"max_length": data.max_length, "truncation": data.truncation}
     languages = {"source_language": data.source_language, "target_language": data.target_language}
     kept |= {name: code for name, code in languages.items() if code is not None}
     write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs})
@@ -71,12 +71,12 @@ def describe_transformers_support(task: Task, family: Family, data: DataSettings
         )
     if family.head_kind(task.settings.pooling) == "classify":
         cut = f"of texts of more than {data.max_length} tokens it is given "
-        if data.cut == "head":
+        if data.truncation == "head":
             return f"transformers: AutoModelForSequenceClassification gives the same logits; {cut}truncation=True."
-        kept = {"head-tail": "beginning and end", "tail": "end"}[data.cut]
+        kept = {"head-tail": "beginning and end", "tail": "end"}[data.truncation]
         return (
             f"transformers: AutoModelForSequenceClassification gives the same logits where nothing is cut; {cut}"
-            f"the beginning by truncation=True, where here the {kept} is kept (data.cut=head keeps the same)."
+            f"the beginning by truncation=True, where here the {kept} is kept (data.truncation=head keeps the same)."
         )
     return (
         f"transformers: its {family.architectures['classify']} cannot express {task.settings.pooling} pooling, so "
@@ -90,7 +90,7 @@ def task_of(described: Description) -> Task | None:
     ours = described.task is not None and "objective" not in described.task
     where = str(described.folder / ("config.json" if described.task is None else "langue.json"))
     try:
-        DataSettings(**(described.task or {}).get("data", {}))
+        DataSettings.of_run((described.task or {}).get("data", {}))
         if described.task is None or not ours:
             return _published_task(described.published)
         kind = str(described.task.get("task"))

@@ -1,9 +1,19 @@
 """Floor 0. What a setting of ours is called elsewhere: transformers, nanoGPT, Megatron, T5 and their kin.
 Who writes such a name is told ours."""
 
+# Other names that a setting may be given by: a shorter one, and what it was called in older recipes and runs.
+RENAMED = {
+    "train.steps": "train.max_steps",
+    "data.block": "data.seq_len",
+    "data.cut": "data.truncation",
+    "train.final": "train.min_lr_ratio",
+    "train.recompute": "train.activation_checkpointing",
+    "train.unfit": "train.on_nonfinite",
+}
+
 _ELSEWHERE = {
-    "data.block": "block_size context_length context_size max_position_embeddings max_positions n_ctx n_positions "
-    "seq_len seq_length sequence_length",
+    "data.seq_len": "block_size context_length context_size max_position_embeddings max_positions n_ctx n_positions "
+    "seq_length sequence_length",
     "data.max_length": "max_len max_seq_len max_seq_length model_max_length",
     "data.dev_fraction": "dev_split eval_fraction val_fraction val_split valid_fraction validation_fraction "
     "validation_split validation_split_percentage",
@@ -58,10 +68,10 @@ _ELSEWHERE = {
     "train.optimizer": "optim",
     "train.schedule": "lr_decay_style lr_scheduler lr_scheduler_type",
     "train.warmup": "lr_warmup_iters warmup_iters warmup_ratio warmup_steps",
-    "train.final": "min_lr min_lr_ratio",
+    "train.min_lr_ratio": "min_lr",
     "train.ema": "ema_decay",
     "train.ramp_steps": "rampup_batch_size",
-    "train.recompute": "activation_checkpointing gradient_checkpointing",
+    "train.activation_checkpointing": "gradient_checkpointing",
     "train.compile": "torch_compile",
     "train.precision": "amp bf16 dtype fp16 mixed_precision",
     "train.evaluate_every": "eval_every eval_interval eval_steps val_check_interval",

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from langue.errors import SettingsError
+from langue.settings.aliases import RENAMED
 
 ROWS = "(rows given in Python)"
 
@@ -42,7 +43,9 @@ def flat_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section, values in tree.items():
         if isinstance(values, dict):
-            flat.update({f"{section}.{key}": value for key, value in values.items()})
+            for key, value in values.items():
+                name = f"{section}.{key}"
+                flat[RENAMED.get(name, name)] = value
         else:
             flat[section] = values
     return flat

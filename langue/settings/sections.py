@@ -9,12 +9,12 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from langue.errors import SettingsError
-from langue.settings.aliases import ours_of
+from langue.settings.aliases import RENAMED, ours_of
 from langue.settings.recipe import ARGUMENTS
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -31,12 +31,12 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    block: int = Field(default=256, ge=2, description="tokens of a pretraining sequence: longer documents are cut")
+    seq_len: int = Field(default=256, ge=2, description="tokens of a pretraining sequence: longer documents are cut")
     dev_tokens: int = Field(
         default=262_144, ge=0, description="most tokens that pretraining is judged on while it goes; 0: all held out"
     )
     max_length: int = Field(default=512, ge=4, description="tokens of a text that are kept, special tokens included")
-    cut: Literal["head-tail", "head", "tail"] = Field(
+    truncation: Literal["head-tail", "head", "tail"] = Field(
         default="head-tail", description="which part of a longer text is kept; head-tail keeps a quarter from the start"
     )
     dev_fraction: float | None = Field(
@@ -59,6 +59,12 @@ class DataSettings(Section):
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the automatic split")
     shard_tokens: int = Field(default=1 << 26, ge=1, description="tokens after which a corpus begins another file")
+
+
+    @classmethod
+    def of_run(cls, saved: Mapping[str, Any]) -> Self:
+        """The settings that a run's langue.json keeps, under today's names or those of before."""
+        return cls(**{RENAMED.get(f"data.{key}", key).removeprefix("data."): value for key, value in saved.items()})
 
 
 class TokenizerSettings(Section):
@@ -168,7 +174,7 @@ class TrainSettings(Section):
     )
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps that warm up")
     decay: float = Field(default=0.2, gt=0, le=1, description="share of the steps in which wsd falls")
-    final: float = Field(default=0.0, ge=0, le=1, description="share of the peak rate that the decay ends at")
+    min_lr_ratio: float = Field(default=0.0, ge=0, le=1, description="share of the peak rate that the decay ends at")
     ema: float = Field(
         default=0.0,
         ge=0,
@@ -181,7 +187,7 @@ class TrainSettings(Section):
     ramp_steps: int = Field(
         default=0, ge=0, description="steps over which a pretraining batch grows from an eighth of batch_tokens to all"
     )
-    recompute: bool = Field(
+    activation_checkpointing: bool = Field(
         default=False, description="compute each block again in the backward pass instead of keeping it: less memory"
     )
     compile: bool = Field(
@@ -193,7 +199,7 @@ class TrainSettings(Section):
         description="several processes: each with the whole model (ddp, which auto is), sharing its weights (fsdp), or "
         "each with some heads and columns of every block (tp)",
     )
-    unfit: Literal["stop", "skip"] = Field(
+    on_nonfinite: Literal["stop", "skip"] = Field(
         default="stop", description="what a step does whose loss is not finite, or a spike: stop, or leave the weights"
     )
     spike: float = Field(
@@ -240,7 +246,7 @@ PRETRAINING: dict[str, Any] = {
     "train.weight_decay": 0.1,
     "train.warmup": 0.02,
     "train.schedule": "cosine",
-    "train.final": 0.1,
+    "train.min_lr_ratio": 0.1,
 }
 # What the objectives' published tokenizers are, where one is trained.
 TOKENIZERS: dict[str, dict[str, Any]] = {
@@ -252,11 +258,11 @@ TOKENIZERS: dict[str, dict[str, Any]] = {
 # Settings of fine-tuning alone, and what does in pretraining what they do there; and the other way round.
 FINETUNING = {
     "train.batch_examples": "train.batch_tokens",
-    "data.max_length": "data.block",
+    "data.max_length": "data.seq_len",
     "data.dev_max": "data.dev_tokens",
     "data.test_fraction": "data.dev_fraction",
     "task.dropout": "model.dropout",
-    **dict.fromkeys(["data.cut", "data.duplicates", "task.pooling", "task.label_smoothing"], ""),
+    **dict.fromkeys(["data.truncation", "data.duplicates", "task.pooling", "task.label_smoothing"], ""),
     **dict.fromkeys(["data.source_language", "data.target_language"], ""),
     **dict.fromkeys(["task.class_weights", "task.multi_label", "task.positive"], ""),
 }
@@ -268,13 +274,11 @@ OF_OBJECTIVE = {
 OF_TRAINING_TOKENIZERS = [f"tokenizer.{name}" for name in TokenizerSettings.model_fields]
 OF_BUILDING = ["data.dev_fraction", "data.invalid", "data.seed", "data.shard_tokens"]
 ONLY_PRETRAINING = {
-    **{"data.block": "data.max_length", "data.dev_tokens": "data.dev_max", "data.shard_tokens": ""},
+    **{"data.seq_len": "data.max_length", "data.dev_tokens": "data.dev_max", "data.shard_tokens": ""},
     **dict.fromkeys([*sum(OF_OBJECTIVE.values(), []), "train.z_loss", "train.ramp_steps", *OF_TRAINING_TOKENIZERS], ""),
     **{f"model.{name}": "" for name in ModelSettings.model_fields if name not in OF_ALL_MODELS},
 }
 
-# Shorter words for settings that are often typed.
-ALIASES = {"train.steps": "train.max_steps"}
 
 
 def known() -> dict[str, Any]:
@@ -310,7 +314,7 @@ def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = _NONE) -> Se
     settings that do nothing here, and what does instead: at an unknown key none of them is named."""
     nested: dict[str, dict[str, Any]] = {}
     fields = known()
-    for key, value in ((ALIASES.get(k, k), v) for layer in layers for k, v in layer.items()):
+    for key, value in ((RENAMED.get(k, k), v) for layer in layers for k, v in layer.items()):
         if key not in fields:
             raise SettingsError(f"unknown setting {key!r}", do=_nearest(key, list(fields), others))
         section, name = key.split(".")

@@ -35,7 +35,7 @@ class Denoise(LanguageObjective):
         if count > sentinels:
             raise SettingsError(
                 f"a piece of {block} tokens has {count} spans and the tokenizer {sentinels} sentinels",
-                do="shorten data.block, raise task.noise_span, or train the tokenizer with more tokenizer.sentinels",
+                do="shorten data.seq_len, raise task.noise_span, or train the tokenizer with more tokenizer.sentinels",
             )
 
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Pairs:

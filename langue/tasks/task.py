@@ -201,7 +201,7 @@ class Task(Objective):
         """
         pairs = table.column("pair") if "pair" in table.rows.column_names else None
         examples = encode_texts(
-            tokenizer, table.column("text"), pairs, max_length=data.max_length, cut=data.cut, config=config
+            tokenizer, table.column("text"), pairs, max_length=data.max_length, cut=data.truncation, config=config
         )
         usable = examples.lengths > 0
         if usable.all():

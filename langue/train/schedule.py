@@ -11,7 +11,7 @@ from langue.settings.sections import TrainSettings
 
 def factor(step: int, total: int, settings: TrainSettings) -> float:
     """step counts from 0. The decays end at `final` of the peak."""
-    kind, final = settings.schedule, settings.final
+    kind, final = settings.schedule, settings.min_lr_ratio
     rising = max(1, round(total * settings.warmup)) if settings.warmup else 0
     if step < rising:
         return (step + 1) / rising

@@ -94,7 +94,7 @@ class Trainer:
         if self.device.type == "cpu":
             self.heap = HeapTrimmer() if keep_freed_memory() else None
             keep_kernels(training=True)
-        set_recompute(model, settings.recompute)
+        set_recompute(model, settings.activation_checkpointing)
         self.parallel = Parallel(model, objective, settings, self.device)
         self.model = self.parallel.model
         if settings.compile:
@@ -225,11 +225,11 @@ class Trainer:
                 where=str(self.folder),
                 do=f"the weights are spoilt: start anew with a lower train.lr (now {settings.lr:g})",
             )
-        if settings.unfit == "stop":
+        if settings.on_nonfinite == "stop":
             raise RunError(
                 f"the loss at step {at.step + 1} {found}; its batch is kept in {kept.name}",
                 where=str(self.folder),
-                do="go on without it: --resume train.unfit=skip; or start anew with a lower train.lr "
+                do="go on without it: --resume train.on_nonfinite=skip; or start anew with a lower train.lr "
                 f"(now {settings.lr:g}) or train.precision=fp32",
             )
         return True

@@ -38,7 +38,7 @@ def evaluate_language(
     began = time.perf_counter()
     named, own, words = split_recipe(recipe)
     name = run.task["objective"]
-    settings = resolve(PRETRAINING, TOKENIZERS[name], {"data.block": run.task["data"]["max_length"]}, words)
+    settings = resolve(PRETRAINING, TOKENIZERS[name], {"data.seq_len": run.task["data"]["max_length"]}, words)
     checkpoint = read_checkpoint(run, head="lm", pairs=settings.task.pairs != "none")
     tokenizer = checkpoint.tokenizer
     objective = OBJECTIVES[name](tokenizer, settings.task, seed=settings.train.seed)

@@ -19,7 +19,7 @@ from langue.model.config import ModelConfig
 from langue.planning.layout import choose, utilisation
 from langue.planning.memory import Layout, Memory, Sizes, activations, logits
 from langue.planning.scaling import FITTED, TOKENS_A_PARAMETER, by_rule, expected_loss, optima
-from langue.planning.timing import flops_a_token, time_steps
+from langue.planning.timing import flops_per_token, time_steps
 from langue.runtime import device, precision
 
 LENGTH = 1024
@@ -95,7 +95,7 @@ def plan(
     stated, origin = _stated(mfu, measured, local)
     passes = batch / (layout.data * layout.sequences * length)
     reached = stated if mfu is not None else utilisation(stated, layout, device_, config, passes)
-    rate = device_.peak * devices * reached / flops_a_token(config, length)
+    rate = device_.peak * devices * reached / flops_per_token(config, length)
     if seconds and tokens is None:
         wanted = rate * seconds  # now that it is known how fast it goes
     content = {
@@ -244,10 +244,10 @@ def _about(config: ModelConfig, sizes: Sizes, kind: str, length: int) -> dict[st
 def _training(config: ModelConfig, sizes: Sizes, tokens: float, batch: int, length: int) -> dict[str, Any]:
     return {
         "tokens": round(tokens),
-        "tokens_a_parameter": tokens / sizes.total,
+        "tokens_per_parameter": tokens / sizes.total,
         "batch_tokens": batch,
         "steps": math.ceil(tokens / batch),
-        "flops": flops_a_token(config, length) * tokens,
+        "flops": flops_per_token(config, length) * tokens,
         "flops_6nd": 6 * sizes.total * tokens,
         "loss_expected": expected_loss(sizes.total, tokens, config.vocab_size),
         "loss_of_guessing": math.log(config.vocab_size),
@@ -269,7 +269,7 @@ def _cost(tokens: float, rate: float, where: Hardware, devices: int, pue: float)
     seconds = tokens / rate
     watts = where.watts
     return {
-        "tokens_a_second": rate,
+        "tokens_per_second": rate,
         "seconds": seconds,
         "days": seconds / UNITS["day"],
         "device_hours": devices * seconds / UNITS["hour"],

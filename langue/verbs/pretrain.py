@@ -236,7 +236,7 @@ def _write(folder: Path, prepared: Pretraining, network: LanguageModel) -> None:
             published=ids | (prepared.checkpoint.published if prepared.checkpoint else {}),
             writes=prepared.checkpoint.writes if prepared.checkpoint else None,
         )
-        kept = {"max_length": prepared.settings.data.block, "cut": "head"}
+        kept = {"max_length": prepared.settings.data.seq_len, "truncation": "head"}
         write_json(temporary / "langue.json", {"objective": prepared.objective.name, "data": kept})
     for file in sorted((folder / "final").iterdir()):
         file.replace(folder / file.name)

@@ -68,7 +68,7 @@ def show(prepared: Prepared, console: Console) -> None:
         else:
             console.print(f"· no {split} text stands in train, exactly or nearly")
     console.print(
-        f"· {facts['steps']:,} steps, {facts['steps_a_pass']:,} a pass, mean {facts['mean_tokens']:.0f} tokens, "
+        f"· {facts['steps']:,} steps, {facts['steps_per_epoch']:,} a pass, mean {facts['mean_tokens']:.0f} tokens, "
         f"{facts['precision']}: about {span(facts['seconds_estimated'])} on this machine"
     )
 

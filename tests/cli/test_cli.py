@@ -142,7 +142,7 @@ def test_predict_takes_pairs_all_labels_and_files(verb: Any, capsys: pytest.Capt
 
 
 def test_preview_prints_facts(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["data", "preview", "--model", "m", "--data", "d", "data.cut=head", "--json"]) == 0
+    assert run(["data", "preview", "--model", "m", "--data", "d", "data.truncation=head", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"steps": 3}
     assert run(["data", "preview"]) == 0
     assert "steps" in capsys.readouterr().out

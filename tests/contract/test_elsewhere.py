@@ -175,7 +175,7 @@ RUNS_OF = [("causal", "langue"), ("causal", "gpt2"), ("masked", "bert"), ("denoi
 
 @pytest.mark.parametrize("objective, preset", RUNS_OF)
 def test_a_pretrained_run_opens_in_batches(tmp_path, objective, preset):
-    sizes = {"model.dim": 32, "model.n_layers": 1, "model.n_heads": 2, "data.block": 32, "model.preset": preset}
+    sizes = {"model.dim": 32, "model.n_layers": 1, "model.n_heads": 2, "data.seq_len": 32, "model.preset": preset}
     steps = {"train.max_steps": 1, "train.batch_tokens": 128, "tokenizer.vocab_size": 300}
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"{' '.join(TEXTS)} {i} of these" for i in range(40)))

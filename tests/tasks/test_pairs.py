@@ -80,7 +80,7 @@ def test_of_a_lone_document_nothing_is_asked(tmp_path):
     rows = [0] * 20
     assert {label for *_, label, _ in read(objective, data, rows)[0]} == {NOT_ASKED}
     (tmp_path / "one.txt").write_text("a b c d e f g h " * 40)
-    words = {"model.preset": "bert-tiny", "tokenizer.vocab_size": 20, "data.block": 16, "train.max_steps": 1}
+    words = {"model.preset": "bert-tiny", "tokenizer.vocab_size": 20, "data.seq_len": 16, "train.max_steps": 1}
     with pytest.raises(SettingsError, match="the text is a single one"):
         langue.pretrain("masked", data=tmp_path / "one.txt", out=tmp_path / "no", **words, **{"task.pairs": "next"})
     assert not (tmp_path / "no").exists()  # so that the same command mended is not refused
@@ -235,7 +235,7 @@ def test_it_is_learned_saved_and_read_by_transformers(tmp_path):
     (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows), "utf-8")
     common = {"data": tmp_path / "text.jsonl", "model.preset": "bert-tiny", "model.n_layers": 1, "model.dim": 32}
     common |= {"model.n_heads": 2, "model.ffn_dim": 64, "model.dropout": 0.0, "model.attention_dropout": 0.0}
-    common |= {"data.block": 32, "train.batch_tokens": 1024, "train.max_steps": 200, "train.lr": 3e-3}
+    common |= {"data.seq_len": 32, "train.batch_tokens": 1024, "train.max_steps": 200, "train.lr": 3e-3}
     common |= {"data.dev_fraction": 0.2, "train.evaluate_every": 100}
     run = langue.pretrain(
         "masked", out=tmp_path / "run", **common, **{"task.pairs": "order", "tokenizer.vocab_size": 40}

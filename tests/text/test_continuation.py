@@ -109,7 +109,7 @@ def test_samples_of_a_training_keep_it_too(monkeypatch):
         tokenizer=tokenizer,
         objective=SimpleNamespace(architecture="decoder", begin=0, end=0),
         config=SimpleNamespace(longest=24),
-        settings=SimpleNamespace(data=SimpleNamespace(block=24)),
+        settings=SimpleNamespace(data=SimpleNamespace(seq_len=24)),
     )
     ball = tokenizer.backend.encode("the ball").ids
     monkeypatch.setattr("langue.runs.samples.generate", lambda network, prompts, *rest: [ball for _ in prompts])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SETTINGS = {"model.size": "150K", "data.block": 32, "train.batch_tokens": 512, "train.lr": 3e-3, "train.max_steps": 40}
+SETTINGS = {"model.size": "150K", "data.seq_len": 32, "train.batch_tokens": 512, "train.lr": 3e-3, "train.max_steps": 40}
 SETTINGS |= {"train.checkpoint_every": 5, "train.evaluate_every": 40, "tokenizer.vocab_size": 300}
 
 

@@ -90,7 +90,7 @@ def trainer_model():
 
 
 def test_wsd_is_constant_and_then_falls():
-    settings = TrainSettings(schedule="wsd", warmup=0.1, decay=0.2, final=0.1)
+    settings = TrainSettings(schedule="wsd", warmup=0.1, decay=0.2, min_lr_ratio=0.1)
     shape = [factor(step, 100, settings) for step in range(100)]
     assert shape[0] == pytest.approx(0.1) and shape[9:80] == pytest.approx([1.0] * 71)
     assert shape[90] == pytest.approx(0.55) and shape[99] == pytest.approx(0.1 + 0.9 * 0.05)
@@ -141,7 +141,7 @@ def test_a_loss_that_is_no_number_stops_with_its_batch_kept(tmp_path):
 
 
 def test_or_is_skipped_and_the_weights_stay_whole(tmp_path):
-    settings = SETTINGS.model_copy(update={"unfit": "skip", "max_steps": 5})
+    settings = SETTINGS.model_copy(update={"on_nonfinite": "skip", "max_steps": 5})
     run = broken(trainer(tmp_path, settings), 3)
     run.run()
     lines = [line for line in read_log(tmp_path / "log.jsonl") if line["split"] == "train"]

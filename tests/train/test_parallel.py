@@ -106,12 +106,12 @@ def runs(tmp_path_factory) -> Path:
     short = {"batch_tokens": 512, "batch_examples": 7}
     work(base / "one-short", dict(short))
     jobs += [(base / f"{kind}-short", short | {"parallel": kind}) for kind in DIVIDING]
-    llama = {"optimizer": "muon", "recompute": True, "config": LLAMA}
+    llama = {"optimizer": "muon", "activation_checkpointing": True, "config": LLAMA}
     work(base / "one-llama", dict(llama))
     jobs.append((base / "tp-llama", llama | {"parallel": "tp"}))
     jobs.append((base / "tp-from-fsdp", {"ema": 0.9, "parallel": "fsdp", "stop": 5}))
     jobs.append((base / "tp-from-fsdp", {"ema": 0.9, "parallel": "tp"}))
-    jobs.append((base / "fsdp-recompute", {"ema": 0.9, "parallel": "fsdp", "recompute": True}))
+    jobs.append((base / "fsdp-recompute", {"ema": 0.9, "parallel": "fsdp", "activation_checkpointing": True}))
     jobs.append((base / "too-many", {"batch_examples": 1}))
     ends = finish(start(jobs), 480)
     assert [code for code, _ in ends] == [2, 2], "\n".join(text for _, text in ends)  # the last job is refused

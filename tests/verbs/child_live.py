@@ -14,7 +14,7 @@ import langue.verbs.pretrain
 import langue.verbs.quickstart
 from tests.tiny import SHORT
 
-PRETRAINING = {"model.size": "41k", "data.block": 16, "train.batch_tokens": 64, "train.max_steps": 2}
+PRETRAINING = {"model.size": "41k", "data.seq_len": 16, "train.batch_tokens": 64, "train.max_steps": 2}
 
 
 def hold(what):

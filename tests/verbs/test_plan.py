@@ -12,7 +12,7 @@ from langue.cli import run
 from langue.errors import SettingsError
 from langue.hub.family import parameters
 from langue.hub.presets import preset
-from langue.planning.timing import flops_a_token
+from langue.planning.timing import flops_per_token
 from langue.verbs.plan import _budget, count_parameters
 from tests.tiny import tiny_bert
 
@@ -29,7 +29,7 @@ def test_gpt2_on_ten_billion_tokens():
     assert (found["training"]["batch_tokens"], found["training"]["steps"]) == (1 << 19, 19_074)
     # 12 layers of 12 D^2 and the output matrix, twice forward; scores and their mixing of 1,024 tokens; times three.
     flops = 3 * (2 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 4 * 768 * 1024)
-    assert flops_a_token(preset("gpt2", 50257, 1024)[1], 1024) == flops
+    assert flops_per_token(preset("gpt2", 50257, 1024)[1], 1024) == flops
     seconds = 10e9 * flops / (8 * 989.4e12 * 0.4)
     assert found["cost"]["days"] == pytest.approx(seconds / 86_400)
     assert found["cost"]["kwh"] == pytest.approx(8 * 0.7 * seconds / 3600 * 1.56)
@@ -58,7 +58,7 @@ def test_a_budget_of_operations_is_spent_on_the_best_size():
     found = langue.plan(budget="1e21", hardware="a100", devices=64)
     assert found["model"]["parameters"] == pytest.approx((1e21 / 120) ** 0.5, rel=0.05)
     assert found["training"]["flops_6nd"] == pytest.approx(1e21, rel=1e-6)
-    assert [law["tokens_a_parameter"] for law in found["optimal"]["laws"]][0] == pytest.approx(20)
+    assert [law["tokens_per_parameter"] for law in found["optimal"]["laws"]][0] == pytest.approx(20)
     given = langue.plan(budget=1e21, size="1B", hardware="a100", devices=64)
     assert given["training"]["tokens"] * 6 * given["model"]["parameters"] == pytest.approx(1e21, rel=1e-6)
 
@@ -67,7 +67,7 @@ def test_a_budget_of_time_is_spent_to_the_second():
     found = langue.plan(budget="8 h100 for 3 days")
     assert (found["hardware"]["name"], found["hardware"]["devices"]) == ("h100", 8)
     assert found["cost"]["days"] == pytest.approx(3, rel=1e-6)
-    assert 15 < found["training"]["tokens_a_parameter"] < 25
+    assert 15 < found["training"]["tokens_per_parameter"] < 25
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_what_cannot_be_planned_is_said(words, said):
 def test_steps_are_timed_on_this_machine():
     found = langue.plan(preset="gpt2", vocabulary=256, length=64, tokens="1M", size="300K", measure=True)
     timed = found["measured"]
-    assert timed["mfu"] > 0 and timed["tokens_a_second"] > 0
+    assert timed["mfu"] > 0 and timed["tokens_per_second"] > 0
     assert found["hardware"]["mfu_from"] == "measured here" and found["hardware"]["measured"]
     assert found["cost"]["kwh"] is None  # nobody knows what this machine draws
     # What is timed is the model itself where it is so small; nothing goes faster than the peak, however noisy.
     assert timed["parameters"] == pytest.approx(found["model"]["parameters"], rel=0.02)
-    reached = timed["tokens_a_second"] * min(1.0, 1 / timed["mfu"])
-    assert found["cost"]["tokens_a_second"] == pytest.approx(reached)
+    reached = timed["tokens_per_second"] * min(1.0, 1 / timed["mfu"])
+    assert found["cost"]["tokens_per_second"] == pytest.approx(reached)
 
 
 def test_a_model_that_exists_is_planned_for(tmp_path):

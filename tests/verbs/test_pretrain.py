@@ -28,7 +28,7 @@ from tests.memory import Memory
 from tests.tiny import tiny_bert
 
 TINY = {"model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "train.max_steps": 12, "train.batch_tokens": 256}
-TINY |= {"data.block": 32, "train.lr": 3e-3}
+TINY |= {"data.seq_len": 32, "train.lr": 3e-3}
 WORDS = [
     *("the", "a", "dog", "cat", "bird", "sees", "hears", "runs", "sleeps"),
     *("red", "blue", "small", "and", "then", "near", "house", "tree"),
@@ -199,10 +199,10 @@ def test_a_run_goes_on_with_what_no_step_depends_on_changed(tmp_path, text, toke
     first = langue.pretrain(**given)
     with pytest.raises(RunError, match=r"cannot resume with other settings: train.lr is 0.01 and was 0.003"):
         langue.pretrain(**given | {"train.lr": 0.01}, resume=True)
-    again = langue.pretrain(**given | {"train.unfit": "skip", "train.checkpoint_every": 5}, resume=True)
+    again = langue.pretrain(**given | {"train.on_nonfinite": "skip", "train.checkpoint_every": 5}, resume=True)
     assert again.metrics["metrics"] == first.metrics["metrics"]
     recipe = (tmp_path / "recipe.toml").read_text()
-    assert 'unfit = "skip"' in recipe and "checkpoint_every = 5" in recipe
+    assert 'on_nonfinite = "skip"' in recipe and "checkpoint_every = 5" in recipe
 
 
 def test_numbers_must_mean_the_same_tokens_to_text_and_model(tmp_path, text, tokenizer):
@@ -212,7 +212,7 @@ def test_numbers_must_mean_the_same_tokens_to_text_and_model(tmp_path, text, tok
     words["a"], words["b"] = words["b"], words["a"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(tree))
-    settings = {"train.max_steps": 1, "data.block": 32, "train.batch_tokens": 256}
+    settings = {"train.max_steps": 1, "data.seq_len": 32, "train.batch_tokens": 256}
     with pytest.raises(
         DataError, match="other: the tokenizer .* has as many tokens as the model, but '[ab]' is another"
     ):
@@ -248,7 +248,7 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
     attempt(SettingsError, "the objective 'clm' is not known", objective="clm")
     attempt(SettingsError, "no data was named", data=None)
     attempt(LangueError, "no-such-file", data=tmp_path / "no-such-file")
-    attempt(SettingsError, "data.block", **{"data.block": 512})
+    attempt(SettingsError, "data.seq_len", **{"data.seq_len": 512})
     attempt(SettingsError, "train.batch_examples is of fine-tuning.*here it is train.batch_tokens",
             **{"train.batch_examples": 8})  # fmt: skip
     attempt(SettingsError, "unknown setting 'batch_size'; here it is train.batch_tokens", batch_size=8)
@@ -271,11 +271,11 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
         ("causal", {"train.batch_tokens": 16}, "train.batch_tokens = 16 is less"),
         (
             "denoise",
-            {"task.noise_span": 1, "data.block": 700, "train.batch_tokens": 700},
+            {"task.noise_span": 1, "data.seq_len": 700, "train.batch_tokens": 700},
             "a piece of 700 tokens has 105",
         ),
         ("masked", {"task.pairs": "next", "model.preset": "modernbert"}, "tells two parts apart"),
-        ("masked", {"task.pairs": "next", "data.block": 3}, "data.block = 3 leaves no room"),
+        ("masked", {"task.pairs": "next", "data.seq_len": 3}, "data.seq_len = 3 leaves no room"),
         ("causal", {"model.preset": "bert"}, "causal trains the architecture decoder"),
         ("masked", {"model.preset": "gpt2"}, "masked trains the architecture encoder"),
         ("denoise", {"model.preset": "gpt2"}, "denoise trains the architecture encoder-decoder"),
@@ -289,7 +289,7 @@ def test_what_cannot_be_is_told_before_the_work(tmp_path, text, tokenizer, monke
 
     monkeypatch.setattr(corpora, "build", work)
     monkeypatch.setattr(corpora, "train_tokenizer", work)
-    given = {"data.block": 32} | words | ({"tokenizer": tokenizer} if known else {})
+    given = {"data.seq_len": 32} | words | ({"tokenizer": tokenizer} if known else {})
     with pytest.raises(LangueError, match=match):
         langue.pretrain(objective, data=text, out=tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
@@ -389,14 +389,14 @@ def test_dropout_is_of_training_whatever_the_published_form_knows(tmp_path, text
 
 def test_a_size_is_not_refused_that_the_text_may_make_possible(text, tmp_path):
     """The 8,192 tokens asked for would be too many; so small a text has far fewer."""
-    words = {"model.size": "60k", "data.block": 32, "train.max_steps": 1}
+    words = {"model.size": "60k", "data.seq_len": 32, "train.max_steps": 1}
     with pytest.raises(SettingsError, match="about 30,000 parameters with"):
         langue.pretrain(data=text, out=tmp_path / "run", **words | {"model.size": "30k"})
     run = langue.pretrain(data=text, out=tmp_path / "run", **words)
     assert 45_000 < run.facts["parameters"] < 75_000
 
 
-@pytest.mark.parametrize("words", [{"data.block": 3}, {"data.block": 4, "task.pairs": "next"}])
+@pytest.mark.parametrize("words", [{"data.seq_len": 3}, {"data.seq_len": 4, "task.pairs": "next"}])
 def test_samples_fit_the_smallest_blocks(tmp_path, text, tokenizer, words):
     words = TINY | {"train.max_steps": 1, "data.dev_tokens": 500, "model.preset": "bert"} | words
     run = langue.pretrain("masked", data=text, tokenizer=tokenizer, out=tmp_path / "run", **words)
@@ -542,8 +542,8 @@ def test_a_run_of_a_corpus_in_a_list_is_judged_and_says_what_it_has_seen(tmp_pat
     run = langue.pretrain(data=[str(tmp_path / "corpus")], out=tmp_path / "run", **words)
     last = json.loads((run.folder / "log.jsonl").read_text().splitlines()[-1])
     # A pass is one batch, which the text does not fill.
-    assert run.facts["passes"] == pytest.approx(3) and run.facts["tokens_a_pass"] * 3 == last["tokens"]
-    assert run.facts["tokens_a_parameter"] == pytest.approx(last["tokens"] / run.facts["parameters"])
+    assert run.facts["passes"] == pytest.approx(3) and run.facts["tokens_per_epoch"] * 3 == last["tokens"]
+    assert run.facts["tokens_per_parameter"] == pytest.approx(last["tokens"] / run.facts["parameters"])
     found = langue.evaluate(run.folder)
     assert found["metrics"] == pytest.approx(run.metrics["metrics"])
     assert "bits_per_byte" in run.metrics["metrics"] and "bits_per_byte" not in run.metrics["intervals"]
@@ -560,7 +560,7 @@ def test_a_model_with_fewer_tokens_than_its_tokenizer_is_trained_further(tmp_pat
     unused = len(langue.load(folder).tokenizer) - 1
     save_file(weights | {key: weights[key][:unused].clone()}, str(folder / "model.safetensors"))
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": unused}))
-    words = {"train.max_steps": 3, "train.batch_tokens": 256, "data.block": 32, "task.mask_ratio": 0.5}
+    words = {"train.max_steps": 3, "train.batch_tokens": 256, "data.seq_len": 32, "task.mask_ratio": 0.5}
     run = langue.pretrain("masked", data=text, model=folder, out=tmp_path / "run", **words)
     assert run.metrics["metrics"]["loss"] > 0 and torch.isfinite(torch.tensor(run.metrics["metrics"]["loss"]))
 

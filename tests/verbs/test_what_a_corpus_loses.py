@@ -20,7 +20,7 @@ from langue.text.tokenizers.training import train
 from langue.train.journal import Journal
 
 WORDS = "the dog sees a small red house and sleeps near a tree while rain falls on the old road".split()  # noqa: SIM905
-TINY = {"model.preset": "gpt2", "model.n_layers": 1, "model.dim": 16, "model.n_heads": 2, "data.block": 16,
+TINY = {"model.preset": "gpt2", "model.n_layers": 1, "model.dim": 16, "model.n_heads": 2, "data.seq_len": 16,
         "train.batch_tokens": 128, "train.max_steps": 3}  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def test_a_run_whose_weights_are_spoilt_ends(tmp_path, monkeypatch):
     words = TINY | {
         "train.lr": 1e30,
         "train.clip": 0.0,
-        "train.unfit": "skip",
+        "train.on_nonfinite": "skip",
         "train.max_steps": 30,
         "train.evaluate_every": 1000,
         "tokenizer.vocab_size": 300,

@@ -77,7 +77,7 @@ def test_what_is_folded_comes_back():
         {"model.n_layers": 1},
         {"model.size": "10M"},
         {"tokenizer.vocab_size": 10},
-        {"data.block": 64},
+        {"data.seq_len": 64},
         {"train.z_loss": 1},
     ],
 )
@@ -272,12 +272,12 @@ def test_a_curve_is_called_smoothed_where_it_is():
 def test_what_transformers_cuts(model, tmp_path):
     """Told where it keeps what is kept here, it cuts the same; and the sentence says so."""
     transformers = pytest.importorskip("transformers")
-    settings = SHORT | {"data.max_length": 8, "data.cut": "head", "task.pooling": "first"}
+    settings = SHORT | {"data.max_length": 8, "data.truncation": "head", "task.pooling": "first"}
     made = finetune(model=model, data=reviews(60, 0), out=tmp_path / "run", **settings)
     assert "truncation=True" in made.facts["transformers"] and "where nothing is cut" not in made.facts["transformers"]
     text = "the good film and the bad film and the good film and the bad film"
     pipe = transformers.pipeline("text-classification", model=str(made.folder), device="cpu")
     (theirs,), (ours,) = pipe([text], truncation=True), load(made.folder).predict([text])
     assert theirs["label"] == ours["label"] and theirs["score"] == pytest.approx(ours["score"], abs=1e-5)
-    facts = preview(model=model, data=reviews(60, 0), **settings | {"data.cut": "head-tail"}).facts
+    facts = preview(model=model, data=reviews(60, 0), **settings | {"data.truncation": "head-tail"}).facts
     assert "same logits where nothing is cut" in facts["transformers"]

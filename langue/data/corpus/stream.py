@@ -242,11 +242,11 @@ def check_sizes(overhead: SpecialTokenOverhead, block: int, budget: int) -> None
     """SettingsError where a piece does not go into a batch, or nothing into a piece."""
     if block > budget:
         raise SettingsError(
-            f"train.batch_tokens = {budget} is less than data.block = {block}",
+            f"train.batch_tokens = {budget} is less than data.seq_len = {block}",
             do=f"set train.batch_tokens to at least {block}",
         )
     if block <= overhead.chunk:
-        raise SettingsError(f"data.block = {block} leaves no room for text", do=f"set it above {overhead.chunk}")
+        raise SettingsError(f"data.seq_len = {block} leaves no room for text", do=f"set it above {overhead.chunk}")
 
 
 def uniform(seed: int, salt: int, chunks: Chunks, places: Numbers, of: Numbers) -> NDArray[np.float64]:
