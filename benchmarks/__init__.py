@@ -1,1 +1,2 @@
-"""langue beside its peers on this machine: one command, medians and ratios in one run (`python -m benchmarks`)."""
+"""langue beside its peers on this machine: one command, medians and ratios in one run (`python -m
+benchmarks`)."""

@@ -1,10 +1,11 @@
-"""What arrives: `python -m benchmarks [finetune|encode|parallel|pretrain|gpt2|masked|shards|load|transfer|imdb]`.
-What leaves: tables on stdout and in benchmarks/results.
+"""What arrives: `python -m benchmarks
+[finetune|encode|parallel|pretrain|gpt2|masked|shards|load|transfer|imdb]`. What leaves: tables on
+stdout and in benchmarks/results.
 
-Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of nanoGPT), gpt2
-(beside the same, for a GPU), masked (beside transformers, ten minutes each), shards (beside the tokenizers library),
-load (beside transformers; needs 8 GB of disk and as much memory), transfer (what pretraining buys; over an hour) and
-imdb (about an hour) are run by name only.
+Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of
+nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten minutes each), shards
+(beside the tokenizers library), load (beside transformers; needs 8 GB of disk and as much memory),
+transfer (what pretraining buys; over an hour) and imdb (about an hour) are run by name only.
 """
 
 import argparse
@@ -45,29 +46,63 @@ def main() -> None:
         ],
         default="all",
     )
-    parser.add_argument("--model", help="model folder; default: the MiniLM-L6 of the quickstart extra")
+    parser.add_argument(
+        "--model", help="model folder; default: the MiniLM-L6 of the quickstart extra"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of every peer, in turn")
-    parser.add_argument("--patience", type=float, default=30.0, help="seconds to wait for a quiet machine each round")
-    parser.add_argument("--scale", type=float, default=1.0, help="finetune: multiplies the steps of a round")
-    parser.add_argument("--profile", action="append", choices=["review-like", "sentence-like"], help="finetune: one")
-    parser.add_argument("--pooling", default="first", choices=["first", "mean"], help="finetune: first is HF's model")
-    parser.add_argument("--data", help="imdb: folder with train and test; default: $LANGUE_DATA/imdb")
-    parser.add_argument("--hf-steps", type=int, default=0, help="imdb: time so many of HF's steps and extrapolate")
-    parser.add_argument("--side", action="append", choices=["langue", "hf"], help="imdb: one side only")
-    parser.add_argument("--set", nargs="*", default=[], help="imdb: settings over the recipe, as train.lr=3e-5")
-    parser.add_argument("--nanogpt", type=Path, help="pretrain, gpt2: a checkout of github.com/karpathy/nanoGPT")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=30.0,
+        help="seconds to wait for a quiet machine each round",
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="finetune: multiplies the steps of a round"
+    )
+    parser.add_argument(
+        "--profile", action="append", choices=["review-like", "sentence-like"], help="finetune: one"
+    )
+    parser.add_argument(
+        "--pooling",
+        default="first",
+        choices=["first", "mean"],
+        help="finetune: first is HF's model",
+    )
+    parser.add_argument(
+        "--data", help="imdb: folder with train and test; default: $LANGUE_DATA/imdb"
+    )
+    parser.add_argument(
+        "--hf-steps", type=int, default=0, help="imdb: time so many of HF's steps and extrapolate"
+    )
+    parser.add_argument(
+        "--side", action="append", choices=["langue", "hf"], help="imdb: one side only"
+    )
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="imdb: settings over the recipe, as train.lr=3e-5"
+    )
+    parser.add_argument(
+        "--nanogpt", type=Path, help="pretrain, gpt2: a checkout of github.com/karpathy/nanoGPT"
+    )
     parser.add_argument("--text", type=Path, help="pretrain: tinyshakespeare's input.txt")
-    parser.add_argument("--setting", default="cpu", choices=["cpu", "gpu"], help="pretrain: nanoGPT's for which")
+    parser.add_argument(
+        "--setting", default="cpu", choices=["cpu", "gpu"], help="pretrain: nanoGPT's for which"
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="masked: of each side")
     parser.add_argument("--megabytes", type=float, default=100.0, help="shards: of text")
-    parser.add_argument("--folder", type=Path, help="load, transfer: where models are made, and left")
+    parser.add_argument(
+        "--folder", type=Path, help="load, transfer: where models are made, and left"
+    )
     parser.add_argument("--steps", type=int, default=3600, help="transfer: of pretraining")
     parser.add_argument("--seeds", type=int, default=3, help="transfer: runs of each side")
-    parser.add_argument("--sequences", type=int, default=32, help="gpt2: of 1,024 tokens, in a step")
+    parser.add_argument(
+        "--sequences", type=int, default=32, help="gpt2: of 1,024 tokens, in a step"
+    )
     given = parser.parse_args()
     if given.what in ("all", "finetune"):
         profiles = given.profile or ["review-like", "sentence-like"]
-        finetune_speed.run(given.model, given.rounds, given.scale, profiles, given.pooling, given.patience)
+        finetune_speed.run(
+            given.model, given.rounds, given.scale, profiles, given.pooling, given.patience
+        )
     if given.what in ("all", "encode"):
         encode_speed.run(given.model, given.rounds, given.patience)
     if given.what == "parallel":
@@ -76,14 +111,18 @@ def main() -> None:
         both = pretrain_peers.needs(given.setting)
         if given.text is None or both and given.nanogpt is None:
             parser.error("pretrain needs --text FILE" + " and --nanogpt FOLDER" * both)
-        pretrain_peers.run(given.nanogpt if both else None, given.text, given.rounds, given.patience, given.setting)
+        pretrain_peers.run(
+            given.nanogpt if both else None, given.text, given.rounds, given.patience, given.setting
+        )
     if given.what == "gpt2":
         if given.nanogpt is None:
             parser.error("gpt2 needs --nanogpt FOLDER")
         gpt2_speed.run(given.nanogpt, given.rounds, given.patience, given.sequences)
     if given.what == "masked":
         imdb_folder = Path(given.data or material.data_folder() / "imdb")
-        masked_peers.run(str(material.model_folder(given.model)), imdb_folder, given.minutes, given.patience)
+        masked_peers.run(
+            str(material.model_folder(given.model)), imdb_folder, given.minutes, given.patience
+        )
     if given.what == "shards":
         shards.run(given.megabytes, given.patience)
     if given.what == "load":

@@ -1,7 +1,9 @@
-"""What arrives: a model folder and texts. What leaves: texts a second, and the error of the hidden states.
+"""What arrives: a model folder and texts. What leaves: texts a second, and the error of the hidden
+states.
 
-Each encodes strings to one mean-pooled vector a text, tokenisation included. The error is the relative L2 distance of
-all tokens' last hidden states from those of `transformers` in float64, over the first texts.
+Each encodes strings to one mean-pooled vector a text, tokenisation included. The error is the
+relative L2 distance of all tokens' last hidden states from those of `transformers` in float64, over
+the first texts.
 """
 
 import importlib
@@ -28,7 +30,10 @@ def relative_error(found: Hidden, reference: Hidden) -> float:
 
 
 def _measure(
-    texts: list[str], encode: Callable[[list[str]], Any], hidden: Callable[[list[str]], Hidden] | None, model: str
+    texts: list[str],
+    encode: Callable[[list[str]], Any],
+    hidden: Callable[[list[str]], Hidden] | None,
+    model: str,
 ) -> dict[str, Any]:
     encode(texts[:BATCH])
     began = time.perf_counter()
@@ -66,17 +71,30 @@ def _transformers(model: str, precision: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}[precision]
-    return AutoModel.from_pretrained(model, dtype=dtype).eval(), AutoTokenizer.from_pretrained(model)
+    return AutoModel.from_pretrained(model, dtype=dtype).eval(), AutoTokenizer.from_pretrained(
+        model
+    )
 
 
-def _padded(tokenizer: Any, texts: list[str], kind: str, sort: bool) -> Iterator[tuple[list[int], Any]]:
-    """Rows and their padded batch. Sorted by characters, as sentence-transformers does, before any is tokenised."""
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i])) if sort else list(range(len(texts)))
+def _padded(
+    tokenizer: Any, texts: list[str], kind: str, sort: bool
+) -> Iterator[tuple[list[int], Any]]:
+    """Rows and their padded batch. Sorted by characters, as sentence-transformers does, before any
+    is tokenised."""
+    order = (
+        sorted(range(len(texts)), key=lambda i: -len(texts[i])) if sort else list(range(len(texts)))
+    )
     for begin in range(0, len(order), BATCH):
         rows = order[begin : begin + BATCH]
         yield (
             rows,
-            tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=256, return_tensors=kind),
+            tokenizer(
+                [texts[i] for i in rows],
+                padding=True,
+                truncation=True,
+                max_length=256,
+                return_tensors=kind,
+            ),
         )
 
 
@@ -99,7 +117,9 @@ def _states(network: Any, tokenizer: Any, texts: list[str]) -> Hidden:
     with torch.inference_mode():
         for _, batch in _padded(tokenizer, texts, "pt", sort=False):
             states = network(**batch).last_hidden_state.double().numpy()
-            found += [s[:t] for s, t in zip(states, batch["attention_mask"].sum(1).tolist(), strict=True)]
+            found += [
+                s[:t] for s, t in zip(states, batch["attention_mask"].sum(1).tolist(), strict=True)
+            ]
     return found
 
 
@@ -142,7 +162,9 @@ def _onnx_session(model: str, folder: Path) -> tuple[Any, Any]:
             self.network = network
 
         def forward(self, ids: Any, mask: Any, types: Any) -> Any:
-            return self.network(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+            return self.network(
+                input_ids=ids, attention_mask=mask, token_type_ids=types
+            ).last_hidden_state
 
     batch = tokenizer(["one text", "and another one"], padding=True, return_tensors="pt")
     names = ["input_ids", "attention_mask", "token_type_ids"]
@@ -159,7 +181,9 @@ def _onnx_session(model: str, folder: Path) -> tuple[Any, Any]:
     quantization.quantize_dynamic(folder / "model.onnx", folder / "int8.onnx", weight_type=kind)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(str(folder / "int8.onnx"), options, ["CPUExecutionProvider"]), tokenizer
+    return onnxruntime.InferenceSession(
+        str(folder / "int8.onnx"), options, ["CPUExecutionProvider"]
+    ), tokenizer
 
 
 def ctranslate2_int8(job: dict[str, Any]) -> dict[str, Any]:
@@ -172,8 +196,12 @@ def ctranslate2_int8(job: dict[str, Any]) -> dict[str, Any]:
     ctranslate2 = importlib.import_module("ctranslate2")
     with tempfile.TemporaryDirectory() as folder:
         made = str(Path(folder) / "model")
-        ctranslate2.converters.TransformersConverter(job["model"]).convert(made, quantization="int8")
-        encoder = ctranslate2.Encoder(made, device="cpu", compute_type="int8", intra_threads=torch.get_num_threads())
+        ctranslate2.converters.TransformersConverter(job["model"]).convert(
+            made, quantization="int8"
+        )
+        encoder = ctranslate2.Encoder(
+            made, device="cpu", compute_type="int8", intra_threads=torch.get_num_threads()
+        )
 
         def states(batch: Any) -> NDArray[Any]:
             lengths = batch["attention_mask"].sum(1)
@@ -183,7 +211,9 @@ def ctranslate2_int8(job: dict[str, Any]) -> dict[str, Any]:
         return _measure_numpy(job, AutoTokenizer.from_pretrained(job["model"]), states)
 
 
-def _measure_numpy(job: dict[str, Any], tokenizer: Any, states: Callable[[Any], NDArray[Any]]) -> dict[str, Any]:
+def _measure_numpy(
+    job: dict[str, Any], tokenizer: Any, states: Callable[[Any], NDArray[Any]]
+) -> dict[str, Any]:
     def encode(texts: list[str]) -> None:
         for _, batch in _padded(tokenizer, texts, "np", sort=True):
             mask = batch["attention_mask"][:, :, None]
@@ -196,7 +226,14 @@ def _measure_numpy(job: dict[str, Any], tokenizer: Any, states: Callable[[Any], 
             found += [s[:t].astype(np.float64) for s, t in zip(states(batch), lengths, strict=True)]
         return found
 
-    return _measure(read(Path(job["material"])).texts, encode, hidden if job["check"] else None, job["model"])
+    return _measure(
+        read(Path(job["material"])).texts, encode, hidden if job["check"] else None, job["model"]
+    )
 
 
-PEERS = {"encode": ours, "encode_hf": hf, "encode_onnx": onnx_int8, "encode_ctranslate2": ctranslate2_int8}
+PEERS = {
+    "encode": ours,
+    "encode_hf": hf,
+    "encode_onnx": onnx_int8,
+    "encode_ctranslate2": ctranslate2_int8,
+}

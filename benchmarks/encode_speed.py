@@ -1,4 +1,5 @@
-"""What arrives: how many rounds. What leaves: texts a second of encoding, langue beside its peers, with errors."""
+"""What arrives: how many rounds. What leaves: texts a second of encoding, langue beside its peers,
+with errors."""
 
 import tempfile
 from pathlib import Path
@@ -22,10 +23,14 @@ def run(model: str | None, rounds: int, patience: float) -> None:
     text = results.machine_text(machine, measured)
     made = material.make(material.ENCODING, TEXTS, folder)
     floors = {
-        name: TEXTS / floor_seconds(config, made.lengths, measured[name], training=False) for name in precisions()
+        name: TEXTS / floor_seconds(config, made.lengths, measured[name], training=False)
+        for name in precisions()
     }
     title = f"encode {TEXTS} texts, {made.origin}, longest {material.ENCODING.longest}"
-    print(f"{text}{title}\n  floor: " + ", ".join(f"{n} {speed:.0f} texts/s" for n, speed in floors.items()))
+    print(
+        f"{text}{title}\n  floor: "
+        + ", ".join(f"{n} {speed:.0f} texts/s" for n, speed in floors.items())
+    )
     jobs: dict[str, dict[str, Any]] = {}
     for name in precisions():
         jobs |= {

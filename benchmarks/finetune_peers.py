@@ -1,7 +1,8 @@
-"""What arrives: a model folder, encoded examples, a number of steps. What leaves: tokens and seconds of each step.
+"""What arrives: a model folder, encoded examples, a number of steps. What leaves: tokens and
+seconds of each step.
 
-The model is the same for both: the published encoder, BERT's pooler over the first token, two labels, and the
-dropout of the published config. Tokens are counted without padding.
+The model is the same for both: the published encoder, BERT's pooler over the first token, two
+labels, and the dropout of the published config. Tokens are counted without padding.
 """
 
 import json
@@ -15,13 +16,15 @@ import torch
 
 from benchmarks.material import read
 
-Steps = list[tuple[float, int]]  # (seconds since the beginning, tokens so far) at the end of each step
+# (seconds since the beginning, tokens so far) at the end of each step
+Steps = list[tuple[float, int]]
 
 
 def steady(steps: Steps, skip: int, mean_length: float) -> dict[str, Any]:
-    """Examples a second after the first `skip` steps: tokens a second over the mean length, so that neither side gains
-    by the batches it happens to draw."""
-    (begin, before), (end, after) = steps[skip - 1], steps[-1]
+    """Examples a second after the first `skip` steps: tokens a second over the mean length, so that
+    neither side gains by the batches it happens to draw."""
+    (begin, before) = steps[skip - 1]
+    (end, after) = steps[-1]
     tokens_per_second = (after - before) / (end - begin)
     return {
         "speed": tokens_per_second / mean_length,
@@ -44,7 +47,9 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from langue.train.trainer import Trainer
 
     material = read(Path(job["material"]))
-    settings = resolve({"train.batch_examples": 32, "train.max_steps": job["steps"], "train.epochs": 1000})
+    settings = resolve(
+        {"train.batch_examples": 32, "train.max_steps": job["steps"], "train.epochs": 1000}
+    )
     task = Classify(["neg", "pos"], TaskSettings(pooling=job.get("pooling", "first")))
     described = describe(job["model"])
     checkpoint = read_checkpoint(described, head=head_of(task, described))
@@ -58,15 +63,21 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         targets=np.asarray(material.labels, np.int64),
     )
     with tempfile.TemporaryDirectory() as folder, trim_embedding(network.body, examples):
-        Trainer(network, task, Split(examples, settings.train), None, settings.train, Path(folder)).run()
-        lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text("utf-8").splitlines()]
+        Trainer(
+            network, task, Split(examples, settings.train), None, settings.train, Path(folder)
+        ).run()
+        lines = [
+            json.loads(line)
+            for line in (Path(folder) / "log.jsonl").read_text("utf-8").splitlines()
+        ]
     steps = [(line["seconds"], line["tokens"]) for line in lines if line["split"] == "train"]
     return steady(steps, job["skip"], float(np.mean(material.lengths)))
 
 
 def best_options() -> dict[str, Any]:
-    """What makes HF's Trainer fastest here: bf16 in hardware only, fused AdamW, batches grouped by length, and nothing
-    logged, saved or shown. Loader processes are left at none: the ids are ready, and they would take cores."""
+    """What makes HF's Trainer fastest here: bf16 in hardware only, fused AdamW, batches grouped by
+    length, and nothing logged, saved or shown. Loader processes are left at none: the ids are
+    ready, and they would take cores."""
     from langue.runtime import has_bf16
 
     return {
@@ -86,32 +97,50 @@ def best_options() -> dict[str, Any]:
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
     """transformers' Trainer with `job["options"]` over its defaults, timed by a callback."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        Trainer,
+        TrainingArguments,
+    )
 
     material = read(Path(job["material"]))
-    rows = [{"input_ids": i, "labels": n} for i, n in zip(material.ids, material.labels, strict=True)]
+    rows = [
+        {"input_ids": i, "labels": n} for i, n in zip(material.ids, material.labels, strict=True)
+    ]
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     model = AutoModelForSequenceClassification.from_pretrained(
         job["model"], num_labels=2, attn_implementation=job.get("attention", "sdpa")
     )
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, per_device_train_batch_size=32, max_steps=job["steps"], **job["options"]
+            output_dir=folder,
+            per_device_train_batch_size=32,
+            max_steps=job["steps"],
+            **job["options"],
         )
         clock = step_clock()
         trainer: Any = Trainer(
-            model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[clock]
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            callbacks=[clock],
         )
-        collate, counts = trainer.data_collator, clock.counts
+        collate = trainer.data_collator
+        counts = clock.counts
 
         def counting(items: list[Any]) -> Any:
-            counts.append(sum(len(item["input_ids"]) for item in items))  # batches are collated in the order used
+            # batches are collated in the order used
+            counts.append(sum(len(item["input_ids"]) for item in items))
             return collate(items)
 
         trainer.data_collator = counting
         trainer.train()
     tokens = np.cumsum(counts[: len(clock.times)]).tolist()
-    return steady(list(zip(clock.times, tokens, strict=True)), job["skip"], float(np.mean(material.lengths)))
+    return steady(
+        list(zip(clock.times, tokens, strict=True)), job["skip"], float(np.mean(material.lengths))
+    )
 
 
 def step_clock() -> Any:

@@ -1,4 +1,5 @@
-"""What arrives: how many rounds and steps. What leaves: examples a second of fine-tuning, langue beside HF Trainer."""
+"""What arrives: how many rounds and steps. What leaves: examples a second of fine-tuning, langue
+beside HF Trainer."""
 
 import tempfile
 from pathlib import Path
@@ -11,12 +12,15 @@ from benchmarks.noise import wait_until_quiet
 from benchmarks.peers import take_turns
 from langue.hub.checkpoint import describe, read_checkpoint
 
-DEFAULTS, BEST = "hf:defaults", "hf:best options"
+DEFAULTS = "hf:defaults"
+BEST = "hf:best options"
 EXAMPLES = 4000
 STEPS = {"review-like": 24, "sentence-like": 60}  # of these a quarter goes before the clock starts
 
 
-def run(model: str | None, rounds: int, scale: float, profiles: list[str], pooling: str, patience: float) -> None:
+def run(
+    model: str | None, rounds: int, scale: float, profiles: list[str], pooling: str, patience: float
+) -> None:
     """Both length profiles; `scale` multiplies the steps, for a quick look."""
     folder = material.model_folder(model)
     config = read_checkpoint(describe(folder)).config
@@ -33,7 +37,10 @@ def run(model: str | None, rounds: int, scale: float, profiles: list[str], pooli
         made = material.make(profile, EXAMPLES, folder)
         best = measured[precisions()[-1]]
         floor = EXAMPLES / floor_seconds(config, made.lengths, best, training=True)
-        title = f"fine-tune, {profile.name}: batches of 32, {made.origin}, longest {profile.longest}, {steps} steps"
+        title = (
+            f"fine-tune, {profile.name}: batches of 32, {made.origin}, longest {profile.longest},"
+            f" {steps} steps"
+        )
         print(f"{title}\n  floor: {floor:.1f} examples/s")
         lines = _profile(folder, made, rounds, steps, pooling, floor, patience)
         content["profiles"][profile.name] = {"floor": floor, "lines": lines}
@@ -44,13 +51,27 @@ def run(model: str | None, rounds: int, scale: float, profiles: list[str], pooli
 
 
 def _profile(
-    folder: Path, made: material.Material, rounds: int, steps: int, pooling: str, floor: float, patience: float
+    folder: Path,
+    made: material.Material,
+    rounds: int,
+    steps: int,
+    pooling: str,
+    floor: float,
+    patience: float,
 ) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "material.json"
         material.write(made, path)
-        shared = {"material": str(path), "model": str(folder), "steps": steps, "skip": steps // 4, "pooling": pooling}
+        shared = {
+            "material": str(path),
+            "model": str(folder),
+            "steps": steps,
+            "skip": steps // 4,
+            "pooling": pooling,
+        }
         options = {DEFAULTS: {}, BEST: best_options()}
         names = ["langue", DEFAULTS, BEST]
-        answers = take_turns(names, rounds, patience, lambda name: shared | {"options": options.get(name, {})})
+        answers = take_turns(
+            names, rounds, patience, lambda name: shared | {"options": options.get(name, {})}
+        )
     return results.summary(answers, "langue", dict.fromkeys(names, floor))

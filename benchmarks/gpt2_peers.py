@@ -1,8 +1,10 @@
-"""What arrives: a checkout of nanoGPT. What leaves: tokens a second of GPT-2's training step, both sides.
+"""What arrives: a checkout of nanoGPT. What leaves: tokens a second of GPT-2's training step, both
+sides.
 
-The smallest GPT-2 (124 million parameters, 1,024 tokens, biases, no dropout), random tokens, bf16 and the compiler on a
-GPU, gradients clipped, AdamW fused. nanoGPT is stepped as its own train.py does it; langue by its Trainer, as `langue
-pretrain` builds it. A processor is given a small version, for it shows only that both sides run.
+The smallest GPT-2 (124 million parameters, 1,024 tokens, biases, no dropout), random tokens, bf16
+and the compiler on a GPU, gradients clipped, AdamW fused. nanoGPT is stepped as its own train.py
+does it; langue by its Trainer, as `langue pretrain` builds it. A processor is given a small
+version, for it shows only that both sides run.
 """
 
 import json
@@ -21,7 +23,8 @@ from benchmarks.peers import Peer
 VOCABULARY = 50_304
 WORDS = {"layers": 12, "heads": 12, "width": 768, "block": 1024}
 SMALL = {"layers": 2, "heads": 2, "width": 64, "block": 64}
-GOAL, MFU = 1.25, 0.5  # asked for of an H100
+GOAL = 1.25
+MFU = 0.5  # asked for of an H100
 
 
 class Random:
@@ -29,14 +32,20 @@ class Random:
 
     def __init__(self, documents: int, block: int) -> None:
         self.size = 8 * block - 1  # and the end of each
-        self.flat = np.random.default_rng(0).integers(1, VOCABULARY, documents * self.size).astype(np.int32)
+        self.flat = (
+            np.random.default_rng(0).integers(1, VOCABULARY, documents * self.size).astype(np.int32)
+        )
         self.lengths = np.full(documents, self.size)
         self.n_bytes = 4 * len(self.flat)
         self.sources = [("random", 1.0, 0, documents)]
 
-    def tokens(self, documents: NDArray[Any], begin: NDArray[Any], length: NDArray[Any]) -> NDArray[np.int32]:
+    def tokens(
+        self, documents: NDArray[Any], begin: NDArray[Any], length: NDArray[Any]
+    ) -> NDArray[np.int32]:
         starts = documents * self.size + begin
-        return np.concatenate([self.flat[a : a + n] for a, n in zip(starts.tolist(), length.tolist(), strict=True)])
+        return np.concatenate(
+            [self.flat[a : a + n] for a, n in zip(starts.tolist(), length.tolist(), strict=True)]
+        )
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
@@ -51,11 +60,18 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from langue.text.tokenizers.tokenizer import Tokenizer
     from langue.train.trainer import Trainer
 
-    shape, steps = job["shape"], job["steps"]
+    shape = job["shape"]
+    steps = job["steps"]
     words = {"<|endoftext|>": 0} | {f"w{i}": i for i in range(1, VOCABULARY)}
     tokenizer = Tokenizer(tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w1")))
-    asked = {"train.batch_tokens": job["sequences"] * shape["block"], "train.max_steps": steps, "train.epochs": 1e6}
-    settings = resolve(PRETRAINING, asked, {"train.checkpoint_every": steps, "train.compile": job["compile"]})
+    asked = {
+        "train.batch_tokens": job["sequences"] * shape["block"],
+        "train.max_steps": steps,
+        "train.epochs": 1e6,
+    }
+    settings = resolve(
+        PRETRAINING, asked, {"train.checkpoint_every": steps, "train.compile": job["compile"]}
+    )
     axes = {"n_layers": shape["layers"], "dim": shape["width"], "n_heads": shape["heads"]}
     still = {"dropout": 0.0, "attention_dropout": 0.0}
     network = LanguageModel(preset("gpt2", VOCABULARY, shape["block"], axes=axes | still)[1])
@@ -69,10 +85,18 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     )
     device_peak = peak(precision(settings.train.precision))
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(network, objective, stream, None, settings.train, Path(folder), peak=device_peak).run()
-        lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text("utf-8").splitlines()]
-    first, last = lines[job["skip"] - 1], lines[-1]
-    return _answer(job, (last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"]), device_peak)
+        Trainer(
+            network, objective, stream, None, settings.train, Path(folder), peak=device_peak
+        ).run()
+        lines = [
+            json.loads(line)
+            for line in (Path(folder) / "log.jsonl").read_text("utf-8").splitlines()
+        ]
+    first = lines[job["skip"] - 1]
+    last = lines[-1]
+    return _answer(
+        job, (last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"]), device_peak
+    )
 
 
 def theirs(job: dict[str, Any]) -> dict[str, Any]:
@@ -82,10 +106,14 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
     sys.path.insert(0, job["nanogpt"])
     from model import GPT, GPTConfig
 
-    shape, place, dtype = job["shape"], device(), precision()
+    shape = job["shape"]
+    place = device()
+    dtype = precision()
     torch.backends.cuda.matmul.allow_tf32 = True
     sizes = {"n_layer": shape["layers"], "n_head": shape["heads"], "n_embd": shape["width"]}
-    made = GPT(GPTConfig(block_size=shape["block"], vocab_size=VOCABULARY, dropout=0.0, bias=True, **sizes)).to(place)
+    made = GPT(
+        GPTConfig(block_size=shape["block"], vocab_size=VOCABULARY, dropout=0.0, bias=True, **sizes)
+    ).to(place)
     optimizer = made.configure_optimizers(0.1, 1e-3, (0.9, 0.95), place.type)
     model = torch.compile(made) if job["compile"] else made
     data = torch.from_numpy(Random(max(8, job["sequences"]), shape["block"]).flat.astype(np.int64))
@@ -94,7 +122,8 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
         at = torch.randint(len(data) - shape["block"], (job["sequences"],)).tolist()
         x, y = (torch.stack([data[i + k : i + k + shape["block"]] for i in at]) for k in (0, 1))
         if place.type == "cuda":
-            x, y = x.pin_memory(), y.pin_memory()
+            x = x.pin_memory()
+            y = y.pin_memory()
         return x.to(place, non_blocking=True), y.to(place, non_blocking=True)
 
     x, y = batch()
@@ -127,7 +156,11 @@ def _answer(job: dict[str, Any], speed: float, peak: float) -> dict[str, Any]:
     shape = job["shape"]
     axes = {"n_layers": shape["layers"], "dim": shape["width"], "n_heads": shape["heads"]}
     config = preset("gpt2", VOCABULARY, shape["block"], axes=axes)[1]
-    return {"speed": speed, "unit": "tokens/s", "mfu": speed * flops_per_token(config, shape["block"]) / peak}
+    return {
+        "speed": speed,
+        "unit": "tokens/s",
+        "mfu": speed * flops_per_token(config, shape["block"]) / peak,
+    }
 
 
 PEERS: dict[str, Peer] = {"gpt2-langue": ours, "gpt2-nanogpt": theirs}

@@ -1,4 +1,5 @@
-"""What arrives: a checkout of nanoGPT, and on a GPU how many sequences a step has. What leaves: both sides' speed."""
+"""What arrives: a checkout of nanoGPT, and on a GPU how many sequences a step has. What leaves:
+both sides' speed."""
 
 import statistics
 from pathlib import Path
@@ -11,7 +12,8 @@ from benchmarks.machine import facts
 from benchmarks.peers import take_turns
 from langue.runtime import device
 
-STEPS, SKIP = 40, 15  # of which so many warm up, the compiler's among them
+STEPS = 40
+SKIP = 15  # of which so many warm up, the compiler's among them
 
 
 def run(nanogpt: Path, rounds: int, patience: float, sequences: int) -> None:
@@ -23,9 +25,14 @@ def run(nanogpt: Path, rounds: int, patience: float, sequences: int) -> None:
         mine["speed"] / other["speed"]
         for mine, other in zip(answers["gpt2-langue"], answers["gpt2-nanogpt"], strict=True)
     ]
-    where = torch.cuda.get_device_name() if gpu else "a processor, a small model: no figure to go by"
+    where = (
+        torch.cuda.get_device_name() if gpu else "a processor, a small model: no figure to go by"
+    )
     shape = job["shape"]
-    size = f"{shape['layers']} layers, width {shape['width']}, {job['sequences']} x {shape['block']} tokens"
+    size = (
+        f"{shape['layers']} layers, width {shape['width']}, {job['sequences']} x {shape['block']}"
+        " tokens"
+    )
     lines = [
         f"### GPT-2's step: {size}, {where}",
         "",
@@ -36,8 +43,20 @@ def run(nanogpt: Path, rounds: int, patience: float, sequences: int) -> None:
         speeds = [each["speed"] for each in found]
         share = statistics.median(each["mfu"] for each in found)
         shown = ", ".join(f"{speed:,.0f}" for speed in speeds)
-        lines.append(f"| {name.removeprefix('gpt2-')} | {statistics.median(speeds):,.0f} | {share:.1%} | {shown} |")
+        lines.append(
+            f"| {name.removeprefix('gpt2-')} | {statistics.median(speeds):,.0f} | {share:.1%} |"
+            f" {shown} |"
+        )
     told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    lines += ["", f"langue is {told} times as fast (asked of an H100: {GOAL} times, at {MFU:.0%} of the peak)", ""]
+    lines += [
+        "",
+        (
+            f"langue is {told} times as fast (asked of an H100: {GOAL} times, at {MFU:.0%} of the"
+            " peak)"
+        ),
+        "",
+    ]
     print("\n".join(lines))
-    print(results.save("gpt2", {"machine": facts(), "job": job, "answers": answers}, "\n".join(lines)))
+    print(
+        results.save("gpt2", {"machine": facts(), "job": job, "answers": answers}, "\n".join(lines))
+    )

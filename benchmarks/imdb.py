@@ -1,8 +1,9 @@
-"""What arrives: a model and the review data. What leaves: test accuracy and wall time, `langue finetune` beside HF.
+"""What arrives: a model and the review data. What leaves: test accuracy and wall time, `langue
+finetune` beside HF.
 
-langue: the command as people type it, with benchmarks/imdb.toml. HF: Trainer with its best options, 256 tokens, one
-pass, then the test set. The whole takes about an hour on two cores; `hf_steps` times only so many of HF's steps and a
-tenth of its test set, extrapolates, and says so.
+langue: the command as people type it, with benchmarks/imdb.toml. HF: Trainer with its best options,
+256 tokens, one pass, then the test set. The whole takes about an hour on two cores; `hf_steps`
+times only so many of HF's steps and a tenth of its test set, extrapolates, and says so.
 """
 
 import json
@@ -20,10 +21,13 @@ from langue.hub.checkpoint import describe, read_checkpoint
 RECIPE = Path(__file__).parent / "imdb.toml"
 
 
-def run(model: str | None, data: str | None, hf_steps: int, words: list[str], sides: list[str]) -> None:
+def run(
+    model: str | None, data: str | None, hf_steps: int, words: list[str], sides: list[str]
+) -> None:
     folder = str(material.model_folder(model))
     source = data or str(material.data_folder() / "imdb")
-    machine, measured = facts(), rates(read_checkpoint(describe(folder)).config)
+    machine = facts()
+    measured = rates(read_checkpoint(describe(folder)).config)
     text = results.machine_text(machine, measured)
     print(text)
     content: dict[str, Any] = {"machine": machine, "rates": measured}
@@ -57,7 +61,10 @@ def _ours(model: str, data: str, words: list[str]) -> dict[str, Any]:
 
 
 def _table(content: dict[str, Any]) -> str:
-    rows = ["| | test accuracy | training (with reading and dev) | whole command |", "|---|---|---|---|"]
+    rows = [
+        "| | test accuracy | training (with reading and dev) | whole command |",
+        "|---|---|---|---|",
+    ]
     for name in ("langue", "hf"):
         if name not in content:
             continue
@@ -65,5 +72,7 @@ def _table(content: dict[str, Any]) -> str:
         accuracy = "not measured" if side["accuracy"] is None else f"{side['accuracy']:.2%}"
         whole = f"{side['seconds']:,.0f} s"
         how = " (extrapolated)" if side.get("extrapolated") else ""
-        rows.append(f"| {name} | {accuracy} | {side['training_seconds']:,.0f} s{how} | {whole}{how} |")
+        rows.append(
+            f"| {name} | {accuracy} | {side['training_seconds']:,.0f} s{how} | {whole}{how} |"
+        )
     return "\n".join(rows) + "\n"

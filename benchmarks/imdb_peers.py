@@ -1,4 +1,5 @@
-"""What arrives: a model folder and the review data. What leaves: HF Trainer's test accuracy and its wall time."""
+"""What arrives: a model folder and the review data. What leaves: HF Trainer's test accuracy and its
+wall time."""
 
 import tempfile
 import time
@@ -13,24 +14,38 @@ PART = 10  # every so many-th test review is scored where the whole is extrapola
 
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
-    """One pass at 256 tokens with the best options, then the test set; with `steps`, a part, extrapolated."""
+    """One pass at 256 tokens with the best options, then the test set; with `steps`, a part,
+    extrapolated."""
     from datasets import load_dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        Trainer,
+        TrainingArguments,
+    )
 
     began = time.perf_counter()
-    rows = load_dataset("json", data_files={s: str(Path(job["data"]) / f"{s}.jsonl.gz") for s in ("train", "test")})
+    rows = load_dataset(
+        "json", data_files={s: str(Path(job["data"]) / f"{s}.jsonl.gz") for s in ("train", "test")}
+    )
     labels = sorted(set(rows["train"]["label"]))
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
 
     def encode(split: str) -> list[dict[str, Any]]:
         ids = tokenizer(list(rows[split]["text"]), truncation=True, max_length=256)["input_ids"]
         names = rows[split]["label"]
-        return [{"input_ids": i, "labels": labels.index(n)} for i, n in zip(ids, names, strict=True)]
+        return [
+            {"input_ids": i, "labels": labels.index(n)} for i, n in zip(ids, names, strict=True)
+        ]
 
     train = encode("train")
     model = AutoModelForSequenceClassification.from_pretrained(job["model"], num_labels=len(labels))
     with tempfile.TemporaryDirectory() as folder:
-        options = best_options() | {"num_train_epochs": 1, "per_device_train_batch_size": 32, "output_dir": folder}
+        options = best_options() | {
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 32,
+            "output_dir": folder,
+        }
         options |= {"max_steps": job["steps"]} if job["steps"] else {}
         clock = step_clock()
         trainer: Any = Trainer(
@@ -52,15 +67,26 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
         predictions = trainer.predict(encode("test"))
     accuracy = float((np.argmax(predictions.predictions, 1) == predictions.label_ids).mean())
     seconds = time.perf_counter() - began
-    return {"accuracy": accuracy, "seconds": seconds, "training_seconds": trained, "extrapolated": False}
+    return {
+        "accuracy": accuracy,
+        "seconds": seconds,
+        "training_seconds": trained,
+        "extrapolated": False,
+    }
 
 
 def _extrapolated(times: list[float], ready: float, total: int, scoring: float) -> dict[str, Any]:
-    """Wall time of the whole from the mean of the measured steps, without the first eighth; no accuracy."""
+    """Wall time of the whole from the mean of the measured steps, without the first eighth; no
+    accuracy."""
     skip = max(1, len(times) // 8)
     per_step = (times[-1] - times[skip - 1]) / (len(times) - skip)
     training = ready + per_step * total
-    return {"accuracy": None, "seconds": training + scoring, "training_seconds": training, "extrapolated": True}
+    return {
+        "accuracy": None,
+        "seconds": training + scoring,
+        "training_seconds": training,
+        "extrapolated": True,
+    }
 
 
 PEERS = {"imdb_hf": hf}

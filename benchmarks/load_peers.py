@@ -1,7 +1,9 @@
-"""What arrives: a folder, a precision, a side, as a line of JSON on stdin. What leaves: seconds and memory of a load.
+"""What arrives: a folder, a precision, a side, as a line of JSON on stdin. What leaves: seconds and
+memory of a load.
 
-`python -m benchmarks.load_peers` is one load in a process of its own. It imports what its side needs, says "ready",
-waits for a line, loads, uses every weight, and prints what the kernel says of its memory as JSON.
+`python -m benchmarks.load_peers` is one load in a process of its own. It imports what its side
+needs, says "ready", waits for a line, loads, uses every weight, and prints what the kernel says of
+its memory as JSON.
 """
 
 import json
@@ -15,10 +17,13 @@ TOKENS = 8
 
 
 def memory() -> dict[str, int]:
-    """Bytes of this process: resident now, anonymous, of mapped files, and the most resident since the last reset."""
+    """Bytes of this process: resident now, anonymous, of mapped files, and the most resident since
+    the last reset."""
     names = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped", "VmHWM": "peak"}
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
-    return {names[line[0][:-1]]: int(line[1]) * 1024 for line in lines if line and line[0][:-1] in names}
+    return {
+        names[line[0][:-1]]: int(line[1]) * 1024 for line in lines if line and line[0][:-1] in names
+    }
 
 
 def proportional() -> int:
@@ -37,7 +42,8 @@ def load_transformers(folder: str, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")  # as the other side's model has one
+    # as the other side's model has one
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     return AutoModelForCausalLM.from_pretrained(folder, dtype=kind).eval(), tokenizer
 
@@ -60,14 +66,16 @@ def prepare(side: str) -> None:
 
 
 def use(side: str, model: Any, dtype: str) -> float:
-    """A forward pass of eight tokens; of bf16, which the hardware may not multiply, the largest of every weight."""
+    """A forward pass of eight tokens; of bf16, which the hardware may not multiply, the largest of
+    every weight."""
     import torch
 
     ids = list(range(1, TOKENS + 1))
     if dtype == "bf16":
         module = (model.language or model.body) if side == "langue" else model[0]
         whole = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-        with torch.no_grad():  # as they lie: a transposed matrix takes ten times as long to read by its rows
+        # as they lie: a transposed matrix takes ten times as long to read by its rows
+        with torch.no_grad():
             lying = (w if w.is_contiguous() else w.t() for w in module.parameters())
             return float(sum(int(w.view(whole[w.dtype]).max()) for w in lying))
     if side == "langue":
@@ -85,14 +93,31 @@ def main() -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     began = time.perf_counter()
-    model = {"langue": load_langue, "transformers": load_transformers}[job["side"]](job["folder"], job["dtype"])
+    model = {"langue": load_langue, "transformers": load_transformers}[job["side"]](
+        job["folder"], job["dtype"]
+    )
     loaded = time.perf_counter()
     answer = use(job["side"], model, job["dtype"])
     ended = time.perf_counter()
     after = memory()
-    told = {"load": loaded - began, "use": ended - loaded, "seconds": ended - began, "imports": imported}
+    told = {
+        "load": loaded - began,
+        "use": ended - loaded,
+        "seconds": ended - began,
+        "imports": imported,
+    }
     grown = {name: after[name] - before["resident" if name == "peak" else name] for name in after}
-    print(json.dumps({**told, **grown, "before": before["anonymous"], "pss": proportional(), "answer": answer}))
+    print(
+        json.dumps(
+            {
+                **told,
+                **grown,
+                "before": before["anonymous"],
+                "pss": proportional(),
+                "answer": answer,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""What arrives: how many rounds. What leaves: seconds and memory of loading a model, beside transformers.
+"""What arrives: how many rounds. What leaves: seconds and memory of loading a model, beside
+transformers.
 
-Random models of published shapes are saved by transformers, in fp32 and in bf16, in shards. Every load is a process of
-its own that has imported all it needs; the sides take turns; the files are in the page cache. Memory is taken in
-rounds of their own: what is resident at most (the kernel's own high-water mark, reset after the imports), and of that
-the anonymous part at most, read from outside every few milliseconds. Pages of mapped files that are not written to
-belong to the page cache: they count as resident, and the kernel takes them back when it needs them.
+Random models of published shapes are saved by transformers, in fp32 and in bf16, in shards. Every
+load is a process of its own that has imported all it needs; the sides take turns; the files are in
+the page cache. Memory is taken in rounds of their own: what is resident at most (the kernel's own
+high-water mark, reset after the imports), and of that the anonymous part at most, read from outside
+every few milliseconds. Pages of mapped files that are not written to belong to the page cache: they
+count as resident, and the kernel takes them back when it needs them.
 """
 
 import json
@@ -38,7 +40,14 @@ def run(rounds: int, patience: float, folder: Path | None) -> None:
         for name, saved in models.items():
             for dtype in DTYPES:
                 for stored, path in saved.items():
-                    lines.append({"model": name, "stored": stored, "as": dtype, **_measure(path, dtype, rounds)})
+                    lines.append(
+                        {
+                            "model": name,
+                            "stored": stored,
+                            "as": dtype,
+                            **_measure(path, dtype, rounds),
+                        }
+                    )
                     print(_row(lines[-1]), flush=True)
     text = _table(lines)
     print(text)
@@ -46,10 +55,13 @@ def run(rounds: int, patience: float, folder: Path | None) -> None:
 
 
 def _models(place: Path, name: str) -> dict[str, Path]:
-    """The folders of one model by the precision that it is stored in; made where they are not there."""
+    """The folders of one model by the precision that it is stored in; made where they are not
+    there."""
     folders = {dtype: place / f"{name}-{dtype}" for dtype in DTYPES}
     if not all((folder / "tokenizer.json").is_file() for folder in folders.values()):
-        subprocess.run([sys.executable, "-m", "benchmarks.load_speed", str(place), name], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.load_speed", str(place), name], check=True
+        )
     return folders
 
 
@@ -59,7 +71,12 @@ def _make(place: Path, name: str) -> None:
     import transformers
 
     torch.manual_seed(0)
-    shape = {"hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 4}
+    shape = {
+        "hidden_size": 2048,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    }
     if name == "gpt2":
         model: Any = transformers.GPT2LMHeadModel(transformers.GPT2Config())
     else:
@@ -72,7 +89,8 @@ def _make(place: Path, name: str) -> None:
 
 
 def _tokenizer(size: int) -> Any:
-    """A byte-level BPE of as many tokens as the model has embeddings; its merges are of two bytes each."""
+    """A byte-level BPE of as many tokens as the model has embeddings; its merges are of two bytes
+    each."""
     import tokenizers
 
     letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
@@ -99,14 +117,34 @@ def _measure(folder: Path, dtype: str, rounds: int) -> dict[str, Any]:
     width = {"fp32": 4, "bf16": 2}
     model = stored * width[dtype] // width[folder.name.rpartition("-")[2]]
     sides = {side: _side(timed[side], held[side], model) for side in SIDES}
-    seconds = [ours["seconds"] / theirs["seconds"] for ours, theirs in zip(*timed.values(), strict=True)]
-    return {"bytes": model, "time_ratio": statistics.median(seconds), "time_ratios": seconds, **sides}
+    seconds = [
+        ours["seconds"] / theirs["seconds"] for ours, theirs in zip(*timed.values(), strict=True)
+    ]
+    return {
+        "bytes": model,
+        "time_ratio": statistics.median(seconds),
+        "time_ratios": seconds,
+        **sides,
+    }
 
 
 def _side(timed: list[dict[str, Any]], held: list[dict[str, Any]], model: int) -> dict[str, Any]:
-    times = {key: statistics.median(each[key] for each in timed) for key in ("load", "use", "seconds", "imports")}
-    sizes = {key: max(each[key] for each in held) / model for key in ("peak", "anonymous_peak", "anonymous", "mapped")}
-    return times | sizes | {"rounds": [each["seconds"] for each in timed], "answer": timed[0]["answer"]}
+    times = {
+        key: statistics.median(each[key] for each in timed)
+        for key in ("load", "use", "seconds", "imports")
+    }
+    sizes = {
+        key: max(each[key] for each in held) / model
+        for key in ("peak", "anonymous_peak", "anonymous", "mapped")
+    }
+    return (
+        times
+        | sizes
+        | {
+            "rounds": [each["seconds"] for each in timed],
+            "answer": timed[0]["answer"],
+        }
+    )
 
 
 def _child(side: str, folder: Path, dtype: str, *, watch: bool) -> dict[str, Any]:
@@ -157,19 +195,26 @@ file pages included; `anonymous` the most that is not of a mapped file.
 
 
 def _row(line: dict[str, Any]) -> str:
-    ours, theirs = line["langue"], line["transformers"]
+    ours = line["langue"]
+    theirs = line["transformers"]
     return (
-        f"| {line['model']} {line['bytes'] / 1e9:.2f} GB | {line['stored']} | {line['as']} | {ours['seconds']:.2f} "
-        f"| {theirs['seconds']:.2f} | {line['time_ratio']:.2f} | {ours['peak']:.2f} | {theirs['peak']:.2f} "
-        f"| {ours['anonymous_peak']:.2f} | {theirs['anonymous_peak']:.2f} |"
+        f"| {line['model']} {line['bytes'] / 1e9:.2f} GB | {line['stored']} | {line['as']} |"
+        f" {ours['seconds']:.2f} | {theirs['seconds']:.2f} | {line['time_ratio']:.2f} |"
+        f" {ours['peak']:.2f} | {theirs['peak']:.2f} | {ours['anonymous_peak']:.2f} |"
+        f" {theirs['anonymous_peak']:.2f} |"
     )
 
 
 def _table(lines: list[dict[str, Any]]) -> str:
     slower = [line for line in lines if line["time_ratio"] > 1]
-    larger = [line for line in lines if line["langue"]["peak"] > max(MOST, line["transformers"]["peak"])]
+    larger = [
+        line for line in lines if line["langue"]["peak"] > max(MOST, line["transformers"]["peak"])
+    ]
     above = [line for line in lines if line["langue"]["peak"] > MOST]
-    said = f"{len(slower)} of {len(lines)} slower, {len(larger)} with a higher peak, {len(above)} above {MOST} models\n"
+    said = (
+        f"{len(slower)} of {len(lines)} slower, {len(larger)} with a higher peak, {len(above)}"
+        f" above {MOST} models\n"
+    )
     return HEADER + "\n".join(_row(line) for line in lines) + "\n\n" + said
 
 

@@ -1,9 +1,9 @@
 """What arrives: this machine.
 What leaves: its facts, its measured matrix-product rates, and the floor that follows from them.
 
-The floor of some work is the time its matrix products alone take at the measured rate, over real tokens only: no
-padding, no softmax, no norm, no optimiser. The share of it reached says how much is left to gain without other
-hardware or fewer operations.
+The floor of some work is the time its matrix products alone take at the measured rate, over real
+tokens only: no padding, no softmax, no norm, no optimiser. The share of it reached says how much is
+left to gain without other hardware or fewer operations.
 """
 
 import os
@@ -18,16 +18,30 @@ import torch
 from langue.model.config import ModelConfig
 from langue.runtime import has_bf16
 
-SETS = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "sve", "bf16", "i8mm")
+SETS = (
+    "avx2",
+    "avx512_f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "sve",
+    "bf16",
+    "i8mm",
+)
 TOKENS = 5440  # 32 reviews of 170 tokens
 
 
 def facts() -> dict[str, Any]:
-    """Cores, the instruction sets that torch reports, versions and threads, and what else keeps the machine busy."""
+    """Cores, the instruction sets that torch reports, versions and threads, and what else keeps the
+    machine busy."""
     capability = torch.cpu.get_capabilities()
     return {
         "processor": capability.get("cpu_name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "instruction_sets": [name for name in SETS if capability.get(name)],
         "bf16": has_bf16("cpu"),
         "torch": torch.__version__,
@@ -38,16 +52,19 @@ def facts() -> dict[str, Any]:
 
 
 def precisions() -> list[str]:
-    """fp32, and bf16 only where there are instructions for it: emulated, some of its layouts are 100 times slower."""
+    """fp32, and bf16 only where there are instructions for it: emulated, some of its layouts are
+    100 times slower."""
     return ["fp32", "bf16"] if has_bf16("cpu") else ["fp32"]
 
 
 def rate(config: ModelConfig, dtype: torch.dtype, repeats: int = 9) -> float:
-    """FLOP/s over the products of one layer's forward and backward pass, at the best of `repeats`."""
+    """FLOP/s over the products of one layer's forward and backward pass, at the best of
+    `repeats`."""
     products: list[tuple[torch.Tensor, torch.Tensor]] = []
     sizes = [(config.dim, 3 * config.dim), (config.dim, config.dim), (config.dim, config.ffn_dim)]
     for inner, outer in [*sizes, (config.ffn_dim, config.dim)]:
-        x, w = torch.randn(TOKENS, inner, dtype=dtype), torch.randn(outer, inner, dtype=dtype)
+        x = torch.randn(TOKENS, inner, dtype=dtype)
+        w = torch.randn(outer, inner, dtype=dtype)
         g = torch.randn(TOKENS, outer, dtype=dtype)
         products += [(x, w.t()), (g, w), (g.t(), x)]
     outputs = [torch.empty(a.shape[0], b.shape[1], dtype=dtype) for a, b in products]
@@ -76,7 +93,9 @@ def rates(config: ModelConfig) -> dict[str, float]:
     return {name: rate(config, dtypes[name]) for name in precisions()}
 
 
-def floor_seconds(config: ModelConfig, lengths: list[int], flops_per_second: float, *, training: bool) -> float:
+def floor_seconds(
+    config: ModelConfig, lengths: list[int], flops_per_second: float, *, training: bool
+) -> float:
     """Time of the matrix products of these sequences; training takes three passes' worth."""
     return (3 if training else 1) * config.forward_flops(lengths) / flops_per_second
 

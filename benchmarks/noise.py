@@ -1,4 +1,5 @@
-"""What arrives: a machine that others may use too. What leaves: how much they did, so that a round can be judged."""
+"""What arrives: a machine that others may use too. What leaves: how much they did, so that a round
+can be judged."""
 
 import os
 import resource
@@ -12,10 +13,13 @@ QUIET = 0.1  # share of the machine that others may take in a quiet moment
 
 
 def _busy() -> float:
-    """Seconds that all processes of the machine have computed since its start; 0 where that is not to be had."""
+    """Seconds that all processes of the machine have computed since its start; 0 where that is not
+    to be had."""
     if not STAT.is_file():
         return 0.0
-    user, nice, system, _, _, irq, soft, steal, *_ = (int(x) for x in STAT.read_text().split("\n", 1)[0].split()[1:])
+    user, nice, system, _, _, irq, soft, steal, *_ = (
+        int(x) for x in STAT.read_text().split("\n", 1)[0].split()[1:]
+    )
     return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
 
 
@@ -26,9 +30,12 @@ def _own() -> float:
 
 @contextmanager
 def others() -> Iterator[list[float]]:
-    """Yields a list that afterwards holds the share of all cores that neither this process nor its children took."""
+    """Yields a list that afterwards holds the share of all cores that neither this process nor its
+    children took."""
     share: list[float] = []
-    began, busy, own = time.perf_counter(), _busy(), _own()
+    began = time.perf_counter()
+    busy = _busy()
+    own = _own()
     yield share
     seconds = (time.perf_counter() - began) * (os.cpu_count() or 1)
     share.append(max(0.0, (_busy() - busy) - (_own() - own)) / seconds)

@@ -1,7 +1,9 @@
-"""What arrives: how many rounds. What leaves: tokens a second of one process, and of two that train together.
+"""What arrives: how many rounds. What leaves: tokens a second of one process, and of two that train
+together.
 
-Every process computes on one thread and exchanges through gloo; a batch is the same whatever their number. Two cores
-are needed for the figure to mean anything; what others take of them stands in the last column.
+Every process computes on one thread and exchanges through gloo; a batch is the same whatever their
+number. Two cores are needed for the figure to mean anything; what others take of them stands in the
+last column.
 """
 
 import json
@@ -51,12 +53,20 @@ def run(rounds: int, scale: float, patience: float) -> None:
     for line in lines:  # the question is how much faster two are, not one
         line["ratios"] = [1 / ratio for ratio in line["ratios"]]
         line["ratio"] = 1 / line["ratio"]
-    title = f"training, width {CONFIG.dim}, {CONFIG.n_layers} layers, 32 x {LENGTH} tokens a step, a thread a process"
-    text = f"### {title}\n\n| processes | median | speed-up | in each round | others |\n|---|---|---|---|---|\n"
+    title = (
+        f"training, width {CONFIG.dim}, {CONFIG.n_layers} layers, 32 x {LENGTH} tokens a step, a"
+        " thread a process"
+    )
+    text = (
+        f"### {title}\n\n| processes | median | speed-up | in each round | others"
+        " |\n|---|---|---|---|---|\n"
+    )
     for line in lines:
         each = ", ".join(f"{ratio:.2f}" for ratio in line["ratios"])
         speed = f"{line['median']:.0f} tokens/s"
-        text += f"| {line['peer']} | {speed} | {line['ratio']:.2f} | {each} | {line['others']:.0%} |\n"
+        text += (
+            f"| {line['peer']} | {speed} | {line['ratio']:.2f} | {each} | {line['others']:.0%} |\n"
+        )
     print(text)
     print(results.save("parallel", {"machine": machine, "lines": lines}, text))
 
@@ -65,7 +75,12 @@ def _measure(count: int, kind: str, steps: int) -> float:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    common = {
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+    }
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.parallel_speed", folder, kind, str(steps)]
         children = [
@@ -84,14 +99,21 @@ def _measure(count: int, kind: str, steps: int) -> float:
 def _child(folder: Path, kind: str, steps: int) -> None:
     torch.set_num_threads(1)
     random = np.random.default_rng(0)
-    count, length = 32 * steps, LENGTH
+    count = 32 * steps
+    length = LENGTH
     starts = np.arange(count + 1, dtype=np.int64) * length
     tokens = random.integers(0, CONFIG.vocab_size, count * length).astype(np.int32)
-    examples = Examples(tokens, starts, None, np.zeros(count, np.int32), random.integers(0, 2, count))
-    settings = TrainSettings.model_validate({"parallel": kind, "epochs": 1, "checkpoint_every": 10**6})
+    examples = Examples(
+        tokens, starts, None, np.zeros(count, np.int32), random.integers(0, 2, count)
+    )
+    settings = TrainSettings.model_validate(
+        {"parallel": kind, "epochs": 1, "checkpoint_every": 10**6}
+    )
     task = Classify(["a", "b"], TaskSettings())
     with processes():
-        trainer = Trainer(TaskModel(CONFIG, task), task, Split(examples, settings), None, settings, folder)
+        trainer = Trainer(
+            TaskModel(CONFIG, task), task, Split(examples, settings), None, settings, folder
+        )
         trainer.model.train()
         batches = trainer.loader.iterate(0, steps, trainer.device)
         for step in range(steps):

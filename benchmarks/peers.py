@@ -1,7 +1,8 @@
-"""What arrives: the name of a peer and what it is to do, as JSON on stdin. What leaves: its timings, as JSON on stdout.
+"""What arrives: the name of a peer and what it is to do, as JSON on stdin. What leaves: its
+timings, as JSON on stdout.
 
-Every round of every peer is a process of its own (`python -m benchmarks.peers NAME`), so that none inherits another's
-threads, memory or warm caches, and peers take turns: A B A B.
+Every round of every peer is a process of its own (`python -m benchmarks.peers NAME`), so that none
+inherits another's threads, memory or warm caches, and peers take turns: A B A B.
 """
 
 import json
@@ -17,8 +18,13 @@ Peer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def run(name: str, job: dict[str, Any]) -> dict[str, Any]:
-    """One round of one peer in a child process; its own output goes to stderr only where it fails."""
-    quiet = {"TOKENIZERS_PARALLELISM": "true", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    """One round of one peer in a child process; its own output goes to stderr only where it
+    fails."""
+    quiet = {
+        "TOKENIZERS_PARALLELISM": "true",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_OFFLINE": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.peers", name],
         input=json.dumps(job),
@@ -36,8 +42,8 @@ def run(name: str, job: dict[str, Any]) -> dict[str, Any]:
 def take_turns(
     names: list[str], rounds: int, patience: float, job: Callable[[str], dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Each peer `rounds` times, in turn, each after at most `patience` seconds of waiting for a quiet machine. A peer
-    that answers `{"missing": why}` is not asked again."""
+    """Each peer `rounds` times, in turn, each after at most `patience` seconds of waiting for a
+    quiet machine. A peer that answers `{"missing": why}` is not asked again."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     missing: dict[str, str] = {}
     for number in range(rounds):
@@ -54,7 +60,11 @@ def take_turns(
                 continue
             results[name].append(answer)
             speed = f"{answer['speed']:8.1f} {answer['unit']}"
-            print(f"  round {number + 1}  {name:<26} {speed}  (others took {share[0]:.0%} of the machine)", flush=True)
+            print(
+                f"  round {number + 1}  {name:<26} {speed}  (others took {share[0]:.0%} of the"
+                " machine)",
+                flush=True,
+            )
     return {name: answers for name, answers in results.items() if answers}
 
 

@@ -1,11 +1,13 @@
-"""What arrives: a checkout of nanoGPT and a text. What leaves: both trained on it by character, whole processes in
-turn: wall time, steps, and the loss on the last tenth of the text.
+"""What arrives: a checkout of nanoGPT and a text. What leaves: both trained on it by character,
+whole processes in turn: wall time, steps, and the loss on the last tenth of the text.
 
-nanoGPT runs its own train.py with the settings that its README gives: for a CPU (4 layers, 128 wide, blocks of 64, 12
-of them a step, 2,000 steps), or for a GPU (6 layers, 384 wide, blocks of 256, 64 of them a step, 5,000 steps); langue
-runs `langue pretrain` with shakespeare.toml or shakespeare-gpu.toml: as many parameters, fewer tokens. Both are judged
-on the same characters by their best evaluation; nanoGPT by its own estimate, which draws blocks at random. Where there
-is no GPU, nanoGPT's setting for one takes it most of a day: ours runs alone then, beside the loss that it publishes.
+nanoGPT runs its own train.py with the settings that its README gives: for a CPU (4 layers, 128
+wide, blocks of 64, 12 of them a step, 2,000 steps), or for a GPU (6 layers, 384 wide, blocks of
+256, 64 of them a step, 5,000 steps); langue runs `langue pretrain` with shakespeare.toml or
+shakespeare-gpu.toml: as many parameters, fewer tokens. Both are judged on the same characters by
+their best evaluation; nanoGPT by its own estimate, which draws blocks at random. Where there is no
+GPU, nanoGPT's setting for one takes it most of a day: ours runs alone then, beside the loss that it
+publishes.
 """
 
 import json
@@ -42,8 +44,21 @@ SETTINGS = {
     "cpu": Setting(
         "shakespeare.toml",
         {
-            **{"device": "cpu", "compile": False, "eval_iters": 20, "log_interval": 100, "block_size": 64},
-            **{"batch_size": 12, "n_layer": 4, "n_head": 4, "n_embd": 128, "max_iters": 2000, "lr_decay_iters": 2000},
+            **{
+                "device": "cpu",
+                "compile": False,
+                "eval_iters": 20,
+                "log_interval": 100,
+                "block_size": 64,
+            },
+            **{
+                "batch_size": 12,
+                "n_layer": 4,
+                "n_head": 4,
+                "n_embd": 128,
+                "max_iters": 2000,
+                "lr_decay_iters": 2000,
+            },
             "dropout": 0.0,
         },
     ),
@@ -65,20 +80,34 @@ def run(nanogpt: Path | None, text: Path, rounds: int, patience: float, name: st
                 found = work()
             answers[side].append(found | {"others": share[0]})
             print(f"{side}: {answers[side][-1]}", file=sys.stderr)
-    lines = ["| peer | steps | loss on the last tenth | seconds, whole process | others |", "|---|---|---|---|---|"]
+    lines = [
+        "| peer | steps | loss on the last tenth | seconds, whole process | others |",
+        "|---|---|---|---|---|",
+    ]
     for side, found in answers.items():
         for each in found:
             lines.append(
-                f"| {side} | {each['steps']:,} | {each['loss']:.4f} | {each['seconds']:.1f} | {each['others']:.0%} |"
+                f"| {side} | {each['steps']:,} | {each['loss']:.4f} | {each['seconds']:.1f} |"
+                f" {each['others']:.0%} |"
             )
     if nanogpt is None:
         lines += ["", f"nanoGPT did not run; what it publishes is {PUBLISHED}."]
     else:
-        ratios = [a["seconds"] / b["seconds"] for a, b in zip(answers["nanoGPT"], answers["langue"], strict=True)]
+        ratios = [
+            a["seconds"] / b["seconds"]
+            for a, b in zip(answers["nanoGPT"], answers["langue"], strict=True)
+        ]
         lines += ["", f"langue takes 1/{min(ratios):.2f} to 1/{max(ratios):.2f} of nanoGPT's time."]
-    report = f"### tinyshakespeare by character, nanoGPT's {name.upper()} setting\n\n" + "\n".join(lines) + "\n"
+    report = (
+        f"### tinyshakespeare by character, nanoGPT's {name.upper()} setting\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
     print(report)
-    print(f"kept in {save('pretrain', {'machine': facts(), 'setting': name, 'answers': answers}, report)}")
+    print(
+        "kept in"
+        f" {save('pretrain', {'machine': facts(), 'setting': name, 'answers': answers}, report)}"
+    )
 
 
 def needs(name: str) -> bool:
@@ -94,8 +123,13 @@ def prepare(nanogpt: Path, text: Path) -> None:
     ids = np.asarray([numbers[character] for character in characters], np.uint16)
     ids[: int(0.9 * len(ids))].tofile(folder / "train.bin")
     ids[int(0.9 * len(ids)) :].tofile(folder / "val.bin")
-    meta = {"vocab_size": len(numbers), "stoi": numbers, "itos": {index: c for c, index in numbers.items()}}
-    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))  # its format; nothing is read from one here
+    meta = {
+        "vocab_size": len(numbers),
+        "stoi": numbers,
+        "itos": {index: c for c, index in numbers.items()},
+    }
+    # its format; nothing is read from one here
+    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
 
 
 def theirs(nanogpt: Path, setting: Setting) -> dict[str, Any]:
@@ -107,7 +141,11 @@ def theirs(nanogpt: Path, setting: Setting) -> dict[str, Any]:
     )
     seconds = time.perf_counter() - began
     losses = re.findall(r"step (\d+): train loss [\d.]+, val loss ([\d.]+)", done.stdout)
-    return {"steps": int(losses[-1][0]), "loss": min(float(loss) for _, loss in losses), "seconds": seconds}
+    return {
+        "steps": int(losses[-1][0]),
+        "loss": min(float(loss) for _, loss in losses),
+        "seconds": seconds,
+    }
 
 
 def ours(text: Path, setting: Setting) -> dict[str, Any]:
@@ -115,10 +153,14 @@ def ours(text: Path, setting: Setting) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         words = ["--recipe", str(recipe), "--data", str(text), "--out", f"{folder}/run", "--json"]
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "langue", "pretrain", *words], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "langue", "pretrain", *words], check=True, capture_output=True
+        )
         seconds = time.perf_counter() - began
         content = json.loads(Path(folder, "run", "metrics.json").read_text())
-        log = [json.loads(line) for line in Path(folder, "run", "log.jsonl").read_text().splitlines()]
+        log = [
+            json.loads(line) for line in Path(folder, "run", "log.jsonl").read_text().splitlines()
+        ]
     return {
         "steps": log[-1]["step"],
         "loss": content["metrics"]["loss"],

@@ -1,4 +1,5 @@
-"""What arrives: rounds of peers and the machine. What leaves: a table for people, and JSON for programs."""
+"""What arrives: rounds of peers and the machine. What leaves: a table for people, and JSON for
+programs."""
 
 import json
 import statistics
@@ -13,8 +14,11 @@ FOLDER = Path(__file__).parent / "results"
 Answers = Mapping[str, list[dict[str, Any]]]
 
 
-def summary(answers: Answers, against: str, floor_speed: Mapping[str, float]) -> list[dict[str, Any]]:
-    """One line a peer: median speed, its spread, `against`'s speed over it round by round, share of the floor.
+def summary(
+    answers: Answers, against: str, floor_speed: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """One line a peer: median speed, its spread, `against`'s speed over it round by round, share of
+    the floor.
 
     floor_speed: what the matrix products alone would reach, for the peers where that is known.
     """
@@ -46,7 +50,10 @@ def table(title: str, against: str, lines: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         f"### {title}",
         "",
-        f"| peer | median | spread | {against} is faster by | in each round | share of the floor | error | others |",
+        (
+            f"| peer | median | spread | {against} is faster by | in each round | share of the"
+            " floor | error | others |"
+        ),
         "|---|---|---|---|---|---|---|---|",
     ]
     for line in lines:
@@ -54,8 +61,8 @@ def table(title: str, against: str, lines: Sequence[Mapping[str, Any]]) -> str:
         error = "" if line["error"] is None else f"{line['error']:.2g}"
         each = ", ".join(f"{ratio:.2f}" for ratio in line["ratios"])
         rows.append(
-            f"| {line['peer']} | {line['median']:.1f} {line['unit']} | {line['spread']:.0%} | {line['ratio']:.2f} "
-            f"| {each} | {share} | {error} | {line['others']:.0%} |"
+            f"| {line['peer']} | {line['median']:.1f} {line['unit']} | {line['spread']:.0%} |"
+            f" {line['ratio']:.2f} | {each} | {share} | {error} | {line['others']:.0%} |"
         )
     return "\n".join(rows) + "\n"
 
@@ -64,9 +71,10 @@ def machine_text(facts: Mapping[str, Any], rates: Mapping[str, float]) -> str:
     sets = ", ".join(facts["instruction_sets"])
     measured = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
     return (
-        f"{facts['processor']}, {facts['cores']} cores ({sets}; bf16 {'yes' if facts['bf16'] else 'no'}), "
-        f"torch {facts['torch']} on {facts['torch_threads']} threads, Python {facts['python']}; "
-        f"load before: {facts['load_before']}\nmatrix products: {measured}\n"
+        f"{facts['processor']}, {facts['cores']} cores ({sets}; bf16"
+        f" {'yes' if facts['bf16'] else 'no'}), torch {facts['torch']} on {facts['torch_threads']}"
+        f" threads, Python {facts['python']}; load before: {facts['load_before']}\nmatrix products:"
+        f" {measured}\n"
     )
 
 

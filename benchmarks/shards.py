@@ -1,9 +1,11 @@
-"""What arrives: how many megabytes. What leaves: how fast text becomes a corpus, beside the tokenizers library alone.
+"""What arrives: how many megabytes. What leaves: how fast text becomes a corpus, beside the
+tokenizers library alone.
 
-The library's side is `encode_batch_fast` over texts that are in memory already, in one call and, since that may cost
-it memory, in calls of 1,000 texts; nothing is done with what it gives. The faster of the two counts. Ours begins at a
-.jsonl file: it reads, parses, hashes, divides, encodes, and writes shards with their checksums to disk. The text is cut
-into parts, on each of which all sides take their turn, so that whatever else the machine does hits all alike.
+The library's side is `encode_batch_fast` over texts that are in memory already, in one call and,
+since that may cost it memory, in calls of 1,000 texts; nothing is done with what it gives. The
+faster of the two counts. Ours begins at a .jsonl file: it reads, parses, hashes, divides, encodes,
+and writes shards with their checksums to disk. The text is cut into parts, on each of which all
+sides take their turn, so that whatever else the machine does hits all alike.
 """
 
 import gzip
@@ -46,8 +48,12 @@ def run(megabytes: float, patience: float) -> None:
     total = {key: sum(row[key] for row in rows) for key in rows[0]}
     best = min(("one call", "calls of 1,000"), key=total.__getitem__)
     ratios = [row[best] / row["langue"] for row in rows]
-    ratio, cpu_ratio = total[best] / total["langue"], total[f"{best} cpu"] / total["langue cpu"]
-    title = f"{total['megabytes']:.0f} MB of reviews to a corpus, byte-level BPE of {len(tokenizer):,} tokens"
+    ratio = total[best] / total["langue"]
+    cpu_ratio = total[f"{best} cpu"] / total["langue cpu"]
+    title = (
+        f"{total['megabytes']:.0f} MB of reviews to a corpus, byte-level BPE of {len(tokenizer):,}"
+        " tokens"
+    )
     text = "\n".join(
         [
             f"### {title}",
@@ -55,20 +61,33 @@ def run(megabytes: float, patience: float) -> None:
             "| side | MB/s | seconds | processor seconds |",
             "|---|---|---|---|",
             *(
-                f"| {told} | {total['megabytes'] / total[key]:.2f} | {total[key]:.1f} | {total[f'{key} cpu']:.1f} |"
+                f"| {told} | {total['megabytes'] / total[key]:.2f} | {total[key]:.1f} |"
+                f" {total[f'{key} cpu']:.1f} |"
                 for key, told in SIDES.items()
             ),
             "",
-            f"langue reaches {ratio:.1%} of the library's speed by the clock and {cpu_ratio:.1%} by processor time "
-            f"(parts: {', '.join(f'{each:.1%}' for each in ratios)}; median {statistics.median(ratios):.1%}; "
-            f"goal {GOAL:.0%}: {'reached' if min(ratio, cpu_ratio) >= GOAL else 'missed'})",
+            (
+                f"langue reaches {ratio:.1%} of the library's speed by the clock and"
+                f" {cpu_ratio:.1%} by processor time (parts:"
+                f" {', '.join(f'{each:.1%}' for each in ratios)}; median"
+                f" {statistics.median(ratios):.1%}; goal {GOAL:.0%}:"
+                f" {'reached' if min(ratio, cpu_ratio) >= GOAL else 'missed'})"
+            ),
             "",
         ]
     )
     print(text)
     print(
         results.save(
-            "shards", {"machine": facts(), "parts": rows, "total": total, "ratio": ratio, "cpu_ratio": cpu_ratio}, text
+            "shards",
+            {
+                "machine": facts(),
+                "parts": rows,
+                "total": total,
+                "ratio": ratio,
+                "cpu_ratio": cpu_ratio,
+            },
+            text,
         )
     )
 
@@ -77,7 +96,9 @@ def _reviews() -> Iterator[str]:
     """IMDb's reviews, again from the beginning where they end."""
     while True:
         for name in ("train", "test"):
-            with gzip.open(data_folder() / "imdb" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+            with gzip.open(
+                data_folder() / "imdb" / f"{name}.jsonl.gz", "rt", encoding="utf-8"
+            ) as file:
                 yield from (json.loads(line)["text"] for line in file)
 
 
@@ -85,7 +106,8 @@ def _parts(folder: Path, megabytes: float) -> list[Path]:
     texts = _reviews()
     paths = []
     for index in range(PARTS):
-        path, size = folder / f"part-{index}.jsonl", 0
+        path = folder / f"part-{index}.jsonl"
+        size = 0
         with path.open("w", encoding="utf-8") as file:
             while size < megabytes * 1e6 / PARTS:
                 text = next(texts)
@@ -111,7 +133,9 @@ def _turns(folder: Path, path: Path, tokenizer: Tokenizer, turn: int) -> dict[st
 
     def library(size: int) -> Any:
         for begin in range(0, len(texts), size):
-            tokenizer.backend.encode_batch_fast(texts[begin : begin + size], add_special_tokens=False)
+            tokenizer.backend.encode_batch_fast(
+                texts[begin : begin + size], add_special_tokens=False
+            )
 
     def langue() -> Any:
         reading = Reading()
@@ -121,7 +145,8 @@ def _turns(folder: Path, path: Path, tokenizer: Tokenizer, turn: int) -> dict[st
     works: list[Callable[[], Any]] = [lambda: library(len(texts)), lambda: library(1000), langue]
     sides = list(zip(SIDES, works, strict=True))
     for name, work in sides[turn % 3 :] + sides[: turn % 3]:
-        began, cpu = time.perf_counter(), os.times()
+        began = time.perf_counter()
+        cpu = os.times()
         work()
         after = os.times()
         row[name] = time.perf_counter() - began

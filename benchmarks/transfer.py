@@ -1,9 +1,10 @@
-"""What arrives: unlabelled reviews, labelled sentences. What leaves: what pretraining bought, as a table and a curve.
+"""What arrives: unlabelled reviews, labelled sentences. What leaves: what pretraining bought, as a
+table and a curve.
 
-`python -m benchmarks transfer` pretrains a small encoder on the reviews' text (masked words; an hour on one core), then
-fine-tunes it for the sentences, beside the same model from scratch: same data, settings and seeds. The rate is the one
-that serves each side best on the development set; the test set is judged once a run. Finished runs in `folder` are not
-made again.
+`python -m benchmarks transfer` pretrains a small encoder on the reviews' text (masked words; an
+hour on one core), then fine-tunes it for the sentences, beside the same model from scratch: same
+data, settings and seeds. The rate is the one that serves each side best on the development set; the
+test set is judged once a run. Finished runs in `folder` are not made again.
 """
 
 import json
@@ -18,8 +19,18 @@ from benchmarks.machine import facts
 MODEL = {"model.preset": "modernbert", "model.dim": 128, "model.n_layers": 3, "model.n_heads": 4}
 TOKENS = {"tokenizer.kind": "wordpiece", "tokenizer.lower": True, "tokenizer.vocab_size": 8192}
 # Muon's rate is 1e-2; AdamW, which has embeddings and norms, stays at 1e-3.
-PRETRAIN = {"task.mask_ratio": 0.25, "train.optimizer": "muon", "train.lr": 1e-3, "train.muon_scale": 10}
-PRETRAIN |= {"train.warmup": 0.02, "train.schedule": "linear", "train.min_lr_ratio": 0.0, "data.dev_tokens": 60_000}
+PRETRAIN = {
+    "task.mask_ratio": 0.25,
+    "train.optimizer": "muon",
+    "train.lr": 1e-3,
+    "train.muon_scale": 10,
+}
+PRETRAIN |= {
+    "train.warmup": 0.02,
+    "train.schedule": "linear",
+    "train.min_lr_ratio": 0.0,
+    "data.dev_tokens": 60_000,
+}
 PRETRAIN |= {"data.seq_len": 128, "train.batch_tokens": 4096, "train.log_every": 10}
 FINETUNE = {"train.epochs": 4, "train.batch_examples": 32, "data.duplicates": False}
 RATES = (2e-4, 5e-4, 1e-3)
@@ -28,19 +39,27 @@ SIDES = {"pretrained": "pretrained here", "scratch": "from scratch"}
 
 def run(folder: Path, steps: int, seeds: int) -> None:
     data = material.data_folder()
-    learned = {"train.max_steps": steps, "train.evaluate_every": max(1, steps // 9), "train.checkpoint_every": 200}
+    learned = {
+        "train.max_steps": steps,
+        "train.evaluate_every": max(1, steps // 9),
+        "train.checkpoint_every": 200,
+    }
     untrained = {"train.max_steps": 1, "train.lr": 1e-9}
     for side, more in (("pretrained", learned), ("scratch", untrained)):
         _pretrain(folder / side, data / "imdb" / "train.jsonl.gz", MODEL | TOKENS | PRETRAIN | more)
     rates = {}
     for side in SIDES:
         tried = {rate: _finetune(folder, side, rate, 0, data / "sst2") for rate in RATES}
-        rates[side] = max(tried, key=lambda rate: max(accuracy for _, accuracy in tried[rate]["dev"]))
+        rates[side] = max(
+            tried, key=lambda rate: max(accuracy for _, accuracy in tried[rate]["dev"])
+        )
     found = {
         side: [_finetune(folder, side, rate, seed, data / "sst2") for seed in range(seeds)]
         for side, rate in rates.items()
     }
-    text = _table(found, rates, json.loads((folder / "pretrained" / "metrics.json").read_text("utf-8")))
+    text = _table(
+        found, rates, json.loads((folder / "pretrained" / "metrics.json").read_text("utf-8"))
+    )
     print(text)
     _draw(found, folder / "transfer.png")
     print(results.save("transfer", {"machine": facts(), "rates": rates, "runs": found}, text))
@@ -48,7 +67,9 @@ def run(folder: Path, steps: int, seeds: int) -> None:
 
 def _pretrain(out: Path, text: Path, settings: dict[str, Any]) -> None:
     if not (out / "metrics.json").is_file():
-        langue.pretrain("masked", data=text, out=out, resume=(out / "recipe.toml").is_file(), **settings)
+        langue.pretrain(
+            "masked", data=text, out=out, resume=(out / "recipe.toml").is_file(), **settings
+        )
 
 
 def _finetune(folder: Path, side: str, rate: float, seed: int, data: Path) -> dict[str, Any]:
@@ -56,7 +77,9 @@ def _finetune(folder: Path, side: str, rate: float, seed: int, data: Path) -> di
     out = folder / f"{side}-{rate:g}-{seed}"
     if not (out / "metrics.json").is_file():
         chosen = FINETUNE | {"train.lr": rate, "train.seed": seed}
-        langue.finetune("classify", model=folder / side, data=data, out=out, force=out.exists(), **chosen)
+        langue.finetune(
+            "classify", model=folder / side, data=data, out=out, force=out.exists(), **chosen
+        )
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     log = [json.loads(line) for line in (out / "log.jsonl").read_text("utf-8").splitlines()]
     return {
@@ -66,7 +89,9 @@ def _finetune(folder: Path, side: str, rate: float, seed: int, data: Path) -> di
     }
 
 
-def _table(found: dict[str, list[dict[str, Any]]], rates: dict[str, float], pretrained: dict[str, Any]) -> str:
+def _table(
+    found: dict[str, list[dict[str, Any]]], rates: dict[str, float], pretrained: dict[str, Any]
+) -> str:
     rows = [
         "### What pretraining bought on SST-2",
         "",
@@ -77,10 +102,17 @@ def _table(found: dict[str, list[dict[str, Any]]], rates: dict[str, float], pret
         best = statistics.mean(max(accuracy for _, accuracy in each["dev"]) for each in runs)
         tests = [each["test"] for each in runs]
         each = ", ".join(f"{value:.1%}" for value in tests)
-        rows.append(f"| {SIDES[side]} | {rates[side]:g} | {best:.1%} | {statistics.mean(tests):.1%} | {each} |")
-    rows.append(f"| n-grams and logistic regression | | | {found['scratch'][0]['baseline']:.1%} | |")
+        rows.append(
+            f"| {SIDES[side]} | {rates[side]:g} | {best:.1%} | {statistics.mean(tests):.1%} |"
+            f" {each} |"
+        )
+    rows.append(
+        f"| n-grams and logistic regression | | | {found['scratch'][0]['baseline']:.1%} | |"
+    )
     loss = pretrained["metrics"]["loss"]
-    return "\n".join(rows) + f"\n\nHeld-out loss of the masked words after pretraining: {loss:.3f}\n"
+    return (
+        "\n".join(rows) + f"\n\nHeld-out loss of the masked words after pretraining: {loss:.3f}\n"
+    )
 
 
 def _draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -96,12 +128,23 @@ def _draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     for (side, runs), colour in zip(found.items(), (DEV, TRAIN), strict=True):
         steps = [step for step, _ in runs[0]["dev"]]
         for each in runs:
-            axes.plot(steps, [100 * accuracy for _, accuracy in each["dev"]], color=colour, alpha=0.25, linewidth=1)
+            axes.plot(
+                steps,
+                [100 * accuracy for _, accuracy in each["dev"]],
+                color=colour,
+                alpha=0.25,
+                linewidth=1,
+            )
         means = [
-            100 * statistics.mean(values) for values in zip(*([a for _, a in r["dev"]] for r in runs), strict=True)
+            100 * statistics.mean(values)
+            for values in zip(*([a for _, a in r["dev"]] for r in runs), strict=True)
         ]
-        axes.plot(steps, means, color=colour, linewidth=2, marker="o", markersize=4, label=SIDES[side])
-    axes.set_title("SST-2, development accuracy (%)", loc="left", fontsize=12, fontweight="bold", color=INK)
+        axes.plot(
+            steps, means, color=colour, linewidth=2, marker="o", markersize=4, label=SIDES[side]
+        )
+    axes.set_title(
+        "SST-2, development accuracy (%)", loc="left", fontsize=12, fontweight="bold", color=INK
+    )
     axes.set_xlabel("step of fine-tuning", color=QUIET)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e8eaee")

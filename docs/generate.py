@@ -1,4 +1,5 @@
-"""What arrives: the command line and the settings as the code declares them. What leaves: the generated pages.
+"""What arrives: the command line and the settings as the code declares them. What leaves: the
+generated pages.
 
 Run by `make docs`; a test fails where the pages are not what the code says.
 """
@@ -21,15 +22,24 @@ def pages() -> dict[str, str]:
 
 
 def _commands() -> str:
-    parts = ["# Commands\n\nThe same verbs are functions of `langue` in Python, with the same names and defaults."]
-    parts += [_command(f"langue {name}", command) for name, command in _flat(typer.main.get_command(app))]
+    parts = [
+        "# Commands\n\nThe same verbs are functions of `langue` in Python, with the same names and"
+        " defaults."
+    ]
+    parts += [
+        _command(f"langue {name}", command) for name, command in _flat(typer.main.get_command(app))
+    ]
     return "\n\n".join(parts) + "\n"
 
 
 def _flat(group: Any, prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, command in group.commands.items():
-        found += _flat(command, f"{prefix}{name} ") if hasattr(command, "commands") else [(prefix + name, command)]
+        found += (
+            _flat(command, f"{prefix}{name} ")
+            if hasattr(command, "commands")
+            else [(prefix + name, command)]
+        )
     return found
 
 
@@ -53,8 +63,14 @@ def _settings() -> str:
         + " |"
         for key, row in listed().items()
     ]
-    head = "# Settings\n\nWritten `section.key=value` after a command, or in a TOML recipe; the command wins."
-    table = "| setting | default | in pretraining | what it does |\n|---|---|---|---|\n" + "\n".join(rows)
+    head = (
+        "# Settings\n\nWritten `section.key=value` after a command, or in a TOML recipe; the"
+        " command wins."
+    )
+    table = (
+        "| setting | default | in pretraining | what it does |\n|---|---|---|---|\n"
+        + "\n".join(rows)
+    )
     return f"{head}\n\n{table}\n"
 
 
@@ -66,7 +82,10 @@ def _families() -> str:
     from langue.hub.families.registry import FAMILIES
 
     rows = [
-        "| `model_type` | file | opens as | classification runs pooled by | refused by it, pooled by | harness |",
+        (
+            "| `model_type` | file | opens as | classification runs pooled by | refused by it,"
+            " pooled by | harness |"
+        ),
         "|---|---|---|---|---|---|",
     ]
     for name, family in FAMILIES.items():
@@ -79,7 +98,8 @@ def _families() -> str:
             f"| {', '.join(opened['refused'])} | {harness} |"
         )
     head = (
-        "# Families\n\nA family is data: how its config reads, and reversible rules between names. It holds no module."
+        "# Families\n\nA family is data: how its config reads, and reversible rules between names."
+        " It holds no module."
     )
     return f"{head}\n\n{_TESTED}\n\n" + "\n".join(rows) + "\n" + _presets()
 
@@ -103,7 +123,8 @@ _AUTO = {
 
 def opened_by(family: Any) -> dict[str, Any]:
     """What opens the folders of a family that we write: Auto classes of `transformers`, and whether
-    lm-evaluation-harness; and by which poolings its classification runs open there, or are refused."""
+    lm-evaluation-harness; and by which poolings its classification runs open there, or are
+    refused."""
     ending = next(ending for ending in _AUTO if family.architectures["lm"].endswith(ending))
     poolings = list(family.poolings) if "classify" in family.heads else []
     causal = _AUTO[ending] == "AutoModelForCausalLM"
@@ -119,15 +140,23 @@ def opened_by(family: Any) -> dict[str, Any]:
 def _presets() -> str:
     from langue.hub.presets import PRESETS, USUAL, count, preset
 
-    rows = ["| preset | family | layers | width | heads | parameters |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| preset | family | layers | width | heads | parameters |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in PRESETS:
         family, config = preset(name, 32_768, 1024)
-        sizes = f"{config.n_layers} | {config.dim} | {config.n_heads} | {count(config) / 1e6:,.0f} million"
+        sizes = (
+            f"{config.n_layers} | {config.dim} | {config.n_heads} | {count(config) / 1e6:,.0f}"
+            " million"
+        )
         rows.append(f"| `{name}` | `{family.name}` | {sizes} |")
     usual = ", ".join(f"`{name}` for {objective}" for objective, name in USUAL.items())
     return (
-        f"\n## Presets\n\nWhat `langue pretrain --preset` makes new, with 32,768 tokens and 1,024 positions; {usual} "
-        "where none is named. `--size` keeps the proportions of the kind.\n\n" + "\n".join(rows) + "\n"
+        "\n## Presets\n\nWhat `langue pretrain --preset` makes new, with 32,768 tokens and 1,024"
+        f" positions; {usual} where none is named. `--size` keeps the proportions of the kind.\n\n"
+        + "\n".join(rows)
+        + "\n"
     )
 
 

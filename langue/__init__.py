@@ -3,8 +3,8 @@
     run = langue.finetune(model="MODEL", data="reviews.csv", out="runs/reviews")
     langue.load("runs/reviews").predict(["A delight."])
 
-What arrives: a name. What leaves: the function behind it, imported when first asked for, so that `import langue`
-loads no torch.
+What arrives: a name. What leaves: the function behind it, imported when first asked for, so that
+`import langue` loads no torch.
 """
 
 import sys
@@ -30,7 +30,18 @@ if TYPE_CHECKING:
     from langue.verbs.verify import verify
 
 __version__ = "0.1.0"
-__all__ = ["LangueError", "Model", "Run", "convert", "evaluate", "finetune", "inspect", "load", "predict", "preview"]
+__all__ = [
+    "LangueError",
+    "Model",
+    "Run",
+    "convert",
+    "evaluate",
+    "finetune",
+    "inspect",
+    "load",
+    "predict",
+    "preview",
+]
 __all__ += ["plan"]
 __all__ += ["Pretrained", "pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data"]
@@ -47,8 +58,8 @@ _HOMES = {
 
 
 class _Face(ModuleType):
-    """A verb keeps its name where a subpackage has it too: importing `langue.evaluation.judge` must not make
-    `langue.evaluate` a module that cannot be called."""
+    """A verb keeps its name where a subpackage has it too: importing `langue.evaluation.judge` must
+    not make `langue.evaluate` a module that cannot be called."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in __all__ and isinstance(value, ModuleType)):

@@ -1,4 +1,5 @@
-"""What arrives: `python -m langue ...`, so that `torchrun -m langue ...` works. What leaves: the command."""
+"""What arrives: `python -m langue ...`, so that `torchrun -m langue ...` works. What leaves: the
+command."""
 
 from langue.cli import main
 

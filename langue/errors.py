@@ -1,21 +1,23 @@
 """Floor 0. What arrives: something a user did that cannot work.
 What leaves: one line that says what, where, and what to do.
 
-Every error a user can cause is a `LangueError`; the command line prints it without a traceback and exits with
-its `exit_code`. Anything else that escapes is a defect of langue.
+Every error a user can cause is a `LangueError`; the command line prints it without a traceback and
+exits with its `exit_code`. Anything else that escapes is a defect of langue.
 """
 
 MOST = 600  # characters of what is said: names and shapes come from files, which may be hostile
 
 
 class LangueError(Exception):
-    """One line: `where: what; do`. `what` is the fact, `where` the file and line or key, `do` the remedy."""
+    """One line: `where: what; do`. `what` is the fact, `where` the file and line or key, `do` the
+    remedy."""
 
     exit_code = 2
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
         self.what = what if len(what) <= MOST else f"{what[: MOST - 200]} ... {what[-200:]}"
-        self.where, self.do = where, do
+        self.where = where
+        self.do = do
         super().__init__((f"{where}: " if where else "") + self.what + (f"; {do}" if do else ""))
 
 

@@ -29,12 +29,14 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Write to the yielded temporary path; on success it replaces `path` in one step, on failure nothing is left."""
+    """Write to the yielded temporary path; on success it replaces `path` in one step, on failure
+    nothing is left."""
     refuse_existing(path, force=True)
     with disk_errors(path):
         path, temporary = _beside(path)
         temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode  # as the umask has it; what writes to it may put another file in its place
+        # as the umask has it; what writes to it may put another file in its place
+        mode = temporary.stat().st_mode
     try:
         with disk_errors(path):
             yield temporary
@@ -47,7 +49,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """As `atomic_file`, for a folder: it appears under its name only when everything in it is on disk."""
+    """As `atomic_file`, for a folder: it appears under its name only when everything in it is on
+    disk."""
     with disk_errors(path):
         path, temporary = _beside(path)
         temporary.mkdir()
@@ -60,31 +63,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    """Where `path` is, for a link is followed and stays one; and a name in the same folder that nothing has."""
+    """Where `path` is, for a link is followed and stays one; and a name in the same folder that
+    nothing has."""
     path = Path(os.path.realpath(path))  # of a link that leads to itself, itself
     path.parent.mkdir(parents=True, exist_ok=True)
     return path, path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def refuse_existing(file: str | Path | None, force: bool) -> None:
-    """RunError where there is something already where a file is to be written, but for a file that `force` replaces."""
+    """RunError where there is something already where a file is to be written, but for a file that
+    `force` replaces."""
     if file is None:
         return
     with disk_errors(path := Path(file)):
         if path.exists() and not path.is_file():  # /dev/stdout, a folder
-            raise RunError("exists and is no file that could be replaced", where=str(path), do="choose another")
+            raise RunError(
+                "exists and is no file that could be replaced", where=str(path), do="choose another"
+            )
         if path.exists() and not force:
-            raise RunError("the file exists", where=str(path), do="choose another, or replace it with --force")
+            raise RunError(
+                "the file exists", where=str(path), do="choose another, or replace it with --force"
+            )
 
 
 def complete_folder(temporary: Path, path: Path) -> None:
-    """Give a folder, written by whomever beside `path`, that name once everything in it is on disk."""
+    """Give a folder, written by whomever beside `path`, that name once everything in it is on
+    disk."""
     with disk_errors(path):
         _complete(temporary, path)
 
 
 def _complete(temporary: Path, path: Path) -> None:
-    mode = temporary.stat().st_mode & 0o666  # as the umask has it; safetensors gives its files to their owner alone
+    # as the umask has it; safetensors gives its files to their owner alone
+    mode = temporary.stat().st_mode & 0o666
     for file in temporary.rglob("*"):
         if file.is_file():
             file.chmod(mode)
@@ -107,8 +118,8 @@ def clear(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replace_on_success(folder: Path, force: bool) -> Iterator[None]:
-    """Within, the folder that `force` replaces stands aside, an empty one in its place; where what is done within
-    fails, it comes back. RunError where another process is at work in it."""
+    """Within, the folder that `force` replaces stands aside, an empty one in its place; where what
+    is done within fails, it comes back. RunError where another process is at work in it."""
     if not force or not folder.exists():
         yield
         return
@@ -120,7 +131,8 @@ def replace_on_success(folder: Path, force: bool) -> Iterator[None]:
             if path.exists():
                 locks.enter_context(_locked(path, fcntl.LOCK_EX, folder))
         with disk_errors(folder):
-            if aside.exists():  # of an attempt that was killed: what it was to replace is there still
+            # of an attempt that was killed: what it was to replace is there still
+            if aside.exists():
                 shutil.rmtree(folder)
             else:
                 folder.rename(aside)
@@ -134,14 +146,16 @@ def replace_on_success(folder: Path, force: bool) -> Iterator[None]:
         shutil.rmtree(aside)
 
 
-# What file systems say that lock nothing; NFS the last, of a folder, which cannot be opened to be written.
+# What file systems say that lock nothing; NFS the last, of a folder, which cannot be opened to be
+# written.
 UNLOCKABLE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Make the folder where it is missing, and keep every other process that asks out of it. RunError where one is in
-    it. Where what is done within fails and leaves nothing in a folder that was made, that goes again."""
+    """Make the folder where it is missing, and keep every other process that asks out of it.
+    RunError where one is in it. Where what is done within fails and leaves nothing in a folder that
+    was made, that goes again."""
     with disk_errors(folder):
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +171,8 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep processes out that want to be alone in the folder, and none that reads it too. RunError where one is."""
+    """Keep processes out that want to be alone in the folder, and none that reads it too. RunError
+    where one is."""
     with _locked(folder, fcntl.LOCK_SH, folder):
         yield
 
@@ -177,7 +192,9 @@ def _locked(path: Path, kind: int, where: Path) -> Iterator[None]:
 
 def _lock(handle: int, path: Path, kind: int, where: Path) -> None:
     busy = RunError(
-        "another process is at work in it", where=str(where), do="wait for it, end it, or choose another folder"
+        "another process is at work in it",
+        where=str(where),
+        do="wait for it, end it, or choose another folder",
     )
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
@@ -200,20 +217,27 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise RunError(
             f"cannot be written: {error.strerror or error}",
             where=str(path),
-            do=f"{'free space or ' if full else ''}choose another folder; what was complete before is kept",
+            do=(
+                f"{'free space or ' if full else ''}choose another folder; what was complete before"
+                " is kept"
+            ),
         ) from error
     except LangueError:  # which says what is wrong already, perhaps in the same words
         raise
     except Exception as error:
         # safetensors reports a full disk as its own error type, with the system's words inside.
         if "os error" in str(error).lower() or "no space" in str(error).lower():
-            raise RunError(f"cannot be written: {error}", where=str(path), do="free space or choose another") from error
+            raise RunError(
+                f"cannot be written: {error}", where=str(path), do="free space or choose another"
+            ) from error
         raise
 
 
 def write_json(path: Path, content: Any) -> None:
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", "utf-8")
+        temporary.write_text(
+            json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", "utf-8"
+        )
 
 
 def write_text(path: Path, content: str) -> None:
@@ -222,10 +246,13 @@ def write_text(path: Path, content: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """JSON of a file that this project or a model publisher wrote; errors name the file and the line."""
+    """JSON of a file that this project or a model publisher wrote; errors name the file and the
+    line."""
     try:
         if path.stat().st_size > MOST_JSON:
-            raise RunError(f"{path.stat().st_size:,} bytes of JSON are beyond any use", where=str(path))
+            raise RunError(
+                f"{path.stat().st_size:,} bytes of JSON are beyond any use", where=str(path)
+            )
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RunError("no such file", where=str(path)) from None
@@ -238,8 +265,13 @@ def read_json(path: Path) -> Any:
 
 
 def unreadable(error: OSError, where: str | Path, kind: type[LangueError]) -> LangueError:
-    """The error of what is there and may not or cannot be read, which says nothing of what is in it."""
-    return kind(f"cannot be read: {error.strerror or error}", where=str(where), do="check its permissions and the disk")
+    """The error of what is there and may not or cannot be read, which says nothing of what is in
+    it."""
+    return kind(
+        f"cannot be read: {error.strerror or error}",
+        where=str(where),
+        do="check its permissions and the disk",
+    )
 
 
 def sha256(path: Path) -> str:
@@ -248,12 +280,15 @@ def sha256(path: Path) -> str:
 
 
 def refuse_code(config: dict[str, Any], file: Path) -> None:
-    """ModelError where a published config names code of its own, which is never run: what that would make of the
-    weights or the text is then not known, whatever else the config says."""
+    """ModelError where a published config names code of its own, which is never run: what that
+    would make of the weights or the text is then not known, whatever else the config says."""
     named = [key for key in ("auto_map", "custom_pipelines") if config.get(key)]
     if named:
         raise ModelError(
             f"{named[0]} names code that comes with the model, which langue never runs",
             where=str(file),
-            do=f"where the other entries say all that the model is, take {named[0]} out of the file",
+            do=(
+                f"where the other entries say all that the model is, take {named[0]} out of the"
+                " file"
+            ),
         )

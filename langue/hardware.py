@@ -1,4 +1,5 @@
-"""What arrives: a device's name. What leaves: what its maker says it can do: peak, memory, power, with the source."""
+"""What arrives: a device's name. What leaves: what its maker says it can do: peak, memory, power,
+with the source."""
 
 import difflib
 import time
@@ -13,7 +14,8 @@ from langue.runtime import device, keep_kernels
 @dataclass(frozen=True)
 class Hardware:
     name: str
-    peak: float  # FLOP/s of dense bf16 matrix products, summed in fp32; of fp32 where bf16 is not in hardware
+    # FLOP/s of dense bf16 matrix products, summed in fp32; of fp32 where bf16 is not in hardware
+    peak: float
     memory: float  # bytes
     watts: float | None  # of one device, at most; None: not known
     node: int  # devices that share a case
@@ -35,12 +37,48 @@ TABLE = {
     for each in (
         Hardware("a100", 312e12, 80 * GB, 400, 8, 8, "NVIDIA A100 80GB SXM data sheet"),
         Hardware("a100-40gb", 312e12, 40 * GB, 400, 8, 8, "NVIDIA A100 40GB SXM data sheet"),
-        Hardware("h100", 989.4e12, 80 * GB, 700, 8, 8, "NVIDIA H100 SXM data sheet (1,979 TFLOP/s are with sparsity)"),
-        Hardware("h200", 989.4e12, 141 * GB, 700, 8, 8, "NVIDIA H200 SXM data sheet (1,979 TFLOP/s are with sparsity)"),
-        Hardware("b200", 2250e12, 180 * GB, 1000, 8, 8, "NVIDIA HGX B200 data sheet (4,500 TFLOP/s are with sparsity)"),
-        Hardware("l40s", 362.05e12, 48 * GB, 350, 8, 1, "NVIDIA L40S data sheet (733 TFLOP/s are with sparsity)"),
-        Hardware("rtx4090", 165.2e12, 24 * GB, 450, 8, 1, "NVIDIA Ada GPU architecture white paper"),
-        Hardware("rtx3090", 71.0e12, 24 * GB, 350, 8, 2, "NVIDIA Ampere GA102 architecture white paper"),
+        Hardware(
+            "h100",
+            989.4e12,
+            80 * GB,
+            700,
+            8,
+            8,
+            "NVIDIA H100 SXM data sheet (1,979 TFLOP/s are with sparsity)",
+        ),
+        Hardware(
+            "h200",
+            989.4e12,
+            141 * GB,
+            700,
+            8,
+            8,
+            "NVIDIA H200 SXM data sheet (1,979 TFLOP/s are with sparsity)",
+        ),
+        Hardware(
+            "b200",
+            2250e12,
+            180 * GB,
+            1000,
+            8,
+            8,
+            "NVIDIA HGX B200 data sheet (4,500 TFLOP/s are with sparsity)",
+        ),
+        Hardware(
+            "l40s",
+            362.05e12,
+            48 * GB,
+            350,
+            8,
+            1,
+            "NVIDIA L40S data sheet (733 TFLOP/s are with sparsity)",
+        ),
+        Hardware(
+            "rtx4090", 165.2e12, 24 * GB, 450, 8, 1, "NVIDIA Ada GPU architecture white paper"
+        ),
+        Hardware(
+            "rtx3090", 71.0e12, 24 * GB, 350, 8, 2, "NVIDIA Ampere GA102 architecture white paper"
+        ),
         Hardware("mi300x", 1307.4e12, 192 * GB, 750, 8, 8, "AMD Instinct MI300X data sheet"),
     )
 }
@@ -50,7 +88,8 @@ NOISE = ("nvidia", "geforce", "amd", "instinct", "sxm5", "sxm4", "sxm", "hbm3e",
 
 
 def read(name: str) -> Hardware | None:
-    """By its name, however it is spelled: H100, RTX 4090, NVIDIA A100-SXM4-80GB. None: it is not in the table."""
+    """By its name, however it is spelled: H100, RTX 4090, NVIDIA A100-SXM4-80GB. None: it is not in
+    the table."""
     plain = _plain(name)
     return next((known for known in TABLE.values() if plain == _plain(known.name)), None)
 
@@ -61,7 +100,9 @@ def find(name: str) -> Hardware:
     if known is None:
         close = difflib.get_close_matches(_plain(name), TABLE, 1, 0.4)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise SettingsError(f"the hardware {name!r} is not known", do=f"{hint}known: here, {', '.join(TABLE)}")
+        raise SettingsError(
+            f"the hardware {name!r} is not known", do=f"{hint}known: here, {', '.join(TABLE)}"
+        )
     return known
 
 
@@ -72,12 +113,14 @@ def _plain(name: str) -> str:
     return plain
 
 
-# (rows, inner, columns) of a product that is timed. A GPU needs less time for a processor's than to begin it.
+# (rows, inner, columns) of a product that is timed. A GPU needs less time for a processor's than to
+# begin it.
 PRODUCT = {"cpu": (1024, 384, 1536), "cuda": (8192, 8192, 8192)}
 
 
 def matmul_rate(dtype: torch.dtype) -> float:
-    """Measured matrix-product rate of this machine in FLOP/s, over products of a Transformer's shape."""
+    """Measured matrix-product rate of this machine in FLOP/s, over products of a Transformer's
+    shape."""
     keep_kernels(training=True)  # these products are a training's first
     rows, inner, columns = PRODUCT.get(device().type, PRODUCT["cpu"])
     a = torch.randn(rows, inner, device=device()).to(dtype)
@@ -91,7 +134,8 @@ def matmul_rate(dtype: torch.dtype) -> float:
 
 
 def peak(dtype: torch.dtype) -> float:
-    """FLOP/s of this process's device: what its maker says of a known GPU in bf16, else what is measured."""
+    """FLOP/s of this process's device: what its maker says of a known GPU in bf16, else what is
+    measured."""
     if device().type == "cuda" and dtype == torch.bfloat16:
         known = read(torch.cuda.get_device_name(device()))
         if known is not None:

@@ -1,4 +1,5 @@
-"""What arrives: the size of some work. What leaves: a progress bar on stderr while it is done, and times in words."""
+"""What arrives: the size of some work. What leaves: a progress bar on stderr while it is done, and
+times in words."""
 
 import sys
 import warnings
@@ -18,9 +19,13 @@ def say(text: str) -> None:
 
 def warn(message: str) -> None:
     """A LangueWarning at the line of the user's program that called langue."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(("langue", "contextlib")):
-        frame, level = frame.f_back, level + 1
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(
+        ("langue", "contextlib")
+    ):
+        frame = frame.f_back
+        level = level + 1
     warnings.warn(message, LangueWarning, stacklevel=level)
 
 
@@ -34,7 +39,8 @@ def span(seconds: float) -> str:
 
 @contextmanager
 def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how much more is done. The bar goes when the work is done. None: nobody knows."""
+    """Yields a function that is told how much more is done. The bar goes when the work is done.
+    None: nobody knows."""
     of = "" if total is None else "/{task.total:,}"
     with Progress(
         TextColumn("[bold]{task.description}"),

@@ -1,6 +1,8 @@
-"""Floor 0. What arrives: the machine as it is. What leaves: device, precision, seed and rank, the only global state.
+"""Floor 0. What arrives: the machine as it is. What leaves: device, precision, seed and rank, the
+only global state.
 
-The hardware is asked, never recognised by name: a processor without bf16 instructions computes in fp32.
+The hardware is asked, never recognised by name: a processor without bf16 instructions computes in
+fp32.
 """
 
 import mmap
@@ -23,7 +25,8 @@ R = TypeVar("R")
 
 
 def device() -> "torch.device":
-    """The accelerator of this process where there is one, else the CPU. `LANGUE_DEVICE` overrides."""
+    """The accelerator of this process where there is one, else the CPU. `LANGUE_DEVICE`
+    overrides."""
     import torch
 
     wanted = os.environ.get("LANGUE_DEVICE")
@@ -43,14 +46,17 @@ def has_bf16(kind: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind == "cpu":
         capability = torch.cpu.get_capabilities()
-        return bool(capability.get("avx512_bf16") or capability.get("amx_bf16") or capability.get("bf16"))
+        return bool(
+            capability.get("avx512_bf16") or capability.get("amx_bf16") or capability.get("bf16")
+        )
     return False
 
 
 @cache
 def has_amx_bf16() -> bool:
-    """Whether the processor multiplies bf16 matrices tile by tile (AMX). PyTorch's attention kernel is made for that,
-    and needs no code of oneDNN's for each length of texts; on other processors ours is faster (docs/LOG.md)."""
+    """Whether the processor multiplies bf16 matrices tile by tile (AMX). PyTorch's attention kernel
+    is made for that, and needs no code of oneDNN's for each length of texts; on other processors
+    ours is faster (docs/LOG.md)."""
     import torch
 
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
@@ -69,21 +75,26 @@ def precision(wanted: str = "auto") -> "torch.dtype":
 
 
 def check_compiler() -> None:
-    """SettingsError where PyTorch's compiler does not work: it calls a C++ compiler, and for GPUs Triton."""
+    """SettingsError where PyTorch's compiler does not work: it calls a C++ compiler, and for GPUs
+    Triton."""
     import torch
 
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device()))
     except RuntimeError as error:  # all that it raises are
         raise SettingsError(
-            f"train.compile: PyTorch's compiler does not work here: {str(error).strip().splitlines()[0]}",
-            do="install a C++ compiler (g++ or clang++; for a GPU Triton, too), or leave train.compile out",
+            "train.compile: PyTorch's compiler does not work here:"
+            f" {str(error).strip().splitlines()[0]}",
+            do=(
+                "install a C++ compiler (g++ or clang++; for a GPU Triton, too), or leave"
+                " train.compile out"
+            ),
         ) from error
 
 
 def seed_step(seed: int, step: int, share: int) -> None:
-    """Make all randomness of one training step a function of (seed, step, share of the batch): a resumed run draws the
-    same bits."""
+    """Make all randomness of one training step a function of (seed, step, share of the batch): a
+    resumed run draws the same bits."""
     import torch
 
     torch.manual_seed(((seed * 1_000_003 + step) * 65_537 + share) % 2**63)
@@ -91,26 +102,33 @@ def seed_step(seed: int, step: int, share: int) -> None:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have glibc keep what one training step frees for the next: given back to the system, the same pages are asked for
-    again, and zeroed, in every step. Whether it does; by other C libraries nothing is changed."""
+    """Have glibc keep what one training step frees for the next: given back to the system, the same
+    pages are asked for again, and zeroed, in every step. Whether it does; by other C libraries
+    nothing is changed."""
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return False
     import ctypes
 
     mallopt = ctypes.CDLL(None).mallopt
-    trim, pad, mmaps = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
+    trim = -1
+    pad = -2
+    mmaps = -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
     return all([mallopt(trim, -1), mallopt(pad, 2**26), mallopt(mmaps, 0)])
 
 
 class HeapTrimmer:
-    """Gives back what `keep_freed_memory` has kept, once it is far more than the steps need: what lives on (oneDNN's
-    code for a new shape) comes to lie between what is freed, the pieces left are too small for the next step, and
-    three gigabytes become twelve over a thousand steps whose shapes differ."""
+    """Gives back what `keep_freed_memory` has kept, once it is far more than the steps need: what
+    lives on (oneDNN's code for a new shape) comes to lie between what is freed, the pieces left are
+    too small for the next step, and three gigabytes become twelve over a thousand steps whose
+    shapes differ."""
 
-    settled, factor = 8, 1.5  # steps until as much is held as is needed; more than that many times it is too much
+    # steps until as much is held as is needed; more than that many times it is too much
+    settled = 8
+    factor = 1.5
 
     def __init__(self) -> None:
-        self.steps, self.needed = 0, 0
+        self.steps = 0
+        self.needed = 0
 
     def maybe_trim(self) -> None:
         """To be called after each step."""
@@ -133,7 +151,8 @@ def give_freed_memory() -> None:
 
 
 def resident_memory() -> int | None:
-    """Bytes of this process that are in memory now; None where the system does not tell in Linux's way."""
+    """Bytes of this process that are in memory now; None where the system does not tell in Linux's
+    way."""
     try:
         with open("/proc/self/statm", "rb") as handle:
             return int(handle.read().split()[1]) * mmap.PAGESIZE
@@ -142,10 +161,11 @@ def resident_memory() -> int | None:
 
 
 def keep_kernels(training: bool = False) -> None:
-    """Have oneDNN, which multiplies bf16 matrices on processors, keep the code that it makes for each shape of a
-    training: half a millisecond's work or more, and lengths differ from batch to batch; but up to a megabyte, so that
-    where texts without end are read it keeps its usual 1,024, and PyTorch few beside, who keeps as many again for each
-    thread. Both ask at their first product; settings of the environment's own stand."""
+    """Have oneDNN, which multiplies bf16 matrices on processors, keep the code that it makes for
+    each shape of a training: half a millisecond's work or more, and lengths differ from batch to
+    batch; but up to a megabyte, so that where texts without end are read it keeps its usual 1,024,
+    and PyTorch few beside, who keeps as many again for each thread. Both ask at their first
+    product; settings of the environment's own stand."""
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
     if training:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
@@ -153,39 +173,46 @@ def keep_kernels(training: bool = False) -> None:
 
 @cache
 def disable_cudnn_sdpa() -> None:
-    """Have PyTorch compute attention on GPUs by kernels that are there: cuDNN's is planned for each shape anew ("may
-    trigger excessive recompilation", says PyTorch), and here no two batches, and no two tokens that are written, have
-    shapes in common."""
+    """Have PyTorch compute attention on GPUs by kernels that are there: cuDNN's is planned for each
+    shape anew ("may trigger excessive recompilation", says PyTorch), and here no two batches, and
+    no two tokens that are written, have shapes in common."""
     import torch
 
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def release_pages(read: "torch.Tensor") -> None:
-    """Give back the memory under a tensor that nobody will read again, while it is yet part of something larger: the
-    pages of a mapped file, above all, which stay resident otherwise for as long as the file is mapped."""
+    """Give back the memory under a tensor that nobody will read again, while it is yet part of
+    something larger: the pages of a mapped file, above all, which stay resident otherwise for as
+    long as the file is mapped."""
     if read.device.type != "cpu" or not hasattr(mmap, "MADV_DONTNEED"):
         return
     import ctypes
 
     page = mmap.PAGESIZE  # whole pages only: its neighbours are on the others
-    begin, end = -(-read.data_ptr() // page) * page, (read.data_ptr() + read.nbytes) // page * page
+    begin = -(-read.data_ptr() // page) * page
+    end = (read.data_ptr() + read.nbytes) // page * page
     if begin < end:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+        ctypes.CDLL(None).madvise(
+            ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED
+        )
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """What `work` makes of each item, in their order; for work that torch does, outside of Python's lock."""
+    """What `work` makes of each item, in their order; for work that torch does, outside of Python's
+    lock."""
     from concurrent.futures import ThreadPoolExecutor
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # that are ours
+    # that are ours
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(cores) as pool:
         return list(pool.map(work, items))
 
 
 @cache
 def _workers(threads: int) -> "ThreadPoolExecutor":
-    """Threads that live on: a new one has to ask the system for all the memory that the last one had."""
+    """Threads that live on: a new one has to ask the system for all the memory that the last one
+    had."""
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(threads, "langue")
@@ -195,7 +222,8 @@ os.register_at_fork(after_in_child=_workers.cache_clear)  # a fork has none of i
 
 
 def parallel_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """What `work` makes of each item, in their order: as many at a time as torch has threads, each in one thread."""
+    """What `work` makes of each item, in their order: as many at a time as torch has threads, each
+    in one thread."""
     import torch
 
     threads = torch.get_num_threads()
@@ -204,7 +232,8 @@ def parallel_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         return
 
     def alone(item: T) -> R:
-        # Not at the worker's start, which may come after all items are done: this changes it for later threads, too.
+        # Not at the worker's start, which may come after all items are done: this changes it for
+        # later threads, too.
         torch.set_num_threads(1)
         return work(item)
 
@@ -223,7 +252,8 @@ def world_size() -> int:
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this process again, after one of its group had died (`--max-restarts`)."""
+    """Whether torchrun has started this process again, after one of its group had died
+    (`--max-restarts`)."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
@@ -236,7 +266,8 @@ def device_memory(place: "torch.device") -> int | None:
 
 
 def peak_memory() -> int:
-    """Most memory that was in use at once so far, in bytes: a GPU's where there is one, else what was resident."""
+    """Most memory that was in use at once so far, in bytes: a GPU's where there is one, else what
+    was resident."""
     place = device()
     if place.type == "cuda":
         import torch

@@ -1,5 +1,6 @@
-"""What langue computes, on the device named: `python -m tests.child_device DEVICE PRECISION FOLDER`, which holds a
-folder for each published family. Prints JSON: a name, and numbers or words, for each thing done."""
+"""What langue computes, on the device named: `python -m tests.child_device DEVICE PRECISION
+FOLDER`, which holds a folder for each published family. Prints JSON: a name, and numbers or words,
+for each thing done."""
 
 import contextlib
 import json
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 WORDS = "the a dog cat bird sees hears runs sleeps red blue small and then near house tree good bad".split()  # noqa: SIM905
-STILL = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.max_steps": 4, "train.lr": 3e-3,
+STILL = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.max_steps": 4,
+    "train.lr": 3e-3,
          "train.evaluate_every": 4}  # fmt: skip
-NEW = {**STILL, "model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "train.batch_tokens": 256, "data.seq_len": 32,
+NEW = {**STILL, "model.dim": 32, "model.n_layers": 2, "model.n_heads": 2, "train.batch_tokens": 256,
+    "data.seq_len": 32,
        "tokenizer.vocab_size": 300}  # fmt: skip
 PRETRAINED: list[tuple[str, dict[str, Any]]] = [
     ("causal", {"train.optimizer": "muon", "train.ema": 0.9, "train.z_loss": 1e-3}),
@@ -32,7 +35,9 @@ def texts() -> list[str]:
 
 
 def _losses(run: Any) -> list[float]:
-    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text("utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (run.folder / "log.jsonl").read_text("utf-8").splitlines()
+    ]
     return [line["loss"] for line in lines]
 
 
@@ -42,18 +47,29 @@ def done(precision: str, folder: Path) -> Iterator[tuple[str, Any]]:
     from langue.train import trainer
     from tests.tiny import tiny_bert
 
-    out, rows = folder / f"runs-{os.environ.get('LANGUE_DEVICE', 'cpu')}-{precision}", texts()
+    out = folder / f"runs-{os.environ.get('LANGUE_DEVICE', 'cpu')}-{precision}"
+    rows = texts()
     given = [{"text": row} for row in rows]
     for index, (objective, words) in enumerate(PRETRAINED):
         settings = {**NEW, **words, "train.precision": precision}
         run = langue.pretrain(objective, data=given, out=out / f"pretrained-{index}", **settings)
         yield f"{objective} {words}", _losses(run)
-    labelled = [{"text": row, "label": "good" if row.count("good") >= row.count("bad") else "bad"} for row in rows]
+    labelled = [
+        {"text": row, "label": "good" if row.count("good") >= row.count("bad") else "bad"}
+        for row in rows
+    ]
     scored = [{"text": row, "score": float(row.count("good"))} for row in rows]
     bert = tiny_bert(out / "bert")
     common = {**STILL, "task.dropout": 0.0, "train.batch_tokens": 512, "train.precision": precision}
     for index, words in enumerate(TUNED):
-        run = langue.finetune(task="classify", model=bert, data=labelled, out=out / f"tuned-{index}", **common, **words)
+        run = langue.finetune(
+            task="classify",
+            model=bert,
+            data=labelled,
+            out=out / f"tuned-{index}",
+            **common,
+            **words,
+        )
         yield f"classify {words}", _losses(run)
     yield "probabilities", [each["score"] for each in langue.load(run.folder).predict(rows[:9])]
     yield "judged again", langue.evaluate(run.folder, data=labelled)["metrics"]["calibration_error"]
@@ -90,7 +106,10 @@ def _published(folder: Path, precision: str) -> Iterator[tuple[str, Any]]:
     yield f"{folder.name}: logits", [float(x) for each in logits for x in each.flatten()[:50]]
     if model.config.architecture != "encoder":
         yield f"{folder.name}: written", model.generate(ids, max_tokens=5)
-        yield f"{folder.name}: drawn", model.generate(ids, max_tokens=5, temperature=1.0, top_k=9, top_p=0.9)
+        yield (
+            f"{folder.name}: drawn",
+            model.generate(ids, max_tokens=5, temperature=1.0, top_k=9, top_p=0.9),
+        )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,11 @@ class Memory:
         return self.weights
 
     def tokens(self, documents, begin, length):
-        assert all(b + n <= len(self.documents[d]) for d, b, n in zip(documents, begin, length, strict=True))
-        parts = [self.documents[d][b : b + n] for d, b, n in zip(documents, begin, length, strict=True)]
+        assert all(
+            b + n <= len(self.documents[d])
+            for d, b, n in zip(documents, begin, length, strict=True)
+        )
+        parts = [
+            self.documents[d][b : b + n] for d, b, n in zip(documents, begin, length, strict=True)
+        ]
         return np.concatenate([np.zeros(0, np.int32), *parts])

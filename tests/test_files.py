@@ -1,11 +1,20 @@
-"""Files appear whole, where a link leads, with the rights that the umask gives; what is in the way is one line."""
+"""Files appear whole, where a link leads, with the rights that the umask gives; what is in the way
+is one line."""
 
 import os
 
 import pytest
 
 from langue.errors import RunError
-from langue.files import atomic_file, atomic_folder, clear, read_json, refuse_existing, replace_on_success, write_text
+from langue.files import (
+    atomic_file,
+    atomic_folder,
+    clear,
+    read_json,
+    refuse_existing,
+    replace_on_success,
+    write_text,
+)
 from tests.tiny import tiny_bert
 
 
@@ -69,5 +78,8 @@ def test_what_must_not_be_read_or_removed_is_one_line(tmp_path, monkeypatch):
         monkeypatch.setattr(f"pathlib.Path.{name}", locked)
     with pytest.raises(RunError, match="cannot be written: Permission denied"):
         clear(tmp_path)
-    with pytest.raises(RunError, match="cannot be written: Permission denied"), replace_on_success(tmp_path, force=True):
+    with (
+        pytest.raises(RunError, match="cannot be written: Permission denied"),
+        replace_on_success(tmp_path, force=True),
+    ):
         pass

@@ -1,4 +1,5 @@
-"""The house: imports point down only, siblings do not know each other, nothing goes in circles, rooms stay small."""
+"""The house: imports point down only, siblings do not know each other, nothing goes in circles,
+rooms stay small."""
 
 import ast
 import textwrap
@@ -10,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "langue"
 
-# From the ground up. Rooms on one floor do not import each other; errors stand below the rest of floor 0.
+# From the ground up. Rooms on one floor do not import each other; errors stand below the rest of
+# floor 0.
 FLOORS = (
     {"errors"},
     {"files", "runtime", "settings"},
@@ -27,13 +29,16 @@ FLOORS = (
     {"__init__", "__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LONGEST_FILE, LONGEST_FUNCTION = 600, 90
+LONGEST_FILE = 600
+LONGEST_FUNCTION = 90
 
 
 def modules(root: Path) -> dict[str, ast.Module]:
     """`{"text.source": tree, ...}`; a package's own file is "text.__init__"."""
     return {
-        ".".join(file.relative_to(root).with_suffix("").parts): ast.parse(file.read_text("utf-8"), str(file))
+        ".".join(file.relative_to(root).with_suffix("").parts): ast.parse(
+            file.read_text("utf-8"), str(file)
+        )
         for file in sorted(root.rglob("*.py"))
     }
 
@@ -60,7 +65,8 @@ def imports(name: str, trees: dict[str, ast.Module]) -> Iterator[tuple[int, str]
 
 
 def resolve(target: str, trees: dict[str, ast.Module]) -> str | None:
-    """The module that `target`, a module or a name in one, is in. The version is the one name that all may take."""
+    """The module that `target`, a module or a name in one, is in. The version is the one name that
+    all may take."""
     if target == "__version__":
         return None
     parts = target.split(".") if target else []
@@ -113,17 +119,34 @@ def test_files_and_functions_are_short() -> None:
 
 
 def test_every_file_says_what_it_is() -> None:
-    silent = [name for name, tree in modules(ROOT).items() if tree.body and not ast.get_docstring(tree)]
+    silent = [
+        name for name, tree in modules(ROOT).items() if tree.body and not ast.get_docstring(tree)
+    ]
     assert silent == []
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"model/block.py": "def f():\n    from langue.tasks import apply", "tasks/apply.py": ""}, "imports up to"),
-        ({"text/read/source.py": "import langue.model.block", "model/block.py": ""}, "imports across to"),
-        ({"data/batch.py": "from ..hub.families import bert", "hub/families/bert.py": ""}, "imports across to"),
-        ({"text/a.py": "from langue.text import b", "text/b.py": "from .a import x"}, "a circle of imports"),
+        (
+            {
+                "model/block.py": "def f():\n    from langue.tasks import apply",
+                "tasks/apply.py": "",
+            },
+            "imports up to",
+        ),
+        (
+            {"text/read/source.py": "import langue.model.block", "model/block.py": ""},
+            "imports across to",
+        ),
+        (
+            {"data/batch.py": "from ..hub.families import bert", "hub/families/bert.py": ""},
+            "imports across to",
+        ),
+        (
+            {"text/a.py": "from langue.text import b", "text/b.py": "from .a import x"},
+            "a circle of imports",
+        ),
         ({"attic/a.py": ""}, "has no floor"),
         ({"errors.py": "import langue", "__init__.py": ""}, "imports up to"),
     ],

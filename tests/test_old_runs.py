@@ -1,4 +1,5 @@
-"""Runs and checkpoints that earlier versions wrote: each still loads, answers, is judged and goes on as it was.
+"""Runs and checkpoints that earlier versions wrote: each still loads, answers, is judged and goes
+on as it was.
 
 tests/old_runs/make.py made the archives, with the version whose name they bear.
 """
@@ -33,7 +34,8 @@ def old(unpacked, monkeypatch):
 
 
 def _close(found, wanted):
-    """Equal but for what another processor rounds otherwise; what is named today beside is not looked at."""
+    """Equal but for what another processor rounds otherwise; what is named today beside is not
+    looked at."""
     if isinstance(wanted, dict):
         for key, value in wanted.items():
             _close(found[key], value)
@@ -49,7 +51,11 @@ def _close(found, wanted):
 
 def _answers(run, texts):
     model = langue.load(run)
-    return model.predict(texts, top=None) if model.task is not None else model.generate(texts, max_tokens=8)
+    return (
+        model.predict(texts, top=None)
+        if model.task is not None
+        else model.generate(texts, max_tokens=8)
+    )
 
 
 @pytest.mark.parametrize("kind", FINISHED)
@@ -65,5 +71,8 @@ def test_a_stopped_run_goes_on_to_the_end_that_it_would_have_had(old, kind, tmp_
     run = verb(out=tmp_path / "run", resume=True)
     _close(run.metrics["metrics"], old["runs"][kind]["metrics"])
     _close(_answers(run.folder, old["texts"]), old["runs"][kind]["answers"])
-    steps = [line["step"] for line in map(json.loads, (run.folder / "log.jsonl").read_text().splitlines())]
+    steps = [
+        line["step"]
+        for line in map(json.loads, (run.folder / "log.jsonl").read_text().splitlines())
+    ]
     assert min(steps) < 24 < max(steps)  # what was done before is kept, and more was

@@ -1,4 +1,5 @@
-"""All that langue does is done on the model's device and nowhere else, and with the same results."""
+"""All that langue does is done on the model's device and nowhere else, and with the same
+results."""
 
 import json
 import subprocess
@@ -49,8 +50,8 @@ def test_another_device_gives_what_a_processor_gives(folder, precision, toleranc
 def test_the_device_refuses_what_is_not_on_it():
     """Else the test above could not fail."""
     said = (
-        "import torch; from tests.other_device import register; register(); x = torch.ones(2, device='pretend');"
-        "print((x + x).tolist()); x + torch.ones(2)"
+        "import torch; from tests.other_device import register; register(); x = torch.ones(2,"
+        " device='pretend');print((x + x).tolist()); x + torch.ones(2)"
     )
     done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
     assert "[2.0, 2.0]" in done.stdout and "tensors of two devices, pretend and cpu" in done.stderr
@@ -86,6 +87,9 @@ told(lambda: gather_pairs(some, some, np.arange(2), torch.device(NAME)))
 
 
 def test_a_step_waits_for_the_device_no_more_often_than_it_must(tmp_path):
-    """For the losses of all its batches, the norm, and what the metric is of; a layer of experts for their shares."""
-    done = subprocess.run([sys.executable, "-c", WAITS, str(tmp_path)], capture_output=True, text=True, check=False)
+    """For the losses of all its batches, the norm, and what the metric is of; a layer of experts
+    for their shares."""
+    done = subprocess.run(
+        [sys.executable, "-c", WAITS, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert done.stdout.split() == ["12", "1", "0"], done.stderr[-1500:]

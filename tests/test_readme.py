@@ -19,11 +19,14 @@ PREPARED_BY_CI = ("make quickstart", "make test", "make lint", "pip install .")
 
 
 def commands(text: str) -> list[str]:
-    return [line for kind, block in BLOCK.findall(text) if kind == "bash" for line in block.splitlines()]
+    return [
+        line for kind, block in BLOCK.findall(text) if kind == "bash" for line in block.splitlines()
+    ]
 
 
 def shape(text: str) -> list[str]:
-    """What must be the same in every language: the order of headings, blocks, lists and tables, and their code."""
+    """What must be the same in every language: the order of headings, blocks, lists and tables, and
+    their code."""
     parts = []
     for line in BLOCK.sub(lambda found: f"block {hash(found.group(2))}", text).splitlines():
         if match := re.match(r"#+ |- |\|(?=-)|block .*", line):
@@ -50,12 +53,15 @@ def test_what_a_fresh_machine_runs_is_run_by_ci() -> None:
         if not command.startswith("langue "):
             assert command in PREPARED_BY_CI, command
             words = command.split()
-            assert re.search(rf"^.*{words[0]}\b.* {re.escape(words[-1])}$", script, re.MULTILINE), command
+            assert re.search(rf"^.*{words[0]}\b.* {re.escape(words[-1])}$", script, re.MULTILINE), (
+                command
+            )
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the README's files; the Hub's model and data set are small stand-ins."""
+    """A working folder with the README's files; the Hub's model and data set are small
+    stand-ins."""
     import datasets
     import huggingface_hub
 
@@ -73,7 +79,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
         splits = {"train": reviews(60, seed=1), "test": reviews(40, seed=2)}
         return datasets.DatasetDict(
-            {split: datasets.Dataset.from_list(rows, features=features) for split, rows in splits.items()}
+            {
+                split: datasets.Dataset.from_list(rows, features=features)
+                for split, rows in splits.items()
+            }
         )
 
     real = datasets.load_dataset
@@ -84,7 +93,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(["id", "review", "sentiment"])
-        writer.writerows([index, row["text"], row["label"]] for index, row in enumerate(reviews(60)))
+        writer.writerows(
+            [index, row["text"], row["label"]] for index, row in enumerate(reviews(60))
+        )
     words = [
         "Once",
         "upon",
@@ -122,7 +133,9 @@ def test_every_command_works(desk: Path, capsys: pytest.CaptureFixture[str]) -> 
             assert code == 0, (command, capsys.readouterr().err)
     for name in ("imdb", "folder", "reviews"):
         listed = re.findall(r"`([^`]+)`", ENGLISH.split("## A run")[1].split("\n## ")[0])
-        for file in (file for file in listed if not file.startswith(("langue finetune", "-", "transformers"))):
+        for file in (
+            file for file in listed if not file.startswith(("langue finetune", "-", "transformers"))
+        ):
             assert (desk / "runs" / name / file).exists(), file
     assert len((desk / "predicted.jsonl").read_text("utf-8").splitlines()) == 60
 

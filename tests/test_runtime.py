@@ -31,17 +31,21 @@ print(faults() - before)
 
 
 def faults(word: str) -> int:
-    done = subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, word], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
 
 @pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="keep_freed_memory does nothing, and says so, where there is no glibc"
+    platform.libc_ver()[0] != "glibc",
+    reason="keep_freed_memory does nothing, and says so, where there is no glibc",
 )
 def test_freed_memory_is_used_again_without_asking_the_system():
-    """Twenty steps of 3 x 64 MiB are 983,040 pages, all new each time. Kept, none is asked for again: but where small
-    blocks lie between the tensors (the addresses are random), glibc may yet make room for a few more of them."""
+    """Twenty steps of 3 x 64 MiB are 983,040 pages, all new each time. Kept, none is asked for
+    again: but where small blocks lie between the tensors (the addresses are random), glibc may yet
+    make room for a few more of them."""
     assert faults("keep") < faults("leave") / 4
 
 
@@ -103,7 +107,9 @@ print("done")
 
 
 def test_every_core_works_at_items_of_its_own_and_torch_has_its_threads_afterwards():
-    done = subprocess.run([sys.executable, "-c", CORES], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", CORES], capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.stdout.split() == ["raised", "done"], done.stderr
 
 
@@ -121,7 +127,9 @@ def test_a_training_says_so_before_its_first_product(monkeypatch):
     from langue import hardware
 
     monkeypatch.delenv(CAPACITY, raising=False)
-    monkeypatch.setattr(hardware.torch, "randn", lambda *_, **__: pytest.fail(os.environ.pop(CAPACITY, "not said")))
+    monkeypatch.setattr(
+        hardware.torch, "randn", lambda *_, **__: pytest.fail(os.environ.pop(CAPACITY, "not said"))
+    )
     with pytest.raises(pytest.fail.Exception, match="^4096$"):
         hardware.matmul_rate(hardware.torch.float32)
 
@@ -138,6 +146,8 @@ def test_a_gpu_is_timed_at_a_product_that_takes_it_longer_than_to_begin(monkeypa
     from langue import hardware
 
     monkeypatch.setenv("LANGUE_DEVICE", "cuda:0")
-    monkeypatch.setattr(hardware.torch, "randn", lambda *shape, **_: pytest.fail(f"{shape[0] * shape[1]}"))
+    monkeypatch.setattr(
+        hardware.torch, "randn", lambda *shape, **_: pytest.fail(f"{shape[0] * shape[1]}")
+    )
     with pytest.raises(pytest.fail.Exception, match=f"^{2**26}$"):
         hardware.matmul_rate(hardware.torch.bfloat16)

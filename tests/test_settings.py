@@ -1,4 +1,5 @@
-"""Settings: later layers win, every key is known, every value is of its type, and a mistake names its remedy."""
+"""Settings: later layers win, every key is known, every value is of its type, and a mistake names
+its remedy."""
 
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def test_later_layers_win_and_strings_are_read_as_their_type() -> None:
 )
 def test_brackets_of_a_word_are_its_own(written: str, read: tuple[str, ...]) -> None:
     assert resolve({"tokenizer.special": written}).tokenizer.special == read
-    assert resolve({"train.betas": "(0.8, 0.9)"}).train.betas == resolve({"train.betas": "[0.8,0.9]"}).train.betas
+    assert (
+        resolve({"train.betas": "(0.8, 0.9)"}).train.betas
+        == resolve({"train.betas": "[0.8,0.9]"}).train.betas
+    )
 
 
 def test_none_is_a_value() -> None:
@@ -66,11 +70,17 @@ def test_none_is_a_value() -> None:
         ("seed", "here it is train.seed"),
         (
             "task.objective",
-            "it is no setting but an argument: --objective, in Python objective=, in a recipe task.objective",
+            (
+                "it is no setting but an argument: --objective, in Python objective=, in a recipe"
+                " task.objective"
+            ),
         ),
         (
             "tokenizer",
-            "it is no setting but an argument: --tokenizer, in Python tokenizer=, in a recipe tokenizer.name",
+            (
+                "it is no setting but an argument: --tokenizer, in Python tokenizer=, in a recipe"
+                " tokenizer.name"
+            ),
         ),
         ("zzzz", "`langue settings` lists them"),
     ],
@@ -145,7 +155,9 @@ def test_a_recipe_holds_the_keys_of_the_command_line(tmp_path: Path) -> None:
     assert read_recipe(recipe) == {"model": "m", "train.lr": 3e-5, "data.truncation": "head"}
 
 
-@pytest.mark.parametrize(("text", "said"), [(b"a = ", "not TOML"), (b"\xff\xfe", "not TOML"), (None, "no such recipe")])
+@pytest.mark.parametrize(
+    ("text", "said"), [(b"a = ", "not TOML"), (b"\xff\xfe", "not TOML"), (None, "no such recipe")]
+)
 def test_a_bad_recipe_is_named(tmp_path: Path, text: bytes | None, said: str) -> None:
     recipe = tmp_path / "recipe.toml"
     if text is not None:
@@ -155,28 +167,53 @@ def test_a_bad_recipe_is_named(tmp_path: Path, text: bytes | None, said: str) ->
     assert str(recipe) in str(caught.value)
 
 
-@given(st.text(max_size=40), st.floats(min_value=1e-9, max_value=10), st.booleans(), st.integers(0, 10**6))
+@given(
+    st.text(max_size=40),
+    st.floats(min_value=1e-9, max_value=10),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
 def test_what_is_written_as_toml_reads_back(tmp_path_factory, text, rate, flag, count) -> None:  # type: ignore[no-untyped-def]
     recipe = tmp_path_factory.getbasetemp() / "recipe.toml"
-    content = {"data": text, "train": {"lr": rate, "seed": count}, "task": {"multi_label": flag, "dropout": None}}
+    content = {
+        "data": text,
+        "train": {"lr": rate, "seed": count},
+        "task": {"multi_label": flag, "dropout": None},
+    }
     recipe.write_text(to_toml(content), "utf-8")
-    assert read_recipe(recipe) == {"data": text, "train.lr": rate, "train.seed": count, "task.multi_label": flag}
+    assert read_recipe(recipe) == {
+        "data": text,
+        "train.lr": rate,
+        "train.seed": count,
+        "task.multi_label": flag,
+    }
 
 
 def test_a_name_that_is_not_utf8_is_not_written() -> None:
-    with pytest.raises(SettingsError, match="is not UTF-8, as a recipe is; rename the file or folder"):
+    with pytest.raises(
+        SettingsError, match="is not UTF-8, as a recipe is; rename the file or folder"
+    ):
         to_toml({"data": {"name": "caf\udce9.csv"}})
 
 
 def test_resolved_settings_survive_their_recipe(tmp_path: Path) -> None:
-    settings = resolve({"train.betas": "0.8,0.95", "train.lr": 3e-5, "model.dropout": 0.2, "data.truncation": "tail"})
+    settings = resolve(
+        {
+            "train.betas": "0.8,0.95",
+            "train.lr": 3e-5,
+            "model.dropout": 0.2,
+            "data.truncation": "tail",
+        }
+    )
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(settings.model_dump()), "utf-8")
     assert resolve(read_recipe(recipe)) == settings
 
 
 @pytest.mark.parametrize(
-    "recipe", sorted(Path(__file__).parents[1].glob("benchmarks/*.toml")), ids=lambda path: path.name
+    "recipe",
+    sorted(Path(__file__).parents[1].glob("benchmarks/*.toml")),
+    ids=lambda path: path.name,
 )
 def test_the_recipes_of_the_benchmarks_resolve(recipe: Path) -> None:
     *_, settings = split_recipe(read_recipe(recipe))
@@ -188,9 +225,14 @@ def test_recipes_that_say_false_for_what_is_unset_now_are_followed() -> None:
     refuse_others(resolve({"task.multi_label": False}), Settings(), FINETUNING, "fine-tuning")
     for multi_label in (True, "true"):
         with pytest.raises(SettingsError, match="task.multi_label is of fine-tuning"):
-            refuse_others(resolve({"task.multi_label": multi_label}), Settings(), FINETUNING, "fine-tuning")
+            refuse_others(
+                resolve({"task.multi_label": multi_label}), Settings(), FINETUNING, "fine-tuning"
+            )
 
 
 def test_a_label_may_be_named_none_and_a_number_is_its_name() -> None:
     assert resolve({"task.positive": "none"}).task.positive == "none"
-    assert resolve({"task.positive": 1}).task.positive == "1" and resolve({"task.positive": None}).task.positive is None
+    assert (
+        resolve({"task.positive": 1}).task.positive == "1"
+        and resolve({"task.positive": None}).task.positive is None
+    )

@@ -33,15 +33,21 @@ PLAIN = [
     "short",
     "music",
 ]
-SHORT = {"train.epochs": 1, "train.batch_examples": 16, "train.lr": 1e-3}  # a training of a few steps
-CONFIG = ModelConfig(vocab_size=200, dim=32, n_layers=2, n_heads=4, ffn_dim=48, max_length=64, n_segments=2)
+# a training of a few steps
+SHORT = {"train.epochs": 1, "train.batch_examples": 16, "train.lr": 1e-3}
+CONFIG = ModelConfig(
+    vocab_size=200, dim=32, n_layers=2, n_heads=4, ffn_dim=48, max_length=64, n_segments=2
+)
 
 
 def tiny_bert(folder: Path, config: ModelConfig = CONFIG, seed: int = 0) -> Path:
-    """A BERT folder with random weights and a WordPiece vocabulary of the words below, as the Hub lays it out."""
+    """A BERT folder with random weights and a WordPiece vocabulary of the words below, as the Hub
+    lays it out."""
     folder.mkdir(parents=True, exist_ok=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *PLAIN]
-    words += [chr(c) for c in range(97, 123) if chr(c) not in words] + [f"##{chr(c)}" for c in range(97, 123)]
+    words += [chr(c) for c in range(97, 123) if chr(c) not in words] + [
+        f"##{chr(c)}" for c in range(97, 123)
+    ]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", "utf-8")
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}), "utf-8"
@@ -68,7 +74,9 @@ def reviews(count: int, seed: int = 0) -> list[dict[str, str]]:
     rows = []
     for index in range(count):
         label = "pos" if index % 2 else "neg"
-        words = random_.choices(PLAIN, k=random_.randint(2, 40)) + random_.choices(GOOD if label == "pos" else BAD, k=3)
+        words = random_.choices(PLAIN, k=random_.randint(2, 40)) + random_.choices(
+            GOOD if label == "pos" else BAD, k=3
+        )
         random_.shuffle(words)
         rows.append({"text": " ".join(words), "label": label})
     return rows

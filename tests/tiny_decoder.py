@@ -1,4 +1,5 @@
-"""Tiny decoders of the published kinds that tests make for themselves, with random weights and tokenizers."""
+"""Tiny decoders of the published kinds that tests make for themselves, with random weights and
+tokenizers."""
 
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,30 @@ _LLAMA = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-_LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **_LLAMA},
-    "llama, tied": {"model_type": "llama", **_LLAMA, "tie_word_embeddings": True, "num_key_value_heads": 4},
+    "llama, tied": {
+        "model_type": "llama",
+        **_LLAMA,
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 4,
+    },
     "llama, biases and wide heads": {
         **{"model_type": "llama", **_LLAMA, "head_dim": 32},
         **{"attention_bias": True, "mlp_bias": True},
     },
-    "llama, stretched": {"model_type": "llama", **_LLAMA, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    "llama, stretched": {
+        "model_type": "llama",
+        **_LLAMA,
+        "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+    },
     "llama 3": {
         **{"model_type": "llama", **_LLAMA},
         "rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 64},
@@ -51,7 +67,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_decoder(folder: Path, name: str, tokenizer: Tokenizer | None = None, seed: int = 0, **more: Any) -> Path:
+def tiny_decoder(
+    folder: Path, name: str, tokenizer: Tokenizer | None = None, seed: int = 0, **more: Any
+) -> Path:
     """A folder as the Hub lays it out."""
     published = CONFIGS[name] | more
     family = FAMILIES[published["model_type"]]
@@ -59,7 +77,8 @@ def tiny_decoder(folder: Path, name: str, tokenizer: Tokenizer | None = None, se
     model = LanguageModel(config)
     initialise(model, 0.15, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    for weight in model.parameters():  # biases and norms too, so that none can be dropped or confused unnoticed
+    # biases and norms too, so that none can be dropped or confused unnoticed
+    for weight in model.parameters():
         if weight.ndim == 1:
             weight.data.add_(0.2 * torch.randn(weight.shape, generator=generator))
     folder.mkdir(parents=True)
@@ -80,7 +99,9 @@ def sentencepiece_tokenizer(prefix: bool = True) -> Tokenizer:
     words = ["▁t", "he", "▁the", "▁a", "in", "▁b", "ll", "▁ba", "▁ball", "er"]
     letters = ["▁", *"abcdefghijklmnopqrstuvwxyz.,"]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *words, *letters]
-    scores = {word: -float(index) for index, word in enumerate(words)} | dict.fromkeys(letters, -99.0)
+    scores = {word: -float(index) for index, word in enumerate(words)} | dict.fromkeys(
+        letters, -99.0
+    )
     backend = tokenizers.Tokenizer(
         models.BPE(
             {piece: index for index, piece in enumerate(pieces)},
@@ -93,8 +114,12 @@ def sentencepiece_tokenizer(prefix: bool = True) -> Tokenizer:
     steps = [normalizers.Prepend("▁")] if prefix else []
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
     backend.add_special_tokens([AddedToken(piece, special=True) for piece in pieces[:3]])
     return Tokenizer(backend)
 
@@ -105,7 +130,8 @@ TEXT = "The ball's 1234 is   in the\n\nweb, and the 56 others: naïve, 北京, d
 def trained_tokenizer(cut: Any, whole: bool = False) -> Tokenizer:
     """Byte-level BPE with words cut by `cut`."""
     backend = tokenizers.Tokenizer(models.BPE(ignore_merges=whole))
-    backend.pre_tokenizer, backend.decoder = cut, decoders.ByteLevel()
+    backend.pre_tokenizer = cut
+    backend.decoder = decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=VOCABULARY + 40,
         special_tokens=["<|endoftext|>", "<|im_end|>"],

@@ -1,4 +1,5 @@
-"""Floor 7. What arrives: the words after `langue`. What leaves: a verb called, its result printed, an exit code.
+"""Floor 7. What arrives: the words after `langue`. What leaves: a verb called, its result printed,
+an exit code.
 
 Nothing heavy is imported before a verb runs, so that help is instant.
 """
@@ -40,9 +41,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Begin with [bold]langue quickstart[/]. Each command teaches by example: [bold]langue finetune --help[/]",
+    epilog=(
+        "Begin with [bold]langue quickstart[/]. Each command teaches by example: [bold]langue"
+        " finetune --help[/]"
+    ),
 )
-data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at text, and make it ready to train on.")
+data = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Look at text, and make it ready to train on.",
+)
 tokenizer = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train a tokenizer.")
 
 # A mistyped option reaches the verb as a word, which then names the nearest setting or option.
@@ -82,15 +90,18 @@ def _langue(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit. A user's error is one line on stderr; `--debug` shows where it came from."""
+    """Run one command and exit. A user's error is one line on stderr; `--debug` shows where it came
+    from."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):  # a terminal that knows fewer letters is no reason to stop
+    # a terminal that knows fewer letters is no reason to stop
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     code = run(words)
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader (`| head`) has what it wanted: silent, with the code that Typer gives it
+    # the reader (`| head`) has what it wanted: silent, with the code that Typer gives it
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     if world_size() > 1:
@@ -99,8 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End a worker of torchrun without the interpreter's own end, which now and then aborted one whose work was done
-    (`terminate called without an active exception`, docs/LOG.md), and torchrun took the run for a failed one."""
+    """End a worker of torchrun without the interpreter's own end, which now and then aborted one
+    whose work was done (`terminate called without an active exception`, docs/LOG.md), and torchrun
+    took the run for a failed one."""
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -122,7 +134,8 @@ def run(words: list[str]) -> int:
 
 @contextlib.contextmanager
 def _as_one() -> Iterator[None]:
-    """Several processes (torchrun) as if they were one: the first speaks, and an error is told once."""
+    """Several processes (torchrun) as if they were one: the first speaks, and an error is told
+    once."""
     if world_size() == 1:
         yield
         return
@@ -137,7 +150,8 @@ def _as_one() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Each of our warnings as one line on stderr, without the place in the code that it comes from."""
+    """Each of our warnings as one line on stderr, without the place in the code that it comes
+    from."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", LangueWarning)
         others = warnings.showwarning
@@ -153,10 +167,14 @@ def _warnings_as_lines() -> Iterator[None]:
 
 
 def _scarce(error: Exception) -> str:
-    """What the machine had too little of, where that is what stopped the command: no defect of anyone's."""
+    """What the machine had too little of, where that is what stopped the command: no defect of
+    anyone's."""
     said = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
-        return "memory is used up; lower train.batch_tokens or data.seq_len, or set train.activation_checkpointing=true"
+        return (
+            "memory is used up; lower train.batch_tokens or data.seq_len, or set"
+            " train.activation_checkpointing=true"
+        )
     if isinstance(error, OSError) and error.errno in FULL:
         return f"{error.filename or 'a file'}: cannot be written: {error.strerror}; free space"
     return ""
@@ -179,9 +197,13 @@ def _explain(error: Exception) -> int:
         return 2
     if isinstance(error, PermissionError):
         where = f"{error.filename}: " if error.filename else ""
-        print(f"langue: error: {where}{error.strerror}; look at whose it is, or choose another", file=sys.stderr)
+        print(
+            f"langue: error: {where}{error.strerror}; look at whose it is, or choose another",
+            file=sys.stderr,
+        )
         return 2
-    # The parser's own errors; their classes have moved between versions of Typer, their shape has not.
+    # The parser's own errors; their classes have moved between versions of Typer, their shape has
+    # not.
     if hasattr(error, "format_message"):
         message = error.format_message()
         context = getattr(error, "ctx", None)

@@ -1,4 +1,5 @@
-"""What arrives: the words after `langue convert`. What leaves: the model in the Hub's layout, or as a GGUF file."""
+"""What arrives: the words after `langue convert`. What leaves: the model in the Hub's layout, or as
+a GGUF file."""
 
 from typing import Annotated
 
@@ -9,11 +10,16 @@ from langue.cli.options import Debug, Json, Named, Revision
 
 def convert(
     model: Named,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The folder to write, or a file ending in .gguf.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="The folder to write, or a file ending in .gguf.")
+    ],
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="Of a .gguf: f16 (the default), q8_0 or f32; of a folder: fp32 (the default) or bf16.",
+            help=(
+                "Of a .gguf: f16 (the default), q8_0 or f32; of a folder: fp32 (the default) or"
+                " bf16."
+            ),
             show_default=False,
         ),
     ] = None,
@@ -21,19 +27,22 @@ def convert(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model in the Hub's layout, as `transformers` reads it, or as a file that llama.cpp runs.
+    """Write a model in the Hub's layout, as `transformers` reads it, or as a file that llama.cpp
+    runs.
 
     It takes what `langue.load` takes, and models in llama2.c's format:
 
         langue convert stories260K.bin stories
 
-    Llama, Mistral, Qwen2, Qwen3 and GPT-2 go to GGUF and back; q8_0 takes a quarter of the room of f32:
+    Llama, Mistral, Qwen2, Qwen3 and GPT-2 go to GGUF and back; q8_0 takes a quarter of the room of
+    f32:
 
         langue convert runs/story story.gguf --dtype q8_0
 
         langue convert story.gguf story
 
-    A run is written so where llama.cpp has its architecture: one of langue pretrain --preset llama or --preset gpt2.
+    A run is written so where llama.cpp has its architecture: one of langue pretrain --preset llama
+    or --preset gpt2.
     """
     from langue.cli.show import print_json
     from langue.verbs.convert import convert as verb

@@ -1,4 +1,5 @@
-"""What arrives: the words after `langue evaluate`. What leaves: scores with intervals, the baseline beside, printed."""
+"""What arrives: the words after `langue evaluate`. What leaves: scores with intervals, the baseline
+beside, printed."""
 
 from typing import Annotated
 
@@ -12,7 +13,9 @@ def evaluate(
     data: Data = None,
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     columns: Columns = None,
-    out: Annotated[str | None, typer.Option(help="Also write the scores there, as JSON.", show_default=False)] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Also write the scores there, as JSON.", show_default=False)
+    ] = None,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -34,6 +37,8 @@ def evaluate(
     from langue.cli.show import print_json, print_language, print_metrics
     from langue.verbs.evaluate import evaluate as verb
 
-    content = verb(run, data=data, split=split, columns=parse_columns(columns), out=out, force=force)
+    content = verb(
+        run, data=data, split=split, columns=parse_columns(columns), out=out, force=force
+    )
     show = print_language if "perplexity" in content["metrics"] else print_metrics
     (print_json if as_json else show)(content)

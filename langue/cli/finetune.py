@@ -1,4 +1,5 @@
-"""What arrives: the words after `langue finetune`. What leaves: a run directory, its scores printed."""
+"""What arrives: the words after `langue finetune`. What leaves: a run directory, its scores
+printed."""
 
 import shlex
 from typing import Annotated
@@ -31,7 +32,9 @@ def finetune(
     columns: Columns = None,
     recipe: Recipe = None,
     force: Force = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -12,29 +12,46 @@ from langue.errors import DataError
 def generate(
     model: Named,
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="A beginning, or a source; repeat it for more.")
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="A beginning, or a source; repeat it for more."),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens to write; default: 64.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Most tokens to write; default: 64.", show_default=False),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(min=0.0, help="0: always the likeliest token; default: 0.", show_default=False),
+        typer.Option(
+            min=0.0, help="0: always the likeliest token; default: 0.", show_default=False
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option(min=0, help="Draw among so many of the likeliest; default: 0, all.", show_default=False),
+        typer.Option(
+            min=0, help="Draw among so many of the likeliest; default: 0, all.", show_default=False
+        ),
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Draw among those that hold so much; default: 1.", show_default=False),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Draw among those that hold so much; default: 1.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     source_language: Annotated[
-        str | None, typer.Option(help="Of the sources, by a code of the model, such as en_XX.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Of the sources, by a code of the model, such as en_XX.", show_default=False
+        ),
     ] = None,
     target_language: Annotated[
-        str | None, typer.Option(help="To write, by a code of the model, such as de_DE or deu.", show_default=False)
+        str | None,
+        typer.Option(
+            help="To write, by a code of the model, such as de_DE or deu.", show_default=False
+        ),
     ] = None,
     revision: Revision = None,
     as_json: Json = False,
@@ -67,7 +84,9 @@ def generate(
         target_language=target_language,
     )
     if as_json:
-        print_json([{"prompt": given, "text": text} for given, text in zip(prompts, written, strict=True)])
+        print_json(
+            [{"prompt": given, "text": text} for given, text in zip(prompts, written, strict=True)]
+        )
         return
     for given, text in zip(prompts, written, strict=True):
         continues = ready.config.architecture == "decoder"

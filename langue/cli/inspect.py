@@ -1,4 +1,5 @@
-"""What arrives: the words after `langue inspect`. What leaves: a model as a tree, with its sizes, printed."""
+"""What arrives: the words after `langue inspect`. What leaves: a model as a tree, with its sizes,
+printed."""
 
 from typing import Annotated
 
@@ -9,12 +10,15 @@ from langue.cli.options import Debug, Json, Named, Revision
 
 def inspect(
     model: Named,
-    length: Annotated[int, typer.Option(min=1, help="Tokens of the text that memory is reckoned for.")] = 512,
+    length: Annotated[
+        int, typer.Option(min=1, help="Tokens of the text that memory is reckoned for.")
+    ] = 512,
     revision: Revision = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a model is: its parts with shapes, its tokenizer, what it can do, what memory it takes.
+    """Show what a model is: its parts with shapes, its tokenizer, what it can do, what memory it
+    takes.
 
     No weight is read:
 

@@ -1,4 +1,5 @@
-"""What arrives: the words after `langue data inspect`. What leaves: what a text or corpus holds, printed."""
+"""What arrives: the words after `langue data inspect`. What leaves: what a text or corpus holds,
+printed."""
 
 from typing import Annotated
 
@@ -14,7 +15,9 @@ def inspect_data(
     *,
     columns: Columns = None,
     document: Document = "file",
-    out: Annotated[str | None, typer.Option(help="Write a page about it too.", show_default=False)] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write a page about it too.", show_default=False)
+    ] = None,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -33,7 +36,12 @@ def inspect_data(
 
     named, settings = apart(sources, context)
     facts = verb(
-        named, columns=parse_columns(columns), document=check_document(document), out=out, force=force, **settings
+        named,
+        columns=parse_columns(columns),
+        document=check_document(document),
+        out=out,
+        force=force,
+        **settings,
     )
     if as_json:
         print_json(facts)

@@ -9,29 +9,47 @@ import typer
 
 from langue.errors import SettingsError
 
-Task = Annotated[str | None, typer.Option(help="classify (the default) or regress.", show_default=False)]
+Task = Annotated[
+    str | None, typer.Option(help="classify (the default) or regress.", show_default=False)
+]
 PretrainedModel = Annotated[
     str | None, typer.Option("--model", help="A Hub name, a folder or a run.", show_default=False)
 ]
-Named = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub name, a folder, a run, a .gguf or llama2.c file.")]
-Revision = Annotated[str | None, typer.Option(help="A branch, tag or commit on the Hub.", show_default=False)]
+Named = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A Hub name, a folder, a run, a .gguf or llama2.c file."),
+]
+Revision = Annotated[
+    str | None, typer.Option(help="A branch, tag or commit on the Hub.", show_default=False)
+]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="A file, a folder of train/dev/test files, or a Hub name.", show_default=False),
+    typer.Option(
+        "--data",
+        help="A file, a folder of train/dev/test files, or a Hub name.",
+        show_default=False,
+    ),
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--columns", help="Ours=theirs: text=review,label=sentiment.", metavar="OURS=THEIRS,..."),
+    typer.Option(
+        "--columns", help="Ours=theirs: text=review,label=sentiment.", metavar="OURS=THEIRS,..."
+    ),
 ]
 Recipe = Annotated[
-    str | None, typer.Option(help="A TOML file of settings; a run's recipe.toml is one.", show_default=False)
+    str | None,
+    typer.Option(help="A TOML file of settings; a run's recipe.toml is one.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what --out names.")]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings; `langue settings` lists them.", show_default=False),
+    typer.Argument(
+        metavar="SECTION.KEY=VALUE",
+        help="Settings; `langue settings` lists them.",
+        show_default=False,
+    ),
 ]
 
 
@@ -44,7 +62,8 @@ def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
         ours, equals, theirs = (part.strip() for part in word.partition("="))
         if not (equals and ours and theirs):
             raise SettingsError(
-                f"--columns {word!r} is not ours=theirs", do="write --columns text=review,label=sentiment"
+                f"--columns {word!r} is not ours=theirs",
+                do="write --columns text=review,label=sentiment",
             )
         if ours in columns:
             raise SettingsError(f"--columns names {ours!r} twice", do="name each of ours once")
@@ -53,14 +72,21 @@ def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
 
 
 def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[str, Any]:
-    """Trailing words as settings. `--key value` and `--key=value` are taken too, since other tools write them so."""
+    """Trailing words as settings. `--key value` and `--key=value` are taken too, since other tools
+    write them so."""
     from langue.settings.aliases import ours_of
     from langue.settings.sections import known, parse_words
 
     joined: list[str] = []
-    names = {setting.partition(".")[2] for setting in known()}  # without their section they are refused by name, later
+    # without their section they are refused by name, later
+    names = {setting.partition(".")[2] for setting in known()}
     for word in words or ():
-        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and not word.startswith("--"):
+        if (
+            joined
+            and joined[-1].startswith("--")
+            and "=" not in joined[-1]
+            and not word.startswith("--")
+        ):
             joined[-1] += f"={word}"
         else:
             joined.append(word)
@@ -73,6 +99,11 @@ def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[
 
 
 def _nearest(key: str, context: typer.Context) -> str:
-    options = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
+    options = [
+        option
+        for parameter in context.command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    ]
     close = difflib.get_close_matches(key, options, 1)
     return f"did you mean {close[0]}?" if close else f"see {context.command_path} --help"

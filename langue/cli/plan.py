@@ -8,38 +8,62 @@ from langue.cli.options import Debug, Json
 
 Vocabulary = Annotated[
     int | None,
-    typer.Option(help="Tokens that there are; else 32768, or 8192 of a small model.", show_default=False),
+    typer.Option(
+        help="Tokens that there are; else 32768, or 8192 of a small model.", show_default=False
+    ),
 ]
 Share = Annotated[
-    float | None, typer.Option(help="Share of the peak that is reached; else 0.4, assumed.", show_default=False)
+    float | None,
+    typer.Option(help="Share of the peak that is reached; else 0.4, assumed.", show_default=False),
 ]
-Building = Annotated[float, typer.Option(help="Energy of the building to that of what computes in it.")]
+Building = Annotated[
+    float, typer.Option(help="Energy of the building to that of what computes in it.")
+]
 
 
 def plan(
-    size: Annotated[str | None, typer.Option(help="Parameters of a new model, as 124M.", show_default=False)] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Parameters of a new model, as 124M.", show_default=False)
+    ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Its architecture: langue, gpt2, llama, gpt2-xl, ...", show_default=False)
+        str | None,
+        typer.Option(
+            help="Its architecture: langue, gpt2, llama, gpt2-xl, ...", show_default=False
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A model that exists: a Hub name, a folder or a run.", show_default=False)
+        str | None,
+        typer.Option(
+            help="A model that exists: a Hub name, a folder or a run.", show_default=False
+        ),
     ] = None,
     tokens: Annotated[
-        str | None, typer.Option(help="To train on, as 10B; else 20 a parameter.", show_default=False)
+        str | None,
+        typer.Option(help="To train on, as 10B; else 20 a parameter.", show_default=False),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Operations, as 1e21, or '8 h100 for 3 days'.", show_default=False)
+        str | None,
+        typer.Option(help="Operations, as 1e21, or '8 h100 for 3 days'.", show_default=False),
     ] = None,
-    hardware: Annotated[str, typer.Option(help="h100, a100, rtx4090, ...; here: this machine.")] = "here",
-    devices: Annotated[int | None, typer.Option(help="How many; else one.", show_default=False)] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of a sequence; else 1024.", show_default=False)] = None,
+    hardware: Annotated[
+        str, typer.Option(help="h100, a100, rtx4090, ...; here: this machine.")
+    ] = "here",
+    devices: Annotated[
+        int | None, typer.Option(help="How many; else one.", show_default=False)
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Tokens of a sequence; else 1024.", show_default=False)
+    ] = None,
     vocabulary: Vocabulary = None,
     batch_tokens: Annotated[
-        str | None, typer.Option(help="Of a step; else what is usual for the size.", show_default=False)
+        str | None,
+        typer.Option(help="Of a step; else what is usual for the size.", show_default=False),
     ] = None,
     mfu: Share = None,
     pue: Building = 1.56,
-    measure: Annotated[bool, typer.Option("--measure", help="Time some steps on this machine.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time some steps on this machine.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -91,7 +115,11 @@ def print_plan(content: dict[str, Any]) -> None:
         grid.add_row(Text(name, "bold"), value)
     console.print(grid, highlight=False)
     taken = Table(
-        title="\nmemory of a device", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+        title="\nmemory of a device",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
     )
     for name in ("part", "size", ""):
         taken.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
@@ -100,21 +128,27 @@ def print_plan(content: dict[str, Any]) -> None:
     console.print(taken, highlight=False)
     flops = content["optimal"]["flops"]
     best = Table(
-        title=f"\nthe best use of {flops:.2g} operations", title_justify="left", title_style="bold", box=None,
+        title=f"\nthe best use of {flops:.2g} operations", title_justify="left", title_style="bold",
+        box=None,
         padding=(0, 2, 0, 0),
     )  # fmt: skip
     for name in ("parameters", "tokens", "a parameter", "loss", "says"):
         best.add_column(name, justify="left" if name == "says" else "right", overflow="fold")
-    training, model = content["training"], content["model"]
+    training = content["training"]
+    model = content["model"]
     best.add_row(
-        number(model["parameters"]), number(training["tokens"]), f"{training['tokens_per_parameter']:.3g}",
+        number(model["parameters"]), number(training["tokens"]),
+        f"{training['tokens_per_parameter']:.3g}",
         _loss(training["loss_expected"]), "this plan", style="bold",
     )  # fmt: skip
     for law in content["optimal"]["laws"]:
-        ratio, loss = f"{law['tokens_per_parameter']:.3g}", _loss(law["loss"])
+        ratio = f"{law['tokens_per_parameter']:.3g}"
+        loss = _loss(law["loss"])
         best.add_row(number(law["parameters"]), number(law["tokens"]), ratio, loss, law["law"])
     console.print(best, highlight=False)
-    console.print("The loss is what the last law expects of its own text: it compares plans.\n", style="dim")
+    console.print(
+        "The loss is what the last law expects of its own text: it compares plans.\n", style="dim"
+    )
     for line in content["assumed"]:
         console.print(Text(f"· {line}", "dim"))
 
@@ -126,29 +160,47 @@ def _loss(loss: float | None) -> str:
 def _facts(content: dict[str, Any]) -> dict[str, str]:
     from langue.progress import span
 
-    model, training, where = content["model"], content["training"], content["hardware"]
-    layout, cost, measured = content["layout"], content["cost"], content["measured"]
+    model = content["model"]
+    training = content["training"]
+    where = content["hardware"]
+    layout = content["layout"]
+    cost = content["cost"]
+    measured = content["measured"]
     precision = "bf16" if where["bf16"] else "fp32"
     facts = {
-        "model": f"{model['preset']}: {number(model['parameters'])} parameters, {model['layers']} layers of "
-        f"{model['width']:,}, {model['heads']} heads, vocabulary {model['vocabulary']:,}",
-        "training": f"{number(training['tokens'])} tokens ({training['tokens_per_parameter']:.3g} a parameter), "
-        f"{training['steps']:,} steps of {training['batch_tokens']:,}, sequences of {model['length']:,}",
+        "model": (
+            f"{model['preset']}: {number(model['parameters'])} parameters, {model['layers']} layers"
+            f" of {model['width']:,}, {model['heads']} heads, vocabulary {model['vocabulary']:,}"
+        ),
+        "training": (
+            f"{number(training['tokens'])} tokens ({training['tokens_per_parameter']:.3g} a"
+            f" parameter), {training['steps']:,} steps of {training['batch_tokens']:,}, sequences"
+            f" of {model['length']:,}"
+        ),
         "operations": f"{training['flops']:.3g} (6ND says {training['flops_6nd']:.3g})",
-        "hardware": f"{where['devices']:,} x {where['name']}, {number(where['peak'], 'FLOP/s')} in {precision}; "
-        f"{where['source']}",
-        "layout": f"{layout['name']}, {layout['sequences']} sequence{'s' * (layout['sequences'] > 1)} at once"
-        + (", blocks recomputed" if layout["recompute"] else ""),
-        "utilisation": f"{where['mfu']:.0%} of the peak ({where['mfu_stated']:.0%} {where['mfu_from']})",
+        "hardware": (
+            f"{where['devices']:,} x {where['name']}, {number(where['peak'], 'FLOP/s')} in"
+            f" {precision}; {where['source']}"
+        ),
+        "layout": (
+            f"{layout['name']}, {layout['sequences']} sequence{'s' * (layout['sequences'] > 1)} at"
+            " once" + (", blocks recomputed" if layout["recompute"] else "")
+        ),
+        "utilisation": (
+            f"{where['mfu']:.0%} of the peak ({where['mfu_stated']:.0%} {where['mfu_from']})"
+        ),
         "speed": f"{number(cost['tokens_per_second'])} tokens/s",
         "time": f"{span(cost['seconds'])}, {number(cost['device_hours'])} device hours",
     }
     if cost["kwh"] is not None:
-        facts["energy"] = f"{cost['kwh']:.3g} kWh" if cost["kwh"] < 1000 else f"{cost['kwh'] / 1000:,.1f} MWh"
+        facts["energy"] = (
+            f"{cost['kwh']:.3g} kWh" if cost["kwh"] < 1000 else f"{cost['kwh'] / 1000:,.1f} MWh"
+        )
     if measured:
         facts["measured"] = (
-            f"{measured['tokens_per_second']:,.0f} tokens/s of {number(measured['parameters'])} parameters here in "
-            f"{measured['precision']}: {measured['mfu']:.0%} of {number(measured['peak'], 'FLOP/s')}"
+            f"{measured['tokens_per_second']:,.0f} tokens/s of {number(measured['parameters'])}"
+            f" parameters here in {measured['precision']}: {measured['mfu']:.0%} of"
+            f" {number(measured['peak'], 'FLOP/s')}"
         )
     return facts
 
@@ -170,10 +222,18 @@ def _memory(memory: dict[str, float], recompute: bool) -> list[tuple[str, str, s
 
 def number(value: float, unit: str = "") -> str:
     """1,234 as 1.23K; with a unit in its own words, 9.9e14 FLOP/s as 989 TFLOP/s."""
-    letters = (("P", 1e15), ("T", 1e12), ("G" if unit else "B", 1e9), ("M", 1e6), ("k" if unit else "K", 1e3))
+    letters = (
+        ("P", 1e15),
+        ("T", 1e12),
+        ("G" if unit else "B", 1e9),
+        ("M", 1e6),
+        ("k" if unit else "K", 1e3),
+    )
     for letter, size in letters:
         if value >= 0.9995 * size and (unit or letter != "P"):
-            return f"{value / size:.3g} {letter}{unit}" if unit else f"{_three(value / size)}{letter}"
+            return (
+                f"{value / size:.3g} {letter}{unit}" if unit else f"{_three(value / size)}{letter}"
+            )
     return f"{value:.3g} {unit}".rstrip()
 
 

@@ -1,4 +1,5 @@
-"""What arrives: the words after `langue predict`. What leaves: predictions, printed or in a file."""
+"""What arrives: the words after `langue predict`. What leaves: predictions, printed or in a
+file."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -11,21 +12,30 @@ from langue.errors import SettingsError
 
 def predict(
     run: Annotated[str, typer.Argument(help="A run, a folder or a Hub name.", show_default=False)],
-    text: Annotated[list[str] | None, typer.Option(help="A text; repeat it for more.", show_default=False)] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text; repeat it for more.", show_default=False)
+    ] = None,
     pair: Annotated[
-        list[str] | None, typer.Option(help="The second text, for a model of pairs.", show_default=False)
+        list[str] | None,
+        typer.Option(help="The second text, for a model of pairs.", show_default=False),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Instead: a file, folder or Hub name with texts.", show_default=False)
+        str | None,
+        typer.Option(help="Instead: a file, folder or Hub name with texts.", show_default=False),
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
+    ] = None,
     columns: Columns = None,
     top: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="How many labels of each text, the best first. Without it: one, or of several labels those over the "
-            "threshold that was chosen on dev.",
+            help=(
+                "How many labels of each text, the best first. Without it: one, or of several"
+                " labels those over the "
+                "threshold that was chosen on dev."
+            ),
             show_default=False,
         ),
     ] = None,
@@ -70,5 +80,8 @@ def _texts(texts: list[str] | None, pairs: list[str] | None) -> Sequence[Any] | 
     if not pairs:
         return texts
     if len(pairs) != len(texts or ()):
-        raise SettingsError(f"{len(texts or ())} --text but {len(pairs)} --pair", do="give one --pair for each --text")
+        raise SettingsError(
+            f"{len(texts or ())} --text but {len(pairs)} --pair",
+            do="give one --pair for each --text",
+        )
     return list(zip(texts or (), pairs, strict=True))

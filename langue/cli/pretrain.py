@@ -1,30 +1,54 @@
-"""What arrives: the words after `langue pretrain`. What leaves: a run directory with a language model."""
+"""What arrives: the words after `langue pretrain`. What leaves: a run directory with a language
+model."""
 
 from typing import Annotated, Any
 
 import typer
 
-from langue.cli.options import Columns, Debug, Force, Json, Recipe, Words, parse_columns, parse_settings
+from langue.cli.options import (
+    Columns,
+    Debug,
+    Force,
+    Json,
+    Recipe,
+    Words,
+    parse_columns,
+    parse_settings,
+)
 from langue.errors import SettingsError
 
 Text = Annotated[
     list[str] | None,
     typer.Option(
-        "--data", help="A corpus folder, or text: files, folders, Hub names, NAME@WEIGHT to mix.", show_default=False
+        "--data",
+        help="A corpus folder, or text: files, folders, Hub names, NAME@WEIGHT to mix.",
+        show_default=False,
     ),
 ]
-Objective = Annotated[str | None, typer.Option(help="causal (the default), masked or denoise.", show_default=False)]
+Objective = Annotated[
+    str | None, typer.Option(help="causal (the default), masked or denoise.", show_default=False)
+]
 Further = Annotated[
-    str | None, typer.Option(help="Train this model further: a Hub name, a folder or a run.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Train this model further: a Hub name, a folder or a run.", show_default=False
+    ),
 ]
 Vocabulary = Annotated[
-    str | None, typer.Option(help="A folder with a tokenizer; else one is trained on the data.", show_default=False)
+    str | None,
+    typer.Option(
+        help="A folder with a tokenizer; else one is trained on the data.", show_default=False
+    ),
 ]
 Size = Annotated[
-    str | None, typer.Option(help="Parameters of a new model, as 10M: short for model.size.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Parameters of a new model, as 10M: short for model.size.", show_default=False
+    ),
 ]
 Preset = Annotated[
-    str | None, typer.Option(help="Its architecture, as gpt2: short for model.preset.", show_default=False)
+    str | None,
+    typer.Option(help="Its architecture, as gpt2: short for model.preset.", show_default=False),
 ]
 
 
@@ -42,7 +66,9 @@ def pretrain(
     columns: Columns = None,
     recipe: Recipe = None,
     force: Force = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -91,5 +117,7 @@ def _merged(words: dict[str, Any], options: dict[str, str | None]) -> dict[str, 
     for name, option in options.items():
         key = f"model.{name}"
         if option is not None and words.setdefault(key, option) != option:
-            raise SettingsError(f"--{name} {option} and {key}={words[key]} differ", do="leave one of them out")
+            raise SettingsError(
+                f"--{name} {option} and {key}={words[key]} differ", do="leave one of them out"
+            )
     return words

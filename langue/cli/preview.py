@@ -1,4 +1,5 @@
-"""What arrives: the words after `langue data preview`. What leaves: what `langue finetune` would train on, printed."""
+"""What arrives: the words after `langue data preview`. What leaves: what `langue finetune` would
+train on, printed."""
 
 import typer
 

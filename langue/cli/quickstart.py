@@ -1,4 +1,5 @@
-"""What arrives: `langue quickstart`. What leaves: the main job done once on what is at hand, and what to type next."""
+"""What arrives: `langue quickstart`. What leaves: the main job done once on what is at hand, and
+what to type next."""
 
 import time
 from typing import Annotated
@@ -30,7 +31,9 @@ def quickstart(
     settings: Words = None,
     out: Annotated[str, typer.Option(help="The run directory to write.")] = "runs/quickstart",
     force: Force = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -46,13 +49,25 @@ def quickstart(
     from langue.verbs.quickstart import quickstart as verb
 
     began = time.monotonic()
-    run = verb(out, force=force, resume=resume, show=preview_printer(as_json), **parse_settings(settings, context))
+    run = verb(
+        out,
+        force=force,
+        resume=resume,
+        show=preview_printer(as_json),
+        **parse_settings(settings, context),
+    )
     if as_json:
         print_json(run.metrics)
         return
     print_metrics(run.metrics)
     print("\nThree texts that it has not seen:")
     print_predictions(list(TEXTS), run.load().predict(list(TEXTS)))
-    print(f"\n{run.folder} holds the model, metrics.json, curves.png and report.html: open the last in a browser.")
-    print(f'All that took {time.monotonic() - began:.0f} s. Use the model: langue predict {run.folder} --text "..."\n')
+    print(
+        f"\n{run.folder} holds the model, metrics.json, curves.png and report.html: open the last"
+        " in a browser."
+    )
+    print(
+        f"All that took {time.monotonic() - began:.0f} s. Use the model: langue predict"
+        f' {run.folder} --text "..."\n'
+    )
     Console(soft_wrap=True, highlight=False).print(NEXT)

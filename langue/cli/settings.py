@@ -1,4 +1,5 @@
-"""What arrives: `langue settings`. What leaves: every key that a recipe or a command may set, printed."""
+"""What arrives: `langue settings`. What leaves: every key that a recipe or a command may set,
+printed."""
 
 from typing import Any
 
@@ -31,20 +32,24 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
     for key, row in rows.items():
         choices = f" ({', '.join(row['choices'])})" if row["choices"] else ""
         otherwise = f" [pretrain: {written(row['pretrain'])}]" if "pretrain" in row else ""
-        grid.add_row(key, Text(written(row["default"]) + otherwise), Text(row["description"] + choices))
+        grid.add_row(
+            key, Text(written(row["default"]) + otherwise), Text(row["description"] + choices)
+        )
     Console().print(grid)
 
 
 def listed() -> dict[str, dict[str, Any]]:
-    """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections; `pretrain` where
-    pretraining has another default."""
+    """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections;
+    `pretrain` where pretraining has another default."""
     from typing import Literal, get_args, get_origin
 
     from langue.settings.sections import PRETRAINING, known
 
     rows: dict[str, dict[str, Any]] = {}
     for key, field in known().items():
-        choices = list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
+        choices = (
+            list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
+        )
         rows[key] = {"default": field.default, "description": field.description, "choices": choices}
         rows[key] |= {"pretrain": PRETRAINING[key]} if key in PRETRAINING else {}
     return rows

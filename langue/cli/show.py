@@ -1,4 +1,5 @@
-"""What arrives: what a verb returned. What leaves: it printed, for people through Rich, for programs as JSON."""
+"""What arrives: what a verb returned. What leaves: it printed, for people through Rich, for
+programs as JSON."""
 
 import json
 import math
@@ -24,7 +25,8 @@ def print_json(content: Any) -> None:
 
 
 def preview_printer(as_json: bool) -> "Callable[[Prepared], None]":
-    """What a training verb calls before it trains. Programs that read stdout get only the result there."""
+    """What a training verb calls before it trains. Programs that read stdout get only the result
+    there."""
     from langue.verbs.preview import show
 
     return lambda prepared: show(prepared, Console(stderr=as_json))
@@ -42,28 +44,40 @@ def print_metrics(content: Mapping[str, Any]) -> None:
     print_notes(console, content.get("notes", []))
     if content["split"] == "dev":
         console.print(
-            Text("dev chose the best step, so these scores flatter: judge on texts set apart as test", "yellow")
+            Text(
+                "dev chose the best step, so these scores flatter: judge on texts set apart as"
+                " test",
+                "yellow",
+            )
         )
     if "threshold" in content:
-        console.print(Text(f"a label is given from a probability of {content['threshold']:.4g} on (chosen on dev)"))
+        console.print(
+            Text(
+                f"a label is given from a probability of {content['threshold']:.4g} on (chosen on"
+                " dev)"
+            )
+        )
     seen = content.get("seen", {})
     if seen.get("exact") or seen.get("near"):
         console.print(
             Text(
-                f"! of these {seen['of']:,} texts {seen['exact']:,} stand in the run's training data exactly and "
-                f"{seen['near']:,} nearly; what was learnt by heart counts here as skill",
+                f"! of these {seen['of']:,} texts {seen['exact']:,} stand in the run's training"
+                f" data exactly and {seen['near']:,} nearly; what was learnt by heart counts here"
+                " as skill",
                 "yellow",
             )
         )
 
 
 def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
-    """What will be trained, before it is: some of the first batch, its tokens coloured by what carries loss; sizes."""
+    """What will be trained, before it is: some of the first batch, its tokens coloured by what
+    carries loss; sizes."""
     from langue.progress import span
     from langue.runs.judge_language import listed
     from langue.runs.prepare_language import first_pieces
 
-    console, facts = Console(stderr=as_json), prepared.facts
+    console = Console(stderr=as_json)
+    facts = prepared.facts
     for tokens in first_pieces(prepared):
         line = Text(overflow="fold")
         for word, predicted in tokens:
@@ -71,15 +85,25 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
         console.print(line)
     console.print("[green]green[/]: what is predicted · [dim]dim: only read[/]\n", highlight=False)
     rows = {
-        "model": f"{facts['family']}, {facts['layers']} layers of {facts['width']}, {facts['heads']} heads, "
-        f"{facts['parameters']:,} parameters",
-        **({"new": f"{listed(facts['new_weights'])}, which the model lacks"} if "new_weights" in facts else {}),
-        "text": f"{facts['documents']:,} documents, {facts['tokens']:,} tokens of {facts['vocabulary']:,}, "
-        f"{facts['bytes'] / max(1, facts['tokens']):.2f} bytes each",
+        "model": (
+            f"{facts['family']}, {facts['layers']} layers of {facts['width']}, {facts['heads']}"
+            f" heads, {facts['parameters']:,} parameters"
+        ),
+        **(
+            {"new": f"{listed(facts['new_weights'])}, which the model lacks"}
+            if "new_weights" in facts
+            else {}
+        ),
+        "text": (
+            f"{facts['documents']:,} documents, {facts['tokens']:,} tokens of"
+            f" {facts['vocabulary']:,}, {facts['bytes'] / max(1, facts['tokens']):.2f} bytes each"
+        ),
         "held out": f"{facts['dev_documents']:,} documents, {facts['dev_tokens']:,} tokens",
-        "steps": f"{facts['steps']:,} of {facts['tokens_per_step']:,} tokens, pieces of at most {facts['block']:,}; "
-        f"{facts['passes']:.2g} passes of {facts['tokens_per_epoch']:,} tokens, "
-        f"{facts['tokens_per_parameter']:.2g} tokens a parameter",
+        "steps": (
+            f"{facts['steps']:,} of {facts['tokens_per_step']:,} tokens, pieces of at most"
+            f" {facts['block']:,}; {facts['passes']:.2g} passes of {facts['tokens_per_epoch']:,}"
+            f" tokens, {facts['tokens_per_parameter']:.2g} tokens a parameter"
+        ),
         "time": f"about {span(facts['seconds_estimated'])} on this machine in {facts['precision']}",
     }
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -105,23 +129,41 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
     """The metrics, their intervals where there are some, the baseline's beside."""
     from langue.evaluation.judge import format_metric, named
 
-    baseline, intervals = content.get("baseline") or {}, content["intervals"]
+    baseline = content.get("baseline") or {}
+    intervals = content["intervals"]
     plural = "" if content["examples"] == 1 else "s"
-    grid = Table(title=f"{content['examples']:,} {noun}{plural} of {content['split']}", title_justify="left")
-    heads = ["metric", "model", *(["95% interval"] if intervals else []), *([baseline["name"]] if baseline else [])]
+    grid = Table(
+        title=f"{content['examples']:,} {noun}{plural} of {content['split']}", title_justify="left"
+    )
+    heads = [
+        "metric",
+        "model",
+        *(["95% interval"] if intervals else []),
+        *([baseline["name"]] if baseline else []),
+    ]
     for name in heads:
         grid.add_column(str(name), justify="left" if name == "metric" else "right")
     for name, value in content["metrics"].items():
-        row: list[Text | str] = [Text(named(name, content)), format_metric(name, value)]  # a label may look like markup
-        row += [" – ".join(format_metric(name, end) for end in intervals.get(name) or ())] if intervals else []
-        grid.add_row(*row, *([format_metric(name, baseline["metrics"].get(name))] if baseline else []))
+        # a label may look like markup
+        row: list[Text | str] = [Text(named(name, content)), format_metric(name, value)]
+        row += (
+            [" – ".join(format_metric(name, end) for end in intervals.get(name) or ())]
+            if intervals
+            else []
+        )
+        grid.add_row(
+            *row, *([format_metric(name, baseline["metrics"].get(name))] if baseline else [])
+        )
     return grid
 
 
 def print_predictions(texts: list[str], results: list[Any]) -> None:
     """One row a text: the prediction, how sure, and the beginning of the text."""
-    empty = {"label": "–", "score": math.nan}  # of a text without a label, or without anything in it
-    rows = [(result if isinstance(result, list) else [result or empty]) or [empty] for result in results]
+    # of a text without a label, or without anything in it
+    empty = {"label": "–", "score": math.nan}
+    rows = [
+        (result if isinstance(result, list) else [result or empty]) or [empty] for result in results
+    ]
     widest = max((len(str(each["label"])) for row in rows for each in row), default=1)
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     # Where it gets narrow, the text is cut and not what was said of it.
@@ -146,7 +188,11 @@ def _kind(metrics: Mapping[str, Any]) -> str:
 def print_checks(outcome: Mapping[str, Any]) -> None:
     """One row a check of `langue verify`."""
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    marks = {True: Text("ok", "bold green"), False: Text("failed", "bold red"), None: Text("not made", "yellow")}
+    marks = {
+        True: Text("ok", "bold green"),
+        False: Text("failed", "bold red"),
+        None: Text("not made", "yellow"),
+    }
     for check in outcome["checks"]:
         grid.add_row(marks[check["ok"]], check["check"], Text(check["detail"]))
     Console().print(grid)
@@ -154,20 +200,29 @@ def print_checks(outcome: Mapping[str, Any]) -> None:
 
 def print_model(facts: Mapping[str, Any]) -> None:
     """The facts of `langue inspect`: a tree, then what it can do and takes."""
-    console, memory = Console(), facts["memory"]
+    console = Console()
+    memory = facts["memory"]
     console.print(_branch(facts["tree"], None))
     context = "any length" if facts["context"] is None else f"{facts['context']:,} tokens"
     rows = {
         "family": f"{facts['family']}, {facts['architecture']}",
-        **({"task": f"{task['name']}: {', '.join(task['labels'])}"} if (task := facts["task"]) else {}),
+        **(
+            {"task": f"{task['name']}: {', '.join(task['labels'])}"}
+            if (task := facts["task"])
+            else {}
+        ),
         "built of": "; ".join(facts["axes"]),
-        "parameters": f"{facts['parameters']:,} ({_size(facts['bytes']['fp32'])} in fp32, "
-        f"{_size(facts['bytes']['bf16'])} in bf16)",
+        "parameters": (
+            f"{facts['parameters']:,} ({_size(facts['bytes']['fp32'])} in fp32, "
+            f"{_size(facts['bytes']['bf16'])} in bf16)"
+        ),
         "context": context,
         **_tokenizer_rows(facts["tokenizer"]),
         "uses": ", ".join(facts["uses"]),
-        "memory": f"{_size(memory['inference'])} to use, {_size(memory['training'])} to train, "
-        f"with one text of {memory['length']:,} tokens",
+        "memory": (
+            f"{_size(memory['inference'])} to use, {_size(memory['training'])} to train, "
+            f"with one text of {memory['length']:,} tokens"
+        ),
     }
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
@@ -193,7 +248,9 @@ def _branch(part: Mapping[str, Any], tree: Tree | None) -> Tree:
     # Of a vector, the shape is the count.
     count = "" if len(part.get("shape", [])) == 1 else f"  {part['parameters']:,}"
     size = f"  {_size(part['bytes'])}"
-    label = Text.assemble((part["name"], "bold"), times, f"  {shape}" if shape else "", (count, "dim"), (size, "dim"))
+    label = Text.assemble(
+        (part["name"], "bold"), times, f"  {shape}" if shape else "", (count, "dim"), (size, "dim")
+    )
     grown = Tree(label) if tree is None else tree.add(label)
     for child in part.get("parts", []):
         _branch(child, grown)

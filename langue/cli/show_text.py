@@ -12,7 +12,9 @@ MOST = 12  # scripts, or languages, that are shown
 
 def grid(*columns: str, title: str | None = None) -> Table:
     """A plain table whose first column is of words and whose others are of numbers."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), title=title, title_justify="left")
+    table = Table(
+        box=None, header_style="bold", padding=(0, 2, 0, 0), title=title, title_justify="left"
+    )
     for index, name in enumerate(columns):
         table.add_column(name, justify="right" if index else "left")
     return table
@@ -20,12 +22,18 @@ def grid(*columns: str, title: str | None = None) -> Table:
 
 def print_fertility(report: Mapping[str, Any]) -> None:
     console = Console()
-    console.print(f"{report['kind']}: {report['vocab_size']:,} tokens, of which this text uses {report['used']:,}")
+    console.print(
+        f"{report['kind']}: {report['vocab_size']:,} tokens, of which this text uses"
+        f" {report['used']:,}"
+    )
     table = grid("", "words", "tokens a word", "a character", "a byte", "unknown")
     languages = report["languages"]
     rows = languages if len(languages) == 1 else {"all": report["all"], **languages}
     for name, row in rows.items():
-        rates = (f"{row[key]:.3f}" for key in ("tokens_per_word", "tokens_per_character", "tokens_per_byte"))
+        rates = (
+            f"{row[key]:.3f}"
+            for key in ("tokens_per_word", "tokens_per_character", "tokens_per_byte")
+        )
         table.add_row(name, f"{row['words']:,}", *rates, f"{row['unknown_share']:.2%}")
     console.print(table)
     print_notes(console, report["notes"])
@@ -41,7 +49,9 @@ def print_corpus(result: Mapping[str, Any]) -> None:
     console.print(table)
     if result["duplicates"]:
         what = "left out" if result["duplicates_dropped"] else "kept (--dedup leaves them out)"
-        console.print(f"· {result['duplicates']:,} documents are exact copies, {what}", highlight=False)
+        console.print(
+            f"· {result['duplicates']:,} documents are exact copies, {what}", highlight=False
+        )
     if result["empty"]:
         console.print(f"· {result['empty']:,} empty documents left out", highlight=False)
     print_notes(console, result["notes"])
@@ -56,13 +66,19 @@ def print_text(facts: Mapping[str, Any]) -> None:
     """The facts of `langue data inspect`."""
     console = Console()
     counts = [
-        f"{facts[name]:,} {name}" for name in ("documents", "tokens", "characters") if facts.get(name) is not None
+        f"{facts[name]:,} {name}"
+        for name in ("documents", "tokens", "characters")
+        if facts.get(name) is not None
     ]
     console.print(Text(facts["name"], "bold"))
-    console.print(f"{', '.join(counts)}; language: {facts['language']} (guessed by script and words)", highlight=False)
+    console.print(
+        f"{', '.join(counts)}; language: {facts['language']} (guessed by script and words)",
+        highlight=False,
+    )
     for lengths in (facts[name] for name in ("token_lengths", "lengths") if facts.get(name)):
         told = ", ".join(
-            f"{name} {lengths[name]:,}" for name in ("shortest", "median", "mean", "p90", "p99", "longest")
+            f"{name} {lengths[name]:,}"
+            for name in ("shortest", "median", "mean", "p90", "p99", "longest")
         )
         console.print(f"\nlengths in {lengths['unit']}: {told}", highlight=False)
         table = grid(lengths["unit"], "documents")
@@ -70,7 +86,9 @@ def print_text(facts: Mapping[str, Any]) -> None:
         most = max((each["documents"] for each in lengths["histogram"]), default=1)
         for each in lengths["histogram"]:
             bar = "█" * round(30 * each["documents"] / most)
-            table.add_row(f"{each['from']:,} to {each['to']:,}", f"{each['documents']:,}", Text(bar, "blue"))
+            table.add_row(
+                f"{each['from']:,} to {each['to']:,}", f"{each['documents']:,}", Text(bar, "blue")
+            )
         console.print(table)
     console.print()
     for title, what, counts in (
@@ -86,7 +104,10 @@ def print_text(facts: Mapping[str, Any]) -> None:
     near = f"{found['near']:,} near copies among the first {found['near_among']:,}"
     console.print(f"\n· {found['exact']:,} documents are exact copies, {near}", highlight=False)
     print_notes(console, facts["notes"])
-    for title, examples in (("drawn at random", facts["samples"]), ("longest", facts["longest"][:1])):
+    for title, examples in (
+        ("drawn at random", facts["samples"]),
+        ("longest", facts["longest"][:1]),
+    ):
         for each in examples[:3]:
             text = each if isinstance(each, str) else each["text"]
             console.print(Text.assemble((f"{title}: ", "bold"), " ".join(text[:200].split())))

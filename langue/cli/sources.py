@@ -18,19 +18,23 @@ Sources = Annotated[
     ),
 ]
 Document = Annotated[
-    str, typer.Option(help="What a document is in a .txt file: file, blank (lines part them) or line.")
+    str,
+    typer.Option(help="What a document is in a .txt file: file, blank (lines part them) or line."),
 ]
 Dedup = Annotated[bool, typer.Option("--dedup", help="Leave out documents that are there already.")]
 
 
 def apart(words: Sequence[str] | None, context: typer.Context) -> tuple[list[str], dict[str, Any]]:
-    """A word is a setting where it has an equals sign, or is an option of none, and no file is called so."""
+    """A word is a setting where it has an equals sign, or is an option of none, and no file is
+    called so."""
     sources: list[str] = []
     others: list[str] = []
     for word in words or ():
         follows = bool(others) and others[-1].startswith("--") and "=" not in others[-1]
         is_setting = (
-            follows or word.startswith("-") or ("=" in word and not Path(word.rpartition("@")[0] or word).exists())
+            follows
+            or word.startswith("-")
+            or ("=" in word and not Path(word.rpartition("@")[0] or word).exists())
         )
         (others if is_setting else sources).append(word)
     settings = parse_settings(others, context)
@@ -41,5 +45,7 @@ def apart(words: Sequence[str] | None, context: typer.Context) -> tuple[list[str
 
 def check_document(document: str) -> Any:
     if document not in ("file", "blank", "line"):
-        raise SettingsError(f"--document {document!r} is not known", do="choose file, blank or line")
+        raise SettingsError(
+            f"--document {document!r} is not known", do="choose file, blank or line"
+        )
     return document

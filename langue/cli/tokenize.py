@@ -1,4 +1,5 @@
-"""What arrives: the words after `langue data tokenize`. What leaves: a corpus folder, its sizes printed."""
+"""What arrives: the words after `langue data tokenize`. What leaves: a corpus folder, its sizes
+printed."""
 
 import shlex
 from typing import Annotated

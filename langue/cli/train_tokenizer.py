@@ -1,4 +1,5 @@
-"""What arrives: the words after `langue tokenizer train`. What leaves: a tokenizer's folder, its fertility printed."""
+"""What arrives: the words after `langue tokenizer train`. What leaves: a tokenizer's folder, its
+fertility printed."""
 
 import shlex
 from typing import Annotated

@@ -8,10 +8,12 @@ import typer
 from langue.cli.options import Debug, Json, Named, Revision
 
 Reference = Annotated[
-    str | None, typer.Option(help="A file that --store wrote, to hold the model against.", show_default=False)
+    str | None,
+    typer.Option(help="A file that --store wrote, to hold the model against.", show_default=False),
 ]
 Store = Annotated[
-    str | None, typer.Option(help="Keep this model's tokens and logits as a reference.", show_default=False)
+    str | None,
+    typer.Option(help="Keep this model's tokens and logits as a reference.", show_default=False),
 ]
 
 

@@ -1,7 +1,8 @@
-"""What arrives: encoded examples. What leaves: `Batch`, one flat run of tokens and the offsets where sequences start.
+"""What arrives: encoded examples. What leaves: `Batch`, one flat run of tokens and the offsets
+where sequences start.
 
-T tokens, N sequences. There is no padding and so no mask: sequences stand in order of length, and those of equal
-length form the groups that `model/attention.py` computes as dense products.
+T tokens, N sequences. There is no padding and so no mask: sequences stand in order of length, and
+those of equal length form the groups that `model/attention.py` computes as dense products.
 """
 
 from dataclasses import dataclass, replace
@@ -19,15 +20,18 @@ from langue.text.tokenizers.unknown import Lost
 
 @dataclass(frozen=True)
 class Examples:
-    """A whole split, encoded: columns over one flat run of tokens, in the order of the source's rows."""
+    """A whole split, encoded: columns over one flat run of tokens, in the order of the source's
+    rows."""
 
     tokens: NDArray[np.int32]  # (S,) all tokens of all examples
     starts: NDArray[np.int64]  # (n + 1,) where each example begins
     segments: NDArray[np.uint8] | None  # (S,) 0 for a text, 1 for its pair
     cut: NDArray[np.int32]  # (n,) tokens that were left out of each
     targets: NDArray[Any] | None = None  # (n, ...) what the task is to predict of each example
-    labels: NDArray[np.int32] | None = None  # (S,) what it is to predict of each token; below 0: nothing
-    lost: Lost | None = None  # how much of the texts the tokenizer does not know; None: they were no texts
+    # (S,) what it is to predict of each token; below 0: nothing
+    labels: NDArray[np.int32] | None = None
+    # how much of the texts the tokenizer does not know; None: they were no texts
+    lost: Lost | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -49,9 +53,12 @@ class Batch:
     segments: Tensor | None  # (T,) int64
     targets: Tensor | None  # (N, ...)
     rows: NDArray[np.int64]  # (N,) which example each sequence is
-    labels: Tensor | None = None  # (M,) int64: what is to be predicted of the tokens that carry loss
-    places: Tensor | None = None  # (M,) int64: where those stand in the batch; None: every token does
-    is_real: bool = True  # False: passed for the company of other processes alone, see data/loader.py
+    # (M,) int64: what is to be predicted of the tokens that carry loss
+    labels: Tensor | None = None
+    # (M,) int64: where those stand in the batch; None: every token does
+    places: Tensor | None = None
+    # False: passed for the company of other processes alone, see data/loader.py
+    is_real: bool = True
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,18 +73,25 @@ class Batch:
         return self.tokens, self.positions, self.groups, self.segments
 
 
-def gather(examples: Examples, rows: NDArray[np.int64], device: torch.device | None = None) -> Batch:
-    """The examples at `rows` as one batch, in order of length (equal lengths in the order given)."""
+def gather(
+    examples: Examples, rows: NDArray[np.int64], device: torch.device | None = None
+) -> Batch:
+    """The examples at `rows` as one batch, in order of length (equal lengths in the order
+    given)."""
     lengths = examples.lengths[rows]
     order = np.argsort(lengths, kind="stable")
-    rows, lengths = rows[order], lengths[order]
+    rows = rows[order]
+    lengths = lengths[order]
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(lengths, out=starts[1:])
     positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-    source = positions + np.repeat(examples.starts[rows], lengths)  # where in the split each token of the batch lies
+    # where in the split each token of the batch lies
+    source = positions + np.repeat(examples.starts[rows], lengths)
 
     tensor = partial(_tensor, device=device)
-    segments = None if examples.segments is None else tensor(examples.segments[source].astype(np.int64))
+    segments = (
+        None if examples.segments is None else tensor(examples.segments[source].astype(np.int64))
+    )
     labels, places = _labelled(None if examples.labels is None else examples.labels[source])
     return Batch(
         tokens=tensor(examples.tokens[source].astype(np.int64)),
@@ -93,15 +107,17 @@ def gather(examples: Examples, rows: NDArray[np.int64], device: torch.device | N
 
 
 def _tensor(array: NDArray[Any], device: torch.device | None) -> Tensor:
-    """On the device, which reads it when it comes to it: from memory that stays in its place, a GPU's driver does not
-    wait until all else is done."""
+    """On the device, which reads it when it comes to it: from memory that stays in its place, a
+    GPU's driver does not wait until all else is done."""
     made = torch.from_numpy(array)
     if device is None or device.type == "cpu":
         return made
     return (made.pin_memory() if device.type == "cuda" else made).to(device, non_blocking=True)
 
 
-def _labelled(labels: NDArray[np.int32] | None) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+def _labelled(
+    labels: NDArray[np.int32] | None,
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
     """The labels that carry loss, and where they stand unless all do."""
     if labels is None:
         return None, None
@@ -123,7 +139,8 @@ class Pairs:
     source: Batch
     target: Batch  # in order of length; equal lengths in order of their sources' length
     order: Tensor  # (S,) where each token that the target's sequences attend to lies in the source
-    groups: PairedLengthBuckets  # runs of equal lengths on both sides, into the target and into the source as `order` has it
+    # runs of equal lengths on both sides, into the target and into the source as `order` has it
+    groups: PairedLengthBuckets
     is_real: bool = True  # as a batch's
 
     def __len__(self) -> int:
@@ -135,12 +152,16 @@ class Pairs:
 
 
 def gather_pairs(
-    sources: Examples, targets: Examples, rows: NDArray[np.int64], device: torch.device | None = None
+    sources: Examples,
+    targets: Examples,
+    rows: NDArray[np.int64],
+    device: torch.device | None = None,
 ) -> Pairs:
     """The pairs at `rows` of two splits of equal length."""
     short = np.lexsort((sources.lengths[rows], targets.lengths[rows]))
     rows = rows[short]
-    source, target = gather(sources, rows, device), gather(targets, rows, device)
+    source = gather(sources, rows, device)
+    target = gather(targets, rows, device)
     place = {int(row): index for index, row in enumerate(source.rows)}
     starts = np.concatenate([[0], np.cumsum(sources.lengths[source.rows])])
     pieces: list[NDArray[np.int64]] = []
@@ -149,20 +170,24 @@ def gather_pairs(
     for row in target.rows:
         index = place[int(row)]
         pieces.append(np.arange(starts[index], starts[index + 1]))
-        t, s = int(targets.lengths[row]), len(pieces[-1])
+        t = int(targets.lengths[row])
+        s = len(pieces[-1])
         if groups and groups[-1][3:] == (t, s):
             offset, keys, n, _, _ = groups.pop()
             groups.append((offset, keys, n + 1, t, s))
         else:
             groups.append((read, memory, 1, t, s))
-        read, memory = read + t, memory + s
+        read = read + t
+        memory = memory + s
     return Pairs(source, target, _tensor(np.concatenate(pieces), device), groups)
 
 
 def pool_mean(hidden: Tensor, batch: Batch) -> Tensor:
     """Mean of each sequence's hidden states: (T, D) -> (N, D)."""
     parts = torch.split(hidden, [n * t for _, n, t in batch.groups])
-    return torch.cat([part.view(n, t, -1).mean(1) for part, (_, n, t) in zip(parts, batch.groups, strict=True)])
+    return torch.cat(
+        [part.view(n, t, -1).mean(1) for part, (_, n, t) in zip(parts, batch.groups, strict=True)]
+    )
 
 
 def first_tokens(batch: Batch) -> Tensor:
@@ -174,5 +199,8 @@ def last_tokens(batch: Batch, pad: int | None = None) -> Tensor:
     """Where each sequence's last token other than `pad` stands: (N,)."""
     if pad is None:
         return batch.starts[1:] - 1
-    real = torch.where(batch.tokens == pad, 0, batch.positions)  # a text of nothing but padding: its first token
-    return batch.starts[:-1] + torch.cat([real[o : o + n * t].view(n, t).amax(1) for o, n, t in batch.groups])
+    # a text of nothing but padding: its first token
+    real = torch.where(batch.tokens == pad, 0, batch.positions)
+    return batch.starts[:-1] + torch.cat(
+        [real[o : o + n * t].view(n, t).amax(1) for o, n, t in batch.groups]
+    )

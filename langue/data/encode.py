@@ -11,7 +11,8 @@ from langue.data.batch import Examples
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import unknown_in
 
-CHUNK = 2048  # texts handed to the tokenizer at once: keeps all cores busy, bounds the encodings held in memory
+# texts handed to the tokenizer at once: keeps all cores busy, bounds the encodings held in memory
+CHUNK = 2048
 
 
 def encode(
@@ -23,7 +24,8 @@ def encode(
     cut: str = "head-tail",
     segments: bool = False,
 ) -> Examples:
-    """Token ids with special tokens, at most `max_length` each, and how much of the texts is unknown to the tokenizer.
+    """Token ids with special tokens, at most `max_length` each, and how much of the texts is
+    unknown to the tokenizer.
 
     segments: also which of the two texts each token is of.
     """
@@ -56,11 +58,14 @@ def _encodings(
 ) -> Iterable[tokenizers.Encoding]:
     for begin in range(0, len(texts), CHUNK):
         some = list(texts[begin : begin + CHUNK])
-        yield from tokenizer.encode_batch(some, None if pairs is None else list(pairs[begin : begin + CHUNK]))
+        yield from tokenizer.encode_batch(
+            some, None if pairs is None else list(pairs[begin : begin + CHUNK])
+        )
 
 
 def _kept(encoding: tokenizers.Encoding, max_length: int, cut: str) -> NDArray[np.int64]:
-    """Places of the tokens that stay: all special ones, and as much of each text as fits, the longer cut first."""
+    """Places of the tokens that stay: all special ones, and as much of each text as fits, the
+    longer cut first."""
     of = np.asarray([-1 if s is None else s for s in encoding.sequence_ids], np.int64)
     # Some tokenizers give special tokens a sequence; the mask is the surer witness.
     of[np.asarray(encoding.special_tokens_mask, bool)] = -1

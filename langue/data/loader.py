@@ -22,10 +22,12 @@ Rows = NDArray[np.int64]  # a batch before it is made: one row for each of its s
 
 
 class BatchSource(Protocol):
-    """Where batches come from. Both methods are functions of their arguments alone, so that any pass can be resumed."""
+    """Where batches come from. Both methods are functions of their arguments alone, so that any
+    pass can be resumed."""
 
     def plan(self, epoch: int) -> Sequence[Rows]:
-        """The batches of one pass over the data, in their order; each may be made when it is asked for."""
+        """The batches of one pass over the data, in their order; each may be made when it is asked
+        for."""
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
         """One of them, made; `rows` may be a part of what `plan` said."""
@@ -35,11 +37,14 @@ class Split:
     """Encoded examples as a source: every example once a pass, similar lengths together."""
 
     def __init__(self, examples: Examples, settings: TrainSettings) -> None:
-        self.examples, self.settings = examples, settings
+        self.examples = examples
+        self.settings = settings
 
     def plan(self, epoch: int) -> list[Rows]:
         chosen = self.settings
-        return shuffled_batches(self.examples.lengths, chosen.batch_tokens, chosen.batch_examples, chosen.seed, epoch)
+        return shuffled_batches(
+            self.examples.lengths, chosen.batch_tokens, chosen.batch_examples, chosen.seed, epoch
+        )
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch:
         return gather(self.examples, rows, device)
@@ -48,13 +53,17 @@ class Split:
 class Loader:
     """Steps of `accumulate` batches, epoch after epoch. A position is (epoch, step within it).
 
-    Where several processes train together each takes every so many-th sequence of every batch, so that a step is the
-    same step whatever their number.
+    Where several processes train together each takes every so many-th sequence of every batch, so
+    that a step is the same step whatever their number.
     """
 
-    def __init__(self, source: BatchSource, accumulate: int = 1, share: tuple[int, int] | None = None) -> None:
-        """share: which of how many parts of a batch is this process's; None: each process has one."""
-        self.source, self.accumulate = source, accumulate
+    def __init__(
+        self, source: BatchSource, accumulate: int = 1, share: tuple[int, int] | None = None
+    ) -> None:
+        """share: which of how many parts of a batch is this process's; None: each process has
+        one."""
+        self.source = source
+        self.accumulate = accumulate
         self.share = (rank(), world_size()) if share is None else share
         self._epoch: tuple[int, Sequence[Rows]] | None = None
 
@@ -65,7 +74,8 @@ class Loader:
             if not any(len(rows) >= self.share[1] for rows in batches):
                 most = max(map(len, batches), default=0)
                 raise SettingsError(
-                    f"a batch of {most} sequences cannot be divided among {self.share[1]} processes",
+                    f"a batch of {most} sequences cannot be divided among {self.share[1]}"
+                    " processes",
                     do="raise train.batch_tokens or train.batch_examples, or start fewer processes",
                 )
             self._epoch = (epoch, batches)
@@ -77,38 +87,49 @@ class Loader:
         return [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
 
     def total(self, epochs: float, most: int = 0) -> int:
-        """Optimiser steps of `epochs` passes, the last of which may be a part of one; at most `most` unless it is 0."""
+        """Optimiser steps of `epochs` passes, the last of which may be a part of one; at most
+        `most` unless it is 0."""
         if 0 < most <= epochs:  # every pass has a step
             return most
-        steps, epoch = 0, 0
+        steps = 0
+        epoch = 0
         while epochs > epoch and not 0 < most <= steps:
             share = min(1.0, epochs - epoch)
-            steps += len(self.steps(epoch)) if share == 1.0 else round(share * len(self.steps(epoch)))
+            steps += (
+                len(self.steps(epoch)) if share == 1.0 else round(share * len(self.steps(epoch)))
+            )
             epoch += 1
         return max(1, min(steps, most) if most else steps)
 
-    def iterate(self, step: int, total: int, device: torch.device) -> Iterator[tuple[float, list[Batch | Pairs]]]:
-        """From global step `step` (0 is the first) to the last of `total`: (epoch reached after it, its batches). What
-        is for an accelerator is made while it works at the step before."""
+    def iterate(
+        self, step: int, total: int, device: torch.device
+    ) -> Iterator[tuple[float, list[Batch | Pairs]]]:
+        """From global step `step` (0 is the first) to the last of `total`: (epoch reached after it,
+        its batches). What is for an accelerator is made while it works at the step before."""
         steps = islice(self._iterate(step, device), total - step)
         return steps if device.type == "cpu" else ahead(steps)
 
-    def _iterate(self, step: int, device: torch.device) -> Iterator[tuple[float, list[Batch | Pairs]]]:
+    def _iterate(
+        self, step: int, device: torch.device
+    ) -> Iterator[tuple[float, list[Batch | Pairs]]]:
         epoch = 0
         while step >= len(self.steps(epoch)):
             step -= len(self.steps(epoch))
             epoch += 1
         while True:
-            steps, batches = self.steps(epoch), self.batches(epoch)
+            steps = self.steps(epoch)
+            batches = self.batches(epoch)
             for index in range(step, len(steps)):
                 made = [self._made(batches[number], epoch, device) for number in steps[index]]
                 yield epoch + (index + 1) / len(steps), made
             del batches  # before the next pass is planned
-            epoch, step = epoch + 1, 0
+            epoch = epoch + 1
+            step = 0
 
     def _made(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
-        """This process's part of a batch; where a short one leaves it nothing (the last of a pass, the first of a
-        ramp), a sequence that another has already, and that does not count: all must go forward and back together."""
+        """This process's part of a batch; where a short one leaves it nothing (the last of a pass,
+        the first of a ramp), a sequence that another has already, and that does not count: all must
+        go forward and back together."""
         number, of = self.share
         own = rows[number::of]
         batch = self.source.batch(own if len(own) else rows[:1], epoch, device)

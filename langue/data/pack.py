@@ -1,6 +1,8 @@
-"""What arrives: the lengths of a split's examples. What leaves: batches of row numbers, filled to a token budget.
+"""What arrives: the lengths of a split's examples. What leaves: batches of row numbers, filled to a
+token budget.
 
-The order is a function of (seed, epoch) alone: a resumed run, or a run on another machine, sees the same batches.
+The order is a function of (seed, epoch) alone: a resumed run, or a run on another machine, sees the
+same batches.
 """
 
 import numpy as np
@@ -16,8 +18,8 @@ def shuffled_batches(
 ) -> list[NDArray[np.int64]]:
     """Random batches of rows; each at most `budget` tokens and `most` examples (0: no limit).
 
-    Examples are shuffled, each stretch of about `BUCKET` batches is sorted by length so that equal lengths meet in
-    one batch, and the batches are shuffled again.
+    Examples are shuffled, each stretch of about `BUCKET` batches is sorted by length so that equal
+    lengths meet in one batch, and the batches are shuffled again.
     """
     check_budget(lengths, budget)
     random = np.random.Generator(np.random.PCG64([seed, epoch]))
@@ -35,12 +37,15 @@ def shuffled_batches(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def exact_bounds(lengths: NDArray[np.int64], budgets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut pieces of these lengths, in this order, into batches of exactly `budgets` tokens, the last one shorter.
+def exact_bounds(
+    lengths: NDArray[np.int64], budgets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut pieces of these lengths, in this order, into batches of exactly `budgets` tokens, the
+    last one shorter.
 
-    Returns the piece that each batch begins with, one beyond the pieces after the last batch, and how many of that
-    piece's tokens are in the batch before, a boundary falling into it. budgets: that of each batch; the last one holds
-    for all that follow.
+    Returns the piece that each batch begins with, one beyond the pieces after the last batch, and
+    how many of that piece's tokens are in the batch before, a boundary falling into it. budgets:
+    that of each batch; the last one holds for all that follow.
     """
     ends = lengths.astype(np.int64)
     np.cumsum(ends, out=ends)  # in its place: there may be many millions
@@ -53,19 +58,23 @@ def exact_bounds(lengths: NDArray[np.int64], budgets: NDArray[np.int64]) -> tupl
 
 
 def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
-    """All rows, longest first (so that memory runs out at once or never), for evaluation and prediction."""
+    """All rows, longest first (so that memory runs out at once or never), for evaluation and
+    prediction."""
     check_budget(lengths, budget)
     return fill(np.argsort(-lengths, kind="stable"), lengths, budget, 0)
 
 
-def fill(rows: NDArray[np.int64], lengths: NDArray[np.int64], budget: int, most: int) -> list[NDArray[np.int64]]:
+def fill(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64], budget: int, most: int
+) -> list[NDArray[np.int64]]:
     """Cut rows, in the order given, into batches of at most `budget` tokens and `most` examples."""
     batches: list[NDArray[np.int64]] = []
     begin = tokens = 0
     for end, length in enumerate(lengths[rows].tolist()):
         if end > begin and (tokens + length > budget or (most and end - begin == most)):
             batches.append(rows[begin:end])
-            begin, tokens = end, 0
+            begin = end
+            tokens = 0
         tokens += length
     if begin < len(rows):
         batches.append(rows[begin:])
@@ -77,5 +86,8 @@ def check_budget(lengths: NDArray[np.int64], budget: int) -> None:
     if longest > budget:
         raise SettingsError(
             f"train.batch_tokens = {budget} is less than the longest example, {longest} tokens",
-            do=f"set train.batch_tokens to at least {longest}, or data.max_length to at most {budget}",
+            do=(
+                f"set train.batch_tokens to at least {longest}, or data.max_length to at most"
+                f" {budget}"
+            ),
         )

@@ -1,7 +1,8 @@
-"""What arrives: the hidden states of a batch's tokens (T, D). What leaves: one vector a text (N, D).
+"""What arrives: the hidden states of a batch's tokens (T, D). What leaves: one vector a text (N,
+D).
 
-The modes are those of sentence-transformers' `Pooling`. `skip` leaves out that many tokens at each text's
-front, such as a prompt.
+The modes are those of sentence-transformers' `Pooling`. `skip` leaves out that many tokens at each
+text's front, such as a prompt.
 """
 
 import math
@@ -19,7 +20,8 @@ def _mean_sqrt_len(states: Tensor, skip: int) -> Tensor:
 
 
 def _weighted_mean(states: Tensor, skip: int) -> Tensor:
-    """Each token weighs as much as its place in the text, from 1 on (Muennighoff 2022, arXiv:2202.08904)."""
+    """Each token weighs as much as its place in the text, from 1 on (Muennighoff 2022,
+    arXiv:2202.08904)."""
     weights = torch.arange(skip + 1, states.shape[1] + 1, dtype=states.dtype, device=states.device)
     weighted = states[:, skip:] * weights[:, None]
     return weighted.sum(1) / weights.sum()
@@ -44,7 +46,8 @@ def reads(modes: tuple[str, ...], batch: Batch, skip: int = 0) -> Tensor | None:
 
 
 def pool(hidden: Tensor, batch: Batch, modes: tuple[str, ...], skip: int = 0) -> Tensor:
-    """hidden: (T, D), or (N, D) where `reads` says which token -> (N, len(modes) * D), side by side."""
+    """hidden: (T, D), or (N, D) where `reads` says which token -> (N, len(modes) * D), side by
+    side."""
     if reads(modes, batch, skip) is not None:
         return hidden
     if modes == ("mean",) and not skip:

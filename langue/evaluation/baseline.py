@@ -1,8 +1,10 @@
-"""Floor 5. What arrives: the texts and targets of a model's training and test. What leaves: what a bag of words does.
+"""Floor 5. What arrives: the texts and targets of a model's training and test. What leaves: what a
+bag of words does.
 
-TF-IDF of n-grams with logistic regression (ridge regression for scores) is strong on topics and sentiment and takes
-seconds; a Transformer that does not beat it is not worth its price. The order of the n-grams and the strength of the
-regularisation are chosen on a fifth of the training set, never on the test set.
+TF-IDF of n-grams with logistic regression (ridge regression for scores) is strong on topics and
+sentiment and takes seconds; a Transformer that does not beat it is not worth its price. The order
+of the n-grams and the strength of the regularisation are chosen on a fifth of the training set,
+never on the test set.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from langue.evaluation.judge import MAIN_METRIC
 from langue.evaluation.ngrams import ALONE, Ngrams
 from langue.tasks import metrics as m
 
-STRENGTHS = (4.0, 32.0)  # inverse regularisation, scikit-learn's C; ridge takes its inverse times 40
+# inverse regularisation, scikit-learn's C; ridge takes its inverse times 40
+STRENGTHS = (4.0, 32.0)
 HELD_OUT = 0.2
-MAX_CHARACTERS = 100_000_000  # of training text; beyond it a seeded part is used, and the name says so
+# of training text; beyond it a seeded part is used, and the name says so
+MAX_CHARACTERS = 100_000_000
 BLOCK = 20_000  # test texts turned into features at once
 ORDERS = {1: "unigram", 2: "bigram", 3: "trigram"}
 
@@ -65,19 +69,23 @@ def baseline(
 ) -> Baseline:
     """Train the baseline and have it answer the test texts.
 
-    `kind` is classify (targets are label ids (N,)), multilabel (zeros and ones (N, C)) or regress (numbers (N,)).
-    `positive`: of two labels, the one that precision, recall and F1 are of. `metric`: what it is chosen by, as the
-    model beside it is; None: the main one of the kind. `balanced`: rare labels weigh more, as in the model beside it.
-    `tune_threshold`: for multilabel a threshold is chosen, as the model's is.
+    `kind` is classify (targets are label ids (N,)), multilabel (zeros and ones (N, C)) or regress
+    (numbers (N,)). `positive`: of two labels, the one that precision, recall and F1 are of.
+    `metric`: what it is chosen by, as the model beside it is; None: the main one of the kind.
+    `balanced`: rare labels weigh more, as in the model beside it. `tune_threshold`: for multilabel
+    a threshold is chosen, as the model's is.
     """
     began = time.perf_counter()
     if not len(train_texts) or not len(test_texts):
         raise DataError("the baseline needs texts to train on and texts to be tested on")
-    targets, truth = np.asarray(train_targets), np.asarray(test_targets)
+    targets = np.asarray(train_targets)
+    truth = np.asarray(test_targets)
     if n_labels is None and kind == "classify":
         n_labels = int(max(targets.max(), truth.max())) + 1
     chosen = _affordable(train_texts, train_pairs, seed)
-    train = [[texts[i] for i in chosen] for texts in (train_texts, train_pairs) if texts is not None]
+    train = [
+        [texts[i] for i in chosen] for texts in (train_texts, train_pairs) if texts is not None
+    ]
     targets = targets[chosen]
 
     by_character = _is_unspaced(train[0])
@@ -87,7 +95,17 @@ def baseline(
     by = metric or MAIN_METRIC[kind]
     weights = "balanced" if balanced else None
     order, strength, threshold = _choose(
-        kind, features, counts, targets, orders, n_labels, positive, seed, by, weights, tune_threshold
+        kind,
+        features,
+        counts,
+        targets,
+        orders,
+        n_labels,
+        positive,
+        seed,
+        by,
+        weights,
+        tune_threshold,
     )
     model = _fit(kind, features.matrix(counts, order), targets, strength, weights)
     answers = [
@@ -105,23 +123,29 @@ def baseline(
 
 
 class Features:
-    """TF-IDF rows of texts; of pairs, both sides, what they share, what differs, and how much they overlap."""
+    """TF-IDF rows of texts; of pairs, both sides, what they share, what differs, and how much they
+    overlap."""
 
     def __init__(self, order: int, min_df: int) -> None:
         self.ngrams = Ngrams(order, min_df)
         self.idf: dict[int, Any] = {}
 
     def fit(self, columns: list[list[str]]) -> list[list[Any]]:
-        """Counts of each column of texts (one, or two for pairs): a list with one matrix an order."""
+        """Counts of each column of texts (one, or two for pairs): a list with one matrix an
+        order."""
         both = self.ngrams.fit([text for column in columns for text in column])
         n = len(columns[0])
-        return [[matrix[start : start + n] for matrix in both] for start in range(0, n * len(columns), n)]
+        return [
+            [matrix[start : start + n] for matrix in both]
+            for start in range(0, n * len(columns), n)
+        ]
 
     def transform(self, columns: list[list[str]]) -> list[list[Any]]:
         return [self.ngrams.transform(column) for column in columns]
 
     def matrix(self, counts: list[list[Any]], order: int) -> Any:
-        """The features (N, F) of n-grams up to `order`, weighted as the first call, training's, found."""
+        """The features (N, F) of n-grams up to `order`, weighted as the first call, training's,
+        found."""
         from sklearn.feature_extraction.text import TfidfTransformer
 
         stacked = [sparse.hstack(matrices[:order], format="csr") for matrices in counts]
@@ -134,13 +158,17 @@ class Features:
             return weighted[0]
         left, right = weighted
         overlap = _overlap(weighted, [matrices[0] > 0 for matrices in counts])
-        return sparse.hstack([left, right, left.multiply(right), abs(left - right), overlap], format="csr")
+        return sparse.hstack(
+            [left, right, left.multiply(right), abs(left - right), overlap], format="csr"
+        )
 
 
 def _overlap(weighted: list[Any], words: list[Any]) -> Any:
-    """(N, 6): cosine, Jaccard, the share of each side's words in the other, the ratio of lengths, signed and not."""
+    """(N, 6): cosine, Jaccard, the share of each side's words in the other, the ratio of lengths,
+    signed and not."""
     shared, left, right = (
-        np.asarray(counts.sum(axis=1)).ravel() for counts in (words[0].multiply(words[1]), words[0], words[1])
+        np.asarray(counts.sum(axis=1)).ravel()
+        for counts in (words[0].multiply(words[1]), words[0], words[1])
     )
     cosine = np.asarray(weighted[0].multiply(weighted[1]).sum(axis=1)).ravel()
     ratio = np.log1p(left) - np.log1p(right)
@@ -149,7 +177,8 @@ def _overlap(weighted: list[Any], words: list[Any]) -> Any:
 
 
 def _affordable(texts: Sequence[str], pairs: Sequence[str] | None, seed: int) -> Array:
-    """The rows to train on, in order: all, or as many as `MAX_CHARACTERS` allows, drawn at random."""
+    """The rows to train on, in order: all, or as many as `MAX_CHARACTERS` allows, drawn at
+    random."""
     sizes = np.array([len(text) for text in texts])
     if pairs is not None:
         sizes = sizes + np.array([len(text) for text in pairs])
@@ -176,12 +205,14 @@ def _choose(
     weights: str | None,
     tune_threshold: bool,
 ) -> tuple[int, float, float]:
-    """The order, the strength and, for multilabel, the threshold that do best in the metric `by` on a part of the
-    training set held out for it."""
+    """The order, the strength and, for multilabel, the threshold that do best in the metric `by` on
+    a part of the training set held out for it."""
     shuffled = np.random.default_rng(seed).permutation(len(targets))
     n_held = int(HELD_OUT * len(targets))
-    held, kept = np.sort(shuffled[:n_held]), np.sort(shuffled[n_held:])
-    best, choice = -np.inf, (orders[0], STRENGTHS[0], m.THRESHOLD)
+    held = np.sort(shuffled[:n_held])
+    kept = np.sort(shuffled[n_held:])
+    best = -np.inf
+    choice = (orders[0], STRENGTHS[0], m.THRESHOLD)
     sign = -1 if by in m.LOWER_IS_BETTER else 1
     if n_held < 10:  # too few to tell anything
         return choice
@@ -193,13 +224,14 @@ def _choose(
             threshold = m.best_threshold(targets[held], said, by) if tune_threshold else m.THRESHOLD
             score = _measure(kind, targets[held], said, n_labels, positive, threshold)[by]
             if score is not None and sign * score > best:
-                best, choice = sign * score, (order, strength, threshold)
+                best = sign * score
+                choice = (order, strength, threshold)
     return choice
 
 
 def _fit(kind: str, rows: Any, targets: Array, strength: float, weights: str | None = None) -> Any:
-    """A fitted estimator; `None` where one label only leaves nothing to learn. For multilabel a list, one a label.
-    `weights`: scikit-learn's `class_weight`."""
+    """A fitted estimator; `None` where one label only leaves nothing to learn. For multilabel a
+    list, one a label. `weights`: scikit-learn's `class_weight`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -221,7 +253,8 @@ def _predict(kind: str, model: Any, rows: Any, targets: Array, n_labels: int | N
         return scores
     if kind == "multilabel":
         columns = [
-            _predict("classify", one, rows, column, 2)[:, 1] for one, column in zip(model, targets.T, strict=True)
+            _predict("classify", one, rows, column, 2)[:, 1]
+            for one, column in zip(model, targets.T, strict=True)
         ]
         return np.stack(columns, axis=1)
     assert n_labels is not None
@@ -234,7 +267,12 @@ def _predict(kind: str, model: Any, rows: Any, targets: Array, n_labels: int | N
 
 
 def _measure(
-    kind: str, targets: Array, predictions: Array, n_labels: int | None, positive: int, threshold: float
+    kind: str,
+    targets: Array,
+    predictions: Array,
+    n_labels: int | None,
+    positive: int,
+    threshold: float,
 ) -> m.Metrics:
     if kind == "regress":
         return m.regression(targets, predictions)
@@ -245,4 +283,7 @@ def _measure(
 
 
 def _blocks(columns: list[Sequence[str]]) -> list[list[list[str]]]:
-    return [[list(column[start : start + BLOCK]) for column in columns] for start in range(0, len(columns[0]), BLOCK)]
+    return [
+        [list(column[start : start + BLOCK]) for column in columns]
+        for start in range(0, len(columns[0]), BLOCK)
+    ]

@@ -2,7 +2,8 @@
 What leaves: by how much the model is better, and whether that can be chance.
 
 Two intervals, one for each system, cannot tell that: most examples are easy or hard for both, so
-that the difference varies much less, or much more, than the intervals suggest. Two paired methods can:
+that the difference varies much less, or much more, than the intervals suggest. Two paired methods
+can:
 
 - A randomisation test (Noreen 1989; Yeh 2000, arXiv:cs/0008005). If the systems were equal, which of
   them gave which of the two answers to an example would be chance: the answers are exchanged at random
@@ -53,7 +54,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Systems:
-    """What both systems answered to K kinds of examples, as measures of how often each kind counts."""
+    """What both systems answered to K kinds of examples, as measures of how often each kind
+    counts."""
 
     model: m.Measure  # of weights (K, R)
     baseline: m.Measure  # of weights (K, R)
@@ -75,7 +77,8 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison | None:
-    """Compare a model with its baseline in `metric`; `None` where that is undefined for one of them.
+    """Compare a model with its baseline in `metric`; `None` where that is undefined for one of
+    them.
 
     `kind` is classify, multilabel or regress, and `targets`, `model` and `baseline` are as
     `judge.judge` takes targets and predictions. thresholds: with several labels, the
@@ -117,10 +120,13 @@ def compare_documents(
     return compare_systems(systems, "loss", resamples, seed)
 
 
-def compare_systems(systems: Systems, metric: str, resamples: int = RESAMPLES, seed: int = 0) -> Comparison | None:
+def compare_systems(
+    systems: Systems, metric: str, resamples: int = RESAMPLES, seed: int = 0
+) -> Comparison | None:
     """The difference in `metric`, its interval and its p-value; `None` where it is undefined."""
     whole = systems.sizes[:, None].astype(np.float64)  # (K, 1)
-    of_model, of_baseline = systems.model(whole), systems.baseline(whole)
+    of_model = systems.model(whole)
+    of_baseline = systems.baseline(whole)
     if metric not in of_model:
         return None
     difference = float((of_model[metric] - of_baseline[metric])[0])
@@ -139,7 +145,8 @@ def compare_systems(systems: Systems, metric: str, resamples: int = RESAMPLES, s
 
 
 def outcome(comparison: dict[str, Any]) -> str:
-    """Whether the model of a `Comparison.as_json` is better, worse, or the same as far as one can tell."""
+    """Whether the model of a `Comparison.as_json` is better, worse, or the same as far as one can
+    tell."""
     interval = comparison["interval"]
     if comparison["p_value"] > LEVEL or interval is None or interval[0] <= 0 <= interval[1]:
         return "same"
@@ -164,7 +171,9 @@ def _interval(systems: Systems, metric: str, resamples: int, seed: int) -> Inter
     return float(low), float(high)
 
 
-def _randomisation(systems: Systems, metric: str, difference: float, resamples: int, seed: int) -> float:
+def _randomisation(
+    systems: Systems, metric: str, difference: float, resamples: int, seed: int
+) -> float:
     """The share of random exchanges with a difference as large, the observed one among them."""
     generator = np.random.default_rng(seed)
     sizes = systems.sizes[:, None]
@@ -188,11 +197,12 @@ def _kept(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floa
 
 
 def mcnemar(model_right: npt.NDArray[np.bool_], baseline_right: npt.NDArray[np.bool_]) -> float:
-    """The exact two-sided p-value of McNemar's test: of the answers that one system alone has right,
-    either has as many where they are equal."""
+    """The exact two-sided p-value of McNemar's test: of the answers that one system alone has
+    right, either has as many where they are equal."""
     model_alone = int((model_right & ~baseline_right).sum())
     baseline_alone = int((baseline_right & ~model_right).sum())
-    fewer, total = min(model_alone, baseline_alone), model_alone + baseline_alone
+    fewer = min(model_alone, baseline_alone)
+    total = model_alone + baseline_alone
     return min(1.0, 2.0 * float(bdtr(fewer, total, 0.5))) if total else 1.0
 
 
@@ -209,7 +219,8 @@ def _classifiers(
 ) -> Systems:
     true, of_model = m.check_classification(targets, model, n_labels)
     _, of_baseline = m.check_classification(targets, baseline, n_labels)
-    if metric == "calibration_error":  # of the probabilities, which make each example a kind of its own
+    # of the probabilities, which make each example a kind of its own
+    if metric == "calibration_error":
         both = np.concatenate([true, true]), np.concatenate([of_model, of_baseline])
         return Systems(
             model=m.classification_measure(true, of_model, n_labels),
@@ -217,13 +228,16 @@ def _classifiers(
             mixed=m.classification_measure(*both, n_labels),
             sizes=np.ones(len(true), np.int64),
         )
-    first, second = of_model.argmax(axis=1), of_baseline.argmax(axis=1)
+    first = of_model.argmax(axis=1)
+    second = of_baseline.argmax(axis=1)
     exact = None
     if metric in SHARES_OF_RIGHT["classify"]:
         exact = mcnemar(first == true, second == true)
     # Examples of the same label and answers are one kind.
     coded, sizes = np.unique((true * n_labels + first) * n_labels + second, return_counts=True)
-    true, first, second = coded // n_labels**2, coded // n_labels % n_labels, coded % n_labels
+    true = coded // n_labels**2
+    first = coded // n_labels % n_labels
+    second = coded % n_labels
 
     def measure(true: m.Ints, answers: m.Ints) -> m.Measure:
         return m.decision_measure(true, answers, n_labels, positive)
@@ -241,7 +255,8 @@ def _taggers(
 ) -> Systems:
     true, of_model = m.check_multilabel(targets, model)
     _, of_baseline = m.check_multilabel(targets, baseline)
-    first, second = of_model >= thresholds[0], of_baseline >= thresholds[1]
+    first = of_model >= thresholds[0]
+    second = of_baseline >= thresholds[1]
     exact = None
     if metric in SHARES_OF_RIGHT["multilabel"]:
         exact = mcnemar((first == true).all(axis=1), (second == true).all(axis=1))
@@ -253,9 +268,11 @@ def _taggers(
     return Systems(*measures, mixed, sizes, exact)
 
 
-def _regressors(targets: npt.ArrayLike, model: npt.ArrayLike, baseline: npt.ArrayLike, metric: str) -> Systems:
-    """Each score is a kind of its own. What is exchanged is on one scale: for a correlation, ranks or
-    standard scores, since which scale a system answers in is no part of it."""
+def _regressors(
+    targets: npt.ArrayLike, model: npt.ArrayLike, baseline: npt.ArrayLike, metric: str
+) -> Systems:
+    """Each score is a kind of its own. What is exchanged is on one scale: for a correlation, ranks
+    or standard scores, since which scale a system answers in is no part of it."""
     true, first = m.check_regression(targets, model)
     _, second = m.check_regression(targets, baseline)
     if metric not in m.REGRESSION:
@@ -263,7 +280,8 @@ def _regressors(targets: npt.ArrayLike, model: npt.ArrayLike, baseline: npt.Arra
     of_model = m.regression_measure(true, first, (metric,))
     of_baseline = m.regression_measure(true, second, (metric,))
     scale = {"spearman": _ranks, "pearson": _standard}.get(metric, np.asarray)
-    scaled_true, scaled = scale(true), np.concatenate([scale(first), scale(second)])
+    scaled_true = scale(true)
+    scaled = np.concatenate([scale(first), scale(second)])
     # Spearman's correlation is Pearson's of ranks; those of exchanged answers are not ranked anew.
     of_exchanged = "pearson" if metric == "spearman" else metric
     both = np.concatenate([scaled_true, scaled_true])

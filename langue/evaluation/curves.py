@@ -1,4 +1,5 @@
-"""Floor 5. What arrives: the lines of log.jsonl. What leaves: curves.png, loss and quality by step, train and dev."""
+"""Floor 5. What arrives: the lines of log.jsonl. What leaves: curves.png, loss and quality by step,
+train and dev."""
 
 from __future__ import annotations
 
@@ -11,18 +12,24 @@ from typing import Any
 from langue import files
 from langue.evaluation.judge import LOWER_IS_BETTER, named
 
-TRAIN, DEV, INK, QUIET = "#2f6fdb", "#e0702b", "#2b2f36", "#8a929e"
+TRAIN = "#2f6fdb"
+DEV = "#e0702b"
+INK = "#2b2f36"
+QUIET = "#8a929e"
 QUALITY = ("perplexity", "pearson", "f1_micro", "accuracy")
 MAX_PASSES_MARKED = 12
 
 Line = Mapping[str, Any]
 
 
-def draw(log: Sequence[Line], path: str | Path, *, quality: str | None = None, by_loss: bool = False) -> None:
-    """Draw the run's log (lines with `split` train or dev, `step`, `loss` and metrics) and write it to `path`.
+def draw(
+    log: Sequence[Line], path: str | Path, *, quality: str | None = None, by_loss: bool = False
+) -> None:
+    """Draw the run's log (lines with `split` train or dev, `step`, `loss` and metrics) and write it
+    to `path`.
 
-    quality: the metric of the right half; None: the first of QUALITY that training steps log. by_loss: the checkpoint
-    that is kept has the lowest loss, and not the best of this metric.
+    quality: the metric of the right half; None: the first of QUALITY that training steps log.
+    by_loss: the checkpoint that is kept has the lowest loss, and not the best of this metric.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,11 +43,18 @@ def draw(log: Sequence[Line], path: str | Path, *, quality: str | None = None, b
     raw = _points(log, "train", "loss")
     left.set_title("Loss", loc="left", fontsize=12, fontweight="bold", color=INK)
     left.plot(*_columns(raw), color=TRAIN, alpha=0.22, linewidth=1)
-    left.plot(*_columns(_smooth(raw)), color=TRAIN, linewidth=2, label="train" + (" (smoothed)" if _reach(raw) else ""))
+    left.plot(
+        *_columns(_smooth(raw)),
+        color=TRAIN,
+        linewidth=2,
+        label="train" + (" (smoothed)" if _reach(raw) else ""),
+    )
     losses = _points(log, "dev", "loss")
     _dev(left, losses, lower=True)
     title = named(name, next((line for line in log if "positive" in line), {}))
-    right.set_title(title[:1].upper() + title[1:], loc="left", fontsize=12, fontweight="bold", color=INK)
+    right.set_title(
+        title[:1].upper() + title[1:], loc="left", fontsize=12, fontweight="bold", color=INK
+    )
     train = _points(log, "train", name)
     if train:
         right.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")
@@ -57,7 +71,15 @@ def draw(log: Sequence[Line], path: str | Path, *, quality: str | None = None, b
             axes.legend(frameon=False, fontsize=9, labelcolor=INK)
         else:
             axes.set_yticks([])
-            axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", va="center", color=QUIET)
+            axes.text(
+                0.5,
+                0.5,
+                "nothing logged",
+                transform=axes.transAxes,
+                ha="center",
+                va="center",
+                color=QUIET,
+            )
     with files.atomic_file(Path(path)) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
@@ -79,8 +101,8 @@ def _dev(
     losses: Mapping[float, float] = MappingProxyType({}),
     kept: float | None = None,
 ) -> None:
-    """The dev line, its best point (kept: the point of this step) ringed and told above the axes, where no line crosses
-    it."""
+    """The dev line, its best point (kept: the point of this step) ringed and told above the axes,
+    where no line crosses it."""
     if not points:
         return
     axes.plot(*_columns(points), color=DEV, linewidth=2, marker="o", markersize=4, label="dev")
@@ -89,17 +111,25 @@ def _dev(
     if kept is not None:
         told = "lowest loss on dev:"
         step, value = next((point for point in points if point[0] == kept), (step, value))
-    axes.plot([step], [value], "o", color="white", markeredgecolor=DEV, markeredgewidth=2, markersize=9)
+    axes.plot(
+        [step], [value], "o", color="white", markeredgecolor=DEV, markeredgewidth=2, markersize=9
+    )
     axes.set_title(f"{told} {value:.4f} at step {step:,.0f}", loc="right", fontsize=9, color=QUIET)
 
 
-def _best(points: list[tuple[float, float]], lower: bool, losses: Mapping[float, float]) -> tuple[float, float]:
-    """The step whose weights are kept: of equal values that with the lowest loss, as the trainer chooses."""
-    return min(points, key=lambda point: (point[1] if lower else -point[1], losses.get(point[0], math.inf)))
+def _best(
+    points: list[tuple[float, float]], lower: bool, losses: Mapping[float, float]
+) -> tuple[float, float]:
+    """The step whose weights are kept: of equal values that with the lowest loss, as the trainer
+    chooses."""
+    return min(
+        points, key=lambda point: (point[1] if lower else -point[1], losses.get(point[0], math.inf))
+    )
 
 
 def _dress(axes: Any, log: Sequence[Line], rising: bool) -> None:
-    """Quiet axes, and a thin line where each pass over the data ends, named where the curves are not."""
+    """Quiet axes, and a thin line where each pass over the data ends, named where the curves are
+    not."""
     from matplotlib.ticker import MaxNLocator
 
     axes.spines[["top", "right"]].set_visible(False)
@@ -141,7 +171,8 @@ def _pass_ends(log: Sequence[Line]) -> list[float]:
 
 
 def _quality(log: Sequence[Line]) -> str:
-    """The metric of the right half: the one by which the best step is chosen, which training steps log too."""
+    """The metric of the right half: the one by which the best step is chosen, which training steps
+    log too."""
     there = {name for line in log if line.get("split") == "train" for name in line}
     return next((name for name in QUALITY if name in there), "accuracy")
 
@@ -151,7 +182,9 @@ def _points(log: Sequence[Line], split: str | None, name: str) -> list[tuple[flo
     found = [
         (float(line["step"]), float(line[name]))
         for line in log
-        if split in (None, line.get("split")) and isinstance(line.get(name), int | float) and "step" in line
+        if split in (None, line.get("split"))
+        and isinstance(line.get(name), int | float)
+        and "step" in line
     ]
     return sorted(point for point in found if math.isfinite(point[1]))
 
@@ -161,14 +194,16 @@ def _reach(points: list[tuple[float, float]]) -> int:
 
 
 def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The mean of a fifteenth of the run around each point: centred, as an average that trails would lie above dev."""
+    """The mean of a fifteenth of the run around each point: centred, as an average that trails
+    would lie above dev."""
     reach = _reach(points)
     sums = [0.0]
     for _, value in points:
         sums.append(sums[-1] + value)
     result = []
     for i, (step, _) in enumerate(points):
-        first, last = max(0, i - reach), min(len(points), i + reach + 1)
+        first = max(0, i - reach)
+        last = min(len(points), i + reach + 1)
         result.append((step, (sums[last] - sums[first]) / (last - first)))
     return result
 

@@ -1,8 +1,8 @@
 """Floor 5. What arrives: a measure and its value on n examples. What leaves: its interval of 95%.
 
-Where a metric is a share of some examples, the interval is exact (Clopper and Pearson 1934); of others it
-is a percentile bootstrap over examples (Efron 1979). Where all resamples are alike, at an end of the
-range, the fewest examples that could have changed the number bound it.
+Where a metric is a share of some examples, the interval is exact (Clopper and Pearson 1934); of
+others it is a percentile bootstrap over examples (Efron 1979). Where all resamples are alike, at an
+end of the range, the fewest examples that could have changed the number bound it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def bootstrap(
     seed: int = 0,
     counts: Mapping[str, int | m.Ints] = MappingProxyType({}),
 ) -> dict[str, Interval | None]:
-    """The 95% interval of each metric, over the resamples in which it is defined; `None` where nothing shows one.
+    """The 95% interval of each metric, over the resamples in which it is defined; `None` where
+    nothing shows one.
 
     counts: how many examples a metric is of, where that is not n (`at_end`).
     """
@@ -52,8 +53,8 @@ def bootstrap(
             intervals[name] = None
             continue
         if name == "calibration_error":
-            # An absolute value of noise is never negative, so resampling adds to it: without recentring
-            # the interval of a well calibrated model would lie above its own number.
+            # An absolute value of noise is never negative, so resampling adds to it: without
+            # recentring the interval of a well calibrated model would lie above its own number.
             found = np.maximum(found - found.mean() + value, 0.0)
         low, high = np.percentile(found, (2.5, 97.5))
         if high - low < 1e-9:
@@ -63,7 +64,8 @@ def bootstrap(
 
 
 def clopper_pearson(right: int, total: int) -> Interval:
-    """The exact 95% interval of a share; of nothing, all that a share can be (Clopper and Pearson 1934)."""
+    """The exact 95% interval of a share; of nothing, all that a share can be (Clopper and Pearson
+    1934)."""
     low = float(betaincinv(right, total - right + 1, _TAIL)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, total - right, 1 - _TAIL)) if right < total else 1.0
     return low, high
@@ -73,18 +75,23 @@ def at_end(name: str, value: float, count: int | m.Ints) -> Interval:
     """The interval of a metric that is as high or low as can be, for which no resample differs; the
     value itself, twice, where it is not at an end.
 
-    count: the examples that it is of, or of a macro average those (C,) that each label's part is of.
-    Exact for shares and their macro averages, but near it for F1; the same part of the range for others.
+    count: the examples that it is of, or of a macro average those (C,) that each label's part is
+    of. Exact for shares and their macro averages, but near it for F1; the same part of the range
+    for others.
     """
     bottom = -1.0 if name in _SIGNED else 0.0
     if name in _UNBOUNDED:
         return value, value
     shares = lowest_shares(np.atleast_1d(count))
-    if name == "f1_macro":  # of shares of the examples that have a label or are said to, as in _positive_intervals
-        low, high = (2 * shares / (1 + shares)).mean(), (2 * (1 - shares) / (2 - shares)).mean()
+    # of shares of the examples that have a label or are said to, as in _positive_intervals
+    if name == "f1_macro":
+        low = (2 * shares / (1 + shares)).mean()
+        high = (2 * (1 - shares) / (2 - shares)).mean()
     else:
-        low, high = shares.mean(), (1 - shares).mean()
-    room_below, room_above = (1.0 - bottom) * (1.0 - low), (1.0 - bottom) * high
+        low = shares.mean()
+        high = (1 - shares).mean()
+    room_below = (1.0 - bottom) * (1.0 - low)
+    room_above = (1.0 - bottom) * high
     return value - room_below * (value == 1.0), value + room_above * (value == bottom)
 
 
@@ -107,9 +114,10 @@ def lowest_shares(counts: m.Ints) -> m.Floats:
 
 
 def drawn(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
-    """How often each of K kinds of examples, sizes (K,), is drawn, (K, columns): as many draws with replacement a
-    column as there are examples."""
-    n, kinds = int(sizes.sum()), len(sizes)
+    """How often each of K kinds of examples, sizes (K,), is drawn, (K, columns): as many draws with
+    replacement a column as there are examples."""
+    n = int(sizes.sum())
+    kinds = len(sizes)
     if n > 4 * kinds:
         return generator.multinomial(n, sizes / n, size=columns).T.astype(np.float64)
     kind = np.repeat(np.arange(kinds), sizes)  # of each example

@@ -1,8 +1,9 @@
-"""Floor 5. What arrives: targets and predictions of one split. What leaves: a `Judgement`: numbers with intervals.
+"""Floor 5. What arrives: targets and predictions of one split. What leaves: a `Judgement`: numbers
+with intervals.
 
 Intervals are of 95%: how far the number would move with another test set of this size. They say
-nothing of another training seed. A share of examples has an exact one, of the number of examples that
-it is a share of: recall, of the examples that have the label.
+nothing of another training seed. A share of examples has an exact one, of the number of examples
+that it is a share of: recall, of the examples that have the label.
 """
 
 from __future__ import annotations
@@ -30,27 +31,36 @@ FEW = 5  # examples of a label, below which its own scores say next to nothing
 
 @dataclass(frozen=True)
 class Judgement:
-    """How good the predictions are. `None` stands for what is undefined, and `notes` says why, or for no interval."""
+    """How good the predictions are. `None` stands for what is undefined, and `notes` says why, or
+    for no interval."""
 
     task: str  # classify, multilabel or regress
     examples: int
     metrics: m.Metrics
     intervals: dict[str, Interval | None]
-    per_class: dict[str, dict[str, float]] = field(default_factory=dict)  # label -> precision, recall, f1, support
+    # label -> precision, recall, f1, support
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     confusion: list[list[int]] | None = None  # rows are true, columns predicted; classify only
-    calibration: list[dict[str, float]] = field(default_factory=list)  # filled bins: confidence, accuracy, count
-    points: list[tuple[float, float]] = field(default_factory=list)  # regression: (true, predicted) of a sample
+    # filled bins: confidence, accuracy, count
+    calibration: list[dict[str, float]] = field(default_factory=list)
+    # regression: (true, predicted) of a sample
+    points: list[tuple[float, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    positive: str | None = None  # with two labels: which of them `precision`, `recall` and `f1` are of
+    # with two labels: which of them `precision`, `recall` and `f1` are of
+    positive: str | None = None
 
-    def as_json(self, split: str, baseline: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
+    def as_json(
+        self, split: str, baseline: Mapping[str, Any] | None, seconds: float
+    ) -> dict[str, Any]:
         """The content of metrics.json."""
         return {
             "split": split,
             "examples": self.examples,
             "metrics": dict(self.metrics),
             **({"positive": self.positive} if self.positive is not None else {}),
-            "intervals": {name: list(pair) if pair else None for name, pair in self.intervals.items()},
+            "intervals": {
+                name: list(pair) if pair else None for name, pair in self.intervals.items()
+            },
             "baseline": dict(baseline) if baseline else None,
             "seconds": round(seconds, 3),
         }
@@ -67,7 +77,8 @@ def judge(
     seed: int = 0,
     threshold: float = m.THRESHOLD,
 ) -> Judgement:
-    """Judge `predictions`: probabilities (N, C) for classify and multilabel, scores (N,) for regress.
+    """Judge `predictions`: probabilities (N, C) for classify and multilabel, scores (N,) for
+    regress.
 
     `targets` are label ids (N,), zeros and ones (N, C), or numbers (N,); `labels` are the C names.
     positive: of two labels, the one that `precision`, `recall` and `f1` are of. `threshold`: the
@@ -109,7 +120,8 @@ def _classify(
     notes = []
     if len(np.unique(true)) == 1:
         notes.append(
-            f"Every example is {labels[true[0]]!r}: nothing shows whether labels are told apart; MCC is undefined."
+            f"Every example is {labels[true[0]]!r}: nothing shows whether labels are told apart;"
+            " MCC is undefined."
         )
     elif len(np.unique(predicted)) == 1:
         notes.append(f"The model answers {labels[predicted[0]]!r} every time.")
@@ -127,15 +139,19 @@ def _classify(
 
 
 def _margins(confusion: m.Ints) -> tuple[m.Ints, m.Ints, m.Ints]:
-    """Of each label (C,): the examples told right, those that have it, and those that are said to."""
+    """Of each label (C,): the examples told right, those that have it, and those that are said
+    to."""
     return confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
 
 
-def _positive_intervals(hit: m.Ints, true: m.Ints, predicted: m.Ints, positive: int) -> dict[str, Interval | None]:
+def _positive_intervals(
+    hit: m.Ints, true: m.Ints, predicted: m.Ints, positive: int
+) -> dict[str, Interval | None]:
     """Exact intervals of one label's precision, recall and F1."""
     right = int(hit[positive])
     either = int(true[positive] + predicted[positive]) - right
-    # F1 is 2J / (1 + J) with J = right / either, a share of the examples that have the label or are said to.
+    # F1 is 2J / (1 + J) with J = right / either, a share of the examples that have the label or are
+    # said to.
     low, high = clopper_pearson(right, either)
     return {
         "precision": clopper_pearson(right, int(predicted[positive])),
@@ -168,7 +184,9 @@ def _multilabel(
     intervals["accuracy"] = clopper_pearson(int((true == predicted).all(axis=1).sum()), len(true))
     notes = []
     if threshold != m.THRESHOLD:
-        notes.append(f"A label is given from a probability of {threshold:.4g} on, which was best on dev.")
+        notes.append(
+            f"A label is given from a probability of {threshold:.4g} on, which was best on dev."
+        )
     if not predicted.any():
         notes.append("The model gives no label to any text.")
     return Judgement(
@@ -189,7 +207,9 @@ def _label_counts(hit: m.Ints, true: m.Ints, predicted: m.Ints) -> Counts:
     return {name: of_label[occurs] for name, of_label in counts.items()}
 
 
-def _regress(targets: npt.ArrayLike, predictions: npt.ArrayLike, resamples: int, seed: int) -> Judgement:
+def _regress(
+    targets: npt.ArrayLike, predictions: npt.ArrayLike, resamples: int, seed: int
+) -> Judgement:
     true, predicted = m.check_regression(targets, predictions)
     measure = m.regression_measure(true, predicted)
     metrics = m.plain(measure, len(true))
@@ -220,8 +240,8 @@ def _missing(support: npt.NDArray[Any], labels: Sequence[str]) -> list[str]:
     rare = [labels[i] for i in np.flatnonzero((support > 0) & (support < FEW)).tolist()]
     if rare and len(labels) > 2:
         notes.append(
-            f"Fewer than {FEW} examples are labelled {_some(rare)}: macro averages lean on them as much as on "
-            "other labels, and their intervals are too narrow."
+            f"Fewer than {FEW} examples are labelled {_some(rare)}: macro averages lean on them as"
+            " much as on other labels, and their intervals are too narrow."
         )
     return notes
 
@@ -232,11 +252,17 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _per_class(
-    hit: npt.NDArray[Any], true: npt.NDArray[Any], predicted: npt.NDArray[Any], labels: Sequence[str]
+    hit: npt.NDArray[Any],
+    true: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
+    labels: Sequence[str],
 ) -> dict[str, dict[str, float]]:
     values = m.per_label(*(counts[:, None].astype(np.float64) for counts in (hit, true, predicted)))
     return {
-        label: {**{name: float(column[i, 0]) for name, column in values.items()}, "support": int(true[i])}
+        label: {
+            **{name: float(column[i, 0]) for name, column in values.items()},
+            "support": int(true[i]),
+        }
         for i, label in enumerate(labels)
     }
 
@@ -245,7 +271,11 @@ def _calibration(confidence: m.Floats, hit: npt.NDArray[np.bool_]) -> list[dict[
     bins = m.confidence_bins(confidence)
     chosen = [bins == i for i in range(m.N_BINS)]
     return [
-        {"confidence": float(confidence[mask].mean()), "accuracy": float(hit[mask].mean()), "count": int(mask.sum())}
+        {
+            "confidence": float(confidence[mask].mean()),
+            "accuracy": float(hit[mask].mean()),
+            "count": int(mask.sum()),
+        }
         for mask in chosen
         if mask.any()
     ]
@@ -265,14 +295,18 @@ def mistakes(
     pairs: Sequence[str] | None = None,
     threshold: float = m.THRESHOLD,
 ) -> list[dict[str, Any]]:
-    """The worst mistakes first: `[{"text", "label", "predicted", "score"}]`, with `"pair"` where texts come in pairs.
+    """The worst mistakes first: `[{"text", "label", "predicted", "score"}]`, with `"pair"` where
+    texts come in pairs.
 
-    Worst is the highest confidence in a wrong label (`score` is that confidence); for regress the largest error
-    (`score` is the error); for multilabel the most confident wrong decision about one label.
+    Worst is the highest confidence in a wrong label (`score` is that confidence); for regress the
+    largest error (`score` is the error); for multilabel the most confident wrong decision about one
+    label.
     """
-    true, said = np.asarray(targets), np.asarray(predictions, dtype=np.float64)
+    true = np.asarray(targets)
+    said = np.asarray(predictions, dtype=np.float64)
     if task == "classify":
-        picked, badness = said.argmax(axis=1), said.max(axis=1)
+        picked = said.argmax(axis=1)
+        badness = said.max(axis=1)
         wrong = picked != true
         names = [(labels[t], labels[p]) for t, p in zip(true, picked, strict=True)]
     elif task == "multilabel":
@@ -280,7 +314,9 @@ def mistakes(
         wrong_at = given != true.astype(bool)
         badness = np.where(wrong_at, np.where(given, said, 1 - said), 0.0).max(axis=1)
         wrong = wrong_at.any(axis=1)
-        names = [(_names(t, labels), _names(p, labels)) for t, p in zip(true == 1, given, strict=True)]
+        names = [
+            (_names(t, labels), _names(p, labels)) for t, p in zip(true == 1, given, strict=True)
+        ]
     else:
         badness = np.abs(true - said)
         wrong = badness > 0
@@ -299,53 +335,76 @@ def _names(chosen: npt.NDArray[np.bool_], labels: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the model is worth more than its baseline: `outcome` is better, same, worse or unknown."""
+    """Whether the model is worth more than its baseline: `outcome` is better, same, worse or
+    unknown."""
 
     outcome: str
     sentence: str
 
 
 def verdict(task: str, summary: Mapping[str, Any]) -> Verdict:
-    """What the comparison in a metrics.json says of the model and its baseline, in one honest sentence."""
+    """What the comparison in a metrics.json says of the model and its baseline, in one honest
+    sentence."""
     baseline = summary.get("baseline") or {}
     comparison = baseline.get("comparison")
     name = comparison["metric"] if comparison else summary.get("main_metric") or MAIN_METRIC[task]
     called = named(name, summary)
-    ours, theirs = summary["metrics"].get(name), (baseline.get("metrics") or {}).get(name)
+    ours = summary["metrics"].get(name)
+    theirs = (baseline.get("metrics") or {}).get(name)
     if ours is None:
         return Verdict("unknown", f"The model has no {called}: it is undefined here.")
     if theirs is None:
         return Verdict("unknown", "The model has no baseline to be compared with.")
-    against = f"{called} {format_metric(name, ours)} against {format_metric(name, theirs)} of {baseline['name']}"
+    against = (
+        f"{called} {format_metric(name, ours)} against {format_metric(name, theirs)} of"
+        f" {baseline['name']}"
+    )
     if comparison is None:
         return Verdict("unknown", f"Not compared with its baseline example by example: {against}.")
     found = outcome(comparison)
     if found == "same":
-        return Verdict("same", f"Not distinguishable from its baseline: {against}{_undecided(comparison)}.")
+        return Verdict(
+            "same", f"Not distinguishable from its baseline: {against}{_undecided(comparison)}."
+        )
     against += _apart(comparison)
     if found == "worse":
-        return Verdict("worse", f"Worse than its baseline: {against}. Use the baseline, or train longer.")
+        return Verdict(
+            "worse", f"Worse than its baseline: {against}. Use the baseline, or train longer."
+        )
     off, usual = (each.get("mse") for each in (summary["metrics"], baseline.get("metrics") or {}))
     if off is not None and usual is not None and off > usual:
-        errors = f"mean squared error {format_metric('mse', off)} against {format_metric('mse', usual)}"
-        return Verdict("same", f"It ranks better than its baseline, but errs more: {against}; {errors}.")
+        errors = (
+            f"mean squared error {format_metric('mse', off)} against {format_metric('mse', usual)}"
+        )
+        return Verdict(
+            "same", f"It ranks better than its baseline, but errs more: {against}; {errors}."
+        )
     return Verdict("better", f"Better than its baseline: {against}.")
 
 
 def _apart(comparison: Mapping[str, Any]) -> str:
-    """By how much two systems differ for sure: `, by 0.52 to 5.48 points over the same 300 examples`."""
+    """By how much two systems differ for sure: `, by 0.52 to 5.48 points over the same 300
+    examples`."""
     name = comparison["metric"]
     ends = sorted(abs(end) for end in comparison["interval"])
     low, high = (format_metric(name, end).removesuffix("%") for end in ends)
     points = " points" if _is_share(name) else ""
-    return f", by {low} to {high}{points} (95% interval over the same {comparison['examples']:,} examples)"
+    return (
+        f", by {low} to {high}{points} (95% interval over the same {comparison['examples']:,}"
+        " examples)"
+    )
 
 
 def _undecided(comparison: Mapping[str, Any]) -> str:
     """Why a difference may be chance."""
-    examples = f"the same {comparison['examples']:,} example{'' if comparison['examples'] == 1 else 's'}"
+    examples = (
+        f"the same {comparison['examples']:,} example{'' if comparison['examples'] == 1 else 's'}"
+    )
     if comparison["p_value"] > LEVEL:
-        return f"; equal systems differ as much on {examples} with a probability of {comparison['p_value']:.2g}"
+        return (
+            f"; equal systems differ as much on {examples} with a probability of"
+            f" {comparison['p_value']:.2g}"
+        )
     return f"; on other examples than {examples} the difference may well turn round"
 
 
@@ -360,7 +419,13 @@ def named(name: str, summary: Mapping[str, Any]) -> str:
 
 def metric_label(name: str) -> str:
     """The metric's name as people write it: `f1_macro` -> `F1, macro`."""
-    words = {"f1": "F1", "mcc": "MCC", "mse": "mean squared error", "pearson": "Pearson", "spearman": "Spearman"}
+    words = {
+        "f1": "F1",
+        "mcc": "MCC",
+        "mse": "mean squared error",
+        "pearson": "Pearson",
+        "spearman": "Spearman",
+    }
     head, _, tail = name.partition("_")
     if tail in ("macro", "micro", "samples"):
         return f"{words.get(head, head)}, {'per text' if tail == 'samples' else tail}"
@@ -368,11 +433,12 @@ def metric_label(name: str) -> str:
 
 
 def format_metric(name: str, value: float | None) -> str:
-    """A metric's value as people write it: shares in percent, perplexity with two decimals, the rest with four; a dash
-    where it is undefined."""
+    """A metric's value as people write it: shares in percent, perplexity with two decimals, the
+    rest with four; a dash where it is undefined."""
     if value is None or not math.isfinite(value):
         return "–"
-    if name == "mse" and 0 < value < 1e-3:  # of scores that lie near each other, where four decimals say nothing
+    # of scores that lie near each other, where four decimals say nothing
+    if name == "mse" and 0 < value < 1e-3:
         return f"{value:.4g}"
     if _is_share(name):
         return f"{100 * value:.2f}%"

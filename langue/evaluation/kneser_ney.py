@@ -1,15 +1,19 @@
-"""What arrives: tokens of training and of held-out documents. What leaves: how well n-grams predict the latter.
+"""What arrives: tokens of training and of held-out documents. What leaves: how well n-grams predict
+the latter.
 
-Interpolated Kneser-Ney smoothing (Kneser and Ney 1995) with three discounts (Chen and Goodman 1998, section 3): where
-language modelling began, and an honest floor for what costs hours. With a(g) the count of an n-gram g,
+Interpolated Kneser-Ney smoothing (Kneser and Ney 1995) with three discounts (Chen and Goodman 1998,
+section 3): where language modelling began, and an honest floor for what costs hours. With a(g) the
+count of an n-gram g,
 
     p(w | c) = (a(cw) - D(a(cw))) / A(c) + gamma(c) p(w | c without its first token)
 
-where A(c) sums a(cw) over w, gamma(c) gives away what the discounts D took, and the last p is uniform. Below the
-highest order a(g) counts the different tokens seen before g, not its occurrences, except where g begins a document,
-since nothing stands before it (Heafield et al. 2013, section 3).
+where A(c) sums a(cw) over w, gamma(c) gives away what the discounts D took, and the last p is
+uniform. Below the highest order a(g) counts the different tokens seen before g, not its
+occurrences, except where g begins a document, since nothing stands before it (Heafield et al. 2013,
+section 3).
 
-A document t1 ... tn is read as b t1 ... tn e; t1 to e are predicted, b never is: it stands outside of the vocabulary.
+A document t1 ... tn is read as b t1 ... tn e; t1 to e are predicted, b never is: it stands outside
+of the vocabulary.
 """
 
 import math
@@ -28,7 +32,9 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.int32]
 
 WORKING = 44  # bytes that a token takes while an order is counted: keys, their order and ranks
-KEPT = 32  # bytes that an n-gram takes at most: its key, weight and share, and its count and context for a while
+# bytes that an n-gram takes at most: its key, weight and share, and its count and context for a
+# while
+KEPT = 32
 FALLBACK = (0.5, 1.0, 1.5)  # discounts where counts of counts give none, KenLM's
 CHUNK = 1 << 20  # tokens judged at once
 BLOCK = 1 << 20  # tokens sorted at once
@@ -38,13 +44,14 @@ BLOCK = 1 << 20  # tokens sorted at once
 class Level:
     """n-grams of one order, in the order of their keys.
 
-    key = rank of the n-gram without its first token, among those of the order below, times the symbols there are,
-    plus its first token. Unigrams have none: their ranks are the tokens.
+    key = rank of the n-gram without its first token, among those of the order below, times the
+    symbols there are, plus its first token. Unigrams have none: their ranks are the tokens.
     """
 
     keys: Ints  # (n,)
     weight: Floats  # (n,) (a - D(a)) / A
-    share: Floats  # (n-grams of the order below,) gamma of each as a context; 1 where nothing followed it
+    # (n-grams of the order below,) gamma of each as a context; 1 where nothing followed it
+    share: Floats
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class KneserNey:
         return sum(int(np.count_nonzero(level.weight)) for level in self.levels)
 
     def log_probabilities(self, tokens: Tokens, starts: Tokens) -> Floats:
-        """Of each token and of each document's end, in order: (tokens + documents,), or (tokens,) without an end."""
+        """Of each token and of each document's end, in order: (tokens + documents,), or (tokens,)
+        without an end."""
         stream = _stream(tokens, starts, self.vocab_size, self.eos)
         out = np.empty(len(stream))
         for begin in range(0, len(stream), CHUNK):
@@ -78,12 +86,16 @@ class KneserNey:
         symbols = self.vocab_size + 1
         unigrams = self.levels[0]
         p: Floats = unigrams.weight[stream] + unigrams.share[0] / self.vocab_size
-        ranks = stream  # of the n-gram that ends at each place, one order below; -1: not seen, or beyond the document
+        # of the n-gram that ends at each place, one order below; -1: not seen, or beyond the
+        # document
+        ranks = stream
         for order, level in enumerate(self.levels[1:], 2):
             context = np.concatenate([[-1], ranks[:-1]])
             context[stream == self.vocab_size] = -1
             left = np.concatenate([np.full(order - 1, -1), stream[: 1 - order]])[: len(stream)]
-            ranks = _find(level.keys, np.where((ranks >= 0) & (left >= 0), ranks * symbols + left, -1))
+            ranks = _find(
+                level.keys, np.where((ranks >= 0) & (left >= 0), ranks * symbols + left, -1)
+            )
             p = np.where(context >= 0, level.share[context] * p, p)
             p += np.where((ranks >= 0) & (context >= 0), level.weight[ranks], 0.0)
         return p
@@ -120,7 +132,8 @@ def baseline(
     limit: int | None = None,
     memory: int = 4 * 2**30,
 ) -> Baseline:
-    """Train on (tokens, starts), judge on others. `starts` has one more entry than there are documents."""
+    """Train on (tokens, starts), judge on others. `starts` has one more entry than there are
+    documents."""
     began = time.perf_counter()
     model = fit(*train, vocab_size=vocab_size, eos=eos, order=order, limit=limit, memory=memory)
     logs = model.log_probabilities(*dev)
@@ -156,18 +169,24 @@ def fit(
     limit: int | None = None,
     memory: int = 4 * 2**30,
 ) -> KneserNey:
-    """tokens (T,), starts (documents + 1,). limit: only the first so many tokens. memory: bytes; where an order might
-    need more, the model ends below it and its `note` says so."""
+    """tokens (T,), starts (documents + 1,). limit: only the first so many tokens. memory: bytes;
+    where an order might need more, the model ends below it and its `note` says so."""
     if order < 1:
-        raise SettingsError(f"an n-gram model of order {order} does not exist", do="give at least 1")
-    notes, cut = [], False
+        raise SettingsError(
+            f"an n-gram model of order {order} does not exist", do="give at least 1"
+        )
+    notes = []
+    cut = False
     if limit is not None and limit < len(tokens):
         if limit < 1:
-            raise SettingsError(f"an n-gram model of {limit} tokens knows nothing", do="give a limit of at least 1")
+            raise SettingsError(
+                f"an n-gram model of {limit} tokens knows nothing", do="give a limit of at least 1"
+            )
         notes.append(f"counted on the first {limit:,} of {len(tokens):,} tokens")
         inside = np.asarray(starts[: np.searchsorted(starts, limit)], np.int64)
         cut = limit not in starts
-        tokens, starts = tokens[:limit], np.append(inside, limit)
+        tokens = tokens[:limit]
+        starts = np.append(inside, limit)
     stream = _stream(tokens, starts, vocab_size, eos)
     if cut and eos is not None:
         stream = stream[:-1]  # the last document did not end here
@@ -183,11 +202,17 @@ def fit(
 def _stream(tokens: Tokens, starts: Tokens, vocab_size: int, eos: int | None) -> Places:
     """b t1 ... tn e of all documents, one behind the other; b is `vocab_size`."""
     starts = np.asarray(starts, np.int64)
-    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(tokens) or np.any(np.diff(starts) < 0):
+    if (
+        len(starts) < 1
+        or starts[0] != 0
+        or starts[-1] != len(tokens)
+        or np.any(np.diff(starts) < 0)
+    ):
         raise DataError(f"the documents' starts do not fit {len(tokens):,} tokens")
     if eos is not None and not 0 <= eos < vocab_size:
         raise SettingsError(f"the end symbol {eos} is not in a vocabulary of {vocab_size:,}")
-    documents, added = len(starts) - 1, 1 if eos is None else 2
+    documents = len(starts) - 1
+    added = 1 if eos is None else 2
     stream = np.empty(len(tokens) + added * documents, np.int32)
     inside = np.ones(len(stream), bool)
     begins = starts[:-1] + added * np.arange(documents)
@@ -221,24 +246,32 @@ def _count(stream: Places, vocab_size: int, order: int, memory: int) -> tuple[li
     last = _Counted(np.zeros(0, np.int64), counts, np.zeros(symbols, np.int32), 1)
     levels: list[Level] = []
     ranks = stream  # (M,) of the n-gram that ends at each place
-    places = np.argsort(stream, kind="stable").astype(np.int32)  # where n-grams of the order below end, by their ranks
-    kept, ended = 0, ""
+    # where n-grams of the order below end, by their ranks
+    places = np.argsort(stream, kind="stable").astype(np.int32)
+    kept = 0
+    ended = ""
     for n in range(2, order + 1):
         places = places[stream[places - n + 2] != vocab_size]  # nothing stands before a begin
         if not len(places):
             ended = "no document is longer"
             break
         most = min(len(places), len(last.counts) * symbols)
-        if kept + KEPT * (most + len(last.counts)) + WORKING * len(places) + 8 * len(stream) > memory:
+        if (
+            kept + KEPT * (most + len(last.counts)) + WORKING * len(places) + 8 * len(stream)
+            > memory
+        ):
             ended = f"more might not fit in {memory / 2**20:,.0f} MiB"
             break
         keys, occurrences, contexts, above, places = _ranked(stream, ranks, places, n, symbols)
-        # What stands in a document's first place keeps its count of occurrences, all else is counted anew.
+        # What stands in a document's first place keeps its count of occurrences, all else is
+        # counted anew.
         different = np.bincount(keys // symbols, minlength=len(last.counts))
         first = last.keys % symbols == vocab_size if n > 2 else np.zeros(symbols, bool)
         different[first] = last.counts[first]
         levels.append(_weighed(last, different))
-        kept += sum(array.nbytes for array in (levels[-1].keys, levels[-1].weight, levels[-1].share))
+        kept += sum(
+            array.nbytes for array in (levels[-1].keys, levels[-1].weight, levels[-1].share)
+        )
         last = _Counted(keys, occurrences, contexts, len(last.counts))
         ranks = above
     return [*levels, _weighed(last, last.counts)], ended
@@ -247,17 +280,21 @@ def _count(stream: Places, vocab_size: int, order: int, memory: int) -> tuple[li
 def _ranked(
     stream: Places, ranks: Places, places: Places, n: int, symbols: int
 ) -> tuple[Ints, Ints, Places, Places, Places]:
-    """Keys of the n-grams that end at `places`, their counts, their contexts' ranks, the rank at each place of the
-    stream, and the places in the order of these."""
-    below, left = ranks[places], stream[places - n + 1]
+    """Keys of the n-grams that end at `places`, their counts, their contexts' ranks, the rank at
+    each place of the stream, and the places in the order of these."""
+    below = ranks[places]
+    left = stream[places - n + 1]
     new = np.empty(len(places), bool)
     begin = 0
     while begin < len(places):
-        # Those with equal ranks stand together already; what is left is to sort runs of them by what stands before.
+        # Those with equal ranks stand together already; what is left is to sort runs of them by
+        # what stands before.
         end = int(np.searchsorted(below, below[min(begin + BLOCK, len(places)) - 1], "right"))
         part = slice(begin, end)
         order, new[part] = _sorted(below[part] - below[begin], left[part], symbols)
-        places[part], left[part], below[part] = places[part][order], left[part][order], below[part][order]
+        places[part] = places[part][order]
+        left[part] = left[part][order]
+        below[part] = below[part][order]
         begin = end
     firsts = np.flatnonzero(new)
     keys = below[firsts].astype(np.int64) * symbols + left[firsts]
@@ -270,7 +307,8 @@ def _ranked(
 def _sorted(ranks: Places, left: Places, symbols: int) -> tuple[Ints, NDArray[np.bool_]]:
     """The order by rank and then by symbol, and where in that order either changes.
 
-    Key and index are packed in one number where they fit: numbers sort many times faster than their indices do.
+    Key and index are packed in one number where they fit: numbers sort many times faster than their
+    indices do.
     """
     keys = ranks.astype(np.int64) * symbols + left
     bits = (len(keys) - 1).bit_length()
@@ -286,7 +324,8 @@ def _sorted(ranks: Places, left: Places, symbols: int) -> tuple[Ints, NDArray[np
 
 
 def _weighed(counted: _Counted, a: Ints) -> Level:
-    """Discounted counts over their contexts' totals, and what each context leaves to the order below."""
+    """Discounted counts over their contexts' totals, and what each context leaves to the order
+    below."""
     discount = np.asarray([0.0, *discounts(a)])
     taken = discount[np.minimum(a, 3)]
     totals = np.bincount(counted.contexts, weights=a, minlength=counted.below)
@@ -299,13 +338,15 @@ def _weighed(counted: _Counted, a: Ints) -> Level:
 
 
 def discounts(counts: Ints) -> tuple[float, float, float]:
-    """What n-grams counted once, twice, and more often give away (Chen and Goodman 1998, equation 17)."""
+    """What n-grams counted once, twice, and more often give away (Chen and Goodman 1998, equation
+    17)."""
     n1, n2, n3, n4 = (int(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4))
     if not (n1 and n2 and n3 and n4):
         return FALLBACK
     y = n1 / (n1 + 2 * n2)
     found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-    # An order must leave something to the one below, or what was not seen would have no probability.
+    # An order must leave something to the one below, or what was not seen would have no
+    # probability.
     return found if all(0 < d <= count for count, d in enumerate(found, 1)) else FALLBACK
 
 
@@ -314,7 +355,8 @@ def _find(keys: Ints, wanted: Ints) -> Ints:
     found = np.full(len(wanted), -1)
     places = np.flatnonzero(wanted >= 0)
     if len(keys) and len(places):
-        places = places[np.argsort(wanted[places])]  # in order, neighbours are looked for among neighbours
+        # in order, neighbours are looked for among neighbours
+        places = places[np.argsort(wanted[places])]
         at = np.minimum(np.searchsorted(keys, wanted[places]), len(keys) - 1)
         found[places] = np.where(keys[at] == wanted[places], at, -1)
     return found

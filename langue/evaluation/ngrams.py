@@ -1,7 +1,9 @@
-"""Floor 5. What arrives: texts. What leaves: how often each n-gram stands in each, as sparse matrices (texts, n-grams).
+"""Floor 5. What arrives: texts. What leaves: how often each n-gram stands in each, as sparse
+matrices (texts, n-grams).
 
-It does what scikit-learn's CountVectorizer does in about half its time: n-grams are integers here, not strings.
-A word is a token; so is each character of the scripts that put no spaces between words, and each other sign.
+It does what scikit-learn's CountVectorizer does in about half its time: n-grams are integers here,
+not strings. A word is a token; so is each character of the scripts that put no spaces between
+words, and each other sign.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ def tokens(text: str) -> list[str]:
 
 
 class Ngrams:
-    """The n-grams of `order` 1 to N that stand in at least `min_df` of the texts it was fitted on."""
+    """The n-grams of `order` 1 to N that stand in at least `min_df` of the texts it was fitted
+    on."""
 
     def __init__(self, order: int, min_df: int = 2) -> None:
-        self.order, self.min_df = order, min_df
+        self.order = order
+        self.min_df = min_df
         self.words: dict[str, int] = {}
         self.longer: list[Ints] = []  # for n = 2, 3 ...: the sorted keys of the n-grams kept
 
@@ -44,16 +48,20 @@ class Ngrams:
         self.words = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(found)))}
         ids, text_of = self._flat(found)
         counts, keep = self._count(ids, text_of, len(texts), len(self.words))
-        place = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)  # the last entry serves id -1
+        # the last entry serves id -1
+        place = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)
         self.words = {word: int(place[i]) for word, i in self.words.items() if keep[i]}
         gram = ids = place[ids]
-        matrices, self.longer = [counts[:, keep]], []
+        matrices = [counts[:, keep]]
+        self.longer = []
         for _ in range(1, self.order):
             key = self._keys(gram, ids, text_of)
             known, inverse = np.unique(key, return_inverse=True)
             first = int(np.searchsorted(known, 0))  # the key -1, if there, is the first
             counts, keep = self._count(inverse - first, text_of, len(texts), len(known) - first)
-            gram = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)[np.maximum(inverse - first, -1)]
+            gram = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)[
+                np.maximum(inverse - first, -1)
+            ]
             self.longer.append(known[first:][keep])
             matrices.append(counts[:, keep])
         return matrices
@@ -79,15 +87,20 @@ class Ngrams:
         return ids, np.repeat(np.arange(len(found)), [len(words) for words in found])
 
     def _keys(self, gram: Ints, ids: Ints, text_of: Ints) -> Ints:
-        """The key of each (n+1)-gram at its last token: n-gram and word as one integer; -1 where there is none."""
+        """The key of each (n+1)-gram at its last token: n-gram and word as one integer; -1 where
+        there is none."""
         key = np.full(len(ids), -1)
         inside = (text_of[1:] == text_of[:-1]) & (gram[:-1] >= 0) & (ids[1:] >= 0)
         key[1:][inside] = gram[:-1][inside] * len(self.words) + ids[1:][inside]
         return key
 
-    def _count(self, gram: Ints, text_of: Ints, n_texts: int, n_grams: int) -> tuple[Any, npt.NDArray[np.bool_]]:
+    def _count(
+        self, gram: Ints, text_of: Ints, n_texts: int, n_grams: int
+    ) -> tuple[Any, npt.NDArray[np.bool_]]:
         """The matrix (n_texts, n_grams) of counts, and which n-grams stand in `min_df` texts."""
         there = gram >= 0
         place = (text_of[there], gram[there])
-        counts = sparse.csr_matrix((np.ones(len(place[0]), dtype=np.float32), place), shape=(n_texts, n_grams))
+        counts = sparse.csr_matrix(
+            (np.ones(len(place[0]), dtype=np.float32), place), shape=(n_texts, n_grams)
+        )
         return counts, np.bincount(counts.indices, minlength=n_grams) >= self.min_df

@@ -1,12 +1,17 @@
-"""Floor 5. What arrives: numbers of a judgement. What leaves: drawings as inline SVG that follow light and dark."""
+"""Floor 5. What arrives: numbers of a judgement. What leaves: drawings as inline SVG that follow
+light and dark."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-WIDTH, HEIGHT = 430, 330
-LEFT, RIGHT, TOP, BOTTOM = 48, 20, 12, 40  # margins around the plane
+WIDTH = 430
+HEIGHT = 330
+LEFT = 48
+RIGHT = 20
+TOP = 12
+BOTTOM = 40  # margins around the plane
 
 Span = tuple[float, float]
 
@@ -20,9 +25,15 @@ def calibration(bins: Sequence[Mapping[str, float]]) -> str:
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
     dots = ""
     for (x, y), one in zip(at, bins, strict=True):
-        told = f"{one['count']:,.0f} answers: confidence {one['confidence']:.1%}, right {one['accuracy']:.1%}"
+        told = (
+            f"{one['count']:,.0f} answers: confidence {one['confidence']:.1%}, right"
+            f" {one['accuracy']:.1%}"
+        )
         radius = 3 + 9 * math.sqrt(one["count"] / most)
-        circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="var(--accent)" fill-opacity=".75">'
+        circle = (
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="var(--accent)"'
+            ' fill-opacity=".75">'
+        )
         dots += f"{circle}<title>{told}</title></circle>"
     line = f'<polyline points="{line}" fill="none" stroke="var(--accent)" stroke-width="2"/>'
     return _plane(span, "confidence", "share that is right", line + dots, percent=True)
@@ -31,13 +42,23 @@ def calibration(bins: Sequence[Mapping[str, float]]) -> str:
 def scatter(points: Sequence[Span]) -> str:
     """Predicted over true, one dot an example."""
     values = [value for point in points for value in point]
-    low, high = min(values), max(values)
+    low = min(values)
+    high = max(values)
     if low == high:
-        low, high = low - 0.5, high + 0.5
+        low = low - 0.5
+        high = high + 0.5
     span = (low - 0.03 * (high - low), high + 0.03 * (high - low))
     opacity = max(0.3, min(0.8, 60 / len(points)))
-    dots = "".join(f'<circle cx="{_x(true, span):.1f}" cy="{_y(said, span):.1f}" r="2.6"/>' for true, said in points)
-    return _plane(span, "true", "predicted", f'<g fill="var(--accent)" fill-opacity="{opacity:.2f}">{dots}</g>')
+    dots = "".join(
+        f'<circle cx="{_x(true, span):.1f}" cy="{_y(said, span):.1f}" r="2.6"/>'
+        for true, said in points
+    )
+    return _plane(
+        span,
+        "true",
+        "predicted",
+        f'<g fill="var(--accent)" fill-opacity="{opacity:.2f}">{dots}</g>',
+    )
 
 
 def _x(value: float, span: Span) -> float:
@@ -53,25 +74,42 @@ def _plane(span: Span, across: str, up: str, inside: str, percent: bool = False)
     grid = []
     for tick in _ticks(span):
         name = f"{tick:.0%}" if percent else f"{tick:g}"
-        x, y = _x(tick, span), _y(tick, span)
-        grid.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>')
+        x = _x(tick, span)
+        y = _y(tick, span)
+        grid.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
+            ' stroke="var(--line)"/>'
+        )
         grid.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
-        grid.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{name}</text>')
+        grid.append(
+            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{name}</text>'
+        )
     middle = (HEIGHT - BOTTOM + TOP) / 2
     grid.append(
-        f'<line x1="{_x(span[0], span):.1f}" y1="{_y(span[0], span):.1f}" x2="{_x(span[1], span):.1f}" '
-        f'y2="{_y(span[1], span):.1f}" stroke="var(--quiet)" stroke-dasharray="4 4"/>'
+        f'<line x1="{_x(span[0], span):.1f}" y1="{_y(span[0], span):.1f}"'
+        f' x2="{_x(span[1], span):.1f}" y2="{_y(span[1], span):.1f}" stroke="var(--quiet)"'
+        ' stroke-dasharray="4 4"/>'
     )
-    grid.append(f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{across}</text>')
-    grid.append(f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{up}</text>')
+    grid.append(
+        f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{HEIGHT - 6}"'
+        f' text-anchor="middle">{across}</text>'
+    )
+    grid.append(
+        f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12'
+        f' {middle})">{up}</text>'
+    )
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{up} over {across}">{"".join(grid)}{inside}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{up} over'
+        f' {across}">{"".join(grid)}{inside}</svg>'
     )
 
 
 def _ticks(span: Span) -> list[float]:
     """Four to eight round numbers within the span."""
     step = 10.0 ** math.floor(math.log10((span[1] - span[0]) / 4))
-    step *= next((times for times in (1, 2, 5, 10) if (span[1] - span[0]) / (step * times) <= 7), 10)
-    first, last = math.ceil(span[0] / step - 1e-9), math.floor(span[1] / step + 1e-9)
+    step *= next(
+        (times for times in (1, 2, 5, 10) if (span[1] - span[0]) / (step * times) <= 7), 10
+    )
+    first = math.ceil(span[0] / step - 1e-9)
+    last = math.floor(span[1] / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]

@@ -1,6 +1,8 @@
-"""Floor 5. What arrives: a run's judgement and everything around it. What leaves: report.html, whole without a network.
+"""Floor 5. What arrives: a run's judgement and everything around it. What leaves: report.html,
+whole without a network.
 
-Labels and texts are hostile until escaped: everything shown goes through `_text`, and the page forbids itself scripts.
+Labels and texts are hostile until escaped: everything shown goes through `_text`, and the page
+forbids itself scripts.
 """
 
 from __future__ import annotations
@@ -30,14 +32,16 @@ from langue.evaluation.judge import (
 SIDE = 4  # labels: a larger confusion matrix gets the width of the page
 MAX_LABELS = 20  # in a confusion matrix; beyond, the commonest confusions are listed
 MAX_PASSAGE = 3000  # characters shown of one text
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # no place in a page; shown as U+FFFD
+# no place in a page; shown as U+FFFD
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write(path: str | Path, context: Mapping[str, Any]) -> None:
     """Write the report of `context`.
 
-    Its keys: `title`, `model`, `task` (classify, multilabel, regress), `metrics_json`, `judgement`, and, where there
-    are any, `mistakes` (of `judge.mistakes`), `curves_png` (a path), `settings`, `preview` (facts by name), `notes`.
+    Its keys: `title`, `model`, `task` (classify, multilabel, regress), `metrics_json`, `judgement`,
+    and, where there are any, `mistakes` (of `judge.mistakes`), `curves_png` (a path), `settings`,
+    `preview` (facts by name), `notes`.
     """
     judgement: Judgement = context["judgement"]
     summary: Mapping[str, Any] = context["metrics_json"]
@@ -47,7 +51,9 @@ def write(path: str | Path, context: Mapping[str, Any]) -> None:
         _metrics(context["task"], summary),
         _curves(context.get("curves_png")),
         _two(
-            _confusion(judgement), _calibration(judgement) or _scatter(judgement), side=len(judgement.per_class) <= SIDE
+            _confusion(judgement),
+            _calibration(judgement) or _scatter(judgement),
+            side=len(judgement.per_class) <= SIDE,
         ),
         _per_class(judgement),
         _mistakes(context["task"], context.get("mistakes") or ()),
@@ -60,14 +66,19 @@ def write(path: str | Path, context: Mapping[str, Any]) -> None:
 def write_language(path: str | Path, context: Mapping[str, Any]) -> None:
     """The report of a pretrained model.
 
-    Keys of `context`: `title`, `metrics_json`, `curves_png`, `settings`, `preview`, `notes`, and `samples`: what the
-    model was given and what it made of it, as pairs; `samples_are`: what these are.
+    Keys of `context`: `title`, `metrics_json`, `curves_png`, `settings`, `preview`, `notes`, and
+    `samples`: what the model was given and what it made of it, as pairs; `samples_are`: what these
+    are.
     """
     summary: Mapping[str, Any] = context["metrics_json"]
     plural = "" if summary["examples"] == 1 else "s"
-    byline = f"{summary['examples']:,} document{plural} of {_text(summary['split'])} · {summary['seconds']:,.1f} s"
+    byline = (
+        f"{summary['examples']:,} document{plural} of {_text(summary['split'])} ·"
+        f" {summary['seconds']:,.1f} s"
+    )
     samples = "".join(
-        f'<p class="passage"><span class="quiet">{_text(given, MAX_PASSAGE)}</span>{_text(made, MAX_PASSAGE)}</p>'
+        '<p class="passage"><span'
+        f' class="quiet">{_text(given, MAX_PASSAGE)}</span>{_text(made, MAX_PASSAGE)}</p>'
         for given, made in context.get("samples", ())
     )
     told = f'<p class="quiet">{_text(context.get("samples_are", ""))}</p>'
@@ -77,14 +88,19 @@ def write_language(path: str | Path, context: Mapping[str, Any]) -> None:
         _metrics("language", summary),
         _curves(context.get("curves_png")),
         _card("What it writes", told + samples if samples else ""),
-        _facts("The run", {name.replace("_", " "): fact for name, fact in (context.get("preview") or {}).items()}),
+        _facts(
+            "The run",
+            {name.replace("_", " "): fact for name, fact in (context.get("preview") or {}).items()},
+        ),
         _settings(context.get("settings") or {}),
     ]
     _write(path, context["title"], parts)
 
 
 def _write(path: str | Path, title: str, parts: Iterable[str]) -> None:
-    template = Template(resources.files("langue.evaluation").joinpath("report.html").read_text("utf-8"))
+    template = Template(
+        resources.files("langue.evaluation").joinpath("report.html").read_text("utf-8")
+    )
     page = template.substitute(title=_text(title), body="\n".join(part for part in parts if part))
     files.write_text(Path(path), page)
 
@@ -141,20 +157,30 @@ def _metrics(task: str, summary: Mapping[str, Any]) -> str:
     main = summary.get("main_metric") or MAIN_METRIC.get(task, "perplexity")
     theirs: Mapping[str, float | None] = baseline.get("metrics") or {}
     shown = {
-        name: value for name, value in summary["metrics"].items() if not (task == "classify" and name == "f1_micro")
+        name: value
+        for name, value in summary["metrics"].items()
+        if not (task == "classify" and name == "f1_micro")
     }
     low = _least(shown, summary["intervals"], theirs)
     rising = any(name not in LOWER_IS_BETTER for name in shown)
     rows = []
     for name, value in shown.items():
         interval = summary["intervals"].get(name)
-        span = f"{format_metric(name, interval[0])} to {format_metric(name, interval[1])}" if interval else ""
+        span = (
+            f"{format_metric(name, interval[0])} to {format_metric(name, interval[1])}"
+            if interval
+            else ""
+        )
         what = metric_label(name)
         if name in OF_POSITIVE and "positive" in summary:
             what += f" of {_label(summary['positive'])}"
         elif name in LOWER_IS_BETTER:
             what += ' <span class="quiet">(lower is better)</span>'
-        cells = [what, format_metric(name, value), *([f'<span class="quiet">{span}</span>'] if summary["intervals"] else [])]
+        cells = [
+            what,
+            format_metric(name, value),
+            *([f'<span class="quiet">{span}</span>'] if summary["intervals"] else []),
+        ]
         if baseline:
             cells.append(format_metric(name, theirs.get(name)))
         if rising:
@@ -176,11 +202,20 @@ def _metrics(task: str, summary: Mapping[str, Any]) -> str:
     return _card("How good it is", f'{table}\n<p class="quiet">{legend}</p>')
 
 
-def _least(metrics: Mapping[str, Any], intervals: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
-    """Where the scale shared by all metrics begins, so that near numbers can be told apart: a round one below all."""
+def _least(
+    metrics: Mapping[str, Any], intervals: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> float:
+    """Where the scale shared by all metrics begins, so that near numbers can be told apart: a round
+    one below all."""
     rising = [name for name in metrics if name not in LOWER_IS_BETTER]
-    found = [number for name in rising for number in (metrics[name], theirs.get(name), *(intervals.get(name) or ()))]
-    return max(-1.0, math.floor(10 * min((n for n in found if n is not None), default=0.0) - 0.5) / 10)
+    found = [
+        number
+        for name in rising
+        for number in (metrics[name], theirs.get(name), *(intervals.get(name) or ()))
+    ]
+    return max(
+        -1.0, math.floor(10 * min((n for n in found if n is not None), default=0.0) - 0.5) / 10
+    )
 
 
 def _track(value: float, interval: Sequence[float] | None, other: float | None, low: float) -> str:
@@ -200,7 +235,10 @@ def _curves(path: str | Path | None) -> str:
     if path is None or not Path(path).is_file():
         return ""
     data = base64.b64encode(Path(path).read_bytes()).decode("ascii")
-    image = f'<img class="curves" alt="Loss and quality over the steps of training" src="data:image/png;base64,{data}">'
+    image = (
+        '<img class="curves" alt="Loss and quality over the steps of training"'
+        f' src="data:image/png;base64,{data}">'
+    )
     return _card("How training went", image)
 
 
@@ -226,7 +264,8 @@ def _confusion(judgement: Judgement) -> str:
     table += f"<tbody>{''.join(rows)}</tbody></table>"
     return _card(
         "Confusion matrix",
-        f'{table}\n<p class="quiet">Rows are true, columns predicted; colour is the share of the row.</p>',
+        f'{table}\n<p class="quiet">Rows are true, columns predicted; colour is the share of the'
+        " row.</p>",
     )
 
 
@@ -234,16 +273,23 @@ def _confusions(counts: list[list[int]], labels: list[str]) -> str:
     """The commonest confusions, where a matrix would not fit the page."""
     wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]
     worst = sorted(wrong, key=lambda one: (-one[0], one[1:]))[:15]
-    rows = [(_label(labels[i]), _label(labels[j]), f"{n:,}", f"{100 * n / sum(counts[i]):.1f}%") for n, i, j in worst]
-    return _card("Commonest confusions", _table(["true", "predicted", "times", "of the true"], rows) if rows else "")
+    rows = [
+        (_label(labels[i]), _label(labels[j]), f"{n:,}", f"{100 * n / sum(counts[i]):.1f}%")
+        for n, i, j in worst
+    ]
+    return _card(
+        "Commonest confusions",
+        _table(["true", "predicted", "times", "of the true"], rows) if rows else "",
+    )
 
 
 def _calibration(judgement: Judgement) -> str:
     if not judgement.calibration:
         return ""
     told = (
-        '<p class="quiet">Of the answers given with some confidence, how many are right. On the diagonal they agree; '
-        "below it the model is too sure of itself. The size of a point is the number of its answers.</p>"
+        '<p class="quiet">Of the answers given with some confidence, how many are right. On the'
+        " diagonal they agree; below it the model is too sure of itself. The size of a point is the"
+        " number of its answers.</p>"
     )
     return _card("Calibration", plots.calibration(judgement.calibration) + told)
 
@@ -266,29 +312,45 @@ def _per_class(judgement: Judgement) -> str:
     for label, values in judgement.per_class.items():
         bar = f'<span class="bar"><i style="width:{100 * values["f1"]:.1f}%"></i></span>'
         shares = [format_metric(name, values[name]) for name in ("precision", "recall", "f1")]
-        rows.append((_label(label), shares[0], shares[1], shares[2] + bar, f"{values['support']:,.0f}"))
-    return _card("By label", _table(["", "precision", "recall", "F1", "examples"], rows) if rows else "")
+        rows.append(
+            (_label(label), shares[0], shares[1], shares[2] + bar, f"{values['support']:,.0f}")
+        )
+    return _card(
+        "By label", _table(["", "precision", "recall", "F1", "examples"], rows) if rows else ""
+    )
 
 
 def _mistakes(task: str, mistakes: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for mistake in mistakes:
         texts = [mistake["text"], *([mistake["pair"]] if "pair" in mistake else [])]
-        passages = "".join(f'<div class="passage" dir="auto">{_text(text, MAX_PASSAGE)}</div>' for text in texts)
+        passages = "".join(
+            f'<div class="passage" dir="auto">{_text(text, MAX_PASSAGE)}</div>' for text in texts
+        )
         score = f"{mistake['score']:.3f}" if task == "regress" else f"{100 * mistake['score']:.1f}%"
         cells = f"<td>{_label(mistake['label'])}</td><td>{_label(mistake['predicted'])}</td><td>{score}</td>"
         rows.append(f'<tr><td class="text">{passages}</td>{cells}</tr>')
     last = "error" if task == "regress" else "confidence"
     head = f'<tr><th class="text">text</th><th>true</th><th>predicted</th><th>{last}</th></tr>'
-    told = '<p class="quiet">The surest of its wrong answers first: a good place to look for wrong labels, too.</p>'
+    told = (
+        '<p class="quiet">The surest of its wrong answers first: a good place to look for wrong'
+        " labels, too.</p>"
+    )
     if task == "regress":
-        told = '<p class="quiet">The largest errors first: a good place to look for wrong scores, too.</p>'
-    table = f'{told}<table class="mistakes"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+        told = (
+            '<p class="quiet">The largest errors first: a good place to look for wrong scores,'
+            " too.</p>"
+        )
+    table = (
+        f'{told}<table class="mistakes"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    )
     return _card("Worst mistakes", table if rows else "")
 
 
 def _facts(title: str, facts: Mapping[str, Any]) -> str:
-    items = "".join(f"<dt>{_text(name)}</dt><dd>{_fact(value)}</dd>" for name, value in facts.items())
+    items = "".join(
+        f"<dt>{_text(name)}</dt><dd>{_fact(value)}</dd>" for name, value in facts.items()
+    )
     return _card(title, f'<dl class="facts">{items}</dl>' if items else "")
 
 
@@ -303,10 +365,16 @@ def _fact(value: Any) -> str:
     if isinstance(value, Mapping):
         most = max((n for n in value.values() if isinstance(n, int | float)), default=0)
         return "<br>".join(
-            f"{_label(name)} {_fact(n)}"
-            + (f'<span class="bar"><i style="width:{100 * n / most:.1f}%"></i></span>' if most else "")
-            if isinstance(n, int | float) and n >= 0
-            else f"{_label(name)}: {_fact(n)}"
+            (
+                f"{_label(name)} {_fact(n)}"
+                + (
+                    f'<span class="bar"><i style="width:{100 * n / most:.1f}%"></i></span>'
+                    if most
+                    else ""
+                )
+                if isinstance(n, int | float) and n >= 0
+                else f"{_label(name)}: {_fact(n)}"
+            )
             for name, n in value.items()
         )
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -325,8 +393,11 @@ def _settings(settings: Mapping[str, Any]) -> str:
                 yield f"{prefix}{name}", value
 
     items = "".join(
-        f"<dt><code>{_text(name)}</code></dt><dd><code>{_text(value)}</code></dd>" for name, value in flat("", settings)
+        f"<dt><code>{_text(name)}</code></dt><dd><code>{_text(value)}</code></dd>"
+        for name, value in flat("", settings)
     )
     if not items:
         return ""
-    return f'<details class="card"><summary>Settings</summary><dl class="facts">{items}</dl></details>'
+    return (
+        f'<details class="card"><summary>Settings</summary><dl class="facts">{items}</dl></details>'
+    )

@@ -1,4 +1,5 @@
-"""Floor 5. What arrives: the facts of a text. What leaves: a page that shows them, whole without a network."""
+"""Floor 5. What arrives: the facts of a text. What leaves: a page that shows them, whole without a
+network."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from langue.evaluation.report import _card, _facts, _label, _notes, _table, _tex
 
 
 def write(path: Path, facts: Mapping[str, Any]) -> None:
-    """Texts are hostile until escaped: everything shown goes through `_text`, and the page forbids itself scripts."""
+    """Texts are hostile until escaped: everything shown goes through `_text`, and the page forbids
+    itself scripts."""
     parts = [
         f'<h1>{_text(facts["name"])}</h1>\n<p class="byline">{_text(_sizes(facts))}</p>',
         _notes(facts["notes"]),
@@ -25,7 +27,9 @@ def write(path: Path, facts: Mapping[str, Any]) -> None:
         _examples("The longest", facts["longest"]),
         _examples("The shortest", facts["shortest"]),
     ]
-    template = Template(resources.files("langue.evaluation").joinpath("report.html").read_text("utf-8"))
+    template = Template(
+        resources.files("langue.evaluation").joinpath("report.html").read_text("utf-8")
+    )
     body = "\n".join(part for part in parts if part)
     files.write_text(path, template.substitute(title=_text(facts["name"]), body=body))
 
@@ -36,7 +40,9 @@ def _all_lengths(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _sizes(facts: Mapping[str, Any]) -> str:
     counts = [
-        f"{facts[name]:,} {name}" for name in ("documents", "tokens", "characters") if facts.get(name) is not None
+        f"{facts[name]:,} {name}"
+        for name in ("documents", "tokens", "characters")
+        if facts.get(name) is not None
     ]
     return " · ".join([*counts, f"language: {facts['language']} (guessed by script and words)"])
 
@@ -56,12 +62,21 @@ def _bar(count: int, most: int) -> str:
 def _lengths(lengths: Mapping[str, Any]) -> str:
     most = max((each["documents"] for each in lengths["histogram"]), default=0)
     rows = [
-        (f"{each['from']:,} to {each['to']:,}", f"{each['documents']:,}{_bar(each['documents'], most)}")
+        (
+            f"{each['from']:,} to {each['to']:,}",
+            f"{each['documents']:,}{_bar(each['documents'], most)}",
+        )
         for each in lengths["histogram"]
     ]
-    told = ", ".join(f"{name} {lengths[name]:,}" for name in ("shortest", "median", "mean", "p90", "p99", "longest"))
+    told = ", ".join(
+        f"{name} {lengths[name]:,}"
+        for name in ("shortest", "median", "mean", "p90", "p99", "longest")
+    )
     table = _table([lengths["unit"], "documents"], rows)
-    return _card(f"How long they are, in {lengths['unit']}", f'{table}<p class="quiet">{told}</p>' if rows else "")
+    return _card(
+        f"How long they are, in {lengths['unit']}",
+        f'{table}<p class="quiet">{told}</p>' if rows else "",
+    )
 
 
 def _shares(title: str, counts: Mapping[str, int], what: str) -> str:
@@ -82,5 +97,7 @@ def _examples(title: str, examples: Sequence[Mapping[str, Any]]) -> str:
         )
         for each in examples
     ]
-    body = "".join(f'<tr><td class="text">{text}</td><td>{length}</td></tr>' for text, length in rows)
+    body = "".join(
+        f'<tr><td class="text">{text}</td><td>{length}</td></tr>' for text, length in rows
+    )
     return _card(title, f'<table class="mistakes"><tbody>{body}</tbody></table>' if rows else "")

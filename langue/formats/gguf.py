@@ -1,9 +1,10 @@
-"""What arrives: a GGUF file (version 3, the format of llama.cpp), which may be hostile, or values and tensors to keep.
-What leaves: its metadata and tensors; or the file.
+"""What arrives: a GGUF file (version 3, the format of llama.cpp), which may be hostile, or values
+and tensors to keep. What leaves: its metadata and tensors; or the file.
 
-The format: "GGUF", a version, the number of tensors and of values; the values, each a key, a type and what it is; of
-each tensor its name, sizes (the innermost first), type and place; then the tensors' bytes, aligned. Every length is
-checked against the file's before it is followed, and no tensor is read before it is asked for.
+The format: "GGUF", a version, the number of tensors and of values; the values, each a key, a type
+and what it is; of each tensor its name, sizes (the innermost first), type and place; then the
+tensors' bytes, aligned. Every length is checked against the file's before it is followed, and no
+tensor is read before it is asked for.
 
 Q8_0 keeps 32 numbers as whole numbers of -127 to 127 and one float16 that they are multiplied by.
 """
@@ -26,22 +27,69 @@ from langue.errors import ModelError
 from langue.files import atomic_file
 from langue.formats import mapped
 
-MAGIC, VERSION, ALIGNMENT, BLOCK = b"GGUF", 3, 32, 32
+MAGIC = b"GGUF"
+VERSION = 3
+ALIGNMENT = 32
+BLOCK = 32
 MOST_HEADER = 128 * 1024**2  # bytes; the largest published vocabularies take some tens of millions
-MOST_VALUES, MOST_TENSORS = 2**16, 2**17  # published files have tens of values and thousands of tensors
+# published files have tens of values and thousands of tensors
+MOST_VALUES = 2**16
+MOST_TENSORS = 2**17
 MOST_TEXTS = 2**22  # in lists; the largest published vocabularies have some half a million merges
 MOST_NAME = 65_535  # bytes of a key or a tensor's name
 _Q8_BYTES = 2 + BLOCK
 TINY = np.finfo(np.float32).tiny  # a scale below it has no inverse, and is 0 as a float16
-_STRING, _ARRAY, _BOOL = 8, 9, 7
+_STRING = 8
+_ARRAY = 9
+_BOOL = 7
 _LENGTH = struct.Struct("<Q").unpack_from
-_NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 10: "<u8", 11: "<i8", 12: "<f8"}
-# Those that are read, with how many numbers stand in how many bytes; and those that are only known by name.
+_NUMBERS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
+# Those that are read, with how many numbers stand in how many bytes; and those that are only known
+# by name.
 _STORED = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (BLOCK, _Q8_BYTES)}
 _TYPES = {0: "F32", 1: "F16", 8: "Q8_0", 30: "BF16"}
-_OTHERS = {2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K"}
-_OTHERS |= {14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S"}
-_OTHERS |= {22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M"}
+_OTHERS = {
+    2: "Q4_0",
+    3: "Q4_1",
+    6: "Q5_0",
+    7: "Q5_1",
+    9: "Q8_1",
+    10: "Q2_K",
+    11: "Q3_K",
+    12: "Q4_K",
+    13: "Q5_K",
+}
+_OTHERS |= {
+    14: "Q6_K",
+    15: "Q8_K",
+    16: "IQ2_XXS",
+    17: "IQ2_XS",
+    18: "IQ3_XXS",
+    19: "IQ1_S",
+    20: "IQ4_NL",
+    21: "IQ3_S",
+}
+_OTHERS |= {
+    22: "IQ2_S",
+    23: "IQ4_XS",
+    24: "I8",
+    25: "I16",
+    26: "I32",
+    27: "I64",
+    28: "F64",
+    29: "IQ1_M",
+}
 _OTHERS |= {34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4"}
 CODES = {name: code for code, name in _TYPES.items()}
 
@@ -74,8 +122,8 @@ class Gguf:
         return mapped.map_file(self.path)
 
     def tensor(self, name: str, weights_dtype: torch.dtype | None = None) -> Tensor:
-        """A tensor: F32, F16 and BF16 as the file's own pages; Q8_0 as fp32, a matrix in the precision that `weights_dtype`
-        says, where it says one."""
+        """A tensor: F32, F16 and BF16 as the file's own pages; Q8_0 as fp32, a matrix in the
+        precision that `weights_dtype` says, where it says one."""
         stored = self.tensors[name]
         if stored.kind not in _STORED:
             raise ModelError(
@@ -84,7 +132,9 @@ class Gguf:
                 do=f"give a file of {', '.join(_STORED)}",
             )
         if stored.kind == "Q8_0":
-            raw = torch.frombuffer(self._data, dtype=torch.uint8, count=stored.size, offset=stored.offset)
+            raw = torch.frombuffer(
+                self._data, dtype=torch.uint8, count=stored.size, offset=stored.offset
+            )
             blocks = mapped.in_pieces(raw, _Q8_BYTES)
             decoded = (torch.from_numpy(dequantise(piece.numpy())) for piece in blocks)
             return mapped.fill(stored.shape, torch.float32, weights_dtype, decoded)
@@ -103,15 +153,21 @@ class _Reader:
     """Reads on from a place in a file, never beyond its end."""
 
     def __init__(self, data: mmap.mmap, where: str) -> None:
-        self.data, self.where, self.at = data, where, 0
+        self.data = data
+        self.where = where
+        self.at = 0
         self.texts = MOST_TEXTS  # that may still come
 
     def fail(self, what: str) -> ModelError:
-        return ModelError(f"not a whole GGUF file: {what}", where=self.where, do="download or write it again")
+        return ModelError(
+            f"not a whole GGUF file: {what}", where=self.where, do="download or write it again"
+        )
 
     def take(self, size: int) -> bytes:
         if size > min(len(self.data), MOST_HEADER) - self.at:
-            raise self.fail(f"its header claims {size:,} bytes at {self.at:,} and does not have them")
+            raise self.fail(
+                f"its header claims {size:,} bytes at {self.at:,} and does not have them"
+            )
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -139,12 +195,16 @@ class _Reader:
         """As `string` reads them, without a call for each of some hundred thousands."""
         number = self.counted(8, "texts", self.texts)
         self.texts -= number
-        data, at, end = self.data, self.at, min(len(self.data), MOST_HEADER)
+        data = self.data
+        at = self.at
+        end = min(len(self.data), MOST_HEADER)
         raw: list[bytes] = []
         for _ in range(number):
             size = _LENGTH(data, at)[0] if at + 8 <= end else end
             if size > end - at - 8:
-                raise self.fail(f"its header claims a text of {size:,} bytes at {at:,} and does not have them")
+                raise self.fail(
+                    f"its header claims a text of {size:,} bytes at {at:,} and does not have them"
+                )
             raw.append(data[at + 8 : at + 8 + size])
             at += 8 + size
         self.at = at
@@ -155,7 +215,9 @@ class _Reader:
 
     def value(self, kind: int) -> Any:
         if kind in _NUMBERS:
-            return np.frombuffer(self.take(np.dtype(_NUMBERS[kind]).itemsize), _NUMBERS[kind])[0].item()
+            return np.frombuffer(self.take(np.dtype(_NUMBERS[kind]).itemsize), _NUMBERS[kind])[
+                0
+            ].item()
         if kind == _BOOL:
             return self.take(1) != b"\0"
         if kind == _STRING:
@@ -168,11 +230,14 @@ class _Reader:
         if inner != _BOOL and inner not in _NUMBERS:
             raise self.fail(f"a list of values of type {inner} at {self.at:,}")
         dtype = np.dtype("?" if inner == _BOOL else _NUMBERS[inner])
-        return np.frombuffer(self.take(self.counted(dtype.itemsize, "numbers") * dtype.itemsize), dtype)
+        return np.frombuffer(
+            self.take(self.counted(dtype.itemsize, "numbers") * dtype.itemsize), dtype
+        )
 
 
 def read(path: Path) -> Gguf:
-    """The header. ModelError where the file breaks a rule of the format; no tensor's bytes are touched."""
+    """The header. ModelError where the file breaks a rule of the format; no tensor's bytes are
+    touched."""
     with path.open("rb") as handle:
         if handle.read(4) != MAGIC:
             raise ModelError("not a GGUF file", where=str(path))
@@ -184,8 +249,13 @@ def _header(reader: _Reader, path: Path) -> Gguf:
     reader.take(4)
     version = reader.number("I")
     if version not in (2, VERSION):
-        raise ModelError(f"GGUF version {version} is not read", where=str(path), do="known: 2 and 3, little-endian")
-    tensors, values = reader.counted(24, "tensors", MOST_TENSORS), reader.counted(13, "values", MOST_VALUES)
+        raise ModelError(
+            f"GGUF version {version} is not read",
+            where=str(path),
+            do="known: 2 and 3, little-endian",
+        )
+    tensors = reader.counted(24, "tensors", MOST_TENSORS)
+    values = reader.counted(13, "values", MOST_VALUES)
     metadata: dict[str, Any] = {}
     for _ in range(values):
         key = reader.string(MOST_NAME)
@@ -202,7 +272,9 @@ def _header(reader: _Reader, path: Path) -> Gguf:
             raise reader.fail(f"it names the tensor {name!r} twice")
         found[name] = _stored(reader, name, alignment)
     begin = -(-reader.at // alignment) * alignment
-    placed = {name: Stored(each.kind, each.shape, begin + each.offset) for name, each in found.items()}
+    placed = {
+        name: Stored(each.kind, each.shape, begin + each.offset) for name, each in found.items()
+    }
     _check_places(reader, placed)
     return Gguf(path, metadata, placed)
 
@@ -212,7 +284,8 @@ def _stored(reader: _Reader, name: str, alignment: int) -> Stored:
     if not 1 <= sizes <= 4:
         raise reader.fail(f"{name!r} has {sizes:,} dimensions")
     inner_first = struct.unpack(f"<{sizes}Q", reader.take(8 * sizes))
-    code, offset = reader.number("I"), reader.number("Q")
+    code = reader.number("I")
+    offset = reader.number("Q")
     kind = _TYPES.get(code) or _OTHERS.get(code)
     if kind is None:
         raise reader.fail(f"{name!r} is of type {code}, which is not known")
@@ -226,10 +299,13 @@ def _stored(reader: _Reader, name: str, alignment: int) -> Stored:
 def _check_places(reader: _Reader, tensors: Mapping[str, Stored]) -> None:
     """Every tensor within the file, and none upon another."""
     for name, each in tensors.items():
-        # Of kinds that are not read the size is not known; a bit for each number is the least there can be.
+        # Of kinds that are not read the size is not known; a bit for each number is the least there
+        # can be.
         if each.offset + (each.size or count(each.shape) // 8) > len(reader.data):
             raise reader.fail(f"{name!r} ends beyond the file")
-    spans = sorted((each.offset, each.offset + max(each.size, 1), name) for name, each in tensors.items())
+    spans = sorted(
+        (each.offset, each.offset + max(each.size, 1), name) for name, each in tensors.items()
+    )
     for (_, end, first), (begin, _, second) in pairwise(spans):
         if begin < end:
             raise reader.fail(f"{first!r} and {second!r} overlap")
@@ -237,7 +313,8 @@ def _check_places(reader: _Reader, tensors: Mapping[str, Stored]) -> None:
 
 @dataclass(frozen=True)
 class Given:
-    """A tensor to write. `make` gives its numbers when they are wanted, so that one is held at a time."""
+    """A tensor to write. `make` gives its numbers when they are wanted, so that one is held at a
+    time."""
 
     name: str
     kind: str
@@ -246,7 +323,8 @@ class Given:
 
 
 def write(path: Path, metadata: Mapping[str, Any], tensors: Iterable[Given]) -> None:
-    """Write a file. Values may be bool, int (uint32), float (float32), str, lists of str, and arrays of numbers."""
+    """Write a file. Values may be bool, int (uint32), float (float32), str, lists of str, and
+    arrays of numbers."""
     given = list(tensors)
     with atomic_file(path) as temporary, temporary.open("wb") as handle:
         handle.write(MAGIC + struct.pack("<IQQ", VERSION, len(given), len(metadata)))
@@ -287,7 +365,9 @@ def _packed(value: Any) -> bytes:
     if isinstance(value, np.ndarray):
         code = next(code for code, name in _NUMBERS.items() if np.dtype(name) == value.dtype)
         return struct.pack("<IIQ", _ARRAY, code, len(value)) + value.tobytes()
-    return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(_text(text) for text in value)
+    return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(
+        _text(text) for text in value
+    )
 
 
 def _encoded(given: Given) -> bytes:
@@ -299,12 +379,16 @@ def _encoded(given: Given) -> bytes:
         return numbers.astype("<f4", copy=False).tobytes()
     most = float(np.abs(numbers).max())
     if not most <= 65_504 * (127 if given.kind == "Q8_0" else 1):  # also where it is not a number
-        raise ModelError(f"{given.name} has a value that {given.kind} cannot hold ({most:g})", do="use --dtype f32")
+        raise ModelError(
+            f"{given.name} has a value that {given.kind} cannot hold ({most:g})",
+            do="use --dtype f32",
+        )
     return numbers.astype("<f2").tobytes() if given.kind == "F16" else quantise(numbers)
 
 
 def quantise(numbers: NDArray[np.float32]) -> bytes:
-    """Q8_0: the largest of 32 becomes 127, the others whole numbers beside it, halves away from zero."""
+    """Q8_0: the largest of 32 becomes 127, the others whole numbers beside it, halves away from
+    zero."""
     blocks = numbers.reshape(-1, BLOCK)
     scale = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
     with np.errstate(divide="ignore", over="ignore"):

@@ -1,8 +1,10 @@
-"""What arrives: an HDF5 file, which may be hostile. What leaves: its arrays of numbers by their path.
+"""What arrives: an HDF5 file, which may be hostile. What leaves: its arrays of numbers by their
+path.
 
-The HDF Group's "HDF5 File Format Specification", as far as h5py and Keras write it: superblocks 0 to 3, object headers
-1 and 2, groups as symbol tables or as link messages, arrays stored in one piece. The file is mapped; every address and
-size is checked before it is followed, no object is visited twice, and there are at most OBJECTS of them.
+The HDF Group's "HDF5 File Format Specification", as far as h5py and Keras write it: superblocks 0
+to 3, object headers 1 and 2, groups as symbol tables or as link messages, arrays stored in one
+piece. The file is mapped; every address and size is checked before it is followed, no object is
+visited twice, and there are at most OBJECTS of them.
 """
 
 import math
@@ -20,30 +22,59 @@ from langue.formats.mapped import map_file, numbers
 MAGIC = b"\x89HDF\r\n\x1a\n"
 OBJECTS = 100_000
 MOST_NAME = 1024
-DATASPACE, LINKS, DATATYPE, LINK, OUTSIDE, LAYOUT, FILTERS, CONTINUED, TABLE = 1, 2, 3, 6, 7, 8, 11, 16, 17  # messages
-# Of little-endian numbers: integers by bytes, and whether they have a sign; floats by bytes and the exponent's bits.
+# messages
+DATASPACE = 1
+LINKS = 2
+DATATYPE = 3
+LINK = 6
+OUTSIDE = 7
+LAYOUT = 8
+FILTERS = 11
+CONTINUED = 16
+TABLE = 17
+# Of little-endian numbers: integers by bytes, and whether they have a sign; floats by bytes and the
+# exponent's bits.
 _INTS = {
-    **{(1, True): torch.int8, (2, True): torch.int16, (4, True): torch.int32, (8, True): torch.int64},
-    **{(1, False): torch.uint8, (2, False): torch.uint16, (4, False): torch.uint32, (8, False): torch.uint64},
+    **{
+        (1, True): torch.int8,
+        (2, True): torch.int16,
+        (4, True): torch.int32,
+        (8, True): torch.int64,
+    },
+    **{
+        (1, False): torch.uint8,
+        (2, False): torch.uint16,
+        (4, False): torch.uint32,
+        (8, False): torch.uint64,
+    },
 }
-_FLOATS = {(2, 5): torch.float16, (2, 8): torch.bfloat16, (4, 8): torch.float32, (8, 11): torch.float64}
+_FLOATS = {
+    (2, 5): torch.float16,
+    (2, 8): torch.bfloat16,
+    (4, 8): torch.float32,
+    (8, 11): torch.float64,
+}
 
 Message = tuple[int, int, int]  # kind, where its data begins, how much there is
 
 
 def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Every array under its path, `layers/dense/kernel`, as the file's own pages (matrices: as `numbers` has it).
-    ModelError where the file is damaged, or holds what is not read: chunked or compressed arrays, and types that are no
-    numbers."""
+    """Every array under its path, `layers/dense/kernel`, as the file's own pages (matrices: as
+    `numbers` has it). ModelError where the file is damaged, or holds what is not read: chunked or
+    compressed arrays, and types that are no numbers."""
     try:
         return dict(_File(map_file(file), weights_dtype).arrays())
     except (ValueError, struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
-        raise ModelError(f"not an HDF5 file as Keras writes it: {error}", where=str(file)) from error
+        raise ModelError(
+            f"not an HDF5 file as Keras writes it: {error}", where=str(file)
+        ) from error
 
 
 class _File:
     def __init__(self, data: mmap.mmap, weights_dtype: torch.dtype | None) -> None:
-        self.data, self.weights_dtype, self.seen = data, weights_dtype, set[int]()
+        self.data = data
+        self.weights_dtype = weights_dtype
+        self.seen = set[int]()
         if self.cut(0, 8) != MAGIC:
             raise ValueError("it does not begin as one")
         version = self.number(8, 1)
@@ -65,7 +96,8 @@ class _File:
 
     def arrays(self) -> Iterator[tuple[str, Tensor]]:
         """Depth first, without recursion."""
-        waiting, total = [("", self.root)], 0
+        waiting = [("", self.root)]
+        total = 0
         while waiting:
             path, address = waiting.pop()
             if address in self.seen or len(self.seen) >= OBJECTS:
@@ -76,14 +108,17 @@ class _File:
             if LAYOUT in kinds:
                 array = self.array(path, messages)
                 total += array.nbytes
-                if total > len(self.data):  # a small file, read many times over, would fill the memory
+                # a small file, read many times over, would fill the memory
+                if total > len(self.data):
                     raise ValueError("its arrays overlap")
                 yield path, array
                 continue
             for name, child in self.children(messages):
                 waiting.append((f"{path}/{name}" if path else name, child))
                 if len(path) + len(name) > MOST_NAME or len(waiting) > OBJECTS:
-                    raise ValueError("a path is longer than any that Keras writes, or there are too many")
+                    raise ValueError(
+                        "a path is longer than any that Keras writes, or there are too many"
+                    )
 
     def messages(self, address: int) -> Iterator[Message]:
         """Of an object's header and of the blocks that continue it."""
@@ -108,9 +143,12 @@ class _File:
                 length = self.number(at + (1 if new else 2), 2)
                 at += head
                 if at + length > end or (count := count + 1) > OBJECTS:
-                    raise ValueError("a header's message is longer than its block, or there are too many")
+                    raise ValueError(
+                        "a header's message is longer than its block, or there are too many"
+                    )
                 if kind == CONTINUED:
-                    block, much = self.number(at, 8), self.number(at + 8, 8)
+                    block = self.number(at, 8)
+                    much = self.number(at + 8, 8)
                     # A newer block has its name before its messages, and a checksum after them.
                     blocks.append((block + 4, much - 8) if new else (block, much))
                 yield kind, at, length
@@ -129,7 +167,8 @@ class _File:
 
     def link(self, at: int, length: int) -> tuple[str, int]:
         """A hard link within its group."""
-        flags, place = self.number(at + 1, 1), at + 2
+        flags = self.number(at + 1, 1)
+        place = at + 2
         if flags & 8:
             if self.number(place, 1):
                 raise ValueError("a link leads out of the file")
@@ -142,12 +181,15 @@ class _File:
         return self.cut(place + width, size).decode("utf-8"), self.number(place + width + size, 8)
 
     def symbols(self, tree: int, heap: int) -> Iterator[tuple[str, int]]:
-        """The names of a group of the older kind: a B-tree of tables, the names' letters in a heap."""
+        """The names of a group of the older kind: a B-tree of tables, the names' letters in a
+        heap."""
         if self.cut(heap, 4) != b"HEAP":
             raise ValueError("a group without names")
-        letters, much = self.number(heap + 24, 8), self.number(heap + 8, 8)
+        letters = self.number(heap + 24, 8)
+        much = self.number(heap + 8, 8)
         self.cut(letters, much)
-        waiting, visited = [tree], set[int]()
+        waiting = [tree]
+        visited = set[int]()
         while waiting:
             node = waiting.pop()
             if node in visited or len(visited) >= OBJECTS:
@@ -172,28 +214,37 @@ class _File:
             raise ValueError(f"{path} lies in another file")
         if FILTERS in of or DATASPACE not in of or DATATYPE not in of:
             raise ValueError(f"{path} is compressed, or lacks its shape or type")
-        shape, dtype = self.shape(of[DATASPACE][0]), self.dtype(path, of[DATATYPE][0])
+        shape = self.shape(of[DATASPACE][0])
+        dtype = self.dtype(path, of[DATATYPE][0])
         size = math.prod(shape) * dtype.itemsize
         at = of[LAYOUT][0]
-        version, kind = self.number(at, 1), self.number(at + 1, 1)
+        version = self.number(at, 1)
+        kind = self.number(at + 1, 1)
         if version not in (3, 4) or kind > 1:
-            raise ValueError(f"{path} is stored in chunks, or by an older layout, which is not read")
+            raise ValueError(
+                f"{path} is stored in chunks, or by an older layout, which is not read"
+            )
         begin, much = (
-            (at + 4, self.number(at + 2, 2)) if kind == 0 else (self.number(at + 2, 8), self.number(at + 10, 8))
+            (at + 4, self.number(at + 2, 2))
+            if kind == 0
+            else (self.number(at + 2, 8), self.number(at + 10, 8))
         )
         if much < size or (size and begin + size > len(self.data)):
             raise ValueError(f"{path} has {much:,} bytes, and its shape asks for {size:,}")
         return numbers(self.data, begin, dtype, shape, self.weights_dtype)
 
     def shape(self, at: int) -> list[int]:
-        version, rank = self.number(at, 1), self.number(at + 1, 1)
+        version = self.number(at, 1)
+        rank = self.number(at + 1, 1)
         if version not in (1, 2) or rank > 8:
             raise ValueError("a shape of an unknown kind")
         first = at + (8 if version == 1 else 4)
         return [self.number(first + 8 * n, 8) for n in range(rank)]
 
     def dtype(self, path: str, at: int) -> torch.dtype:
-        kind, bits, size = self.number(at, 1) & 15, self.number(at + 1, 1), self.number(at + 4, 4)
+        kind = self.number(at, 1) & 15
+        bits = self.number(at + 1, 1)
+        size = self.number(at + 4, 4)
         found = None
         if kind == 0 and not bits & 1:
             found = _INTS.get((size, bool(bits & 8)))

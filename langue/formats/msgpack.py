@@ -1,7 +1,8 @@
-"""What arrives: a Flax checkpoint (`flax_model.msgpack`), which may be hostile. What leaves: its arrays by name.
+"""What arrives: a Flax checkpoint (`flax_model.msgpack`), which may be hostile. What leaves: its
+arrays by name.
 
-MessagePack (github.com/msgpack/msgpack, spec.md) as `flax.serialization` writes it: maps of maps, whose leaves are
-extension type 1 with (shape, dtype, bytes) inside.
+MessagePack (github.com/msgpack/msgpack, spec.md) as `flax.serialization` writes it: maps of maps,
+whose leaves are extension type 1 with (shape, dtype, bytes) inside.
 """
 
 import math
@@ -16,13 +17,36 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.formats.mapped import map_file, numbers
 
-MOST_DEPTH, MOST_DIMENSIONS = 64, 16
+MOST_DEPTH = 64
+MOST_DIMENSIONS = 16
 MOST_VALUES = 1_000_000  # of a byte each, they would take a hundred times the file in memory
 ARRAY = 1  # flax's extension types: an array
-TYPES = {name: getattr(torch, name) for name in ("float32", "float16", "float64", "bfloat16", "int32", "int64")}
-_SIZES = {0xC4: "B", 0xC5: ">H", 0xC6: ">I", 0xD9: "B", 0xDA: ">H", 0xDB: ">I", 0xC7: "B", 0xC8: ">H", 0xC9: ">I"}
+TYPES = {
+    name: getattr(torch, name)
+    for name in ("float32", "float16", "float64", "bfloat16", "int32", "int64")
+}
+_SIZES = {
+    0xC4: "B",
+    0xC5: ">H",
+    0xC6: ">I",
+    0xD9: "B",
+    0xDA: ">H",
+    0xDB: ">I",
+    0xC7: "B",
+    0xC8: ">H",
+    0xC9: ">I",
+}
 _COUNTS = {0xDC: ">H", 0xDD: ">I", 0xDE: ">H", 0xDF: ">I"}
-_NUMBERS = {0xCC: "B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: "b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
+_NUMBERS = {
+    0xCC: "B",
+    0xCD: ">H",
+    0xCE: ">I",
+    0xCF: ">Q",
+    0xD0: "b",
+    0xD1: ">h",
+    0xD2: ">i",
+    0xD3: ">q",
+}
 _NUMBERS |= {0xCA: ">f", 0xCB: ">d"}
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
@@ -34,8 +58,9 @@ class _Array(NamedTuple):
 
 
 def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Every array under its path, `params/bert/...` (matrices: as `numbers` has it, for most arrays of such a file lie
-    at no place of whole numbers). ModelError where the file breaks its format."""
+    """Every array under its path, `params/bert/...` (matrices: as `numbers` has it, for most arrays
+    of such a file lie at no place of whole numbers). ModelError where the file breaks its
+    format."""
     flat: dict[str, Tensor] = {}
 
     def walk(branch: Any, path: str) -> None:
@@ -97,14 +122,19 @@ def _as_they_lie(part: memoryview) -> memoryview:
     return part
 
 
-def _bytes(data: memoryview, at: int, size: int, make: Callable[[memoryview], Any]) -> tuple[Any, int]:
+def _bytes(
+    data: memoryview, at: int, size: int, make: Callable[[memoryview], Any]
+) -> tuple[Any, int]:
     if at + size > len(data):
         raise ValueError("a value ends beyond the file")
     return make(data[at : at + size]), at + size
 
 
-def _many(data: memoryview, at: int, count: int, named: bool, depth: int, left: Iterator[int]) -> tuple[Any, int]:
-    """A map or a list. Every element takes a byte at least, so a count cannot claim more than the file has."""
+def _many(
+    data: memoryview, at: int, count: int, named: bool, depth: int, left: Iterator[int]
+) -> tuple[Any, int]:
+    """A map or a list. Every element takes a byte at least, so a count cannot claim more than the
+    file has."""
     if count > len(data) - at:
         raise ValueError("a count is larger than the file")
     items: list[Any] = []
@@ -118,7 +148,9 @@ def _many(data: memoryview, at: int, count: int, named: bool, depth: int, left: 
     return dict(zip(items[::2], items[1::2], strict=True)), at
 
 
-def _extension(data: memoryview, at: int, size: int, depth: int, left: Iterator[int]) -> tuple[Any, int]:
+def _extension(
+    data: memoryview, at: int, size: int, depth: int, left: Iterator[int]
+) -> tuple[Any, int]:
     kind = data[at]
     inside, end = _bytes(data, at + 1, size, _as_they_lie)
     if kind != ARRAY:
@@ -128,7 +160,11 @@ def _extension(data: memoryview, at: int, size: int, depth: int, left: Iterator[
         raise ValueError("an array that is not (shape, dtype, bytes)")
     shape, dtype, raw = parts
     dtype = str(dtype, "ascii") if isinstance(dtype, memoryview) else dtype
-    sizes = isinstance(shape, list) and len(shape) <= MOST_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
+    sizes = (
+        isinstance(shape, list)
+        and len(shape) <= MOST_DIMENSIONS
+        and all(type(n) is int and n >= 0 for n in shape)
+    )
     if dtype not in TYPES or not sizes or not isinstance(raw, memoryview):
         raise ValueError("an array without a shape, or without a type that is known")
     if math.prod(shape) * TYPES[dtype].itemsize != len(raw):

@@ -1,7 +1,9 @@
-"""What arrives: an .npz file (a zip of NumPy's .npy arrays), which may be hostile. What leaves: its arrays of numbers.
+"""What arrives: an .npz file (a zip of NumPy's .npy arrays), which may be hostile. What leaves: its
+arrays of numbers.
 
-NEP 1's format, read here so that nothing in it can be unpickled: members are stored as they are and their declared
-sizes fit the file, headers are of one fixed form, and an array has exactly the bytes that its shape asks for.
+NEP 1's format, read here so that nothing in it can be unpickled: members are stored as they are and
+their declared sizes fit the file, headers are of one fixed form, and an array has exactly the bytes
+that its shape asks for.
 """
 
 import math
@@ -23,7 +25,9 @@ from langue.formats.mapped import DECODED, fill
 
 MAGIC = b"\x93NUMPY"
 MOST_HEADER = 4096  # bytes; the headers of plain arrays have about 100
-_HEADER = re.compile(rb"\{'descr': '([^']{1,20})', 'fortran_order': (False|True), 'shape': \(([\d, ]*)\),? *\} *\n?")
+_HEADER = re.compile(
+    rb"\{'descr': '([^']{1,20})', 'fortran_order': (False|True), 'shape': \(([\d, ]*)\),? *\} *\n?"
+)
 _TYPES = {kind: np.dtype(kind) for kind in ("<f2", "<f4", "<f8", "<i1", "|i1", "|u1", "<i4", "<i8")}
 
 T = TypeVar("T")
@@ -51,36 +55,62 @@ def read(file: Path, *names: str) -> dict[str, NDArray[Any]]:
     return _scan(file, lambda name: not names or name in names, take)
 
 
-def weights(file: Path, wanted: Callable[[str], bool], weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The arrays whose names are wanted, which must be of floating numbers, as fp32; matrices as `fill` has it."""
+def weights(
+    file: Path, wanted: Callable[[str], bool], weights_dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """The arrays whose names are wanted, which must be of floating numbers, as fp32; matrices as
+    `fill` has it."""
 
     def take(name: str, head: _Head, handle: IO[bytes]) -> Tensor:
         if head.dtype.kind != "f":
-            raise ModelError(f"{name} holds {head.dtype}, and weights are floating", where=str(file))
+            raise ModelError(
+                f"{name} holds {head.dtype}, and weights are floating", where=str(file)
+            )
         handle.read(head.size)
-        pieces = (np.frombuffer(piece, head.dtype) for piece in iter(lambda: handle.read(DECODED), b""))
+        pieces = (
+            np.frombuffer(piece, head.dtype) for piece in iter(lambda: handle.read(DECODED), b"")
+        )
         lying = head.shape[::-1] if head.columns_first else head.shape
-        whole = fill(lying, torch.float32, weights_dtype, (torch.from_numpy(piece.astype("float32")) for piece in pieces))
+        whole = fill(
+            lying,
+            torch.float32,
+            weights_dtype,
+            (torch.from_numpy(piece.astype("float32")) for piece in pieces),
+        )
         return whole.permute(*range(whole.ndim)[::-1]) if head.columns_first else whole
 
     return _scan(file, wanted, take)
 
 
-def _scan(file: Path, wanted: Callable[[str], bool], take: Callable[[str, _Head, IO[bytes]], T]) -> dict[str, T]:
-    """What `take` makes of each wanted array's name, header and bytes; read to their end, their sum is checked."""
+def _scan(
+    file: Path, wanted: Callable[[str], bool], take: Callable[[str, _Head, IO[bytes]], T]
+) -> dict[str, T]:
+    """What `take` makes of each wanted array's name, header and bytes; read to their end, their sum
+    is checked."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             _check(members, file.stat().st_size)
             found = {}
             for member in members:
-                name, head = member.filename.removesuffix(".npy"), _described(archive, member)
+                name = member.filename.removesuffix(".npy")
+                head = _described(archive, member)
                 if wanted(name):
                     with archive.open(member) as handle:
                         found[name] = take(name, head, handle)
             return found
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, struct.error) as error:
-        raise ModelError(f"not an .npz of plain numbers: {error}", where=str(file), do="download it again") from error
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        struct.error,
+    ) as error:
+        raise ModelError(
+            f"not an .npz of plain numbers: {error}", where=str(file), do="download it again"
+        ) from error
 
 
 def _check(members: list[zipfile.ZipInfo], size: int) -> None:
@@ -103,7 +133,9 @@ def _described(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Head:
     claimed = math.prod(head.shape) * head.dtype.itemsize
     if claimed != member.file_size - head.size:
         held = member.file_size - head.size
-        raise ValueError(f"{member.filename!r} has {held:,} bytes for shape {list(head.shape)} of {head.dtype}")
+        raise ValueError(
+            f"{member.filename!r} has {held:,} bytes for shape {list(head.shape)} of {head.dtype}"
+        )
     return head
 
 
@@ -121,6 +153,7 @@ def _head(data: bytes, name: str) -> _Head:
     if kind not in _TYPES:
         raise ValueError(f"{name!r} holds {kind!r}, which are no numbers")
     counts = [count for count in found[3].decode().replace(" ", "").split(",") if count]
-    if len(counts) > 8 or math.prod(max(1, int(count[:16])) for count in counts) > 10**15:  # of none of them too
+    # of none of them too
+    if len(counts) > 8 or math.prod(max(1, int(count[:16])) for count in counts) > 10**15:
         raise ValueError(f"{name!r} claims a shape that no file holds")
     return _Head(_TYPES[kind], found[2] == b"True", tuple(map(int, counts)), size)

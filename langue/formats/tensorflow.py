@@ -1,10 +1,11 @@
 """What arrives: a TensorFlow checkpoint (`x.index`, `x.data-00000-of-00001`), which may be hostile.
 What leaves: its tensors by name, without TensorFlow.
 
-The index is a LevelDB table: blocks of entries whose keys share prefixes, a block that says where they are, and a
-footer with a magic number. An entry is a protocol buffer (`BundleEntryProto` of tensor_bundle.proto): type, shape,
-shard, offset, size. Every block's CRC-32C is checked, and every tensor's place against its file's size; the
-tensors' own sums are not, since Python would take minutes for what the disk and the network have checked already.
+The index is a LevelDB table: blocks of entries whose keys share prefixes, a block that says where
+they are, and a footer with a magic number. An entry is a protocol buffer (`BundleEntryProto` of
+tensor_bundle.proto): type, shape, shard, offset, size. Every block's CRC-32C is checked, and every
+tensor's place against its file's size; the tensors' own sums are not, since Python would take
+minutes for what the disk and the network have checked already.
 """
 
 import math
@@ -23,22 +24,35 @@ from langue.formats.mapped import map_file, numbers
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
-MOST_ENTRIES, MOST_NAME = 100_000, 1024  # names share what they begin with, so a small file could hold long ones
+# names share what they begin with, so a small file could hold long ones
+MOST_ENTRIES = 100_000
+MOST_NAME = 1024
 MOST_INDEX = 2**24  # bytes: an entry takes about a hundred
 MOST_DIMENSIONS = 16
 # DataType of TensorFlow -> ours
-TYPES = {1: torch.float32, 2: torch.float64, 3: torch.int32, 9: torch.int64, 14: torch.bfloat16, 19: torch.float16}
+TYPES = {
+    1: torch.float32,
+    2: torch.float64,
+    3: torch.int32,
+    9: torch.int64,
+    14: torch.bfloat16,
+    19: torch.float16,
+}
 
 
 def find(folder: Path) -> Path | None:
     """The index of the only checkpoint in a folder, of the newest where several are numbered."""
-    found = sorted(folder.glob("*.index"), key=lambda path: (len(path.name), path.name)) if folder.is_dir() else []
+    found = (
+        sorted(folder.glob("*.index"), key=lambda path: (len(path.name), path.name))
+        if folder.is_dir()
+        else []
+    )
     return found[-1] if found else None
 
 
 def read(index: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """All numeric tensors, as the file's own pages (matrices: as `numbers` has it). ModelError where the file breaks
-    its format."""
+    """All numeric tensors, as the file's own pages (matrices: as `numbers` has it). ModelError
+    where the file breaks its format."""
     try:
         return _read(index, weights_dtype)
     except PermissionError as error:
@@ -70,8 +84,13 @@ def _read(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     shards = int(header.get(1, 0))
     if header.get(2, 0) != 0:
         raise ValueError("it is of a big-endian machine")
-    files = {n: index.with_suffix(f".data-{n:05d}-of-{shards:05d}") for n in range(min(shards, len(entries) + 1))}
-    maps = {n: map_file(path) for n, path in files.items() if path.is_file() and path.stat().st_size}
+    files = {
+        n: index.with_suffix(f".data-{n:05d}-of-{shards:05d}")
+        for n in range(min(shards, len(entries) + 1))
+    }
+    maps = {
+        n: map_file(path) for n, path in files.items() if path.is_file() and path.stat().st_size
+    }
     tensors: dict[str, Tensor] = {}
     left = sum(map(len, maps.values()))
     for key, entry in entries.items():
@@ -88,7 +107,9 @@ def _numeric(entry: bytes) -> bool:
     return dict(_fields(entry)).get(1) in TYPES
 
 
-def _tensor(key: bytes, entry: bytes, maps: Mapping[int, mmap.mmap], weights_dtype: torch.dtype | None) -> Tensor:
+def _tensor(
+    key: bytes, entry: bytes, maps: Mapping[int, mmap.mmap], weights_dtype: torch.dtype | None
+) -> Tensor:
     said: dict[int, Any] = {}
     for number, value in _fields(entry):
         if number == 7:
@@ -134,7 +155,8 @@ def _fields(proto: bytes) -> Iterator[tuple[int, Any]]:
             value, at = _varint(proto, at)
         elif kind == 2:
             length, at = _varint(proto, at)
-            value, at = proto[at : at + length], at + length
+            value = proto[at : at + length]
+            at = at + length
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
         else:
@@ -163,10 +185,12 @@ def _block(data: bytes, handle: tuple[int, int]) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block, each key given as what it shares with the one before and what it adds."""
+    """Keys and values of a block, each key given as what it shares with the one before and what it
+    adds."""
     (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
     end = len(block) - 4 * (restarts + 1)
-    at, key = 0, b""
+    at = 0
+    key = b""
     while at < end:
         shared, at = _varint(block, at)
         added, at = _varint(block, at)

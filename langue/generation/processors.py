@@ -1,9 +1,9 @@
 """What arrives: the logits of the next tokens (N, V) and the tokens so far of each sequence.
 What leaves: the logits with what a model's generation config forbids, weakens or forces applied.
 
-Each processor does what the one of the same name in `transformers` does to one sequence alone, in the
-order in which `transformers` applies them. Contexts are a decoder's prompt, or an encoder-decoder's
-start token, with the tokens that follow.
+Each processor does what the one of the same name in `transformers` does to one sequence alone, in
+the order in which `transformers` applies them. Contexts are a decoder's prompt, or an
+encoder-decoder's start token, with the tokens that follow.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,10 @@
-"""What arrives: a language model and prompts as token ids. What leaves: the tokens it goes on with, one at a time.
+"""What arrives: a language model and prompts as token ids. What leaves: the tokens it goes on with,
+one at a time.
 
-Greedy (temperature 0), or drawn from softmax(logits / temperature) among the `top_k` likeliest (Fan et al. 2018,
-arXiv:1805.04833) or the smallest set that holds `top_p` of the probability (Holtzman et al. 2019, arXiv:1904.09751).
-Prompts stand in one flat batch without padding, and so do the keys and values kept of them.
+Greedy (temperature 0), or drawn from softmax(logits / temperature) among the `top_k` likeliest (Fan
+et al. 2018, arXiv:1805.04833) or the smallest set that holds `top_p` of the probability (Holtzman
+et al. 2019, arXiv:1904.09751). Prompts stand in one flat batch without padding, and so do the keys
+and values kept of them.
 """
 
 import math
@@ -40,7 +42,10 @@ class Sampling:
         if not some or not drawn or not filtered or not 0 <= self.seed < 2**63:
             raise ModelError(
                 f"cannot sample with {self}",
-                do=f"max_tokens >= 1, temperature 0 or from {COLDEST:g} on, top_k and seed >= 0, top_p in (0, 1]",
+                do=(
+                    f"max_tokens >= 1, temperature 0 or from {COLDEST:g} on, top_k and seed >= 0,"
+                    " top_p in (0, 1]"
+                ),
             )
 
 
@@ -79,7 +84,9 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Te
         probabilities = ordered.softmax(-1)
         # The token that crosses top_p stays; those after it go.
         beyond = probabilities.cumsum(-1) - probabilities >= sampling.top_p
-        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, places, beyond), float("-inf"))
+        logits = logits.masked_fill(
+            torch.zeros_like(beyond).scatter(-1, places, beyond), float("-inf")
+        )
     drawn = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator)
     return drawn[:, 0].to(logits.device)
 
@@ -112,7 +119,9 @@ def generate(
     limits = [sampling.max_tokens or config.new_tokens(len(context)) for context in contexts]
     if is_decoder:  # one that meets the end of the positions must not stop the others
         longest = model.body.config.longest
-        full = [len(c) if len(c) + n > longest else 0 for c, n in zip(contexts, limits, strict=True)]
+        full = [
+            len(c) if len(c) + n > longest else 0 for c, n in zip(contexts, limits, strict=True)
+        ]
         if len(set(full)) > 1:
             found: dict[int, list[int]] = {}
             for size in sorted(set(full)):
@@ -122,10 +131,13 @@ def generate(
             return [found[row] for row in range(len(prompts))]
     rows = np.arange(len(prompts))
     if is_decoder:
-        batch, encoder_states, pairs = gather(examples_of(prompts), rows, device), None, None
+        batch = gather(examples_of(prompts), rows, device)
+        encoder_states = None
+        pairs = None
     else:
         both = gather_pairs(examples_of(prompts), examples_of(contexts), rows, device)
-        batch, pairs = both.target, both.groups
+        batch = both.target
+        pairs = both.groups
         encoder_states = model.body(*both.source.inputs)[both.order]
     made = _write(
         model,
@@ -153,7 +165,8 @@ def _write(
     contexts: list[list[int]],
     limits: list[int],
 ) -> list[list[int]]:
-    """The loop: hidden states of the new tokens, logits of each sequence's last one, a choice, again.
+    """The loop: hidden states of the new tokens, logits of each sequence's last one, a choice,
+    again.
 
     contexts and limits, in the batch's order: the tokens so far, which grow here, and how many more
     each sequence has room for.
@@ -163,7 +176,9 @@ def _write(
     cache = Cache(len(batch.groups), min(positions_end, longest_context + max(limits)))
     generator = torch.Generator().manual_seed(sampling.seed)
     processors = processors_of(config, limits)
-    tokens, groups, ends = batch.tokens, batch.groups, batch.starts[1:] - 1
+    tokens = batch.tokens
+    groups = batch.groups
+    ends = batch.starts[1:] - 1
     written: list[list[int]] = [[] for _ in range(len(batch))]
     running = np.ones(len(batch), bool)
     for new in range(max(limits)):
@@ -182,11 +197,14 @@ def _write(
                 running[index] = len(written[index]) < limits[index]
         if not running.any() or max(cache.lengths) >= positions_end:
             break
-        groups, ends = _one_each(groups), torch.arange(len(batch), device=tokens.device)
+        groups = _one_each(groups)
+        ends = torch.arange(len(batch), device=tokens.device)
     return written
 
 
-def _processed(logits: Tensor, processors: Sequence[LogitsProcessor], contexts: list[list[int]], new: int) -> Tensor:
+def _processed(
+    logits: Tensor, processors: Sequence[LogitsProcessor], contexts: list[list[int]], new: int
+) -> Tensor:
     """The logits (N, V) after all processors, in float32 where there is one."""
     if not processors:
         return logits
@@ -204,7 +222,8 @@ def _check_finite(highest: Tensor) -> None:
     """highest (N,): the highest score of each sequence; it is NaN where any score is."""
     if not highest.isfinite().all():
         raise ModelError(
-            "the model's scores are no numbers", do="its weights are spoilt: train it anew, at a lower rate"
+            "the model's scores are no numbers",
+            do="its weights are spoilt: train it anew, at a lower rate",
         )
 
 

@@ -1,8 +1,8 @@
 """What arrives: a Hub name, a folder or a run.
 What leaves: config, weights and tokenizer in our terms; and back to a folder.
 
-Weights are safetensors. A `.bin` is read only as far as `torch.load(weights_only=True)` takes it: nothing that can
-run code is ever unpickled, and a config that names code (`auto_map`) is refused.
+Weights are safetensors. A `.bin` is read only as far as `torch.load(weights_only=True)` takes it:
+nothing that can run code is ever unpickled, and a config that names code (`auto_map`) is refused.
 """
 
 import math
@@ -39,11 +39,15 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 
 # What configs say of heads.
 OF_HEADS = ("id2label", "label2id", "problem_type", "classifier_", "summary_")
-# Before a body's class in `architectures`, where the head is one that no class of `transformers` has. AutoModel reads
-# the body all the same; a pipeline would fall back on a class that it finds under the name that is there.
+# Before a body's class in `architectures`, where the head is one that no class of `transformers`
+# has. AutoModel reads the body all the same; a pipeline would fall back on a class that it finds
+# under the name that is there.
 OWN_HEAD = "LangueHeadOn"
-SPARE = 16  # tokens that a tokenizer may have beyond the embedding, as bart-large-cnn's and Gemma 3's do, for no text
-MOST_LAYERS = 2**15  # each is drawn up apart, and so is every expert of each; 12,032 are the most published here
+# tokens that a tokenizer may have beyond the embedding, as bart-large-cnn's and Gemma 3's do, for
+# no text
+SPARE = 16
+# each is drawn up apart, and so is every expert of each; 12,032 are the most published here
+MOST_LAYERS = 2**15
 
 # What ends and begins a text: config.json says it where generation_config.json does not.
 GENERATION = ("eos_token_id", "decoder_start_token_id")
@@ -78,7 +82,8 @@ class Checkpoint:
 
     @property
     def pad(self) -> int | None:
-        """The token that fills up batches elsewhere; a text's end is before it. None where nothing says one."""
+        """The token that fills up batches elsewhere; a text's end is before it. None where nothing
+        says one."""
         token = self.published.get("pad_token_id")
         if type(token) is int:
             return token
@@ -87,7 +92,8 @@ class Checkpoint:
 
     @property
     def batch_pad(self) -> int | None:
-        """The token that fills up batches elsewhere once the model is saved: where none is said, another stands in."""
+        """The token that fills up batches elsewhere once the model is saved: where none is said,
+        another stands in."""
         if self.pad is not None:
             return self.pad
         token = _pad_of(self.tokenizer, self.published)
@@ -100,17 +106,29 @@ class Checkpoint:
 
 
 def locate(
-    name: str | Path, revision: str | None = None, wanted: Sequence[str] | None = None, *, weights: bool = True
+    name: str | Path,
+    revision: str | None = None,
+    wanted: Sequence[str] | None = None,
+    *,
+    weights: bool = True,
 ) -> Path:
-    """The local folder of a model: itself, or a snapshot of the Hub's. wanted: patterns of the files that are fetched
-    in the place of the model; weights: whether those are needed too."""
+    """The local folder of a model: itself, or a snapshot of the Hub's. wanted: patterns of the
+    files that are fetched in the place of the model; weights: whether those are needed too."""
     folder = Path(os.path.expanduser(name))  # `~nobody` stays what it is
     if folder.is_dir() or _find_format(folder):
         return folder
     if folder.exists():
-        raise ModelError("a file that is no model", where=str(name), do="give a folder, a .gguf or a llama2.c .bin")
+        raise ModelError(
+            "a file that is no model",
+            where=str(name),
+            do="give a folder, a .gguf or a llama2.c .bin",
+        )
     if str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
-        raise ModelError("no such model folder", where=str(name), do="give a folder with config.json, or a Hub name")
+        raise ModelError(
+            "no such model folder",
+            where=str(name),
+            do="give a folder with config.json, or a Hub name",
+        )
     if wanted is not None:
         return fetch(str(name), revision, wanted, weights=False)
     found = fetch(str(name), revision, weights=False)
@@ -124,7 +142,8 @@ def locate(
 
 
 def _says_all(folder: Path) -> bool:
-    """Whether a config.json of the Hub's kind is there, so that no weights need be seen to know what the model is."""
+    """Whether a config.json of the Hub's kind is there, so that no weights need be seen to know
+    what the model is."""
     return (folder / "config.json").is_file() and "model_type" in _object(folder / "config.json")
 
 
@@ -135,14 +154,16 @@ class Description:
     folder: Path
     published: dict[str, Any]  # config.json
     task: dict[str, Any] | None  # langue.json, in a run of ours
-    writes: dict[str, Any] = field(default_factory=dict)  # generation_config.json, or config.json's part
+    # generation_config.json, or config.json's part
+    writes: dict[str, Any] = field(default_factory=dict)
     original: Path | None = None  # the file of a model in a format other than the Hub's
     reader: "FormatReader | None" = None  # what reads it
 
 
 class FormatReader(Protocol):
-    """A module that reads a file format of others as a checkpoint of the Hub's names. matrices: what those are wanted
-    in (None: what they came in); what is more than the file's own pages is held in it from the first."""
+    """A module that reads a file format of others as a checkpoint of the Hub's names. matrices:
+    what those are wanted in (None: what they came in); what is more than the file's own pages is
+    held in it from the first."""
 
     def find(self, path: Path) -> Path | None: ...
     def read_config(self, file: Path) -> dict[str, Any]: ...
@@ -150,7 +171,14 @@ class FormatReader(Protocol):
     def read_tokenizer(self, file: Path) -> Tokenizer: ...
 
 
-FORMATS: tuple[FormatReader, ...] = (llama2c, gguf_model, google_bert, openai_gpt2, marian_nmt, keras)
+FORMATS: tuple[FormatReader, ...] = (
+    llama2c,
+    gguf_model,
+    google_bert,
+    openai_gpt2,
+    marian_nmt,
+    keras,
+)
 
 
 def _find_format(path: Path) -> tuple[FormatReader, Path] | None:
@@ -160,16 +188,22 @@ def _find_format(path: Path) -> tuple[FormatReader, Path] | None:
 
 
 def describe(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Description:
-    """weights: whether they will be read, so that they are fetched too where the model is the Hub's."""
+    """weights: whether they will be read, so that they are fetched too where the model is the
+    Hub's."""
     folder = locate(name, revision, weights=weights)
-    of_the_hub = (folder / "config.json").is_file() and keras.find(folder) is None  # Keras has a config.json of its own
+    # Keras has a config.json of its own
+    of_the_hub = (folder / "config.json").is_file() and keras.find(folder) is None
     foreign = None if of_the_hub else _find_format(folder)
     if foreign is not None:
         reader, original = foreign
         published = reader.read_config(original)
-        return Description(folder, published, None, generation_of_config(published), original, reader)
+        return Description(
+            folder, published, None, generation_of_config(published), original, reader
+        )
     if not (folder / "config.json").is_file():
-        raise ModelError("the folder has no config.json", where=str(folder), do="give a model folder or a run")
+        raise ModelError(
+            "the folder has no config.json", where=str(folder), do="give a model folder or a run"
+        )
     published = _object(folder / "config.json")
     refuse_code(published, folder / "config.json")
     file = folder / FILE
@@ -200,36 +234,51 @@ def _object(file: Path) -> dict[str, Any]:
 
 def _named(published: dict[str, Any]) -> dict[str, Any]:
     """The config with its `model_type`, which the oldest ones leave to be read from their class."""
-    known = [name for name, family in FAMILIES.items() if {*classes_of(published)} & {*family.architectures.values()}]
+    known = [
+        name
+        for name, family in FAMILIES.items()
+        if {*classes_of(published)} & {*family.architectures.values()}
+    ]
     return {"model_type": known[0]} | published if known else published
 
 
 def family_of(described: Description) -> tuple[Family, ModelConfig]:
     """The family that a config names, and the config as ours."""
-    kind, where = described.published.get("model_type"), str(described.folder / "config.json")
+    kind = described.published.get("model_type")
+    where = str(described.folder / "config.json")
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise ModelError(f"model_type {kind!r} is not known", where=where, do=f"known: {', '.join(FAMILIES)}")
+        raise ModelError(
+            f"model_type {kind!r} is not known", where=where, do=f"known: {', '.join(FAMILIES)}"
+        )
     try:
         require(described.published, quantization_config=None)
         config = family.read(described.published)
-        if config.architecture != "encoder-decoder":  # a mask that its class would not draw otherwise
+        # a mask that its class would not draw otherwise
+        if config.architecture != "encoder-decoder":
             require(described.published, is_causal=(config.causal, None))
         _check_bounds(config)
     except LangueError as error:
         raise ModelError(error.what, where=error.where or where, do=error.do) from error
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-        raise ModelError(f"the config cannot be followed ({type(error).__name__}: {error})", where=where) from error
+        raise ModelError(
+            f"the config cannot be followed ({type(error).__name__}: {error})", where=where
+        ) from error
     return family, config
 
 
 def _check_bounds(config: ModelConfig) -> None:
-    """ModelError where the config claims what no model has, before anything is drawn up or computed for it."""
+    """ModelError where the config claims what no model has, before anything is drawn up or computed
+    for it."""
     claims = {name: value for name, value in config.to_dict().items() if type(value) is int}
     claims["heads times their width"] = config.n_heads * config.head_dim
     if config.position.startswith("sinusoidal"):  # a table that no file holds
         claims["a sixteenth of width times positions"] = config.dim * config.max_length // 16
-    odd = [name for name, value in config.to_dict().items() if type(value) is float and not math.isfinite(value)]
+    odd = [
+        name
+        for name, value in config.to_dict().items()
+        if type(value) is float and not math.isfinite(value)
+    ]
     if odd:
         raise ModelError(f"config: {odd[0]} is not finite")
     wrong = [(name, value) for name, value in claims.items() if value > MOST]
@@ -244,29 +293,40 @@ def layers_in(config: ModelConfig) -> int:
 
 
 def read_tokenizer(described: Description) -> Tokenizer:
-    reader, original = described.reader, described.original
+    reader = described.reader
+    original = described.original
     if reader is None or original is None:
         return Tokenizer.load(described.folder)
     return reader.read_tokenizer(original)
 
 
-def _read_weights(described: Description, family: Family, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    reader, original = described.reader, described.original
+def _read_weights(
+    described: Description, family: Family, weights_dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    reader = described.reader
+    original = described.original
     if reader is None or original is None:
         return read_weights(described.folder, weights_dtype, family.shared_names)
     return reader.read_weights(original, weights_dtype)
 
 
 def read_checkpoint(
-    described: Description, head: str | None = None, pairs: bool = False, weights_dtype: torch.dtype | None = None
+    described: Description,
+    head: str | None = None,
+    pairs: bool = False,
+    weights_dtype: torch.dtype | None = None,
 ) -> Checkpoint:
-    """Read a model folder. `head`: which head's weights to take where they are there ("classify"); `pairs`: those too
-    that say of two parts whether the second follows; `weights_dtype`: the precision that they are wanted in."""
-    folder, tokenizer = described.folder, read_tokenizer(described)
+    """Read a model folder. `head`: which head's weights to take where they are there ("classify");
+    `pairs`: those too that say of two parts whether the second follows; `weights_dtype`: the
+    precision that they are wanted in."""
+    folder = described.folder
+    tokenizer = read_tokenizer(described)
     family, config, weights = _read_model(described, head, pairs, weights_dtype)
     if len(tokenizer) > config.vocab_size + SPARE:
         raise ModelError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size} embeddings", where=str(folder)
+            f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}"
+            " embeddings",
+            where=str(folder),
         )
     told = described.published, described.writes
     return Checkpoint(folder, family, config, described.task, weights, tokenizer, *told)
@@ -280,10 +340,15 @@ def _read_model(
         family, said = family_of(described)
         theirs = _read_weights(described, family, weights_dtype)
         if layers_in(said) > len(theirs):
-            raise ModelError(f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,} weights")
+            raise ModelError(
+                f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,}"
+                " weights"
+            )
         config = replace(family.infer_from_weights(theirs, said), pair_head=pairs)
         other = family.other(classes_of(described.published))
-        weights = family.to_ours(theirs, config, None if other else head, weights_dtype, other is not None)
+        weights = family.to_ours(
+            theirs, config, None if other else head, weights_dtype, other is not None
+        )
         _check_shapes(weights, config)
     except LangueError as error:
         do = f"{other} is not read here" if other else error.do
@@ -295,7 +360,9 @@ def _check_shapes(weights: Mapping[str, Tensor], config: ModelConfig) -> None:
     """Before a network of the config's sizes is made for them."""
     for name, size in parameters(config).items():
         if name.startswith("body.") and name in weights and weights[name].shape != size:
-            raise ModelError(f"{name} has shape {[*weights[name].shape]} and the config asks for {[*size]}")
+            raise ModelError(
+                f"{name} has shape {[*weights[name].shape]} and the config asks for {[*size]}"
+            )
 
 
 def without_extra(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -312,17 +379,22 @@ def load_into(
     copy: bool = True,
     weights_dtype: torch.dtype = torch.float32,
 ) -> list[str]:
-    """Put weights into a module, shapes checked. Names starting with `new` may be absent; returns those that were.
+    """Put weights into a module, shapes checked. Names starting with `new` may be absent; returns
+    those that were.
 
-    copy=False: the tensors themselves become the parameters, so that no second copy is held; for a module that may
-    have been drawn up on the meta device, and is not trained in a way that the file's mapped pages would mind.
+    copy=False: the tensors themselves become the parameters, so that no second copy is held; for a
+    module that may have been drawn up on the meta device, and is not trained in a way that the
+    file's mapped pages would mind.
     """
     targets = dict(module.named_parameters())
-    wrong = [n for n, t in weights.items() if n in targets and tuple(t.shape) != tuple(targets[n].shape)]
+    wrong = [
+        n for n, t in weights.items() if n in targets and tuple(t.shape) != tuple(targets[n].shape)
+    ]
     if wrong:
         name = wrong[0]
         raise ModelError(
-            f"{name} has shape {list(weights[name].shape)} and the config asks for {list(targets[name].shape)}",
+            f"{name} has shape {list(weights[name].shape)} and the config asks for"
+            f" {list(targets[name].shape)}",
             where=where,
         )
     absent = [name for name in targets if name not in weights]
@@ -331,7 +403,10 @@ def load_into(
         raise ModelError(f"weights missing: {absent[:3]}; left over: {left[:3]}", where=where)
     if not copy:
         wide = {name: targets[name].dtype for name in weights}
-        given = {n: t.to(weights_dtype if t.ndim > 1 and wide[n] == torch.float32 else wide[n]) for n, t in weights.items()}
+        given = {
+            n: t.to(weights_dtype if t.ndim > 1 and wide[n] == torch.float32 else wide[n])
+            for n, t in weights.items()
+        }
         module.load_state_dict(given, strict=False, assign=True)
         return absent
     with torch.no_grad():
@@ -352,8 +427,8 @@ def write_checkpoint(
     published: Mapping[str, Any] | None = None,
     writes: Mapping[str, Any] | None = None,
 ) -> None:
-    """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must exist. published
-    and writes: a Description's."""
+    """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must
+    exist. published and writes: a Description's."""
     published = published or {}
     # A head that is not known here goes along with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None
@@ -362,7 +437,9 @@ def write_checkpoint(
     body_class = family.body_class(config)
     own_head = head is not None and head not in family.architectures
     stem = OWN_HEAD + body_class if own_head else family.architectures.get(head or "", body_class)
-    of_heads = {key: value for key, value in published.items() if other and key.startswith(OF_HEADS)}
+    of_heads = {
+        key: value for key, value in published.items() if other and key.startswith(OF_HEADS)
+    }
     described = (
         {"model_type": family.name}
         | special
@@ -370,13 +447,19 @@ def write_checkpoint(
         | family.write(config)
         | {
             "architectures": [other or stem],
-            "torch_dtype": "bfloat16" if any(t.dtype == torch.bfloat16 for t in theirs.values()) else "float32",
+            "torch_dtype": (
+                "bfloat16" if any(t.dtype == torch.bfloat16 for t in theirs.values()) else "float32"
+            ),
             **(extra or {}),
         }
     )
     write_json(folder / "config.json", described)
     generation = saved_generation(published, writes or {})
-    if head == "lm" and config.architecture == "decoder" and special.get("eos_token_id") is not None:
+    if (
+        head == "lm"
+        and config.architecture == "decoder"
+        and special.get("eos_token_id") is not None
+    ):
         generation = special | generation
     if generation and generation.get("pad_token_id") is None:
         generation["pad_token_id"] = _pad_of(tokenizer, generation)

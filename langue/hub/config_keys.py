@@ -1,7 +1,8 @@
-"""What arrives: a published config. What leaves: its values as axes of `ModelConfig`; and back again.
+"""What arrives: a published config. What leaves: its values as axes of `ModelConfig`; and back
+again.
 
-What a config has under another name, and nothing else is to be said of, is a line of a family's table (`Names`), which
-is read both ways.
+What a config has under another name, and nothing else is to be said of, is a line of a family's
+table (`Names`), which is read both ways.
 """
 
 import json
@@ -27,26 +28,36 @@ ACTIVATIONS = {
 
 
 class Names:
-    """A table: our axis = their key, or (key, value) with the value that a config stands for which lacks the key."""
+    """A table: our axis = their key, or (key, value) with the value that a config stands for which
+    lacks the key."""
 
     def __init__(self, **names: str | tuple[str, Any]) -> None:
         self.names = names
 
     def read(self, config: Config, **axes: Any) -> dict[str, Any]:
-        """The axes of the table beside those given, which the family has whatever its configs say. ModelError for a key
-        without a default that is missing or is not a count."""
+        """The axes of the table beside those given, which the family has whatever its configs say.
+        ModelError for a key without a default that is missing or is not a count."""
         for ours, theirs in self.names.items():
             if isinstance(theirs, str):
                 axes[ours] = take(config, theirs)
             else:
-                axes[ours] = read_activation(config, *theirs) if _is_activation(ours) else config.get(*theirs)
+                axes[ours] = (
+                    read_activation(config, *theirs)
+                    if _is_activation(ours)
+                    else config.get(*theirs)
+                )
         return axes
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
         """The inverse of `read`."""
-        keys = {ours: theirs if isinstance(theirs, str) else theirs[0] for ours, theirs in self.names.items()}
+        keys = {
+            ours: theirs if isinstance(theirs, str) else theirs[0]
+            for ours, theirs in self.names.items()
+        }
         values = {key: getattr(config, ours) for ours, key in keys.items()}
-        return values | {key: write_activation(values[key]) for ours, key in keys.items() if _is_activation(ours)}
+        return values | {
+            key: write_activation(values[key]) for ours, key in keys.items() if _is_activation(ours)
+        }
 
 
 USUAL = {  # what most configs since BERT's call the sizes
@@ -73,7 +84,8 @@ def own_names(config: Config, aliases: Mapping[str, str]) -> Config:
             continue
         if renamed.get(own, value) != value:
             raise ModelError(
-                f"config: {own} = {renamed[own]!r} and {alias} = {value!r} are two names of one value",
+                f"config: {own} = {renamed[own]!r} and {alias} = {value!r} are two names of one"
+                " value",
                 do=f"remove the wrong one of the two from config.json; {own} is the usual name",
             )
         renamed[own] = value
@@ -90,7 +102,8 @@ def require(config: Config, **expected: Any) -> None:
         choices = known if isinstance(known, tuple) else (known,)
         if key in config and config[key] not in choices:
             raise ModelError(
-                f"config: {key} = {json.dumps(config[key], default=str)} is not supported for this family",
+                f"config: {key} = {json.dumps(config[key], default=str)} is not supported for this"
+                " family",
                 do=f"supported: {', '.join(map(str, choices))}",
             )
 

@@ -1,5 +1,6 @@
 """What arrives: published tensors, of a mapped file above all, and the precision that is wanted.
-What leaves: the same stacked into one, converted as they are read, so that nothing is held twice nor written twice.
+What leaves: the same stacked into one, converted as they are read, so that nothing is held twice
+nor written twice.
 """
 
 from collections import Counter
@@ -15,15 +16,17 @@ PIECE = 2**24  # bytes of a mapped file that are converted at a time, and so hel
 
 
 class DtypeConverter:
-    """Holds matrices in one precision (None: the file's), and gives back what it has read and nobody else will."""
+    """Holds matrices in one precision (None: the file's), and gives back what it has read and
+    nobody else will."""
 
     def __init__(self, weights_dtype: torch.dtype | None, published: Iterable[Tensor]) -> None:
         self.weights_dtype = weights_dtype
-        self.names = Counter(map(_storage, published))  # of each tensor that was published; tied ones have several
+        # of each tensor that was published; tied ones have several
+        self.names = Counter(map(_storage, published))
 
     def stack(self, parts: list[Tensor]) -> Tensor:
-        """The parts along the first axis; a single one of the wanted precision is itself. What has one axis is left in
-        the precision that it has."""
+        """The parts along the first axis; a single one of the wanted precision is itself. What has
+        one axis is left in the precision that it has."""
         kind = reduce(torch.promote_types, (part.dtype for part in parts))
         if self.weights_dtype is not None and parts[0].ndim > 1 and kind.is_floating_point:
             kind = self.weights_dtype
@@ -33,7 +36,8 @@ class DtypeConverter:
         whole = torch.empty(sum(rows), *parts[0].shape[1:], dtype=kind)
         for place, part in zip(torch.split(whole, rows), parts, strict=True):
             if not part.is_contiguous() and _is_whole(part):  # columns are read as they lie, too
-                place, part = place.t(), part.t()
+                place = place.t()
+                part = part.t()
             step = max(1, PIECE * len(part) // max(1, part.nbytes))
             for held, read in zip(torch.split(place, step), torch.split(part, step), strict=True):
                 held.copy_(read)
@@ -53,8 +57,8 @@ class DtypeConverter:
 
 
 def pairs_apart(tensor: Tensor, heads: int, weights_dtype: torch.dtype | None) -> Tensor:
-    """Of each head, the rows that turn together: neighbours come half a head apart, as the Hub has them. Nobody else
-    reads the tensor."""
+    """Of each head, the rows that turn together: neighbours come half a head apart, as the Hub has
+    them. Nobody else reads the tensor."""
     holder = DtypeConverter(weights_dtype, [tensor])
     made = holder.stack([rows[odd::2] for rows in tensor.chunk(heads) for odd in (0, 1)])
     holder.done([tensor], [made])

@@ -1,7 +1,8 @@
-"""What arrives: a published config and its weight names. What leaves: ours; and back again, with the same rules.
+"""What arrives: a published config and its weight names. What leaves: ours; and back again, with
+the same rules.
 
-A family is data: how its config reads into `ModelConfig`, and a list of reversible rules between weight names.
-`{i}` in a rule stands for the layer's number.
+A family is data: how its config reads into `ModelConfig`, and a list of reversible rules between
+weight names. `{i}` in a rule stands for the layer's number.
 """
 
 import re
@@ -22,24 +23,34 @@ from langue.model.language_model import build_on_meta
 from langue.runtime import in_threads
 
 # How the published classes that score tokens are called.
-LM_CLASSES = ("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "LMHeadModel", "MTModel", "BertForPreTraining")
+LM_CLASSES = (
+    "ForCausalLM",
+    "ForMaskedLM",
+    "ForConditionalGeneration",
+    "LMHeadModel",
+    "MTModel",
+    "BertForPreTraining",
+)
 HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # what weights are stored in
-TABLES = ("token.weight", "decoder.token.weight")  # the embeddings, one of which a tied output matrix is
+# the embeddings, one of which a tied output matrix is
+TABLES = ("token.weight", "decoder.token.weight")
 EXTRA_PREFIX = "kept."  # before the names of published weights that ours has no place for
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Our weight `ours` is their `theirs`; several (queries, keys, values) are stacked along the first axis.
+    """Our weight `ours` is their `theirs`; several (queries, keys, values) are stacked along the
+    first axis.
 
-    change: what else tells the two apart. `transpose`: theirs is (in, out); `heads`: theirs has queries, keys and
-    values side by side within each head; `row`: theirs is one row of a matrix; `halves`: the two halves of
-    theirs are two of ours, the names of which `ours` has with a comma between; `reversed`: rotary positions turn
-    theirs the other way, which is ours with the two halves of each head of queries and keys exchanged.
-    when: (axis, whether the config has it), where two rules give one name.
-    zero: ours is zero where a file lacks theirs, as published bodies do that are used as language models.
-    tied: other names of the same tensor. A file may have it under any of them, once or several times.
-    substitutes: names from which it is taken where the file lacks it; where it is there, they are other tensors.
+    change: what else tells the two apart. `transpose`: theirs is (in, out); `heads`: theirs has
+    queries, keys and values side by side within each head; `row`: theirs is one row of a matrix;
+    `halves`: the two halves of theirs are two of ours, the names of which `ours` has with a comma
+    between; `reversed`: rotary positions turn theirs the other way, which is ours with the two
+    halves of each head of queries and keys exchanged. when: (axis, whether the config has it),
+    where two rules give one name. zero: ours is zero where a file lacks theirs, as published bodies
+    do that are used as language models. tied: other names of the same tensor. A file may have it
+    under any of them, once or several times. substitutes: names from which it is taken where the
+    file lacks it; where it is there, they are other tensors.
     """
 
     ours: str
@@ -53,7 +64,10 @@ class Rule:
 
 def rule(ours: str, *theirs: str, change: str = "") -> list[Rule]:
     """The rules of a layer's weight and bias at once."""
-    return [Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), change) for kind in ("weight", "bias")]
+    return [
+        Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), change)
+        for kind in ("weight", "bias")
+    ]
 
 
 DECODING = {  # the heads of nearly every published decoder
@@ -63,11 +77,14 @@ DECODING = {  # the heads of nearly every published decoder
 
 
 def classes(stem: str, lm: str) -> dict[str, str]:
-    """The classes of `transformers` that load a family's models, where they are called as most are; lm: the ending."""
+    """The classes of `transformers` that load a family's models, where they are called as most are;
+    lm: the ending."""
     return {"body": f"{stem}Model", "classify": f"{stem}ForSequenceClassification", "lm": stem + lm}
 
 
-def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: DtypeConverter) -> list[Tensor]:
+def _join(
+    r: Rule, parts: list[Tensor], config: ModelConfig, holder: DtypeConverter
+) -> list[Tensor]:
     """Their tensors as ours."""
     if r.change == "row":
         parts = [part.reshape(-1) for part in parts]
@@ -83,8 +100,11 @@ def _join(r: Rule, parts: list[Tensor], config: ModelConfig, holder: DtypeConver
 
 
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
-    """Whether `_join` has a meaning for such parts; whether what it makes has the config's shape is seen later."""
-    if parts[0].ndim == 0 or any(part.shape != parts[0].shape or part.dtype not in HELD for part in parts):
+    """Whether `_join` has a meaning for such parts; whether what it makes has the config's shape is
+    seen later."""
+    if parts[0].ndim == 0 or any(
+        part.shape != parts[0].shape or part.dtype not in HELD for part in parts
+    ):
         return False
     if r.change == "halves" and len(parts[0]) % 2:
         return False
@@ -93,13 +113,21 @@ def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
     return r.change != "reversed" or len(parts[0]) % config.head_dim == 0
 
 
-def _taken(r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: DtypeConverter) -> list[Tensor]:
+def _taken(
+    r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: DtypeConverter
+) -> list[Tensor]:
     """`_join` of what is taken out of `published`. What it copies is not held beside the copy."""
     parts = [published.pop(name) for name in r.theirs]
     if not _joinable(r, parts, config):
-        told = (f"{name} of shape {[*p.shape]} ({str(p.dtype)[6:]})" for name, p in zip(r.theirs, parts, strict=True))
+        told = (
+            f"{name} of shape {[*p.shape]} ({str(p.dtype)[6:]})"
+            for name, p in zip(r.theirs, parts, strict=True)
+        )
         shapes = ", ".join(told)
-        raise ModelError(f"{r.ours} cannot be made of {shapes}", do="the config and the weights are not of one model")
+        raise ModelError(
+            f"{r.ours} cannot be made of {shapes}",
+            do="the config and the weights are not of one model",
+        )
     joined = _join(r, parts, config, holder)
     holder.done(parts, joined)
     return joined
@@ -111,7 +139,11 @@ def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
     if r.change == "row":
         whole = whole[None]
     elif r.change == "heads":
-        whole = whole.view(3, config.n_heads, config.head_dim, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)
+        whole = (
+            whole.view(3, config.n_heads, config.head_dim, *whole.shape[1:])
+            .transpose(0, 1)
+            .reshape(whole.shape)
+        )
     parts = list(whole.chunk(len(r.theirs)))
     if r.change == "reversed":
         parts = [_exchanged(part, config.head_dim) for part in parts[:2]] + parts[2:]
@@ -125,7 +157,8 @@ def _exchanged(part: Tensor, width: int) -> Tensor:
 
 @cache
 def parameters(config: ModelConfig) -> dict[str, torch.Size]:
-    """The names and shapes that a language model of this config has, "body.*" and "head.*"; nothing is allocated."""
+    """The names and shapes that a language model of this config has, "body.*" and "head.*"; nothing
+    is allocated."""
     return {name: weight.shape for name, weight in build_on_meta(config).named_parameters()}
 
 
@@ -136,13 +169,17 @@ class Family:
     body: list[Rule]
     read: Callable[[Config], ModelConfig]
     write: Callable[[ModelConfig], dict[str, Any]]
-    # Our task, "lm", "body", or "encoder" alone of a body of two sides -> the class that `transformers` loads it with
+    # Our task, "lm", "body", or "encoder" alone of a body of two sides -> the class that
+    # `transformers` loads it with
     architectures: Mapping[str, str]
-    heads: Mapping[str, list[Rule]] = field(default_factory=dict)  # head kind -> rules, with the prefix written out
-    # which of our poolings the published classifier expresses, the default first, and what config.json says of each
+    # head kind -> rules, with the prefix written out
+    heads: Mapping[str, list[Rule]] = field(default_factory=dict)
+    # which of our poolings the published classifier expresses, the default first, and what
+    # config.json says of each
     poolings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"first": {}})
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
-    # The output matrix of the published sequence classifier, where `heads` has no rules for that class.
+    # The output matrix of the published sequence classifier, where `heads` has no rules for that
+    # class.
     classifier: str = ""
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
 
@@ -154,22 +191,32 @@ class Family:
         weights_dtype: torch.dtype | None = None,
         other: bool = False,
     ) -> dict[str, Tensor]:
-        """Rename and stack published tensors. Every one is used once; ModelError names what is left over or missing.
-        `theirs` is emptied, so that what is stacked or converted is not held twice. matrices: what those are held in
-        (None: what they came in); other: whether there is a head of a kind that is not known here, which is kept."""
+        """Rename and stack published tensors. Every one is used once; ModelError names what is left
+        over or missing. `theirs` is emptied, so that what is stacked or converted is not held
+        twice. matrices: what those are held in (None: what they came in); other: whether there is a
+        head of a kind that is not known here, which is kept."""
         names = Counter(map(self._today, theirs))
         twice = next((name for name, count in names.items() if count > 1), None)
         if twice is not None:
-            raise ModelError(f"{twice} is there under an old name and a new one", do="leave one of them")
+            raise ModelError(
+                f"{twice} is there under an old name and a new one", do="leave one of them"
+            )
         published = {self._today(name): theirs.pop(name) for name in list(theirs)}
-        if self._guard in published and published[self._guard].numel() == 0:  # written by `to_theirs`
+        # written by `to_theirs`
+        if self._guard in published and published[self._guard].numel() == 0:
             del published[self._guard]
         bare = self._bare(published)
-        body, heads = self._body(config, bare), self._head(config, head, bare)
+        body = self._body(config, bare)
+        heads = self._head(config, head, bare)
         _fill_in([*body, *heads], published)
         missing = [name for mapping in body for name in mapping.theirs if name not in published]
-        # A head may be new: a pretrained body has none yet, or only its pooler. What is there is taken.
-        there = [mapping for mapping in [*body, *heads] if all(name in published for name in mapping.theirs)]
+        # A head may be new: a pretrained body has none yet, or only its pooler. What is there is
+        # taken.
+        there = [
+            mapping
+            for mapping in [*body, *heads]
+            if all(name in published for name in mapping.theirs)
+        ]
         holder = DtypeConverter(weights_dtype, published.values())
         joined = in_threads(lambda r: _taken(r, published, config, holder), there)
         ours = {
@@ -182,25 +229,38 @@ class Family:
             ours |= {r.ours: torch.zeros(sizes[r.ours]) for r in heads if r.zero and r not in there}
         taken = {name for rules in self.heads.values() for r in rules for name in r.theirs}
         own = [name for name in published if name.startswith("head.") and name not in taken]
-        if head is not None and head not in self.heads:  # a head of ours that the family has no class for
+        # a head of ours that the family has no class for
+        if head is not None and head not in self.heads:
             ours.update({name: published.pop(name) for name in own})
-        of_run = own if head == "classify" else []  # a run whose head was of another kind, trained further
-        beside = [name for name in published if other and not bare and not name.startswith(self.prefix)]
-        left = [n for n in published if n not in of_run + beside and not any(re.search(p, n) for p in self.unused)]
+        # a run whose head was of another kind, trained further
+        of_run = own if head == "classify" else []
+        beside = [
+            name for name in published if other and not bare and not name.startswith(self.prefix)
+        ]
+        left = [
+            n
+            for n in published
+            if n not in of_run + beside and not any(re.search(p, n) for p in self.unused)
+        ]
         if missing or left:
-            raise ModelError(_difference(missing, left), do="the config and the weights are not of one model")
+            raise ModelError(
+                _difference(missing, left), do="the config and the weights are not of one model"
+            )
         _drop_copies([*body, *heads], published, ours)
         # What no use of ours needs is kept under its own name, so that saving loses nothing.
-        return ours | {EXTRA_PREFIX + name: holder.stack([tensor]) for name, tensor in published.items()}
+        return ours | {
+            EXTRA_PREFIX + name: holder.stack([tensor]) for name, tensor in published.items()
+        }
 
     def to_theirs(
         self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None, other: bool = False
     ) -> dict[str, Tensor]:
         """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost.
 
-        A head that the published classifier cannot express goes under our own names, and with it an empty tensor
-        under the name of that classifier's output matrix: loaded as that class, the folder would get a new, random
-        head and answer by chance. So it is refused because of the size, and the body alone loads as ever.
+        A head that the published classifier cannot express goes under our own names, and with it an
+        empty tensor under the name of that classifier's output matrix: loaded as that class, the
+        folder would get a new, random head and answer by chance. So it is refused because of the
+        size, and the body alone loads as ever.
         """
         bare = head is None and not other
         theirs: dict[str, Tensor] = {}
@@ -210,31 +270,45 @@ class Family:
             if all(name in ours for name in names):
                 covered.update(names)
                 parts = _part(mapping, [ours[name] for name in names], config)
-                theirs.update({name: part.contiguous() for name, part in zip(mapping.theirs, parts, strict=True)})
+                theirs.update(
+                    {
+                        name: part.contiguous()
+                        for name, part in zip(mapping.theirs, parts, strict=True)
+                    }
+                )
         # Of a body saved alone no name has the prefix, the kept ones included.
         prefix = self.prefix if bare else ""
-        rest = {name.removeprefix(EXTRA_PREFIX).removeprefix(prefix): t for name, t in ours.items() if name not in covered}
+        rest = {
+            name.removeprefix(EXTRA_PREFIX).removeprefix(prefix): t
+            for name, t in ours.items()
+            if name not in covered
+        }
         own = head is not None and head not in self.heads
         guard = {self._guard: torch.zeros(0)} if own and self._guard else {}
         return theirs | rest | guard
 
     def head_kind(self, pooling: str) -> str:
-        """Which rules name the weights of a head with this pooling: the published classifier's, or none ("mean")."""
+        """Which rules name the weights of a head with this pooling: the published classifier's, or
+        none ("mean")."""
         return "classify" if pooling in self.poolings and "classify" in self.heads else pooling
 
     @property
     def _output(self) -> str:
         """What the published output matrix is called; "" where there is none."""
-        return next((r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"), "")
+        return next(
+            (r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"), ""
+        )
 
     @property
     def _guard(self) -> str:
-        """What the output matrix of the published sequence classifier is called; "" where there is no such class."""
+        """What the output matrix of the published sequence classifier is called; "" where there is
+        no such class."""
         rules = self.heads.get("classify", [])
         return next((r.theirs[0] for r in rules if r.ours == "head.out.weight"), self.classifier)
 
     def infer_from_weights(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
-        """The config as the weights have it: an output matrix with values of its own is not tied, whatever is said."""
+        """The config as the weights have it: an output matrix with values of its own is not tied,
+        whatever is said."""
         published = {self._today(name): tensor for name, tensor in theirs.items()}
         if config.tied and self._output in published:
             own = published[self._output]
@@ -248,12 +322,15 @@ class Family:
 
     @property
     def shared_names(self) -> frozenset[str]:
-        """Every published name of a tensor that has several names, with the body's prefix and without."""
+        """Every published name of a tensor that has several names, with the body's prefix and
+        without."""
         names = {self._output} - {""}
         for r in [*self.body, *(r for rules in self.heads.values() for r in rules)]:
             prefixes = ("", self.prefix) if r in self.body else ("",)
             if r.tied or r.substitutes or r.ours in TABLES:
-                names |= {p + name for p in prefixes for name in (*r.theirs, *r.tied, *r.substitutes)}
+                names |= {
+                    p + name for p in prefixes for name in (*r.theirs, *r.tied, *r.substitutes)
+                }
         return frozenset(names)
 
     def body_class(self, config: ModelConfig) -> str:
@@ -262,13 +339,18 @@ class Family:
         return self.architectures["encoder" if alone else "body"]
 
     def other(self, classes: Sequence[str]) -> str | None:
-        """Of these classes of `transformers`, the one whose head is of a kind that is not known here."""
-        unknown = [n for n in classes if n not in self.architectures.values() and not n.endswith(LM_CLASSES)]
+        """Of these classes of `transformers`, the one whose head is of a kind that is not known
+        here."""
+        unknown = [
+            n
+            for n in classes
+            if n not in self.architectures.values() and not n.endswith(LM_CLASSES)
+        ]
         return next((name for name in unknown if re.search("For|Heads|Encoder", name)), None)
 
     def has_lm_head(self, config: ModelConfig, classes: Sequence[str]) -> bool:
-        """Whether a model saved as one of these classes of `transformers` scores tokens: it has a head for that, or
-        needs no weights of its own for one."""
+        """Whether a model saved as one of these classes of `transformers` scores tokens: it has a
+        head for that, or needs no weights of its own for one."""
         own = [r for r in self._head(config, "lm", False) if not r.zero]
         free = not own and config.architecture != "encoder" and not self.other(classes)
         return free or any(name.endswith(LM_CLASSES) for name in classes)
@@ -283,16 +365,23 @@ class Family:
         rules = []
         for r in _expand(self.body, config):
             names = [f"body.{name}" for name in r.ours.split(",")]
-            if names[0] in needed and (r.when is None or bool(getattr(config, r.when[0])) == r.when[1]):
+            if names[0] in needed and (
+                r.when is None or bool(getattr(config, r.when[0])) == r.when[1]
+            ):
                 r = replace(r, ours=",".join(names))
                 r = r if bare else _prefixed(r, self.prefix)
                 tied_to = "decoder.token.weight" if config.decoder_vocab_size else "token.weight"
                 if config.tied and self._output and r.ours == f"body.{tied_to}":
                     r = replace(r, tied=(*r.tied, self._output))
                 rules.append(r)
-        lacking = {name for name in needed if name.startswith("body.")} - {n for r in rules for n in r.ours.split(",")}
+        lacking = {name for name in needed if name.startswith("body.")} - {
+            n for r in rules for n in r.ours.split(",")
+        }
         if lacking:
-            raise ModelError(f"{self.name} has no place for {sorted(lacking)[0]}", do="choose a config it can express")
+            raise ModelError(
+                f"{self.name} has no place for {sorted(lacking)[0]}",
+                do="choose a config it can express",
+            )
         return rules
 
     def _head(self, config: ModelConfig, head: str | None, bare: bool) -> list[Rule]:
@@ -316,7 +405,8 @@ def _prefixed(mapping: Rule, prefix: str) -> Rule:
 
 
 def _fill_in(rules: Sequence[Rule], published: dict[str, Tensor]) -> None:
-    """Put a tensor that the file has under another of its names under the one that its rule uses."""
+    """Put a tensor that the file has under another of its names under the one that its rule
+    uses."""
     substitutes: dict[str, Tensor] = {}
     for r in rules:
         if not (r.tied or r.substitutes) or r.theirs[0] in published:
@@ -326,28 +416,39 @@ def _fill_in(rules: Sequence[Rule], published: dict[str, Tensor]) -> None:
             published[r.theirs[0]] = published.pop(found)
             continue
         found = next((name for name in r.substitutes if name in published), None)
-        if found is not None:  # which several rules may need; each gets a tensor of its own, to be trained apart
-            published[r.theirs[0]] = published[found].clone() if found in substitutes else published[found]
+        # which several rules may need; each gets a tensor of its own, to be trained apart
+        if found is not None:
+            published[r.theirs[0]] = (
+                published[found].clone() if found in substitutes else published[found]
+            )
             substitutes[found] = published[found]
     for name in substitutes:
         del published[name]
 
 
-def _drop_copies(rules: Sequence[Rule], left: dict[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+def _drop_copies(
+    rules: Sequence[Rule], left: dict[str, Tensor], ours: Mapping[str, Tensor]
+) -> None:
     """Take out of `left` what the file has under several names, once a rule has used one of them.
 
-    Beside a model that is changed, the other copies would be saved as they were. ModelError where the copies differ.
-    An output matrix was compared before, when it was called tied (`Family.settle`).
+    Beside a model that is changed, the other copies would be saved as they were. ModelError where
+    the copies differ. An output matrix was compared before, when it was called tied
+    (`Family.settle`).
     """
     for r in rules:
         for name in r.tied:
             if name not in left or r.ours not in ours:
                 continue
-            copy, kept = left.pop(name), ours[r.ours]
+            copy = left.pop(name)
+            kept = ours[r.ours]
             if copy.shape != kept.shape or not torch.equal(copy.to(kept.dtype), kept):
                 raise ModelError(
-                    f"{name} and {r.theirs[0]} are one tensor in this model, and the file's two copies differ",
-                    do="remove the wrong one from the file, or save the model again where it was trained",
+                    f"{name} and {r.theirs[0]} are one tensor in this model, and the file's two"
+                    " copies differ",
+                    do=(
+                        "remove the wrong one from the file, or save the model again where it was"
+                        " trained"
+                    ),
                 )
 
 
@@ -362,7 +463,9 @@ def _expand(rules: list[Rule], config: ModelConfig) -> list[Rule]:
         layers = config.decoder_layers if r.ours.startswith("decoder.") else config.n_layers
         for i in range(layers if "{i}" in r.ours else 1):
             for e in range(config.n_experts if "{e}" in r.ours else 1):
-                ours, *theirs = (n.replace("{i}", str(i)).replace("{e}", str(e)) for n in (r.ours, *r.theirs))
+                ours, *theirs = (
+                    n.replace("{i}", str(i)).replace("{e}", str(e)) for n in (r.ours, *r.theirs)
+                )
                 expanded.append(replace(r, ours=ours, theirs=tuple(theirs)))
     return expanded
 

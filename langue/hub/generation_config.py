@@ -1,5 +1,5 @@
-"""What arrives: a model's generation_config.json, or the config.json of an older model.
-What leaves: `GenerationConfig`: how long a text may be, when it ends, and how its tokens are chosen.
+"""What arrives: a model's generation_config.json, or the config.json of an older model. What
+leaves: `GenerationConfig`: how long a text may be, when it ends, and how its tokens are chosen.
 
 Keys, defaults and their meaning are those of `transformers` 5 (`GenerationConfig`). A value of the
 wrong kind is an error; what is not implemented here is listed, so that it can be reported.
@@ -54,7 +54,8 @@ NOT_FOLLOWED: dict[str, Any] = {
     "max_time": None,
 }
 
-# What does not change the text that is written: beams' own options, speed, caches, what is returned.
+# What does not change the text that is written: beams' own options, speed, caches, what is
+# returned.
 HARMLESS = (
     *("length_penalty", "early_stopping", "renormalize_logits", "use_cache", "use_mtp"),
     *("cache_implementation", "cache_config", "max_cache_len", "return_legacy_cache", "low_memory"),
@@ -187,7 +188,9 @@ class _Reader:
             raise self._refuse(key, f"a whole number of at least {least}")
         return value
 
-    def number(self, key: str, default: float | None, least: float, most: float = math.inf) -> float | None:
+    def number(
+        self, key: str, default: float | None, least: float, most: float = math.inf
+    ) -> float | None:
         value = self.content.get(key)
         if value is None:
             return default
@@ -220,11 +223,14 @@ class _Reader:
         found = self.tokens(key)
         listed = value if isinstance(value, list) else [value]
         if not found or len(found) != len(listed):
-            raise self._refuse(key, f"a token of the model, whose vocabulary has {self.vocabulary:,}")
+            raise self._refuse(
+                key, f"a token of the model, whose vocabulary has {self.vocabulary:,}"
+            )
         return found
 
     def words(self, key: str) -> tuple[tuple[int, ...], ...]:
-        """A list of token sequences; a sequence with a token that the vocabulary lacks is left out."""
+        """A list of token sequences; a sequence with a token that the vocabulary lacks is left
+        out."""
         value = self.content.get(key)
         if value is None:
             return ()

@@ -1,7 +1,9 @@
-"""What arrives: a preset's name, or a number of parameters. What leaves: the family and config of a new model.
+"""What arrives: a preset's name, or a number of parameters. What leaves: the family and config of a
+new model.
 
-A preset is a published config, read by its family; the dial keeps the published shapes' proportions: a layer for every
-64 of width (GPT-2's 768 by 12, Llama 7B's 4096 by 32 are within a factor of two), heads of 64, or 32 in narrow models.
+A preset is a published config, read by its family; the dial keeps the published shapes'
+proportions: a layer for every 64 of width (GPT-2's 768 by 12, Llama 7B's 4096 by 32 are within a
+factor of two), heads of 64, or 32 in narrow models.
 """
 
 import difflib
@@ -42,7 +44,12 @@ def _t5(layers: int, dim: int, heads: int, ffn: int, v1_1: bool = True) -> dict[
 
 
 def _wide(kind: str, layers: int, dim: int, heads: int, ffn: int) -> dict[str, Any]:
-    sizes = {"num_hidden_layers": layers, "hidden_size": dim, "num_attention_heads": heads, "intermediate_size": ffn}
+    sizes = {
+        "num_hidden_layers": layers,
+        "hidden_size": dim,
+        "num_attention_heads": heads,
+        "intermediate_size": ffn,
+    }
     return {"model_type": kind, "tie_word_embeddings": kind == "llama", **sizes}
 
 
@@ -60,8 +67,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "t5-base": _t5(12, 768, 12, 3072, v1_1=False),
     "t5-1.1-small": _t5(8, 512, 6, 1024),
     "t5-1.1-base": _t5(12, 768, 12, 2048),
-    "llama-135m": _wide("llama", 30, 576, 9, 1536) | {"num_key_value_heads": 3},  # SmolLM's, arXiv:2502.02737
-    "llama-1b": _wide("llama", 16, 2048, 32, 8192) | {"num_key_value_heads": 8, "rope_theta": 500_000.0},  # Llama 3.2
+    # SmolLM's, arXiv:2502.02737
+    "llama-135m": _wide("llama", 30, 576, 9, 1536) | {"num_key_value_heads": 3},
+    # Llama 3.2
+    "llama-1b": (
+        _wide("llama", 16, 2048, 32, 8192) | {"num_key_value_heads": 8, "rope_theta": 500_000.0}
+    ),
     "modernbert-base": {  # Warner et al. 2024, arXiv:2412.13663
         **_wide("modernbert", 22, 768, 12, 1152),
         **{"global_attn_every_n_layers": 3, "local_attention": 128, "tie_word_embeddings": True},
@@ -78,13 +89,20 @@ KINDS = {
     "llama": "llama-135m",
     "langue": "langue",
 }
-USUAL = {"causal": "langue", "masked": "bert-base", "denoise": "t5-1.1-base"}  # where nothing is named
+# where nothing is named
+USUAL = {"causal": "langue", "masked": "bert-base", "denoise": "t5-1.1-base"}
 
 
 def preset(
-    name: str, vocab_size: int, max_length: int, *, size: str | None = None, axes: dict[str, Any] | None = None
+    name: str,
+    vocab_size: int,
+    max_length: int,
+    *,
+    size: str | None = None,
+    axes: dict[str, Any] | None = None,
 ) -> tuple[Family, ModelConfig]:
-    """A new model's family and config. name: one of PRESETS or KINDS; size: parameters, `10M`; axes: of ModelConfig."""
+    """A new model's family and config. name: one of PRESETS or KINDS; size: parameters, `10M`;
+    axes: of ModelConfig."""
     known = KINDS.get(name, name) if size or name not in PRESETS else name
     if known not in PRESETS:
         close = difflib.get_close_matches(name, [*PRESETS, *KINDS], 1, 0.4)
@@ -93,8 +111,12 @@ def preset(
     published = PRESETS[known]
     family = FAMILIES[published["model_type"]]
     if max_length > MOST:
-        raise SettingsError(f"sequences of {max_length:,} tokens do not fit any model", do="make them shorter")
-    length = {"gpt2": "n_positions", "t5": "n_positions"}.get(family.name, "max_position_embeddings")
+        raise SettingsError(
+            f"sequences of {max_length:,} tokens do not fit any model", do="make them shorter"
+        )
+    length = {"gpt2": "n_positions", "t5": "n_positions"}.get(
+        family.name, "max_position_embeddings"
+    )
     config = family.read({"vocab_size": vocab_size, length: max_length} | published)
     config = replace(config, tied=published.get("tie_word_embeddings", config.tied))
     if size is not None:
@@ -103,14 +125,17 @@ def preset(
 
 
 def sized(config: ModelConfig, parameters: int) -> ModelConfig:
-    """The same architecture with depth, width and heads for so many parameters, embeddings counted."""
+    """The same architecture with depth, width and heads for so many parameters, embeddings
+    counted."""
     best: tuple[float, ModelConfig] | None = None
     for dim in range(32, 16_385, 32):
         width = 64 if dim >= NARROW else 32
         if dim % width:
             continue
         for layers in {max(2, round(dim / ASPECT) + more) for more in (-1, 0, 1, 2)}:
-            depth = {"n_layers": layers} | ({"decoder_layers": layers} if config.decoder_layers else {})
+            depth = {"n_layers": layers} | (
+                {"decoder_layers": layers} if config.decoder_layers else {}
+            )
             made = _with(config, {"dim": dim, "n_heads": dim // width, **depth})
             off = abs(count(made) / parameters - 1)
             if best is None or off < best[0]:
@@ -118,21 +143,26 @@ def sized(config: ModelConfig, parameters: int) -> ModelConfig:
     assert best is not None
     if best[0] > 0.25:
         raise SettingsError(
-            f"no model of this kind has about {parameters:,} parameters with {config.vocab_size:,} tokens",
+            f"no model of this kind has about {parameters:,} parameters with {config.vocab_size:,}"
+            " tokens",
             do=f"the nearest has {count(best[1]):,}: change model.size or tokenizer.vocab_size",
         )
     return best[1]
 
 
 def count(config: ModelConfig) -> int:
-    """Parameters of matrices and embeddings, of all experts; norms and biases, under a hundredth, are left out."""
+    """Parameters of matrices and embeddings, of all experts; norms and biases, under a hundredth,
+    are left out."""
     config = replace(config, experts_per_token=config.n_experts)
-    tables = config.vocab_size * (1 if config.tied else 2) + (config.max_length if config.position == "learned" else 0)
+    tables = config.vocab_size * (1 if config.tied else 2) + (
+        config.max_length if config.position == "learned" else 0
+    )
     return config.matrix_parameters + tables * (config.embedding_dim or config.dim)
 
 
 def _with(config: ModelConfig, axes: dict[str, Any]) -> ModelConfig:
-    """The config with some axes changed, and those that follow from them where they were not named themselves."""
+    """The config with some axes changed, and those that follow from them where they were not named
+    themselves."""
     if "dim" in axes and axes["dim"] != config.dim:
         ratio = config.ffn_dim / config.dim
         heads = axes.get("n_heads", max(1, axes["dim"] // config.head_dim))
@@ -163,15 +193,17 @@ def _repeated(windows: tuple[int, ...], layers: int) -> tuple[int, ...]:
 
 
 def roundtrip_or_raise(family: Family, config: ModelConfig) -> ModelConfig:
-    """The config, if the family's published form can say all of it; ModelError names the axis that is lost. Dropout is
-    a matter of training, and may be one that no published form knows."""
+    """The config, if the family's published form can say all of it; ModelError names the axis that
+    is lost. Dropout is a matter of training, and may be one that no published form knows."""
     unsaid = {"tied", "max_length", "dropout", "attention_dropout"}
     again = family.read({"model_type": family.name} | family.write(config))
     for field in fields(config):
-        # Whether the output is tied, T5 reads from the weights (`Family.settle`); it has no longest length.
+        # Whether the output is tied, T5 reads from the weights (`Family.settle`); it has no longest
+        # length.
         if getattr(config, field.name) != getattr(again, field.name) and field.name not in unsaid:
             raise ModelError(
-                f"{family.name} cannot express model.{field.name} = {getattr(config, field.name)!r}",
+                f"{family.name} cannot express model.{field.name} ="
+                f" {getattr(config, field.name)!r}",
                 do="leave it out, or choose another model.preset",
             )
     return config
@@ -181,9 +213,15 @@ def parse_count(text: str) -> int:
     """`10M`, `1.5B`, `124e6` as a number."""
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmbt]?)\s*", text.lower())
     try:
-        value = float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[match[2]] if match else 0.0
+        value = (
+            float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[match[2]]
+            if match
+            else 0.0
+        )
     except ValueError:
         value = 0.0
     if not 1 <= value < 1e15:
-        raise SettingsError(f"{text!r} is not a number of parameters or tokens", do="write it like 10M or 1.5B")
+        raise SettingsError(
+            f"{text!r} is not a number of parameters or tokens", do="write it like 10M or 1.5B"
+        )
     return round(value)

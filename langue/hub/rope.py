@@ -1,5 +1,5 @@
-"""What arrives: how published configs write rotary positions and windows, today's way and yesterday's.
-What leaves: the axes of `ModelConfig`, and back."""
+"""What arrives: how published configs write rotary positions and windows, today's way and
+yesterday's. What leaves: the axes of `ModelConfig`, and back."""
 
 import math
 from collections.abc import Mapping
@@ -13,24 +13,50 @@ _KEYS = {
     "none": set[str](),
     "linear": {"factor"},
     "dynamic": {"factor"},
-    "yarn": {"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
+    "yarn": {
+        "factor",
+        "attention_factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    },
     "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
 }
-_COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
+_COMMON = {
+    "rope_type",
+    "type",
+    "rope_theta",
+    "partial_rotary_factor",
+    "original_max_position_embeddings",
+}
 
 
 def read_rope(
-    config: Config, *, head_dim: int, base: float = 10_000.0, given: Mapping[str, Any] | None = None, part: float = 1.0
+    config: Config,
+    *,
+    head_dim: int,
+    base: float = 10_000.0,
+    given: Mapping[str, Any] | None = None,
+    part: float = 1.0,
 ) -> dict[str, Any]:
-    """The rotary axes. given: today's `rope_parameters`, where the family nests them; part: the share that turns."""
+    """The rotary axes. given: today's `rope_parameters`, where the family nests them; part: the
+    share that turns."""
     rope = dict(given if given is not None else _said(config))
     kind = rope.get("rope_type", rope.get("type", "default"))
     kind = "none" if kind == "default" else kind
     if kind not in _KEYS:
-        raise ModelError(f"config: rope_type = {kind!r} is not known", do=f"known: default, {', '.join(_KEYS)}")
-    odd = [key for key, value in rope.items() if value is not None and key not in _COMMON | _KEYS[kind]]
+        raise ModelError(
+            f"config: rope_type = {kind!r} is not known", do=f"known: default, {', '.join(_KEYS)}"
+        )
+    odd = [
+        key for key, value in rope.items() if value is not None and key not in _COMMON | _KEYS[kind]
+    ]
     if odd or rope.get("truncate") is False:
-        raise ModelError(f"config: {odd[0] if odd else 'truncate'} of rope_type {kind!r} is not supported")
+        raise ModelError(
+            f"config: {odd[0] if odd else 'truncate'} of rope_type {kind!r} is not supported"
+        )
     share: Any = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", part))
     theta: Any = rope.get("rope_theta", config.get("rope_theta", base))
     length = rope.get("original_max_position_embeddings") if kind in ("yarn", "llama3") else None
@@ -39,8 +65,11 @@ def read_rope(
         factor = config["max_position_embeddings"] / length
     if factor is None or not float(factor) > 0:
         raise ModelError(f"config: factor = {factor!r} of rope_type {kind!r} is no scale")
-    if share != 1.0 and part == 1.0 and kind == "none":  # of the families that turn whole heads, none follows it
-        raise ModelError(f"config: partial_rotary_factor = {share!r} is not supported for this family")
+    # of the families that turn whole heads, none follows it
+    if share != 1.0 and part == 1.0 and kind == "none":
+        raise ModelError(
+            f"config: partial_rotary_factor = {share!r} is not supported for this family"
+        )
     axes: dict[str, Any] = {
         "position": "rotary",
         "rotary_base": float(theta),
@@ -50,9 +79,15 @@ def read_rope(
         "rotary_length": length or config["max_position_embeddings"],
     }
     if kind == "llama3":
-        axes |= {"rotary_low": float(rope["low_freq_factor"]), "rotary_high": float(rope["high_freq_factor"])}
+        axes |= {
+            "rotary_low": float(rope["low_freq_factor"]),
+            "rotary_high": float(rope["high_freq_factor"]),
+        }
     if kind == "yarn":
-        axes |= {"rotary_low": float(rope.get("beta_slow") or 1), "rotary_high": float(rope.get("beta_fast") or 32)}
+        axes |= {
+            "rotary_low": float(rope.get("beta_slow") or 1),
+            "rotary_high": float(rope.get("beta_fast") or 32),
+        }
         axes["rotary_amplitude"] = _amplitude(rope, float(factor))
     return axes
 
@@ -82,7 +117,10 @@ def _amplitude(rope: Mapping[str, Any], factor: float) -> float:
 def write_rope(config: ModelConfig) -> dict[str, Any]:
     """Today's `rope_parameters` of one kind of layer."""
     kind = config.rotary_scaling
-    rope: dict[str, Any] = {"rope_type": "default" if kind == "none" else kind, "rope_theta": config.rotary_base}
+    rope: dict[str, Any] = {
+        "rope_type": "default" if kind == "none" else kind,
+        "rope_theta": config.rotary_base,
+    }
     if config.turned != config.head_dim:
         rope["partial_rotary_factor"] = config.turned / config.head_dim
     if kind != "none":
@@ -98,8 +136,8 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_rope_keys(config: ModelConfig) -> dict[str, Any]:
-    """Rotary positions as the configs of transformers 5 have them, and beside that as those before: version 4 ignores
-    `rope_parameters`, and would turn by its default without a word."""
+    """Rotary positions as the configs of transformers 5 have them, and beside that as those before:
+    version 4 ignores `rope_parameters`, and would turn by its default without a word."""
     rope = write_rope(config)
     scaling = None if config.rotary_scaling == "none" else rope
     return {"rope_parameters": rope, "rope_theta": config.rotary_base, "rope_scaling": scaling}
@@ -108,8 +146,8 @@ def write_rope_keys(config: ModelConfig) -> dict[str, Any]:
 def read_two_ropes(
     config: Config, *, head_dim: int, bases: tuple[float, float], old: tuple[str, str]
 ) -> dict[str, Any]:
-    """Rotary axes where layers with a window turn at a base of their own. bases: the (whole, local) defaults; old: the
-    names under which yesterday's configs have them."""
+    """Rotary axes where layers with a window turn at a base of their own. bases: the (whole, local)
+    defaults; old: the names under which yesterday's configs have them."""
     nested = config.get("rope_parameters") or {}
     whole = {"rope_theta": config.get(old[0], bases[0])} | (nested.get("full_attention") or {})
     whole |= config.get("rope_scaling") or {}
@@ -117,7 +155,9 @@ def read_two_ropes(
     axes = read_rope(config, head_dim=head_dim, given=whole)
     near = read_rope(config, head_dim=head_dim, given=local)
     if near["rotary_scaling"] != "none" or near["rotary_dim"] != axes["rotary_dim"]:
-        raise ModelError("config: rope_parameters of sliding_attention other than rope_theta are not supported")
+        raise ModelError(
+            "config: rope_parameters of sliding_attention other than rope_theta are not supported"
+        )
     return axes | {"rotary_local_base": near["rotary_base"]}
 
 
@@ -127,19 +167,26 @@ def write_two_ropes(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_windows(config: Config, window: int | None, pattern: list[bool]) -> tuple[int, ...]:
-    """Each layer's window. pattern: which layers have one where the config does not list `layer_types`."""
+    """Each layer's window. pattern: which layers have one where the config does not list
+    `layer_types`."""
     types = config.get("layer_types")
     if types is not None:
         unknown = [kind for kind in types if kind not in ("sliding_attention", "full_attention")]
         if unknown:
-            raise ModelError(f"config: layer_types has {unknown[0]!r}", do="known: sliding_attention, full_attention")
+            raise ModelError(
+                f"config: layer_types has {unknown[0]!r}",
+                do="known: sliding_attention, full_attention",
+            )
         pattern = [kind == "sliding_attention" for kind in types]
     windows = tuple(window if limited and window else 0 for limited in pattern)
     return windows if any(windows) else ()
 
 
 def write_layer_types(config: ModelConfig) -> list[str]:
-    return ["sliding_attention" if config.window(i) else "full_attention" for i in range(config.n_layers)]
+    return [
+        "sliding_attention" if config.window(i) else "full_attention"
+        for i in range(config.n_layers)
+    ]
 
 
 def write_window(config: ModelConfig) -> int | None:

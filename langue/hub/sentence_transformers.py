@@ -1,8 +1,9 @@
-"""What arrives: a folder that sentence-transformers wrote. What leaves: how a text becomes one vector.
+"""What arrives: a folder that sentence-transformers wrote. What leaves: how a text becomes one
+vector.
 
-modules.json lists the steps: the Transformer, which is the folder's own model, the pooling of its hidden states,
-and what follows. Both layouts are read: that of version 6 and the older one. A step or a mode that is not known is
-refused: a default in its place would give other vectors.
+modules.json lists the steps: the Transformer, which is the folder's own model, the pooling of its
+hidden states, and what follows. Both layouts are read: that of version 6 and the older one. A step
+or a mode that is not known is refused: a default in its place would give other vectors.
 """
 
 import re
@@ -31,8 +32,8 @@ SETTINGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# The modes of pooling by sentence-transformers' names, and by ours in data/pooling.py, in the order in which it puts the
-# vectors of several side by side.
+# The modes of pooling by sentence-transformers' names, and by ours in data/pooling.py, in the order
+# in which it puts the vectors of several side by side.
 POOLING = {
     "cls": "first",
     "max": "max",
@@ -85,9 +86,12 @@ class Normalize(nn.Module):
 
 
 class Dense(nn.Module):
-    """activation(x W + b), and x itself or a linear map of it beside, where `use_residual` says so."""
+    """activation(x W + b), and x itself or a linear map of it beside, where `use_residual` says
+    so."""
 
-    def __init__(self, linear: nn.Linear, activation: nn.Module, residual: nn.Module | None) -> None:
+    def __init__(
+        self, linear: nn.Linear, activation: nn.Module, residual: nn.Module | None
+    ) -> None:
         super().__init__()
         self.linear = linear
         self.activation = activation
@@ -110,7 +114,9 @@ def copy_modules(folder: Path, target: Path) -> None:
     names = [name for name in (MODULES, CONFIG, *SETTINGS) if (folder / MODULES).is_file()]
     for inside in module_folders(folder):
         (target / inside).mkdir(parents=True, exist_ok=True)
-        names += [f"{inside}/{name}" for name in ("config.json", "model.safetensors", "pytorch_model.bin")]
+        names += [
+            f"{inside}/{name}" for name in ("config.json", "model.safetensors", "pytorch_model.bin")
+        ]
     for name in names:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
@@ -130,7 +136,8 @@ def read_sentence_input(folder: Path) -> SentenceInput | None:
 
 
 def read_sentence_pooling(folder: Path, dim: int) -> SentencePooling | None:
-    """None where the folder is not one of sentence-transformers. dim: the size of the model's hidden states."""
+    """None where the folder is not one of sentence-transformers. dim: the size of the model's
+    hidden states."""
     file = folder / MODULES
     if not file.is_file():
         return None
@@ -141,10 +148,15 @@ def read_sentence_pooling(folder: Path, dim: int) -> SentencePooling | None:
     modules = _modules(file)
     foreign = [kind for kind, _ in modules if not kind.startswith("sentence_transformers.")]
     if foreign:
-        raise _refused(file, f"the module {foreign[0]!r} is code of the model's own, which is never run")
+        raise _refused(
+            file, f"the module {foreign[0]!r} is code of the model's own, which is never run"
+        )
     kinds = [kind.rpartition(".")[2] for kind, _ in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or modules[0][1]:
-        raise _refused(file, f"its modules are {', '.join(kinds)}: not the folder's own Transformer, then a Pooling")
+        raise _refused(
+            file,
+            f"its modules are {', '.join(kinds)}: not the folder's own Transformer, then a Pooling",
+        )
     modes, include_prompt = _pooling(folder / modules[1][1] / "config.json", dim)
     size = dim * len(modes)
     steps: list[nn.Module] = []
@@ -185,11 +197,14 @@ def _modules(file: Path) -> list[tuple[str, str]]:
     found = []
     for module in content:
         named = module if isinstance(module, dict) else {}
-        kind, path = named.get("type"), named.get("path")
+        kind = named.get("type")
+        path = named.get("path")
         if not isinstance(kind, str) or not isinstance(path, str):
             raise ModelError("a module has no type or no path", where=str(file))
         if path and INSIDE.fullmatch(path) is None:
-            raise ModelError(f"a module's path {path!r} is not a folder inside the model's", where=str(file))
+            raise ModelError(
+                f"a module's path {path!r} is not a folder inside the model's", where=str(file)
+            )
         found.append((kind, path))
     return found
 
@@ -227,7 +242,9 @@ def _pooling(file: Path, dim: int) -> tuple[tuple[str, ...], bool]:
             raise _refused(file, f"pooling_mode = {mode!r} is not known")
     size = config.get("embedding_dimension", config.get("word_embedding_dimension", dim))
     if size != dim:
-        raise ModelError(f"it pools states of {size} elements, and the model's have {dim}", where=str(file))
+        raise ModelError(
+            f"it pools states of {size} elements, and the model's have {dim}", where=str(file)
+        )
     return tuple(POOLING[mode] for mode in modes), config.get("include_prompt", True) is not False
 
 
@@ -254,10 +271,13 @@ def _dense(config: Mapping[str, Any], folder: Path, size: int) -> tuple[nn.Modul
     out = config.get("out_features")
     if config.get("in_features") != size or type(out) is not int or out < 1:
         raise ModelError(
-            f"its Dense maps {config.get('in_features')} elements to {out}, and is given {size}", where=str(folder)
+            f"its Dense maps {config.get('in_features')} elements to {out}, and is given {size}",
+            where=str(folder),
         )
     named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    activation = ACTIVATIONS.get(named.rpartition(".")[2]) if named.startswith("torch.nn.") else None
+    activation = (
+        ACTIVATIONS.get(named.rpartition(".")[2]) if named.startswith("torch.nn.") else None
+    )
     if activation is None:
         raise _refused(folder / "config.json", f"activation_function = {named!r} is not known")
     linear = nn.Linear(size, out, bias=config.get("bias", True) is not False)
@@ -278,7 +298,9 @@ def _fill(folder: Path, targets: Mapping[str, Tensor]) -> None:
     """Weights of a step from its folder, each used once."""
     weights = read_weights(folder)
     if weights.keys() != targets.keys():
-        raise ModelError(f"its weights are {sorted(weights)}, not {sorted(targets)}", where=str(folder))
+        raise ModelError(
+            f"its weights are {sorted(weights)}, not {sorted(targets)}", where=str(folder)
+        )
     with torch.no_grad():
         for name, target in targets.items():
             if weights[name].shape != target.shape:
@@ -288,15 +310,20 @@ def _fill(folder: Path, targets: Mapping[str, Tensor]) -> None:
 
 
 def _prompts(file: Path) -> tuple[dict[str, str], str | None]:
-    """The texts that may be put before a text, by their names, and the name of the one that is by default."""
+    """The texts that may be put before a text, by their names, and the name of the one that is by
+    default."""
     config = _object(file)
     saved = config.get("prompts") or {}
-    if not isinstance(saved, dict) or not all(isinstance(text, str | None) for text in saved.values()):
+    if not isinstance(saved, dict) or not all(
+        isinstance(text, str | None) for text in saved.values()
+    ):
         raise ModelError("prompts are not texts by their names", where=str(file))
     prompts = {"query": "", "document": ""}
     for name, text in saved.items():
         prompts[name] = text or ""
     default = config.get("default_prompt_name")
     if default is not None and default not in prompts:
-        raise ModelError(f"default_prompt_name = {default!r} is none of its prompts", where=str(file))
+        raise ModelError(
+            f"default_prompt_name = {default!r} is none of its prompts", where=str(file)
+        )
     return prompts, default

@@ -1,7 +1,7 @@
 """What arrives: a model's name on the Hub. What leaves: a local folder with what is needed of it.
 
-A repository may hold one model in the files of five frameworks: of those only the first that is read here is fetched.
-HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply.
+A repository may hold one model in the files of five frameworks: of those only the first that is
+read here is fetched. HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from langue.errors import ModelError
 
-SAYS = ("*.json", "*.txt", "*.model", "*.spm", "*.bpe", "*.yml", "*.jinja")  # what the model is, and its tokenizer
+# what the model is, and its tokenizer
+SAYS = ("*.json", "*.txt", "*.model", "*.spm", "*.bpe", "*.yml", "*.jinja")
 WEIGHTS = (
     ("model*.safetensors",),
     ("pytorch_model*.bin",),
@@ -38,9 +39,14 @@ def _fetch(name: str, revision: str | None, patterns: Sequence[str], top: bool =
 
     beneath = ["*/*"] if top else None
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=beneath))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=list(patterns), ignore_patterns=beneath
+            )
+        )
     except LocalEntryNotFoundError as error:
-        # Out of reach of the Hub, what others fetched of the model may be all that is needed; loading will tell.
+        # Out of reach of the Hub, what others fetched of the model may be all that is needed;
+        # loading will tell.
         part = getattr(error, "snapshot_path", None)
         if part is not None:
             return Path(part)
@@ -62,15 +68,20 @@ def _refusal(name: str, revision: str | None, error: Exception) -> ModelError:
     kind = type(error).__name__
     at = f" at revision {revision!r}" if revision else ""
     if isinstance(error, GatedRepoError):
-        what, do = "the model is gated", "ask for access on its page of the Hub, and set HF_TOKEN"
+        what = "the model is gated"
+        do = "ask for access on its page of the Hub, and set HF_TOKEN"
     elif isinstance(error, RepositoryNotFoundError):
-        what, do = "neither a folder here nor a model on the Hub", "check the name; a private model needs HF_TOKEN"
+        what = "neither a folder here nor a model on the Hub"
+        do = "check the name; a private model needs HF_TOKEN"
     elif isinstance(error, RevisionNotFoundError):
-        what, do = f"the Hub has no revision {revision!r} of it", "give a branch, a tag or a commit"
+        what = f"the Hub has no revision {revision!r} of it"
+        do = "give a branch, a tag or a commit"
     elif isinstance(error, LocalEntryNotFoundError) and HF_HUB_OFFLINE:
-        what, do = f"neither a folder here nor kept from the Hub{at}", "unset HF_HUB_OFFLINE to fetch it"
+        what = f"neither a folder here nor kept from the Hub{at}"
+        do = "unset HF_HUB_OFFLINE to fetch it"
     elif isinstance(error, LocalEntryNotFoundError):
-        what, do = f"neither a folder here nor kept from the Hub{at}, which is out of reach", "check the network"
+        what = f"neither a folder here nor kept from the Hub{at}, which is out of reach"
+        do = "check the network"
     else:
         what = f"neither a folder here nor to be had from the Hub ({kind})"
         do = "check the name, the network, and HF_TOKEN for private models"

@@ -1,8 +1,9 @@
 """What arrives: a folder's weight files, which may be hostile.
 What leaves: tensors under their published names; nothing that can run code is ever unpickled.
 
-A safetensors file is checked by the rules of the format's audit before anything in it is used: a header of at most 100
-MB that fits the file, every name once, every tensor's bytes exactly those its shape asks for, no overlap and no hole.
+A safetensors file is checked by the rules of the format's audit before anything in it is used: a
+header of at most 100 MB that fits the file, every name once, every tensor's bytes exactly those its
+shape asks for, no overlap and no hole.
 """
 
 import json
@@ -23,7 +24,8 @@ from langue.files import read_json, unreadable
 from langue.formats import hdf5, msgpack, tensorflow
 from langue.hub.originals import flax, keras
 
-# Advice to people, never run here: every tensor of a folder's pickles, whatever else they hold, in one file.
+# Advice to people, never run here: every tensor of a folder's pickles, whatever else they hold, in
+# one file.
 CONVERT = (
     'python -c "import glob, torch; from safetensors.torch import save_file; '
     "save_file({k: v.contiguous().clone() for f in glob.glob('pytorch_model*.bin') "
@@ -32,17 +34,33 @@ CONVERT = (
 )
 MOST_HEADER = 100_000_000  # bytes
 MOST_DIMENSIONS = 16
-_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
+_BITS = {
+    "F64": 64,
+    "F32": 32,
+    "F16": 16,
+    "BF16": 16,
+    "I64": 64,
+    "I32": 32,
+    "I16": 16,
+    "I8": 8,
+    "U8": 8,
+    "BOOL": 8,
+}
 _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
 Reader = Callable[[Path], dict[str, Tensor]]
 
 
-def read_weights(folder: Path, weights_dtype: torch.dtype | None = None, shared: Collection[str] = ()) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors, else of a clean `.bin` (one file, or shards with their index), of Flax, of
-    Keras, or of T5's TensorFlow checkpoint, under the names that `transformers` gives them. Safetensors are mapped:
-    they are read from the disk as they are used. shared: names of tensors that have several names, of which an index
-    and its files may list different ones."""
-    readers: dict[str, Reader] = {"model.safetensors": read_safetensors, "pytorch_model.bin": _read_bin}
+def read_weights(
+    folder: Path, weights_dtype: torch.dtype | None = None, shared: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """All tensors of a folder's safetensors, else of a clean `.bin` (one file, or shards with their
+    index), of Flax, of Keras, or of T5's TensorFlow checkpoint, under the names that `transformers`
+    gives them. Safetensors are mapped: they are read from the disk as they are used. shared: names
+    of tensors that have several names, of which an index and its files may list different ones."""
+    readers: dict[str, Reader] = {
+        "model.safetensors": read_safetensors,
+        "pytorch_model.bin": _read_bin,
+    }
     for name, read in readers.items():
         if (folder / name).is_file():
             return read(folder / name)
@@ -54,11 +72,16 @@ def read_weights(folder: Path, weights_dtype: torch.dtype | None = None, shared:
         return keras.from_tf(hdf5.read(folder / "tf_model.h5", weights_dtype))
     if (index := tensorflow.find(folder)) is not None:
         return flax.from_mesh(tensorflow.read(index, weights_dtype))
-    raise ModelError("the folder has no model.safetensors", where=str(folder), do="give a model folder or a run")
+    raise ModelError(
+        "the folder has no model.safetensors", where=str(folder), do="give a model folder or a run"
+    )
 
 
-def _read_shards(index: Path, suffix: str, read: Reader, shared: Collection[str]) -> dict[str, Tensor]:
-    """Each tensor from the file that the index names for it; a file and the index must agree, but for `shared`."""
+def _read_shards(
+    index: Path, suffix: str, read: Reader, shared: Collection[str]
+) -> dict[str, Tensor]:
+    """Each tensor from the file that the index names for it; a file and the index must agree, but
+    for `shared`."""
     content = read_json(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
@@ -70,12 +93,26 @@ def _read_shards(index: Path, suffix: str, read: Reader, shared: Collection[str]
     for file in files:
         shard = read(index.parent / file)
         wanted = {name for name, place in places.items() if place == file}
-        odd = {name for name in shard.keys() ^ wanted if name not in shared or name in shard and name in places}
+        odd = {
+            name
+            for name in shard.keys() ^ wanted
+            if name not in shared or name in shard and name in places
+        }
         if odd:
             raise ModelError(f"{file} and the index do not agree on {min(odd)!r}", where=str(index))
-        again = next((name for name in shard if name in weights and not torch.equal(weights[name], shard[name])), None)
+        again = next(
+            (
+                name
+                for name in shard
+                if name in weights and not torch.equal(weights[name], shard[name])
+            ),
+            None,
+        )
         if again is not None:
-            raise ModelError(f"two files have {again!r}, which the index does not list, and differ", where=str(index))
+            raise ModelError(
+                f"two files have {again!r}, which the index does not list, and differ",
+                where=str(index),
+            )
         weights.update(shard)
     return weights
 
@@ -89,7 +126,9 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         raise unreadable(error, file, ModelError) from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelError(
-            f"not a whole safetensors file: {error}", where=str(file), do="download or save it again"
+            f"not a whole safetensors file: {error}",
+            where=str(file),
+            do="download or save it again",
         ) from error
 
 
@@ -125,7 +164,9 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _span(name: str, entry: Any) -> tuple[int, int, str]:
     """Where a tensor's bytes begin and end, its shape and type agreeing."""
     try:
-        shape, (first, last), bits = entry["shape"], entry["data_offsets"], _BITS[entry["dtype"]]
+        shape = entry["shape"]
+        (first, last) = entry["data_offsets"]
+        bits = _BITS[entry["dtype"]]
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"the entry of {name!r} is not one of a tensor") from None
     if (
@@ -135,32 +176,47 @@ def _span(name: str, entry: Any) -> tuple[int, int, str]:
     ):
         raise ValueError(f"{name!r} has a size that is no count, or too many")
     if (last - first) * 8 != math.prod(shape) * bits:
-        raise ValueError(f"{name!r} has {last - first:,} bytes for shape {shape} of {entry['dtype']}")
+        raise ValueError(
+            f"{name!r} has {last - first:,} bytes for shape {shape} of {entry['dtype']}"
+        )
     return first, last, name
 
 
 def _read_bin(file: Path) -> dict[str, Tensor]:
     try:
         if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:  # as torch writes it: nothing packed, which could swell
+            # as torch writes it: nothing packed, which could swell
+            with zipfile.ZipFile(file) as archive:
                 if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                     raise ValueError("it is compressed")
         # Mapped where it is an archive, so that what is converted is not held beside what it was.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of an older protocol: read, or refused below
-            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            # of an older protocol: read, or refused below
+            warnings.simplefilter("ignore", UserWarning)
+            loaded = torch.load(
+                file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+            )
     except PermissionError as error:
         raise unreadable(error, file, ModelError) from None
     except Exception as error:  # whatever the restricted unpickler meets, the file is not taken
         raise ModelError(
             "this pickle is refused: it holds more than plain tensors, or is damaged",
             where=str(file),
-            do=f"where you trust it with your machine, whose code it may run, convert it there: {CONVERT}",
+            do=(
+                "where you trust it with your machine, whose code it may run, convert it there:"
+                f" {CONVERT}"
+            ),
         ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(tensor, Tensor) for tensor in loaded.values()
+    ):
         raise ModelError("the file is not a state dict", where=str(file))
-    if any(tensor.layout != torch.strided or tensor.device.type != "cpu" for tensor in loaded.values()):
-        raise ModelError("a tensor is sparse, or has no numbers", where=str(file), do="save it as safetensors")
+    if any(
+        tensor.layout != torch.strided or tensor.device.type != "cpu" for tensor in loaded.values()
+    ):
+        raise ModelError(
+            "a tensor is sparse, or has no numbers", where=str(file), do="save it as safetensors"
+        )
     # A view may show one number a terabyte of times.
     if any(tensor.nbytes > tensor.untyped_storage().nbytes() for tensor in loaded.values()):
         raise ModelError("a tensor has more numbers than the file", where=str(file))

@@ -1,16 +1,18 @@
-"""What arrives: queries, keys and values of flat runs of tokens, and where equal-length sequences lie in them.
-What leaves: each token's mixture of the values of its own sequence (or of the sequence it attends to).
+"""What arrives: queries, keys and values of flat runs of tokens, and where equal-length sequences
+lie in them. What leaves: each token's mixture of the values of its own sequence (or of the sequence
+it attends to).
 
 Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv:1706.03762, eq. 1):
 
     Attention(Q, K, V) = softmax(Q K^T / sqrt(K) + B) V
 
-No padding, and no mask beyond what the formula itself has (causal, window): a batch keeps its sequences in order of
-length, so that sequences of equal length lie side by side, and each such group (offset, n, t) is one dense product over
-(n * H) matrices of t x t. `self_attention` is the packed path of self-attention with as many keys as queries; `ragged_attention` takes
-everything else: fewer key/value heads, other sequences, a cache, other devices than processors, and inference where a
-processor has tiles. This is the only file that knows how ragged attention is computed; `attention_reference` is the
-slow, obvious statement that both are tested against.
+No padding, and no mask beyond what the formula itself has (causal, window): a batch keeps its
+sequences in order of length, so that sequences of equal length lie side by side, and each such
+group (offset, n, t) is one dense product over (n * H) matrices of t x t. `self_attention` is the
+packed path of self-attention with as many keys as queries; `ragged_attention` takes everything
+else: fewer key/value heads, other sequences, a cache, other devices than processors, and inference
+where a processor has tiles. This is the only file that knows how ragged attention is computed;
+`attention_reference` is the slow, obvious statement that both are tested against.
 """
 
 import math
@@ -27,7 +29,8 @@ from langue.model.kernels.softmax import softmax, softmax_gradient
 from langue.runtime import disable_cudnn_sdpa, has_amx_bf16
 
 LengthBuckets = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
-PairedLengthBuckets = list[tuple[int, int, int, int, int]]  # (query offset, key offset, n, queries of each, keys of each)
+# (query offset, key offset, n, queries of each, keys of each)
+PairedLengthBuckets = list[tuple[int, int, int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,11 @@ FULL_ATTENTION = AttentionConfig()
 PIECE = 2**21  # weights, of which a few tensors at a time are worked on
 
 
-def attention_mask(config: AttentionConfig, queries: int, keys: int, device: torch.device) -> Tensor | None:
-    """Which of (queries, keys) may not be seen, the last query being at the last key; None where all may."""
+def attention_mask(
+    config: AttentionConfig, queries: int, keys: int, device: torch.device
+) -> Tensor | None:
+    """Which of (queries, keys) may not be seen, the last query being at the last key; None where
+    all may."""
     causal = config.causal and queries > 1
     windowed = 0 < config.window < keys
     if not causal and not windowed:
@@ -59,8 +65,11 @@ def attention_mask(config: AttentionConfig, queries: int, keys: int, device: tor
     return hidden | (ahead.abs() >= config.window) if windowed else hidden
 
 
-def additive_mask(config: AttentionConfig, bias: Tensor | None, queries: int, keys: int, like: Tensor) -> Tensor | None:
-    """What is added to the scores: (queries, keys) or (H, queries, keys), of the last queries; None for nothing."""
+def additive_mask(
+    config: AttentionConfig, bias: Tensor | None, queries: int, keys: int, like: Tensor
+) -> Tensor | None:
+    """What is added to the scores: (queries, keys) or (H, queries, keys), of the last queries; None
+    for nothing."""
     hidden = attention_mask(config, queries, keys, like.device)
     part = None if bias is None else bias[:, keys - queries : keys, :keys].to(like.dtype)
     if hidden is None:
@@ -71,20 +80,28 @@ def additive_mask(config: AttentionConfig, bias: Tensor | None, queries: int, ke
 
 
 def self_attention(
-    qkv: Tensor, groups: LengthBuckets, dropout: float = 0.0, config: AttentionConfig = FULL_ATTENTION, bias: Tensor | None = None
+    qkv: Tensor,
+    groups: LengthBuckets,
+    dropout: float = 0.0,
+    config: AttentionConfig = FULL_ATTENTION,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Self-attention within each sequence of a flat batch.
 
-    qkv (T, 3, H, K): queries, keys and values; groups: runs of equal-length sequences that cover the T tokens, or all
-    but some at the end, whose rows are zero;
-    dropout: probability of dropping an attention weight; bias (H, S, S): added to the scores, S the longest length.
-    A cap on the scores is for `ragged_attention` alone. Returns (T, H * K).
+    qkv (T, 3, H, K): queries, keys and values; groups: runs of equal-length sequences that cover
+    the T tokens, or all but some at the end, whose rows are zero; dropout: probability of dropping
+    an attention weight; bias (H, S, S): added to the scores, S the longest length. A cap on the
+    scores is for `ragged_attention` alone. Returns (T, H * K).
     """
     tiled = qkv.dtype == torch.bfloat16 and not torch.is_grad_enabled() and has_amx_bf16()
-    if qkv.device.type != "cpu" or tiled:  # by kernels that never hold the weights (Dao et al. 2022, arXiv:2205.14135)
+    # by kernels that never hold the weights (Dao et al. 2022, arXiv:2205.14135)
+    if qkv.device.type != "cpu" or tiled:
         q, k, v = qkv.unbind(1)
-        return ragged_attention(q, k, v, [(o, o, n, t, t) for o, n, t in groups], dropout, config, bias)
-    # Inside, every product is in the dtype of qkv: autocast acts on the forward pass alone, and the two must agree.
+        return ragged_attention(
+            q, k, v, [(o, o, n, t, t) for o, n, t in groups], dropout, config, bias
+        )
+    # Inside, every product is in the dtype of qkv: autocast acts on the forward pass alone, and the
+    # two must agree.
     with torch.autocast(qkv.device.type, enabled=False):
         return _Attention.apply(qkv, bias, groups, threshold(dropout), config)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -100,10 +117,9 @@ def ragged_attention(
 ) -> Tensor:
     """Attention of the tokens of one flat batch to those of another (or of the same).
 
-    q (T, H, K); k, v (S, G, K), each of the G heads serving H / G heads of queries in turn; groups: runs of pairs of
-    equal lengths, one after another on both sides, that cover the T tokens but for some at the end, which are in no
-    sequence and mix nothing.
-    Returns (T, H * K).
+    q (T, H, K); k, v (S, G, K), each of the G heads serving H / G heads of queries in turn; groups:
+    runs of pairs of equal lengths, one after another on both sides, that cover the T tokens but for
+    some at the end, which are in no sequence and mix nothing. Returns (T, H * K).
     """
     heads, width = q.shape[1:]
     out = []
@@ -112,15 +128,17 @@ def ragged_attention(
     with torch.autocast(q.device.type, enabled=False):
         for (_, _, n, tq, tk), queries, keys, values in zip(groups, asking, *asked, strict=True):
             keys, values = (x.view(n, tk, -1, width) for x in (keys, values))
-            mixed = dense_attention(queries.view(n, tq, heads, width), keys, values, dropout, config, bias)
+            mixed = dense_attention(
+                queries.view(n, tq, heads, width), keys, values, dropout, config, bias
+            )
             out.append(mixed.reshape(n * tq, heads * width))
     mixed = torch.cat(out) if len(out) > 1 else out[0]
     return mixed if len(mixed) == len(q) else F.pad(mixed, (0, 0, 0, len(q) - len(mixed)))
 
 
 def _parts(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
-    """The rows of x in parts of these sizes, one after another. Of slices autograd would make a gradient each as large
-    as all of x, and add them up; of these it makes one."""
+    """The rows of x in parts of these sizes, one after another. Of slices autograd would make a
+    gradient each as large as all of x, and add them up; of these it makes one."""
     rest = len(x) - sum(sizes)
     if len(sizes) == 1 and not rest:  # nor a copy of it, where one part is all
         return (x,)
@@ -128,23 +146,34 @@ def _parts(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
 
 
 def dense_attention(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, config: AttentionConfig = FULL_ATTENTION, bias: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout: float = 0.0,
+    config: AttentionConfig = FULL_ATTENTION,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Dense attention of n equal pairs: q (n, t, H, K), k and v (n, s, G, K) -> (n, t, H, K)."""
     if q.is_cuda:
         disable_cudnn_sdpa()
-    queries, keys, alpha = q.shape[1], k.shape[1], config.alpha(q.shape[-1])
+    queries = q.shape[1]
+    keys = k.shape[1]
+    alpha = config.alpha(q.shape[-1])
     q, k, v = (x.transpose(1, 2) for x in (q, k.to(q.dtype), v.to(q.dtype)))
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     square = config.causal and queries == keys > 1 and bias is None and not 0 < config.window < keys
     if not config.cap:
         mask = None if square else additive_mask(config, bias, queries, keys, q)
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=square, scale=alpha)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, mask, dropout, is_causal=square, scale=alpha
+        )
         return mixed.transpose(1, 2)
     products = config.cap * torch.tanh(q @ k.transpose(2, 3) * (alpha / config.cap))
     mask = additive_mask(config, bias, queries, keys, q)
-    weights = torch.softmax(products if mask is None else products + mask, dim=-1, dtype=torch.float32).to(q.dtype)
+    weights = torch.softmax(
+        products if mask is None else products + mask, dim=-1, dtype=torch.float32
+    ).to(q.dtype)
     return (F.dropout(weights, dropout, dropout > 0) @ v).transpose(1, 2)
 
 
@@ -163,8 +192,8 @@ def _tokens(x: Tensor, n: int) -> Tensor:
 
 
 def _pieces(groups: LengthBuckets, heads: int) -> LengthBuckets:
-    """The groups, cut so that what is made of a piece is still in the caches at the next operation, and its memory the
-    next piece's."""
+    """The groups, cut so that what is made of a piece is still in the caches at the next operation,
+    and its memory the next piece's."""
     pieces: LengthBuckets = []
     for offset, n, t in groups:
         most = max(1, PIECE // (heads * t * t))
@@ -181,7 +210,8 @@ def _squares(flat: Tensor | None, pieces: LengthBuckets, heads: int) -> Iterator
     """The parts (n * H, t, t) of one tensor that are each piece's."""
     end = 0
     for _, n, t in pieces:
-        begin, end = end, end + n * heads * t * t
+        begin = end
+        end = end + n * heads * t * t
         yield None if flat is None else flat[begin:end].view(n * heads, t, t)
 
 
@@ -197,18 +227,32 @@ def _weights(q: Tensor, k: Tensor, n: int, alpha: float, added: Tensor | None) -
 
 def _product(a: Tensor, b: Tensor, alpha: float, out: Tensor | None = None) -> Tensor:
     """alpha A B of stacked matrices."""
-    return torch.baddbmm(a.new_empty(()) if out is None else out, a, b, beta=0, alpha=alpha, out=out)
+    return torch.baddbmm(
+        a.new_empty(()) if out is None else out, a, b, beta=0, alpha=alpha, out=out
+    )
 
 
 class _Attention(torch.autograd.Function):
-    """Forward and backward over all groups at once, so that autograd keeps one node a layer and not ten a group."""
+    """Forward and backward over all groups at once, so that autograd keeps one node a layer and not
+    ten a group."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, bias: Tensor | None, groups: LengthBuckets, dropped: int, config: AttentionConfig) -> Tensor:
+    def forward(
+        ctx: Any,
+        qkv: Tensor,
+        bias: Tensor | None,
+        groups: LengthBuckets,
+        dropped: int,
+        config: AttentionConfig,
+    ) -> Tensor:
         tokens, _, heads, width = qkv.shape
         pieces = _pieces(groups, heads)
         out = qkv.new_empty(tokens, heads, width)
-        keep = random_keep((sum(n * heads * t * t for _, n, t in groups),), dropped, qkv.device) if dropped else None
+        keep = (
+            random_keep((sum(n * heads * t * t for _, n, t in groups),), dropped, qkv.device)
+            if dropped
+            else None
+        )
         saved: list[Tensor] = []
         added = {t: additive_mask(config, bias, t, t, qkv) for _, _, t in groups}
         for piece, kept in zip(pieces, _squares(keep, pieces, heads), strict=True):
@@ -220,8 +264,12 @@ class _Attention(torch.autograd.Function):
             out[offset : offset + n * t].view(n, t, heads, width).copy_(_tokens(mixed, n))
         out[_end(pieces) :].zero_()
         ctx.save_for_backward(qkv, keep, *saved)
-        ctx.pieces, ctx.dropped, ctx.config = pieces, dropped, config
-        ctx.bias = (bias.shape, bias.dtype) if bias is not None and ctx.needs_input_grad[1] else None
+        ctx.pieces = pieces
+        ctx.dropped = dropped
+        ctx.config = config
+        ctx.bias = (
+            (bias.shape, bias.dtype) if bias is not None and ctx.needs_input_grad[1] else None
+        )
         return out.view(tokens, heads * width)
 
     @staticmethod
@@ -232,13 +280,21 @@ class _Attention(torch.autograd.Function):
         grad_qkv = torch.empty_like(qkv)
         grad_bias = None if ctx.bias is None else qkv.new_zeros(ctx.bias[0], dtype=ctx.bias[1])
         grad_qkv[_end(ctx.pieces) :].zero_()
-        alpha, rest = ctx.config.alpha(width), scale(ctx.dropped)
-        for piece, weights, kept in zip(ctx.pieces, saved, _squares(keep, ctx.pieces, heads), strict=True):
+        alpha = ctx.config.alpha(width)
+        rest = scale(ctx.dropped)
+        for piece, weights, kept in zip(
+            ctx.pieces, saved, _squares(keep, ctx.pieces, heads), strict=True
+        ):
             offset, n, t = piece
             q, k, v = _heads(qkv, piece)
             (grad_out,) = _heads(gradient, piece)
             grads = q.new_empty(3, *q.shape)
-            _product((weights if kept is None else drop(weights, kept)).transpose(1, 2), grad_out, rest, out=grads[2])
+            _product(
+                (weights if kept is None else drop(weights, kept)).transpose(1, 2),
+                grad_out,
+                rest,
+                out=grads[2],
+            )
             grad_weights = _product(grad_out, v.transpose(1, 2), rest)
             if kept is not None:
                 grad_weights = drop(grad_weights, kept)
@@ -261,17 +317,21 @@ def attention_reference(
 ) -> Tensor:
     """The formula above in float64, one sequence and one head at a time: slow and obvious.
 
-    qkv (T, 3, H, K), or queries (T, H, K) with keys and values (S, G, K); starts (N + 1,): where each sequence begins,
-    then T; key_starts: the same of the sequences attended to. Returns (T, H * K), float64.
+    qkv (T, 3, H, K), or queries (T, H, K) with keys and values (S, G, K); starts (N + 1,): where
+    each sequence begins, then T; key_starts: the same of the sequences attended to. Returns (T, H *
+    K), float64.
     """
     q_all, k_all, v_all = (x.double() for x in (qkv.unbind(1) if isinstance(qkv, Tensor) else qkv))
     tokens, heads, width = q_all.shape
     out = torch.zeros(tokens, heads, width, dtype=torch.float64)
     ends = (starts if key_starts is None else key_starts).tolist()
-    for index, (begin, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+    for index, (begin, end) in enumerate(
+        zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+    ):
         for head in range(heads):
             shared = head * k_all.shape[1] // heads
-            q, (k, v) = q_all[begin:end, head], (x[ends[index] : ends[index + 1], shared] for x in (k_all, v_all))
+            q = q_all[begin:end, head]
+            (k, v) = (x[ends[index] : ends[index + 1], shared] for x in (k_all, v_all))
             products = q @ k.T * config.alpha(width)
             if config.cap:
                 products = config.cap * torch.tanh(products / config.cap)

@@ -1,7 +1,8 @@
 """What arrives: numbers and words about an architecture.
 What leaves: `ModelConfig`, flat and frozen, all axes orthogonal.
 
-A model family is data: everything that tells one published architecture from another is an axis here.
+A model family is data: everything that tells one published architecture from another is an axis
+here.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -11,7 +12,9 @@ from langue.errors import ModelError
 
 Norm = Literal["layer", "rms", "rms_offset", "rms_plain"]
 NormPlace = Literal["post", "pre", "both"]
-Position = Literal["learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "alibi", "none"]
+Position = Literal[
+    "learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "alibi", "none"
+]
 Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh", "relu_squared"]
 
@@ -20,10 +23,12 @@ ANY_LENGTH = 1_000_000  # no length is too long where positions are relative
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One Transformer (Vaswani et al. 2017, arXiv:1706.03762). Sizes are counts; dropouts are probabilities.
+    """One Transformer (Vaswani et al. 2017, arXiv:1706.03762). Sizes are counts; dropouts are
+    probabilities.
 
-    An encoder sees both ways, a decoder is `causal`; with `decoder_layers` the model is an encoder (`n_layers`) whose
-    output a causal decoder attends to. Axes without a side of their own hold for both sides.
+    An encoder sees both ways, a decoder is `causal`; with `decoder_layers` the model is an encoder
+    (`n_layers`) whose output a causal decoder attends to. Axes without a side of their own hold for
+    both sides.
     """
 
     vocab_size: int
@@ -33,9 +38,12 @@ class ModelConfig:
     ffn_dim: int
     max_length: int  # longest sequence the model was made for, in tokens
     norm: Norm = (
-        "layer"  # rms_offset: RMSNorm whose weight is stored as its difference from one; rms_plain: without one
+        # rms_offset: RMSNorm whose weight is stored as its difference from one; rms_plain: without
+        # one
+        "layer"
     )
-    norm_place: NormPlace = "post"  # post: after each residual sum, as first published; pre: before each sublayer
+    # post: after each residual sum, as first published; pre: before each sublayer
+    norm_place: NormPlace = "post"
     norm_eps: float = 1e-12
     norm_bias: bool | None = None  # None: as `bias`
     position: Position = "learned"
@@ -50,14 +58,18 @@ class ModelConfig:
     init_std: float = 0.02
     # attention
     causal: bool = False
-    kv_heads: int = 0  # heads of keys and values, Ainslie et al. 2023, arXiv:2305.13245; 0: as many as n_heads
+    # heads of keys and values, Ainslie et al. 2023, arXiv:2305.13245; 0: as many as n_heads
+    kv_heads: int = 0
     head_width: int = 0  # 0: dim / n_heads
     qkv_bias: bool | None = None  # None: as `bias`; so below
     out_bias: bool | None = None
     ffn_bias: bool | None = None
-    qk_norm: bool = False  # a norm over each head's queries and keys, Dehghani et al. 2023, arXiv:2302.05442
-    windows: tuple[int, ...] = ()  # of each layer: token i sees j where |i - j| < window; 0: everything
-    attention_scale: float = 0.0  # what products of queries and keys are multiplied by; 0: 1 / sqrt(head width)
+    # a norm over each head's queries and keys, Dehghani et al. 2023, arXiv:2302.05442
+    qk_norm: bool = False
+    # of each layer: token i sees j where |i - j| < window; 0: everything
+    windows: tuple[int, ...] = ()
+    # what products of queries and keys are multiplied by; 0: 1 / sqrt(head width)
+    attention_scale: float = 0.0
     attention_cap: float = 0.0  # c tanh(score / c), Gemma 2, arXiv:2408.00118; 0: none
     # positions
     rotary_base: float = 10_000.0  # Su et al. 2021, arXiv:2104.09864
@@ -72,19 +84,23 @@ class ModelConfig:
     relative_buckets: int = 32  # T5's, Raffel et al. 2019, arXiv:1910.10683
     relative_distance: int = 128
     # blocks, embedding and head
-    parallel: bool = False  # attention and feed-forward read the same x and are summed, GPT-J and GPT-NeoX
+    # attention and feed-forward read the same x and are summed, GPT-J and GPT-NeoX
+    parallel: bool = False
     first_norm: bool = True  # whether the first block has an attention norm
     final_norm: bool | None = None  # None: where norms stand before sublayers
     embedding_dim: int = 0  # 0: dim; else a linear map widens it, ELECTRA
     embedding_scale: float = 1.0
     tied: bool = True  # the output matrix is the embedding's
-    head_transform: bool = False  # dense, activation and norm before the output matrix, BERT's masked-LM head
+    # dense, activation and norm before the output matrix, BERT's masked-LM head
+    head_transform: bool = False
     head_activation: Activation = "gelu"
     head_bias: bool = False
     dense_bias: bool = True  # that of head_transform's dense map
-    pair_head: bool = False  # two-way, on the first token's state: does the second part follow? BERT's pretraining
+    # two-way, on the first token's state: does the second part follow? BERT's pretraining
+    pair_head: bool = False
     pooler_activation: Activation = "tanh"  # a classifier's, between its two maps
-    classifier_transform: bool = False  # a classifier's first map is one like head_transform's, norm and all
+    # a classifier's first map is one like head_transform's, norm and all
+    classifier_transform: bool = False
     logit_scale: float = 1.0
     logit_cap: float = 0.0
     # the decoder of an encoder-decoder
@@ -103,14 +119,19 @@ class ModelConfig:
             value = getattr(self, field.name)
             if get_origin(field.type) is Literal and value not in get_args(field.type):
                 raise ModelError(
-                    f"config: {field.name} = {value!r} is not known", do=f"known are {', '.join(get_args(field.type))}"
+                    f"config: {field.name} = {value!r} is not known",
+                    do=f"known are {', '.join(get_args(field.type))}",
                 )
-            if field.type is int and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            if field.type is int and (
+                not isinstance(value, int) or isinstance(value, bool) or value < 0
+            ):
                 raise ModelError(f"config: {field.name} = {value!r} is not a count")
             either = field.type is bool or (field.type == bool | None and value is not None)
             if either and not isinstance(value, bool):
                 raise ModelError(f"config: {field.name} = {value!r} is neither true nor false")
-            if field.type is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            if field.type is float and (
+                isinstance(value, bool) or not isinstance(value, (int, float))
+            ):
                 raise ModelError(f"config: {field.name} = {value!r} is not a number")
         for name in ("vocab_size", "dim", "n_layers", "n_heads", "ffn_dim", "max_length"):
             if getattr(self, name) < 1:
@@ -127,23 +148,31 @@ class ModelConfig:
 
     def _check_sizes(self) -> None:
         if not self.head_width and self.dim % self.n_heads:
-            raise ModelError(f"config: dim = {self.dim} does not divide into n_heads = {self.n_heads}")
+            raise ModelError(
+                f"config: dim = {self.dim} does not divide into n_heads = {self.n_heads}"
+            )
         if self.n_heads % self.n_kv_heads:
-            raise ModelError(f"config: n_heads = {self.n_heads} is no multiple of kv_heads = {self.n_kv_heads}")
+            raise ModelError(
+                f"config: n_heads = {self.n_heads} is no multiple of kv_heads = {self.n_kv_heads}"
+            )
         if not all(type(window) is int and window >= 0 for window in self.windows):
             raise ModelError("config: a window is not a count")
         if self.windows and len(self.windows) != self.n_layers:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
         if self.position == "rotary" and (self.turned % 2 or self.turned > self.head_dim):
-            raise ModelError(f"config: rotary_dim = {self.turned} must be even and at most {self.head_dim}")
+            raise ModelError(
+                f"config: rotary_dim = {self.turned} must be even and at most {self.head_dim}"
+            )
         exact = self.relative_buckets // (2 if self.causal or self.decoder_layers else 4)
         if self.position == "relative" and not 0 < exact < self.relative_distance:
             raise ModelError(
-                f"config: relative_distance = {self.relative_distance} leaves no distance to the shared ones of "
-                f"{self.relative_buckets} buckets"
+                f"config: relative_distance = {self.relative_distance} leaves no distance to the"
+                f" shared ones of {self.relative_buckets} buckets"
             )
         if self.n_experts and not 0 < self.experts_per_token <= self.n_experts:
-            raise ModelError(f"config: experts_per_token = {self.experts_per_token} of {self.n_experts} experts")
+            raise ModelError(
+                f"config: experts_per_token = {self.experts_per_token} of {self.n_experts} experts"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -200,7 +229,9 @@ class ModelConfig:
         """Parameters of the matrix products that every token passes, the embedding excluded."""
         attention = 2 * self.dim * self.head_dim * (self.n_heads + self.n_kv_heads)
         per_expert = (3 if self.gated else 2) * self.dim
-        feedforward = per_expert * (self.ffn_dim * max(1, self.experts_per_token) + self.shared_ffn_dim)
+        feedforward = per_expert * (
+            self.ffn_dim * max(1, self.experts_per_token) + self.shared_ffn_dim
+        )
         total = self.n_layers * (attention + feedforward)
         if self.decoder_layers:
             other = self.decoder()
@@ -208,8 +239,15 @@ class ModelConfig:
         return total
 
     def forward_flops(self, lengths: list[int]) -> int:
-        """Floating-point operations of the matrix products of one forward pass over sequences of these lengths."""
-        attention = self.n_layers * 4 * self.n_heads * self.head_dim * sum(length * length for length in lengths)
+        """Floating-point operations of the matrix products of one forward pass over sequences of
+        these lengths."""
+        attention = (
+            self.n_layers
+            * 4
+            * self.n_heads
+            * self.head_dim
+            * sum(length * length for length in lengths)
+        )
         return 2 * self.matrix_parameters * sum(lengths) + attention
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""What arrives: hidden states (T, D). What leaves: the same shape, each token transformed by itself.
+"""What arrives: hidden states (T, D). What leaves: the same shape, each token transformed by
+itself.
 
-FFN(x) = act(x W1 + b1) W2 + b2 (Vaswani et al. 2017, eq. 2); gated: (act(x W1) * x W3) W2 (Shazeer 2020).
-A mixture sends each token to the few experts that a router likes best (Shazeer et al. 2017, arXiv:1701.06538).
+FFN(x) = act(x W1 + b1) W2 + b2 (Vaswani et al. 2017, eq. 2); gated: (act(x W1) * x W3) W2 (Shazeer
+2020). A mixture sends each token to the few experts that a router likes best (Shazeer et al. 2017,
+arXiv:1701.06538).
 """
 
 from collections.abc import Callable
@@ -17,7 +19,8 @@ from langue.model.kernels.linear import Linear
 
 
 class _SquaredReLU(torch.autograd.Function):
-    """By itself, autograd computes a power and a threshold in seven passes over memory, where two products suffice."""
+    """By itself, autograd computes a power and a threshold in seven passes over memory, where two
+    products suffice."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -51,7 +54,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig, ffn_dim: int | None = None) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
-        size, bias = ffn_dim or config.ffn_dim, config.has_bias("ffn")
+        size = ffn_dim or config.ffn_dim
+        bias = config.has_bias("ffn")
         self.up = Linear(config.dim, size, bias=bias)
         self.gate = Linear(config.dim, size, bias=bias) if config.gated else None
         self.down = Linear(size, config.dim, bias=bias)
@@ -65,11 +69,13 @@ class FeedForward(nn.Module):
 
 
 class Mixture(nn.Module):
-    """y = sum over the k best experts e of p_e FFN_e(x), with p = softmax(x W_router), over all experts in float32."""
+    """y = sum over the k best experts e of p_e FFN_e(x), with p = softmax(x W_router), over all
+    experts in float32."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.best, self.renormalise = config.experts_per_token, config.expert_renormalise
+        self.best = config.experts_per_token
+        self.renormalise = config.expert_renormalise
         self.router = nn.Linear(config.dim, config.n_experts, bias=False)
         self.experts = nn.ModuleList(FeedForward(config) for _ in range(config.n_experts))
         self.shared = FeedForward(config, config.shared_ffn_dim) if config.shared_ffn_dim else None
@@ -81,12 +87,14 @@ class Mixture(nn.Module):
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
         out = torch.zeros_like(x)
-        sent, order = chosen.flatten().sort(stable=True)  # (T k): one expert's after another's, each in order of tokens
+        # (T k): one expert's after another's, each in order of tokens
+        sent, order = chosen.flatten().sort(stable=True)
         numbers = torch.arange(len(self.experts) + 1, device=x.device)
         # How many are each one's: asked for once, since an accelerator is waited for each time.
         sizes = torch.searchsorted(sent, numbers).diff().tolist()
         for expert, own in zip(self.experts, torch.split(order, sizes), strict=True):
-            tokens, place = own // self.best, own % self.best
+            tokens = own // self.best
+            place = own % self.best
             mixed = expert(x[tokens]) * weights[tokens, place, None].to(x.dtype)
             out = out.index_add(0, tokens, mixed.to(out.dtype))
         if self.shared is not None and self.shared_gate is not None:

@@ -1,4 +1,5 @@
-"""What arrives: hidden states (T, D). What leaves: logits (T, V), a score for every token of the vocabulary."""
+"""What arrives: hidden states (T, D). What leaves: logits (T, V), a score for every token of the
+vocabulary."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -19,14 +20,18 @@ from langue.model.transformer import Transformer, initialise
 
 
 class LanguageHead(nn.Module):
-    """logits = h E^T + b, E the embedding (Press and Wolf 2016, arXiv:1608.05859) or a matrix of its own."""
+    """logits = h E^T + b, E the embedding (Press and Wolf 2016, arXiv:1608.05859) or a matrix of
+    its own."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         size = config.embedding_dim or config.dim
         vocabulary = config.decoder_vocab_size or config.vocab_size
-        self.scale, self.cap = config.logit_scale, config.logit_cap
-        self.dense = nn.Linear(config.dim, size, bias=config.dense_bias) if config.head_transform else None
+        self.scale = config.logit_scale
+        self.cap = config.logit_cap
+        self.dense = (
+            nn.Linear(config.dim, size, bias=config.dense_bias) if config.head_transform else None
+        )
         self.norm = make_norm(config, size) if config.head_transform else None
         self.activation = ACTIVATIONS[config.head_activation]
         self.out = None if config.tied else nn.Linear(size, vocabulary, bias=False)
@@ -43,12 +48,18 @@ class LanguageHead(nn.Module):
         return out
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T, V)."""
-        logits = F.linear(self._features(hidden), table if self.out is None else self.out.weight, self.bias)
+        """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T,
+        V)."""
+        logits = F.linear(
+            self._features(hidden), table if self.out is None else self.out.weight, self.bias
+        )
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
-    def loss(self, hidden: Tensor, table: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them; and its z term."""
+    def loss(
+        self, hidden: Tensor, table: Tensor, labels: Tensor, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them;
+        and its z term."""
         weight = table if self.out is None else self.out.weight
         return cross_entropy(
             self._features(hidden),
@@ -81,17 +92,20 @@ class LanguageModel(nn.Module):
         return out
 
     def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
-        """(T, D), (T,) -> the summed cross-entropy of `logits`, and how much of it is the z term."""
+        """(T, D), (T,) -> the summed cross-entropy of `logits`, and how much of it is the z
+        term."""
         return self.head.loss(hidden, self.body.output_table, labels, z_loss)
 
 
 def init_weights(model: LanguageModel, seed: int) -> None:
-    """Fresh weights to pretrain from: `initialise`, and the maps that write to the residual stream smaller.
+    """Fresh weights to pretrain from: `initialise`, and the maps that write to the residual stream
+    smaller.
 
-    By 1 / sqrt(2 L) where norms stand before sublayers (Radford et al. 2019, section 2.3), so that the stream does not
-    grow with depth; at zero where norms have no weights, so that every block begins as the identity (Zhang et al. 2019,
-    arXiv:1901.09321). Where attention is not scaled, its queries are instead, and all matrices have the standard
-    deviation 1 / sqrt(inputs) (Raffel et al. 2019).
+    By 1 / sqrt(2 L) where norms stand before sublayers (Radford et al. 2019, section 2.3), so that
+    the stream does not grow with depth; at zero where norms have no weights, so that every block
+    begins as the identity (Zhang et al. 2019, arXiv:1901.09321). Where attention is not scaled, its
+    queries are instead, and all matrices have the standard deviation 1 / sqrt(inputs) (Raffel et
+    al. 2019).
     """
     config = model.body.config
     initialise(model, config.init_std, seed)
@@ -116,7 +130,9 @@ def _init_unscaled(model: nn.Module, dim: int, generator: torch.Generator) -> No
             nn.init.normal_(part.weight, 0.0, 1.0, generator=generator)
     for part in model.modules():  # once more: a part's matrices come after it
         if isinstance(part, SelfAttention):
-            (part.qkv if part.stacked else part.q).weight[: part.heads * part.width] *= part.width**-0.5
+            (part.qkv if part.stacked else part.q).weight[: part.heads * part.width] *= (
+                part.width**-0.5
+            )
         elif isinstance(part, CrossAttention):
             part.q.weight *= part.width**-0.5
         elif isinstance(part, RelativeBias):  # small beside the scores, as in the published code
@@ -124,10 +140,15 @@ def _init_unscaled(model: nn.Module, dim: int, generator: torch.Generator) -> No
 
 
 class _SkipInit(TorchFunctionMode):
-    """Leaves new weights as they are: filling those of the meta device imports all of the compiler, for nothing."""
+    """Leaves new weights as they are: filling those of the meta device imports all of the compiler,
+    for nothing."""
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else (kwargs or {})["tensor"]
@@ -136,7 +157,8 @@ class _SkipInit(TorchFunctionMode):
 
 @contextlib.contextmanager
 def on_meta_device() -> Iterator[None]:
-    """Modules made here are names and shapes alone, on the meta device: their numbers are to come from a file."""
+    """Modules made here are names and shapes alone, on the meta device: their numbers are to come
+    from a file."""
     with torch.device("meta"), _SkipInit():
         yield
 
@@ -147,8 +169,9 @@ def build_on_meta(config: ModelConfig) -> LanguageModel:
 
 
 def compile_parts(model: nn.Module) -> None:
-    """Have PyTorch's compiler fuse what a block does besides its ragged attention, and what the loss does with logits.
-    Each is compiled once for all batches of as many tokens, and once more for all other sizes."""
+    """Have PyTorch's compiler fuse what a block does besides its ragged attention, and what the
+    loss does with logits. Each is compiled once for all batches of as many tokens, and once more
+    for all other sizes."""
     for part in model.modules():
         if isinstance(part, (SelfAttention, CrossAttention)):
             part.ragged = torch.compiler.disable(part.ragged)  # type: ignore[method-assign, no-untyped-call]

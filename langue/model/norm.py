@@ -1,4 +1,5 @@
-"""What arrives: hidden states (T, D). What leaves: each row normalised, with a learned scale (and shift)."""
+"""What arrives: hidden states (T, D). What leaves: each row normalised, with a learned scale (and
+shift)."""
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,16 @@ class RMSNorm(nn.RMSNorm):
 
 
 class OffsetRMSNorm(nn.RMSNorm):
-    """x / rms(x) * (1 + w): the weight is stored as its difference from one, so that decay pulls towards identity."""
+    """x / rms(x) * (1 + w): the weight is stored as its difference from one, so that decay pulls
+    towards identity."""
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.to(self.weight.dtype), self.normalized_shape, 1.0 + self.weight, self.eps)
+        return F.rms_norm(
+            x.to(self.weight.dtype), self.normalized_shape, 1.0 + self.weight, self.eps
+        )
 
 
 class PlainRMSNorm(nn.Module):
@@ -29,14 +33,18 @@ class PlainRMSNorm(nn.Module):
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
-        self.size, self.eps = size, eps
+        self.size = size
+        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float() if x.dtype == torch.bfloat16 else x, (self.size,), None, self.eps)
+        return F.rms_norm(
+            x.float() if x.dtype == torch.bfloat16 else x, (self.size,), None, self.eps
+        )
 
 
 def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
-    """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang and Sennrich 2019,
+    arXiv:1910.07467)."""
     size = config.dim if dim is None else dim
     if config.norm == "rms":
         return RMSNorm(size, eps=config.norm_eps)

@@ -17,14 +17,15 @@ from langue.model.kernels.linear import in_bf16
 from langue.model.norm import make_norm
 from langue.model.position import Rotary, make_bias, make_position
 
-TILE, FILLED = 32, 256
+TILE = 32
+FILLED = 256
 
 
 class Transformer(nn.Module):
     """The Transformer of Vaswani et al. 2017 (arXiv:1706.03762), along the axes of `ModelConfig`.
 
-    Itself an encoder, or a decoder where the config is causal; an encoder-decoder has a second one as its `decoder`,
-    whose blocks also attend to the first one's output.
+    Itself an encoder, or a decoder where the config is causal; an encoder-decoder has a second one
+    as its `decoder`, whose blocks also attend to the first one's output.
     """
 
     def __init__(self, config: ModelConfig, cross: bool = False) -> None:
@@ -44,9 +45,13 @@ class Transformer(nn.Module):
         self.final_norm = make_norm(config) if config.has_final_norm else None
         rotary = config.position == "rotary"
         self.rotary = Rotary(config) if rotary else None
-        self.local_rotary = Rotary(config, local=True) if rotary and config.rotary_local_base else None
+        self.local_rotary = (
+            Rotary(config, local=True) if rotary and config.rotary_local_base else None
+        )
         self.bias = make_bias(config)
-        self.decoder: Optional[Transformer] = Transformer(config.decoder(), True) if config.decoder_layers else None  # noqa: UP045
+        self.decoder: Optional[Transformer] = (
+            Transformer(config.decoder(), True) if config.decoder_layers else None
+        )  # noqa: UP045
 
     def forward(
         self,
@@ -63,14 +68,15 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """tokens, positions, segments (T,) int64; groups as in `attention`. Returns (T, D).
 
-        wanted (N,): where one token of each sequence stands: only their states are returned, (N, D), and the last block
-        computes no others if it can.
-        memory (S, D) and pairs: what a decoder with cross-attention attends to, as in `attend`; token: its embedding
-        where it has none of its own; cache: keys and values of the tokens before these.
+        wanted (N,): where one token of each sequence stands: only their states are returned, (N,
+        D), and the last block computes no others if it can. memory (S, D) and pairs: what a decoder
+        with cross-attention attends to, as in `attend`; token: its embedding where it has none of
+        its own; cache: keys and values of the tokens before these.
         """
         count = tokens.shape[0]
         if cache is None and (extra := _to_fill(count, tokens.device)):
-            tokens, positions = F.pad(tokens, (0, extra)), F.pad(positions, (0, extra))
+            tokens = F.pad(tokens, (0, extra))
+            positions = F.pad(positions, (0, extra))
             segments = None if segments is None else F.pad(segments, (0, extra))
         x = self._embedded(tokens, positions, segments, token)
         rotation = None if self.rotary is None else self.rotary(positions, groups)
@@ -92,9 +98,11 @@ class Transformer(nn.Module):
         return out
 
     @staticmethod
-    def _recomputed(block: nn.Module, x: Tensor, context: Context, query_positions: Tensor | None) -> Tensor:
-        """What a block makes of x, of which only x is kept: the backward pass computes it again, with the same random
-        numbers (Chen et al. 2016, arXiv:1604.06174)."""
+    def _recomputed(
+        block: nn.Module, x: Tensor, context: Context, query_positions: Tensor | None
+    ) -> Tensor:
+        """What a block makes of x, of which only x is kept: the backward pass computes it again,
+        with the same random numbers (Chen et al. 2016, arXiv:1604.06174)."""
         out: Tensor = checkpoint(block, x, context, query_positions, use_reentrant=False)
         return out
 
@@ -104,7 +112,8 @@ class Transformer(nn.Module):
         table = self.token if self.token is not None else token
         assert table is not None
         x: Tensor = table(tokens)
-        if x.dtype == torch.bfloat16:  # what the blocks add up is not rounded, only what they multiply
+        # what the blocks add up is not rounded, only what they multiply
+        if x.dtype == torch.bfloat16:
             x = x.float()
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
@@ -127,15 +136,28 @@ class Transformer(nn.Module):
         pairs: PairedLengthBuckets,
         cache: Cache | None = None,
     ) -> Tensor:
-        """The decoder's hidden states (T, D), given the encoder's output in the order that `pairs` says."""
+        """The decoder's hidden states (T, D), given the encoder's output in the order that `pairs`
+        says."""
         assert self.decoder is not None
-        out: Tensor = self.decoder(tokens, positions, groups, encoder_states=encoder_states, pairs=pairs, cache=cache, token=self.token)
+        out: Tensor = self.decoder(
+            tokens,
+            positions,
+            groups,
+            encoder_states=encoder_states,
+            pairs=pairs,
+            cache=cache,
+            token=self.token,
+        )
         return out
 
     @property
     def output_table(self) -> Tensor:
         """The embedding (V, E) of the side that writes, which a tied head shares."""
-        table = self.decoder.token if self.decoder is not None and self.decoder.token is not None else self.token
+        table = (
+            self.decoder.token
+            if self.decoder is not None and self.decoder.token is not None
+            else self.token
+        )
         assert table is not None
         return table.weight
 
@@ -143,14 +165,18 @@ class Transformer(nn.Module):
 def _to_fill(rows: int, device: torch.device) -> int:
     """How many rows to compute beside those of a batch, in no sequence and read by nobody.
 
-    Processors multiply bf16 in tiles, and PyTorch has oneDNN make code for each number of rows, which is another one in
-    every batch and takes as long as the products, and a megabyte each. So there the last tile is filled: from `FILLED`
-    rows on, to a multiple of `TILE` or a thirty-second of them, whichever is more."""
-    return -rows % max(TILE, 1 << (rows.bit_length() - 6)) if rows >= FILLED and in_bf16(device) else 0
+    Processors multiply bf16 in tiles, and PyTorch has oneDNN make code for each number of rows,
+    which is another one in every batch and takes as long as the products, and a megabyte each. So
+    there the last tile is filled: from `FILLED` rows on, to a multiple of `TILE` or a thirty-second
+    of them, whichever is more."""
+    return (
+        -rows % max(TILE, 1 << (rows.bit_length() - 6)) if rows >= FILLED and in_bf16(device) else 0
+    )
 
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:
-    """Fresh weights: matrices and embeddings normal(0, std), biases zero, norms one (BERT, Devlin et al. 2018)."""
+    """Fresh weights: matrices and embeddings normal(0, std), biases zero, norms one (BERT, Devlin
+    et al. 2018)."""
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):

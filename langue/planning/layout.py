@@ -1,8 +1,10 @@
-"""What arrives: a model, devices and a batch. What leaves: the best way to spread it that fits, and what it costs.
+"""What arrives: a model, devices and a batch. What leaves: the best way to spread it that fits, and
+what it costs.
 
-Of the layouts that fit, the one that loses least, and of equals the simplest: data parallel where a device holds
-everything, else FSDP; tensor parallel within a node where the batch has too few sequences for so many replicas, or it
-saves recomputing; pipeline stages only where nothing else fits.
+Of the layouts that fit, the one that loses least, and of equals the simplest: data parallel where a
+device holds everything, else FSDP; tensor parallel within a node where the batch has too few
+sequences for so many replicas, or it saves recomputing; pipeline stages only where nothing else
+fits.
 """
 
 import math
@@ -16,7 +18,8 @@ from langue.planning.memory import Layout, Memory, Sizes, memory
 
 USABLE = 0.9  # of a device's memory: the rest is the driver's, and lost between blocks
 MOST_TOKENS = 65_536  # that a device passes at once: more makes its products no faster
-PER_DOUBLING = 0.98  # of the utilisation is left for each doubling of the nodes, and of tensor parallel devices
+# of the utilisation is left for each doubling of the nodes, and of tensor parallel devices
+PER_DOUBLING = 0.98
 RECOMPUTED = 0.75  # 6 N of the 8 N operations a token are counted
 CHUNKS = 4  # a stage's layers are interleaved in so many parts
 MOST_DEVICES = 1 << 17
@@ -40,9 +43,12 @@ def choose(
         more *= 2
         if _first(config, sizes, hardware, more, length, max(batch, more * length)):
             raise SettingsError(
-                f"{sizes.total:,} parameters do not fit on {where}", do=f"{more:,} would hold it: give --devices {more}"
+                f"{sizes.total:,} parameters do not fit on {where}",
+                do=f"{more:,} would hold it: give --devices {more}",
             )
-    raise SettingsError(f"{sizes.total:,} parameters do not fit on {where}", do="give a smaller --size or --length")
+    raise SettingsError(
+        f"{sizes.total:,} parameters do not fit on {where}", do="give a smaller --size or --length"
+    )
 
 
 def _first(
@@ -60,7 +66,9 @@ def _first(
             tried = replace(layout, sequences=most)
             taken = memory(config, sizes, length, tried, low, hardware.room)
             if taken.total <= USABLE * hardware.memory:
-                left = utilisation(1.0, tried, hardware, config, batch / (layout.data * length * most))
+                left = utilisation(
+                    1.0, tried, hardware, config, batch / (layout.data * length * most)
+                )
                 if best is None or left > 1.001 * best[0]:
                     best = left, tried, taken
                 break
@@ -86,11 +94,14 @@ def _layouts(config: ModelConfig, hardware: Hardware, devices: int) -> Iterator[
                 yield Layout(data, sharded, tensor, pipeline, recompute)
 
 
-def utilisation(stated: float, layout: Layout, hardware: Hardware, config: ModelConfig, batches: float) -> float:
-    """What is left of the utilisation of one node: less for each doubling, for recomputing, for stages that wait.
+def utilisation(
+    stated: float, layout: Layout, hardware: Hardware, config: ModelConfig, batches: float
+) -> float:
+    """What is left of the utilisation of one node: less for each doubling, for recomputing, for
+    stages that wait.
 
-    batches: that a replica passes in a step. A pipeline of p stages with v chunks a stage stands still for
-    (p - 1) / (v m) of its work (Narayanan et al. 2021, arXiv:2104.04473, section 2.2).
+    batches: that a replica passes in a step. A pipeline of p stages with v chunks a stage stands
+    still for (p - 1) / (v m) of its work (Narayanan et al. 2021, arXiv:2104.04473, section 2.2).
     """
     nodes = max(1.0, layout.devices / hardware.node)
     left: float = stated * PER_DOUBLING ** (math.log2(nodes) + math.log2(layout.tensor))

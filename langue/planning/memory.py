@@ -1,8 +1,10 @@
-"""What arrives: a model and how it lies on its devices. What leaves: the bytes that training takes on one, by part.
+"""What arrives: a model and how it lies on its devices. What leaves: the bytes that training takes
+on one, by part.
 
-Weights, gradients and AdamW's two moments are fp32, matrix products bf16 (Micikevicius et al. 2018, arXiv:1710.03740):
-16 bytes a parameter, and 2 for the copy that the products read. What attention keeps does not grow with the square of
-the length (Dao et al. 2022, arXiv:2205.14135), and logits are never held whole (model/kernels/cross_entropy.py).
+Weights, gradients and AdamW's two moments are fp32, matrix products bf16 (Micikevicius et al. 2018,
+arXiv:1710.03740): 16 bytes a parameter, and 2 for the copy that the products read. What attention
+keeps does not grow with the square of the length (Dao et al. 2022, arXiv:2205.14135), and logits
+are never held whole (model/kernels/cross_entropy.py).
 """
 
 import math
@@ -16,13 +18,19 @@ FULL = 4  # bytes of fp32
 
 @dataclass(frozen=True)
 class Layout:
-    """How a model and its batches are spread: `data` replicas, each over `tensor` times `pipeline` devices."""
+    """How a model and its batches are spread: `data` replicas, each over `tensor` times `pipeline`
+    devices."""
 
     data: int = 1
-    sharded: bool = False  # FSDP: replicas share weights, gradients and moments (Rajbhandari et al. 2020)
-    tensor: int = 1  # devices of a node that share each matrix, with sequence parallel norms (Korthikanti et al. 2022)
-    pipeline: int = 1  # stages of layers, one after another (Narayanan et al. 2021, arXiv:2104.04473)
-    recompute: bool = False  # blocks are computed again in the backward pass (Chen et al. 2016, arXiv:1604.06174)
+    # FSDP: replicas share weights, gradients and moments (Rajbhandari et al. 2020)
+    sharded: bool = False
+    # devices of a node that share each matrix, with sequence parallel norms (Korthikanti et al.
+    # 2022)
+    tensor: int = 1
+    # stages of layers, one after another (Narayanan et al. 2021, arXiv:2104.04473)
+    pipeline: int = 1
+    # blocks are computed again in the backward pass (Chen et al. 2016, arXiv:1604.06174)
+    recompute: bool = False
     sequences: int = 1  # that a replica passes at once
 
     @property
@@ -77,9 +85,16 @@ class Sizes:
 
 
 def kept(config: ModelConfig, low: int) -> int:
-    """Bytes that a block keeps of a token for the backward pass; `low`: bytes of a number in the matrix products."""
-    heads, groups = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    norms = (1 if config.parallel else 2) * (2 if config.norm_place == "both" else 1) * FULL * config.dim
+    """Bytes that a block keeps of a token for the backward pass; `low`: bytes of a number in the
+    matrix products."""
+    heads = config.n_heads * config.head_dim
+    groups = config.n_kv_heads * config.head_dim
+    norms = (
+        (1 if config.parallel else 2)
+        * (2 if config.norm_place == "both" else 1)
+        * FULL
+        * config.dim
+    )
     inputs = 2 * low * config.dim  # of the two sublayers' first matrices
     attention = low * (2 * heads + 2 * groups)  # queries, keys, values, and what was mixed of them
     if config.position == "rotary" or config.qk_norm:
@@ -87,8 +102,11 @@ def kept(config: ModelConfig, low: int) -> int:
     if config.qk_norm and low != FULL:
         attention += FULL * (heads + groups)
     wide = config.ffn_dim * max(1, config.experts_per_token) + config.shared_ffn_dim
-    # The activation's input and output, of which relu keeps the latter only; gated, the gate's and the product.
-    feedforward = low * wide * ((2 if config.gated else 0) + (1 if config.activation == "relu" else 2))
+    # The activation's input and output, of which relu keeps the latter only; gated, the gate's and
+    # the product.
+    feedforward = (
+        low * wide * ((2 if config.gated else 0) + (1 if config.activation == "relu" else 2))
+    )
     masks = 2 * config.dim if config.dropout else 0
     return norms + inputs + attention + feedforward + masks
 
@@ -96,19 +114,27 @@ def kept(config: ModelConfig, low: int) -> int:
 def activations(config: ModelConfig, length: int, layout: Layout, low: int) -> float:
     """Bytes of the first stage, which waits for the longest and so holds most batches."""
     layers = math.ceil((config.n_layers + config.decoder_layers) / layout.pipeline)
-    each, stream = kept(config, low), FULL * config.dim
+    each = kept(config, low)
+    stream = FULL * config.dim
     block = stream if layout.recompute else each
     waiting = layout.pipeline  # batches that have gone forward and not yet back
-    ends = stream + stream + low * config.dim  # the embedding's sum, the last norm's input and output
+    # the embedding's sum, the last norm's input and output
+    ends = stream + stream + low * config.dim
     a_token = waiting * (layers * block + stream) + (each if layout.recompute else 0) + ends
     return layout.sequences * length * a_token / layout.tensor
 
 
 def logits(
-    config: ModelConfig, length: int, layout: Layout, low: int, room: float | None, *, whole: bool = False
+    config: ModelConfig,
+    length: int,
+    layout: Layout,
+    low: int,
+    room: float | None,
+    *,
+    whole: bool = False,
 ) -> float:
-    """Bytes of a chunk of logits (in both precisions, with what its loss leaves) and of the gradients they give;
-    whole: of all of them at once; room: as in `chunk_size`."""
+    """Bytes of a chunk of logits (in both precisions, with what its loss leaves) and of the
+    gradients they give; whole: of all of them at once; room: as in `chunk_size`."""
     vocabulary = config.decoder_vocab_size or config.vocab_size
     width = config.embedding_dim or config.dim
     tokens = layout.sequences * length
@@ -117,7 +143,9 @@ def logits(
     return (chunk + FULL * vocabulary * width + 2 * low * tokens * width) / layout.around
 
 
-def memory(config: ModelConfig, sizes: Sizes, length: int, layout: Layout, low: int, room: float | None) -> Memory:
+def memory(
+    config: ModelConfig, sizes: Sizes, length: int, layout: Layout, low: int, room: float | None
+) -> Memory:
     layers = config.n_layers + config.decoder_layers
     block = sizes.blocks / layers / layout.tensor
     outside = sizes.outside / layout.around
@@ -129,7 +157,8 @@ def memory(config: ModelConfig, sizes: Sizes, length: int, layout: Layout, low: 
         gradients=FULL * share,
         moments=2 * FULL * share,
         copies=low * copied if low != FULL else 0.0,
-        # The block in use and the next one's weights, one block's gradient, and what stands outside of the blocks.
+        # The block in use and the next one's weights, one block's gradient, and what stands outside
+        # of the blocks.
         gathered=FULL * (3 * block + 2 * outside) if layout.sharded else 0.0,
         activations=activations(config, length, layout, low),
         logits=logits(config, length, layout, low, room),

@@ -1,4 +1,5 @@
-"""What arrives: a model's config. What leaves: how fast this machine trains it, and how fast it multiplies, timed."""
+"""What arrives: a model's config. What leaves: how fast this machine trains it, and how fast it
+multiplies, timed."""
 
 import statistics
 import time
@@ -23,23 +24,33 @@ STEPS = 3
 
 
 def flops_per_token(config: ModelConfig, length: int) -> float:
-    """Operations of forward and backward: three times those of the matrix products forward, attention and logits too
-    (the convention of PaLM, Chowdhery et al. 2022, arXiv:2204.02311, appendix B)."""
+    """Operations of forward and backward: three times those of the matrix products forward,
+    attention and logits too (the convention of PaLM, Chowdhery et al. 2022, arXiv:2204.02311,
+    appendix B)."""
     vocabulary = config.decoder_vocab_size or config.vocab_size
-    return 3 * (config.forward_flops([length]) / length + 2 * vocabulary * (config.embedding_dim or config.dim))
+    return 3 * (
+        config.forward_flops([length]) / length
+        + 2 * vocabulary * (config.embedding_dim or config.dim)
+    )
 
 
 def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> dict[str, Any]:
-    """Train a version of the model that is small enough for a few steps on random tokens. peak: of this machine, in
-    FLOP/s; else it is measured."""
+    """Train a version of the model that is small enough for a few steps on random tokens. peak: of
+    this machine, in FLOP/s; else it is measured."""
     if config.decoder_layers:
-        raise SettingsError("steps of an encoder-decoder are not timed here", do="leave --measure out")
-    place, dtype = device(), precision()
+        raise SettingsError(
+            "steps of an encoder-decoder are not timed here", do="leave --measure out"
+        )
+    place = device()
+    dtype = precision()
     most, step = SMALL.get(place.type, SMALL["cpu"])
-    small, length = config, min(length, step)
+    small = config
+    length = min(length, step)
     if count(config) > most:
         length = min(length, 256) if place.type == "cpu" else length
-        narrow = replace(config, vocab_size=min(config.vocab_size, VOCABULARY), max_length=max(length, 2))
+        narrow = replace(
+            config, vocab_size=min(config.vocab_size, VOCABULARY), max_length=max(length, 2)
+        )
         small = sized(replace(narrow, windows=()), most)
     model = LanguageModel(small).to(place).train()
     init_weights(model, 0)
@@ -68,7 +79,9 @@ def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> d
     }
 
 
-def _random(config: ModelConfig, sequences: int, length: int, place: torch.device) -> tuple[Batch, torch.Tensor]:
+def _random(
+    config: ModelConfig, sequences: int, length: int, place: torch.device
+) -> tuple[Batch, torch.Tensor]:
     total = sequences * length
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, total + 1).astype(np.int32)
     starts = np.arange(0, total + 1, length)

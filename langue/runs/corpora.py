@@ -1,4 +1,5 @@
-"""What arrives: what a user named as data. What leaves: a corpus, opened or built, and its tokenizer."""
+"""What arrives: what a user named as data. What leaves: a corpus, opened or built, and its
+tokenizer."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,8 +27,9 @@ def corpus_of(
     folder: Path,
     check: Callable[[Tokenizer | None], None] = lambda tokenizer: None,
 ) -> tuple[Corpus, Corpus]:
-    """The training and the held-out split. own: the tokenizer of the model that is trained further. check: called
-    before the text becomes tokens, and with None before a tokenizer is trained, to refuse what work would be lost on.
+    """The training and the held-out split. own: the tokenizer of the model that is trained further.
+    check: called before the text becomes tokens, and with None before a tokenizer is trained, to
+    refuse what work would be lost on.
 
     Text is tokenised into `folder`/corpus, once: a run that goes on finds it there.
     """
@@ -39,7 +41,8 @@ def corpus_of(
         _build(as_list(arguments["data"]), arguments, own, settings, path, check)
     if not given:
         barrier()
-    train, dev = Corpus.open(path, "train"), Corpus.open(path, "dev")
+    train = Corpus.open(path, "train")
+    dev = Corpus.open(path, "dev")
     if there and rank() == 0:  # what was just written was just summed
         with bar("reading checksums", 2) as advance:
             for corpus in (train, dev):
@@ -58,7 +61,8 @@ def given_corpus(data: Any) -> Path | None:
 
 
 def same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:
-    """DataError where a number would be another token to the model than it was to the one that wrote it."""
+    """DataError where a number would be another token to the model than it was to the one that
+    wrote it."""
     theirs, ours = (each.backend.get_vocab(with_added_tokens=True) for each in (tokenizer, own))
     if theirs == ours:
         return
@@ -68,7 +72,10 @@ def same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:
     raise DataError(
         f"the tokenizer of the text {alike if len(theirs) == len(ours) else sizes}",
         where=str(where),
-        do="tokenise the text with the model's own tokenizer: leave out --tokenizer, or build the corpus again with it",
+        do=(
+            "tokenise the text with the model's own tokenizer: leave out --tokenizer, or build the"
+            " corpus again with it"
+        ),
     )
 
 
@@ -80,8 +87,10 @@ def _build(
     path: Path,
     check: Callable[[Tokenizer | None], None],
 ) -> None:
-    """The corpus at `path`, with the tokenizer that was named, or the model's, or one trained on the text."""
-    columns, notes = arguments["columns"] or {}, list[str]()
+    """The corpus at `path`, with the tokenizer that was named, or the model's, or one trained on
+    the text."""
+    columns = arguments["columns"] or {}
+    notes = list[str]()
     tokenizer = own
     if arguments["tokenizer"] is not None:
         tokenizer = Tokenizer.load(locate(arguments["tokenizer"]))
@@ -89,7 +98,9 @@ def _build(
             same_tokens(tokenizer, own, Path(arguments["tokenizer"]))
     elif tokenizer is None:
         made = path.parent / "tokenizer"
-        chosen = {f"tokenizer.{key}": value for key, value in settings.tokenizer.model_dump().items()}
+        chosen = {
+            f"tokenizer.{key}": value for key, value in settings.tokenizer.model_dump().items()
+        }
         if not (made / "tokenizer.json").is_file():
             check(None)
             words = {"data.invalid": settings.data.invalid, **chosen}

@@ -60,7 +60,12 @@ class SentenceEncoder:
         return lower_cased(plain) if said is not None and said.lower_case else plain
 
     def encode(
-        self, texts: Any, mode: str | None, prompt: str | None, prompt_name: str | None, dtype: torch.dtype
+        self,
+        texts: Any,
+        mode: str | None,
+        prompt: str | None,
+        prompt_name: str | None,
+        dtype: torch.dtype,
     ) -> NDArray[np.float32]:
         """As `Model.encode`, (N, D); mode: its `pool`."""
         if mode is not None and POOLING.get(mode, mode) not in MODES:
@@ -70,8 +75,11 @@ class SentenceEncoder:
         if before:
             items = [_after_prompt(before, item, required=prompt is not None) for item in items]
         followed = self._sentence_pooling if mode is None else None
-        modes = (POOLING.get(mode or "mean", mode or "mean"),) if followed is None else followed.modes
-        room, tokenizer = self._encode_room(), self._sentence_tokenizer
+        modes = (
+            (POOLING.get(mode or "mean", mode or "mean"),) if followed is None else followed.modes
+        )
+        room = self._encode_room()
+        tokenizer = self._sentence_tokenizer
         skip = 0
         if followed is not None and not followed.include_prompt and before:
             skip = _prompt_tokens(tokenizer, before, room)
@@ -85,7 +93,9 @@ class SentenceEncoder:
             hidden = self.body(*batch.inputs, query_positions=reads(modes, batch, skip)).float()
             with torch.autocast(self.device.type, enabled=False):
                 pooled = pool(hidden, batch, modes, skip)
-                found: NDArray[np.float32] = (pooled if followed is None else followed.steps(pooled)).cpu().numpy()
+                found: NDArray[np.float32] = (
+                    (pooled if followed is None else followed.steps(pooled)).cpu().numpy()
+                )
             return found
 
         size = self.checkpoint.config.dim if followed is None else followed.size
@@ -100,11 +110,14 @@ class SentenceEncoder:
         if said is None or said.max_length is None:
             return replace(self.inputs.room, cut=self.inputs.cut_side)
         most = min(said.max_length, self.checkpoint.config.max_length)
-        source = "max_seq_length of the folder" if most == said.max_length else self.inputs.room.source
+        source = (
+            "max_seq_length of the folder" if most == said.max_length else self.inputs.room.source
+        )
         return Room(most, source, self.inputs.cut_side)
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
-        """What goes before each text: as it is given, or as the folder has it under the name or by default."""
+        """What goes before each text: as it is given, or as the folder has it under the name or by
+        default."""
         if prompt is not None and name is not None:
             raise ModelError("both prompt and prompt_name are given", do="give one of them")
         said = self._sentence_input
@@ -117,18 +130,23 @@ class SentenceEncoder:
         known = {} if said is None else said.prompts
         if name not in known:
             do = f"it has {', '.join(known)}" if known else "give the text itself: prompt=..."
-            raise ModelError(f"the model has no prompt {name!r}", where=str(self.checkpoint.folder), do=do)
+            raise ModelError(
+                f"the model has no prompt {name!r}", where=str(self.checkpoint.folder), do=do
+            )
         return known[name]
 
 
 def _after_prompt(prompt: str, item: Any, required: bool) -> Any:
-    """A string, or a pair, after the prompt; token ids are as they are, unless a prompt was asked for."""
+    """A string, or a pair, after the prompt; token ids are as they are, unless a prompt was asked
+    for."""
     if isinstance(item, str):
         return prompt + item
     if is_pair(item):
         return (prompt + item[0], *item[1:])
     if required:
-        raise ModelError("a prompt cannot be put before token ids", do="give strings, or leave prompt out")
+        raise ModelError(
+            "a prompt cannot be put before token ids", do="give strings, or leave prompt out"
+        )
     return item
 
 
@@ -139,5 +157,7 @@ def _prompt_tokens(tokenizer: Tokenizer, prompt: str, room: Room) -> int:
     ends = bool(ids) and ids[-1] in marks and marks[ids[-1]].special
     count = len(ids) - ends
     if count >= room.tokens:
-        raise ModelError(f"the prompt alone has {count:,} tokens, of {room.tokens:,}", do="give a shorter prompt")
+        raise ModelError(
+            f"the prompt alone has {count:,} tokens, of {room.tokens:,}", do="give a shorter prompt"
+        )
     return count

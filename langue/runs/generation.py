@@ -1,5 +1,5 @@
-"""What arrives: prompts, conversations or sources. What leaves: what a language model writes, as its own
-generation config says where the user does not."""
+"""What arrives: prompts, conversations or sources. What leaves: what a language model writes, as
+its own generation config says where the user does not."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -28,12 +28,17 @@ class TextGenerator:
         self._has_warned = False
 
     def generate(
-        self, items: list[Any], sampling: Sampling, tokenizer: Tokenizer | None = None, target: str | None = None
+        self,
+        items: list[Any],
+        sampling: Sampling,
+        tokenizer: Tokenizer | None = None,
+        target: str | None = None,
     ) -> list[Any]:
-        """Strings for strings, pairs and conversations, token ids for token ids; items: at least one.
+        """Strings for strings, pairs and conversations, token ids for token ids; items: at least
+        one.
 
-        tokenizer: the model's own in the languages that are asked for; target: the language to write, where it was
-        asked for.
+        tokenizer: the model's own in the languages that are asked for; target: the language to
+        write, where it was asked for.
         """
         tokenizer = tokenizer or self.tokenizer
         config = self._in_language(self.generation, tokenizer, target)
@@ -44,16 +49,27 @@ class TextGenerator:
         contexts = [len(part) if is_decoder else 1 for part in ids]
         limits = [sampling.max_tokens or config.new_tokens(length) for length in contexts]
         self._warn_of_positions(contexts, written, limits)
-        if not isinstance(items[0], str) and not is_pair(items[0]) and not is_conversation(items[0]):
+        if (
+            not isinstance(items[0], str)
+            and not is_pair(items[0])
+            and not is_conversation(items[0])
+        ):
             return written
         if not is_decoder:
             return [self.tokenizer.decode(tokens) for tokens in written]
-        return [self.tokenizer.continuation(part, new)[1] for part, new in zip(ids, written, strict=True)]
+        return [
+            self.tokenizer.continuation(part, new)[1]
+            for part, new in zip(ids, written, strict=True)
+        ]
 
-    def _in_language(self, config: GenerationConfig, tokenizer: Tokenizer, target: str | None) -> GenerationConfig:
-        """The config with the tokens that a decoder starts with and writes first: those of the language that is asked
-        for; else what the model's config says, or, where it says nothing, its tokenizer's."""
-        start, first = config.start, config.forced_bos
+    def _in_language(
+        self, config: GenerationConfig, tokenizer: Tokenizer, target: str | None
+    ) -> GenerationConfig:
+        """The config with the tokens that a decoder starts with and writes first: those of the
+        language that is asked for; else what the model's config says, or, where it says nothing,
+        its tokenizer's."""
+        start = config.start
+        first = config.forced_bos
         unsaid = "decoder_start_token_id" not in self.checkpoint.published
         if tokenizer.decoder_start is not None and (target or unsaid):
             start = tokenizer.decoder_start
@@ -92,15 +108,25 @@ class TextGenerator:
         """Once: what the model's generation config says in vain."""
         if config.not_followed and not self._has_warned:
             said = ", ".join(config.not_followed)
-            warn(f"{self.checkpoint.folder}: its generation config says {said}, which is not followed here")
+            warn(
+                f"{self.checkpoint.folder}: its generation config says {said}, which is not"
+                " followed here"
+            )
         self._has_warned = True
 
-    def _warn_of_positions(self, contexts: list[int], written: list[list[int]], limits: list[int]) -> None:
+    def _warn_of_positions(
+        self, contexts: list[int], written: list[list[int]], limits: list[int]
+    ) -> None:
         """Where texts ended since the model has no more positions."""
         full = self.config.longest + 1  # the last token is written and never read
         rows = zip(contexts, written, limits, strict=True)
         count = sum(length + len(new) == full and len(new) < limit for length, new, limit in rows)
         if count:
-            are = ("answer" if len(written) == 1 else "answers") + (" ends" if count == 1 else " end")
+            are = ("answer" if len(written) == 1 else "answers") + (
+                " ends" if count == 1 else " end"
+            )
             where = f"at the model's last position, {self.config.longest:,}"
-            warn(f"{count:,} of {len(written):,} {are} {where}, before max_tokens and before an end token")
+            warn(
+                f"{count:,} of {len(written):,} {are} {where}, before max_tokens and before an end"
+                " token"
+            )

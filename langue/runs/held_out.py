@@ -1,5 +1,6 @@
-"""What arrives: held-out text, and how a language model predicts each of its documents. What leaves: how far the
-figures may be from those of other text, and what a reader should know of them first."""
+"""What arrives: held-out text, and how a language model predicts each of its documents. What
+leaves: how far the figures may be from those of other text, and what a reader should know of them
+first."""
 
 import math
 from typing import Any
@@ -14,10 +15,12 @@ FEW = 20  # documents, below which drawing them anew says nothing
 MOST = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
 
 
-def few_intervals(objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses) -> dict[str, Any]:
-    """95% intervals by Student's t over few documents, of the loss and of each share, as of a ratio of two sums
-    (Cochran 1977, chapter 6); what follows from the loss lies where its ends put it. None where documents do not
-    differ; nothing at all of a single one."""
+def few_intervals(
+    objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
+) -> dict[str, Any]:
+    """95% intervals by Student's t over few documents, of the loss and of each share, as of a ratio
+    of two sums (Cochran 1977, chapter 6); what follows from the loss lies where its ends put it.
+    None where documents do not differ; nothing at all of a single one."""
     ratios = {name: ratio_interval(right, told) for name, (right, told) in judged.shares.items()}
     loss = ratio_interval(judged.losses, judged.counts)
     if loss is None:
@@ -38,9 +41,11 @@ def few_intervals(objective: LanguageObjective, held: HeldOutSet, judged: Docume
 
 
 def ratio_interval(sums: NDArray[Any], counts: NDArray[Any]) -> tuple[float, float] | None:
-    """Where sum(sums) / sum(counts) lies with 95% confidence if documents, (n,), are drawn at random."""
+    """Where sum(sums) / sum(counts) lies with 95% confidence if documents, (n,), are drawn at
+    random."""
     there = counts > 0
-    sums, counts = sums[there], counts[there]
+    sums = sums[there]
+    counts = counts[there]
     number_of = len(counts)
     if number_of < 2:
         return None
@@ -58,16 +63,16 @@ def t_half_width(documents: int) -> float:
 
 
 def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
-    """What so few documents to judge on mean. train, held: how many there are. remedy: what goes before a setting that
-    holds out FEW of them, where there are enough."""
+    """What so few documents to judge on mean. train, held: how many there are. remedy: what goes
+    before a setting that holds out FEW of them, where there are enough."""
     if held >= FEW:
         return []
     if held < 2:
         width = "how far the scores are from those on other text cannot be told"
     else:
         width = (
-            f"the 95% interval of a score reaches {t_half_width(held):.2g} times the spread between documents to "
-            f"either side (of {FEW}: {t_half_width(FEW):.2g} times)"
+            f"the 95% interval of a score reaches {t_half_width(held):.2g} times the spread between"
+            f" documents to either side (of {FEW}: {t_half_width(FEW):.2g} times)"
         )
     do = ""
     if remedy and train + held >= 2 * FEW:
@@ -75,16 +80,23 @@ def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
     if (train, held) == (1, 1):
         there = "there is a single document, whose end is held out to judge on"
     elif train:
-        there = f"only {held} of {train + held:,} documents {'is' if held == 1 else 'are'} held out to judge on"
+        there = (
+            f"only {held} of {train + held:,} documents {'is' if held == 1 else 'are'} held out to"
+            " judge on"
+        )
     else:
-        there = f"there {'is' if held == 1 else 'are'} only {held} document{'s' * (held > 1)} to judge on"
+        there = (
+            f"there {'is' if held == 1 else 'are'} only {held} document{'s' * (held > 1)} to"
+            " judge on"
+        )
     return [f"{there}: {width}{do}"]
 
 
 def notes_on_text(text: Corpus, objective: LanguageObjective, which: str = "held-out") -> list[str]:
     """What a reader should know of the text that it was judged on."""
     if text.unknown is not None:
-        unknown, of = text.unknown, text.n_tokens
+        unknown = text.unknown
+        of = text.n_tokens
     elif objective.special.unk is not None:  # a corpus of before, in which they are counted now
         unknown, of = text.count(objective.special.unk, MOST)
     else:
@@ -94,10 +106,12 @@ def notes_on_text(text: Corpus, objective: LanguageObjective, which: str = "held
     share = text.lost_bytes / max(1, text.n_bytes)
     said = f"{unknown / max(1, of):.1%} of the {which} tokens are the unknown one"
     if not unknown:
-        said = f"About {share:.1%} of the {which} text is of characters that the tokenizer leaves out"
+        said = (
+            f"About {share:.1%} of the {which} text is of characters that the tokenizer leaves out"
+        )
     said += (
-        ". What is lost is never predicted, so that the perplexity is lower than that of a tokenizer that knows every "
-        "text"
+        ". What is lost is never predicted, so that the perplexity is lower than that of a"
+        " tokenizer that knows every text"
     )
     if text.lost_bytes:
         said += f"; bits per byte count each byte of it, about {share:.1%} of the text, as 8 bits"

@@ -26,11 +26,13 @@ PARTS = {"head": "the beginning", "tail": "the end", "head-tail": "the beginning
 
 @dataclass(frozen=True)
 class Room:
-    """How many tokens a text may have, special tokens included, and what becomes of a longer one."""
+    """How many tokens a text may have, special tokens included, and what becomes of a longer
+    one."""
 
     tokens: int
     source: str  # what says so
-    cut: str | None = None  # the part that is kept, as data.truncation has it; None: a longer text is an error
+    # the part that is kept, as data.truncation has it; None: a longer text is an error
+    cut: str | None = None
 
 
 @dataclass
@@ -56,8 +58,9 @@ class Truncation:
             return None
         are = ("text" if self.texts == 1 else "texts") + (" is" if self.texts_cut == 1 else " are")
         return (
-            f"{self.texts_cut:,} of {self.texts:,} {are} longer than {self.room.tokens:,} tokens ({self.room.source}): "
-            f"{PARTS[self.room.cut or 'head']} is kept, and {self.tokens_cut:,} of {self.tokens:,} tokens are left out"
+            f"{self.texts_cut:,} of {self.texts:,} {are} longer than {self.room.tokens:,} tokens"
+            f" ({self.room.source}): {PARTS[self.room.cut or 'head']} is kept, and"
+            f" {self.tokens_cut:,} of {self.tokens:,} tokens are left out"
         )
 
 
@@ -68,7 +71,8 @@ class Inputs:
         self.config = checkpoint.config
         self.tokenizer = checkpoint.tokenizer
         self.checkpoint = checkpoint
-        # Of a run of ours it says where the task's texts are cut, or what another model's tokenizer was made for.
+        # Of a run of ours it says where the task's texts are cut, or what another model's tokenizer
+        # was made for.
         self.room = room_of(self.config, self.tokenizer, follow_tokenizer=checkpoint.task is None)
         self._truncation: Truncation | None = None
         self._lost: Lost | None = None  # what the tokenizer does not know, while it is counted
@@ -89,8 +93,9 @@ class Inputs:
     ) -> Examples:
         """Strings or pairs encoded; lists of token ids as they are.
 
-        prompt: without the tokens that end a text; target: as an encoder-decoder's decoder reads them; tokenizer:
-        in the place of the model's own; room: by default the model's, beyond which a string is an error.
+        prompt: without the tokens that end a text; target: as an encoder-decoder's decoder reads
+        them; tokenizer: in the place of the model's own; room: by default the model's, beyond which
+        a string is an error.
         """
         room = room or self.room
         chosen = tokenizer or self.tokenizer
@@ -115,8 +120,8 @@ class Inputs:
 
     @contextmanager
     def counting_truncation(self) -> Iterator[None]:
-        """One warning for all texts that are cut inside, and one for what the tokenizer does not know of them, however
-        many calls there are."""
+        """One warning for all texts that are cut inside, and one for what the tokenizer does not
+        know of them, however many calls there are."""
         if self._truncation is not None:
             yield
             return
@@ -134,7 +139,8 @@ class Inputs:
 def room_of(config: ModelConfig, tokenizer: Tokenizer, follow_tokenizer: bool = True) -> Room:
     """The smaller of the config's positions and the tokenizer's model_max_length."""
     said: Any = tokenizer.options.get("model_max_length")
-    is_length = type(said) in (int, float) and 0 < said < ANY_LENGTH  # `transformers` writes 1e30 for none
+    # `transformers` writes 1e30 for none
+    is_length = type(said) in (int, float) and 0 < said < ANY_LENGTH
     if follow_tokenizer and is_length and said < config.max_length:
         return Room(int(said), "model_max_length of its tokenizer_config.json")
     return Room(config.max_length, "the positions of its config")
@@ -146,11 +152,17 @@ def listed(texts: Any, name: str = "texts") -> list[Any]:
         raise ModelError(f"{name} is one string", do="give a list: [text]")
     if isinstance(texts, Mapping):
         if "role" in texts:
-            raise ModelError(f"{name} is one message", do="give a list of conversations: [[message]]")
-        raise ModelError(f"{name} is a mapping", do="give a list, as of its values: list(texts.values())")
+            raise ModelError(
+                f"{name} is one message", do="give a list of conversations: [[message]]"
+            )
+        raise ModelError(
+            f"{name} is a mapping", do="give a list, as of its values: list(texts.values())"
+        )
     items = list(texts)
     if items and all(isinstance(item, Mapping) and "role" in item for item in items):
-        raise ModelError(f"{name} is one conversation", do="give a list of conversations: [messages]")
+        raise ModelError(
+            f"{name} is one conversation", do="give a list of conversations: [messages]"
+        )
     if items and all(isinstance(item, int | np.integer) for item in items):
         raise ModelError(f"{name} is one list of token ids", do="give a list of lists: [ids]")
     return items
@@ -169,7 +181,9 @@ def is_pair(item: Any) -> bool:
 def is_empty(item: Any) -> bool:
     """Whether there is nothing in a text, in one side of a pair, or in a list of token ids."""
     if isinstance(item, (tuple, list)) and 0 < len(item) <= 2:
-        return any(each is None or isinstance(each, (str, float)) and is_missing(each) for each in item)
+        return any(
+            each is None or isinstance(each, (str, float)) and is_missing(each) for each in item
+        )
     if item is None or isinstance(item, (str, float)):
         return is_missing(item)
     return isinstance(item, Sized) and not len(item)
@@ -179,11 +193,16 @@ def check_kind(items: list[Any]) -> None:
     """ModelError where strings, pairs, token ids and conversations are mixed."""
     kinds = {(isinstance(item, str), is_pair(item), is_conversation(item)) for item in items}
     if len(kinds) > 1:
-        raise ModelError("texts mixes strings, pairs, token ids and conversations", do="give one kind at a time")
+        raise ModelError(
+            "texts mixes strings, pairs, token ids and conversations", do="give one kind at a time"
+        )
 
 
-def encode_items(items: list[Any], tokenizer: Tokenizer, config: ModelConfig, room: Room, vocabulary: int) -> Examples:
-    """Strings or pairs as token ids, and token ids as they are. vocabulary: tokens that there are."""
+def encode_items(
+    items: list[Any], tokenizer: Tokenizer, config: ModelConfig, room: Room, vocabulary: int
+) -> Examples:
+    """Strings or pairs as token ids, and token ids as they are. vocabulary: tokens that there
+    are."""
     check_kind(items)
     if items and not isinstance(items[0], str) and not is_pair(items[0]):
         return _from_ids(items, config.longest, vocabulary)
@@ -191,12 +210,17 @@ def encode_items(items: list[Any], tokenizer: Tokenizer, config: ModelConfig, ro
     if items and is_pair(items[0]):
         for index, item in enumerate(items):
             if len(item) != 2 or not isinstance(item[1], str):
-                raise ModelError(f"texts: item {index} is not a pair of strings", do="give (text, pair), two strings")
+                raise ModelError(
+                    f"texts: item {index} is not a pair of strings",
+                    do="give (text, pair), two strings",
+                )
         pairs = [replace_lone_surrogates(item[1]) for item in items]
         items = [item[0] for item in items]
     texts = [replace_lone_surrogates(item) for item in items]
     most = min(room.tokens, config.max_length)
-    examples = encode_texts(tokenizer, texts, pairs, max_length=most, cut=room.cut or "head", config=config)
+    examples = encode_texts(
+        tokenizer, texts, pairs, max_length=most, cut=room.cut or "head", config=config
+    )
     if room.cut is None and examples.cut.any():
         raise too_long(examples.lengths + examples.cut, room, config.longest)
     return examples
@@ -210,7 +234,8 @@ def too_long(lengths: NDArray[np.int64], room: Room, longest: int) -> ModelError
     if longest > room.tokens:
         remedy += f"; token ids are taken up to {longest:,}"
     return ModelError(
-        f"{which} has {int(lengths[index]):,} tokens, and the model has room for {room.tokens:,} ({room.source})",
+        f"{which} has {int(lengths[index]):,} tokens, and the model has room for {room.tokens:,}"
+        f" ({room.source})",
         do=remedy,
     )
 
@@ -222,7 +247,10 @@ def _from_ids(items: list[Any], longest: int, vocabulary: int) -> Examples:
         parts = []
     whole = all(part.ndim == 1 and (part.dtype.kind in "iu" or not part.size) for part in parts)
     if not parts or not whole:
-        raise ModelError("texts are neither strings nor pairs of them nor lists of token ids", do="give one of these")
+        raise ModelError(
+            "texts are neither strings nor pairs of them nor lists of token ids",
+            do="give one of these",
+        )
     lengths = [len(part) for part in parts]
     if min(lengths) < 1 or max(lengths) > longest:
         raise ModelError(f"a sequence must have 1 to {longest} tokens")
@@ -234,7 +262,8 @@ def _from_ids(items: list[Any], longest: int, vocabulary: int) -> Examples:
 
 
 def _without_end(examples: Examples, tokenizer: Tokenizer, ends: frozenset[int]) -> Examples:
-    """Prompts to go on from: the tokens that the tokenizer adds to say that a text is over are left off."""
+    """Prompts to go on from: the tokens that the tokenizer adds to say that a text is over are left
+    off."""
     added = 0
     for token in reversed(frame_of(tokenizer.backend)[1]):
         if token not in ends:

@@ -1,5 +1,5 @@
-"""What arrives: a pretrained model and held-out text. What leaves: metrics.json, curves.png and report.html, with an
-n-gram model of the same tokens beside."""
+"""What arrives: a pretrained model and held-out text. What leaves: metrics.json, curves.png and
+report.html, with an n-gram model of the same tokens beside."""
 
 import math
 from collections.abc import Mapping
@@ -29,13 +29,17 @@ from langue.tasks.objective import Metrics
 from langue.train.journal import read_log
 
 MOST = 20_000_000  # tokens that the n-gram model is counted on
-ORDER, LONG, SMALL = 5, 7, 512  # of the n-grams: characters and bytes, vocabularies this small, take longer ones
+# of the n-grams: characters and bytes, vocabularies this small, take longer ones
+ORDER = 5
+LONG = 7
+SMALL = 512
 
 
 def judge_language(
     folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float, tokens: int
 ) -> dict[str, Any]:
-    """Judge on the whole of the held-out text, and write all that people read. tokens: that the training saw."""
+    """Judge on the whole of the held-out text, and write all that people read. tokens: that the
+    training saw."""
     metrics, intervals, of_documents = judged(prepared, network)
     log = read_log(folder / "log.jsonl")
     content: dict[str, Any] = {
@@ -66,35 +70,49 @@ def judge_language(
     return content
 
 
-def judged(prepared: Pretraining, network: LanguageModel) -> tuple[Metrics, dict[str, Any], DocumentLosses]:
+def judged(
+    prepared: Pretraining, network: LanguageModel
+) -> tuple[Metrics, dict[str, Any], DocumentLosses]:
     """The metrics on the whole of the held-out text, their intervals, and what they are sums of."""
     chosen = prepared.settings
     stream = prepared.objective.stream(
-        prepared.dev, block=chosen.data.seq_len, budget=max(chosen.train.batch_tokens, chosen.data.seq_len), seed=0
+        prepared.dev,
+        block=chosen.data.seq_len,
+        budget=max(chosen.train.batch_tokens, chosen.data.seq_len),
+        seed=0,
     )
-    held, dtype = HeldOutSet(stream), precision(chosen.train.precision)
+    held = HeldOutSet(stream)
+    dtype = precision(chosen.train.precision)
     found = prepared.objective.judge(network, held, device=device(), dtype=dtype)
     return *scores(prepared.objective, held, found), found
 
 
 def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
-    """What the model was worth before its first step, where some of its weights were new and that was looked at."""
+    """What the model was worth before its first step, where some of its weights were new and that
+    was looked at."""
     first = next((line for line in log if line["split"] == "dev" and line["step"] == 0), None)
     if first is None or "new_weights" not in facts:
         return {}
     found = {name: first.get(name) for name in ("loss", "perplexity")}
-    return {"before": {"new_weights": facts["new_weights"], **found, "uniform_loss": math.log(facts["vocabulary"])}}
+    return {
+        "before": {
+            "new_weights": facts["new_weights"],
+            **found,
+            "uniform_loss": math.log(facts["vocabulary"]),
+        }
+    }
 
 
 def began(content: Mapping[str, Any]) -> str:
-    """One sentence on what the model that was trained further lacked, and what it was worth then."""
+    """One sentence on what the model that was trained further lacked, and what it was worth
+    then."""
     before = content.get("before")
     if before is None:
         return ""
     return (
-        f"The model that it began from has no {listed(before['new_weights'])}, so that these began at random: before "
-        f"training its loss was {format_metric('loss', before['loss'])}, where guessing among all tokens has "
-        f"{format_metric('loss', before['uniform_loss'])}."
+        f"The model that it began from has no {listed(before['new_weights'])}, so that these began"
+        f" at random: before training its loss was {format_metric('loss', before['loss'])}, where"
+        f" guessing among all tokens has {format_metric('loss', before['uniform_loss'])}."
     )
 
 
@@ -104,14 +122,17 @@ def listed(names: list[str]) -> str:
     return f"weights of a language-model head ({', '.join(names[:3])}{more})"
 
 
-def scores(objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses) -> tuple[Metrics, dict[str, Any]]:
-    """The metrics and their 95% intervals: where they lie when documents are drawn anew (bootstrap), and, of fewer than
-    FEW documents, from the spread between them."""
+def scores(
+    objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
+) -> tuple[Metrics, dict[str, Any]]:
+    """The metrics and their 95% intervals: where they lie when documents are drawn anew
+    (bootstrap), and, of fewer than FEW documents, from the spread between them."""
 
     def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         losses, shares = judged.summed(weights)
         rows = [
-            {"loss": loss} | objective.metrics(loss, held, {name: share[n] for name, share in shares.items()})
+            {"loss": loss}
+            | objective.metrics(loss, held, {name: share[n] for name, share in shares.items()})
             for n, loss in enumerate(losses)
         ]
         return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
@@ -132,43 +153,61 @@ def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[s
     said = [sentence] if (sentence := began(content)) else []
     if (each := tokens / facts["parameters"]) < 5:
         said.append(
-            f"The model saw {each:.1f} tokens for each of its parameters; about 20 make the "
-            "best of a budget (Hoffmann et al. 2022, arXiv:2203.15556): a smaller model would learn more in that time."
+            f"The model saw {each:.1f} tokens for each of its parameters; about 20 make the best of"
+            " a budget (Hoffmann et al. 2022, arXiv:2203.15556): a smaller model would learn more"
+            " in that time."
         )
-    times = tokens / facts["tokens_per_epoch"] * max(weight for _, weight, *_ in prepared.train.sources)
+    times = (
+        tokens / facts["tokens_per_epoch"] * max(weight for _, weight, *_ in prepared.train.sources)
+    )
     if times > 4:
         said.append(
-            f"It read the text {times:.1f} times; beyond four passes repeated text teaches ever less "
-            "(Muennighoff et al. 2023, arXiv:2305.16264)."
+            f"It read the text {times:.1f} times; beyond four passes repeated text teaches ever"
+            " less (Muennighoff et al. 2023, arXiv:2305.16264)."
         )
     baseline = content["baseline"] or {}
     if baseline.get("note"):
         said.append(f"The n-gram model: {baseline['note']}.")
-    beside, own = baseline.get("metrics", {}).get("perplexity"), content["metrics"]["perplexity"]
+    beside = baseline.get("metrics", {}).get("perplexity")
+    own = content["metrics"]["perplexity"]
     if beside is not None and (own is None or beside < own):
         sure = own is None or outcome(baseline["comparison"]) == "worse"
         beaten = "beats it" if sure else "did better on the held-out text"
-        said.append(f"The n-gram model {beaten}: it has not been trained for long enough, or is not learning.")
+        said.append(
+            f"The n-gram model {beaten}: it has not been trained for long enough, or is not"
+            " learning."
+        )
     return said
 
 
 def baseline_of(prepared: Pretraining, of_documents: DocumentLosses) -> dict[str, Any] | None:
-    """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another, and how it compares
-    with what the model made of the held-out documents."""
+    """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another,
+    and how it compares with what the model made of the held-out documents."""
     if prepared.objective.architecture != "decoder":
         return None
-    train, dev = (_whole(corpus, limit) for corpus, limit in ((prepared.train, MOST), (prepared.dev, 0)))
+    train, dev = (
+        _whole(corpus, limit) for corpus, limit in ((prepared.train, MOST), (prepared.dev, 0))
+    )
     with bar("baseline: n-grams", 1) as advance:
         end: int = prepared.objective.end  # type: ignore[attr-defined]
         size = prepared.config.vocab_size
         order = ORDER if size > SMALL else LONG
         found = baseline(train, dev, vocab_size=size, eos=end, order=order, limit=MOST)
         advance(1)
-    bits = found.cross_entropy / math.log(2) * (len(dev[0]) + len(dev[1]) - 1) / max(1, prepared.dev.n_bytes)
+    bits = (
+        found.cross_entropy
+        / math.log(2)
+        * (len(dev[0]) + len(dev[1]) - 1)
+        / max(1, prepared.dev.n_bytes)
+    )
     bits += 8 * prepared.dev.lost_bytes / max(1, prepared.dev.n_bytes)
     metrics = {"loss": found.cross_entropy, "perplexity": found.perplexity, "bits_per_byte": bits}
     seen = f"counted on {len(train[0]):,} of {prepared.train.n_tokens:,} tokens"
-    note = "; ".join(part for part in (seen if len(train[0]) < prepared.train.n_tokens else "", found.note) if part)
+    note = "; ".join(
+        part
+        for part in (seen if len(train[0]) < prepared.train.n_tokens else "", found.note)
+        if part
+    )
     comparison = compare_documents(
         (of_documents.losses, of_documents.counts), (found.document_losses, found.document_counts)
     )
@@ -182,8 +221,8 @@ def baseline_of(prepared: Pretraining, of_documents: DocumentLosses) -> dict[str
 
 
 def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The tokens of a corpus and where its documents start: all, or, where `most` tokens are fewer, those of documents
-    drawn from all its sources, the last of them cut."""
+    """The tokens of a corpus and where its documents start: all, or, where `most` tokens are fewer,
+    those of documents drawn from all its sources, the last of them cut."""
     lengths = np.asarray(corpus.lengths)
     documents = np.arange(len(lengths))
     if 0 < most < lengths.sum():
@@ -211,4 +250,7 @@ def better_than_baseline(content: Mapping[str, Any]) -> str:
         return f"{sentence}."
     number = comparison["examples"]
     documents = f"{number:,} document{'' if number == 1 else 's'}"
-    return f"{sentence}: on {documents} equal models differ as much with a probability of {comparison['p_value']:.2g}."
+    return (
+        f"{sentence}: on {documents} equal models differ as much with a probability of"
+        f" {comparison['p_value']:.2g}."
+    )

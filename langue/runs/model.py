@@ -1,4 +1,5 @@
-"""What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states, embeddings, predictions."""
+"""What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states,
+embeddings, predictions."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -38,7 +39,8 @@ from langue.tasks.task import Task, TaskModel
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
-Top = int | Literal["auto"] | None  # how many labels of a text are shown: what the task gives, so many, or all
+# how many labels of a text are shown: what the task gives, so many, or all
+Top = int | Literal["auto"] | None
 
 
 class Model:
@@ -55,12 +57,19 @@ class Model:
     ) -> None:
         self.config = checkpoint.config
         self.data = _data_settings(checkpoint)
-        self.tokenizer = checkpoint.tokenizer.for_languages(self.data.source_language, self.data.target_language)
+        self.tokenizer = checkpoint.tokenizer.for_languages(
+            self.data.source_language, self.data.target_language
+        )
         self.checkpoint = replace(checkpoint, tokenizer=self.tokenizer)
         self.inputs = Inputs(self.checkpoint)
-        self.body, self.task, self.network, self.language = body, task, network, language
-        self.device, self.dtype = next(body.parameters()).device, dtype
-        self.pairs: bool | None = (checkpoint.task or {}).get("pairs")  # what the task is of; None: not known
+        self.body = body
+        self.task = task
+        self.network = network
+        self.language = language
+        self.device = next(body.parameters()).device
+        self.dtype = dtype
+        # what the task is of; None: not known
+        self.pairs: bool | None = (checkpoint.task or {}).get("pairs")
 
     @cached_property
     def _sentence_encoder(self) -> SentenceEncoder:
@@ -73,7 +82,8 @@ class Model:
     def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
         """The last hidden state of every token, special ones included: one (t, D) array a text.
 
-        A text that is longer than the model's positions, or its tokenizer's model_max_length, is an error.
+        A text that is longer than the model's positions, or its tokenizer's model_max_length, is an
+        error.
         """
         examples = self._examples(texts)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
@@ -89,17 +99,21 @@ class Model:
         return out
 
     def encode(
-        self, texts: Texts, pool: str | None = None, prompt: str | None = None, prompt_name: str | None = None
+        self,
+        texts: Texts,
+        pool: str | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
     ) -> NDArray[np.float32]:
         """One vector a text, (N, D).
 
-        A folder of sentence-transformers is followed: its max_seq_length, pooling, Dense and Normalize modules, and
-        its default prompt. Elsewhere the vector is the mean of the text's hidden states. A longer text is cut, with a
-        LangueWarning that counts.
+        A folder of sentence-transformers is followed: its max_seq_length, pooling, Dense and
+        Normalize modules, and its default prompt. Elsewhere the vector is the mean of the text's
+        hidden states. A longer text is cut, with a LangueWarning that counts.
 
-        pool: plain pooled hidden states instead: mean, first (cls), last (lasttoken), max, mean_sqrt_len or
-        weightedmean. prompt: put before each string; prompt_name: the one that the model has under this name. Token
-        ids are taken as they are.
+        pool: plain pooled hidden states instead: mean, first (cls), last (lasttoken), max,
+        mean_sqrt_len or weightedmean. prompt: put before each string; prompt_name: the one that the
+        model has under this name. Token ids are taken as they are.
         """
         return self._sentence_encoder.encode(texts, pool, prompt, prompt_name, self.dtype)
 
@@ -111,12 +125,12 @@ class Model:
         source_language: str | None = None,
         target_language: str | None = None,
     ) -> Any:
-        """What the head gives before softmax or sigmoid: (N, labels) of a task model, one (t, V) array a text of a
-        language model.
+        """What the head gives before softmax or sigmoid: (N, labels) of a task model, one (t, V)
+        array a text of a language model.
 
-        An encoder-decoder takes sources and targets. A target's row i is the score of what follows its first i + 1
-        tokens; of strings, the start token is put before and the last token left off, so that row i scores token i.
-        source_language, target_language: as in `generate`.
+        An encoder-decoder takes sources and targets. A target's row i is the score of what follows
+        its first i + 1 tokens; of strings, the start token is put before and the last token left
+        off, so that row i scores token i. source_language, target_language: as in `generate`.
         """
         tokenizer = self.tokenizer.for_languages(source_language, target_language)
         if self.task is None:
@@ -142,19 +156,23 @@ class Model:
         source_language: str | None = None,
         target_language: str | None = None,
     ) -> list[Any]:
-        """What the model writes after each prompt (an encoder-decoder: for each source), up to its end token.
+        """What the model writes after each prompt (an encoder-decoder: for each source), up to its
+        end token.
 
-        Strings give strings, lists of token ids lists of token ids; conversations, lists of `{"role", "content"}`,
-        give what is answered, where the model has a chat template. What is not given is as the model's
-        generation_config.json says, as in `transformers`; where it says nothing: 64 new tokens, the likeliest each
-        time (temperature 0), with top_k 0 (all) and top_p 1. A LangueWarning names what it says and is not
-        implemented. A prompt that is longer than the model's positions is an error.
-        source_language, target_language: of a translation model of many languages, by its own codes; None: as the
-        run's settings say, or the model's files.
+        Strings give strings, lists of token ids lists of token ids; conversations, lists of
+        `{"role", "content"}`, give what is answered, where the model has a chat template. What is
+        not given is as the model's generation_config.json says, as in `transformers`; where it says
+        nothing: 64 new tokens, the likeliest each time (temperature 0), with top_k 0 (all) and
+        top_p 1. A LangueWarning names what it says and is not implemented. A prompt that is longer
+        than the model's positions is an error. source_language, target_language: of a translation
+        model of many languages, by its own codes; None: as the run's settings say, or the model's
+        files.
         """
         self._language()
         if self.config.architecture == "encoder":
-            raise ModelError("an encoder sees both ways and does not generate", where=str(self.checkpoint.folder))
+            raise ModelError(
+                "an encoder sees both ways and does not generate", where=str(self.checkpoint.folder)
+            )
         items = listed(prompts, "prompts")
         generator = self._text_generator
         sampling = sampling_of(generator.generation, max_tokens, temperature, top_k, top_p, seed)
@@ -162,20 +180,30 @@ class Model:
             return []
         tokenizer = self.tokenizer.for_languages(source_language, target_language)
         with self._autocast():
-            return generator.generate(items, sampling, tokenizer, target_language or self.data.target_language)
+            return generator.generate(
+                items, sampling, tokenizer, target_language or self.data.target_language
+            )
 
-    def _language_logits(self, texts: Texts, targets: Texts | None, tokenizer: Tokenizer) -> list[NDArray[np.float32]]:
+    def _language_logits(
+        self, texts: Texts, targets: Texts | None, tokenizer: Tokenizer
+    ) -> list[NDArray[np.float32]]:
         language = self._language()
         if (targets is not None) != (self.config.architecture == "encoder-decoder"):
             raise ModelError(
-                f"the model is an {self.config.architecture}" if targets is not None else "targets are missing",
+                (
+                    f"the model is an {self.config.architecture}"
+                    if targets is not None
+                    else "targets are missing"
+                ),
                 do="an encoder-decoder takes logits(sources, targets), others logits(texts)",
             )
         examples = self._examples(texts, tokenizer=tokenizer)
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
         read = examples if targets is None else self._shifted(targets, tokenizer)
         if len(read) != len(examples):
-            raise ModelError(f"{len(examples)} sources and {len(read)} targets", do="give one target a source")
+            raise ModelError(
+                f"{len(examples)} sources and {len(read)} targets", do="give one target a source"
+            )
         longer = np.maximum(examples.lengths, read.lengths)
         with torch.no_grad():
             for rows in sorted_batches(longer, max(LOGITS, int(longer.max(initial=1)))):
@@ -185,10 +213,13 @@ class Model:
                         hidden = self.body(*batch.inputs)
                     else:
                         pairs = gather_pairs(examples, read, rows, self.device)
-                        batch, encoder_states = pairs.target, self.body(*pairs.source.inputs)[pairs.order]
+                        batch = pairs.target
+                        encoder_states = self.body(*pairs.source.inputs)[pairs.order]
                         hidden = self.body.decode(*batch.inputs[:3], encoder_states, pairs.groups)
                     scores = language.logits(hidden).float().cpu().numpy()
-                for row, part in zip(batch.rows, np.split(scores, batch.starts[1:-1].tolist()), strict=True):
+                for row, part in zip(
+                    batch.rows, np.split(scores, batch.starts[1:-1].tolist()), strict=True
+                ):
                     out[row] = part
         return out
 
@@ -197,7 +228,11 @@ class Model:
         examples = self._examples(targets, target=True, tokenizer=tokenizer)
         if len(targets) and isinstance(targets[0], str):
             tokens = np.roll(examples.tokens, 1)
-            start = self.checkpoint.start if tokenizer.decoder_start is None else tokenizer.decoder_start
+            start = (
+                self.checkpoint.start
+                if tokenizer.decoder_start is None
+                else tokenizer.decoder_start
+            )
             tokens[examples.starts[:-1]] = start
             return replace(examples, tokens=tokens)
         return examples
@@ -207,7 +242,10 @@ class Model:
             raise ModelError(
                 "the model has no language-model head, so it scores and writes no tokens",
                 where=str(self.checkpoint.folder),
-                do="load a model saved with its head (ForCausalLM, ForMaskedLM, ForConditionalGeneration)",
+                do=(
+                    "load a model saved with its head (ForCausalLM, ForMaskedLM,"
+                    " ForConditionalGeneration)"
+                ),
             )
         return self.language
 
@@ -217,9 +255,10 @@ class Model:
     def predict(self, texts: Texts, top: Top = "auto") -> list[Any]:
         """What the task promises of each text, shaped as `transformers` pipelines do.
 
-        top="auto": one `{"label", "score"}` a text, or, of a task with several labels a text, a list of those at or
-        over its threshold, which may be empty. top=1: the best label alone; other numbers: a list of the best so many;
-        None: a list of all labels. A text in which there is nothing (None, blank, without tokens) has None.
+        top="auto": one `{"label", "score"}` a text, or, of a task with several labels a text, a
+        list of those at or over its threshold, which may be empty. top=1: the best label alone;
+        other numbers: a list of the best so many; None: a list of all labels. A text in which there
+        is nothing (None, blank, without tokens) has None.
         """
         task, _ = self._trained()
         if top not in ("auto", None) and (not isinstance(top, int) or top < 1):
@@ -238,7 +277,8 @@ class Model:
         return answers
 
     def _answerable(self, items: list[Any]) -> tuple[list[int], Examples]:
-        """Which of these texts, pairs or lists of token ids have something in them, and these encoded."""
+        """Which of these texts, pairs or lists of token ids have something in them, and these
+        encoded."""
         rows = [row for row, item in enumerate(items) if not is_empty(item)]
         filled = [items[row] for row in rows]
         check_kind(filled)
@@ -254,11 +294,16 @@ class Model:
     def _task_room(self) -> Room:
         """Where the task's texts are cut."""
         most = min(self.data.max_length, self.config.max_length)
-        source = "data.max_length of the run" if self.checkpoint.task is not None else self.inputs.room.source
+        source = (
+            "data.max_length of the run"
+            if self.checkpoint.task is not None
+            else self.inputs.room.source
+        )
         return Room(most, source, self.data.truncation)
 
     def check_pairs(self, pairs: bool, where: str = "") -> None:
-        """ModelError where pairs of texts are given to a run of single ones, or the other way round."""
+        """ModelError where pairs of texts are given to a run of single ones, or the other way
+        round."""
         if self.pairs is not None and self.pairs != pairs:
             kinds = ("pairs of texts", "single texts")
             trained, given = kinds if self.pairs else kinds[::-1]
@@ -268,24 +313,36 @@ class Model:
     def probabilities(self, examples: Examples, progress: Any = None) -> NDArray[np.float32]:
         """Predictions of encoded examples, (n, n_outputs), in their order."""
         task, network = self._trained()
-        predictions, _ = task.apply(network, examples, device=self.device, dtype=self.dtype, progress=progress)
+        predictions, _ = task.apply(
+            network, examples, device=self.device, dtype=self.dtype, progress=progress
+        )
         return predictions
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `load`, and `transformers` where it has the architecture, read."""
         path = Path(folder)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ModelError("the folder exists and is not empty, or is a file", where=str(path), do="choose another")
+            raise ModelError(
+                "the folder exists and is not empty, or is a file",
+                where=str(path),
+                do="choose another",
+            )
         with atomic_folder(path) as temporary:
             if self.task is not None and self.network is not None:
                 trained = dict(self.network.named_parameters())
-                write_task_checkpoint(temporary, self.checkpoint, self.task, trained, self.data, self.pairs)
+                write_task_checkpoint(
+                    temporary, self.checkpoint, self.task, trained, self.data, self.pairs
+                )
             else:
                 whole = self.language
-                weights: dict[str, torch.Tensor] = {f"body.{n}": w for n, w in self.body.named_parameters()}
+                weights: dict[str, torch.Tensor] = {
+                    f"body.{n}": w for n, w in self.body.named_parameters()
+                }
                 if whole is not None:
                     weights |= dict(whole.named_parameters())
-                weights |= {n: w for n, w in self.checkpoint.weights.items() if n.startswith(EXTRA_PREFIX)}
+                weights |= {
+                    n: w for n, w in self.checkpoint.weights.items() if n.startswith(EXTRA_PREFIX)
+                }
                 write_checkpoint(
                     temporary,
                     family=self.checkpoint.family,
@@ -303,7 +360,10 @@ class Model:
             raise ModelError(
                 "the model has no task head, so it has no predictions",
                 where=str(self.checkpoint.folder),
-                do="fine-tune it first: langue finetune --task classify --model ... --data ... --out RUN",
+                do=(
+                    "fine-tune it first: langue finetune --task classify --model ... --data ..."
+                    " --out RUN"
+                ),
             )
         return self.task, self.network
 
@@ -313,7 +373,8 @@ class Model:
 
 
 def _data_settings(checkpoint: Checkpoint) -> DataSettings:
-    """How the task's texts are cut: as the run says, or as `transformers` cuts what it published."""
+    """How the task's texts are cut: as the run says, or as `transformers` cuts what it
+    published."""
     if checkpoint.task is not None:
         return DataSettings.of_run(checkpoint.task.get("data", {}))
     inputs = Inputs(checkpoint)
@@ -321,13 +382,15 @@ def _data_settings(checkpoint: Checkpoint) -> DataSettings:
 
 
 def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
-    """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it): what its matrices are held
-    and multiplied in."""
-    described, kind = describe(name, revision), precision(dtype)
+    """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it): what its
+    matrices are held and multiplied in."""
+    described = describe(name, revision)
+    kind = precision(dtype)
     task = task_of(described)
     head = "lm" if task is None else head_of(task, described)
     checkpoint = read_checkpoint(described, head, weights_dtype=kind)
-    weights, where = without_extra(checkpoint.weights), str(checkpoint.folder)
+    weights = without_extra(checkpoint.weights)
+    where = str(checkpoint.folder)
     network = language = None
     if task is None:
         body, language = _language_model(checkpoint, weights, kind)
@@ -336,7 +399,8 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
             network = TaskModel(checkpoint.config, task, pad=checkpoint.pad)
         load_into(network, weights, where=where, copy=False, weights_dtype=kind)
         body = network.body
-    (network or language or body).to(device()).eval()  # a body without its head never moves the head's meta tensors
+    # a body without its head never moves the head's meta tensors
+    (network or language or body).to(device()).eval()
     if kind != torch.float32:  # what the file has in another precision is not held beside
         prefix = "" if network or language else "body."
         whole = {prefix + name: w for name, w in (network or language or body).named_parameters()}
@@ -351,10 +415,13 @@ def _language_model(
     """The body, and the whole with its language-model head where the folder has one."""
     where = str(checkpoint.folder)
     whole = build_on_meta(checkpoint.config)
-    family, classes = checkpoint.family, classes_of(checkpoint.published)
+    family = checkpoint.family
+    classes = classes_of(checkpoint.published)
     absent = load_into(whole, weights, where=where, new="head.", copy=False, weights_dtype=kind)
     promised = any(name.endswith(LM_CLASSES) for name in classes)
     if absent and (promised or len(absent) < len(list(whole.head.parameters()))):
-        raise ModelError(f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where)
+        raise ModelError(
+            f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where
+        )
     speaks = len(list(whole.head.parameters())) or family.has_lm_head(checkpoint.config, classes)
     return whole.body, whole if speaks and not absent and not family.other(classes) else None

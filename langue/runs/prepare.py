@@ -50,8 +50,11 @@ def task_class(name: str) -> type[Task]:
     return TASKS[name]
 
 
-def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, settings: Settings) -> Source:
-    """The splits with the columns that the task needs, rows without a usable target dropped where that is wished."""
+def read_source(
+    kind: type[Task], data: Any, columns: Mapping[str, str] | None, settings: Settings
+) -> Source:
+    """The splits with the columns that the task needs, rows without a usable target dropped where
+    that is wished."""
     chosen = settings.data
     source = read(
         data,
@@ -68,7 +71,9 @@ def read_source(kind: type[Task], data: Any, columns: Mapping[str, str] | None, 
     if source.train is None or not len(source.train):
         more = f" ({'; '.join(source.notes)})" if source.notes else ""
         what = f"there is no training data{more}"
-        raise DataError(what, where=display_name(data), do="name a file, or a folder with a train file")
+        raise DataError(
+            what, where=display_name(data), do="name a file, or a folder with a train file"
+        )
     return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
 
 
@@ -81,9 +86,11 @@ def prepare(
     settings: Settings,
     resumes_without_best: bool = False,
 ) -> Prepared:
-    """Read, fit the task, read the model, encode. Whatever is wrong with the data is found before the slow work.
+    """Read, fit the task, read the model, encode. Whatever is wrong with the data is found before
+    the slow work.
 
-    resumes_without_best: a run is resumed that began before there was `train.best`, and goes on choosing as it did.
+    resumes_without_best: a run is resumed that began before there was `train.best`, and goes on
+    choosing as it did.
     """
     kind = task_class(task)
     source = read_source(kind, data, columns, settings)
@@ -91,13 +98,20 @@ def prepare(
     ready = kind.fit(source.train, settings.task)
     if not resumes_without_best:
         ready.choose_by(settings.train.best)
-        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"best": ready.best})})
+        settings = settings.model_copy(
+            update={"train": settings.train.model_copy(update={"best": ready.best})}
+        )
     tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
     check_same_columns(tables)
     targets = {name: ready.targets(table) for name, table in tables.items()}
     described = describe(model, settings.model.revision)
-    if settings.task.pooling == "auto" and described.task is not None and described.task.get("task") == task:
-        before = kind.from_dict(described.task).settings.pooling  # a run goes on with the head that it has
+    if (
+        settings.task.pooling == "auto"
+        and described.task is not None
+        and described.task.get("task") == task
+    ):
+        # a run goes on with the head that it has
+        before = kind.from_dict(described.task).settings.pooling
         ready.settings = ready.settings.model_copy(update={"pooling": before})
     checkpoint = read_checkpoint(described, head=head_of(ready, described))
     data = settings.data
@@ -106,13 +120,17 @@ def prepare(
     examples: dict[str, Examples] = {}
     with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
         for name, table in tables.items():
-            kept, encoded = ready.encode(checkpoint.tokenizer, table, settings.data, checkpoint.config)
+            kept, encoded = ready.encode(
+                checkpoint.tokenizer, table, settings.data, checkpoint.config
+            )
             if len(kept) < len(table):
                 source.notes.append(dropped_note(table, kept))
-                tables[name], targets[name] = kept, ready.targets(kept)
+                tables[name] = kept
+                targets[name] = ready.targets(kept)
             examples[name] = encoded.with_targets(targets[name])
             advance(len(table))
-    as_read, source = source, replace(source, **tables)
+    as_read = source
+    source = replace(source, **tables)
     for name, encoded in examples.items():
         if encoded.lost is not None:
             source.notes.extend(encoded.lost.note(f"{name}: "))
@@ -129,11 +147,15 @@ def prepare(
 def dropped_note(table: Table, kept: Table) -> str:
     """How many rows `Task.encode` has left out of a table."""
     count = len(table) - len(kept)
-    return f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped whose text has no tokens"
+    return (
+        f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped whose text has no"
+        " tokens"
+    )
 
 
 def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
-    """Drop rows whose target cannot be read, or (outside train) was not seen in training; say how many."""
+    """Drop rows whose target cannot be read, or (outside train) was not seen in training; say how
+    many."""
     assert source.train is not None
     kept: dict[str, Table | None] = dict.fromkeys(SPLITS)
     notes = list(source.notes)
@@ -149,14 +171,21 @@ def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -
 
 
 def with_usable_targets(
-    kind: type[Task], ready: Task | None, split: str, table: Table, settings: TaskSettings, notes: list[str]
+    kind: type[Task],
+    ready: Task | None,
+    split: str,
+    table: Table,
+    settings: TaskSettings,
+    notes: list[str],
 ) -> Table:
-    """The rows whose target can be read and, where there is a task already, was seen in its training; a note says how
-    many are dropped. DataError where none is left."""
+    """The rows whose target can be read and, where there is a task already, was seen in its
+    training; a note says how many are dropped. DataError where none is left."""
     column = table.column(kind.target)
     rows = [row for row, value in enumerate(column) if _fits(kind, ready, value, settings)]
     if not rows:
-        raise DataError(f"no row of {split} has a {kind.target} that can be used", where=table.origin)
+        raise DataError(
+            f"no row of {split} has a {kind.target} that can be used", where=table.origin
+        )
     if len(rows) < len(table):
         notes.append(f"{split}: {len(table) - len(rows)} rows dropped for their {kind.target}")
         return table.select(rows)
@@ -174,18 +203,20 @@ def _fits(kind: type[Task], ready: Task | None, value: Any, settings: TaskSettin
 
 
 def few_examples(split: str, number: int) -> list[str]:
-    """How wide a figure is that few examples give: a share's 95% interval reaches at most 0.98 / sqrt(n) to either side
-    of it, where it is a half."""
+    """How wide a figure is that few examples give: a share's 95% interval reaches at most 0.98 /
+    sqrt(n) to either side of it, where it is a half."""
     if number >= FEW:
         return []
     wide = f"{98 / max(1, number) ** 0.5:.0f} points"
     return [
-        f"{split}: only {number} examples to judge on: the 95% interval of an accuracy may reach {wide} to either side"
+        f"{split}: only {number} examples to judge on: the 95% interval of an accuracy may reach"
+        f" {wide} to either side"
     ]
 
 
 def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
-    """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps, time."""
+    """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps,
+    time."""
     train = prepared.examples["train"]
     chosen = settings.train
     loader = Loader(Split(train, chosen), chosen.accumulate)
@@ -215,7 +246,9 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
         **({"positive": positive} if positive is not None else {}),
         "splits": splits,
         "notes": prepared.source.notes,
-        "transformers": describe_transformers_support(prepared.task, prepared.checkpoint.family, settings.data),
+        "transformers": describe_transformers_support(
+            prepared.task, prepared.checkpoint.family, settings.data
+        ),
         "duplicates": duplicates(prepared.source) if settings.data.duplicates else {},
         "steps": steps,
         "steps_per_epoch": per_pass,
@@ -227,10 +260,15 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
 
 
 def duplicates(source: Source) -> dict[str, dict[str, Any]]:
-    """Rows of dev and test that stand in train too, exactly or nearly: the commonest way to fool oneself."""
+    """Rows of dev and test that stand in train too, exactly or nearly: the commonest way to fool
+    oneself."""
     assert source.train is not None
     tables = {name: getattr(source, name) for name in ("dev", "test")}
-    return {name: count_leaks(source.train, table) for name, table in tables.items() if table is not None and len(table)}
+    return {
+        name: count_leaks(source.train, table)
+        for name, table in tables.items()
+        if table is not None and len(table)
+    }
 
 
 def count_leaks(train: Table, table: Table) -> dict[str, int]:
@@ -243,7 +281,9 @@ def check_same_columns(tables: Mapping[str, Table]) -> None:
     """DataError where some splits have pairs of texts and others single ones."""
     having = {name: "pair" in table.rows.column_names for name, table in tables.items()}
     if len(set(having.values())) > 1:
-        pairs, single = (next(name for name, has in having.items() if has is there) for there in (True, False))
+        pairs, single = (
+            next(name for name, has in having.items() if has is there) for there in (True, False)
+        )
         raise DataError(
             f"{pairs} has pairs of texts and {single} single ones",
             where=tables[single].origin,
@@ -265,12 +305,20 @@ def data_fingerprint(task: Task, source: Source) -> dict[str, str]:
 
 
 def first_changed_split(folder: Path, task: Task, source: Source) -> str:
-    """The first split that is not what it was when the run in `folder` began; "" where all are, or nothing says it."""
+    """The first split that is not what it was when the run in `folder` began; "" where all are, or
+    nothing says it."""
     kept = folder / DIGESTS
-    before, now = read_json(kept) if kept.is_file() else {}, data_fingerprint(task, source)
+    before = read_json(kept) if kept.is_file() else {}
+    now = data_fingerprint(task, source)
     if not isinstance(before, dict):
-        raise RunError("does not say what the data of the run was", where=str(kept), do="put the run's own back")
-    return next((name for name in SPLITS if "train" in before and before.get(name) != now.get(name)), "")
+        raise RunError(
+            "does not say what the data of the run was",
+            where=str(kept),
+            do="put the run's own back",
+        )
+    return next(
+        (name for name in SPLITS if "train" in before and before.get(name) != now.get(name)), ""
+    )
 
 
 def joined(table: Table) -> list[str]:
@@ -283,18 +331,29 @@ def joined(table: Table) -> list[str]:
 
 # What a run that goes on may have otherwise than before, since no step that was made depends on it.
 CHANGEABLE_ON_RESUME = (
-    *("on_nonfinite", "spike", "checkpoint_every", "tracker", "activation_checkpointing", "parallel"),
+    *(
+        "on_nonfinite",
+        "spike",
+        "checkpoint_every",
+        "tracker",
+        "activation_checkpointing",
+        "parallel",
+    ),
 )
 
 
 def check_resumable(folder: Path, written: str) -> None:
-    """A run goes on only as what it was, but for what is CHANGEABLE_ON_RESUME; its recipe then says so."""
+    """A run goes on only as what it was, but for what is CHANGEABLE_ON_RESUME; its recipe then says
+    so."""
     path = folder / "recipe.toml"
-    before, now = read_recipe(path), flat_keys(tomllib.loads(written))
+    before = read_recipe(path)
+    now = flat_keys(tomllib.loads(written))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     fixed = [key for key in changed if key.removeprefix("train.") not in CHANGEABLE_ON_RESUME]
     if fixed:
-        was, given = (repr(each[fixed[0]]) if fixed[0] in each else "not set" for each in (before, now))
+        was, given = (
+            repr(each[fixed[0]]) if fixed[0] in each else "not set" for each in (before, now)
+        )
         raise RunError(
             f"cannot resume with other settings: {fixed[0]} is {given} and was {was}",
             where=str(path),
@@ -312,23 +371,28 @@ def check_rereadable(data: Any) -> None:
 
 
 def check_output_outside_inputs(folder: Path, reads: Iterable[Any]) -> None:
-    """SettingsError where what is to be read, the model, the data and the like, is in the folder to be replaced."""
+    """SettingsError where what is to be read, the model, the data and the like, is in the folder to
+    be replaced."""
     for each in (Path(name) for name in reads if isinstance(name, (str, Path))):
         if each.exists() and each.resolve().is_relative_to(os.path.realpath(folder)):
-            raise SettingsError(f"{each} is read, and --force would replace it", do="choose another --out")
+            raise SettingsError(
+                f"{each} is read, and --force would replace it", do="choose another --out"
+            )
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:
-    """The run directory, checked before any work is done (one is never overwritten without `force`, nor taken from a
-    run that is at work in it), and whether to go on with what is there: as asked, or because torchrun has started this
-    process again."""
+    """The run directory, checked before any work is done (one is never overwritten without `force`,
+    nor taken from a run that is at work in it), and whether to go on with what is there: as asked,
+    or because torchrun has started this process again."""
     folder = Path(out)
     with disk_errors(folder):
         there = (folder / "recipe.toml").is_file()
         occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if resume or (there and restarted()):
         if not there:
-            raise RunError("there is no run to resume", where=str(folder), do="start it without --resume")
+            raise RunError(
+                "there is no run to resume", where=str(folder), do="start it without --resume"
+            )
         _refuse_busy(folder)
         return folder, True
     if occupied and not force:
@@ -339,14 +403,17 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
         )
     if occupied and not there:
         raise RunError(
-            "the folder is not a run of langue, so --force does not replace it", where=str(folder), do="choose another"
+            "the folder is not a run of langue, so --force does not replace it",
+            where=str(folder),
+            do="choose another",
         )
     _refuse_busy(folder)
     return folder, False
 
 
 def _refuse_busy(folder: Path) -> None:
-    """RunError where a run is at work in the folder; one of an earlier version is, where its checkpoints are locked."""
+    """RunError where a run is at work in the folder; one of an earlier version is, where its
+    checkpoints are locked."""
     for path in (folder, folder / "checkpoints"):
         if path.exists():
             with at_work(path):
@@ -355,8 +422,8 @@ def _refuse_busy(folder: Path) -> None:
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Within, no other run gets the folder, which is made where it is missing. Of the processes of a run the first
-    asks for it, and ends the others where it does not get it."""
+    """Within, no other run gets the folder, which is made where it is missing. Of the processes of
+    a run the first asks for it, and ends the others where it does not get it."""
     if rank() > 0:
         yield
         return

@@ -33,7 +33,18 @@ FEWEST = 100  # tokens that a vocabulary may come to have
 COUNTED = 256  # documents whose first pieces say what a token costs
 MANY = 1e6  # passes: as many as `train.max_steps` asks for
 AXES = (
-    *("dim", "n_layers", "n_heads", "kv_heads", "ffn_dim", "activation", "gated", "tied", "bias", "qk_norm"),
+    *(
+        "dim",
+        "n_layers",
+        "n_heads",
+        "kv_heads",
+        "ffn_dim",
+        "activation",
+        "gated",
+        "tied",
+        "bias",
+        "qk_norm",
+    ),
     *("logit_cap", "rotary_base", "dropout", "attention_dropout"),
 )
 
@@ -63,7 +74,9 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
     own = None if checkpoint is None else checkpoint.tokenizer
 
     def check(tokenizer: Tokenizer | None) -> None:
-        check_sizes(kind.overhead_for(settings.task), settings.data.seq_len, settings.train.batch_tokens)
+        check_sizes(
+            kind.overhead_for(settings.task), settings.data.seq_len, settings.train.batch_tokens
+        )
         if tokenizer is not None:
             _made(arguments["objective"], tokenizer, checkpoint, settings)
         else:
@@ -74,7 +87,10 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
     if settings.task.pairs == "next" and train.n_documents < 2:
         raise SettingsError(
             "task.pairs=next takes second parts from other documents, and the text is a single one",
-            do="set task.pairs=order, or cut the text into documents: langue data tokenize --document blank",
+            do=(
+                "set task.pairs=order, or cut the text into documents: langue data tokenize"
+                " --document blank"
+            ),
         )
     tokenizer = train.tokenizer if own is None else own
     objective, family, config = _made(arguments["objective"], tokenizer, checkpoint, settings)
@@ -86,17 +102,21 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
 def _made(
     name: str, tokenizer: Tokenizer, checkpoint: Checkpoint | None, settings: Settings
 ) -> tuple[LanguageObjective, Family, ModelConfig]:
-    """The objective and the model's shape, or what is wrong with them: for neither is any text needed."""
-    objective = OBJECTIVES[name](tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed)
+    """The objective and the model's shape, or what is wrong with them: for neither is any text
+    needed."""
+    objective = OBJECTIVES[name](
+        tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed
+    )
     objective.fits(settings.task, settings.data.seq_len, len(objective.special.sentinels))
     family, config = _shape(name, vocabulary(tokenizer), checkpoint, settings)
-    objective.vocabulary = min(objective.vocabulary, config.vocab_size)  # some models have fewer, by a spare token
+    # some models have fewer, by a spare token
+    objective.vocabulary = min(objective.vocabulary, config.vocab_size)
     return objective, family, config
 
 
 def _possible(objective: str, settings: Settings) -> None:
-    """What is wrong with the model's shape, whatever becomes of the tokenizer: how many tokens it will have, the text
-    says, and no size is refused that some number of them has."""
+    """What is wrong with the model's shape, whatever becomes of the tokenizer: how many tokens it
+    will have, the text says, and no size is refused that some number of them has."""
     errors = []
     for vocab_size in np.geomspace(settings.tokenizer.vocab_size, FEWEST, 17).astype(int).tolist():
         try:
@@ -112,9 +132,12 @@ def _shape(
 ) -> tuple[Family, ModelConfig]:
     block = settings.data.seq_len
     if checkpoint is not None:
-        family, config = checkpoint.family, checkpoint.config
+        family = checkpoint.family
+        config = checkpoint.config
     else:
-        axes = {axis: value for axis in AXES if (value := getattr(settings.model, axis)) is not None}
+        axes = {
+            axis: value for axis in AXES if (value := getattr(settings.model, axis)) is not None
+        }
         name = settings.model.preset or USUAL[objective]
         family, config = preset(name, vocab_size, block, size=settings.model.size, axes=axes)
     OBJECTIVES[objective].suits(config)
@@ -152,7 +175,9 @@ def stream_of(prepared: Pretraining, corpus: Corpus) -> Stream:
 
 def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What one should see before paying."""
-    chosen, train, config = prepared.settings.train, prepared.train, prepared.config
+    chosen = prepared.settings.train
+    train = prepared.train
+    config = prepared.config
     step = chosen.batch_tokens * chosen.accumulate
     stream = stream_of(prepared, train)
     tokens = stream.expected()
@@ -192,8 +217,10 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
 
 
 def notes_on_data(prepared: Pretraining, data: Any) -> list[str]:
-    """What one should know of the text before paying: how little is held out, how much of it is unknown."""
-    train, dev = prepared.train, prepared.dev
+    """What one should know of the text before paying: how little is held out, how much of it is
+    unknown."""
+    train = prepared.train
+    dev = prepared.dev
     given = given_corpus(data) is not None
     remedy = "langue data tokenize with" if given else "setting"
     return notes_on_held_out(train.n_documents, dev.n_documents, remedy) + notes_on_text(
@@ -205,15 +232,23 @@ def _new_parts(checkpoint: Checkpoint | None, config: ModelConfig) -> list[str]:
     """The weights of the language-model head that the model to be trained further lacks."""
     if checkpoint is None:
         return []
-    return [name for name in parameters(config) if name.startswith("head.") and name not in checkpoint.weights]
+    return [
+        name
+        for name in parameters(config)
+        if name.startswith("head.") and name not in checkpoint.weights
+    ]
 
 
 def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:
-    """Operations of forward and backward for one token of the budget, counted over pieces of some documents: what is
-    predicted of them, what passes an encoder and what a decoder, is the objective's to say."""
+    """Operations of forward and backward for one token of the budget, counted over pieces of some
+    documents: what is predicted of them, what passes an encoder and what a decoder, is the
+    objective's to say."""
     sizes = prepared.train.lengths
-    documents = np.append(np.arange(min(COUNTED, len(sizes))), sizes.argmax())  # of which the last is not empty
-    lengths = np.minimum(sizes[documents] + stream.overhead.document, stream.block - stream.overhead.chunk)
+    # of which the last is not empty
+    documents = np.append(np.arange(min(COUNTED, len(sizes))), sizes.argmax())
+    lengths = np.minimum(
+        sizes[documents] + stream.overhead.document, stream.block - stream.overhead.chunk
+    )
     nothing = np.zeros_like(lengths)
     rows = np.stack([documents, nothing, lengths, nothing], axis=1)[lengths > 0]
     batch = stream.batch(rows, 0, torch.device("cpu"))
@@ -232,21 +267,28 @@ def _steps(stream: Stream, a_pass: int, chosen: TrainSettings) -> int:
     return min(steps, chosen.max_steps) if chosen.max_steps else steps
 
 
-def first_pieces(prepared: Pretraining, pieces: int = 2, most: int = 60) -> list[list[tuple[str, bool]]]:
-    """The tokens of the first batch's longest pieces, each with whether it carries loss: what is predicted at a token
-    stands after it where each predicts the next, and in its place where it was hidden."""
+def first_pieces(
+    prepared: Pretraining, pieces: int = 2, most: int = 60
+) -> list[list[tuple[str, bool]]]:
+    """The tokens of the first batch's longest pieces, each with whether it carries loss: what is
+    predicted at a token stands after it where each predicts the next, and in its place where it was
+    hidden."""
     stream = stream_of(prepared, prepared.train)
     rows = stream.plan(0)[0]
     rows = rows[np.argsort(-rows[:, 2], kind="stable")[:pieces]]
     batch = stream.batch(rows, 0, torch.device("cpu"))
-    side, tokenizer = prepared.objective.predicted(batch), prepared.tokenizer
+    side = prepared.objective.predicted(batch)
+    tokenizer = prepared.tokenizer
     assert side.labels is not None
     carries = torch.zeros(side.n_tokens, dtype=torch.bool)
     carries[slice(None) if side.places is None else side.places] = True
     shown = []
     for a, b in zip(side.starts[:-1].tolist(), side.starts[1:].tolist(), strict=True):
         tokens = side.tokens[a : min(b, a + most)].tolist()
-        words = [tokenizer.decode([token], skip_special=False).replace("\n", "⏎").strip() for token in tokens]
+        words = [
+            tokenizer.decode([token], skip_special=False).replace("\n", "⏎").strip()
+            for token in tokens
+        ]
         shown.append(list(zip([f"{word} " for word in words], carries[a:b].tolist(), strict=False)))
     return shown
 
@@ -257,6 +299,13 @@ def new_model(prepared: Pretraining) -> LanguageModel:
     model = LanguageModel(prepared.config)
     init_weights(model, prepared.settings.train.seed)
     if prepared.checkpoint is not None:
-        load_into(model, without_extra(prepared.checkpoint.weights), where=str(prepared.checkpoint.folder), new="head.")
-        set_dropout(model.body, prepared.settings.model.dropout, prepared.settings.model.attention_dropout)
+        load_into(
+            model,
+            without_extra(prepared.checkpoint.weights),
+            where=str(prepared.checkpoint.folder),
+            new="head.",
+        )
+        set_dropout(
+            model.body, prepared.settings.model.dropout, prepared.settings.model.attention_dropout
+        )
     return model

@@ -1,8 +1,9 @@
-"""What arrives: a model whose numbers are trusted. What leaves: a file of them, and how another copy compares.
+"""What arrives: a model whose numbers are trusted. What leaves: a file of them, and how another
+copy compares.
 
-For where `transformers` is not installed, or does not read the model: the tokens of awkward texts, and what the model
-gives for the last token of three sequences (logits, or the hidden state where there is no head), or for the whole of
-them where it has a task.
+For where `transformers` is not installed, or does not read the model: the tokens of awkward texts,
+and what the model gives for the last token of three sequences (logits, or the hidden state where
+there is no head), or for the whole of them where it has a task.
 """
 
 from pathlib import Path
@@ -33,16 +34,19 @@ TOLERANCE = 1e-4  # of the norm: another machine's fp32 sums in another order
 
 
 def probes(model: Model) -> list[list[int]]:
-    """The sequences of token ids that models are held against each other on. Without padding, which some references
-    take for no token at all."""
+    """The sequences of token ids that models are held against each other on. Without padding, which
+    some references take for no token at all."""
     draw = np.random.default_rng(0)
     known = min(model.config.vocab_size, model.config.decoder_vocab_size or model.config.vocab_size)
     ids = [draw.integers(0, known, length) for length in LENGTHS]
-    return [np.where(each == model.checkpoint.pad, (each + 1) % known, each).tolist() for each in ids]
+    return [
+        np.where(each == model.checkpoint.pad, (each + 1) % known, each).tolist() for each in ids
+    ]
 
 
 def answers(model: Model) -> list[NDArray[np.float32]]:
-    """What the model gives for them, (t, V) or (t, D) each; (1, labels) where it has a task's head."""
+    """What the model gives for them, (t, V) or (t, D) each; (1, labels) where it has a task's
+    head."""
     ids = probes(model)
     if model.task is not None:
         return list(model.logits(ids)[:, None])
@@ -69,8 +73,13 @@ def kind(model: Model) -> str:
 
 def store_reference(model: Model, file: Path) -> None:
     """A safetensors file of what this model gives."""
-    said = {f"tokens.{n}": torch.tensor(ids, dtype=torch.int64) for n, ids in enumerate(tokens(model))}
-    last = {f"{kind(model)}.{n}": torch.from_numpy(each[-1].copy()) for n, each in enumerate(answers(model))}
+    said = {
+        f"tokens.{n}": torch.tensor(ids, dtype=torch.int64) for n, ids in enumerate(tokens(model))
+    }
+    last = {
+        f"{kind(model)}.{n}": torch.from_numpy(each[-1].copy())
+        for n, each in enumerate(answers(model))
+    }
     with atomic_file(file) as temporary:
         save_file(said | last, str(temporary))
 
@@ -79,13 +88,23 @@ def compare_tokens(model: Model, file: Path) -> tuple[bool, str]:
     stored = _read(file, "tokens", len(GOLDEN))
     pairs = zip(GOLDEN, tokens(model), stored, strict=True)
     wrong = [text for text, ours, theirs in pairs if ours != theirs.tolist()]
-    return not wrong, f"{wrong[0]!r} differs" if wrong else f"{len(GOLDEN)} awkward texts have the same tokens"
+    return (
+        not wrong,
+        f"{wrong[0]!r} differs" if wrong else f"{len(GOLDEN)} awkward texts have the same tokens",
+    )
 
 
 def compare_numbers(model: Model, file: Path) -> tuple[bool, str]:
-    found, stored = [each[-1] for each in answers(model)], _read(file, kind(model), len(LENGTHS))
+    found = [each[-1] for each in answers(model)]
+    stored = _read(file, kind(model), len(LENGTHS))
     if [each.shape for each in found] != [each.shape for each in stored]:
-        return False, f"the reference has {len(stored[0])} {kind(model)} a token, and the model {len(found[0])}"
+        return (
+            False,
+            (
+                f"the reference has {len(stored[0])} {kind(model)} a token, and the model"
+                f" {len(found[0])}"
+            ),
+        )
     worst = max(distance(ours, expected) for ours, expected in zip(found, stored, strict=True))
     return worst <= TOLERANCE, f"relative difference of {kind(model)} {worst:.1e}"
 
@@ -93,9 +112,13 @@ def compare_numbers(model: Model, file: Path) -> tuple[bool, str]:
 def _read(file: Path, name: str, count: int) -> list[NDArray[Any]]:
     """`count` rows of numbers that a reference holds under a name."""
     if not file.is_file():
-        raise ModelError("no such reference", where=str(file), do="make one: langue verify MODEL --store FILE")
+        raise ModelError(
+            "no such reference", where=str(file), do="make one: langue verify MODEL --store FILE"
+        )
     weights = read_safetensors(file)
     rows = [weights.get(f"{name}.{n}") for n in range(count)]
     if any(row is None or row.ndim != 1 for row in rows):
-        raise ModelError(f"the file holds no {name} of a model, as a reference does", where=str(file))
+        raise ModelError(
+            f"the file holds no {name} of a model, as a reference does", where=str(file)
+        )
     return [row.numpy() for row in rows if row is not None]

@@ -1,6 +1,8 @@
-"""What arrives: a language model in training, and held-out documents. What leaves: what it makes of them, for people.
+"""What arrives: a language model in training, and held-out documents. What leaves: what it makes of
+them, for people.
 
-A decoder goes on from their beginnings, an encoder says what is hidden in them, an encoder-decoder what was taken out.
+A decoder goes on from their beginnings, an encoder says what is hidden in them, an encoder-decoder
+what was taken out.
 """
 
 from typing import Any
@@ -15,11 +17,17 @@ from langue.hub.generation_config import GenerationConfig
 from langue.runs.prepare_language import Pretraining
 from langue.runtime import device
 
-SAMPLES, LENGTH = 3, 60  # texts that a report shows, and tokens of each
+SAMPLES = 3
+LENGTH = 60  # texts that a report shows, and tokens of each
 SHOWN = {
     "decoder": "Beginnings of held-out documents, and how the model goes on.",
-    "encoder": "Beginnings of held-out documents, some tokens hidden, and what the model takes each of them for.",
-    "encoder-decoder": "Beginnings of held-out documents, some spans taken out, and what the model puts there.",
+    "encoder": (
+        "Beginnings of held-out documents, some tokens hidden, and what the model takes each of"
+        " them for."
+    ),
+    "encoder-decoder": (
+        "Beginnings of held-out documents, some spans taken out, and what the model puts there."
+    ),
 }
 Samples = list[tuple[str, str]]  # what it is given, and what it makes of it
 
@@ -37,7 +45,9 @@ def samples(prepared: Pretraining, network: Any, count: int = SAMPLES) -> Sample
 
 
 def _continued(prepared: Pretraining, network: Any, rows: NDArray[np.int64], room: int) -> Samples:
-    objective, tokenizer, dev = prepared.objective, prepared.tokenizer, prepared.dev
+    objective = prepared.objective
+    tokenizer = prepared.tokenizer
+    dev = prepared.dev
     sizes = np.minimum(dev.lengths[rows], min(max(1, room // 4), 16))
     given = np.split(dev.tokens(rows, 0 * rows, sizes), np.cumsum(sizes)[:-1])
     begin: int = objective.begin  # type: ignore[attr-defined]
@@ -59,7 +69,8 @@ def _beginnings(prepared: Pretraining, rows: NDArray[np.int64], room: int) -> An
 
 
 def _filled(prepared: Pretraining, network: Any, rows: NDArray[np.int64], room: int) -> Samples:
-    objective, tokenizer = prepared.objective, prepared.tokenizer
+    objective = prepared.objective
+    tokenizer = prepared.tokenizer
     batch = _beginnings(prepared, rows, room)
     best = torch.empty_like(batch.tokens)
     places = slice(None) if batch.places is None else batch.places
@@ -69,18 +80,26 @@ def _filled(prepared: Pretraining, network: Any, rows: NDArray[np.int64], room: 
         tokens = batch.tokens[begin:end]
         hidden = tokens == objective.mask  # type: ignore[attr-defined]
         words = [tokenizer.decode([token]).strip() for token in best[begin:end][hidden].tolist()]
-        made.append((tokenizer.decode(tokens[1:-1].tolist(), skip_special=False), " → " + ", ".join(words)))
+        made.append(
+            (tokenizer.decode(tokens[1:-1].tolist(), skip_special=False), " → " + ", ".join(words))
+        )
     return made
 
 
 def _restored(prepared: Pretraining, network: Any, rows: NDArray[np.int64], room: int) -> Samples:
-    objective, tokenizer = prepared.objective, prepared.tokenizer
+    objective = prepared.objective
+    tokenizer = prepared.tokenizer
     source = _beginnings(prepared, rows, room).source
-    given = [each.tolist() for each in torch.tensor_split(source.tokens.cpu(), source.starts[1:-1].cpu())]
+    given = [
+        each.tolist() for each in torch.tensor_split(source.tokens.cpu(), source.starts[1:-1].cpu())
+    ]
     config = GenerationConfig(
         end=frozenset([objective.end]),  # type: ignore[attr-defined]
         start=objective.start,  # type: ignore[attr-defined]
     )
     made = generate(network, given, Sampling(max_tokens=min(LENGTH, room)), config)
     pairs = zip(given, made, strict=True)
-    return [(tokenizer.decode(a[:-1], skip_special=False), " → " + tokenizer.decode(b, False)) for a, b in pairs]
+    return [
+        (tokenizer.decode(a[:-1], skip_special=False), " → " + tokenizer.decode(b, False))
+        for a, b in pairs
+    ]

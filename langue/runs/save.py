@@ -20,7 +20,8 @@ from langue.tasks.task import Task
 
 
 def head_of(task: Task, described: Description) -> str:
-    """The kind of head that the task has on this model; which pooling `auto` is is settled with it."""
+    """The kind of head that the task has on this model; which pooling `auto` is is settled with
+    it."""
     family, config = family_of(described)
     task.resolve_pooling(config)
     return family.head_kind(task.settings.pooling)
@@ -35,10 +36,13 @@ def write_task_checkpoint(
     pairs: bool | None = None,
 ) -> None:
     """pairs: whether the task is one of pairs of texts; None: it is not known."""
-    family, pooling, length = checkpoint.family, task.settings.pooling, checkpoint.config.longest
+    family = checkpoint.family
+    pooling = task.settings.pooling
+    length = checkpoint.config.longest
     kind = family.head_kind(pooling)
     said = dict(family.poolings[pooling]) if kind == "classify" else {}
-    if kind == "classify" and pooling == "last":  # told or not: a class's default would be another token
+    # told or not: a class's default would be another token
+    if kind == "classify" and pooling == "last":
         said["pad_token_id"] = checkpoint.batch_pad
     write_checkpoint(
         folder,
@@ -50,8 +54,8 @@ def write_task_checkpoint(
         extra=task.published() | said,
         published=checkpoint.published,
     )
-    # Where `transformers` cuts texts, if it is told to, and on which side it cuts and pads: a decoder's positions
-    # count from a text's first token, which left padding would move.
+    # Where `transformers` cuts texts, if it is told to, and on which side it cuts and pads: a
+    # decoder's positions count from a text's first token, which left padding would move.
     sides = {"padding_side": "right", "truncation_side": "right"}
     cuts = {"model_max_length": min(data.max_length, length)}
     written = read_json(folder / "tokenizer_config.json")
@@ -59,29 +63,36 @@ def write_task_checkpoint(
     kept: dict[str, Any] = {"max_length": data.max_length, "truncation": data.truncation}
     languages = {"source_language": data.source_language, "target_language": data.target_language}
     kept |= {name: code for name, code in languages.items() if code is not None}
-    write_json(folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs})
+    write_json(
+        folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs}
+    )
 
 
 def describe_transformers_support(task: Task, family: Family, data: DataSettings) -> str:
     """What `transformers` users get from the saved folder, in one plain sentence."""
     if "classify" not in family.heads:
         return (
-            f"transformers: no class for this head on {family.name}; AutoModel loads the body, the head stays "
-            "langue's, and AutoModelForSequenceClassification refuses the folder."
+            f"transformers: no class for this head on {family.name}; AutoModel loads the body, the"
+            " head stays langue's, and AutoModelForSequenceClassification refuses the folder."
         )
     if family.head_kind(task.settings.pooling) == "classify":
         cut = f"of texts of more than {data.max_length} tokens it is given "
         if data.truncation == "head":
-            return f"transformers: AutoModelForSequenceClassification gives the same logits; {cut}truncation=True."
+            return (
+                "transformers: AutoModelForSequenceClassification gives the same logits;"
+                f" {cut}truncation=True."
+            )
         kept = {"head-tail": "beginning and end", "tail": "end"}[data.truncation]
         return (
-            f"transformers: AutoModelForSequenceClassification gives the same logits where nothing is cut; {cut}"
-            f"the beginning by truncation=True, where here the {kept} is kept (data.truncation=head keeps the same)."
+            "transformers: AutoModelForSequenceClassification gives the same logits where nothing"
+            f" is cut; {cut}the beginning by truncation=True, where here the {kept} is kept"
+            " (data.truncation=head keeps the same)."
         )
     return (
-        f"transformers: its {family.architectures['classify']} cannot express {task.settings.pooling} pooling, so "
-        f"AutoModel loads the body and the head stays langue's; train with task.pooling={' or '.join(family.poolings)} "
-        "where you need AutoModelForSequenceClassification, which refuses this folder."
+        f"transformers: its {family.architectures['classify']} cannot express"
+        f" {task.settings.pooling} pooling, so AutoModel loads the body and the head stays"
+        f" langue's; train with task.pooling={' or '.join(family.poolings)} where you need"
+        " AutoModelForSequenceClassification, which refuses this folder."
     )
 
 
@@ -99,7 +110,9 @@ def task_of(described: Description) -> Task | None:
         return TASKS[kind].from_dict(described.task)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         said = " ".join(str(error).split())
-        raise ModelError(f"the task cannot be followed ({type(error).__name__}: {said})", where=where) from error
+        raise ModelError(
+            f"the task cannot be followed ({type(error).__name__}: {said})", where=where
+        ) from error
 
 
 def _published_task(published: dict[str, Any]) -> Task | None:
@@ -109,11 +122,17 @@ def _published_task(published: dict[str, Any]) -> Task | None:
     if not classes or family is None or "classify" not in family.heads:
         return None
     said = family.poolings.items()
-    fits = [name for name, words in said if all(published.get(key, value) == value for key, value in words.items())]
+    fits = [
+        name
+        for name, words in said
+        if all(published.get(key, value) == value for key, value in words.items())
+    ]
     if not fits:
         known = ", ".join(str(value) for _, words in said for value in words.values())
         key = next(key for _, words in said for key in words)
-        raise ModelError(f"config: {key} = {published.get(key)!r} is not known", do=f"known: {known}")
+        raise ModelError(
+            f"config: {key} = {published.get(key)!r} is not known", do=f"known: {known}"
+        )
     labels = published.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     names = [str(labels[key]) for key in sorted(labels, key=int)]
     kind = published.get("problem_type")

@@ -1,4 +1,5 @@
-"""What arrives: running text. What leaves: a tokenizer trained on it, and a report of how it cuts that text."""
+"""What arrives: running text. What leaves: a tokenizer trained on it, and a report of how it cuts
+that text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,23 +28,37 @@ def train_tokenizer(
 ) -> dict[str, Any]:
     """Train a tokenizer on text, as `tokenizer.*` says, and return its fertility report.
 
-    sources: one or more files, folders, Hub data sets or lists of texts. out: the folder that gets tokenizer.json,
-    tokenizer_config.json and fertility.json. columns: `{"text": "review"}`. Settings as keywords (`tokenizer__kind`)
-    or `**{"tokenizer.kind": "unigram"}`.
+    sources: one or more files, folders, Hub data sets or lists of texts. out: the folder that gets
+    tokenizer.json, tokenizer_config.json and fertility.json. columns: `{"text": "review"}`.
+    Settings as keywords (`tokenizer__kind`) or `**{"tokenizer.kind": "unigram"}`.
     """
     chosen = resolve_for([*OF_TRAINING_TOKENIZERS, "data.invalid"], settings)
     check(chosen.tokenizer)
     folder = Path(out)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())) and not _ours(folder, force):
-        raise RunError("exists already", where=str(folder), do="name another folder, or replace a tokenizer: --force")
+    if (
+        folder.exists()
+        and not (folder.is_dir() and not any(folder.iterdir()))
+        and not _ours(folder, force)
+    ):
+        raise RunError(
+            "exists already",
+            where=str(folder),
+            do="name another folder, or replace a tokenizer: --force",
+        )
     reading = Reading(columns=columns or {}, document=document, invalid=chosen.data.invalid)
     notes: list[str] = []
     texts = open_texts(as_list(sources), reading, notes)
     limit = chosen.tokenizer.sample
     if limit is None:
         limit = 10_000_000 if chosen.tokenizer.kind == "unigram" else 50_000_000
-    with exclusive_lock(folder), atomic_folder(folder) as temporary, bar("reading text", total_size(texts)) as advance:
-        tokenizer = train(sampled(texts, reading, limit, advance), chosen.tokenizer, temporary, notes)
+    with (
+        exclusive_lock(folder),
+        atomic_folder(folder) as temporary,
+        bar("reading text", total_size(texts)) as advance,
+    ):
+        tokenizer = train(
+            sampled(texts, reading, limit, advance), chosen.tokenizer, temporary, notes
+        )
         measured = measure(tokenizer, texts, reading)
         report = {"kind": chosen.tokenizer.kind, **measured, "notes": [*notes, *measured["notes"]]}
         write_json(temporary / "fertility.json", report)
@@ -52,7 +67,9 @@ def train_tokenizer(
 
 def _ours(folder: Path, force: bool) -> bool:
     """Whether a folder may be replaced: one that holds a tokenizer and no model."""
-    return force and (folder / "fertility.json").is_file() and not (folder / "config.json").is_file()
+    return (
+        force and (folder / "fertility.json").is_file() and not (folder / "config.json").is_file()
+    )
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[Texts], reading: Reading) -> dict[str, Any]:
@@ -62,20 +79,26 @@ def measure(tokenizer: Tokenizer, texts: Sequence[Texts], reading: Reading) -> d
 def sampled(texts: Sequence[Texts], reading: Reading, limit: int, advance: Any) -> Iterator[str]:
     """About the first `limit` characters of each source; all of them where it is 0."""
     for source in texts:
-        tally, read, reached = Tally(), 0, 0
+        tally = Tally()
+        read = 0
+        reached = 0
         for piece in source.pieces(reading, tally):
             text = piece.text[: limit - read] if limit else piece.text
             yield text
             advance(tally.read() - reached)
-            read, reached = read + len(text), tally.read()
+            read = read + len(text)
+            reached = tally.read()
             if limit and read >= limit:
                 break
         advance((source.size or reached) - reached)
 
 
 def as_list(sources: Any) -> list[Any]:
-    """One source, or a list of them; a list of records is one. Words are names of sources, never texts."""
-    several = isinstance(sources, (list, tuple)) and not any(isinstance(each, Mapping) for each in sources)
+    """One source, or a list of them; a list of records is one. Words are names of sources, never
+    texts."""
+    several = isinstance(sources, (list, tuple)) and not any(
+        isinstance(each, Mapping) for each in sources
+    )
     return list(sources) if several else [sources]
 
 

@@ -1,7 +1,8 @@
-"""Floor 0. What a setting of ours is called elsewhere: transformers, nanoGPT, Megatron, T5 and their kin.
-Who writes such a name is told ours."""
+"""Floor 0. What a setting of ours is called elsewhere: transformers, nanoGPT, Megatron, T5 and
+their kin. Who writes such a name is told ours."""
 
-# Other names that a setting may be given by: a shorter one, and what it was called in older recipes and runs.
+# Other names that a setting may be given by: a shorter one, and what it was called in older recipes
+# and runs.
 RENAMED = {
     "train.steps": "train.max_steps",
     "data.block": "data.seq_len",
@@ -12,11 +13,15 @@ RENAMED = {
 }
 
 _ELSEWHERE = {
-    "data.seq_len": "block_size context_length context_size max_position_embeddings max_positions n_ctx n_positions "
-    "seq_length sequence_length",
+    "data.seq_len": (
+        "block_size context_length context_size max_position_embeddings max_positions n_ctx"
+        " n_positions seq_length sequence_length"
+    ),
     "data.max_length": "max_len max_seq_len max_seq_length model_max_length",
-    "data.dev_fraction": "dev_split eval_fraction val_fraction val_split valid_fraction validation_fraction "
-    "validation_split validation_split_percentage",
+    "data.dev_fraction": (
+        "dev_split eval_fraction val_fraction val_split valid_fraction validation_fraction "
+        "validation_split validation_split_percentage"
+    ),
     "data.dev_max": "max_eval_samples max_val_samples",
     "data.dev_tokens": "eval_iters eval_tokens val_tokens",
     "data.seed": "data_seed split_seed",
@@ -53,12 +58,17 @@ _ELSEWHERE = {
     "model.logit_cap": "final_logit_softcapping logit_softcap logits_soft_cap",
     "model.rotary_base": "rope_base rope_theta rotary_emb_base",
     "train.epochs": "max_epochs n_epochs num_epochs num_train_epochs",
-    "train.max_steps": "max_iters max_steps max_train_steps num_train_steps num_training_steps total_steps train_iters "
-    "train_steps",
+    "train.max_steps": (
+        "max_iters max_steps max_train_steps num_train_steps num_training_steps total_steps"
+        " train_iters train_steps"
+    ),
     "train.batch_tokens": "max_tokens tokens_per_batch total_batch_size",
-    "train.batch_examples": "batch_size global_batch_size micro_batch_size per_device_train_batch_size "
-    "train_batch_size",
-    "train.accumulate": "accumulate_grad_batches accumulation_steps grad_accum gradient_accumulation_steps",
+    "train.batch_examples": (
+        "batch_size global_batch_size micro_batch_size per_device_train_batch_size train_batch_size"
+    ),
+    "train.accumulate": (
+        "accumulate_grad_batches accumulation_steps grad_accum gradient_accumulation_steps"
+    ),
     "train.lr": "learning_rate max_lr peak_lr",
     "train.layer_decay": "layerwise_lr_decay llrd",
     "train.weight_decay": "wd weight_decay",
@@ -86,6 +96,7 @@ SETTING_ALIASES = {name: ours for ours, names in _ELSEWHERE.items() for name in 
 
 
 def ours_of(key: str) -> str | None:
-    """Our key for another library's, written with a section or without, `--block-size` or `block_size`."""
+    """Our key for another library's, written with a section or without, `--block-size` or
+    `block_size`."""
     name = key.lstrip("-").replace("-", "_")
     return SETTING_ALIASES.get(name) or SETTING_ALIASES.get(name.split(".")[-1])

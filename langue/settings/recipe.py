@@ -1,4 +1,5 @@
-"""Floor 0. What arrives: a TOML recipe. What leaves: its flat keys (`train.lr`), and a resolved recipe as TOML again.
+"""Floor 0. What arrives: a TOML recipe. What leaves: its flat keys (`train.lr`), and a resolved
+recipe as TOML again.
 
 A recipe holds settings, and beside them what a command's arguments are: task, model, data, columns.
 """
@@ -32,7 +33,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise SettingsError("no such recipe", where=str(path)) from None
     except OSError as error:
-        raise SettingsError(f"the recipe cannot be read: {error.strerror}", where=str(path)) from None
+        raise SettingsError(
+            f"the recipe cannot be read: {error.strerror}", where=str(path)
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"not TOML: {error}", where=str(path)) from None
     return flat_keys(tree)
@@ -54,7 +57,11 @@ def flat_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
 def split_recipe(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
     """A recipe's flat keys as (task, model and data), column names, and settings."""
     named = {ours: layer[key] for ours, key in ARGUMENTS.items() if key in layer}
-    columns = {key.removeprefix("columns."): value for key, value in layer.items() if key.startswith("columns.")}
+    columns = {
+        key.removeprefix("columns."): value
+        for key, value in layer.items()
+        if key.startswith("columns.")
+    }
     taken = {*ARGUMENTS.values(), *(f"columns.{key}" for key in columns)}
     return named, columns, {key: value for key, value in layer.items() if key not in taken}
 
@@ -68,7 +75,9 @@ def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
             continue
         section, word = key.split(".")
         given: Any = display_name(value)
-        if isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value):
+        if isinstance(value, (list, tuple)) and all(
+            isinstance(each, (str, Path)) for each in value
+        ):
             given = [str(each) for each in value]
         tree[section] = {word: given, **tree.get(section, {})}
     return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
@@ -80,7 +89,8 @@ def display_name(data: Any) -> str:
 
 
 def to_toml(tree: Mapping[str, Any]) -> str:
-    """TOML text of top-level scalars and one level of tables. None has no TOML form and is left out."""
+    """TOML text of top-level scalars and one level of tables. None has no TOML form and is left
+    out."""
 
     def literal(value: Any) -> str:
         if isinstance(value, bool):
@@ -88,13 +98,22 @@ def to_toml(tree: Mapping[str, Any]) -> str:
         if isinstance(value, (list, tuple)):
             return "[" + ", ".join(literal(v) for v in value) + "]"
         if isinstance(value, str):
-            if any("\ud800" <= c <= "\udfff" for c in value):  # as Python reads names of files that are not UTF-8
-                raise SettingsError(f"{value!r} is not UTF-8, as a recipe is", do="rename the file or folder")
+            # as Python reads names of files that are not UTF-8
+            if any("\ud800" <= c <= "\udfff" for c in value):
+                raise SettingsError(
+                    f"{value!r} is not UTF-8, as a recipe is", do="rename the file or folder"
+                )
             escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+            return (
+                '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+            )
         return repr(value)
 
-    scalars = [f"{k} = {literal(v)}" for k, v in tree.items() if v is not None and not isinstance(v, Mapping)]
+    scalars = [
+        f"{k} = {literal(v)}"
+        for k, v in tree.items()
+        if v is not None and not isinstance(v, Mapping)
+    ]
     tables = [(k, v) for k, v in tree.items() if isinstance(v, Mapping)]
     blocks = ["\n".join(scalars)] if scalars else []
     for name, table in tables:

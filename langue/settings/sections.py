@@ -1,8 +1,9 @@
-"""Floor 0. What arrives: `section.key = value` words from defaults, a TOML recipe and the command line.
-What leaves: one validated `Settings`, each key known, each value of its type and in its range.
+"""Floor 0. What arrives: `section.key = value` words from defaults, a TOML recipe and the command
+line. What leaves: one validated `Settings`, each key known, each value of its type and in its
+range.
 
-Later sources win: defaults < recipe < command line. An unknown key names the nearest known one, and ours where the
-key is another library's.
+Later sources win: defaults < recipe < command line. An unknown key names the nearest known one, and
+ours where the key is another library's.
 """
 
 import difflib
@@ -27,97 +28,159 @@ def _label_name(value: Any) -> Any:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class DataSettings(Section):
-    seq_len: int = Field(default=256, ge=2, description="tokens of a pretraining sequence: longer documents are cut")
-    dev_tokens: int = Field(
-        default=262_144, ge=0, description="most tokens that pretraining is judged on while it goes; 0: all held out"
+    seq_len: int = Field(
+        default=256, ge=2, description="tokens of a pretraining sequence: longer documents are cut"
     )
-    max_length: int = Field(default=512, ge=4, description="tokens of a text that are kept, special tokens included")
+    dev_tokens: int = Field(
+        default=262_144,
+        ge=0,
+        description="most tokens that pretraining is judged on while it goes; 0: all held out",
+    )
+    max_length: int = Field(
+        default=512, ge=4, description="tokens of a text that are kept, special tokens included"
+    )
     truncation: Literal["head-tail", "head", "tail"] = Field(
-        default="head-tail", description="which part of a longer text is kept; head-tail keeps a quarter from the start"
+        default="head-tail",
+        description="which part of a longer text is kept; head-tail keeps a quarter from the start",
     )
     dev_fraction: float | None = Field(
         default=0.1,
         gt=0,
         lt=1,
-        description="share of train taken for dev where there is none; None: 0.01 of the documents, 0.1 of one alone",
+        description=(
+            "share of train taken for dev where there is none; None: 0.01 of the documents, 0.1 of"
+            " one alone"
+        ),
     )
-    test_fraction: float = Field(default=0.1, gt=0, lt=1, description="share taken for test where no split is given")
+    test_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="share taken for test where no split is given"
+    )
     dev_max: int = Field(default=2000, ge=1, description="most examples taken from train for dev")
     invalid: Literal["error", "drop"] = Field(
         default="error", description="what an unusable row does: stop, or be counted"
     )
-    duplicates: bool = Field(default=True, description="look for exact and near duplicates between train and test")
+    duplicates: bool = Field(
+        default=True, description="look for exact and near duplicates between train and test"
+    )
     source_language: str | None = Field(
-        default=None, description="of the texts, by the code of a model of many languages; None: as its tokenizer says"
+        default=None,
+        description=(
+            "of the texts, by the code of a model of many languages; None: as its tokenizer says"
+        ),
     )
     target_language: str | None = Field(
-        default=None, description="that such a model writes, by its code; None: as its tokenizer and config say"
+        default=None,
+        description="that such a model writes, by its code; None: as its tokenizer and config say",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the automatic split")
-    shard_tokens: int = Field(default=1 << 26, ge=1, description="tokens after which a corpus begins another file")
-
+    shard_tokens: int = Field(
+        default=1 << 26, ge=1, description="tokens after which a corpus begins another file"
+    )
 
     @classmethod
     def of_run(cls, saved: Mapping[str, Any]) -> Self:
         """The settings that a run's langue.json keeps, under today's names or those of before."""
-        return cls(**{RENAMED.get(f"data.{key}", key).removeprefix("data."): value for key, value in saved.items()})
+        return cls(
+            **{
+                RENAMED.get(f"data.{key}", key).removeprefix("data."): value
+                for key, value in saved.items()
+            }
+        )
 
 
 class TokenizerSettings(Section):
     kind: Literal["bpe", "wordpiece", "unigram", "characters", "bytes"] = Field(
-        default="bpe", description="what a tokenizer that is trained is; bpe is byte-level and knows every text"
+        default="bpe",
+        description="what a tokenizer that is trained is; bpe is byte-level and knows every text",
     )
-    vocab_size: int = Field(default=8192, ge=2, le=1 << 24, description="tokens, special ones included")
-    min_frequency: int = Field(default=2, ge=0, description="times that a token must occur in the text")
+    vocab_size: int = Field(
+        default=8192, ge=2, le=1 << 24, description="tokens, special ones included"
+    )
+    min_frequency: int = Field(
+        default=2, ge=0, description="times that a token must occur in the text"
+    )
     lower: bool = Field(default=False, description="write the text in small letters first")
     accents: bool = Field(default=True, description="keep accents; false: strip them first")
     normalise: Literal["none", "nfc", "nfkc"] = Field(
-        default="none", description="Unicode normalisation, which makes equal what looks alike; none: text comes back"
+        default="none",
+        description=(
+            "Unicode normalisation, which makes equal what looks alike; none: text comes back"
+        ),
     )
     digits: bool = Field(default=False, description="each digit is a token of its own")
     chinese: bool = Field(default=True, description="wordpiece: each Chinese character is a word")
-    special: tuple[str, ...] = Field(default=(), description="more special tokens, such as <|user|>,<|model|>")
-    sentinels: int = Field(default=0, ge=0, le=1000, description="tokens <extra_id_0> and on, which denoising needs")
+    special: tuple[str, ...] = Field(
+        default=(), description="more special tokens, such as <|user|>,<|model|>"
+    )
+    sentinels: int = Field(
+        default=0, ge=0, le=1000, description="tokens <extra_id_0> and on, which denoising needs"
+    )
     sample: int | None = Field(
         default=None,
         ge=0,
-        description="characters of each source to train on; 0: all; None: 50 million, 10 for unigram, which is slow",
+        description=(
+            "characters of each source to train on; 0: all; None: 50 million, 10 for unigram, which"
+            " is slow"
+        ),
     )
 
 
 class TaskSettings(Section):
     pooling: Literal["auto", "mean", "first", "last"] = Field(
         default="auto",
-        description="how a text's hidden states become one vector; auto: last for a causal decoder, else mean",
+        description=(
+            "how a text's hidden states become one vector; auto: last for a causal decoder, else"
+            " mean"
+        ),
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of each target spread over all labels")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each target spread over all labels"
+    )
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
-        description="balanced: the texts of each label weigh as much together as another's; with several labels a "
-        "text, those that have a label as much as those that lack it",
+        description=(
+            "balanced: the texts of each label weigh as much together as another's; with several"
+            " labels a text, those that have a label as much as those that lack it"
+        ),
     )
     multi_label: bool | None = Field(
         default=None,
-        description="a text may carry any number of labels, a|b; None: one, and what looks like several is asked "
-        "about; false: one, whatever its name",
+        description=(
+            "a text may carry any number of labels, a|b; None: one, and what looks like several is"
+            " asked about; false: one, whatever its name"
+        ),
     )
     positive: Annotated[str | None, BeforeValidator(_label_name)] = Field(
         default=None,
-        description="of two labels, the one that precision, recall and F1 are of; None: the rarer in training",
+        description=(
+            "of two labels, the one that precision, recall and F1 are of; None: the rarer in"
+            " training"
+        ),
         json_schema_extra={"verbatim": True},
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
-    mask_ratio: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that masked LM predicts")
-    whole_words: bool = Field(default=False, description="masked LM: mask all tokens of a word or none")
+    mask_ratio: float = Field(
+        default=0.15, gt=0, lt=1, description="share of the tokens that masked LM predicts"
+    )
+    whole_words: bool = Field(
+        default=False, description="masked LM: mask all tokens of a word or none"
+    )
     pairs: Literal["none", "next", "order"] = Field(
         default="none",
-        description="masked LM: also tell whether a piece's second part follows (next) or comes first (order)",
+        description=(
+            "masked LM: also tell whether a piece's second part follows (next) or comes first"
+            " (order)"
+        ),
     )
-    noise_ratio: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that denoising takes out")
+    noise_ratio: float = Field(
+        default=0.15, gt=0, lt=1, description="share of the tokens that denoising takes out"
+    )
     noise_span: float = Field(
         default=3.0, ge=1, description="mean length, in tokens, of what denoising takes out at once"
     )
@@ -127,19 +190,29 @@ class ModelSettings(Section):
     dropout: float | None = Field(
         default=None, ge=0, lt=1, description="hidden dropout in training; None: the model's own"
     )
-    attention_dropout: float | None = Field(default=None, ge=0, lt=1, description="None: the model's own")
+    attention_dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="None: the model's own"
+    )
     revision: str | None = Field(default=None, description="branch, tag or commit of a Hub model")
     preset: str | None = Field(
         default=None,
-        description="a new model's architecture: langue, gpt2, llama, bert, t5, or a published size of one",
+        description=(
+            "a new model's architecture: langue, gpt2, llama, bert, t5, or a published size of one"
+        ),
     )
     size: str | None = Field(
         default=None, description="parameters of a new model, as 10M: depth, width and heads follow"
     )
-    dim: int | None = Field(default=None, ge=1, description="width; this and the axes below change the preset's")
-    n_layers: int | None = Field(default=None, ge=1, description="depth, of each side of an encoder-decoder")
+    dim: int | None = Field(
+        default=None, ge=1, description="width; this and the axes below change the preset's"
+    )
+    n_layers: int | None = Field(
+        default=None, ge=1, description="depth, of each side of an encoder-decoder"
+    )
     n_heads: int | None = Field(default=None, ge=1, description="attention heads")
-    kv_heads: int | None = Field(default=None, ge=1, description="heads of keys and values, which divide n_heads")
+    kv_heads: int | None = Field(
+        default=None, ge=1, description="heads of keys and values, which divide n_heads"
+    )
     ffn_dim: int | None = Field(default=None, ge=1, description="inner width of the feed-forward")
     activation: Literal["gelu", "gelu_tanh", "relu", "silu", "relu_squared"] | None = Field(
         default=None, description="of the feed-forward"
@@ -156,16 +229,25 @@ class TrainSettings(Section):
     epochs: float = Field(default=3.0, gt=0, description="passes over the training set")
     max_steps: int = Field(default=0, ge=0, description="stop after so many steps; 0: no limit")
     batch_tokens: int = Field(default=8192, ge=16, description="most tokens in a batch")
-    batch_examples: int = Field(default=32, ge=0, description="most examples in a batch; 0: no limit but the tokens")
+    batch_examples: int = Field(
+        default=32, ge=0, description="most examples in a batch; 0: no limit but the tokens"
+    )
     accumulate: int = Field(default=1, ge=1, description="batches whose gradients make one step")
     lr: float = Field(default=1e-4, gt=0, description="peak learning rate")
-    layer_decay: float = Field(default=1.0, gt=0, le=1, description="rate of a layer relative to the one above it")
-    weight_decay: float = Field(default=0.01, ge=0, description="decoupled weight decay of the matrices")
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="rate of a layer relative to the one above it"
+    )
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="decoupled weight decay of the matrices"
+    )
     betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="AdamW's moments")
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
     clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0: no clipping")
     optimizer: Literal["adamw", "muon"] = Field(
-        default="adamw", description="muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest"
+        default="adamw",
+        description=(
+            "muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest"
+        ),
     )
     momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's")
     muon_scale: float = Field(default=1.0, gt=0, description="Muon's rate relative to train.lr")
@@ -173,8 +255,12 @@ class TrainSettings(Section):
         default="linear", description="decay after the warm-up; wsd: constant, then a linear fall"
     )
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps that warm up")
-    decay: float = Field(default=0.2, gt=0, le=1, description="share of the steps in which wsd falls")
-    min_lr_ratio: float = Field(default=0.0, ge=0, le=1, description="share of the peak rate that the decay ends at")
+    decay: float = Field(
+        default=0.2, gt=0, le=1, description="share of the steps in which wsd falls"
+    )
+    min_lr_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="share of the peak rate that the decay ends at"
+    )
     ema: float = Field(
         default=0.0,
         ge=0,
@@ -182,46 +268,79 @@ class TrainSettings(Section):
         description="decay of a running average of the weights, which is judged and kept; 0: none",
     )
     z_loss: float = Field(
-        default=0.0, ge=0, description="weight of log(Z)^2 in the loss of a language model, which keeps logits small"
+        default=0.0,
+        ge=0,
+        description="weight of log(Z)^2 in the loss of a language model, which keeps logits small",
     )
     ramp_steps: int = Field(
-        default=0, ge=0, description="steps over which a pretraining batch grows from an eighth of batch_tokens to all"
+        default=0,
+        ge=0,
+        description=(
+            "steps over which a pretraining batch grows from an eighth of batch_tokens to all"
+        ),
     )
     activation_checkpointing: bool = Field(
-        default=False, description="compute each block again in the backward pass instead of keeping it: less memory"
+        default=False,
+        description=(
+            "compute each block again in the backward pass instead of keeping it: less memory"
+        ),
     )
     compile: bool = Field(
         default=False,
-        description="have PyTorch's compiler fuse blocks and loss: slow to begin, then faster (on a CPU 5 to 10%)",
+        description=(
+            "have PyTorch's compiler fuse blocks and loss: slow to begin, then faster (on a CPU 5"
+            " to 10%)"
+        ),
     )
     parallel: Literal["auto", "ddp", "fsdp", "tp"] = Field(
         default="auto",
-        description="several processes: each with the whole model (ddp, which auto is), sharing its weights (fsdp), or "
-        "each with some heads and columns of every block (tp)",
+        description=(
+            "several processes: each with the whole model (ddp, which auto is), sharing its weights"
+            " (fsdp), or each with some heads and columns of every block (tp)"
+        ),
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
-        default="stop", description="what a step does whose loss is not finite, or a spike: stop, or leave the weights"
+        default="stop",
+        description=(
+            "what a step does whose loss is not finite, or a spike: stop, or leave the weights"
+        ),
     )
     spike: float = Field(
-        default=0.0, ge=0, description="a loss so many standard deviations above its last 100 is a spike; 0: none is"
+        default=0.0,
+        ge=0,
+        description="a loss so many standard deviations above its last 100 is a spike; 0: none is",
     )
-    precision: Literal["auto", "bf16", "fp32"] = Field(default="auto", description="auto asks the hardware")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the order, the dropout and the new weights")
-    evaluate_every: int = Field(default=0, ge=0, description="steps between dev evaluations; 0: four times a pass")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto", description="auto asks the hardware"
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="seed of the order, the dropout and the new weights"
+    )
+    evaluate_every: int = Field(
+        default=0, ge=0, description="steps between dev evaluations; 0: four times a pass"
+    )
     checkpoint_every: int = Field(
-        default=0, ge=0, description="steps between resumable checkpoints; 0: every pass, and four a run"
+        default=0,
+        ge=0,
+        description="steps between resumable checkpoints; 0: every pass, and four a run",
     )
     log_every: int = Field(default=1, ge=1, description="steps between lines of log.jsonl")
     tracker: Literal["none", "tensorboard", "wandb"] = Field(
-        default="none", description="who else gets the lines of log.jsonl; each needs the extra of its name"
+        default="none",
+        description="who else gets the lines of log.jsonl; each needs the extra of its name",
     )
     best: str | None = Field(
         default=None,
-        description="what the checkpoint that is kept is best in on dev: loss, or a metric of the task, such as "
-        "accuracy or f1_macro, which then is also the run's main metric; None: accuracy for one label a text, f1_micro "
-        "for several, f1_macro with class_weights=balanced, pearson for scores, loss in pretraining",
+        description=(
+            "what the checkpoint that is kept is best in on dev: loss, or a metric of the task,"
+            " such as accuracy or f1_macro, which then is also the run's main metric; None:"
+            " accuracy for one label a text, f1_micro for several, f1_macro with"
+            " class_weights=balanced, pearson for scores, loss in pretraining"
+        ),
     )
-    patience: int = Field(default=0, ge=0, description="evaluations without gain before stopping early; 0: never")
+    patience: int = Field(
+        default=0, ge=0, description="evaluations without gain before stopping early; 0: never"
+    )
 
 
 OF_ALL_MODELS = ("dropout", "attention_dropout", "revision")  # not of new ones alone
@@ -255,14 +374,17 @@ TOKENIZERS: dict[str, dict[str, Any]] = {
     "denoise": {"tokenizer.kind": "unigram", "tokenizer.sentinels": 100},
 }
 
-# Settings of fine-tuning alone, and what does in pretraining what they do there; and the other way round.
+# Settings of fine-tuning alone, and what does in pretraining what they do there; and the other way
+# round.
 FINETUNING = {
     "train.batch_examples": "train.batch_tokens",
     "data.max_length": "data.seq_len",
     "data.dev_max": "data.dev_tokens",
     "data.test_fraction": "data.dev_fraction",
     "task.dropout": "model.dropout",
-    **dict.fromkeys(["data.truncation", "data.duplicates", "task.pooling", "task.label_smoothing"], ""),
+    **dict.fromkeys(
+        ["data.truncation", "data.duplicates", "task.pooling", "task.label_smoothing"], ""
+    ),
     **dict.fromkeys(["data.source_language", "data.target_language"], ""),
     **dict.fromkeys(["task.class_weights", "task.multi_label", "task.positive"], ""),
 }
@@ -274,11 +396,22 @@ OF_OBJECTIVE = {
 OF_TRAINING_TOKENIZERS = [f"tokenizer.{name}" for name in TokenizerSettings.model_fields]
 OF_BUILDING = ["data.dev_fraction", "data.invalid", "data.seed", "data.shard_tokens"]
 ONLY_PRETRAINING = {
-    **{"data.seq_len": "data.max_length", "data.dev_tokens": "data.dev_max", "data.shard_tokens": ""},
-    **dict.fromkeys([*sum(OF_OBJECTIVE.values(), []), "train.z_loss", "train.ramp_steps", *OF_TRAINING_TOKENIZERS], ""),
+    **{
+        "data.seq_len": "data.max_length",
+        "data.dev_tokens": "data.dev_max",
+        "data.shard_tokens": "",
+    },
+    **dict.fromkeys(
+        [
+            *sum(OF_OBJECTIVE.values(), []),
+            "train.z_loss",
+            "train.ramp_steps",
+            *OF_TRAINING_TOKENIZERS,
+        ],
+        "",
+    ),
     **{f"model.{name}": "" for name in ModelSettings.model_fields if name not in OF_ALL_MODELS},
 }
-
 
 
 def known() -> dict[str, Any]:
@@ -290,28 +423,40 @@ def known() -> dict[str, Any]:
     }
 
 
-def refuse_others(chosen: Settings, usual: Settings, others: Mapping[str, str] | list[str], of: str) -> None:
-    """SettingsError at a setting that would be accepted and do nothing. others: such settings, or what each is called
-    here; of: what they are settings of."""
-    for key, here in others.items() if isinstance(others, Mapping) else ((key, "") for key in others):
+def refuse_others(
+    chosen: Settings, usual: Settings, others: Mapping[str, str] | list[str], of: str
+) -> None:
+    """SettingsError at a setting that would be accepted and do nothing. others: such settings, or
+    what each is called here; of: what they are settings of."""
+    for key, here in (
+        others.items() if isinstance(others, Mapping) else ((key, "") for key in others)
+    ):
         section, name = key.split(".")
         value, unset = (getattr(getattr(each, section), name) for each in (chosen, usual))
-        if value != unset and not (value is False and unset is None):  # which recipes made before have
+        # which recipes made before have
+        if value != unset and not (value is False and unset is None):
             raise SettingsError(
-                f"{key} is of {of}, and does nothing here", do=f"here it is {here}" if here else "leave it out"
+                f"{key} is of {of}, and does nothing here",
+                do=f"here it is {here}" if here else "leave it out",
             )
 
 
-def resolve_for(reads: Collection[str], words: Mapping[str, Any], usual: Mapping[str, Any] = _NONE) -> Settings:
-    """As `resolve`, for a verb that reads these settings alone: SettingsError at another. Words are Python's, too."""
+def resolve_for(
+    reads: Collection[str], words: Mapping[str, Any], usual: Mapping[str, Any] = _NONE
+) -> Settings:
+    """As `resolve`, for a verb that reads these settings alone: SettingsError at another. Words are
+    Python's, too."""
     chosen = resolve(usual, {key.replace("__", "."): value for key, value in words.items()})
-    refuse_others(chosen, resolve(usual), [key for key in known() if key not in reads], "other verbs")
+    refuse_others(
+        chosen, resolve(usual), [key for key in known() if key not in reads], "other verbs"
+    )
     return chosen
 
 
 def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = _NONE) -> Settings:
-    """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate. Strings are read as their type. others:
-    settings that do nothing here, and what does instead: at an unknown key none of them is named."""
+    """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate. Strings are read as
+    their type. others: settings that do nothing here, and what does instead: at an unknown key none
+    of them is named."""
     nested: dict[str, dict[str, Any]] = {}
     fields = known()
     for key, value in ((RENAMED.get(k, k), v) for layer in layers for k, v in layer.items()):
@@ -323,7 +468,8 @@ def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = _NONE) -> Se
         if isinstance(value, str) and value.lower() in ("none", "null") and optional:
             value = None
         elif isinstance(value, str) and "tuple" in str(fields[key].annotation):
-            # Brackets around several values are a list's; around one, as in [USER], they are its own.
+            # Brackets around several values are a list's; around one, as in [USER], they are its
+            # own.
             listed = re.fullmatch(r"[\[(](|[^\[\]()]*,[^\[\]()]*)[\])]", value.strip())
             value = listed[1] if listed else value
             value = [part.strip() for part in value.split(",")] if value else []
@@ -342,7 +488,9 @@ def _nearest(key: str, keys: list[str], others: Mapping[str, str]) -> str:
     key = key.replace("-", "_")
     for name, word in ARGUMENTS.items():
         if key in (name, word):
-            return f"it is no setting but an argument: --{name}, in Python {name}=, in a recipe {word}"
+            return (
+                f"it is no setting but an argument: --{name}, in Python {name}=, in a recipe {word}"
+            )
     ours = ours_of(key) or next((k for k in others if k.split(".")[1] == key.split(".")[-1]), None)
     if ours:
         ours = others.get(ours, ours)

@@ -9,4 +9,6 @@ from langue.tasks.regress import Regress
 from langue.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, Regress)}
-OBJECTIVES: dict[str, type[LanguageObjective]] = {each.name: each for each in (Causal, Masked, Denoise)}
+OBJECTIVES: dict[str, type[LanguageObjective]] = {
+    each.name: each for each in (Causal, Masked, Denoise)
+}

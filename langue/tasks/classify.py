@@ -44,9 +44,13 @@ class Classify(Task):
         weights: list[float] | None = None,
         positive: str | None = None,
     ) -> None:
-        """positive: of two labels, the one that precision, recall and F1 are of; None: the second."""
-        self.labels, self.settings, self.weights = labels, settings, weights
-        self.threshold = metrics.THRESHOLD  # with several labels: the probability from which on one is given
+        """positive: of two labels, the one that precision, recall and F1 are of; None: the
+        second."""
+        self.labels = labels
+        self.settings = settings
+        self.weights = weights
+        # with several labels: the probability from which on one is given
+        self.threshold = metrics.THRESHOLD
         self.index = {label: i for i, label in enumerate(labels)}
         self.positive: str | None = None
         if len(labels) == 2 and not settings.multi_label:
@@ -63,7 +67,11 @@ class Classify(Task):
         if len(found) < 2 and not settings.multi_label or not found:
             only = next(iter(found), None)
             raise DataError(
-                f"every training row has the label {only!r}" if found else "no training row has a label",
+                (
+                    f"every training row has the label {only!r}"
+                    if found
+                    else "no training row has a label"
+                ),
                 where=train.origin,
                 do="there is nothing to tell apart; give rows of at least two labels",
             )
@@ -71,9 +79,16 @@ class Classify(Task):
             raise DataError(
                 f"{len(found)} different labels in {len(train)} rows",
                 where=train.origin,
-                do="is the label column right? map it with --columns label=NAME, or use --task regress for numbers",
+                do=(
+                    "is the label column right? map it with --columns label=NAME, or use --task"
+                    " regress for numbers"
+                ),
             )
-        if settings.multi_label and found <= NOUGHTS_AND_ONES and all(len(labels) != 1 for labels in raw):
+        if (
+            settings.multi_label
+            and found <= NOUGHTS_AND_ONES
+            and all(len(labels) != 1 for labels in raw)
+        ):
             where = train.where(next(row for row, labels in enumerate(raw) if labels))
             what = "the labels are noughts and ones by their place"
             raise DataError(what, where=where, do='give their names: ["a", "c"], or a|c')
@@ -87,8 +102,9 @@ class Classify(Task):
         return task
 
     def _balanced(self, targets: NDArray[Any]) -> list[float]:
-        """The weight of each label. Of one label a text: each label's rows weigh as much together as another's (as
-        scikit-learn's `balanced`). Of several: a label's presence weighs as much as its absence, negatives/positives.
+        """The weight of each label. Of one label a text: each label's rows weigh as much together
+        as another's (as scikit-learn's `balanced`). Of several: a label's presence weighs as much
+        as its absence, negatives/positives.
         """
         if self.settings.multi_label:
             present = targets.sum(axis=0)
@@ -104,7 +120,11 @@ class Classify(Task):
         settings = TaskSettings(**saved["settings"])
         task = cls(list(saved["labels"]), settings, saved.get("weights"), saved.get("positive"))
         threshold = saved.get("threshold", metrics.THRESHOLD)
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        if (
+            isinstance(threshold, bool)
+            or not isinstance(threshold, (int, float))
+            or not 0 <= threshold <= 1
+        ):
             raise ValueError(f"threshold = {threshold!r} is no probability")
         task.threshold = float(threshold)
         return task
@@ -122,7 +142,9 @@ class Classify(Task):
         return {
             "id2label": {str(i): label for i, label in enumerate(self.labels)},
             "label2id": self.index,
-            "problem_type": f"{'multi' if self.settings.multi_label else 'single'}_label_classification",
+            "problem_type": (
+                f"{'multi' if self.settings.multi_label else 'single'}_label_classification"
+            ),
         }
 
     @property
@@ -136,7 +158,11 @@ class Classify(Task):
         if isinstance(value, (list, tuple)):
             raise DataError("the label is a list", where=where(), do="set task.multi_label=true")
         if isinstance(value, dict):
-            raise DataError("the label is an object", where=where(), do="give a label's name, or a number, as it is")
+            raise DataError(
+                "the label is an object",
+                where=where(),
+                do="give a label's name, or a number, as it is",
+            )
         if is_missing(value):
             raise DataError(
                 "the label is empty",
@@ -151,8 +177,10 @@ class Classify(Task):
                 raise DataError(
                     f"the label {label!r} was not seen in training",
                     where=where(),
-                    do=f"known labels: {', '.join(self.labels[:12])}; correct it or take it out (in training: "
-                    "data.invalid=drop)",
+                    do=(
+                        f"known labels: {', '.join(self.labels[:12])}; correct it or take it out"
+                        " (in training: data.invalid=drop)"
+                    ),
                 )
         if not self.settings.multi_label:
             return self.index[target]
@@ -161,11 +189,13 @@ class Classify(Task):
         return many
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
-        """Cross-entropy with label smoothing (Szegedy et al. 2016); with several labels, binary cross-entropy of each.
+        """Cross-entropy with label smoothing (Szegedy et al. 2016); with several labels, binary
+        cross-entropy of each.
 
-        A class weight multiplies the loss of a whole row, or, with several labels, of a label that is present. It never
-        changes the smoothed target, as `weight` and `pos_weight` of PyTorch do together with smoothing. The count is
-        the sum of the weights, so that the mean is a weighted mean however the rows are divided into batches.
+        A class weight multiplies the loss of a whole row, or, with several labels, of a label that
+        is present. It never changes the smoothed target, as `weight` and `pos_weight` of PyTorch do
+        together with smoothing. The count is the sum of the weights, so that the mean is a weighted
+        mean however the rows are divided into batches.
         """
         outputs = outputs.float()
         smoothing = self.settings.label_smoothing
@@ -183,7 +213,8 @@ class Classify(Task):
         if weights is None:
             loss = F.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction="sum")
             return loss, float(len(targets))
-        losses = F.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction="none")  # (N,)
+        # (N,)
+        losses = F.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction="none")
         weight = weights[targets]  # (N,)
         return (losses * weight).sum(), float(weight.sum())
 
@@ -211,7 +242,8 @@ class Classify(Task):
         return list(self.metrics(target, one))
 
     def default_best(self) -> str:
-        """Macro F1 where rare labels are to weigh as much as frequent ones: accuracy would reward the frequent."""
+        """Macro F1 where rare labels are to weigh as much as frequent ones: accuracy would reward
+        the frequent."""
         if self.settings.class_weights == "balanced":
             return "f1_macro"
         return "f1_micro" if self.settings.multi_label else "accuracy"
@@ -236,7 +268,11 @@ class Classify(Task):
         return [{"label": self.labels[i], "score": float(prediction[i])} for i in order[:top]]
 
     def balance(self, targets: NDArray[Any]) -> dict[str, float]:
-        counts = targets.sum(0) if self.settings.multi_label else np.bincount(targets, minlength=len(self.labels))
+        counts = (
+            targets.sum(0)
+            if self.settings.multi_label
+            else np.bincount(targets, minlength=len(self.labels))
+        )
         return {label: int(count) for label, count in zip(self.labels, counts, strict=True)}
 
 
@@ -244,20 +280,32 @@ def _several(value: Any, where: Callable[[], str]) -> list[str]:
     """A list of labels; a string (from a CSV) names several with `|` between them."""
     if isinstance(value, str):
         bare = value.strip()
-        if bare[:1] == "[" and bare[-1:] == "]" and any(mark in bare for mark in ",'\""):  # as pandas writes lists
-            raise DataError(f"the labels {value!r} are a list written as text", where=where(), do="write them as a|b")
+        # as pandas writes lists
+        if bare[:1] == "[" and bare[-1:] == "]" and any(mark in bare for mark in ",'\""):
+            raise DataError(
+                f"the labels {value!r} are a list written as text",
+                where=where(),
+                do="write them as a|b",
+            )
         value = parted(value)
     if isinstance(value, (list, tuple)):
         if any(isinstance(part, (list, tuple, dict)) for part in value):
-            raise DataError("a label is a list or an object", where=where(), do='write names: ["a", "b"]')
+            raise DataError(
+                "a label is a list or an object", where=where(), do='write names: ["a", "b"]'
+            )
         return [str(part) for part in value if not is_missing(part)]
     if is_missing(value):
         return []
-    raise DataError(f"{value!r} is not a list of labels", where=where(), do="write them as a list or 'a|b'")
+    raise DataError(
+        f"{value!r} is not a list of labels", where=where(), do="write them as a list or 'a|b'"
+    )
 
 
-def _positive(raw: Sequence[Any], labels: list[str], settings: TaskSettings, origin: str) -> str | None:
-    """Of two labels the one that precision, recall and F1 are of: as set, else the rarer, else the second."""
+def _positive(
+    raw: Sequence[Any], labels: list[str], settings: TaskSettings, origin: str
+) -> str | None:
+    """Of two labels the one that precision, recall and F1 are of: as set, else the rarer, else the
+    second."""
     chosen = settings.positive
     binary = len(labels) == 2 and not settings.multi_label
     if chosen is None:
@@ -282,8 +330,8 @@ def _positive(raw: Sequence[Any], labels: list[str], settings: TaskSettings, ori
 
 
 def _unparted(raw: Sequence[str], settings: TaskSettings, origin: str) -> list[str]:
-    """What is said of labels such as `a|b` where each is taken as one name. SettingsError, unless that
-    is wished (`task.multi_label = false`), where their parts are found in other labels too."""
+    """What is said of labels such as `a|b` where each is taken as one name. SettingsError, unless
+    that is wished (`task.multi_label = false`), where their parts are found in other labels too."""
     barred = [label for label in raw if "|" in label]
     if not barred or settings.multi_label is False:
         return []
@@ -291,14 +339,17 @@ def _unparted(raw: Sequence[str], settings: TaskSettings, origin: str) -> list[s
     shared = [label for label in barred if any(holders[part] > 1 for part in _parts(label))]
     if shared:
         raise SettingsError(
-            f"{len(barred):,} of {len(raw):,} rows have a label such as {shared[0]!r}, parts of which are in other "
-            "labels too",
+            f"{len(barred):,} of {len(raw):,} rows have a label such as {shared[0]!r}, parts of"
+            " which are in other labels too",
             where=origin,
-            do="where a text has several labels: task.multi_label=true; where each is one name: task.multi_label=false",
+            do=(
+                "where a text has several labels: task.multi_label=true; where each is one name:"
+                " task.multi_label=false"
+            ),
         )
     return [
-        f"train: {len(barred):,} rows have a label such as {barred[0]!r}, which is taken as one name; where a text has "
-        "several labels: task.multi_label=true"
+        f"train: {len(barred):,} rows have a label such as {barred[0]!r}, which is taken as one"
+        " name; where a text has several labels: task.multi_label=true"
     ]
 
 

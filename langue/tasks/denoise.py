@@ -1,5 +1,6 @@
-"""Span denoising (T5, Raffel et al. 2019, arXiv:1910.10683, section 3.1.4). What arrives: pieces of documents.
-What leaves: pairs: the text with spans replaced by sentinels, and the spans, each after its sentinel.
+"""Span denoising (T5, Raffel et al. 2019, arXiv:1910.10683, section 3.1.4). What arrives: pieces of
+documents. What leaves: pairs: the text with spans replaced by sentinels, and the spans, each after
+its sentinel.
 
     source  Thank you <X> me to your party <Y> week </s>       target  <X> for inviting <Y> last </s>
 """
@@ -21,12 +22,15 @@ class Denoise(LanguageObjective):
     architecture = "encoder-decoder"
     overhead = SpecialTokenOverhead()
 
-    def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0
+    ) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
         self.start, self.end = self.special.need("pad", "bos"), self.special.need("eos", "sep")
         if not self.special.sentinels:
             raise ModelError(
-                "the tokenizer has no sentinels (<extra_id_0> ...)", do="train one with tokenizer.sentinels=100"
+                "the tokenizer has no sentinels (<extra_id_0> ...)",
+                do="train one with tokenizer.sentinels=100",
             )
 
     @classmethod
@@ -34,13 +38,18 @@ class Denoise(LanguageObjective):
         count = _taken(block, settings.noise_ratio, settings.noise_span)[1]
         if count > sentinels:
             raise SettingsError(
-                f"a piece of {block} tokens has {count} spans and the tokenizer {sentinels} sentinels",
-                do="shorten data.seq_len, raise task.noise_span, or train the tokenizer with more tokenizer.sentinels",
+                f"a piece of {block} tokens has {count} spans and the tokenizer {sentinels}"
+                " sentinels",
+                do=(
+                    "shorten data.seq_len, raise task.noise_span, or train the tokenizer with more"
+                    " tokenizer.sentinels"
+                ),
             )
 
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Pairs:
         text = corpus.tokens(chunks.document, chunks.begin, chunks.length)
-        sources, targets = [], []
+        sources = []
+        targets = []
         starts = np.cumsum(chunks.length) - chunks.length
         for row, begin in enumerate(starts):
             piece = text[begin : begin + chunks.length[row]]
@@ -63,7 +72,9 @@ class Denoise(LanguageObjective):
         read = examples(source, [len(each) for each in sources], np.full(len(source), -1))
         return gather_pairs(read, examples(inputs, lengths, labels), np.arange(len(chunks)), device)
 
-    def _replaced(self, piece: NDArray[np.int32], hidden: NDArray[np.bool_], first: bool = False) -> NDArray[np.int32]:
+    def _replaced(
+        self, piece: NDArray[np.int32], hidden: NDArray[np.bool_], first: bool = False
+    ) -> NDArray[np.int32]:
         """The piece with each run of hidden tokens as one sentinel, numbered in order; and the end.
 
         first: the text of sentinel 0 begins the piece, and so no hidden run is before it.
@@ -75,14 +86,18 @@ class Denoise(LanguageObjective):
         return np.concatenate(parts).astype(np.int32)
 
 
-def noise_mask(length: int, ratio: float, span: float, random: np.random.Generator) -> NDArray[np.bool_]:
-    """(length,) which tokens are taken out: runs of mean length `span`, as many tokens as `ratio` asks, kept and taken
-    runs in turn, a kept one first (a single token is taken)."""
+def noise_mask(
+    length: int, ratio: float, span: float, random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """(length,) which tokens are taken out: runs of mean length `span`, as many tokens as `ratio`
+    asks, kept and taken runs in turn, a kept one first (a single token is taken)."""
     taken, runs = _taken(length, ratio, span)
     kept = length - taken
     if not kept:
         return np.ones(length, bool)
-    sizes = np.stack([_segments(kept, runs, random), _segments(taken, runs, random)], axis=1).reshape(-1)
+    sizes = np.stack(
+        [_segments(kept, runs, random), _segments(taken, runs, random)], axis=1
+    ).reshape(-1)
     return np.repeat(np.arange(2 * runs) % 2 == 1, sizes)
 
 
@@ -94,5 +109,9 @@ def _taken(length: int, ratio: float, span: float) -> tuple[int, int]:
 
 def _segments(total: int, parts: int, random: np.random.Generator) -> NDArray[np.int64]:
     """`total` as a sum of `parts` positive numbers, all such sums equally likely."""
-    cuts = np.sort(random.choice(total - 1, parts - 1, replace=False)) + 1 if parts > 1 else np.zeros(0, np.int64)
+    cuts = (
+        np.sort(random.choice(total - 1, parts - 1, replace=False)) + 1
+        if parts > 1
+        else np.zeros(0, np.int64)
+    )
     return np.diff(np.concatenate([[0], cuts, [total]])).astype(np.int64)

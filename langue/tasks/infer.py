@@ -1,4 +1,5 @@
-"""What arrives: encoded examples and what a model makes of one batch. What leaves: that of all batches, in turn."""
+"""What arrives: encoded examples and what a model makes of one batch. What leaves: that of all
+batches, in turn."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -13,8 +14,11 @@ from langue.runtime import keep_freed_memory, keep_kernels, parallel_map, world_
 
 R = TypeVar("R")
 BUDGET = 16384  # tokens of a batch on an accelerator
-# On a processor, so few that what a layer computes stays in its caches, and few enough that every core has some.
-CPU_BUDGET, LEAST, TURNS = 2048, 512, 4
+# On a processor, so few that what a layer computes stays in its caches, and few enough that every
+# core has some.
+CPU_BUDGET = 2048
+LEAST = 512
+TURNS = 4
 
 
 def infer(
@@ -22,8 +26,8 @@ def infer(
 ) -> Iterator[tuple[Batch, R]]:
     """Each batch with what `work` makes of it, longest texts first.
 
-    A processor's cores take a batch each: threads that share one wait for each other at every step of it. `work` must
-    therefore change nothing that it shares.
+    A processor's cores take a batch each: threads that share one wait for each other at every step
+    of it. `work` must therefore change nothing that it shares.
     """
 
     def one(rows: NDArray[np.int64]) -> tuple[Batch, R]:
@@ -31,7 +35,8 @@ def infer(
         with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return batch, work(batch)
 
-    longest, total = int(examples.lengths.max(initial=1)), int(examples.lengths.sum())
+    longest = int(examples.lengths.max(initial=1))
+    total = int(examples.lengths.sum())
     if device.type != "cpu":
         yield from map(one, sorted_batches(examples.lengths, max(BUDGET, longest)))
         return

@@ -1,6 +1,8 @@
-"""What arrives: documents as tokens and a language model. What leaves: how well it predicts them, as (sum, count).
+"""What arrives: documents as tokens and a language model. What leaves: how well it predicts them,
+as (sum, count).
 
-What causal, masked and denoising pretraining share; each says in its own file how a piece of text becomes a batch.
+What causal, masked and denoising pretraining share; each says in its own file how a piece of text
+becomes a batch.
 """
 
 import math
@@ -36,8 +38,13 @@ class LanguageObjective(Objective):
     architecture: str  # of the model that it trains
     overhead: SpecialTokenOverhead
 
-    def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
-        self.tokenizer, self.settings, self.z_loss, self.seed = tokenizer, settings, z_loss, seed
+    def __init__(
+        self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.z_loss = z_loss
+        self.seed = seed
         self.vocabulary = len(tokenizer)  # as many as words are drawn from at random
         self.special = special_ids(tokenizer)
 
@@ -49,9 +56,13 @@ class LanguageObjective(Objective):
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch | Pairs:
         """The batch of these pieces, its labels being what is to be predicted."""
 
-    def stream(self, corpus: Documents, *, block: int, budget: int, seed: int, ramp: int = 0) -> Stream:
+    def stream(
+        self, corpus: Documents, *, block: int, budget: int, seed: int, ramp: int = 0
+    ) -> Stream:
         self.fits(self.settings, block, len(self.special.sentinels))
-        return Stream(corpus, self.make, self.overhead, block=block, budget=budget, seed=seed, ramp=ramp)
+        return Stream(
+            corpus, self.make, self.overhead, block=block, budget=budget, seed=seed, ramp=ramp
+        )
 
     @classmethod
     def overhead_for(cls, settings: TaskSettings) -> SpecialTokenOverhead:
@@ -63,7 +74,8 @@ class LanguageObjective(Objective):
         """ModelError where the model is not of the objective's kind."""
         if config.architecture != cls.architecture:
             raise ModelError(
-                f"{cls.name} trains the architecture {cls.architecture}, and the model is of {config.architecture}",
+                f"{cls.name} trains the architecture {cls.architecture}, and the model is of"
+                f" {config.architecture}",
                 do="choose another model.preset, model or objective",
             )
 
@@ -76,7 +88,9 @@ class LanguageObjective(Objective):
         """The hidden states (T, D) of the side whose tokens are predicted."""
         if isinstance(batch, Pairs):
             encoder_states = model.body(*batch.source.inputs)[batch.order]
-            decoded: Tensor = model.body.decode(*batch.target.inputs[:3], encoder_states, batch.groups)
+            decoded: Tensor = model.body.decode(
+                *batch.target.inputs[:3], encoder_states, batch.groups
+            )
             return decoded
         encoded: Tensor = model.body(*batch.inputs)
         return encoded
@@ -89,8 +103,11 @@ class LanguageObjective(Objective):
         """What else is learned of a batch: a sum that counts beside the tokens' one."""
         return None
 
-    def shares(self, model: LanguageModel, states: Tensor, batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
-        """What else is told right or wrong of a batch: of which sequences (P,), and whether it was right (P,)."""
+    def shares(
+        self, model: LanguageModel, states: Tensor, batch: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """What else is told right or wrong of a batch: of which sequences (P,), and whether it was
+        right (P,)."""
         return {}
 
     def forward(self, model: nn.Module, batch: Any) -> Outcome:
@@ -98,7 +115,8 @@ class LanguageObjective(Objective):
         side = self.predicted(batch)
         assert side.labels is not None
         states = self.states(model, batch)
-        (loss, z_term), count = model.loss(select_labelled(states, side), side.labels, self.z_loss), float(len(side.labels))
+        (loss, z_term) = model.loss(select_labelled(states, side), side.labels, self.z_loss)
+        count = float(len(side.labels))
         extra = self.extra(model, states, batch)
         if extra is None:
             return Outcome(loss, count, aux_loss=z_term)
@@ -113,11 +131,17 @@ class LanguageObjective(Objective):
         """dev: a `HeldOutSet`. The loss is in nats a predicted token, without the z term."""
         judged = self.judge(model, dev, device=device, dtype=dtype)
         loss, shares = judged.summed(np.ones((1, len(judged.counts))).T)
-        told = self.metrics(float(loss[0]), dev, {name: float(share[0]) for name, share in shares.items()})
-        return {name: None if value is None else number(value) for name, value in told.items()}, float(loss[0])
+        told = self.metrics(
+            float(loss[0]), dev, {name: float(share[0]) for name, share in shares.items()}
+        )
+        return {
+            name: None if value is None else number(value) for name, value in told.items()
+        }, float(loss[0])
 
     @torch.no_grad()
-    def judge(self, model: nn.Module, dev: "HeldOutSet", *, device: torch.device, dtype: torch.dtype) -> "DocumentLosses":
+    def judge(
+        self, model: nn.Module, dev: "HeldOutSet", *, device: torch.device, dtype: torch.dtype
+    ) -> "DocumentLosses":
         """How well each held-out document is predicted."""
         assert isinstance(model, LanguageModel)
         was_training = model.training
@@ -130,7 +154,9 @@ class LanguageObjective(Objective):
                 states = self.states(model, batch)
                 losses, right = token_losses(model, select_labelled(states, side), side.labels)
                 shares = self.shares(model, states, batch)
-            places = torch.arange(side.n_tokens, device=device) if side.places is None else side.places
+            places = (
+                torch.arange(side.n_tokens, device=device) if side.places is None else side.places
+            )
             shares |= {"accuracy": (torch.searchsorted(side.starts, places, right=True) - 1, right)}
             documents = rows[side.rows, 0]
             found.add_losses(documents[shares["accuracy"][0].cpu().numpy()], losses.cpu().numpy())
@@ -152,35 +178,44 @@ class HeldOutSet:
         chunks = stream.chunks(0)
         tokens = int(chunks[:, 2].sum())
         if most and tokens > most:
-            chunks = chunks[np.linspace(0, len(chunks) - 1, max(1, len(chunks) * most // tokens)).astype(np.int64)]
+            chunks = chunks[
+                np.linspace(0, len(chunks) - 1, max(1, len(chunks) * most // tokens)).astype(
+                    np.int64
+                )
+            ]
         self.chunks = chunks[np.argsort(-chunks[:, 2], kind="stable")]
 
     @property
     def bytes_per_prediction(self) -> float:
         """Bytes of text that stand behind one predicted token, over the whole corpus."""
-        corpus, overhead = self.stream.corpus, self.stream.overhead
+        corpus = self.stream.corpus
+        overhead = self.stream.overhead
         return corpus.n_bytes / max(1, int((corpus.lengths + overhead.document).sum()))
 
     @property
     def lost_bits(self) -> float:
-        """Bits for each byte of text that unknown tokens owe: eight for each byte that one stands for, as it would take
-        to write it out."""
+        """Bits for each byte of text that unknown tokens owe: eight for each byte that one stands
+        for, as it would take to write it out."""
         corpus = self.stream.corpus
         return 8 * corpus.lost_bytes / max(1, corpus.n_bytes)
 
     def batches(self, device: torch.device) -> Any:
-        filled = np.cumsum(self.chunks[:, 2] + self.stream.overhead.chunk) // int(self.stream.budgets[-1])
+        filled = np.cumsum(self.chunks[:, 2] + self.stream.overhead.chunk) // int(
+            self.stream.budgets[-1]
+        )
         for rows in np.split(self.chunks, np.flatnonzero(np.diff(filled)) + 1):
             yield rows, self.stream.batch(rows, 0, device)
 
 
 @dataclass(frozen=True)
 class DocumentLosses:
-    """What a model made of held-out text, document by document (n,): sums over the predicted tokens."""
+    """What a model made of held-out text, document by document (n,): sums over the predicted
+    tokens."""
 
     losses: NDArray[np.float64]  # in nats
     counts: NDArray[np.int64]
-    shares: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]  # of what was told: how much was right, and all
+    # of what was told: how much was right, and all
+    shares: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
 
     @classmethod
     def nothing(cls, documents: NDArray[np.int64]) -> "DocumentLosses":
@@ -194,13 +229,21 @@ class DocumentLosses:
     def add_share(self, name: str, documents: NDArray[np.int64], right: NDArray[np.bool_]) -> None:
         if not len(documents):  # what is never asked has no share
             return
-        correct, told = self.shares.setdefault(name, (np.zeros_like(self.counts), np.zeros_like(self.counts)))
+        correct, told = self.shares.setdefault(
+            name, (np.zeros_like(self.counts), np.zeros_like(self.counts))
+        )
         np.add.at(correct, documents, right)
         np.add.at(told, documents, 1)
 
-    def summed(self, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-        """weights (n, R), how often each document counts in each of R samples -> the mean loss and the shares (R,)."""
-        shares = {name: right @ weights / np.maximum(told @ weights, 1) for name, (right, told) in self.shares.items()}
+    def summed(
+        self, weights: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+        """weights (n, R), how often each document counts in each of R samples -> the mean loss and
+        the shares (R,)."""
+        shares = {
+            name: right @ weights / np.maximum(told @ weights, 1)
+            for name, (right, told) in self.shares.items()
+        }
         return self.losses @ weights / np.maximum(self.counts @ weights, 1), shares
 
 
@@ -210,9 +253,10 @@ def select_labelled(states: Tensor, side: Batch) -> Tensor:
 
 
 def token_losses(model: LanguageModel, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, D), (M,) -> each token's cross-entropy (M,), float64, and whether its logit is the highest; never more than a
-    chunk's logits are held."""
-    losses, right = [], []
+    """(M, D), (M,) -> each token's cross-entropy (M,), float64, and whether its logit is the
+    highest; never more than a chunk's logits are held."""
+    losses = []
+    right = []
     size = chunk_size(model.body.config.vocab_size, device_memory(states.device))
     for begin in range(0, len(labels), size):
         part = slice(begin, begin + size)

@@ -1,10 +1,11 @@
-"""Masked language modelling (Devlin et al. 2018, arXiv:1810.04805). What arrives: pieces of documents.
-What leaves: batches in which some tokens are hidden and are to be predicted from all others.
+"""Masked language modelling (Devlin et al. 2018, arXiv:1810.04805). What arrives: pieces of
+documents. What leaves: batches in which some tokens are hidden and are to be predicted from all
+others.
 
-Of the tokens drawn, 80 % become the mask, 10 % a random token and 10 % stay; they are drawn anew in every pass (Liu et
-al. 2019, arXiv:1907.11692), a share of the tokens or of whole words, and of each piece at least one. Each piece stands
-between [CLS] and [SEP], or as [CLS] first part [SEP] second part [SEP] where the model also learns whether the second
-follows.
+Of the tokens drawn, 80 % become the mask, 10 % a random token and 10 % stay; they are drawn anew in
+every pass (Liu et al. 2019, arXiv:1907.11692), a share of the tokens or of whole words, and of each
+piece at least one. Each piece stands between [CLS] and [SEP], or as [CLS] first part [SEP] second
+part [SEP] where the model also learns whether the second follows.
 """
 
 from dataclasses import replace
@@ -24,8 +25,11 @@ from langue.tasks.pairs import NOT_ASKED, Pairs, Parts
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.words import Words
 
-MASKED, RANDOM = 0.8, 0.1  # of the tokens that are predicted
-DRAWN, FATE, WORD = 0, 1, 2  # what a token's random numbers are for
+MASKED = 0.8
+RANDOM = 0.1  # of the tokens that are predicted
+DRAWN = 0
+FATE = 1
+WORD = 2  # what a token's random numbers are for
 
 
 class Masked(LanguageObjective):
@@ -33,7 +37,9 @@ class Masked(LanguageObjective):
     architecture = "encoder"
     overhead = SpecialTokenOverhead(chunk=2)
 
-    def __init__(self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0
+    ) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
         self.mask, self.cls, self.sep = (self.special.need(name) for name in ("mask", "cls", "sep"))
         self.words = None
@@ -60,18 +66,31 @@ class Masked(LanguageObjective):
         return gather(made, np.arange(len(chunks)), device)
 
     def _framed(
-        self, seen: NDArray[np.int32], labels: NDArray[np.int32], chunks: Chunks, parts: Parts | None
+        self,
+        seen: NDArray[np.int32],
+        labels: NDArray[np.int32],
+        chunks: Chunks,
+        parts: Parts | None,
     ) -> Examples:
-        """[CLS] before each piece's first token, [SEP] after its last, and after its first part where it has two."""
+        """[CLS] before each piece's first token, [SEP] after its last, and after its first part
+        where it has two."""
         ends = np.cumsum(chunks.length)
         begins = ends - chunks.length
         if parts is None:
-            where, overhead = np.stack([begins, ends], axis=1), [self.cls, self.sep]
+            where = np.stack([begins, ends], axis=1)
+            overhead = [self.cls, self.sep]
         else:
-            seen, labels = seen[parts.order], labels[parts.order]
-            where, overhead = np.stack([begins, begins + parts.first, ends], axis=1), [self.cls, self.sep, self.sep]
-        spots, lengths = where.reshape(-1), chunks.length + len(overhead)
-        made = examples(np.insert(seen, spots, np.tile(overhead, len(chunks))), lengths, np.insert(labels, spots, -1))
+            seen = seen[parts.order]
+            labels = labels[parts.order]
+            where = np.stack([begins, begins + parts.first, ends], axis=1)
+            overhead = [self.cls, self.sep, self.sep]
+        spots = where.reshape(-1)
+        lengths = chunks.length + len(overhead)
+        made = examples(
+            np.insert(seen, spots, np.tile(overhead, len(chunks))),
+            lengths,
+            np.insert(labels, spots, -1),
+        )
         if parts is None:
             return made
         sizes = np.stack([parts.first + 2, lengths - parts.first - 2], axis=1).reshape(-1)
@@ -79,26 +98,35 @@ class Masked(LanguageObjective):
         return replace(made, segments=segments, targets=parts.label)
 
     def extra(self, model: LanguageModel, states: Tensor, batch: Batch) -> Tensor | None:
-        """The pair loss. All is divided by the number of predicted tokens, so each piece's counts as often as tokens of
-        it are predicted on average: the mean over tokens of the masked loss and a mean over pieces of the pair loss,
-        weighed by their length, are added, and both are sums that any division of a batch leaves exact."""
+        """The pair loss. All is divided by the number of predicted tokens, so each piece's counts
+        as often as tokens of it are predicted on average: the mean over tokens of the masked loss
+        and a mean over pieces of the pair loss, weighed by their length, are added, and both are
+        sums that any division of a batch leaves exact."""
         if self.pairs is None:
             return None
         asked, logits, labels = self._follows(model, states, batch)
         weights = self.settings.mask_ratio * (batch.starts.diff()[asked] - self.overhead.chunk)
         return (F.cross_entropy(logits.float(), labels, reduction="none") * weights).sum()
 
-    def shares(self, model: LanguageModel, states: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+    def shares(
+        self, model: LanguageModel, states: Tensor, batch: Batch
+    ) -> dict[str, tuple[Tensor, Tensor]]:
         if self.pairs is None:
             return {}
         asked, logits, labels = self._follows(model, states, batch)
         return {"pair_accuracy": (asked, logits.argmax(-1) == labels)}
 
-    def _follows(self, model: LanguageModel, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _follows(
+        self, model: LanguageModel, states: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Which pieces are asked (P,), what the model says of them (P, 2), and what is so (P,)."""
         assert batch.targets is not None
         asked = (batch.targets != NOT_ASKED).nonzero().squeeze(1)
-        return asked, model.head.next_sentence_logits(states[batch.starts[:-1][asked]]), batch.targets[asked]
+        return (
+            asked,
+            model.head.next_sentence_logits(states[batch.starts[:-1][asked]]),
+            batch.targets[asked],
+        )
 
     def _drawn(
         self,
@@ -108,8 +136,8 @@ class Masked(LanguageObjective):
         of: NDArray[np.int64],
         cut: NDArray[np.int64] | None,
     ) -> NDArray[np.bool_]:
-        """Which tokens are predicted, of every piece at least one; all of a word are drawn by the number of its first
-        one; none goes over a cut."""
+        """Which tokens are predicted, of every piece at least one; all of a word are drawn by the
+        number of its first one; none goes over a cut."""
         number = uniform(self.seed, DRAWN, chunks, places, of)
         first_tokens = np.cumsum(chunks.length) - chunks.length
         if self.words is not None:

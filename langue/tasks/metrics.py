@@ -1,11 +1,14 @@
-"""Floor 3. What arrives: what was true and what the model said. What leaves: the numbers by which it is judged.
+"""Floor 3. What arrives: what was true and what the model said. What leaves: the numbers by which
+it is judged.
 
-Each kind of task has a `Measure`: a function of *weights* (N, R), saying how often each of N examples counts in each of
-R samples, to every metric as an (R,) array. All ones is the plain metric; the counts of a resample are one draw of the
-bootstrap (evaluation/judge.py). Both come from the same lines, so an interval can not disagree with its number.
+Each kind of task has a `Measure`: a function of *weights* (N, R), saying how often each of N
+examples counts in each of R samples, to every metric as an (R,) array. All ones is the plain
+metric; the counts of a resample are one draw of the bootstrap (evaluation/judge.py). Both come from
+the same lines, so an interval can not disagree with its number.
 
-Conventions, those of scikit-learn unless said: a ratio of nothing by nothing counts 0; macro averages run over the
-labels that occur in targets or predictions; what stays undefined (a correlation with a constant) is `None`, never NaN.
+Conventions, those of scikit-learn unless said: a ratio of nothing by nothing counts 0; macro
+averages run over the labels that occur in targets or predictions; what stays undefined (a
+correlation with a constant) is `None`, never NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ _AS_ACCURACY = (
     "precision_micro",
     "recall_micro",
 )  # the same number where each text has one label; F1 is kept by custom
-LOWER_IS_BETTER = frozenset({"mse", "calibration_error", "hamming_loss", "loss", "perplexity", "bits_per_byte"})
+LOWER_IS_BETTER = frozenset(
+    {"mse", "calibration_error", "hamming_loss", "loss", "perplexity", "bits_per_byte"}
+)
 OF_POSITIVE = ("precision", "recall", "f1")  # of one label of two
 REGRESSION = ("pearson", "spearman", "mse")
 FEW_CELLS = 2048  # rows times groups
@@ -36,7 +41,9 @@ THRESHOLD = 0.5  # the probability from which on a label is given, where none wa
 N_BINS = 15  # of the calibration error, as Guo et al. 2017 (arXiv:1706.04599) use
 
 
-def classification(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int, positive: int = 1) -> Metrics:
+def classification(
+    targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int, positive: int = 1
+) -> Metrics:
     """Accuracy, precision, recall, F1, MCC and calibration error of one label a text.
 
     `targets` (N,) label ids, `probabilities` (N, C). With two labels also `precision`, `recall` and
@@ -46,18 +53,23 @@ def classification(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_label
     return plain(measure, len(_array(targets)))
 
 
-def multilabel(targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD) -> Metrics:
-    """Subset accuracy, Hamming loss, precision, recall and F1 of any number of labels a text; both arguments (N, C)."""
+def multilabel(
+    targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD
+) -> Metrics:
+    """Subset accuracy, Hamming loss, precision, recall and F1 of any number of labels a text; both
+    arguments (N, C)."""
     return plain(multilabel_measure(targets, probabilities, threshold), len(_array(targets)))
 
 
-def best_threshold(targets: npt.ArrayLike, probabilities: npt.ArrayLike, name: str = "f1_micro") -> float:
+def best_threshold(
+    targets: npt.ArrayLike, probabilities: npt.ArrayLike, name: str = "f1_micro"
+) -> float:
     """The threshold at which `name` is best; both arguments (N, C), N examples of C labels, any N.
 
-    Tried are THRESHOLD and up to CANDIDATES places just below the probability of a label that is present: F1 is best
-    at one of these, since giving more labels that are absent never raises it. Of equally good ones the nearest to
-    THRESHOLD is taken. Precision and recall are best where next to nothing or everything is given, so F1 takes their
-    place.
+    Tried are THRESHOLD and up to CANDIDATES places just below the probability of a label that is
+    present: F1 is best at one of these, since giving more labels that are absent never raises it.
+    Of equally good ones the nearest to THRESHOLD is taken. Precision and recall are best where next
+    to nothing or everything is given, so F1 takes their place.
     """
     true = _array(targets).astype(bool)
     probability = _array(probabilities).astype(np.float64)
@@ -71,13 +83,15 @@ def best_threshold(targets: npt.ArrayLike, probabilities: npt.ArrayLike, name: s
         present = np.quantile(present, np.linspace(0, 1, CANDIDATES), method="nearest")
     place = np.searchsorted(distinct, present)
     below = np.where(place > 0, distinct[np.maximum(place - 1, 0)], 0.0)
-    best, chosen = -np.inf, THRESHOLD
+    best = -np.inf
+    chosen = THRESHOLD
     tried = {THRESHOLD, *((below + present) / 2).tolist()}
     for threshold in sorted(tried, key=lambda each: (abs(each - THRESHOLD), each)):
         value = multilabel(true, probability, threshold)[judged]
         score = -np.inf if value is None else -value if judged in LOWER_IS_BETTER else value
         if score > best:
-            best, chosen = score, threshold
+            best = score
+            chosen = threshold
     return chosen
 
 
@@ -138,13 +152,20 @@ def decision_measure(true: Ints, predicted: Ints, n_labels: int, positive: int =
     return measure
 
 
-def multilabel_measure(targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD) -> Measure:
+def multilabel_measure(
+    targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD
+) -> Measure:
     true, probability = check_multilabel(targets, probabilities)
     predicted = probability >= threshold
-    both, either = (true & predicted), (true.sum(axis=1) + predicted.sum(axis=1))
-    # A text without labels for which none was predicted is right, so its F1 is 1 (scikit-learn's default says 0).
+    both = true & predicted
+    either = true.sum(axis=1) + predicted.sum(axis=1)
+    # A text without labels for which none was predicted is right, so its F1 is 1 (scikit-learn's
+    # default says 0).
     f1_samples = np.where(either > 0, 2 * both.sum(axis=1) / np.maximum(either, 1), 1.0)
-    a_row = np.stack([(true == predicted).all(axis=1), (true != predicted).mean(axis=1), f1_samples])  # (3, N)
+    # (3, N)
+    a_row = np.stack(
+        [(true == predicted).all(axis=1), (true != predicted).mean(axis=1), f1_samples]
+    )
     margins_rows = [part.T.astype(np.float64) for part in (both, true, predicted)]  # 3 x (C, N)
 
     def measure(weights: Floats) -> dict[str, Floats]:
@@ -155,12 +176,16 @@ def multilabel_measure(targets: npt.ArrayLike, probabilities: npt.ArrayLike, thr
     return measure
 
 
-def regression_measure(targets: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str] = REGRESSION) -> Measure:
+def regression_measure(
+    targets: npt.ArrayLike, scores: npt.ArrayLike, names: Sequence[str] = REGRESSION
+) -> Measure:
     """The metrics of `regression` that are named, of weighted examples."""
     true, predicted = check_regression(targets, scores)
     error = (true - predicted) ** 2
-    x, y = _centred(true), _centred(predicted)
-    rank_x, rank_y = _ranker(true), _ranker(predicted)
+    x = _centred(true)
+    y = _centred(predicted)
+    rank_x = _ranker(true)
+    rank_y = _ranker(predicted)
     measures: dict[str, Callable[[Floats], Floats]] = {
         "pearson": lambda weights: _correlation(weights, x[:, None], y[:, None]),
         "spearman": lambda weights: _correlation(weights, rank_x(weights), rank_y(weights)),
@@ -176,28 +201,39 @@ def regression_measure(targets: npt.ArrayLike, scores: npt.ArrayLike, names: Seq
 # --- checks: what arrives is what the names promise ---
 
 
-def check_classification(targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int) -> tuple[Ints, Floats]:
-    true, probability = _array(targets).astype(np.int64), _probabilities(probabilities)
+def check_classification(
+    targets: npt.ArrayLike, probabilities: npt.ArrayLike, n_labels: int
+) -> tuple[Ints, Floats]:
+    true = _array(targets).astype(np.int64)
+    probability = _probabilities(probabilities)
     _not_empty(true)
     if true.ndim != 1 or probability.shape != (len(true), n_labels):
-        raise ValueError(f"targets {true.shape} and probabilities {probability.shape} for {n_labels} labels")
+        raise ValueError(
+            f"targets {true.shape} and probabilities {probability.shape} for {n_labels} labels"
+        )
     if true.min() < 0 or true.max() >= n_labels:
         raise ValueError(f"targets from {true.min()} to {true.max()} for {n_labels} labels")
     return true, probability
 
 
-def check_multilabel(targets: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Floats]:
-    raw, probability = _array(targets), _probabilities(probabilities)
+def check_multilabel(
+    targets: npt.ArrayLike, probabilities: npt.ArrayLike
+) -> tuple[npt.NDArray[np.bool_], Floats]:
+    raw = _array(targets)
+    probability = _probabilities(probabilities)
     _not_empty(raw)
     if raw.ndim != 2 or raw.shape != probability.shape:
-        raise ValueError(f"targets {raw.shape} and probabilities {probability.shape}: both are (N, C)")
+        raise ValueError(
+            f"targets {raw.shape} and probabilities {probability.shape}: both are (N, C)"
+        )
     if not np.isin(raw, (0, 1)).all():
         raise ValueError("multi-label targets are 0 or 1")
     return raw.astype(bool), probability
 
 
 def check_regression(targets: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Floats, Floats]:
-    true, predicted = _array(targets).astype(np.float64), _finite(_array(scores).astype(np.float64))
+    true = _array(targets).astype(np.float64)
+    predicted = _finite(_array(scores).astype(np.float64))
     _not_empty(true)
     if true.ndim != 1 or true.shape != predicted.shape:
         raise ValueError(f"targets {true.shape} and scores {predicted.shape}: both are (N,)")
@@ -210,7 +246,8 @@ def _array(values: npt.ArrayLike) -> npt.NDArray[Any]:
 
 def _probabilities(values: npt.ArrayLike) -> Floats:
     probability = _finite(_array(values).astype(np.float64))
-    if probability.size and (probability.min() < 0 or probability.max() > 1 + 1e-3):  # bf16 rounds up a little
+    # bf16 rounds up a little
+    if probability.size and (probability.min() < 0 or probability.max() > 1 + 1e-3):
         raise ValueError("probabilities lie between 0 and 1; these are logits")
     return probability
 
@@ -249,7 +286,8 @@ def per_label(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]
 
 
 def _averages(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]:
-    """Macro: the mean over labels that occur, whatever their size. Micro: over all decisions together."""
+    """Macro: the mean over labels that occur, whatever their size. Micro: over all decisions
+    together."""
     occurs = (true + predicted) > 0  # (C, R)
     n_labels = occurs.sum(axis=0)
     macro = {
@@ -266,10 +304,12 @@ def _averages(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]
 
 
 def _mcc(hit: Floats, true: Floats, predicted: Floats) -> Floats:
-    """Matthews' correlation of classes (Gorodkin 2004): 0 for constant predictions, undefined for one true class."""
+    """Matthews' correlation of classes (Gorodkin 2004): 0 for constant predictions, undefined for
+    one true class."""
     n = true.sum(axis=0)
     covariance = hit.sum(axis=0) * n - (true * predicted).sum(axis=0)
-    var_true, var_predicted = n**2 - (true**2).sum(axis=0), n**2 - (predicted**2).sum(axis=0)
+    var_true = n**2 - (true**2).sum(axis=0)
+    var_predicted = n**2 - (predicted**2).sum(axis=0)
     result = _ratio(covariance, np.sqrt(var_true * var_predicted))
     result[var_true <= 0] = np.nan
     return result
@@ -283,7 +323,8 @@ def _ratio(above: Floats, below: Floats | Ints) -> Floats:
 def _sum_by(groups: Ints, values: Floats, n_groups: int) -> Floats:
     """Sums of the rows of `values` (N, R) that share a group: (n_groups, R)."""
     n = len(groups)
-    if n * n_groups <= FEW_CELLS:  # where making a sparse matrix takes longer than multiplying by it
+    # where making a sparse matrix takes longer than multiplying by it
+    if n * n_groups <= FEW_CELLS:
         dense: Floats = (groups == np.arange(n_groups)[:, None]).astype(np.float64) @ values
         return dense
     from scipy.sparse import csr_matrix
@@ -294,13 +335,14 @@ def _sum_by(groups: Ints, values: Floats, n_groups: int) -> Floats:
 
 
 def _centred(values: Floats) -> Floats:
-    # Exactly zero when constant: the mean's rounding error must not pass for variation.
-    # The median is near those that a resample draws without an outlier, which a mean may be far from.
+    # Exactly zero when constant: the mean's rounding error must not pass for variation. The median
+    # is near those that a resample draws without an outlier, which a mean may be far from.
     return values - np.median(values) if values.min() < values.max() else np.zeros_like(values)
 
 
 def _ranker(values: Floats) -> Callable[[Floats], Floats]:
-    """A function from weights (N, R) to the centred rank (N, R) of each example among those drawn, ties shared."""
+    """A function from weights (N, R) to the centred rank (N, R) of each example among those drawn,
+    ties shared."""
     _, group = np.unique(values, return_inverse=True)
     n_groups = int(group.max()) + 1
 
@@ -314,7 +356,8 @@ def _ranker(values: Floats) -> Callable[[Floats], Floats]:
 
 
 def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
-    """Pearson's correlation under weights (N, R); `x` and `y` are (N, R) or (N, 1). NaN where one is constant."""
+    """Pearson's correlation under weights (N, R); `x` and `y` are (N, R) or (N, 1). NaN where one
+    is constant."""
     n = weights.sum(axis=0)
 
     def mean(values: Floats) -> Floats:
@@ -323,8 +366,13 @@ def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
         result: Floats = total / n
         return result
 
-    mean_x, mean_y, square_x, square_y = mean(x), mean(y), mean(x**2), mean(y**2)
-    var_x, var_y = square_x - mean_x**2, square_y - mean_y**2
-    varies = (var_x > 1e-12 * square_x) & (var_y > 1e-12 * square_y)  # below it is rounding, not variation
+    mean_x = mean(x)
+    mean_y = mean(y)
+    square_x = mean(x**2)
+    square_y = mean(y**2)
+    var_x = square_x - mean_x**2
+    var_y = square_y - mean_y**2
+    # below it is rounding, not variation
+    varies = (var_x > 1e-12 * square_x) & (var_y > 1e-12 * square_y)
     product = np.sqrt(np.where(varies, var_x * var_y, 1.0))
     return np.where(varies, np.clip((mean(x * y) - mean_x * mean_y) / product, -1.0, 1.0), np.nan)

@@ -1,7 +1,8 @@
-"""What arrives: a model and a batch. What leaves: a loss as (sum, count), which is all that the training loop asks for.
+"""What arrives: a model and a batch. What leaves: a loss as (sum, count), which is all that the
+training loop asks for.
 
-Sums and counts, never means, so that accumulating eight small batches, or training on eight devices, gives the gradient
-of one big batch.
+Sums and counts, never means, so that accumulating eight small batches, or training on eight
+devices, gives the gradient of one big batch.
 """
 
 import difflib
@@ -28,12 +29,13 @@ class Outcome:
     loss: Tensor  # summed
     count: float  # what it is summed over
     outputs: Any = None  # what `train_metric` needs of the batch to say how well it was answered
-    aux_loss: Tensor | None = None  # how much of the loss is of other things than `primary_metric`; None: nothing
+    # how much of the loss is of other things than `primary_metric`; None: nothing
+    aux_loss: Tensor | None = None
 
 
 def summed(outcomes: Sequence[Outcome]) -> tuple[float, float]:
-    """The losses of batches, and what is beside in them. All are asked for at once, and after the last: an accelerator
-    is waited for each time, and meanwhile told nothing more to do."""
+    """The losses of batches, and what is beside in them. All are asked for at once, and after the
+    last: an accelerator is waited for each time, and meanwhile told nothing more to do."""
     losses = [outcome.loss.detach() for outcome in outcomes]
     aux_loss = [outcome.aux_loss for outcome in outcomes if outcome.aux_loss is not None]
     numbers = torch.stack(losses + aux_loss).tolist()
@@ -41,13 +43,16 @@ def summed(outcomes: Sequence[Outcome]) -> tuple[float, float]:
 
 
 def check_best(best: str, metrics: Sequence[str], of: str) -> None:
-    """SettingsError where a checkpoint cannot be best in this: it is neither LOSS nor one of the metrics of `of`."""
+    """SettingsError where a checkpoint cannot be best in this: it is neither LOSS nor one of the
+    metrics of `of`."""
     known = (LOSS, *metrics)
     if best in known:
         return
     near = difflib.get_close_matches(str(best), known, 1, 0.6)
     question = f"did you mean {near[0]}? " if near else ""
-    raise SettingsError(f"train.best = {best!r} is no metric of {of}", do=f"{question}known: {', '.join(known)}")
+    raise SettingsError(
+        f"train.best = {best!r} is no metric of {of}", do=f"{question}known: {', '.join(known)}"
+    )
 
 
 class Objective(ABC):
@@ -63,13 +68,15 @@ class Objective(ABC):
 
     @abstractmethod
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
-        """`primary_metric` over the batches of one training step, whose mean loss, without what is `aux_loss`, was `loss`."""
+        """`primary_metric` over the batches of one training step, whose mean loss, without what is
+        `aux_loss`, was `loss`."""
 
     @abstractmethod
     def evaluate(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
-        """The metrics and the mean loss on held-out data; the model is left in the mode it was in."""
+        """The metrics and the mean loss on held-out data; the model is left in the mode it was
+        in."""
 
     def label_of(self, metric: str) -> str | None:
         """The label that a metric is of, where it is of one among several."""
@@ -80,4 +87,5 @@ class Objective(ABC):
         value = loss if self.best == LOSS else found[self.best]
         if self.best in metrics.LOWER_IS_BETTER:
             return -math.inf if value is None else -value
-        return -1.0 if value is None else value  # an undefined metric (a constant prediction's) is worse than any
+        # an undefined metric (a constant prediction's) is worse than any
+        return -1.0 if value is None else value

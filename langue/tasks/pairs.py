@@ -1,8 +1,8 @@
 """Two parts of a piece of text, for a model to say whether the second follows the first.
 
-next (Devlin et al. 2018, arXiv:1810.04805): half of the second parts are another document's; order (Lan et al. 2019,
-arXiv:1909.11942): half of the pieces have their parts exchanged. What is drawn depends on the seed, the pass and the
-piece alone, as what is masked does.
+next (Devlin et al. 2018, arXiv:1810.04805): half of the second parts are another document's; order
+(Lan et al. 2019, arXiv:1909.11942): half of the pieces have their parts exchanged. What is drawn
+depends on the seed, the pass and the piece alone, as what is masked does.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from langue.data.corpus.stream import Chunks, Documents, Numbers, places_of, uniform
 
-FOLLOWS, DOES_NOT, NOT_ASKED = 0, 1, -1  # BERT's labels; of a piece that cannot be answered for, nothing is asked
-CUT, FATE, OTHER, WHERE = 11, 12, 13, 14  # what a piece's random numbers are for
+# BERT's labels; of a piece that cannot be answered for, nothing is asked
+FOLLOWS = 0
+DOES_NOT = 1
+NOT_ASKED = -1
+CUT = 11
+FATE = 12
+OTHER = 13
+WHERE = 14  # what a piece's random numbers are for
 
 
 @dataclass(frozen=True)
@@ -29,17 +35,22 @@ class Parts:
 
 class Pairs:
     def __init__(self, kind: str, seed: int) -> None:
-        self.kind, self.seed = kind, seed
-        self.known: tuple[Documents, tuple[Numbers, Numbers, Numbers]] | None = None  # what `_by_length` found last
+        self.kind = kind
+        self.seed = seed
+        # what `_by_length` found last
+        self.known: tuple[Documents, tuple[Numbers, Numbers, Numbers]] | None = None
 
     def parts(self, corpus: Documents, text: NDArray[np.int32], chunks: Chunks) -> Parts:
         size = chunks.length
         cut = 1 + (self._drawn(CUT, chunks) * (size - 1)).astype(np.int64)
-        label: Numbers = np.where(size < 2, NOT_ASKED, (self._drawn(FATE, chunks) < 0.5).astype(np.int64))
+        label: Numbers = np.where(
+            size < 2, NOT_ASKED, (self._drawn(FATE, chunks) < 0.5).astype(np.int64)
+        )
         if self.kind == "next":
             text, label = self._replaced(corpus, text, chunks, cut, label)
         exchanged = (label == DOES_NOT) & (self.kind == "order")
-        begin, (_, of) = np.cumsum(size) - size, places_of(chunks)
+        begin = np.cumsum(size) - size
+        (_, of) = places_of(chunks)
         moved: Numbers = np.arange(len(of)) - begin[of] + np.where(exchanged, cut, 0)[of]
         order = begin[of] + np.mod(moved, size[of])
         return Parts(text, cut, np.where(exchanged, size - cut, cut), order, label)
@@ -49,15 +60,22 @@ class Pairs:
         return uniform(self.seed, salt, chunks, chunks.begin, np.arange(len(chunks)))
 
     def _replaced(
-        self, corpus: Documents, text: NDArray[np.int32], chunks: Chunks, cut: Numbers, label: Numbers
+        self,
+        corpus: Documents,
+        text: NDArray[np.int32],
+        chunks: Chunks,
+        cut: Numbers,
+        label: Numbers,
     ) -> tuple[NDArray[np.int32], Numbers]:
-        """Second parts from another document that is long enough; where there is none, nothing is asked.
+        """Second parts from another document that is long enough; where there is none, nothing is
+        asked.
 
-        What is put in ends its document where what it replaces did, and never begins it: else the full stop at the end
-        of a text would give the answer away.
+        What is put in ends its document where what it replaces did, and never begins it: else the
+        full stop at the end of a text would give the answer away.
         """
         order, rank, sizes = self._by_length(corpus)
-        lengths, rest = corpus.lengths, chunks.length - cut
+        lengths = corpus.lengths
+        rest = chunks.length - cut
         ends = chunks.begin + chunks.length == lengths[chunks.document]
         lowest = np.searchsorted(sizes, rest + np.where(ends, 1, 2))
         others = len(order) - lowest - 1  # the piece's own document is long enough, and is left out
@@ -68,14 +86,16 @@ class Pairs:
         other = order[np.minimum(place, len(order) - 1)]
         last = lengths[other] - rest
         begin = np.where(ends, last, 1 + (self._drawn(WHERE, chunks) * (last - 1)).astype(np.int64))
-        out, stop = text.copy(), np.cumsum(chunks.length)
+        out = text.copy()
+        stop = np.cumsum(chunks.length)
         tails = [np.arange(stop[n] - rest[n], stop[n]) for n in away]
         if tails:
             out[np.concatenate(tails)] = corpus.tokens(other[away], begin[away], rest[away])
         return out, label
 
     def _by_length(self, corpus: Documents) -> tuple[Numbers, Numbers, Numbers]:
-        """A corpus's documents in order of length, each document's place in that order, and the lengths in order."""
+        """A corpus's documents in order of length, each document's place in that order, and the
+        lengths in order."""
         if self.known is None or self.known[0] is not corpus:
             order = np.argsort(corpus.lengths, kind="stable")
             self.known = corpus, (order, np.argsort(order), corpus.lengths[order])

@@ -24,8 +24,9 @@ SCALES = 60  # powers of two: a million millions of millions
 class Regress(Task):
     """One score a text, by least squares.
 
-    The network is trained on scores less their mean over a power of two near their standard deviation, so that it
-    learns as fast whatever they are scores of; what is saved gives the scores themselves (`rescale_head`).
+    The network is trained on scores less their mean over a power of two near their standard
+    deviation, so that it learns as fast whatever they are scores of; what is saved gives the scores
+    themselves (`rescale_head`).
     """
 
     name = "regress"
@@ -36,11 +37,14 @@ class Regress(Task):
     n_outputs = 1
 
     def __init__(self, settings: TaskSettings, mean: float = 0.0, spread: float = 1.0) -> None:
-        self.settings, self._mean, self.spread = settings, mean, spread
+        self.settings = settings
+        self._mean = mean
+        self.spread = spread
 
     @property
     def mean(self) -> float:
-        """Without a bias, as heads of the last token are published, there is nothing to fold a mean into."""
+        """Without a bias, as heads of the last token are published, there is nothing to fold a mean
+        into."""
         return 0.0 if self.settings.pooling == "last" else self._mean
 
     @classmethod
@@ -75,7 +79,8 @@ class Regress(Task):
         if isinstance(value, bool) or not abs(number) <= LARGEST:  # nan is not, either
             large = not isinstance(value, bool) and abs(number) > LARGEST
             raise DataError(
-                f"the score {value!r} is {f'beyond {LARGEST:g}, the largest' if large else 'not a number'}",
+                f"the score {value!r} is"
+                f" {f'beyond {LARGEST:g}, the largest' if large else 'not a number'}",
                 where=where(),
                 do="correct it or take it out (in training: data.invalid=drop)",
             )
@@ -94,7 +99,8 @@ class Regress(Task):
         return array
 
     def rescale_head(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
-        by, folded = 1 / self.spread if back else self.spread, dict(weights)
+        by = 1 / self.spread if back else self.spread
+        folded = dict(weights)
         if "head.out.weight" in folded:
             folded["head.out.weight"] = folded["head.out.weight"] * by
         if (bias := folded.get("head.out.bias")) is not None:

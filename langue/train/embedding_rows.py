@@ -1,11 +1,12 @@
-"""What arrives: a model and the texts of its training. What leaves: the same model, trained on the rows of its
-embedding that these texts hold.
+"""What arrives: a model and the texts of its training. What leaves: the same model, trained on the
+rows of its embedding that these texts hold.
 
-A row that no text holds has no gradient, ever: all that training does to it is to clear that gradient, measure it, keep
-two moments of it and move it by nothing, in every step. A batch of sentences holds some hundred rows of thirty
-thousand, or of two hundred and fifty thousand, and then this may be half of what a step takes. So the optimiser is
-given the rows in use alone, of the texts that are learnt from and of those held out. (AdamW's decay, which knows no
-gradient, would draw the other rows towards zero; they stay as they were published.)
+A row that no text holds has no gradient, ever: all that training does to it is to clear that
+gradient, measure it, keep two moments of it and move it by nothing, in every step. A batch of
+sentences holds some hundred rows of thirty thousand, or of two hundred and fifty thousand, and then
+this may be half of what a step takes. So the optimiser is given the rows in use alone, of the texts
+that are learnt from and of those held out. (AdamW's decay, which knows no gradient, would draw the
+other rows towards zero; they stay as they were published.)
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from langue.model.transformer import Transformer
 
 
 class TrimmedEmbedding(nn.Module):
-    """An embedding of which only the rows `used` (R,), ascending, may be asked for: tokens (T,) -> (T, E)."""
+    """An embedding of which only the rows `used` (R,), ascending, may be asked for: tokens (T,) ->
+    (T, E)."""
 
     def __init__(self, table: nn.Embedding, used: Tensor) -> None:
         super().__init__()
@@ -37,8 +39,8 @@ class TrimmedEmbedding(nn.Module):
 
 @contextmanager
 def trim_embedding(body: Transformer, *splits: Examples | None) -> Iterator[None]:
-    """The body with the rows of its embedding that the splits hold; afterwards with all of them, trained where they
-    were. It reads no other text in between."""
+    """The body with the rows of its embedding that the splits hold; afterwards with all of them,
+    trained where they were. It reads no other text in between."""
     table = body.token
     assert isinstance(table, nn.Embedding)
     held = np.zeros(table.num_embeddings, bool)

@@ -1,4 +1,5 @@
-"""What arrives: what happened at each step. What leaves: `log.jsonl`, one JSON object a line, and a progress bar."""
+"""What arrives: what happened at each step. What leaves: `log.jsonl`, one JSON object a line, and a
+progress bar."""
 
 import json
 import math
@@ -20,12 +21,15 @@ from langue.train.tracker import make_tracker
 
 
 class Journal:
-    """Appends to `log.jsonl`; on resume, lines after the checkpoint are cut so that no step stands twice.
+    """Appends to `log.jsonl`; on resume, lines after the checkpoint are cut so that no step stands
+    twice.
 
     Of several processes only the first writes and shows anything.
     """
 
-    def __init__(self, path: Path, total: int, begin: int = 0, size: int = 0, tracker: str = "none") -> None:
+    def __init__(
+        self, path: Path, total: int, begin: int = 0, size: int = 0, tracker: str = "none"
+    ) -> None:
         speaks = rank() == 0
         self.tracker = make_tracker(tracker, path.parent, begin) if speaks else None
         self.path = path if speaks else Path(os.devnull)
@@ -49,7 +53,9 @@ class Journal:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
         self.bar.stop()
         with suppress(OSError):  # what could not be written was said by `write`
             self.file.close()
@@ -66,7 +72,9 @@ class Journal:
 
     def write(self, line: dict[str, Any]) -> None:
         # JSON has no words for what is not finite; a skipped step's loss is null.
-        line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        line = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
+        }
         with disk_errors(self.path):
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
@@ -76,7 +84,9 @@ class Journal:
     def show(self, step: int, loss: float, speed: float, mfu: float | None = None) -> None:
         """mfu: the share of the hardware's peak."""
         share = "" if mfu is None else f" · {mfu:.0%} of peak"
-        facts = f"loss {loss:.3f} · {speed:,.0f} tokens/s{share} · {peak_memory() / 2**30:.1f} GiB ·"
+        facts = (
+            f"loss {loss:.3f} · {speed:,.0f} tokens/s{share} · {peak_memory() / 2**30:.1f} GiB ·"
+        )
         self.bar.update(self.row, completed=step, facts=facts)
 
     def say(self, text: str) -> None:
@@ -90,7 +100,8 @@ class Journal:
 
 
 def _whole_lines(path: Path, most: int) -> int:
-    """Bytes of the lines that are there of so many: where the power went off, fewer may be, and part of one."""
+    """Bytes of the lines that are there of so many: where the power went off, fewer may be, and
+    part of one."""
     with path.open("rb") as file:
         return file.read(most).rfind(b"\n") + 1
 

@@ -1,7 +1,9 @@
-"""What arrives: a model and the rates. What leaves: AdamW, or Muon beside it, over weights that share rate and decay.
+"""What arrives: a model and the rates. What leaves: AdamW, or Muon beside it, over weights that
+share rate and decay.
 
-AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. Layer-wise decay of the rate: Howard and Ruder 2018 (ULMFiT),
-arXiv:1801.06146: a layer's rate is that of the one above it times `layer_decay`. Muon: see muon.py.
+AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. Layer-wise decay of the rate: Howard and Ruder
+2018 (ULMFiT), arXiv:1801.06146: a layer's rate is that of the one above it times `layer_decay`.
+Muon: see muon.py.
 """
 
 import math
@@ -17,13 +19,16 @@ from langue.settings.sections import TrainSettings
 from langue.train.muon import Muon
 from langue.train.sharding import gather_full, is_dtensor, local_shard
 
-ADAMW, MUON = frozenset(["step", "exp_avg", "exp_avg_sq"]), frozenset(["momentum_buffer"])  # what each remembers
+# what each remembers
+ADAMW = frozenset(["step", "exp_avg", "exp_avg_sq"])
+MUON = frozenset(["momentum_buffer"])
 # Muon's or not, whether processes share it, rate relative to the others', decay, parts
 Group = tuple[bool, bool, float, float, tuple[int, ...]]
 
 
 def depth(name: str, n_layers: int) -> int:
-    """0 for the embeddings and what else stands before the blocks, i + 1 for block i, n_layers + 1 for what follows."""
+    """0 for the embeddings and what else stands before the blocks, i + 1 for block i, n_layers + 1
+    for what follows."""
     block = re.search(r"body\.(?:decoder\.)?blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1
@@ -51,7 +56,8 @@ class Optimizers:
                 group["lr"] = rate * group["scale"]
 
     def state(self) -> Iterator[tuple[Tensor, dict[str, Any], frozenset[str]]]:
-        """Each weight with the dictionary of what its optimiser remembers of it, and what it does once it has moved."""
+        """Each weight with the dictionary of what its optimiser remembers of it, and what it does
+        once it has moved."""
         for part in self.parts:
             for group in part.param_groups:
                 for weight in group["params"]:
@@ -59,7 +65,8 @@ class Optimizers:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> Optimizers:
-    """Matrices and embeddings decay, biases and norms do not; Muon, where it is wished, takes the blocks' matrices."""
+    """Matrices and embeddings decay, biases and norms do not; Muon, where it is wished, takes the
+    blocks' matrices."""
     groups: dict[Group, list[nn.Parameter]] = defaultdict(list)
     for name, weight in model.named_parameters():
         scale = settings.layer_decay ** (n_layers + 1 - depth(name, n_layers))
@@ -68,10 +75,18 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
         stacked = 3 if name.endswith(".qkv.weight") else 2 if name.endswith(".kv.weight") else 0
         parts = (len(weight) // stacked,) * stacked if muon and stacked else ()
         groups[muon, is_dtensor(weight), scale, decay, parts].append(weight)
-    adam = [{"params": w, "scale": s, "weight_decay": d} for (muon, _, s, d, _), w in groups.items() if not muon]
+    adam = [
+        {"params": w, "scale": s, "weight_decay": d}
+        for (muon, _, s, d, _), w in groups.items()
+        if not muon
+    ]
     made: list[torch.optim.Optimizer] = []
     if adam:
-        made.append(torch.optim.AdamW(adam, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True))
+        made.append(
+            torch.optim.AdamW(
+                adam, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
+            )
+        )
     matrices = [
         {"params": w, "scale": s * settings.muon_scale, "weight_decay": d, "parts": p}
         for (muon, _, s, d, p), w in groups.items()
@@ -83,10 +98,15 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
 
 
 def clip_gradients(model: nn.Module, largest: float) -> float:
-    """Scale all gradients so that their joint norm is at most `largest` (0: only measure). Returns the norm before."""
+    """Scale all gradients so that their joint norm is at most `largest` (0: only measure). Returns
+    the norm before."""
     gradients = [w.grad for w in model.parameters() if w.grad is not None]
     kinds = [[g for g in gradients if is_dtensor(g) == shared] for shared in (False, True)]
-    norm = math.hypot(*(float(gather_full(torch.nn.utils.get_total_norm(kind))) for kind in kinds if kind))
+    norm = math.hypot(
+        *(float(gather_full(torch.nn.utils.get_total_norm(kind))) for kind in kinds if kind)
+    )
     if largest and norm > largest:
-        torch._foreach_mul_([local_shard(gradient) for gradient in gradients], largest / (norm + 1e-6))
+        torch._foreach_mul_(
+            [local_shard(gradient) for gradient in gradients], largest / (norm + 1e-6)
+        )
     return norm

@@ -1,11 +1,13 @@
-"""What arrives: a model, its objective and the processes that train it together. What leaves: one process's gradients.
+"""What arrives: a model, its objective and the processes that train it together. What leaves: one
+process's gradients.
 
-Every process takes its share of each batch (data/loader.py). Losses are sums, so the gradients and the counts are added
-up over the processes and divided once: a step is the same step whatever their number. `ddp` keeps the whole model in
-every process (Li et al. 2020, arXiv:2006.15704), `fsdp` divides weights, gradients and moments among them and gathers a
-block's weights while it is computed (Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277).
-`tp` gives each some of every block's heads and columns, and all of them the same batch (tensors.py).
-What is small (counts, decisions) goes through gloo on the CPU, where the death of a process is noticed at once.
+Every process takes its share of each batch (data/loader.py). Losses are sums, so the gradients and
+the counts are added up over the processes and divided once: a step is the same step whatever their
+number. `ddp` keeps the whole model in every process (Li et al. 2020, arXiv:2006.15704), `fsdp`
+divides weights, gradients and moments among them and gathers a block's weights while it is computed
+(Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277). `tp` gives each
+some of every block's heads and columns, and all of them the same batch (tensors.py). What is small
+(counts, decisions) goes through gloo on the CPU, where the death of a process is noticed at once.
 """
 
 import copy
@@ -31,13 +33,23 @@ from langue.tasks.objective import Objective, Outcome
 from langue.train.sharding import gather_full, local_shard
 from langue.train.tensor_parallel import apply_tensor_parallel
 
-PATIENCE = timedelta(hours=2)  # for a process that lives but does not answer: it may be judging a big test set
-GONE = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe", "NCCL", "recvValue", "sendBytes")
+# for a process that lives but does not answer: it may be judging a big test set
+PATIENCE = timedelta(hours=2)
+GONE = (
+    "gloo",
+    "Connection closed by peer",
+    "Connection reset",
+    "Broken pipe",
+    "NCCL",
+    "recvValue",
+    "sendBytes",
+)
 
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """The group of the processes that torchrun started, as long as the block; for one process, nothing at all.
+    """The group of the processes that torchrun started, as long as the block; for one process,
+    nothing at all.
 
     Where one fails all end, and only the first to fail says why.
     """
@@ -51,7 +63,9 @@ def processes() -> Iterator[None]:
     store = _fresh_store(store, number, size)
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "cpu:gloo"
     try:
-        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
+        dist.init_process_group(
+            backend, store=store, rank=number, world_size=size, timeout=PATIENCE
+        )
         yield
     except Exception as error:
         raise _first_report(error, store) from error
@@ -61,17 +75,20 @@ def processes() -> Iterator[None]:
 def _fresh_store(store: Any, number: int, size: int) -> Any:
     """The store without what an earlier start of the group has left in it.
 
-    Where torchrun starts a group again its store stays, with the addresses of the dead, and no number that all nodes
-    share tells one start from the next. So the first process names this one, and another takes that name when it comes
-    together with the word that this other has just made up, which nobody dead can know.
+    Where torchrun starts a group again its store stays, with the addresses of the dead, and no
+    number that all nodes share tells one start from the next. So the first process names this one,
+    and another takes that name when it comes together with the word that this other has just made
+    up, which nobody dead can know.
     """
-    own, deadline = uuid.uuid4().hex, time.monotonic() + PATIENCE.total_seconds()
+    own = uuid.uuid4().hex
+    deadline = time.monotonic() + PATIENCE.total_seconds()
 
     def read(key: str) -> str:
         return str(store.get(key).decode()) if store.check([key]) else ""
 
     store.set(f"langue/hello/{number}", own)
-    name, missing = own if number == 0 else "", set(range(1, size)) if number == 0 else {number}
+    name = own if number == 0 else ""
+    missing = set(range(1, size)) if number == 0 else {number}
     while missing and time.monotonic() < deadline:
         if number == 0:
             for other in missing:
@@ -82,13 +99,17 @@ def _fresh_store(store: Any, number: int, size: int) -> Any:
             missing = set() if said == own else missing
         time.sleep(0.02)
     if missing:
-        raise RunError(f"process {min(missing)} of {size} did not come", do="start all of them with one torchrun")
+        raise RunError(
+            f"process {min(missing)} of {size} did not come",
+            do="start all of them with one torchrun",
+        )
     store.set(f"langue/joined/{number}", name)
     return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
 
 
 def _first_report(error: Exception, store: Any) -> Exception:
-    """What this process raises for an error: itself where it is the first, else something that is not shown."""
+    """What this process raises for an error: itself where it is the first, else something that is
+    not shown."""
     gone = not isinstance(error, LangueError) and any(word in str(error) for word in GONE)
     if gone:
         do = "the last complete checkpoint is kept: the same command with --resume goes on from it"
@@ -97,7 +118,8 @@ def _first_report(error: Exception, store: Any) -> Exception:
     try:
         first = int(store.add("langue/failed", 1)) == 1
         if first and rank() == 0 and not gone and device().type == "cpu":
-            # It may be this process that keeps the store: part from the others, and let them look before it goes.
+            # It may be this process that keeps the store: part from the others, and let them look
+            # before it goes.
             dist.destroy_process_group()
             deadline = time.monotonic() + 5
             while int(store.add("langue/failed", 0)) < world_size() and time.monotonic() < deadline:
@@ -128,16 +150,19 @@ def any_rank(value: bool) -> bool:
 
 
 def broadcast_bool(value: bool) -> bool:
-    """What the first process says: they could differ in the last bit of a score, and must not part ways over it."""
+    """What the first process says: they could differ in the last bit of a score, and must not part
+    ways over it."""
     return sums(value and rank() == 0)[0] > 0
 
 
 class Engine(nn.Module):
-    """Model and objective as one module, so that the hooks of ddp and fsdp see where a pass begins and ends."""
+    """Model and objective as one module, so that the hooks of ddp and fsdp see where a pass begins
+    and ends."""
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
-        self.model, self.objective = model, objective
+        self.model = model
+        self.objective = objective
         self.outcome: Outcome | None = None
 
     def forward(self, batch: Any) -> Tensor:
@@ -146,16 +171,22 @@ class Engine(nn.Module):
 
 
 class Parallel:
-    """`model` is what is trained: the given one, or with fsdp or tp a divided copy of it, for which the given one gives
-    up its memory until `finish`."""
+    """`model` is what is trained: the given one, or with fsdp or tp a divided copy of it, for which
+    the given one gives up its memory until `finish`."""
 
-    def __init__(self, model: nn.Module, objective: Objective, settings: TrainSettings, place: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, objective: Objective, settings: TrainSettings, place: torch.device
+    ) -> None:
         several = world_size() > 1
-        assert not several or dist.is_initialized(), "training in several processes happens within processes()"
+        assert not several or dist.is_initialized(), (
+            "training in several processes happens within processes()"
+        )
         self.sharded = several and settings.parallel == "fsdp"
         self.spread = several and settings.parallel == "tp"
-        self.share = (0, 1) if self.spread else (rank(), world_size())  # which of how many parts of a batch is ours
-        self.given, self.place = model, place
+        # which of how many parts of a batch is ours
+        self.share = (0, 1) if self.spread else (rank(), world_size())
+        self.given = model
+        self.place = place
         self.model = copy.deepcopy(model) if self.divided else model
         self.model.to(place)
         self.engine = Engine(self.model, objective)
@@ -180,14 +211,20 @@ class Parallel:
         return list(values) if self.spread else sums(*values)
 
     def _replicate(self) -> None:
-        """find_unused_parameters: a model may have weights that an objective does not use (a decoder, say)."""
-        self.engine.register_parameter("unused", nn.Parameter(torch.zeros(1)))  # where none is, torch complains
+        """find_unused_parameters: a model may have weights that an objective does not use (a
+        decoder, say)."""
+        # where none is, torch complains
+        self.engine.register_parameter("unused", nn.Parameter(torch.zeros(1)))
         self.engine.to(self.place)
         with warnings.catch_warnings():
-            # The first option will have another name, which the oldest torch that we take does not know.
+            # The first option will have another name, which the oldest torch that we take does not
+            # know.
             warnings.simplefilter("ignore", FutureWarning)
             self.wrapped = nn.parallel.DistributedDataParallel(
-                self.engine, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+                self.engine,
+                broadcast_buffers=False,
+                find_unused_parameters=True,
+                gradient_as_bucket_view=True,
             )
 
     def _shard(self) -> None:
@@ -206,7 +243,8 @@ class Parallel:
 
     @contextmanager
     def micro_step(self, sync: bool) -> Iterator[None]:
-        """Around the forward and backward pass of one of a step's batches: gradients are exchanged after the last."""
+        """Around the forward and backward pass of one of a step's batches: gradients are exchanged
+        after the last."""
         if self.sharded:
             self.engine.set_requires_gradient_sync(sync)  # type: ignore[operator]
         silent = not sync and isinstance(self.wrapped, nn.parallel.DistributedDataParallel)
@@ -215,21 +253,30 @@ class Parallel:
 
     def forward(self, batch: Any) -> Outcome:
         loss = self.wrapped(batch)
-        outcome, self.engine.outcome = self.engine.outcome, None
+        outcome = self.engine.outcome
+        self.engine.outcome = None
         assert outcome is not None
-        return replace(outcome, loss=loss) if batch.is_real else replace(outcome, loss=0 * loss, count=0.0, aux_loss=None)
+        return (
+            replace(outcome, loss=loss)
+            if batch.is_real
+            else replace(outcome, loss=0 * loss, count=0.0, aux_loss=None)
+        )
 
     def scale(self, count: float) -> None:
-        """Divide the gradients by the count over all processes; ddp has divided them by the number of processes."""
+        """Divide the gradients by the count over all processes; ddp has divided them by the number
+        of processes."""
         by = count / (1 if self.divided else world_size())
-        torch._foreach_div_([local_shard(w.grad) for w in self.model.parameters() if w.grad is not None], by)
+        torch._foreach_div_(
+            [local_shard(w.grad) for w in self.model.parameters() if w.grad is not None], by
+        )
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """For passes that do not begin at the engine, such as an evaluation's: what stands outside the blocks is whole.
+        """For passes that do not begin at the engine, such as an evaluation's: what stands outside
+        the blocks is whole.
 
-        Every process evaluates everything. Metrics are not sums (a correlation, an F1), predictions would have to be
-        exchanged, and what is held out is small beside what is trained on.
+        Every process evaluates everything. Metrics are not sums (a correlation, an F1), predictions
+        would have to be exchanged, and what is held out is small beside what is trained on.
         """
         if self.sharded:
             self.engine.unshard()  # type: ignore[operator]

@@ -1,7 +1,8 @@
 """What arrives: a step's number. What leaves: the share of the peak learning rate that it takes.
 
-After a linear warm-up: linear or cosine decay (Loshchilov and Hutter 2017, arXiv:1608.03983), none, or wsd: constant,
-and a linear fall over the last `decay` of the steps (Hu et al. 2024, arXiv:2404.06395).
+After a linear warm-up: linear or cosine decay (Loshchilov and Hutter 2017, arXiv:1608.03983), none,
+or wsd: constant, and a linear fall over the last `decay` of the steps (Hu et al. 2024,
+arXiv:2404.06395).
 """
 
 import math
@@ -11,7 +12,8 @@ from langue.settings.sections import TrainSettings
 
 def factor(step: int, total: int, settings: TrainSettings) -> float:
     """step counts from 0. The decays end at `final` of the peak."""
-    kind, final = settings.schedule, settings.min_lr_ratio
+    kind = settings.schedule
+    final = settings.min_lr_ratio
     rising = max(1, round(total * settings.warmup)) if settings.warmup else 0
     if step < rising:
         return (step + 1) / rising

@@ -1,12 +1,14 @@
 """What arrives: tensors of which this process may hold only a part.
 What leaves: the part, the whole, or a checkpoint that every process writes its part of.
 
-`fully_shard` divides every weight by rows as `torch.chunk` does: the first processes hold equal shares, the last ones
-what is left, which may be nothing. Tensor parallel divides some by columns, and of stacked matrices each. A tensor that
-is not divided is its own only share, so callers need not ask.
+`fully_shard` divides every weight by rows as `torch.chunk` does: the first processes hold equal
+shares, the last ones what is left, which may be nothing. Tensor parallel divides some by columns,
+and of stacked matrices each. A tensor that is not divided is its own only share, so callers need
+not ask.
 
-The checkpoint is PyTorch's distributed one in its safetensors form: a shard file a process, with the place of every
-tensor in the header, from which any number of processes can read. (Its usual form keeps a pickle, which is not for us.)
+The checkpoint is PyTorch's distributed one in its safetensors form: a shard file a process, with
+the place of every tensor in the header, from which any number of processes can read. (Its usual
+form keeps a pickle, which is not for us.)
 """
 
 import shutil
@@ -27,7 +29,8 @@ from langue.files import complete_folder, unreadable, write_json
 from langue.hub.weights import check_safetensors
 from langue.runtime import rank
 
-PARTS = "parts"  # on a weight: the rows of what is stacked in it (queries, keys, values), each divided by itself
+# on a weight: the rows of what is stacked in it (queries, keys, values), each divided by itself
+PARTS = "parts"
 
 
 def is_dtensor(tensor: Tensor) -> bool:
@@ -47,17 +50,21 @@ def local_shard(tensor: Tensor) -> Tensor:
 
 
 def gather_full(tensor: Tensor, like: Tensor | None = None) -> Tensor:
-    """All of it, in the order of the model's own weights. Every process must ask, in the same order.
+    """All of it, in the order of the model's own weights. Every process must ask, in the same
+    order.
 
     like: the weight that a tensor is of, where it is not one itself.
     """
     if not is_dtensor(tensor):
         return tensor
     full: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
-    parts, processes = getattr(tensor if like is None else like, PARTS, None), tensor.device_mesh.size()  # type: ignore[attr-defined]
+    parts = getattr(tensor if like is None else like, PARTS, None)
+    processes = tensor.device_mesh.size()  # type: ignore[attr-defined]
     if parts is None:
         return full
-    pieces = [torch.split(piece, [size // processes for size in parts]) for piece in full.chunk(processes)]
+    pieces = [
+        torch.split(piece, [size // processes for size in parts]) for piece in full.chunk(processes)
+    ]
     return torch.cat([piece[number] for number in range(len(parts)) for piece in pieces])
 
 
@@ -65,10 +72,13 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Of a whole tensor what this process holds of one that is divided as `like`."""
     if not is_dtensor(like):
         return tensor
-    (placement,), mesh = like.placements, like.device_mesh  # type: ignore[attr-defined]
+    (placement,) = like.placements
+    mesh = like.device_mesh  # type: ignore[attr-defined]
     if not placement.is_shard():
         return tensor
-    processes, number, parts = mesh.size(), mesh.get_local_rank(), getattr(like, PARTS, None)
+    processes = mesh.size()
+    number = mesh.get_local_rank()
+    parts = getattr(like, PARTS, None)
     if parts is not None:
         return torch.cat([part.chunk(processes)[number] for part in torch.split(tensor, parts)])
     length = tensor.shape[placement.dim]
@@ -78,13 +88,15 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor as `like` is divided; in a shape that does not fit it stays whole, for the caller to refuse."""
+    """A whole tensor as `like` is divided; in a shape that does not fit it stays whole, for the
+    caller to refuse."""
     if not is_dtensor(like) or is_dtensor(tensor) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import DTensor
 
     return DTensor.from_local(
-        shard_like(tensor, like).clone().to(local_shard(like).device),  # not a view, which would keep all of it
+        # not a view, which would keep all of it
+        shard_like(tensor, like).clone().to(local_shard(like).device),
         like.device_mesh,  # type: ignore[attr-defined]
         like.placements,  # type: ignore[attr-defined]
         run_check=False,
@@ -94,22 +106,29 @@ def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def each_with_its_parts(tensor: Tensor, parts: Sequence[int], processes: int) -> Tensor:
-    """Rows in such an order that an even division gives every process its share of each of the parts."""
+    """Rows in such an order that an even division gives every process its share of each of the
+    parts."""
     pieces = [part.chunk(processes) for part in torch.split(tensor, list(parts))]
     return torch.cat([piece[number] for number in range(processes) for piece in pieces])
 
 
 class Writer:
-    """Writes checkpoints while training goes on: tensors are copied at once, the files follow in another thread."""
+    """Writes checkpoints while training goes on: tensors are copied at once, the files follow in
+    another thread."""
 
     def __init__(self) -> None:
-        self.group = dist.new_group(backend="gloo")  # its own, for the thread's messages to keep apart from training's
+        # its own, for the thread's messages to keep apart from training's
+        self.group = dist.new_group(backend="gloo")
         self.writing: Future[Any] | None = None
-        self.ended = threading.Event()  # set when a checkpoint that was begun is complete, or has failed
+        # set when a checkpoint that was begun is complete, or has failed
+        self.ended = threading.Event()
         self.failure: Exception | None = None
 
-    def start(self, path: Path, tensors: Mapping[str, Tensor], facts: Any, done: Callable[[], None]) -> None:
-        """Begin `path`, which appears when every process has written; then `done` is called, in the first process."""
+    def start(
+        self, path: Path, tensors: Mapping[str, Tensor], facts: Any, done: Callable[[], None]
+    ) -> None:
+        """Begin `path`, which appears when every process has written; then `done` is called, in the
+        first process."""
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
         from torch.distributed.checkpoint.state_dict_saver import async_save
 
@@ -143,21 +162,28 @@ class Writer:
         if self.writing is not None:
             from torch.distributed.checkpoint.api import CheckpointException
 
-            writing, self.writing = self.writing, None
+            writing = self.writing
+            self.writing = None
             try:
                 writing.result()
             except CheckpointException as error:
-                reasons = "; ".join(f"process {number}: {why[0]}" for number, why in error.failures.items())
-                raise RunError(f"a checkpoint cannot be written: {reasons}", do="the one before it is kept") from error
+                reasons = "; ".join(
+                    f"process {number}: {why[0]}" for number, why in error.failures.items()
+                )
+                raise RunError(
+                    f"a checkpoint cannot be written: {reasons}", do="the one before it is kept"
+                ) from error
             finally:
                 self.ended.wait()  # a result is there before what is to be done with it
         if self.failure is not None:
-            failure, self.failure = self.failure, None
+            failure = self.failure
+            self.failure = None
             raise failure
 
 
 def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
-    """What `Writer` wrote, each tensor divided as the one that `like` names for it. Each process reads its own rows."""
+    """What `Writer` wrote, each tensor divided as the one that `like` names for it. Each process
+    reads its own rows."""
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
@@ -173,8 +199,18 @@ def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str,
             load(made, storage_reader=reader, no_dist=True)
     except PermissionError as error:
         raise unreadable(error, error.filename or folder, RunError) from None
-    except (SafetensorError, OSError, ArithmeticError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise RunError(f"a damaged checkpoint: {error!r}", where=str(folder), do="remove it") from error
+    except (
+        SafetensorError,
+        OSError,
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+    ) as error:
+        raise RunError(
+            f"a damaged checkpoint: {error!r}", where=str(folder), do="remove it"
+        ) from error
     except (RecursionError, CheckpointException) as error:
         raise RunError("a damaged checkpoint", where=str(folder), do="remove it") from error
     return made
@@ -183,14 +219,26 @@ def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str,
 def _room(name: str, entry: Any, like: Tensor | None, folder: Path) -> Tensor:
     """A tensor to read into, once the shards are known to make up all its rows."""
     if like is None or tuple(entry.size) != tuple(like.shape):
-        raise RunError(f"no fitting {name}", where=str(folder), do="the checkpoint is of another model or optimiser")
+        raise RunError(
+            f"no fitting {name}",
+            where=str(folder),
+            do="the checkpoint is of another model or optimiser",
+        )
     end = 0
     for chunk in sorted(entry.chunks, key=lambda chunk: tuple(chunk.offsets)):
         if not like.ndim or not chunk.sizes[0]:
             continue
-        if tuple(chunk.offsets) != (end, *[0] * (like.ndim - 1)) or tuple(chunk.sizes[1:]) != tuple(like.shape[1:]):
-            raise RunError(f"rows of {name} are missing or twice", where=str(folder), do="remove it; a shard is lost")
+        if tuple(chunk.offsets) != (end, *[0] * (like.ndim - 1)) or tuple(chunk.sizes[1:]) != tuple(
+            like.shape[1:]
+        ):
+            raise RunError(
+                f"rows of {name} are missing or twice",
+                where=str(folder),
+                do="remove it; a shard is lost",
+            )
         end += chunk.sizes[0]
     if like.ndim and end != len(like):
-        raise RunError(f"rows of {name} are missing", where=str(folder), do="remove it; a shard is lost")
+        raise RunError(
+            f"rows of {name} are missing", where=str(folder), do="remove it; a shard is lost"
+        )
     return torch.zeros_like(like.detach())

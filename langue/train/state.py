@@ -1,9 +1,10 @@
 """What arrives: a training run at some step.
 What leaves: a folder from which it goes on bit for bit; and the run again.
 
-All randomness is a function of (seed, step) and all order of (seed, epoch), so the state is the weights, what the
-optimisers remember of each, and a few counts. safetensors and JSON only: a resumable checkpoint can be given to others
-without risk. Where processes share the model, each writes its part (shards.py); any number of them reads either kind.
+All randomness is a function of (seed, step) and all order of (seed, epoch), so the state is the
+weights, what the optimisers remember of each, and a few counts. safetensors and JSON only: a
+resumable checkpoint can be given to others without risk. Where processes share the model, each
+writes its part (shards.py); any number of them reads either kind.
 """
 
 import shutil
@@ -21,7 +22,14 @@ from langue.hub.checkpoint import load_into
 from langue.hub.weights import read_safetensors
 from langue.runtime import rank
 from langue.train.optimizer import Optimizers
-from langue.train.sharding import Writer, distribute_like, gather_full, is_dtensor, is_row_sharded, read_shards
+from langue.train.sharding import (
+    Writer,
+    distribute_like,
+    gather_full,
+    is_dtensor,
+    is_row_sharded,
+    read_shards,
+)
 
 FORMAT = 3
 WEIGHT = "weight."  # before the names of the weights, where all tensors are in one file
@@ -37,14 +45,20 @@ def save_state(
     average: dict[str, Tensor],
     writer: Writer | None = None,
 ) -> Path:
-    """Write `folder`/step-NNNNNNNN, complete or absent, then drop the older ones. average: an EMA of the weights.
+    """Write `folder`/step-NNNNNNNN, complete or absent, then drop the older ones. average: an EMA
+    of the weights.
 
-    With a writer each process writes its part, and it is complete when `writer.wait` returns; else the first does.
+    With a writer each process writes its part, and it is complete when `writer.wait` returns; else
+    the first does.
     """
     path = folder / f"step-{progress['step']:08d}"
     names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
     of = {name: weight for weight, name in names.items()}
-    kept = {f"{kind}.{names[weight]}": t for weight, state, _ in optimizer.state() for kind, t in state.items()}
+    kept = {
+        f"{kind}.{names[weight]}": t
+        for weight, state, _ in optimizer.state()
+        for kind, t in state.items()
+    }
     kept |= {AVERAGE + name: tensor for name, tensor in average.items()}
     facts = {"format": FORMAT, **progress}
 
@@ -68,8 +82,9 @@ def save_state(
 
 
 def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]) -> None:
-    """Keep the weights of the best evaluation, and those of the best one before the newest checkpoint: a run that goes
-    on from there may find no better ones. A run resumed from before it reaches it again and writes it again."""
+    """Keep the weights of the best evaluation, and those of the best one before the newest
+    checkpoint: a run that goes on from there may find no better ones. A run resumed from before it
+    reaches it again and writes it again."""
     path = folder / f"best-{step:08d}"
     weights = _whole_weights(model)
     if rank() == 0:
@@ -82,8 +97,8 @@ def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]
 
 
 def _drop_others(path: Path, beside: Path | None = None) -> None:
-    """Only once the new one is complete on disk, remove the others of its kind, and what a run that was killed had
-    begun to write."""
+    """Only once the new one is complete on disk, remove the others of its kind, and what a run that
+    was killed had begun to write."""
     kind = path.name.split("-")[0]
     for other in [*path.parent.glob(f"{kind}-*"), *path.parent.glob(f".{kind}-*")]:
         if other not in (path, beside):
@@ -95,7 +110,8 @@ def save_weights(folder: Path, model: nn.Module) -> None:
 
 
 def _whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """All weights, one gathered after another; in the first process only, where they are divided."""
+    """All weights, one gathered after another; in the first process only, where they are
+    divided."""
     kept: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
         tensor = gather_full(weight.detach(), weight)
@@ -112,7 +128,9 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 def _put(weights: dict[str, Tensor], model: nn.Module, folder: Path) -> None:
     named = dict(model.named_parameters())
-    fitting = {name: distribute_like(t, named[name]) if name in named else t for name, t in weights.items()}
+    fitting = {
+        name: distribute_like(t, named[name]) if name in named else t for name, t in weights.items()
+    }
     try:
         load_into(model, fitting, where=str(folder))
     except ModelError as error:
@@ -129,11 +147,17 @@ def _facts(path: Path) -> dict[str, Any]:
     """What `save_state` was given as progress."""
     found = read_json(path / "state.json")
     if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
-        raise RunError(f"its format is not {FORMAT}", where=str(path / "state.json"), do="it is of another langue")
+        raise RunError(
+            f"its format is not {FORMAT}",
+            where=str(path / "state.json"),
+            do="it is of another langue",
+        )
     return found
 
 
-def load_state(path: Path, model: nn.Module, optimizer: Optimizers, average: dict[str, Tensor]) -> dict[str, Any]:
+def load_state(
+    path: Path, model: nn.Module, optimizer: Optimizers, average: dict[str, Tensor]
+) -> dict[str, Any]:
     """Put weights, memories and averages back; returns what `save_state` was given as progress."""
     progress = _facts(path)
     named = dict(model.named_parameters())
@@ -144,7 +168,8 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizers, average: dic
         weight = torch.tensor(0.0) if kind == "step" else named.get(name)
         if kind + "." == AVERAGE:
             weight = named.get(name, average.get(name)) if name in average else None
-        return weight if weight is None or is_row_sharded(weight) else torch.zeros(weight.shape)  # whole: `distribute_like` cuts it
+        # whole: `distribute_like` cuts it
+        return weight if weight is None or is_row_sharded(weight) else torch.zeros(weight.shape)
 
     if (path / "optimizer.safetensors").is_file():
         load_weights(path, model)
@@ -162,10 +187,14 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizers, average: dic
     for weight, state, memories in optimizer.state():
         name = names[weight]
         if kinds[name] and set(kinds[name]) != memories:
-            raise RunError(f"{kinds[name][0]} of {name} is of another optimiser", where=str(path), do=OTHER)
+            raise RunError(
+                f"{kinds[name][0]} of {name} is of another optimiser", where=str(path), do=OTHER
+            )
         for kind in kinds[name]:
             key = f"{kind}.{name}"
-            state[kind] = _taken(kept, key, weight if kind != "step" else torch.tensor(0.0), path).to(weight.device)
+            state[kind] = _taken(
+                kept, key, weight if kind != "step" else torch.tensor(0.0), path
+            ).to(weight.device)
     if kept:
         raise RunError(f"{next(iter(kept))} is of no weight", where=str(path), do=OTHER)
     return progress

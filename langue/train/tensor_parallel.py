@@ -1,9 +1,11 @@
-"""What arrives: a model that several processes are to train together, all on the same batch.
-What leaves: its blocks divided among them: each has some heads of every attention and columns of every feed-forward.
+"""What arrives: a model that several processes are to train together, all on the same batch. What
+leaves: its blocks divided among them: each has some heads of every attention and columns of every
+feed-forward.
 
-Tensor parallel (Shoeybi et al. 2019, arXiv:1909.08053), by PyTorch's own engine: the first matrices of a sublayer are
-divided by rows, the last by columns, and what the processes make of them is added up. Embeddings, norms and the head
-are whole in each, and see the same tokens, so that their gradients are the same everywhere.
+Tensor parallel (Shoeybi et al. 2019, arXiv:1909.08053), by PyTorch's own engine: the first matrices
+of a sublayer are divided by rows, the last by columns, and what the processes make of them is added
+up. Embeddings, norms and the head are whole in each, and see the same tokens, so that their
+gradients are the same everywhere.
 """
 
 from torch import nn
@@ -20,7 +22,11 @@ LAST = ("attention.out", "feedforward.down")
 def apply_tensor_parallel(model: nn.Module) -> None:
     """Divide the blocks of a model, which is changed. SettingsError where they do not divide."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        parallelize_module,
+    )
 
     processes = world_size()
     config: ModelConfig = model.body.config  # type: ignore[union-attr, assignment]
@@ -38,22 +44,27 @@ def apply_tensor_parallel(model: nn.Module) -> None:
         parallelize_module(block, mesh, plan | {name: RowwiseParallel() for name in LAST})
         for weight in stacked.parameters():  # not those of before
             setattr(weight, PARTS, parts)
-        attention.heads, attention.kv_heads = attention.heads // processes, attention.kv_heads // processes
+        attention.heads = attention.heads // processes
+        attention.kv_heads = attention.kv_heads // processes
 
 
 def check(config: ModelConfig, processes: int) -> None:
-    """SettingsError where the axes of a model do not let its blocks be divided among so many processes."""
+    """SettingsError where the axes of a model do not let its blocks be divided among so many
+    processes."""
     counts = {"n_heads": config.n_heads, "kv_heads": config.n_kv_heads, "ffn_dim": config.ffn_dim}
     odd = next((f"{name} = {count}" for name, count in counts.items() if count % processes), "")
     if odd:
         raise SettingsError(
-            f"{odd} does not divide among {processes} processes", do="start another number, or set train.parallel=fsdp"
+            f"{odd} does not divide among {processes} processes",
+            do="start another number, or set train.parallel=fsdp",
         )
     whole = {
         "an encoder-decoder": config.decoder_layers > 0,
         "a mixture of experts": config.n_experts > 0,
-        f"{config.position} positions, which belong to heads": config.position in ("relative", "alibi"),
-        "norms of queries and keys with weights, which all heads share": config.qk_norm and config.norm != "rms_plain",
+        f"{config.position} positions, which belong to heads": config.position
+        in ("relative", "alibi"),
+        "norms of queries and keys with weights, which all heads share": config.qk_norm
+        and config.norm != "rms_plain",
     }
     found = next((name for name, there in whole.items() if there), "")
     if found:

@@ -1,4 +1,5 @@
-"""What arrives: the lines of log.jsonl as they are written. What leaves: the same numbers in TensorBoard or W&B."""
+"""What arrives: the lines of log.jsonl as they are written. What leaves: the same numbers in
+TensorBoard or W&B."""
 
 import os
 from pathlib import Path
@@ -42,7 +43,10 @@ class Wandb:
         )
 
     def log(self, line: dict[str, Any]) -> None:
-        self.run.log({f"{line['split']}/{name}": value for name, value in _numbers(line).items()}, step=line["step"])
+        self.run.log(
+            {f"{line['split']}/{name}": value for name, value in _numbers(line).items()},
+            step=line["step"],
+        )
 
     def close(self) -> None:
         self.run.finish()
@@ -52,7 +56,8 @@ KINDS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb}
 
 
 def make_tracker(kind: str, folder: Path, begin: int) -> Tracker | None:
-    """begin: the step that the run goes on from. SettingsError where the library is not installed."""
+    """begin: the step that the run goes on from. SettingsError where the library is not
+    installed."""
     if kind == "none":
         return None
     try:

@@ -1,7 +1,9 @@
-"""What arrives: a model, a task, encoded examples and settings. What leaves: trained weights and the story of how.
+"""What arrives: a model, a task, encoded examples and settings. What leaves: trained weights and
+the story of how.
 
-The one training loop. A step is: draw its batches, sum the losses, divide by their counts, clip, update. Where several
-processes train together each runs this loop on its share of every batch, and parallel.py adds up what they have found.
+The one training loop. A step is: draw its batches, sum the losses, divide by their counts, clip,
+update. Where several processes train together each runs this loop on its share of every batch, and
+parallel.py adds up what they have found.
 """
 
 import math
@@ -25,7 +27,16 @@ from langue.files import exclusive_lock
 from langue.model.config import ModelConfig
 from langue.model.language_model import compile_parts
 from langue.model.transformer import set_recompute
-from langue.runtime import HeapTrimmer, device, keep_freed_memory, keep_kernels, precision, rank, seed_step, world_size
+from langue.runtime import (
+    HeapTrimmer,
+    device,
+    keep_freed_memory,
+    keep_kernels,
+    precision,
+    rank,
+    seed_step,
+    world_size,
+)
 from langue.settings.sections import TrainSettings
 from langue.tasks.objective import Objective, Outcome, summed
 from langue.train.ema import EMA
@@ -56,7 +67,8 @@ class Progress:
     stale: int = 0  # evaluations since the best one
     stopped: bool = False  # by patience
     skipped: int = 0  # steps in a row that were left out
-    recent: list[float] = field(default_factory=list)  # the last losses, which a spike is measured against
+    # the last losses, which a spike is measured against
+    recent: list[float] = field(default_factory=list)
 
 
 def _progress(path: Path, kept: dict[str, Any]) -> Progress:
@@ -67,13 +79,16 @@ def _progress(path: Path, kept: dict[str, Any]) -> Progress:
         return Progress(**kept)
     except TypeError as error:
         where = str(path / "state.json")
-        raise RunError(f"not the state of a run: {error}", where=where, do="it is of another langue") from None
+        raise RunError(
+            f"not the state of a run: {error}", where=where, do="it is of another langue"
+        ) from None
 
 
 class Trainer:
-    """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held out. peak: FLOP/s of
-    the device, where the share of it that a language model uses is to be told. sample: what the model makes of some
-    prompts, as pairs, shown and kept at each evaluation. look_first: also judge the model before its first step."""
+    """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held
+    out. peak: FLOP/s of the device, where the share of it that a language model uses is to be told.
+    sample: what the model makes of some prompts, as pairs, shown and kept at each evaluation.
+    look_first: also judge the model before its first step."""
 
     def __init__(
         self,
@@ -88,8 +103,12 @@ class Trainer:
         sample: Callable[[nn.Module], list[tuple[str, str]]] | None = None,
         look_first: bool = False,
     ) -> None:
-        self.objective, self.dev, self.settings, self.folder = objective, dev, settings, folder
-        self.device, self.dtype = device(), precision(settings.precision)
+        self.objective = objective
+        self.dev = dev
+        self.settings = settings
+        self.folder = folder
+        self.device = device()
+        self.dtype = precision(settings.precision)
         self.heap = None
         if self.device.type == "cpu":
             self.heap = HeapTrimmer() if keep_freed_memory() else None
@@ -102,10 +121,16 @@ class Trainer:
         self.loader = Loader(train, settings.accumulate, self.parallel.share)
         self.total = self.loader.total(settings.epochs, settings.max_steps)
         pass_steps = len(self.loader.steps(0))
-        self.evaluate_every = settings.evaluate_every or max(1, math.ceil(min(pass_steps, self.total) / 4))
-        self.checkpoint_every = settings.checkpoint_every or min(pass_steps, max(1, math.ceil(self.total / 4)))
+        self.evaluate_every = settings.evaluate_every or max(
+            1, math.ceil(min(pass_steps, self.total) / 4)
+        )
+        self.checkpoint_every = settings.checkpoint_every or min(
+            pass_steps, max(1, math.ceil(self.total / 4))
+        )
         config: ModelConfig = model.body.config  # type: ignore[union-attr, assignment]
-        self.optimizer = make_optimizer(self.model, settings, max(config.n_layers, config.decoder_layers))
+        self.optimizer = make_optimizer(
+            self.model, settings, max(config.n_layers, config.decoder_layers)
+        )
         self.average = EMA(self.model, settings.ema)
         self.writer = Writer() if self.parallel.sharded else None
         many = world_size() // self.parallel.share[1]  # that work at one part of a batch
@@ -116,16 +141,24 @@ class Trainer:
         self.interrupted = False
 
     def run(self, resume: bool = False) -> Progress:
-        """Train to the end, or from the newest checkpoint to the end; the model then holds the best weights."""
+        """Train to the end, or from the newest checkpoint to the end; the model then holds the best
+        weights."""
         self.model.train()
         newest = latest(self.folder / "checkpoints") if resume else None
         if newest is not None:
-            self.progress = _progress(newest, load_state(newest, self.model, self.optimizer, self.average.weights))
+            self.progress = _progress(
+                newest, load_state(newest, self.model, self.optimizer, self.average.weights)
+            )
         at = self.progress
         began = time.perf_counter() - at.seconds
         lock = exclusive_lock(self.folder / "checkpoints") if rank() == 0 else nullcontext()
-        log, tracker = self.folder / "log.jsonl", self.settings.tracker
-        with lock, Journal(log, self.total, at.step, at.log_bytes, tracker) as journal, self._signals():
+        log = self.folder / "log.jsonl"
+        tracker = self.settings.tracker
+        with (
+            lock,
+            Journal(log, self.total, at.step, at.log_bytes, tracker) as journal,
+            self._signals(),
+        ):
             batches = self.loader.iterate(at.step, self.total, self.device)
             if self.look_first and not at.step and self.dev is not None:
                 self._look(journal)
@@ -134,17 +167,27 @@ class Trainer:
                 line = self._step(step_batches)
                 if self.heap is not None:
                     self.heap.maybe_trim()
-                before, at.seconds = at.seconds, time.perf_counter() - began
+                before = at.seconds
+                at.seconds = time.perf_counter() - began
                 if self.mfu_meter is not None:
                     line["mfu"] = self.mfu_meter.share(at.seconds - before)
                 if at.step % self.settings.log_every == 0 or at.step == self.total:
-                    journal.write({"split": "train", "epoch": round(epoch, 4), **self._counts(), **line})
+                    journal.write(
+                        {"split": "train", "epoch": round(epoch, 4), **self._counts(), **line}
+                    )
                 journal.show(at.step, line["loss"], at.tokens / at.seconds, line.get("mfu"))
-                if self.dev is not None and (at.step % self.evaluate_every == 0 or at.step == self.total):
+                if self.dev is not None and (
+                    at.step % self.evaluate_every == 0 or at.step == self.total
+                ):
                     self._evaluate(journal, epoch)
                 at.seconds = time.perf_counter() - began
                 interrupted = any_rank(self.interrupted)
-                if at.step % self.checkpoint_every == 0 or at.step == self.total or at.stopped or interrupted:
+                if (
+                    at.step % self.checkpoint_every == 0
+                    or at.step == self.total
+                    or at.stopped
+                    or interrupted
+                ):
                     self._save(journal)
                 if interrupted:
                     self._settle()
@@ -162,32 +205,43 @@ class Trainer:
         return at
 
     def _step(self, batches: list[Any]) -> dict[str, Any]:
-        """One optimiser step over the batches that make it up; returns its loss, rate, gradient norm and metric."""
-        at, settings = self.progress, self.settings
+        """One optimiser step over the batches that make it up; returns its loss, rate, gradient
+        norm and metric."""
+        at = self.progress
+        settings = self.settings
         seed_step(settings.seed, at.step, self.parallel.share[0])
         rate = settings.lr * factor(at.step, self.total, settings)
         self.optimizer.set_rate(rate)
-        count, examples, tokens = 0.0, 0, 0
+        count = 0.0
+        examples = 0
+        tokens = 0
         outcomes: list[Outcome] = []
         for index, batch in enumerate(batches):
             with self.parallel.micro_step(sync=index == len(batches) - 1):
-                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                with torch.autocast(
+                    self.device.type, self.dtype, enabled=self.dtype != torch.float32
+                ):
                     outcome = self.parallel.forward(batch)
-                # What one process finds in one batch is divided at once; else all counts must be known first.
+                # What one process finds in one batch is divided at once; else all counts must be
+                # known first.
                 single_batch = len(batches) == world_size() == 1 and outcome.count
                 (outcome.loss / outcome.count if single_batch else outcome.loss).backward()  # type: ignore[no-untyped-call]
             count += outcome.count
             if batch.is_real:
-                examples, tokens = examples + len(batch), tokens + batch.n_tokens
+                examples = examples + len(batch)
+                tokens = tokens + batch.n_tokens
             if self.mfu_meter is not None:
                 self.mfu_meter.add(batch, outcome.count)
             outcomes.append(outcome)
         total, aux_loss = summed(outcomes)
-        total, count, aux_loss, new_examples, new_tokens = self.parallel.sums(total, count, aux_loss, examples, tokens)
+        total, count, aux_loss, new_examples, new_tokens = self.parallel.sums(
+            total, count, aux_loss, examples, tokens
+        )
         at.examples, at.tokens = at.examples + int(new_examples), at.tokens + int(new_tokens)
         if not count:
             raise DataError(
-                f"nothing in the batch of step {at.step + 1} carries loss", do="look at `langue data preview`"
+                f"nothing in the batch of step {at.step + 1} carries loss",
+                do="look at `langue data preview`",
             )
         if len(batches) > 1 or world_size() > 1:
             self.parallel.scale(count)
@@ -204,13 +258,21 @@ class Trainer:
             "loss": loss,
             "lr": rate,
             "grad_norm": norm,
-            self.objective.primary_metric: self.objective.train_metric(outcomes, (total - aux_loss) / count),
+            self.objective.primary_metric: self.objective.train_metric(
+                outcomes, (total - aux_loss) / count
+            ),
         }
-        return line | self._positive([self.objective.primary_metric]) | ({"skipped": True} if skipped else {})
+        return (
+            line
+            | self._positive([self.objective.primary_metric])
+            | ({"skipped": True} if skipped else {})
+        )
 
     def _unfit(self, loss: float, norm: float, batches: list[Any]) -> bool:
-        """Whether the step is to be left out; RunError where that is not wished. Its batches are kept in a file."""
-        at, settings = self.progress, self.settings
+        """Whether the step is to be left out; RunError where that is not wished. Its batches are
+        kept in a file."""
+        at = self.progress
+        settings = self.settings
         found = check_loss(loss, at.recent, settings.spike)
         if found is None and not math.isfinite(norm):
             found = f"is {loss:.4g}, but its gradient is not finite"
@@ -221,41 +283,65 @@ class Trainer:
         at.skipped += 1
         if at.skipped > PATIENCE:
             raise RunError(
-                f"{at.skipped} steps in a row had no loss to go by, the last at step {at.step + 1} {found}",
+                f"{at.skipped} steps in a row had no loss to go by, the last at step {at.step + 1}"
+                f" {found}",
                 where=str(self.folder),
-                do=f"the weights are spoilt: start anew with a lower train.lr (now {settings.lr:g})",
+                do=(
+                    "the weights are spoilt: start anew with a lower train.lr (now"
+                    f" {settings.lr:g})"
+                ),
             )
         if settings.on_nonfinite == "stop":
             raise RunError(
                 f"the loss at step {at.step + 1} {found}; its batch is kept in {kept.name}",
                 where=str(self.folder),
-                do="go on without it: --resume train.on_nonfinite=skip; or start anew with a lower train.lr "
-                f"(now {settings.lr:g}) or train.precision=fp32",
+                do=(
+                    "go on without it: --resume train.on_nonfinite=skip; or start anew with a"
+                    f" lower train.lr (now {settings.lr:g}) or train.precision=fp32"
+                ),
             )
         return True
 
     def _look(self, journal: Journal) -> None:
         """Judge the model as it is before its first step."""
         with self.parallel.gathered():
-            metrics, loss = self.objective.evaluate(self.model, self.dev, device=self.device, dtype=self.dtype)
+            metrics, loss = self.objective.evaluate(
+                self.model, self.dev, device=self.device, dtype=self.dtype
+            )
         journal.write({"split": "dev", "epoch": 0.0, **self._counts(), "loss": loss, **metrics})
         journal.say(f"before training: dev loss {loss:.4f}")
 
     def _evaluate(self, journal: Journal, epoch: float) -> None:
-        at, watched = self.progress, self.objective.primary_metric
+        at = self.progress
+        watched = self.objective.primary_metric
         with self.average.applied(self.model), self.parallel.gathered():
-            metrics, loss = self.objective.evaluate(self.model, self.dev, device=self.device, dtype=self.dtype)
+            metrics, loss = self.objective.evaluate(
+                self.model, self.dev, device=self.device, dtype=self.dtype
+            )
             if loss is not None and not math.isfinite(loss):
                 raise RunError(
                     f"the dev loss at step {at.step} is {loss}",
                     where=str(self.folder),
-                    do=f"the weights are spoilt: start anew with a lower train.lr (now {self.settings.lr:g})",
+                    do=(
+                        "the weights are spoilt: start anew with a lower train.lr (now"
+                        f" {self.settings.lr:g})"
+                    ),
                 )
             written = self._samples()
-            line = {"split": "dev", "epoch": round(epoch, 4), **self._counts(), "loss": loss, **metrics}
-            journal.write(line | self._positive(metrics) | ({"samples": written} if written else {}))
+            line = {
+                "split": "dev",
+                "epoch": round(epoch, 4),
+                **self._counts(),
+                "loss": loss,
+                **metrics,
+            }
+            journal.write(
+                line | self._positive(metrics) | ({"samples": written} if written else {})
+            )
             score = self.objective.score(metrics, loss)
-            better = broadcast_bool(at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss))
+            better = broadcast_bool(
+                at.best is None or loss is not None and (score, -loss) > (at.best, -at.best_loss)
+            )
             value = metrics[watched]
             shown = "undefined" if value is None else f"{value:.4f}"
             mark = " [green]best[/]" if better else ""
@@ -264,15 +350,23 @@ class Trainer:
             journal.say(f"step {at.step}: dev loss {loss:.4f}, {watched}{of_label} {shown}{mark}")
             journal.quote(written)
             if better:
-                at.best, at.best_loss, at.best_step, at.stale = score, loss or 0.0, at.step, 0
+                at.best = score
+                at.best_loss = loss or 0.0
+                at.best_step = at.step
+                at.stale = 0
                 if self.writer is not None:  # which checkpoint is the newest must be settled
                     self.writer.wait()
-                save_best(self.folder / "checkpoints", self.model, at.step, {"loss": loss, **metrics})
+                save_best(
+                    self.folder / "checkpoints", self.model, at.step, {"loss": loss, **metrics}
+                )
                 return
         at.stale += 1
         at.stopped = bool(self.settings.patience) and at.stale >= self.settings.patience
         if at.stopped:
-            journal.say(f"stopped at step {at.step} of {self.total}: none better than step {at.best_step} since")
+            journal.say(
+                f"stopped at step {at.step} of {self.total}: none better than step {at.best_step}"
+                " since"
+            )
 
     def _positive(self, names: Iterable[str]) -> dict[str, str]:
         """Which label some of these metrics are of, where there are such."""
@@ -289,7 +383,8 @@ class Trainer:
 
     def _save(self, journal: Journal) -> None:
         self.progress.log_bytes = journal.size
-        folder, progress = self.folder / "checkpoints", asdict(self.progress)
+        folder = self.folder / "checkpoints"
+        progress = asdict(self.progress)
         save_state(folder, self.model, self.optimizer, progress, self.average.weights, self.writer)
 
     def _settle(self) -> None:
@@ -300,7 +395,12 @@ class Trainer:
 
     def _counts(self) -> dict[str, Any]:
         at = self.progress
-        return {"step": at.step, "examples": at.examples, "tokens": at.tokens, "seconds": round(at.seconds, 3)}
+        return {
+            "step": at.step,
+            "examples": at.examples,
+            "tokens": at.tokens,
+            "seconds": round(at.seconds, 3),
+        }
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

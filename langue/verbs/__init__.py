@@ -1,1 +1,2 @@
-"""What each verb of the face does, from its arguments to files and results. The command line only parses and prints."""
+"""What each verb of the face does, from its arguments to files and results. The command line only
+parses and prints."""

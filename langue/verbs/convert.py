@@ -1,4 +1,5 @@
-"""What arrives: a model in any layout that loads. What leaves: a folder in the Hub's layout, or a GGUF file."""
+"""What arrives: a model in any layout that loads. What leaves: a folder in the Hub's layout, or a
+GGUF file."""
 
 from pathlib import Path
 
@@ -11,15 +12,21 @@ from langue.runs.model import Model, load
 FOLDER_TYPES = ("fp32", "bf16")
 
 
-def convert(model: str | Path, out: str | Path, *, dtype: str | None = None, revision: str | None = None) -> Path:
-    """Write `model` (a Hub name, a folder, a run, a llama2.c or GGUF file) to `out`: a folder as `transformers` reads
-    it (dtype: fp32, or bf16 for its matrices), or, where its name ends in .gguf, a file as llama.cpp does (f16, or
-    q8_0 or f32)."""
+def convert(
+    model: str | Path, out: str | Path, *, dtype: str | None = None, revision: str | None = None
+) -> Path:
+    """Write `model` (a Hub name, a folder, a run, a llama2.c or GGUF file) to `out`: a folder as
+    `transformers` reads it (dtype: fp32, or bf16 for its matrices), or, where its name ends in
+    .gguf, a file as llama.cpp does (f16, or q8_0 or f32)."""
     path = Path(out)
     as_file = path.suffix.lower() == gguf_model.SUFFIX
     if dtype is not None and dtype not in (gguf_model.FILE_TYPES if as_file else FOLDER_TYPES):
-        known = f"a folder is {' or '.join(FOLDER_TYPES)}, a .gguf {', '.join(gguf_model.FILE_TYPES)}"
-        raise SettingsError(f"dtype = {dtype!r} is none of what is written here", do=f"known: {known}")
+        known = (
+            f"a folder is {' or '.join(FOLDER_TYPES)}, a .gguf {', '.join(gguf_model.FILE_TYPES)}"
+        )
+        raise SettingsError(
+            f"dtype = {dtype!r} is none of what is written here", do=f"known: {known}"
+        )
     if as_file and path.exists():
         raise ModelError("the file exists", where=str(path), do="choose another")
     loaded = load(model, revision, "fp32" if as_file else dtype or "fp32")

@@ -43,11 +43,14 @@ from langue.verbs.evaluate_language import evaluate_language
 def judge_run(
     folder: Path, prepared: Prepared, network: TaskModel, settings: Settings, *, seconds: float
 ) -> dict[str, Any]:
-    """Judge a finished run on its test split (dev where it has none); write all that people read."""
+    """Judge a finished run on its test split (dev where it has none); write all that people
+    read."""
     split = "test" if "test" in prepared.examples else "dev"
     table = getattr(prepared.source, split)
     if table is None:
-        raise DataError("there is neither a test nor a dev split to judge on", where=prepared.facts["origin"])
+        raise DataError(
+            "there is neither a test nor a dev split to judge on", where=prepared.facts["origin"]
+        )
     with bar(f"judging on {split}", len(table)) as advance:
         predictions, _ = prepared.task.apply(
             network,
@@ -59,22 +62,38 @@ def judge_run(
     train = (prepared.source.train, prepared.examples["train"].targets)
     best = settings.train.best
     content, judgement, worst = _judge(
-        prepared.task, split, table, prepared.examples[split].targets, predictions, train, seconds, best
+        prepared.task,
+        split,
+        table,
+        prepared.examples[split].targets,
+        predictions,
+        train,
+        seconds,
+        best,
     )
     write_json(folder / "metrics.json", content)
     log = read_log(folder / "log.jsonl")
-    draw(log, folder / "curves.png", quality=prepared.task.primary_metric, by_loss=prepared.task.best == LOSS)
+    draw(
+        log,
+        folder / "curves.png",
+        quality=prepared.task.primary_metric,
+        by_loss=prepared.task.best == LOSS,
+    )
     context = {
         "title": f"{prepared.task.name}: {prepared.facts['origin']}",
         "model": prepared.facts["model"],
-        "task": judgement.task,  # which tells one label from several: the verdict goes by its main metric
+        # which tells one label from several: the verdict goes by its main metric
+        "task": judgement.task,
         "metrics_json": content,
         "judgement": judgement,
         "mistakes": worst,
         "curves_png": folder / "curves.png",
         "settings": settings.model_dump(),
         "preview": prepared.facts,
-        "notes": [*prepared.source.notes, describe_transformers_support(prepared.task, prepared.checkpoint.family, settings.data)],
+        "notes": [
+            *prepared.source.notes,
+            describe_transformers_support(prepared.task, prepared.checkpoint.family, settings.data),
+        ],
     }
     write(folder / "report.html", context)
     return content
@@ -89,12 +108,13 @@ def evaluate(
     out: str | Path | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Judge a run on a split of its own data, or on other data; returns the content of metrics.json. Of a pretraining
-    run it is judged how well it predicts the text that was held out, or other text.
+    """Judge a run on a split of its own data, or on other data; returns the content of
+    metrics.json. Of a pretraining run it is judged how well it predicts the text that was held out,
+    or other text.
 
-    The baseline is trained on the run's own training split; where that cannot be read any more it is left out
-    and the result says so. Of other data the result also says how many texts stand in that split (`seen`). `out`: also
-    write the result there as JSON.
+    The baseline is trained on the run's own training split; where that cannot be read any more it
+    is left out and the result says so. Of other data the result also says how many texts stand in
+    that split (`seen`). `out`: also write the result there as JSON.
     """
     refuse_existing(out, force)
     recipe = read_recipe(Path(run) / "recipe.toml") if (Path(run) / "recipe.toml").is_file() else {}
@@ -109,11 +129,20 @@ def evaluate(
 
 
 def _evaluate_task(
-    run: str | Path, recipe: Mapping[str, Any], *, data: Any, split: str, columns: Mapping[str, str] | None
+    run: str | Path,
+    recipe: Mapping[str, Any],
+    *,
+    data: Any,
+    split: str,
+    columns: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     model = load(run)
     if model.task is None:
-        raise RunError("the model has no task to evaluate", where=str(run), do="give a run of finetune or pretrain")
+        raise RunError(
+            "the model has no task to evaluate",
+            where=str(run),
+            do="give a run of finetune or pretrain",
+        )
     # Held and multiplied as in training, so that the numbers are those of its end.
     model.dtype = precision(recipe.get("train.precision", "auto"))
     if recipe.get("data.invalid") == "drop":  # what was dropped from its training is dropped here
@@ -127,7 +156,8 @@ def _evaluate_task(
         source = _own(model, recipe, Path(run))
         if other := first_changed_split(Path(run), model.task, source):
             raise RunError(
-                f"its {other} data is not what it was, so that today's test may hold what it was trained on",
+                f"its {other} data is not what it was, so that today's test may hold what it was"
+                " trained on",
                 where=str(run),
                 do="put the data back, or name texts that it has not seen with --data",
             )
@@ -141,17 +171,27 @@ def _evaluate_task(
         named = columns or split_recipe(recipe)[1] or None
         optional = () if model.pairs is False else model.task.optional
         source = read(
-            data, columns=named, need=model.task.need, optional=optional, split=False, invalid=model.data.invalid
+            data,
+            columns=named,
+            need=model.task.need,
+            optional=optional,
+            split=False,
+            invalid=model.data.invalid,
         )
     table = getattr(source, split) if split in SPLITS else None
     if table is None or not len(table):
         there = [name for name in SPLITS if getattr(source, name) is not None]
         where = display_name(run if data is None else data)
-        raise DataError(f"there is no split {split!r}", where=where, do=f"there are: {', '.join(there)}")
+        raise DataError(
+            f"there is no split {split!r}", where=where, do=f"there are: {', '.join(there)}"
+        )
     model.check_pairs("pair" in table.rows.column_names, table.origin)
-    notes = source.notes if data is not None else []  # of its own data they were told before it was trained
+    # of its own data they were told before it was trained
+    notes = source.notes if data is not None else []
     if model.data.invalid == "drop" and data is not None:
-        table = with_usable_targets(type(model.task), model.task, split, table, model.task.settings, notes)
+        table = with_usable_targets(
+            type(model.task), model.task, split, table, model.task.settings, notes
+        )
     kept, examples = model.task.encode(model.tokenizer, table, model.data, model.config)
     if len(kept) < len(table):
         notes.append(dropped_note(table, kept))
@@ -174,7 +214,9 @@ def _own(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:
     assert model.task is not None
     named, columns, settings = split_recipe(recipe)
     if named.get("data", ROWS) == ROWS:
-        raise RunError("the run does not say what data to judge on", where=str(run), do="give --data")
+        raise RunError(
+            "the run does not say what data to judge on", where=str(run), do="give --data"
+        )
     return read_source(type(model.task), named["data"], columns or None, resolve(settings))
 
 
@@ -188,8 +230,9 @@ def _judge(
     seconds: float,
     best: str | None,
 ) -> tuple[dict[str, Any], Judgement, list[dict[str, Any]]]:
-    """best: what the run's checkpoint was chosen by (`train.best`), which is its main metric; None: the run began
-    before there was the setting, and is judged by the task's own main metric beside a baseline as it was then."""
+    """best: what the run's checkpoint was chosen by (`train.best`), which is its main metric; None:
+    the run began before there was the setting, and is judged by the task's own main metric beside a
+    baseline as it was then."""
     kind = "multilabel" if task.name == "classify" and task.settings.multi_label else task.name
     saved = task.to_dict()
     labels = saved.get("labels", [])

@@ -1,4 +1,5 @@
-"""What arrives: a pretraining run, and its held-out text or other text. What leaves: how well it predicts it."""
+"""What arrives: a pretraining run, and its held-out text or other text. What leaves: how well it
+predicts it."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -30,15 +31,23 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 def evaluate_language(
-    run: Description, recipe: Mapping[str, Any], *, data: Any, split: str, columns: Mapping[str, str] | None
+    run: Description,
+    recipe: Mapping[str, Any],
+    *,
+    data: Any,
+    split: str,
+    columns: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    """As at the end of training, with the objective and the pieces of then. data: None, a corpus, or text; split: test
-    is what was held out, dev where there is no other, and all of a text that is not divided."""
+    """As at the end of training, with the objective and the pieces of then. data: None, a corpus,
+    or text; split: test is what was held out, dev where there is no other, and all of a text that
+    is not divided."""
     assert run.task is not None
     began = time.perf_counter()
     named, own, words = split_recipe(recipe)
     name = run.task["objective"]
-    settings = resolve(PRETRAINING, TOKENIZERS[name], {"data.seq_len": run.task["data"]["max_length"]}, words)
+    settings = resolve(
+        PRETRAINING, TOKENIZERS[name], {"data.seq_len": run.task["data"]["max_length"]}, words
+    )
     checkpoint = read_checkpoint(run, head="lm", pairs=settings.task.pairs != "none")
     tokenizer = checkpoint.tokenizer
     objective = OBJECTIVES[name](tokenizer, settings.task, seed=settings.train.seed)
@@ -53,14 +62,25 @@ def evaluate_language(
                 text.verify()
                 advance(1)
             return _scores(objective, checkpoint, text, settings, split, began)
-    with _tokens(as_list(data), tokenizer, Reading(columns or own, invalid=settings.data.invalid, only=split)) as text:
-        return _scores(objective, checkpoint, text, settings, "the text" if split == "test" else split, began)
+    with _tokens(
+        as_list(data), tokenizer, Reading(columns or own, invalid=settings.data.invalid, only=split)
+    ) as text:
+        return _scores(
+            objective, checkpoint, text, settings, "the text" if split == "test" else split, began
+        )
 
 
 def _scores(
-    objective: LanguageObjective, checkpoint: Checkpoint, text: Corpus, settings: Settings, split: str, began: float
+    objective: LanguageObjective,
+    checkpoint: Checkpoint,
+    text: Corpus,
+    settings: Settings,
+    split: str,
+    began: float,
 ) -> dict[str, Any]:
-    family, config, tokenizer = checkpoint.family, checkpoint.config, checkpoint.tokenizer
+    family = checkpoint.family
+    config = checkpoint.config
+    tokenizer = checkpoint.tokenizer
     prepared = Pretraining(objective, family, config, tokenizer, text, text, settings, checkpoint)
     metrics, intervals, _ = judged(prepared, new_model(prepared).to(device()))
     few = notes_on_held_out(0, text.n_documents)
@@ -84,12 +104,16 @@ def _own(run: Path, named: Any) -> Path:
         raise RunError(
             f"its corpus is not there any more, neither at {' nor at '.join(map(str, looked))}",
             where=str(run),
-            do="judge it from the folder in which it was trained, or name text to judge on with --data",
+            do=(
+                "judge it from the folder in which it was trained, or name text to judge on with"
+                " --data"
+            ),
         )
     kept = run / DIGESTS
     if kept.is_file() and read_json(kept).get("data") != sha256(folder / "corpus.json"):
         raise RunError(
-            "its corpus is not what it was, so that what is held out today may be what it was trained on",
+            "its corpus is not what it was, so that what is held out today may be what it was"
+            " trained on",
             where=str(folder),
             do="put the corpus back, or name text that it has not seen with --data",
         )
@@ -106,5 +130,9 @@ def _tokens(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Iterato
     with TemporaryDirectory() as folder:
         out = Path(folder) / "corpus"
         with bar("text to tokens", total_size(texts)) as advance:
-            build(Building(texts, tokenizer, reading, SplitAssignment(fraction=0)), out, progress=advance)
+            build(
+                Building(texts, tokenizer, reading, SplitAssignment(fraction=0)),
+                out,
+                progress=advance,
+            )
         yield Corpus.open(out)

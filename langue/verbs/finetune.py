@@ -1,4 +1,5 @@
-"""What arrives: a task, a pretrained model, labelled data and settings. What leaves: a run directory, judged."""
+"""What arrives: a task, a pretrained model, labelled data and settings. What leaves: a run
+directory, judged."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -45,8 +46,11 @@ NAMED: dict[str, tuple[Any, str]] = {
 }
 
 # Settings of one task alone.
-OF_TASK = {"classify": ["task.label_smoothing", "task.class_weights", "task.multi_label", "task.positive"]}
-# Settings that leave something to the run, and the value that does: its recipe then says what it has chosen.
+OF_TASK = {
+    "classify": ["task.label_smoothing", "task.class_weights", "task.multi_label", "task.positive"]
+}
+# Settings that leave something to the run, and the value that does: its recipe then says what it
+# has chosen.
 SETTLED = {"task.pooling": ("auto",), "train.best": (None, "none", "None")}
 
 
@@ -78,11 +82,12 @@ def finetune(
 ) -> Run:
     """Fine-tune a pretrained encoder or decoder on labelled text and judge it.
 
-    task: classify (the default) or regress. model: Hub name or folder. data: file, folder, Hub name, or rows.
-    columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same keys. settings: `section.key`
-    values such as `**{"train.lr": 3e-5}`, or with two underscores, `train__lr=3e-5`. show: called with what was
-    prepared, before training. Of the embedding the rows in use are trained (train/embedding_rows.py). Raises LangueError for
-    anything the user can mend. Processes that torchrun started train together; the first writes, shows and judges.
+    task: classify (the default) or regress. model: Hub name or folder. data: file, folder, Hub
+    name, or rows. columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same
+    keys. settings: `section.key` values such as `**{"train.lr": 3e-5}`, or with two underscores,
+    `train__lr=3e-5`. show: called with what was prepared, before training. Of the embedding the
+    rows in use are trained (train/embedding_rows.py). Raises LangueError for anything the user can
+    mend. Processes that torchrun started train together; the first writes, shows and judges.
     """
     words = {key.replace("__", "."): value for key, value in settings.items()}
     given = {"task": task, "model": model, "data": data, "columns": columns}
@@ -125,7 +130,9 @@ def _train(folder: Path, prepared: Prepared, network: TaskModel, resume: bool) -
     train = prepared.examples["train"]
     dev = prepared.examples.get("dev")
     with trim_embedding(network.body, train, dev):
-        trainer = Trainer(network, prepared.task, Split(train, chosen.train), dev, chosen.train, folder)
+        trainer = Trainer(
+            network, prepared.task, Split(train, chosen.train), dev, chosen.train, folder
+        )
         progress = trainer.run(resume)
     if rank() == 0:
         _settle_on_dev(prepared, network)
@@ -162,7 +169,9 @@ def resolve_call(
     arguments |= {key: value for key, value in given.items() if value is not None}
     for key in ("model", "data"):
         if arguments[key] is None:
-            raise SettingsError(f"no {key} was named", do=f'give --{key}, or a recipe with [{key}] name = "..."')
+            raise SettingsError(
+                f"no {key} was named", do=f'give --{key}, or a recipe with [{key}] name = "..."'
+            )
     for key, (kind, wanted) in NAMED.items():
         if not isinstance(arguments[key], kind):
             raise SettingsError(f"{key} = {arguments[key]!r} cannot be used", do=f"give {wanted}")
@@ -178,7 +187,8 @@ def resolve_call(
 def _open_folder(
     folder: Path, arguments: Mapping[str, Any], settings: Settings, prepared: Prepared, resume: bool
 ) -> None:
-    """Write what the run is, in the place of what `force` replaces; on resume check that its data is what it was."""
+    """Write what the run is, in the place of what `force` replaces; on resume check that its data
+    is what it was."""
     if resume:
         if other := first_changed_split(folder, prepared.task, prepared.as_read):
             raise RunError(
@@ -187,7 +197,8 @@ def _open_folder(
                 do="put the data back, or start a new run",
             )
         return
-    recipe = write_recipe(arguments, settings)  # before anything goes: it may say that a name cannot be written
+    # before anything goes: it may say that a name cannot be written
+    recipe = write_recipe(arguments, settings)
     if folder.exists():
         clear(folder)
     write_text(folder / "recipe.toml", recipe)
@@ -195,20 +206,30 @@ def _open_folder(
 
 
 def build(prepared: Prepared, settings: Settings) -> TaskModel:
-    """The task model with the published weights, a new head where there is none for this task, and dropout as set."""
-    config, task = prepared.checkpoint.config, prepared.task
+    """The task model with the published weights, a new head where there is none for this task, and
+    dropout as set."""
+    config = prepared.checkpoint.config
+    task = prepared.task
     torch.manual_seed(settings.train.seed)
     network = TaskModel(config, task, settings.train.seed, prepared.checkpoint.batch_pad)
     weights = without_extra(prepared.checkpoint.weights)
     if not _same_head(prepared.checkpoint.task, task):
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.out.")}
-    load_into(network, task.rescale_head(weights, back=True), where=str(prepared.checkpoint.folder), new="head.")
+        weights = {
+            name: tensor for name, tensor in weights.items() if not name.startswith("head.out.")
+        }
+    load_into(
+        network,
+        task.rescale_head(weights, back=True),
+        where=str(prepared.checkpoint.folder),
+        new="head.",
+    )
     set_dropout(network.body, settings.model.dropout, settings.model.attention_dropout)
     return network
 
 
 def _same_head(saved: Mapping[str, Any] | None, task: Task) -> bool:
-    """Whether a run being trained further has this task's very outputs and pooling, so that its head goes on too."""
+    """Whether a run being trained further has this task's very outputs and pooling, so that its
+    head goes on too."""
     if saved is None or saved.get("task") != task.name:
         return False
     same_pooling = saved.get("settings", {}).get("pooling") == task.settings.pooling
@@ -216,11 +237,16 @@ def _same_head(saved: Mapping[str, Any] | None, task: Task) -> bool:
 
 
 def write_run(folder: Path, prepared: Prepared, network: TaskModel, settings: Settings) -> None:
-    """The finished model at the root of the run: loadable by langue, and by `transformers` where it has the head."""
+    """The finished model at the root of the run: loadable by langue, and by `transformers` where it
+    has the head."""
     with atomic_folder(folder / "final") as temporary:
         weights = prepared.task.rescale_head(dict(network.named_parameters()))
-        pairs = prepared.source.train is not None and "pair" in prepared.source.train.rows.column_names
-        write_task_checkpoint(temporary, prepared.checkpoint, prepared.task, weights, settings.data, pairs)
+        pairs = (
+            prepared.source.train is not None and "pair" in prepared.source.train.rows.column_names
+        )
+        write_task_checkpoint(
+            temporary, prepared.checkpoint, prepared.task, weights, settings.data, pairs
+        )
     for file in sorted((folder / "final").iterdir()):
         file.replace(folder / file.name)
     (folder / "final").rmdir()

@@ -23,25 +23,41 @@ from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 BYTES = {"fp32": 4, "bf16": 2}
-NORMS = {"layer": "LayerNorm", "rms": "RMSNorm", "rms_offset": "RMSNorm", "rms_plain": "RMSNorm without weights"}
+NORMS = {
+    "layer": "LayerNorm",
+    "rms": "RMSNorm",
+    "rms_offset": "RMSNorm",
+    "rms_plain": "RMSNorm without weights",
+}
 PLACES = {"post": "after", "pre": "before", "both": "before and after"}
 POSITIONS = {
-    **{"learned": "learned positions", "rotary": "rotary positions", "alibi": "ALiBi", "none": "no positions"},
+    **{
+        "learned": "learned positions",
+        "rotary": "rotary positions",
+        "alibi": "ALiBi",
+        "none": "no positions",
+    },
     **{"sinusoidal": "sinusoidal positions", "sinusoidal_halves": "sinusoidal positions"},
     "relative": "relative-position biases",
 }
 
 
 def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> dict[str, Any]:
-    """Its tree, parameters and bytes, tokenizer, uses, and the memory that a text of `length` tokens takes."""
+    """Its tree, parameters and bytes, tokenizer, uses, and the memory that a text of `length`
+    tokens takes."""
     described = describe(model, revision, weights=False)
     family, config = family_of(described)
     tokenizer = read_tokenizer(described)
     task = task_of(described)
-    speaks = task is None and (described.original is not None or family.has_lm_head(config, classes_of(described.published)))
+    speaks = task is None and (
+        described.original is not None
+        or family.has_lm_head(config, classes_of(described.published))
+    )
     shapes = {
         name.removeprefix("body."): tuple(shape)
-        for name, shape in (parameters(config) if task is None else _with_head(described, config, task)).items()
+        for name, shape in (
+            parameters(config) if task is None else _with_head(described, config, task)
+        ).items()
         if speaks or task or name.startswith("body.")
     }
     total = sum(math.prod(shape) for shape in shapes.values())
@@ -63,11 +79,15 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
 
 
 def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Its kind and size, its special tokens by role, the languages that it is told, and what its files contradict each
-    other in."""
+    """Its kind and size, its special tokens by role, the languages that it is told, and what its
+    files contradict each other in."""
     ids = asdict(special_ids(tokenizer))
     roles = {role: tokenizer.token(ids[role]) for role in ROLES if ids[role] is not None}
-    languages = [] if tokenizer.languages is None else [code.strip("<>") for code in tokenizer.languages.codes]
+    languages = (
+        []
+        if tokenizer.languages is None
+        else [code.strip("<>") for code in tokenizer.languages.codes]
+    )
     return {
         "kind": type(tokenizer.backend.model).__name__,
         "tokens": len(tokenizer),
@@ -87,11 +107,23 @@ def _axes(config: ModelConfig) -> list[str]:
         f"{NORMS[config.norm]} {PLACES[config.norm_place]} each sublayer",
         POSITIONS[config.position] + rotary,
         f"{config.n_heads} heads of {config.head_dim}"
-        + (f", {config.n_kv_heads} of keys and values" if config.n_kv_heads != config.n_heads else "")
-        + (f", windows of {max(limited):,} in {len(limited)} of {config.n_layers} layers" if limited else ""),
+        + (
+            f", {config.n_kv_heads} of keys and values"
+            if config.n_kv_heads != config.n_heads
+            else ""
+        )
+        + (
+            f", windows of {max(limited):,} in {len(limited)} of {config.n_layers} layers"
+            if limited
+            else ""
+        ),
         ("gated " if config.gated else "")
         + f"{config.activation} of width {config.ffn_dim:,}"
-        + (f", {config.experts_per_token} of {config.n_experts} experts a token" if config.n_experts else ""),
+        + (
+            f", {config.experts_per_token} of {config.n_experts} experts a token"
+            if config.n_experts
+            else ""
+        ),
     ]
 
 
@@ -103,16 +135,24 @@ def _with_head(described: Description, config: ModelConfig, task: Task) -> dict[
 
 
 def _uses(config: ModelConfig, speaks: bool, task: Task | None) -> list[str]:
-    can = ["hidden", "encode", "finetune"] + (["predict"] if task else []) + (["logits"] if speaks or task else [])
+    can = (
+        ["hidden", "encode", "finetune"]
+        + (["predict"] if task else [])
+        + (["logits"] if speaks or task else [])
+    )
     return can + (["generate"] if speaks and config.architecture != "encoder" else [])
 
 
 def _memory(config: ModelConfig, total: int, length: int) -> dict[str, int]:
-    """Bytes, in fp32, for one text: using it (weights, and the keys and values kept of a decoder), and training it with
-    AdamW (weights, gradients, two moments, and the activations: Korthikanti et al. 2022, arXiv:2205.05198, times two
-    since they count half precision)."""
+    """Bytes, in fp32, for one text: using it (weights, and the keys and values kept of a decoder),
+    and training it with AdamW (weights, gradients, two moments, and the activations: Korthikanti et
+    al. 2022, arXiv:2205.05198, times two since they count half precision)."""
     layers = config.n_layers + config.decoder_layers
-    kept = 2 * 4 * layers * config.n_kv_heads * config.head_dim * length if config.architecture != "encoder" else 0
+    kept = (
+        2 * 4 * layers * config.n_kv_heads * config.head_dim * length
+        if config.architecture != "encoder"
+        else 0
+    )
     activations = 2 * layers * length * (34 * config.dim + 5 * config.n_heads * length)
     return {"inference": 4 * total + kept, "training": 4 * 4 * total + activations}
 

@@ -1,4 +1,5 @@
-"""What arrives: a corpus folder, or running text. What leaves: what is in it, as data and, when asked, as a page."""
+"""What arrives: a corpus folder, or running text. What leaves: what is in it, as data and, when
+asked, as a page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,14 +32,19 @@ def inspect_data(
 ) -> dict[str, Any]:
     """Documents, tokens, lengths, scripts, copies, and examples of running text or of a corpus.
 
-    sources: a corpus folder, or what `tokenize` takes. Of a corpus every document is counted, and some, evenly
-    spaced, are read back as text. out: an html page to write. Languages are guessed by script and common words.
+    sources: a corpus folder, or what `tokenize` takes. Of a corpus every document is counted, and
+    some, evenly spaced, are read back as text. out: an html page to write. Languages are guessed by
+    script and common words.
     """
     refuse_existing(out, force)
     named = as_list(sources)
     invalid = resolve_for(["data.invalid"], settings).data.invalid
     folder = Path(named[0]) if len(named) == 1 and isinstance(named[0], (str, Path)) else None
-    if folder is not None and folder.is_dir() and (is_corpus(folder) or (folder / "building.json").is_file()):
+    if (
+        folder is not None
+        and folder.is_dir()
+        and (is_corpus(folder) or (folder / "building.json").is_file())
+    ):
         facts = _of_corpus(folder)
     else:
         reading = Reading(columns=columns or {}, document=document, invalid=invalid)
@@ -50,7 +56,8 @@ def inspect_data(
 
 def _of_texts(named: list[Any], reading: Reading) -> dict[str, Any]:
     notes: list[str] = []
-    survey, tally = CorpusStats(), Tally()
+    survey = CorpusStats()
+    tally = Tally()
     texts = open_texts(named, reading, notes)
     with bar("reading text", total_size(texts)) as advance:
         for source in texts:
@@ -62,15 +69,24 @@ def _of_texts(named: list[Any], reading: Reading) -> dict[str, Any]:
                     tally.told = done
     if not survey.lengths:
         raise DataError("there is no text in it", where=texts[0].name, do="give files with text")
-    for count, what in ((tally.empty, "empty documents are not counted"), (tally.invalid, "unusable rows are dropped")):
+    for count, what in (
+        (tally.empty, "empty documents are not counted"),
+        (tally.invalid, "unusable rows are dropped"),
+    ):
         notes += [f"{count:,} {what}"] if count else []
-    return {"name": ", ".join(source.name for source in texts), "tokens": None, **survey.facts(), "notes": notes}
+    return {
+        "name": ", ".join(source.name for source in texts),
+        "tokens": None,
+        **survey.facts(),
+        "notes": notes,
+    }
 
 
 def _of_corpus(folder: Path) -> dict[str, Any]:
     said = read_facts(folder)
     corpora = [Corpus.open(folder, split) for split in said["splits"]]
-    survey, notes = CorpusStats(), []
+    survey = CorpusStats()
+    notes = []
     lengths = np.concatenate([corpus.lengths for corpus in corpora])
     step = max(1, -(-len(lengths) // READ_BACK))
     read = 0
@@ -80,19 +96,34 @@ def _of_corpus(folder: Path) -> dict[str, Any]:
                 survey.add(corpus.text(number))
                 read += survey.lengths[-1]
     if len(survey.lengths) < len(lengths):
-        notes.append(f"text, scripts, copies and examples are of {len(survey.lengths):,} of its documents")
+        notes.append(
+            f"text, scripts, copies and examples are of {len(survey.lengths):,} of its documents"
+        )
     if said.get("duplicates"):
         left = "left out" if said.get("duplicates_dropped") else "kept"
         notes.append(f"{said['duplicates']:,} exact copies were {left} when it was made")
     splits = {
-        corpus.split: {"documents": corpus.n_documents, "tokens": corpus.n_tokens, "bytes": corpus.n_bytes}
+        corpus.split: {
+            "documents": corpus.n_documents,
+            "tokens": corpus.n_tokens,
+            "bytes": corpus.n_bytes,
+        }
         for corpus in corpora
     }
     exact = {"documents": len(lengths), "tokens": int(lengths.sum())}
-    exact |= {"characters": sum(c.n_characters for c in corpora), "bytes": sum(c.n_bytes for c in corpora)}
+    exact |= {
+        "characters": sum(c.n_characters for c in corpora),
+        "bytes": sum(c.n_bytes for c in corpora),
+    }
     token_lengths = {"unit": "tokens", **spread(lengths)}
     return {
-        **{"name": str(folder), **survey.facts(), **exact, "token_lengths": token_lengths, "splits": splits},
+        **{
+            "name": str(folder),
+            **survey.facts(),
+            **exact,
+            "token_lengths": token_lengths,
+            "splits": splits,
+        },
         "sources": [list(source) for source in corpora[0].sources],
         "notes": notes,
     }

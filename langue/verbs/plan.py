@@ -1,4 +1,5 @@
-"""What arrives: a model or a budget, and hardware. What leaves: what training would take, before an hour is spent."""
+"""What arrives: a model or a budget, and hardware. What leaves: what training would take, before an
+hour is spent."""
 
 import math
 import os
@@ -25,27 +26,44 @@ from langue.runtime import device, precision
 LENGTH = 1024
 MFU = 0.40
 PUE = 1.56
-SMALL, FEW, MANY = 100_000_000, 8192, 32_768  # below so many parameters so few tokens of vocabulary
-# Tokens of a step by parameters, after Brown et al. 2020 (arXiv:2005.14165), table 2.1, as powers of two.
+SMALL = 100_000_000
+FEW = 8192
+MANY = 32_768  # below so many parameters so few tokens of vocabulary
+# Tokens of a step by parameters, after Brown et al. 2020 (arXiv:2005.14165), table 2.1, as powers
+# of two.
 BATCHES = ((1e9, 1 << 19), (5e9, 1 << 20), (100e9, 1 << 21), (math.inf, 1 << 22))
 FEWEST_STEPS = 1000
 UNITS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0}
-_TIME = re.compile(r"\s*(\d{1,9})\s*x?\s+(.+?)\s+for\s+(\d{1,6}(?:\.\d{1,6})?)\s*(hour|day|week)s?\s*", re.IGNORECASE)
+_TIME = re.compile(
+    r"\s*(\d{1,9})\s*x?\s+(.+?)\s+for\s+(\d{1,6}(?:\.\d{1,6})?)\s*(hour|day|week)s?\s*",
+    re.IGNORECASE,
+)
 
 ASSUMED = {
-    "mfu": "{mfu:.0%} of the peak on one node is an assumption: --measure, or --mfu with what you have seen",
-    "scale": "each doubling of nodes or of tensor parallel leaves 98% of it, an assumption (Llama 3 405B: 43% on "
-    "8,192 H100, 41% on 16,384, arXiv:2407.21783, table 4)",
+    "mfu": (
+        "{mfu:.0%} of the peak on one node is an assumption: --measure, or --mfu with what you have"
+        " seen"
+    ),
+    "scale": (
+        "each doubling of nodes or of tensor parallel leaves 98% of it, an assumption (Llama 3"
+        " 405B: 43% on 8,192 H100, 41% on 16,384, arXiv:2407.21783, table 4)"
+    ),
     "recompute": "recomputing the blocks leaves three quarters of it: 6 of 8 operations count",
     "pipeline": "a pipeline stands still for part of its work (arXiv:2104.04473)",
     "sides": "every token is reckoned to pass encoder and decoder, which is the most it can",
-    "paper": "langue trains data parallel, with FSDP, or with the matrices of blocks divided (tp): mixtures and "
-    "pipelines stand here on paper only",
+    "paper": (
+        "langue trains data parallel, with FSDP, or with the matrices of blocks divided (tp):"
+        " mixtures and pipelines stand here on paper only"
+    ),
     "time": "time is that of the steps alone: no failures, no evaluations",
-    "energy": "energy is that of the devices at full power, times {pue:g} for the building (1.56: the average of "
-    "Uptime Institute's survey 2024); hosts and network come on top",
-    "guessing": "no loss is expected where the law gives more than guessing among {vocabulary:,} tokens costs "
-    "({guessing:.2f} nats): it was fitted on models of {fitted}",
+    "energy": (
+        "energy is that of the devices at full power, times {pue:g} for the building (1.56: the"
+        " average of Uptime Institute's survey 2024); hosts and network come on top"
+    ),
+    "guessing": (
+        "no loss is expected where the law gives more than guessing among {vocabulary:,} tokens"
+        " costs ({guessing:.2f} nats): it was fitted on models of {fitted}"
+    ),
     "extrapolated": "the expected loss is extrapolated: the law was fitted on models of {fitted}",
     "memory": "memory is reckoned, not measured; a tenth of the device is left free",
 }
@@ -67,16 +85,20 @@ def plan(
     pue: float = PUE,
     measure: bool = False,
 ) -> dict[str, Any]:
-    """Parameters, operations, memory of each device, time, energy, and what a budget would best be spent on.
+    """Parameters, operations, memory of each device, time, energy, and what a budget would best be
+    spent on.
 
-    size, preset: of a new model; model: one that exists. tokens: to train on; else 20 a parameter. budget: operations
-    (1e21), or devices and time ("8 h100 for 3 days"); it sets whatever of size and tokens is not given. hardware: a
-    name of the table, or here. length, vocabulary: 1,024 and 32,768 (8,192 of a small model) unless the model says
-    otherwise. mfu: the share of the peak that is reached, taken as it is. measure: time some steps.
+    size, preset: of a new model; model: one that exists. tokens: to train on; else 20 a parameter.
+    budget: operations (1e21), or devices and time ("8 h100 for 3 days"); it sets whatever of size
+    and tokens is not given. hardware: a name of the table, or here. length, vocabulary: 1,024 and
+    32,768 (8,192 of a small model) unless the model says otherwise. mfu: the share of the peak that
+    is reached, taken as it is. measure: time some steps.
     """
     _check((size, preset, model), tokens, budget, mfu, pue)
     if vocabulary is not None and vocabulary < 2:
-        raise SettingsError(f"a vocabulary of {vocabulary} leaves nothing to predict", do="give at least 2")
+        raise SettingsError(
+            f"a vocabulary of {vocabulary} leaves nothing to predict", do="give at least 2"
+        )
     flops, seconds, hardware, devices = _budget(budget, hardware, devices)
     if not 1 <= devices <= 1_000_000:
         raise SettingsError(f"{devices:,} devices are not possible", do="give 1 to 1,000,000")
@@ -101,7 +123,15 @@ def plan(
     content = {
         "model": _about(config, sizes, kind, length),
         "training": _training(config, sizes, wanted, batch, length),
-        "hardware": asdict(device_) | {"devices": devices, "mfu_stated": stated, "mfu_from": origin, "mfu": reached},
+        "hardware": (
+            asdict(device_)
+            | {
+                "devices": devices,
+                "mfu_stated": stated,
+                "mfu_from": origin,
+                "mfu": reached,
+            }
+        ),
         "layout": asdict(layout) | {"name": layout.name, "in_langue": layout.here},
         "memory": _memory(config, length, layout, memory, device_),
         "cost": _cost(wanted, rate, device_, devices, pue),
@@ -109,27 +139,50 @@ def plan(
     }
     spent = 6 * sizes.total * wanted
     laws = optima(spent, config.vocab_size)
-    return content | {"optimal": {"flops": spent, "laws": laws}, "assumed": _assumed(content, layout, pue)}
+    return content | {
+        "optimal": {"flops": spent, "laws": laws},
+        "assumed": _assumed(content, layout, pue),
+    }
 
 
-def _check(which: tuple[Any, Any, Any], tokens: Any, budget: Any, mfu: float | None, pue: float) -> None:
+def _check(
+    which: tuple[Any, Any, Any], tokens: Any, budget: Any, mfu: float | None, pue: float
+) -> None:
     size, preset, model = which
     if size is None and preset is None and model is None and budget is None:
-        raise SettingsError("there is nothing to plan", do="give --size, --preset, --model or --budget")
+        raise SettingsError(
+            "there is nothing to plan", do="give --size, --preset, --model or --budget"
+        )
     if model is not None and (size is not None or preset is not None):
-        raise SettingsError("--model is a model that exists: it has its size", do="leave --size and --preset out")
+        raise SettingsError(
+            "--model is a model that exists: it has its size", do="leave --size and --preset out"
+        )
     for name, value, good in (("mfu", mfu, mfu is None or 0 < mfu <= 1), ("pue", pue, pue >= 1)):
         if not good:
-            raise SettingsError(f"{name} = {value} is not possible", do="give 0 < mfu <= 1 and pue >= 1")
-    if budget is not None and tokens is not None and not (size is None and preset is None and model is None):
-        raise SettingsError("budget, size and tokens are all given", do="leave one out: it follows from the others")
+            raise SettingsError(
+                f"{name} = {value} is not possible", do="give 0 < mfu <= 1 and pue >= 1"
+            )
+    if (
+        budget is not None
+        and tokens is not None
+        and not (size is None and preset is None and model is None)
+    ):
+        raise SettingsError(
+            "budget, size and tokens are all given", do="leave one out: it follows from the others"
+        )
 
 
 def count_parameters(config: ModelConfig) -> Sizes:
     """From the shapes of one block more and one less, so that a hundred are not drawn up."""
-    few = replace(config, n_layers=1, decoder_layers=min(1, config.decoder_layers), windows=config.windows[:1])
-    more = replace(few, n_layers=2, windows=(config.windows or (0,))[:1] * 2 if config.windows else ())
-    one, two = (sum(math.prod(shape) for shape in parameters(each).values()) for each in (few, more))
+    few = replace(
+        config, n_layers=1, decoder_layers=min(1, config.decoder_layers), windows=config.windows[:1]
+    )
+    more = replace(
+        few, n_layers=2, windows=(config.windows or (0,))[:1] * 2 if config.windows else ()
+    )
+    one, two = (
+        sum(math.prod(shape) for shape in parameters(each).values()) for each in (few, more)
+    )
     if config.decoder_layers:
         deeper = replace(few, decoder_layers=2)
         third = sum(math.prod(shape) for shape in parameters(deeper).values())
@@ -139,25 +192,32 @@ def count_parameters(config: ModelConfig) -> Sizes:
     return Sizes(one - (two - one) + blocks, blocks)
 
 
-def _budget(budget: str | float | None, hardware: str, devices: int | None) -> tuple[float, float, str, int]:
+def _budget(
+    budget: str | float | None, hardware: str, devices: int | None
+) -> tuple[float, float, str, int]:
     """Operations or seconds (the other is 0), hardware and devices."""
     if budget is None:
         return 0.0, 0.0, hardware, 1 if devices is None else devices
     if found := _TIME.fullmatch(str(budget)):
         if devices is not None or hardware != "here":
             raise SettingsError(
-                "the budget names hardware and devices already", do="leave --hardware and --devices out"
+                "the budget names hardware and devices already",
+                do="leave --hardware and --devices out",
             )
         seconds = float(found[3]) * UNITS[found[4].lower()]
         if seconds <= 0:
-            raise SettingsError(f"the budget {budget!r} is nothing", do="write it like '8 h100 for 3 days'")
+            raise SettingsError(
+                f"the budget {budget!r} is nothing", do="write it like '8 h100 for 3 days'"
+            )
         return 0.0, seconds, found[2], int(found[1])
     try:
         flops = float(str(budget))
     except ValueError:
         flops = math.nan
     if not 1e9 <= flops <= 1e30:
-        raise SettingsError(f"the budget {budget!r} is not understood", do="write 1e21, or '8 h100 for 3 days'")
+        raise SettingsError(
+            f"the budget {budget!r} is not understood", do="write 1e21, or '8 h100 for 3 days'"
+        )
     return flops, 0.0, hardware, 1 if devices is None else devices
 
 
@@ -165,18 +225,32 @@ def _hardware(name: str) -> Hardware:
     """By name; `here` is looked up where this machine has a device of the table, else measured."""
     if name != "here":
         return find(name)
-    place, dtype = device(), precision()
+    place = device()
+    dtype = precision()
     if place.type == "cuda":
         properties = torch.cuda.get_device_properties(place)
-        memory, node = float(properties.total_memory), torch.cuda.device_count()
+        memory = float(properties.total_memory)
+        node = torch.cuda.device_count()
         label = properties.name
         if (known := read(label)) is not None:
             return replace(known, memory=memory, node=node)
     else:
-        memory, node = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), 1
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        node = 1
         label = "this machine"
     source = f"matrix products timed here in {str(dtype).removeprefix('torch.')}"
-    return Hardware(label, matmul_rate(dtype), memory, None, node, 1, source, True, dtype == torch.bfloat16, place.type)
+    return Hardware(
+        label,
+        matmul_rate(dtype),
+        memory,
+        None,
+        node,
+        1,
+        source,
+        True,
+        dtype == torch.bfloat16,
+        place.type,
+    )
 
 
 def _model(
@@ -193,18 +267,23 @@ def _model(
         raise SettingsError(f"length = {length} leaves nothing to predict", do="give at least 2")
     if model is not None:
         if vocabulary is not None:
-            raise SettingsError("--vocabulary is of a new model, and --model names one that exists", do="leave it out")
+            raise SettingsError(
+                "--vocabulary is of a new model, and --model names one that exists",
+                do="leave it out",
+            )
         family, config = family_of(describe(model))
         length = length or min(LENGTH, config.longest)
         if length > config.longest:
             raise SettingsError(
-                f"the model takes {config.longest:,} tokens, not {length:,}", do=f"give --length {config.longest}"
+                f"the model takes {config.longest:,} tokens, not {length:,}",
+                do=f"give --length {config.longest}",
             )
         return config, family.name, length
     if size is None and preset is None:
         size = f"{flops / (6 * tokens) if tokens else by_rule(flops)[0]:.0f}"
     few = size is not None and parse_count(size) < SMALL
-    kind, length = preset or USUAL["causal"], length or LENGTH
+    kind = preset or USUAL["causal"]
+    length = length or LENGTH
     return named(kind, vocabulary or (FEW if few else MANY), length, size=size)[1], kind, length
 
 
@@ -212,7 +291,9 @@ def _batch(given: str | int | None, total: int, tokens: float, length: int) -> i
     if given is not None:
         batch = parse_count(str(given))
         if batch < length:
-            raise SettingsError(f"a batch of {batch:,} tokens holds no sequence of {length:,}", do="give more")
+            raise SettingsError(
+                f"a batch of {batch:,} tokens holds no sequence of {length:,}", do="give more"
+            )
         return batch
     usual = next(batch for most, batch in BATCHES if total < most)
     return max(min(usual, 1 << int(math.log2(max(2, tokens / FEWEST_STEPS)))), length)
@@ -241,7 +322,9 @@ def _about(config: ModelConfig, sizes: Sizes, kind: str, length: int) -> dict[st
     }
 
 
-def _training(config: ModelConfig, sizes: Sizes, tokens: float, batch: int, length: int) -> dict[str, Any]:
+def _training(
+    config: ModelConfig, sizes: Sizes, tokens: float, batch: int, length: int
+) -> dict[str, Any]:
     return {
         "tokens": round(tokens),
         "tokens_per_parameter": tokens / sizes.total,
@@ -254,7 +337,9 @@ def _training(config: ModelConfig, sizes: Sizes, tokens: float, batch: int, leng
     }
 
 
-def _memory(config: ModelConfig, length: int, layout: Layout, memory: Memory, where: Hardware) -> dict[str, Any]:
+def _memory(
+    config: ModelConfig, length: int, layout: Layout, memory: Memory, where: Hardware
+) -> dict[str, Any]:
     low = 2 if where.bf16 else 4
     return asdict(memory) | {
         "total": memory.total,
@@ -280,7 +365,8 @@ def _cost(tokens: float, rate: float, where: Hardware, devices: int, pue: float)
 
 def _assumed(content: dict[str, Any], layout: Layout, pue: float) -> list[str]:
     """What the figures rest on."""
-    where, said = content["hardware"], []
+    where = content["hardware"]
+    said = []
     if where["mfu_from"] == "assumed":
         said.append(ASSUMED["mfu"])
     if where["mfu_from"] != "given":
@@ -292,7 +378,10 @@ def _assumed(content: dict[str, Any], layout: Layout, pue: float) -> list[str]:
     said += [ASSUMED["memory"], ASSUMED["time"]]
     said += [ASSUMED["energy"]] if content["cost"]["kwh"] is not None else []
     said += _of_loss(content)
-    values = {"guessing": content["training"]["loss_of_guessing"], "vocabulary": content["model"]["vocabulary"]}
+    values = {
+        "guessing": content["training"]["loss_of_guessing"],
+        "vocabulary": content["model"]["vocabulary"],
+    }
     values |= {"mfu": where["mfu_stated"], "pue": pue}
     values["fitted"] = f"{FITTED[0] / 1e6:.0f} million to {FITTED[1] / 1e9:.0f} billion parameters"
     return [line.format(**values) for line in said]

@@ -1,4 +1,5 @@
-"""What arrives: a run and texts, or a file of them. What leaves: what the task promises of each, in order."""
+"""What arrives: a run and texts, or a file of them. What leaves: what the task promises of each, in
+order."""
 
 import json
 import os
@@ -28,19 +29,29 @@ def predict(
     top: Top = "auto",
     force: bool = False,
 ) -> list[Any]:
-    """Predictions as `Model.predict` gives them, one a text, in order: None for a text in which there is nothing.
+    """Predictions as `Model.predict` gives them, one a text, in order: None for a text in which
+    there is nothing.
 
-    texts, or data (a file, folder or Hub name with a `text` column). out: write JSON lines there, each with the
-    text, or its token ids, and its prediction, and return nothing but an empty list: bulk work does not fill the
-    memory. How many texts have no prediction is told on stderr.
+    texts, or data (a file, folder or Hub name with a `text` column). out: write JSON lines there,
+    each with the text, or its token ids, and its prediction, and return nothing but an empty list:
+    bulk work does not fill the memory. How many texts have no prediction is told on stderr.
     """
     if (texts is None) == (data is None):
-        raise SettingsError("predict needs either texts or data", do='give --text "..." or --data FILE')
+        raise SettingsError(
+            "predict needs either texts or data", do='give --text "..." or --data FILE'
+        )
     if isinstance(texts, str):
         raise SettingsError("texts is one string", do="give a list: [text]")
     refuse_existing(out, force)
-    if out is not None and isinstance(data, (str, Path)) and Path(out).exists() and _within(Path(out), Path(data)):
-        raise SettingsError(f"{out} is read, and --force would replace it", do="choose another --out")
+    if (
+        out is not None
+        and isinstance(data, (str, Path))
+        and Path(out).exists()
+        and _within(Path(out), Path(data))
+    ):
+        raise SettingsError(
+            f"{out} is read, and --force would replace it", do="choose another --out"
+        )
     model = load(run, dtype="auto")
     if texts is not None:
         texts = list(texts)
@@ -56,9 +67,16 @@ def predict(
     source = read(data, columns=columns, need=need, optional=optional, split=False, invalid="keep")
     table = source.test or source.train or source.dev
     if table is None:
-        raise RunError("there is nothing to predict", where=display_name(data), do="give a file with a text column")
+        raise RunError(
+            "there is nothing to predict",
+            where=display_name(data),
+            do="give a file with a text column",
+        )
     if left := [name for name in SPLITS if getattr(source, name) not in (None, table)]:
-        say(f"predicting the {len(table):,} rows of {table.origin}, not those of {' and '.join(left)}")
+        say(
+            f"predicting the {len(table):,} rows of {table.origin}, not those of"
+            f" {' and '.join(left)}"
+        )
     if out is None:
         return [result for part in _bulk(model, table, top) for _, result in part]
     with atomic_file(Path(out)) as temporary, temporary.open("w", encoding="utf-8") as handle:
@@ -75,8 +93,15 @@ def _within(file: Path, data: Path) -> bool:
 def _tell_empty(count: int, of: int, first: str) -> None:
     """Say how many texts have no prediction, and where the first of them stands."""
     if count:
-        hint = "; is it the right column? --columns text=NAME says which it is" if count == of > 1 else ""
-        say(f"{count:,} of {of:,} texts have nothing in them and no prediction, the first: {first}{hint}")
+        hint = (
+            "; is it the right column? --columns text=NAME says which it is"
+            if count == of > 1
+            else ""
+        )
+        say(
+            f"{count:,} of {of:,} texts have nothing in them and no prediction, the first:"
+            f" {first}{hint}"
+        )
 
 
 def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[Any, Any]]]:
@@ -86,7 +111,8 @@ def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[Any, Any]
     with bar("predicting", len(table)) as advance, model.inputs.counting_truncation():
         for begin in range(0, len(table), CHUNK):
             part = table.select(range(begin, min(begin + CHUNK, len(table))))
-            texts, pairs = part.column("text"), None
+            texts = part.column("text")
+            pairs = None
             if "pair" in part.rows.column_names:
                 pairs = part.column("pair")
             items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))

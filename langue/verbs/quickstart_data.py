@@ -1,9 +1,11 @@
-"""What arrives: the source files of the running Python's standard library, read and parsed, never run.
-What leaves: the quickstart's data set: docstrings labelled by the package they come from, split into train/dev/test.
+"""What arrives: the source files of the running Python's standard library, read and parsed, never
+run. What leaves: the quickstart's data set: docstrings labelled by the package they come from,
+split into train/dev/test.
 
-Three things keep the scores honest. The labels' own names are masked in every text, so that no answer stands in its
-question. Docstrings of one module (of one class, in packages of few modules) stay in one split, because neighbours
-are often near-copies. And what still stands in train, exactly or nearly, is taken out of dev and test.
+Three things keep the scores honest. The labels' own names are masked in every text, so that no
+answer stands in its question. Docstrings of one module (of one class, in packages of few modules)
+stay in one split, because neighbours are often near-copies. And what still stands in train, exactly
+or nearly, is taken out of dev and test.
 """
 
 import ast
@@ -16,7 +18,8 @@ from pathlib import Path
 from langue.errors import DataError
 from langue.text.quality.duplicates import find
 
-# Well-filled packages of every supported Python, Debian's divided one included. decimal's own module is C.
+# Well-filled packages of every supported Python, Debian's divided one included. decimal's own
+# module is C.
 PACKAGES = {
     "asyncio": "asyncio",
     "decimal": "_pydecimal",
@@ -42,7 +45,8 @@ _NAMES = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(PACKAGES)})(?![A-Za-z])")
 
 
 def build(seed: int = 0, library: Path | None = None) -> dict[str, list[Row]]:
-    """`{"train": [{"text", "label", "module"}, ...], "dev": ..., "test": ...}`, by (seed, Python version)."""
+    """`{"train": [{"text", "label", "module"}, ...], "dev": ..., "test": ...}`, by (seed, Python
+    version)."""
     root = library or Path(sysconfig.get_path("stdlib"))
     splits: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
     seen: set[str] = set()
@@ -64,10 +68,15 @@ def build(seed: int = 0, library: Path | None = None) -> dict[str, list[Row]]:
 
 
 def _groups(root: Path, label: str, package: str, seen: set[str]) -> dict[str, list[Row]]:
-    """The package's distinct docstrings by what must not be divided: a module, or a class where modules are few."""
+    """The package's distinct docstrings by what must not be divided: a module, or a class where
+    modules are few."""
     folder = root / package
     files = sorted(folder.rglob("*.py")) if folder.is_dir() else [root / f"{package}.py"]
-    files = [file for file in files if file.is_file() and not {"test", "tests"} & set(file.parts[len(root.parts) :])]
+    files = [
+        file
+        for file in files
+        if file.is_file() and not {"test", "tests"} & set(file.parts[len(root.parts) :])
+    ]
     groups: dict[str, list[Row]] = {}
     for file in files:
         module = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
@@ -93,13 +102,18 @@ def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _divide(groups: dict[str, list[Row]], order: random.Random) -> dict[str, list[Row]]:
-    """Whole groups, in random order, to test and dev until their shares are full; a group too big for that trains."""
+    """Whole groups, in random order, to test and dev until their shares are full; a group too big
+    for that trains."""
     total = sum(len(rows) for rows in groups.values())
     splits: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
     names = sorted(groups)
     order.shuffle(names)
     for name in names:
-        fits = (split for split, share in HELD_OUT.items() if len(splits[split]) + len(groups[name]) <= share * total)
+        fits = (
+            split
+            for split, share in HELD_OUT.items()
+            if len(splits[split]) + len(groups[name]) <= share * total
+        )
         splits[next(fits, "train")] += groups[name]
     return splits
 

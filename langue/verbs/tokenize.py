@@ -1,4 +1,5 @@
-"""What arrives: running text and a tokenizer. What leaves: a corpus folder that pretraining reads."""
+"""What arrives: running text and a tokenizer. What leaves: a corpus folder that pretraining
+reads."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,10 +29,11 @@ def tokenize(
 ) -> dict[str, Any]:
     """Turn text into token shards, and return what the corpus is.
 
-    sources: files, folders, Hub data sets or lists of texts, each perhaps `PATH@WEIGHT`: how often its documents are
-    seen in a pass, relative to the others. tokenizer: a folder or a Hub name. document: what a document is in a .txt
-    file; in others a row is one. dedup: leave out documents that are there already. What was killed goes on where it
-    was when it is called again. Settings: `data.dev_fraction`, `data.invalid`, `data.shard_tokens`, `data.seed`.
+    sources: files, folders, Hub data sets or lists of texts, each perhaps `PATH@WEIGHT`: how often
+    its documents are seen in a pass, relative to the others. tokenizer: a folder or a Hub name.
+    document: what a document is in a .txt file; in others a row is one. dedup: leave out documents
+    that are there already. What was killed goes on where it was when it is called again. Settings:
+    `data.dev_fraction`, `data.invalid`, `data.shard_tokens`, `data.seed`.
     """
     chosen = resolve_for(OF_BUILDING, settings, {"data.dev_fraction": None}).data
     reading = Reading(columns=columns or {}, document=document, invalid=chosen.invalid)

@@ -1,4 +1,5 @@
-"""The command line parses, dispatches, prints and explains; the verbs themselves are stand-ins here."""
+"""The command line parses, dispatches, prints and explains; the verbs themselves are stand-ins
+here."""
 
 import json
 import sys
@@ -39,10 +40,13 @@ class Calls:
     """Stands in for a verb and keeps what it was called with."""
 
     def __init__(self, result: Any = None) -> None:
-        self.result, self.args, self.settings = result, (), {}
+        self.result = result
+        self.args = ()
+        self.settings = {}
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
-        self.args, self.settings = args, settings
+        self.args = args
+        self.settings = settings
         if isinstance(self.result, BaseException):
             raise self.result
         return self.result
@@ -52,7 +56,9 @@ class Calls:
 def verb(monkeypatch: pytest.MonkeyPatch) -> Any:
     def put(name: str, result: Any = None) -> Calls:
         calls = Calls(result)
-        module = SimpleNamespace(**{name: calls, "show": lambda prepared, console: console.print(prepared)})
+        module = SimpleNamespace(
+            **{name: calls, "show": lambda prepared, console: console.print(prepared)}
+        )
         monkeypatch.setitem(sys.modules, f"langue.verbs.{name}", module)
         return calls
 
@@ -62,7 +68,9 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def finished() -> SimpleNamespace:
     loaded = SimpleNamespace(predict=labelled)
-    return SimpleNamespace(folder=Path("runs/x"), metrics=CONTENT, facts={"transformers": "yes"}, load=lambda: loaded)
+    return SimpleNamespace(
+        folder=Path("runs/x"), metrics=CONTENT, facts={"transformers": "yes"}, load=lambda: loaded
+    )
 
 
 def labelled(texts: list[str]) -> list[dict[str, Any]]:
@@ -71,7 +79,10 @@ def labelled(texts: list[str]) -> list[dict[str, Any]]:
 
 def test_finetune_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
     calls = verb("finetune", finished())
-    words = "finetune --task classify --model m --data d.csv --columns text=a,label=b --out o train.lr=3e-5 --force"
+    words = (
+        "finetune --task classify --model m --data d.csv --columns text=a,label=b --out o"
+        " train.lr=3e-5 --force"
+    )
     assert run(words.split()) == 0
     calls.settings.pop("show")
     assert calls.args == ("classify",)
@@ -87,7 +98,9 @@ def test_finetune_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
     }
     printed = capsys.readouterr().out
     assert "93.00%" in printed and "recall of [red]spam[/]" in printed
-    assert "bigram" in printed and "Better than its baseline" in printed and "report.html" in printed
+    assert (
+        "bigram" in printed and "Better than its baseline" in printed and "report.html" in printed
+    )
 
 
 @pytest.mark.parametrize("words", ["train.lr=1", "--train.lr=1", "--train.lr 1"])
@@ -130,7 +143,9 @@ def test_predict_prints_one_line_a_text(verb: Any, capsys: pytest.CaptureFixture
     assert len(lines) == 2 and "a [b] c" in lines[0] and "😀" in lines[1]
 
 
-def test_predict_takes_pairs_all_labels_and_files(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_takes_pairs_all_labels_and_files(
+    verb: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     calls = verb("predict", [[{"label": "pos", "score": 0.9}, {"label": "neg", "score": 0.1}]])
     assert run(["predict", "r", "--text", "a", "--pair", "b", "--all"]) == 0
     assert calls.settings["texts"] == [("a", "b")] and calls.settings["top"] is None
@@ -142,7 +157,10 @@ def test_predict_takes_pairs_all_labels_and_files(verb: Any, capsys: pytest.Capt
 
 
 def test_preview_prints_facts(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["data", "preview", "--model", "m", "--data", "d", "data.truncation=head", "--json"]) == 0
+    assert (
+        run(["data", "preview", "--model", "m", "--data", "d", "data.truncation=head", "--json"])
+        == 0
+    )
     assert json.loads(capsys.readouterr().out) == {"steps": 3}
     assert run(["data", "preview"]) == 0
     assert "steps" in capsys.readouterr().out
@@ -175,12 +193,17 @@ def test_settings_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         ("finetune --out o --columns text=a,text=b", "names 'text' twice"),
         ("finetune --out o word", "'word' is not a setting; write it as section.key=value"),
         ("pretrain --out o --data d --size 1M model.size=2M", "--size 1M and model.size=2M differ"),
-        ("pretrain --out o --data d --max-steps 3", "unknown setting 'max-steps'; here it is train.max_steps"),
+        (
+            "pretrain --out o --data d --max-steps 3",
+            "unknown setting 'max-steps'; here it is train.max_steps",
+        ),
         ("predict r --top 0", "--top"),
         ("evaluate", "Missing argument"),
     ],
 )
-def test_a_mistake_is_one_line(verb: Any, capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+def test_a_mistake_is_one_line(
+    verb: Any, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
     verb("finetune", finished())
     assert run(words.split()) == 2
     streams = capsys.readouterr()
@@ -191,7 +214,11 @@ def test_a_mistake_is_one_line(verb: Any, capsys: pytest.CaptureFixture[str], wo
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (DataError("no column 'text'", where="a.csv", do="--columns"), 2, "error: a.csv: no column 'text'; --columns"),
+        (
+            DataError("no column 'text'", where="a.csv", do="--columns"),
+            2,
+            "error: a.csv: no column 'text'; --columns",
+        ),
         (Interrupted("stopped", do="--resume goes on"), 130, "error: stopped; --resume goes on"),
         (ZeroDivisionError("by\nzero"), 1, "internal error: ZeroDivisionError: by zero; "),
     ],
@@ -207,7 +234,9 @@ def test_what_stops_a_verb_is_one_line(
         run(["evaluate", "r", "--debug"])
 
 
-def test_ctrl_c_before_training_is_no_traceback(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_before_training_is_no_traceback(
+    verb: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     verb("evaluate", KeyboardInterrupt())
     assert run(["evaluate", "r"]) == 130
     assert capsys.readouterr().err == "langue: interrupted\n"

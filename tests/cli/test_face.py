@@ -1,4 +1,5 @@
-"""The command line and Python say the same words with the same defaults, and the docs say what the code says."""
+"""The command line and Python say the same words with the same defaults, and the docs say what the
+code says."""
 
 import importlib.util
 import inspect
@@ -13,7 +14,8 @@ from langue.cli import app
 from langue.runs.model import Model
 
 DOCS = Path(__file__).parents[2] / "docs"
-ONLY_THERE = {"as_json", "debug", "all_labels", "pair", "help", "settings"}  # what the command line prints or how
+# what the command line prints or how
+ONLY_THERE = {"as_json", "debug", "all_labels", "pair", "help", "settings"}
 ONLY_IN_PYTHON = {"show", "settings"}
 OTHER_NAME = {"text": "texts"}  # --text is one of them
 
@@ -29,15 +31,27 @@ def options(name: str) -> dict[str, Any]:
     command: Any = typer.main.get_command(app)
     for word in WORDS.get(name, (name,)):
         command = command.commands[word]
-    found = {parameter.name: None if parameter.required else parameter.default for parameter in command.params}
-    return {OTHER_NAME.get(key, key): value for key, value in found.items() if key not in ONLY_THERE}
+    found = {
+        parameter.name: None if parameter.required else parameter.default
+        for parameter in command.params
+    }
+    return {
+        OTHER_NAME.get(key, key): value for key, value in found.items() if key not in ONLY_THERE
+    }
 
 
-@pytest.mark.parametrize("name", ["finetune", "evaluate", "plan", "predict", "verify", *WORDS, "quickstart"])
+@pytest.mark.parametrize(
+    "name", ["finetune", "evaluate", "plan", "predict", "verify", *WORDS, "quickstart"]
+)
 def test_a_verb_is_the_same_in_both(name: str) -> None:
     parameters = inspect.signature(getattr(langue, name)).parameters.values()
-    unsaid = (inspect.Parameter.empty, "auto")  # what "auto" is in Python is an option left out on the command line
-    python = {p.name: None if p.default in unsaid else p.default for p in parameters if p.name not in ONLY_IN_PYTHON}
+    # what "auto" is in Python is an option left out on the command line
+    unsaid = (inspect.Parameter.empty, "auto")
+    python = {
+        p.name: None if p.default in unsaid else p.default
+        for p in parameters
+        if p.name not in ONLY_IN_PYTHON
+    }
     assert options(name) == python
 
 

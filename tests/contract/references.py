@@ -1,4 +1,5 @@
-"""What `transformers` calls each family, and configs of it drawn per seed with non-default values on every axis."""
+"""What `transformers` calls each family, and configs of it drawn per seed with non-default values
+on every axis."""
 
 import random
 
@@ -75,7 +76,8 @@ def _gpt2(draw):
 
 
 def _rope(draw, share=None):
-    """Rotary positions with one of the published scalings; the context is stretched from 16 tokens on."""
+    """Rotary positions with one of the published scalings; the context is stretched from 16 tokens
+    on."""
     rope = draw.choice(
         [
             {"rope_type": "default"},
@@ -118,8 +120,15 @@ def _neox(draw):
 
 def _bloom(draw):
     heads = draw.choice([1, 2, 3, 4, 6])  # slopes beyond a power of two are drawn up apart
-    sizes = {"hidden_size": heads * draw.choice([4, 8]), "n_layer": draw.choice([1, 2, 3]), "n_head": heads}
-    return sizes | {"layer_norm_epsilon": draw.choice([1e-5, 1e-3]), "tie_word_embeddings": draw.choice([True, False])}
+    sizes = {
+        "hidden_size": heads * draw.choice([4, 8]),
+        "n_layer": draw.choice([1, 2, 3]),
+        "n_head": heads,
+    }
+    return sizes | {
+        "layer_norm_epsilon": draw.choice([1e-5, 1e-3]),
+        "tie_word_embeddings": draw.choice([True, False]),
+    }
 
 
 def _llama(draw, **more):
@@ -129,7 +138,8 @@ def _llama(draw, **more):
         "head_dim": draw.choice([8, 12]),
         "rms_norm_eps": draw.choice([1e-6, 1e-3]),
         "tie_word_embeddings": draw.choice([True, False]),
-        "max_position_embeddings": 24,  # exceeded by the longest test sequence, so that `dynamic` matters
+        # exceeded by the longest test sequence, so that `dynamic` matters
+        "max_position_embeddings": 24,
         "rope_parameters": _rope(draw),
         **more,
     }
@@ -141,7 +151,11 @@ def _llama_own(draw):
 
 
 def _qwen(draw, **more):
-    windows = {"use_sliding_window": draw.choice([True, False]), "sliding_window": 5, "max_window_layers": 1}
+    windows = {
+        "use_sliding_window": draw.choice([True, False]),
+        "sliding_window": 5,
+        "max_window_layers": 1,
+    }
     return _llama(draw, **windows, **more)
 
 
@@ -164,15 +178,24 @@ def _gemma(draw, **more):
 
 
 def _gemma2(draw):
-    caps = {"attn_logit_softcapping": draw.choice([2.0, None]), "final_logit_softcapping": draw.choice([3.0, None])}
+    caps = {
+        "attn_logit_softcapping": draw.choice([2.0, None]),
+        "final_logit_softcapping": draw.choice([3.0, None]),
+    }
     return _gemma(draw, **caps)
 
 
 def _gemma3(draw):
-    ropes = {"full_attention": _rope(draw), "sliding_attention": {"rope_type": "default", "rope_theta": 300.0}}
-    if ropes["full_attention"]["rope_type"] == "yarn":  # the reference looks for `truncate` where it is not
+    ropes = {
+        "full_attention": _rope(draw),
+        "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+    }
+    # the reference looks for `truncate` where it is not
+    if ropes["full_attention"]["rope_type"] == "yarn":
         ropes["full_attention"] = {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0}
-    kept = _gemma(draw, rope_parameters=ropes, layer_types=["sliding_attention", "full_attention"] * 2)
+    kept = _gemma(
+        draw, rope_parameters=ropes, layer_types=["sliding_attention", "full_attention"] * 2
+    )
     return kept
 
 
@@ -181,8 +204,11 @@ def _moe(draw, **more):
 
 
 def _nanochat(draw):
-    kept = _llama(draw, attention_bias=draw.choice([True, False]), hidden_act=draw.choice(["relu2", "silu"]))
-    # the reference normalises after turning, which takes YaRN's amplitude out again; ours refuses that
+    kept = _llama(
+        draw, attention_bias=draw.choice([True, False]), hidden_act=draw.choice(["relu2", "silu"])
+    )
+    # the reference normalises after turning, which takes YaRN's amplitude out again; ours refuses
+    # that
     kept["rope_parameters"] = {"rope_type": "default", "rope_theta": draw.choice([10_000.0, 500.0])}
     return kept | {"final_logit_softcapping": draw.choice([15.0, 2.0, None])}
 
@@ -241,11 +267,14 @@ def _bart(draw):
 
 
 def _marian(draw):
-    own = draw.choice([{}, {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": VOCABULARY + 4}])
+    own = draw.choice(
+        [{}, {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": VOCABULARY + 4}]
+    )
     return _bart(draw) | own
 
 
-# model_type -> (the reference's config class, its class with a language-model head, the drawn values)
+# model_type -> (the reference's config class, its class with a language-model head, the drawn
+# values)
 REFERENCES = {
     "bert": ("BertConfig", "BertForMaskedLM", _encoder),
     "roberta": ("RobertaConfig", "RobertaForMaskedLM", _encoder),
@@ -267,9 +296,17 @@ REFERENCES = {
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", _neox),
     "bloom": ("BloomConfig", "BloomForCausalLM", _bloom),
     "llama": ("LlamaConfig", "LlamaForCausalLM", _llama_own),
-    "mistral": ("MistralConfig", "MistralForCausalLM", lambda d: _llama(d, sliding_window=d.choice([None, 6]))),
+    "mistral": (
+        "MistralConfig",
+        "MistralForCausalLM",
+        lambda d: _llama(d, sliding_window=d.choice([None, 6])),
+    ),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", _qwen2),
-    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", lambda draw: _qwen(draw, attention_bias=draw.choice([True, False]))),
+    "qwen3": (
+        "Qwen3Config",
+        "Qwen3ForCausalLM",
+        lambda draw: _qwen(draw, attention_bias=draw.choice([True, False])),
+    ),
     "nanochat": ("NanoChatConfig", "NanoChatForCausalLM", _nanochat),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", _mixtral),
     "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", _qwen2_moe),
@@ -287,7 +324,10 @@ REFERENCES = {
 def draw_config(name, seed):
     """A config of the reference, eager attention (its slow and plain path) chosen."""
     kind, _, values = REFERENCES[name]
-    specials = {"pad_token_id": 0 if name not in ("roberta", "xlm-roberta", "camembert") else 1, "bos_token_id": 1}
+    specials = {
+        "pad_token_id": 0 if name not in ("roberta", "xlm-roberta", "camembert") else 1,
+        "bos_token_id": 1,
+    }
     specials |= {"eos_token_id": 2, "sep_token_id": 2, "cls_token_id": 1}
     drawn = {"vocab_size": VOCABULARY, **specials, **values(random.Random(f"{name}-{seed}"))}
     return getattr(transformers, kind)(**drawn, attn_implementation="eager")
@@ -295,7 +335,9 @@ def draw_config(name, seed):
 
 def draw_model(name, seed, std=0.2):
     """A reference model in which no weight, bias or norm has its default value."""
-    return scattered(lambda: getattr(transformers, REFERENCES[name][1])(draw_config(name, seed)), seed, std)
+    return scattered(
+        lambda: getattr(transformers, REFERENCES[name][1])(draw_config(name, seed)), seed, std
+    )
 
 
 def scattered(make, seed, std=0.2):

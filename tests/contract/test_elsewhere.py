@@ -1,5 +1,6 @@
-"""What we write, opened elsewhere: by the Auto classes, pipelines and collator of `transformers`, and, where it is a
-causal model, by the loader of lm-evaluation-harness. They give our numbers, in batches, or refuse with a message."""
+"""What we write, opened elsewhere: by the Auto classes, pipelines and collator of `transformers`,
+and, where it is a causal model, by the loader of lm-evaluation-harness. They give our numbers, in
+batches, or refuse with a message."""
 
 import importlib.util
 import json
@@ -34,8 +35,11 @@ from tests.contract.test_families import CLASSIFIERS, close
 
 DECODING = ("CausalLM", "LMHeadModel")
 TEXTS = ["the cat", "a longer text than", "cat and dog"]
-CONTROLS = ["<a>", "<b>", "<c>", "<d>"]  # which are special for what the config says, not for what they are called
-DECODERS = [name for name, family in FAMILIES.items() if family.architectures["lm"].endswith(DECODING)]
+# which are special for what the config says, not for what they are called
+CONTROLS = ["<a>", "<b>", "<c>", "<d>"]
+DECODERS = [
+    name for name, family in FAMILIES.items() if family.architectures["lm"].endswith(DECODING)
+]
 
 
 def _opened_by():
@@ -52,11 +56,16 @@ DECODERS = [name for name in FAMILIES if OPENED[name]["harness"]]
 
 
 def write_tokenizer(folder, name):
-    """Bytes, a word after the other, and no word about what is special; as Qwen2's class would cut them for Qwen2."""
+    """Bytes, a word after the other, and no word about what is special; as Qwen2's class would cut
+    them for Qwen2."""
     tokens = [*CONTROLS, *sorted(pre_tokenizers.ByteLevel.alphabet()), "th"]
-    backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [("t", "h")]))
+    backend = tokenizers.Tokenizer(
+        models.BPE({token: i for i, token in enumerate(tokens)}, [("t", "h")])
+    )
     qwen = name == "qwen2"  # whose class version 5 of transformers takes, whatever a folder says
-    backend.pre_tokenizer = by_words(QWEN2) if qwen else pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = (
+        by_words(QWEN2) if qwen else pre_tokenizers.ByteLevel(add_prefix_space=False)
+    )
     backend.normalizer = tokenizers.normalizers.NFC() if qwen else None
     backend.decoder = decoders.ByteLevel()
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
@@ -66,7 +75,8 @@ def write_tokenizer(folder, name):
 
 
 def published(folder, name, monkeypatch, pads=True):
-    """A folder of the family whose config alone says which tokens are special. pads: whether it has one for padding."""
+    """A folder of the family whose config alone says which tokens are special. pads: whether it has
+    one for padding."""
     folder.mkdir()
     monkeypatch.setattr(references, "VOCABULARY", write_tokenizer(folder, name))
     draw_model(name, 0).save_pretrained(folder)
@@ -98,7 +108,9 @@ def assert_special_tokens_agree(folder):
         assert index is not None, role
         for each in files:
             told = getattr(each, f"{role}_token_id")
-            assert told is None or index == told or index in (told if isinstance(told, list) else []), (role, each)
+            assert (
+                told is None or index == told or index in (told if isinstance(told, list) else [])
+            ), (role, each)
     if config.architectures[0].endswith(DECODING):
         assert files[-1].pad_token_id == tokenizer.pad_token_id
     return tokenizer
@@ -122,10 +134,14 @@ def assert_it_opens_in_batches(folder):
     """By the Auto classes of its body and its language model, with our tokens and our numbers."""
     model = load(folder)
     tokenizer = assert_special_tokens_agree(folder)
-    assert [each.ids for each in model.tokenizer.encode_batch(TEXTS)] == tokenizer(TEXTS)["input_ids"]
+    assert [each.ids for each in model.tokenizer.encode_batch(TEXTS)] == tokenizer(TEXTS)[
+        "input_ids"
+    ]
     tokenizer.padding_side = "right"
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
-    classes = [getattr(transformers, each) for each in OPENED[model.checkpoint.family.name]["classes"]]
+    classes = [
+        getattr(transformers, each) for each in OPENED[model.checkpoint.family.name]["classes"]
+    ]
     body, whole = (each.from_pretrained(folder).eval() for each in classes)
     with torch.no_grad():
         if model.config.architecture == "encoder-decoder":
@@ -139,7 +155,9 @@ def assert_it_opens_in_batches(folder):
             ours = model.logits(TEXTS)
     for row, hidden in enumerate(model.hidden(TEXTS)):
         np.testing.assert_allclose(states[row, : len(hidden)].numpy(), hidden, atol=2e-4, rtol=2e-4)
-        np.testing.assert_allclose(logits[row, : len(ours[row])].numpy(), ours[row], atol=5e-4, rtol=5e-4)
+        np.testing.assert_allclose(
+            logits[row, : len(ours[row])].numpy(), ours[row], atol=5e-4, rtol=5e-4
+        )
     return tokenizer
 
 
@@ -151,7 +169,8 @@ def loglikelihoods(folder, requests):
 
 
 def our_loglikelihood(model, begin, context, continuation):
-    """The same from our logits. begin: the token that texts begin with, which an empty context is."""
+    """The same from our logits. begin: the token that texts begin with, which an empty context
+    is."""
     encode = model.tokenizer.backend.encode
     before = encode(context, add_special_tokens=False).ids if context else [begin]
     whole = (
@@ -175,7 +194,13 @@ RUNS_OF = [("causal", "langue"), ("causal", "gpt2"), ("masked", "bert"), ("denoi
 
 @pytest.mark.parametrize("objective, preset", RUNS_OF)
 def test_a_pretrained_run_opens_in_batches(tmp_path, objective, preset):
-    sizes = {"model.dim": 32, "model.n_layers": 1, "model.n_heads": 2, "data.seq_len": 32, "model.preset": preset}
+    sizes = {
+        "model.dim": 32,
+        "model.n_layers": 1,
+        "model.n_heads": 2,
+        "data.seq_len": 32,
+        "model.preset": preset,
+    }
     steps = {"train.max_steps": 1, "train.batch_tokens": 128, "tokenizer.vocab_size": 300}
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"{' '.join(TEXTS)} {i} of these" for i in range(40)))
@@ -193,9 +218,13 @@ def run_of(folder, run, pooling, task):
     network = TaskModel(checkpoint.config, task, seed=1, pad=checkpoint.batch_pad).eval()
     load_into(network, without_extra(checkpoint.weights), where=str(folder), new="head.")
     for weight in network.head.parameters():
-        weight.data.add_(0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)))
+        weight.data.add_(
+            0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+        )
     run.mkdir()
-    write_task_checkpoint(run, checkpoint, task, dict(network.named_parameters()), DataSettings(), pairs=False)
+    write_task_checkpoint(
+        run, checkpoint, task, dict(network.named_parameters()), DataSettings(), pairs=False
+    )
     return network
 
 
@@ -203,16 +232,22 @@ RUNS = [(name, pooling, pads) for name, pads in PADS for pooling in OPENED[name]
 
 
 @pytest.mark.parametrize("name, pooling, pads", RUNS)
-def test_a_run_passes_the_pipeline_and_the_collator_in_batches(tmp_path, monkeypatch, name, pooling, pads):
+def test_a_run_passes_the_pipeline_and_the_collator_in_batches(
+    tmp_path, monkeypatch, name, pooling, pads
+):
     folder = published(tmp_path / "m", name, monkeypatch, pads)
     run_of(folder, tmp_path / "run", pooling, Classify(["x", "y", "z"], TaskSettings()))
     model = load(tmp_path / "run")
     tokenizer = assert_special_tokens_agree(tmp_path / "run")
-    classify = transformers.pipeline("text-classification", model=str(tmp_path / "run"), batch_size=3, device="cpu")
+    classify = transformers.pipeline(
+        "text-classification", model=str(tmp_path / "run"), batch_size=3, device="cpu"
+    )
     found = classify(TEXTS, top_k=None)
     for theirs, ours in zip(found, model.predict(TEXTS, top=None), strict=True):
         assert [each["label"] for each in theirs] == [each["label"] for each in ours]
-        np.testing.assert_allclose([e["score"] for e in theirs], [e["score"] for e in ours], atol=1e-4)
+        np.testing.assert_allclose(
+            [e["score"] for e in theirs], [e["score"] for e in ours], atol=1e-4
+        )
     batch = transformers.DataCollatorWithPadding(tokenizer)([tokenizer(text) for text in TEXTS])
     with torch.no_grad():
         logits = classify.model(**batch).logits.numpy()
@@ -223,9 +258,14 @@ REFUSAL = "size|state dictionary|Unrecognized configuration class"
 TASKS = {"classify": Classify(["x", "y"], TaskSettings()), "regress": Regress(TaskSettings())}
 
 
-@pytest.mark.parametrize("name, task", [*((name, "classify") for name in FAMILIES), ("bert", "regress")])
-def test_a_head_that_no_class_has_is_refused_there_and_its_body_is_not(tmp_path, monkeypatch, name, task):
-    """By AutoModelForSequenceClassification and the pipeline, which would answer with a random head."""
+@pytest.mark.parametrize(
+    "name, task", [*((name, "classify") for name in FAMILIES), ("bert", "regress")]
+)
+def test_a_head_that_no_class_has_is_refused_there_and_its_body_is_not(
+    tmp_path, monkeypatch, name, task
+):
+    """By AutoModelForSequenceClassification and the pipeline, which would answer with a random
+    head."""
     folder = published(tmp_path / "m", name, monkeypatch)
     *others, pooling = OPENED[name]["refused"]
     for other in others:
@@ -260,7 +300,11 @@ def test_a_head_that_no_class_has_is_refused_there_and_its_body_is_not(tmp_path,
 
 
 def test_no_family_with_a_published_classifier_is_forgotten():
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as NAMES,
+    )
 
-    assert {name for name in FAMILIES if name in NAMES} == {name for name, f in FAMILIES.items() if f._guard}
+    assert {name for name in FAMILIES if name in NAMES} == {
+        name for name, f in FAMILIES.items() if f._guard
+    }
     assert {name for name in FAMILIES if OPENED[name]["poolings"]} == {*CLASSIFIERS} <= {*NAMES}

@@ -1,4 +1,5 @@
-"""What every registered family keeps, against `transformers`: a family is tested by being registered."""
+"""What every registered family keeps, against `transformers`: a family is tested by being
+registered."""
 
 import json
 import random
@@ -29,7 +30,8 @@ transformers = pytest.importorskip("transformers")
 
 from tests.contract.references import REFERENCES, VOCABULARY, draw_config, draw_model  # noqa: E402
 
-LENGTHS = (1, 7, 7, 16, 30)  # in order of length: the reference's `dynamic` positions remember the longest so far
+# in order of length: the reference's `dynamic` positions remember the longest so far
+LENGTHS = (1, 7, 7, 16, 30)
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
@@ -42,7 +44,8 @@ def save(folder, model):
 
 
 def sequences(seed, lengths=LENGTHS):
-    draw = random.Random(seed)  # not the first numbers: the reference gives its padding token no gradient
+    # not the first numbers: the reference gives its padding token no gradient
+    draw = random.Random(seed)
     return [[draw.randrange(4, VOCABULARY) for _ in range(length)] for length in lengths]
 
 
@@ -57,7 +60,9 @@ def theirs(model, *ids):
     """The reference's logits, one sequence at a time."""
     for each in zip(*ids, strict=True):
         tensors = [torch.tensor([part]) for part in each]
-        named = {"input_ids": tensors[0]} | ({"decoder_input_ids": tensors[1]} if len(tensors) > 1 else {})
+        named = {"input_ids": tensors[0]} | (
+            {"decoder_input_ids": tensors[1]} if len(tensors) > 1 else {}
+        )
         model.config.use_cache = False
         yield model(**named).logits[0]
 
@@ -83,7 +88,8 @@ def test_logits_and_saving(tmp_path, name, seed):
     # saved by us, every tensor is there to the bit, and means the same
     model.save(tmp_path / "again")
     again = type(reference).from_pretrained(tmp_path / "again", attn_implementation="eager").eval()
-    before, after = reference.state_dict(), again.state_dict()
+    before = reference.state_dict()
+    after = again.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
     with torch.no_grad():
@@ -111,15 +117,24 @@ def test_gradients_of_every_weight(tmp_path, name):
     model.language.logits(hidden).square().sum().backward()
     for expected in theirs(reference, *ids):
         expected.square().sum().backward()
-    ours = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in model.language.named_parameters()}
+    ours = {
+        n: torch.zeros_like(w) if w.grad is None else w.grad
+        for n, w in model.language.named_parameters()
+    }
     mapped = model.checkpoint.family.to_theirs(ours, model.config, "lm")
-    for parameter in reference.parameters():  # saved in place of the weights, the gradients get the published names
+    # saved in place of the weights, the gradients get the published names
+    for parameter in reference.parameters():
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     reference.save_pretrained(tmp_path / "gradients")
     expected = load_file(tmp_path / "gradients" / "model.safetensors")
     largest = max(float(each.norm()) for each in expected.values())
-    assert expected.keys() - mapped.keys() <= {"final_logits_bias", "shared.weight", "model.shared.weight"}
-    for key in expected.keys() & mapped.keys() - {"final_logits_bias"}:  # a buffer there, without a gradient
+    assert expected.keys() - mapped.keys() <= {
+        "final_logits_bias",
+        "shared.weight",
+        "model.shared.weight",
+    }
+    # a buffer there, without a gradient
+    for key in expected.keys() & mapped.keys() - {"final_logits_bias"}:
         scale = max(float(expected[key].norm()), 1e-3 * largest)
         assert float((mapped[key] - expected[key]).norm()) <= 1e-4 * scale, key
 
@@ -136,34 +151,55 @@ def test_generation_is_the_references(tmp_path, name):
     written = model.generate(prompts, max_tokens=8)
     assert written == model.generate(prompts, max_tokens=8)
     for prompt, ours in zip(prompts, written, strict=True):
-        tokens = list(prompt) if model.config.architecture == "decoder" else [model.checkpoint.start]
+        tokens = (
+            list(prompt) if model.config.architecture == "decoder" else [model.checkpoint.start]
+        )
         for step in range(8):
             ids = (tokens,) if model.config.architecture == "decoder" else (prompt, tokens)
             with torch.no_grad():
                 (logits,) = theirs(reference, *([part] for part in ids))
-            forced = model.checkpoint.generation.forced_eos if step == 7 else ()  # BART's, as the last token
+            # BART's, as the last token
+            forced = model.checkpoint.generation.forced_eos if step == 7 else ()
             tokens.append(forced[0] if forced else int(logits[-1].argmax()))
             if tokens[-1] in model.checkpoint.ends:
                 tokens.pop()
                 break
-        assert ours == tokens[len(tokens) - len(ours) :] and len(tokens) - len(ours) in (1, len(prompt))
+        assert ours == tokens[len(tokens) - len(ours) :] and len(tokens) - len(ours) in (
+            1,
+            len(prompt),
+        )
 
 
 @every_family
 def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
     folder = save(tmp_path / "m", draw_model(name, 0))
-    # Of the tokens, AutoTokenizer makes what the family's class would, not what this tokenizer.json says.
+    # Of the tokens, AutoTokenizer makes what the family's class would, not what this tokenizer.json
+    # says.
     checks = {
-        check["check"]: check["ok"] for check in verify(folder)["checks"] if not check["check"].startswith("tokens")
+        check["check"]: check["ok"]
+        for check in verify(folder)["checks"]
+        if not check["check"].startswith("tokens")
     }
     assert checks.pop("logits beside transformers") and all(checks.values()), checks
     weights = load_file(folder / "model.safetensors")
-    key = next(key for key in weights if re.search(r"(key|k_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key))
-    save_file(weights | {key: weights[key].flip(0).contiguous()}, folder / "model.safetensors", {"format": "pt"})
+    key = next(
+        key
+        for key in weights
+        if re.search(r"(key|k_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key)
+    )
+    save_file(
+        weights | {key: weights[key].flip(0).contiguous()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     store = tmp_path / "reference.safetensors"
     store_reference(load(folder), store)  # it loads, and speaks gibberish
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    (numbers,) = [c for c in verify(folder, reference=store)["checks"] if c["check"] == "numbers beside the reference"]
+    (numbers,) = [
+        c
+        for c in verify(folder, reference=store)["checks"]
+        if c["check"] == "numbers beside the reference"
+    ]
     assert numbers["ok"] is False
 
 
@@ -183,9 +219,17 @@ def test_configs_that_change_the_mathematics_are_refused(tmp_path, name):
     folder = save(tmp_path / "m", draw_model(name, 0))
     config = json.loads((folder / "config.json").read_text())
     wrong = REFUSED.get(name, [])
-    named = [key for key in ("hidden_act", "hidden_activation", "activation_function", "activation") if key in config]
+    named = [
+        key
+        for key in ("hidden_act", "hidden_activation", "activation_function", "activation")
+        if key in config
+    ]
     for key, value in [*wrong, *((key, "softsign") for key in named)]:
-        changed = {k: v for k, v in config.items() if not (key == "rope_scaling" and k == "rope_parameters")}
+        changed = {
+            k: v
+            for k, v in config.items()
+            if not (key == "rope_scaling" and k == "rope_parameters")
+        }
         (folder / "config.json").write_text(json.dumps(changed | {key: value}))
         with pytest.raises(ModelError):
             load(folder)
@@ -195,7 +239,9 @@ def test_configs_that_change_the_mathematics_are_refused(tmp_path, name):
 def test_a_weight_too_few_or_too_many_is_an_error(tmp_path, name):
     folder = save(tmp_path / "m", draw_model(name, 0))
     weights = load_file(folder / "model.safetensors")
-    lost = next(key for key in weights if any(part in key.lower() for part in ("norm", "ln_", "fc1")))
+    lost = next(
+        key for key in weights if any(part in key.lower() for part in ("norm", "ln_", "fc1"))
+    )
     save_file({k: v for k, v in weights.items() if k != lost}, folder / "model.safetensors")
     with pytest.raises(ModelError, match="missing"):
         load(folder)
@@ -206,18 +252,26 @@ def test_a_weight_too_few_or_too_many_is_an_error(tmp_path, name):
 
 @every_family
 def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
-    """A model that lost its output is not taken for a body: its class says that it scores tokens."""
+    """A model that lost its output is not taken for a body: its class says that it scores
+    tokens."""
     folder = save(tmp_path / "m", draw_model(name, 0))
-    weights, family = load_file(folder / "model.safetensors"), FAMILIES[name]
+    weights = load_file(folder / "model.safetensors")
+    family = FAMILIES[name]
     head = {theirs: r.zero for r in family.heads["lm"] for theirs in r.theirs if theirs in weights}
-    save_file({k: v for k, v in weights.items() if k not in head}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if k not in head},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     if all(head.values()):  # tied, with nothing else but what may be zero
         assert load(folder).language is not None
     else:
         with pytest.raises(ModelError, match="head missing"):
             load(folder)
         config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"architectures": [family.architectures["body"]]}))
+        (folder / "config.json").write_text(
+            json.dumps(config | {"architectures": [family.architectures["body"]]})
+        )
         assert load(folder).language is None
 
 
@@ -240,11 +294,19 @@ def test_bf16_stays_near(tmp_path, name):
 def test_bf16_is_held_and_saved_as_it_is(tmp_path, name):
     model = load(save(tmp_path / "m", draw_model(name, 3)), dtype="bf16")
     model.save(tmp_path / "again")
-    matrices = {key: w for key, w in load_file(tmp_path / "again" / "model.safetensors").items() if w.ndim > 1}
-    assert matrices and sum(w.dtype == torch.bfloat16 for w in matrices.values()) >= 0.9 * len(matrices)
+    matrices = {
+        key: w
+        for key, w in load_file(tmp_path / "again" / "model.safetensors").items()
+        if w.ndim > 1
+    }
+    assert matrices and sum(w.dtype == torch.bfloat16 for w in matrices.values()) >= 0.9 * len(
+        matrices
+    )
     assert json.loads((tmp_path / "again" / "config.json").read_text())["torch_dtype"] == "bfloat16"
     ids = inputs(draw_model(name, 3), 3)
-    for mine, other in zip(model.logits(*ids), load(tmp_path / "again", dtype="bf16").logits(*ids), strict=True):
+    for mine, other in zip(
+        model.logits(*ids), load(tmp_path / "again", dtype="bf16").logits(*ids), strict=True
+    ):
         np.testing.assert_array_equal(mine, other)
     held = [w for w in model.body.parameters() if w.ndim > 1]
     assert all(w.dtype == torch.bfloat16 for w in held)
@@ -258,7 +320,8 @@ def draw_classifier(name, pooling):
     """The reference's classifier with three labels, none of its weights at its default."""
     torch.manual_seed(0)
     config = draw_config(name, 4)
-    config.num_labels, config.problem_type = 3, "multi_label_classification"
+    config.num_labels = 3
+    config.problem_type = "multi_label_classification"
     for key, value in FAMILIES[name].poolings[pooling].items():
         setattr(config, key, value)
     reference = getattr(transformers, FAMILIES[name].architectures["classify"])(config).eval()
@@ -273,10 +336,13 @@ def classified(reference, ids):
 
 
 def test_every_classifier_that_the_reference_has_is_there():
-    """A family without one is a family for which there is none of this kind: T5's and BART's read a decoder's end."""
+    """A family without one is a family for which there is none of this kind: T5's and BART's read a
+    decoder's end."""
     lacking = {name for name in FAMILIES if name not in CLASSIFIERS}
     assert lacking == {"nanochat", "t5", "mt5", "bart", "mbart", "marian"}
-    assert all(name in CLASSIFIERS for name, family in FAMILIES.items() if "classify" in family.heads)
+    assert all(
+        name in CLASSIFIERS for name, family in FAMILIES.items() if "classify" in family.heads
+    )
 
 
 @pytest.mark.parametrize("name, pooling", POOLINGS)
@@ -290,12 +356,19 @@ def test_classifiers_load_and_save_with_their_logits(tmp_path, name, pooling):
         ids = ids[: len(LENGTHS)]
     ours = model.logits(ids)
     model.save(tmp_path / "again")
-    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").eval()
-    assert type(again) is type(reference) and again.config.problem_type == "multi_label_classification"
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "again"
+    ).eval()
+    assert (
+        type(again) is type(reference) and again.config.problem_type == "multi_label_classification"
+    )
     for network in (reference, again):
         assert close(ours, classified(network, ids))
-    before, after = reference.state_dict(), again.state_dict()
-    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    before = reference.state_dict()
+    after = again.state_dict()
+    assert before.keys() == after.keys() and all(
+        torch.equal(before[key], after[key]) for key in before
+    )
     np.testing.assert_array_equal(load(tmp_path / "again").logits(ids), ours)
 
 
@@ -304,21 +377,30 @@ def test_verify_and_inspect_see_a_classifiers_head(tmp_path, name):
     folder = save(tmp_path / "m", draw_classifier(name, next(iter(FAMILIES[name].poolings))))
     (check,) = [c for c in verify(folder)["checks"] if c["check"] == "logits beside transformers"]
     assert check["ok"] and "difference of logits" in check["detail"], check
-    facts, model = inspect(folder), load(folder)
+    facts = inspect(folder)
+    model = load(folder)
     assert facts["parameters"] == sum(w.numel() for w in model.network.parameters())
-    assert {"predict", "logits"} <= {*facts["uses"]} and facts["task"]["labels"] == model.task.labels
+    assert {"predict", "logits"} <= {*facts["uses"]} and facts["task"][
+        "labels"
+    ] == model.task.labels
     store_reference(model, tmp_path / "stored.safetensors")
     weights = load_file(folder / "model.safetensors")
     key = FAMILIES[name].heads["classify"][0].theirs[0]
     save_file(weights | {key: 1.01 * weights[key]}, folder / "model.safetensors", {"format": "pt"})
-    checks = {c["check"]: c["ok"] for c in verify(folder, reference=tmp_path / "stored.safetensors")["checks"]}
+    checks = {
+        c["check"]: c["ok"]
+        for c in verify(folder, reference=tmp_path / "stored.safetensors")["checks"]
+    }
     assert checks["numbers beside the reference"] is False and checks["logits beside transformers"]
 
 
 @pytest.mark.parametrize("name, pooling", POOLINGS)
-@pytest.mark.parametrize("task", [Classify(["a", "b", "c"], TaskSettings()), Regress(TaskSettings())])
+@pytest.mark.parametrize(
+    "task", [Classify(["a", "b", "c"], TaskSettings()), Regress(TaskSettings())]
+)
 def test_a_new_head_is_the_references_too(tmp_path, name, pooling, task):
-    """On a language model's body, as fine-tuning begins and saves it; batches are the reference's too."""
+    """On a language model's body, as fine-tuning begins and saves it; batches are the reference's
+    too."""
     folder = save(tmp_path / "m", draw_model(name, 5))
     described = describe(folder)
     task.settings = TaskSettings(pooling=pooling)
@@ -328,15 +410,24 @@ def test_a_new_head_is_the_references_too(tmp_path, name, pooling, task):
     for weight in network.head.parameters():
         weight.data.add_(0.2 * torch.randn(weight.shape))
     (tmp_path / "run").mkdir()
-    write_task_checkpoint(tmp_path / "run", checkpoint, task, dict(network.named_parameters()), DataSettings())
+    write_task_checkpoint(
+        tmp_path / "run", checkpoint, task, dict(network.named_parameters()), DataSettings()
+    )
     ids = sequences(6)
     ours = load(tmp_path / "run").logits(ids)
-    reference = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").eval()
+    reference = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "run"
+    ).eval()
     assert type(reference).__name__ == FAMILIES[name].architectures["classify"]
     assert close(ours, classified(reference, ids))
     published = task.published()
-    assert reference.config.id2label == {int(key): label for key, label in published["id2label"].items()}
-    assert reference.config.problem_type == published["problem_type"] and ours.shape == (len(ids), task.n_outputs)
+    assert reference.config.id2label == {
+        int(key): label for key, label in published["id2label"].items()
+    }
+    assert reference.config.problem_type == published["problem_type"] and ours.shape == (
+        len(ids),
+        task.n_outputs,
+    )
     with torch.no_grad():
         outputs = network(gather(examples_of(ids), np.arange(len(ids)))).numpy()
     np.testing.assert_allclose(outputs, ours, atol=1e-5, rtol=1e-4)
@@ -345,13 +436,16 @@ def test_a_new_head_is_the_references_too(tmp_path, name, pooling, task):
         width = max(map(len, ids))
         padded = torch.tensor([[*each, *[checkpoint.pad] * (width - len(each))] for each in ids])
         with torch.no_grad():
-            together = reference(input_ids=padded, attention_mask=padded != checkpoint.pad).logits.numpy()
+            together = reference(
+                input_ids=padded, attention_mask=padded != checkpoint.pad
+            ).logits.numpy()
         np.testing.assert_allclose(together, ours, atol=1e-4, rtol=1e-3)
 
 
 @every_family
 def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
-    """Saved and loaded with the same logits, the head under our own names; said so in a sentence."""
+    """Saved and loaded with the same logits, the head under our own names; said so in a
+    sentence."""
     folder = save(tmp_path / "m", draw_model(name, 5))
     described = describe(folder)
     for pooling in ("mean", "first", "last"):
@@ -366,16 +460,23 @@ def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
         load_into(network, without_extra(checkpoint.weights), where=str(folder), new="head.")
         run = tmp_path / pooling
         run.mkdir()
-        write_task_checkpoint(run, checkpoint, task, dict(network.named_parameters()), DataSettings())
+        write_task_checkpoint(
+            run, checkpoint, task, dict(network.named_parameters()), DataSettings()
+        )
         ids = sequences(6)
         with torch.no_grad():
             outputs = network(gather(examples_of(ids), np.arange(len(ids)))).numpy()
         np.testing.assert_allclose(load(run).logits(ids), outputs, atol=1e-5, rtol=1e-4)
         published = "classify" in family.heads and pooling in family.poolings
-        assert ("AutoModelForSequenceClassification gives" in describe_transformers_support(task, family, DataSettings())) == published
+        assert (
+            "AutoModelForSequenceClassification gives"
+            in describe_transformers_support(task, family, DataSettings())
+        ) == published
         body = family.body_class(checkpoint.config)
         architecture = json.loads((run / "config.json").read_text())["architectures"][0]
-        assert architecture == (family.architectures["classify"] if published else f"LangueHeadOn{body}")
+        assert architecture == (
+            family.architectures["classify"] if published else f"LangueHeadOn{body}"
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name in ("t5", "bart", "marian")])

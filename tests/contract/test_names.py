@@ -1,4 +1,5 @@
-"""One value under several names: tied tables in files and indexes, and aliases in configs, for every family."""
+"""One value under several names: tied tables in files and indexes, and aliases in configs, for
+every family."""
 
 import json
 
@@ -28,12 +29,14 @@ def draw_tied(name, tied=True):
     raise AssertionError(f"no config of {name} with tie_word_embeddings = {tied}")
 
 
-# Version 5 of transformers names this one otherwise in memory than in the files that it reads and writes.
+# Version 5 of transformers names this one otherwise in memory than in the files that it reads and
+# writes.
 IN_FILES = {"gpt_neox": {"lm_head.weight": "embed_out.weight"}}
 
 
 def tied(name, folder, model):
-    """The reference's groups of names that share one tensor, and its saved weights under all of their names."""
+    """The reference's groups of names that share one tensor, and its saved weights under all of
+    their names."""
     groups = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
         groups.setdefault(tensor.data_ptr(), []).append(IN_FILES.get(name, {}).get(key, key))
@@ -67,9 +70,15 @@ def write_shards(folder, weights, listed, suffix):
 def write_one(folder, weights, suffix):
     (folder / "model.safetensors").unlink(missing_ok=True)
     if suffix == "bin":
-        torch.save({name: tensor.clone() for name, tensor in weights.items()}, folder / "pytorch_model.bin")
+        torch.save(
+            {name: tensor.clone() for name, tensor in weights.items()}, folder / "pytorch_model.bin"
+        )
     else:
-        save_file({name: t.clone() for name, t in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+        save_file(
+            {name: t.clone() for name, t in weights.items()},
+            folder / "model.safetensors",
+            {"format": "pt"},
+        )
 
 
 def forms(members, kept):
@@ -79,10 +88,18 @@ def forms(members, kept):
         more = members  # an index that lists what its files lack
         yield "bin", lambda folder, weights: write_one(folder, weights, "bin")
         yield "sharded bin", lambda folder, weights: write_shards(folder, weights, weights, "bin")
-        yield "sharded", lambda folder, weights: write_shards(folder, weights, {*weights, *more}, "safetensors")
+        yield (
+            "sharded",
+            lambda folder, weights: write_shards(folder, weights, {*weights, *more}, "safetensors"),
+        )
     if kept is None:
         unlisted = {*members[1:]}
-        yield "sharded", lambda folder, weights: write_shards(folder, weights, {*weights} - unlisted, "safetensors")
+        yield (
+            "sharded",
+            lambda folder, weights: write_shards(
+                folder, weights, {*weights} - unlisted, "safetensors"
+            ),
+        )
 
 
 @every_family
@@ -96,7 +113,9 @@ def test_any_member_of_a_tie_group_gives_the_table(tmp_path, name):
     assert groups
     for members in groups:
         for kept in [*members, None]:  # None: all of them
-            weights = {key: t for key, t in whole.items() if kept in (None, key) or key not in members}
+            weights = {
+                key: t for key, t in whole.items() if kept in (None, key) or key not in members
+            }
             for form, write in forms(members, kept):
                 for old in folder.glob("*model*"):
                     old.unlink()
@@ -104,15 +123,19 @@ def test_any_member_of_a_tie_group_gives_the_table(tmp_path, name):
                 model = load(folder)
                 for mine, each in zip(model.logits(*ids), expected, strict=True):
                     assert close(mine, each), (kept, form)
-    model.body.token.weight.data.mul_(1.5)  # changed by hand, it is saved as it is: no old copy is beside it
+    # changed by hand, it is saved as it is: no old copy is beside it
+    model.body.token.weight.data.mul_(1.5)
     model.save(tmp_path / "changed")
-    for mine, other in zip(model.logits(*ids), load(tmp_path / "changed").logits(*ids), strict=True):
+    for mine, other in zip(
+        model.logits(*ids), load(tmp_path / "changed").logits(*ids), strict=True
+    ):
         assert close(mine, other)
 
 
 @every_family
 def test_members_of_a_tie_group_that_differ_are_named_or_apart(tmp_path, name):
-    """An output matrix with values of its own is one; of any other two that differ, none can be chosen."""
+    """An output matrix with values of its own is one; of any other two that differ, none can be
+    chosen."""
     reference = draw_tied(name)
     folder = save(tmp_path / "m", reference)
     output = FAMILIES[name]._output
@@ -123,22 +146,30 @@ def test_members_of_a_tie_group_that_differ_are_named_or_apart(tmp_path, name):
             if odd == output:
                 assert not load(folder).config.tied
                 continue
-            with pytest.raises(ModelError, match="one tensor in this model, and the file's two copies differ") as error:
+            with pytest.raises(
+                ModelError, match="one tensor in this model, and the file's two copies differ"
+            ) as error:
                 load(folder)
             assert odd in str(error.value)
 
 
 def test_tables_apart_of_which_the_file_has_the_shared_one(tmp_path):
-    """transformers 4 saves one table for BART's encoder and decoder, and an output matrix of its own."""
+    """transformers 4 saves one table for BART's encoder and decoder, and an output matrix of its
+    own."""
     reference = draw_tied("bart", tied=False)
     shared = reference.model.shared.weight.data
     reference.model.encoder.embed_tokens.weight.data.copy_(shared)
     reference.model.decoder.embed_tokens.weight.data.copy_(shared)
     folder = save(tmp_path / "m", reference)
-    weights = {key: t for key, t in load_file(folder / "model.safetensors").items() if "embed_tokens" not in key}
+    weights = {
+        key: t
+        for key, t in load_file(folder / "model.safetensors").items()
+        if "embed_tokens" not in key
+    }
     assert {"model.shared.weight", "lm_head.weight"} <= weights.keys()
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    model, ids = load(folder), inputs(reference, 0)
+    model = load(folder)
+    ids = inputs(reference, 0)
     with torch.no_grad():
         for mine, each in zip(model.logits(*ids), theirs(reference, *ids), strict=True):
             assert close(mine, each.numpy())
@@ -148,7 +179,8 @@ def test_tables_apart_of_which_the_file_has_the_shared_one(tmp_path):
     assert "model.shared.weight" not in load_file(tmp_path / "again" / "model.safetensors")
 
 
-# What a published class accepts beside its attribute_map: BLOOM's old name, and the attribute_map of version 4.
+# What a published class accepts beside its attribute_map: BLOOM's old name, and the attribute_map
+# of version 4.
 MORE_ALIASES = {
     "bloom": {"n_embed": "hidden_size"},
     "modernbert": {"rope_theta": "global_rope_theta"},
@@ -164,8 +196,11 @@ def test_every_alias_of_the_references_configs_is_read(name):
     own = json.loads(draw_config(name, 3).to_json_string(use_diff=False))
     own |= {"rope_parameters": None, "global_rope_theta": 300.0} if name == "modernbert" else {}
     expected = FAMILIES[name].read(own)
-    aliases = {a: o for a, o in made.attribute_map.items() if a not in OF_IMAGES} | MORE_ALIASES.get(name, {})
-    if name == "qwen3_moe":  # whose configs of version 5 have the other name, and the Hub's this one
+    aliases = {
+        a: o for a, o in made.attribute_map.items() if a not in OF_IMAGES
+    } | MORE_ALIASES.get(name, {})
+    # whose configs of version 5 have the other name, and the Hub's this one
+    if name == "qwen3_moe":
         own["num_experts"] = own.pop("num_local_experts")
         aliases = MORE_ALIASES[name]
     for alias, usual in aliases.items():
@@ -175,7 +210,9 @@ def test_every_alias_of_the_references_configs_is_read(name):
             theirs_ = json.loads(made.from_dict(renamed).to_json_string(use_diff=False))
             assert FAMILIES[name].read(theirs_) == expected, alias
         assert FAMILIES[name].read({**own, alias: own[usual]}) == expected
-        with pytest.raises(ModelError, match=f"{usual} = .* and {alias} = .* are two names of one value"):
+        with pytest.raises(
+            ModelError, match=f"{usual} = .* and {alias} = .* are two names of one value"
+        ):
             FAMILIES[name].read({**own, alias: own[usual] + 1})
 
 

@@ -46,15 +46,22 @@ def test_a_head_of_another_kind_goes_along(tmp_path, stem):
     reference = scattered(lambda: made(config), 0)
     folder = save(tmp_path / "m", reference)
     model = load(folder)
-    assert model.language is None and model.task is None and not {"logits", "generate"} & {*inspect(folder)["uses"]}
+    assert (
+        model.language is None
+        and model.task is None
+        and not {"logits", "generate"} & {*inspect(folder)["uses"]}
+    )
     if not model.config.decoder_layers:
         body = getattr(reference, reference.base_model_prefix)
         for mine, ids in zip(model.hidden(sequences(0)), sequences(0), strict=True):
             with torch.no_grad():
                 assert close(mine, body(torch.tensor([ids])).last_hidden_state[0].numpy())
     model.save(tmp_path / "again")
-    before, after = reference.state_dict(), made.from_pretrained(tmp_path / "again").state_dict()
-    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    before = reference.state_dict()
+    after = made.from_pretrained(tmp_path / "again").state_dict()
+    assert before.keys() == after.keys() and all(
+        torch.equal(before[key], after[key]) for key in before
+    )
     # What is trained from it has a new head, whatever is called as it is.
     checkpoint = read_checkpoint(describe(folder), head="classify")
     assert not [name for name in checkpoint.weights if name.startswith("head.")]
@@ -77,10 +84,17 @@ def test_an_encoder_alone(tmp_path, name, stem):
     for mine, ids in zip(model.hidden(sequences(0)), sequences(0), strict=True):
         with torch.no_grad():
             assert close(mine, reference(torch.tensor([ids])).last_hidden_state[0].numpy())
-    assert [c["ok"] for c in langue.verify(folder)["checks"] if c["check"] == "logits beside transformers"] == [True]
+    assert [
+        c["ok"]
+        for c in langue.verify(folder)["checks"]
+        if c["check"] == "logits beside transformers"
+    ] == [True]
     model.save(tmp_path / "again")
-    before, after = reference.state_dict(), made.from_pretrained(tmp_path / "again").state_dict()
-    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    before = reference.state_dict()
+    after = made.from_pretrained(tmp_path / "again").state_dict()
+    assert before.keys() == after.keys() and all(
+        torch.equal(before[key], after[key]) for key in before
+    )
 
 
 def changed(folder, file="config.json", **values):
@@ -94,12 +108,32 @@ CONFLICTS = {
     "a mask that looks ahead": ("llama", {"is_causal": False}, "is_causal = false"),
     "of GPT-2 too": ("gpt2", {"is_causal": False}, "is_causal = false"),
     "an encoder's": ("bert", {"is_causal": True}, "is_causal = true"),
-    "two ropes": ("qwen2", {"rope_scaling": YARN}, "rope_parameters and rope_scaling are both there"),
-    "a rope without scale": ("llama", {"rope_parameters": {"rope_type": "linear"}}, "factor = None"),
-    "a part that turns": ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5"),
+    "two ropes": (
+        "qwen2",
+        {"rope_scaling": YARN},
+        "rope_parameters and rope_scaling are both there",
+    ),
+    "a rope without scale": (
+        "llama",
+        {"rope_parameters": {"rope_type": "linear"}},
+        "factor = None",
+    ),
+    "a part that turns": (
+        "llama",
+        {"rope_parameters": {"partial_rotary_factor": 0.5}},
+        "partial_rotary_factor = 0.5",
+    ),
     "windows stretched": ("modernbert", {"rope_scaling": YARN}, "rope_scaling"),
-    "two activations": ("t5", {"feed_forward_proj": "relu", "dense_act_fn": "silu"}, "dense_act_fn"),
-    "sums in slices": ("bloom", {"slow_but_exact": True, "pretraining_tp": 2}, "pretraining_tp = 2"),
+    "two activations": (
+        "t5",
+        {"feed_forward_proj": "relu", "dense_act_fn": "silu"},
+        "dense_act_fn",
+    ),
+    "sums in slices": (
+        "bloom",
+        {"slow_but_exact": True, "pretraining_tp": 2},
+        "pretraining_tp = 2",
+    ),
 }
 
 
@@ -116,11 +150,14 @@ def test_yarn_without_a_factor_is_told_by_its_lengths(tmp_path):
     folder = save(tmp_path / "m", draw_model("llama", 0))
     rope = YARN | {"factor": None, "rope_theta": 10000.0}
     changed(folder, rope_parameters=rope, max_position_embeddings=96)
-    reference = transformers.LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(
+        folder, attn_implementation="eager"
+    ).eval()
     with torch.no_grad():
         expected = list(theirs(reference, sequences(0)))
     assert all(
-        close(mine, each.numpy()) for mine, each in zip(load(folder).logits(sequences(0)), expected, strict=True)
+        close(mine, each.numpy())
+        for mine, each in zip(load(folder).logits(sequences(0)), expected, strict=True)
     )
 
 
@@ -133,8 +170,13 @@ def test_a_tokenizer_with_a_token_that_no_text_has(tmp_path):
     (folder / "tokenizer.json").unlink(missing_ok=True)
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     model = load(folder)
-    assert len(model.tokenizer) == rows + 1 and model.encode(["a film"]).shape == (1, model.config.dim)
-    with pytest.raises(ModelError, match=f"'beyond' the number {rows}; the model has {rows} tokens"):
+    assert len(model.tokenizer) == rows + 1 and model.encode(["a film"]).shape == (
+        1,
+        model.config.dim,
+    )
+    with pytest.raises(
+        ModelError, match=f"'beyond' the number {rows}; the model has {rows} tokens"
+    ):
         model.encode(["a beyond"])
 
 
@@ -142,8 +184,19 @@ def test_tokens_that_files_beside_tokenizer_json_add(tmp_path):
     folder = tiny_bert(tmp_path / "m")
     Tokenizer.load(folder).save(folder)
     size = len(Tokenizer.load(folder))
-    entry = {"content": "<here>", "special": False, "normalized": False, "lstrip": False, "rstrip": False}
-    changed(folder, "tokenizer_config.json", added_tokens_decoder={str(size): entry}, mask_token="<hidden>")
+    entry = {
+        "content": "<here>",
+        "special": False,
+        "normalized": False,
+        "lstrip": False,
+        "rstrip": False,
+    }
+    changed(
+        folder,
+        "tokenizer_config.json",
+        added_tokens_decoder={str(size): entry},
+        mask_token="<hidden>",
+    )
     found = Tokenizer.load(folder).backend
     reference = transformers.AutoTokenizer.from_pretrained(folder)
     for text in ("a <here> film", "a<here>film", "the <hidden> film"):
@@ -161,17 +214,31 @@ def test_how_bert_normalises_is_its_config_s_to_say(tmp_path):
         changed(folder, "tokenizer_config.json", tokenizer_class="BertTokenizer", **values)
         reference = transformers.AutoTokenizer.from_pretrained(folder)
         for text in ("A Film", "ünd a FILM", "电影film"):
-            assert Tokenizer.load(folder).backend.encode(text).ids == reference(text)["input_ids"], text
+            assert (
+                Tokenizer.load(folder).backend.encode(text).ids == reference(text)["input_ids"]
+            ), text
 
 
 def test_verify_tries_the_tokens_that_are_a_models_own(tmp_path, monkeypatch):
     folder = tiny_bert(tmp_path / "m")
     Tokenizer.load(folder).save(folder)
-    entry = {"content": "<here>", "special": False, "normalized": False, "lstrip": False, "rstrip": False}
-    changed(folder, "tokenizer_config.json", added_tokens_decoder={str(len(Tokenizer.load(folder))): entry})
+    entry = {
+        "content": "<here>",
+        "special": False,
+        "normalized": False,
+        "lstrip": False,
+        "rstrip": False,
+    }
+    changed(
+        folder,
+        "tokenizer_config.json",
+        added_tokens_decoder={str(len(Tokenizer.load(folder))): entry},
+    )
 
     def beside():
-        (found,) = [c for c in langue.verify(folder)["checks"] if c["check"] == "tokens beside transformers"]
+        (found,) = [
+            c for c in langue.verify(folder)["checks"] if c["check"] == "tokens beside transformers"
+        ]
         return found
 
     assert beside()["ok"]
@@ -181,10 +248,16 @@ def test_verify_tries_the_tokens_that_are_a_models_own(tmp_path, monkeypatch):
 
 def test_a_gguf_answers_by_its_own_template(tmp_path):
     folder = tiny_decoder(tmp_path / "m", "llama")
-    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }} {% endfor %}")
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content }} {% endfor %}"
+    )
     langue.convert(folder, tmp_path / "m.gguf", dtype="f32")
     talk = [{"role": "user", "content": "a b"}]
-    assert load(tmp_path / "m.gguf").tokenizer.chat(talk) == load(folder).tokenizer.chat(talk) == "a b "
+    assert (
+        load(tmp_path / "m.gguf").tokenizer.chat(talk)
+        == load(folder).tokenizer.chat(talk)
+        == "a b "
+    )
 
 
 def test_weights_of_a_fp32_pickle_are_converted_as_they_are_read(tmp_path):

@@ -1,7 +1,8 @@
-"""A corpus build in a process of its own that is killed: `python -m tests.data.child_shards TEXT OUT AT`.
+"""A corpus build in a process of its own that is killed: `python -m tests.data.child_shards TEXT
+OUT AT`.
 
-AT: the file, counted from the first, at whose flushing to disk the process is killed: each is a moment at which other
-files are there already.
+AT: the file, counted from the first, at whose flushing to disk the process is killed: each is a
+moment at which other files are there already.
 """
 
 import os
@@ -19,11 +20,17 @@ from tests.tiny_tokenizer import byte_tokenizer
 def run(text: Path, out: Path) -> dict[str, Any]:
     reading = Reading(document="line")
     texts = open_texts([text], reading, [])
-    return build(Building(texts, byte_tokenizer(), reading, SplitAssignment(fraction=0.1, dedup=True), 20_000), out)
+    return build(
+        Building(
+            texts, byte_tokenizer(), reading, SplitAssignment(fraction=0.1, dedup=True), 20_000
+        ),
+        out,
+    )
 
 
 def main(text: str, out: str, at: str) -> None:
-    left, flush = int(at), os.fsync
+    left = int(at)
+    flush = os.fsync
 
     def counted(handle: int) -> None:
         nonlocal left

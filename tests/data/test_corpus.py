@@ -1,4 +1,5 @@
-"""A corpus folder: its tokens are those of its texts, whatever the shards; what is damaged is refused by name."""
+"""A corpus folder: its tokens are those of its texts, whatever the shards; what is damaged is
+refused by name."""
 
 import contextlib
 import errno
@@ -31,7 +32,11 @@ def make(out: Path, sources, reading=None, division=None, shard_tokens=200, **op
     reading = reading or Reading()
     notes = options.setdefault("notes", [])
     texts = open_texts(sources, reading, notes)
-    return build(Building(texts, byte_tokenizer(), reading, division or SplitAssignment(), shard_tokens), out, **options)
+    return build(
+        Building(texts, byte_tokenizer(), reading, division or SplitAssignment(), shard_tokens),
+        out,
+        **options,
+    )
 
 
 def every_text(out: Path, split: str) -> list[str]:
@@ -39,12 +44,27 @@ def every_text(out: Path, split: str) -> list[str]:
     return [corpus.text(document) for document in range(corpus.n_documents)]
 
 
-WORDS = ["the", "other", "thing,", "a", "naïve", "北京", "day\n\n", "", "and", "<|endoftext|>", "then"]
+WORDS = [
+    "the",
+    "other",
+    "thing,",
+    "a",
+    "naïve",
+    "北京",
+    "day\n\n",
+    "",
+    "and",
+    "<|endoftext|>",
+    "then",
+]
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
     random = np.random.default_rng(seed)
-    return [f"{index}: " + " ".join(random.choice(WORDS, random.integers(1, 30))) for index in range(count)]
+    return [
+        f"{index}: " + " ".join(random.choice(WORDS, random.integers(1, 30)))
+        for index in range(count)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +75,8 @@ def made(tmp_path_factory):
 
 
 def test_every_text_comes_back_once_in_order(made):
-    train, dev = every_text(made, "train"), every_text(made, "dev")
+    train = every_text(made, "train")
+    dev = every_text(made, "dev")
     assert len(dev) >= 1 and sorted(train + dev) == sorted(texts(80))
     assert train == [text for text in texts(80) if text in set(train)]
     corpus = Corpus.open(made)
@@ -68,29 +89,43 @@ def test_every_text_comes_back_once_in_order(made):
 
 def test_the_name_of_a_special_token_in_a_text_is_characters(made):
     corpus = Corpus.open(made)
-    everything = corpus.tokens(np.arange(corpus.n_documents), np.zeros(corpus.n_documents, int), corpus.lengths)
+    everything = corpus.tokens(
+        np.arange(corpus.n_documents), np.zeros(corpus.n_documents, int), corpus.lengths
+    )
     assert any("<|endoftext|>" in text for text in every_text(made, "train"))
     assert corpus.tokenizer.backend.token_to_id("<|endoftext|>") not in everything
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=20))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=20
+    )
+)
 def test_slices_are_what_the_documents_hold(made, asked):
     corpus = Corpus.open(made)
     document = np.array([d % corpus.n_documents for d, _, _ in asked], np.int64)
-    begin = np.array([b % (n + 1) for (_, b, _), n in zip(asked, corpus.lengths[document], strict=True)], np.int64)
+    begin = np.array(
+        [b % (n + 1) for (_, b, _), n in zip(asked, corpus.lengths[document], strict=True)],
+        np.int64,
+    )
     left = corpus.lengths[document] - begin
     length = np.array([c % (n + 1) for (_, _, c), n in zip(asked, left, strict=True)], np.int64)
     files_in_order = [np.fromfile(made / f"{shard.file}.bin", "<u2") for shard in corpus.shards]
     flat = np.concatenate(files_in_order)
     starts = np.concatenate([[0], np.cumsum(corpus.lengths)])
-    expected = [flat[starts[d] + b : starts[d] + b + n] for d, b, n in zip(document, begin, length, strict=True)]
+    expected = [
+        flat[starts[d] + b : starts[d] + b + n]
+        for d, b, n in zip(document, begin, length, strict=True)
+    ]
     out = corpus.tokens(document, begin, length)
     assert out.dtype == np.int32
     assert out.tolist() == np.concatenate([np.zeros(0, np.int32), *expected]).tolist()
 
 
-@pytest.mark.parametrize(("document", "begin", "length"), [(-1, 0, 1), (10**6, 0, 1), (0, -1, 1), (0, 0, 10**6)])
+@pytest.mark.parametrize(
+    ("document", "begin", "length"), [(-1, 0, 1), (10**6, 0, 1), (0, -1, 1), (0, 0, 10**6)]
+)
 def test_what_is_beyond_is_refused(made, document, begin, length):
     with pytest.raises(IndexError):
         Corpus.open(made).tokens(np.array([document]), np.array([begin]), np.array([length]))
@@ -104,7 +139,10 @@ def content(folder: Path) -> dict[str, bytes]:
 def lines(tmp_path_factory):
     path = tmp_path_factory.mktemp("lines") / "text.txt"
     random = np.random.default_rng(1)
-    rows = [f"{n} " + " ".join(random.choice(["the", "other", "north", "naïve"], 40)) for n in range(4000)]
+    rows = [
+        f"{n} " + " ".join(random.choice(["the", "other", "north", "naïve"], 40))
+        for n in range(4000)
+    ]
     path.write_text("\n".join([*rows, *rows[:50]]), "utf-8")
     return path
 
@@ -117,12 +155,16 @@ def whole(lines):
 
 @pytest.mark.parametrize("at", [20, 21, 22])
 def test_killed_and_run_again_it_is_the_same_bytes(lines, whole, tmp_path, at):
-    """Killed where a shard's tokens, its index or the record of it is about to appear, or the next one's."""
+    """Killed where a shard's tokens, its index or the record of it is about to appear, or the next
+    one's."""
     cut = tmp_path / "cut"
     command = [sys.executable, "-m", "tests.data.child_shards", str(lines), str(cut), str(at)]
     done = subprocess.run(command, timeout=60, cwd=Path(__file__).parents[2])
     assert done.returncode == -signal.SIGKILL
-    kept = [shard["file"] for shard in json.loads((cut / "building.json").read_text())["shards"]["train"]]
+    kept = [
+        shard["file"]
+        for shard in json.loads((cut / "building.json").read_text())["shards"]["train"]
+    ]
     finished = {path: path.stat().st_mtime_ns for path in (cut / f"{name}.bin" for name in kept)}
     assert len(finished) > 3 and not (cut / "corpus.json").exists()
     with pytest.raises(DataError, match="not finished"):
@@ -160,13 +202,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, monke
     rows = [*texts(60), "word " * 20_000, *texts(20, seed=1)]
     out = tmp_path / "out"
     make(tmp_path / "whole", [rows])
-    with limited(90_000), pytest.raises(RunError, match="cannot be written: .*; free space") as caught:
+    with (
+        limited(90_000),
+        pytest.raises(RunError, match="cannot be written: .*; free space") as caught,
+    ):
         make(out, [rows])
     assert "\n" not in str(caught.value) and str(out) in str(caught.value)
     left = sorted(path.name for path in out.iterdir())
     assert "corpus.json" not in left and not [name for name in left if name.startswith(".")]
     kept = json.loads((out / "building.json").read_text())["shards"]["train"]
-    assert kept and {f"{shard['file']}.bin" for shard in kept} == {n for n in left if n[:5] + n[-4:] == "train.bin"}
+    assert kept and {f"{shard['file']}.bin" for shard in kept} == {
+        n for n in left if n[:5] + n[-4:] == "train.bin"
+    }
     notes: list[str] = []
     make(out, [rows], notes=notes)
     assert content(out) == content(tmp_path / "whole")
@@ -193,7 +240,8 @@ def test_a_failure_before_the_first_shard_leaves_no_folder(tmp_path):
 
 
 def test_a_damaged_finished_shard_is_made_again(tmp_path):
-    rows, out = [*texts(60), "word " * 20_000], tmp_path / "out"
+    rows = [*texts(60), "word " * 20_000]
+    out = tmp_path / "out"
     with limited(90_000), pytest.raises(RunError):
         make(out, [rows])
     with (out / "train-00001.bin").open("r+b") as file:
@@ -253,7 +301,10 @@ def _unordered(out):
         (_edit(vocab_size=70_000), "vocab_size 70000"),
         (_edit(dtype="float16"), "dtype 'float16'"),
         (lambda out: (out / "tokenizer.json").unlink(), "the tokenizer is missing"),
-        (lambda out: (out / "tokenizer.json").open("a").write(" "), "not the one that the corpus was made with"),
+        (
+            lambda out: (out / "tokenizer.json").open("a").write(" "),
+            "not the one that the corpus was made with",
+        ),
     ],
 )
 def test_what_is_damaged_is_refused_by_name(made, tmp_path, damage, said):
@@ -265,7 +316,9 @@ def test_what_is_damaged_is_refused_by_name(made, tmp_path, damage, said):
     assert str(out) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_changed_token_fails_its_checksum_and_one_beyond_the_vocabulary_is_refused(made, tmp_path):
+def test_a_changed_token_fails_its_checksum_and_one_beyond_the_vocabulary_is_refused(
+    made, tmp_path
+):
     out = tmp_path / "out"
     shutil.copytree(made, out)
     with (out / "train-00001.bin").open("r+b") as file:
@@ -274,13 +327,22 @@ def test_a_changed_token_fails_its_checksum_and_one_beyond_the_vocabulary_is_ref
     with pytest.raises(DataError, match="train-00001.bin: the checksum is wrong"):
         corpus.verify()
     with pytest.raises(DataError, match="beyond the vocabulary"):
-        corpus.tokens(np.arange(corpus.n_documents), np.zeros(corpus.n_documents, int), corpus.lengths)
+        corpus.tokens(
+            np.arange(corpus.n_documents), np.zeros(corpus.n_documents, int), corpus.lengths
+        )
     Corpus.open(made).verify()
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("../../etc/passwd"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.just("../../etc/passwd"),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -291,10 +353,14 @@ def test_a_hostile_corpus_json_is_refused_in_one_line(made, data):
     """Any one value in it replaced by any other."""
     original = (made / "corpus.json").read_text()
     facts = json.loads(original)
-    at, path = facts, []
+    at = facts
+    path = []
     while isinstance(at, (dict, list)) and at and (not path or data.draw(st.booleans())):
-        path.append(data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at)))))
-        parent, at = at, at[path[-1]]
+        path.append(
+            data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
+        )
+        parent = at
+        at = at[path[-1]]
     parent[path[-1]] = data.draw(JSON)
     try:
         (made / "corpus.json").write_text(json.dumps(facts))
@@ -310,11 +376,21 @@ def test_sources_are_ranges_with_weights(tmp_path):
     for name, count in (("a", 30), ("b", 20)):
         rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(count, seed=ord(name)))
         (tmp_path / f"{name}.jsonl").write_text(rows)
-    make(tmp_path / "out", [f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl@2.5"], division=SplitAssignment(fraction=0.1))
+    make(
+        tmp_path / "out",
+        [f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl@2.5"],
+        division=SplitAssignment(fraction=0.1),
+    )
     for split in ("train", "dev"):
-        (a, one, zero, middle), (b, more, again, last) = Corpus.open(tmp_path / "out", split).sources
+        (a, one, zero, middle), (b, more, again, last) = Corpus.open(
+            tmp_path / "out", split
+        ).sources
         assert (Path(a).name, Path(b).name, one, more) == ("a.jsonl", "b.jsonl", 1.0, 2.5)
-        assert zero == 0 and middle == again and last == Corpus.open(tmp_path / "out", split).n_documents
+        assert (
+            zero == 0
+            and middle == again
+            and last == Corpus.open(tmp_path / "out", split).n_documents
+        )
         assert 0 < middle < last
 
 
@@ -323,7 +399,8 @@ def test_sources_are_ranges_with_weights(tmp_path):
 def test_both_splits_get_a_document_and_copies_stay_together(tmp_path, count, fraction):
     rows = [text for text in texts(count) for _ in range(2)]
     make(tmp_path / "out", [rows], division=SplitAssignment(fraction=fraction), shard_tokens=10**6)
-    train, dev = every_text(tmp_path / "out", "train"), every_text(tmp_path / "out", "dev")
+    train = every_text(tmp_path / "out", "train")
+    dev = every_text(tmp_path / "out", "dev")
     assert train and dev and not set(train) & set(dev)
     assert sorted(train + dev) == sorted(rows)
     if fraction == 0.5 and count == 1500:
@@ -336,13 +413,16 @@ def test_copies_are_counted_and_left_out_when_asked(tmp_path):
     assert facts["duplicates"] == 7 and not facts["duplicates_dropped"]
     facts = make(tmp_path / "out", [rows], division=SplitAssignment(dedup=True))
     assert facts["duplicates"] == 7
-    assert sorted(every_text(tmp_path / "out", "train") + every_text(tmp_path / "out", "dev")) == sorted(texts(20))
+    assert sorted(
+        every_text(tmp_path / "out", "train") + every_text(tmp_path / "out", "dev")
+    ) == sorted(texts(20))
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=200))
 def test_seen_is_a_set(numbers):
-    seen, known = Uint64Set(), set()
+    seen = Uint64Set()
+    known = set()
     seen.table = seen.table[:4]
     for number in numbers:
         assert seen.add(number) == ((number or 1) not in known)
@@ -353,7 +433,8 @@ def test_a_single_document_gives_its_end(tmp_path):
     text = "".join(f"line {n} of the text\n" for n in range(100))
     (tmp_path / "one.txt").write_text(text)
     make(tmp_path / "out", [tmp_path / "one.txt"])
-    (train,), (dev,) = every_text(tmp_path / "out", "train"), every_text(tmp_path / "out", "dev")
+    (train,) = every_text(tmp_path / "out", "train")
+    (dev,) = every_text(tmp_path / "out", "dev")
     assert train + dev == text and train.endswith("\n") and 0.08 < len(dev) / len(text) < 0.12
 
 
@@ -367,11 +448,15 @@ def test_a_single_document_larger_than_what_is_looked_at(tmp_path, monkeypatch, 
     text = "".join(f"{n:03d}the{end}" for n in range(300))
     (tmp_path / "one.txt").write_text(text)
     make(tmp_path / "out", [tmp_path / "one.txt"])
-    (train,), (dev,) = every_text(tmp_path / "out", "train"), every_text(tmp_path / "out", "dev")
+    (train,) = every_text(tmp_path / "out", "train")
+    (dev,) = every_text(tmp_path / "out", "dev")
     assert train + dev == text and 0.05 < len(dev) / len(text) < 0.15
     (tmp_path / "two.txt").write_text("another")
     make(tmp_path / "both", [tmp_path], reading=Reading())
-    assert {*every_text(tmp_path / "both", "train"), *every_text(tmp_path / "both", "dev")} == {text, "another"}
+    assert {*every_text(tmp_path / "both", "train"), *every_text(tmp_path / "both", "dev")} == {
+        text,
+        "another",
+    }
 
 
 def test_files_named_dev_are_the_dev_split(tmp_path):
@@ -396,8 +481,13 @@ def test_a_corpus_of_nothing_is_refused(tmp_path):
 def test_copies_stay_together_across_sources(tmp_path, seed):
     """Also where a source has so few documents that one is made dev whatever its number is."""
     rows = texts(9)
-    make(tmp_path / "out", [rows[:4], rows[2:7], rows[5:] + rows[:1]], division=SplitAssignment(seed=seed))
-    train, dev = every_text(tmp_path / "out", "train"), every_text(tmp_path / "out", "dev")
+    make(
+        tmp_path / "out",
+        [rows[:4], rows[2:7], rows[5:] + rows[:1]],
+        division=SplitAssignment(seed=seed),
+    )
+    train = every_text(tmp_path / "out", "train")
+    dev = every_text(tmp_path / "out", "dev")
     assert train and dev and not set(train) & set(dev)
     assert len(train + dev) == 14
 

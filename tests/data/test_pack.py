@@ -1,4 +1,5 @@
-"""Packing: every example once, no batch over its budget, an order that is a function of (seed, epoch) alone."""
+"""Packing: every example once, no batch over its budget, an order that is a function of (seed,
+epoch) alone."""
 
 import itertools
 import threading
@@ -20,7 +21,9 @@ def examples_of(lengths, segments=False):
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = np.arange(starts[-1], dtype=np.int32)
     kinds = (tokens % 2).astype(np.uint8) if segments else None
-    return Examples(tokens, starts, kinds, np.zeros(len(lengths), np.int32), np.arange(len(lengths)))
+    return Examples(
+        tokens, starts, kinds, np.zeros(len(lengths), np.int32), np.arange(len(lengths))
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -44,11 +47,14 @@ def test_each_row_once_and_within_budget(lengths, budget, most, seed, epoch):
 
 def test_epochs_and_seeds_differ_and_order_is_random():
     lengths = np.random.default_rng(0).integers(5, 60, 2000)
-    first, second = (np.concatenate(shuffled_batches(lengths, 512, 0, 0, epoch)) for epoch in (0, 1))
+    first, second = (
+        np.concatenate(shuffled_batches(lengths, 512, 0, 0, epoch)) for epoch in (0, 1)
+    )
     other = np.concatenate(shuffled_batches(lengths, 512, 0, 1, 0))
     assert not np.array_equal(first, second) and not np.array_equal(first, other)
     means = [lengths[rows].mean() for rows in shuffled_batches(lengths, 512, 0, 0, 0)]
-    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.25  # neighbours in time are not neighbours in length
+    # neighbours in time are not neighbours in length
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.25
 
 
 def test_packing_is_tight():
@@ -71,7 +77,9 @@ def test_gather_keeps_each_sequence_and_groups_equal_lengths():
     assert batch.tokens.tolist() == [3, 7, 8, 0, 1, 2, 4, 5, 6]
     assert batch.positions.tolist() == [0, 0, 1, 0, 1, 2, 0, 1, 2]
     assert batch.groups == [(0, 1, 1), (1, 1, 2), (3, 2, 3)]
-    assert batch.segments is not None and batch.segments.tolist() == [token % 2 for token in batch.tokens.tolist()]
+    assert batch.segments is not None and batch.segments.tolist() == [
+        token % 2 for token in batch.tokens.tolist()
+    ]
     assert batch.targets is not None and batch.targets.tolist() == batch.rows.tolist()
 
 
@@ -85,7 +93,9 @@ def test_pooling():
 
 def test_the_loader_goes_on_from_any_step():
     examples = examples_of(np.random.default_rng(0).integers(1, 30, 100).tolist())
-    loader = Loader(Split(examples, TrainSettings(batch_tokens=128, batch_examples=0, seed=3)), accumulate=2)
+    loader = Loader(
+        Split(examples, TrainSettings(batch_tokens=128, batch_examples=0, seed=3)), accumulate=2
+    )
     total = loader.total(2.5)
     assert total == sum(len(loader.steps(e)) for e in (0, 1)) + round(0.5 * len(loader.steps(2)))
 
@@ -100,7 +110,8 @@ def test_the_loader_goes_on_from_any_step():
 
 
 def test_the_next_step_is_made_while_one_is_in_use():
-    made, used = threading.Event(), threading.Event()
+    made = threading.Event()
+    used = threading.Event()
 
     def items():
         yield "first"
@@ -130,5 +141,9 @@ def test_so_many_steps_are_known_without_planning_so_many_passes():
 
     examples = examples_of([3] * 10)
     assert Loader(Unplanned(examples, TrainSettings())).total(1e6, 5000) == 5000
-    assert Loader(Split(examples, TrainSettings(batch_tokens=30, batch_examples=0))).total(7, 5) == 5
-    assert Loader(Split(examples, TrainSettings(batch_tokens=30, batch_examples=0))).total(3, 5) == 3
+    assert (
+        Loader(Split(examples, TrainSettings(batch_tokens=30, batch_examples=0))).total(7, 5) == 5
+    )
+    assert (
+        Loader(Split(examples, TrainSettings(batch_tokens=30, batch_examples=0))).total(3, 5) == 3
+    )

@@ -1,4 +1,5 @@
-"""The stream of pieces: every token once a pass, budgets filled, no document beside another's tokens."""
+"""The stream of pieces: every token once a pass, budgets filled, no document beside another's
+tokens."""
 
 import tracemalloc
 
@@ -21,7 +22,10 @@ def stream(lengths, frame=PLAIN, block=16, budget=64, seed=0, ramp=0, weights=No
     return Stream(corpus, None, frame, block=block, budget=budget, seed=seed, ramp=ramp)
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=50), st.lists(st.integers(1, 40), min_size=1, max_size=6))
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=50),
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+)
 def test_exact_bounds_fill_their_budgets_and_lose_nothing(lengths, budgets):
     first, within = exact_bounds(np.asarray(lengths), np.asarray(budgets))
     starts = np.cumsum([0, *lengths])
@@ -30,7 +34,9 @@ def test_exact_bounds_fill_their_budgets_and_lose_nothing(lengths, budgets):
     assert starts[first[0]] + within[0] == 0 and all(w >= 0 for w in within)
     wanted = [budgets[min(i, len(budgets) - 1)] for i in range(len(sizes))]
     assert sizes[:-1] == wanted[:-1] and 0 < sizes[-1] <= wanted[-1]
-    assert [tokens[at] for at in np.cumsum(sizes)[:-1]] == list(zip(first[1:-1], within[1:-1], strict=True))
+    assert [tokens[at] for at in np.cumsum(sizes)[:-1]] == list(
+        zip(first[1:-1], within[1:-1], strict=True)
+    )
     assert sum(sizes) == len(tokens)
 
 
@@ -50,7 +56,9 @@ def test_a_plan_takes_memory_by_the_piece():
     """And in few bytes: a pass may have many millions."""
 
     class Many:
-        lengths, n_bytes, sources = np.full(100_000, 500), 1, [("all", 1.0, 0, 100_000)]
+        lengths = np.full(100_000, 500)
+        n_bytes = 1
+        sources = [("all", 1.0, 0, 100_000)]
 
     made = Stream(Many(), None, PLAIN, block=256, budget=4096, seed=0)
     tracemalloc.start()
@@ -79,7 +87,11 @@ def test_the_order_is_a_function_of_seed_and_pass_alone():
 
 def test_the_cuts_of_a_long_document_move_from_pass_to_pass():
     made = stream([2000])
-    begins = {int(b % 16) for epoch in range(8) for b in made.chunks(epoch, np.random.default_rng(epoch))[1:, 1]}
+    begins = {
+        int(b % 16)
+        for epoch in range(8)
+        for b in made.chunks(epoch, np.random.default_rng(epoch))[1:, 1]
+    }
     assert len(begins) > 3
 
 
@@ -87,7 +99,8 @@ def test_the_ramp_goes_through_passes():
     made = stream([30] * 10, budget=128, ramp=20)
     plans = [made.plan(epoch) for epoch in range(8)]
     sizes = [[int(rows[:, 2].sum()) for rows in plan] for plan in plans]
-    at, wanted = 0, made.budgets.tolist() + [128] * 20
+    at = 0
+    wanted = made.budgets.tolist() + [128] * 20
     for each in sizes:
         growing = min(len(each) - 1, max(0, 20 - at))
         assert sum(each) == 300 and each[:growing] == wanted[at : at + growing]
@@ -108,7 +121,9 @@ def test_the_budget_grows_over_the_ramp():
 
 
 def test_sources_are_drawn_by_weight():
-    made = stream([10] * 300, weights=[("a", 1.0, 0, 100), ("b", 2.5, 100, 200), ("c", 0.3, 200, 300)])
+    made = stream(
+        [10] * 300, weights=[("a", 1.0, 0, 100), ("b", 2.5, 100, 200), ("c", 0.3, 200, 300)]
+    )
     documents = np.concatenate([np.unique(rows[:, :2], axis=0)[:, 0] for rows in made.plan(1)])
     tokens = np.concatenate([np.repeat(rows[:, 0], rows[:, 2]) for rows in made.plan(1)])
     counts = [((tokens >= a) & (tokens < a + 100)).sum() / 10 for a in (0, 100, 200)]
@@ -135,7 +150,10 @@ def test_a_document_drawn_again_in_a_pass_has_other_numbers(seed):
     made.make = lambda corpus, each, device: slices.append(each)
     for rows in made.plan(1):
         made.batch(rows, 1, None)
-    parts = [[getattr(each, part) for each in slices] for part in ("document", "begin", "length", "repeat_index")]
+    parts = [
+        [getattr(each, part) for each in slices]
+        for part in ("document", "begin", "length", "repeat_index")
+    ]
     *three, copy = (np.concatenate(part) for part in parts)
     whole = Chunks(*three, 1, copy)
     places, of = places_of(whole)

@@ -1,7 +1,8 @@
-"""The comparison with the baseline: it takes equal systems for different in at most 5% of cases, and finds better ones.
+"""The comparison with the baseline: it takes equal systems for different in at most 5% of cases,
+and finds better ones.
 
-The systems are drawn, so that which is better is known. A share of wrong verdicts counts as above 5% where so many of
-them would come of 5% once in a thousand times.
+The systems are drawn, so that which is better is known. A share of wrong verdicts counts as above
+5% where so many of them would come of 5% once in a thousand times.
 """
 
 import numpy as np
@@ -29,12 +30,17 @@ def classifiers(generator, n, first, second, metric, n_labels=2):
 
 def taggers(generator, n, first, second, metric):
     truth = (generator.random((n, 4)) < [0.1, 0.2, 0.4, 0.5]).astype(int)
-    systems = (np.where(generator.random((n, 4)) < right, truth, 1 - truth) for right in (first, second))
-    return compare("multilabel", truth, *(each.astype(float) for each in systems), metric, resamples=RESAMPLES)
+    systems = (
+        np.where(generator.random((n, 4)) < right, truth, 1 - truth) for right in (first, second)
+    )
+    return compare(
+        "multilabel", truth, *(each.astype(float) for each in systems), metric, resamples=RESAMPLES
+    )
 
 
 def regressors(generator, n, first, second, metric):
-    """The second on another scale, but where errors are compared, which have the scale of the scores."""
+    """The second on another scale, but where errors are compared, which have the scale of the
+    scores."""
     truth = generator.normal(size=n)
     ours, theirs = (truth + spread * generator.normal(size=n) for spread in (first, second))
     theirs = theirs if metric == "mse" else 10 + 3 * theirs
@@ -45,7 +51,10 @@ def language_models(generator, n, first, second, metric):
     """Losses of documents of very different lengths, some harder than others for both models."""
     counts = generator.integers(5, 300, n)
     hard = generator.lognormal(1.0, 0.3, n)
-    ours, theirs = ((counts * hard * loss * generator.lognormal(0.0, 0.1, n), counts) for loss in (first, second))
+    ours, theirs = (
+        (counts * hard * loss * generator.lognormal(0.0, 0.1, n), counts)
+        for loss in (first, second)
+    )
     return compare_documents(ours, theirs, resamples=RESAMPLES)
 
 
@@ -80,8 +89,8 @@ def test_a_better_system_is_found(draw, metric, usual, better):
 
 
 def test_equal_scores_of_another_kind_are_seldom_told_apart():
-    """Systems with one accuracy, or one F1, that err on different labels: exchanged, their answers would be of neither
-    kind, which the randomisation alone does not stand."""
+    """Systems with one accuracy, or one F1, that err on different labels: exchanged, their answers
+    would be of neither kind, which the randomisation alone does not stand."""
     generator = np.random.default_rng(2)
     false = 0
     for _ in range(200):
@@ -106,7 +115,8 @@ def test_the_randomisation_is_scipys():
     """Few enough examples for SciPy to go through all exchanges."""
     generator = np.random.default_rng(3)
     truth = generator.normal(size=11)
-    ours, theirs = truth + 0.5 * generator.normal(size=11), truth + generator.normal(size=11)
+    ours = truth + 0.5 * generator.normal(size=11)
+    theirs = truth + generator.normal(size=11)
 
     def gain(first, second):
         return ((truth - first) ** 2).mean() - ((truth - second) ** 2).mean()
@@ -120,10 +130,13 @@ def test_the_randomisation_is_scipys():
 def test_what_a_correlation_does_not_see_changes_nothing():
     generator = np.random.default_rng(4)
     truth = generator.normal(size=80)
-    ours, theirs = truth + generator.normal(size=80), truth + generator.normal(size=80)
+    ours = truth + generator.normal(size=80)
+    theirs = truth + generator.normal(size=80)
     found = compare("regress", truth, ours, theirs, "spearman")
     again = compare("regress", np.exp(truth), 100 * ours - 7, np.exp(theirs), "spearman")
-    assert (found.difference, found.p_value) == pytest.approx((again.difference, again.p_value), abs=1e-9)
+    assert (found.difference, found.p_value) == pytest.approx(
+        (again.difference, again.p_value), abs=1e-9
+    )
     assert found.interval == pytest.approx(again.interval, abs=1e-9)
     difference = spearmanr(truth, ours).statistic - spearmanr(truth, theirs).statistic
     assert found.difference == pytest.approx(difference)
@@ -141,14 +154,24 @@ def test_examples_of_one_kind_are_taken_together_and_nothing_changes():
         return np.mean([2 * h / s for h, s in zip(hits, sizes, strict=True) if s])
 
     plain = f1_macro(truth, ours) - f1_macro(truth, theirs)
-    drawn, large = [], 1
+    drawn = []
+    large = 1
     for _ in range(2000):
         rows = generator.integers(0, 60, 60)
         drawn.append(f1_macro(truth[rows], ours[rows]) - f1_macro(truth[rows], theirs[rows]))
         swap = generator.random(60) < 0.5
-        first, second = np.where(swap, theirs, ours), np.where(swap, ours, theirs)
+        first = np.where(swap, theirs, ours)
+        second = np.where(swap, ours, theirs)
         large += abs(f1_macro(truth, first) - f1_macro(truth, second)) >= abs(plain) - 1e-12
-    found = compare("classify", truth, np.eye(3)[ours], np.eye(3)[theirs], "f1_macro", n_labels=3, resamples=4000)
+    found = compare(
+        "classify",
+        truth,
+        np.eye(3)[ours],
+        np.eye(3)[theirs],
+        "f1_macro",
+        n_labels=3,
+        resamples=4000,
+    )
     assert found.difference == pytest.approx(plain) and found.examples == 60
     assert found.interval == pytest.approx(np.percentile(drawn, (2.5, 97.5)), abs=0.02)
     assert found.p_value == pytest.approx(large / 2001, abs=0.02)
@@ -165,7 +188,9 @@ def test_confidence_is_compared_too():
     truth = generator.choice(2, 300)
     right = generator.random(300) < 0.8
     said = np.where(right, truth, 1 - truth)
-    honest, sure = (np.where(np.eye(2)[said] == 1, confidence, 1 - confidence) for confidence in (0.8, 0.99))
+    honest, sure = (
+        np.where(np.eye(2)[said] == 1, confidence, 1 - confidence) for confidence in (0.8, 0.99)
+    )
     found = [
         compare("classify", truth, *pair, "calibration_error", n_labels=2, resamples=100).as_json()
         for pair in ((honest, sure), (sure, honest), (sure, sure))

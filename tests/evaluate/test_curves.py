@@ -9,8 +9,13 @@ from matplotlib.image import imread
 
 from langue.evaluation import curves
 
-RUN = [{"split": "train", "step": s, "epoch": s / 50, "loss": 1 / s, "lr": 1e-4} for s in range(1, 101)]
-RUN += [{"split": "dev", "step": s, "epoch": s / 50, "loss": 0.5, "accuracy": s / 200} for s in (50, 100)]
+RUN = [
+    {"split": "train", "step": s, "epoch": s / 50, "loss": 1 / s, "lr": 1e-4} for s in range(1, 101)
+]
+RUN += [
+    {"split": "dev", "step": s, "epoch": s / 50, "loss": 0.5, "accuracy": s / 200}
+    for s in (50, 100)
+]
 
 
 @pytest.mark.parametrize(
@@ -19,7 +24,10 @@ RUN += [{"split": "dev", "step": s, "epoch": s / 50, "loss": 0.5, "accuracy": s 
         RUN,
         RUN[:1],
         [],
-        [{"split": "train", "step": 1, "epoch": 0.1, "loss": math.nan}, {"split": "dev", "step": 1, "accuracy": None}],
+        [
+            {"split": "train", "step": 1, "epoch": 0.1, "loss": math.nan},
+            {"split": "dev", "step": 1, "accuracy": None},
+        ],
         [{"split": "dev", "step": 3, "epoch": 40.0, "loss": 1.0, "spearman": 0.4, "pearson": 0.2}],
         [{"split": "train", "step": 1, "loss": 1.0, "accuracy": 0.5}],
     ],
@@ -38,7 +46,10 @@ def test_the_same_log_gives_the_same_bytes(tmp_path):
 
 
 def test_points_are_sorted_and_finite():
-    log = [{"split": "dev", "step": s, "loss": v} for s, v in ((3, 1.0), (1, 2.0), (2, math.inf), (4, None))]
+    log = [
+        {"split": "dev", "step": s, "loss": v}
+        for s, v in ((3, 1.0), (1, 2.0), (2, math.inf), (4, None))
+    ]
     assert curves._points(log, "dev", "loss") == [(1.0, 2.0), (3.0, 1.0)]
 
 
@@ -56,15 +67,27 @@ def test_the_right_half_shows_what_the_best_step_is_chosen_by():
 
     dev = {"split": "dev", "accuracy": 1, "f1_macro": 1, "f1_micro": 1, "pearson": 1, "spearman": 1}
     several = TaskSettings(multi_label=True)
-    for task in (Classify(["a"], several), Classify(["a", "b"], TaskSettings()), Regress(TaskSettings())):
-        assert curves._quality([dev, {"split": "train", task.primary_metric: 1}, dev]) == task.primary_metric
-    assert {Classify(["a"], several).primary_metric, Regress(TaskSettings()).primary_metric} == {"f1_micro", "pearson"}
+    for task in (
+        Classify(["a"], several),
+        Classify(["a", "b"], TaskSettings()),
+        Regress(TaskSettings()),
+    ):
+        assert (
+            curves._quality([dev, {"split": "train", task.primary_metric: 1}, dev])
+            == task.primary_metric
+        )
+    assert {Classify(["a"], several).primary_metric, Regress(TaskSettings()).primary_metric} == {
+        "f1_micro",
+        "pearson",
+    }
     assert curves._quality([]) == "accuracy"
 
 
 def test_of_equal_steps_the_one_that_is_kept_is_ringed():
     points = [(5.0, 0.7), (10.0, 0.74), (15.0, 0.74), (20.0, 0.74)]
-    assert curves._best(points, lower=False, losses={5.0: 0.1, 10.0: 0.63, 15.0: 0.62, 20.0: 0.62}) == (15.0, 0.74)
+    assert curves._best(
+        points, lower=False, losses={5.0: 0.1, 10.0: 0.63, 15.0: 0.62, 20.0: 0.62}
+    ) == (15.0, 0.74)
     assert curves._best(points, lower=False, losses={}) == (10.0, 0.74)
     assert curves._best(points, lower=True, losses={}) == (5.0, 0.7)
 
@@ -76,7 +99,7 @@ def test_ends_of_passes():
 
 def test_pyplot_is_left_alone(tmp_path):
     code = (
-        "import sys; from langue.evaluation import curves; "
-        f"curves.draw([], {str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
+        "import sys; from langue.evaluation import curves; curves.draw([],"
+        f" {str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

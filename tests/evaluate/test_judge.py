@@ -1,4 +1,5 @@
-"""Judgements: intervals that cover, reproduce and are quick; per-label numbers, mistakes and verdicts."""
+"""Judgements: intervals that cover, reproduce and are quick; per-label numbers, mistakes and
+verdicts."""
 
 import json
 import time
@@ -10,7 +11,14 @@ from scipy.stats import binomtest
 
 from langue.evaluation.compare import compare
 from langue.evaluation.intervals import at_end, clopper_pearson, lowest_shares
-from langue.evaluation.judge import MAIN_METRIC, format_metric, judge, metric_label, mistakes, verdict
+from langue.evaluation.judge import (
+    MAIN_METRIC,
+    format_metric,
+    judge,
+    metric_label,
+    mistakes,
+    verdict,
+)
 
 LABELS = ["neg", "pos"]
 
@@ -46,7 +54,9 @@ def test_interval_of_pearson_is_near_fishers():
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     covered = 0
     for seed in range(100):
-        low, high = judge("classify", *binary(200, 0.85, seed + 10), LABELS, resamples=300).intervals["accuracy"]
+        low, high = judge(
+            "classify", *binary(200, 0.85, seed + 10), LABELS, resamples=300
+        ).intervals["accuracy"]
         covered += low <= 0.85 <= high
     assert 87 <= covered <= 100
 
@@ -58,7 +68,9 @@ def test_intervals_hold_their_number_and_reproduce():
         for name, interval in found.intervals.items():
             assert interval[0] <= found.metrics[name] <= interval[1], name
         assert judge("classify", targets, probabilities, LABELS) == found
-        assert judge("classify", targets, probabilities, LABELS, seed=1).intervals != found.intervals
+        assert (
+            judge("classify", targets, probabilities, LABELS, seed=1).intervals != found.intervals
+        )
 
 
 def test_per_label_confusion_and_calibration_by_hand():
@@ -74,7 +86,9 @@ def test_per_label_confusion_and_calibration_by_hand():
 
 def test_multilabel():
     targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
-    found = judge("multilabel", targets, [[0.9, 0.1, 0.0], [0.8, 0.3, 0.2], [0.1, 0.1, 0.1]], ["a", "b", "c"])
+    found = judge(
+        "multilabel", targets, [[0.9, 0.1, 0.0], [0.8, 0.3, 0.2], [0.1, 0.1, 0.1]], ["a", "b", "c"]
+    )
     assert found.per_class["a"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
     assert found.per_class["b"]["recall"] == 0.0
     assert found.metrics["accuracy"] == pytest.approx(2 / 3)
@@ -99,8 +113,20 @@ def test_metrics_json_has_the_promised_keys():
     targets, probabilities = binary(50, 0.9, 0)
     baseline = {"name": "unigram", "metrics": {"accuracy": 0.5}, "seconds": 1.0}
     summary = judge("classify", targets, probabilities, LABELS).as_json("test", baseline, 1.23456)
-    assert set(summary) == {"split", "examples", "metrics", "positive", "intervals", "baseline", "seconds"}
-    assert summary["positive"] == "pos" and summary["examples"] == 50 and summary["baseline"] == baseline
+    assert set(summary) == {
+        "split",
+        "examples",
+        "metrics",
+        "positive",
+        "intervals",
+        "baseline",
+        "seconds",
+    }
+    assert (
+        summary["positive"] == "pos"
+        and summary["examples"] == 50
+        and summary["baseline"] == baseline
+    )
     assert json.loads(json.dumps(summary)) == summary
 
 
@@ -108,7 +134,12 @@ def test_metrics_json_has_the_promised_keys():
 def test_25000_examples_are_judged_quickly(task):
     targets, probabilities = binary(25_000, 0.93, 0)
     began = time.perf_counter()
-    judge(task, targets, probabilities if task == "classify" else np.round(probabilities[:, 1] * 5, 2), LABELS)
+    judge(
+        task,
+        targets,
+        probabilities if task == "classify" else np.round(probabilities[:, 1] * 5, 2),
+        LABELS,
+    )
     assert time.perf_counter() - began < 10  # about 1 s alone; the rest is for busy machines
 
 
@@ -124,7 +155,13 @@ def test_mistakes_are_the_surest_first():
     targets = [0, 1, 1, 0]
     probabilities = [[0.1, 0.9], [0.4, 0.6], [0.95, 0.05], [0.3, 0.7]]
     found = mistakes(
-        "classify", targets, probabilities, ["a", "b", "c", "d"], LABELS, limit=2, pairs=["w", "x", "y", "z"]
+        "classify",
+        targets,
+        probabilities,
+        ["a", "b", "c", "d"],
+        LABELS,
+        limit=2,
+        pairs=["w", "x", "y", "z"],
     )
     assert found == [
         {"text": "c", "pair": "y", "label": "pos", "predicted": "neg", "score": 0.95},
@@ -132,7 +169,9 @@ def test_mistakes_are_the_surest_first():
     ]
     found = mistakes("regress", [1.0, 2.0], [1.0, 4.5], ["a", "b"])
     assert found == [{"text": "b", "label": "2", "predicted": "4.5", "score": 2.5}]
-    found = mistakes("multilabel", np.array([[1, 0], [0, 1]]), [[0.9, 0.6], [0.0, 0.1]], ["a", "b"], LABELS)
+    found = mistakes(
+        "multilabel", np.array([[1, 0], [0, 1]]), [[0.9, 0.6], [0.0, 0.1]], ["a", "b"], LABELS
+    )
     assert found == [
         {"text": "b", "label": "pos", "predicted": "(none)", "score": 0.9},
         {"text": "a", "label": "neg", "predicted": "neg, pos", "score": 0.6},
@@ -172,16 +211,25 @@ def rights(right, n, first=0):
 def test_verdict(ours, theirs, n, outcome):
     found = verdict("classify", summarised("classify", [0] * n, rights(ours, n), rights(theirs, n)))
     assert found.outcome == outcome
-    assert "\n" not in found.sentence and f"{100 * ours / n:.2f}% against {100 * theirs / n:.2f}%" in found.sentence
-    assert (f"same {n} example" if outcome == "same" else " points (95% interval over the same") in found.sentence
+    assert (
+        "\n" not in found.sentence
+        and f"{100 * ours / n:.2f}% against {100 * theirs / n:.2f}%" in found.sentence
+    )
+    assert (
+        f"same {n} example" if outcome == "same" else " points (95% interval over the same"
+    ) in found.sentence
 
 
 def test_the_same_two_scores_may_differ_or_not():
-    """91 of 100 and 80 of 100: with one text that the better one alone has wrong, and with half of its own."""
+    """91 of 100 and 80 of 100: with one text that the better one alone has wrong, and with half of
+    its own."""
     targets = [0] * 100
     near = summarised("classify", targets, rights(56, 100), rights(50, 100))
     far = summarised("classify", targets, rights(56, 100), rights(50, 100, first=50))
-    assert near["metrics"] == far["metrics"] and near["baseline"]["metrics"] == far["baseline"]["metrics"]
+    assert (
+        near["metrics"] == far["metrics"]
+        and near["baseline"]["metrics"] == far["baseline"]["metrics"]
+    )
     assert [verdict("classify", each).outcome for each in (near, far)] == ["better", "same"]
 
 
@@ -189,22 +237,39 @@ def test_one_that_ranks_better_and_errs_more_is_no_better():
     targets = np.linspace(0, 1, 50)
     noise = np.random.default_rng(0).normal(size=50)
     found = verdict("regress", summarised("regress", targets, targets + 5, targets + noise, ()))
-    assert found.outcome == "same" and found.sentence.startswith("It ranks better than its baseline, but errs more")
+    assert found.outcome == "same" and found.sentence.startswith(
+        "It ranks better than its baseline, but errs more"
+    )
 
 
 def test_a_verdict_says_of_which_label_its_metric_is():
     targets = np.arange(60) % 2
-    found = summarised("classify", targets, np.eye(2)[targets], rights(60, 60), ["ham", "spam\n"], metric="recall")
+    found = summarised(
+        "classify", targets, np.eye(2)[targets], rights(60, 60), ["ham", "spam\n"], metric="recall"
+    )
     sentence = verdict("classify", found).sentence
-    assert "recall of spam 100.00% against 0.00% of bigram tf-idf" in sentence and "\n" not in sentence
+    assert (
+        "recall of spam 100.00% against 0.00% of bigram tf-idf" in sentence and "\n" not in sentence
+    )
 
 
-BINOMIAL = [(0, 13), (13, 13), (1, 13), (12, 13), (0, 1), (1, 1), (150, 300), (299, 300), (25_000, 25_000)]
+BINOMIAL = [
+    (0, 13),
+    (13, 13),
+    (1, 13),
+    (12, 13),
+    (0, 1),
+    (1, 1),
+    (150, 300),
+    (299, 300),
+    (25_000, 25_000),
+]
 
 
 @pytest.mark.parametrize(("right", "total"), BINOMIAL)
 def test_shares_have_the_exact_interval(right, total):
-    """Clopper and Pearson's: the shares under which neither so few nor so many right ones have 2.5%."""
+    """Clopper and Pearson's: the shares under which neither so few nor so many right ones have
+    2.5%."""
     expected = binomtest(right, total).proportion_ci(0.95, "exact")
     assert clopper_pearson(right, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
@@ -212,16 +277,21 @@ def test_shares_have_the_exact_interval(right, total):
 @pytest.mark.parametrize("positive", [0, 1])
 @pytest.mark.parametrize("said", [0, 1, 5, 13])
 def test_precision_recall_and_f1_are_of_their_own_count(positive, said):
-    """13 of 300 texts have the label; so many of them are told, and as many others are called so."""
+    """13 of 300 texts have the label; so many of them are told, and as many others are called
+    so."""
     targets = np.array([1] * 13 + [0] * 287)
     answers = np.array([1] * said + [0] * (13 - said) + [1] * said + [0] * (287 - said))
     if not positive:
-        targets, answers = 1 - targets, 1 - answers
+        targets = 1 - targets
+        answers = 1 - answers
     found = judge("classify", targets, np.eye(2)[answers], LABELS, positive=positive)
-    assert found.positive == LABELS[positive] and found.metrics["recall"] == pytest.approx(said / 13)
+    assert found.positive == LABELS[positive] and found.metrics["recall"] == pytest.approx(
+        said / 13
+    )
     assert found.intervals["recall"] == clopper_pearson(said, 13)
     assert found.intervals["precision"] == (clopper_pearson(said, 2 * said) if said else (0.0, 1.0))
-    low, high = clopper_pearson(said, 13 + said)  # F1 goes with the share of those that have it or are called so
+    # F1 goes with the share of those that have it or are called so
+    low, high = clopper_pearson(said, 13 + said)
     assert found.intervals["f1"] == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))
     if said == 0:
         assert found.intervals["recall"] == pytest.approx((0.0, 0.24705), abs=1e-5)
@@ -231,11 +301,21 @@ def test_precision_recall_and_f1_are_of_their_own_count(positive, said):
 def test_a_perfect_macro_average_is_only_as_sure_as_its_rarest_label(counts):
     """The least mean of true shares under which all right has 2.5%, found the slow way."""
     sizes = np.array(counts, float)
-    whole = {"type": "eq", "fun": lambda parts: parts.sum() - 1}  # what part of log 2.5% each label takes
-    begin, ends = np.full(len(counts), 1 / len(counts)), [(0, 1)] * len(counts)
-    slow = minimize(lambda parts: (0.025 ** (parts / sizes)).mean(), begin, bounds=ends, constraints=whole, tol=1e-12)
+    # what part of log 2.5% each label takes
+    whole = {"type": "eq", "fun": lambda parts: parts.sum() - 1}
+    begin = np.full(len(counts), 1 / len(counts))
+    ends = [(0, 1)] * len(counts)
+    slow = minimize(
+        lambda parts: (0.025 ** (parts / sizes)).mean(),
+        begin,
+        bounds=ends,
+        constraints=whole,
+        tol=1e-12,
+    )
     shares = lowest_shares(np.array(counts))
-    assert sizes @ np.log(shares) == pytest.approx(np.log(0.025)) and shares.mean() == pytest.approx(slow.fun, abs=1e-5)
+    assert sizes @ np.log(shares) == pytest.approx(
+        np.log(0.025)
+    ) and shares.mean() == pytest.approx(slow.fun, abs=1e-5)
     low, high = at_end("recall_macro", 1.0, np.array(counts))
     assert (low, high) == (pytest.approx(shares.mean()), 1.0)
     assert at_end("recall_macro", 0.0, np.array(counts)) == pytest.approx((0.0, 1 - shares.mean()))
@@ -260,7 +340,9 @@ def test_a_perfect_average_of_several_labels_is_of_the_texts_that_have_some():
     found = judge("multilabel", targets, targets.astype(float), ["a", "b"], resamples=50)
     for name in ("f1_micro", "precision_micro", "recall_micro"):
         assert found.intervals[name] == pytest.approx((0.025 ** (1 / 9), 1.0))
-    assert found.intervals["recall_macro"][0] == pytest.approx(lowest_shares(np.array([9, 7])).mean())
+    assert found.intervals["recall_macro"][0] == pytest.approx(
+        lowest_shares(np.array([9, 7])).mean()
+    )
     assert found.intervals["accuracy"] == clopper_pearson(200, 200)
 
 
@@ -272,20 +354,41 @@ def test_where_resamples_are_alike_and_no_end_is_reached_there_is_no_interval():
 
 
 def test_verdict_without_a_number_or_a_baseline():
-    assert verdict("regress", {"metrics": {"spearman": None}, "intervals": {}, "baseline": None}).outcome == "unknown"
-    assert verdict("classify", {"metrics": {"accuracy": 1.0}, "intervals": {}, "baseline": None}).outcome == "unknown"
+    assert (
+        verdict(
+            "regress", {"metrics": {"spearman": None}, "intervals": {}, "baseline": None}
+        ).outcome
+        == "unknown"
+    )
+    assert (
+        verdict(
+            "classify", {"metrics": {"accuracy": 1.0}, "intervals": {}, "baseline": None}
+        ).outcome
+        == "unknown"
+    )
     flat = summarised("regress", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [2.0, 2.0, 2.0], ())
     assert flat["baseline"]["comparison"] is None and verdict("regress", flat).outcome == "unknown"
     before = {"name": "bigram tf-idf", "metrics": {"accuracy": 0.5}}  # as runs made earlier have it
     found = verdict("classify", {"metrics": {"accuracy": 1.0}, "intervals": {}, "baseline": before})
-    assert found.outcome == "unknown" and "100.00% against 50.00% of bigram tf-idf" in found.sentence
+    assert (
+        found.outcome == "unknown" and "100.00% against 50.00% of bigram tf-idf" in found.sentence
+    )
 
 
 def test_names_and_numbers_as_people_write_them():
     assert metric_label("f1_macro") == "F1, macro" and metric_label("mse") == "mean squared error"
-    assert metric_label("calibration_error") == "calibration error" and metric_label("f1_samples") == "F1, per text"
-    assert format_metric("accuracy", 0.93456) == "93.46%" and format_metric("mcc", 0.5) == "0.5000" and format_metric("f1", None) == "–"
-    assert format_metric("mse", 2.5356e-13) == "2.536e-13" and [format_metric("mse", n) for n in (0.5, 0.0)] == ["0.5000", "0.0000"]
+    assert (
+        metric_label("calibration_error") == "calibration error"
+        and metric_label("f1_samples") == "F1, per text"
+    )
+    assert (
+        format_metric("accuracy", 0.93456) == "93.46%"
+        and format_metric("mcc", 0.5) == "0.5000"
+        and format_metric("f1", None) == "–"
+    )
+    assert format_metric("mse", 2.5356e-13) == "2.536e-13" and [
+        format_metric("mse", n) for n in (0.5, 0.0)
+    ] == ["0.5000", "0.0000"]
 
 
 def test_an_unknown_task_is_a_programming_error():

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from langue.errors import DataError, SettingsError
 from langue.evaluation.kneser_ney import FALLBACK, baseline, discounts, fit
 
-SIZE, EOS = 5, 4
+SIZE = 5
+EOS = 4
 BEGIN = -1
 
 
@@ -47,7 +48,9 @@ class Slow:
         if not total:
             return lower
         count = self.a[n].get((*context, word), 0)
-        return (count - d[min(count, 3)]) / total + sum(d[min(c, 3)] for c in following) / total * lower
+        return (count - d[min(count, 3)]) / total + sum(
+            d[min(c, 3)] for c in following
+        ) / total * lower
 
     def logs(self, documents: list[list[int]], eos: int | None) -> list[float]:
         out = []
@@ -100,7 +103,9 @@ def test_what_was_never_seen_gets_the_uniform_share():
 def test_discounts_by_hand():
     counts = np.repeat([1, 2, 3, 4, 9], [8, 4, 2, 1, 3])
     y = 8 / 16
-    assert discounts(counts) == pytest.approx((1 - 2 * y * 4 / 8, 2 - 3 * y * 2 / 4, 3 - 4 * y * 1 / 2))
+    assert discounts(counts) == pytest.approx(
+        (1 - 2 * y * 4 / 8, 2 - 3 * y * 2 / 4, 3 - 4 * y * 1 / 2)
+    )
     assert discounts(np.array([7, 9])) == FALLBACK
 
 
@@ -126,7 +131,9 @@ def test_blocks_do_not_change_what_is_counted(monkeypatch, size):
     documents = [rng.integers(0, 4, rng.integers(0, 12)).tolist() for _ in range(60)]
     whole = fit(*flat(documents), vocab_size=SIZE, eos=EOS, order=4)
     monkeypatch.setattr(module, "BLOCK", 5)
-    for one, other in zip(fit(*flat(documents), vocab_size=SIZE, eos=EOS, order=4).levels, whole.levels, strict=True):
+    for one, other in zip(
+        fit(*flat(documents), vocab_size=SIZE, eos=EOS, order=4).levels, whole.levels, strict=True
+    ):
         assert np.array_equal(one.keys, other.keys) and np.array_equal(one.weight, other.weight)
 
 
@@ -140,7 +147,8 @@ def test_a_limit_and_a_memory_budget_are_kept_and_said():
     eos_counts = fit(*flat([*whole, documents[3][:25]]), vocab_size=SIZE, eos=None, order=3)
     probe = flat(documents[5:6])
     assert eos_counts.log_probabilities(*probe) == pytest.approx(slow.logs(documents[5:6], None))
-    again = fit(*flat(documents), vocab_size=SIZE, eos=EOS, order=3, limit=150)  # whole documents: they end
+    # whole documents: they end
+    again = fit(*flat(documents), vocab_size=SIZE, eos=EOS, order=3, limit=150)
     assert np.array_equal(
         again.log_probabilities(*probe),
         fit(*flat(documents[:3]), vocab_size=SIZE, eos=EOS, order=3).log_probabilities(*probe),
@@ -154,13 +162,20 @@ def test_a_limit_and_a_memory_budget_are_kept_and_said():
 @pytest.mark.parametrize("eos", [EOS, None])
 def test_each_document_has_its_own_loss(eos):
     """As judged alone; an empty one has an end to predict, or nothing."""
-    train, dev = flat([[1, 2, 3, 1, 2], [3, 1, 2]]), [[1, 2], [], [3, 3, 1], [2]]
+    train = flat([[1, 2, 3, 1, 2], [3, 1, 2]])
+    dev = [[1, 2], [], [3, 3, 1], [2]]
     found = baseline(train, flat(dev), vocab_size=SIZE, eos=eos, order=2)
     assert found.document_counts.tolist() == [len(document) + (eos is not None) for document in dev]
     for document, loss in zip(dev, found.document_losses, strict=True):
-        alone = found.model.log_probabilities(*flat([document])) if document or eos is not None else np.zeros(0)
+        alone = (
+            found.model.log_probabilities(*flat([document]))
+            if document or eos is not None
+            else np.zeros(0)
+        )
         assert loss == pytest.approx(-alone.sum())
-    assert found.document_losses.sum() / found.document_counts.sum() == pytest.approx(found.cross_entropy)
+    assert found.document_losses.sum() / found.document_counts.sum() == pytest.approx(
+        found.cross_entropy
+    )
 
 
 def test_what_cannot_be_counted_is_said():
@@ -181,9 +196,16 @@ def test_shakespeare_by_characters(shared_data):
     text = gzip.decompress((shared_data("text") / "tinyshakespeare.txt.gz").read_bytes()).decode()
     _, ids = np.unique(np.frombuffer(text.encode("utf-32-le"), np.uint32), return_inverse=True)
     n = int(0.9 * len(ids))
-    train, dev = ids[:n].astype(np.uint16), ids[n:].astype(np.uint16)
+    train = ids[:n].astype(np.uint16)
+    dev = ids[n:].astype(np.uint16)
     found = [
-        baseline((train, np.array([0, n])), (dev, np.array([0, len(dev)])), vocab_size=65, eos=None, order=order)
+        baseline(
+            (train, np.array([0, n])),
+            (dev, np.array([0, len(dev)])),
+            vocab_size=65,
+            eos=None,
+            order=order,
+        )
         for order in (2, 5)
     ]
     assert [each.cross_entropy for each in found] == pytest.approx([2.4835, 1.5612], abs=1e-4)

@@ -26,7 +26,10 @@ def test_chinchilla_is_what_its_budget_gives():
     # 1.69 + 406.4 / 70e9^0.34 + 410.7 / 1.4e12^0.28 = 1.69 + 0.0835 + 0.1632
     assert HOFFMANN.loss(70e9, 1.4e12) == pytest.approx(1.9367, abs=2e-4)
     # The corrected fit agrees with the rule where the published one does not.
-    ratios = [tokens / parameters for parameters, tokens in (law.best(5.76e23) for law in (HOFFMANN, BESIROGLU))]
+    ratios = [
+        tokens / parameters
+        for parameters, tokens in (law.best(5.76e23) for law in (HOFFMANN, BESIROGLU))
+    ]
     assert ratios == [pytest.approx(92.6, rel=0.01), pytest.approx(18.4, rel=0.01)]
 
 
@@ -43,14 +46,23 @@ def test_the_best_is_best(law, flops):
 def test_sixteen_bytes_a_parameter_and_their_copy():
     taken = memory(GPT2, SIZES, 1024, Layout(sequences=2), 2, 80e9)
     assert taken.weights == taken.gradients == 4 * 124_439_808
-    assert taken.moments == 8 * 124_439_808 and taken.copies == 2 * 124_439_808 and taken.gathered == 0
-    # A block keeps of a token: two norms' inputs, two inputs, q k v and what was mixed, 4 D twice, two masks.
+    assert (
+        taken.moments == 8 * 124_439_808 and taken.copies == 2 * 124_439_808 and taken.gathered == 0
+    )
+    # A block keeps of a token: two norms' inputs, two inputs, q k v and what was mixed, 4 D twice,
+    # two masks.
     assert kept(GPT2, 2) == (8 + 4 + 8 + 16 + 2) * 768
-    assert activations(GPT2, 1024, Layout(sequences=2), 2) == 2048 * (12 * 38 * 768 + (4 + 4 + 4 + 2) * 768)
+    assert activations(GPT2, 1024, Layout(sequences=2), 2) == 2048 * (
+        12 * 38 * 768 + (4 + 4 + 4 + 2) * 768
+    )
     recomputed = activations(GPT2, 1024, Layout(sequences=2, recompute=True), 2)
     assert recomputed == 2048 * (12 * 4 * 768 + 38 * 768 + 14 * 768)
-    # 256 tokens of logits at 12 bytes, the output matrix's gradient, and the hidden states' with what they were.
-    assert logits(GPT2, 1024, Layout(sequences=2), 2, None) == 256 * 50257 * 12 + 4 * 50257 * 768 + 4 * 2048 * 768
+    # 256 tokens of logits at 12 bytes, the output matrix's gradient, and the hidden states' with
+    # what they were.
+    assert (
+        logits(GPT2, 1024, Layout(sequences=2), 2, None)
+        == 256 * 50257 * 12 + 4 * 50257 * 768 + 4 * 2048 * 768
+    )
     assert logits(GPT2, 1024, Layout(sequences=2), 2, 80e9, whole=True) > 2048 * 50257 * 12
 
 
@@ -71,13 +83,16 @@ def test_no_loss_is_expected_that_guessing_has(vocabulary):
     sizes = np.geomspace(1e3, 1e12, 40)
     for parameters in sizes:
         for tokens in sizes:
-            expected, law = expected_loss(parameters, tokens, vocabulary), BESIROGLU.loss(parameters, tokens)
+            expected = expected_loss(parameters, tokens, vocabulary)
+            law = BESIROGLU.loss(parameters, tokens)
             assert expected == (law if law < guessing else None)
-    assert expected_loss(1e6, 1e6, 8192) is None and expected_loss(70e9, 1.4e12, 32_000) == pytest.approx(
-        1.97, abs=0.01
-    )
+    assert expected_loss(1e6, 1e6, 8192) is None and expected_loss(
+        70e9, 1.4e12, 32_000
+    ) == pytest.approx(1.97, abs=0.01)
     laws = optima(1e13, 8192)
-    assert [each["loss"] for each in laws] == [expected_loss(each["parameters"], each["tokens"], 8192) for each in laws]
+    assert [each["loss"] for each in laws] == [
+        expected_loss(each["parameters"], each["tokens"], 8192) for each in laws
+    ]
 
 
 @pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])
@@ -88,18 +103,28 @@ def test_a_block_keeps_what_is_reckoned(name, low):
 
     def saved(layers):
         axes = {"dim": 64, "n_layers": layers, "n_heads": 2}
-        config = preset(name, 64, 32, axes=axes | ({} if name in ("langue", "llama") else {"attention_dropout": 0.0}))[
-            1
-        ]
+        config = preset(
+            name,
+            64,
+            32,
+            axes=axes | ({} if name in ("langue", "llama") else {"attention_dropout": 0.0}),
+        )[1]
         model = LanguageModel(config).train()
         flat = np.random.default_rng(0).integers(0, 64, tokens).astype(np.int32)
-        batch = gather(Examples(flat, np.array([0, 23, 46]), None, np.zeros(2, np.int32)), np.arange(2))
-        shapes = {shape for weight in model.parameters() for shape in (weight.shape, weight.t().shape)}
+        batch = gather(
+            Examples(flat, np.array([0, 23, 46]), None, np.zeros(2, np.int32)), np.arange(2)
+        )
+        shapes = {
+            shape for weight in model.parameters() for shape in (weight.shape, weight.t().shape)
+        }
         found = {}
 
         def keep(tensor):
             if tensor.shape not in shapes:
-                found[tensor.untyped_storage().data_ptr()] = (tensor.untyped_storage().nbytes(), tensor)
+                found[tensor.untyped_storage().data_ptr()] = (
+                    tensor.untyped_storage().nbytes(),
+                    tensor,
+                )
             return tensor
 
         with (
@@ -112,19 +137,23 @@ def test_a_block_keeps_what_is_reckoned(name, low):
     less, config = saved(1)
     more, _ = saved(3)
     reckoned = kept(config, low.itemsize)
-    # On the CPU an RMSNorm with a weight keeps its product too, which the fused one of a GPU does not.
+    # On the CPU an RMSNorm with a weight keeps its product too, which the fused one of a GPU does
+    # not.
     reckoned += 2 * 4 * 64 if config.norm == "rms" else 0
     assert (more - less) / 2 == pytest.approx(reckoned, rel=0.05)
 
 
 def test_a_small_model_is_simply_copied_to_every_device():
     layout, _ = choose(GPT2, SIZES, TABLE["h100"], 8, 1024, 1 << 19)
-    assert layout == Layout(data=8, sequences=64) and layout.here and layout.name == "data parallel 8"
+    assert (
+        layout == Layout(data=8, sequences=64) and layout.here and layout.name == "data parallel 8"
+    )
 
 
 def test_what_stands_outside_of_blocks_is_shared_on_paper_only():
     """langue divides the matrices of blocks, and keeps embeddings and head whole."""
-    ours, paper = Layout(tensor=2), Layout(data=2, tensor=2)
+    ours = Layout(tensor=2)
+    paper = Layout(data=2, tensor=2)
     assert ours.here and not paper.here
     one, both = (memory(GPT2, SIZES, 1024, layout, 2, 80e9).weights for layout in (ours, paper))
     assert one - both == pytest.approx(4 * SIZES.outside / 2)
@@ -159,7 +188,9 @@ def test_stages_only_where_nothing_else_will_do():
 
 def test_what_does_not_fit_is_said_with_what_would():
     config, sizes = reckoned("llama", "70B")
-    with pytest.raises(SettingsError, match=r"do not fit on 8 h100; 32 would hold it: give --devices 32"):
+    with pytest.raises(
+        SettingsError, match=r"do not fit on 8 h100; 32 would hold it: give --devices 32"
+    ):
         choose(config, sizes, TABLE["h100"], 8, 4096, 1 << 21)
     with pytest.raises(SettingsError, match="too few sequences"):
         choose(GPT2, SIZES, TABLE["rtx4090"], 64, 1024, 4096)
@@ -171,13 +202,17 @@ def test_utilisation_falls_with_scale_by_what_is_stated():
     assert utilisation(0.4, Layout(data=64), h100, GPT2, 1) == pytest.approx(0.4 * 0.98**3)
     assert utilisation(0.4, Layout(data=8, recompute=True), h100, GPT2, 1) == pytest.approx(0.3)
     # 4 stages of 3 layers, interleaved by 3; 8 batches: 3 / 24 of the work is waited for.
-    assert utilisation(0.4, Layout(data=2, pipeline=4), h100, GPT2, 8) == pytest.approx(0.4 / (1 + 3 / 24))
+    assert utilisation(0.4, Layout(data=2, pipeline=4), h100, GPT2, 8) == pytest.approx(
+        0.4 / (1 + 3 / 24)
+    )
 
 
 def test_hardware_is_found_however_it_is_spelled():
     for name in ("h100", "H100", "NVIDIA H100 80GB HBM3", "h100-sxm"):
         assert find(name) is TABLE["h100"]
-    assert find("RTX 4090") is TABLE["rtx4090"] and find("NVIDIA A100-SXM4-40GB") is TABLE["a100-40gb"]
+    assert (
+        find("RTX 4090") is TABLE["rtx4090"] and find("NVIDIA A100-SXM4-40GB") is TABLE["a100-40gb"]
+    )
     with pytest.raises(SettingsError, match="'h10' is not known; did you mean h100"):
         find("h10")
     with pytest.raises(SettingsError, match="known: here, a100"):

@@ -1,4 +1,5 @@
-"""The report: everything on one page, nothing fetched, nothing executed, whatever the texts hold."""
+"""The report: everything on one page, nothing fetched, nothing executed, whatever the texts
+hold."""
 
 import re
 from html.parser import HTMLParser
@@ -10,7 +11,10 @@ from langue.evaluation import curves, report
 from langue.evaluation.compare import compare
 from langue.evaluation.judge import MAIN_METRIC, judge, mistakes
 
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$body\x00\x1b[31m\u202e 酒店 مرحبا 😀 \ud800"
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$body\x00\x1b[31m\u202e 酒店 مرحبا 😀"
+    " \ud800"
+)
 VOID = {"meta", "img", "br"}
 
 
@@ -49,14 +53,25 @@ def context(task: str, labels: list[str], n: int = 120, **more) -> dict:
     generator = np.random.default_rng(0)
     texts = [HOSTILE] * n
     if task == "classify":
-        targets, predictions = generator.integers(0, len(labels), n), generator.dirichlet(np.ones(len(labels)), n)
+        targets = generator.integers(0, len(labels), n)
+        predictions = generator.dirichlet(np.ones(len(labels)), n)
     elif task == "multilabel":
-        targets, predictions = generator.integers(0, 2, (n, len(labels))), generator.random((n, len(labels)))
+        targets = generator.integers(0, 2, (n, len(labels)))
+        predictions = generator.random((n, len(labels)))
     else:
-        targets, predictions = generator.random(n) * 5, generator.random(n) * 5
+        targets = generator.random(n) * 5
+        predictions = generator.random(n) * 5
     found = judge(task, targets, predictions, labels, resamples=20)
     baseline = {"name": "bigram tf-idf", "metrics": dict(found.metrics), "seconds": 2.0}
-    same = compare(task, targets, predictions, predictions, MAIN_METRIC[task], n_labels=len(labels), resamples=20)
+    same = compare(
+        task,
+        targets,
+        predictions,
+        predictions,
+        MAIN_METRIC[task],
+        n_labels=len(labels),
+        resamples=20,
+    )
     baseline["comparison"] = same.as_json()
     return {
         "title": HOSTILE,
@@ -114,7 +129,10 @@ def test_hostile_texts_stay_texts(tmp_path, task, labels):
 
 def test_it_shows_what_it_was_given(tmp_path):
     page = render(
-        tmp_path, context("classify", ["neg", "pos"], settings={"train": {"lr": 3e-5}}, preview={"texts": 25000})
+        tmp_path,
+        context(
+            "classify", ["neg", "pos"], settings={"train": {"lr": 3e-5}}, preview={"texts": 25000}
+        ),
     )
     for words in (
         "95% interval",
@@ -154,13 +172,21 @@ def test_the_least_that_a_report_needs(tmp_path):
     assert "undefined" in page.words and "nan" not in page.words.lower()
     found = judge("classify", [0], [[1.0, 0.0]], ["a", "b"], resamples=5)
     page = render(
-        tmp_path, given | {"task": "classify", "judgement": found, "metrics_json": found.as_json("test", None, 0.1)}
+        tmp_path,
+        given
+        | {
+            "task": "classify",
+            "judgement": found,
+            "metrics_json": found.as_json("test", None, 0.1),
+        },
     )
     assert "has no baseline" in page.words
 
 
 def test_long_texts_are_cut_and_the_cut_is_told(tmp_path):
     given = context(
-        "classify", ["neg", "pos"], mistakes=[{"text": "x" * 100_000, "label": "neg", "predicted": "pos", "score": 0.9}]
+        "classify",
+        ["neg", "pos"],
+        mistakes=[{"text": "x" * 100_000, "label": "neg", "predicted": "pos", "score": 0.9}],
     )
     assert "(97,000 more characters)" in render(tmp_path, given).words

@@ -23,11 +23,18 @@ def table(block, handles):
     """A LevelDB table of one data block, which the index names by these (offset, size)."""
 
     def closed(data):
-        return data + b"\0" + struct.pack("<I", tensorflow._masked(tensorflow._crc32c(data + b"\0")))
+        return (
+            data + b"\0" + struct.pack("<I", tensorflow._masked(tensorflow._crc32c(data + b"\0")))
+        )
 
     out = closed(block)
-    entries = [(struct.pack(">I", n), varint(offset) + varint(size)) for n, (offset, size) in enumerate(handles)]
-    index = b"".join(varint(0) + varint(len(k)) + varint(len(h)) + k + h for k, h in entries) + struct.pack("<I", 0)
+    entries = [
+        (struct.pack(">I", n), varint(offset) + varint(size))
+        for n, (offset, size) in enumerate(handles)
+    ]
+    index = b"".join(
+        varint(0) + varint(len(k)) + varint(len(h)) + k + h for k, h in entries
+    ) + struct.pack("<I", 0)
     foot = varint(0) + varint(0) + varint(len(out)) + varint(len(index))
     return out + closed(index) + foot.ljust(40, b"\0") + struct.pack("<Q", tensorflow.MAGIC)
 
@@ -35,7 +42,9 @@ def table(block, handles):
 def long_prefix(path):
     """A name that all others begin with."""
     first = varint(0) + varint(MANY) + varint(0) + b"k" * MANY
-    block = first + b"".join(varint(MANY) + varint(3) + varint(0) + struct.pack(">I", n)[1:] for n in range(MANY))
+    block = first + b"".join(
+        varint(MANY) + varint(3) + varint(0) + struct.pack(">I", n)[1:] for n in range(MANY)
+    )
     (path / "m.index").write_bytes(table(block + struct.pack("<I", 0), [(0, len(block) + 4)]))
     tensorflow.read(path / "m.index")
 
@@ -53,7 +62,9 @@ def deep_groups(path):
         body = bytes([1, 1]) + struct.pack("<H", len(name)) + name + struct.pack("<Q", address)
         return bytes([hdf5.LINK]) + struct.pack("<H", len(body)) + b"\0" + body
 
-    data = bytearray(hdf5.MAGIC + bytes([2, 8, 8, 0]) + struct.pack("<QQQQ", 0, 2**64 - 1, 0, 48) + b"\0" * 4)
+    data = bytearray(
+        hdf5.MAGIC + bytes([2, 8, 8, 0]) + struct.pack("<QQQQ", 0, 2**64 - 1, 0, 48) + b"\0" * 4
+    )
     size = 10 + len(link(b"a", 0)) + len(link(b"x" * 1000, 0)) + 4
     for n in range(1000):
         links = link(b"a", 10**9 + n) + link(b"x" * 1000, 48 + (n + 1) * size)
@@ -91,14 +102,21 @@ def a_long_piece(path):
 
 
 CASES = [
-    *(long_prefix, one_block_again_and_again, deep_groups, many_dimensions, many_dimensions_of_flax),
+    *(
+        long_prefix,
+        one_block_again_and_again,
+        deep_groups,
+        many_dimensions,
+        many_dimensions_of_flax,
+    ),
     *(many_empty_maps, a_long_piece),
 ]
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_what_would_grow_is_refused(tmp_path, make):
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()
     with pytest.raises(ModelError) as error:
         make(tmp_path)
     assert len(str(error.value)) < 1000 and "\n" not in str(error.value)
@@ -107,7 +125,9 @@ def test_what_would_grow_is_refused(tmp_path, make):
 
 
 def test_a_name_of_any_length_is_cut_in_what_is_said(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_act": "' + "x" * 10**6 + '"}')
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "bert", "hidden_act": "' + "x" * 10**6 + '"}'
+    )
     with pytest.raises(ModelError) as error:
         family_of(describe(tmp_path))
     assert len(str(error.value)) < 1000

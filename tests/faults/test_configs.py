@@ -1,4 +1,5 @@
-"""Hostile and damaged folders at the command line, and configs fuzzed: one line, exit code 2, bounded time."""
+"""Hostile and damaged folders at the command line, and configs fuzzed: one line, exit code 2,
+bounded time."""
 
 import json
 import math
@@ -46,32 +47,55 @@ BAD = {
         lambda m: written(m, "a.gguf", b"GGUF" + struct.pack("<IQQ", 3, 2, 4)) / "a.gguf",
         "not a whole GGUF",
     ),
-    "a config cut short": (lambda m: written(m, "config.json", b'{"model_type": "bert",'), "line 1: not JSON"),
+    "a config cut short": (
+        lambda m: written(m, "config.json", b'{"model_type": "bert",'),
+        "line 1: not JSON",
+    ),
     "a config of nesting": (lambda m: written(m, "config.json", b"[" * 10**6), "not JSON"),
     "a config of a gigabyte": (lambda m: sparse(m, "config.json"), "beyond"),
     "a list": (lambda m: written(m, "config.json", b"[]"), "not a JSON object"),
     "lists that are none": (lambda m: edit(m, architectures=5), "architectures is not a list"),
-    "words to ban": (lambda m: written(m, "generation_config.json", b'{"bad_words_ids": 5}'), "is not a list"),
+    "words to ban": (
+        lambda m: written(m, "generation_config.json", b'{"bad_words_ids": 5}'),
+        "is not a list",
+    ),
     "10^9 layers": (lambda m: edit(m, num_hidden_layers=10**9), "beyond any model"),
-    "more layers than weights": (lambda m: edit(m, num_hidden_layers=10**4), "10,000 layers, and there are"),
+    "more layers than weights": (
+        lambda m: edit(m, num_hidden_layers=10**4),
+        "10,000 layers, and there are",
+    ),
     "a terabyte": (lambda m: edit(m, vocab_size=2**20, hidden_size=2**20), "has shape"),
     "a terabyte, of a classifier": (
-        lambda m: edit(m, vocab_size=2**20, hidden_size=2**20, architectures=["BertForSequenceClassification"]),
+        lambda m: edit(
+            m, vocab_size=2**20, hidden_size=2**20, architectures=["BertForSequenceClassification"]
+        ),
         "has shape",
     ),
     "a number that is none": (lambda m: edit(m, layer_norm_eps=math.nan), "is not finite"),
-    "a norm's eps below zero": (lambda m: edit(m, layer_norm_eps=-1.0), "norm_eps = -1.0 is below zero"),
-    "twice of everything dropped": (lambda m: edit(m, hidden_dropout_prob=2), "dropout = 2 is no probability"),
+    "a norm's eps below zero": (
+        lambda m: edit(m, layer_norm_eps=-1.0),
+        "norm_eps = -1.0 is below zero",
+    ),
+    "twice of everything dropped": (
+        lambda m: edit(m, hidden_dropout_prob=2),
+        "dropout = 2 is no probability",
+    ),
     "labels that are none": (
         lambda m: edit(m, architectures=["BertForSequenceClassification"], id2label={"x": "y"}),
         "the task cannot be followed",
     ),
-    "a run's task": (lambda m: written(m, "langue.json", b'{"task": ["classify"]}'), "is not known"),
+    "a run's task": (
+        lambda m: written(m, "langue.json", b'{"task": ["classify"]}'),
+        "is not known",
+    ),
     "a pretraining's data": (
         lambda m: written(m, "langue.json", b'{"objective": 1, "data": [1]}'),
         "the task cannot be followed",
     ),
-    "a run's labels": (lambda m: written(m, "langue.json", b'{"task": "classify"}'), "the task cannot be followed"),
+    "a run's labels": (
+        lambda m: written(m, "langue.json", b'{"task": "classify"}'),
+        "the task cannot be followed",
+    ),
 }
 
 
@@ -89,18 +113,36 @@ def test_bad_folders_are_one_line(model, tmp_path, capsys, case):
     line = capsys.readouterr().err.strip()
     assert line.startswith("langue: error: ") and "\n" not in line and says in line
     assert not (tmp_path / "out").exists()
-    assert run(["verify", str(path)]) in (1, 2)  # one is for a check that failed, of a folder that is a model's
+    # one is for a check that failed, of a folder that is a model's
+    assert run(["verify", str(path)]) in (1, 2)
     assert "internal error" not in capsys.readouterr().err
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["bert", "gpt2", "LABEL", "last"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["0", "1", "x"]), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["bert", "gpt2", "LABEL", "last"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["0", "1", "x"]), inner, max_size=3)
+    ),
 )
-KEYS = ["architectures", "id2label", "problem_type", "eos_token_id", "pad_token_id", "bad_words_ids", "auto_map"]
+KEYS = [
+    "architectures",
+    "id2label",
+    "problem_type",
+    "eos_token_id",
+    "pad_token_id",
+    "bad_words_ids",
+    "auto_map",
+]
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_config_is_refused_or_followed(model, whole, data):
     config = json.loads((whole / "config.json").read_text())
@@ -117,13 +159,21 @@ def test_any_config_is_refused_or_followed(model, whole, data):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A Hub of one repository, whose files appear as they are asked for; what is asked for is kept."""
+    """A Hub of one repository, whose files appear as they are asked for; what is asked for is
+    kept."""
     from fnmatch import fnmatch
 
     import huggingface_hub
 
-    source, cache, asked = tiny_bert(tmp_path / "source"), tmp_path / "cache", []
-    for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "consolidated.safetensors"):
+    source = tiny_bert(tmp_path / "source")
+    cache = tmp_path / "cache"
+    asked = []
+    for name in (
+        "pytorch_model.bin",
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "consolidated.safetensors",
+    ):
         (source / name).write_bytes(b"?")
 
     def snapshot_download(name, allow_patterns, **_):
@@ -143,23 +193,37 @@ def test_of_the_hub_only_one_frameworks_weights_are_fetched(hub):
     assert not [name for name in hub if name.startswith("model")] and "config.json" in hub
     assert load("some/bert").config.dim == 32
     assert "model.safetensors" in hub
-    assert not [name for name in hub if name.endswith((".bin", ".h5", ".msgpack")) or "consolidated" in name]
+    assert not [
+        name for name in hub if name.endswith((".bin", ".h5", ".msgpack")) or "consolidated" in name
+    ]
 
 
 def answers():
     from huggingface_hub import errors
 
     class Response:
-        status_code, headers, text, request, url = 404, {}, "", None, ""
+        status_code = 404
+        headers = {}
+        text = ""
+        request = None
+        url = ""
 
     for kind, says in (
         (errors.GatedRepoError, "the model is gated; ask for access"),
         (errors.RepositoryNotFoundError, "a private model needs HF_TOKEN"),
         (errors.RevisionNotFoundError, "the Hub has no revision 'v9' of it"),
     ):
-        yield pytest.param(lambda kind=kind: kind("no\nsuch", response=Response()), says, id=kind.__name__)
-    yield pytest.param(lambda: errors.LocalEntryNotFoundError("gone"), "kept from the Hub at revision 'v9'", id="local")
-    yield pytest.param(lambda: OSError("broken\npipe"), "to be had from the Hub (OSError)", id="OSError")
+        yield pytest.param(
+            lambda kind=kind: kind("no\nsuch", response=Response()), says, id=kind.__name__
+        )
+    yield pytest.param(
+        lambda: errors.LocalEntryNotFoundError("gone"),
+        "kept from the Hub at revision 'v9'",
+        id="local",
+    )
+    yield pytest.param(
+        lambda: OSError("broken\npipe"), "to be had from the Hub (OSError)", id="OSError"
+    )
 
 
 @pytest.mark.parametrize(("error", "says"), [*answers()])

@@ -1,4 +1,5 @@
-"""Damaged, foreign and hostile model folders: one clear line each, nothing half-written, nothing run."""
+"""Damaged, foreign and hostile model folders: one clear line each, nothing half-written, nothing
+run."""
 
 import json
 import pickle
@@ -82,9 +83,13 @@ def test_queries_and_keys_of_each_others_sizes(model):
 def test_a_missing_and_a_left_over_weight(model):
     file = model / "model.safetensors"
     weights = load_file(file)
-    weights["encoder.layer.0.output.dense.wait"] = weights.pop("encoder.layer.0.output.dense.weight")
+    weights["encoder.layer.0.output.dense.wait"] = weights.pop(
+        "encoder.layer.0.output.dense.weight"
+    )
     save_file(weights, file)
-    refuses(model, "weights missing: encoder.layer.0.output.dense.weight; weights left over: .*wait")
+    refuses(
+        model, "weights missing: encoder.layer.0.output.dense.weight; weights left over: .*wait"
+    )
 
 
 def test_no_tokenizer(model):
@@ -94,7 +99,9 @@ def test_no_tokenizer(model):
 
 
 def test_a_damaged_tokenizer(model):
-    (model / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "WordPiece", "vocab": [}}')
+    (model / "tokenizer.json").write_text(
+        '{"version": "1.0", "model": {"type": "WordPiece", "vocab": [}}'
+    )
     refuses(model, "the tokenizer cannot be read")
 
 
@@ -132,9 +139,13 @@ def test_code_named_by_a_config_is_refused_and_never_run(model, tmp_path, file):
     (model / "evil.py").write_text(f"open({str(marker)!r}, 'w')")
     said = json.loads((model / file).read_text()) if (model / file).is_file() else {}
     (model / file).write_text(
-        json.dumps(said | {"auto_map": {"AutoModel": "evil.Evil", "AutoTokenizer": ["evil.E", None]}})
+        json.dumps(
+            said | {"auto_map": {"AutoModel": "evil.Evil", "AutoTokenizer": ["evil.E", None]}}
+        )
     )
-    refuses(model, f"{file}: auto_map names code that comes with the model, which langue never runs")
+    refuses(
+        model, f"{file}: auto_map names code that comes with the model, which langue never runs"
+    )
     assert not marker.exists()
 
 
@@ -149,21 +160,32 @@ class Evil:
 def test_a_pickle_that_runs_code_is_refused_and_not_run(model, tmp_path):
     marker = tmp_path / "ran"
     (model / "model.safetensors").unlink()
-    (model / "pytorch_model.bin").write_bytes(pickle.dumps({"embeddings.word_embeddings.weight": Evil(str(marker))}))
+    (model / "pytorch_model.bin").write_bytes(
+        pickle.dumps({"embeddings.word_embeddings.weight": Evil(str(marker))})
+    )
     refuses(model, "this pickle is refused.*save_file")
-    torch.save({"embeddings.word_embeddings.weight": Evil(str(marker))}, model / "pytorch_model.bin")
+    torch.save(
+        {"embeddings.word_embeddings.weight": Evil(str(marker))}, model / "pytorch_model.bin"
+    )
     refuses(model, "this pickle is refused")
     assert not marker.exists()
 
 
 def test_the_advice_converts_a_pickle_that_is_trusted(model):
-    before, weights = load(model).hidden(["the film"])[0], load_file(model / "model.safetensors")
+    before = load(model).hidden(["the film"])[0]
+    weights = load_file(model / "model.safetensors")
     (model / "model.safetensors").unlink()
-    names, where = list(weights), Path("trained/here")  # a path, which is more than plain tensors
+    names = list(weights)
+    where = Path("trained/here")  # a path, which is more than plain tensors
     halves = {"1": names[: len(names) // 2], "2": names[len(names) // 2 :]}
     for number, part in halves.items():
-        torch.save({name: weights[name] for name in part} | {"saved": where}, model / f"pytorch_model-{number}.bin")
-    places = {name: f"pytorch_model-{number}.bin" for number, part in halves.items() for name in part}
+        torch.save(
+            {name: weights[name] for name in part} | {"saved": where},
+            model / f"pytorch_model-{number}.bin",
+        )
+    places = {
+        name: f"pytorch_model-{number}.bin" for number, part in halves.items() for name in part
+    }
     (model / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
     with pytest.raises(ModelError, match="this pickle is refused") as refused:
         load(model)
@@ -249,12 +271,21 @@ except RunError as error:
 
 
 def test_a_disk_that_fills_during_a_checkpoint(tmp_path):
-    """A real failing write: the kernel refuses files past a limit that lets the log through but not the weights."""
+    """A real failing write: the kernel refuses files past a limit that lets the log through but not
+    the weights."""
     done = subprocess.run(
-        [sys.executable, "-c", DISK_FULL, str(tmp_path), "60000"], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", DISK_FULL, str(tmp_path), "60000"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 2, done.stderr
-    assert "cannot be written" in done.stdout and "free space" in done.stdout and done.stdout.count("\n") == 1
+    assert (
+        "cannot be written" in done.stdout
+        and "free space" in done.stdout
+        and done.stdout.count("\n") == 1
+    )
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
@@ -268,4 +299,5 @@ def test_atomic_writes_leave_the_old_or_the_new(tmp_path):
     with atomic_folder(tmp_path / "b") as folder:
         (folder / "x").write_text("1")
     assert (tmp_path / "b" / "x").read_text() == "1"
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY  # the limit above was the child's
+    # the limit above was the child's
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

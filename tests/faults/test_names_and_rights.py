@@ -1,4 +1,5 @@
-"""What a path may be, and what may stand where a label or a score should: one line at the command line, code 2."""
+"""What a path may be, and what may stand where a label or a score should: one line at the command
+line, code 2."""
 
 import json
 import os
@@ -29,7 +30,10 @@ def finished(model, tmp_path_factory):
     write_jsonl(data := folder.parent / "train.jsonl", reviews(60))
     call = ["finetune", "--model", str(model), "--data", str(data), "--out", str(folder)]
     done = subprocess.run(
-        [sys.executable, "-m", "langue", *call, "train.max_steps=1"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "langue", *call, "train.max_steps=1"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return folder, done.stdout
 
@@ -52,24 +56,41 @@ def test_labels_within_labels(model, tmp_path, capsys, label, kind):
         write_jsonl(file, rows)
     else:
         pandas.DataFrame(rows).to_parquet(file)
-    says = said(capsys, ["data", "preview", "--model", str(model), "--data", str(file), "task.multi_label=true"])
+    says = said(
+        capsys,
+        ["data", "preview", "--model", str(model), "--data", str(file), "task.multi_label=true"],
+    )
     assert str(file) in says and "list or an object" in says
 
 
 @pytest.mark.parametrize("before", [0, 11], ids=["first", "after numbers"])
 @pytest.mark.parametrize("number", [0.5, 2])
 def test_true_is_no_score_wherever_it_stands(model, tmp_path, capsys, before, number):
-    rows = [{"text": f"{row['text']} {i}", "score": number + i} for i, row in enumerate(reviews(40))]
+    rows = [
+        {"text": f"{row['text']} {i}", "score": number + i} for i, row in enumerate(reviews(40))
+    ]
     rows[before]["score"] = True
     write_jsonl(tmp_path / "a.jsonl", rows)
-    call = ["data", "preview", "--task", "regress", "--model", str(model), "--data", str(tmp_path / "a.jsonl")]
+    call = [
+        "data",
+        "preview",
+        "--task",
+        "regress",
+        "--model",
+        str(model),
+        "--data",
+        str(tmp_path / "a.jsonl"),
+    ]
     says = said(capsys, call)
     assert f"line {before + 1}" in says and "'True' is not a number" in says
 
 
 def test_an_output_that_is_a_link_to_itself_is_replaced(finished, tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert run(["predict", str(finished[0]), "--text", "a fine film", "--out", str(tmp_path / "loop")]) == 0
+    assert (
+        run(["predict", str(finished[0]), "--text", "a fine film", "--out", str(tmp_path / "loop")])
+        == 0
+    )
     assert json.loads((tmp_path / "loop").read_text("utf-8"))["text"] == "a fine film"
 
 
@@ -85,7 +106,15 @@ def test_what_is_read_is_not_replaced_by_what_is_said_of_it(finished, tmp_path, 
     write_jsonl(tmp_path / "a.jsonl", reviews(10))
     before = (tmp_path / "a.jsonl").read_bytes()
     for data in (tmp_path / "a.jsonl", tmp_path):
-        call = ["predict", str(finished[0]), "--data", str(data), "--out", str(tmp_path / "a.jsonl"), "--force"]
+        call = [
+            "predict",
+            str(finished[0]),
+            "--data",
+            str(data),
+            "--out",
+            str(tmp_path / "a.jsonl"),
+            "--force",
+        ]
         assert "is read, and --force would replace it" in said(capsys, call)
     assert (tmp_path / "a.jsonl").read_bytes() == before
 
@@ -112,7 +141,9 @@ def test_data_of_no_name_is_not_this_folder(model, tmp_path, capsys, monkeypatch
         read(name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "setresuid"), reason="root may read everything")
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not hasattr(os, "setresuid"), reason="root may read everything"
+)
 def test_a_folder_that_may_not_be_looked_into(finished, model, tmp_path):
     """As somebody else where the tests are root's, whom no right stops."""
     folder = tmp_path / "closed"
@@ -127,9 +158,18 @@ def test_a_folder_that_may_not_be_looked_into(finished, model, tmp_path):
     assert "ermission denied" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "seteuid"), reason="root may read everything")
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not hasattr(os, "seteuid"), reason="root may read everything"
+)
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "tf_model.h5", "model.ckpt.index"]
+    "name",
+    [
+        "model.safetensors",
+        "pytorch_model.bin",
+        "flax_model.msgpack",
+        "tf_model.h5",
+        "model.ckpt.index",
+    ],
 )
 def test_weights_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypatch, name):
     (tmp_path / name).touch(mode=0)
@@ -139,7 +179,9 @@ def test_weights_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypat
     if own == 0:
         os.seteuid(65534)
     try:
-        with pytest.raises(ModelError, match=f"^{name}: cannot be read: Permission denied; check its permissions"):
+        with pytest.raises(
+            ModelError, match=f"^{name}: cannot be read: Permission denied; check its permissions"
+        ):
             read_weights(Path())
     finally:
         os.seteuid(own)

@@ -1,4 +1,5 @@
-"""Hostile safetensors: the rules of the format's audit hold, and no bytes crash the reader or cost it memory."""
+"""Hostile safetensors: the rules of the format's audit hold, and no bytes crash the reader or cost
+it memory."""
 
 import json
 import struct
@@ -20,7 +21,9 @@ def file_of(path, entries, data=32, length=None):
     header = json.dumps(
         {n: {"dtype": d, "shape": s, "data_offsets": list(o)} for n, (d, s, o) in entries.items()}
     ).encode()
-    path.write_bytes(struct.pack("<Q", len(header) if length is None else length) + header + b"\1" * data)
+    path.write_bytes(
+        struct.pack("<Q", len(header) if length is None else length) + header + b"\1" * data
+    )
     return path
 
 
@@ -62,14 +65,24 @@ def test_a_header_length_that_lies(tmp_path, length):
 
 def test_a_header_of_nesting_and_one_of_duplicates(tmp_path):
     file = tmp_path / "m.safetensors"
-    for header in (b'{"a":' * 200_000, b"[" * 200_000, b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{}}'):
+    for header in (
+        b'{"a":' * 200_000,
+        b"[" * 200_000,
+        b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{}}',
+    ):
         file.write_bytes(struct.pack("<Q", len(header)) + header)
         with pytest.raises(ModelError):
             read_safetensors(file)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=6)), min_size=1, max_size=4))
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=6)), min_size=1, max_size=4
+    )
+)
 def test_any_damage_is_refused_or_changes_data_alone(tmp_path, damage):
     whole = bytearray(save({"a": torch.ones(2, 3), "b": torch.arange(5)}))
     for place, part in damage:
@@ -86,15 +99,25 @@ def test_any_damage_is_refused_or_changes_data_alone(tmp_path, damage):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
 )
 ENTRY = st.fixed_dictionaries(
-    {"dtype": st.sampled_from(["F32", "U8", "X"]) | JSON, "shape": JSON, "data_offsets": JSON | st.just([0, 8])}
+    {
+        "dtype": st.sampled_from(["F32", "U8", "X"]) | JSON,
+        "shape": JSON,
+        "data_offsets": JSON | st.just([0, 8]),
+    }
 )
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(st.text(max_size=5), ENTRY | JSON, max_size=4) | JSON, st.binary(max_size=16))
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.dictionaries(st.text(max_size=5), ENTRY | JSON, max_size=4) | JSON, st.binary(max_size=16)
+)
 def test_any_header_is_refused_or_right(tmp_path, header, data):
     encoded = json.dumps(header).encode()
     file = tmp_path / "m.safetensors"

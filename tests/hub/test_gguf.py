@@ -1,4 +1,5 @@
-"""GGUF as a container: what is written is read, by us and by the format's own package, and no bytes do harm."""
+"""GGUF as a container: what is written is read, by us and by the format's own package, and no bytes
+do harm."""
 
 import struct
 import time
@@ -29,24 +30,29 @@ def given_of(name, kind, tensor):
 
 def written(path):
     generator = torch.Generator().manual_seed(0)
-    tensors = {f"t{i}": torch.randn(3 + i, 64, generator=generator) for i in range(3)} | {"v": torch.arange(5.0)}
+    tensors = {f"t{i}": torch.randn(3 + i, 64, generator=generator) for i in range(3)} | {
+        "v": torch.arange(5.0)
+    }
     kinds = {"t0": "F32", "t1": "F16", "t2": "Q8_0", "v": "F32"}
-    gguf.write(path, VALUES, [given_of(name, kinds[name], tensor) for name, tensor in tensors.items()])
+    gguf.write(
+        path, VALUES, [given_of(name, kinds[name], tensor) for name, tensor in tensors.items()]
+    )
     return tensors
 
 
 def test_what_is_written_is_read(tmp_path):
     tensors = written(tmp_path / "m.gguf")
     found = gguf.read(tmp_path / "m.gguf")
-    assert {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in found.metadata.items()} == {
-        k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in VALUES.items()
-    }
+    assert {
+        k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in found.metadata.items()
+    } == {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in VALUES.items()}
     for name in ("t0", "v"):
         assert torch.equal(found.tensor(name), tensors[name])
     assert torch.equal(found.tensor("t1"), tensors["t1"].half())
     scale = tensors["t2"].view(-1, 32).abs().max(1).values / 127
     off = (found.tensor("t2") - tensors["t2"]).view(-1, 32).abs().max(1).values
-    assert (off <= 0.51 * scale + 127 * scale * 2**-11).all()  # half a step, and the scale's own rounding
+    # half a step, and the scale's own rounding
+    assert (off <= 0.51 * scale + 127 * scale * 2**-11).all()
 
 
 def test_q8_0_is_that_of_the_formats_own_package():
@@ -109,7 +115,10 @@ def info(name, sizes=(4,), kind=0, offset=0):
 
 
 def file_of(values=(), infos=(), data=64, n_values=None, n_tensors=None, version=3):
-    counts = (len(infos) if n_tensors is None else n_tensors, len(values) if n_values is None else n_values)
+    counts = (
+        len(infos) if n_tensors is None else n_tensors,
+        len(values) if n_values is None else n_values,
+    )
     header = b"GGUF" + struct.pack("<IQQ", version, *counts) + b"".join(values) + b"".join(infos)
     return header + b"\0" * (-len(header) % 32) + b"\1" * data
 
@@ -131,9 +140,13 @@ BAD = {
     "a text in a list that is cut": file_of(
         [text("k") + struct.pack("<IIQ", 9, 8, 2) + text("a") + struct.pack("<Q", 99)]
     ),
-    "a list that ends within a length": file_of([text("k") + struct.pack("<IIQ", 9, 8, 8) + text("abc")], data=0)
+    "a list that ends within a length": file_of(
+        [text("k") + struct.pack("<IIQ", 9, 8, 8) + text("abc")], data=0
+    )
     + bytes(5),
-    "a text in a list that is none": file_of([text("k") + struct.pack("<IIQQ", 9, 8, 1, 2) + b"\xff\xfe"]),
+    "a text in a list that is none": file_of(
+        [text("k") + struct.pack("<IIQQ", 9, 8, 1, 2) + b"\xff\xfe"]
+    ),
     "lists of lists": file_of([text("k") + struct.pack("<IIQ", 9, 9, 1)]),
     "a value of no type": file_of([text("k") + struct.pack("<IQ", 13, 0)]),
     "a text that is none": file_of([text("k") + struct.pack("<IQ", 8, 2) + b"\xff\xfe"]),
@@ -146,7 +159,9 @@ BAD = {
     "unaligned": file_of(infos=[info("t", offset=4)]),
     "an alignment of three": file_of([text("general.alignment") + struct.pack("<II", 4, 3)]),
     "no alignment": file_of([text("general.alignment") + struct.pack("<II", 4, 0)]),
-    "an alignment in words": file_of([text("general.alignment") + struct.pack("<I", 8) + text("32")]),
+    "an alignment in words": file_of(
+        [text("general.alignment") + struct.pack("<I", 8) + text("32")]
+    ),
     "a shape that wraps": file_of(infos=[info("t", (2**32, 2**32))]),
     "a shape of nothing": file_of(infos=[info("t", (0, 4))]),
     "no dimensions": file_of(infos=[info("t", ())]),
@@ -169,17 +184,28 @@ def test_rules_of_the_format(tmp_path, data):
 
 
 def test_a_good_file(tmp_path):
-    (tmp_path / "m.gguf").write_bytes(file_of([NUMBER], [info("t", (4, 2)), info("u", (8,), offset=32)]))
+    (tmp_path / "m.gguf").write_bytes(
+        file_of([NUMBER], [info("t", (4, 2)), info("u", (8,), offset=32)])
+    )
     assert gguf.read(tmp_path / "m.gguf").tensor("t").shape == (2, 4)
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6), st.integers(0, 500))
+@settings(
+    max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6),
+    st.integers(0, 500),
+)
 def test_no_bytes_do_harm(tmp_path, changes, end):
     """A file with bytes changed and its end cut off: read whole, or refused in one line."""
     whole = file_of(
         [NUMBER, text("k") + struct.pack("<IIQ", 9, 8, 2) + text("ab") + text("c")],
-        [info("t", (4, 2)), info("u", (32,), kind=8, offset=32), info("w", (8,), kind=1, offset=96)],
+        [
+            info("t", (4, 2)),
+            info("u", (32,), kind=8, offset=32),
+            info("w", (8,), kind=1, offset=96),
+        ],
         data=128,
     )
     data = bytearray(whole)

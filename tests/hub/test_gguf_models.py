@@ -26,7 +26,14 @@ from langue.hub.originals.gguf_tokenizer import (
 )
 from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.tiny import tiny_bert
-from tests.tiny_decoder import CONFIGS, TEXT, VOCABULARY, sentencepiece_tokenizer, tiny_decoder, trained_tokenizer
+from tests.tiny_decoder import (
+    CONFIGS,
+    TEXT,
+    VOCABULARY,
+    sentencepiece_tokenizer,
+    tiny_decoder,
+    trained_tokenizer,
+)
 
 IDS = [[5, 9, 200, 31, 7], [3]]
 
@@ -39,7 +46,8 @@ def test_there_and_back_bit_for_bit(tmp_path, name):
     before, after = (load_file(each / "model.safetensors") for each in (folder, tmp_path / "again"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    ours, again = langue.load(folder), langue.load(tmp_path / "again")
+    ours = langue.load(folder)
+    again = langue.load(tmp_path / "again")
     for mine, theirs in zip(ours.logits(IDS), again.logits(IDS), strict=True):
         assert np.array_equal(mine, theirs)
     assert again.tokenizer.backend.encode(TEXT).ids == ours.tokenizer.backend.encode(TEXT).ids
@@ -58,7 +66,8 @@ def test_narrower_numbers(tmp_path, dtype, most):
 
 
 def test_the_command_line(tmp_path, capsys):
-    folder, file = tiny_decoder(tmp_path / "m", "llama"), tmp_path / "m.gguf"
+    folder = tiny_decoder(tmp_path / "m", "llama")
+    file = tmp_path / "m.gguf"
     assert run(["convert", str(folder), str(file), "--dtype", "q8_0"]) == 0
     assert run(["inspect", str(file), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out.partition("\n")[2])
@@ -101,7 +110,8 @@ def test_a_file_that_another_program_wrote(tmp_path):
     """By the format's own package, with what llama.cpp's converter says and langue's does not."""
     package = pytest.importorskip("gguf")
     folder = tiny_decoder(tmp_path / "m", "qwen2")
-    theirs, ours = load_file(folder / "model.safetensors"), langue.load(folder)
+    theirs = load_file(folder / "model.safetensors")
+    ours = langue.load(folder)
     writer = package.GGUFWriter(tmp_path / "m.gguf", "qwen2", endianess=package.GGUFEndian.LITTLE)
     writer.add_custom_alignment(64)
     writer.add_context_length(64)
@@ -115,7 +125,9 @@ def test_a_file_that_another_program_wrote(tmp_path):
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     tokens = sorted(ours.tokenizer.backend.get_vocab().items(), key=lambda item: item[1])
-    writer.add_token_list([token for token, _ in tokens] + [f"[PAD{i}]" for i in range(258, VOCABULARY)])
+    writer.add_token_list(
+        [token for token, _ in tokens] + [f"[PAD{i}]" for i in range(258, VOCABULARY)]
+    )
     writer.add_token_types([3] + [1] * 257 + [5] * (VOCABULARY - 258))
     writer.add_token_merges(["t h"])
     writer.add_eos_token_id(0)
@@ -131,9 +143,14 @@ def test_a_file_that_another_program_wrote(tmp_path):
     assert len(read.tokenizer) == 258  # the padding of the table is none of the tokenizer's
     assert read.tokenizer.backend.encode(TEXT).ids == ours.tokenizer.backend.encode(TEXT).ids
     read.save(tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())["chat_template"] == "{{ messages }}"
+    assert (
+        json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())["chat_template"]
+        == "{{ messages }}"
+    )
     langue.convert(tmp_path / "again", tmp_path / "third.gguf")
-    assert gguf.read(tmp_path / "third.gguf").metadata["tokenizer.chat_template"] == "{{ messages }}"
+    assert (
+        gguf.read(tmp_path / "third.gguf").metadata["tokenizer.chat_template"] == "{{ messages }}"
+    )
 
 
 def round_trip(tokenizer, published=None):
@@ -159,8 +176,18 @@ def test_published_patterns_are_known():
         cut = {
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": pattern},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
+                {
+                    "type": "ByteLevel",
+                    "add_prefix_space": False,
+                    "trim_offsets": False,
+                    "use_regex": False,
+                },
             ],
         }
         said = json.loads(trained_tokenizer(RULES[name][0](), name == "llama-bpe").backend.to_str())
@@ -175,12 +202,18 @@ def test_sentencepiece_tokenizers(prefix):
     tokenizer = sentencepiece_tokenizer(prefix)
     metadata, again = round_trip(tokenizer, {"bos_token_id": 1, "eos_token_id": [1, 2]})
     kept = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
-    assert (kept["model"], kept["add_space_prefix"], kept["add_bos_token"]) == ("llama", prefix, True)
+    assert (kept["model"], kept["add_space_prefix"], kept["add_bos_token"]) == (
+        "llama",
+        prefix,
+        True,
+    )
     assert (kept["bos_token_id"], kept["eos_token_id"], kept["eot_token_id"]) == (1, 2, 1)
     assert kept["token_type"][:4].tolist() == [2, 3, 3, 6]
     for text in (TEXT, "the ball in the  ballin. 北", ""):
         assert again.backend.encode(text).ids == tokenizer.backend.encode(text).ids
-        assert again.decode(again.backend.encode(text).ids) == tokenizer.decode(tokenizer.backend.encode(text).ids)
+        assert again.decode(again.backend.encode(text).ids) == tokenizer.decode(
+            tokenizer.backend.encode(text).ids
+        )
 
 
 def other(cut=None, normal=None, model=None):
@@ -201,7 +234,10 @@ def merged_otherwise():
 
 REFUSED = {
     "another cut": (lambda: other(pre_tokenizers.Split(Regex(r"\s"), "isolated")), "cuts words"),
-    "a space before": (lambda: other(pre_tokenizers.ByteLevel(add_prefix_space=True)), "cuts words"),
+    "a space before": (
+        lambda: other(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        "cuts words",
+    ),
     "no cut": (lambda: other(pre_tokenizers.ByteLevel(False, use_regex=False)), "cuts words"),
     "lower case": (lambda: other(normal=normalizers.Lowercase()), "Lowercase"),
     "unigrams": (lambda: other(model=models.Unigram([("a", 0.0)], 0, False)), "Unigram"),
@@ -221,7 +257,12 @@ def test_a_model_without_an_end_is_refused():
 
 
 KEY = "tokenizer.ggml."
-BYTES = {KEY + "model": "gpt2", KEY + "pre": "gpt-2", KEY + "tokens": ["a", "b", "ab"], KEY + "merges": ["a b"]}
+BYTES = {
+    KEY + "model": "gpt2",
+    KEY + "pre": "gpt-2",
+    KEY + "tokens": ["a", "b", "ab"],
+    KEY + "merges": ["a b"],
+}
 PIECES = {KEY + "model": "llama", KEY + "tokens": ["a", "b"], KEY + "scores": np.zeros(2, "<f4")}
 BAD_TOKENIZERS = {
     "none": {},
@@ -246,11 +287,18 @@ def test_hostile_tokenizers(metadata):
 
 
 def test_more_merges_than_anyone_has():
-    """Pieces of one letter, each a join of any two shorter ones: merges grow as the square of the file."""
-    tokens = [letter * length for letter in map(chr, range(0x4E00, 0x4E00 + 40)) for length in range(1, 500)]
+    """Pieces of one letter, each a join of any two shorter ones: merges grow as the square of the
+    file."""
+    tokens = [
+        letter * length
+        for letter in map(chr, range(0x4E00, 0x4E00 + 40))
+        for length in range(1, 500)
+    ]
     began = time.perf_counter()
     with pytest.raises(ModelError, match="cuts"):
-        from_metadata(PIECES | {KEY + "tokens": tokens, KEY + "scores": np.zeros(len(tokens), "<f4")}, "m")
+        from_metadata(
+            PIECES | {KEY + "tokens": tokens, KEY + "scores": np.zeros(len(tokens), "<f4")}, "m"
+        )
     assert time.perf_counter() - began < 2
 
 
@@ -264,11 +312,18 @@ some_tokens = st.lists(st.text(max_size=3), max_size=6)
     st.lists(st.text("ab Ġ▁", max_size=5), max_size=4),
     st.lists(st.integers(-1, 8), max_size=6),
     st.lists(st.floats(width=32), max_size=6),
-    st.lists(st.one_of(st.integers(-3, 9), st.booleans(), st.text(max_size=2)), min_size=4, max_size=4),
+    st.lists(
+        st.one_of(st.integers(-3, 9), st.booleans(), st.text(max_size=2)), min_size=4, max_size=4
+    ),
 )
 def test_no_vocabulary_does_harm(model, tokens, merges, types, scores, ids):
     names = ("bos_token_id", "eos_token_id", "unknown_token_id", "add_bos_token")
-    metadata = {KEY + "model": model, KEY + "pre": "gpt-2", KEY + "tokens": tokens, KEY + "merges": merges}
+    metadata = {
+        KEY + "model": model,
+        KEY + "pre": "gpt-2",
+        KEY + "tokens": tokens,
+        KEY + "merges": merges,
+    }
     metadata |= {
         KEY + "scores": np.asarray(scores, "<f4"),
         **{KEY + name: i for name, i in zip(names, ids, strict=True)},
@@ -288,7 +343,9 @@ def small(tmp_path_factory):
     return (folder / "m.gguf").read_bytes()
 
 
-@settings(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(st.integers(0, 9000), st.integers(0, 255)), min_size=1, max_size=3))
 def test_no_change_of_a_model_does_harm(tmp_path, small, changes):
     """Bytes of the header changed: the model loads, or is refused by an error of ours."""
@@ -303,7 +360,10 @@ def test_no_change_of_a_model_does_harm(tmp_path, small, changes):
 
 
 def test_ids_beyond_the_vocabulary_are_nobodys():
-    said = Vocabulary(BYTES | {KEY + "eos_token_id": 3, KEY + "bos_token_id": 2**31, KEY + "eot_token_id": True}, "m")
+    said = Vocabulary(
+        BYTES | {KEY + "eos_token_id": 3, KEY + "bos_token_id": 2**31, KEY + "eot_token_id": True},
+        "m",
+    )
     assert said.special() == {}
 
 
@@ -317,7 +377,10 @@ CHANGES = {
     "another architecture": ({"general.architecture": "mamba"}, "mamba"),
     "experts": ({"llama.expert_count": 8}, "experts"),
     "yarn": ({"llama.rope.scaling.type": "yarn"}, "yarn"),
-    "an epsilon that is none": ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, "epsilon"),
+    "an epsilon that is none": (
+        {"llama.attention.layer_norm_rms_epsilon": float("nan")},
+        "epsilon",
+    ),
 }
 
 
@@ -325,7 +388,9 @@ CHANGES = {
 def test_metadata_that_lies(tmp_path, changes, word):
     langue.convert(tiny_decoder(tmp_path / "m", "llama"), tmp_path / "m.gguf", dtype="f32")
     found = gguf.read(tmp_path / "m.gguf")
-    metadata = {key: value for key, value in (found.metadata | changes).items() if value is not None}
+    metadata = {
+        key: value for key, value in (found.metadata | changes).items() if value is not None
+    }
     tensors = [
         gguf.Given(name, each.kind, each.shape, lambda name=name: found.tensor(name))
         for name, each in found.tensors.items()

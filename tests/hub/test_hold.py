@@ -1,4 +1,5 @@
-"""Published tensors, stacked and converted as they are read, and what of them is given back meanwhile."""
+"""Published tensors, stacked and converted as they are read, and what of them is given back
+meanwhile."""
 
 import re
 from pathlib import Path
@@ -18,14 +19,21 @@ from langue.hub.weights import read_safetensors
 @pytest.mark.parametrize("piece", [1, 100, 2**24])
 def test_parts_are_stacked_in_the_precision_wanted(monkeypatch, wanted, piece):
     monkeypatch.setattr(convert_dtype, "PIECE", piece)
-    parts = [torch.randn(3, 5), torch.randn(7, 5).bfloat16(), torch.randn(5, 4).t(), torch.randn(0, 5)]
+    parts = [
+        torch.randn(3, 5),
+        torch.randn(7, 5).bfloat16(),
+        torch.randn(5, 4).t(),
+        torch.randn(0, 5),
+    ]
     whole = torch.cat([part.float() for part in parts]).to(wanted or torch.float32)
     stacked = DtypeConverter(wanted, parts).stack(parts)
     assert stacked.dtype == whole.dtype and torch.equal(stacked, whole)
 
 
 def test_one_part_of_the_precision_wanted_is_itself_and_vectors_and_numbers_are_not_converted():
-    matrix, vector, numbers = torch.randn(4, 3), torch.randn(3), torch.arange(6).view(2, 3)
+    matrix = torch.randn(4, 3)
+    vector = torch.randn(3)
+    numbers = torch.arange(6).view(2, 3)
     holder = DtypeConverter(torch.float32, [])
     assert holder.stack([matrix]) is matrix
     holder = DtypeConverter(torch.bfloat16, [])
@@ -36,14 +44,20 @@ def test_one_part_of_the_precision_wanted_is_itself_and_vectors_and_numbers_are_
 def test_what_others_read_is_not_given_back():
     """Memory of no file is zeroes where it was given back."""
     one, turned, tied, inside = (torch.randn(4096, 64) for _ in range(4))
-    whole = {"one": one.clone(), "turned": turned.clone(), "tied": tied.clone(), "inside": inside.clone()}
+    whole = {
+        "one": one.clone(),
+        "turned": turned.clone(),
+        "tied": tied.clone(),
+        "inside": inside.clone(),
+    }
     published = [one, turned, tied, tied, inside]
     holder = DtypeConverter(torch.bfloat16, published)
     for tensor in (one, turned.t(), tied):
         holder.stack([tensor])
     holder.done([inside], [inside.t()])
     assert torch.equal(tied, whole["tied"]) and torch.equal(inside, whole["inside"])
-    assert not torch.equal(one, whole["one"]) and not torch.equal(turned, whole["turned"])  # so that the test can fail
+    # so that the test can fail
+    assert not torch.equal(one, whole["one"]) and not torch.equal(turned, whole["turned"])
 
 
 class Made(TorchDispatchMode):
@@ -63,7 +77,9 @@ class Made(TorchDispatchMode):
 @pytest.mark.parametrize("wanted", [None, torch.bfloat16])
 def test_heads_are_put_in_their_order_by_one_copy(wanted):
     sizes = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1}
-    config = FAMILIES["gpt_neox"].read(sizes | {"num_attention_heads": 2, "max_position_embeddings": 8})
+    config = FAMILIES["gpt_neox"].read(
+        sizes | {"num_attention_heads": 2, "max_position_embeddings": 8}
+    )
     rule = next(r for r in FAMILIES["gpt_neox"].body if r.change == "heads")
     for part in (torch.randn(48, 16), torch.randn(48)):
         expected = part.view(2, 3, 8, *part.shape[1:]).transpose(0, 1).reshape(part.shape)
@@ -76,7 +92,9 @@ def test_heads_are_put_in_their_order_by_one_copy(wanted):
 
 def resident_of(file: Path) -> int:
     """Bytes of a mapped file that are in this process's memory."""
-    maps = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    maps = re.split(
+        r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE
+    )
     ours = [each for each in maps if str(file) in each.partition("\n")[0]]
     return sum(int(re.search(r"^Rss:\s+(\d+)", each, re.MULTILINE)[1]) * 1024 for each in ours)
 

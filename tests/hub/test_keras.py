@@ -1,5 +1,6 @@
-"""BERT out of Keras's files, read without TensorFlow, Keras or h5py. `fixtures/kerashub.tar.xz` is a preset that
-KerasHub 0.32 wrote on TensorFlow 2.21, with what its model makes of a text; the others are written here, with h5py."""
+"""BERT out of Keras's files, read without TensorFlow, Keras or h5py. `fixtures/kerashub.tar.xz` is
+a preset that KerasHub 0.32 wrote on TensorFlow 2.21, with what its model makes of a text; the
+others are written here, with h5py."""
 
 import json
 import lzma
@@ -78,15 +79,23 @@ def keras_names(model):
         if name.endswith(("position_ids", "decoder.weight", "decoder.bias")):
             continue
         *path, last = re.sub(r"layer\.(\d)", r"layer@\1", name).split(".")
-        array, whole = weight.numpy(), ".".join(path)
+        array = weight.numpy()
+        whole = ".".join(path)
         if path[-1] in ("position_embeddings", "token_type_embeddings"):
             last = "embeddings"
         elif "LayerNorm" in whole:
             last = {"weight": "gamma", "bias": "beta"}[last]
         elif last == "weight" and "embeddings" not in whole:
-            last, array = "kernel", array.T
-        path[0] = {"bert": "bert", "cls": "nsp___cls" if "seq_relationship" in name else "mlm___cls"}[path[0]]
-        yield f"{path[0]}/tf_bert_for_pre_training/{'/'.join(path)}/{last}:0".replace("@", "_._"), array
+            last = "kernel"
+            array = array.T
+        path[0] = {
+            "bert": "bert",
+            "cls": "nsp___cls" if "seq_relationship" in name else "mlm___cls",
+        }[path[0]]
+        yield (
+            f"{path[0]}/tf_bert_for_pre_training/{'/'.join(path)}/{last}:0".replace("@", "_._"),
+            array,
+        )
 
 
 @pytest.mark.parametrize("version", ["earliest", "latest"])
@@ -109,8 +118,12 @@ def test_a_tf_model_of_transformers_4(tmp_path, version):
 def test_arrays_of_all_types_and_shapes(tmp_path, version, dtype):
     rng = np.random.default_rng(0)
     shapes = {"a": (), "b/c": (3,), "b/d/e": (2, 3, 4), "b/d/empty": (0, 4)}
-    arrays = {name: np.abs(10 * rng.normal(size=shape)).astype(dtype) for name, shape in shapes.items()}
-    arrays |= {f"many/{n:03}": np.asarray([n], dtype) for n in range(120 if "int8" in dtype else 300)}
+    arrays = {
+        name: np.abs(10 * rng.normal(size=shape)).astype(dtype) for name, shape in shapes.items()
+    }
+    arrays |= {
+        f"many/{n:03}": np.asarray([n], dtype) for n in range(120 if "int8" in dtype else 300)
+    }
     with h5py.File(tmp_path / "x.h5", "w", libver=version) as file:
         for name, array in arrays.items():
             file[name] = array
@@ -118,7 +131,8 @@ def test_arrays_of_all_types_and_shapes(tmp_path, version, dtype):
     found = None
     try:
         found = hdf5.read(tmp_path / "x.h5")
-    except ModelError as error:  # a group of hundreds keeps its names elsewhere, in the newer versions
+    # a group of hundreds keeps its names elsewhere, in the newer versions
+    except ModelError as error:
         assert version != "earliest" and "a heap, which is not read" in str(error)
         with h5py.File(tmp_path / "x.h5", "a") as file:
             del file["many"]
@@ -139,11 +153,18 @@ def test_what_is_not_read_is_said(tmp_path):
     with pytest.raises(ModelError, match="w is stored in chunks"):
         hdf5.read(written("chunks.h5", lambda f: f.create_dataset("w", data=table, chunks=(4, 4))))
     with pytest.raises(ModelError, match="w is compressed"):
-        hdf5.read(written("packed.h5", lambda f: f.create_dataset("w", data=table, compression="gzip")))
+        hdf5.read(
+            written("packed.h5", lambda f: f.create_dataset("w", data=table, compression="gzip"))
+        )
     with pytest.raises(ModelError, match="w holds no little-endian numbers"):
         hdf5.read(written("big.h5", lambda f: f.create_dataset("w", data=table.astype(">f4"))))
     with pytest.raises(ModelError, match="w lies in another file"):
-        hdf5.read(written("outside.h5", lambda f: f.create_dataset("w", (8,), "f4", external=[("/etc/passwd", 0, 32)])))
+        hdf5.read(
+            written(
+                "outside.h5",
+                lambda f: f.create_dataset("w", (8,), "f4", external=[("/etc/passwd", 0, 32)]),
+            )
+        )
     (tmp_path / "empty.h5").write_bytes(b"")
     (tmp_path / "text.h5").write_text("version https://git-lfs.github.com/spec/v1\n" * 9)
     for name in ("empty.h5", "text.h5"):
@@ -179,7 +200,9 @@ def test_arrays_that_overlap_are_refused(tmp_path):
     """A small file, read many times over, would fill the memory."""
     path = tmp_path / "twice.h5"
     with h5py.File(path, "w") as file:
-        first, second = (file.create_dataset(name, data=np.ones(4000, "f4")).id.get_offset() for name in "ab")
+        first, second = (
+            file.create_dataset(name, data=np.ones(4000, "f4")).id.get_offset() for name in "ab"
+        )
     raw = path.read_bytes().replace(struct.pack("<Q", second), struct.pack("<Q", first))
     path.write_bytes(raw[:second])
     with pytest.raises(ModelError, match="overlap"):

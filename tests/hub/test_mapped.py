@@ -1,4 +1,5 @@
-"""Weights of other formats come straight in the precision that is wanted: the same numbers, and nothing held twice."""
+"""Weights of other formats come straight in the precision that is wanted: the same numbers, and
+nothing held twice."""
 
 import subprocess
 import sys
@@ -18,7 +19,9 @@ WANTED = [None, torch.float32, torch.bfloat16]
 
 @pytest.mark.parametrize("wanted", WANTED)
 @pytest.mark.parametrize("begin", [0, 4, 3])
-def test_numbers_of_a_file_are_its_pages_or_are_copied_in_the_precision_wanted(tmp_path, wanted, begin):
+def test_numbers_of_a_file_are_its_pages_or_are_copied_in_the_precision_wanted(
+    tmp_path, wanted, begin
+):
     whole = torch.randn(301, 700)  # several pieces
     (tmp_path / "m").write_bytes(bytes(begin) + whole.numpy().tobytes())
     read = numbers(map_file(tmp_path / "m"), begin, torch.float32, whole.shape, wanted)
@@ -52,9 +55,14 @@ def test_rotary_pairs_that_are_neighbours_come_half_a_head_apart(wanted, kind, s
 @pytest.mark.parametrize("wanted", [torch.float32, torch.bfloat16])
 def test_q8_0_is_decoded_piece_by_piece_into_the_precision_wanted(tmp_path, monkeypatch, wanted):
     given = {"matrix": torch.randn(300, 1024), "vector": torch.randn(64)}
-    written = [gguf.Given(name, "Q8_0", tuple(each.shape), lambda each=each: each) for name, each in given.items()]
+    written = [
+        gguf.Given(name, "Q8_0", tuple(each.shape), lambda each=each: each)
+        for name, each in given.items()
+    ]
     gguf.write(tmp_path / "m.gguf", {}, written)
-    found, most, sizes = gguf.read(tmp_path / "m.gguf"), 2**18, []
+    found = gguf.read(tmp_path / "m.gguf")
+    most = 2**18
+    sizes = []
     expected = {name: found.tensor(name) for name in given}
     decode = gguf.dequantise
     monkeypatch.setattr(gguf, "dequantise", lambda raw: (sizes.append(raw.nbytes), decode(raw))[1])
@@ -88,18 +96,28 @@ print(told("VmHWM") - before, sum(w.nbytes for w in model.language.parameters())
 def decoder(tmp_path_factory):
     """100 MB as bf16, of which neither the tokenizer nor the heap is much."""
     folder = tmp_path_factory.mktemp("decoder")
-    sizes = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 16, "num_attention_heads": 8}
+    sizes = {
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 8,
+    }
     tiny_decoder(folder / "m", "llama", **sizes, num_key_value_heads=8)
     tiny_decoder(folder / "small", "llama")
     return folder
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peak of a part of a process's life to ask")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(),
+    reason="no peak of a part of a process's life to ask",
+)
 @pytest.mark.parametrize("stored", ["q8_0", "f16", "f32"])
 def test_a_load_holds_little_more_than_the_model(decoder, stored):
     file = decoder / f"{stored}.gguf"
     langue.convert(decoder / "m", file, dtype=stored)
     command = [sys.executable, "-c", CHILD, str(decoder / "small"), str(file), "bf16"]
-    peak, model = map(int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    peak, model = map(
+        int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+    )
     file.unlink()
     assert model > 95e6 and peak < 1.1 * model

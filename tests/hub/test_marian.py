@@ -1,5 +1,6 @@
-"""Marian's own release: the numbers, the words and the tokens are those of `transformers`' model of the same weights.
-The files are written here by Marian's rules; hostile ones end in one line that names the file."""
+"""Marian's own release: the numbers, the words and the tokens are those of `transformers`' model of
+the same weights. The files are written here by Marian's rules; hostile ones end in one line that
+names the file."""
 
 import json
 import struct
@@ -38,7 +39,10 @@ def npy(array):
     """As cnpy writes an array: a header of version 1.0, padded to sixteen bytes."""
     shape = "".join(f"{size}, " for size in array.shape)
     shape = shape if array.ndim == 1 else shape.removesuffix(", ")
-    head = f"{{'descr': '{array.dtype.str.replace('|', '<')}', 'fortran_order': False, 'shape': ({shape}), }}"
+    head = (
+        f"{{'descr': '{array.dtype.str.replace('|', '<')}', 'fortran_order': False, 'shape':"
+        f" ({shape}), }}"
+    )
     head += " " * (15 - (10 + len(head)) % 16) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + array.tobytes()
 
@@ -130,28 +134,50 @@ def marian_names(model):
         _, side, _, number, *path, kind = name.split(".")
         key = ".".join(path)
         letter = path[-1][0] if path[-1].endswith("_proj") else ""
-        theirs = NAMES[key if not letter else f"{path[0]}.{{}}_proj"].format("o" if path[-1] == "out_proj" else letter)
+        theirs = NAMES[key if not letter else f"{path[0]}.{{}}_proj"].format(
+            "o" if path[-1] == "out_proj" else letter
+        )
         if theirs.endswith("_ln"):
             theirs += "_scale" if kind == "weight" else "_bias"
         elif kind == "bias":
             theirs = theirs.replace("_W", "_b")
         array = weight.numpy()
-        yield f"{side}_l{int(number) + 1}_{theirs}", array.T.copy() if array.ndim == 2 else array[None]
+        yield (
+            f"{side}_l{int(number) + 1}_{theirs}",
+            array.T.copy() if array.ndim == 2 else array[None],
+        )
 
 
-def release(folder, model, names=(SOURCE, SOURCE), embedded=True, legacy=False, options=OPTIONS, **changed):
+def release(
+    folder, model, names=(SOURCE, SOURCE), embedded=True, legacy=False, options=OPTIONS, **changed
+):
     """A release as OPUS-MT has them."""
-    config, rows = model.config, [len(side) for side in names]
-    shared, tied = names[0] is names[1], config.tie_word_embeddings
+    config = model.config
+    rows = [len(side) for side in names]
+    shared = names[0] is names[1]
+    tied = config.tie_word_embeddings
     arrays = dict(marian_names(model))
-    tables = [side.embed_tokens.weight.detach().numpy() for side in (model.model.encoder, model.model.decoder)]
+    tables = [
+        side.embed_tokens.weight.detach().numpy()
+        for side in (model.model.encoder, model.model.decoder)
+    ]
     arrays |= {"Wemb": tables[0][: rows[0]]} if shared else {}
-    arrays |= {} if shared else {"encoder_Wemb": tables[0][: rows[0]], "decoder_Wemb": tables[1][: rows[1]]}
+    arrays |= (
+        {}
+        if shared
+        else {"encoder_Wemb": tables[0][: rows[0]], "decoder_Wemb": tables[1][: rows[1]]}
+    )
     if not tied:
         matrix = model.lm_head.weight.detach().numpy()[: rows[1]]
-        arrays["decoder_ff_logit_out_W" + ("" if legacy else "t")] = matrix.T.copy() if legacy else matrix
+        arrays["decoder_ff_logit_out_W" + ("" if legacy else "t")] = (
+            matrix.T.copy() if legacy else matrix
+        )
     arrays["decoder_ff_logit_out_b"] = model.final_logits_bias.numpy()[:, : rows[1]]
-    flags = {"tied-embeddings-all": shared and tied, "tied-embeddings-src": shared, "tied-embeddings": tied}
+    flags = {
+        "tied-embeddings-all": shared and tied,
+        "tied-embeddings-src": shared,
+        "tied-embeddings": tied,
+    }
     said = "".join(f"{flag}: {str(value).lower()}\n" for flag, value in flags.items())
     said = options.format(tied=said, activation=config.activation_function)
     file = folder / "opus.spm32k-spm32k.transformer.model1.npz.best-perplexity.npz"
@@ -162,13 +188,18 @@ def release(folder, model, names=(SOURCE, SOURCE), embedded=True, legacy=False, 
     write_npz(file, arrays | changed)
     paths = ["opus.vocab.yml"] * 2 if shared else ["opus.src.vocab.yml", "opus.trg.vocab.yml"]
     for side, path in zip(names, paths, strict=True):
-        text = "".join(f"{json.dumps(name, ensure_ascii=index % 2 > 0)}: {index}\n" for index, name in enumerate(side))
+        text = "".join(
+            f"{json.dumps(name, ensure_ascii=index % 2 > 0)}: {index}\n"
+            for index, name in enumerate(side)
+        )
         (folder / path).write_text(text, "utf-8")
     (folder / "source.spm").write_bytes(proto([*HEAD, *WORDS, *LETTERS], unknown=2))
     pieces = [*HEAD, ("▁der", -1.0, 1), *((letter, -4.0, 1) for letter in "▁ders")]
     (folder / "target.spm").write_bytes(proto(pieces, unknown=2))
     lines = "".join(f"  - {path}\n" for path in paths)
-    (folder / "decoder.yml").write_text(f"models:\n  - {file.name}\nvocabs:\n{lines}beam-size: 6\nnormalize: 1\n")
+    (folder / "decoder.yml").write_text(
+        f"models:\n  - {file.name}\nvocabs:\n{lines}beam-size: 6\nnormalize: 1\n"
+    )
     return file
 
 
@@ -181,14 +212,21 @@ CASES = {
     "two, the target's longer": ({"shared": False}, {"names": (SOURCE, LONGER)}),
     "two of one length": ({"shared": False}, {"names": (SOURCE, [*LONGER[: len(SOURCE)]])}),
     "nothing tied": ({"shared": False, "tied": False}, {"names": (SOURCE, TARGET)}),
-    "nothing tied, as once": ({"shared": False, "tied": False}, {"names": (SOURCE, LONGER), "legacy": True}),
+    "nothing tied, as once": (
+        {"shared": False, "tied": False},
+        {"names": (SOURCE, LONGER), "legacy": True},
+    ),
 }
 
 
 def close(ours, model, sources, targets):
     for mine, source, target in zip(ours, sources, targets, strict=True):
         with torch.no_grad():
-            theirs = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([target])).logits[0].numpy()
+            theirs = (
+                model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([target]))
+                .logits[0]
+                .numpy()
+            )
         assert mine.shape == theirs.shape
         np.testing.assert_allclose(mine[:, :-1], theirs[:, :-1], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(mine[:, -1], NEVER, rtol=1e-3)
@@ -201,14 +239,16 @@ def test_a_release_is_the_model_of_transformers(tmp_path, case):
     model = reference(len(names[0]), len(names[1]), **sizes)
     release(tmp_path, model, **how)
     start = len(names[1])
-    sources, targets = [[3, 8, 2, 0], [5, 6, 7, 9, 10, 1, 0]], [[start, 4, 5, 6], [start, 3]]
+    sources = [[3, 8, 2, 0], [5, 6, 7, 9, 10, 1, 0]]
+    targets = [[start, 4, 5, 6], [start, 3]]
     loaded = langue.load(tmp_path)
     close(loaded.logits(sources, targets), model, sources, targets)
     for source, mine in zip(sources, loaded.generate(sources, max_tokens=12), strict=True):
         words = {"num_beams": 1, "do_sample": False, "max_new_tokens": 12, "forced_eos_token_id": 0}
         theirs = model.generate(torch.tensor([source]), **words)[0, 1:]
         assert [index for index in mine if index] == [index for index in theirs.tolist() if index]
-    # What `langue convert` writes, transformers loads with the same numbers, and its tokenizer gives the same ids.
+    # What `langue convert` writes, transformers loads with the same numbers, and its tokenizer
+    # gives the same ids.
     out = tmp_path / "out"
     assert run(["convert", str(tmp_path), str(out)]) == 0
     again = transformers.AutoModelForSeq2SeqLM.from_pretrained(out).eval()
@@ -216,7 +256,11 @@ def test_a_release_is_the_model_of_transformers(tmp_path, case):
     close(langue.load(out).logits(sources, targets), model, sources, targets)
     text = ">>de<< the water in"
     mine = loaded.tokenizer.encode_batch([text])[0].ids
-    assert mine == langue.load(out).tokenizer.encode_batch([text])[0].ids and mine[-1] == 0 and len(mine) > 4
+    assert (
+        mine == langue.load(out).tokenizer.encode_batch([text])[0].ids
+        and mine[-1] == 0
+        and len(mine) > 4
+    )
     pytest.importorskip("sentencepiece")
     tokenizer = transformers.MarianTokenizer.from_pretrained(out)
     assert mine == tokenizer(text)["input_ids"]
@@ -251,14 +295,21 @@ REFUSED = {
 @pytest.mark.parametrize("option", REFUSED)
 def test_options_that_change_the_mathematics_are_refused_by_name(tmp_path, option):
     assert REFUSED[option] in OPTIONS
-    file = release(tmp_path, reference(len(SOURCE), len(SOURCE)), options=OPTIONS.replace(REFUSED[option], option))
+    file = release(
+        tmp_path,
+        reference(len(SOURCE), len(SOURCE)),
+        options=OPTIONS.replace(REFUSED[option], option),
+    )
     with pytest.raises(ModelError, match=f"the option {option.split(':')[0]} = .* is not") as error:
         langue.load(tmp_path)
     assert error.value.where == str(file) and "\n" not in str(error.value)
 
 
 WRONG = {
-    "sizes that the file does not have": ({"options": OPTIONS.replace("ffn: 24", "ffn: 999999999")}, "ffn_W1 is not"),
+    "sizes that the file does not have": (
+        {"options": OPTIONS.replace("ffn: 24", "ffn: 999999999")},
+        "ffn_W1 is not",
+    ),
     "layers that the file does not have": (
         {"options": OPTIONS.replace("c-depth: 2", "c-depth: 999999")},
         "999999 layers",
@@ -266,13 +317,25 @@ WRONG = {
     "an alias": ({"options": OPTIONS + "a: &b c\nd: *b\n"}, "anchors and aliases"),
     # Newer PyYAML stops at the depth; older ones build it, and then it is no mapping.
     "depth": ({"options": OPTIONS + "a: " + "[" * 100_000}, "not a mapping of names|nesting depth"),
-    "no type": ({"options": OPTIONS.replace("type: transformer\n", "")}, "options of the architecture are missing"),
+    "no type": (
+        {"options": OPTIONS.replace("type: transformer\n", "")},
+        "options of the architecture are missing",
+    ),
     "a weight more": ({"Wpos": np.zeros((4, 16), np.float32)}, "Wpos has no place"),
     "eight bits": ({"encoder_l1_self_Wq": np.zeros((16, 16), np.int8)}, "weights are floating"),
     "a wrong shape": ({"encoder_l1_self_Wq": np.zeros((16, 15), np.float32)}, r"shape|size"),
-    "a pickle": ({"extra": npy(np.zeros(1)).replace(b"'<f8'", b"'|O' ")}, "'|O', which are no numbers|not one of"),
-    "a huge array": ({"extra": npy(np.zeros(1)).replace(b"(1, ), }", b"(1" + b"0" * 9 + b",)}")}, "bytes for shape"),
-    "a huge header": ({"extra": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b" " * 50}, "not one of an array"),
+    "a pickle": (
+        {"extra": npy(np.zeros(1)).replace(b"'<f8'", b"'|O' ")},
+        "'|O', which are no numbers|not one of",
+    ),
+    "a huge array": (
+        {"extra": npy(np.zeros(1)).replace(b"(1, ), }", b"(1" + b"0" * 9 + b",)}")},
+        "bytes for shape",
+    ),
+    "a huge header": (
+        {"extra": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b" " * 50},
+        "not one of an array",
+    ),
 }
 
 
@@ -288,12 +351,15 @@ def test_what_a_file_claims_is_checked(tmp_path, case):
 def test_a_pickle_is_never_opened(tmp_path):
     file = tmp_path / "model.npz"
     np.savez(file, bomb=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ModelError, match=r"model.npz: .*'bomb.npy' holds '\|O', which are no numbers"):
+    with pytest.raises(
+        ModelError, match=r"model.npz: .*'bomb.npy' holds '\|O', which are no numbers"
+    ):
         langue.load(file)
 
 
 def test_an_array_of_nothing_that_claims_a_size(tmp_path):
-    file, claim = tmp_path / "model.npz", str((0, 10**14, 10**14))
+    file = tmp_path / "model.npz"
+    claim = str((0, 10**14, 10**14))
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {claim}, }}\n".encode()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("none.npy", npz.MAGIC + struct.pack("<BBH", 1, 0, len(header)) + header)
@@ -336,7 +402,9 @@ def test_a_vocabulary_of_another_model_is_refused(tmp_path):
         langue.load(tmp_path)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_a_damaged_archive_is_refused_or_read_right(tmp_path, data):
     file = tmp_path / "model.npz"
@@ -350,13 +418,17 @@ def test_a_damaged_archive_is_refused_or_read_right(tmp_path, data):
         found = npz.read(file)
     except ModelError:
         return
-    for array in found.values():  # names and the order of axes may have changed, the numbers are summed
+    # names and the order of axes may have changed, the numbers are summed
+    for array in found.values():
         assert (
-            any(zlib.crc32(array.tobytes("A")) == zlib.crc32(a.tobytes()) for a in arrays.values()) or array.size == 0
+            any(zlib.crc32(array.tobytes("A")) == zlib.crc32(a.tobytes()) for a in arrays.values())
+            or array.size == 0
         )
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.binary(max_size=80) | st.text("[]{}:-&*!>|'\"ab\n #?,", max_size=80).map(str.encode))
 def test_any_bytes_as_options_are_refused_or_flat(tmp_path, raw):
     path = tmp_path / "decoder.yml"
@@ -366,5 +438,9 @@ def test_any_bytes_as_options_are_refused_or_flat(tmp_path, raw):
     except LangueError as error:
         assert "decoder.yml" in str(error) and "\n" not in str(error)
         return
-    values = [entry for value in found.values() for entry in (value if isinstance(value, list) else [value])]
+    values = [
+        entry
+        for value in found.values()
+        for entry in (value if isinstance(value, list) else [value])
+    ]
     assert all(isinstance(text, str) for text in [*found, *values])

@@ -43,7 +43,12 @@ def test_the_dial_comes_near_the_size_and_keeps_proportions(kind, size):
 
 def test_axes_change_a_preset_and_what_follows_from_them():
     _, config = preset("gpt2", 100, 64, axes={"dim": 96, "n_layers": 3})
-    assert (config.dim, config.n_layers, config.ffn_dim, config.head_dim) == (96, 3, 384, 96 // config.n_heads)
+    assert (config.dim, config.n_layers, config.ffn_dim, config.head_dim) == (
+        96,
+        3,
+        384,
+        96 // config.n_heads,
+    )
     _, both = preset("t5", 100, 64, axes={"dim": 96, "n_layers": 3, "n_heads": 4})
     assert (both.decoder_layers, both.n_heads, both.head_dim) == (3, 4, 24)
 
@@ -61,8 +66,9 @@ def test_what_is_not_to_be_had_is_said():
 
 @pytest.mark.parametrize("name", ["t5-small", "t5-1.1-small"])
 def test_a_new_t5_begins_as_the_published_code_has_it(name):
-    """Weight by weight: as wide as those that `transformers` draws, queries above all, for nothing else keeps its
-    scores small. The output matrix apart, which is drawn a hundred times as wide there where it is not the input's."""
+    """Weight by weight: as wide as those that `transformers` draws, queries above all, for nothing
+    else keeps its scores small. The output matrix apart, which is drawn a hundred times as wide
+    there where it is not the input's."""
     family, config = preset(name, 300, 64, axes={"n_layers": 2, "ffn_dim": 512})
     model = LanguageModel(config)
     init_weights(model, 0)
@@ -73,13 +79,17 @@ def test_a_new_t5_begins_as_the_published_code_has_it(name):
     for key, weight in theirs.named_parameters():
         if key in ours and weight.ndim == 2 and key != "lm_head.weight":
             within = 0.3 if weight.numel() < 1000 else 0.05  # 32 distances and 8 heads are few
-            assert ours[key].detach().std().item() == pytest.approx(weight.detach().std().item(), rel=within), key
+            assert ours[key].detach().std().item() == pytest.approx(
+                weight.detach().std().item(), rel=within
+            ), key
             compared += 1
     assert compared > 30
 
 
 def test_the_parameters_of_a_mixture_are_those_of_all_its_experts():
-    _, config = preset("llama-135m", 300, 64, axes={"dim": 64, "n_layers": 2, "n_heads": 2, "ffn_dim": 128})
+    _, config = preset(
+        "llama-135m", 300, 64, axes={"dim": 64, "n_layers": 2, "n_heads": 2, "ffn_dim": 128}
+    )
     mixture = replace(config, n_experts=8, experts_per_token=2)
     there = sum(math.prod(shape) for shape in parameters(mixture).values())
     assert count(mixture) == pytest.approx(there, rel=0.02) and count(mixture) > 2 * count(config)

@@ -15,13 +15,18 @@ from langue.model.kernels.dropout import Dropout, random_keep, scale, threshold
 
 def batch_of(lengths: list[int]):
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    examples = Examples(np.zeros(starts[-1], np.int32), starts, None, np.zeros(len(lengths), np.int32))
+    examples = Examples(
+        np.zeros(starts[-1], np.int32), starts, None, np.zeros(len(lengths), np.int32)
+    )
     return gather(examples, np.arange(len(lengths)))
 
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.lists(st.integers(1, 17), min_size=1, max_size=8), st.integers(1, 4), st.integers(1, 8), st.integers(0, 2**31)
+    st.lists(st.integers(1, 17), min_size=1, max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 8),
+    st.integers(0, 2**31),
 )
 def test_equals_the_float64_reference(lengths, heads, width, seed):
     batch = batch_of(lengths)

@@ -1,4 +1,5 @@
-"""Every axis of attention (causal, window, bias, scale, cap, key/value heads, other sequences) against float64."""
+"""Every axis of attention (causal, window, bias, scale, cap, key/value heads, other sequences)
+against float64."""
 
 import random
 
@@ -27,7 +28,9 @@ from langue.runtime import disable_cudnn_sdpa
 
 def examples_of(lengths):
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Examples(np.arange(starts[-1], dtype=np.int32) % 50, starts, None, np.zeros(len(lengths), np.int32))
+    return Examples(
+        np.arange(starts[-1], dtype=np.int32) % 50, starts, None, np.zeros(len(lengths), np.int32)
+    )
 
 
 def batch_of(lengths):
@@ -60,7 +63,8 @@ def test_packed_self_attention(lengths, scores, biased, seed):
 @settings(deadline=None, max_examples=40)
 @given(LENGTHS, SCORES, st.booleans(), st.integers(0, 2**31))
 def test_what_other_devices_than_processors_take_is_the_same(lengths, scores, biased, seed):
-    """`self_attention` hands its packed queries, keys and values to `ragged_attention` there: values and gradients agree."""
+    """`self_attention` hands its packed queries, keys and values to `ragged_attention` there:
+    values and gradients agree."""
     scores = AttentionConfig(scores.causal, scores.window, scores.scale)
     groups = batch_of(lengths).groups
     generator = torch.Generator().manual_seed(seed)
@@ -68,13 +72,19 @@ def test_what_other_devices_than_processors_take_is_the_same(lengths, scores, bi
     given = [qkv.requires_grad_()]
     if biased:
         given.append(
-            torch.randn(2, max(lengths), max(lengths), generator=generator, dtype=torch.float64).requires_grad_()
+            torch.randn(
+                2, max(lengths), max(lengths), generator=generator, dtype=torch.float64
+            ).requires_grad_()
         )
     one = self_attention(qkv, groups, config=scores, bias=given[-1] if biased else None)
     pairs = [(o, o, n, t, t) for o, n, t in groups]
-    other = ragged_attention(*qkv.unbind(1), pairs, config=scores, bias=given[-1] if biased else None)
+    other = ragged_attention(
+        *qkv.unbind(1), pairs, config=scores, bias=given[-1] if biased else None
+    )
     assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
-    gradients = (torch.autograd.grad((out * weight[:, 0].flatten(1)).sum(), given) for out in (one, other))
+    gradients = (
+        torch.autograd.grad((out * weight[:, 0].flatten(1)).sum(), given) for out in (one, other)
+    )
     for a, b in zip(*gradients, strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-11)
 
@@ -94,7 +104,10 @@ def test_self_attention_with_fewer_key_heads(lengths, scores, biased, kv_heads, 
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=8), st.integers(0, 2**31))
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=8),
+    st.integers(0, 2**31),
+)
 def test_attention_to_other_sequences(lengths, seed):
     sources, targets = (examples_of([pair[side] for pair in lengths]) for side in (0, 1))
     pairs = gather_pairs(sources, targets, np.random.default_rng(seed).permutation(len(lengths)))
@@ -109,8 +122,11 @@ def test_attention_to_other_sequences(lengths, seed):
     # and the memory is that of each target's own source
     tokens = pairs.source.tokens[pairs.order]
     for place, row in enumerate(pairs.target.rows):
-        begin, end = sources.starts[row], sources.starts[row + 1]
-        assert tokens[starts[place] : starts[place + 1]].tolist() == sources.tokens[begin:end].tolist()
+        begin = sources.starts[row]
+        end = sources.starts[row + 1]
+        assert (
+            tokens[starts[place] : starts[place + 1]].tolist() == sources.tokens[begin:end].tolist()
+        )
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
@@ -121,7 +137,9 @@ def test_gradients_of_the_packed_path(dropout):
 
     def function(x, b):
         torch.manual_seed(3)
-        return self_attention(x, batch.groups, dropout, AttentionConfig(causal=True, window=3, scale=0.7), b)
+        return self_attention(
+            x, batch.groups, dropout, AttentionConfig(causal=True, window=3, scale=0.7), b
+        )
 
     assert torch.autograd.gradcheck(function, (qkv, bias))
 
@@ -152,16 +170,28 @@ def test_relative_bias_depends_on_distance_alone():
 
 AXES = {
     "learned": {},
-    "rotary": {"position": "rotary", "kv_heads": 2, "qk_norm": True, "norm": "rms", "windows": (0, 4)},
+    "rotary": {
+        "position": "rotary",
+        "kv_heads": 2,
+        "qk_norm": True,
+        "norm": "rms",
+        "windows": (0, 4),
+    },
     "relative": {"position": "relative", "head_width": 6},
     "alibi": {"position": "alibi", "parallel": True},
-    "capped": {"position": "none", "attention_cap": 3.0, "norm_place": "both", "norm": "rms_offset"},
+    "capped": {
+        "position": "none",
+        "attention_cap": 3.0,
+        "norm_place": "both",
+        "norm": "rms_offset",
+    },
 }
 
 
 @pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
 def test_a_cache_changes_nothing(axes):
-    """Tokens given in several runs, their keys and values kept, give the hidden states of all at once."""
+    """Tokens given in several runs, their keys and values kept, give the hidden states of all at
+    once."""
     config = ModelConfig(50, 32, 2, 4, 40, 16, **{"norm_place": "pre", "causal": True} | axes)
     model = Transformer(config).eval()
     initialise(model, 0.2, 0)
@@ -174,7 +204,8 @@ def test_a_cache_changes_nothing(axes):
     batch = gather(whole, np.arange(3))
     with torch.no_grad():
         expected = model(*batch.inputs)
-        cache, parts = Cache(2, 16), []
+        cache = Cache(2, 16)
+        parts = []
         for begin, end in ((0, 4), (4, 5), (5, 9)):
             groups = [(0, 2, end - begin), (2 * (end - begin), 1, end - begin)]
             tokens = torch.tensor(sum([x[begin:end] for x in ids], []))
@@ -205,7 +236,11 @@ def test_the_gradient_of_many_groups_is_made_once_and_not_by_each(pooled):
         tokens = torch.randn(batch.n_tokens, 4, 8, requires_grad=True)
         pairs = [(o, o, n, t, t) for o, n, t in batch.groups]
         with _Made() as counted:
-            out = pool_mean(tokens.flatten(1), batch) if pooled else ragged_attention(tokens, tokens, tokens, pairs)
+            out = (
+                pool_mean(tokens.flatten(1), batch)
+                if pooled
+                else ragged_attention(tokens, tokens, tokens, pairs)
+            )
             out.sum().backward()
         made.append(counted.numbers / batch.n_tokens)
     one, two, many = made

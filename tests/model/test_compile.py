@@ -1,4 +1,5 @@
-"""Blocks fused by PyTorch's compiler: the same losses and gradients, and no compiling again from batch to batch."""
+"""Blocks fused by PyTorch's compiler: the same losses and gradients, and no compiling again from
+batch to batch."""
 
 import copy
 
@@ -12,11 +13,25 @@ from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel, compile_parts
 from langue.model.transformer import Transformer, initialise
 
-SIZES = {"vocab_size": 100, "dim": 32, "n_layers": 3, "n_heads": 4, "ffn_dim": 64, "max_length": 512, "dropout": 0.0}
+SIZES = {
+    "vocab_size": 100,
+    "dim": 32,
+    "n_layers": 3,
+    "n_heads": 4,
+    "ffn_dim": 64,
+    "max_length": 512,
+    "dropout": 0.0,
+}
 CONFIGS = {
     "post-norm encoder": ModelConfig(**SIZES, attention_dropout=0.0),
     "rotary decoder": ModelConfig(
-        **SIZES, attention_dropout=0.0, causal=True, position="rotary", norm="rms", norm_place="pre", qk_norm=True
+        **SIZES,
+        attention_dropout=0.0,
+        causal=True,
+        position="rotary",
+        norm="rms",
+        norm_place="pre",
+        qk_norm=True,
     ),
 }
 
@@ -61,13 +76,15 @@ def test_a_compiled_loss_is_the_same_loss():
     fused = copy.deepcopy(plain)
     compile_parts(fused)
     for count in (300, 300, 310, 420):  # the rest of a chunk differs from batch to batch
-        hidden, labels = torch.randn(count, 32), torch.randint(0, 40_000, (count,))
+        hidden = torch.randn(count, 32)
+        labels = torch.randint(0, 40_000, (count,))
         for dtype in (torch.float32, torch.bfloat16):
             with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 expected, found = (model.loss(hidden, labels, 1e-3) for model in (plain, fused))
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
             for loss, _ in (expected, found):
                 loss.backward()
-    assert 2 <= counters["stats"]["unique_graphs"] <= 4  # in each precision two sizes: whole chunks, and all others
+    # in each precision two sizes: whole chunks, and all others
+    assert 2 <= counters["stats"]["unique_graphs"] <= 4
     ours, theirs = (model.body.token.weight.grad for model in (fused, plain))
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))

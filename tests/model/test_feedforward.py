@@ -6,7 +6,9 @@ import torch
 from langue.model.feedforward import ACTIVATIONS
 
 
-@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 0.0), (torch.float32, 1e-7), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "within"), [(torch.float64, 0.0), (torch.float32, 1e-7), (torch.bfloat16, 1e-2)]
+)
 def test_the_square_of_a_relu(dtype, within):
     x = torch.randn(64, 48).to(dtype)
     x[0, :4] = torch.tensor([0.0, -0.0, float("inf"), float("-inf")])

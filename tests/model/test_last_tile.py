@@ -1,5 +1,5 @@
-"""Rows that fill the last tile of a batch, pieces of its attention, and the kernels that processors with tiles use:
-the same states and gradients as without."""
+"""Rows that fill the last tile of a batch, pieces of its attention, and the kernels that processors
+with tiles use: the same states and gradients as without."""
 
 import copy
 
@@ -18,7 +18,12 @@ from langue.model.transformer import Transformer, initialise
 SIZES = {"vocab_size": 50, "dim": 32, "n_layers": 2, "n_heads": 4, "ffn_dim": 64, "max_length": 64}
 SIZES |= {"dropout": 0.0, "attention_dropout": 0.0}
 CAUSAL = {"causal": True, "norm_place": "pre"}
-DYNAMIC = {"position": "rotary", "rotary_scaling": "dynamic", "rotary_factor": 2.0, "rotary_length": 8}
+DYNAMIC = {
+    "position": "rotary",
+    "rotary_scaling": "dynamic",
+    "rotary_factor": 2.0,
+    "rotary_length": 8,
+}
 MIXTURE = {"n_experts": 4, "experts_per_token": 2, "activation": "silu", "gated": True}
 CONFIGS = {
     "encoder": {"n_segments": 2},
@@ -41,7 +46,9 @@ def examples(lengths=LENGTHS):
 def states_and_gradients(model, states):
     with torch.autocast("cpu", torch.bfloat16):
         found = states(model)
-    (found.float() * torch.randn(found.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    (
+        found.float() * torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    ).sum().backward()
     return [found.detach().float(), *(w.grad for w in model.parameters() if w.grad is not None)]
 
 
@@ -55,10 +62,13 @@ def assert_close(found, expected):
 def test_rows_beside_a_batch_change_nothing_in_it(name, monkeypatch):
     model = Transformer(ModelConfig(**SIZES | CONFIGS[name]))
     initialise(model, 0.2, 0)
-    batch, rows = gather(examples(), np.arange(len(LENGTHS))), []
+    batch = gather(examples(), np.arange(len(LENGTHS)))
+    rows = []
     inputs = batch.inputs if model.segment is not None else (*batch.inputs[:3], None)
     other = copy.deepcopy(model)
-    model.blocks[0].feedforward.register_forward_hook(lambda module, given, made: rows.append(len(made)))
+    model.blocks[0].feedforward.register_forward_hook(
+        lambda module, given, made: rows.append(len(made))
+    )
     found = states_and_gradients(model, lambda m: m(*inputs))
     assert rows == [320] and len(found[0]) == 304
     monkeypatch.setattr(transformer, "FILLED", 1 << 30)
@@ -73,7 +83,9 @@ def test_rows_beside_pairs_change_nothing_in_them(monkeypatch):
 
     def states(m):
         memory = m(*pairs.source.inputs[:3])[pairs.order]
-        return m.decode(pairs.target.tokens, pairs.target.positions, pairs.target.groups, memory, pairs.groups)
+        return m.decode(
+            pairs.target.tokens, pairs.target.positions, pairs.target.groups, memory, pairs.groups
+        )
 
     found = states_and_gradients(model, states)
     monkeypatch.setattr(transformer, "FILLED", 1 << 30)
@@ -82,9 +94,14 @@ def test_rows_beside_pairs_change_nothing_in_them(monkeypatch):
 
 def test_few_numbers_of_rows_and_few_rows_more():
     with torch.autocast("cpu", torch.bfloat16):
-        filled = [rows + transformer._to_fill(rows, torch.device("cpu")) for rows in range(256, 16_385)]
+        filled = [
+            rows + transformer._to_fill(rows, torch.device("cpu")) for rows in range(256, 16_385)
+        ]
     assert len(set(filled)) <= 8 + 16 + 4 * 32 + 1
-    assert all(have - rows < max(32, rows / 32 + 1) for rows, have in zip(range(256, 16_385), filled, strict=True))
+    assert all(
+        have - rows < max(32, rows / 32 + 1)
+        for rows, have in zip(range(256, 16_385), filled, strict=True)
+    )
 
 
 def test_in_fp32_and_below_some_rows_nothing_is_filled():
@@ -99,7 +116,8 @@ def test_in_fp32_and_below_some_rows_nothing_is_filled():
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_in_pieces_is_attention(causal, monkeypatch):
-    groups, scores = gather(examples(), np.arange(len(LENGTHS))).groups, packed.AttentionConfig(causal=causal)
+    groups = gather(examples(), np.arange(len(LENGTHS))).groups
+    scores = packed.AttentionConfig(causal=causal)
     found = []
     for size in (1, 2 * 4 * 60 * 60, 1 << 40):  # one sequence at a time, two, all
         monkeypatch.setattr(packed, "PIECE", size)
@@ -129,14 +147,17 @@ def test_a_layer_without_gradients_is_the_layer(held, there, monkeypatch):
     if not there:  # PyTorch for Macs
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
         monkeypatch.setattr(torch.ops, "mkldnn", None, raising=False)
-    layer, x = Linear(48, 24), torch.randn(300, 48)
+    layer = Linear(48, 24)
+    x = torch.randn(300, 48)
     expected = torch.nn.functional.linear(x.double(), layer.weight.double(), layer.bias.double())
     layer.weight.data = layer.weight.data.to(held)
     with torch.autocast("cpu", torch.bfloat16):
         kept = layer(x)
         with torch.no_grad():
             out = layer(x)
-    assert out.dtype == kept.dtype == torch.bfloat16 and kept.requires_grad and not out.requires_grad
+    assert (
+        out.dtype == kept.dtype == torch.bfloat16 and kept.requires_grad and not out.requires_grad
+    )
     assert (out.double() - expected).norm() <= 1e-2 * expected.norm()
     with torch.no_grad():
         assert layer.float()(x).dtype == torch.float32

@@ -19,7 +19,11 @@ def test_it_is_the_plain_cross_entropy(cap, z_loss, with_bias, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(40, 12, generator=generator, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(50, 12, generator=generator, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(50, generator=generator, dtype=torch.float64, requires_grad=True) if with_bias else None
+    bias = (
+        torch.randn(50, generator=generator, dtype=torch.float64, requires_grad=True)
+        if with_bias
+        else None
+    )
     labels = torch.randint(0, 50, (40,), generator=generator)
     wanted = [w for w in (hidden, weight, bias) if w is not None]
 
@@ -38,16 +42,22 @@ def test_it_is_the_plain_cross_entropy(cap, z_loss, with_bias, monkeypatch):
 
 
 def test_the_logits_are_never_held_whole(monkeypatch):
-    """Nor anything else of their size: every tensor that the two passes make is smaller, the gradients included."""
+    """Nor anything else of their size: every tensor that the two passes make is smaller, the
+    gradients included."""
     monkeypatch.setattr(module, "FEWEST", 16)
     monkeypatch.setattr(module, "CHUNK_BYTES", 1)
-    hidden, weight = torch.randn(512, 8, requires_grad=True), torch.randn(3000, 8, requires_grad=True)
+    hidden = torch.randn(512, 8, requires_grad=True)
+    weight = torch.randn(3000, 8, requires_grad=True)
     sizes = []
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            sizes.extend(each.untyped_storage().nbytes() // 4 for each in tree_leaves(out) if torch.is_tensor(each))
+            sizes.extend(
+                each.untyped_storage().nbytes() // 4
+                for each in tree_leaves(out)
+                if torch.is_tensor(each)
+            )
             return out
 
     with Watch():
@@ -56,7 +66,8 @@ def test_the_logits_are_never_held_whole(monkeypatch):
 
 
 def test_without_gradients_it_gives_the_same_loss():
-    hidden, weight = torch.randn(30, 8), torch.randn(20, 8)
+    hidden = torch.randn(30, 8)
+    weight = torch.randn(20, 8)
     labels = torch.randint(0, 20, (30,))
     with torch.no_grad():
         found, _ = cross_entropy(hidden, weight, labels)

@@ -1,9 +1,9 @@
 """Blocks computed again in the backward pass: the same gradients, less memory.
 
-Peak memory of one training step on the CPU over that of the process before it, 24 layers of width 256, 4,096 tokens in
-8 sequences, dropout on (`MALLOC_MMAP_THRESHOLD_=65536 python -m tests.model.test_recompute no|yes`): 2,745 MiB,
-computed again 469 MiB, of which weights and gradients are 150. Without that variable glibc keeps freed pieces:
-3,300 and 1,285.
+Peak memory of one training step on the CPU over that of the process before it, 24 layers of width
+256, 4,096 tokens in 8 sequences, dropout on (`MALLOC_MMAP_THRESHOLD_=65536 python -m
+tests.model.test_recompute no|yes`): 2,745 MiB, computed again 469 MiB, of which weights and
+gradients are 150. Without that variable glibc keeps freed pieces: 3,300 and 1,285.
 """
 
 import sys
@@ -19,18 +19,28 @@ from langue.runtime import peak_memory
 
 ENCODER = ModelConfig(vocab_size=100, dim=32, n_layers=6, n_heads=4, ffn_dim=64, max_length=512)
 DECODER = ModelConfig(
-    vocab_size=100, dim=32, n_layers=6, n_heads=4, ffn_dim=64, max_length=512, causal=True, position="rotary"
+    vocab_size=100,
+    dim=32,
+    n_layers=6,
+    n_heads=4,
+    ffn_dim=64,
+    max_length=512,
+    causal=True,
+    position="rotary",
 )
 
 
 def batch(sequences: int, length: int) -> Batch:
     tokens = np.random.default_rng(0).integers(0, 100, sequences * length).astype(np.int32)
     starts = np.arange(sequences + 1, dtype=np.int64) * length
-    return gather(Examples(tokens, starts, None, np.zeros(sequences, np.int32)), np.arange(sequences))
+    return gather(
+        Examples(tokens, starts, None, np.zeros(sequences, np.int32)), np.arange(sequences)
+    )
 
 
 def step(config: ModelConfig, recompute: bool, given: Batch) -> tuple[list[torch.Tensor], int]:
-    """Gradients of one step with dropout, and the bytes that its forward pass kept for the backward pass."""
+    """Gradients of one step with dropout, and the bytes that its forward pass kept for the backward
+    pass."""
     model = Transformer(config)
     initialise(model, 0.1, 0)
     set_recompute(model, recompute)
@@ -68,7 +78,9 @@ def test_nothing_is_computed_again_outside_training():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    deep = ModelConfig(vocab_size=100, dim=256, n_layers=24, n_heads=4, ffn_dim=1024, max_length=512)
+    deep = ModelConfig(
+        vocab_size=100, dim=256, n_layers=24, n_heads=4, ffn_dim=1024, max_length=512
+    )
     before = peak_memory()
     step(deep, sys.argv[1] == "yes", batch(8, 512))
     print(f"{(peak_memory() - before) / 2**20:.0f} MiB more than before the step")

@@ -6,7 +6,9 @@ import torch
 from langue.model.kernels.softmax import softmax, softmax_gradient
 
 
-@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)]
+)
 @pytest.mark.parametrize("t", [1, 7, 8, 15, 16, 17, 31, 32, 33, 47, 64, 70, 130])
 def test_both_ways_equal_the_formula(t, dtype, within):
     scores = 8 * torch.randn(6, t, t).to(dtype)
@@ -18,7 +20,8 @@ def test_both_ways_equal_the_formula(t, dtype, within):
     weights = softmax(scores)
     assert weights.dtype == dtype and weights.is_contiguous()
     assert (weights.double() - expected).norm() <= within * expected.norm()
-    w, g = weights.double(), gradient.double()
+    w = weights.double()
+    g = gradient.double()
     slow = w * (g - (w * g).sum(-1, keepdim=True))
     fast = softmax_gradient(gradient, weights)
     assert fast.dtype == dtype and fast.is_contiguous()

@@ -1,4 +1,5 @@
-"""One token of each sequence wanted: states and gradients are those of computing all, and the last block is spared."""
+"""One token of each sequence wanted: states and gradients are those of computing all, and the last
+block is spared."""
 
 import copy
 
@@ -20,11 +21,23 @@ CONFIGS = {
     "rotary encoder": ({"position": "rotary", "norm_place": "pre", "qk_norm": True}, True, True),
     "window in the last layer": ({"position": "rotary", "windows": (0, 0, 4)}, False, False),
     "window elsewhere": ({"position": "rotary", "windows": (4, 4, 0)}, True, True),
-    "relative encoder": ({"position": "relative", "relative_buckets": 8, "relative_distance": 16}, False, False),
+    "relative encoder": (
+        {"position": "relative", "relative_buckets": 8, "relative_distance": 16},
+        False,
+        False,
+    ),
     "decoder": (CAUSAL, False, True),
-    "grouped decoder": (CAUSAL | {"position": "rotary", "kv_heads": 2, "qkv_bias": False}, False, True),
+    "grouped decoder": (
+        CAUSAL | {"position": "rotary", "kv_heads": 2, "qkv_bias": False},
+        False,
+        True,
+    ),
     "windowed decoder": (CAUSAL | {"position": "rotary", "windows": (0, 4, 4)}, False, True),
-    "capped decoder": (CAUSAL | {"position": "rotary", "attention_cap": 2.0, "norm_place": "both"}, False, True),
+    "capped decoder": (
+        CAUSAL | {"position": "rotary", "attention_cap": 2.0, "norm_place": "both"},
+        False,
+        True,
+    ),
     "parallel decoder": (CAUSAL | {"position": "rotary", "parallel": True}, False, True),
     "alibi decoder": (CAUSAL | {"position": "alibi"}, False, True),
 }
@@ -33,7 +46,9 @@ CONFIGS = {
 def batch():
     starts = np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64)
     tokens = np.random.default_rng(0).integers(0, 50, starts[-1]).astype(np.int32)
-    return gather(Examples(tokens, starts, None, np.zeros(len(LENGTHS), np.int32)), np.arange(len(LENGTHS)))
+    return gather(
+        Examples(tokens, starts, None, np.zeros(len(LENGTHS), np.int32)), np.arange(len(LENGTHS))
+    )
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -49,7 +64,9 @@ def test_wanted_tokens_are_those_of_all(name, which, recompute):
     query_positions = first_tokens(given) if which == "first" else last_tokens(given)
     expected = whole(*given.inputs)[query_positions]
     seen = []
-    spared.blocks[-1].feedforward.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    spared.blocks[-1].feedforward.register_forward_hook(
+        lambda module, inputs, output: seen.append(len(output))
+    )
     found = spared(*given.inputs, query_positions=query_positions)
     assert seen == [len(LENGTHS) if narrow[which == "last"] else sum(LENGTHS)]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -1,11 +1,12 @@
-"""Make an archive of tiny runs with the langue on the path, for tests/test_old_runs.py to hold later ones against.
+"""Make an archive of tiny runs with the langue on the path, for tests/test_old_runs.py to hold
+later ones against.
 
 From an empty folder, with a checkout of the version that is to be kept:
 
     PYTHONPATH=CHECKOUT OMP_NUM_THREADS=1 python .../tests/old_runs/make.py VERSION.tar.gz
 
-The archive has a model, its data, finished runs of four kinds, two runs that were killed after their second
-checkpoint, and expected.json: what each run, finished, scores and predicts.
+The archive has a model, its data, finished runs of four kinds, two runs that were killed after
+their second checkpoint, and expected.json: what each run, finished, scores and predicts.
 """
 
 import json
@@ -22,13 +23,31 @@ from langue.model.config import ModelConfig
 from langue.train import trainer
 from tests.tiny import GOOD, tiny_bert, write_jsonl
 
-CONFIG = ModelConfig(vocab_size=96, dim=8, n_layers=1, n_heads=2, ffn_dim=8, max_length=32, n_segments=2)
+CONFIG = ModelConfig(
+    vocab_size=96, dim=8, n_layers=1, n_heads=2, ffn_dim=8, max_length=32, n_segments=2
+)
 WORDS = ["the", "film", "plot", "was", "it", "night", *GOOD[:3]]
 TEXTS = ["a good film", "the plot was bad and dull", "it was a long night"]
-FINETUNE = {"train.epochs": 12, "train.batch_examples": 8, "train.lr": 2e-2, "train.precision": "fp32"}
+FINETUNE = {
+    "train.epochs": 12,
+    "train.batch_examples": 8,
+    "train.lr": 2e-2,
+    "train.precision": "fp32",
+}
 FINETUNE |= {"data.duplicates": False}
-PRETRAIN = {"model.dim": 8, "model.n_layers": 1, "model.n_heads": 2, "tokenizer.kind": "bytes", "data.seq_len": 32}
-PRETRAIN |= {"train.max_steps": 48, "train.batch_tokens": 128, "train.lr": 1e-2, "train.precision": "fp32"}
+PRETRAIN = {
+    "model.dim": 8,
+    "model.n_layers": 1,
+    "model.n_heads": 2,
+    "tokenizer.kind": "bytes",
+    "data.seq_len": 32,
+}
+PRETRAIN |= {
+    "train.max_steps": 48,
+    "train.batch_tokens": 128,
+    "train.lr": 1e-2,
+    "train.precision": "fp32",
+}
 PRETRAIN |= {"data.dev_fraction": 0.3}
 STEPS = {"train.checkpoint_every": 12, "train.evaluate_every": 12}
 RUNS = {
@@ -49,7 +68,10 @@ def data() -> None:
             rows = []
             for _ in range(count):
                 good = drawn.random() < 0.5
-                words = [*drawn.choices(WORDS[:6], k=drawn.randint(2, 8)), "good" if good else "bad"]
+                words = [
+                    *drawn.choices(WORDS[:6], k=drawn.randint(2, 8)),
+                    "good" if good else "bad",
+                ]
                 label: object = "pos" if good else "neg"
                 if name == "multi-label":
                     label = "|".join([*["good"] * good, *["film"] * ("film" in words)])
@@ -71,7 +93,8 @@ def train(kind: str, out: str, **more: int) -> None:
 
 def stop(kind: str, out: str) -> None:
     """Train, and die as a killed process does once the second checkpoint is there."""
-    save, saved = trainer.save_state, []
+    save = trainer.save_state
+    saved = []
 
     def save_and_die(*given: object) -> None:
         save(*given)
@@ -85,7 +108,11 @@ def stop(kind: str, out: str) -> None:
 
 def answers(run: str, verb: str) -> object:
     model = langue.load(run)
-    return model.predict(TEXTS, top=None) if verb == "finetune" else model.generate(TEXTS, max_tokens=8)
+    return (
+        model.predict(TEXTS, top=None)
+        if verb == "finetune"
+        else model.generate(TEXTS, max_tokens=8)
+    )
 
 
 def main(archive: str) -> None:

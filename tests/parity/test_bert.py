@@ -1,4 +1,5 @@
-"""BERT against `transformers`, both ways, with configs drawn per seed: the published model's numbers."""
+"""BERT against `transformers`, both ways, with configs drawn per seed: the published model's
+numbers."""
 
 import json
 import random
@@ -46,7 +47,8 @@ def save_reference(folder, model):
 
 
 def sequences(seed):
-    # Not token 0: the reference gives the padding token's embedding no gradient, and here nothing is padding.
+    # Not token 0: the reference gives the padding token's embedding no gradient, and here nothing
+    # is padding.
     draw = random.Random(seed)
     return [[draw.randrange(1, 200) for _ in range(length)] for length in (1, 7, 7, 33, 12)]
 
@@ -67,10 +69,16 @@ def test_gradients_of_every_weight(tmp_path, seed):
     torch.manual_seed(seed)
     config = reference_config(seed + 10)
     config._attn_implementation = "eager"
-    reference = save_reference(tmp_path / "m", transformers.BertModel(config, add_pooling_layer=False))
+    reference = save_reference(
+        tmp_path / "m", transformers.BertModel(config, add_pooling_layer=False)
+    )
     checkpoint = read_checkpoint(describe(tmp_path / "m"))
     body = Transformer(checkpoint.config)
-    load_into(body, {n.removeprefix("body."): w for n, w in without_extra(checkpoint.weights).items()}, where="")
+    load_into(
+        body,
+        {n.removeprefix("body."): w for n, w in without_extra(checkpoint.weights).items()},
+        where="",
+    )
     model = load(tmp_path / "m")
     examples = model._examples(sequences(seed))
     from langue.data.batch import gather
@@ -80,12 +88,20 @@ def test_gradients_of_every_weight(tmp_path, seed):
     weight = torch.randn(body.config.dim)
     (body(*batch.inputs) @ weight).square().sum().backward()
     for ids in sequences(seed):
-        (reference(input_ids=torch.tensor([ids])).last_hidden_state[0] @ weight).square().sum().backward()
-    ours = {f"body.{n}": w.grad if w.grad is not None else torch.zeros_like(w) for n, w in body.named_parameters()}
+        (
+            reference(input_ids=torch.tensor([ids])).last_hidden_state[0] @ weight
+        ).square().sum().backward()
+    ours = {
+        f"body.{n}": w.grad if w.grad is not None else torch.zeros_like(w)
+        for n, w in body.named_parameters()
+    }
     theirs = checkpoint.family.to_theirs(ours, checkpoint.config, None)
     for name, parameter in reference.named_parameters():
         expected = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-        scale = max(float(expected.norm()), 1e-3 * float(reference.embeddings.word_embeddings.weight.grad.norm()))
+        scale = max(
+            float(expected.norm()),
+            1e-3 * float(reference.embeddings.word_embeddings.weight.grad.norm()),
+        )
         assert float((theirs[name] - expected).norm()) <= 1e-4 * scale, name
 
 
@@ -96,7 +112,11 @@ def test_pairs_carry_their_segments(tmp_path):
     pairs = [("the film was good", "a very long story"), ("bad plot", "the music")]
     for (first, second), ours in zip(pairs, model.hidden(pairs), strict=True):
         with torch.no_grad():
-            theirs = reference(**tokenizer(first, second, return_tensors="pt")).last_hidden_state[0].numpy()
+            theirs = (
+                reference(**tokenizer(first, second, return_tensors="pt"))
+                .last_hidden_state[0]
+                .numpy()
+            )
         assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs)
 
 
@@ -104,13 +124,16 @@ def test_saving_keeps_every_tensor_to_the_bit(tmp_path):
     reference = save_reference(tmp_path / "m", transformers.BertModel(reference_config(1)))
     load(tmp_path / "m").save(tmp_path / "again")
     again = transformers.BertModel.from_pretrained(tmp_path / "again")
-    before, after = reference.state_dict(), again.state_dict()
+    before = reference.state_dict()
+    after = again.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert again.config.to_dict().items() >= {"hidden_act": reference.config.hidden_act}.items()
 
 
-@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
+@pytest.mark.parametrize(
+    "problem", ["single_label_classification", "multi_label_classification", "regression"]
+)
 def test_published_classifiers_load_and_save_with_their_logits(tmp_path, problem):
     config = reference_config(5)
     config.num_labels = 1 if problem == "regression" else 3
@@ -123,24 +146,33 @@ def test_published_classifiers_load_and_save_with_their_logits(tmp_path, problem
 
     def logits(network):
         with torch.no_grad():
-            return np.concatenate([network(**tokenizer(t, return_tensors="pt")).logits.numpy() for t in texts])
+            return np.concatenate(
+                [network(**tokenizer(t, return_tensors="pt")).logits.numpy() for t in texts]
+            )
 
     np.testing.assert_allclose(ours, logits(reference), atol=1e-5)
     model.save(tmp_path / "again")
-    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").eval()
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "again"
+    ).eval()
     np.testing.assert_allclose(ours, logits(again), atol=1e-5)
     np.testing.assert_array_equal(ours, load(tmp_path / "again").logits(texts))
 
 
 def test_predictions_have_the_shape_of_the_pipelines(tmp_path):
     config = reference_config(6)
-    config.id2label, config.label2id = {0: "neg", 1: "pos"}, {"neg": 0, "pos": 1}
+    config.id2label = {0: "neg", 1: "pos"}
+    config.label2id = {"neg": 0, "pos": 1}
     save_reference(tmp_path / "m", transformers.BertForSequenceClassification(config))
     pipe = transformers.pipeline("text-classification", model=str(tmp_path / "m"), device="cpu")
     texts = ["the film was good", "a dull story"]
     for ours, theirs in zip(load(tmp_path / "m").predict(texts), pipe(texts), strict=True):
-        assert ours["label"] == theirs["label"] and ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
-    for ours, theirs in zip(load(tmp_path / "m").predict(texts, top=None), pipe(texts, top_k=None), strict=True):
+        assert ours["label"] == theirs["label"] and ours["score"] == pytest.approx(
+            theirs["score"], abs=1e-5
+        )
+    for ours, theirs in zip(
+        load(tmp_path / "m").predict(texts, top=None), pipe(texts, top_k=None), strict=True
+    ):
         assert [each["label"] for each in ours] == [each["label"] for each in theirs]
 
 
@@ -152,7 +184,9 @@ def test_old_names_of_the_layer_norm(tmp_path):
     before = load(tmp_path / "m").hidden(["the film"])
     file = tmp_path / "m" / "model.safetensors"
     old = {
-        n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        n.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): t
         for n, t in load_file(file).items()
     }
     save_file(old, file)

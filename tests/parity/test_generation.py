@@ -1,4 +1,5 @@
-"""What a model's generation config says of how it writes is kept to, as `transformers` keeps to it."""
+"""What a model's generation config says of how it writes is kept to, as `transformers` keeps to
+it."""
 
 import json
 import warnings
@@ -74,13 +75,18 @@ def test_every_rule_is_followed_token_for_token(tmp_path, name):
     words = {"max_new_tokens": 12, "num_beams": 1, "do_sample": False}
     folder_of(tmp_path, reference, {})
     free = [theirs(reference, prompt, **words) for prompt in PROMPTS]
-    often = max({t for made in free for t in made}, key=lambda t: sum(made.count(t) for made in free))
+    often = max(
+        {t for made in free for t in made}, key=lambda t: sum(made.count(t) for made in free)
+    )
     first = free[0][0]
     rules = RULES | {
         "words": {"bad_words_ids": [[often], [first, free[0][1]], END[:1]]},
         "suppressed": {"suppress_tokens": [often, first]},
         "suppressed at first": {"begin_suppress_tokens": [first]},
-        "suppressed after a forced begin": {"begin_suppress_tokens": [first, often], "forced_bos_token_id": 33},
+        "suppressed after a forced begin": {
+            "begin_suppress_tokens": [first, often],
+            "forced_bos_token_id": 33,
+        },
     }
     changed = 0
     for said in rules.values():
@@ -101,7 +107,9 @@ def test_the_penalty_weakens_scores_below_zero_too(penalty):
     contexts = [[5, 9, 9, 30], [7]]
     for new in range(3):
         logits = torch.randn(2, 61)
-        expected = [theirs(torch.tensor([ids]), logits[row : row + 1]) for row, ids in enumerate(contexts)]
+        expected = [
+            theirs(torch.tensor([ids]), logits[row : row + 1]) for row, ids in enumerate(contexts)
+        ]
         assert torch.equal(ours(logits.clone(), contexts, new), torch.cat(expected))
         contexts = [[*context, 11 + new + row] for row, context in enumerate(contexts)]
 
@@ -110,7 +118,12 @@ def test_the_penalty_weakens_scores_below_zero_too(penalty):
 def test_what_config_json_says_in_older_folders_and_what_is_saved(tmp_path, name):
     reference = draw_model(name, 2, std=0.5)
     reference.config.decoder_start_token_id = 1
-    said = {"repetition_penalty": 1.7, "no_repeat_ngram_size": 2, "max_length": 11, "forced_eos_token_id": 2}
+    said = {
+        "repetition_penalty": 1.7,
+        "no_repeat_ngram_size": 2,
+        "max_length": 11,
+        "forced_eos_token_id": 2,
+    }
     new = load(folder_of(tmp_path, reference, said)).generate(PROMPTS)
     model = load(folder_of(tmp_path, reference, said, "config"))
     assert model.generate(PROMPTS) == new
@@ -120,12 +133,14 @@ def test_what_config_json_says_in_older_folders_and_what_is_saved(tmp_path, name
     assert [theirs(again, prompt) for prompt in PROMPTS] == new
     old = folder_of(tmp_path, reference, {}, "config")
     config = json.loads((old / "config.json").read_text())
-    (old / "config.json").write_text(json.dumps(config | {"max_length": 20}))  # every old config says so
+    # every old config says so
+    (old / "config.json").write_text(json.dumps(config | {"max_length": 20}))
     assert load(old).checkpoint.generation.max_length is None
 
 
 def test_arguments_win_and_what_is_not_given_is_the_models(tmp_path):
-    greedy, drawn = GenerationConfig(), GenerationConfig(do_sample=True, temperature=0.6, top_p=0.9)
+    greedy = GenerationConfig()
+    drawn = GenerationConfig(do_sample=True, temperature=0.6, top_p=0.9)
     named = GenerationConfig(do_sample=True, temperature=0.6, top_k=20, top_p=0.8)
     none = (None, None, None, None, 0)
 
@@ -141,7 +156,13 @@ def test_arguments_win_and_what_is_not_given_is_the_models(tmp_path):
     assert found(greedy, None, 1.0, None, None, 1) == (None, 1.0, 0, 1.0)
     assert [greedy.new_tokens(9), GenerationConfig(max_length=12).new_tokens(9)] == [64, 3]
     reference = draw_model("llama", 2, std=0.5)
-    model = load(folder_of(tmp_path, reference, {"do_sample": True, "temperature": 0.9, "top_k": 3, "max_length": 6}))
+    model = load(
+        folder_of(
+            tmp_path,
+            reference,
+            {"do_sample": True, "temperature": 0.9, "top_k": 3, "max_length": 6},
+        )
+    )
     with pytest.raises(ModelError, match="6 tokens.*max_length = 6.*; give max_tokens, or shorten"):
         model.generate(PROMPTS)
     assert model.generate(PROMPTS, max_tokens=5) == model.generate(PROMPTS, 5, 0.9, 3, 1.0)
@@ -155,7 +176,9 @@ def test_what_is_not_followed_is_said_once(tmp_path, capsys):
     written = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps(written | words))
     model = load(folder)
-    with pytest.warns(LangueWarning, match="says num_beams = 4, a_key = 7, which is not followed here"):
+    with pytest.warns(
+        LangueWarning, match="says num_beams = 4, a_key = 7, which is not followed here"
+    ):
         model.generate([[5]], max_tokens=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -172,15 +195,35 @@ def test_every_key_of_the_reference_is_known():
     known = {*FOLLOWED, *SPECIAL, *NOT_FOLLOWED, *HARMLESS}
     assert not {*transformers.GenerationConfig().to_dict()} - known
     plain = transformers.GenerationConfig()._get_default_generation_params()
-    assert {key for key in NOT_FOLLOWED if plain.get(key, NOT_FOLLOWED[key]) not in (None, NOT_FOLLOWED[key])} == set()
+    assert {
+        key
+        for key in NOT_FOLLOWED
+        if plain.get(key, NOT_FOLLOWED[key]) not in (None, NOT_FOLLOWED[key])
+    } == set()
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *[("temperature", "hot"), ("temperature", -1), ("top_p", 2.0), ("top_k", 2.5), ("do_sample", "yes")],
-        *[("max_length", 0), ("max_new_tokens", True), ("repetition_penalty", 0.0), ("no_repeat_ngram_size", -1)],
-        *[("bad_words_ids", [5]), ("bad_words_ids", [[]]), ("suppress_tokens", ["a"]), ("eos_token_id", [2, "a"])],
+        *[
+            ("temperature", "hot"),
+            ("temperature", -1),
+            ("top_p", 2.0),
+            ("top_k", 2.5),
+            ("do_sample", "yes"),
+        ],
+        *[
+            ("max_length", 0),
+            ("max_new_tokens", True),
+            ("repetition_penalty", 0.0),
+            ("no_repeat_ngram_size", -1),
+        ],
+        *[
+            ("bad_words_ids", [5]),
+            ("bad_words_ids", [[]]),
+            ("suppress_tokens", ["a"]),
+            ("eos_token_id", [2, "a"]),
+        ],
         *[("forced_bos_token_id", 999), ("forced_eos_token_id", [2, 999])],
     ],
 )

@@ -1,7 +1,9 @@
-"""Files that langue writes, run by llama.cpp: the same scores, the same tokens, the published text word for word.
+"""Files that langue writes, run by llama.cpp: the same scores, the same tokens, the published text
+word for word.
 
-llama-cpp-python is compiled when it is installed, which takes minutes and a C++ compiler, so it is no development
-dependency: `make test` skips these, and `make test-gguf`, which `.ci/run` calls, compiles it and runs them all.
+llama-cpp-python is compiled when it is installed, which takes minutes and a C++ compiler, so it is
+no development dependency: `make test` skips these, and `make test-gguf`, which `.ci/run` calls,
+compiles it and runs them all.
 """
 
 import os
@@ -13,20 +15,31 @@ import pytest
 import langue
 from langue.formats import gguf
 from langue.hub.originals.gguf_tokenizer import RULES, from_metadata
-from tests.tiny_decoder import CONFIGS, TEXT, sentencepiece_tokenizer, tiny_decoder, trained_tokenizer
+from tests.tiny_decoder import (
+    CONFIGS,
+    TEXT,
+    sentencepiece_tokenizer,
+    tiny_decoder,
+    trained_tokenizer,
+)
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: make test-gguf")
+llama_cpp = pytest.importorskip(
+    "llama_cpp", reason="llama-cpp-python is not installed: make test-gguf"
+)
 
 IDS = [0, 31, 200, 7, 7, 90, 258, 17, 3, 120, 55, 81, 201, 34, 5]
-MOST = {"f32": 2e-3, "f16": 1e-2, "q8_0": 1e-1}  # llama.cpp keeps keys and values, and rounds what it multiplies
+# llama.cpp keeps keys and values, and rounds what it multiplies
+MOST = {"f32": 2e-3, "f16": 1e-2, "q8_0": 1e-1}
 STORY = (
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
-    "big, red ball. She wanted to play with it, but it was too high"
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
+    " One day, she saw a big, red ball. She wanted to play with it, but it was too high"
 )
 
 
 def opened(path, **more):
-    return llama_cpp.Llama(str(path), n_ctx=more.pop("n_ctx", 64), n_threads=1, verbose=False, **more)
+    return llama_cpp.Llama(
+        str(path), n_ctx=more.pop("n_ctx", 64), n_threads=1, verbose=False, **more
+    )
 
 
 @pytest.mark.parametrize("dtype", MOST)
@@ -59,13 +72,17 @@ def test_the_same_pieces(tmp_path, shared_data):
     langue.convert(shared_data("stories260K"), tmp_path / "story.gguf")
     theirs = opened(tmp_path / "story.gguf")
     for text in (TEXT, "Once upon a time", " two  spaces", "a\nb"):
-        assert theirs.tokenize(text.encode(), add_bos=True) == ours.tokenizer.backend.encode(text).ids
+        assert (
+            theirs.tokenize(text.encode(), add_bos=True) == ours.tokenizer.backend.encode(text).ids
+        )
 
 
 @pytest.mark.parametrize("prefix", [True, False])
 def test_sentencepiece_cuts_alike(tmp_path, prefix):
     tokenizer = sentencepiece_tokenizer(prefix)
-    folder = tiny_decoder(tmp_path / "m", "llama", tokenizer, bos_token_id=1, eos_token_id=2, vocab_size=300)
+    folder = tiny_decoder(
+        tmp_path / "m", "llama", tokenizer, bos_token_id=1, eos_token_id=2, vocab_size=300
+    )
     langue.convert(folder, tmp_path / "m.gguf")
     theirs = opened(tmp_path / "m.gguf")
     assert theirs.token_bos() == 1 and theirs.token_eos() == 2
@@ -81,19 +98,43 @@ def test_byte_level_cuts_alike(tmp_path, rule):
     theirs = opened(tmp_path / "m.gguf")
     assert theirs.tokenize(TEXT.encode(), add_bos=True) == tokenizer.backend.encode(TEXT).ids
     marked = "the<|im_end|> ball"
-    assert theirs.tokenize(marked.encode(), add_bos=True, special=True) == tokenizer.backend.encode(marked).ids
+    assert (
+        theirs.tokenize(marked.encode(), add_bos=True, special=True)
+        == tokenizer.backend.encode(marked).ids
+    )
     assert theirs.token_eos() == 1
 
 
 @pytest.mark.parametrize(
-    "name", ["llama-spm", "llama-bpe", "gpt-2", "qwen2", "phi-3", "starcoder", "refact", "command-r", "mpt"]
+    "name",
+    [
+        "llama-spm",
+        "llama-bpe",
+        "gpt-2",
+        "qwen2",
+        "phi-3",
+        "starcoder",
+        "refact",
+        "command-r",
+        "mpt",
+    ],
 )
 def test_published_vocabularies(name):
-    """llama.cpp's own test vectors: vocabularies as they were published, texts, and the ids that each must give."""
+    """llama.cpp's own test vectors: vocabularies as they were published, texts, and the ids that
+    each must give."""
     if "LLAMA_CPP" not in os.environ:
-        pytest.skip("LLAMA_CPP does not name llama.cpp's source, which has the vocabularies: make test-gguf")
+        pytest.skip(
+            "LLAMA_CPP does not name llama.cpp's source, which has the vocabularies: make test-gguf"
+        )
     file = Path(os.environ["LLAMA_CPP"]) / "models" / f"ggml-vocab-{name}.gguf"
     tokenizer = from_metadata(gguf.read(file).metadata, str(file))
-    texts = file.with_name(file.name + ".inp").read_text("utf-8").split("\n__ggml_vocab_test__\n")[:-1]
-    wanted = [[int(i) for i in line.split()] for line in file.with_name(file.name + ".out").read_text().splitlines()]
-    assert [tokenizer.backend.encode(text, add_special_tokens=False).ids for text in texts] == wanted
+    texts = (
+        file.with_name(file.name + ".inp").read_text("utf-8").split("\n__ggml_vocab_test__\n")[:-1]
+    )
+    wanted = [
+        [int(i) for i in line.split()]
+        for line in file.with_name(file.name + ".out").read_text().splitlines()
+    ]
+    assert [
+        tokenizer.backend.encode(text, add_special_tokens=False).ids for text in texts
+    ] == wanted

@@ -1,4 +1,5 @@
-"""`encode` of a folder of sentence-transformers gives that library's vectors, whatever the folder asks for."""
+"""`encode` of a folder of sentence-transformers gives that library's vectors, whatever the folder
+asks for."""
 
 import gzip
 import itertools
@@ -28,8 +29,13 @@ MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoke
 
 def same(ours, theirs):
     assert ours.shape == theirs.shape
-    cosine = (ours * theirs).sum(-1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(theirs, axis=-1)
-    assert np.abs(cosine - 1).max() < 1e-6 and np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+    cosine = (
+        (ours * theirs).sum(-1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(theirs, axis=-1)
+    )
+    assert (
+        np.abs(cosine - 1).max() < 1e-6
+        and np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+    )
 
 
 def encoded(folder, texts, **words):
@@ -48,7 +54,8 @@ def bert(tmp_path):
 
 
 def build(tmp_path, *more, base=None, length=None, **pooling):
-    """A folder that the library itself writes; more: what follows the pooling, made from the size before it."""
+    """A folder that the library itself writes; more: what follows the pooling, made from the size
+    before it."""
     first = Transformer(str(base or bert(tmp_path)), max_seq_length=length)
     modules = [first, Pooling(first.get_embedding_dimension(), **pooling)]
     torch.manual_seed(0)
@@ -64,7 +71,8 @@ def build(tmp_path, *more, base=None, length=None, **pooling):
 @pytest.mark.parametrize("base", ["bert", "gpt2"])
 @pytest.mark.parametrize("mode", [*MODES, ("mean", "cls", "max")])
 def test_every_pooling_of_both_layouts(tmp_path, mode, base):
-    texts = [text for text in TEXTS if text] if base == "gpt2" else TEXTS  # which has no token for no text
+    # which has no token for no text
+    texts = [text for text in TEXTS if text] if base == "gpt2" else TEXTS
     decoder = tiny_decoder(tmp_path / "gpt2", "gpt2") if base == "gpt2" else None
     if decoder is not None:
         named = {
@@ -83,15 +91,21 @@ def test_every_pooling_of_both_layouts(tmp_path, mode, base):
     file = folder / "1_Pooling" / "config.json"
     content = json.loads(file.read_text())
     chosen = [mode] if isinstance(mode, str) else mode
-    flags = {f"pooling_mode_{name.removesuffix('_tokens')}_tokens": name in chosen for name in MODES}
+    flags = {
+        f"pooling_mode_{name.removesuffix('_tokens')}_tokens": name in chosen for name in MODES
+    }
     flags["pooling_mode_cls_token"] = flags.pop("pooling_mode_cls_tokens")
     flags["pooling_mode_lasttoken"] = flags.pop("pooling_mode_lasttoken_tokens")
-    file.write_text(json.dumps({"word_embedding_dimension": content["embedding_dimension"], **flags}))
+    file.write_text(
+        json.dumps({"word_embedding_dimension": content["embedding_dimension"], **flags})
+    )
     modules = json.loads((folder / "modules.json").read_text())
     for module in modules:
         module["type"] = "sentence_transformers.models." + module["type"].rpartition(".")[2]
     (folder / "modules.json").write_text(json.dumps(modules))
-    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode([*texts, LONG])
+    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(
+        [*texts, LONG]
+    )
     same(encoded(folder, [*texts, LONG]), theirs)
 
 
@@ -102,9 +116,15 @@ def dense(**words):
 STEPS = {
     "normalised": [lambda size: Normalize()],
     "Dense, tanh": [dense()],
-    "Dense, without bias or activation": [dense(bias=False, activation_function=torch.nn.Identity())],
+    "Dense, without bias or activation": [
+        dense(bias=False, activation_function=torch.nn.Identity())
+    ],
     "Dense beside its input": [dense(use_residual=True), lambda size: Normalize()],
-    "Dense twice, and a norm": [dense(), lambda size: LayerNorm(24), lambda size: Dense(24, 24, use_residual=True)],
+    "Dense twice, and a norm": [
+        dense(),
+        lambda size: LayerNorm(24),
+        lambda size: Dense(24, 24, use_residual=True),
+    ],
 }
 
 
@@ -142,23 +162,37 @@ def test_prompts(tmp_path, include):
     with pytest.raises(ModelError, match="before token ids"):
         model.encode([[2, 3]], prompt="a")
     if not include:
-        with pytest.raises(ModelError, match=r"the prompt alone has \d+ tokens, of 64; give a shorter prompt"):
+        with pytest.raises(
+            ModelError, match=r"the prompt alone has \d+ tokens, of 64; give a shorter prompt"
+        ):
             model.encode(TEXTS[:4], prompt=LONG)
 
 
 def test_where_texts_are_cut(tmp_path):
     """By max_seq_length, else by the tokenizer, else by the positions; told and counted."""
     reference, folder = build(tmp_path, length=16, pooling_mode="mean")
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16, "do_lower_case": False}))
-    with pytest.warns(LangueWarning, match=r"2 of 3 texts are longer than 16 tokens \(max_seq_length") as told:
+    (folder / "sentence_bert_config.json").write_text(
+        json.dumps({"max_seq_length": 16, "do_lower_case": False})
+    )
+    with pytest.warns(
+        LangueWarning, match=r"2 of 3 texts are longer than 16 tokens \(max_seq_length"
+    ) as told:
         ours = load(folder).encode(["good", LONG, LONG])
     same(ours, reference.encode(["good", LONG, LONG]))
-    assert len(told) == 1 and "the beginning is kept" in str(told[0].message) and told[0].filename == __file__
+    assert (
+        len(told) == 1
+        and "the beginning is kept" in str(told[0].message)
+        and told[0].filename == __file__
+    )
     (folder / "sentence_bert_config.json").unlink()
     options = json.loads((folder / "tokenizer_config.json").read_text())
     for said, length, source in ((20, 20, "model_max_length"), (int(1e30), 64, "positions")):
-        (folder / "tokenizer_config.json").write_text(json.dumps(options | {"model_max_length": said}))
-        with pytest.warns(LangueWarning, match=f"1 of 1 text is longer than {length} tokens .*{source}"):
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(options | {"model_max_length": said})
+        )
+        with pytest.warns(
+            LangueWarning, match=f"1 of 1 text is longer than {length} tokens .*{source}"
+        ):
             ours = load(folder).encode([LONG])
         theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
         same(ours, theirs.encode([LONG]))
@@ -175,7 +209,9 @@ def test_small_letters_that_the_folder_asks_for(tmp_path):
     (base / "tokenizer.json").write_text(json.dumps(content))
     (base / "tokenizer_config.json").write_text(json.dumps(options | {"do_lower_case": False}))
     _, folder = build(tmp_path, base=base, pooling_mode="mean")
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 32, "do_lower_case": True}))
+    (folder / "sentence_bert_config.json").write_text(
+        json.dumps({"max_seq_length": 32, "do_lower_case": True})
+    )
     reference = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     same(encoded(folder, TEXTS), reference.encode(TEXTS))
 
@@ -187,7 +223,11 @@ def edited(folder, name, change):
 
 
 REFUSED = {
-    "a mode": ("1_Pooling/config.json", lambda c: c.update(pooling_mode="median"), "'median' is not known"),
+    "a mode": (
+        "1_Pooling/config.json",
+        lambda c: c.update(pooling_mode="median"),
+        "'median' is not known",
+    ),
     "an old mode": (
         "1_Pooling/config.json",
         lambda c: {"word_embedding_dimension": 32, "pooling_mode_median_tokens": True},
@@ -195,18 +235,36 @@ REFUSED = {
     ),
     "a module": (
         "modules.json",
-        lambda c: c.append({"idx": 2, "name": "2", "path": "2_CNN", "type": "sentence_transformers.models.CNN"}),
+        lambda c: c.append(
+            {"idx": 2, "name": "2", "path": "2_CNN", "type": "sentence_transformers.models.CNN"}
+        ),
         "its module CNN is not known",
     ),
-    "code": ("modules.json", lambda c: c[0].update(type="custom_st.Transformer"), "is code of the model's own"),
-    "no pooling": ("modules.json", lambda c: c[:1], "not the folder's own Transformer, then a Pooling"),
-    "a way out": ("modules.json", lambda c: c[1].update(path="../1_Pooling"), "is not a folder inside"),
+    "code": (
+        "modules.json",
+        lambda c: c[0].update(type="custom_st.Transformer"),
+        "is code of the model's own",
+    ),
+    "no pooling": (
+        "modules.json",
+        lambda c: c[:1],
+        "not the folder's own Transformer, then a Pooling",
+    ),
+    "a way out": (
+        "modules.json",
+        lambda c: c[1].update(path="../1_Pooling"),
+        "is not a folder inside",
+    ),
     "another kind": (
         "config_sentence_transformers.json",
         lambda c: c.update(model_type="SparseEncoder"),
         "does not make one vector",
     ),
-    "a width": ("1_Pooling/config.json", lambda c: c.update(embedding_dimension=31), "states of 31 elements"),
+    "a width": (
+        "1_Pooling/config.json",
+        lambda c: c.update(embedding_dimension=31),
+        "states of 31 elements",
+    ),
     "no list": ("modules.json", lambda c: {"a": 1}, "not a list of modules"),
 }
 

@@ -1,4 +1,5 @@
-"""A real published decoder, stories260K in llama2.c's format: its greedy text comes out word for word."""
+"""A real published decoder, stories260K in llama2.c's format: its greedy text comes out word for
+word."""
 
 import os
 import struct
@@ -9,13 +10,18 @@ import pytest
 from langue.errors import ModelError
 from langue.runs.model import load
 
-FOLDER = Path(os.environ.get("LANGUE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "stories260K"
+FOLDER = (
+    Path(os.environ.get("LANGUE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    / "stories260K"
+)
 TEXT = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
     "One day, she saw a big, red ball. She wanted to play with it, but it was too high"
 )
 IDS = [403, 407, 261, 378, 432, 383, 286, 261, 376, 298]
-here = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no {FOLDER}: set LANGUE_DATA to the folder that has it")
+here = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason=f"no {FOLDER}: set LANGUE_DATA to the folder that has it"
+)
 
 
 @here
@@ -50,21 +56,29 @@ def test_as_a_llama_it_means_the_same_to_others(tmp_path):
     with torch.no_grad():
         expected = reference(torch.tensor([[1, *IDS]])).logits[0].numpy()
     assert abs(ours - expected).max() < 1e-4
-    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "llama")("Once upon a time")["input_ids"]
+    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "llama")("Once upon a time")[
+        "input_ids"
+    ]
     assert tokens == [1, *IDS[:5]][: len(tokens)]
-    # Given nothing but the folder, lm-evaluation-harness scores it: bos, eos and padding have names.
+    # Given nothing but the folder, lm-evaluation-harness scores it: bos, eos and padding have
+    # names.
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     harness = HFLM(pretrained=str(tmp_path / "llama"), device="cpu", dtype="float32", batch_size=2)
     named = harness.tokenizer
     assert (named.bos_token, named.eos_token, named.pad_token) == ("<s>", "</s>", "</s>")
-    asked = [Instance("loglikelihood", {}, ("", TEXT), 0), Instance("loglikelihood", {}, ("Once upon", " a time"), 1)]
+    asked = [
+        Instance("loglikelihood", {}, ("", TEXT), 0),
+        Instance("loglikelihood", {}, ("Once upon", " a time"), 1),
+    ]
     scores = harness.loglikelihood(asked, disable_tqdm=True)
     (whole,) = model.logits([TEXT])
     ids = model.tokenizer.encode_batch([TEXT])[0].ids
     logs = torch.from_numpy(whole).log_softmax(-1)
-    assert scores[0][0] == pytest.approx(sum(float(logs[i, ids[i + 1]]) for i in range(len(ids) - 1)), rel=1e-4)
+    assert scores[0][0] == pytest.approx(
+        sum(float(logs[i, ids[i + 1]]) for i in range(len(ids) - 1)), rel=1e-4
+    )
     assert scores[1][1]  # the greedy continuation
     assert load(tmp_path / "llama").generate([[1]], max_tokens=10)[0] == IDS
 
@@ -82,7 +96,14 @@ def test_what_temperature_and_its_limits_do():
 
 
 @pytest.mark.parametrize(
-    "header", [(64, 172, 5, 8, 4, 512, 1 << 30), (1 << 30, 1 << 30, 1 << 30, 8, 4, 512, 512), (0,) * 7, (-1,) * 7, ()]
+    "header",
+    [
+        (64, 172, 5, 8, 4, 512, 1 << 30),
+        (1 << 30, 1 << 30, 1 << 30, 8, 4, 512, 512),
+        (0,) * 7,
+        (-1,) * 7,
+        (),
+    ],
 )
 def test_a_header_that_lies_is_refused(tmp_path, header):
     (tmp_path / "m.bin").write_bytes(struct.pack(f"<{len(header)}i", *header) + b"\0" * 100)

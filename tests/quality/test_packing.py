@@ -1,4 +1,5 @@
-"""2,000 IMDb reviews in blocks of 256: batches are full of tokens that count, and no review knows of another."""
+"""2,000 IMDb reviews in blocks of 256: batches are full of tokens that count, and no review knows
+of another."""
 
 import gzip
 import json
@@ -17,7 +18,8 @@ from tests.memory import Memory
 from tests.tiny_tokenizer import byte_tokenizer
 
 pytestmark = pytest.mark.slow
-BUDGET, CPU = 16_384, torch.device("cpu")
+BUDGET = 16_384
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,8 @@ def reviews(shared_data):
 
 def test_all_but_the_last_batch_hold_their_budget_in_tokens_that_carry_loss(reviews):
     tokenizer, documents = reviews
-    objective, corpus = Causal(tokenizer, TaskSettings()), Memory(documents)
+    objective = Causal(tokenizer, TaskSettings())
+    corpus = Memory(documents)
     plan = objective.stream(corpus, block=256, budget=BUDGET, seed=0).plan(0)
     carry = sum(len(objective.make(corpus, Chunks(*rows.T[:3], 0), CPU).labels) for rows in plan)
     assert carry == sum(map(len, documents)) + len(documents)  # every token, and every end
@@ -46,7 +49,8 @@ def test_another_review_of_equal_length_changes_no_bit_of_the_others(reviews, na
     initialise(model, 0.1, 0)
     changed = 700
     other = (documents[changed + 1] * 9)[: len(documents[changed])]
-    before, after = Memory(documents), Memory([*documents[:changed], other, *documents[changed + 1 :]])
+    before = Memory(documents)
+    after = Memory([*documents[:changed], other, *documents[changed + 1 :]])
     plan = objective.stream(before, block=256, budget=BUDGET, seed=0).plan(0)
     met = [rows for rows in plan if changed in rows[:, 0]]
     assert met

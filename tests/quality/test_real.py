@@ -1,4 +1,5 @@
-"""The main job on real input: published weights, real reviews, a real process that is killed. Minutes, not seconds."""
+"""The main job on real input: published weights, real reviews, a real process that is killed.
+Minutes, not seconds."""
 
 import os
 import signal
@@ -24,13 +25,20 @@ def sst2(shared_data, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("sst2")
     for ours, theirs, most in (("train", "train", 2000), ("test", "dev", None)):
-        with gzip.open(shared_data("sst2") / f"{theirs}.jsonl.gz", "rt", encoding="utf-8") as handle:
+        with gzip.open(
+            shared_data("sst2") / f"{theirs}.jsonl.gz", "rt", encoding="utf-8"
+        ) as handle:
             write_jsonl(folder / f"{ours}.jsonl", [json.loads(line) for line in handle][:most])
     return folder
 
 
 def test_minilm_beats_the_bag_of_words_on_sst2(sst2, tmp_path):
-    run = finetune(model=embedded_model(), data=sst2, out=tmp_path / "run", **{"train.epochs": 1, "train.lr": 2e-4})
+    run = finetune(
+        model=embedded_model(),
+        data=sst2,
+        out=tmp_path / "run",
+        **{"train.epochs": 1, "train.lr": 2e-4},
+    )
     accuracy = run.metrics["metrics"]["accuracy"]
     assert accuracy > run.metrics["baseline"]["metrics"]["accuracy"] + 0.03
     assert accuracy > 0.80
@@ -40,11 +48,28 @@ def test_minilm_beats_the_bag_of_words_on_sst2(sst2, tmp_path):
 
 def test_the_command_killed_and_resumed_ends_with_the_same_bits(sst2, tmp_path):
     def command(out, *more):
-        words = ["finetune", "--model", str(embedded_model()), "--data", str(sst2), "--out", str(tmp_path / out)]
-        settings = ["train.max_steps=8", "train.checkpoint_every=2", "data.max_length=32", "data.duplicates=false"]
+        words = [
+            "finetune",
+            "--model",
+            str(embedded_model()),
+            "--data",
+            str(sst2),
+            "--out",
+            str(tmp_path / out),
+        ]
+        settings = [
+            "train.max_steps=8",
+            "train.checkpoint_every=2",
+            "data.max_length=32",
+            "data.duplicates=false",
+        ]
         return [sys.executable, "-m", "langue", *words, *more, *settings]
 
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
+    }
     subprocess.run(command("whole"), check=True, timeout=600, **quiet)
     child = subprocess.Popen(command("killed"), **quiet)
     log = tmp_path / "killed" / "log.jsonl"
@@ -54,5 +79,7 @@ def test_the_command_killed_and_resumed_ends_with_the_same_bits(sst2, tmp_path):
     child.send_signal(signal.SIGKILL)
     child.wait()
     subprocess.run(command("killed", "--resume"), check=True, timeout=600, **quiet)
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    first, second = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed")
+    )
     assert all((first[name] == second[name]).all() for name in first)

@@ -40,7 +40,9 @@ def test_batches_are_many_enough_for_every_core_and_cover_all_rows_once(tmp_path
 
 
 def test_an_error_in_one_batch_is_raised_where_it_is_asked_for(tmp_path, cores):
-    examples = load(tiny_bert(tmp_path / "model"))._examples([row["text"] for row in reviews(300, seed=1)])
+    examples = load(tiny_bert(tmp_path / "model"))._examples(
+        [row["text"] for row in reviews(300, seed=1)]
+    )
     cores(2)
 
     def refuse(batch: Batch) -> None:

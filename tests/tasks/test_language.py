@@ -1,4 +1,5 @@
-"""Causal, masked and denoising batches: what is seen, what is predicted, and nothing leaking between documents."""
+"""Causal, masked and denoising batches: what is seen, what is predicted, and nothing leaking
+between documents."""
 
 import math
 
@@ -32,7 +33,9 @@ def tokenizer(kind):
     if kind == "denoise":
         names = names + [f"<extra_id_{i}>" for i in range(40)]
     kind = models.WordPiece if kind == "masked" else models.WordLevel
-    backend = tokenizers.Tokenizer(kind({w: i for i, w in enumerate(names + WORDS)}, unk_token=names[0]))
+    backend = tokenizers.Tokenizer(
+        kind({w: i for i, w in enumerate(names + WORDS)}, unk_token=names[0])
+    )
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     backend.add_special_tokens(names)
     return Tokenizer(backend)
@@ -45,8 +48,19 @@ def corpus(tok, lengths, seed=0):
 
 
 def model_for(kind, tok, seed=0, **more):
-    axes = {"causal": {"causal": True, "norm_place": "pre"}, "masked": {}, "denoise": {"decoder_layers": 2}}[kind]
-    sizes = {"vocab_size": len(tok), "dim": 32, "n_layers": 2, "n_heads": 4, "ffn_dim": 48, "max_length": 128}
+    axes = {
+        "causal": {"causal": True, "norm_place": "pre"},
+        "masked": {},
+        "denoise": {"decoder_layers": 2},
+    }[kind]
+    sizes = {
+        "vocab_size": len(tok),
+        "dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "ffn_dim": 48,
+        "max_length": 128,
+    }
     config = ModelConfig(**sizes | {"dropout": 0.0} | axes | more)
     model = LanguageModel(config)
     initialise(model, 0.2, seed)
@@ -78,7 +92,8 @@ def test_causal_predicts_each_token_and_the_end_from_those_before():
     }
     assert batch.places is None
     for n, (tokens, labels) in expected.items():
-        a, b = batch.starts[n], batch.starts[n + 1]
+        a = batch.starts[n]
+        b = batch.starts[n + 1]
         assert batch.tokens[a:b].tolist() == [int(x) for x in tokens]
         assert batch.labels[a:b].tolist() == [int(x) for x in labels]
 
@@ -88,15 +103,20 @@ def test_a_causal_loss_is_the_sum_over_one_sequence_at_a_time():
     model = model_for("causal", tok)
     stream = objective.stream(data, block=64, budget=64, seed=0)
     outcome = objective.forward(
-        model, objective.make(data, Chunks(np.arange(3), np.zeros(3, int), data.lengths + 1, 0), CPU)
+        model,
+        objective.make(data, Chunks(np.arange(3), np.zeros(3, int), data.lengths + 1, 0), CPU),
     )
     total = 0.0
     for document in data.documents:
         ids = torch.tensor([objective.begin, *document, objective.end])
         batch = objective.make(
-            Memory([document]), Chunks(*(np.asarray([x]) for x in (0, 0, len(document) + 1)), 0), CPU
+            Memory([document]),
+            Chunks(*(np.asarray([x]) for x in (0, 0, len(document) + 1)), 0),
+            CPU,
         )
-        total += float(F.cross_entropy(model.logits(model.body(*batch.inputs)), ids[1:], reduction="sum"))
+        total += float(
+            F.cross_entropy(model.logits(model.body(*batch.inputs)), ids[1:], reduction="sum")
+        )
     assert outcome.count == 37
     assert float(outcome.loss) == pytest.approx(total, rel=1e-5)
     metrics, loss = objective.evaluate(model, HeldOutSet(stream), device=CPU, dtype=torch.float32)
@@ -115,7 +135,10 @@ def test_what_is_judged_together_is_what_each_document_has_alone(kind):
         alone = [0.0, 0]
         for begin, length in held.chunks[held.chunks[:, 0] == document][:, 1:3]:
             outcome = objective.forward(
-                model, objective.make(data, Chunks(*(np.asarray([x]) for x in (document, begin, length)), 0), CPU)
+                model,
+                objective.make(
+                    data, Chunks(*(np.asarray([x]) for x in (document, begin, length)), 0), CPU
+                ),
             )
             alone = [alone[0] + float(outcome.loss), alone[1] + outcome.count]
         assert judged.losses[document] == pytest.approx(alone[0], rel=1e-5)
@@ -130,9 +153,11 @@ def test_what_is_judged_together_is_what_each_document_has_alone(kind):
 def test_the_z_term_is_learned_and_not_taken_for_perplexity(kind):
     objective, data, tok = made(kind, [12, 30, 7])
     heavy = OBJECTIVES[kind](tok, TaskSettings(), z_loss=0.1, seed=3)
-    model, stream = model_for(kind, tok), objective.stream(data, block=40, budget=120, seed=0)
+    model = model_for(kind, tok)
+    stream = objective.stream(data, block=40, budget=120, seed=0)
     batch = stream.batch(stream.plan(0)[0], 0, CPU)
-    plain, both = objective.forward(model, batch), heavy.forward(model, batch)
+    plain = objective.forward(model, batch)
+    both = heavy.forward(model, batch)
     assert float(both.loss) > float(plain.loss) + 1 and float(plain.aux_loss) == 0
     assert float(both.loss - both.aux_loss) == pytest.approx(float(plain.loss), rel=1e-5)
 
@@ -142,7 +167,13 @@ ROTARY = {"position": "rotary", "qk_norm": True, "norm": "rms_plain", "bias": Fa
 
 @pytest.mark.parametrize(
     ("kind", "axes"),
-    [("causal", {}), ("masked", {}), ("denoise", {}), ("causal", ROTARY), ("denoise", {"position": "relative"})],
+    [
+        ("causal", {}),
+        ("masked", {}),
+        ("denoise", {}),
+        ("causal", ROTARY),
+        ("denoise", {"position": "relative"}),
+    ],
 )
 def test_another_document_of_equal_length_changes_no_bit_of_the_rest(kind, axes):
     """Neither of its hidden states nor of its loss."""
@@ -150,7 +181,9 @@ def test_another_document_of_equal_length_changes_no_bit_of_the_rest(kind, axes)
     model = model_for(kind, tok, **axes)
 
     def states(documents):
-        rows = Chunks(np.arange(5), np.zeros(5, int), documents.lengths + objective.overhead.document, 0)
+        rows = Chunks(
+            np.arange(5), np.zeros(5, int), documents.lengths + objective.overhead.document, 0
+        )
         batch = objective.make(documents, rows, CPU)
         hidden = objective.hidden(model, batch).detach()
         side = objective.predicted(batch)
@@ -158,19 +191,26 @@ def test_another_document_of_equal_length_changes_no_bit_of_the_rest(kind, axes)
         of = torch.bucketize(places, side.starts[1:], right=True)
         held = HeldOutSet(objective.stream(documents, block=40, budget=120, seed=0))
         losses = objective.judge(model, held, device=CPU, dtype=torch.float32).losses
-        return {int(r): (hidden[of == n], side.labels[of == n], losses[r]) for n, r in enumerate(side.rows)}
+        return {
+            int(r): (hidden[of == n], side.labels[of == n], losses[r])
+            for n, r in enumerate(side.rows)
+        }
 
     before = states(data)
     data.documents[2] = corpus(tok, [30], seed=9).documents[0]
     after = states(data)
     for row in range(5):
-        same = torch.equal(before[row][0], after[row][0]) and torch.equal(before[row][1], after[row][1])
+        same = torch.equal(before[row][0], after[row][0]) and torch.equal(
+            before[row][1], after[row][1]
+        )
         assert same == (before[row][2] == after[row][2]) == (row != 2)
 
 
 def test_masked_hides_the_share_asked_for_and_predicts_what_was_there():
     objective, data, tok = made("masked", [400] * 30)
-    labels, seen, replaced = [], [], []
+    labels = []
+    seen = []
+    replaced = []
     for document in range(30):
         batch = objective.make(data, whole(data, document), CPU)
         tokens = batch.tokens[1:-1].numpy()
@@ -211,7 +251,8 @@ def test_of_every_piece_something_is_predicted_and_of_long_ones_no_more_than_was
     predicted = np.bincount(batch.rows[of], minlength=len(rows))
     assert predicted.min() == 1 and (predicted[::4] == 1).all()
     if not words:
-        assert (predicted == 1).mean() > 0.8  # 50 tokens have none in a third of cases, one in another
+        # 50 tokens have none in a third of cases, one in another
+        assert (predicted == 1).mean() > 0.8
 
 
 def test_denoising_can_be_put_together_again():
@@ -220,12 +261,14 @@ def test_denoising_can_be_put_together_again():
     batch = objective.make(data, Chunks(np.arange(3), np.zeros(3, int), data.lengths, 0), CPU)
     for n, row in enumerate(batch.target.rows):
         a, b = batch.target.starts[n : n + 2].tolist()
-        inputs, target = batch.target.tokens[a:b].tolist(), batch.target.labels[a:b].tolist()
+        inputs = batch.target.tokens[a:b].tolist()
+        target = batch.target.labels[a:b].tolist()
         assert inputs == [objective.start, *target[:-1]]
         m = list(batch.source.rows).index(row)
         source = batch.source.tokens[batch.source.starts[m] : batch.source.starts[m + 1]].tolist()
         assert source[-1] == target[-1] == objective.end
-        spans, now = {}, None
+        spans = {}
+        now = None
         for token in target[:-1]:
             if token in names:
                 now = token
@@ -253,17 +296,24 @@ def test_what_does_not_fit_is_said():
         Denoise(tok, TaskSettings())
     with pytest.raises(ModelError, match="no mask token"):
         Masked(tokenizer("causal"), TaskSettings())
-    with pytest.raises(ModelError, match="trains the architecture encoder, and the model is of decoder"):
+    with pytest.raises(
+        ModelError, match="trains the architecture encoder, and the model is of decoder"
+    ):
         Masked.suits(model_for("causal", tok).body.config)
 
 
-@pytest.mark.parametrize(("kind", "words"), [("masked", {}), ("masked", {"pairs": "order"}), ("denoise", {})])
+@pytest.mark.parametrize(
+    ("kind", "words"), [("masked", {}), ("masked", {"pairs": "order"}), ("denoise", {})]
+)
 def test_a_document_drawn_again_in_a_pass_is_hidden_otherwise(kind, words):
     objective, data, _ = made(kind, [120], **words)
-    rows, zero = np.zeros(3, int), np.zeros(3, int)
+    rows = np.zeros(3, int)
+    zero = np.zeros(3, int)
     batch = objective.make(data, Chunks(rows, zero, np.full(3, 120), 0, np.asarray([0, 0, 1])), CPU)
     side = batch.source if kind == "denoise" else batch
-    one, same, other = (side.tokens[a:b].tolist() for a, b in zip(side.starts[:-1], side.starts[1:], strict=True))
+    one, same, other = (
+        side.tokens[a:b].tolist() for a, b in zip(side.starts[:-1], side.starts[1:], strict=True)
+    )
     assert one == same != other
 
 

@@ -1,4 +1,5 @@
-"""What every pair of loss options has its minimum at, found over free logits, is what both options say."""
+"""What every pair of loss options has its minimum at, found over free logits, is what both options
+say."""
 
 from itertools import product
 from types import SimpleNamespace
@@ -28,7 +29,9 @@ def table_of(column, values):
 def minimiser(loss, *shape):
     """The logits of this shape at which the loss, which is convex, is least."""
     logits = torch.zeros(*shape, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [logits], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         optimizer.zero_grad()
@@ -46,7 +49,8 @@ def smoothed(targets, smoothing, several):
     return targets * (1 - smoothing) + spread
 
 
-# 990 common rows, 10 rare ones; with three labels 900, 90 and 10. With several, half of the rare ones have both.
+# 990 common rows, 10 rare ones; with three labels 900, 90 and 10. With several, half of the rare
+# ones have both.
 ROWS = {
     ("one", 2): ["common"] * 990 + ["rare"] * 10,
     ("one", 3): ["common"] * 900 + ["rare"] * 10 + ["some"] * 90,
@@ -55,7 +59,9 @@ ROWS = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "smoothing", "weights"), list(product(ROWS, (0.0, 0.1, 0.3), ("none", "balanced"))), ids=str
+    ("kind", "smoothing", "weights"),
+    list(product(ROWS, (0.0, 0.1, 0.3), ("none", "balanced"))),
+    ids=str,
 )
 def test_weights_and_smoothing_of_labels(kind, smoothing, weights):
     several = kind[0] == "several"
@@ -69,13 +75,17 @@ def test_weights_and_smoothing_of_labels(kind, smoothing, weights):
         total, count = task.loss(logits, targets)
         return total / count
 
-    # Each text has logits of its own: what it is trained towards is its smoothed label, whatever its weight.
+    # Each text has logits of its own: what it is trained towards is its smoothed label, whatever
+    # its weight.
     kinds, row_of = np.unique(hot.numpy(), axis=0, return_inverse=True)
-    own = torch.from_numpy(task.predict(minimiser(lambda free: mean_loss(free[row_of]), *kinds.shape)))
+    own = torch.from_numpy(
+        task.predict(minimiser(lambda free: mean_loss(free[row_of]), *kinds.shape))
+    )
     asked = smoothed(torch.from_numpy(kinds), smoothing, several)
     assert torch.allclose(own, asked, atol=CLOSE if smoothing else 0.02)
 
-    # All texts have the same logits: the answer is the share of each label, or with weights that of each alike.
+    # All texts have the same logits: the answer is the share of each label, or with weights that of
+    # each alike.
     shared = minimiser(lambda free: mean_loss(free.expand(len(hot), -1)), 1, task.n_outputs)
     if weights == "none":
         share = smoothed(hot, smoothing, several).mean(0)
@@ -114,8 +124,10 @@ def test_z_loss_and_the_cap_of_logits_move_no_probability(z_loss, cap):
 
 @pytest.mark.parametrize("mask_ratio", [0.15, 0.6])
 def test_pairs_are_told_by_their_share_whatever_is_masked(mask_ratio):
-    """The pair loss counts a piece by its length; how much is masked weighs it against the tokens' loss alone."""
-    starts = torch.tensor([0, 13, 26, 49, 52])  # pieces of 10, 10, 20 and 0 tokens, with three special ones each
+    """The pair loss counts a piece by its length; how much is masked weighs it against the tokens'
+    loss alone."""
+    # pieces of 10, 10, 20 and 0 tokens, with three special ones each
+    starts = torch.tensor([0, 13, 26, 49, 52])
     batch = SimpleNamespace(targets=torch.tensor([0, 1, 1, -1]), starts=starts)
     objective = SimpleNamespace(
         pairs=True, settings=TaskSettings(mask_ratio=mask_ratio), overhead=SimpleNamespace(chunk=3)

@@ -1,4 +1,5 @@
-"""The metrics against scikit-learn's, scipy's and cases worked by hand; and what they say where nothing can be said."""
+"""The metrics against scikit-learn's, scipy's and cases worked by hand; and what they say where
+nothing can be said."""
 
 import json
 import warnings
@@ -22,13 +23,18 @@ def draw(n: int, n_labels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("n_labels", [2, 3, 20])
-@pytest.mark.parametrize("n", [1, 7, 400])  # 7 of 20 labels: most occur in neither targets nor predictions
+# 7 of 20 labels: most occur in neither targets nor predictions
+@pytest.mark.parametrize("n", [1, 7, 400])
 def test_classification_agrees_with_scikit_learn(n, n_labels):
     targets, probabilities = draw(n, n_labels, seed=n)
     predicted = probabilities.argmax(axis=1)
     found = m.classification(targets, probabilities, n_labels)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(targets, predicted))
-    for name, function in {"f1": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}.items():
+    for name, function in {
+        "f1": sk.f1_score,
+        "precision": sk.precision_score,
+        "recall": sk.recall_score,
+    }.items():
         expected = function(targets, predicted, average="macro", zero_division=0)
         assert found[f"{name}_macro"] == pytest.approx(expected), name
         if n_labels == 2:
@@ -48,10 +54,18 @@ def test_multilabel_agrees_with_scikit_learn(n_labels):
     found = m.multilabel(targets, probabilities)
     assert found["accuracy"] == pytest.approx((targets == predicted).all(axis=1).mean())
     assert found["hamming_loss"] == pytest.approx((targets != predicted).mean())
-    for name, function in {"f1": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}.items():
-        one_by_one = [function(targets[:, c], predicted[:, c], zero_division=0) for c in range(n_labels)]
+    for name, function in {
+        "f1": sk.f1_score,
+        "precision": sk.precision_score,
+        "recall": sk.recall_score,
+    }.items():
+        one_by_one = [
+            function(targets[:, c], predicted[:, c], zero_division=0) for c in range(n_labels)
+        ]
         assert found[f"{name}_macro"] == pytest.approx(np.mean(one_by_one)), name
-        assert found[f"{name}_micro"] == pytest.approx(function(targets.ravel(), predicted.ravel())), name
+        assert found[f"{name}_micro"] == pytest.approx(
+            function(targets.ravel(), predicted.ravel())
+        ), name
     if n_labels > 1:
         assert found["f1_samples"] == pytest.approx(
             sk.f1_score(targets, predicted, average="samples", zero_division=1.0)
@@ -90,7 +104,8 @@ def test_a_correlation_of_rows_without_the_outlier_is_theirs(outlier):
 
 
 def test_by_hand():
-    # true 0 0 0 1 1, predicted 0 0 1 1 0: of 0: 2 right of 3 said of 3 true; of 1: 1 of 2 said of 2 true
+    # true 0 0 0 1 1, predicted 0 0 1 1 0: of 0: 2 right of 3 said of 3 true; of 1: 1 of 2 said of 2
+    # true
     targets = [0, 0, 0, 1, 1]
     probabilities = [[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7], [1.0, 0.0]]
     found = m.classification(targets, probabilities, 2)
@@ -98,15 +113,20 @@ def test_by_hand():
     assert found["f1_macro"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert (found["precision"], found["recall"], found["f1"]) == (0.5, 0.5, 0.5)
     assert found["mcc"] == pytest.approx((2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2))
-    # bins of a fifteenth: 0.9 and 0.8 and 0.6 and 0.7 and 1.0 each alone; gaps 0.1, 0.2, 0.6, 0.3, 1.0 over 5
+    # bins of a fifteenth: 0.9 and 0.8 and 0.6 and 0.7 and 1.0 each alone; gaps 0.1, 0.2, 0.6, 0.3,
+    # 1.0 over 5
     assert found["calibration_error"] == pytest.approx((0.1 + 0.2 + 0.6 + 0.3 + 1.0) / 5)
 
 
 def test_calibration_error_joins_the_answers_of_a_bin():
     # Four answers of confidence 0.75, three right: calibrated as a group, however wrong each alone.
     probabilities = [[0.75, 0.25]] * 4
-    assert m.classification([0, 0, 0, 1], probabilities, 2)["calibration_error"] == pytest.approx(0.0)
-    assert m.classification([0, 1, 1, 1], probabilities, 2)["calibration_error"] == pytest.approx(0.5)
+    assert m.classification([0, 0, 0, 1], probabilities, 2)["calibration_error"] == pytest.approx(
+        0.0
+    )
+    assert m.classification([0, 1, 1, 1], probabilities, 2)["calibration_error"] == pytest.approx(
+        0.5
+    )
 
 
 def test_bins_are_open_below_and_closed_above():
@@ -129,12 +149,17 @@ def test_what_is_undefined_is_none_and_json_can_hold_it():
     assert flat_scores["mse"] == pytest.approx(((0.9) ** 2 + 1.9**2 + 2.9**2) / 3)
     assert (flat_targets["pearson"], flat_targets["spearman"]) == (None, None)
     assert single == {"pearson": None, "spearman": None, "mse": 1.0}
-    assert nothing["f1_samples"] == 1.0 and nothing["accuracy"] == 1.0 and nothing["f1_macro"] == 0.0
-    json.dumps([one_class, same_answer, flat_scores, flat_targets, single, nothing], allow_nan=False)
+    assert (
+        nothing["f1_samples"] == 1.0 and nothing["accuracy"] == 1.0 and nothing["f1_macro"] == 0.0
+    )
+    json.dumps(
+        [one_class, same_answer, flat_scores, flat_targets, single, nothing], allow_nan=False
+    )
 
 
 def test_macro_averages_leave_out_a_label_that_never_occurs():
-    targets, probabilities = [0, 1], [[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]]
+    targets = [0, 1]
+    probabilities = [[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]]
     assert m.classification(targets, probabilities, 3)["f1_macro"] == 1.0
     assert m.multilabel([[1, 0], [1, 0]], [[0.9, 0.0], [0.9, 0.0]])["f1_macro"] == 1.0
 
@@ -157,7 +182,9 @@ def test_weights_count_an_example_that_often():
 
 
 def test_what_cannot_be_judged_is_refused():
-    with pytest.raises(RunError, match="2 outputs that are not numbers; training has diverged: lower train.lr"):
+    with pytest.raises(
+        RunError, match="2 outputs that are not numbers; training has diverged: lower train.lr"
+    ):
         m.classification([0, 1], [[np.nan, 0.5], [0.5, np.inf]], 2)
     with pytest.raises(RunError, match="not numbers"):
         m.regression([0.0], [np.inf])

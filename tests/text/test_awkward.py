@@ -1,5 +1,6 @@
-"""Awkward texts in every form of tokenizer that is published: the tokens are those of the reference, `transformers` or
-sentencepiece itself. The vocabularies are trained here, on these texts among others."""
+"""Awkward texts in every form of tokenizer that is published: the tokens are those of the
+reference, `transformers` or sentencepiece itself. The vocabularies are trained here, on these texts
+among others."""
 
 import json
 
@@ -29,7 +30,10 @@ AWKWARD = (
     "\n\n\n",
     "",
 )
-CORPUS = [*AWKWARD, *(f"the {word} and {number * 7919} of it" for number, word in enumerate(dir(str) * 3))]
+CORPUS = [
+    *AWKWARD,
+    *(f"the {word} and {number * 7919} of it" for number, word in enumerate(dir(str) * 3)),
+]
 
 
 def bytes_bpe(folder, special, cut):
@@ -46,7 +50,9 @@ def letters_bpe(folder):
     backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<unk>"], end_of_word_suffix="</w>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<unk>"], end_of_word_suffix="</w>"
+    )
     backend.train_from_iterator(CORPUS, trainer)
     backend.model.save(str(folder))
 
@@ -56,7 +62,9 @@ def wordpiece(folder, lower=True):
     backend.normalizer = normalizers.BertNormalizer(lowercase=lower)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backend.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
+    backend.train_from_iterator(
+        CORPUS, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special)
+    )
     words = sorted(backend.get_vocab(), key=backend.get_vocab().get)
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", "utf-8")
 
@@ -66,7 +74,13 @@ def gpt2_bytes(folder, special=("<|endoftext|>",)):
 
 
 ROBERTA = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-MASK = {"content": "<mask>", "lstrip": True, "rstrip": False, "normalized": False, "single_word": False}
+MASK = {
+    "content": "<mask>",
+    "lstrip": True,
+    "rstrip": False,
+    "normalized": False,
+    "single_word": False,
+}
 FORMS = {
     "vocab.txt": (wordpiece, {"tokenizer_class": "BertTokenizer", "do_lower_case": True}),
     "vocab.txt, cased": (
@@ -74,7 +88,10 @@ FORMS = {
         {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "strip_accents": True},
     ),
     "GPT-2": (gpt2_bytes, {"tokenizer_class": "GPT2Tokenizer"}),
-    "GPT-2 with a space": (gpt2_bytes, {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}),
+    "GPT-2 with a space": (
+        gpt2_bytes,
+        {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True},
+    ),
     "RoBERTa": (
         lambda folder: gpt2_bytes(folder, ROBERTA),
         {"tokenizer_class": "RobertaTokenizer", "mask_token": MASK | {"__type": "AddedToken"}},
@@ -107,11 +124,14 @@ def same(ours, theirs, texts=AWKWARD):
 @pytest.mark.parametrize("form", FORMS)
 def test_older_files(tmp_path, form):
     folder = folder_of(tmp_path / "m", form)
-    ours, theirs = Tokenizer.load(folder), reference(folder)
+    ours = Tokenizer.load(folder)
+    theirs = reference(folder)
     same(ours, theirs)
     for text in AWKWARD:
         ids = ours.encode_batch([text])[0].ids
-        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert ours.decode(ids) == theirs.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
     (tmp_path / "again").mkdir()
     ours.save(tmp_path / "again")  # as tokenizer.json, it means the same to both
     same(Tokenizer.load(tmp_path / "again"), theirs)
@@ -128,15 +148,34 @@ def test_added_tokens(tmp_path, form, older):
     added = {"<|user|>": size, "Zürich": size + 1, " two words": size + 2}
     if older:
         (folder / "added_tokens.json").write_text(json.dumps(added))
-        (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": ["<|user|>"]}))
+        (folder / "special_tokens_map.json").write_text(
+            json.dumps({"additional_special_tokens": ["<|user|>"]})
+        )
     else:
-        kinds = {"<|user|>": {"special": True, "lstrip": True}, "Zürich": {"single_word": True, "normalized": False}}
-        plain = {"special": False, "lstrip": False, "rstrip": False, "normalized": True, "single_word": False}
-        named = {index: plain | {"content": name} | kinds.get(name, {}) for name, index in added.items()}
+        kinds = {
+            "<|user|>": {"special": True, "lstrip": True},
+            "Zürich": {"single_word": True, "normalized": False},
+        }
+        plain = {
+            "special": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": True,
+            "single_word": False,
+        }
+        named = {
+            index: plain | {"content": name} | kinds.get(name, {}) for name, index in added.items()
+        }
         options |= {"added_tokens_decoder": named, "additional_special_tokens": ["<|user|>"]}
         (folder / "tokenizer_config.json").write_text(json.dumps(options))
-    ours, theirs = Tokenizer.load(folder), reference(folder)
-    texts = ["hi  <|user|>  there", "in Zürich, Zürichs ZÜRICH", "of two words <|user|><|user|>", *AWKWARD]
+    ours = Tokenizer.load(folder)
+    theirs = reference(folder)
+    texts = [
+        "hi  <|user|>  there",
+        "in Zürich, Zürichs ZÜRICH",
+        "of two words <|user|><|user|>",
+        *AWKWARD,
+    ]
     same(ours, theirs, texts)
     ids = ours.encode_batch(texts[:1])[0].ids
     assert size in ids and "user" not in ours.decode(ids) and len(ours) == size + 3
@@ -147,7 +186,9 @@ def test_added_tokens(tmp_path, form, older):
 
 
 def test_a_tokenizer_json_is_taken_as_it_is(tmp_path):
-    backend = tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -1.0), ("a", -2.0), ("▁the", -2.5)], 0))
+    backend = tokenizers.Tokenizer(
+        models.Unigram([("<unk>", 0.0), ("▁", -1.0), ("a", -2.0), ("▁the", -2.5)], 0)
+    )
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     backend.add_special_tokens([AddedToken("<mask>", lstrip=True)])
@@ -162,11 +203,15 @@ def test_a_tokenizer_json_is_taken_as_it_is(tmp_path):
 def test_a_class_that_cuts_otherwise_is_refused(tmp_path, form, kind):
     folder = folder_of(tmp_path / "m", form)
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
-    with pytest.raises(ModelError, match=f"how {kind} uses this file is not known; put a tokenizer.json"):
+    with pytest.raises(
+        ModelError, match=f"how {kind} uses this file is not known; put a tokenizer.json"
+    ):
         Tokenizer.load(folder)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "tokenizer_config.json", "spiece.model"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "vocab.txt", "tokenizer_config.json", "spiece.model"]
+)
 def test_a_file_of_a_gigabyte_is_not_read(tmp_path, name):
     folder = folder_of(tmp_path / "m", "vocab.txt")
     with (folder / name).open("ab") as handle:
@@ -187,16 +232,19 @@ LLAMA = {"model_type": "bpe", "byte_fallback": True, "vocab_size": 700, "split_d
 LLAMA |= {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 USERS = ["\n", "\n\n", "▁▁", "▁▁▁▁", "<start_of_turn>"]
 SENTENCEPIECE = {  # file, how it is trained, what tokenizer_config.json says
-    "T5": ("spiece.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, {"tokenizer_class": "T5Tokenizer"}),
+    "T5": ("spiece.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+        {"tokenizer_class": "T5Tokenizer"}),
     "Llama": ("tokenizer.model", LLAMA, {}),
     "Llama 2": (
         "tokenizer.model",
         LLAMA,
-        {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "add_eos_token": False},
+        {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True,
+        "add_eos_token": False},
     ),
     "Gemma": (
         "tokenizer.model",
-        LLAMA | {"add_dummy_prefix": False, "user_defined_symbols": USERS, "pad_id": 0, "eos_id": 1, "bos_id": 2}
+        LLAMA | {"add_dummy_prefix": False, "user_defined_symbols": USERS, "pad_id": 0, "eos_id": 1,
+        "bos_id": 2}
         | {"unk_id": 3},
         {},
     ),
@@ -204,13 +252,15 @@ SENTENCEPIECE = {  # file, how it is trained, what tokenizer_config.json says
 
 
 def train_pieces(file, texts=CORPUS, **options):
-    """A sentencepiece model as its own library trains it, with the character map of NFKC unless told otherwise."""
+    """A sentencepiece model as its own library trains it, with the character map of NFKC unless
+    told otherwise."""
     sentencepiece = pytest.importorskip("sentencepiece")
     with file.open("wb") as writer:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter([text for text in texts if text.strip()]),
             model_writer=writer,
-            **{"vocab_size": 420, "hard_vocab_limit": False, "minloglevel": 2, "num_threads": 1} | options,
+            **{"vocab_size": 420, "hard_vocab_limit": False, "minloglevel": 2, "num_threads": 1}
+            | options,
         )
     return sentencepiece.SentencePieceProcessor(model_file=str(file))
 
@@ -233,16 +283,23 @@ def test_sentencepiece_files(tmp_path, form):
 
 def test_marians_two_files(tmp_path):
     sides = [
-        train_pieces(tmp_path / f"{side}.spm", vocab_size=size) for side, size in (("source", 400), ("target", 300))
+        train_pieces(tmp_path / f"{side}.spm", vocab_size=size)
+        for side, size in (("source", 400), ("target", 300))
     ]
-    pieces = {side.id_to_piece(i): None for side in sides for i in range(side.get_piece_size()) if i > 2}
+    pieces = {
+        side.id_to_piece(i): None for side in sides for i in range(side.get_piece_size()) if i > 2
+    }
     names = ["</s>", "<unk>", *pieces, ">>fra<<", "<pad>"]
-    (tmp_path / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
+    (tmp_path / "vocab.json").write_text(
+        json.dumps({name: index for index, name in enumerate(names)})
+    )
     said = {"tokenizer_class": "MarianTokenizer", "source_lang": "en", "target_lang": "fr"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
-    ours, theirs = Tokenizer.load(tmp_path), reference(tmp_path)
+    ours = Tokenizer.load(tmp_path)
+    theirs = reference(tmp_path)
     for text in (*AWKWARD, ">>fra<< the end"):
-        # Korean letters apart are put together by sentencepiece, and by `tokenizers` (T5's in `transformers` too) not.
+        # Korean letters apart are put together by sentencepiece, and by `tokenizers` (T5's in
+        # `transformers` too) not.
         if "<s>" not in text and "\u1100" not in text:
             assert ours.encode_batch([text])[0].ids == theirs(text)["input_ids"], text
             ids = theirs(text_target=text)["input_ids"]

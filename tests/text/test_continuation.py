@@ -1,4 +1,5 @@
-"""What new tokens add to a text: the text of all tokens less that of those before, for every kind of decoder."""
+"""What new tokens add to a text: the text of all tokens less that of those before, for every kind
+of decoder."""
 
 import json
 from types import SimpleNamespace
@@ -14,7 +15,14 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.tiny_decoder import sentencepiece_tokenizer, tiny_decoder, trained_tokenizer
 from tests.tiny_tokenizer import byte_tokenizer
 
-TEXTS = ["the ball in a bath", "My name is Bob.", "naïve 北京 🙂🙂 end", "é", "a  b\n\n c", "don't, it 's"]
+TEXTS = [
+    "the ball in a bath",
+    "My name is Bob.",
+    "naïve 北京 🙂🙂 end",
+    "é",
+    "a  b\n\n c",
+    "don't, it 's",
+]
 HALF = "\ufffd"
 
 
@@ -22,7 +30,9 @@ def unigram() -> Tokenizer:
     """Pieces with ▁ for a space, and no bytes to fall back on: T5's kind."""
     letters = [chr(code) for code in range(33, 127)] + [*"ïé北京🙂\n"]
     pieces = [("<unk>", 0.0), ("▁", -2.0), ("▁the", -1.0), ("▁ball", -1.0), ("▁Bob", -1.0)]
-    backend = tokenizers.Tokenizer(models.Unigram(pieces + [(letter, -5.0) for letter in letters], 0, False))
+    backend = tokenizers.Tokenizer(
+        models.Unigram(pieces + [(letter, -5.0) for letter in letters], 0, False)
+    )
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     return Tokenizer(backend)
@@ -31,9 +41,21 @@ def unigram() -> Tokenizer:
 def wordpiece() -> Tokenizer:
     """Whose decoder tidies up, so that a token may take a space away from the one before."""
     letters = [chr(code) for code in range(33, 127)] + [*"ï北京🙂é"]
-    words = ["[UNK]", "the", "ball", "name", "do", "##n", "n", *letters, *(f"##{letter}" for letter in letters)]
+    words = [
+        "[UNK]",
+        "the",
+        "ball",
+        "name",
+        "do",
+        "##n",
+        "n",
+        *letters,
+        *(f"##{letter}" for letter in letters),
+    ]
     backend = tokenizers.Tokenizer(
-        models.WordPiece({word: index for index, word in enumerate(dict.fromkeys(words))}, unk_token="[UNK]")
+        models.WordPiece(
+            {word: index for index, word in enumerate(dict.fromkeys(words))}, unk_token="[UNK]"
+        )
     )
     backend.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -62,9 +84,11 @@ def test_the_two_texts_joined_are_the_whole(kind, special):
             given, new = tokenizer.continuation(ids[:border], ids[border:])
             assert given + new == whole, (text, border)
             alone = tokenizer.decode(ids[:border])
-            # What is given stays, but for half a character or a space that the next token takes away.
+            # What is given stays, but for half a character or a space that the next token takes
+            # away.
             assert given == alone or alone.rstrip(HALF) == given or kind == "wordpiece"
-            for end in range(border, len(ids)):  # cut within a character: never more than marks at the end
+            # cut within a character: never more than marks at the end
+            for end in range(border, len(ids)):
                 before, part = tokenizer.continuation(ids[:border], ids[border:end])
                 shown = (before + part).rstrip(HALF)
                 assert whole.startswith(shown) or kind == "wordpiece", (text, border, end)
@@ -78,16 +102,30 @@ def test_a_whole_character_is_kept_where_the_next_one_is_begun():
 
 
 def test_a_continuation_keeps_its_space(tmp_path, monkeypatch):
-    """In generate, in conversations and on the command line: transformers' pipeline gives the same."""
+    """In generate, in conversations and on the command line: transformers' pipeline gives the
+    same."""
     transformers = pytest.importorskip("transformers")
     tokenizer = sentencepiece_tokenizer()
-    folder = tiny_decoder(tmp_path / "m", "llama", tokenizer, vocab_size=len(tokenizer), eos_token_id=2, bos_token_id=1)
+    folder = tiny_decoder(
+        tmp_path / "m",
+        "llama",
+        tokenizer,
+        vocab_size=len(tokenizer),
+        eos_token_id=2,
+        bos_token_id=1,
+    )
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    options = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "bos_token": "<s>"}
+    options = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "</s>",
+        "bos_token": "<s>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(options | {"chat_template": template}))
     ball = tokenizer.backend.encode("the ball", add_special_tokens=False).ids
     model = load(folder)
-    monkeypatch.setattr("langue.runs.generation.generate", lambda language, ids, *rest: [ball for _ in ids])
+    monkeypatch.setattr(
+        "langue.runs.generation.generate", lambda language, ids, *rest: [ball for _ in ids]
+    )
     assert model.generate(["a", "the"]) == [" the ball", " the ball"]
     assert model.generate([[{"role": "user", "content": "a"}]]) == [" the ball"]
     assert model.generate([[5]]) == [ball]
@@ -99,10 +137,14 @@ def test_a_continuation_keeps_its_space(tmp_path, monkeypatch):
 
 def test_samples_of_a_training_keep_it_too(monkeypatch):
     tokenizer = unigram()
-    documents = [tokenizer.backend.encode(text).ids for text in ("the ball in a bath", "My name is Bob.")]
+    documents = [
+        tokenizer.backend.encode(text).ids for text in ("the ball in a bath", "My name is Bob.")
+    ]
     dev = SimpleNamespace(
         lengths=np.array([len(ids) for ids in documents]),
-        tokens=lambda rows, begins, sizes: np.concatenate([documents[r][:n] for r, n in zip(rows, sizes, strict=True)]),
+        tokens=lambda rows, begins, sizes: np.concatenate(
+            [documents[r][:n] for r, n in zip(rows, sizes, strict=True)]
+        ),
     )
     prepared = SimpleNamespace(
         dev=dev,
@@ -112,6 +154,8 @@ def test_samples_of_a_training_keep_it_too(monkeypatch):
         settings=SimpleNamespace(data=SimpleNamespace(seq_len=24)),
     )
     ball = tokenizer.backend.encode("the ball").ids
-    monkeypatch.setattr("langue.runs.samples.generate", lambda network, prompts, *rest: [ball for _ in prompts])
+    monkeypatch.setattr(
+        "langue.runs.samples.generate", lambda network, prompts, *rest: [ball for _ in prompts]
+    )
     # Of the first document a quarter of the room is shown, 5 tokens.
     assert samples(prepared, None) == [("the ball in", " the ball"), ("My n", " the ball")]

@@ -1,4 +1,5 @@
-"""Running text as documents: nothing is lost or changed, memory is bounded, and what cannot be read is named."""
+"""Running text as documents: nothing is lost or changed, memory is bounded, and what cannot be read
+is named."""
 
 import gzip
 import json
@@ -14,7 +15,9 @@ from langue.text.read.documents import Reading, Tally, open_texts
 
 def read(*sources, **options):
     """The documents of each source, whole, and what was met."""
-    reading, tally, notes = Reading(**options), Tally(), []
+    reading = Reading(**options)
+    tally = Tally()
+    notes = []
     found = []
     for source in open_texts(sources, reading, notes):
         parts = []
@@ -73,7 +76,10 @@ def test_pieces_are_the_text(tmp_path_factory, text, document, block, piece):
         patch.setattr(documents, "BLOCK", block)
         patch.setattr(documents, "PIECE", piece)
         found, _, _ = read(path, document=document)
-        longest = max((len(p.text) for p in open_texts([path], Reading(), [])[0].pieces(Reading(), Tally())), default=0)
+        longest = max(
+            (len(p.text) for p in open_texts([path], Reading(), [])[0].pieces(Reading(), Tally())),
+            default=0,
+        )
     lines = [line.rstrip("\r") for line in text.split("\n")]
     if document == "file":
         assert found == ([text] if text.strip() else [])
@@ -88,7 +94,9 @@ def test_a_piece_is_cut_before_the_white_space_that_a_word_follows(tmp_path, mon
     monkeypatch.setattr(documents, "PIECE", 32)
     path = tmp_path / "a.txt"
     path.write_text("word  another\n\n" * 20)
-    pieces = [piece.text for piece in open_texts([path], Reading(), [])[0].pieces(Reading(), Tally())]
+    pieces = [
+        piece.text for piece in open_texts([path], Reading(), [])[0].pieces(Reading(), Tally())
+    ]
     assert len(pieces) > 5
     assert all(piece[0].isspace() and not piece[1].isspace() for piece in pieces[1:])
 
@@ -97,7 +105,10 @@ def test_bytes_that_are_not_utf8_are_named_or_dropped(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("fine\nbad \xe9t\xe9\nalso fine\nbad again\xff\n".encode("latin-1"))
     for document in ("file", "line", "blank"):
-        with pytest.raises(DataError, match="a.txt, line 2: byte 5 of the line is not UTF-8; convert .* windows-1252"):
+        with pytest.raises(
+            DataError,
+            match="a.txt, line 2: byte 5 of the line is not UTF-8; convert .* windows-1252",
+        ):
             read(path, document=document)
     found, tally, _ = read(path, invalid="drop")
     assert found == ["fine\nalso fine\n"]
@@ -121,7 +132,9 @@ def test_bytes_that_are_not_utf8_are_named_or_dropped(tmp_path):
 )
 def test_a_row_that_cannot_be_used_is_named_or_dropped(tmp_path, line, said):
     path = tmp_path / "a.jsonl"
-    path.write_text(f'{{"text": "first"}}\n{line}\n\n{{"text": "last"}}\n{{"text": null}}\n{{"text": ""}}\n')
+    path.write_text(
+        f'{{"text": "first"}}\n{line}\n\n{{"text": "last"}}\n{{"text": null}}\n{{"text": ""}}\n'
+    )
     with pytest.raises(DataError, match=said) as caught:
         read(path)
     assert "\n" not in str(caught.value)
@@ -137,7 +150,9 @@ def test_another_column(tmp_path):
     assert read(path, columns={"text": "review"})[0] == ["good"]
 
 
-@pytest.mark.parametrize(("word", "weight"), [("", 1.0), ("@2", 2.0), ("@0.5", 0.5), ("@1e2", 100.0)])
+@pytest.mark.parametrize(
+    ("word", "weight"), [("", 1.0), ("@2", 2.0), ("@0.5", 0.5), ("@1e2", 100.0)]
+)
 def test_weights(tmp_path, word, weight):
     (tmp_path / "a@b.txt").write_text("x")
     (found,) = open_texts([f"{tmp_path}/a@b.txt{word}"], Reading(), [])
@@ -213,7 +228,9 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 
     (tmp_path / "a.txt").write_text("x")
     monkeypatch.setattr("pathlib.Path.is_file", refuse)
-    with pytest.raises(DataError, match=f"{tmp_path}: cannot be read: Permission denied; check its permissions"):
+    with pytest.raises(
+        DataError, match=f"{tmp_path}: cannot be read: Permission denied; check its permissions"
+    ):
         read(tmp_path)
 
 
@@ -229,7 +246,9 @@ def test_the_hub_is_streamed_and_its_failures_are_one_line(monkeypatch):
         return {"train": rows()}
 
     monkeypatch.setattr(documents, "load_hub", load)
-    with pytest.raises(DataError, match="owner/books:small: the Hub's data set stopped: the line; run it again"):
+    with pytest.raises(
+        DataError, match="owner/books:small: the Hub's data set stopped: the line; run it again"
+    ):
         read("owner/books:small@2")
     assert asked == {"name": "owner/books:small", "streaming": True}
 
@@ -239,11 +258,21 @@ def test_pieces_are_cut_where_tokens_are(tmp_path, monkeypatch, kind):
     from langue.settings.sections import resolve
     from langue.text.tokenizers.training import train
 
-    text = "The cat sat on the mat.\n\n  Then it slept, and the other cats, too;\tall day  long.\r\n" * 30
-    tokenizer = train([text], resolve({"tokenizer.kind": kind, "tokenizer.vocab_size": 320}).tokenizer, tmp_path / kind)
+    text = (
+        "The cat sat on the mat.\n\n  Then it slept, and the other cats, too;\tall day  long.\r\n"
+        * 30
+    )
+    tokenizer = train(
+        [text],
+        resolve({"tokenizer.kind": kind, "tokenizer.vocab_size": 320}).tokenizer,
+        tmp_path / kind,
+    )
     (tmp_path / "a.txt").write_bytes(text.encode())
     monkeypatch.setattr(documents, "PIECE", 50)
-    pieces = [piece.text for piece in open_texts([tmp_path / "a.txt"], Reading(), [])[0].pieces(Reading(), Tally())]
+    pieces = [
+        piece.text
+        for piece in open_texts([tmp_path / "a.txt"], Reading(), [])[0].pieces(Reading(), Tally())
+    ]
     found = tokenizer.backend.encode_batch(pieces, add_special_tokens=False)
     assert len(pieces) > 30
     assert [index for each in found for index in each.ids] == tokenizer.backend.encode(

@@ -51,8 +51,13 @@ def test_near_by_change_and_by_containment():
 
 
 def test_chinese_is_compared_by_characters():
-    text = "早餐非常简单和差，距离客房很远，需要到后面的附楼，或者通过弯弯曲曲的后勤走到，非常不方便。"
-    found = find(["今天天气很好。", text], [text.replace("非常不方便", "不方便"), "酒店位于商业中心，交通便利。"])
+    text = (
+        "早餐非常简单和差，距离客房很远，需要到后面的附楼，或者通过弯弯曲曲的后勤走到，非常不方便。"
+    )
+    found = find(
+        ["今天天气很好。", text],
+        [text.replace("非常不方便", "不方便"), "酒店位于商业中心，交通便利。"],
+    )
     assert [pair[:2] for pair in found.near] == [(0, 1)] and found.near[0][2] > 0.8
 
 
@@ -74,7 +79,8 @@ def test_as_the_obvious_search(data):
     """Texts cut from few strands overlap often; chunks of a few texts; both ways of comparing."""
     strand = st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0, 50))
     cut = strand.map(lambda s: " ".join(sentence(s[0], 80).split()[s[1] : s[1] + s[2]]))
-    train, test = data.draw(st.lists(cut, max_size=12)), data.draw(st.lists(cut, max_size=12))
+    train = data.draw(st.lists(cut, max_size=12))
+    test = data.draw(st.lists(cut, max_size=12))
     near = data.draw(st.sampled_from([0.5, 0.8, 1.0]))
     normal = duplicates.CHUNK
     duplicates.CHUNK = data.draw(st.sampled_from([30, 200, normal]))
@@ -96,6 +102,8 @@ def test_as_the_obvious_search(data):
 def test_real_reviews(shared_data):
     hotels = read(shared_data("chnsenticorp"), need=["text"])
     found = find(hotels.train.column("text"), hotels.test.column("text"))
-    assert len({pair[0] for pair in (*found.exact, *found.near)}) == len(found.exact) + len(found.near)
+    assert len({pair[0] for pair in (*found.exact, *found.near)}) == len(found.exact) + len(
+        found.near
+    )
     train = hotels.train.column("text")
     assert all(train[b].split() == hotels.test.column("text")[a].split() for a, b in found.exact)

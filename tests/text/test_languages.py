@@ -1,5 +1,6 @@
-"""Translation models of many languages: their codes stand where the reference puts them, for source and target, from
-either form of the tokenizer's file, as the files say and as a call asks; and the model writes the target's language."""
+"""Translation models of many languages: their codes stand where the reference puts them, for source
+and target, from either form of the tokenizer's file, as the files say and as a call asks; and the
+model writes the target's language."""
 
 import json
 
@@ -17,12 +18,18 @@ from tests.text.test_sentencepiece import CONTROLS, LETTERS, WORDS, proto
 transformers = pytest.importorskip("transformers")
 
 KINDS = ["MBart", "MBart50"]
-SAID = [{}, {"src_lang": "fr_XX"}, {"src_lang": "fr_XX", "tgt_lang": "de_DE"}, {"tgt_lang": "de_DE"}]
+SAID = [
+    {},
+    {"src_lang": "fr_XX"},
+    {"src_lang": "fr_XX", "tgt_lang": "de_DE"},
+    {"tgt_lang": "de_DE"},
+]
 TEXTS = ["the water in", "wellde_DEwell", "winner"]
 
 
 def folder_of(path, kind, said, form):
-    """A folder with sentencepiece.bpe.model, or with a tokenizer.json that the reference makes of one."""
+    """A folder with sentencepiece.bpe.model, or with a tokenizer.json that the reference makes of
+    one."""
     path.mkdir()
     name = f"{kind}Tokenizer"
     (path / "sentencepiece.bpe.model").write_bytes(proto([*CONTROLS, *WORDS, *LETTERS]))
@@ -39,7 +46,9 @@ def folder_of(path, kind, said, form):
 def same(ours, theirs):
     for text in TEXTS:
         assert ours.encode_batch([text])[0].ids == theirs(text)["input_ids"], text
-        assert ours.target.encode_batch([text])[0].ids == theirs(text_target=text)["input_ids"], text
+        assert ours.target.encode_batch([text])[0].ids == theirs(text_target=text)["input_ids"], (
+            text
+        )
         assert ours.encode_batch([text])[0].ids == theirs(text)["input_ids"], text  # and back
     assert ours.encode_batch(["the"], ["winner"])[0].ids == theirs("the", "winner")["input_ids"]
 
@@ -50,22 +59,29 @@ def same(ours, theirs):
 def test_codes_stand_where_the_reference_puts_them(tmp_path, kind, said, form):
     pytest.importorskip("sentencepiece")
     folder = folder_of(tmp_path / "m", kind, said, form)
-    ours, theirs = Tokenizer.load(folder), getattr(transformers, f"{kind}Tokenizer").from_pretrained(folder)
+    ours = Tokenizer.load(folder)
+    theirs = getattr(transformers, f"{kind}Tokenizer").from_pretrained(folder)
     same(ours, theirs)
-    theirs.src_lang, theirs.tgt_lang = "ro_RO", "zh_CN"
+    theirs.src_lang = "ro_RO"
+    theirs.tgt_lang = "zh_CN"
     asked = ours.for_languages("ro_RO", "zh_CN")
     same(asked, theirs)
     (folder / "again").mkdir()
     asked.save(folder / "again")
     same(Tokenizer.load(folder / "again"), theirs)
     assert ours.decode(ours.encode_batch(["the water"])[0].ids) == "the water"
-    with pytest.raises(ModelError, match="the target's language 'german' is not a language of the model; it has ar_AR"):
+    with pytest.raises(
+        ModelError,
+        match="the target's language 'german' is not a language of the model; it has ar_AR",
+    ):
         ours.for_languages(target="german")
 
 
 def test_a_tokenizer_without_languages_says_so(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
-    with pytest.raises(ModelError, match="the model has no codes of languages; leave the languages out"):
+    with pytest.raises(
+        ModelError, match="the model has no codes of languages; leave the languages out"
+    ):
         Tokenizer.load(tmp_path).for_languages(target="de_DE")
 
 
@@ -73,12 +89,28 @@ def model_of(path, kind, form="tokenizer.json", **config):
     """A tiny mBART with random weights, and the reference's class of it."""
     folder = folder_of(path, kind, {}, form)
     tokenizer = Tokenizer.load(folder)
-    sizes = {f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    sizes = {
+        f"{side}_{name}": 2
+        for side in ("encoder", "decoder")
+        for name in ("layers", "attention_heads")
+    }
     sizes |= {f"{side}_ffn_dim": 24 for side in ("encoder", "decoder")}
-    said = {"vocab_size": len(tokenizer), "d_model": 16, "max_position_embeddings": 40, "init_std": 0.5, **sizes}
+    said = {
+        "vocab_size": len(tokenizer),
+        "d_model": 16,
+        "max_position_embeddings": 40,
+        "init_std": 0.5,
+        **sizes,
+    }
     torch.manual_seed(0)
-    model = transformers.MBartForConditionalGeneration(transformers.MBartConfig(**said | config)).eval()
-    special = [index for index, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special]
+    model = transformers.MBartForConditionalGeneration(
+        transformers.MBartConfig(**said | config)
+    ).eval()
+    special = [
+        index
+        for index, token in tokenizer.backend.get_added_tokens_decoder().items()
+        if token.special
+    ]
     model.final_logits_bias[:, special] = -1e4  # words are written
     model.save_pretrained(folder)
     return folder, model, tokenizer
@@ -104,10 +136,17 @@ def test_a_model_writes_the_language_that_is_asked_for(tmp_path, kind, capsys):
     assert written != ours.generate(sources, max_tokens=6)
     # A target that is scored begins with its language, as the reference makes it of labels.
     (scores,) = ours.logits(["the water"], ["a well"], **asked)
-    source, target = chosen.encode_batch(["the water"])[0].ids, chosen.target.encode_batch(["a well"])[0].ids
-    before = [target[-1], *target[:-1]] if kind == "MBart" else [ours.checkpoint.start, *target[:-1]]
+    source = chosen.encode_batch(["the water"])[0].ids
+    target = chosen.target.encode_batch(["a well"])[0].ids
+    before = (
+        [target[-1], *target[:-1]] if kind == "MBart" else [ours.checkpoint.start, *target[:-1]]
+    )
     with torch.no_grad():
-        expected = model(torch.tensor([source]), decoder_input_ids=torch.tensor([before])).logits[0].numpy()
+        expected = (
+            model(torch.tensor([source]), decoder_input_ids=torch.tensor([before]))
+            .logits[0]
+            .numpy()
+        )
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
     words = ["generate", str(folder), "-p", sources[0], "--max-tokens", "6", "--json"]
     assert run([*words, "--source-language", "fr_XX", "--target-language", "de_DE"]) == 0
@@ -119,8 +158,14 @@ def test_a_model_writes_the_language_that_is_asked_for(tmp_path, kind, capsys):
 
 def test_languages_as_settings_go_with_the_run(tmp_path):
     folder, *_ = model_of(tmp_path / "m", "MBart50")
-    rows = [{"text": text, "label": label} for text, label in (("the water", "a"), ("a well", "b"))] * 8
-    settings = {"train.max_steps": 1, "data.source_language": "fr_XX", "data.target_language": "de_DE"}
+    rows = [
+        {"text": text, "label": label} for text, label in (("the water", "a"), ("a well", "b"))
+    ] * 8
+    settings = {
+        "train.max_steps": 1,
+        "data.source_language": "fr_XX",
+        "data.target_language": "de_DE",
+    }
     settings |= {"data.duplicates": False}
     ran = langue.finetune("classify", model=folder, data=rows, out=tmp_path / "run", **settings)
     model = langue.load(ran.folder)
@@ -130,7 +175,13 @@ def test_languages_as_settings_go_with_the_run(tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(ran.folder)
     assert theirs("the water")["input_ids"] == ids
     with pytest.raises(ModelError, match="'fr' is not a language"):
-        langue.finetune("classify", model=folder, data=rows, out=tmp_path / "no", **{"data.source_language": "fr"})
+        langue.finetune(
+            "classify",
+            model=folder,
+            data=rows,
+            out=tmp_path / "no",
+            **{"data.source_language": "fr"},
+        )
 
 
 def test_inspect_and_verify_tell_of_languages_and_of_contradictions(tmp_path, capsys):
@@ -138,13 +189,19 @@ def test_inspect_and_verify_tell_of_languages_and_of_contradictions(tmp_path, ca
     facts = langue.inspect(folder)["tokenizer"]
     assert facts["languages"] == list(RULES["MBart50"].codes) and facts["notes"] == []
     assert facts["special"]["mask"] == "<mask>"
-    (check,) = [check for check in langue.verify(folder)["checks"] if check["check"] == "tokenizer's files"]
+    (check,) = [
+        check for check in langue.verify(folder)["checks"] if check["check"] == "tokenizer's files"
+    ]
     assert check["ok"] is True
     said = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(said | {"add_eos_token": False}))
     (note,) = langue.inspect(folder)["tokenizer"]["notes"]
-    assert note.startswith("add_eos_token = false of tokenizer_config.json is not followed: </s> stands behind a text")
-    (check,) = [check for check in langue.verify(folder)["checks"] if check["check"] == "tokenizer's files"]
+    assert note.startswith(
+        "add_eos_token = false of tokenizer_config.json is not followed: </s> stands behind a text"
+    )
+    (check,) = [
+        check for check in langue.verify(folder)["checks"] if check["check"] == "tokenizer's files"
+    ]
     assert check == {"check": "tokenizer's files", "ok": None, "detail": note}
     assert run(["inspect", str(folder)]) == 0
     assert "add_eos_token = false" in capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""Words that are longer than a library's limit: found, cut, counted, and never unknown for their length."""
+"""Words that are longer than a library's limit: found, cut, counted, and never unknown for their
+length."""
 
 import random
 import re
@@ -33,14 +34,24 @@ def clauses(script: str) -> list[str]:
     drawn = random.Random(0)
     first, last = SCRIPTS[script]
     words = ["".join(chr(drawn.randint(first, last)) for _ in range(3)) for _ in range(40)]
-    return [" ".join("".join(drawn.choices(words, k=k // 3)) for k in (20, 90, 150, 400)) for _ in range(12)]
+    return [
+        " ".join("".join(drawn.choices(words, k=k // 3)) for k in (20, 90, 150, 400))
+        for _ in range(12)
+    ]
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from(["a", "b" * 7, " ", "  \n", "\t" * 5, "c" * 20]), max_size=20), st.integers(1, 12))
+@given(
+    st.lists(st.sampled_from(["a", "b" * 7, " ", "  \n", "\t" * 5, "c" * 20]), max_size=20),
+    st.integers(1, 12),
+)
 def test_long_runs_are_those_that_a_look_at_all_characters_finds(parts, limit):
     text = "".join(parts)
-    wanted = [found.span() for found in re.finditer(r"\s+|\S+", text) if found.end() - found.start() > limit]
+    wanted = [
+        found.span()
+        for found in re.finditer(r"\s+|\S+", text)
+        if found.end() - found.start() > limit
+    ]
     assert list(long_runs(text, limit)) == wanted
 
 
@@ -87,21 +98,31 @@ def test_wordpiece_of_a_script_without_spaces_knows_its_text(script, tmp_path):
     from transformers import AutoTokenizer
 
     texts = clauses(script)
-    chosen = resolve({"tokenizer.kind": "wordpiece", "tokenizer.lower": True, "tokenizer.vocab_size": 400}).tokenizer
+    chosen = resolve(
+        {"tokenizer.kind": "wordpiece", "tokenizer.lower": True, "tokenizer.vocab_size": 400}
+    ).tokenizer
     notes: list[str] = []
     tokenizer = train(texts, chosen, tmp_path, notes)
     encodings = tokenizer.encode_batch(texts)
     unknown = tokenizer.backend.token_to_id("[UNK]")
     assert not any(encoding.ids.count(unknown) for encoding in encodings)
     assert bool(notes) == (script != "Han")  # of which each character is a word
-    assert all(f"longer than {WORDPIECE_LIMIT} characters" in note and "in use" in note for note in notes)
+    assert all(
+        f"longer than {WORDPIECE_LIMIT} characters" in note and "in use" in note for note in notes
+    )
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs(texts)["input_ids"] == [encoding.ids for encoding in encodings]
 
 
 def test_a_space_of_no_width_parts_words(tmp_path):
-    text = "\u200b".join(clauses("Khmer")[0].replace(" ", "")[place : place + 5] for place in range(0, 400, 5))
-    tokenizer = train([text], resolve({"tokenizer.kind": "wordpiece", "tokenizer.vocab_size": 300}).tokenizer, tmp_path)
+    text = "\u200b".join(
+        clauses("Khmer")[0].replace(" ", "")[place : place + 5] for place in range(0, 400, 5)
+    )
+    tokenizer = train(
+        [text],
+        resolve({"tokenizer.kind": "wordpiece", "tokenizer.vocab_size": 300}).tokenizer,
+        tmp_path,
+    )
     backend = tokenizer.backend
     words = backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
     assert [word for word, _ in words] == text.split("\u200b")

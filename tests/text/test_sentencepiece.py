@@ -1,4 +1,5 @@
-"""sentencepiece files, read without sentencepiece: the ids that its own library gives, and hostile bytes refused."""
+"""sentencepiece files, read without sentencepiece: the ids that its own library gives, and hostile
+bytes refused."""
 
 import json
 import struct
@@ -15,7 +16,8 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 def varint(number):
     out = b""
     while number > 127:
-        out, number = out + bytes([number & 127 | 128]), number >> 7
+        out = out + bytes([number & 127 | 128])
+        number = number >> 7
     return out + bytes([number])
 
 
@@ -37,7 +39,14 @@ def proto(pieces, model=1, unknown=0, fallback=False, tidy=True):
 
 
 LETTERS = [(letter, -4.0 - index / 10, 1) for index, letter in enumerate("▁abcdehilnorstwy.é")]
-WORDS = [("▁the", -2.0, 1), ("he", -2.5, 1), ("in", -2.6, 1), ("▁w", -3.0, 1), ("er", -2.9, 1), ("▁a", -2.2, 1)]
+WORDS = [
+    ("▁the", -2.0, 1),
+    ("he", -2.5, 1),
+    ("in", -2.6, 1),
+    ("▁w", -3.0, 1),
+    ("er", -2.9, 1),
+    ("▁a", -2.2, 1),
+]
 HEAD = [("<pad>", 0.0, 3), ("</s>", 0.0, 3), ("<unk>", 0.0, 2)]
 BYTES = [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
 CONTROLS = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
@@ -110,24 +119,32 @@ def test_fairseq_ids_are_those_of_transformers(tmp_path, kind):
     pieces = [*CONTROLS, *WORDS, *LETTERS]
     path.write_bytes(proto(pieces))
     language = {} if kind.startswith("XLM") else {"src_lang": "fr_XX"}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind} | language))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": kind} | language)
+    )
     ours = Tokenizer.load(tmp_path)
     theirs = getattr(transformers, kind).from_pretrained(tmp_path)
     assert len(ours) == len(theirs)
     for text in [*TEXTS[:-1], "the <mask> in"]:
-        tidy = " ".join(text.split())  # as sentencepiece itself would; the reference does not always
+        # as sentencepiece itself would; the reference does not always
+        tidy = " ".join(text.split())
         assert ours.encode_batch([text])[0].ids == theirs(tidy)["input_ids"], text
     for text in ("winner", "théâtre"):
         assert ours.encode_batch(["the"], [text])[0].ids == theirs("the", text)["input_ids"], text
     assert ours.decode(ours.encode_batch(["the water in"])[0].ids) == "the water in"
     (tmp_path / "again").mkdir()
     ours.save(tmp_path / "again")
-    assert Tokenizer.load(tmp_path / "again").encode_batch(["the end"])[0].ids == theirs("the end")["input_ids"]
+    assert (
+        Tokenizer.load(tmp_path / "again").encode_batch(["the end"])[0].ids
+        == theirs("the end")["input_ids"]
+    )
 
 
 def test_an_unknown_language_is_refused(tmp_path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(proto([*CONTROLS, *LETTERS]))
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "MBartTokenizer", "src_lang": "fr"}')
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "MBartTokenizer", "src_lang": "fr"}'
+    )
     with pytest.raises(ModelError, match="'fr' is not a language"):
         Tokenizer.load(tmp_path)
 
@@ -144,7 +161,9 @@ def test_two_sides_share_the_vocabulary_of_marian(tmp_path):
     pieces = [*HEAD, ("▁der", -1.0, 1), *((letter, -4.0, 1) for letter in "▁ders")]
     (tmp_path / "target.spm").write_bytes(proto(pieces, unknown=2))
     names = ["</s>", "<unk>", *(p for p, _, _ in [*WORDS, *LETTERS]), "▁der", ">>de<<", "<pad>"]
-    (tmp_path / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
+    (tmp_path / "vocab.json").write_text(
+        json.dumps({name: index for index, name in enumerate(names)})
+    )
     tokenizer = Tokenizer.load(tmp_path)
     (source,) = tokenizer.encode_batch([">>de<< the der"])
     assert [names[i] for i in source.ids] == [">>de<<", "▁the", "▁", "d", "er", "</s>"]
@@ -158,7 +177,9 @@ def test_two_sides_share_the_vocabulary_of_marian(tmp_path):
     assert Tokenizer.load(again).target.encode_batch(["der"])[0].ids == target.ids[:1] + [0]
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.binary(max_size=60) | st.tuples(st.integers(0, 600), st.binary(min_size=1, max_size=5)))
 def test_any_bytes_are_refused_or_read(tmp_path, damage):
     file = tmp_path / "m.model"
@@ -175,7 +196,15 @@ def test_any_bytes_are_refused_or_read(tmp_path, damage):
     assert all(isinstance(piece, str) for piece, _, _ in found.pieces)
 
 
-ENDS = ["\nthe end\n", "\t the end \t", "  the end  ", "\r a \n\n", " \n ", "\u2028a\u00a0", "\u3000a\u3000"]
+ENDS = [
+    "\nthe end\n",
+    "\t the end \t",
+    "  the end  ",
+    "\r a \n\n",
+    " \n ",
+    "\u2028a\u00a0",
+    "\u3000a\u3000",
+]
 ENDS += ["\x0ba\x0c", "\n", "a  \n  b"]
 
 
@@ -183,7 +212,8 @@ ENDS += ["\x0ba\x0c", "\n", "a  \n  b"]
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
 @pytest.mark.parametrize("tidy", [True, False])
 def test_at_a_text_s_ends_spaces_alone_are_stripped(tmp_path, model, rules, tidy):
-    """As the library itself: with rules that leave them alone, lines' ends and tabs are part of the text."""
+    """As the library itself: with rules that leave them alone, lines' ends and tabs are part of the
+    text."""
     library = pytest.importorskip("sentencepiece")
     file = tmp_path / "m.model"
     with file.open("wb") as writer:
@@ -197,6 +227,7 @@ def test_at_a_text_s_ends_spaces_alone_are_stripped(tmp_path, model, rules, tidy
             remove_extra_whitespaces=tidy,
             minloglevel=2,
         )
-    theirs, ours = library.SentencePieceProcessor(model_file=str(file)), build(read(file))
+    theirs = library.SentencePieceProcessor(model_file=str(file))
+    ours = build(read(file))
     for text in ENDS:
         assert ours.encode(text).ids == theirs.encode(text), repr(text)

@@ -1,4 +1,5 @@
-"""Reading: every format, compression and shape of data gives the same rows, unchanged, with their lines."""
+"""Reading: every format, compression and shape of data gives the same rows, unchanged, with their
+lines."""
 
 import csv
 import gzip
@@ -37,7 +38,12 @@ HOSTILE = [
     "word " * 100_000,
 ]
 ROWS = [{"text": text, "label": ["pos", "neg"][i % 2]} for i, text in enumerate(HOSTILE)]
-PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress}
+PACK = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
 
 
 def encoded(kind, rows):
@@ -76,10 +82,15 @@ def test_hostile_texts_go_through_unchanged(tmp_path, kind, packed):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip), min_size=1, max_size=8
+    )
+)
 def test_any_text_survives_every_format(tmp_path_factory, texts):
     for kind in (".jsonl", ".json", ".csv", ".tsv", ".parquet"):
-        if kind == ".tsv":  # a quoted field of tabs and line breaks can be the bytes of several plain rows
+        # a quoted field of tabs and line breaks can be the bytes of several plain rows
+        if kind == ".tsv":
             texts = [text.replace("\t", "-") for text in texts]
         rows = [{"text": text, "label": "x"} for text in texts]
         file = tmp_path_factory.mktemp("any") / f"data{kind}"
@@ -99,8 +110,14 @@ def test_lines_are_those_of_the_file(tmp_path):
         (tmp_path / name).write_bytes(text.encode())
     where = lambda table: [table.where(i).rpartition(" ")[2] for i in range(len(table))]  # noqa: E731
     comma = whole(tmp_path / "a.csv")
-    assert comma.column("text") == ["one\r\ntwo", "three", 'four "4"'] and where(comma) == ["2", "5", "6"]
-    assert where(comma.select([2, 0])) == ["6", "2"] and where(comma.select([2, 0]).select([1])) == ["2"]
+    assert comma.column("text") == ["one\r\ntwo", "three", 'four "4"'] and where(comma) == [
+        "2",
+        "5",
+        "6",
+    ]
+    assert where(comma.select([2, 0])) == ["6", "2"] and where(
+        comma.select([2, 0]).select([1])
+    ) == ["2"]
     assert comma.where(0) == f"{tmp_path / 'a.csv'}, line 2"
     assert where(whole(tmp_path / "a.tsv")) == ["2", "4"]
     assert where(whole(tmp_path / "a.jsonl")) == ["1", "3"]
@@ -108,7 +125,11 @@ def test_lines_are_those_of_the_file(tmp_path):
     assert tagged.column("tokens") == [["EU", "rejects"], ["Peter"]] and where(tagged) == ["3", "7"]
     assert tagged.column("tags") == [["B-ORG", "O"], ["B-PER"]]
     plain = read(tmp_path / "a.txt", need=["text"], split=False).test
-    assert plain.column("text") == ["one", "\u2028 two", "three"] and where(plain) == ["1", "2", "3"]
+    assert plain.column("text") == ["one", "\u2028 two", "three"] and where(plain) == [
+        "1",
+        "2",
+        "3",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +142,9 @@ def test_lines_are_those_of_the_file(tmp_path):
         ("text\tlabel\na;b,c\td\n", [{"text": "a;b,c", "label": "d"}]),
     ],
 )
-def test_separators_of_a_csv_are_those_of_its_header_outside_quotation_marks(tmp_path, content, rows):
+def test_separators_of_a_csv_are_those_of_its_header_outside_quotation_marks(
+    tmp_path, content, rows
+):
     file = tmp_path / "a.csv"
     file.write_text(content)
     assert list(read(file, need=["text"], optional=["label"], split=False).test.rows) == rows
@@ -154,7 +177,10 @@ def test_values_of_mixed_types():
     table = whole([{"text": i, "label": label} for i, label in enumerate(labels)])
     assert table.column("text") == ["0", "1", "2", "3", "4"]
     assert table.column("label") == [None, "1", "a", "True", str(2**70)]
-    assert whole([{"text": "a", "label": []}, {"text": "b", "label": ["x"]}]).column("label") == [[], ["x"]]
+    assert whole([{"text": "a", "label": []}, {"text": "b", "label": ["x"]}]).column("label") == [
+        [],
+        ["x"],
+    ]
     source = read([{"text": "half \ud83d", "label": "a"}], need=["text", "label"], split=False)
     assert source.test.column("text") == ["half \ufffd"] and "surrogate" in source.notes[0]
 
@@ -164,15 +190,26 @@ def test_a_type_that_changes_late_is_found(monkeypatch):
     labels = [1, 2, 3, 4.5, 5, 6]
     assert whole([{"text": "t", "label": label} for label in labels]).column("label") == labels
     words = [None, None, 1, 2, "x"]
-    assert whole([{"text": "t", "label": word} for word in words]).column("label") == [None, None, "1", "2", "x"]
+    assert whole([{"text": "t", "label": word} for word in words]).column("label") == [
+        None,
+        None,
+        "1",
+        "2",
+        "x",
+    ]
 
 
 def test_a_column_that_comes_late_is_found(monkeypatch):
     monkeypatch.setattr(arrow, "ROWS", 2)
     rows = [{"text": "t"}] * 3 + [{"text": "t", "other": 1}, {"text": "t", "label": 4.5}]
-    assert read(rows, need=["text"], optional=["label"], split=False).test.column("label") == [None] * 4 + [4.5]
+    assert read(rows, need=["text"], optional=["label"], split=False).test.column("label") == [
+        None
+    ] * 4 + [4.5]
     rows += [{"text": "t", f"other {i}": 1} for i in range(5)]
-    assert read(rows, need=["text"], optional=["label"], split=False).test.column("label")[4:] == [4.5] + [None] * 5
+    assert (
+        read(rows, need=["text"], optional=["label"], split=False).test.column("label")[4:]
+        == [4.5] + [None] * 5
+    )
     with pytest.raises(DataError, match="row 1: the pair is empty"):
         read([*rows, {"text": "t", "pair": "p"}], need=["text"], optional=["pair"], split=False)
 
@@ -183,16 +220,26 @@ def test_what_does_not_fit_in_memory_is_mapped_and_leaves_no_file(tmp_path, monk
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     rows = [{"text": f"row {i}", "label": "ab"[i % 2]} for i in range(100)]
     source = read(rows, need=["text", "label"], stratify="label")
-    texts = [text for each in (source.train, source.dev, source.test) for text in each.column("text")]
-    assert sorted(texts) == sorted(row["text"] for row in rows) and not list((tmp_path / "cache").iterdir())
+    texts = [
+        text for each in (source.train, source.dev, source.test) for text in each.column("text")
+    ]
+    assert sorted(texts) == sorted(row["text"] for row in rows) and not list(
+        (tmp_path / "cache").iterdir()
+    )
 
 
 def test_data_sets_and_class_numbers():
-    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
-    data = datasets.Dataset.from_dict({"text": list("abcd"), "label": [0, 1, -1, 1]}, features=features)
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    )
+    data = datasets.Dataset.from_dict(
+        {"text": list("abcd"), "label": [0, 1, -1, 1]}, features=features
+    )
     assert whole(data).column("label") == ["neg", "pos", None, "pos"]
     assert whole(data.select([3, 0])).column("text") == ["d", "a"]
-    divided = datasets.DatasetDict({"train": data, "validation": data, "test": data, "unsupervised": data})
+    divided = datasets.DatasetDict(
+        {"train": data, "validation": data, "test": data, "unsupervised": data}
+    )
     source = read(divided, need=["text", "label"])
     assert len(source.dev) == 4 and any("unsupervised is not used" in note for note in source.notes)
     assert source.dev.where(1) == "the data set, validation, row 2"
@@ -211,12 +258,16 @@ def test_bytes_of_a_parquet_file_are_words(tmp_path, kind):
     several = pa.types.is_list(kind)
     labels = pa.array([[b"pos"], [b"caf\xc3\xa9"]] if several else [b"pos", b"caf\xc3\xa9"], kind)
     pq.write_table(pa.table({"text": ["a", "b"], "label": labels}), tmp_path / "a.parquet")
-    assert whole(tmp_path / "a.parquet").column("label") == ([["pos"], ["caf\xe9"]] if several else ["pos", "caf\xe9"])
+    assert whole(tmp_path / "a.parquet").column("label") == (
+        [["pos"], ["caf\xe9"]] if several else ["pos", "caf\xe9"]
+    )
 
 
 def test_the_hub(monkeypatch):
     asked = []
-    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    )
     rows = datasets.Dataset.from_dict(
         {"text": [f"text {i}" for i in range(20)], "label": [0, 1] * 10}, features=features
     )
@@ -229,7 +280,9 @@ def test_the_hub(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = read("owner/name:config", need=["text", "label"], stratify="label")
     assert asked == [("owner/name", "config")] and len(source.test) == len(source.dev) == 2
-    assert source.train.origin == "owner/name:config:train" and any("left out" in note for note in source.notes)
+    assert source.train.origin == "owner/name:config:train" and any(
+        "left out" in note for note in source.notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,8 +290,12 @@ def test_the_hub(monkeypatch):
     [(["x", "", "z"], [-1, -1, -1], None), (["x", "", "", "z"], [1, -1, -1, 1], ["x", "z"])],
 )
 def test_whether_a_test_split_has_labels_is_asked_of_the_rows_that_are_left(texts, labels, left):
-    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
-    train = datasets.Dataset.from_dict({"text": ["a", "b"] * 9, "label": [0, 1] * 9}, features=features)
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    )
+    train = datasets.Dataset.from_dict(
+        {"text": ["a", "b"] * 9, "label": [0, 1] * 9}, features=features
+    )
     test = datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
     divided = datasets.DatasetDict({"train": train, "dev": train, "test": test})
     source = read(divided, need=["text", "label"], invalid="drop")
@@ -248,7 +305,9 @@ def test_whether_a_test_split_has_labels_is_asked_of_the_rows_that_are_left(text
 
 def test_a_folder_with_shards_and_other_names(tmp_path):
     for i in range(2):
-        (tmp_path / f"train-0000{i}-of-00002.jsonl").write_text(f'{{"text": "t{i}", "label": 1}}\n' * 3)
+        (tmp_path / f"train-0000{i}-of-00002.jsonl").write_text(
+            f'{{"text": "t{i}", "label": 1}}\n' * 3
+        )
     (tmp_path / "valid.csv").write_text("text,label\nv,1\n")
     (tmp_path / "README.md").write_text("hello")
     source = read(tmp_path, need=["text", "label"])
@@ -256,7 +315,11 @@ def test_a_folder_with_shards_and_other_names(tmp_path):
     assert source.dev.column("text") == ["v"] and source.test is None
 
 
-@given(st.lists(st.integers(0, 4), min_size=3, max_size=60), st.floats(0.02, 0.6), st.integers(0, 2**40))
+@given(
+    st.lists(st.integers(0, 4), min_size=3, max_size=60),
+    st.floats(0.02, 0.6),
+    st.integers(0, 2**40),
+)
 def test_a_draw_keeps_shares_and_never_takes_a_whole_class(labels, share, seed):
     n_held = min(max(1, round(share * len(labels))), len(labels) - 1)
     classes = class_numbers(labels)
@@ -274,29 +337,43 @@ def test_a_draw_keeps_shares_and_never_takes_a_whole_class(labels, share, seed):
 
 def test_a_split_is_the_same_in_every_process():
     program = (
-        "from langue.text.read.source import read;"
-        "s = read([{'text': f't{i}', 'label': i % 3 and 'a' or 'b'} for i in range(60)], need=['text', 'label'],"
-        " stratify='label', seed=3); print(s.dev.column('text'), s.test.column('text'), len(s.train))"
+        "from langue.text.read.source import read;s = read([{'text': f't{i}', 'label': i % 3 and"
+        " 'a' or 'b'} for i in range(60)], need=['text', 'label'], stratify='label', seed=3);"
+        " print(s.dev.column('text'), s.test.column('text'), len(s.train))"
     )
-    out = {subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout for _ in range(2)}
-    dev, test = ["t10", "t14", "t34", "t36", "t43", "t57"], ["t6", "t13", "t18", "t37", "t47", "t56"]
+    out = {
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
+        for _ in range(2)
+    }
+    dev = ["t10", "t14", "t34", "t36", "t43", "t57"]
+    test = ["t6", "t13", "t18", "t37", "t47", "t56"]
     assert out == {f"{dev} {test} 48\n"}
 
 
 def test_classes_of_one_and_two_examples_and_few_rows():
     labels = ["a"] * 20 + ["b"] * 2 + ["c"]
     source = read(
-        [{"text": str(i), "label": each} for i, each in enumerate(labels)], need=["text", "label"], stratify="label"
+        [{"text": str(i), "label": each} for i, each in enumerate(labels)],
+        need=["text", "label"],
+        stratify="label",
     )
     assert set(source.train.column("label")) == {"a", "b", "c"}
-    unique = read([{"text": str(i), "label": str(i)} for i in range(3)], need=["text", "label"], stratify="label")
+    unique = read(
+        [{"text": str(i), "label": str(i)} for i in range(3)],
+        need=["text", "label"],
+        stratify="label",
+    )
     assert [len(each) for each in (unique.train, unique.dev, unique.test)] == [1, 1, 1]
     with pytest.raises(DataError, match="2 rows cannot be divided into 3 splits"):
         read([{"text": "a", "label": 1}, {"text": "b", "label": 2}], need=["text"])
 
 
 def test_real_data(shared_data):
-    sizes = {"sst2": (6920, 872, 1821), "stsb": (5749, 1500, 1379), "chnsenticorp": (6213, 776, 776)}
+    sizes = {
+        "sst2": (6920, 872, 1821),
+        "stsb": (5749, 1500, 1379),
+        "chnsenticorp": (6213, 776, 776),
+    }
     for name, size in sizes.items():
         need = ["text", "pair", "score"] if name == "stsb" else ["text", "label"]
         source = read(shared_data(name), need=need)

@@ -1,7 +1,8 @@
-"""Special tokens: those that a folder's files declare, in every published form, or that its class has; no others.
+"""Special tokens: those that a folder's files declare, in every published form, or that its class
+has; no others.
 
-The reference is `transformers` 5 (AutoTokenizer), with tokenizers made here for each class. Where 4.57 has another
-result, what is followed is written out.
+The reference is `transformers` 5 (AutoTokenizer), with tokenizers made here for each class. Where
+4.57 has another result, what is followed is written out.
 """
 
 import inspect
@@ -23,22 +24,50 @@ from tests.text.test_sentencepiece import BYTES, CONTROLS, proto
 transformers = pytest.importorskip("transformers")
 
 # Every usual name of a special token, each an ordinary word of every vocabulary here.
-NAMES = ["[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]", "<s>", "</s>", "<pad>", "<unk>", "<mask>", "<bos>", "<eos>"]
-NAMES += ["<|endoftext|>", "<|padding|>", "<|begin_of_text|>", "<extra_id_0>", "<|im_end|>", "<here>"]
+NAMES = [
+    "[CLS]",
+    "[SEP]",
+    "[PAD]",
+    "[UNK]",
+    "[MASK]",
+    "<s>",
+    "</s>",
+    "<pad>",
+    "<unk>",
+    "<mask>",
+    "<bos>",
+    "<eos>",
+]
+NAMES += [
+    "<|endoftext|>",
+    "<|padding|>",
+    "<|begin_of_text|>",
+    "<extra_id_0>",
+    "<|im_end|>",
+    "<here>",
+]
 LETTERS = "abcdeghimnprst"
-TEXTS = ["a <s>bad</s> tag", "<here>", " a  <here>  b<here>c ", *(f"a {name} b{name}c" for name in NAMES)]
+TEXTS = [
+    "a <s>bad</s> tag",
+    "<here>",
+    " a  <here>  b<here>c ",
+    *(f"a {name} b{name}c" for name in NAMES),
+]
 
 
 def of_bytes(vocabulary=NAMES, cut=None):
     """A byte-level BPE whose merges make each name one token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens, merges = dict.fromkeys([*vocabulary, *alphabet]), []
+    tokens = dict.fromkeys([*vocabulary, *alphabet])
+    merges = []
     for name in vocabulary:
         for end in range(1, len(name)):
             if (pair := (name[:end], name[end])) not in merges:
                 merges.append(pair)
                 tokens.setdefault(name[: end + 1])
-    backend = tokenizers.Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
+    backend = tokenizers.Tokenizer(
+        models.BPE({token: index for index, token in enumerate(tokens)}, merges)
+    )
     backend.pre_tokenizer = cut or pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     return backend
@@ -47,12 +76,16 @@ def of_bytes(vocabulary=NAMES, cut=None):
 def of_words():
     """BERT's WordPiece, its own names first."""
     words = [*NAMES, *LETTERS, *(f"##{letter}" for letter in LETTERS), *"<>[]/|_"]
-    backend = tokenizers.Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    backend = tokenizers.Tokenizer(
+        models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]")
+    )
     backend.normalizer = normalizers.BertNormalizer(lowercase=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 0), ("[SEP]", 1)],
     )
     return backend
 
@@ -61,7 +94,9 @@ def of_pieces():
     """Unigrams with a mark before each word, as T5's."""
     first = ["<pad>", "</s>", "<unk>"]
     pieces = [*first, *(name for name in NAMES if name not in first), "▁", *LETTERS, *"<>[]/|_"]
-    backend = tokenizers.Tokenizer(models.Unigram([(piece, -1.0 - i / 9) for i, piece in enumerate(pieces)], 2))
+    backend = tokenizers.Tokenizer(
+        models.Unigram([(piece, -1.0 - i / 9) for i, piece in enumerate(pieces)], 2)
+    )
     cut = pre_tokenizers.Metaspace(prepend_scheme="always")
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), cut])
     backend.decoder = decoders.Metaspace()
@@ -92,7 +127,9 @@ def folder_of(path, kind, said=None, **files):
     backend = MADE[kind]()
     backend.save(str(path / "tokenizer.json"))
     ending = "TokenizerFast" if kind == GENERIC else "Tokenizer"
-    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind + ending, **(said or {})}))
+    (path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": kind + ending, **(said or {})})
+    )
     for name, content in files.items():
         (path / f"{name}.json").write_text(json.dumps(content))
     return path
@@ -110,8 +147,14 @@ def test_a_class_s_defaults_are_those_of_the_reference(kind):
     published: dict[str, str] = {}
     for each in made.__mro__:
         parameters = inspect.signature(each.__init__).parameters if "__init__" in vars(each) else {}
-        found = {role: parameters[f"{role}_token"].default for role in ROLES if f"{role}_token" in parameters}
-        published = {role: str(token) for role, token in found.items() if isinstance(token, str | AddedToken)}
+        found = {
+            role: parameters[f"{role}_token"].default
+            for role in ROLES
+            if f"{role}_token" in parameters
+        }
+        published = {
+            role: str(token) for role, token in found.items() if isinstance(token, str | AddedToken)
+        }
         if published:
             break
     assert published == CLASSES[kind].special
@@ -121,23 +164,28 @@ def test_a_family_s_class_is_that_of_the_reference():
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
     for family in FAMILIES:
-        assert OF_MODEL_TYPE[family] == (class_name(TOKENIZER_MAPPING_NAMES.get(family)) or GENERIC), family
+        assert OF_MODEL_TYPE[family] == (
+            class_name(TOKENIZER_MAPPING_NAMES.get(family)) or GENERIC
+        ), family
 
 
 @pytest.mark.parametrize("kind", MADE)
 def test_no_word_is_special_for_its_name(tmp_path, kind):
     """Every usual name is a word of the vocabulary here; only the class's own are special."""
     folder = folder_of(tmp_path / "m", kind)
-    ours, theirs = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    ours = Tokenizer.load(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
     own = set(CLASSES[kind].special.values())
     more = [f"<extra_id_{index}>" for index in range(100)] if kind == "T5" else []
-    # A class's own that the vocabulary lacks is added by the reference, beyond the model's embedding; not so here.
+    # A class's own that the vocabulary lacks is added by the reference, beyond the model's
+    # embedding; not so here.
     same(ours, theirs, [text for text in TEXTS if not any(token in text for token in more)])
     declared = {t.content for t in ours.backend.get_added_tokens_decoder().values() if t.special}
     assert declared == own & set(NAMES)
     found = special_ids(ours)
     for role in set(ROLES) - {"unk"}:
-        index, token = getattr(found, role), CLASSES[kind].special.get(role)
+        index = getattr(found, role)
+        token = CLASSES[kind].special.get(role)
         assert index is None or ours.token(index) in own
         assert token not in NAMES or index == ours.backend.token_to_id(token)
     assert found.sentinels == ()
@@ -162,7 +210,10 @@ FORMS = {  # tokenizer_config.json, and other files
     "map, an object": ({}, {"special_tokens_map": {"pad_token": PLAIN}}),
     "map, additional": ({}, {"special_tokens_map": {"additional_special_tokens": ["<here>"]}}),
     "map, extra": ({}, {"special_tokens_map": {"extra_special_tokens": [PLAIN]}}),
-    "map, extra by name": ({}, {"special_tokens_map": {"extra_special_tokens": {"image_token": "<here>"}}}),
+    "map, extra by name": (
+        {},
+        {"special_tokens_map": {"extra_special_tokens": {"image_token": "<here>"}}},
+    ),
 }
 DECODERS = {"strip": FLAGS, "alone": ALONE, "normalised": NORMAL}
 
@@ -180,19 +231,32 @@ def test_every_form_of_declaration(tmp_path, kind, form):
 @pytest.mark.parametrize("kind", ["GPT2", GENERIC, "Bert", "T5"])
 def test_added_tokens_have_their_flags(tmp_path, kind, flags, special):
     index = str(MADE[kind]().token_to_id("<here>"))
-    said = {"added_tokens_decoder": {index: {"content": "<here>", "special": special, **DECODERS[flags]}}}
+    said = {
+        "added_tokens_decoder": {
+            index: {"content": "<here>", "special": special, **DECODERS[flags]}
+        }
+    }
     check(folder_of(tmp_path / "m", kind, said), special)
 
 
 def check(folder, special=True):
-    ours, theirs = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
-    same(ours, theirs, ["<here>", "a<here>b", " a  <here>  b<here>c ", "a <here>, <here>.", "ab<here>"])
+    ours = Tokenizer.load(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    same(
+        ours,
+        theirs,
+        ["<here>", "a<here>b", " a  <here>  b<here>c ", "a <here>, <here>.", "ab<here>"],
+    )
     here = ours.backend.token_to_id("<here>")
     (ids,) = [encoding.ids for encoding in ours.encode_batch(["a <here> b"])]
     assert here in ids and ("here" not in ours.decode(ids)) == special
-    assert ours.decode(ids, skip_special=False) == theirs.decode(ids, clean_up_tokenization_spaces=False)
+    assert ours.decode(ids, skip_special=False) == theirs.decode(
+        ids, clean_up_tokenization_spaces=False
+    )
     without = [index for index in ids if index != here] if special else ids
-    assert ours.decode(ids) == theirs.decode(without, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert ours.decode(ids) == theirs.decode(
+        without, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
     (folder / "again").mkdir()
     ours.save(folder / "again")
     same(Tokenizer.load(folder / "again"), theirs, ["a <here> b"])
@@ -224,11 +288,16 @@ def test_the_union_of_all_files(tmp_path):
     }
     backend.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
-    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": "<pad>", "eos_token": "<|im_end|>"}')
+    (tmp_path / "special_tokens_map.json").write_text(
+        '{"pad_token": "<pad>", "eos_token": "<|im_end|>"}'
+    )
     ours = Tokenizer.load(tmp_path)
-    special = {token.content for token in ours.backend.get_added_tokens_decoder().values() if token.special}
+    special = {
+        token.content for token in ours.backend.get_added_tokens_decoder().values() if token.special
+    }
     assert special == {"<s>", "</s>", "<eos>", "<bos>", "<mask>", "<new>", "<pad>", "<|im_end|>"}
-    # Of two files that name one role, tokenizer_config.json counts where it has an added_tokens_decoder.
+    # Of two files that name one role, tokenizer_config.json counts where it has an
+    # added_tokens_decoder.
     assert special_ids(ours).eos == ours.backend.token_to_id("<eos>")
     del said["added_tokens_decoder"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
@@ -236,7 +305,8 @@ def test_the_union_of_all_files(tmp_path):
     said["eos_token"] = None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
     (tmp_path / "special_tokens_map.json").unlink()
-    assert special_ids(Tokenizer.load(tmp_path)).eos is None  # said to be none, whatever is called so
+    # said to be none, whatever is called so
+    assert special_ids(Tokenizer.load(tmp_path)).eos is None
 
 
 @pytest.mark.parametrize(
@@ -255,11 +325,16 @@ def test_a_declaration_that_is_none_is_told(tmp_path, said, words):
 @pytest.mark.parametrize("kind", ["GPT2", "Qwen2", "Roberta", "Bart"])
 def test_no_word_of_an_older_file_is_special_for_its_name(tmp_path, kind):
     of_bytes().model.save(str(tmp_path))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": f"{kind}Tokenizer"}))
-    ours, theirs = Tokenizer.load(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": f"{kind}Tokenizer"})
+    )
+    ours = Tokenizer.load(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     takes_space = CLASSES[kind].mask_takes_space
     same(ours, theirs, [text for text in TEXTS if not (takes_space and "<mask>" in text)])
-    if takes_space:  # in 4.57, and where the models were trained; not in version 5, which reads it from tokenizer.json
+    # in 4.57, and where the models were trained; not in version 5, which reads it from
+    # tokenizer.json
+    if takes_space:
         apart, together = (ours.encode_batch([text])[0].ids for text in ("a <mask>b", "a<mask>b"))
         assert apart == together
 
@@ -274,7 +349,9 @@ def test_a_gguf_s_words_are_special_by_kind_and_by_role():
     said = {"model": "gpt2", "pre": "gpt-2", "tokens": vocabulary, "merges": merges}
     said |= {"token_type": np.asarray(kinds, "<i4"), "eos_token_id": vocabulary.index("<eos>")}
     ours = from_metadata({KEY + key: value for key, value in said.items()}, "m.gguf")
-    special = {token.content for token in ours.backend.get_added_tokens_decoder().values() if token.special}
+    special = {
+        token.content for token in ours.backend.get_added_tokens_decoder().values() if token.special
+    }
     assert special == {"<bos>", "<eos>"}
     found = special_ids(ours)
     assert (found.bos, found.eos) == tuple(vocabulary.index(name) for name in ("<bos>", "<eos>"))
@@ -296,12 +373,16 @@ def of_llama(prefixed=True):
     """sentencepiece's BPE with bytes to fall back on."""
     tokens = [*LLAMA_FIRST, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abc", "▁a"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    model = models.BPE(vocabulary, [("▁", "a")], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    model = models.BPE(
+        vocabulary, [("▁", "a")], unk_token="<unk>", byte_fallback=True, fuse_unk=True
+    )
     backend = tokenizers.Tokenizer(model)
     steps = [normalizers.Prepend("▁")] if prefixed else []
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
     strip = [decoders.Strip(" ", 1, 0)] if prefixed else []
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
     return backend
 
 
@@ -315,13 +396,23 @@ def byte_level(space, before=(), after=()):
 
 
 def byte_level_in_a_sequence(space):
-    cut = pre_tokenizers.Sequence([pre_tokenizers.Digits(), BYTE(add_prefix_space=space, use_regex=False)])
+    cut = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(), BYTE(add_prefix_space=space, use_regex=False)]
+    )
     return of_bytes(cut=cut)
 
 
 def of_xlm(prefixed):
     scheme = "always" if prefixed else "never"
-    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("a", -2.0), ("b", -2.0)]
+    pieces = [
+        ("<s>", 0.0),
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        ("a", -2.0),
+        ("b", -2.0),
+    ]
     backend = tokenizers.Tokenizer(models.Unigram([*pieces, ("<mask>", 0.0)], 3))
     cut = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), cut])
@@ -329,12 +420,19 @@ def of_xlm(prefixed):
     return framed(backend, ["<s>"], ["</s>"])
 
 
-FOLLOWED, IGNORED = "is followed, as transformers 5 does", "is not followed"
-# class, tokenizer.json, tokenizer_config.json, what is told of it. 4.57.6 was run on each of these: where nothing is
-# told it gives the same ids, but for a Llama's with add_prefix_space, which it builds anew from a tokenizer.model.
+FOLLOWED = "is followed, as transformers 5 does"
+IGNORED = "is not followed"
+# class, tokenizer.json, tokenizer_config.json, what is told of it. 4.57.6 was run on each of these:
+# where nothing is told it gives the same ids, but for a Llama's with add_prefix_space, which it
+# builds anew from a tokenizer.model.
 SAID_OTHERWISE = {
     **{
-        f"{kind}, space {flag} against {space}": (kind, lambda space=space: byte_level(space), flag, "")
+        f"{kind}, space {flag} against {space}": (
+            kind,
+            lambda space=space: byte_level(space),
+            flag,
+            "",
+        )
         for kind in ("GPT2", "GPTNeoX")
         for space in (False, True)
         for flag in ({}, {"add_prefix_space": False}, {"add_prefix_space": True})
@@ -342,21 +440,76 @@ SAID_OTHERWISE = {
     "generic, space": (GENERIC, lambda: byte_level(False), {"add_prefix_space": True}, IGNORED),
     "generic, no space": (GENERIC, lambda: byte_level(True), {"add_prefix_space": False}, IGNORED),
     "generic, as said": (GENERIC, lambda: byte_level(True), {"add_prefix_space": True}, ""),
-    "Qwen2, space": ("Qwen2", lambda: of_bytes(cut=by_words(QWEN2)), {"add_prefix_space": True}, FOLLOWED),
+    "Qwen2, space": (
+        "Qwen2",
+        lambda: of_bytes(cut=by_words(QWEN2)),
+        {"add_prefix_space": True},
+        FOLLOWED,
+    ),
     "Llama, no space": ("Llama", of_llama, {"add_prefix_space": False}, ""),
     "Llama, space": ("Llama", lambda: of_llama(False), {"add_prefix_space": True}, ""),
-    "Llama, space, legacy": ("Llama", lambda: of_llama(False), {"add_prefix_space": True, "legacy": True}, ""),
+    "Llama, space, legacy": (
+        "Llama",
+        lambda: of_llama(False),
+        {"add_prefix_space": True, "legacy": True},
+        "",
+    ),
     "Llama of bytes": ("Llama", lambda: byte_level(False), {"add_prefix_space": True}, IGNORED),
     "XLM-R, no space": ("XLMRoberta", lambda: of_xlm(True), {"add_prefix_space": False}, FOLLOWED),
-    "Llama, no bos": ("Llama", lambda: framed(of_llama(), ["<s>"], []), ENDS | {"add_bos_token": False}, "4.57 foll"),
-    "Llama, bos": ("Llama", lambda: framed(of_llama(), [], []), ENDS | {"add_bos_token": True}, "4.57 follows"),
-    "Llama, eos": ("Llama", lambda: framed(of_llama(), ["<s>"], []), ENDS | {"add_eos_token": True}, "4.57 follows"),
-    "Llama, as said": ("Llama", lambda: framed(of_llama(), ["<s>"], []), ENDS | {"add_bos_token": True}, ""),
-    "GPT2, bos": ("GPT2", lambda: byte_level(False), {"add_bos_token": True}, "as transformers 4.57 and 5 have it"),
-    "GPT2, no bos": ("GPT2", lambda: byte_level(False, ["<|endoftext|>"]), {"add_bos_token": False}, IGNORED),
-    "generic, eos": (GENERIC, lambda: byte_level(False), ENDS | {"add_eos_token": True}, "4.57 and 5 have it"),
-    "GPTNeoX, framed": ("GPTNeoX", lambda: byte_level(False, ["<|endoftext|>"], ["<|endoftext|>"]), {}, ""),
-    "GPTNeoX, bos": ("GPTNeoX", lambda: byte_level(False), {"add_bos_token": True}, "4.57 follows the flag"),
+    "Llama, no bos": (
+        "Llama",
+        lambda: framed(of_llama(), ["<s>"], []),
+        ENDS | {"add_bos_token": False},
+        "4.57 foll",
+    ),
+    "Llama, bos": (
+        "Llama",
+        lambda: framed(of_llama(), [], []),
+        ENDS | {"add_bos_token": True},
+        "4.57 follows",
+    ),
+    "Llama, eos": (
+        "Llama",
+        lambda: framed(of_llama(), ["<s>"], []),
+        ENDS | {"add_eos_token": True},
+        "4.57 follows",
+    ),
+    "Llama, as said": (
+        "Llama",
+        lambda: framed(of_llama(), ["<s>"], []),
+        ENDS | {"add_bos_token": True},
+        "",
+    ),
+    "GPT2, bos": (
+        "GPT2",
+        lambda: byte_level(False),
+        {"add_bos_token": True},
+        "as transformers 4.57 and 5 have it",
+    ),
+    "GPT2, no bos": (
+        "GPT2",
+        lambda: byte_level(False, ["<|endoftext|>"]),
+        {"add_bos_token": False},
+        IGNORED,
+    ),
+    "generic, eos": (
+        GENERIC,
+        lambda: byte_level(False),
+        ENDS | {"add_eos_token": True},
+        "4.57 and 5 have it",
+    ),
+    "GPTNeoX, framed": (
+        "GPTNeoX",
+        lambda: byte_level(False, ["<|endoftext|>"], ["<|endoftext|>"]),
+        {},
+        "",
+    ),
+    "GPTNeoX, bos": (
+        "GPTNeoX",
+        lambda: byte_level(False),
+        {"add_bos_token": True},
+        "4.57 follows the flag",
+    ),
 }
 
 
@@ -365,14 +518,19 @@ def test_flags_that_say_other_than_tokenizer_json(tmp_path, case):
     kind, make, flags, told = SAID_OTHERWISE[case]
     make().save(str(tmp_path / "tokenizer.json"))
     ending = "TokenizerFast" if kind == GENERIC else "Tokenizer"
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind + ending, **flags}))
-    ours, theirs = Tokenizer.load(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
-    # Before a text that begins with a space, version 5 puts no other, whatever a Llama's file does; 4.57 and
-    # sentencepiece itself do what the file says.
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": kind + ending, **flags})
+    )
+    ours = Tokenizer.load(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    # Before a text that begins with a space, version 5 puts no other, whatever a Llama's file does;
+    # 4.57 and sentencepiece itself do what the file says.
     for text in ("a b", "ab a", *([] if kind == "Llama" else [" a"])):
         ids = theirs(text)["input_ids"]
         assert ours.encode_batch([text])[0].ids == ids, text
-        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert ours.decode(ids) == theirs.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
     assert (told in " ".join(ours.notes)) if told else ours.notes == []
 
 
@@ -388,9 +546,13 @@ def test_flags_of_older_files(tmp_path, kind, flags):
         (tmp_path / "tokenizer.model").write_bytes(proto(pieces, 2, fallback=True, tidy=False))
     else:
         of_bytes().model.save(str(tmp_path))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": f"{kind}Tokenizer", **flags}))
-    ours, theirs = Tokenizer.load(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
-    (ids,), expected = [encoding.ids for encoding in ours.encode_batch(["ab a"])], theirs("ab a")["input_ids"]
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": f"{kind}Tokenizer", **flags})
+    )
+    ours = Tokenizer.load(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    (ids,) = [encoding.ids for encoding in ours.encode_batch(["ab a"])]
+    expected = theirs("ab a")["input_ids"]
     without = kind == "Llama" and "add_bos_token" not in flags  # 4.57 has bos there, and so have we
     assert ids == [*([1] if without else []), *expected]
     eos = kind in ("GPT2", "Qwen2") and "add_eos_token" in flags  # which 4.57 does not put there

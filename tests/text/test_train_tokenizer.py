@@ -1,4 +1,5 @@
-"""Tokenizers that we train: special tokens, exact round trips, the same ids in `transformers`, a fertility report."""
+"""Tokenizers that we train: special tokens, exact round trips, the same ids in `transformers`, a
+fertility report."""
 
 import json
 
@@ -27,7 +28,11 @@ def folders(tmp_path_factory):
     def make(kind: str, **options):
         folder = tmp_path_factory.mktemp(kind)
         words = {"kind": kind, "vocab_size": 340, **options}
-        train(TEXTS, resolve({f"tokenizer.{key}": value for key, value in words.items()}).tokenizer, folder)
+        train(
+            TEXTS,
+            resolve({f"tokenizer.{key}": value for key, value in words.items()}).tokenizer,
+            folder,
+        )
         return folder
 
     made = {kind: make(kind) for kind in KINDS}
@@ -38,7 +43,8 @@ def folders(tmp_path_factory):
 def test_transformers_gives_the_same_ids(folders, kind):
     from transformers import AutoTokenizer
 
-    theirs, ours = AutoTokenizer.from_pretrained(folders(kind)), Tokenizer.load(folders(kind))
+    theirs = AutoTokenizer.from_pretrained(folders(kind))
+    ours = Tokenizer.load(folders(kind))
     for text in [PROBE, *TEXTS[:3]]:
         ids = ours.encode_batch([text])[0].ids
         assert theirs(text)["input_ids"] == ids
@@ -57,7 +63,11 @@ def test_a_text_comes_back_as_it_was(folders, kind):
     ids = tokenizer.encode_batch([PROBE])[0].ids
     assert tokenizer.decode(ids) == PROBE
     begin = special_ids(tokenizer).need("bos")
-    assert begin == special_ids(tokenizer).need("eos") == tokenizer.backend.token_to_id("<|endoftext|>")
+    assert (
+        begin
+        == special_ids(tokenizer).need("eos")
+        == tokenizer.backend.token_to_id("<|endoftext|>")
+    )
     assert begin not in ids
 
 
@@ -82,14 +92,23 @@ def test_characters_are_one_token_each_and_unknown_ones_one_unknown(folders):
     ids = tokenizer.encode_batch(["a cat\n\tt😀😀"])[0].ids
     unknown = tokenizer.backend.token_to_id("<unk>")
     assert len(ids) == 10
-    assert [place for place, token in enumerate(ids) if token == unknown] == [6, 8, 9]  # the tab, twice the face
+    # the tab, twice the face
+    assert [place for place, token in enumerate(ids) if token == unknown] == [6, 8, 9]
 
 
 def test_wordpiece_frames_a_text_and_the_others_add_nothing(folders):
     tokenizer = Tokenizer.load(folders("wordpiece"))
-    assert [tokenizer.token(index) for index in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert [tokenizer.token(index) for index in range(5)] == [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+    ]
     found = tokenizer.encode_batch(["the cat"], ["the mat"])[0]
-    assert found.tokens[0] == "[CLS]" and found.tokens.count("[SEP]") == 2 and found.type_ids[-1] == 1
+    assert (
+        found.tokens[0] == "[CLS]" and found.tokens.count("[SEP]") == 2 and found.type_ids[-1] == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +122,8 @@ def test_wordpiece_frames_a_text_and_the_others_add_nothing(folders):
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_normalises(folders, kind, options, text, same):
-    changed, plain = Tokenizer.load(folders(kind, **options)), Tokenizer.load(folders(kind))
+    changed = Tokenizer.load(folders(kind, **options))
+    plain = Tokenizer.load(folders(kind))
     assert changed.encode_batch([text])[0].ids == changed.encode_batch([same])[0].ids
     if kind in ("bytes", "bpe"):
         assert plain.encode_batch([text])[0].ids != plain.encode_batch([same])[0].ids
@@ -128,14 +148,22 @@ def test_sentinels_and_more_special_tokens(folders):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bytes"])
 def test_a_vocabulary_is_as_large_as_asked_at_most(folders, kind):
-    assert len(special_tokens(resolve({"tokenizer.kind": kind}).tokenizer)) < len(Tokenizer.load(folders(kind))) <= 340
+    assert (
+        len(special_tokens(resolve({"tokenizer.kind": kind}).tokenizer))
+        < len(Tokenizer.load(folders(kind)))
+        <= 340
+    )
 
 
 def test_unigram_is_refused_a_vocabulary_without_room_for_all_characters(folders, tmp_path):
     least = len(set("".join(TEXTS))) + len(set(NAMES["unigram"].values()))
     for size in (least, least - 5):  # which the trainer would exceed, and at which it would stop
         with pytest.raises(SettingsError, match="gives each of the text's") as caught:
-            train(TEXTS, resolve({"tokenizer.kind": "unigram", "tokenizer.vocab_size": size}).tokenizer, tmp_path)
+            train(
+                TEXTS,
+                resolve({"tokenizer.kind": "unigram", "tokenizer.vocab_size": size}).tokenizer,
+                tmp_path,
+            )
         assert f"set it above {least}" in str(caught.value.do)
     assert len(Tokenizer.load(folders("unigram", vocab_size=least + 1))) == least + 1
 
@@ -143,7 +171,9 @@ def test_unigram_is_refused_a_vocabulary_without_room_for_all_characters(folders
 def test_training_twice_gives_the_same(folders):
     for kind in [kind for kind in KINDS if kind != "unigram"]:
         again = folders(kind, min_frequency=2)
-        assert (again / "tokenizer.json").read_bytes() == (folders(kind) / "tokenizer.json").read_bytes()
+        assert (again / "tokenizer.json").read_bytes() == (
+            folders(kind) / "tokenizer.json"
+        ).read_bytes()
 
 
 def test_errors_say_what_to_do(tmp_path):
@@ -157,13 +187,23 @@ def test_errors_say_what_to_do(tmp_path):
 def test_fertility_counts_by_script_and_language(folders):
     report = fertility(Tokenizer.load(folders("bytes")), ["two words\n北京\n\n", "Ещё слово"])
     assert list(report["scripts"]) == ["Latin", "Cyrillic", "Han"]
-    latin, han = report["scripts"]["Latin"], report["scripts"]["Han"]
+    latin = report["scripts"]["Latin"]
+    han = report["scripts"]["Han"]
     assert (latin["words"], latin["tokens"], latin["tokens_per_byte"]) == (2, 10, 1.0)
     assert (han["words"], han["tokens"], han["tokens_per_character"]) == (2, 7, round(7 / 3, 4))
-    assert list(report["languages"]) == ["written in Latin letters", "written in Cyrillic letters", "Chinese"]
-    mixed = fertility(Tokenizer.load(folders("bytes")), ["the cat is in the house\ndie Katze ist in dem Haus\n"])
+    assert list(report["languages"]) == [
+        "written in Latin letters",
+        "written in Cyrillic letters",
+        "Chinese",
+    ]
+    mixed = fertility(
+        Tokenizer.load(folders("bytes")), ["the cat is in the house\ndie Katze ist in dem Haus\n"]
+    )
     assert mixed["scripts"]["Latin"]["words"] == 12
-    assert {name: each["words"] for name, each in mixed["languages"].items()} == {"English": 6, "German": 6}
+    assert {name: each["words"] for name, each in mixed["languages"].items()} == {
+        "English": 6,
+        "German": 6,
+    }
     assert report["all"]["tokens"] == report["all"]["bytes"] == 10 + 7 + len("Ещё слово".encode())
     unknown = fertility(Tokenizer.load(folders("characters")), ["a😀"])
     assert unknown["all"]["unknown_share"] == 0.5

@@ -1,4 +1,5 @@
-"""What a tokenizer does not know is counted by tokens, characters and bytes, and told wherever text becomes tokens."""
+"""What a tokenizer does not know is counted by tokens, characters and bytes, and told wherever text
+becomes tokens."""
 
 import pytest
 import tokenizers
@@ -9,7 +10,8 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import SAMPLE, Gap, Lost, gap_of
 from langue.text.tokenizers.words import ALPHABET
 
-KNOWN, LOST = "abc", "жщ語😀"
+KNOWN = "abc"
+LOST = "жщ語😀"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 PIECES = [("<unk>", 0.0), ("\u2581", -1.0), *((letter, -2.0) for letter in KNOWN)]
 
@@ -30,14 +32,29 @@ META = {"pre_tokenizer": pre_tokenizers.Metaspace(), "decoder": decoders.Metaspa
 WORDPIECE = _numbered("[UNK]", "[CLS]", "[SEP]", *KNOWN, *(f"##{letter}" for letter in KNOWN))
 MODELS = {  # kind: its backend, what becomes of an unknown character
     "wordpiece": (_backend(models.WordPiece(WORDPIECE, unk_token="[UNK]"), **SPLIT), Gap(0)),
-    "words": (_backend(models.WordLevel(_numbered("?", "abc", "a", "b"), unk_token="?"), **SPLIT), Gap(0)),
-    "characters": (_backend(models.BPE(_numbered("<unk>", " ", *KNOWN), [], unk_token="<unk>")), Gap(0)),
-    "fused": (_backend(models.BPE(_numbered("u", " ", *KNOWN), [], unk_token="u", fuse_unk=True)), Gap(0)),
+    "words": (
+        _backend(models.WordLevel(_numbered("?", "abc", "a", "b"), unk_token="?"), **SPLIT),
+        Gap(0),
+    ),
+    "characters": (
+        _backend(models.BPE(_numbered("<unk>", " ", *KNOWN), [], unk_token="<unk>")),
+        Gap(0),
+    ),
+    "fused": (
+        _backend(models.BPE(_numbered("u", " ", *KNOWN), [], unk_token="u", fuse_unk=True)),
+        Gap(0),
+    ),
     "dropping": (_backend(models.BPE(_numbered(*KNOWN), []), **SPLIT), Gap(None, drops=True)),
     "unigram": (_backend(models.Unigram(PIECES, unk_id=0), **META), Gap(0)),
-    "fallback": (_backend(models.BPE(_numbered(*BYTES, *KNOWN), [], byte_fallback=True)), Gap(None)),
+    "fallback": (
+        _backend(models.BPE(_numbered(*BYTES, *KNOWN), [], byte_fallback=True)),
+        Gap(None),
+    ),
     "unigram-bytes": (
-        _backend(models.Unigram([*PIECES, *((b, -9.0) for b in BYTES)], unk_id=0, byte_fallback=True), **META),
+        _backend(
+            models.Unigram([*PIECES, *((b, -9.0) for b in BYTES)], unk_id=0, byte_fallback=True),
+            **META,
+        ),
         Gap(None),
     ),
     "bytes": (
@@ -63,14 +80,18 @@ def test_what_is_lost_is_what_a_character_at_a_time_loses(kind):
     everything = "".join(texts)
     assert found.characters == (len(everything) if loses else 0)
     ids = [token for encoding in backend.encode_batch(texts) for token in encoding.ids]
-    assert found.tokens == len(ids) and found.unknown == (ids.count(gap.token) if gap.token is not None else 0)
+    assert found.tokens == len(ids) and found.unknown == (
+        ids.count(gap.token) if gap.token is not None else 0
+    )
     if not loses:
         assert not found.note()
         return
     if gap.token is not None:  # the sample has but texts with unknown tokens
         assert found.share() == pytest.approx(len(gone) / len(everything))
     (note,) = found.note("train: ")
-    assert note.startswith(f"train: about {100 * len(gone) / len(everything):.0f}% of the characters")
+    assert note.startswith(
+        f"train: about {100 * len(gone) / len(everything):.0f}% of the characters"
+    )
     assert ("leaves out" in note) == gap.drops
     assert not encode(tokenizer, ["abc"] * 3, max_length=512).lost.note()
 
@@ -88,7 +109,9 @@ def test_pairs_and_cut_texts_are_counted_as_they_are_kept():
 def test_words_that_are_too_long_for_wordpiece_are_told_as_that():
     tokenizer = Tokenizer(MODELS["wordpiece"][0])
     note = encode(tokenizer, ["abc " * 50 + "a" * 101], max_length=512).lost.note()
-    assert "about 34% of the characters" in note[0] and "words of more than 100 characters" in note[0]
+    assert (
+        "about 34% of the characters" in note[0] and "words of more than 100 characters" in note[0]
+    )
     assert "0.66% of the tokens" in note[0]  # which alone would not have been told
 
 

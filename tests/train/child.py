@@ -1,4 +1,5 @@
-"""A training run in a process of its own, for tests that kill it: `python -m tests.train.child FOLDER`."""
+"""A training run in a process of its own, for tests that kill it: `python -m tests.train.child
+FOLDER`."""
 
 import sys
 from pathlib import Path
@@ -37,12 +38,16 @@ def examples(count: int, seed: int) -> Examples:
     return Examples(tokens, starts, None, np.zeros(count, np.int32), random.integers(0, 2, count))
 
 
-def trainer(folder: Path, settings: TrainSettings = SETTINGS, config: ModelConfig = CONFIG) -> Trainer:
+def trainer(
+    folder: Path, settings: TrainSettings = SETTINGS, config: ModelConfig = CONFIG
+) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(5)
     task = Classify(["neg", "pos"], TaskSettings(label_smoothing=0.1))
     model = TaskModel(config, task, seed=1)
-    return Trainer(model, task, Split(examples(120, 0), settings), examples(24, 1), settings, folder)
+    return Trainer(
+        model, task, Split(examples(120, 0), settings), examples(24, 1), settings, folder
+    )
 
 
 if __name__ == "__main__":

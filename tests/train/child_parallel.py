@@ -1,8 +1,9 @@
-"""One of several processes that train together, for tests: `python -m tests.train.child_parallel JOBS`, a JSON list.
+"""One of several processes that train together, for tests: `python -m tests.train.child_parallel
+JOBS`, a JSON list.
 
-A job is [folder, settings]; beside settings it may say `stop` (the step after which the run is interrupted), `die`
-([process, step]: where the process kills itself) and `config` (axes of the model). Runs resume where there is something
-to resume from.
+A job is [folder, settings]; beside settings it may say `stop` (the step after which the run is
+interrupted), `die` ([process, step]: where the process kills itself) and `config` (axes of the
+model). Runs resume where there is something to resume from.
 """
 
 import json
@@ -33,7 +34,9 @@ def work(folder: Path, words: dict[str, Any]) -> None:
     others = {"stop": 0, "die": (0, 0), "config": {}} | words
     chosen = SETTINGS.model_dump() | {"epochs": 1.2, "precision": "fp32", "evaluate_every": 6}
     chosen |= {name: word for name, word in words.items() if name not in ("stop", "die", "config")}
-    stop, (doomed, last), axes = others["stop"], others["die"], others["config"]
+    stop = others["stop"]
+    (doomed, last) = others["die"]
+    axes = others["config"]
     run = trainer(folder, TrainSettings.model_validate(chosen), replace(CONFIG, **axes))
     set_dropout(run.model, 0.0, 0.0)
     assert all(part.probability == 0 for part in run.model.modules() if isinstance(part, Dropout))
@@ -43,12 +46,14 @@ def work(folder: Path, words: dict[str, Any]) -> None:
         if (doomed, last) == (rank(), run.progress.step + 1):
             (folder / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        run.interrupted = run.progress.step + 1 == stop and rank() == 0  # the others must learn of it
+        # the others must learn of it
+        run.interrupted = run.progress.step + 1 == stop and rank() == 0
         return step(batches)
 
     run._step = watched  # type: ignore[method-assign]
     try:
-        with patch.object(muon, "has_bf16", return_value=False):  # what is compared is who computes, not in what digits
+        # what is compared is who computes, not in what digits
+        with patch.object(muon, "has_bf16", return_value=False):
             run.run(resume=True)
     except Interrupted:
         assert stop

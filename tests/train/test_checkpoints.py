@@ -29,9 +29,12 @@ def group():
 
 
 def test_a_checkpoint_that_was_waited_for_is_there(group, tmp_path, monkeypatch):
-    """PyTorch tells that its files are written before it tells whoever is to complete the folder."""
+    """PyTorch tells that its files are written before it tells whoever is to complete the
+    folder."""
     complete = sharding.complete_folder
-    monkeypatch.setattr(sharding, "complete_folder", lambda *paths: (time.sleep(0.2), complete(*paths)))
+    monkeypatch.setattr(
+        sharding, "complete_folder", lambda *paths: (time.sleep(0.2), complete(*paths))
+    )
     writer = sharding.Writer()
     for step in range(3):
         path = tmp_path / f"step-{step}"
@@ -52,9 +55,11 @@ def test_what_fails_after_the_files_are_written_is_said(group, tmp_path, monkeyp
 
 
 def test_the_best_weights_that_the_newest_checkpoint_names_stay(tmp_path):
-    """A run that goes on from it may find none better: on a GPU, or with another number of processes."""
+    """A run that goes on from it may find none better: on a GPU, or with another number of
+    processes."""
     run = trainer(tmp_path)
-    folder, at = tmp_path / "checkpoints", Progress(step=7, best=0.5, best_step=5)
+    folder = tmp_path / "checkpoints"
+    at = Progress(step=7, best=0.5, best_step=5)
     save_best(folder, run.model, 5, {})
     save_state(folder, run.model, run.optimizer, asdict(at), {})
     save_best(folder, run.model, 10, {})
@@ -65,10 +70,14 @@ def test_the_best_weights_that_the_newest_checkpoint_names_stay(tmp_path):
     assert kept(folder) == ["best-00000012", "step-00000014"]
 
 
-@pytest.mark.parametrize("content", ["[]", "3", '{"format": 3}', '{"format": 3, "step": 2, "later": 1}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "3", '{"format": 3}', '{"format": 3, "step": 2, "later": 1}']
+)
 def test_what_is_no_state_of_a_run_is_said(tmp_path, content):
     run = trainer(tmp_path)
-    path = save_state(tmp_path / "checkpoints", run.model, run.optimizer, asdict(Progress(step=2)), {})
+    path = save_state(
+        tmp_path / "checkpoints", run.model, run.optimizer, asdict(Progress(step=2)), {}
+    )
     said = json.loads((path / "state.json").read_text())
     found = json.loads(content)
     (path / "state.json").write_text(json.dumps(said | found if "later" in content else found))
@@ -87,7 +96,9 @@ def test_a_line_of_the_log_that_was_cut_short_goes(tmp_path):
 
 def test_a_dev_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     run = trainer(tmp_path)
-    monkeypatch.setattr(run.objective, "apply", lambda *_, **__: (torch.zeros(24, 2).numpy(), float("nan")))
+    monkeypatch.setattr(
+        run.objective, "apply", lambda *_, **__: (torch.zeros(24, 2).numpy(), float("nan"))
+    )
     with pytest.raises(RunError, match=r"the dev loss at step 4 is nan.*lower train.lr"):
         run.run()
     assert not list((tmp_path / "checkpoints").glob("best-*"))

@@ -22,7 +22,8 @@ TASKS = [
 
 @pytest.mark.parametrize(("task", "default", "before"), TASKS)
 def test_every_metric_of_a_task_may_be_chosen_by_and_no_other(task, default, before):
-    assert (task.best, task.primary_metric) == (before, before)  # as runs did that began before there was the setting
+    # as runs did that began before there was the setting
+    assert (task.best, task.primary_metric) == (before, before)
     task.choose_by(None)
     assert (task.best, task.primary_metric) == (default, default)
     for name in task.metric_names():
@@ -32,7 +33,8 @@ def test_every_metric_of_a_task_may_be_chosen_by_and_no_other(task, default, bef
     assert (task.best, task.primary_metric) == ("loss", name)
     for name in ("f2", "perplexity", ""):
         with pytest.raises(
-            SettingsError, match=f"train.best = '{name}' is no metric of the task {task.name}; .*known:"
+            SettingsError,
+            match=f"train.best = '{name}' is no metric of the task {task.name}; .*known:",
         ):
             task.choose_by(name)
 
@@ -58,7 +60,9 @@ FOUND = [
     ],
 )
 def test_the_best_checkpoint_and_patience_follow_it(tmp_path, monkeypatch, best, kept, last):
-    settings = SETTINGS.model_copy(update={"evaluate_every": 1, "max_steps": 5, "patience": 2, "checkpoint_every": 9})
+    settings = SETTINGS.model_copy(
+        update={"evaluate_every": 1, "max_steps": 5, "patience": 2, "checkpoint_every": 9}
+    )
     run = trainer(tmp_path, settings)
     run.objective.choose_by(best)
     found = iter(FOUND)

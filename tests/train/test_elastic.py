@@ -1,4 +1,5 @@
-"""A worker that dies under torchrun: the group starts again, and the run goes on from its last checkpoint."""
+"""A worker that dies under torchrun: the group starts again, and the run goes on from its last
+checkpoint."""
 
 import json
 import os
@@ -10,21 +11,40 @@ from pathlib import Path
 
 import pytest
 
-SETTINGS = {"model.size": "150K", "data.seq_len": 32, "train.batch_tokens": 512, "train.lr": 3e-3, "train.max_steps": 40}
+SETTINGS = {
+    "model.size": "150K",
+    "data.seq_len": 32,
+    "train.batch_tokens": 512,
+    "train.lr": 3e-3,
+    "train.max_steps": 40,
+}
 SETTINGS |= {"train.checkpoint_every": 5, "train.evaluate_every": 40, "tokenizer.vocab_size": 300}
 
 
 def begin(out: Path, text: Path, *more: str) -> subprocess.Popen[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--max-restarts=1",
+    ]
     words = ["--module", "langue", "pretrain", "--data", str(text), "--out", str(out), *more]
     words += [f"{key}={value}" for key, value in SETTINGS.items()]
     return subprocess.Popen(
-        [*torchrun, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, stdout=-1, stderr=subprocess.STDOUT
+        [*torchrun, *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=-1,
+        stderr=subprocess.STDOUT,
     )
 
 
 def workers(parent: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return [
+        int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    ]
 
 
 def losses(out: Path) -> list[float]:
@@ -38,7 +58,8 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(tmp_path: Pat
     text = tmp_path / "text.jsonl"
     rows = (" ".join(f"word{(n * k) % 97}" for k in range(1, 40)) for n in range(1, 300))
     text.write_text("\n".join(json.dumps({"text": row}) for row in rows), "utf-8")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole = tmp_path / "whole"
+    cut = tmp_path / "cut"
     said, _ = (calm := begin(whole, text)).communicate(timeout=280)
     assert calm.returncode == 0, said
     group = begin(cut, text, "--force")  # which a restart must not take as leave to begin anew

@@ -1,4 +1,5 @@
-"""Muon beside PyTorch's own, schedules, the running average, and the guard against losses that cannot be trusted."""
+"""Muon beside PyTorch's own, schedules, the running average, and the guard against losses that
+cannot be trusted."""
 
 import math
 from dataclasses import replace
@@ -37,7 +38,9 @@ def test_muon_takes_the_steps_of_pytorchs_own():
     begin = [torch.randn(24, 24, generator=generator), torch.randn(32, 24, generator=generator)]
     ours, theirs = ([nn.Parameter(w.clone()) for w in begin] for _ in range(2))
     mine = Muon([{"params": ours, "weight_decay": 0.1}], lr=0.02, momentum=0.95)
-    reference = torch.optim.Muon(theirs, lr=0.02, momentum=0.95, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    reference = torch.optim.Muon(
+        theirs, lr=0.02, momentum=0.95, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )
     for _ in range(4):
         for a, b in zip(ours, theirs, strict=True):
             a.grad = torch.randn(a.shape, generator=generator)
@@ -52,7 +55,8 @@ def test_muon_takes_the_steps_of_pytorchs_own():
 def test_stacked_queries_keys_and_values_are_orthogonalised_apart():
     generator = torch.Generator().manual_seed(2)
     gradient = torch.randn(24, 8, generator=generator)
-    whole, parts = nn.Parameter(torch.zeros(24, 8)), [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
+    whole = nn.Parameter(torch.zeros(24, 8))
+    parts = [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
     whole.grad = gradient.clone()
     for part, each in zip(parts, gradient.split(8), strict=True):
         part.grad = each.clone()
@@ -65,9 +69,13 @@ def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
     model = trainer_model()
     optimizer = make_optimizer(model, TrainSettings(optimizer="muon"), 2)
     names = {weight: name for name, weight in model.named_parameters()}
-    adam, muon = ({names[w] for g in part.param_groups for w in g["params"]} for part in optimizer.parts)
+    adam, muon = (
+        {names[w] for g in part.param_groups for w in g["params"]} for part in optimizer.parts
+    )
     assert adam | muon == set(names.values()) and not adam & muon
-    assert all(".blocks." in name and name.endswith("weight") and "norm" not in name for name in muon)
+    assert all(
+        ".blocks." in name and name.endswith("weight") and "norm" not in name for name in muon
+    )
     assert len(muon) == 2 * 4
 
 
@@ -76,7 +84,13 @@ def test_muon_knows_which_matrices_are_stacked():
     model = LanguageModel(config)
     parts = make_optimizer(model, TrainSettings(optimizer="muon"), 1).parts
     names = {weight: name.rsplit("blocks.", 1)[-1] for name, weight in model.named_parameters()}
-    stacked = {names[w]: len(g["parts"]) for p in parts for g in p.param_groups for w in g["params"] if g.get("parts")}
+    stacked = {
+        names[w]: len(g["parts"])
+        for p in parts
+        for g in p.param_groups
+        for w in g["params"]
+        if g.get("parts")
+    }
     assert stacked["0.cross.kv.weight"] == 2 and stacked["0.attention.qkv.weight"] == 3
     assert not {name for name in stacked if "kv.weight" not in name}
 
@@ -122,19 +136,24 @@ def test_a_spike_is_told_from_noise():
 
 def broken(run, at):
     """A training run in which the loss of one step is not a number."""
-    forward, calls = run.objective.forward, []
+    forward = run.objective.forward
+    calls = []
 
     def once(model, batch):
         outcome = forward(model, batch)
         calls.append(1)
-        return type(outcome)(outcome.loss * (math.nan if len(calls) == at else 1.0), outcome.count, outcome.outputs)
+        return type(outcome)(
+            outcome.loss * (math.nan if len(calls) == at else 1.0), outcome.count, outcome.outputs
+        )
 
     run.objective.forward = once
     return run
 
 
 def test_a_loss_that_is_no_number_stops_with_its_batch_kept(tmp_path):
-    with pytest.raises(RunError, match=r"step 2 is nan; its batch is kept in suspect-00000002.safetensors"):
+    with pytest.raises(
+        RunError, match=r"step 2 is nan; its batch is kept in suspect-00000002.safetensors"
+    ):
         broken(trainer(tmp_path, SETTINGS), 3).run()  # two batches a step
     kept = read_safetensors(tmp_path / "suspect-00000002.safetensors")
     assert kept["0.tokens"].shape[0] == kept["0.starts"][-1]

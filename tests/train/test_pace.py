@@ -10,11 +10,21 @@ from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
 from langue.train.throughput import MFUMeter, body_flops, head_flops
 
-SIZES = {"vocab_size": 50, "dim": 64, "n_layers": 3, "n_heads": 4, "ffn_dim": 96, "max_length": 128, "dropout": 0.0}
+SIZES = {
+    "vocab_size": 50,
+    "dim": 64,
+    "n_layers": 3,
+    "n_heads": 4,
+    "ffn_dim": 96,
+    "max_length": 128,
+    "dropout": 0.0,
+}
 SIZES |= {"attention_dropout": 0.0}
 CONFIGS = {
     "encoder": ModelConfig(**SIZES),
-    "gated decoder": ModelConfig(**SIZES, causal=True, gated=True, position="rotary", norm="rms", norm_place="pre"),
+    "gated decoder": ModelConfig(
+        **SIZES, causal=True, gated=True, position="rotary", norm="rms", norm_place="pre"
+    ),
     "both": ModelConfig(**SIZES, decoder_layers=2),
 }
 

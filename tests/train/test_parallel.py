@@ -32,7 +32,14 @@ from tests.train.child_parallel import work
 ROOT = Path(__file__).parents[2]
 DIVIDING = ("ddp", "fsdp")  # each process takes a part of the batch
 KINDS = (*DIVIDING, "tp")
-LLAMA = {"position": "rotary", "kv_heads": 2, "gated": True, "bias": False, "norm": "rms", "norm_place": "pre"}
+LLAMA = {
+    "position": "rotary",
+    "kv_heads": 2,
+    "gated": True,
+    "bias": False,
+    "norm": "rms",
+    "norm_place": "pre",
+}
 
 
 def start(jobs: list[tuple[Path, dict[str, Any]]], count: int = 2) -> list[subprocess.Popen[str]]:
@@ -40,7 +47,12 @@ def start(jobs: list[tuple[Path, dict[str, Any]]], count: int = 2) -> list[subpr
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     said = json.dumps([(str(folder), words) for folder, words in jobs])
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    common = {
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+    }
     common["PYTHONFAULTHANDLER"] = "1"  # where one is aborted it says where it was
     return [
         subprocess.Popen(
@@ -58,7 +70,10 @@ def finish(children: list[subprocess.Popen[str]], seconds: float = 120) -> list[
     """Exit code and what was said of each; none is left behind."""
     deadline = time.monotonic() + seconds
     try:
-        said = [child.communicate(timeout=max(0.1, deadline - time.monotonic()))[1] for child in children]
+        said = [
+            child.communicate(timeout=max(0.1, deadline - time.monotonic()))[1]
+            for child in children
+        ]
     finally:
         for child in children:
             child.kill()
@@ -70,7 +85,8 @@ def log(folder: Path) -> list[dict[str, Any]]:
 
 
 def assert_close(folder: Path, other: Path, tolerance: float = 1e-5) -> None:
-    ours, theirs = log(folder), log(other)
+    ours = log(folder)
+    theirs = log(other)
     assert len(ours) == len(theirs) >= 12
     for a, b in zip(ours, theirs, strict=True):
         assert {k: a[k] for k in ("split", "step", "examples", "tokens")} == {
@@ -102,7 +118,8 @@ def runs(tmp_path_factory) -> Path:
             (base / f"{kind}-to-{kind}", words),
             (base / f"one-to-{kind}", words),
         ]
-    # 120 examples are 17 batches of 7 and one of a single example, which no two processes can share.
+    # 120 examples are 17 batches of 7 and one of a single example, which no two processes can
+    # share.
     short = {"batch_tokens": 512, "batch_examples": 7}
     work(base / "one-short", dict(short))
     jobs += [(base / f"{kind}-short", short | {"parallel": kind}) for kind in DIVIDING]
@@ -111,23 +128,33 @@ def runs(tmp_path_factory) -> Path:
     jobs.append((base / "tp-llama", llama | {"parallel": "tp"}))
     jobs.append((base / "tp-from-fsdp", {"ema": 0.9, "parallel": "fsdp", "stop": 5}))
     jobs.append((base / "tp-from-fsdp", {"ema": 0.9, "parallel": "tp"}))
-    jobs.append((base / "fsdp-recompute", {"ema": 0.9, "parallel": "fsdp", "activation_checkpointing": True}))
+    jobs.append(
+        (
+            base / "fsdp-recompute",
+            {"ema": 0.9, "parallel": "fsdp", "activation_checkpointing": True},
+        )
+    )
     jobs.append((base / "too-many", {"batch_examples": 1}))
     ends = finish(start(jobs), 480)
-    assert [code for code, _ in ends] == [2, 2], "\n".join(text for _, text in ends)  # the last job is refused
+    # the last job is refused
+    assert [code for code, _ in ends] == [2, 2], "\n".join(text for _, text in ends)
     (base / "said.txt").write_text("".join(text for _, text in ends))
     return base
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_as_one(runs, kind):
-    """Losses, counts and gradient norms of each step, through accumulation, smoothing, clipping and averaging."""
+    """Losses, counts and gradient norms of each step, through accumulation, smoothing, clipping and
+    averaging."""
     assert_close(runs / kind, runs / "one")
 
 
 @pytest.mark.parametrize("kind", DIVIDING)
 def test_a_last_batch_with_fewer_sequences_than_processes_counts_once(runs, kind):
-    examples = [0, *(line["examples"] for line in log(runs / "one-short") if line["split"] == "train")]
+    examples = [
+        0,
+        *(line["examples"] for line in log(runs / "one-short") if line["split"] == "train"),
+    ]
     assert 8 in {b - a for a, b in itertools.pairwise(examples)}  # 7 and the one
     assert_close(runs / f"{kind}-short", runs / "one-short")
 
@@ -163,20 +190,30 @@ def test_muon_orthogonalises_whole_matrices(runs, kind):
 
 
 def test_recomputing_changes_no_loss(runs):
-    assert [line["loss"] for line in log(runs / "fsdp-recompute")] == [line["loss"] for line in log(runs / "fsdp")]
+    assert [line["loss"] for line in log(runs / "fsdp-recompute")] == [
+        line["loss"] for line in log(runs / "fsdp")
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_by_as_many_it_is_the_same_run_to_the_bit(runs, kind):
-    again, whole = (load_file(runs / name / "model.safetensors") for name in (f"{kind}-to-{kind}", kind))
+    again, whole = (
+        load_file(runs / name / "model.safetensors") for name in (f"{kind}-to-{kind}", kind)
+    )
     assert all((again[name] == whole[name]).all() for name in whole)
-    assert [line["loss"] for line in log(runs / f"{kind}-to-{kind}")] == [line["loss"] for line in log(runs / kind)]
+    assert [line["loss"] for line in log(runs / f"{kind}-to-{kind}")] == [
+        line["loss"] for line in log(runs / kind)
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_by_another_number(runs, kind):
     assert_close(runs / f"one-to-{kind}", runs / "one")
-    files = {path.suffix for path in (runs / f"{kind}-to-one" / "checkpoints").rglob("*") if path.is_file()}
+    files = {
+        path.suffix
+        for path in (runs / f"{kind}-to-one" / "checkpoints").rglob("*")
+        if path.is_file()
+    }
     assert files == {".safetensors", ".json"}
     work(runs / f"{kind}-to-one", {"ema": 0.9, "parallel": kind})
     assert_close(runs / f"{kind}-to-one", runs / "one")
@@ -184,12 +221,14 @@ def test_resumed_by_another_number(runs, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_it_ends_and_goes_on(runs, tmp_path, kind):
-    """kill -9 of either process: the other says so and ends at once, and the run resumes from its last checkpoint."""
+    """kill -9 of either process: the other says so and ends at once, and the run resumes from its
+    last checkpoint."""
     doomed = KINDS.index(kind) % 2
     children = start([(tmp_path, {"ema": 0.9, "parallel": kind, "die": [doomed, 8]})])
     results = finish(children)
     assert results[doomed][0] == -9
-    assert time.time() - (tmp_path / "died").stat().st_mtime < 20  # the interpreter's own end is most of it
+    # the interpreter's own end is most of it
+    assert time.time() - (tmp_path / "died").stat().st_mtime < 20
     code, said = results[1 - doomed]
     assert code == 2 and "another process of the run has ended" in said.splitlines()[-1], said
     assert len(log(tmp_path)) < len(log(runs / "one"))
@@ -228,8 +267,17 @@ def test_a_shard_that_is_lost_cut_or_of_another_model_is_an_error(runs, tmp_path
             read_shards(folder, like)
     with pytest.raises(RunError, match="no fitting"):
         read_shards(tmp_path / "whole", lambda key: torch.zeros(3))
-    denied = patch.object(sharding, "check_safetensors", side_effect=PermissionError(13, "Permission denied", "a shard"))
-    with denied, pytest.raises(RunError, match="^a shard: cannot be read: Permission denied; check its permissions"):
+    denied = patch.object(
+        sharding,
+        "check_safetensors",
+        side_effect=PermissionError(13, "Permission denied", "a shard"),
+    )
+    with (
+        denied,
+        pytest.raises(
+            RunError, match="^a shard: cannot be read: Permission denied; check its permissions"
+        ),
+    ):
         read_shards(tmp_path / "whole", like)
 
 
@@ -241,7 +289,13 @@ def test_whatever_stands_in_a_shard_it_is_read_or_refused(runs, tmp_path):
     header = int.from_bytes(sound[:8], "little")
 
     @settings(max_examples=40, deadline=None)
-    @given(st.lists(st.tuples(st.integers(0, header + 8), st.sampled_from(b'0199{}[]",:-eA')), min_size=1, max_size=3))
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, header + 8), st.sampled_from(b'0199{}[]",:-eA')),
+            min_size=1,
+            max_size=3,
+        )
+    )
     def check(changes: list[tuple[int, int]]) -> None:
         damaged = bytearray(sound)
         for place, byte in changes:
@@ -257,4 +311,6 @@ def test_one_line_and_nothing_else_says_that_a_batch_cannot_be_divided(runs):
     """It is the last that the two processes do; all before it went well and without a warning."""
     said = (runs / "said.txt").read_text()
     lines = [line for line in said.splitlines() if not line.startswith(("step ", "training "))]
-    assert len(lines) == 1 and "a batch of 1 sequences cannot be divided among 2 processes" in lines[0], said
+    assert (
+        len(lines) == 1 and "a batch of 1 sequences cannot be divided among 2 processes" in lines[0]
+    ), said

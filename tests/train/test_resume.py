@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 def start(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.train.child", str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "tests.train.child", str(folder)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -79,10 +81,15 @@ def test_killed_at_random_steps(tmp_path, whole, seed):
 def test_killed_in_mid_write(tmp_path, whole, what):
     child = start(tmp_path)
     checkpoints = tmp_path / "checkpoints"
-    killed = kill_when(child, lambda: len(list(checkpoints.glob("step-*"))) > 0 and any(checkpoints.glob(what)))
+    killed = kill_when(
+        child, lambda: len(list(checkpoints.glob("step-*"))) > 0 and any(checkpoints.glob(what))
+    )
     finish(tmp_path)
-    if killed:  # the write may win the race; then this was one more kill at a random point, or a whole run
-        assert not [path for path in checkpoints.glob("step-*") if not (path / "state.json").is_file()]
+    # the write may win the race; then this was one more kill at a random point, or a whole run
+    if killed:
+        assert not [
+            path for path in checkpoints.glob("step-*") if not (path / "state.json").is_file()
+        ]
     assert_same(tmp_path, whole)
 
 

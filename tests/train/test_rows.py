@@ -31,10 +31,19 @@ def model() -> TaskModel:
 
 
 def train(network: TaskModel, folder: Path, **settings: object) -> None:
-    chosen = TrainSettings(epochs=2, lr=3e-3, batch_examples=6, evaluate_every=4, checkpoint_every=5, **settings)  # type: ignore[arg-type]
+    chosen = TrainSettings(
+        epochs=2, lr=3e-3, batch_examples=6, evaluate_every=4, checkpoint_every=5, **settings
+    )  # type: ignore[arg-type]
     task = Classify(["neg", "pos"], TaskSettings())
     folder.mkdir()
-    Trainer(network, task, Split(sparse(examples(60, 0)), chosen), sparse(examples(24, 1)), chosen, folder).run()
+    Trainer(
+        network,
+        task,
+        Split(sparse(examples(60, 0)), chosen),
+        sparse(examples(24, 1)),
+        chosen,
+        folder,
+    ).run()
 
 
 @pytest.fixture
@@ -43,17 +52,22 @@ def splits() -> list[Examples]:
 
 
 def test_the_weights_are_those_of_training_all_rows(splits: list[Examples], tmp_path: Path) -> None:
-    ours, theirs = model(), model()
+    ours = model()
+    theirs = model()
     with trim_embedding(ours.body, *splits):
         train(ours, tmp_path / "ours", weight_decay=0.0)
     train(theirs, tmp_path / "theirs", weight_decay=0.0)
     for (name, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
-        # Adam divides by the root of a sum of squares: the last bit of a small gradient may be some of the rate.
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=lambda said, name=name: f"{name}: {said}")
+        # Adam divides by the root of a sum of squares: the last bit of a small gradient may be some
+        # of the rate.
+        torch.testing.assert_close(
+            a, b, atol=1e-5, rtol=1e-4, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
 def test_rows_in_no_text_stay_as_they_were(splits: list[Examples], tmp_path: Path) -> None:
-    network, before = model(), model().body.token
+    network = model()
+    before = model().body.token
     assert before is not None
     with trim_embedding(network.body, *splits):
         assert network.body.token is not None
@@ -65,11 +79,16 @@ def test_rows_in_no_text_stay_as_they_were(splits: list[Examples], tmp_path: Pat
     after = network.body.token.weight
     assert after.shape == before.weight.shape
     assert torch.equal(after[other], before.weight[other])
-    assert (after[np.unique(splits[0].tokens)] != before.weight[np.unique(splits[0].tokens)]).any(1).all()
+    assert (
+        (after[np.unique(splits[0].tokens)] != before.weight[np.unique(splits[0].tokens)])
+        .any(1)
+        .all()
+    )
 
 
 def test_afterwards_any_text_is_read(splits: list[Examples], tmp_path: Path) -> None:
-    network, all_tokens = model(), examples(10, 2)
+    network = model()
+    all_tokens = examples(10, 2)
     with torch.no_grad():
         before = network.eval()(gather(all_tokens, np.arange(10)))
         with trim_embedding(network.body, *splits):
@@ -78,11 +97,14 @@ def test_afterwards_any_text_is_read(splits: list[Examples], tmp_path: Path) -> 
                 network(gather(all_tokens, np.arange(10)))
         assert torch.equal(network(gather(all_tokens, np.arange(10))), before)
         assert torch.equal(network(gather(splits[0], np.arange(10))), inside)
-    assert [name for name, _ in network.named_parameters()] == [name for name, _ in model().named_parameters()]
+    assert [name for name, _ in network.named_parameters()] == [
+        name for name, _ in model().named_parameters()
+    ]
 
 
 def test_what_is_stopped_leaves_the_table_as_it_was(splits: list[Examples]) -> None:
-    network, before = model(), model()
+    network = model()
+    before = model()
     with pytest.raises(KeyboardInterrupt), trim_embedding(network.body, *splits):
         raise KeyboardInterrupt
     for ours, theirs in zip(network.parameters(), before.parameters(), strict=True):
@@ -98,7 +120,8 @@ def test_where_every_row_is_in_use_nothing_changes() -> None:
 
 
 def test_what_a_batch_is_filled_up_with_has_a_row(splits: list[Examples]) -> None:
-    """In bf16 on processors some rows more are computed, of token 0, which need not stand in any text."""
+    """In bf16 on processors some rows more are computed, of token 0, which need not stand in any
+    text."""
     split = replace(splits[0], tokens=np.maximum(splits[0].tokens, STEP))
     network = model().eval()
     batch = gather(split, np.arange(40))

@@ -1,4 +1,5 @@
-"""The loop's promises: accumulation is exact, answers do not depend on company, bad losses stop it."""
+"""The loop's promises: accumulation is exact, answers do not depend on company, bad losses stop
+it."""
 
 import json
 import os
@@ -26,11 +27,13 @@ from tests.train.child import SETTINGS, examples, trainer
 
 def gradients(model, task, batches):
     model.zero_grad()
-    total, count = 0.0, 0.0
+    total = 0.0
+    count = 0.0
     for batch in batches:
         loss, number = task.loss(model(batch), batch.targets)
         loss.backward()
-        total, count = total + float(loss), count + number
+        total = total + float(loss)
+        count = count + number
     return total / count, {n: w.grad / count for n, w in model.named_parameters()}
 
 
@@ -41,7 +44,11 @@ def gradients(model, task, batches):
         Classify(["a", "b"], TaskSettings(), weights=[0.3, 2.0]),
         Classify(["a", "b"], TaskSettings(label_smoothing=0.2), weights=[0.3, 2.0]),
         Classify(["a", "b", "c"], TaskSettings(multi_label=True, label_smoothing=0.1)),
-        Classify(["a", "b", "c"], TaskSettings(multi_label=True, label_smoothing=0.1), weights=[0.3, 2.0, 9.0]),
+        Classify(
+            ["a", "b", "c"],
+            TaskSettings(multi_label=True, label_smoothing=0.1),
+            weights=[0.3, 2.0, 9.0],
+        ),
         Regress(TaskSettings(pooling="first")),
     ],
     ids=["smoothed", "weighted", "both", "multi-label", "multi-label weighted", "regress"],
@@ -79,7 +86,9 @@ def test_accumulated_training_is_training_on_big_batches(tmp_path):
         rows = np.arange(12)
         batches = [gather(run.loader.source.examples, part) for part in np.split(rows, accumulate)]
         run._step(batches)
-        moved.append({name: weight.detach().clone() for name, weight in run.model.named_parameters()})
+        moved.append(
+            {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
+        )
     for name in moved[0]:
         torch.testing.assert_close(moved[0][name], moved[1][name], rtol=1e-4, atol=2e-5)
 
@@ -126,7 +135,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     done = again.run(resume=True)
     assert done.step == again.total
     steps = [
-        json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if '"train"' in line
+        json.loads(line)["step"]
+        for line in (tmp_path / "log.jsonl").read_text().splitlines()
+        if '"train"' in line
     ]
     assert steps == list(range(1, again.total + 1))
 
@@ -139,30 +150,44 @@ def test_a_checkpoint_of_another_model_or_optimiser_is_refused(tmp_path):
     wider = TaskModel(replace(CONFIG, ffn_dim=64), Classify(["a", "b"], TaskSettings()))
     deeper = TaskModel(replace(CONFIG, n_layers=3), Classify(["a", "b"], TaskSettings()))
     for other in (wider, deeper):
-        with pytest.raises(RunError, match="(missing|has shape).*; it is of another model .* put the run's own back"):
+        with pytest.raises(
+            RunError,
+            match="(missing|has shape).*; it is of another model .* put the run's own back",
+        ):
             load_state(checkpoint, other, make_optimizer(other, settings, 2), {})
-    for change, said in (({"optimizer": "muon"}, "is of another optimiser"), ({"ema": 0.9}, "no fitting average")):
+    for change, said in (
+        ({"optimizer": "muon"}, "is of another optimiser"),
+        ({"ema": 0.9}, "no fitting average"),
+    ):
         changed = trainer(tmp_path, settings.model_copy(update=change))
         with pytest.raises(RunError, match=f"{said}.*; it is of another model or optimiser"):
             changed.run(resume=True)
 
 
 def test_patience_stops_early_and_the_best_weights_are_kept(tmp_path, capsys):
-    settings = SETTINGS.model_copy(update={"patience": 2, "evaluate_every": 1, "epochs": 20.0, "lr": 1e-2})
+    settings = SETTINGS.model_copy(
+        update={"patience": 2, "evaluate_every": 1, "epochs": 20.0, "lr": 1e-2}
+    )
     run = trainer(tmp_path, settings)
     progress = run.run()
     assert progress.stopped and progress.step < run.total
-    assert f"none better than step {progress.best_step} since" in " ".join(capsys.readouterr().err.split())
-    assert (tmp_path / "checkpoints" / f"best-{progress.best_step:08d}" / "model.safetensors").is_file()
+    assert f"none better than step {progress.best_step} since" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert (
+        tmp_path / "checkpoints" / f"best-{progress.best_step:08d}" / "model.safetensors"
+    ).is_file()
 
 
 def test_schedules():
     shape = [factor(step, 10, TrainSettings(schedule="linear", warmup=0.2)) for step in range(10)]
     assert shape == pytest.approx([0.5, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
-    assert [factor(step, 10, TrainSettings(schedule="cosine", warmup=0.0)) for step in (0, 5, 10)] == pytest.approx(
-        [1, 0.5, 0]
-    )
-    assert [factor(step, 10, TrainSettings(schedule="constant", warmup=0.1)) for step in (0, 1, 9)] == [1, 1, 1]
+    assert [
+        factor(step, 10, TrainSettings(schedule="cosine", warmup=0.0)) for step in (0, 5, 10)
+    ] == pytest.approx([1, 0.5, 0])
+    assert [
+        factor(step, 10, TrainSettings(schedule="constant", warmup=0.1)) for step in (0, 1, 9)
+    ] == [1, 1, 1]
 
 
 def test_layer_decay_and_weight_decay_reach_the_right_weights():
@@ -176,4 +201,6 @@ def test_layer_decay_and_weight_decay_reach_the_right_weights():
     names = ("body.token.weight", "body.blocks.1.attention.qkv.weight", "head.out.weight")
     assert [depth(name, 2) for name in names] == [0, 2, 3]
     # What ELECTRA and T5 have before their blocks.
-    assert [depth(f"body.{name}", 2) for name in ("widen.weight", "widen.bias", "bias.table.weight")] == [0, 0, 0]
+    assert [
+        depth(f"body.{name}", 2) for name in ("widen.weight", "widen.bias", "bias.table.weight")
+    ] == [0, 0, 0]

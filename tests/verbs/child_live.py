@@ -1,4 +1,5 @@
-"""Verbs at work in a process of their own, each held up on the way: `python -m tests.verbs.child_live FOLDER`.
+"""Verbs at work in a process of their own, each held up on the way: `python -m
+tests.verbs.child_live FOLDER`.
 
 What it is about to do is a line of stdout; with a line of stdin it goes on.
 """
@@ -14,7 +15,12 @@ import langue.verbs.pretrain
 import langue.verbs.quickstart
 from tests.tiny import SHORT
 
-PRETRAINING = {"model.size": "41k", "data.seq_len": 16, "train.batch_tokens": 64, "train.max_steps": 2}
+PRETRAINING = {
+    "model.size": "41k",
+    "data.seq_len": 16,
+    "train.batch_tokens": 64,
+    "train.max_steps": 2,
+}
 
 
 def hold(what):
@@ -40,7 +46,9 @@ def main(folder: Path) -> None:
     held(langue.runs.train_tokenizer, "train", "tokenizer train")
     held(langue.data.corpus.builder, "_write", "data tokenize")
     langue.train_tokenizer(folder / "text.txt", out=folder / "tokenizer", tokenizer__kind="bytes")
-    langue.tokenize(folder / "text.txt", tokenizer=folder / "tokenizer", out=folder / "corpus", document="line")
+    langue.tokenize(
+        folder / "text.txt", tokenizer=folder / "tokenizer", out=folder / "corpus", document="line"
+    )
     langue.verbs.pretrain.pretrain(
         data=str(folder / "corpus"),
         out=folder / "language",

@@ -1,4 +1,5 @@
-"""The main job end to end, in Python: text in, a judged run out, used again. A real model of real files, only tiny."""
+"""The main job end to end, in Python: text in, a judged run out, used again. A real model of real
+files, only tiny."""
 
 import json
 import shutil
@@ -38,17 +39,32 @@ def run(model, data, tmp_path_factory):
 def test_the_run_directory_is_whole(run):
     names = {path.name for path in run.folder.iterdir()}
     assert names >= {
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "langue.json",
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "langue.json",
         "recipe.toml", "log.jsonl", "metrics.json", "curves.png", "report.html", "checkpoints",
     }  # fmt: skip
     assert run.metrics == json.loads((run.folder / "metrics.json").read_text())
-    keys = {"split", "examples", "metrics", "positive", "intervals", "baseline", "seconds", "main_metric"}
+    keys = {
+        "split",
+        "examples",
+        "metrics",
+        "positive",
+        "intervals",
+        "baseline",
+        "seconds",
+        "main_metric",
+    }
     assert set(run.metrics) == keys
     assert run.metrics["split"] == "test" and run.metrics["examples"] == 60
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     keys = {"split", "step", "examples", "tokens", "seconds", "loss"}
-    assert all(keys <= set(line) for line in log) and {line["split"] for line in log} == {"train", "dev"}
-    assert [line["step"] for line in log if line["split"] == "train"] == list(range(1, run.facts["steps"] + 1))
+    assert all(keys <= set(line) for line in log) and {line["split"] for line in log} == {
+        "train",
+        "dev",
+    }
+    assert [line["step"] for line in log if line["split"] == "train"] == list(
+        range(1, run.facts["steps"] + 1)
+    )
 
 
 def test_it_learns_and_says_so(run):
@@ -65,7 +81,9 @@ def test_saved_and_loaded_equals_kept_in_memory(run, tmp_path):
     model.save(tmp_path / "again")
     np.testing.assert_array_equal(load(tmp_path / "again").logits(TEXTS), before)
     test = [row["text"] for row in reviews(60, 2)]
-    accuracy = np.mean([p["label"] == r["label"] for p, r in zip(model.predict(test), reviews(60, 2), strict=True)])
+    accuracy = np.mean(
+        [p["label"] == r["label"] for p, r in zip(model.predict(test), reviews(60, 2), strict=True)]
+    )
     assert accuracy == pytest.approx(run.metrics["metrics"]["accuracy"])
 
 
@@ -84,7 +102,9 @@ def test_evaluate_multiplies_as_training_did(run, tmp_path, monkeypatch, said, d
     assert 'precision = "auto"' in recipe
     (copy / "recipe.toml").write_text(recipe.replace('precision = "auto"', f'precision = "{said}"'))
     models = []
-    monkeypatch.setattr(langue.verbs.evaluate, "load", lambda folder: models.append(load(folder)) or models[0])
+    monkeypatch.setattr(
+        langue.verbs.evaluate, "load", lambda folder: models.append(load(folder)) or models[0]
+    )
     evaluate(copy)
     assert models[0].dtype == dtype
     assert {weight.dtype for weight in models[0].network.parameters()} == {torch.float32}
@@ -94,7 +114,9 @@ def test_evaluate_on_other_data(run, tmp_path):
     file = write_jsonl(tmp_path / "more.jsonl", reviews(30, 5))
     assert evaluate(run.folder, data=file)["examples"] == 30
     file = write_jsonl(tmp_path / "odd.jsonl", [{"text": "a film", "label": "meh"}])
-    with pytest.raises(DataError, match=r"odd.jsonl, line 1: the label 'meh' was not seen in training"):
+    with pytest.raises(
+        DataError, match=r"odd.jsonl, line 1: the label 'meh' was not seen in training"
+    ):
         evaluate(run.folder, data=file)
 
 
@@ -102,7 +124,10 @@ def test_the_split_that_is_predicted_is_told(run, tmp_path, capsys):
     for seed, name in enumerate(("train", "test")):
         write_jsonl(tmp_path / f"{name}.jsonl", reviews(10 + seed, seed))
     assert len(predict(run.folder, data=tmp_path)) == 11
-    assert f"predicting the 11 rows of {tmp_path / 'test.jsonl'}, not those of train" in capsys.readouterr().err
+    assert (
+        f"predicting the 11 rows of {tmp_path / 'test.jsonl'}, not those of train"
+        in capsys.readouterr().err
+    )
 
 
 def test_predictions_in_bulk_keep_the_order(run, tmp_path):
@@ -115,7 +140,9 @@ def test_predictions_in_bulk_keep_the_order(run, tmp_path):
         predict(run.folder, data=file, out=tmp_path / "out.jsonl")
     everything = predict(run.folder, texts=TEXTS, top=None)
     assert all({each["label"] for each in row} == {"pos", "neg"} for row in everything)
-    assert all(sum(each["score"] for each in row) == pytest.approx(1, abs=1e-5) for row in everything)
+    assert all(
+        sum(each["score"] for each in row) == pytest.approx(1, abs=1e-5) for row in everything
+    )
 
 
 def test_training_again_gives_the_same_bits(run, model, data, tmp_path):
@@ -155,7 +182,9 @@ def test_resume_refuses_another_run(run, model, data, tmp_path):
 
 
 def test_training_goes_on_from_a_run_with_its_head(run, data, tmp_path):
-    further = finetune(model=run.folder, data=data, out=tmp_path / "more", **{**FAST, "train.max_steps": 1})
+    further = finetune(
+        model=run.folder, data=data, out=tmp_path / "more", **{**FAST, "train.max_steps": 1}
+    )
     assert further.metrics["metrics"]["accuracy"] >= 0.95
 
 
@@ -166,7 +195,11 @@ def test_transformers_reads_the_run(model, data, tmp_path, pooling):
     settings = {**FAST, "train.max_steps": 4, "task.pooling": pooling}
     run = finetune(model=model, data=data, out=tmp_path / "run", **settings)
     tokenizer = transformers.AutoTokenizer.from_pretrained(run.folder)
-    kind = transformers.AutoModelForSequenceClassification if pooling == "first" else transformers.AutoModel
+    kind = (
+        transformers.AutoModelForSequenceClassification
+        if pooling == "first"
+        else transformers.AutoModel
+    )
     theirs = kind.from_pretrained(run.folder).eval()
     for text, ours in zip(TEXTS, run.load().logits(TEXTS), strict=True):
         with torch.no_grad():
@@ -175,7 +208,9 @@ def test_transformers_reads_the_run(model, data, tmp_path, pooling):
             np.testing.assert_allclose(ours, output.logits[0].numpy(), atol=1e-5)
             assert theirs.config.id2label == {0: "neg", 1: "pos"}
         else:
-            np.testing.assert_allclose(run.load().hidden([text])[0], output.last_hidden_state[0].numpy(), atol=1e-4)
+            np.testing.assert_allclose(
+                run.load().hidden([text])[0], output.last_hidden_state[0].numpy(), atol=1e-4
+            )
 
 
 def test_regression_of_pairs(model, tmp_path):
@@ -183,7 +218,9 @@ def test_regression_of_pairs(model, tmp_path):
     for row in reviews(300, 4):
         score = 5.0 if row["label"] == "pos" else 1.0
         rows.append({"text": row["text"], "pair": "the film", "score": score})
-    run = finetune("regress", model=model, data=rows, out=tmp_path / "run", **{**FAST, "train.epochs": 8})
+    run = finetune(
+        "regress", model=model, data=rows, out=tmp_path / "run", **{**FAST, "train.epochs": 8}
+    )
     assert set(run.metrics["metrics"]) >= {"pearson", "spearman", "mse"}
     assert run.metrics["metrics"]["pearson"] > 0.8
     high, low = run.load().predict([("good lovely", "the film"), ("awful dull", "the film")])
@@ -193,7 +230,9 @@ def test_regression_of_pairs(model, tmp_path):
 def test_preview_tells_before_anything_is_paid(model, data):
     facts = preview(model=model, data=data, **{**FAST, "data.max_length": 20}).facts
     assert facts["splits"]["train"]["examples"] == 320
-    assert facts["splits"]["train"]["cut_examples"] > 0 and facts["splits"]["train"]["longest"] == 20
+    assert (
+        facts["splits"]["train"]["cut_examples"] > 0 and facts["splits"]["train"]["longest"] == 20
+    )
     assert facts["splits"]["train"]["balance"] == {"neg": 160, "pos": 160}
     assert facts["steps"] == 80 and facts["duplicates"]["test"]["of"] == 60
 

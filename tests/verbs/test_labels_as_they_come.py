@@ -51,10 +51,14 @@ def test_an_object_is_no_label():
 def test_blanks_after_commas_as_in_the_header(tmp_path):
     (tmp_path / "a.csv").write_text('text, label\n"good, indeed", pos\n bad ,  neg\n')
     source = read(tmp_path / "a.csv", need=("text", "label"), split=False)
-    assert source.test.column("text") == ["good, indeed", "bad "] and source.test.column("label") == ["pos", "neg"]
+    assert source.test.column("text") == ["good, indeed", "bad "] and source.test.column(
+        "label"
+    ) == ["pos", "neg"]
     assert any("blanks after a separator" in note for note in source.notes)
     (tmp_path / "b.csv").write_text("text,label\ngood, pos\n")
-    assert read(tmp_path / "b.csv", need=("text", "label"), split=False).test.column("label") == [" pos"]
+    assert read(tmp_path / "b.csv", need=("text", "label"), split=False).test.column("label") == [
+        " pos"
+    ]
 
 
 def test_no_labels_are_no_label():
@@ -62,7 +66,15 @@ def test_no_labels_are_no_label():
     labels = ["a|b", "", "  ", "a", "b|", "|", None]
     task = Classify.fit(table_of(labels), settings)
     assert task.labels == ["a", "b"]
-    assert task.targets(table_of(labels)).tolist() == [[1, 1], [0, 0], [0, 0], [1, 0], [0, 1], [0, 0], [0, 0]]
+    assert task.targets(table_of(labels)).tolist() == [
+        [1, 1],
+        [0, 0],
+        [0, 0],
+        [1, 0],
+        [0, 1],
+        [0, 0],
+        [0, 0],
+    ]
     assert Classify.read_target(["a", "", None, float("nan")], settings, str) == ["a"]
 
 
@@ -122,7 +134,9 @@ def test_a_column_of_ours_that_there_is_not(name):
 
 
 def test_brackets_are_no_markup(model, tmp_path):
-    rows = [row | {"label": {"pos": "[/yes]", "neg": "[bold]"}[row["label"]]} for row in reviews(60, 0)]
+    rows = [
+        row | {"label": {"pos": "[/yes]", "neg": "[bold]"}[row["label"]]} for row in reviews(60, 0)
+    ]
     path = tmp_path / "r[final].jsonl"
     write_jsonl(path, rows)
     console = Console(width=200, record=True, file=io.StringIO())
@@ -145,7 +159,9 @@ def test_parquet_whose_other_columns_are_odd(tmp_path):
         read(tmp_path / "damaged.parquet", need=("text", "label"))
 
 
-@pytest.mark.parametrize("word", [{"train.epochs": "inf"}, {"train.lr": "nan"}, {"train.seed": str(10**23 - 1)}])
+@pytest.mark.parametrize(
+    "word", [{"train.epochs": "inf"}, {"train.lr": "nan"}, {"train.seed": str(10**23 - 1)}]
+)
 def test_settings_that_are_no_numbers_to_work_with(word):
     with pytest.raises(SettingsError):
         resolve(word)
@@ -154,7 +170,11 @@ def test_settings_that_are_no_numbers_to_work_with(word):
 def test_scores_beyond_float32():
     from langue.tasks.regress import Regress
 
-    for score, says in ((1e39, r"1e\+39 is beyond 1e\+18"), ("-1e19", "is beyond"), (True, "not a number")):
+    for score, says in (
+        (1e39, r"1e\+39 is beyond 1e\+18"),
+        ("-1e19", "is beyond"),
+        (True, "not a number"),
+    ):
         with pytest.raises(DataError, match=says):
             Regress.read_target(score, TaskSettings(), str)
 
@@ -193,8 +213,8 @@ def test_names_that_hold_a_bar_are_names_and_told():
     task = Classify.fit(table_of(["N|A", "left", "N|A"]), TaskSettings())
     assert task.labels == ["N|A", "left"]
     assert task.notes() == [
-        "train: 2 rows have a label such as 'N|A', which is taken as one name; where a text has several labels: "
-        "task.multi_label=true"
+        "train: 2 rows have a label such as 'N|A', which is taken as one name; where a text has"
+        " several labels: task.multi_label=true"
     ]
     assert not Classify.fit(table_of(["N|A", "left"]), TaskSettings(multi_label=False)).notes()
 
@@ -219,12 +239,15 @@ def test_which_of_two_labels_f1_is_of(labels, given, positive):
     assert task.positive == positive
     again = Classify.from_dict(json.loads(json.dumps(task.to_dict())))
     assert (again.positive, again.settings) == (positive, settings)
-    targets, answers = np.array([0, 1, 1, 1]), np.eye(len(task.labels))[[0, 0, 1, 1]]
+    targets = np.array([0, 1, 1, 1])
+    answers = np.eye(len(task.labels))[[0, 0, 1, 1]]
     found = task.metrics(targets, answers)
     assert task.label_of("f1") == positive and task.label_of("accuracy") is None
     if positive is not None:
         second = task.labels.index(positive)
-        assert (found["precision"], found["recall"]) == pytest.approx([(0.5, 1), (1, 2 / 3)][second])
+        assert (found["precision"], found["recall"]) == pytest.approx(
+            [(0.5, 1), (1, 2 / 3)][second]
+        )
 
 
 def test_a_run_made_before_keeps_its_meaning():
@@ -245,7 +268,11 @@ def test_a_run_made_before_keeps_its_meaning():
             {"positive": "spamm"},
             "is no label of the training rows; did you mean 'spam'? known: ham, spam",
         ),
-        (["ham", "spam"], {"positive": "x"}, "task.positive = 'x' is no label of the training rows; known: ham, spam"),
+        (
+            ["ham", "spam"],
+            {"positive": "x"},
+            "task.positive = 'x' is no label of the training rows; known: ham, spam",
+        ),
         (
             ["a", "b", "c"],
             {"positive": "a"},
@@ -268,24 +295,43 @@ def test_the_positive_label_is_named_wherever_its_scores_are(model, tmp_path, ca
     """A quarter of the rows are ham, which comes before spam."""
     named = {"pos": "ham", "neg": "spam"}
     for split, count in (("train", 80), ("dev", 20), ("test", 30)):
-        rows = [{"text": row["text"], "label": named[row["label"]]} for row in reviews(2 * count, count)]
-        write_jsonl(tmp_path / f"{split}.jsonl", [r for n, r in enumerate(rows) if r["label"] == "spam" or n % 3 == 0])
+        rows = [
+            {"text": row["text"], "label": named[row["label"]]} for row in reviews(2 * count, count)
+        ]
+        write_jsonl(
+            tmp_path / f"{split}.jsonl",
+            [r for n, r in enumerate(rows) if r["label"] == "spam" or n % 3 == 0],
+        )
     out = tmp_path / "run"
-    words = ["--model", str(model), "--data", str(tmp_path), "--out", str(out), "train.max_steps=4", "train.best=f1"]
+    words = [
+        "--model",
+        str(model),
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(out),
+        "train.max_steps=4",
+        "train.best=f1",
+    ]
     assert command(["finetune", *words]) == 0
-    scores, shown = ("precision of ham", "recall of ham", "F1 of ham"), capsys.readouterr().out
+    scores = ("precision of ham", "recall of ham", "F1 of ham")
+    shown = capsys.readouterr().out
     assert "precision, recall and F1 are of the label ham" in " ".join(shown.split())
     assert all(score in shown for score in scores)
     page = re.sub(r"<[^>]+>", "", (out / "report.html").read_text())
     assert all(score in page for score in scores)
     log = read_log(out / "log.jsonl")
-    assert {line["split"] for line in log} == {"train", "dev"} and all(line["positive"] == "ham" for line in log)
+    assert {line["split"] for line in log} == {"train", "dev"} and all(
+        line["positive"] == "ham" for line in log
+    )
     content = json.loads((out / "metrics.json").read_text())
     test = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
     told = [each["label"] == "ham" for each in load(out).predict([row["text"] for row in test])]
     true = [row["label"] == "ham" for row in test]
     right = sum(a and b for a, b in zip(told, true, strict=True))
-    assert content["positive"] == "ham" and content["metrics"]["recall"] == pytest.approx(right / sum(true))
+    assert content["positive"] == "ham" and content["metrics"]["recall"] == pytest.approx(
+        right / sum(true)
+    )
     again = evaluate(out)
     assert again["positive"] == "ham" and again["metrics"] == pytest.approx(content["metrics"])
     assert again["intervals"]["recall"] == content["intervals"]["recall"]

@@ -1,4 +1,5 @@
-"""What a running process works in, no other process takes: real ones, for every verb that replaces a folder."""
+"""What a running process works in, no other process takes: real ones, for every verb that replaces
+a folder."""
 
 import json
 import subprocess
@@ -23,8 +24,11 @@ class Child:
 
     def __init__(self, folder):
         words = [sys.executable, "-m", "tests.verbs.child_live", str(folder)]
-        root, pipe = Path(__file__).parents[2], subprocess.PIPE
-        self.process = subprocess.Popen(words, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        root = Path(__file__).parents[2]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            words, cwd=root, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )
         self.stands = False
 
     def reaches(self, what):
@@ -42,14 +46,21 @@ def everything(folder):
 
 
 def test_a_folder_is_not_taken_from_a_process_at_work_in_it(model, tmp_path, monkeypatch, capsys):
-    split = [{"text": f"{row['text']} {n}", "label": row["label"]} for n, row in enumerate(reviews(40, 0))]
+    split = [
+        {"text": f"{row['text']} {n}", "label": row["label"]}
+        for n, row in enumerate(reviews(40, 0))
+    ]
     docstrings = {name: split for name in ("train", "dev", "test")}
-    (tmp_path / "given.json").write_text(json.dumps({"model": str(model), "docstrings": docstrings}))
+    (tmp_path / "given.json").write_text(
+        json.dumps({"model": str(model), "docstrings": docstrings})
+    )
     (tmp_path / "text.txt").write_text("".join(f"{row['text']}\n" for row in reviews(300, 1)))
     write_jsonl(tmp_path / "data.jsonl", reviews(60, 0))
     monkeypatch.setattr(quickstart, "embedded_model", lambda: model)
     monkeypatch.setattr(quickstart, "build", lambda: docstrings | {"dev": split[:-1]})
-    text, corpus, run = tmp_path / "text.txt", tmp_path / "corpus", tmp_path / "run"
+    text = tmp_path / "text.txt"
+    corpus = tmp_path / "corpus"
+    run = tmp_path / "run"
     finetuning = {"model": model, "data": str(tmp_path / "data.jsonl"), "out": run} | SHORT
     pretraining = {"data": str(corpus), "out": tmp_path / "language"} | PRETRAINING
     tokenizing = {"tokenizer": tmp_path / "tokenizer", "out": corpus, "document": "line"}
@@ -83,7 +94,15 @@ def test_a_folder_is_not_taken_from_a_process_at_work_in_it(model, tmp_path, mon
                 refused(langue.finetune, **finetuning)
                 continue
             refused(langue.finetune, **finetuning, resume=True)
-            words = ["--model", str(model), "--data", finetuning["data"], "--out", str(run), "--force"]
+            words = [
+                "--model",
+                str(model),
+                "--data",
+                finetuning["data"],
+                "--out",
+                str(run),
+                "--force",
+            ]
             assert command(["finetune", *words]) == 2 and "at work in it" in capsys.readouterr().err
         child.reaches("quickstart begins")
         refused(quickstart.quickstart, tmp_path / "quick", force=True)  # nor its data
@@ -118,7 +137,8 @@ def test_a_run_of_an_earlier_version_is_seen(model, tmp_path, flag):
 
 
 def test_what_stands_aside_is_not_taken_either(tmp_path):
-    """Of two that replace a folder at once, the second is refused, and takes what the first put aside for nobody's."""
+    """Of two that replace a folder at once, the second is refused, and takes what the first put
+    aside for nobody's."""
     folder = tmp_path / "a"
     folder.mkdir()
     (folder / "old").touch()

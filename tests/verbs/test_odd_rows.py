@@ -1,4 +1,5 @@
-"""An odd row is the same row in training, in evaluate, and in predict from a file, from rows and from a list."""
+"""An odd row is the same row in training, in evaluate, and in predict from a file, from rows and
+from a list."""
 
 import json
 
@@ -40,7 +41,9 @@ DROP = {"data.invalid": "drop"}
 
 def strict_decoder(folder):
     """A GPT-2 whose tokenizer leaves out all that is no small letter."""
-    vocabulary = {word: index for index, word in enumerate([*GOOD, *BAD, *PLAIN, "none", "nan", "[UNK]"])}
+    vocabulary = {
+        word: index for index, word in enumerate([*GOOD, *BAD, *PLAIN, "none", "nan", "[UNK]"])
+    }
     backend = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     backend.normalizer = normalizers.Replace(Regex("[^a-z ]"), "")
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -61,7 +64,11 @@ def splits(extra=()):
 @pytest.fixture(scope="module", params=["encoder", "decoder"])
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    model = tiny_bert(folder / "model") if request.param == "encoder" else strict_decoder(folder / "model")
+    model = (
+        tiny_bert(folder / "model")
+        if request.param == "encoder"
+        else strict_decoder(folder / "model")
+    )
     made = finetune(model=model, data=splits(), out=folder / "run", **FEW, **DROP)
     empty = [odd == NEVER or odd == STRICT and request.param == "decoder" for _, odd in ODD]
     return made, model, empty
@@ -71,7 +78,8 @@ def test_every_way_to_predict_gives_the_same_rows(run, tmp_path, capsys):
     made, _, empty = run
     texts = [text for text, _ in ODD]
     rows = [{"text": text} for text in texts]
-    given = load(made.folder, dtype="auto").predict([*texts, float("nan")])  # as the verb multiplies
+    # as the verb multiplies
+    given = load(made.folder, dtype="auto").predict([*texts, float("nan")])
     assert given.pop() is None
     assert [answer is None for answer in given] == empty
     assert all(answer["label"] in ("neg", "pos") for answer in given if answer is not None)
@@ -103,14 +111,17 @@ def test_training_and_evaluate_stop_at_or_count_the_same_rows(run, tmp_path, cap
     recipe = (made.folder / "recipe.toml").read_text()
     try:
         for invalid in ("error", "drop"):
-            (made.folder / "recipe.toml").write_text(recipe.replace('invalid = "drop"', f'invalid = "{invalid}"'))
+            (made.folder / "recipe.toml").write_text(
+                recipe.replace('invalid = "drop"', f'invalid = "{invalid}"')
+            )
             usable = [row for row, is_empty in zip(labelled, empty, strict=True) if not is_empty]
             file = write_jsonl(tmp_path / "usable.jsonl", usable)
             assert evaluate(made.folder, data=file)["examples"] == len(usable)
             facts = preview(model=model, data=splits(usable), **{"data.invalid": invalid}).facts
             assert facts["splits"]["test"]["examples"] == 4 + len(usable)
         file = write_jsonl(
-            tmp_path / "unseen.jsonl", [*usable, {"text": "a", "label": "meh"}, {"text": "a", "label": ""}]
+            tmp_path / "unseen.jsonl",
+            [*usable, {"text": "a", "label": "meh"}, {"text": "a", "label": ""}],
         )
         assert evaluate(made.folder, data=file)["examples"] == len(usable)
         assert "test: 2 rows dropped for their label" in capsys.readouterr().err
@@ -123,11 +134,16 @@ def test_training_and_evaluate_stop_at_or_count_the_same_rows(run, tmp_path, cap
             dropped = [int(line.split("row")[0].split()[-1]) for line in told if "dropped" in line]
             assert sum(dropped) == sum(empty)
 
-        (made.folder / "recipe.toml").write_text(recipe.replace('invalid = "drop"', 'invalid = "error"'))
+        (made.folder / "recipe.toml").write_text(
+            recipe.replace('invalid = "drop"', 'invalid = "error"')
+        )
         for row, is_empty in zip(labelled, empty, strict=True):
             if not is_empty:
                 continue
-            says = "(the text is empty|the text has no tokens); fill it in or take it out .*data.invalid=drop"
+            says = (
+                "(the text is empty|the text has no tokens); fill it in or take it out"
+                " .*data.invalid=drop"
+            )
             with pytest.raises(DataError, match=says):
                 preview(model=model, data=splits([row]))
             file = write_jsonl(tmp_path / "one.jsonl", [reviews(1)[0], row])
@@ -139,9 +155,13 @@ def test_training_and_evaluate_stop_at_or_count_the_same_rows(run, tmp_path, cap
 
 def test_evaluate_judges_what_predict_answers(run, tmp_path):
     made, _, _ = run
-    labelled = [{"text": text, "label": "pos" if row % 2 else "neg"} for row, (text, _) in enumerate(ODD)]
+    labelled = [
+        {"text": text, "label": "pos" if row % 2 else "neg"} for row, (text, _) in enumerate(ODD)
+    ]
     answers = load(made.folder).predict([row["text"] for row in labelled])
-    judged = [(row, answer) for row, answer in zip(labelled, answers, strict=True) if answer is not None]
+    judged = [
+        (row, answer) for row, answer in zip(labelled, answers, strict=True) if answer is not None
+    ]
     right = sum(row["label"] == answer["label"] for row, answer in judged)
     found = evaluate(made.folder, data=write_jsonl(tmp_path / "odd.jsonl", labelled))
     assert found["examples"] == len(judged)
@@ -151,12 +171,21 @@ def test_evaluate_judges_what_predict_answers(run, tmp_path):
 def test_either_side_of_a_pair(model, tmp_path, capsys):
     """What ends a single text ends a pair, whichever side it is."""
     plain = [row | {"pair": "the film"} for row in reviews(40, 0)]
-    made = finetune(model=model, data={"train": plain, "dev": plain[:4], "test": plain[4:8]}, out=tmp_path / "r", **FEW)
+    made = finetune(
+        model=model,
+        data={"train": plain, "dev": plain[:4], "test": plain[4:8]},
+        out=tmp_path / "r",
+        **FEW,
+    )
     pairs = [pair for text, _ in ODD for pair in ((text, "a film"), ("a film", text))]
     empty = [odd == NEVER for _, odd in ODD for _ in range(2)]
     rows = [{"text": text, "pair": pair} for text, pair in pairs]
     capsys.readouterr()
-    for ways in ({"texts": pairs}, {"data": rows}, {"data": write_jsonl(tmp_path / "pairs.jsonl", rows)}):
+    for ways in (
+        {"texts": pairs},
+        {"data": rows},
+        {"data": write_jsonl(tmp_path / "pairs.jsonl", rows)},
+    ):
         predict(made.folder, **ways, out=tmp_path / "out.jsonl", force=True)
         lines = lines_of(tmp_path / "out.jsonl")
         assert [(line["text"], line["pair"]) for line in lines] == pairs
@@ -166,11 +195,18 @@ def test_either_side_of_a_pair(model, tmp_path, capsys):
         evaluate(made.folder, data=[row | {"label": "pos"} for row in rows])
 
 
-@pytest.mark.parametrize("written", ["text\na\n\n b\n\n\n", 'text\r\na\r\n""\r\n b\r\n', "text,n\na,1\n,2\n b,3\n"])
+@pytest.mark.parametrize(
+    "written", ["text\na\n\n b\n\n\n", 'text\r\na\r\n""\r\n b\r\n', "text,n\na,1\n,2\n b,3\n"]
+)
 def test_a_csv_with_an_empty_cell_has_a_prediction_for_each_row(run, tmp_path, capsys, written):
     (tmp_path / "odd.csv").write_text(written, newline="")
     capsys.readouterr()
-    assert [answer is None for answer in predict(run[0].folder, data=tmp_path / "odd.csv")] == [False, True, False]
-    assert f"1 of 3 texts have nothing in them and no prediction, the first: {tmp_path / 'odd.csv'}, line 3" in (
-        capsys.readouterr().err
+    assert [answer is None for answer in predict(run[0].folder, data=tmp_path / "odd.csv")] == [
+        False,
+        True,
+        False,
+    ]
+    assert (
+        f"1 of 3 texts have nothing in them and no prediction, the first: {tmp_path / 'odd.csv'},"
+        " line 3" in (capsys.readouterr().err)
     )

@@ -18,7 +18,13 @@ from tests.tiny import tiny_bert
 
 
 def gpt2(**more):
-    given = {"preset": "gpt2", "vocabulary": 50257, "tokens": "10B", "hardware": "h100", "devices": 8}
+    given = {
+        "preset": "gpt2",
+        "vocabulary": 50257,
+        "tokens": "10B",
+        "hardware": "h100",
+        "devices": 8,
+    }
     return langue.plan(**{**given, **more})
 
 
@@ -27,7 +33,8 @@ def test_gpt2_on_ten_billion_tokens():
     assert found["model"]["parameters"] == 124_439_808
     assert found["training"]["flops_6nd"] == pytest.approx(6 * 124_439_808 * 10e9)
     assert (found["training"]["batch_tokens"], found["training"]["steps"]) == (1 << 19, 19_074)
-    # 12 layers of 12 D^2 and the output matrix, twice forward; scores and their mixing of 1,024 tokens; times three.
+    # 12 layers of 12 D^2 and the output matrix, twice forward; scores and their mixing of 1,024
+    # tokens; times three.
     flops = 3 * (2 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 4 * 768 * 1024)
     assert flops_per_token(preset("gpt2", 50257, 1024)[1], 1024) == flops
     seconds = 10e9 * flops / (8 * 989.4e12 * 0.4)
@@ -49,7 +56,9 @@ def test_a_stated_utilisation_is_taken_as_it_is():
 def test_parameters_are_those_of_the_whole_model(name):
     config = preset(name, 1000, 64)[1]
     total = sum(math.prod(shape) for shape in parameters(config).values())
-    blocks = sum(math.prod(shape) for part, shape in parameters(config).items() if ".blocks." in part)
+    blocks = sum(
+        math.prod(shape) for part, shape in parameters(config).items() if ".blocks." in part
+    )
     found = count_parameters(config)
     assert (found.total, found.blocks) == (total, blocks)
 
@@ -60,7 +69,9 @@ def test_a_budget_of_operations_is_spent_on_the_best_size():
     assert found["training"]["flops_6nd"] == pytest.approx(1e21, rel=1e-6)
     assert [law["tokens_per_parameter"] for law in found["optimal"]["laws"]][0] == pytest.approx(20)
     given = langue.plan(budget=1e21, size="1B", hardware="a100", devices=64)
-    assert given["training"]["tokens"] * 6 * given["model"]["parameters"] == pytest.approx(1e21, rel=1e-6)
+    assert given["training"]["tokens"] * 6 * given["model"]["parameters"] == pytest.approx(
+        1e21, rel=1e-6
+    )
 
 
 def test_a_budget_of_time_is_spent_to_the_second():
@@ -104,12 +115,15 @@ def test_what_cannot_be_planned_is_said(words, said):
 
 
 def test_steps_are_timed_on_this_machine():
-    found = langue.plan(preset="gpt2", vocabulary=256, length=64, tokens="1M", size="300K", measure=True)
+    found = langue.plan(
+        preset="gpt2", vocabulary=256, length=64, tokens="1M", size="300K", measure=True
+    )
     timed = found["measured"]
     assert timed["mfu"] > 0 and timed["tokens_per_second"] > 0
     assert found["hardware"]["mfu_from"] == "measured here" and found["hardware"]["measured"]
     assert found["cost"]["kwh"] is None  # nobody knows what this machine draws
-    # What is timed is the model itself where it is so small; nothing goes faster than the peak, however noisy.
+    # What is timed is the model itself where it is so small; nothing goes faster than the peak,
+    # however noisy.
     assert timed["parameters"] == pytest.approx(found["model"]["parameters"], rel=0.02)
     reached = timed["tokens_per_second"] * min(1.0, 1 / timed["mfu"])
     assert found["cost"]["tokens_per_second"] == pytest.approx(reached)
@@ -118,7 +132,11 @@ def test_steps_are_timed_on_this_machine():
 def test_a_model_that_exists_is_planned_for(tmp_path):
     folder = tiny_bert(tmp_path / "bert")
     found = langue.plan(model=folder, tokens="1M", hardware="rtx3090")
-    assert (found["model"]["preset"], found["model"]["width"], found["model"]["length"]) == ("bert", 32, 64)
+    assert (found["model"]["preset"], found["model"]["width"], found["model"]["length"]) == (
+        "bert",
+        32,
+        64,
+    )
     with pytest.raises(SettingsError, match="takes 64 tokens, not 128; give --length 64"):
         langue.plan(model=folder, length=128, hardware="rtx3090")
     with pytest.raises(SettingsError, match="--vocabulary is of a new model"):
@@ -126,7 +144,12 @@ def test_a_model_that_exists_is_planned_for(tmp_path):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.one_of(st.text(max_size=30), st.from_regex(r"[0-9]{1,30} [a-z0-9]{1,6} for [0-9.]{1,8} (hour|day|week)s?")))
+@given(
+    st.one_of(
+        st.text(max_size=30),
+        st.from_regex(r"[0-9]{1,30} [a-z0-9]{1,6} for [0-9.]{1,8} (hour|day|week)s?"),
+    )
+)
 def test_whatever_is_written_as_a_budget_is_read_or_refused(budget):
     try:
         flops, seconds, name, devices = _budget(budget, "here", None)

@@ -21,7 +21,22 @@ TEXT = "The cat sat on the mat; the other cat sat, too.\n"
 def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rows")
     random = np.random.default_rng(0)
-    words = ["the", "cat", "sat", "on", "a", "mat", "with", "another", "and", "it", "was", "warm", "北京", "天气"]
+    words = [
+        "the",
+        "cat",
+        "sat",
+        "on",
+        "a",
+        "mat",
+        "with",
+        "another",
+        "and",
+        "it",
+        "was",
+        "warm",
+        "北京",
+        "天气",
+    ]
     texts = [" ".join(random.choice(words, random.integers(3, 40))) for _ in range(300)]
     write_jsonl(folder / "rows.jsonl", [{"review": text} for text in [*texts, *texts[:10], ""]])
     return folder / "rows.jsonl"
@@ -30,24 +45,43 @@ def rows(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokenizer(rows, tmp_path_factory):
     out = tmp_path_factory.mktemp("made") / "tokenizer"
-    report = langue.train_tokenizer(rows, out=out, columns={"text": "review"}, tokenizer__vocab_size=300)
+    report = langue.train_tokenizer(
+        rows, out=out, columns={"text": "review"}, tokenizer__vocab_size=300
+    )
     assert report == json.loads((out / "fertility.json").read_text())
     return out
 
 
 def test_from_text_to_a_corpus_by_command(rows, tokenizer, tmp_path, capsys):
     out = tmp_path / "corpus"
-    words = ["data", "tokenize", f"{rows}@2", "data.dev_fraction=0.2", "--tokenizer", str(tokenizer), "--out", str(out)]
-    assert run([*words, "--columns", "text=review", "--dedup", "--json", "--data.shard_tokens", "1000"]) == 0
+    words = [
+        "data",
+        "tokenize",
+        f"{rows}@2",
+        "data.dev_fraction=0.2",
+        "--tokenizer",
+        str(tokenizer),
+        "--out",
+        str(out),
+    ]
+    assert (
+        run(
+            [*words, "--columns", "text=review", "--dedup", "--json", "--data.shard_tokens", "1000"]
+        )
+        == 0
+    )
     said = json.loads(capsys.readouterr().out)
-    train, dev = Corpus.open(out), Corpus.open(out, "dev")
+    train = Corpus.open(out)
+    dev = Corpus.open(out, "dev")
     assert (train.n_documents + dev.n_documents, said["duplicates"], said["empty"]) == (300, 10, 1)
     assert 30 < dev.n_documents < 90 and train.sources[0][:2] == (str(rows), 2.0)
     assert said["splits"]["train"]["shards"] == len(train.shards) > 2
     assert run([*words, "--columns", "text=review"]) == 2
     assert "finished corpus already" in capsys.readouterr().err
     assert run([*words, "--columns", "text=review", "--force"]) == 0
-    assert "10 documents are exact copies, kept (--dedup leaves them out)" in capsys.readouterr().out
+    assert (
+        "10 documents are exact copies, kept (--dedup leaves them out)" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,8 +89,14 @@ def test_from_text_to_a_corpus_by_command(rows, tokenizer, tmp_path, capsys):
     [
         (["--tokenizer", "t", "--out", "o"], "no source was named"),
         (["a.txt", "--tokenizer", "t", "--out", "o", "data.seeed=1"], "did you mean data.seed?"),
-        (["a.txt", "--tokenizer", "t", "--out", "o", "--documents", "line"], "did you mean --document?"),
-        (["a.txt", "--tokenizer", "t", "--out", "o", "--document", "page"], "choose file, blank or line"),
+        (
+            ["a.txt", "--tokenizer", "t", "--out", "o", "--documents", "line"],
+            "did you mean --document?",
+        ),
+        (
+            ["a.txt", "--tokenizer", "t", "--out", "o", "--document", "page"],
+            "choose file, blank or line",
+        ),
         (["none.txt", "--tokenizer", "t", "--out", "o"], "there is no such file or folder"),
     ],
 )
@@ -77,7 +117,14 @@ def test_a_name_with_an_equals_sign_may_be_a_file(tmp_path, monkeypatch, capsys)
 
 def test_the_command_trains_a_tokenizer(tmp_path, capsys):
     (tmp_path / "a.txt").write_text(TEXT * 20)
-    words = ["tokenizer", "train", str(tmp_path), "--out", str(tmp_path / "out"), "tokenizer.kind=wordpiece"]
+    words = [
+        "tokenizer",
+        "train",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "tokenizer.kind=wordpiece",
+    ]
     assert run([*words, "tokenizer.vocab_size=90", "tokenizer.lower=true"]) == 0
     assert "wordpiece: " in capsys.readouterr().out
     assert run(words) == 2
@@ -92,13 +139,20 @@ def test_a_tokenizer_never_replaces_what_is_not_one(tmp_path):
         (tmp_path / "model").mkdir(exist_ok=True)
         (tmp_path / "model" / name).write_text("{}")
         with pytest.raises(RunError, match="exists already"):
-            langue.train_tokenizer(tmp_path / "a.txt", out=tmp_path / "model", force=True, tokenizer__kind="bytes")
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "fertility.json"]
+            langue.train_tokenizer(
+                tmp_path / "a.txt", out=tmp_path / "model", force=True, tokenizer__kind="bytes"
+            )
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "fertility.json",
+    ]
 
 
 def test_settings_are_checked_before_anything_is_read(tmp_path):
     with pytest.raises(SettingsError, match="too small"):
-        langue.train_tokenizer(tmp_path / "missing", out=tmp_path / "out", tokenizer__vocab_size=100)
+        langue.train_tokenizer(
+            tmp_path / "missing", out=tmp_path / "out", tokenizer__vocab_size=100
+        )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +165,9 @@ def test_settings_are_checked_before_anything_is_read(tmp_path):
     ids=["train_tokenizer", "tokenize", "inspect_data"],
 )
 def test_settings_of_other_verbs_are_refused(rows, tmp_path, verb):
-    with pytest.raises(SettingsError, match=r"is of other verbs, and does nothing here; leave it out"):
+    with pytest.raises(
+        SettingsError, match=r"is of other verbs, and does nothing here; leave it out"
+    ):
         verb(rows, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -126,12 +182,18 @@ def test_what_is_in_a_text(rows, tmp_path, capsys):
     assert facts["shortest"][0]["characters"] == facts["lengths"]["shortest"]
     assert run(["data", "inspect", str(rows), "--columns", "text=review"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "310 documents" in shown and "English (guessed by script and words)" in shown and "Han" in shown
+    assert (
+        "310 documents" in shown
+        and "English (guessed by script and words)" in shown
+        and "Han" in shown
+    )
 
 
 def test_what_is_in_a_corpus(rows, tokenizer, tmp_path):
     out = tmp_path / "corpus"
-    langue.tokenize(rows, tokenizer=tokenizer, out=out, columns={"text": "review"}, data__dev_fraction=0.2)
+    langue.tokenize(
+        rows, tokenizer=tokenizer, out=out, columns={"text": "review"}, data__dev_fraction=0.2
+    )
     facts = langue.inspect_data(out, out=tmp_path / "page.html")
     of_text = langue.inspect_data(rows, columns={"text": "review"})
     assert facts["tokens"] == sum(Corpus.open(out, split).n_tokens for split in ("train", "dev"))
@@ -145,7 +207,12 @@ def test_the_page_is_whole_and_texts_in_it_do_nothing(tmp_path):
     write_jsonl(tmp_path / "a<b>.jsonl", [{"text": hostile * n} for n in range(1, 9)])
     langue.inspect_data(tmp_path / "a<b>.jsonl", out=tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "<script" not in page and "<img" not in page and "onerror=&quot;" in page and "\x00" not in page
+    assert (
+        "<script" not in page
+        and "<img" not in page
+        and "onerror=&quot;" in page
+        and "\x00" not in page
+    )
     assert "a&lt;b&gt;.jsonl" in page
     assert not re.search(r"<[^>]*(src|href)=|https?://", page)
     assert "default-src 'none'" in page
@@ -190,13 +257,15 @@ def test_scripts(text, counts, language):
 
 
 def test_a_survey_of_pieces_is_that_of_the_whole():
-    whole, parts = CorpusStats(), CorpusStats()
+    whole = CorpusStats()
+    parts = CorpusStats()
     for number in range(20):
         text = f"document {number} " * (number + 1)
         whole.add(text)
         parts.add(text[:7], last=False)
         parts.add(text[7:])
-    a, b = whole.facts(), parts.facts()
+    a = whole.facts()
+    b = parts.facts()
     for name in ("documents", "characters", "bytes", "scripts", "lengths", "languages"):
         assert a[name] == b[name]
     assert a["duplicates"]["exact"] == b["duplicates"]["exact"] == 0
@@ -217,7 +286,11 @@ def test_a_tokenizer_sees_no_more_than_its_sample(tmp_path, sample, characters):
     langue.train_tokenizer(
         tmp_path / "a.txt",
         out=tmp_path / "out",
-        **{"tokenizer.kind": "characters", "tokenizer.sample": sample, "tokenizer.min_frequency": 1},
+        **{
+            "tokenizer.kind": "characters",
+            "tokenizer.sample": sample,
+            "tokenizer.min_frequency": 1,
+        },
     )
     vocabulary = json.loads((tmp_path / "out" / "tokenizer.json").read_text())["model"]["vocab"]
     assert len([token for token in vocabulary if len(token) == 1]) == characters

@@ -19,8 +19,11 @@ from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.training import train
 from langue.train.journal import Journal
 
-WORDS = "the dog sees a small red house and sleeps near a tree while rain falls on the old road".split()  # noqa: SIM905
-TINY = {"model.preset": "gpt2", "model.n_layers": 1, "model.dim": 16, "model.n_heads": 2, "data.seq_len": 16,
+WORDS = (
+    "the dog sees a small red house and sleeps near a tree while rain falls on the old road".split()
+)  # noqa: SIM905
+TINY = {"model.preset": "gpt2", "model.n_layers": 1, "model.dim": 16, "model.n_heads": 2,
+    "data.seq_len": 16,
         "train.batch_tokens": 128, "train.max_steps": 3}  # fmt: skip
 
 
@@ -55,7 +58,12 @@ def test_force_keeps_the_corpus_until_its_successor_is_whole(tokenizer, tmp_path
     assert Corpus.open(tmp_path / "corpus", "train").n_documents > 40
     built(tokenizer, write(tmp_path / "new.jsonl", sentences(9)), tmp_path / "corpus", force=True)
     assert Corpus.open(tmp_path / "corpus", "train").n_documents == 8
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "corpus", "good.jsonl", "new.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bad.jsonl",
+        "corpus",
+        "good.jsonl",
+        "new.jsonl",
+    ]
 
 
 def test_a_changed_shard_is_not_trained_on(tokenizer, tmp_path):
@@ -74,7 +82,9 @@ def test_a_long_first_document_is_for_training(tokenizer, tmp_path, monkeypatch,
 
     monkeypatch.setattr(split, "PEEK_BYTES", peek)
     long = " ".join(sentences(200))
-    train, dev = built(tokenizer, write(tmp_path / "t.jsonl", [long, *sentences(30, 1)]), tmp_path / "corpus")
+    train, dev = built(
+        tokenizer, write(tmp_path / "t.jsonl", [long, *sentences(30, 1)]), tmp_path / "corpus"
+    )
     assert train.n_documents >= 28 and dev.n_documents >= 1
     assert train.n_bytes > 0.8 * (train.n_bytes + dev.n_bytes)
 
@@ -87,7 +97,9 @@ def test_of_two_documents_the_longer_one_is_for_training(tokenizer, tmp_path, si
 
 
 @pytest.mark.parametrize("beginning", ["# README\n", "My book ", "\n"])
-def test_of_one_document_the_end_is_held_out_wherever_its_only_break_is(tokenizer, tmp_path, beginning):
+def test_of_one_document_the_end_is_held_out_wherever_its_only_break_is(
+    tokenizer, tmp_path, beginning
+):
     path = write(tmp_path / "t.jsonl", [beginning + "abcdefghij" * 2000])
     train, dev = built(tokenizer, path, tmp_path / "corpus")
     assert 0.85 < train.n_bytes / (train.n_bytes + dev.n_bytes) < 0.95
@@ -102,12 +114,16 @@ def test_of_one_document_as_much_is_held_out_as_is_asked_for(tmp_path):
         train, dev = (Corpus.open(run / "corpus", split).n_bytes for split in ("train", "dev"))
         assert abs(dev / (train + dev) - expected) < 0.005
     with pytest.raises(SettingsError, match="dev_fraction is of text that becomes a corpus"):
-        langue.pretrain(data=run / "corpus", out=tmp_path / "again", **TINY, **{"data.dev_fraction": 0.2})
+        langue.pretrain(
+            data=run / "corpus", out=tmp_path / "again", **TINY, **{"data.dev_fraction": 0.2}
+        )
 
 
 def test_a_pass_that_draws_nothing_has_a_step(tokenizer):
     class One:
-        lengths, n_bytes, sources = np.array([5]), 5, [("one", 0.1, 0, 1)]
+        lengths = np.array([5])
+        n_bytes = 5
+        sources = [("one", 0.1, 0, 1)]
 
     stream = Stream(One(), None, SpecialTokenOverhead(), block=8, budget=16, seed=0)
     assert all(len(stream.plan(epoch)) == 1 for epoch in range(20))
@@ -116,7 +132,10 @@ def test_a_pass_that_draws_nothing_has_a_step(tokenizer):
 @pytest.mark.parametrize("objective", ["causal", "masked"])
 def test_what_is_said_before_a_mixture_is_trained_on_is_what_is_drawn(tmp_path, objective):
     """Steps, and how often the text is read: its weights counted, and what wraps its pieces."""
-    data = [f"{write(tmp_path / f'{n}.jsonl', sentences(60, n))}@{weight}" for n, weight in enumerate((3, 0.5))]
+    data = [
+        f"{write(tmp_path / f'{n}.jsonl', sentences(60, n))}@{weight}"
+        for n, weight in enumerate((3, 0.5))
+    ]
     words = TINY | {"tokenizer.vocab_size": 300, "train.max_steps": 0, "train.evaluate_every": 1000}
     if objective == "masked":
         words |= {"model.preset": "bert-tiny", "tokenizer.vocab_size": 100}
@@ -131,7 +150,8 @@ def test_no_prompt_cuts_another_short(tokenizer, tmp_path):
     run = langue.pretrain(data=tmp_path / "t.jsonl", out=tmp_path / "run", **words).folder
     model = langue.load(run)
     limit = model.config.longest
-    short, full = [5, 6], list(range(5, 5 + limit - 2))
+    short = [5, 6]
+    full = list(range(5, 5 + limit - 2))
     sampling = Sampling(max_tokens=10)
     both = generate(model.language, [short, full, short], sampling)
     assert both == [generate(model.language, [each], sampling)[0] for each in (short, full, short)]
@@ -185,7 +205,8 @@ def test_a_run_whose_weights_are_spoilt_ends(tmp_path, monkeypatch):
 
 def test_a_second_build_takes_nothing_from_the_first(tokenizer, tmp_path):
     built(tokenizer, write(tmp_path / "t.jsonl", sentences(50)), tmp_path / "corpus")
-    (tmp_path / "corpus" / "corpus.json").rename(tmp_path / "corpus" / "building.json")  # as if it were under way
+    # as if it were under way
+    (tmp_path / "corpus" / "corpus.json").rename(tmp_path / "corpus" / "building.json")
     before = sorted(path.name for path in (tmp_path / "corpus").iterdir())
     with exclusive_lock(tmp_path / "corpus"), pytest.raises(RunError, match="another process"):
         built(tokenizer, tmp_path / "t.jsonl", tmp_path / "corpus")
@@ -201,7 +222,9 @@ def test_what_is_replaced_outlives_an_attempt_that_was_killed(tmp_path):
     with pytest.raises(RuntimeError), replace_on_success(tmp_path / "x", True):
         assert list((tmp_path / "x").iterdir()) == []
         raise RuntimeError
-    assert (tmp_path / "x" / "file").read_text() == ".x.replaced" and not (tmp_path / ".x.replaced").exists()
+    assert (tmp_path / "x" / "file").read_text() == ".x.replaced" and not (
+        tmp_path / ".x.replaced"
+    ).exists()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

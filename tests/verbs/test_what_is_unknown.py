@@ -1,4 +1,5 @@
-"""What a tokenizer does not know is told by every verb that makes tokens of text; and how far few documents reach."""
+"""What a tokenizer does not know is told by every verb that makes tokens of text; and how far few
+documents reach."""
 
 import re
 import warnings
@@ -14,7 +15,10 @@ from langue.verbs.preview import preview
 from tests.tiny import SHORT, reviews, write_jsonl
 from tests.tiny_decoder import tiny_decoder
 
-TOLD = re.compile(r"about (\d+)% of the characters the tokenizer does not know \(\[UNK\], ([\d.]+)% of the tokens\)")
+TOLD = re.compile(
+    r"about (\d+)% of the characters the tokenizer does not know \(\[UNK\], ([\d.]+)% of the"
+    r" tokens\)"
+)
 RUSSIAN = "это слово"
 
 
@@ -44,7 +48,9 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(model, data, tmp_path_factory):
     words = {**SHORT, "train.max_steps": 2}
-    return langue.finetune("classify", model=model, data=data, out=tmp_path_factory.mktemp("run") / "run", **words)
+    return langue.finetune(
+        "classify", model=model, data=data, out=tmp_path_factory.mktemp("run") / "run", **words
+    )
 
 
 def _share(notes):
@@ -62,12 +68,16 @@ def test_finetuning_tells_it_of_every_split_before_and_after(model, data, finish
 
 def test_nothing_is_told_where_all_is_known(model, data, tmp_path):
     known = preview(model=model, data=reviews(60, 0), **SHORT).facts["notes"]
-    of_bytes = preview(model=tiny_decoder(tmp_path / "decoder", "gpt2"), data=data, **SHORT).facts["notes"]
+    of_bytes = preview(model=tiny_decoder(tmp_path / "decoder", "gpt2"), data=data, **SHORT).facts[
+        "notes"
+    ]
     assert not any("does not know" in note for note in [*known, *of_bytes])
 
 
 def test_evaluate_tells_it(finished, capsys):
-    assert _share(langue.evaluate(finished.folder)["notes"]) == pytest.approx(_by_hand(24, 24), abs=5)
+    assert _share(langue.evaluate(finished.folder)["notes"]) == pytest.approx(
+        _by_hand(24, 24), abs=5
+    )
     assert run(["evaluate", str(finished.folder)]) == 0
     assert TOLD.search(" ".join(capsys.readouterr().out.split()))
 
@@ -97,14 +107,31 @@ def test_a_model_in_use_tells_it(finished, verb):
 
 def test_text_that_becomes_a_corpus_or_a_tokenizer_tells_it(model, data, tmp_path, capsys):
     source = data / "train.jsonl"
-    built = langue.tokenize(source, tokenizer=model, out=tmp_path / "corpus", **{"data.dev_fraction": 0.5})
+    built = langue.tokenize(
+        source, tokenizer=model, out=tmp_path / "corpus", **{"data.dev_fraction": 0.5}
+    )
     for split in ("train", "dev"):
         found = _share([note for note in built["notes"] if note.startswith(f"{split}: ")])
         assert found == pytest.approx(_by_hand(48, 48), abs=3)
     few = {"tokenizer.kind": "characters", "tokenizer.vocab_size": 12}
     report = langue.train_tokenizer(source, out=tmp_path / "tokenizer", **few)
-    assert any("of the characters the tokenizer does not know (<unk>" in note for note in report["notes"])
-    assert run(["data", "tokenize", str(source), "--tokenizer", str(model), "--out", str(tmp_path / "again")]) == 0
+    assert any(
+        "of the characters the tokenizer does not know (<unk>" in note for note in report["notes"]
+    )
+    assert (
+        run(
+            [
+                "data",
+                "tokenize",
+                str(source),
+                "--tokenizer",
+                str(model),
+                "--out",
+                str(tmp_path / "again"),
+            ]
+        )
+        == 0
+    )
     told = " ".join(capsys.readouterr().out.split())
     assert TOLD.search(told) and "held out to judge on" in told
 
@@ -113,11 +140,15 @@ def test_text_that_becomes_a_corpus_or_a_tokenizer_tells_it(model, data, tmp_pat
 def test_an_interval_of_few_documents_holds_the_truth_as_often_as_it_says(documents):
     """Losses of documents of other lengths whose mean differs from document to document."""
     draw = np.random.default_rng(0)
-    trials, right = 2000, 0
+    trials = 2000
+    right = 0
     for _ in range(trials):
         counts = draw.integers(200, 300, documents)
         losses = counts * draw.normal(3.0, 0.5, documents)
         low, high = ratio_interval(losses, counts)
         right += low <= 3.0 <= high
     assert 0.93 < right / trials < 0.97
-    assert ratio_interval(losses[:1], counts[:1]) is None and ratio_interval(counts * 3.0, counts) is None
+    assert (
+        ratio_interval(losses[:1], counts[:1]) is None
+        and ratio_interval(counts * 3.0, counts) is None
+    )

@@ -1,4 +1,5 @@
-"""What people do who have not read the manual: links, other tools' words, odd lists, scores of any size."""
+"""What people do who have not read the manual: links, other tools' words, odd lists, scores of any
+size."""
 
 import json
 import os
@@ -30,11 +31,16 @@ from tests.tiny_decoder import tiny_decoder
 
 @pytest.fixture(scope="module")
 def run(model, tmp_path_factory):
-    return finetune(model=model, data=reviews(120, 0), out=tmp_path_factory.mktemp("runs") / "run", **SHORT).folder
+    return finetune(
+        model=model, data=reviews(120, 0), out=tmp_path_factory.mktemp("runs") / "run", **SHORT
+    ).folder
 
 
 def scored(by, more=0.0):
-    rows = [{"text": r["text"], "score": ((r["label"] == "pos") + 0.25 * (n % 3)) * by + more} for n, r in ROWS]
+    rows = [
+        {"text": r["text"], "score": ((r["label"] == "pos") + 0.25 * (n % 3)) * by + more}
+        for n, r in ROWS
+    ]
     return {"train": rows[:120], "dev": rows[120:140], "test": rows[120:]}
 
 
@@ -49,13 +55,25 @@ def test_scores_of_any_scale_are_learned_alike(model, tmp_path):
         for n, scale in enumerate([(1.0,), (4096.0,), (10_000.0, 70_000.0)])
     )
     assert plain.metrics["metrics"]["pearson"] > 0.4
-    assert wide.metrics["metrics"]["mse"] == pytest.approx(4096.0**2 * plain.metrics["metrics"]["mse"], rel=1e-4)
-    assert far.metrics["metrics"]["mse"] == pytest.approx(1e8 * plain.metrics["metrics"]["mse"], rel=0.2)
+    assert wide.metrics["metrics"]["mse"] == pytest.approx(
+        4096.0**2 * plain.metrics["metrics"]["mse"], rel=1e-4
+    )
+    assert far.metrics["metrics"]["mse"] == pytest.approx(
+        1e8 * plain.metrics["metrics"]["mse"], rel=0.2
+    )
     texts = [row["text"] for _, row in ROWS[:20]]
-    one, other = (np.array([p["score"] for p in each.load().predict(texts)]) for each in (plain, wide))
+    one, other = (
+        np.array([p["score"] for p in each.load().predict(texts)]) for each in (plain, wide)
+    )
     np.testing.assert_allclose(other, 4096 * one, rtol=1e-4, atol=1)
     # Trained further, it begins where it ended.
-    more = finetune("regress", model=far.folder, data=scored(10_000.0, 70_000.0), out=tmp_path / "m", **FULL | LITTLE)
+    more = finetune(
+        "regress",
+        model=far.folder,
+        data=scored(10_000.0, 70_000.0),
+        out=tmp_path / "m",
+        **FULL | LITTLE,
+    )
     assert more.metrics["metrics"]["mse"] == pytest.approx(far.metrics["metrics"]["mse"], rel=0.05)
 
 
@@ -64,7 +82,11 @@ LITTLE = {"train.lr": 1e-9}
 
 def test_what_is_folded_comes_back():
     task = Regress(TaskSettings(pooling="mean"), mean=258.3, spread=128.0)
-    weights = {"head.out.weight": torch.randn(1, 4), "head.out.bias": torch.randn(1), "body.x": torch.ones(2)}
+    weights = {
+        "head.out.weight": torch.randn(1, 4),
+        "head.out.bias": torch.randn(1),
+        "body.x": torch.ones(2),
+    }
     for name, back in task.rescale_head(task.rescale_head(weights), back=True).items():
         torch.testing.assert_close(back, weights[name], atol=1e-4, rtol=1e-5)
     last = Regress(TaskSettings(pooling="last"), mean=258.3, spread=128.0)  # its head has no bias
@@ -87,7 +109,8 @@ def test_settings_of_pretraining_are_refused(model, tmp_path, words):
 
 
 @pytest.mark.parametrize(
-    "words", [{"task.label_smoothing": 0.1}, {"task.class_weights": "balanced"}, {"task.multi_label": True}]
+    "words",
+    [{"task.label_smoothing": 0.1}, {"task.class_weights": "balanced"}, {"task.multi_label": True}],
 )
 def test_settings_of_labels_are_refused_where_scores_are_learned(model, tmp_path, words):
     with pytest.raises(SettingsError, match="is of the task classify, and does nothing here"):
@@ -95,8 +118,13 @@ def test_settings_of_labels_are_refused_where_scores_are_learned(model, tmp_path
 
 
 def test_a_recipe_does_not_hold_rows_given_in_python(run, tmp_path):
-    for words in ({"out": tmp_path / "again", "recipe": run / "recipe.toml"}, {"out": run, "resume": True}):
-        with pytest.raises(SettingsError, match=r"rows given in Python, which its recipe does not hold; give them"):
+    for words in (
+        {"out": tmp_path / "again", "recipe": run / "recipe.toml"},
+        {"out": run, "resume": True},
+    ):
+        with pytest.raises(
+            SettingsError, match=r"rows given in Python, which its recipe does not hold; give them"
+        ):
             finetune(**words)
     (tmp_path / "recipe.toml").write_text('[data]\nname = "(rows given in Python)"\n')
     with pytest.raises(SettingsError, match="rows given in Python, which its recipe does not hold"):
@@ -108,7 +136,9 @@ def test_out_may_be_a_link_or_where_one_stands(model, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     for force in (False, True):
         finetune(model=model, data=reviews(40, 0), out=tmp_path / "link", force=force, **SHORT)
-        assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "model.safetensors").is_file()
+        assert (tmp_path / "link").is_symlink() and (
+            tmp_path / "real" / "model.safetensors"
+        ).is_file()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     finetune(model=model, data=reviews(40, 0), out=".", **SHORT)
@@ -139,10 +169,15 @@ def test_labels_by_their_place_are_no_names(labels, names):
 
 
 def test_a_word_among_numbers_has_its_place_in_every_process():
-    code = "from langue.tasks.classify import _ordered; print(_ordered({'nan', '1', '0', '2', '10'}))"
+    code = (
+        "from langue.tasks.classify import _ordered; print(_ordered({'nan', '1', '0', '2', '10'}))"
+    )
     said = {
         subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
         ).stdout
         for seed in ("1", "2", "3", "4")
     }
@@ -158,9 +193,14 @@ def test_rows_of_python_are_not_quoted_in_what_is_said(run):
 
 
 def test_texts_of_a_table_and_of_a_generator(run):
-    model, texts = load(run), ["a good film", "a bad film"]
+    model = load(run)
+    texts = ["a good film", "a bad film"]
     expected = model.predict(texts)
-    assert model.predict(pd.Series(texts, index=[7, 9])) == model.predict(each for each in texts) == expected
+    assert (
+        model.predict(pd.Series(texts, index=[7, 9]))
+        == model.predict(each for each in texts)
+        == expected
+    )
     for top in (0, -1):
         with pytest.raises(ModelError, match="cannot be shown"):
             model.predict(texts, top=top)
@@ -175,7 +215,9 @@ def test_texts_of_a_table_and_of_a_generator(run):
 )
 def test_what_was_predicted_of_is_written(run, tmp_path, texts, rows):
     assert predict(run, texts=(each for each in texts), out=tmp_path / "out.jsonl") == []
-    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    written = [
+        json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()
+    ]
     expected = predict(run, texts=texts)
     assert written == [row | {"prediction": each} for row, each in zip(rows, expected, strict=True)]
 
@@ -185,15 +227,30 @@ def test_no_texts_have_no_logits_of_each_label(run):
 
 
 def test_prompts_of_a_table_and_of_a_generator(tmp_path):
-    model, prompts = load(tiny_decoder(tmp_path / "m", "llama")), ["a b", "b"]
+    model = load(tiny_decoder(tmp_path / "m", "llama"))
+    prompts = ["a b", "b"]
     expected = model.generate(prompts, max_tokens=3)
     assert model.generate(pd.Series(prompts, index=[7, 9]), max_tokens=3) == expected
     assert model.generate((each for each in prompts), max_tokens=3) == expected
 
 
 def test_words_of_other_tools_after_two_dashes(model, tmp_path, capsys):
-    for option, setting in (("--lr", "train.lr"), ("--epochs", "train.epochs"), ("--seed", "train.seed")):
-        words = ["finetune", "--model", str(model), "--data", "x.csv", "--out", str(tmp_path / "r"), option, "3"]
+    for option, setting in (
+        ("--lr", "train.lr"),
+        ("--epochs", "train.epochs"),
+        ("--seed", "train.seed"),
+    ):
+        words = [
+            "finetune",
+            "--model",
+            str(model),
+            "--data",
+            "x.csv",
+            "--out",
+            str(tmp_path / "r"),
+            option,
+            "3",
+        ]
         assert command(words) == 2 and setting in capsys.readouterr().err
 
 
@@ -213,8 +270,22 @@ def test_recipes_that_are_not_quite(model, tmp_path, capsys):
         f'[model]\nname = "{model}"\n[data]\nname = "{tmp_path}/d.jsonl"\n[columns]\ntext = 3'
     )
     (tmp_path / "b.toml").write_text('model = "tiny"\n')
-    for name, says in (("a", "columns: text = 3 is no column's name"), ("b", '[model] name = "..."')):
-        assert command(["finetune", "--recipe", str(tmp_path / f"{name}.toml"), "--out", str(tmp_path / "r")]) == 2
+    for name, says in (
+        ("a", "columns: text = 3 is no column's name"),
+        ("b", '[model] name = "..."'),
+    ):
+        assert (
+            command(
+                [
+                    "finetune",
+                    "--recipe",
+                    str(tmp_path / f"{name}.toml"),
+                    "--out",
+                    str(tmp_path / "r"),
+                ]
+            )
+            == 2
+        )
         assert says in capsys.readouterr().err
 
 
@@ -259,7 +330,8 @@ def test_convert_says_what_it_wrote(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.25, "0.25 seconds"), (119.7, "120 seconds"), (150, "2.5 minutes"), (2 * 86_400, "2 days")]
+    ("seconds", "said"),
+    [(0.25, "0.25 seconds"), (119.7, "120 seconds"), (150, "2.5 minutes"), (2 * 86_400, "2 days")],
 )
 def test_times_are_in_the_unit_that_people_use(seconds, said):
     assert span(seconds) == said
@@ -274,10 +346,18 @@ def test_what_transformers_cuts(model, tmp_path):
     transformers = pytest.importorskip("transformers")
     settings = SHORT | {"data.max_length": 8, "data.truncation": "head", "task.pooling": "first"}
     made = finetune(model=model, data=reviews(60, 0), out=tmp_path / "run", **settings)
-    assert "truncation=True" in made.facts["transformers"] and "where nothing is cut" not in made.facts["transformers"]
+    assert (
+        "truncation=True" in made.facts["transformers"]
+        and "where nothing is cut" not in made.facts["transformers"]
+    )
     text = "the good film and the bad film and the good film and the bad film"
     pipe = transformers.pipeline("text-classification", model=str(made.folder), device="cpu")
-    (theirs,), (ours,) = pipe([text], truncation=True), load(made.folder).predict([text])
-    assert theirs["label"] == ours["label"] and theirs["score"] == pytest.approx(ours["score"], abs=1e-5)
-    facts = preview(model=model, data=reviews(60, 0), **settings | {"data.truncation": "head-tail"}).facts
+    (theirs,) = pipe([text], truncation=True)
+    (ours,) = load(made.folder).predict([text])
+    assert theirs["label"] == ours["label"] and theirs["score"] == pytest.approx(
+        ours["score"], abs=1e-5
+    )
+    facts = preview(
+        model=model, data=reviews(60, 0), **settings | {"data.truncation": "head-tail"}
+    ).facts
     assert "same logits where nothing is cut" in facts["transformers"]

@@ -1,4 +1,5 @@
-"""What a run was trained on, and that nothing is lost or taken for unseen by those who do not know."""
+"""What a run was trained on, and that nothing is lost or taken for unseen by those who do not
+know."""
 
 import json
 import shutil
@@ -29,13 +30,22 @@ def copied(run, to):
     return to / "run"
 
 
-@pytest.mark.parametrize("wrong", [{"data": "typo.csv"}, {"model": "no/where"}, {"task": "clasify"}])
-def test_force_replaces_nothing_until_the_new_run_is_prepared(run, model, tmp_path, monkeypatch, wrong):
+@pytest.mark.parametrize(
+    "wrong", [{"data": "typo.csv"}, {"model": "no/where"}, {"task": "clasify"}]
+)
+def test_force_replaces_nothing_until_the_new_run_is_prepared(
+    run, model, tmp_path, monkeypatch, wrong
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     copy = copied(run, tmp_path / "c")
     before = sorted(path.name for path in copy.iterdir())
     with pytest.raises(LangueError):
-        finetune(**{"model": model, "data": run.parent / "all.jsonl"} | wrong, out=copy, force=True, **SHORT)
+        finetune(
+            **{"model": model, "data": run.parent / "all.jsonl"} | wrong,
+            out=copy,
+            force=True,
+            **SHORT,
+        )
     assert sorted(path.name for path in copy.iterdir()) == before
     assert [path.name for path in copy.parent.iterdir() if path.name.startswith(".")] == []
 
@@ -63,18 +73,25 @@ def test_data_that_has_grown_is_not_divided_anew(run, tmp_path):
 
 def test_texts_of_the_training_data_are_told(run, tmp_path):
     assert evaluate(run, data=run.parent / "all.jsonl")["seen"]["exact"] >= 96
-    write_jsonl(tmp_path / "new.jsonl", [{"text": f"word{i} of mine", "label": "pos"} for i in range(4)])
+    write_jsonl(
+        tmp_path / "new.jsonl", [{"text": f"word{i} of mine", "label": "pos"} for i in range(4)]
+    )
     assert evaluate(run, data=tmp_path / "new.jsonl")["seen"] == {"exact": 0, "near": 0, "of": 4}
 
 
 def test_where_the_training_data_is_wrong_today_the_baseline_is_left_out(run, tmp_path):
     copy = copied(run, tmp_path / "c")
-    write_jsonl(copy.parent / "all.jsonl", [*reviews(120, 0), *({"text": f"t {i}", "label": "new"} for i in range(40))])
+    write_jsonl(
+        copy.parent / "all.jsonl",
+        [*reviews(120, 0), *({"text": f"t {i}", "label": "new"} for i in range(40))],
+    )
     write_jsonl(tmp_path / "other.jsonl", reviews(20, 7))
     assert evaluate(copy, data=tmp_path / "other.jsonl")["baseline"] is None
 
 
-def test_training_data_that_has_changed_is_neither_baseline_nor_looked_through(run, tmp_path, capsys):
+def test_training_data_that_has_changed_is_neither_baseline_nor_looked_through(
+    run, tmp_path, capsys
+):
     copy = copied(run, tmp_path / "c")
     write_jsonl(tmp_path / "other.jsonl", reviews(120, 0)[:20])
     assert evaluate(copy, data=tmp_path / "other.jsonl")["seen"]["exact"]
@@ -94,7 +111,9 @@ def test_a_recipe_that_is_not_understood_any_more_leaves_the_baseline_out(run, t
 
 @pytest.mark.parametrize("split", ["notes", "Test"])
 def test_what_is_no_split(run, split):
-    with pytest.raises(DataError, match=f"there is no split '{split}'; there are: train, dev, test"):
+    with pytest.raises(
+        DataError, match=f"there is no split '{split}'; there are: train, dev, test"
+    ):
         evaluate(run, split=split)
 
 
@@ -111,7 +130,13 @@ def test_evaluate_overwrites_nothing_unasked(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("train.seed", 1), ("data.seed", 1), ("model.dropout", 0.3), ("task.class_weights", "balanced")]
+    ("key", "value"),
+    [
+        ("train.seed", 1),
+        ("data.seed", 1),
+        ("model.dropout", 0.3),
+        ("task.class_weights", "balanced"),
+    ],
 )
 def test_a_run_goes_on_with_the_very_settings_it_had(run, model, tmp_path, key, value):
     copy = copied(run, tmp_path / "c")
@@ -121,9 +146,17 @@ def test_a_run_goes_on_with_the_very_settings_it_had(run, model, tmp_path, key, 
 
 
 def test_a_run_does_not_go_on_with_another_recipe(run, model, tmp_path):
-    copy, recipe = copied(run, tmp_path / "c"), tmp_path / "r.toml"
-    given = {"model": model, "data": copy.parent / "all.jsonl", "out": copy, "resume": True, "recipe": recipe}
-    recipe.write_text('[task]\npooling = "auto"\n[train]\nlr = 0.1\n')  # the run has settled the first
+    copy = copied(run, tmp_path / "c")
+    recipe = tmp_path / "r.toml"
+    given = {
+        "model": model,
+        "data": copy.parent / "all.jsonl",
+        "out": copy,
+        "resume": True,
+        "recipe": recipe,
+    }
+    # the run has settled the first
+    recipe.write_text('[task]\npooling = "auto"\n[train]\nlr = 0.1\n')
     with pytest.raises(RunError, match=r"other settings: train.lr is 0.1 and was 0.001"):
         finetune(**given)
     recipe.write_text('[task]\npooling = "auto"\n[train]\nlr = 0.001\n')
@@ -145,12 +178,17 @@ def test_a_run_goes_on_with_the_very_dev_data_it_had(model, tmp_path):
 def test_a_run_of_single_texts_and_one_of_pairs(run, model, tmp_path):
     rows = [row | {"pair": "and more"} for row in reviews(60, 2)]
     write_jsonl(tmp_path / "pairs.jsonl", rows)
-    pairs = finetune(model=model, data=tmp_path / "pairs.jsonl", out=tmp_path / "pairs", **SHORT).folder
+    pairs = finetune(
+        model=model, data=tmp_path / "pairs.jsonl", out=tmp_path / "pairs", **SHORT
+    ).folder
     single = predict(run, data=run.parent / "all.jsonl")
     with_column = [row | {"pair": "a column of another meaning"} for row in reviews(120, 0)]
     write_jsonl(tmp_path / "stray.jsonl", with_column)
     assert predict(run, data=tmp_path / "stray.jsonl") == single
-    scores = [evaluate(run, data=file)["metrics"] for file in (tmp_path / "stray.jsonl", run.parent / "all.jsonl")]
+    scores = [
+        evaluate(run, data=file)["metrics"]
+        for file in (tmp_path / "stray.jsonl", run.parent / "all.jsonl")
+    ]
     assert scores[0] == scores[1]
     with pytest.raises(DataError, match="no column 'pair'"):
         predict(pairs, data=run.parent / "all.jsonl")
@@ -160,7 +198,9 @@ def test_a_run_of_single_texts_and_one_of_pairs(run, model, tmp_path):
         load(run).predict([("one", "two")])
     with pytest.raises(ModelError, match="trained on single texts, and these are pairs"):
         load(run).predict([["one", "two"]])
-    with pytest.raises(ModelError, match=r"all.jsonl: .*trained on pairs of texts, and these are single"):
+    with pytest.raises(
+        ModelError, match=r"all.jsonl: .*trained on pairs of texts, and these are single"
+    ):
         evaluate(pairs, data=run.parent / "all.jsonl")
     write_jsonl(tmp_path / "both" / "train.jsonl", rows)
     write_jsonl(tmp_path / "both" / "test.jsonl", reviews(20, 3))
@@ -205,10 +245,17 @@ def test_a_tokenizer_of_another_model(model, tmp_path):
     written = json.loads((other / "tokenizer.json").read_text())
     written["model"]["vocab"]["word299"] = 299
     (other / "tokenizer.json").write_text(json.dumps(written))
-    with pytest.raises(ModelError, match="the tokenizer gives 'word299' the number 299; the model has 200 tokens"):
+    with pytest.raises(
+        ModelError, match="the tokenizer gives 'word299' the number 299; the model has 200 tokens"
+    ):
         load(other).encode(["a word299"])
     with pytest.raises(ModelError, match="the tokenizer gives"):
-        finetune(model=other, data=[r | {"text": "word299"} for r in reviews(40, 0)], out=tmp_path / "run", **SHORT)
+        finetune(
+            model=other,
+            data=[r | {"text": "word299"} for r in reviews(40, 0)],
+            out=tmp_path / "run",
+            **SHORT,
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -217,4 +264,7 @@ def test_files_of_a_folder_that_are_not_used_are_named(model, tmp_path):
 
     for name in ("train", "test", "train2", "eval"):
         write_jsonl(tmp_path / f"{name}.jsonl", reviews(40, 0))
-    assert f"{tmp_path}: eval.jsonl, train2.jsonl not used" in preview(model=model, data=tmp_path).facts["notes"]
+    assert (
+        f"{tmp_path}: eval.jsonl, train2.jsonl not used"
+        in preview(model=model, data=tmp_path).facts["notes"]
+    )

@@ -1,8 +1,10 @@
-"""What arrives: running text from anywhere and a tokenizer. What leaves: a corpus folder, as data/corpus/reader.py reads it.
+"""What arrives: running text from anywhere and a tokenizer. What leaves: a corpus folder, as
+data/corpus/reader.py reads it.
 
-Texts are read on one thread while others encode and write, on all cores through the `tokenizers` library; memory
-holds a few batches, however large the text. A shard appears when it is complete and on disk. A build that was killed
-and is run again reads the text anew but encodes only what no finished shard holds, and its result is the same bytes.
+Texts are read on one thread while others encode and write, on all cores through the `tokenizers`
+library; memory holds a few batches, however large the text. A shard appears when it is complete and
+on disk. A build that was killed and is run again reads the text anew but encodes only what no
+finished shard holds, and its result is the same bytes.
 """
 
 import contextlib
@@ -33,10 +35,15 @@ from langue.text.tokenizers.unknown import SAMPLE, Lost, gap_of
 
 SHARD_TOKENS = 1 << 26
 SHARD_DOCUMENTS = 1 << 22
-BATCH, BATCH_BYTES = 256, (os.cpu_count() or 2) << 20  # texts that are encoded together, or bytes: a piece a core
-WRITTEN = 1 << 19  # bytes that are written together: a document is a few hundred, and not worth a write of its own
-WORDS = 1 << 17  # whose tokens the library keeps, for the next time that they come; its own 10,000 are soon full
-AHEAD = 2  # batches encoded at a time: while one is turned into numbers the other keeps the cores busy
+# texts that are encoded together, or bytes: a piece a core
+BATCH = 256
+BATCH_BYTES = (os.cpu_count() or 2) << 20
+# bytes that are written together: a document is a few hundred, and not worth a write of its own
+WRITTEN = 1 << 19
+# whose tokens the library keeps, for the next time that they come; its own 10,000 are soon full
+WORDS = 1 << 17
+# batches encoded at a time: while one is turned into numbers the other keeps the cores busy
+AHEAD = 2
 BUILDING = "building.json"
 SPLITS = ("train", "dev")
 Batch = list[tuple[str, Piece]]
@@ -54,7 +61,10 @@ class Building:
 
     def fingerprint(self, tokenizer_sha256: str) -> str:
         said = [FORMAT, PIECE, tokenizer_sha256, [each.fingerprint() for each in self.texts]]
-        said += [{**asdict(self.reading), "columns": dict(self.reading.columns)}, asdict(self.division)]
+        said += [
+            {**asdict(self.reading), "columns": dict(self.reading.columns)},
+            asdict(self.division),
+        ]
         said += [self.shard_tokens, SHARD_DOCUMENTS]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -67,7 +77,8 @@ def build(
     progress: Callable[[int], None] = lambda done: None,
     notes: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Write the corpus folder; its corpus.json's content is returned. progress: is told bytes of files gone through."""
+    """Write the corpus folder; its corpus.json's content is returned. progress: is told bytes of
+    files gone through."""
     notes = [] if notes is None else notes
     backend = _plain(building.tokenizer)
     _check(out, force)
@@ -86,10 +97,13 @@ def build(
 
 
 def _plain(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
-    """A copy that takes the names of special tokens in a text for the characters that they are, and that remembers
-    more words."""
+    """A copy that takes the names of special tokens in a text for the characters that they are, and
+    that remembers more words."""
     if tokenizer.has_two_vocabularies:
-        raise DataError("the tokenizer has two sides, source and target", do="choose one with a single vocabulary")
+        raise DataError(
+            "the tokenizer has two sides, source and target",
+            do="choose one with a single vocabulary",
+        )
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     backend.encode_special_tokens = True
     if hasattr(backend.model, "_resize_cache"):  # of BPE and Unigram, and not of every version
@@ -103,9 +117,15 @@ def _check(out: Path, force: bool) -> None:
     if out.exists() and not out.is_dir():
         raise RunError("is a file", where=str(out), do="name a folder with --out")
     if is_corpus(out) and not force:
-        raise RunError("there is a finished corpus already", where=str(out), do="name another, or replace it: --force")
+        raise RunError(
+            "there is a finished corpus already",
+            where=str(out),
+            do="name another, or replace it: --force",
+        )
     if out.exists() and not ours and any(out.iterdir()):
-        raise RunError("the folder holds something else", where=str(out), do="name another with --out")
+        raise RunError(
+            "the folder holds something else", where=str(out), do="name another with --out"
+        )
 
 
 def _begin(building: Building, out: Path, notes: list[str]) -> dict[str, list[Shard]]:
@@ -115,9 +135,16 @@ def _begin(building: Building, out: Path, notes: list[str]) -> dict[str, list[Sh
         building.tokenizer.save(out)
         mark = building.fingerprint(files.sha256(out / "tokenizer.json"))
         done = _finished(out, mark, notes)
-        kept = {f"{shard.file}{suffix}" for shards in done.values() for shard in shards for suffix in (".bin", ".idx")}
+        kept = {
+            f"{shard.file}{suffix}"
+            for shards in done.values()
+            for shard in shards
+            for suffix in (".bin", ".idx")
+        }
         for path in out.iterdir():
-            cut_off = path.name.startswith((".building.json.", ".corpus.json.", ".tokenizer_config.json."))
+            cut_off = path.name.startswith(
+                (".building.json.", ".corpus.json.", ".tokenizer_config.json.")
+            )
             if cut_off or path.name.lstrip(".").startswith(SPLITS) and path.name not in kept:
                 path.unlink()
         _record(out, mark, done)
@@ -131,13 +158,23 @@ def _finished(out: Path, mark: str, notes: list[str]) -> dict[str, list[Shard]]:
     try:
         said = files.read_json(out / BUILDING)
         if said["fingerprint"] != mark:
-            notes.append(f"{out}: text, tokenizer or settings are not those of the build that was cut off; begun anew")
+            notes.append(
+                f"{out}: text, tokenizer or settings are not those of the build that was cut off;"
+                " begun anew"
+            )
             return done
         for split in SPLITS:
             for shard in (Shard(**each) for each in said["shards"][split]):
-                paths = (out / f"{shard.file}.bin", shard.bin_sha256), (out / f"{shard.file}.idx", shard.idx_sha256)
-                if not all(path.is_file() and files.sha256(path) == said_sha for path, said_sha in paths):
-                    notes.append(f"{out}: {shard.file} is damaged; it and what follows is made again")
+                paths = (
+                    (out / f"{shard.file}.bin", shard.bin_sha256),
+                    (out / f"{shard.file}.idx", shard.idx_sha256),
+                )
+                if not all(
+                    path.is_file() and files.sha256(path) == said_sha for path, said_sha in paths
+                ):
+                    notes.append(
+                        f"{out}: {shard.file} is damaged; it and what follows is made again"
+                    )
                     break
                 done[split].append(shard)
     except (LangueError, KeyError, TypeError):
@@ -154,8 +191,8 @@ def _record(out: Path, mark: str, done: dict[str, list[Shard]]) -> None:
 
 
 class _First:
-    """The first texts of each split, on which unknown characters are measured: the same ones in a build that goes on
-    where it was."""
+    """The first texts of each split, on which unknown characters are measured: the same ones in a
+    build that goes on where it was."""
 
     def __init__(self) -> None:
         self.texts: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -170,16 +207,23 @@ class _First:
 class _Writer:
     """The shards of one split, one after another."""
 
-    def __init__(self, out: Path, split: str, done: list[Shard], building: Building, dtype: np.dtype[Any]) -> None:
-        self.out, self.split, self.done, self.dtype = out, split, done, dtype
+    def __init__(
+        self, out: Path, split: str, done: list[Shard], building: Building, dtype: np.dtype[Any]
+    ) -> None:
+        self.out = out
+        self.split = split
+        self.done = done
+        self.dtype = dtype
         self.limit = building.shard_tokens
         self.stack = contextlib.ExitStack()
         self.handle: IO[bytes] | None = None
 
     def _open(self) -> None:
         name = self.out / f"{self.split}-{len(self.done):05d}"
-        self.starts, self.counts = [0], dict.fromkeys(("tokens", "documents", "bytes", "characters"), 0)
-        self.digest, self.waiting = hashlib.sha256(), bytearray()
+        self.starts = [0]
+        self.counts = dict.fromkeys(("tokens", "documents", "bytes", "characters"), 0)
+        self.digest = hashlib.sha256()
+        self.waiting = bytearray()
         self.temporary = self.stack.enter_context(files.atomic_file(name.with_suffix(".idx")))
         self.handle = self.stack.enter_context(
             self.stack.enter_context(files.atomic_file(name.with_suffix(".bin"))).open("wb")
@@ -247,7 +291,9 @@ def _write(
     first = _First()
     reached = 0
     with contextlib.ExitStack() as stack:
-        writers = {split: _Writer(out, split, done[split], building, DTYPES[name]) for split in SPLITS}
+        writers = {
+            split: _Writer(out, split, done[split], building, DTYPES[name]) for split in SPLITS
+        }
         for writer in writers.values():
             stack.push(writer.stack)
         pool = stack.enter_context(ThreadPoolExecutor(AHEAD))
@@ -268,9 +314,14 @@ def _write(
 
 
 def _needed(
-    texts: Sequence[Texts], divider: HashSplitter, counts: list[dict[str, int]], skip: dict[str, int], first: _First
+    texts: Sequence[Texts],
+    divider: HashSplitter,
+    counts: list[dict[str, int]],
+    skip: dict[str, int],
+    first: _First,
 ) -> Iterator[tuple[str, Piece]]:
-    """What finished shards do not hold; `counts` learns how many documents each source gives to each split."""
+    """What finished shards do not hold; `counts` learns how many documents each source gives to
+    each split."""
     seen = dict.fromkeys(SPLITS, 0)
     for source, count in zip(texts, counts, strict=True):
         for split, piece in divider.divided(source):
@@ -290,19 +341,25 @@ def _batches(pieces: Iterator[tuple[str, Piece]]) -> Iterator[Batch]:
         size += each[1].size
         if len(batch) >= BATCH or size >= BATCH_BYTES:
             yield batch
-            batch, size = [], 0
+            batch = []
+            size = 0
     if batch:
         yield batch
 
 
 def _encoded(
-    batches: Iterator[Batch], backend: tokenizers.Tokenizer, pool: ThreadPoolExecutor, dtype: np.dtype[Any], size: int
+    batches: Iterator[Batch],
+    backend: tokenizers.Tokenizer,
+    pool: ThreadPoolExecutor,
+    dtype: np.dtype[Any],
+    size: int,
 ) -> Iterator[tuple[Batch, NDArray[Any], list[int]]]:
     """Each batch with the flat run of its tokens and where each text's end, in order."""
 
     def encode(batch: Batch) -> tuple[NDArray[Any], list[int]]:
         texts = [piece.text for _, piece in batch]
-        ids, ends = array("I"), []  # which takes a list in a third of the time that NumPy does
+        ids = array("I")
+        ends = []  # which takes a list in a third of the time that NumPy does
         for each in backend.encode_batch_fast(texts, add_special_tokens=False):
             ids.fromlist(each.ids)
             ends.append(len(ids))
@@ -338,14 +395,22 @@ def _facts(
         raise DataError(f"no document is left to train on: {left}", where=names, do="give text")
     splits = {}
     for split in SPLITS:
-        at, sources = 0, []
+        at = 0
+        sources = []
         for texts, count in zip(building.texts, counts, strict=True):
-            sources.append({"name": texts.name, "weight": texts.weight, "first": at, "last": at + count[split]})
+            sources.append(
+                {"name": texts.name, "weight": texts.weight, "first": at, "last": at + count[split]}
+            )
             at += count[split]
         if at:
-            splits[split] = {"shards": [shard.to_dict() for shard in done[split]], "sources": sources}
+            splits[split] = {
+                "shards": [shard.to_dict() for shard in done[split]],
+                "sources": sources,
+            }
     if tally.invalid:
-        notes.append(f"{tally.invalid:,} unusable lines or rows dropped, the first: {tally.first_invalid}")
+        notes.append(
+            f"{tally.invalid:,} unusable lines or rows dropped, the first: {tally.first_invalid}"
+        )
     return {
         "format": FORMAT,
         "dtype": dtype,
@@ -367,27 +432,37 @@ def _unknown(
     first: _First,
     notes: list[str],
 ) -> dict[str, dict[str, int | None]]:
-    """How many tokens of each split are unknown, and about how many bytes they stand for; notes get a line where that
-    is much."""
+    """How many tokens of each split are unknown, and about how many bytes they stand for; notes get
+    a line where that is much."""
     gap = gap_of(tokenizer)
     counts: dict[str, dict[str, int | None]] = {}
     for split in SPLITS:
         if not done[split]:
             continue
         tokens, characters, size = (
-            sum(getattr(shard, name) for shard in done[split]) for name in ("tokens", "characters", "bytes")
+            sum(getattr(shard, name) for shard in done[split])
+            for name in ("tokens", "characters", "bytes")
         )
         lost = Lost(tokenizer, tokens=tokens, characters=characters)
         if gap.token is not None:
-            lost.unknown = sum(_occurrences(out / f"{shard.file}.bin", dtype, gap.token) for shard in done[split])
+            lost.unknown = sum(
+                _occurrences(out / f"{shard.file}.bin", dtype, gap.token) for shard in done[split]
+            )
         if lost.unknown or gap.drops:
             lost.measure(first.texts[split])
         measured = bool(lost.sampled_unknown) or not lost.unknown
-        counts[split] = {"tokens": lost.unknown, "bytes": round(lost.bytes_lost(size)) if measured else None}
+        counts[split] = {
+            "tokens": lost.unknown,
+            "bytes": round(lost.bytes_lost(size)) if measured else None,
+        }
         notes += lost.note(f"{split}: ")
     return counts
 
 
 def _occurrences(path: Path, dtype: np.dtype[Any], token: int) -> int:
     """How often a token stands in a shard."""
-    return int(np.count_nonzero(np.memmap(path, dtype, mode="r") == token)) if path.stat().st_size else 0
+    return (
+        int(np.count_nonzero(np.memmap(path, dtype, mode="r") == token))
+        if path.stat().st_size
+        else 0
+    )

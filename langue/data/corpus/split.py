@@ -1,7 +1,8 @@
-"""What arrives: one source's documents in pieces. What leaves: each piece with the split it goes to, train or dev.
+"""What arrives: one source's documents in pieces. What leaves: each piece with the split it goes
+to, train or dev.
 
-Which split a document goes to depends on its text alone, so that copies of it cannot stand in both. Where a source has
-only one document, its end becomes the dev document.
+Which split a document goes to depends on its text alone, so that copies of it cannot stand in both.
+Where a source has only one document, its end becomes the dev document.
 """
 
 import hashlib
@@ -13,7 +14,9 @@ from langue.errors import DataError
 from langue.text.quality.hash_set import Uint64Set
 from langue.text.read.documents import Piece, Reading, Tally, Texts
 
-PEEK, PEEK_BYTES = 1000, 16 << 20  # documents, or bytes of them, that are looked at before any is given out
+# documents, or bytes of them, that are looked at before any is given out
+PEEK = 1000
+PEEK_BYTES = 16 << 20
 NEAR = 2000  # characters in which the end of a line is looked for
 Assigned = tuple[str, Piece]
 
@@ -40,14 +43,19 @@ class HashSplitter:
     tally: Tally
     seen: Uint64Set
     duplicates: int = 0
-    chosen: set[int] = field(default_factory=set)  # marks of documents that are dev whatever their number is
-    old: set[int] = field(default_factory=set)  # of those that sources begin with, what was there before them
+    # marks of documents that are dev whatever their number is
+    chosen: set[int] = field(default_factory=set)
+    # of those that sources begin with, what was there before them
+    old: set[int] = field(default_factory=set)
 
     def divided(self, texts: Texts) -> Iterator[Assigned]:
         train = self._marked(texts.pieces(self.reading, self.tally))
         if "dev" in texts.files:
             yield from (("train", piece) for _, piece in train)
-            yield from (("dev", piece) for _, piece in self._marked(texts.pieces(self.reading, self.tally, "dev")))
+            yield from (
+                ("dev", piece)
+                for _, piece in self._marked(texts.pieces(self.reading, self.tally, "dev"))
+            )
             return
         if not self.division.fraction:
             yield from (("train", piece) for _, piece in train)
@@ -61,10 +69,12 @@ class HashSplitter:
                 yield from _ended(pieces, characters, self.division.tail, texts.name)
                 return
         limit = int(self.division.fraction * 2.0**64)
-        extra = _smaller(head, self.old) if len(begun) > 1 else None  # is dev too, so that there is one
+        # is dev too, so that there is one
+        extra = _smaller(head, self.old) if len(begun) > 1 else None
         if len(begun) > 1 and max(begun) < limit:
             limit = max(begun)  # and one of train
-        kept = begun if len(begun) == 1 else set()  # a first document that is as long as the head is for train
+        # a first document that is as long as the head is for train
+        kept = begun if len(begun) == 1 else set()
         for part in (head, rest):
             for mark, piece in part:
                 if extra is None and mark not in begun and mark not in self.old:
@@ -75,15 +85,21 @@ class HashSplitter:
                 yield ("dev" if held else "train"), piece
 
     def _marked(self, pieces: Iterator[Piece]) -> Iterator[tuple[int, Piece]]:
-        """Each with the number that its document's first piece hashes to; copies are counted or left out."""
+        """Each with the number that its document's first piece hashes to; copies are counted or
+        left out."""
         mark = whole = 0
-        here: set[int] = set()  # marks that the source brought, as far as it is looked at before any is given out
+        # marks that the source brought, as far as it is looked at before any is given out
+        here: set[int] = set()
         salt = self.division.seed.to_bytes(8, "little")
         for piece in pieces:
             own = (
-                piece.text.encode("utf-8") if piece.first else whole.to_bytes(8, "little") + piece.text.encode("utf-8")
+                piece.text.encode("utf-8")
+                if piece.first
+                else whole.to_bytes(8, "little") + piece.text.encode("utf-8")
             )
-            whole = int.from_bytes(hashlib.blake2b(own, digest_size=8, salt=salt).digest(), "little")
+            whole = int.from_bytes(
+                hashlib.blake2b(own, digest_size=8, salt=salt).digest(), "little"
+            )
             mark = whole if piece.first else mark
             if piece.last and self.seen.add(whole):
                 if len(here) < PEEK:
@@ -92,12 +108,14 @@ class HashSplitter:
                 self.duplicates += 1
                 if len(here) < PEEK and mark not in here:
                     self.old.add(mark)
-                if self.division.dedup and piece.first:  # what is longer than a piece is already given out
+                # what is longer than a piece is already given out
+                if self.division.dedup and piece.first:
                     continue
             yield mark, piece
 
     def _single(self, texts: Texts, head: list[tuple[int, Piece]], whole: bool) -> int:
-        """Characters of the source's only document; 0 where it has more of them. whole: whether head is all of it."""
+        """Characters of the source's only document; 0 where it has more of them. whole: whether
+        head is all of it."""
         if whole:
             return sum(len(piece.text) for _, piece in head)
         characters = 0
@@ -117,13 +135,16 @@ def _smaller(head: list[tuple[int, Piece]], old: set[int]) -> int | None:
     return min((mark for mark in sizes if mark != longest and mark not in old), default=None)
 
 
-def _peek(pieces: Iterator[tuple[int, Piece]]) -> tuple[list[tuple[int, Piece]], Iterator[tuple[int, Piece]], bool]:
+def _peek(
+    pieces: Iterator[tuple[int, Piece]],
+) -> tuple[list[tuple[int, Piece]], Iterator[tuple[int, Piece]], bool]:
     """The first of them as a list, the others, and whether there are none."""
     head: list[tuple[int, Piece]] = []
     documents = size = 0
     for each in pieces:
         head.append(each)
-        documents, size = documents + each[1].last, size + each[1].size
+        documents = documents + each[1].last
+        size = size + each[1].size
         if documents >= PEEK or size >= PEEK_BYTES:
             return head, pieces, False
     return head, pieces, True
@@ -134,7 +155,8 @@ def _ended(pieces: Iterator[Piece], characters: int, tail: float, name: str) -> 
     if characters < 2:
         raise DataError("its only document is one character", where=name, do="give more text")
     target = min(max(1, round(characters * (1 - tail))), characters - 1)
-    at, first = 0, True  # first: of the dev document
+    at = 0
+    first = True  # first: of the dev document
     for piece in pieces:
         if at + len(piece.text) < target:
             yield "train", piece
@@ -144,7 +166,10 @@ def _ended(pieces: Iterator[Piece], characters: int, tail: float, name: str) -> 
             near = before[-NEAR:]
             back = near.rfind("\n") + 1 or max(near.rfind(" "), 0)
             cut = local - len(near) + back if back else local
-            yield "train", replace(piece, text=piece.text[:cut], size=_bytes(piece.text[:cut]), last=True)
+            yield (
+                "train",
+                replace(piece, text=piece.text[:cut], size=_bytes(piece.text[:cut]), last=True),
+            )
             if cut < len(piece.text):
                 dev = piece.text[cut:]
                 yield "dev", replace(piece, text=dev, size=_bytes(dev), first=True)

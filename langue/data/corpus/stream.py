@@ -1,8 +1,10 @@
-"""What arrives: documents as tokens. What leaves: batches of pieces of them, filled to the token budget.
+"""What arrives: documents as tokens. What leaves: batches of pieces of them, filled to the token
+budget.
 
-A piece is a run of one document's tokens, and a sequence of its own in the batch: nothing is attended to across
-documents, and nothing is padded. Documents longer than a block are cut into blocks, where a long one begins being
-drawn anew each pass; a batch takes exactly its budget, the last piece divided where it must be.
+A piece is a run of one document's tokens, and a sequence of its own in the batch: nothing is
+attended to across documents, and nothing is padded. Documents longer than a block are cut into
+blocks, where a long one begins being drawn anew each pass; a batch takes exactly its budget, the
+last piece divided where it must be.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +23,9 @@ from langue.errors import DataError, SettingsError
 Numbers = NDArray[np.int64]
 TOGETHER = 1 << 16  # documents that are cut at a time
 MANY = 2**31
-LONG = 8  # blocks; in documents longer than this the cut moves from pass to pass, and their first piece may be short
+# blocks; in documents longer than this the cut moves from pass to pass, and their first piece may
+# be short
+LONG = 8
 
 
 class Documents(Protocol):
@@ -55,7 +59,8 @@ class Chunks:
     begin: Numbers  # (N,)
     length: Numbers  # (N,)
     epoch: int
-    repeat_index: Numbers | None = None  # (N,) how often its document was drawn before in this pass; None: never
+    # (N,) how often its document was drawn before in this pass; None: never
+    repeat_index: Numbers | None = None
 
     def __len__(self) -> int:
         return len(self.document)
@@ -63,9 +68,11 @@ class Chunks:
 
 @dataclass(frozen=True)
 class SpecialTokenOverhead:
-    """How an objective wraps a piece: tokens that a document has beside its own, and that every piece gets added."""
+    """How an objective wraps a piece: tokens that a document has beside its own, and that every
+    piece gets added."""
 
-    document: int = 0  # 1: what begins a document is a token of it too, and its end something to predict
+    # 1: what begins a document is a token of it too, and its end something to predict
+    document: int = 0
     chunk: int = 0
 
 
@@ -73,26 +80,45 @@ Make = Callable[["Documents", Chunks, torch.device], Batch | Pairs]
 
 
 class Stream:
-    """A corpus as a source of batches: every document once a pass, or as often as its source's weight says."""
+    """A corpus as a source of batches: every document once a pass, or as often as its source's
+    weight says."""
 
     def __init__(
-        self, corpus: Documents, make: Make, overhead: SpecialTokenOverhead, *, block: int, budget: int, seed: int, ramp: int = 0
+        self,
+        corpus: Documents,
+        make: Make,
+        overhead: SpecialTokenOverhead,
+        *,
+        block: int,
+        budget: int,
+        seed: int,
+        ramp: int = 0,
     ) -> None:
-        """block: longest piece; budget: tokens of a batch; ramp: batches over which it grows from an eighth."""
+        """block: longest piece; budget: tokens of a batch; ramp: batches over which it grows from
+        an eighth."""
         if not len(corpus.lengths) or not int(corpus.lengths.sum()):
             raise DataError("the corpus is empty", do="give text with at least one document")
         check_sizes(overhead, block, budget)
-        self.corpus, self.make, self.overhead = corpus, make, overhead
-        self.block, self.seed = block, seed
+        self.corpus = corpus
+        self.make = make
+        self.overhead = overhead
+        self.block = block
+        self.seed = seed
         growing = np.linspace(budget // 8, budget, ramp, endpoint=False) if ramp else np.zeros(0)
         self.budgets = np.maximum(block, np.append(growing, budget)).astype(np.int64)
         self._before = [0]  # batches before each pass, as far as the ramp goes
 
     def expected(self) -> int:
-        """Tokens of a pass, with what wraps its pieces: the mean over passes, where weights draw some documents."""
+        """Tokens of a pass, with what wraps its pieces: the mean over passes, where weights draw
+        some documents."""
         size = self.corpus.lengths + self.overhead.document
         wrapped = size + self.overhead.chunk * -(-size // (self.block - self.overhead.chunk))
-        return round(sum(weight * int(wrapped[first:last].sum()) for _, weight, first, last in self.corpus.sources))
+        return round(
+            sum(
+                weight * int(wrapped[first:last].sum())
+                for _, weight, first, last in self.corpus.sources
+            )
+        )
 
     def batches_for(self, tokens: int) -> int:
         """How many batches, from the first on, hold so many tokens."""
@@ -104,10 +130,13 @@ class Stream:
 
     def tokens_in(self, batches: int) -> int:
         """How many tokens so many batches hold."""
-        return int(self.budgets[:-1][:batches].sum()) + max(0, batches - len(self.budgets) + 1) * int(self.budgets[-1])
+        return int(self.budgets[:-1][:batches].sum()) + max(
+            0, batches - len(self.budgets) + 1
+        ) * int(self.budgets[-1])
 
     def _budgets(self, epoch: int) -> Numbers:
-        """Those of a pass. The ramp goes on where the pass before left it; how many batches that had, planning says."""
+        """Those of a pass. The ramp goes on where the pass before left it; how many batches that
+        had, planning says."""
         while len(self._before) <= epoch and self._before[-1] < len(self.budgets) - 1:
             self.plan(len(self._before) - 1)
         before = self._before[min(epoch, len(self._before) - 1)]
@@ -115,8 +144,8 @@ class Stream:
         return left
 
     def plan(self, epoch: int) -> "BatchSampler":
-        """Batches as (N, 4): document, first token, tokens, how often the document was drawn before. Pieces of like
-        length meet, their order is random."""
+        """Batches as (N, 4): document, first token, tokens, how often the document was drawn
+        before. Pieces of like length meet, their order is random."""
         budgets = self._budgets(epoch)
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         document, begin, length, repeat_index = self._pieces(random)
@@ -132,29 +161,45 @@ class Stream:
         length = length[order]
         repeat_index = repeat_index[order]
         del order
-        # A divided piece is wrapped twice: room for that is kept, so that no batch exceeds its budget.
+        # A divided piece is wrapped twice: room for that is kept, so that no batch exceeds its
+        # budget.
         bounds = exact_bounds(length + self.overhead.chunk, budgets - self.overhead.chunk)
-        made = BatchSampler(document, begin, length, repeat_index, *bounds, self.overhead.chunk, len(budgets) - 1, random)
+        made = BatchSampler(
+            document,
+            begin,
+            length,
+            repeat_index,
+            *bounds,
+            self.overhead.chunk,
+            len(budgets) - 1,
+            random,
+        )
         if len(self._before) == epoch + 1:
             self._before.append(self._before[-1] + len(made))
         return made
 
     def chunks(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
-        """(P, 4): as in a batch, every piece of a pass; without `random` cuts stay, and nothing is drawn twice."""
+        """(P, 4): as in a batch, every piece of a pass; without `random` cuts stay, and nothing is
+        drawn twice."""
         return np.stack(self._pieces(random), axis=1).astype(np.int64)
 
     def _pieces(self, random: np.random.Generator | None) -> tuple[Numbers, ...]:
-        """The columns of all pieces (P,), in as few bytes as will do: there may be many millions."""
+        """The columns of all pieces (P,), in as few bytes as will do: there may be many
+        millions."""
         lengths = self.corpus.lengths + self.overhead.document
         documents, copies = self._sample_documents(random)
         there = lengths[documents] > 0
-        documents, copies = documents[there], copies[there]
+        documents = documents[there]
+        copies = copies[there]
         if not len(documents):  # weights may draw none, and every pass has a step
-            documents, copies = np.array([lengths.argmax()]), np.zeros(1, copies.dtype)
+            documents = np.array([lengths.argmax()])
+            copies = np.zeros(1, copies.dtype)
         small = np.int32 if max(len(lengths), int(lengths.max())) < MANY else np.int64
         block = self.block - self.overhead.chunk
         shift: Numbers = (
-            np.zeros(len(documents), np.int64) if random is None else random.integers(0, block, len(documents))
+            np.zeros(len(documents), np.int64)
+            if random is None
+            else random.integers(0, block, len(documents))
         )
         parts = []
         for at in range(0, len(documents), TOGETHER):
@@ -164,10 +209,13 @@ class Stream:
             parts.append([*(each.astype(small) for each in (some[cut[0]], *cut[1:])), repeat_index])
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
-    def _sample_documents(self, random: np.random.Generator | None) -> tuple[Numbers, NDArray[np.uint16]]:
-        """Documents of one pass, and how often each was drawn before: those of a source with weight 1.5 once each, and
-        half of them once more."""
-        parts, copies = [], []
+    def _sample_documents(
+        self, random: np.random.Generator | None
+    ) -> tuple[Numbers, NDArray[np.uint16]]:
+        """Documents of one pass, and how often each was drawn before: those of a source with weight
+        1.5 once each, and half of them once more."""
+        parts = []
+        copies = []
         for _, weight, first, last in self.corpus.sources:
             documents = np.arange(first, last)
             times = np.full(len(documents), int(weight))
@@ -176,16 +224,19 @@ class Stream:
             times = times if random is not None else np.ones_like(times)
             parts.append(np.repeat(documents, times))
             before = np.repeat(np.cumsum(times) - times, times)
-            copies.append((np.arange(len(before)) - before).astype(np.uint16))  # a weight is at most 1000
+            # a weight is at most 1000
+            copies.append((np.arange(len(before)) - before).astype(np.uint16))
         return np.concatenate(parts), np.concatenate(copies)
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
-        return self.make(self.corpus, Chunks(rows[:, 0], rows[:, 1], rows[:, 2], epoch, rows[:, 3]), device)
+        return self.make(
+            self.corpus, Chunks(rows[:, 0], rows[:, 1], rows[:, 2], epoch, rows[:, 3]), device
+        )
 
 
 def _cut(size: Numbers, block: int, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """Documents of these sizes as pieces: which each is of, its first token, its tokens. shift: tokens of a long one's
-    first piece, a short one before the first whole block."""
+    """Documents of these sizes as pieces: which each is of, its first token, its tokens. shift:
+    tokens of a long one's first piece, a short one before the first whole block."""
     shift = np.where(size > LONG * block, shift, 0)
     first = np.where(shift > 0, 1, 0)
     count = first + -(-(size - shift) // block)
@@ -211,10 +262,15 @@ class BatchSampler(Sequence[Rows]):
         ramp: int,
         random: np.random.Generator,
     ) -> None:
-        """Pieces (P,) in their order; first, within: see `exact_bounds`; wrap: tokens that each piece gets added; ramp:
-        batches that stay in their places."""
-        self.document, self.begin, self.length, self.repeat_index = document, begin, length, repeat_index
-        self.first, self.within, self.wrap = first, within, wrap
+        """Pieces (P,) in their order; first, within: see `exact_bounds`; wrap: tokens that each
+        piece gets added; ramp: batches that stay in their places."""
+        self.document = document
+        self.begin = begin
+        self.length = length
+        self.repeat_index = repeat_index
+        self.first = first
+        self.within = within
+        self.wrap = wrap
         # What holds nothing but the end of what wraps one piece is no batch.
         goes_on = first[1:] + (within[1:] > 0) > first[:-1] + 1
         there = np.flatnonzero(goes_on | (within[:-1] < length[first[:-1]]))
@@ -230,11 +286,20 @@ class BatchSampler(Sequence[Rows]):
         low, high = self.within[batch : batch + 2].tolist()
         these = slice(int(self.first[batch]), int(self.first[batch + 1]) + (high > 0))
         text = self.length[these].astype(np.int64)
-        since, until = np.zeros_like(text), text.copy()
+        since = np.zeros_like(text)
+        until = text.copy()
         since[0] = low
         if high:
             until[-1] = min(high, until[-1])
-        rows = np.stack([self.document[these], self.begin[these] + since, until - since, self.repeat_index[these]], axis=1)
+        rows = np.stack(
+            [
+                self.document[these],
+                self.begin[these] + since,
+                until - since,
+                self.repeat_index[these],
+            ],
+            axis=1,
+        )
         return rows[rows[:, 2] > 0]
 
 
@@ -246,19 +311,26 @@ def check_sizes(overhead: SpecialTokenOverhead, block: int, budget: int) -> None
             do=f"set train.batch_tokens to at least {block}",
         )
     if block <= overhead.chunk:
-        raise SettingsError(f"data.seq_len = {block} leaves no room for text", do=f"set it above {overhead.chunk}")
+        raise SettingsError(
+            f"data.seq_len = {block} leaves no room for text", do=f"set it above {overhead.chunk}"
+        )
 
 
-def uniform(seed: int, salt: int, chunks: Chunks, places: Numbers, of: Numbers) -> NDArray[np.float64]:
-    """A number in [0, 1) for each token: a function of (seed, salt, pass, document, drawing of it, place in it) and of
-    nothing else.
+def uniform(
+    seed: int, salt: int, chunks: Chunks, places: Numbers, of: Numbers
+) -> NDArray[np.float64]:
+    """A number in [0, 1) for each token: a function of (seed, salt, pass, document, drawing of it,
+    place in it) and of nothing else.
 
-    So what is masked does not depend on what a token is batched with, or on the number of processes. splitmix64
-    (Steele, Lea and Flood 2014), over the mixed coordinates. places: (T,) tokens' places in their documents; of: (T,)
-    which slice each is of.
+    So what is masked does not depend on what a token is batched with, or on the number of
+    processes. splitmix64 (Steele, Lea and Flood 2014), over the mixed coordinates. places: (T,)
+    tokens' places in their documents; of: (T,) which slice each is of.
     """
     with np.errstate(over="ignore"):
-        x = np.full(len(places), np.uint64((seed * 1_000_003 + salt * 7919 + chunks.epoch * 104_729) % (1 << 64)))
+        x = np.full(
+            len(places),
+            np.uint64((seed * 1_000_003 + salt * 7919 + chunks.epoch * 104_729) % (1 << 64)),
+        )
         if chunks.repeat_index is not None:
             x += np.uint64(0xD1B54A32D192ED03) * chunks.repeat_index[of].astype(np.uint64)
         for part in (chunks.document[of], places):

@@ -1,5 +1,6 @@
-"""BART (Lewis et al. 2019, arXiv:1910.13461), which has norms after each sublayer, and mBART (Liu et al. 2020,
-arXiv:2001.08210), before: encoder-decoders near the one first published. What marian.py differs from by axes."""
+"""BART (Lewis et al. 2019, arXiv:1910.13461), which has norms after each sublayer, and mBART (Liu
+et al. 2020, arXiv:2001.08210), before: encoder-decoders near the one first published. What
+marian.py differs from by axes."""
 
 import math
 from collections.abc import Callable
@@ -44,7 +45,8 @@ def read(config: Config, decoder_vocab_size: int = 0, **axes: Any) -> ModelConfi
         norm_eps=1e-5,
         embedding_scale=math.sqrt(named["dim"]) if config.get("scale_embedding", False) else 1.0,
         head_bias=True,
-        # Untied, the three tables are apart: what encoder and decoder read with, and the output matrix.
+        # Untied, the three tables are apart: what encoder and decoder read with, and the output
+        # matrix.
         decoder_vocab_size=decoder_vocab_size or (0 if named["tied"] else named["vocab_size"]),
     )
 
@@ -67,7 +69,8 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 
 def _side(ours: str, theirs: str) -> list[Rule]:
-    block, layer = ours + "blocks.{i}.", theirs + "layers.{i}."
+    block = ours + "blocks.{i}."
+    layer = theirs + "layers.{i}."
     return [
         Rule(ours + "position.weight", (theirs + "embed_positions.weight",)),
         *rule(ours + "embedding_norm", theirs + "layernorm_embedding"),
@@ -103,9 +106,17 @@ def make(
         write=write,
         architectures=architectures,
         body=[
-            Rule("token.weight", ("shared.weight",), when=("decoder_vocab_size", False), tied=_TABLES),
-            # Apart, they are three. transformers 4 saved the one that encoder and decoder shared even then.
-            Rule("token.weight", _TABLES[:1], when=("decoder_vocab_size", True), substitutes=("shared.weight",)),
+            Rule(
+                "token.weight", ("shared.weight",), when=("decoder_vocab_size", False), tied=_TABLES
+            ),
+            # Apart, they are three. transformers 4 saved the one that encoder and decoder shared
+            # even then.
+            Rule(
+                "token.weight",
+                _TABLES[:1],
+                when=("decoder_vocab_size", True),
+                substitutes=("shared.weight",),
+            ),
             Rule("decoder.token.weight", _TABLES[1:], substitutes=("shared.weight",)),
             *_side("", "encoder."),
             *_side("decoder.", "decoder."),

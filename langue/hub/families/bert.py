@@ -1,4 +1,5 @@
-"""BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm encoder, learned positions, two segments, exact GELU."""
+"""BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm encoder, learned positions, two segments,
+exact GELU."""
 
 from typing import Any
 
@@ -22,7 +23,9 @@ def read(config: Config) -> ModelConfig:
     require(config, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     require(config, embedding_size=take(config, "hidden_size"))
     axes = _NAMES.read(config)
-    return ModelConfig(**axes, head_transform=True, head_activation=axes["activation"], head_bias=True)
+    return ModelConfig(
+        **axes, head_transform=True, head_activation=axes["activation"], head_bias=True
+    )
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
@@ -42,7 +45,10 @@ BERT = Family(
         Rule("position.weight", ("embeddings.position_embeddings.weight",)),
         Rule("segment.weight", ("embeddings.token_type_embeddings.weight",)),
         *rule("embedding_norm", "embeddings.LayerNorm"),
-        *rule("blocks.{i}.attention.qkv", *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value"))),
+        *rule(
+            "blocks.{i}.attention.qkv",
+            *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value")),
+        ),
         *rule("blocks.{i}.attention.out", _LAYER + "attention.output.dense"),
         *rule("blocks.{i}.attention_norm", _LAYER + "attention.output.LayerNorm"),
         *rule("blocks.{i}.feedforward.up", _LAYER + "intermediate.dense"),

@@ -1,5 +1,5 @@
-"""BLOOM (Scao et al. 2022, arXiv:2211.05100): a causal decoder without positions in its embedding, which is normed;
-what is far away counts less, by a fixed slope a head (ALiBi)."""
+"""BLOOM (Scao et al. 2022, arXiv:2211.05100): a causal decoder without positions in its embedding,
+which is normed; what is far away counts less, by a fixed slope a head (ALiBi)."""
 
 from typing import Any
 
@@ -21,7 +21,11 @@ _NAMES = Names(
 )
 
 
-_ALIASES = {"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+_ALIASES = {
+    "n_embed": "hidden_size",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 
 
 def read(config: Config) -> ModelConfig:

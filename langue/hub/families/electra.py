@@ -1,4 +1,5 @@
-"""ELECTRA (Clark et al. 2020, arXiv:2003.10555): BERT with a narrower embedding; the generator has a masked-LM head."""
+"""ELECTRA (Clark et al. 2020, arXiv:2003.10555): BERT with a narrower embedding; the generator has
+a masked-LM head."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,12 @@ def read(config: Config) -> ModelConfig:
     dim = take(config, "hidden_size")
     base = bert.read({key: value for key, value in config.items() if key != "embedding_size"})
     size = config.get("embedding_size", 128)
-    return replace(base, embedding_dim=0 if size == dim else size, head_activation="gelu", pooler_activation="gelu")
+    return replace(
+        base,
+        embedding_dim=0 if size == dim else size,
+        head_activation="gelu",
+        pooler_activation="gelu",
+    )
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
@@ -28,7 +34,10 @@ ELECTRA = Family(
     architectures=classes("Electra", "ForMaskedLM"),
     body=[*bert.BERT.body, *rule("widen", "embeddings_project")],
     heads={
-        "classify": [*rule("head.pooler", "classifier.dense"), *rule("head.out", "classifier.out_proj")],
+        "classify": [
+            *rule("head.pooler", "classifier.dense"),
+            *rule("head.out", "classifier.out_proj"),
+        ],
         "lm": [
             *rule("head.dense", "generator_predictions.dense"),
             *rule("head.norm", "generator_predictions.LayerNorm"),

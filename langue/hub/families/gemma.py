@@ -1,5 +1,6 @@
-"""Gemma 2 (arXiv:2408.00118) and Gemma 3's text side (arXiv:2503.19786): Llama with norms before and after each
-sublayer, weights of norms stored less one, a scaled embedding, windows, and soft caps or norms of queries and keys."""
+"""Gemma 2 (arXiv:2408.00118) and Gemma 3's text side (arXiv:2503.19786): Llama with norms before
+and after each sublayer, weights of norms stored less one, a scaled embedding, windows, and soft
+caps or norms of queries and keys."""
 
 import math
 from dataclasses import replace
@@ -8,16 +9,29 @@ from typing import Any
 from langue.hub.config_keys import Config, read_activation, require, take
 from langue.hub.families import llama
 from langue.hub.family import Family, classes, rule
-from langue.hub.rope import read_rope, read_two_ropes, read_windows, write_layer_types, write_two_ropes, write_window
+from langue.hub.rope import (
+    read_rope,
+    read_two_ropes,
+    read_windows,
+    write_layer_types,
+    write_two_ropes,
+    write_window,
+)
 from langue.model.config import ModelConfig
 
 
 def _read(config: Config, every: int) -> ModelConfig:
     require(config, use_bidirectional_attention=(None, False))
     layers = take(config, "num_hidden_layers")
-    windows = read_windows(config, config.get("sliding_window", 4096), [(i + 1) % every > 0 for i in range(layers)])
-    published = {"head_dim": 256, "num_key_value_heads": 4, "tie_word_embeddings": True} | dict(config)
-    base = llama.read({key: value for key, value in published.items() if not key.startswith("rope_")})
+    windows = read_windows(
+        config, config.get("sliding_window", 4096), [(i + 1) % every > 0 for i in range(layers)]
+    )
+    published = {"head_dim": 256, "num_key_value_heads": 4, "tie_word_embeddings": True} | dict(
+        config
+    )
+    base = llama.read(
+        {key: value for key, value in published.items() if not key.startswith("rope_")}
+    )
     return replace(
         base,
         norm="rms_offset",
@@ -40,7 +54,9 @@ def read_gemma2(config: Config) -> ModelConfig:
 
 
 def read_gemma3(config: Config) -> ModelConfig:
-    base = _read(config, every=config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6)))
+    base = _read(
+        config, every=config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
+    )
     old = ("rope_theta", "rope_local_base_freq")
     return replace(
         base,
@@ -66,7 +82,10 @@ def write_gemma2(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_gemma3(config: ModelConfig) -> dict[str, Any]:
-    ropes = {"rope_parameters": write_two_ropes(config), "rope_local_base_freq": config.rotary_local_base}
+    ropes = {
+        "rope_parameters": write_two_ropes(config),
+        "rope_local_base_freq": config.rotary_local_base,
+    }
     return write_gemma2(config) | ropes
 
 

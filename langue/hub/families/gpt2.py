@@ -1,5 +1,6 @@
-"""GPT-2 (Radford et al. 2019) and OpenAI GPT (Radford et al. 2018): causal decoders with learned positions, whose
-matrices are stored as (in, out). The first is pre-norm; the older one post-norm and without a final norm."""
+"""GPT-2 (Radford et al. 2019) and OpenAI GPT (Radford et al. 2018): causal decoders with learned
+positions, whose matrices are stored as (in, out). The first is pre-norm; the older one post-norm
+and without a final norm."""
 
 from typing import Any
 
@@ -49,7 +50,12 @@ def _write(config: ModelConfig) -> dict[str, Any]:
 
 def read_gpt2(config: Config) -> ModelConfig:
     config = own_names(config, _ALIASES)
-    require(config, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False, scale_attn_weights=(True, False))
+    require(
+        config,
+        scale_attn_by_inverse_layer_idx=False,
+        add_cross_attention=False,
+        scale_attn_weights=(True, False),
+    )
     scale = 0.0 if config.get("scale_attn_weights", True) else 1.0
     activation = read_activation(config, "activation_function", "gelu_new")
     return _read(config, norm_place="pre", activation=activation, attention_scale=scale)
@@ -65,13 +71,19 @@ def write_gpt2(config: ModelConfig) -> dict[str, Any]:
 
 def read_gpt(config: Config) -> ModelConfig:
     config = own_names(config, _ALIASES)
-    require(config, afn=("gelu", "relu", "silu", "swish"), n_inner=(None, 4 * take(config, "n_embd")))
-    activation = {"gelu": "gelu_tanh", "swish": "silu"}.get(config.get("afn", "gelu"), config.get("afn", "gelu"))
+    require(
+        config, afn=("gelu", "relu", "silu", "swish"), n_inner=(None, 4 * take(config, "n_embd"))
+    )
+    activation = {"gelu": "gelu_tanh", "swish": "silu"}.get(
+        config.get("afn", "gelu"), config.get("afn", "gelu")
+    )
     return _read(config, norm_place="post", activation=activation)
 
 
 def write_gpt(config: ModelConfig) -> dict[str, Any]:
-    return _write(config) | {"afn": "gelu" if config.activation == "gelu_tanh" else config.activation}
+    return _write(config) | {
+        "afn": "gelu" if config.activation == "gelu_tanh" else config.activation
+    }
 
 
 _BLOCKS = [
@@ -98,8 +110,15 @@ def _family(name: str, stem: str, read: Any, write: Any, body: list[Rule]) -> Fa
     )
 
 
-_GPT2 = [Rule("token.weight", ("wte.weight",)), Rule("position.weight", ("wpe.weight",)), *rule("final_norm", "ln_f")]
-_GPT = [Rule("token.weight", ("tokens_embed.weight",)), Rule("position.weight", ("positions_embed.weight",))]
+_GPT2 = [
+    Rule("token.weight", ("wte.weight",)),
+    Rule("position.weight", ("wpe.weight",)),
+    *rule("final_norm", "ln_f"),
+]
+_GPT = [
+    Rule("token.weight", ("tokens_embed.weight",)),
+    Rule("position.weight", ("positions_embed.weight",)),
+]
 
 GPT2 = _family("gpt2", "GPT2", read_gpt2, write_gpt2, _GPT2)
 OPENAI_GPT = _family("openai-gpt", "OpenAIGPT", read_gpt, write_gpt, _GPT)

@@ -1,5 +1,5 @@
-"""GPT-NeoX (Black et al. 2022, arXiv:2204.06745) and Pythia: a causal decoder whose attention and feed-forward run side
-by side, with rotary positions on a part of each head."""
+"""GPT-NeoX (Black et al. 2022, arXiv:2204.06745) and Pythia: a causal decoder whose attention and
+feed-forward run side by side, with rotary positions on a part of each head."""
 
 from typing import Any
 
@@ -23,9 +23,12 @@ _NAMES = Names(
 
 def read(config: Config) -> ModelConfig:
     axes = _NAMES.read(config)
-    base, part = config.get("rotary_emb_base", 10_000.0), config.get("rotary_pct", 0.25)
+    base = config.get("rotary_emb_base", 10_000.0)
+    part = config.get("rotary_pct", 0.25)
     axes |= read_rope(config, head_dim=axes["dim"] // axes["n_heads"], base=base, part=part)
-    return ModelConfig(**axes, out_bias=axes["qkv_bias"], norm_place="pre", causal=True, embedding_norm=False)
+    return ModelConfig(
+        **axes, out_bias=axes["qkv_bias"], norm_place="pre", causal=True, embedding_norm=False
+    )
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
@@ -58,5 +61,9 @@ GPT_NEOX = Family(
         "lm": [Rule("head.out.weight", ("embed_out.weight",))],
     },
     poolings={"last": {}},
-    unused=(r"\.attention\.(masked_)?bias$", r"rotary_emb\.inv_freq$", r"^(embed_out|score)\.weight$"),
+    unused=(
+        r"\.attention\.(masked_)?bias$",
+        r"rotary_emb\.inv_freq$",
+        r"^(embed_out|score)\.weight$",
+    ),
 )

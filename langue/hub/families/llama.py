@@ -1,5 +1,5 @@
-"""Llama 1-3 (Touvron et al. 2023, arXiv:2302.13971) and Mistral (Jiang et al. 2023, arXiv:2310.06825), which has
-windows. What qwen.py, mixture.py and gemma.py differ from by axes."""
+"""Llama 1-3 (Touvron et al. 2023, arXiv:2302.13971) and Mistral (Jiang et al. 2023,
+arXiv:2310.06825), which has windows. What qwen.py, mixture.py and gemma.py differ from by axes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +20,20 @@ _NAMES = Names(
 
 
 def read(config: Config, *, width: int | None = None, **axes: Any) -> ModelConfig:
-    """width: of a head, where the config does not say it; axes: what a family has otherwise than Llama."""
+    """width: of a head, where the config does not say it; axes: what a family has otherwise than
+    Llama."""
     require(config, pretraining_tp=(None, 1))
-    named = _NAMES.read(config, norm="rms", norm_place="pre", gated=True, bias=False, embedding_norm=False, dropout=0.0)
-    heads, bias = named["n_heads"], config.get("attention_bias", False)
+    named = _NAMES.read(
+        config,
+        norm="rms",
+        norm_place="pre",
+        gated=True,
+        bias=False,
+        embedding_norm=False,
+        dropout=0.0,
+    )
+    heads = named["n_heads"]
+    bias = config.get("attention_bias", False)
     head_dim = config.get("head_dim") or width or named["dim"] // heads
     own = {
         "causal": True,
@@ -50,7 +60,10 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_llama(config: ModelConfig) -> dict[str, Any]:
-    return write(config) | {"attention_bias": config.has_bias("qkv"), "mlp_bias": config.has_bias("ffn")}
+    return write(config) | {
+        "attention_bias": config.has_bias("qkv"),
+        "mlp_bias": config.has_bias("ffn"),
+    }
 
 
 def read_mistral(config: Config) -> ModelConfig:
@@ -71,7 +84,9 @@ GATED = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 
 def parts(ours: str, theirs: str, names: dict[str, str]) -> list[Rule]:
     """The rules of several matrices of a sublayer."""
-    return [each for part, name in names.items() for each in rule(f"{ours}.{part}", f"{theirs}.{name}")]
+    return [
+        each for part, name in names.items() for each in rule(f"{ours}.{part}", f"{theirs}.{name}")
+    ]
 
 
 BODY = [

@@ -1,5 +1,5 @@
-"""Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), as published for translation: BART with sinusoidal positions
-and without a norm of the embedding. Its two vocabularies may differ."""
+"""Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), as published for translation: BART with
+sinusoidal positions and without a norm of the embedding. Its two vocabularies may differ."""
 
 from typing import Any
 
@@ -9,7 +9,11 @@ from langue.model.config import ModelConfig
 
 
 def read(config: Config) -> ModelConfig:
-    own = 0 if config.get("share_encoder_decoder_embeddings", True) else config.get("decoder_vocab_size")
+    own = (
+        0
+        if config.get("share_encoder_decoder_embeddings", True)
+        else config.get("decoder_vocab_size")
+    )
     return bart.read(
         config,
         position="sinusoidal_halves",
@@ -21,9 +25,12 @@ def read(config: Config) -> ModelConfig:
 def write(config: ModelConfig) -> dict[str, Any]:
     return bart.write(config) | {
         "share_encoder_decoder_embeddings": not config.decoder_vocab_size
-        or (config.decoder_vocab_size == config.vocab_size and not config.tied),  # tied, two tables are two
+        # tied, two tables are two
+        or (config.decoder_vocab_size == config.vocab_size and not config.tied),
         "decoder_vocab_size": config.decoder_vocab_size or config.vocab_size,
     }
 
 
-MARIAN = bart.make("marian", {"body": "MarianModel", "lm": "MarianMTModel"}, read, write, classifier="")
+MARIAN = bart.make(
+    "marian", {"body": "MarianModel", "lm": "MarianMTModel"}, read, write, classifier=""
+)

@@ -1,5 +1,5 @@
-"""Mixtral (Jiang et al. 2024, arXiv:2401.04088) and Qwen's mixtures of experts (arXiv:2407.10671, arXiv:2505.09388):
-Llama with a router and experts in the place of the feed-forward."""
+"""Mixtral (Jiang et al. 2024, arXiv:2401.04088) and Qwen's mixtures of experts (arXiv:2407.10671,
+arXiv:2505.09388): Llama with a router and experts in the place of the feed-forward."""
 
 from typing import Any
 
@@ -14,7 +14,9 @@ from langue.model.config import ModelConfig
 def read_mixtral(config: Config) -> ModelConfig:
     config = own_names(config, {"num_experts": "num_local_experts"})
     require(config, router_jitter_noise=(0, 0.0))
-    windows = read_windows(config, config.get("sliding_window"), [True] * take(config, "num_hidden_layers"))
+    windows = read_windows(
+        config, config.get("sliding_window"), [True] * take(config, "num_hidden_layers")
+    )
     defaults = {"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1_000_000.0}
     return llama.read(
         defaults | dict(config),
@@ -25,7 +27,10 @@ def read_mixtral(config: Config) -> ModelConfig:
 
 
 def write_mixtral(config: ModelConfig) -> dict[str, Any]:
-    mixture = {"num_local_experts": config.n_experts, "num_experts_per_tok": config.experts_per_token}
+    mixture = {
+        "num_local_experts": config.n_experts,
+        "num_experts_per_tok": config.experts_per_token,
+    }
     return llama.write(config) | {"sliding_window": write_window(config)} | mixture
 
 
@@ -43,7 +48,9 @@ def _read_qwen(config: Config, **axes: Any) -> ModelConfig:
 
 def read_qwen2_moe(config: Config) -> ModelConfig:
     shared = config.get("shared_expert_intermediate_size", 5632)
-    return _read_qwen(config, qkv_bias=config.get("qkv_bias", True), out_bias=False, shared_ffn_dim=shared)
+    return _read_qwen(
+        config, qkv_bias=config.get("qkv_bias", True), out_bias=False, shared_ffn_dim=shared
+    )
 
 
 def read_qwen3_moe(config: Config) -> ModelConfig:
@@ -61,7 +68,10 @@ def _write_qwen(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_qwen2_moe(config: ModelConfig) -> dict[str, Any]:
-    own = {"qkv_bias": config.has_bias("qkv"), "shared_expert_intermediate_size": config.shared_ffn_dim}
+    own = {
+        "qkv_bias": config.has_bias("qkv"),
+        "shared_expert_intermediate_size": config.shared_ffn_dim,
+    }
     return _write_qwen(config) | own
 
 
@@ -69,10 +79,13 @@ def write_qwen3_moe(config: ModelConfig) -> dict[str, Any]:
     return _write_qwen(config) | {"attention_bias": config.has_bias("qkv")}
 
 
-_FEEDFORWARD, _EXPERT = "blocks.{i}.feedforward.", "blocks.{i}.feedforward.experts.{e}"
+_FEEDFORWARD = "blocks.{i}.feedforward."
+_EXPERT = "blocks.{i}.feedforward.experts.{e}"
 _MIXTRAL = [
     *rule(_FEEDFORWARD + "router", LAYER + "block_sparse_moe.gate"),
-    *parts(_EXPERT, LAYER + "block_sparse_moe.experts.{e}", {"gate": "w1", "up": "w3", "down": "w2"}),
+    *parts(
+        _EXPERT, LAYER + "block_sparse_moe.experts.{e}", {"gate": "w1", "up": "w3", "down": "w2"}
+    ),
 ]
 _QWEN = [
     *rule(_FEEDFORWARD + "router", LAYER + "mlp.gate"),

@@ -1,4 +1,5 @@
-"""ModernBERT (Warner et al. 2024, arXiv:2412.13663): pre-norm, rotary positions, windows in most layers, GeGLU."""
+"""ModernBERT (Warner et al. 2024, arXiv:2412.13663): pre-norm, rotary positions, windows in most
+layers, GeGLU."""
 
 from typing import Any
 
@@ -31,10 +32,16 @@ def read(config: Config) -> ModelConfig:
     config = own_names(config, _ALIASES)
     require(config, rope_scaling=None)  # which would be of layers with a window too
     axes = _NAMES.read(
-        config, norm_place="pre", gated=True, first_norm=False, head_transform=True, classifier_transform=True
+        config,
+        norm_place="pre",
+        gated=True,
+        first_norm=False,
+        head_transform=True,
+        classifier_transform=True,
     )
     every = config.get("global_attn_every_n_layers", 3)
-    # `local_attention` counts both sides; a token sees half of it to the left, itself, and half to the right.
+    # `local_attention` counts both sides; a token sees half of it to the left, itself, and half to
+    # the right.
     window = config.get("local_attention", 128) // 2 + 1
     axes["windows"] = read_windows(config, window, [i % every > 0 for i in range(axes["n_layers"])])
     old = ("global_rope_theta", "local_rope_theta")
@@ -49,7 +56,8 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "attention_bias": config.has_bias("qkv"),
         "mlp_bias": config.has_bias("ffn"),
         "layer_types": write_layer_types(config),
-        "global_attn_every_n_layers": _every(config),  # as version 4 of transformers reads the pattern
+        # as version 4 of transformers reads the pattern
+        "global_attn_every_n_layers": _every(config),
         "local_attention": 2 * (max(config.windows, default=65) - 1),
         "rope_parameters": write_two_ropes(config),
         "global_rope_theta": config.rotary_base,  # as version 4 of transformers reads the two bases
@@ -58,12 +66,14 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 
 def _every(config: ModelConfig) -> int:
-    """Of how many layers the first sees everything; the pattern of windows begins with one that does."""
+    """Of how many layers the first sees everything; the pattern of windows begins with one that
+    does."""
     whole = [i for i in range(1, config.n_layers) if not config.window(i)]
     return whole[0] if whole else config.n_layers
 
 
-_FEEDFORWARD, _KINDS = "blocks.{i}.feedforward.", ("weight", "bias")
+_FEEDFORWARD = "blocks.{i}.feedforward."
+_KINDS = ("weight", "bias")
 _TRANSFORM = [*rule("head.dense", "head.dense"), *rule("head.norm", "head.norm")]
 
 MODERNBERT = Family(
@@ -80,7 +90,11 @@ MODERNBERT = Family(
         *rule("blocks.{i}.attention.out", "layers.{i}.attn.Wo"),
         *rule("blocks.{i}.feedforward_norm", "layers.{i}.mlp_norm"),
         *(
-            Rule(f"{_FEEDFORWARD}gate.{x},{_FEEDFORWARD}up.{x}", (f"layers.{{i}}.mlp.Wi.{x}",), "halves")
+            Rule(
+                f"{_FEEDFORWARD}gate.{x},{_FEEDFORWARD}up.{x}",
+                (f"layers.{{i}}.mlp.Wi.{x}",),
+                "halves",
+            )
             for x in _KINDS
         ),
         *rule(_FEEDFORWARD + "down", "layers.{i}.mlp.Wo"),
@@ -88,7 +102,11 @@ MODERNBERT = Family(
     ],
     heads={
         "classify": [*_TRANSFORM, *rule("head.out", "classifier")],
-        "lm": [*_TRANSFORM, Rule("head.out.weight", ("decoder.weight",)), Rule("head.bias", ("decoder.bias",))],
+        "lm": [
+            *_TRANSFORM,
+            Rule("head.out.weight", ("decoder.weight",)),
+            Rule("head.bias", ("decoder.bias",)),
+        ],
     },
     poolings={"first": {"classifier_pooling": "cls"}, "mean": {"classifier_pooling": "mean"}},
     unused=(r"^head\.", r"^decoder\.", r"^classifier\."),

@@ -1,6 +1,7 @@
-"""nanochat (Karpathy 2025, github.com/karpathy/nanochat): a decoder with what the speed-run records of GPT-2's training
-show to pay: norms without weights, normalised queries and keys, squared ReLU, capped logits (Jordan et al. 2024,
-github.com/KellerJordan/modded-nanogpt). It is what `langue pretrain` makes for small budgets."""
+"""nanochat (Karpathy 2025, github.com/karpathy/nanochat): a decoder with what the speed-run records
+of GPT-2's training show to pay: norms without weights, normalised queries and keys, squared ReLU,
+capped logits (Jordan et al. 2024, github.com/KellerJordan/modded-nanogpt). It is what `langue
+pretrain` makes for small budgets."""
 
 from typing import Any
 
@@ -22,17 +23,22 @@ def read(config: Config) -> ModelConfig:
         ffn_bias=False,
         logit_cap=config.get("final_logit_softcapping", 15.0) or 0.0,
     )
-    if made.rotary_scaling == "yarn":  # there the norm comes after the turn, and takes YaRN's amplitude out
+    # there the norm comes after the turn, and takes YaRN's amplitude out
+    if made.rotary_scaling == "yarn":
         raise ModelError("config: rope_type = 'yarn' is not supported for this family")
     return made
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    own = {"attention_bias": config.has_bias("qkv"), "final_logit_softcapping": config.logit_cap or None}
+    own = {
+        "attention_bias": config.has_bias("qkv"),
+        "final_logit_softcapping": config.logit_cap or None,
+    }
     return llama.write(config) | own
 
 
-_ATTENTION, _QKV = "blocks.{i}.attention.", [f"layers.{{i}}.self_attn.{part}_proj" for part in "qkv"]
+_ATTENTION = "blocks.{i}.attention."
+_QKV = [f"layers.{{i}}.self_attn.{part}_proj" for part in "qkv"]
 
 NANOCHAT = Family(
     name="nanochat",

@@ -1,5 +1,6 @@
-"""Qwen2 (Yang et al. 2024, arXiv:2407.10671): Llama with biases on queries, keys and values. Qwen3 (Yang et al. 2025,
-arXiv:2505.09388): with norms of queries and keys instead. Both may have windows from some layer on."""
+"""Qwen2 (Yang et al. 2024, arXiv:2407.10671): Llama with biases on queries, keys and values. Qwen3
+(Yang et al. 2025, arXiv:2505.09388): with norms of queries and keys instead. Both may have windows
+from some layer on."""
 
 from typing import Any
 
@@ -12,7 +13,9 @@ from langue.model.config import ModelConfig
 def _windows(config: Config) -> tuple[int, ...]:
     window = config.get("sliding_window", 4096) if config.get("use_sliding_window", False) else None
     first = config.get("max_window_layers", 28)
-    return read_windows(config, window, [i >= first for i in range(take(config, "num_hidden_layers"))])
+    return read_windows(
+        config, window, [i >= first for i in range(take(config, "num_hidden_layers"))]
+    )
 
 
 def _write_windows(config: ModelConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau et al. 2019, arXiv:1911.02116) and CamemBERT: BERT with
-positions counted from behind the padding token's number, and a masked-LM head of other names."""
+"""RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau et al. 2019, arXiv:1911.02116) and
+CamemBERT: BERT with positions counted from behind the padding token's number, and a masked-LM head
+of other names."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,17 @@ def read(config: Config) -> ModelConfig:
     base = bert.read(config)
     # Token 0 of a text takes the row after the padding token's number, a habit of fairseq's.
     offset = take({"pad_token_id": 1} | dict(config), "pad_token_id") + 1
-    return replace(base, position_offset=offset, max_length=base.max_length - offset, head_activation="gelu")
+    return replace(
+        base, position_offset=offset, max_length=base.max_length - offset, head_activation="gelu"
+    )
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
     positions = config.max_length + config.position_offset
-    return bert.write(config) | {"max_position_embeddings": positions, "pad_token_id": config.position_offset - 1}
+    return bert.write(config) | {
+        "max_position_embeddings": positions,
+        "pad_token_id": config.position_offset - 1,
+    }
 
 
 def _family(name: str, stem: str) -> Family:
@@ -31,7 +37,10 @@ def _family(name: str, stem: str) -> Family:
         architectures=classes(stem, "ForMaskedLM"),
         body=bert.BERT.body,
         heads={
-            "classify": [*rule("head.pooler", "classifier.dense"), *rule("head.out", "classifier.out_proj")],
+            "classify": [
+                *rule("head.pooler", "classifier.dense"),
+                *rule("head.out", "classifier.out_proj"),
+            ],
             "lm": [
                 *rule("head.dense", "lm_head.dense"),
                 *rule("head.norm", "lm_head.layer_norm"),
@@ -40,7 +49,12 @@ def _family(name: str, stem: str) -> Family:
             ],
         },
         renames=bert.BERT.renames,
-        unused=(r"embeddings\.position_ids$", r"(^|\.)pooler\.dense\.", r"^lm_head\.", r"^classifier\."),
+        unused=(
+            r"embeddings\.position_ids$",
+            r"(^|\.)pooler\.dense\.",
+            r"^lm_head\.",
+            r"^classifier\.",
+        ),
     )
 
 

@@ -1,5 +1,5 @@
-"""T5 1.0 and 1.1 (Raffel et al. 2019, arXiv:1910.10683), Flan-T5 and mT5: encoder-decoders with relative-position
-biases, RMSNorm before each sublayer, no other biases, and unscaled attention."""
+"""T5 1.0 and 1.1 (Raffel et al. 2019, arXiv:1910.10683), Flan-T5 and mT5: encoder-decoders with
+relative-position biases, RMSNorm before each sublayer, no other biases, and unscaled attention."""
 
 from typing import Any
 
@@ -15,7 +15,9 @@ def _activation(config: Config, default: str) -> tuple[Any, bool]:
     *gate, name = str(named).split("-")
     if gate not in ([], ["gated"]) or name not in ACTIVATIONS:
         raise ModelError(f"config: feed_forward_proj = {named!r} is not known")
-    require(config, dense_act_fn="gelu_new" if named == "gated-gelu" else name, is_gated_act=bool(gate))
+    require(
+        config, dense_act_fn="gelu_new" if named == "gated-gelu" else name, is_gated_act=bool(gate)
+    )
     return "gelu_tanh" if named == "gated-gelu" else ACTIVATIONS[name], bool(gate)
 
 
@@ -44,7 +46,9 @@ _ALIASES = {
 def _read(config: Config, default: str) -> ModelConfig:
     config = own_names(config, _ALIASES)
     activation, gated = _activation(config, default)
-    axes = _NAMES.read(config, norm="rms", norm_place="pre", position="relative", bias=False, embedding_norm=False)
+    axes = _NAMES.read(
+        config, norm="rms", norm_place="pre", position="relative", bias=False, embedding_norm=False
+    )
     alone = any(str(name).endswith("EncoderModel") for name in config.get("architectures") or [])
     return ModelConfig(
         **axes,
@@ -60,7 +64,8 @@ def _read(config: Config, default: str) -> ModelConfig:
 
 def read_t5(config: Config) -> ModelConfig:
     base = _read(config, "relu")
-    # Version 1.0 shares its embedding with the output and scales for it; 1.1 has a matrix of its own and does not.
+    # Version 1.0 shares its embedding with the output and scales for it; 1.1 has a matrix of its
+    # own and does not.
     scaled = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
     return ModelConfig(**base.to_dict() | {"logit_scale": base.dim**-0.5 if scaled else 1.0})
 
@@ -70,7 +75,11 @@ def read_mt5(config: Config) -> ModelConfig:
 
 
 def write_t5(config: ModelConfig) -> dict[str, Any]:
-    gated = "gated-gelu" if config.activation == "gelu_tanh" else f"gated-{write_activation(config.activation)}"
+    gated = (
+        "gated-gelu"
+        if config.activation == "gelu_tanh"
+        else f"gated-{write_activation(config.activation)}"
+    )
     return _NAMES.write(config) | {
         "num_decoder_layers": config.decoder_layers or config.n_layers,
         "d_kv": config.head_dim,
@@ -82,12 +91,17 @@ def write_t5(config: ModelConfig) -> dict[str, Any]:
 
 
 def _side(ours: str, theirs: str, attention: list[tuple[str, str]], last: int) -> list[Rule]:
-    block, them = f"{ours}blocks.{{i}}.", f"{theirs}.block.{{i}}.layer."
+    block = f"{ours}blocks.{{i}}."
+    them = f"{theirs}.block.{{i}}.layer."
     rules = [
-        Rule(f"{ours}bias.table.weight", (f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",))
+        Rule(
+            f"{ours}bias.table.weight",
+            (f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",),
+        )
     ]
     for index, (name, published) in enumerate(attention):
-        own, their = f"{block}{name}", f"{them}{index}.{published}"
+        own = f"{block}{name}"
+        their = f"{them}{index}.{published}"
         joined = "qkv" if name == "attention" else "kv"
         rules += rule(f"{own}.{joined}", *(f"{their}.{part}" for part in joined))
         rules += rule(f"{own}.q", f"{their}.q") if name == "cross" else []
@@ -120,7 +134,12 @@ def _family(name: str, stem: str, read: Any) -> Family:
         body=[
             Rule("token.weight", ("shared.weight",), tied=_TABLES),
             *_side("", "encoder", [("attention", "SelfAttention")], 1),
-            *_side("decoder.", "decoder", [("attention", "SelfAttention"), ("cross", "EncDecAttention")], 2),
+            *_side(
+                "decoder.",
+                "decoder",
+                [("attention", "SelfAttention"), ("cross", "EncDecAttention")],
+                2,
+            ),
         ],
         heads={"lm": [Rule("head.out.weight", ("lm_head.weight",))]},
         classifier="classification_head.out_proj.weight",

@@ -1,8 +1,9 @@
-"""What arrives: a GGUF file of a Llama, Mistral, Qwen2, Qwen3 or GPT-2. What leaves: a checkpoint of the Hub's names;
-and back to a file that llama.cpp runs.
+"""What arrives: a GGUF file of a Llama, Mistral, Qwen2, Qwen3 or GPT-2. What leaves: a checkpoint
+of the Hub's names; and back to a file that llama.cpp runs.
 
-llama.cpp turns neighbouring numbers of queries and keys where a file says "llama", and numbers half a head apart in the
-Qwens; the Hub's names always mean the latter, so the rows of a Llama's queries and keys change places on the way.
+llama.cpp turns neighbouring numbers of queries and keys where a file says "llama", and numbers half
+a head apart in the Qwens; the Hub's names always mean the latter, so the rows of a Llama's queries
+and keys change places on the way.
 """
 
 from collections.abc import Mapping
@@ -58,7 +59,15 @@ _GPT2 = {
 _KINDS = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gpt2": "gpt2"}
 _FREQUENCIES = "rope_freqs.weight"
 # What has no bearing on what the model computes; the context is that of the file.
-_APART = {"dropout", "attention_dropout", "init_std", "max_length", "windows", "head_width", "kv_heads"}
+_APART = {
+    "dropout",
+    "attention_dropout",
+    "init_std",
+    "max_length",
+    "windows",
+    "head_width",
+    "kv_heads",
+}
 
 
 def find(path: Path) -> Path | None:
@@ -82,7 +91,10 @@ def read_config(file: Path) -> dict[str, Any]:
         raise ModelError("it claims more layers than it has tensors", where=str(file))
     special = gguf_tokenizer.Vocabulary(found.metadata, str(file)).special()
     config = special | _config(said, found, names)
-    if "token_embd.weight" not in found.tensors or len(found.tensors["token_embd.weight"].shape) != 2:
+    if (
+        "token_embd.weight" not in found.tensors
+        or len(found.tensors["token_embd.weight"].shape) != 2
+    ):
         raise ModelError("it has no table of token embeddings", where=str(file))
     return config | {"vocab_size": found.tensors["token_embd.weight"].shape[0]}
 
@@ -99,14 +111,17 @@ class _Said:
         kind = self.metadata.get("general.architecture")
         if kind not in _KINDS.values():
             known = ", ".join(sorted(set(_KINDS.values())))
-            raise ModelError(f"the architecture {kind!r} is not read", where=self.where, do=f"known: {known}")
+            raise ModelError(
+                f"the architecture {kind!r} is not read", where=self.where, do=f"known: {known}"
+            )
         return str(kind)
 
     def get(self, key: str, default: Any = None) -> Any:
         """A number; `default` where the file does not say (an error where that is None)."""
         value = self.metadata.get(f"{self.kind}.{key}", default)
         if isinstance(value, float):
-            value = float(str(np.float32(value)))  # 1e-5 is 9.99999975e-06 as fp32; the shortest number that is it
+            # 1e-5 is 9.99999975e-06 as fp32; the shortest number that is it
+            value = float(str(np.float32(value)))
         if isinstance(value, bool) or not isinstance(value, int | float):
             what = "is missing" if value is None else "is not one number"
             raise ModelError(f"{self.kind}.{key} {what}", where=self.where)
@@ -131,10 +146,17 @@ def _config(said: _Said, found: Gguf | None, names: set[str]) -> dict[str, Any]:
         }
     if said.get("expert_count", 0):
         raise ModelError("a mixture of experts is not read from GGUF", where=said.where)
-    dim, heads = said.get("embedding_length"), said.get("attention.head_count")
+    dim = said.get("embedding_length")
+    heads = said.get("attention.head_count")
     width = said.get("attention.key_length", dim // heads)
-    if (said.get("attention.value_length", width), said.get("rope.dimension_count", width)) != (width, width):
-        raise ModelError("heads of unequal widths, or that turn in part, are not read from GGUF", where=said.where)
+    if (said.get("attention.value_length", width), said.get("rope.dimension_count", width)) != (
+        width,
+        width,
+    ):
+        raise ModelError(
+            "heads of unequal widths, or that turn in part, are not read from GGUF",
+            where=said.where,
+        )
     config = {
         "model_type": said.kind,
         "hidden_size": dim,
@@ -156,41 +178,59 @@ def _config(said: _Said, found: Gguf | None, names: set[str]) -> dict[str, Any]:
 
 
 def _rope(said: _Said, found: Gguf | None, width: int) -> dict[str, Any]:
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": said.get("rope.freq_base", 10_000.0)}
+    rope: dict[str, Any] = {
+        "rope_type": "default",
+        "rope_theta": said.get("rope.freq_base", 10_000.0),
+    }
     scaling = said.metadata.get(f"{said.kind}.rope.scaling.type", "none")
     if scaling == "linear":
         rope |= {"rope_type": "linear", "factor": said.get("rope.scaling.factor")}
     elif scaling != "none":
-        raise ModelError(f"rotary scaling {scaling!r} is not read from GGUF", where=said.where, do="known: linear")
+        raise ModelError(
+            f"rotary scaling {scaling!r} is not read from GGUF",
+            where=said.where,
+            do="known: linear",
+        )
     if found is not None and _FREQUENCIES in found.tensors:
         given = found.tensor(_FREQUENCIES).float()
-        # The file has the factors alone; Llama 3 made them of one stretch and of contexts that are powers of two.
+        # The file has the factors alone; Llama 3 made them of one stretch and of contexts that are
+        # powers of two.
         for length in (8192, *(2**power for power in range(6, 22))):
-            rope |= {"rope_type": "llama3", "factor": float(given.max()), "original_max_position_embeddings": length}
+            rope |= {
+                "rope_type": "llama3",
+                "factor": float(given.max()),
+                "original_max_position_embeddings": length,
+            }
             rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
             made = _factors(width, rope)
             if made.shape == given.shape and torch.allclose(made, given, rtol=1e-4):
                 return rope
-        raise ModelError("its rotary frequencies are not Llama 3's, and others are not read", where=said.where)
+        raise ModelError(
+            "its rotary frequencies are not Llama 3's, and others are not read", where=said.where
+        )
     return rope
 
 
 def _factors(width: int, rope: Mapping[str, Any]) -> Tensor:
-    """By how much Llama 3 stretches each frequency's wave: short ones not at all, long ones in full."""
+    """By how much Llama 3 stretches each frequency's wave: short ones not at all, long ones in
+    full."""
     exponents = torch.arange(0, width, 2, dtype=torch.float64) / width
     waves = 2 * torch.pi * torch.pow(float(rope["rope_theta"]), exponents)
     turns = float(rope["original_max_position_embeddings"]) / waves
-    low, high, factor = (float(rope[key]) for key in ("low_freq_factor", "high_freq_factor", "factor"))
+    low, high, factor = (
+        float(rope[key]) for key in ("low_freq_factor", "high_freq_factor", "factor")
+    )
     share = ((turns - low) / (high - low)).clamp(0, 1)
     return (1 / ((1 - share) / factor + share)).float()
 
 
 def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The tensors under their published names. What must be made of the file's, and is not its own pages, is a matrix
-    in the precision that is wanted."""
+    """The tensors under their published names. What must be made of the file's, and is not its own
+    pages, is a matrix in the precision that is wanted."""
     found = read(file)
     said = _Said(found.metadata, str(file))
-    names, weights = _names(said.kind, min(said.get("block_count"), len(found.tensors))), {}
+    names = _names(said.kind, min(said.get("block_count"), len(found.tensors)))
+    weights = {}
     for name in found.tensors:
         stem, _, part = name.rpartition(".")
         if name == _FREQUENCIES:
@@ -200,7 +240,9 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
         tensor = found.tensor(name, weights_dtype)
         if said.kind == "llama" and stem.endswith(("attn_q", "attn_k")):
             tensor = pairs_apart(tensor, _heads(tensor, stem, said), weights_dtype)
-        weights[f"{names[stem]}.{part}"] = tensor.t() if _turned(said.kind, names[stem], tensor) else tensor
+        weights[f"{names[stem]}.{part}"] = (
+            tensor.t() if _turned(said.kind, names[stem], tensor) else tensor
+        )
     return weights
 
 
@@ -243,7 +285,8 @@ def save(
     published: Mapping[str, Any],
     dtype: str = "f16",
 ) -> None:
-    """Write a model ("body.*" and "head.*") for llama.cpp. Vectors stay fp32; so do learned positions."""
+    """Write a model ("body.*" and "head.*") for llama.cpp. Vectors stay fp32; so do learned
+    positions."""
     kind = _KINDS.get(family.name)
     if kind is None:
         raise ModelError(
@@ -273,7 +316,8 @@ def save(
 
 def _given(name: str, tensor: Tensor, names: Mapping[str, str], said: _Said, dtype: str) -> Given:
     ours, _, part = name.rpartition(".")
-    stem, turned = names[ours], _turned(said.kind, ours, tensor)
+    stem = names[ours]
+    turned = _turned(said.kind, ours, tensor)
 
     def make() -> Tensor:
         whole = tensor.t() if turned else tensor
@@ -283,7 +327,8 @@ def _given(name: str, tensor: Tensor, names: Mapping[str, str], said: _Said, dty
     shape = tuple(tensor.shape)[::-1] if turned else tuple(tensor.shape)
     stored = "F32" if tensor.ndim < 2 or stem == "position_embd" else dtype.upper()
     if stored == "Q8_0" and shape[-1] % BLOCK:
-        stored = "F16"  # rows that are no whole number of blocks, as llama.cpp's own converter has it
+        # rows that are no whole number of blocks, as llama.cpp's own converter has it
+        stored = "F16"
     return Given(f"{stem}.{part}", stored, shape, make)
 
 
@@ -309,8 +354,13 @@ def _metadata(kind: str, config: ModelConfig, rope: Mapping[str, Any]) -> dict[s
             "rope.dimension_count": config.turned,
         }
     if rope.get("rope_type") == "linear":
-        values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(config.rotary_factor)}
-    return {"general.architecture": kind} | {f"{kind}.{key}": value for key, value in values.items()}
+        values |= {
+            "rope.scaling.type": "linear",
+            "rope.scaling.factor": float(config.rotary_factor),
+        }
+    return {"general.architecture": kind} | {
+        f"{kind}.{key}": value for key, value in values.items()
+    }
 
 
 def _check(said: _Said, config: ModelConfig, rope: Mapping[str, Any], names: set[str]) -> None:
@@ -319,11 +369,16 @@ def _check(said: _Said, config: ModelConfig, rope: Mapping[str, Any], names: set
     if rope.get("rope_type") == "llama3":
         again["rope_parameters"] = dict(rope)
     back = FAMILIES[again["model_type"]].read(again)
-    alike = replace(back, rotary_length=config.rotary_length) if config.rotary_scaling != "llama3" else back
+    alike = (
+        replace(back, rotary_length=config.rotary_length)
+        if config.rotary_scaling != "llama3"
+        else back
+    )
     for name, value in alike.to_dict().items():
         mine = config.to_dict()[name]
         if isinstance(mine, float) and isinstance(value, int | float):
-            mine, value = float(np.float32(mine)), float(np.float32(value))
+            mine = float(np.float32(mine))
+            value = float(np.float32(value))
         if name not in _APART and mine != value:
             raise ModelError(f"a model with {name} = {mine} cannot be written as GGUF here")
     if (back.head_dim, back.n_kv_heads) != (config.head_dim, config.n_kv_heads):

@@ -1,8 +1,9 @@
 """What arrives: a tokenizer, or a GGUF file's metadata. What leaves: the one as the other.
 
-llama.cpp has two kinds of BPE. "llama" is sentencepiece's: pieces with scores, any two neighbours that make a piece
-are joined, the likeliest first. "gpt2" is the byte-level one: tokens, merges, and the name of the rule by which text
-is cut into words first, of which the file says only the name. What neither kind says is refused, not approximated.
+llama.cpp has two kinds of BPE. "llama" is sentencepiece's: pieces with scores, any two neighbours
+that make a piece are joined, the likeliest first. "gpt2" is the byte-level one: tokens, merges, and
+the name of the rule by which text is cut into words first, of which the file says only the name.
+What neither kind says is refused, not approximated.
 """
 
 import json
@@ -22,7 +23,12 @@ from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.vocabulary import LLAMA3, QWEN2, by_words
 
-NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+NORMAL = 1
+UNKNOWN = 2
+CONTROL = 3
+USER = 4
+UNUSED = 5
+BYTE = 6
 KEY = "tokenizer.ggml."
 ROLE_KEYS = {
     "unk": "unknown_token_id",
@@ -46,21 +52,33 @@ RULES: dict[str, tuple[Callable[[], Any], bool]] = {
     "qwen2": (lambda: by_words(QWEN2), False),
     "smollm": (_digits, False),
 }
-_SAME = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2", "phi-2": "gpt-2", "mpt": "gpt-2"}
+_SAME = {
+    "llama3": "llama-bpe",
+    "llama-v3": "llama-bpe",
+    "deepseek-r1-qwen": "qwen2",
+    "phi-2": "gpt-2",
+    "mpt": "gpt-2",
+}
 _SAME |= {"starcoder": "smollm", "refact": "smollm", "command-r": "smollm"}
 
 
 def to_metadata(tokenizer: Tokenizer, published: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """The tokenizer as metadata. size: of the model's vocabulary; ids that have no token get one that is never used."""
+    """The tokenizer as metadata. size: of the model's vocabulary; ids that have no token get one
+    that is never used."""
     said = json.loads(tokenizer.backend.to_str())
     model = said["model"]
     if tokenizer.has_two_vocabularies or model["type"] != "BPE" or model.get("dropout"):
-        raise _refused(f"a {model['type']} tokenizer", "it must be BPE, byte-level or sentencepiece's")
+        raise _refused(
+            f"a {model['type']} tokenizer", "it must be BPE, byte-level or sentencepiece's"
+        )
     added = {entry["id"]: entry for entry in said["added_tokens"]}
     tokens, types = _tokens(tokenizer.backend.get_vocab(), added, size)
     written: dict[str, Any]
     if model.get("byte_fallback"):
-        types = [BYTE if kind == NORMAL and _BYTE.fullmatch(t) else kind for t, kind in zip(tokens, types, strict=True)]
+        types = [
+            BYTE if kind == NORMAL and _BYTE.fullmatch(t) else kind
+            for t, kind in zip(tokens, types, strict=True)
+        ]
         written = {"model": "llama", "tokens": tokens} | _pieces(said, tokens, types)
         unknown = tokens.index(model["unk_token"]) if model.get("unk_token") in tokens else None
         if unknown is not None:
@@ -78,11 +96,16 @@ def _refused(what: str, why: str) -> ModelError:
     return ModelError(f"{what} has no place in a GGUF file", do=why)
 
 
-def _tokens(vocabulary: Mapping[str, int], added: Mapping[int, Any], size: int) -> tuple[list[str], list[int]]:
-    tokens, types = [f"[PAD{index}]" for index in range(size)], [UNUSED] * size
+def _tokens(
+    vocabulary: Mapping[str, int], added: Mapping[int, Any], size: int
+) -> tuple[list[str], list[int]]:
+    tokens = [f"[PAD{index}]" for index in range(size)]
+    types = [UNUSED] * size
     for token, index in vocabulary.items():
         tokens[index] = token
-        types[index] = NORMAL if index not in added else CONTROL if added[index]["special"] else USER
+        types[index] = (
+            NORMAL if index not in added else CONTROL if added[index]["special"] else USER
+        )
     if len(set(tokens)) < size:
         raise _refused("a vocabulary with a token of the name [PAD...]", "rename it")
     return tokens, types
@@ -90,18 +113,33 @@ def _tokens(vocabulary: Mapping[str, int], added: Mapping[int, Any], size: int) 
 
 def _pieces(said: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> dict[str, Any]:
     """Scores that mean the merges, and whether a space is put before the text."""
-    merges = [tuple(pair.split(" ", 1) if isinstance(pair, str) else pair) for pair in said["model"]["merges"]]
+    merges = [
+        tuple(pair.split(" ", 1) if isinstance(pair, str) else pair)
+        for pair in said["model"]["merges"]
+    ]
     scores: dict[str, float] = {}
     for left, right in merges:
         scores.setdefault(left + right, -float(len(scores)))
-    normal = {token: scores.get(token, 0.0) for token, kind in zip(tokens, types, strict=True) if kind == NORMAL}
+    normal = {
+        token: scores.get(token, 0.0)
+        for token, kind in zip(tokens, types, strict=True)
+        if kind == NORMAL
+    }
     order = [left + right for left, right in merges]
-    together = sum(a != b for a, b in zip(order, order[1:], strict=False)) == max(len(scores) - 1, 0)
+    together = sum(a != b for a, b in zip(order, order[1:], strict=False)) == max(
+        len(scores) - 1, 0
+    )
     if {*merges_of(normal)} != {*merges} or not together:
-        raise _refused("BPE with bytes to fall back on, whose merges are not those that its pieces imply,", "none is")
-    last = -float(len(scores))  # a piece of one character is made of nothing, so its score is never asked for
+        raise _refused(
+            "BPE with bytes to fall back on, whose merges are not those that its pieces imply,",
+            "none is",
+        )
+    # a piece of one character is made of nothing, so its score is never asked for
+    last = -float(len(scores))
     return {
-        "scores": np.asarray([scores.get(token, last if token in normal else 0.0) for token in tokens], "<f4"),
+        "scores": np.asarray(
+            [scores.get(token, last if token in normal else 0.0) for token in tokens], "<f4"
+        ),
         "add_space_prefix": _prefixed(said),
     }
 
@@ -109,33 +147,60 @@ def _pieces(said: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]
 def _prefixed(said: Mapping[str, Any]) -> bool:
     """Whether the text gets a space before it; ModelError where anything else is done to it."""
     steps = [step for step in (said["normalizer"], said["pre_tokenizer"]) if step]
-    flat = [part for step in steps for part in step.get("normalizers", step.get("pretokenizers", [step]))]
-    replaces, prefixed = False, False
+    flat = [
+        part
+        for step in steps
+        for part in step.get("normalizers", step.get("pretokenizers", [step]))
+    ]
+    replaces = False
+    prefixed = False
     for step in flat:
         if step["type"] == "Prepend" and step["prepend"] == SPACE:
             prefixed = True
-        elif step["type"] == "Replace" and step["pattern"] == {"String": " "} and step["content"] == SPACE:
+        elif (
+            step["type"] == "Replace"
+            and step["pattern"] == {"String": " "}
+            and step["content"] == SPACE
+        ):
             replaces = True
-        elif step["type"] == "Metaspace" and step["replacement"] == SPACE and not step.get("split", True):
-            replaces, prefixed = True, step.get("prepend_scheme", "always") != "never"
+        elif (
+            step["type"] == "Metaspace"
+            and step["replacement"] == SPACE
+            and not step.get("split", True)
+        ):
+            replaces = True
+            prefixed = step.get("prepend_scheme", "always") != "never"
         else:
-            raise _refused(f"the step {step['type']} of a sentencepiece tokenizer", "only spaces may become marks")
+            raise _refused(
+                f"the step {step['type']} of a sentencepiece tokenizer",
+                "only spaces may become marks",
+            )
     if not replaces:
-        raise _refused("a tokenizer with bytes to fall back on that leaves spaces alone", "use a byte-level one")
+        raise _refused(
+            "a tokenizer with bytes to fall back on that leaves spaces alone",
+            "use a byte-level one",
+        )
     return prefixed
 
 
 def _rule(said: Mapping[str, Any]) -> str:
     """The name of the rule by which words are cut. ModelError where it is none that is known."""
     model = said["model"]
-    odd = [key for key in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
-    # Text is held to be composed already (NFC), as llama.cpp takes it for the published models that ask for it.
+    odd = [
+        key
+        for key in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix")
+        if model.get(key)
+    ]
+    # Text is held to be composed already (NFC), as llama.cpp takes it for the published models that
+    # ask for it.
     normal = said["normalizer"] or {"normalizers": []}
     odd += [step["type"] for step in normal.get("normalizers", [normal]) if step["type"] != "NFC"]
     if odd:
         raise _refused(f"a BPE tokenizer with {odd[0]}", "use a plain byte-level one")
     cut = _essence(said["pre_tokenizer"])
-    if not model["merges"] and cut == _essence(_json(pre_tokenizers.ByteLevel(False, use_regex=False))):
+    if not model["merges"] and cut == _essence(
+        _json(pre_tokenizers.ByteLevel(False, use_regex=False))
+    ):
         return "gpt-2"  # of tokens that are never joined, none lies across a cut
     for name, (make, whole) in RULES.items():
         if cut == _essence(_json(make())) and whole == bool(model.get("ignore_merges")):
@@ -174,12 +239,16 @@ def _special(tokenizer: Tokenizer, published: Mapping[str, Any]) -> dict[str, An
     ends = sorted(ends, key=lambda index: (index not in after, index == start, index != named.eos))
     if not 0 < len(ends) <= 3:
         raise ModelError(
-            f"the model names {len(ends)} tokens that end a text, and a GGUF file has room for 1 to 3",
+            f"the model names {len(ends)} tokens that end a text, and a GGUF file has room for 1"
+            " to 3",
             do="set eos_token_id in config.json",
         )
     start = ends[0] if start is None else start
     if before not in ([], [start]) or after not in ([], [ends[0]]):
-        raise _refused("what the tokenizer puts around a text", "at most a begin and an end token may stand there")
+        raise _refused(
+            "what the tokenizer puts around a text",
+            "at most a begin and an end token may stand there",
+        )
     keys = zip(("eos_token_id", "eot_token_id", "eom_token_id"), ends, strict=False)
     pad = published.get("pad_token_id", named.pad)
     return (
@@ -198,7 +267,8 @@ class Vocabulary:
     """What a file's metadata says of its tokenizer, checked."""
 
     def __init__(self, metadata: Mapping[str, Any], where: str) -> None:
-        self.metadata, self.where = metadata, where
+        self.metadata = metadata
+        self.where = where
         self.model = metadata.get(KEY + "model")
         tokens = self.texts("tokens")
         if len(set(tokens)) != len(tokens) or not tokens:
@@ -228,7 +298,10 @@ class Vocabulary:
         """As a config.json says it."""
         ends = [self.number(key) for key in ("eos_token_id", "eot_token_id", "eom_token_id")]
         known = list(dict.fromkeys(index for index in ends if index is not None))
-        said = {"bos_token_id": self.number("bos_token_id"), "pad_token_id": self.number("padding_token_id")}
+        said = {
+            "bos_token_id": self.number("bos_token_id"),
+            "pad_token_id": self.number("padding_token_id"),
+        }
         said["eos_token_id"] = known[0] if len(known) == 1 else known or None  # type: ignore[assignment]
         return {key: value for key, value in said.items() if value is not None}
 
@@ -241,7 +314,9 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokenizer:
     """The tokenizer that a file's metadata says. ModelError where there is none that is known."""
     found = Vocabulary(metadata, where)
     if found.model not in ("llama", "gpt2"):
-        raise ModelError(f"its tokenizer is of the kind {found.model!r}", where=where, do="known: llama, gpt2")
+        raise ModelError(
+            f"its tokenizer is of the kind {found.model!r}", where=where, do="known: llama, gpt2"
+        )
     try:
         backend, begins = _sentencepiece(found) if found.model == "llama" else _byte_level(found)
     except ModelError:
@@ -255,7 +330,8 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokenizer:
     pairs = list(zip(found.tokens, found.types, strict=False))
     control = [token for token, kind in pairs if kind in (UNKNOWN, CONTROL) or token in named]
     special = [AddedToken(token, special=True, normalized=False) for token in control]
-    backend.add_special_tokens(special)  # all at once: each call goes through all that were added before
+    # all at once: each call goes through all that were added before
+    backend.add_special_tokens(special)
     users = [token for token, kind in pairs if kind == USER and token not in named]
     backend.add_tokens([AddedToken(token, normalized=False) for token in users])
     first = found.named("bos_token_id") if found.flag("add_bos_token", begins) else []
@@ -268,10 +344,16 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> Tokenizer:
 
 def _sentencepiece(found: Vocabulary) -> tuple[tokenizers.Tokenizer, bool]:
     scores = found.metadata.get(KEY + "scores")
-    if not isinstance(scores, np.ndarray) or len(scores) < len(found.tokens) or not np.isfinite(scores).all():
+    if (
+        not isinstance(scores, np.ndarray)
+        or len(scores) < len(found.tokens)
+        or not np.isfinite(scores).all()
+    ):
         raise ModelError("its tokenizer has no score for each token", where=found.where)
     places = [i for i, kind in enumerate(found.types[: found.used]) if kind == NORMAL]
-    unknown = found.named("unknown_token_id") or [t for t in found.tokens[:1] if found.types[0] == UNKNOWN]
+    unknown = found.named("unknown_token_id") or [
+        t for t in found.tokens[:1] if found.types[0] == UNKNOWN
+    ]
     backend = tokenizers.Tokenizer(
         models.BPE(
             vocab={token: index for index, token in enumerate(found.tokens)},
@@ -285,7 +367,9 @@ def _sentencepiece(found: Vocabulary) -> tuple[tokenizers.Tokenizer, bool]:
     steps: list[Any] = [normalizers.Prepend(SPACE)] if prefix else []
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
     decoder: list[Any] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*decoder, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
+    backend.decoder = decoders.Sequence(
+        [*decoder, *([decoders.Strip(" ", 1, 0)] if prefix else [])]
+    )
     return backend, True
 
 
@@ -293,17 +377,25 @@ def _byte_level(found: Vocabulary) -> tuple[tokenizers.Tokenizer, bool]:
     said = found.metadata.get(KEY + "pre")
     name = _SAME.get(str(said), said)
     if name not in RULES:
-        raise ModelError(f"its tokenizer cuts words by {said!r}", where=found.where, do=f"known: {', '.join(RULES)}")
+        raise ModelError(
+            f"its tokenizer cuts words by {said!r}",
+            where=found.where,
+            do=f"known: {', '.join(RULES)}",
+        )
     make, whole = RULES[name]
     vocabulary = {token: index for index, token in enumerate(found.tokens)}
-    merges, joined = [], found.texts("merges")
+    merges = []
+    joined = found.texts("merges")
     if len(joined) > MOST_MERGES:
         raise ModelError(f"its tokenizer has {len(joined):,} merges", where=found.where)
     for merge in joined:
         at = merge.find(" ", 1)
-        left, right = merge[: max(at, 0)], merge[at + 1 :]
+        left = merge[: max(at, 0)]
+        right = merge[at + 1 :]
         if not {left, right, left + right} <= vocabulary.keys():
-            raise ModelError(f"its tokenizer merges {merge!r} and lacks a token for it", where=found.where)
+            raise ModelError(
+                f"its tokenizer merges {merge!r} and lacks a token for it", where=found.where
+            )
         merges.append((left, right))
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole))
     backend.pre_tokenizer = make()

@@ -1,7 +1,9 @@
-"""BERT as Keras stores it. What leaves: config, weights and tokenizer in the words of `transformers`.
+"""BERT as Keras stores it. What leaves: config, weights and tokenizer in the words of
+`transformers`.
 
-Two layouts: a preset of KerasHub (`config.json` of its own kind, `model.weights.h5`, `assets/tokenizer/vocabulary.txt`)
-and the `tf_model.h5` that `transformers` wrote beside its own config up to its version 4.
+Two layouts: a preset of KerasHub (`config.json` of its own kind, `model.weights.h5`,
+`assets/tokenizer/vocabulary.txt`) and the `tf_model.h5` that `transformers` wrote beside its own
+config up to its version 4.
 """
 
 import re
@@ -32,10 +34,15 @@ WORDS = {
     "num_segments": "type_vocab_size",
     "dropout": "hidden_dropout_prob",
 }
-IDLE = ("name", "trainable", "dtype")  # what a layer says of itself, and the mathematics does not hang on
+# what a layer says of itself, and the mathematics does not hang on
+IDLE = ("name", "trainable", "dtype")
 # As KerasHub builds every BERT, whatever the config says.
 FIXED = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-12}
-TABLES = {"reversible_embedding": "word", "position_embedding": "position", "embedding": "token_type"}
+TABLES = {
+    "reversible_embedding": "word",
+    "position_embedding": "position",
+    "embedding": "token_type",
+}
 PARTS = {
     "self_attention_layer/query_dense": "attention.self.query",
     "self_attention_layer/key_dense": "attention.self.key",
@@ -61,18 +68,29 @@ def find(path: Path) -> Path | None:
 def read_config(weights: Path) -> dict[str, Any]:
     file = weights.parent / "config.json"
     content = read_json(file)
-    kind, said = content["registered_name"], content.get("config")
+    kind = content["registered_name"]
+    said = content.get("config")
     if not BACKBONE.fullmatch(kind) or not isinstance(said, dict):
-        raise ModelError(f"{kind} is not read", where=str(file), do="of KerasHub's models, BertBackbone is")
+        raise ModelError(
+            f"{kind} is not read", where=str(file), do="of KerasHub's models, BertBackbone is"
+        )
     wrong = sorted(said.keys() - {*WORDS, *IDLE}) or sorted(WORDS.keys() - said.keys())
     if wrong:
-        raise ModelError(f"{wrong[0]!r} is not what a BertBackbone has, or is missing", where=str(file))
+        raise ModelError(
+            f"{wrong[0]!r} is not what a BertBackbone has, or is missing", where=str(file)
+        )
     theirs = {theirs: said[ours] for ours, theirs in WORDS.items()}
-    return {"model_type": "bert", **theirs, **FIXED, "attention_probs_dropout_prob": said["dropout"]}
+    return {
+        "model_type": "bert",
+        **theirs,
+        **FIXED,
+        "attention_probs_dropout_prob": said["dropout"],
+    }
 
 
 def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """`layers/transformer_encoder_1/_feedforward_output_dense/vars/0` -> `bert.encoder.layer.1.output.dense.weight`."""
+    """`layers/transformer_encoder_1/_feedforward_output_dense/vars/0` ->
+    `bert.encoder.layer.1.output.dense.weight`."""
     weights: dict[str, Tensor] = {}
     for name, tensor in hdf5.read(file, weights_dtype).items():
         if not name.startswith("optimizer/") and "seed_generator" not in name:
@@ -82,8 +100,9 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
 
 
 def _renamed(name: str, tensor: Tensor, where: str) -> tuple[str, Tensor]:
-    """Names are of classes, with a count from the second on. A map of attention has its heads as a dimension: of the
-    input in the last of the four, (heads, head, out), else of the output, (in, heads, head)."""
+    """Names are of classes, with a count from the second on. A map of attention has its heads as a
+    dimension: of the input in the last of the four, (heads, head, out), else of the output, (in,
+    heads, head)."""
     found = re.fullmatch(r"layers/([^/]+)/(?:(.+)/)?vars/([01])", name.replace("/_", "/"))
     layer, path, which = found.groups(default="") if found else ("", "", "")
     block = re.fullmatch(r"transformer_encoder(?:_(\d+))?", layer)
@@ -92,7 +111,9 @@ def _renamed(name: str, tensor: Tensor, where: str) -> tuple[str, Tensor]:
     elif layer in TABLES and not path:
         return f"bert.embeddings.{TABLES[layer]}_embeddings.weight", tensor
     elif layer in ("layer_normalization", "dense") and not path:
-        place = {"layer_normalization": "bert.embeddings.LayerNorm", "dense": "bert.pooler.dense"}[layer]
+        place = {"layer_normalization": "bert.embeddings.LayerNorm", "dense": "bert.pooler.dense"}[
+            layer
+        ]
     else:
         raise ModelError(f"{name} is no array of a BERT", where=where)
     if which != "0" or place.endswith("LayerNorm"):
@@ -102,22 +123,29 @@ def _renamed(name: str, tensor: Tensor, where: str) -> tuple[str, Tensor]:
 
 
 def read_tokenizer(weights: Path) -> Tokenizer:
-    path, file = weights.parent / VOCABULARY, weights.parent / "tokenizer.json"
+    path = weights.parent / VOCABULARY
+    file = weights.parent / "tokenizer.json"
     if not path.is_file() or not file.is_file():
-        raise ModelError(f"the preset lacks {VOCABULARY} or tokenizer.json", where=str(weights.parent))
+        raise ModelError(
+            f"the preset lacks {VOCABULARY} or tokenizer.json", where=str(weights.parent)
+        )
     content = read_json(file)
     said = content.get("config") if isinstance(content, dict) else None
     if not isinstance(said, dict) or said.get("suffix_indicator", "##") != "##":
         raise ModelError("this is not the tokenizer of a BERT", where=str(file))
-    options = {"do_lower_case": said.get("lowercase", False), "strip_accents": said.get("strip_accents", False)}
+    options = {
+        "do_lower_case": said.get("lowercase", False),
+        "strip_accents": said.get("strip_accents", False),
+    }
     options |= {"tokenizer_class": "BertTokenizer"}
     return Tokenizer(wordpiece(path, options), options=options)
 
 
 def from_tf(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`bert/tf_bert_model/bert/encoder/layer_._0/output/dense/kernel:0` -> `bert.encoder.layer.0.output.dense.weight`.
-    The first two parts are the layer and the model that it belongs to; `_._` stands before a list's number, `___`
-    between what Keras calls a layer and its true name."""
+    """`bert/tf_bert_model/bert/encoder/layer_._0/output/dense/kernel:0` ->
+    `bert.encoder.layer.0.output.dense.weight`. The first two parts are the layer and the model that
+    it belongs to; `_._` stands before a list's number, `___` between what Keras calls a layer and
+    its true name."""
     weights: dict[str, Tensor] = {}
     for name, tensor in arrays.items():
         path = re.sub(r":\d+$", "", name).replace("_._", "/").split("/")

@@ -1,9 +1,10 @@
 """What arrives: a model in llama2.c's file format and its tokenizer (tok512.bin or the like).
 What leaves: both as a Llama checkpoint of the Hub's names.
 
-The file: seven int32 (dim, hidden, layers, heads, key/value heads, vocabulary, context; a negative vocabulary says that
-the output matrix is its own), then float32 arrays. Its rotary pairs are neighbours; ours are half a head apart, so the
-rows of queries and keys are put in that order. Sizes are checked against the file's before anything is read.
+The file: seven int32 (dim, hidden, layers, heads, key/value heads, vocabulary, context; a negative
+vocabulary says that the output matrix is its own), then float32 arrays. Its rotary pairs are
+neighbours; ours are half a head apart, so the rows of queries and keys are put in that order. Sizes
+are checked against the file's before anything is read.
 """
 
 import struct
@@ -25,16 +26,25 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 _HEADER = struct.Struct("<7i")
 _TOKENS = "tok*.bin"
 # What there is one of, not one a layer, by its published name.
-_ONCE = {"embed_tokens": "model.embed_tokens.weight", "norm": "model.norm.weight", "lm_head": "lm_head.weight"}
+_ONCE = {
+    "embed_tokens": "model.embed_tokens.weight",
+    "norm": "model.norm.weight",
+    "lm_head": "lm_head.weight",
+}
 _ONCE |= {"unread": "unread"}
 
 
 def find(path: Path) -> Path | None:
-    """The model file that `path` is, or that lies in it beside its tokenizer; None where there is none."""
+    """The model file that `path` is, or that lies in it beside its tokenizer; None where there is
+    none."""
     if path.is_file():
         return path if path.suffix == ".bin" and any(path.parent.glob(_TOKENS)) else None
     tokens = set(path.glob(_TOKENS))
-    others = [file for file in path.glob("*.bin") if file not in tokens and not file.name.startswith("pytorch_model")]
+    others = [
+        file
+        for file in path.glob("*.bin")
+        if file not in tokens and not file.name.startswith("pytorch_model")
+    ]
     return others[0] if tokens and len(others) == 1 else None
 
 
@@ -73,14 +83,19 @@ def _sizes(file: Path) -> dict[str, int]:
         raise ModelError(f"not a llama2.c model: {odd[0]} = {sizes[odd[0]]}", where=str(file))
     needed = sum(int(np.prod(shape)) for _, shape in _layout(sizes))
     if file.stat().st_size < _HEADER.size + 4 * needed:
-        raise ModelError(f"its header asks for {4 * needed:,} bytes and the file has fewer", where=str(file))
+        raise ModelError(
+            f"its header asks for {4 * needed:,} bytes and the file has fewer", where=str(file)
+        )
     return sizes
 
 
 def _layout(sizes: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:
     """The arrays in the file's order."""
-    dim, hidden, layers = sizes["dim"], sizes["hidden"], sizes["layers"]
-    keys, vocabulary = dim // sizes["heads"] * sizes["kv_heads"], abs(sizes["vocabulary"])
+    dim = sizes["dim"]
+    hidden = sizes["hidden"]
+    layers = sizes["layers"]
+    keys = dim // sizes["heads"] * sizes["kv_heads"]
+    vocabulary = abs(sizes["vocabulary"])
     head = dim // sizes["heads"]
     arrays: list[tuple[str, tuple[int, ...]]] = [
         ("embed_tokens", (vocabulary, dim)),
@@ -95,22 +110,31 @@ def _layout(sizes: dict[str, int]) -> list[tuple[str, tuple[int, ...]]]:
         ("mlp.up_proj", (layers, hidden, dim)),
         ("norm", (dim,)),
     ]
-    if sizes["vocabulary"] < 0:  # before its own output matrix, the file keeps cosines and sines that nobody reads
+    # before its own output matrix, the file keeps cosines and sines that nobody reads
+    if sizes["vocabulary"] < 0:
         arrays += [("unread", (2, sizes["context"], head // 2)), ("lm_head", (vocabulary, dim))]
     return arrays
 
 
 def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The weights under a Llama's published names: the file's own pages, queries and keys aside."""
-    sizes, data, offset = _sizes(file), map_file(file), _HEADER.size
+    sizes = _sizes(file)
+    data = map_file(file)
+    offset = _HEADER.size
     turned = {"self_attn.q_proj": sizes["heads"], "self_attn.k_proj": sizes["kv_heads"]}
     weights: dict[str, Tensor] = {}
     for name, shape in _layout(sizes):
         once = name in _ONCE
-        for place in [_ONCE[name]] if once else [f"model.layers.{i}.{name}.weight" for i in range(shape[0])]:
-            tensor = numbers(data, offset, torch.float32, shape if once else shape[1:], weights_dtype)
+        for place in (
+            [_ONCE[name]] if once else [f"model.layers.{i}.{name}.weight" for i in range(shape[0])]
+        ):
+            tensor = numbers(
+                data, offset, torch.float32, shape if once else shape[1:], weights_dtype
+            )
             offset += tensor.nbytes
-            weights[place] = pairs_apart(tensor, turned[name], weights_dtype) if name in turned else tensor
+            weights[place] = (
+                pairs_apart(tensor, turned[name], weights_dtype) if name in turned else tensor
+            )
     weights.pop("unread", None)
     return weights
 
@@ -121,33 +145,56 @@ def read_tokenizer(file: Path) -> Tokenizer:
     pieces = _pieces(path)
     vocabulary = {piece: index for index, (piece, _) in enumerate(pieces)}
     if len(vocabulary) != len(pieces) or pieces[0][0] != "<unk>":
-        raise ModelError("the tokenizer names a piece twice, or does not begin with <unk>", where=str(path))
+        raise ModelError(
+            "the tokenizer names a piece twice, or does not begin with <unk>", where=str(path)
+        )
     merges = merges_of(dict(pieces), str(path))
     backend = tokenizers.Tokenizer(
-        models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+        models.BPE(
+            vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True
+        )
     )
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
-    unknown, begin, end = (piece for piece, _ in pieces[:3])  # what these ids are for, the format says
-    backend.post_processor = processors.TemplateProcessing(single=[begin, "$A"], special_tokens=[(begin, 1)])
+    # what these ids are for, the format says
+    unknown, begin, end = (piece for piece, _ in pieces[:3])
+    backend.post_processor = processors.TemplateProcessing(
+        single=[begin, "$A"], special_tokens=[(begin, 1)]
+    )
     backend.add_special_tokens([AddedToken(name, special=True) for name in (unknown, begin, end)])
-    options = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": unknown, "bos_token": begin, "eos_token": end}
+    options = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": unknown,
+        "bos_token": begin,
+        "eos_token": end,
+    }
     return Tokenizer(backend, options=options)
 
 
 def _pieces(path: Path) -> list[tuple[str, float]]:
-    """(piece, score) in order: an int32 (the longest piece), then of each a float32, an int32 and so many bytes."""
+    """(piece, score) in order: an int32 (the longest piece), then of each a float32, an int32 and
+    so many bytes."""
     data = path.read_bytes()
-    at, pieces = 4, []
+    at = 4
+    pieces = []
     try:
         while at < len(data):
             score, length = struct.unpack_from("<fi", data, at)
             raw = data[at + 8 : at + 8 + length]
             if length < 0 or len(raw) < length:
                 raise ModelError("a piece ends beyond the file", where=str(path))
-            pieces.append((raw.decode("utf-8").strip("\n").replace(" ", "▁") or raw.decode("utf-8"), score))
+            pieces.append(
+                (raw.decode("utf-8").strip("\n").replace(" ", "▁") or raw.decode("utf-8"), score)
+            )
             at += 8 + length
     except (struct.error, UnicodeDecodeError) as error:
         raise ModelError(f"not a llama2.c tokenizer: {error}", where=str(path)) from error

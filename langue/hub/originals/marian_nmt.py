@@ -1,10 +1,12 @@
-"""Marian's own release (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), as OPUS-MT publishes it: one `*.npz`, its
-options (the array `special:model.yml` inside, else a .yml beside it), `*vocab.yml`, `source.spm` and `target.spm`.
-What leaves: config, weights and tokenizer in the words of `transformers`.
+"""Marian's own release (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), as OPUS-MT publishes it:
+one `*.npz`, its options (the array `special:model.yml` inside, else a .yml beside it),
+`*vocab.yml`, `source.spm` and `target.spm`. What leaves: config, weights and tokenizer in the words
+of `transformers`.
 
-Marian begins a target with a vector of zeros; here that is a row of zeros after the vocabulary's, called <pad>. As in
-the Hub's conversions, norms have an epsilon of 1e-5 (Marian: 1e-9) and positions turn at 10000^(-2i/D) (Marian:
-10000^(-2i/(D-2))), so that numbers are those of `transformers`' Marian and near those of Marian itself.
+Marian begins a target with a vector of zeros; here that is a row of zeros after the vocabulary's,
+called <pad>. As in the Hub's conversions, norms have an epsilon of 1e-5 (Marian: 1e-9) and
+positions turn at 10000^(-2i/D) (Marian: 10000^(-2i/(D-2))), so that numbers are those of
+`transformers`' Marian and near those of Marian itself.
 """
 
 import re
@@ -32,7 +34,10 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 NEVER = -10_000.0  # the output bias of rows that Marian does not have: it never writes them
 LAYER = re.compile(r"(encoder|decoder)_l(\d{1,4})_(self|context|ffn)_(\w+)")
 SIDES = ("encoder", "decoder")
-PARTS = {f"{kind}{part}": f"{part}_proj" for kind in "Wb" for part in "qkv"} | {"Wo": "out_proj", "bo": "out_proj"}
+PARTS = {f"{kind}{part}": f"{part}_proj" for kind in "Wb" for part in "qkv"} | {
+    "Wo": "out_proj",
+    "bo": "out_proj",
+}
 FFN = {"W1": "fc1", "b1": "fc1", "W2": "fc2", "b2": "fc2"}
 MATRICES = ("_proj.weight", "fc1.weight", "fc2.weight")
 ATTENTION = {"self": "self_attn", "context": "encoder_attn"}
@@ -47,15 +52,22 @@ def find(path: Path) -> Path | None:
         names = [Path(name).name for name in words(read_yaml(path / "decoder.yml").get("models"))]
         found = [file for file in found if file.name in names] if len(names) == 1 else found
     if len(found) > 1:
-        raise ModelError(f"{len(found)} .npz files lie here", where=str(path), do="give the path of the one to read")
+        raise ModelError(
+            f"{len(found)} .npz files lie here",
+            where=str(path),
+            do="give the path of the one to read",
+        )
     return found[0] if found else None
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """The options as a config of the Hub's; each size is checked against the file's arrays before it is believed."""
-    options, shapes = options_of(file), npz.shapes(file)
+    """The options as a config of the Hub's; each size is checked against the file's arrays before
+    it is believed."""
+    options = options_of(file)
+    shapes = npz.shapes(file)
     tables, shared, tied = tables_of(options)
-    dim, ffn = count(options, "dim-emb", file), count(options, "transformer-dim-ffn", file)
+    dim = count(options, "dim-emb", file)
+    ffn = count(options, "transformer-dim-ffn", file)
     own = options.get("transformer-decoder-dim-ffn", "0") != "0"
     wide = [ffn, count(options, "transformer-decoder-dim-ffn", file) if own else ffn]
     depths = [count(options, f"{side}-depth", file) for side in ("enc", "dec")]
@@ -64,11 +76,17 @@ def read_config(file: Path) -> dict[str, Any]:
             raise ModelError(f"{table} is not a table of dim-emb = {dim}", where=str(file))
         layers = {int(m[2]) for name in shapes if (m := LAYER.fullmatch(name)) and m[1] == side}
         if layers != set(range(1, len(layers) + 1)) or len(layers) != depth:
-            raise ModelError(f"the options say {depth} layers of the {side}, not those in the file", where=str(file))
+            raise ModelError(
+                f"the options say {depth} layers of the {side}, not those in the file",
+                where=str(file),
+            )
         if shapes.get(f"{side}_l1_ffn_W1") != (dim, width):
-            raise ModelError(f"{side}_l1_ffn_W1 is not {dim} x {width}, as the options say", where=str(file))
+            raise ModelError(
+                f"{side}_l1_ffn_W1 is not {dim} x {width}, as the options say", where=str(file)
+            )
     source, target = (shapes[table][0] for table in tables)
-    heads, end = count(options, "transformer-heads", file), vocabularies(file)[1].get("</s>", 0)
+    heads = count(options, "transformer-heads", file)
+    end = vocabularies(file)[1].get("</s>", 0)
     return {
         "model_type": "marian",
         "vocab_size": max(source, target) + 1,  # <pad>, the decoder's, is a row of both tables
@@ -80,7 +98,8 @@ def read_config(file: Path) -> dict[str, Any]:
         **{f"{side}_ffn_dim": width for side, width in zip(SIDES, wide, strict=True)},
         **{f"{side}_attention_heads": heads for side in SIDES},
         "activation_function": options.get("transformer-ffn-activation", "swish"),
-        "max_position_embeddings": max(dim, 512),  # the Hub's conversions have dim, which is 512 in most
+        # the Hub's conversions have dim, which is 512 in most
+        "max_position_embeddings": max(dim, 512),
         "scale_embedding": True,
         "pad_token_id": target,
         "decoder_start_token_id": target,
@@ -96,16 +115,25 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
     if lacking:
         raise ModelError(f"{lacking[0]} is missing", where=str(file))
     tables = {name: given.pop(name) for name in {source, target}}
-    rows, longest = len(tables[target]), max(map(len, tables.values()))
+    rows = len(tables[target])
+    longest = max(map(len, tables.values()))
     places = {"encoder.embed_tokens": (source, longest), "decoder.embed_tokens": (target, rows)}
     if shared and tied:
         places = {"shared": (source, rows)}
     holder = DtypeConverter(None, [tables[name] for name, _ in places.values()])
-    weights = {f"model.{at}.weight": _rows(tables[name], n + 1, holder) for at, (name, n) in places.items()}
-    output = [name for name in ("decoder_ff_logit_out_Wt", "decoder_ff_logit_out_W") if name in given and not tied]
+    weights = {
+        f"model.{at}.weight": _rows(tables[name], n + 1, holder) for at, (name, n) in places.items()
+    }
+    output = [
+        name
+        for name in ("decoder_ff_logit_out_Wt", "decoder_ff_logit_out_W")
+        if name in given and not tied
+    ]
     if output:
         matrix = given.pop(output[0])
-        weights["lm_head.weight"] = _rows(matrix if output[0].endswith("t") else matrix.t(), rows + 1, holder)
+        weights["lm_head.weight"] = _rows(
+            matrix if output[0].endswith("t") else matrix.t(), rows + 1, holder
+        )
     bias = given.pop("decoder_ff_logit_out_b", torch.zeros(1, rows)).reshape(1, -1)
     weights["final_logits_bias"] = torch.cat([bias, torch.tensor([[NEVER]])], dim=1)
     for name, tensor in given.items():
@@ -151,7 +179,8 @@ class _Release(Tokenizer):
 
 
 def read_tokenizer(file: Path) -> Tokenizer:
-    spm, ids = [file.parent / name for name in ("source.spm", "target.spm")], vocabularies(file)
+    spm = [file.parent / name for name in ("source.spm", "target.spm")]
+    ids = vocabularies(file)
     for path in spm:
         if not path.is_file():
             raise ModelError(f"the release lacks its {path.name}", where=str(file.parent))
@@ -159,14 +188,18 @@ def read_tokenizer(file: Path) -> Tokenizer:
     for side, table in zip(ids, tables_of(options_of(file))[0], strict=True):
         rows = shapes.get(table, (0,))[0]
         if len(side) != rows:
-            raise ModelError(f"the vocabulary has {len(side)} names and {table} {rows} rows", where=str(file))
+            raise ModelError(
+                f"the vocabulary has {len(side)} names and {table} {rows} rows", where=str(file)
+            )
         side.setdefault("<pad>", rows)
     try:
         found = sides((spm[0], spm[1]), (ids[0], ids[1]), where=str(file.parent))
     except LangueError:
         raise
     except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
-        raise ModelError(f"the tokenizer cannot be read: {error}", where=str(file.parent)) from error
+        raise ModelError(
+            f"the tokenizer cannot be read: {error}", where=str(file.parent)
+        ) from error
     apart = ids[0] != ids[1]
     options = {"tokenizer_class": "MarianTokenizer", "separate_vocabs": apart}
     tokenizer = _Release.of_two_sides(found, file.parent, options)

@@ -1,5 +1,6 @@
-"""What arrives: the options and vocabularies of a Marian release, YAML beside its .npz or inside, which may be hostile.
-What leaves: texts by name, checked for what changes the mathematics; and the vocabularies' numbers."""
+"""What arrives: the options and vocabularies of a Marian release, YAML beside its .npz or inside,
+which may be hostile. What leaves: texts by name, checked for what changes the mathematics; and the
+vocabularies' numbers."""
 
 import re
 from pathlib import Path
@@ -11,7 +12,8 @@ from langue.formats import npz
 OPTIONS = "special:model.yml"
 MOST_YAML = 64 * 2**20  # bytes
 OFF = ("", "false")
-# Options that change what is computed, with the values that leave it as our Marian has it. Dropout (d) is training's.
+# Options that change what is computed, with the values that leave it as our Marian has it. Dropout
+# (d) is training's.
 KNOWN: dict[str, tuple[str, ...]] = {
     "type": ("transformer",),
     "right-left": OFF,
@@ -20,7 +22,8 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "lemma-dim-emb": ("0",),
     "lemma-dependency": OFF,
     "input-types": ("", "sequence sequence"),
-    "transformer-ffn-activation": ("swish", "relu"),  # its gelu is x sigmoid(1.702 x), nobody else's
+    # its gelu is x sigmoid(1.702 x), nobody else's
+    "transformer-ffn-activation": ("swish", "relu"),
     "transformer-ffn-depth": ("2",),
     "transformer-decoder-ffn-depth": ("0", "2"),
     "transformer-no-projection": OFF,
@@ -52,7 +55,11 @@ def options_of(file: Path) -> Flat:
         if key not in KNOWN and key.startswith("transformer-") and not INERT.fullmatch(key):
             raise ModelError(f"the option {key} = {said!r} is not known", where=str(file))
     if "type" not in options:
-        raise ModelError("the options of the architecture are missing", where=str(file), do=f"put {file.name}.yml here")
+        raise ModelError(
+            "the options of the architecture are missing",
+            where=str(file),
+            do=f"put {file.name}.yml here",
+        )
     return options
 
 
@@ -61,12 +68,17 @@ def _beside(file: Path) -> Flat:
     others = sorted(file.parent.glob("*.npz.yml"))
     special = [file.with_name(file.name + end) for end in (".decoder.yml", ".yml")]
     paths = [file.parent / "decoder.yml", *(others if len(others) == 1 else []), *special]
-    return {key: value for path in paths if path.is_file() for key, value in read_yaml(path).items()}
+    return {
+        key: value for path in paths if path.is_file() for key, value in read_yaml(path).items()
+    }
 
 
 def tables_of(options: Flat) -> tuple[tuple[str, str], bool, bool]:
-    """The two embeddings' names, whether they are one, and whether the output matrix is the target's."""
-    every, source, output = (options.get(f"tied-embeddings{end}") == "true" for end in ("-all", "-src", ""))
+    """The two embeddings' names, whether they are one, and whether the output matrix is the
+    target's."""
+    every, source, output = (
+        options.get(f"tied-embeddings{end}") == "true" for end in ("-all", "-src", "")
+    )
     names = ("Wemb", "Wemb") if every or source else ("encoder_Wemb", "decoder_Wemb")
     return names, every or source, every or output
 
@@ -95,8 +107,9 @@ def read_yaml(path: Path) -> Flat:
 
 
 def _parse(data: bytes, path: Path) -> Flat:
-    """A mapping of names to texts or lists of texts. Nothing is made of a text, so that `no` and `1e5` stay what they
-    are; and the parser's events are read one by one, since its own tree can be so deep that the process dies of it."""
+    """A mapping of names to texts or lists of texts. Nothing is made of a text, so that `no` and
+    `1e5` stay what they are; and the parser's events are read one by one, since its own tree can be
+    so deep that the process dies of it."""
     import yaml  # of huggingface_hub's
 
     content: Flat = {}
@@ -107,14 +120,17 @@ def _parse(data: bytes, path: Path) -> Flat:
             if getattr(event, "anchor", None) is not None:
                 raise ValueError("anchors and aliases are not Marian's")
             if isinstance(event, yaml.CollectionStartEvent):
-                inner = depth == 1 and key is not None and isinstance(event, yaml.SequenceStartEvent)
+                inner = (
+                    depth == 1 and key is not None and isinstance(event, yaml.SequenceStartEvent)
+                )
                 if not inner and (depth or isinstance(event, yaml.SequenceStartEvent)):
                     raise ValueError("it is not a mapping of names to texts and lists")
                 if inner and key is not None:
                     content[key] = []
                 depth += 1
             elif isinstance(event, yaml.CollectionEndEvent):
-                depth, key = depth - 1, None
+                depth = depth - 1
+                key = None
             elif isinstance(event, yaml.ScalarEvent):
                 key = _take(content, key, event.value, depth)
     except (yaml.YAMLError, ValueError) as error:
@@ -145,10 +161,17 @@ def vocabularies(file: Path) -> list[dict[str, int]]:
     paths = [folder / Path(name).name for name in words(_beside(file).get("vocabs"))]
     if len(paths) != 2 or not all(path.is_file() for path in paths):
         found = sorted(folder.glob("*vocab.yml"))
-        sides = [[path for path in found if path.name.endswith(f"{end}.vocab.yml")] for end in ("src", "trg")]
+        sides = [
+            [path for path in found if path.name.endswith(f"{end}.vocab.yml")]
+            for end in ("src", "trg")
+        ]
         paths = found * 2 if len(found) == 1 else [*sides[0], *sides[1]]
     if len(paths) != 2 or any(path.suffix not in (".yml", ".yaml", ".json") for path in paths):
-        raise ModelError("the release has no *vocab.yml, or several", where=str(folder), do="name two in decoder.yml")
+        raise ModelError(
+            "the release has no *vocab.yml, or several",
+            where=str(folder),
+            do="name two in decoder.yml",
+        )
     read: dict[Path, dict[str, int]] = {}
     for path in set(paths):
         numbers = {name: _number(value) for name, value in read_yaml(path).items()}

@@ -1,5 +1,6 @@
-"""OpenAI's release of GPT-2: `model.ckpt.*`, `hparams.json`, `encoder.json` and `vocab.bpe` (github.com/openai/gpt-2).
-What leaves: config, weights and tokenizer in the words of `transformers`."""
+"""OpenAI's release of GPT-2: `model.ckpt.*`, `hparams.json`, `encoder.json` and `vocab.bpe`
+(github.com/openai/gpt-2). What leaves: config, weights and tokenizer in the words of
+`transformers`."""
 
 import re
 from pathlib import Path
@@ -15,7 +16,13 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.vocabulary import merged
 
 CONFIG = "hparams.json"
-WORDS = {"n_vocab": "vocab_size", "n_ctx": "n_positions", "n_embd": "n_embd", "n_head": "n_head", "n_layer": "n_layer"}
+WORDS = {
+    "n_vocab": "vocab_size",
+    "n_ctx": "n_positions",
+    "n_embd": "n_embd",
+    "n_head": "n_head",
+    "n_layer": "n_layer",
+}
 ENDS = {"w": "weight", "g": "weight", "b": "bias"}
 END = "<|endoftext|>"
 
@@ -31,17 +38,26 @@ def read_config(index: Path) -> dict[str, Any]:
     if lacking:
         raise ModelError(f"{lacking[0]} is missing", where=str(index.parent / CONFIG))
     end = {"bos_token_id": content["n_vocab"] - 1, "eos_token_id": content["n_vocab"] - 1}
-    return {"model_type": "gpt2", **{theirs: content[word] for word, theirs in WORDS.items()}, **end}
+    return {
+        "model_type": "gpt2",
+        **{theirs: content[word] for word, theirs in WORDS.items()},
+        **end,
+    }
 
 
 def read_weights(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """`model/h3/attn/c_attn/w`, (1, in, out), is `transformer.h.3.attn.c_attn.weight`, (in, out) there too."""
+    """`model/h3/attn/c_attn/w`, (1, in, out), is `transformer.h.3.attn.c_attn.weight`, (in, out)
+    there too."""
     weights: dict[str, Tensor] = {}
     for name, tensor in tensorflow.read(index, weights_dtype).items():
-        *path, last = re.sub(r"^model/(h(\d+)/)?", lambda m: f"h/{m[2]}/" if m[1] else "", name).split("/")
+        *path, last = re.sub(
+            r"^model/(h(\d+)/)?", lambda m: f"h/{m[2]}/" if m[1] else "", name
+        ).split("/")
         table = last in ("wte", "wpe")
         parts = [*path, last, "weight"] if table else [*path, ENDS.get(last, last)]
-        weights[".".join(["transformer", *parts])] = tensor[0] if tensor.ndim == 3 and len(tensor) == 1 else tensor
+        weights[".".join(["transformer", *parts])] = (
+            tensor[0] if tensor.ndim == 3 and len(tensor) == 1 else tensor
+        )
     return weights
 
 

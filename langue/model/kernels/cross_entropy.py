@@ -1,8 +1,10 @@
-"""What arrives: hidden states (M, E) and the tokens that should follow. What leaves: their summed cross-entropy.
+"""What arrives: hidden states (M, E) and the tokens that should follow. What leaves: their summed
+cross-entropy.
 
-The logits of a large vocabulary are never held whole: a chunk's are computed, turned into their part of the loss and of
-the gradients, and dropped. loss = sum log Z - logit[label] + z log(Z)^2, with Z = sum exp(logits); the last term keeps
-logits from drifting (PaLM, Chowdhery et al. 2022, arXiv:2204.02311, section 5).
+The logits of a large vocabulary are never held whole: a chunk's are computed, turned into their
+part of the loss and of the gradients, and dropped. loss = sum log Z - logit[label] + z log(Z)^2,
+with Z = sum exp(logits); the last term keeps logits from drifting (PaLM, Chowdhery et al. 2022,
+arXiv:2204.02311, section 5).
 """
 
 from collections.abc import Callable
@@ -14,9 +16,11 @@ from torch import Tensor
 
 from langue.runtime import device_memory
 
-# Of one chunk's logits in fp32: near the caches of a processor. For a GPU each chunk is a dozen kernels, and once more
-# the output matrix's gradient read and written: fewer and larger ones, which are to its memory as one to so many.
-CHUNK_BYTES, CHUNK_SHARE = 2**25, 256
+# Of one chunk's logits in fp32: near the caches of a processor. For a GPU each chunk is a dozen
+# kernels, and once more the output matrix's gradient read and written: fewer and larger ones, which
+# are to its memory as one to so many.
+CHUNK_BYTES = 2**25
+CHUNK_SHARE = 256
 FEWEST = 256  # tokens of a chunk, so that its matrix products stay large
 
 
@@ -30,12 +34,12 @@ def cross_entropy(
     z_loss: float = 0.0,
     compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """hidden (M, E), weight (V, E), labels (M,) -> the summed loss, a scalar in fp32, and how much of it is the z term,
-    which has no gradient of its own.
+    """hidden (M, E), weight (V, E), labels (M,) -> the summed loss, a scalar in fp32, and how much
+    of it is the z term, which has no gradient of its own.
 
-    logits = hidden weight^T + bias, then cap tanh(logits / cap) where there is a cap. The products are in autocast's
-    dtype where it is on, the softmax always in fp32 (fp64 for fp64). compiled: what is made of a chunk's logits is
-    fused by PyTorch's compiler.
+    logits = hidden weight^T + bias, then cap tanh(logits / cap) where there is a cap. The products
+    are in autocast's dtype where it is on, the softmax always in fp32 (fp64 for fp64). compiled:
+    what is made of a chunk's logits is fused by PyTorch's compiler.
     """
     chunk = _compiled() if compiled else _chunk
     kind = hidden.device.type
@@ -67,7 +71,8 @@ class _Chunked(torch.autograd.Function):
         chunk: "Chunk",
     ) -> tuple[Tensor, Tensor]:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        x, w = hidden.to(dtype), weight.to(dtype)
+        x = hidden.to(dtype)
+        w = weight.to(dtype)
         total, z_term = (torch.zeros((), dtype=wide, device=hidden.device) for _ in range(2))
         needs = ctx.needs_input_grad
         grads = [torch.empty_like(x) if needs[0] else None]
@@ -76,7 +81,9 @@ class _Chunked(torch.autograd.Function):
         size = chunk_size(len(w), device_memory(w.device))
         for begin in range(0, len(x), size):
             part = slice(begin, begin + size)
-            loss, of_z, slope = chunk(x[part], w, bias, labels[part], cap, z_loss, wide, any(needs[:3]))
+            loss, of_z, slope = chunk(
+                x[part], w, bias, labels[part], cap, z_loss, wide, any(needs[:3])
+            )
             total += loss
             z_term += of_z
             if slope is None:
@@ -118,10 +125,11 @@ def _chunk(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The loss of a chunk, how much of it is the z term, and its derivative by the logits (m, V).
 
-    What is as large as the logits is read and written as seldom as can be: a log-softmax and its exponential, which in
-    the usual case replaces the logits, rounded as the products want it.
+    What is as large as the logits is read and written as seldom as can be: a log-softmax and its
+    exponential, which in the usual case replaces the logits, rounded as the products want it.
     """
-    logits, at = x @ w.t(), labels[:, None]
+    logits = x @ w.t()
+    at = labels[:, None]
     if bias is not None:
         logits = logits + bias  # in the wider of the two
     capped = torch.tanh_(logits.to(wide).div_(cap)) if cap else logits  # in units of the cap

@@ -1,8 +1,10 @@
-"""What arrives: activations in training. What leaves: the same with a share set to zero and the rest scaled up.
+"""What arrives: activations in training. What leaves: the same with a share set to zero and the
+rest scaled up.
 
-Srivastava et al. 2014. On the CPU a Bernoulli draw an element costs more than the layer it regularises; here one
-random 64-bit draw decides eight elements, each by comparing its byte with a threshold. The probability is rounded to
-1/256 and the scale is that of the rounded one, so the expectation is exact.
+Srivastava et al. 2014. On the CPU a Bernoulli draw an element costs more than the layer it
+regularises; here one random 64-bit draw decides eight elements, each by comparing its byte with a
+threshold. The probability is rounded to 1/256 and the scale is that of the rounded one, so the
+expectation is exact.
 """
 
 import math
@@ -22,12 +24,15 @@ def threshold(probability: float) -> int:
 
 
 def random_keep(shape: torch.Size | tuple[int, ...], dropped: int, device: torch.device) -> Tensor:
-    """Mask of `shape` (uint8), 0 with probability `dropped`/256 and else 1, from the default generator of `device`."""
+    """Mask of `shape` (uint8), 0 with probability `dropped`/256 and else 1, from the default
+    generator of `device`."""
     size = math.prod(shape)
     if device.type == "cpu" and not torch.compiler.is_compiling():
-        # NumPy draws and compares many times as fast as torch (docs/LOG.md). Seeded from torch's own generator, the
-        # mask is a function of its state still, for exact resume and for blocks computed again.
-        source, keep = np.random.SFC64(int(torch.randint(2**62, ()))), np.empty(size, np.bool_)
+        # NumPy draws and compares many times as fast as torch (docs/LOG.md). Seeded from torch's
+        # own generator, the mask is a function of its state still, for exact resume and for blocks
+        # computed again.
+        source = np.random.SFC64(int(torch.randint(2**62, ())))
+        keep = np.empty(size, np.bool_)
         for begin in range(0, size, PART):
             part = keep[begin : begin + PART]
             drawn = source.random_raw((len(part) + 7) // 8).view(np.uint8)
@@ -43,7 +48,8 @@ def drop(x: Tensor, keep: Tensor) -> Tensor:
     """x with zeros where `keep` (uint8, 0 or 1, of x's shape) has them."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return x * keep
-    # A product of two dtypes is three times as slow here as one of the bits of x, as a whole number, by 0 or 1.
+    # A product of two dtypes is three times as slow here as one of the bits of x, as a whole
+    # number, by 0 or 1.
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     return keep.to(bits).mul_(x.view(bits)).view(x.dtype)
 
@@ -68,7 +74,8 @@ class _Dropout(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """Zero each element with `probability` (rounded to 1/256) while training; identity otherwise."""
+    """Zero each element with `probability` (rounded to 1/256) while training; identity
+    otherwise."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()

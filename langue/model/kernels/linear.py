@@ -1,8 +1,9 @@
 """What arrives: rows (T, I). What leaves: rows (T, O), x W^T + b.
 
-PyTorch's own layer, but for inference in bf16 on processors. There `F.linear` writes the bias into all of the result
-first and has oneDNN add the product to it; oneDNN adds a bias itself while it still has the product at hand. (In
-training what is saved in this way goes again to calling a function of our own.)
+PyTorch's own layer, but for inference in bf16 on processors. There `F.linear` writes the bias into
+all of the result first and has oneDNN add the product to it; oneDNN adds a bias itself while it
+still has the product at hand. (In training what is saved in this way goes again to calling a
+function of our own.)
 """
 
 import torch
@@ -13,7 +14,8 @@ from langue.runtime import has_bf16
 
 
 def in_bf16(device: torch.device) -> bool:
-    """Whether products are made in bf16 now, by oneDNN on a processor (which some builds of PyTorch are without)."""
+    """Whether products are made in bf16 now, by oneDNN on a processor (which some builds of PyTorch
+    are without)."""
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -25,10 +27,18 @@ def in_bf16(device: torch.device) -> bool:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W^T + b: x (T, I), weight (O, I), bias (O,) -> (T, O)."""
-    shared = hasattr(weight, "to_local")  # a part of what processes share, which is a tensor of another kind
-    if bias is None or torch.is_grad_enabled() or shared or not (in_bf16(x.device) and has_bf16("cpu")):
+    # a part of what processes share, which is a tensor of another kind
+    shared = hasattr(weight, "to_local")
+    if (
+        bias is None
+        or torch.is_grad_enabled()
+        or shared
+        or not (in_bf16(x.device) and has_bf16("cpu"))
+    ):
         return F.linear(x, weight, bias)
-    x, weight, bias = x.bfloat16(), weight.bfloat16(), bias.bfloat16()
+    x = x.bfloat16()
+    weight = weight.bfloat16()
+    bias = bias.bfloat16()
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
 
 

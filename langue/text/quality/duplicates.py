@@ -1,13 +1,16 @@
-"""What arrives: the texts of two splits. What leaves: which of the second stand in the first too, exactly or nearly.
+"""What arrives: the texts of two splits. What leaves: which of the second stand in the first too,
+exactly or nearly.
 
-A text in training and in test is the commonest way to fool oneself. Exactly: equal after Unicode normalisation
-(NFKC), case folding and joining of white space. Nearly: their sets of shingles (Broder 1997), runs of five words, or
-five characters in scripts that write no spaces, overlap by `near`: Jaccard similarity, or the share of the test text's
-shingles that the train text contains, which finds a review that was quoted in a longer one.
+A text in training and in test is the commonest way to fool oneself. Exactly: equal after Unicode
+normalisation (NFKC), case folding and joining of white space. Nearly: their sets of shingles
+(Broder 1997), runs of five words, or five characters in scripts that write no spaces, overlap by
+`near`: Jaccard similarity, or the share of the test text's shingles that the train text contains,
+which finds a review that was quoted in a longer one.
 
-The search looks at few pairs: of n shingles, near * n must be shared, so that among any n - near * n + 1 of them one
-is; the rarest are looked up (prefix filter, Chaudhuri et al. 2006). Of a shingle that stands in more than POSTINGS
-texts only so many are looked at: a near copy may be missed where many texts share its rarest runs of words.
+The search looks at few pairs: of n shingles, near * n must be shared, so that among any n - near *
+n + 1 of them one is; the rarest are looked up (prefix filter, Chaudhuri et al. 2006). Of a shingle
+that stands in more than POSTINGS texts only so many are looked at: a near copy may be missed where
+many texts share its rarest runs of words.
 """
 
 import re
@@ -21,14 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 RUN = 5  # words of a shingle
-CONTAINED_FROM = 20  # shingles a text must have to count as contained: short ones stand in many texts by chance
+# shingles a text must have to count as contained: short ones stand in many texts by chance
+CONTAINED_FROM = 20
 CHUNK = 2_000_000  # shingles of the first texts that are held at a time
 POSTINGS = 32  # most texts looked at for one shingle: boilerplate stands in all of them
 VOCABULARY = 1_000_000  # words whose numbers are remembered
 HASH = np.uint64((1 << 40) - 1)  # bits of a shingle; the text's number stands above them
 BUCKETS = np.uint64((1 << 22) - 1)
 _ONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_ONE}]|[^\W{_ONE}]+")  # a word, or one character of the scripts without spaces
+# a word, or one character of the scripts without spaces
+_WORD = re.compile(rf"[{_ONE}]|[^\W{_ONE}]+")
 _ASCII = re.compile(r"\w+", re.ASCII)
 
 
@@ -37,7 +42,8 @@ class Duplicates:
     """Each copy once, with the text it most resembles; what is exact is not near too."""
 
     exact: list[tuple[int, int]] = field(default_factory=list)  # (test row, train row)
-    near: list[tuple[int, int, float]] = field(default_factory=list)  # (test row, train row, similarity)
+    # (test row, train row, similarity)
+    near: list[tuple[int, int, float]] = field(default_factory=list)
 
 
 def find(train_texts: Sequence[str], test_texts: Sequence[str], near: float = 0.8) -> Duplicates:
@@ -47,7 +53,9 @@ def find(train_texts: Sequence[str], test_texts: Sequence[str], near: float = 0.
         first.setdefault(_key(text), row)
     copies = [(row, first.get(_key(text))) for row, text in enumerate(test_texts)]
     exact = [(row, of) for row, of in copies if of is not None]
-    return Duplicates(exact, _near(train_texts, test_texts, near, {row for row, _ in exact}, within=False))
+    return Duplicates(
+        exact, _near(train_texts, test_texts, near, {row for row, _ in exact}, within=False)
+    )
 
 
 def within(texts: Sequence[str], near: float = 0.8) -> Duplicates:
@@ -68,7 +76,8 @@ def _key(text: str) -> int:
 
 @dataclass(frozen=True)
 class _Shingles:
-    """Sets of shingles, flat: `values[starts[i]:starts[i + 1]]` are text i's, ascending, each once."""
+    """Sets of shingles, flat: `values[starts[i]:starts[i + 1]]` are text i's, ascending, each
+    once."""
 
     values: NDArray[np.uint64]
     starts: NDArray[np.int64]
@@ -90,13 +99,20 @@ class _Hasher:
 
     def chunks(self, texts: Sequence[str]) -> Iterator[tuple[int, _Shingles]]:
         """(first row, shingles) of as many texts at a time as hold CHUNK words."""
-        words, ends, begin = array("Q"), array("q"), 0
+        words = array("Q")
+        ends = array("q")
+        begin = 0
         for row, text in enumerate(texts):
             words.extend(self._words(text))
             ends.append(len(words))
             if len(words) >= CHUNK or len(ends) >= CHUNK:
-                yield begin, _shingles(np.frombuffer(words, np.uint64), np.frombuffer(ends, np.int64))
-                words, ends, begin = array("Q"), array("q"), row + 1
+                yield (
+                    begin,
+                    _shingles(np.frombuffer(words, np.uint64), np.frombuffer(ends, np.int64)),
+                )
+                words = array("Q")
+                ends = array("q")
+                begin = row + 1
         if ends:
             yield begin, _shingles(np.frombuffer(words, np.uint64), np.frombuffer(ends, np.int64))
 
@@ -104,7 +120,8 @@ class _Hasher:
         if len(self.numbers) > VOCABULARY:
             self.numbers.clear()
         text = _normal(text)
-        found, numbers = (_ASCII if text.isascii() else _WORD).findall(text), self.numbers
+        found = (_ASCII if text.isascii() else _WORD).findall(text)
+        numbers = self.numbers
         try:
             return [numbers[word] for word in found]
         except KeyError:
@@ -115,7 +132,8 @@ class _Hasher:
 
 
 def _shingles(words: NDArray[np.uint64], ends: NDArray[np.int64]) -> _Shingles:
-    """Shingles of texts that lie behind each other; a text shorter than RUN words is one shingle."""
+    """Shingles of texts that lie behind each other; a text shorter than RUN words is one
+    shingle."""
     sizes = np.diff(ends, prepend=0)
     padded = np.concatenate([words, np.zeros(RUN, np.uint64)])
     last = np.repeat(ends, sizes)  # the end of the text that each word stands in
@@ -137,16 +155,21 @@ def _shingles(words: NDArray[np.uint64], ends: NDArray[np.int64]) -> _Shingles:
 def _near(
     train: Sequence[str], test: Sequence[str], near: float, done: set[int], *, within: bool
 ) -> list[tuple[int, int, float]]:
-    """(row of test, row of train, similarity) of each test text that has a near copy and is not `done`: the best."""
+    """(row of test, row of train, similarity) of each test text that has a near copy and is not
+    `done`: the best."""
     hasher = _Hasher()
     asked = list(hasher.chunks(test))
     best: dict[int, tuple[float, int]] = {}
     for train_begin, held in asked if within else hasher.chunks(train):
-        table = np.bincount((held.values & BUCKETS).astype(np.int64), minlength=int(BUCKETS) + 1).astype(np.int32)
+        table = np.bincount(
+            (held.values & BUCKETS).astype(np.int64), minlength=int(BUCKETS) + 1
+        ).astype(np.int32)
         for test_begin, queries in asked:
             if within and test_begin < train_begin:
                 continue
-            for a, b in _candidates(queries, held, table, near, test_begin - train_begin if within else None):
+            for a, b in _candidates(
+                queries, held, table, near, test_begin - train_begin if within else None
+            ):
                 if test_begin + a in done:
                     continue
                 likeness = _similarity(queries, a, held, b)
@@ -161,10 +184,11 @@ def _candidates(
 ) -> list[tuple[int, int]]:
     """Pairs (query row, held row) that share one of the query's rarest shingles.
 
-    table: how many held shingles fall into each bucket, at least as many as are equal. offset: queries and held
-    texts are of one list, this far apart; only earlier held texts count.
+    table: how many held shingles fall into each bucket, at least as many as are equal. offset:
+    queries and held texts are of one list, this far apart; only earlier held texts count.
     """
-    sizes, owner = queries.sizes, queries.rows
+    sizes = queries.sizes
+    owner = queries.rows
     count = table[(queries.values & BUCKETS).astype(np.int64)]
     looked_up = sizes - np.ceil(near * sizes - 1e-9).astype(np.int64) + 1
     novel = np.bincount(owner[count == 0], minlength=len(sizes))
@@ -178,7 +202,8 @@ def _candidates(
     wanted[(queries.values[prefix] & BUCKETS).astype(np.int64)] = True
     some = np.flatnonzero(wanted[(held.values & BUCKETS).astype(np.int64)])
     some = some[np.argsort(held.values[some], kind="stable")]
-    values, rows = held.values[some], held.rows[some]
+    values = held.values[some]
+    rows = held.rows[some]
     low = np.searchsorted(values, queries.values[prefix], "left")
     n_each = np.minimum(np.searchsorted(values, queries.values[prefix], "right") - low, POSTINGS)
     which = np.arange(n_each.sum()) - np.repeat(np.cumsum(n_each) - n_each, n_each)
@@ -186,8 +211,13 @@ def _candidates(
     asking = np.repeat(owner[prefix], n_each)
     if offset is not None:
         earlier = found < asking + offset
-        found, asking = found[earlier], asking[earlier]
-    pairs = np.unique(np.stack([asking, found], 1), axis=0) if len(found) else np.empty((0, 2), np.int64)
+        found = found[earlier]
+        asking = asking[earlier]
+    pairs = (
+        np.unique(np.stack([asking, found], 1), axis=0)
+        if len(found)
+        else np.empty((0, 2), np.int64)
+    )
     return [(int(a), int(b)) for a, b in pairs]
 
 

@@ -7,14 +7,16 @@ class Uint64Set:
     """A set of 64-bit numbers in about 24 bytes each: open addressing, doubled when half full."""
 
     def __init__(self) -> None:
-        self.table, self.used = array("Q", bytes(8 << 16)), 0
+        self.table = array("Q", bytes(8 << 16))
+        self.used = 0
 
     def add(self, number: int) -> bool:
         """Whether it was new."""
         number = number or 1  # zero is an empty place
         if 2 * self.used >= len(self.table):
             old = self.table
-            self.table, self.used = array("Q", bytes(16 * len(old))), 0
+            self.table = array("Q", bytes(16 * len(old)))
+            self.used = 0
             for each in old:
                 if each:
                     self.add(each)

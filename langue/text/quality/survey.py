@@ -1,7 +1,8 @@
-"""What arrives: documents one after another. What leaves: what they are, as numbers and a few examples.
+"""What arrives: documents one after another. What leaves: what they are, as numbers and a few
+examples.
 
-Memory is eight to forty bytes a document, the examples, and the texts among which near copies are looked for, whose
-number is bounded.
+Memory is eight to forty bytes a document, the examples, and the texts among which near copies are
+looked for, whose number is bounded.
 """
 
 import hashlib
@@ -23,7 +24,9 @@ from langue.text.quality.language import guess
 EXAMPLES = 5
 MAIN = 0.8  # of the characters are of the text's language, if it has one
 SHOWN = 600  # characters of an example
-COMPARED, COMPARED_CHARACTERS = 20_000, 40_000_000  # first documents among which near copies are looked for
+# first documents among which near copies are looked for
+COMPARED = 20_000
+COMPARED_CHARACTERS = 40_000_000
 
 
 @dataclass
@@ -32,13 +35,15 @@ class CorpusStats:
     bytes: int = 0
     words: int = 0
     scripts: Counter[str] = field(default_factory=Counter)
-    languages: Counter[str] = field(default_factory=Counter)  # documents by what their script and words suggest
+    # documents by what their script and words suggest
+    languages: Counter[str] = field(default_factory=Counter)
     characters_by_language: Counter[str] = field(default_factory=Counter)  # characters likewise
     seen: Uint64Set = field(default_factory=Uint64Set)
     exact: int = 0
     compared: list[str] = field(default_factory=list)
     room: int = COMPARED_CHARACTERS
-    longest: list[tuple[int, int, str]] = field(default_factory=list)  # heaps of (length, -number, beginning)
+    # heaps of (length, -number, beginning)
+    longest: list[tuple[int, int, str]] = field(default_factory=list)
     shortest: list[tuple[int, int, str]] = field(default_factory=list)
     samples: list[str] = field(default_factory=list)
     drawn: random.Random = field(default_factory=lambda: random.Random(0))
@@ -47,7 +52,12 @@ class CorpusStats:
     def add(self, text: str, last: bool = True) -> None:
         """A document, or the next piece of one."""
         if not self._open:
-            self._open = {"start": text, "length": 0, "scripts": Counter(), "digest": hashlib.blake2b(digest_size=8)}
+            self._open = {
+                "start": text,
+                "length": 0,
+                "scripts": Counter(),
+                "digest": hashlib.blake2b(digest_size=8),
+            }
         raw = text.encode("utf-8")
         self._open["length"] += len(text)
         self._open["scripts"].update(script.count(text))
@@ -71,10 +81,13 @@ class CorpusStats:
             self.room -= len(start)
         shown = start[:SHOWN]
         for heap, sign in ((self.longest, 1), (self.shortest, -1)):
-            (heapq.heappush if len(heap) < EXAMPLES else heapq.heappushpop)(heap, (sign * length, -number, shown))
+            (heapq.heappush if len(heap) < EXAMPLES else heapq.heappushpop)(
+                heap, (sign * length, -number, shown)
+            )
         if len(self.samples) < EXAMPLES:
             self.samples.append(shown)
-        elif (place := self.drawn.randrange(number + 1)) < EXAMPLES:  # each document is as likely (Vitter 1985)
+        # each document is as likely (Vitter 1985)
+        elif (place := self.drawn.randrange(number + 1)) < EXAMPLES:
             self.samples[place] = shown
 
     def facts(self) -> dict[str, Any]:
@@ -89,15 +102,27 @@ class CorpusStats:
             "scripts": dict(self.scripts.most_common()),
             "language": self._main_language(),
             "languages": dict(self.languages.most_common()),
-            "duplicates": {"exact": self.exact, "near": len(copies.near), "near_among": len(self.compared)},
-            "longest": [_example(length, text) for length, _, text in sorted(self.longest, reverse=True)],
-            "shortest": [_example(-length, text) for length, _, text in sorted(self.shortest, reverse=True)],
+            "duplicates": {
+                "exact": self.exact,
+                "near": len(copies.near),
+                "near_among": len(self.compared),
+            },
+            "longest": [
+                _example(length, text) for length, _, text in sorted(self.longest, reverse=True)
+            ],
+            "shortest": [
+                _example(-length, text) for length, _, text in sorted(self.shortest, reverse=True)
+            ],
             "samples": self.samples,
         }
 
     def _main_language(self) -> str:
         """The one of most of the text, where it is of one."""
-        language, characters = max(self.characters_by_language.items(), key=lambda each: each[1], default=("none: no letters", 0))
+        language, characters = max(
+            self.characters_by_language.items(),
+            key=lambda each: each[1],
+            default=("none: no letters", 0),
+        )
         return language if characters >= MAIN * self.characters_by_language.total() else "several"
 
 
@@ -108,12 +133,26 @@ def _example(length: int, text: str) -> dict[str, Any]:
 def spread(lengths: NDArray[np.int64]) -> dict[str, Any]:
     """Mean, quantiles, and a histogram whose bins double."""
     if not len(lengths):
-        return {"mean": 0.0, "shortest": 0, "median": 0, "p90": 0, "p99": 0, "longest": 0, "histogram": []}
-    low, median, p90, p99, top = np.quantile(lengths, [0, 0.5, 0.9, 0.99, 1], method="nearest").tolist()
+        return {
+            "mean": 0.0,
+            "shortest": 0,
+            "median": 0,
+            "p90": 0,
+            "p99": 0,
+            "longest": 0,
+            "histogram": [],
+        }
+    low, median, p90, p99, top = np.quantile(
+        lengths, [0, 0.5, 0.9, 0.99, 1], method="nearest"
+    ).tolist()
     which = np.floor(np.log2(np.maximum(lengths, 1))).astype(np.int64)
     counts = np.bincount(which)
     bins = [
-        {"from": 1 << power if power else 0, "to": (2 << power) - 1, "documents": int(counts[power])}
+        {
+            "from": 1 << power if power else 0,
+            "to": (2 << power) - 1,
+            "documents": int(counts[power]),
+        }
         for power in range(int(which.min()), int(which.max()) + 1)
     ]
     rest = {"median": median, "p90": p90, "p99": p99, "longest": top, "histogram": bins}

@@ -1,8 +1,9 @@
-"""What arrives: records of any length, or Arrow tables of a Parquet file, a Hub data set or a `datasets.Dataset`.
-What leaves: one Arrow table of the wanted columns under our names: texts as strings, class numbers as class names.
+"""What arrives: records of any length, or Arrow tables of a Parquet file, a Hub data set or a
+`datasets.Dataset`. What leaves: one Arrow table of the wanted columns under our names: texts as
+strings, class numbers as class names.
 
-Up to SPILL bytes stay in memory; more goes to a file that is memory-mapped and has no name any more, so that nothing is
-left behind and nothing stale is ever read.
+Up to SPILL bytes stay in memory; more goes to a file that is memory-mapped and has no name any
+more, so that nothing is left behind and nothing stale is ever read.
 """
 
 import math
@@ -25,7 +26,8 @@ _WORDS = pa.list_(pa.string())
 
 
 class _Again(Exception):
-    """Later rows have a column that the first had not, or one of a wider type: read again with what is known now."""
+    """Later rows have a column that the first had not, or one of a wider type: read again with what
+    is known now."""
 
 
 class Sink:
@@ -78,7 +80,8 @@ def from_records(
     where: Callable[[int], str],
     note: Callable[[str], None],
 ) -> tuple[Any, "array[int]"]:
-    """(table, line of each row). `read` begins anew each time; `names` gives ours -> theirs of the columns seen."""
+    """(table, line of each row). `read` begins anew each time; `names` gives ours -> theirs of the
+    columns seen."""
     types: dict[str, Any] = {}
     late: dict[str, None] = {}  # columns that are wanted, wherever they first appear
     while True:
@@ -96,7 +99,8 @@ def _gather(
     types: dict[str, Any],
     late: dict[str, None],
 ) -> tuple[Any, "array[int]"]:
-    sink, places = Sink(), array("L")
+    sink = Sink()
+    places = array("L")
     wanted: Mapping[str, str] = {}
     repaired = 0
     for numbers, rows in _chunks(records):
@@ -111,7 +115,8 @@ def _gather(
             values = [row.get(theirs) for row in rows]
             if ours in TEXTS:
                 values = [
-                    v if type(v) is str else _text(v, ours, where, n) for v, n in zip(values, numbers, strict=True)
+                    v if type(v) is str else _text(v, ours, where, n)
+                    for v, n in zip(values, numbers, strict=True)
                 ]
                 types[ours] = pa.string()
             try:
@@ -122,7 +127,10 @@ def _gather(
                 arrays[ours] = _array(ours, sound, types, where, numbers)
         sink.add(pa.record_batch(arrays))
     if repaired:
-        note(f"{repaired} values held halves of surrogate pairs, which are no characters: replaced by U+FFFD")
+        note(
+            f"{repaired} values held halves of surrogate pairs, which are no characters: replaced"
+            " by U+FFFD"
+        )
     return (sink.table() if places else None), places
 
 
@@ -136,7 +144,9 @@ def _chunks(records: Iterator[Record]) -> Iterator[tuple[list[int], list[dict[st
         size += sum(len(value) for value in row.values() if type(value) is str)
         if len(rows) == ROWS or size > CHARACTERS:
             yield numbers, rows
-            numbers, rows, size = [], [], 0
+            numbers = []
+            rows = []
+            size = 0
     if rows:
         yield numbers, rows
 
@@ -147,12 +157,21 @@ def _text(value: Any, name: str, where: Callable[[int], str], number: int) -> st
     if isinstance(value, (bool, int, float, str)):
         return str(value)
     raise DataError(
-        f"the {name} is a {type(value).__name__}, not a text", where=where(number), do="write it as a string"
+        f"the {name} is a {type(value).__name__}, not a text",
+        where=where(number),
+        do="write it as a string",
     )
 
 
-def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[[int], str], numbers: list[int]) -> Any:
-    """Arrow array of the column's type so far; raises _Again where that does not hold these values too."""
+def _array(
+    name: str,
+    values: list[Any],
+    types: dict[str, Any],
+    where: Callable[[int], str],
+    numbers: list[int],
+) -> Any:
+    """Arrow array of the column's type so far; raises _Again where that does not hold these values
+    too."""
     known = types.get(name)
     if known == pa.string():
         if name not in TEXTS:
@@ -161,10 +180,15 @@ def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[
     try:
         found = pa.array(values).type
         if _are_bytes(found):
-            row = next((number for value, number in zip(values, numbers, strict=True) if value), numbers[0])
-            raise DataError(f"the {name} holds bytes, not text", where=where(row), do="write it as a string")
+            row = next(
+                (number for value, number in zip(values, numbers, strict=True) if value), numbers[0]
+            )
+            raise DataError(
+                f"the {name} holds bytes, not text", where=where(row), do="write it as a string"
+            )
         if pa.types.is_floating(found) and any(type(value) is bool for value in values):
-            raise pa.ArrowTypeError("true is no number")  # as Arrow itself says of it among whole numbers
+            # as Arrow itself says of it among whole numbers
+            raise pa.ArrowTypeError("true is no number")
         if known is None:
             types[name] = found
             return pa.array(values)
@@ -181,11 +205,16 @@ def _array(name: str, values: list[Any], types: dict[str, Any], where: Callable[
     raise _Again
 
 
-def _refuse_lists(values: list[Any], name: str, where: Callable[[int], str], numbers: list[int]) -> None:
-    """DataError where all are lists, which are then of different things: at the first that is not of words."""
+def _refuse_lists(
+    values: list[Any], name: str, where: Callable[[int], str], numbers: list[int]
+) -> None:
+    """DataError where all are lists, which are then of different things: at the first that is not
+    of words."""
     if all(isinstance(value, (list, tuple)) for value in values if value is not None):
         others = (any(not isinstance(each, str) for each in value or ()) for value in values)
-        row = next((number for number, other in zip(numbers, others, strict=True) if other), numbers[0])
+        row = next(
+            (number for number, other in zip(numbers, others, strict=True) if other), numbers[0]
+        )
         what = f"the {name} is a list of other things than those of other rows"
         raise DataError(what, where=where(row), do='write all of them as words: ["a", "1"]')
 
@@ -201,18 +230,28 @@ def _scalar(value: Any, name: str, where: Callable[[int], str], number: int) -> 
 
 
 def from_arrow(batches: Iterable[Any], features: Any, wanted: Mapping[str, str], where: str) -> Any:
-    """One table of the wanted columns of Arrow tables; `features` of `datasets` tell which numbers are classes."""
+    """One table of the wanted columns of Arrow tables; `features` of `datasets` tell which numbers
+    are classes."""
     sink = Sink()
     for part in batches:
-        columns = {ours: _column(part[theirs], features[theirs], ours, where) for ours, theirs in wanted.items()}
+        columns = {
+            ours: _column(part[theirs], features[theirs], ours, where)
+            for ours, theirs in wanted.items()
+        }
         for batch in pa.table(columns).to_batches():
             sink.add(batch)
     return sink.table() if sink.size or sink.batches else None
 
 
 def convert(table: Any, features: Any, wanted: Mapping[str, str], where: str) -> Any:
-    """As `from_arrow`, for a table that is memory-mapped already: columns that need no change are not copied."""
-    return pa.table({ours: _column(table[theirs], features[theirs], ours, where) for ours, theirs in wanted.items()})
+    """As `from_arrow`, for a table that is memory-mapped already: columns that need no change are
+    not copied."""
+    return pa.table(
+        {
+            ours: _column(table[theirs], features[theirs], ours, where)
+            for ours, theirs in wanted.items()
+        }
+    )
 
 
 def _column(column: Any, feature: Any, name: str, where: str) -> Any:
@@ -222,11 +261,18 @@ def _column(column: Any, feature: Any, name: str, where: str) -> Any:
     try:
         if isinstance(feature, datasets.ClassLabel):
             names = pa.array(feature.names, pa.string())
-            return pa.chunked_array([names.take(_classes(chunk)) for chunk in column.chunks], pa.string())
+            return pa.chunked_array(
+                [names.take(_classes(chunk)) for chunk in column.chunks], pa.string()
+            )
         if isinstance(inner, datasets.ClassLabel):
-            return pa.chunked_array([pa.array([_named(row, inner.names) for row in column.to_pylist()], _WORDS)])
+            return pa.chunked_array(
+                [pa.array([_named(row, inner.names) for row in column.to_pylist()], _WORDS)]
+            )
     except IndexError:
-        what = f"the column {name!r} has class numbers beyond its {len((inner or feature).names)} names"
+        what = (
+            f"the column {name!r} has class numbers beyond its {len((inner or feature).names)}"
+            " names"
+        )
         raise DataError(what, where=where, do="give each class a name, or write names") from None
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column
@@ -235,9 +281,12 @@ def _column(column: Any, feature: Any, name: str, where: str) -> Any:
     try:
         several = name not in TEXTS and pa.types.is_nested(column.type)
         return column.cast(_WORDS if several else pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # bytes that are no UTF-8; lists and records
+    # bytes that are no UTF-8; lists and records
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise DataError(
-            f"the column {name!r} holds {column.type}, not texts", where=where, do="name another with --columns"
+            f"the column {name!r} holds {column.type}, not texts",
+            where=where,
+            do="name another with --columns",
         ) from None
 
 
@@ -248,7 +297,8 @@ def _are_bytes(kind: Any) -> bool:
 
 
 def _named(row: list[int | None] | None, names: list[str]) -> list[str] | None:
-    """A row's classes by their names; none where all that it has are unknown, as `_classes` tells them."""
+    """A row's classes by their names; none where all that it has are unknown, as `_classes` tells
+    them."""
     found = [names[each] for each in row or () if each is not None and each >= 0]
     return found if found or row == [] else None
 

@@ -1,8 +1,10 @@
 """What arrives: files, folders, Hub data sets or lists that hold running text, each with a weight.
-What leaves: their documents as a stream of pieces, in an order that is the same each time, whatever their size.
+What leaves: their documents as a stream of pieces, in an order that is the same each time, whatever
+their size.
 
-A piece is a whole document, or about a million characters of a longer one, cut before a white space, where tokens are
-cut as well. So memory does not grow with documents or files. A text is what the file says: nothing is stripped.
+A piece is a whole document, or about a million characters of a longer one, cut before a white
+space, where tokens are cut as well. So memory does not grow with documents or files. A text is what
+the file says: nothing is stripped.
 """
 
 import itertools
@@ -29,10 +31,12 @@ _END = None  # where a document ends, in a stream of its parts
 class Reading:
     """How files become documents."""
 
-    columns: Mapping[str, str] = field(default_factory=dict)  # ours -> theirs; only `text` is asked for
+    # ours -> theirs; only `text` is asked for
+    columns: Mapping[str, str] = field(default_factory=dict)
     document: Kind = "file"  # what a document is in a .txt file
     invalid: Literal["error", "drop"] = "error"
-    only: str | None = None  # the split that is read, as if it were train; None: what there is to train on
+    # the split that is read, as if it were train; None: what there is to train on
+    only: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class Tally:
 
     def read(self) -> int:
         """Bytes of files, as they lie on disk, that were read."""
-        return self.done + (self.file.tell() if self.file is not None and not self.file.closed else 0)
+        return self.done + (
+            self.file.tell() if self.file is not None and not self.file.closed else 0
+        )
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,12 @@ class Texts:
     def fingerprint(self) -> list[Any]:
         """What changes when the source does."""
         stats = [(str(path), path.stat()) for paths in self.files.values() for path in paths]
-        return [self.name, self.weight, self.identity, [[name, s.st_size, s.st_mtime_ns] for name, s in stats]]
+        return [
+            self.name,
+            self.weight,
+            self.identity,
+            [[name, s.st_size, s.st_mtime_ns] for name, s in stats],
+        ]
 
     def pieces(self, reading: Reading, tally: Tally, split: str = "train") -> Iterator[Piece]:
         if self.rows is not None:
@@ -94,19 +105,24 @@ class Texts:
             yield from _pieces(_of_rows(located, reading, tally), tally)
         for path in self.files.get(split, ()):
             yield from _pieces(_parts(path, reading, tally), tally)
-            tally.done, tally.file = tally.done + path.stat().st_size, None
+            tally.done = tally.done + path.stat().st_size
+            tally.file = None
 
 
 def open_texts(sources: Sequence[Any], reading: Reading, notes: list[str]) -> list[Texts]:
-    """Each source is `PATH`, `PATH@WEIGHT`, a folder, a Hub name, a `datasets.Dataset`, a list of rows, or a mapping of
-    splits to one of these two."""
+    """Each source is `PATH`, `PATH@WEIGHT`, a folder, a Hub name, a `datasets.Dataset`, a list of
+    rows, or a mapping of splits to one of these two."""
     if not sources:
         raise DataError("no source is named", do="name a file, a folder or a Hub data set")
     found = [_open(source, reading, notes, index) for index, source in enumerate(sources)]
     names = [each.name for each in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise DataError("the source is named twice", where=twice, do=f"name it once, as {twice}@2, to see it twice")
+        raise DataError(
+            "the source is named twice",
+            where=twice,
+            do=f"name it once, as {twice}@2, to see it twice",
+        )
     return found
 
 
@@ -128,7 +144,9 @@ def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
         return Texts(name, weight, {"train": named.only(files, reading.only, name, notes)})
     if exists(path):
         named.check_kind(path)
-        return Texts(name, weight, {"train": named.only({"train": [path]}, reading.only, name, notes)})
+        return Texts(
+            name, weight, {"train": named.only({"train": [path]}, reading.only, name, notes)}
+        )
     streamed = named.only(load_hub(name, streaming=True), reading.only, name, notes)
     return Texts(name, weight, rows=lambda: _streamed(streamed, name), identity=name)
 
@@ -140,7 +158,9 @@ def _streamed(rows: Iterable[Any], name: str) -> Iterator[Any]:
     except (OSError, ValueError, RuntimeError) as error:
         what = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"the Hub's data set stopped: {what}", where=name, do="run it again: what is finished is kept"
+            f"the Hub's data set stopped: {what}",
+            where=name,
+            do="run it again: what is finished is kept",
         ) from error
 
 
@@ -154,17 +174,21 @@ def _digest(rows: Iterable[Any]) -> str:
 
 
 def _pieces(parts: Iterable[str | None], tally: Tally) -> Iterator[Piece]:
-    """Documents from their parts, each closed by _END; those of white space alone are counted and left out."""
+    """Documents from their parts, each closed by _END; those of white space alone are counted and
+    left out."""
     held: list[str] = []
-    length, first = 0, True
+    length = 0
+    first = True
     for part in parts:
         if part is not _END:
             held.append(part)
             length += len(part)
             if length > PIECE + PIECE // 8:
-                text, begin = "".join(held), 0
+                text = "".join(held)
+                begin = 0
                 while len(text) - begin > PIECE + PIECE // 8:
-                    piece, begin = text[begin : (cut := _cut(text, begin))], cut
+                    piece = text[begin : (cut := _cut(text, begin))]
+                    begin = cut
                     yield Piece(piece, _size(piece), first, False)
                     first = False
                 held = [text[begin:]]
@@ -175,7 +199,9 @@ def _pieces(parts: Iterable[str | None], tally: Tally) -> Iterator[Piece]:
             tally.empty += 1
         else:
             yield Piece(text, _size(text), first, True)
-        held, length, first = [], 0, True
+        held = []
+        length = 0
+        first = True
 
 
 def _size(text: str) -> int:
@@ -183,7 +209,8 @@ def _size(text: str) -> int:
 
 
 def _cut(text: str, begin: int) -> int:
-    """Where the next piece begins: at the last white space before PIECE that a word follows, else at PIECE."""
+    """Where the next piece begins: at the last white space before PIECE that a word follows, else
+    at PIECE."""
     for at in range(begin + PIECE - 1, begin + PIECE - PIECE // 8, -1):
         if text[at].isspace() and not text[at + 1].isspace():
             return at
@@ -200,7 +227,10 @@ def _parts(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:
         yield from _of_rows(_parquet(path, reading), reading, tally)
     else:
         unit = "row" if kind(path) == ".json" else "line"
-        rows = ((f"{where}, {unit} {number}", record) for number, record in records(path, where, lambda note: None))
+        rows = (
+            (f"{where}, {unit} {number}", record)
+            for number, record in records(path, where, lambda note: None)
+        )
         yield from _of_rows(rows, reading, tally)
 
 
@@ -225,14 +255,18 @@ def _of_text(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]
 
 
 def _blocks(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[int, str]]:
-    """(line on which it begins, decoded text) about a megabyte at a time; lines that are not UTF-8 are `invalid`."""
-    where, number, rest = str(path), 1, b""
+    """(line on which it begins, decoded text) about a megabyte at a time; lines that are not UTF-8
+    are `invalid`."""
+    where = str(path)
+    number = 1
+    rest = b""
     with opened(path, where, lambda file: setattr(tally, "file", file)) as stream:
         while block := stream.read(BLOCK):
             block = rest + block + stream.readline(BLOCK)
             if number == 1 and not rest:
                 block = beginning(block, where)
-            # A line longer than a block may be parted within a character: its bytes wait for the next block.
+            # A line longer than a block may be parted within a character: its bytes wait for the
+            # next block.
             keep = len(block) if block.endswith(b"\n") else len(block) - _open_bytes(block[-4:])
             block, rest = block[:keep], block[keep:]
             yield from _decoded(block, number, where, reading, tally)
@@ -253,7 +287,9 @@ def _open_bytes(tail: bytes) -> int:
     return 0
 
 
-def _decoded(block: bytes, number: int, where: str, reading: Reading, tally: Tally) -> Iterator[tuple[int, str]]:
+def _decoded(
+    block: bytes, number: int, where: str, reading: Reading, tally: Tally
+) -> Iterator[tuple[int, str]]:
     try:
         yield number, block.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -276,7 +312,8 @@ def _kept(block: bytes) -> list[bytes]:
 
 def _lines(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[int, str]]:
     """(number, line without its line feed)."""
-    begun, held = 1, ""
+    begun = 1
+    held = ""
     for number, block in _blocks(path, reading, tally):
         if held and number != begun + held.count("\n"):  # what followed on the line was dropped
             yield begun, held
@@ -312,17 +349,23 @@ def _parquet(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
     row = itertools.count(1)
     try:
         for batch in file.iter_batches(columns=[name], batch_size=1024):
-            yield from ((f"{where}, row {next(row)}", {name: text}) for text in batch.column(0).to_pylist())
+            yield from (
+                (f"{where}, row {next(row)}", {name: text}) for text in batch.column(0).to_pylist()
+            )
     except (pa.ArrowException, OSError) as error:
         what = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"damaged: {what}", where=where, do="fetch or write it again") from None
 
 
 def _columns(reading: Reading) -> Columns:
-    return Columns(("text",), (), {"text": reading.columns["text"]} if "text" in reading.columns else {})
+    return Columns(
+        ("text",), (), {"text": reading.columns["text"]} if "text" in reading.columns else {}
+    )
 
 
-def _of_rows(rows: Iterable[tuple[str, Any]], reading: Reading, tally: Tally) -> Iterator[str | None]:
+def _of_rows(
+    rows: Iterable[tuple[str, Any]], reading: Reading, tally: Tally
+) -> Iterator[str | None]:
     """The text of each row, which comes as (where it stands, a record or a text)."""
     column = reading.columns.get("text", "text")
     for number, (where, record) in enumerate(rows, start=1):
@@ -344,7 +387,12 @@ def _of_rows(rows: Iterable[tuple[str, Any]], reading: Reading, tally: Tally) ->
             tally.bad(DataError(what, where=where, do="write it as text"), reading)
         elif not text.isascii() and re.search("[\ud800-\udfff]", text):
             what = "the text holds half a surrogate pair, which is no character"
-            tally.bad(DataError(what, where=where, do="correct it, or drop such rows with data.invalid=drop"), reading)
+            tally.bad(
+                DataError(
+                    what, where=where, do="correct it, or drop such rows with data.invalid=drop"
+                ),
+                reading,
+            )
         else:
             yield text
             yield _END

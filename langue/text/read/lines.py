@@ -1,5 +1,6 @@
-"""What arrives: a file as it lies on disk, plain or compressed, perhaps cut short or in another encoding.
-What leaves: its lines as text with their numbers, or one DataError that names file, line and remedy.
+"""What arrives: a file as it lies on disk, plain or compressed, perhaps cut short or in another
+encoding. What leaves: its lines as text with their numbers, or one DataError that names file, line
+and remedy.
 
 Lines end at line feeds only: the other separators of Unicode are part of people's texts.
 """
@@ -27,7 +28,8 @@ _MAGIC = {  # first bytes -> what the file is, and what to do with it
     b"\x28\xb5\x2f\xfd": ("zstd-compressed", "let its name end in .zst"),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save it as CSV in UTF-8"),
     b"PAR1": ("a Parquet file", "let its name end in .parquet"),
-    codecs.BOM_UTF32_LE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),  # its first half is UTF-16's
+    # its first half is UTF-16's
+    codecs.BOM_UTF32_LE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),
     codecs.BOM_UTF32_BE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),
     codecs.BOM_UTF16_LE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
     codecs.BOM_UTF16_BE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
@@ -60,7 +62,8 @@ def lines(path: Path, where: str) -> Iterator[tuple[int, str]]:
 
 def not_utf8(block: bytes, at: int, line: int, where: str) -> DataError:
     """The error of the byte `at` of a block whose first line is `line`."""
-    column, line_feeds = at - block.rfind(b"\n", 0, at), block.count(b"\n", 0, at)
+    column = at - block.rfind(b"\n", 0, at)
+    line_feeds = block.count(b"\n", 0, at)
     return DataError(
         f"byte {column} of the line is not UTF-8",
         where=f"{where}, line {line + line_feeds}",
@@ -69,7 +72,8 @@ def not_utf8(block: bytes, at: int, line: int, where: str) -> DataError:
 
 
 def beginning(raw: bytes, where: str) -> bytes:
-    """The first bytes of a file without their byte order mark; a DataError where they are of another format."""
+    """The first bytes of a file without their byte order mark; a DataError where they are of
+    another format."""
     for magic, (what, do) in _MAGIC.items():
         if raw.startswith(magic):
             raise DataError(f"the content is {what}", where=where, do=do)
@@ -77,9 +81,11 @@ def beginning(raw: bytes, where: str) -> bytes:
 
 
 @contextlib.contextmanager
-def opened(path: Path, where: str, raw: Callable[[IO[bytes]], None] | None = None) -> Iterator[IO[bytes]]:
-    """The decompressed bytes; what goes wrong while they are read becomes a DataError. raw: is given the file itself,
-    whose place says how much of it is read."""
+def opened(
+    path: Path, where: str, raw: Callable[[IO[bytes]], None] | None = None
+) -> Iterator[IO[bytes]]:
+    """The decompressed bytes; what goes wrong while they are read becomes a DataError. raw: is
+    given the file itself, whose place says how much of it is read."""
     kind = compression(path)
     try:
         with path.open("rb") as file:
@@ -95,21 +101,28 @@ def opened(path: Path, where: str, raw: Callable[[IO[bytes]], None] | None = Non
                 yield file
     except EOFError:
         raise DataError(
-            f"the {kind} file ends before its data does", where=where, do="it was cut short: fetch or write it again"
+            f"the {kind} file ends before its data does",
+            where=where,
+            do="it was cut short: fetch or write it again",
         ) from None
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
         raise DataError(
-            f"not a readable {kind} file: {error}", where=where, do="fetch or write it again, or correct its name"
+            f"not a readable {kind} file: {error}",
+            where=where,
+            do="fetch or write it again, or correct its name",
         ) from None
     except OSError as error:
         raise unreadable(error, where, DataError) from None
 
 
 class _Zstd(io.RawIOBase):
-    """Decompressed bytes of a zstd stream. The package's own reader takes a stream cut short for a complete one."""
+    """Decompressed bytes of a zstd stream. The package's own reader takes a stream cut short for a
+    complete one."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self.stream, self.ready, self.waiting = stream, b"", b""
+        self.stream = stream
+        self.ready = b""
+        self.waiting = b""
         self.frame = zstandard.ZstdDecompressor().decompressobj()
         self.begun = False
 
@@ -130,12 +143,14 @@ class _Zstd(io.RawIOBase):
             self.ready = self.frame.decompress(data)
             self.waiting = self.frame.unused_data if self.frame.eof else b""
         size = min(len(buffer), len(self.ready))
-        buffer[:size], self.ready = self.ready[:size], self.ready[size:]
+        buffer[:size] = self.ready[:size]
+        self.ready = self.ready[size:]
         return size
 
 
 def likely_encoding(sample: bytes) -> str:
-    """The best guess at the encoding of bytes that are not UTF-8, by how their high bytes stand together."""
+    """The best guess at the encoding of bytes that are not UTF-8, by how their high bytes stand
+    together."""
     high = [byte > 0x7F for byte in sample]
     together = sum(a and b for a, b in zip(high, high[1:], strict=False))
     if b"\x00" in sample:
@@ -153,7 +168,8 @@ def likely_encoding(sample: bytes) -> str:
 
 
 def _share(sample: bytes, encoding: str, low: str, top: str) -> float:
-    """Among the characters beyond ASCII, the share between `low` and `top`; 0 where the bytes cannot be so encoded."""
+    """Among the characters beyond ASCII, the share between `low` and `top`; 0 where the bytes
+    cannot be so encoded."""
     text = sample.decode(encoding, "replace")
     beyond = [c for c in text if c > "\x7f"]
     if text.count("\ufffd") > 0.02 * len(beyond) + 1:
@@ -162,8 +178,10 @@ def _share(sample: bytes, encoding: str, low: str, top: str) -> float:
 
 
 def _leads(sample: bytes) -> bytes:
-    """First bytes of the double-byte characters; in Chinese text most are level 1 hanzi, B0 to D7."""
-    leads, index = bytearray(), 0
+    """First bytes of the double-byte characters; in Chinese text most are level 1 hanzi, B0 to
+    D7."""
+    leads = bytearray()
+    index = 0
     while index < len(sample):
         if sample[index] > 0x80:
             leads.append(sample[index])

@@ -1,4 +1,5 @@
-"""What arrives: the name of a source of running text. What leaves: its weight, and its files by split."""
+"""What arrives: the name of a source of running text. What leaves: its weight, and its files by
+split."""
 
 import math
 import re
@@ -12,7 +13,8 @@ from langue.text.read.open import ALIASES, SPLIT_NAME, exists, expanded
 from langue.text.read.parse import KINDS, kind
 
 Rows = TypeVar("Rows")
-_MADE = ("corpus.json", "building.json", "tokenizer.json")  # a folder with one of these was made of text, is none
+# a folder with one of these was made of text, is none
+_MADE = ("corpus.json", "building.json", "tokenizer.json")
 
 
 def weighed(word: str) -> tuple[str, float]:
@@ -25,7 +27,11 @@ def weighed(word: str) -> tuple[str, float]:
     except ValueError:
         return word, 1.0
     if not (0 < weight <= 1000 and math.isfinite(weight)):
-        raise DataError(f"a weight of {tail} cannot be used", where=name, do="give one above 0, such as @0.5 or @2")
+        raise DataError(
+            f"a weight of {tail} cannot be used",
+            where=name,
+            do="give one above 0, such as @0.5 or @2",
+        )
     return name, weight
 
 
@@ -39,7 +45,9 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
         raise unreadable(error, folder, DataError) from None
     made = {path.parent for path in everything if path.name in _MADE}
     for path in everything:
-        if path.parent in made or any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if path.parent in made or any(
+            part.startswith(".") for part in path.relative_to(folder).parts
+        ):
             continue
         if kind(path) not in KINDS:
             others += 1
@@ -52,30 +60,43 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
         raise DataError(
             "a corpus that was made cannot be mixed or tokenised again",
             where=str(folder),
-            do="name the texts that it was made of, which are mixed so: langue data tokenize A@2 B --out CORPUS",
+            do=(
+                "name the texts that it was made of, which are mixed so: langue data tokenize A@2 B"
+                " --out CORPUS"
+            ),
         )
     if not found:
-        raise DataError("no file of text in the folder", where=str(folder), do=f"its files must end in {_kinds()}")
+        raise DataError(
+            "no file of text in the folder",
+            where=str(folder),
+            do=f"its files must end in {_kinds()}",
+        )
     return found
 
 
-def for_training(found: dict[str, list[Path]], folder: Path, notes: list[str]) -> dict[str, list[Path]]:
+def for_training(
+    found: dict[str, list[Path]], folder: Path, notes: list[str]
+) -> dict[str, list[Path]]:
     """Files that their names say are for testing are left out unless there are no others."""
     if "train" not in found:
         return {"train": [path for paths in found.values() for path in paths]}
     if tests := found.pop("test", []):
-        notes.append(f"{folder}: {', '.join(path.name for path in tests[:3])} left out, to be tested on")
+        notes.append(
+            f"{folder}: {', '.join(path.name for path in tests[:3])} left out, to be tested on"
+        )
     return found
 
 
 def only(splits: Mapping[str, Rows], asked: str | None, where: str, notes: list[str]) -> Rows:
-    """The split that is asked for; None: train. test is what was held out: test where there is one, else dev, and where
-    the text is not divided all of it."""
+    """The split that is asked for; None: train. test is what was held out: test where there is one,
+    else dev, and where the text is not divided all of it."""
     there = {ALIASES.get(str(name), str(name)): rows for name, rows in splits.items()}
     likely = {None: ("train",), "test": ("test", "dev", "train")}.get(asked, (asked,))
     chosen = next((name for name in likely if name in there), None)
     if chosen is None:
-        raise DataError(f"there is no split {likely[0]!r}", where=where, do=f"there are: {', '.join(there)}")
+        raise DataError(
+            f"there is no split {likely[0]!r}", where=where, do=f"there are: {', '.join(there)}"
+        )
     if len(there) > 1 and asked is not None:
         notes.append(f"{where}: its {chosen} split is read")
     return there[chosen]
@@ -84,7 +105,9 @@ def only(splits: Mapping[str, Rows], asked: str | None, where: str, notes: list[
 def check_kind(path: Path) -> None:
     if kind(path) not in KINDS:
         what = f"{kind(path) or 'a name without suffix'} is not a format that is read"
-        raise DataError(what, where=str(path), do=f"it must end in {_kinds()}, perhaps with .gz .xz .zst behind")
+        raise DataError(
+            what, where=str(path), do=f"it must end in {_kinds()}, perhaps with .gz .xz .zst behind"
+        )
 
 
 def _kinds() -> str:

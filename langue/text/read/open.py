@@ -1,6 +1,8 @@
-"""What arrives: what the user named as data. What leaves: its splits as tables, columns found and renamed.
+"""What arrives: what the user named as data. What leaves: its splits as tables, columns found and
+renamed.
 
-Files are told by their names: the suffix says the format, the name (train, dev/validation/valid/val, test) the split.
+Files are told by their names: the suffix says the format, the name (train,
+dev/validation/valid/val, test) the split.
 """
 
 import bisect
@@ -20,7 +22,13 @@ from langue.text.read.arrow import convert, from_arrow, from_records
 from langue.text.read.parse import KINDS, Record, as_record, kind, parquet, records
 from langue.text.read.table import SPLITS, Table, as_dataset
 
-ALIASES = {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "validation_matched": "dev"}
+ALIASES = {
+    "training": "train",
+    "validation": "dev",
+    "valid": "dev",
+    "val": "dev",
+    "validation_matched": "dev",
+}
 SPLIT_NAME = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
 _SHARD = re.compile(r"-\d+-of-\d+")
 # What people call our columns, likeliest first: for the remedy only, never taken by itself.
@@ -52,12 +60,23 @@ class Columns:
     renamed: dict[str, str]
 
     def find(self, there: Sequence[str], where: str) -> dict[str, str]:
-        """ours -> theirs of the wanted columns among those that are there; a DataError with the remedy for others."""
-        wanted = {ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)}
+        """ours -> theirs of the wanted columns among those that are there; a DataError with the
+        remedy for others."""
+        wanted = {
+            ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)
+        }
         found = {ours: theirs for ours, theirs in wanted.items() if theirs in there}
-        missing = [ours for ours in wanted if ours not in found and (ours in self.need or ours in self.renamed)]
+        missing = [
+            ours
+            for ours in wanted
+            if ours not in found and (ours in self.need or ours in self.renamed)
+        ]
         if missing and (odd := [name for name in there if not isinstance(name, str)]):
-            raise DataError(f"a column is called {odd[0]!r}, no string", where=where, do='write {"text": "...", ...}')
+            raise DataError(
+                f"a column is called {odd[0]!r}, no string",
+                where=where,
+                do='write {"text": "...", ...}',
+            )
         if missing:
             names = " and ".join(repr(wanted[ours]) for ours in missing)
             free = [name for name in there if name and name not in found.values()]
@@ -69,7 +88,9 @@ class Columns:
             )
         twice = next((theirs for theirs in found.values() if list(there).count(theirs) > 1), None)
         if twice is not None:
-            raise DataError(f"two columns are called {twice!r}", where=where, do="give each column its own name")
+            raise DataError(
+                f"two columns are called {twice!r}", where=where, do="give each column its own name"
+            )
         return found
 
     def _nearest(self, ours: str, there: list[str]) -> str | None:
@@ -86,7 +107,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Table], bool]:
-    """({split: table}, whether the data came divided into splits; if not, the one table is called train)."""
+    """({split: table}, whether the data came divided into splits; if not, the one table is called
+    train)."""
     import datasets
 
     if isinstance(data, datasets.Dataset):
@@ -111,11 +133,15 @@ def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Tab
 def expanded(name: str | Path) -> Path:
     """The path of this name, `~` written out."""
     if not str(name).strip():  # not this folder: a variable that is not set, rather
-        raise DataError("the data has an empty name", do="name a file, a folder or a data set of the Hub")
+        raise DataError(
+            "the data has an empty name", do="name a file, a folder or a data set of the Hub"
+        )
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        raise DataError("whose home ~ is, is not known", where=str(name), do="write the path out") from None
+        raise DataError(
+            "whose home ~ is, is not known", where=str(name), do="write the path out"
+        ) from None
 
 
 def exists(path: Path) -> bool:
@@ -132,7 +158,9 @@ def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
     """One table of a file, or of the shards of one."""
     import pyarrow as pa
 
-    parts, starts, places = [], [0], []
+    parts = []
+    starts = [0]
+    places = []
     for path in paths:
         table, lines = _read_file(path, columns, notes)
         parts.append(table)
@@ -147,9 +175,13 @@ def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
 
     origin = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     try:
-        whole = parts[0] if len(parts) == 1 else pa.concat_tables(parts, promote_options="permissive")
+        whole = (
+            parts[0] if len(parts) == 1 else pa.concat_tables(parts, promote_options="permissive")
+        )
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        raise DataError("the files' columns are of different types", where=origin, do="write them alike") from None
+        raise DataError(
+            "the files' columns are of different types", where=origin, do="write them alike"
+        ) from None
     return Table(as_dataset(whole), origin, locate)
 
 
@@ -176,7 +208,9 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
             features = datasets.Features.from_arrow_schema(used)
         except ValueError as error:  # a type that `datasets` has not
             what = str(error).rstrip(".")
-            raise DataError(f"a column cannot be read: {what}", where=where, do="write it as strings") from None
+            raise DataError(
+                f"a column cannot be read: {what}", where=where, do="write it as strings"
+            ) from None
         table = from_arrow(_batches(file, list(wanted.values()), where), features, wanted, where)
     else:
         heard: dict[str, None] = {}  # a file may be read more than once: each note once
@@ -200,14 +234,18 @@ def _batches(file: Any, names: list[str], where: str) -> Iterator[Any]:
             yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"damaged: {str(error).splitlines()[0].rstrip('.')}", where=where, do="fetch or write it again"
+            f"damaged: {str(error).splitlines()[0].rstrip('.')}",
+            where=where,
+            do="fetch or write it again",
         ) from None
 
 
 def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, Table]:
     try:
         there = sorted(folder.iterdir())
-        files = [each for each in there if kind(each) in KINDS and each.name[0] != "." and each.is_file()]
+        files = [
+            each for each in there if kind(each) in KINDS and each.name[0] != "." and each.is_file()
+        ]
     except OSError as error:
         raise unreadable(error, folder, DataError) from None
     found: dict[str, list[Path]] = {}
@@ -217,7 +255,8 @@ def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, 
             found.setdefault(ALIASES.get(said[1], said[1]), []).append(file)
     if not found:
         raise DataError(
-            f"no train, dev or test file in the folder; it holds {_listed([each.name for each in there])}",
+            "no train, dev or test file in the folder; it holds"
+            f" {_listed([each.name for each in there])}",
             where=str(folder),
             do="name one of its files, or call them train.csv, dev.csv, test.csv (any format)",
         )
@@ -227,7 +266,9 @@ def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, 
     for split, paths in found.items():
         if len(paths) > 1 and not all(_SHARD.search(path.name) for path in paths):
             names = " and ".join(path.name for path in paths[:3])
-            raise DataError(f"{names} could each be {split}", where=str(folder), do="leave one of them there")
+            raise DataError(
+                f"{names} could each be {split}", where=str(folder), do="leave one of them there"
+            )
     return {split: _from_files(found[split], columns, notes) for split in SPLITS if split in found}
 
 
@@ -248,7 +289,11 @@ def _from_mapping(
         elif isinstance(rows, (list, tuple)):
             found[ours] = _from_list(rows, origin, columns, notes)
         else:
-            raise DataError(f"a split of type {type(rows).__name__} cannot be read", where=origin, do="give a list")
+            raise DataError(
+                f"a split of type {type(rows).__name__} cannot be read",
+                where=origin,
+                do="give a list",
+            )
     if not found:
         raise DataError(
             f"no train, dev or test split; it has {_listed([str(each) for each in data])}",
@@ -271,7 +316,9 @@ def _from_list(data: Sequence[Any], origin: str, columns: Columns, notes: list[s
         return f"{origin}, row {number}"
 
     def numbered() -> Iterator[Record]:
-        return ((number, as_record(value, where(number))) for number, value in enumerate(data, start=1))
+        return (
+            (number, as_record(value, where(number))) for number, value in enumerate(data, start=1)
+        )
 
     find: Callable[[list[str]], dict[str, str]] = partial(columns.find, where=origin)
     table, _ = from_records(numbered, find, where, notes.append)
@@ -306,20 +353,24 @@ def quiet() -> Iterator[None]:
 
 
 def load_hub(name: str, **options: Any) -> Any:
-    """The splits of a data set of the Hub, `owner/name` or `owner/name:configuration`, as `datasets` gives them."""
+    """The splits of a data set of the Hub, `owner/name` or `owner/name:configuration`, as
+    `datasets` gives them."""
     import datasets
 
     path, _, configuration = name.partition(":")
     if kind(Path(name)) in KINDS or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
         raise DataError("there is no such file or folder", where=name, do=_near_files(Path(name)))
-    if hasattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE"):  # before version 4: never run a data set's code
+    # before version 4: never run a data set's code
+    if hasattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE"):
         datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False
     try:
         with quiet():
             return datasets.load_dataset(path, configuration or None, **options)
     except datasets.exceptions.DatasetNotFoundError:
         raise DataError(
-            "neither a file or folder here nor a data set on the Hub", where=name, do=_near_files(Path(name))
+            "neither a file or folder here nor a data set on the Hub",
+            where=name,
+            do=_near_files(Path(name)),
         ) from None
     except Exception as error:  # whatever the network, the Hub and its data sets may do
         what = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -329,7 +380,9 @@ def load_hub(name: str, **options: Any) -> Any:
             do = f"check the network; if a file or folder here is meant, {_near_files(Path(name))}"
         else:
             do = "save it as a local file and name that"
-        raise DataError(f"the data set cannot be read from the Hub: {what}", where=name, do=do) from error
+        raise DataError(
+            f"the data set cannot be read from the Hub: {what}", where=name, do=do
+        ) from error
 
 
 def _near_files(path: Path) -> str:
@@ -342,4 +395,8 @@ def _near_files(path: Path) -> str:
     except OSError as error:
         return f"the folder {folder} cannot be read: {error.strerror or error}"
     near = difflib.get_close_matches(path.name, names, 3, 0.6)
-    return f"did you mean {' or '.join(str(folder / each) for each in near)}?" if near else f"look into {folder}"
+    return (
+        f"did you mean {' or '.join(str(folder / each) for each in near)}?"
+        if near
+        else f"look into {folder}"
+    )

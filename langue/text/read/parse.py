@@ -1,9 +1,10 @@
-"""What arrives: lines of a JSON, CSV, TSV, text or CoNLL file.
-What leaves: records as `(line, {column: value})`, each with the line it begins on, or a DataError naming that line.
+"""What arrives: lines of a JSON, CSV, TSV, text or CoNLL file. What leaves: records as `(line,
+{column: value})`, each with the line it begins on, or a DataError naming that line.
 
-The readers of the `datasets` library are not used for these formats, because they change people's texts: its CSV reader
-turns "NA", "null" and "None" into nothing, its JSON reader turns texts that look like dates into dates, both guess
-types, and neither can say where a row stands in its file. Here a text is what the file says.
+The readers of the `datasets` library are not used for these formats, because they change people's
+texts: its CSV reader turns "NA", "null" and "None" into nothing, its JSON reader turns texts that
+look like dates into dates, both guess types, and neither can say where a row stands in its file.
+Here a text is what the file says.
 """
 
 import contextlib
@@ -23,7 +24,8 @@ Note = Callable[[str], None]
 
 
 def kind(path: Path) -> str:
-    """The suffix that says how a file is read, the compression's left aside: ".jsonl" of "train.jsonl.gz"."""
+    """The suffix that says how a file is read, the compression's left aside: ".jsonl" of
+    "train.jsonl.gz"."""
     return (path.with_suffix("") if compression(path) else path).suffix.lower()
 
 
@@ -46,7 +48,9 @@ def _jsonl(path: Path, where: str, note: Note) -> Iterator[Record]:
             ) from None
         except (RecursionError, ValueError) as error:
             raise DataError(
-                f"not usable JSON: {error}", where=f"{where}, line {number}", do="correct or remove the line"
+                f"not usable JSON: {error}",
+                where=f"{where}, line {number}",
+                do="correct or remove the line",
             ) from None
         yield number, as_record(value, f"{where}, line {number}")
 
@@ -58,12 +62,15 @@ def as_record(value: Any, where: str) -> dict[str, Any]:
     if isinstance(value, str):
         return {"text": value}
     raise DataError(
-        f"a record is a {type(value).__name__}, not an object", where=where, do='write it as {"text": "...", ...}'
+        f"a record is a {type(value).__name__}, not an object",
+        where=where,
+        do='write it as {"text": "...", ...}',
     )
 
 
 def _json(path: Path, where: str, note: Note) -> Iterator[Record]:
-    """One JSON value holding the records, or JSON lines under this name. Records are numbered, not located."""
+    """One JSON value holding the records, or JSON lines under this name. Records are numbered, not
+    located."""
     text = "\n".join(line for _, line in lines(path, where))
     if not text.strip():
         return iter(())
@@ -83,11 +90,14 @@ def _json(path: Path, where: str, note: Note) -> Iterator[Record]:
         raise DataError(
             f"not usable JSON: {error}", where=where, do="one record a line goes into a .jsonl file"
         ) from None
-    return ((n, as_record(v, f"{where}, row {n}")) for n, v in enumerate(_rows(value, where), start=1))
+    return (
+        (n, as_record(v, f"{where}, row {n}")) for n, v in enumerate(_rows(value, where), start=1)
+    )
 
 
 def _rows(value: Any, where: str) -> Iterable[Any]:
-    """The list of records in a JSON value: the value itself, its only list of records, or its columns side by side."""
+    """The list of records in a JSON value: the value itself, its only list of records, or its
+    columns side by side."""
     if isinstance(value, list):
         return value
     if isinstance(value, dict):
@@ -97,11 +107,14 @@ def _rows(value: Any, where: str) -> Iterable[Any]:
             return held[0]
         if lists and len(lists) == len(value) and len({len(v) for v in lists.values()}) == 1:
             return (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
-    raise DataError("there is no list of records in it", where=where, do='write [{"text": "...", ...}, ...]')
+    raise DataError(
+        "there is no list of records in it", where=where, do='write [{"text": "...", ...}, ...]'
+    )
 
 
 def _txt(path: Path, where: str, note: Note) -> Iterator[Record]:
-    """One text a line. Blank lines at the end are no texts; between texts they are empty ones, left to be judged."""
+    """One text a line. Blank lines at the end are no texts; between texts they are empty ones, left
+    to be judged."""
     blank: list[int] = []
     for number, line in lines(path, where):
         if not line or line.isspace():
@@ -114,10 +127,13 @@ def _txt(path: Path, where: str, note: Note) -> Iterator[Record]:
 
 def _csv(path: Path, where: str, note: Note) -> Iterator[Record]:
     header = next((line for _, line in lines(path, where) if line.strip()), "")
-    header = re.sub(r'"(?:[^"]|"")*"', "", header)  # what stands in quotation marks separates nothing
+    # what stands in quotation marks separates nothing
+    header = re.sub(r'"(?:[^"]|"")*"', "", header)
     separator = max(",;\t", key=header.count)
     if separator != ",":
-        note(f"{where}: its columns are separated by {'semicolons' if separator == ';' else 'tabs'}")
+        note(
+            f"{where}: its columns are separated by {'semicolons' if separator == ';' else 'tabs'}"
+        )
     if blanks := f"{separator} " in header:
         note(f"{where}: blanks after a separator are no part of a field, as in its header")
     return _separated(path, where, separator, csv.QUOTE_MINIMAL, blanks)
@@ -132,26 +148,33 @@ def _tsv(path: Path, where: str, note: Note) -> Iterator[Record]:
 
 
 def _plain_quotes(path: Path, where: str) -> bool:
-    """Whether a TSV uses quotation marks as characters: some field opens with one that does not close it, and no
-    field needs quoting, every line having as many as the first. Read as quoted, rows would run into each other; where
-    bytes can be read both ways, joining rows is the worse mistake."""
-    width, stray = 0, False
+    """Whether a TSV uses quotation marks as characters: some field opens with one that does not
+    close it, and no field needs quoting, every line having as many as the first. Read as quoted,
+    rows would run into each other; where bytes can be read both ways, joining rows is the worse
+    mistake."""
+    width = 0
+    stray = False
     for _, line in lines(path, where):
         fields = line.rstrip("\r").split("\t")
         width = width or len(fields)
         if len(fields) != width and line.strip():
             return False
-        stray = stray or any(f.startswith('"') and not re.fullmatch(r'"(?:[^"]|"")*"', f) for f in fields if f)
+        stray = stray or any(
+            f.startswith('"') and not re.fullmatch(r'"(?:[^"]|"")*"', f) for f in fields if f
+        )
     return stray
 
 
-def _separated(path: Path, where: str, separator: str, quoting: int, blanks: bool = False) -> Iterator[Record]:
+def _separated(
+    path: Path, where: str, separator: str, quoting: int, blanks: bool = False
+) -> Iterator[Record]:
     source = (line + "\n" for _, line in lines(path, where))
     form: dict[str, Any] = {"delimiter": separator, "quoting": quoting, "skipinitialspace": blanks}
     reader = csv.reader(source, strict=True, **form)
     header: list[str] | None = None
     begin = 1
-    blank: list[int] = []  # lines of a file of one column: an empty cell each, but for those at the end
+    # lines of a file of one column: an empty cell each, but for those at the end
+    blank: list[int] = []
     try:
         while (fields := _next_row(reader)) is not None:
             if header is None and fields:
@@ -171,19 +194,19 @@ def _separated(path: Path, where: str, separator: str, quoting: int, blanks: boo
                 )
             begin = reader.line_num + 1
     except csv.Error as error:
-        what, do = str(error), 'write a quotation mark inside a quoted field twice: ""'
+        what = str(error)
+        do = 'write a quotation mark inside a quoted field twice: ""'
         if "unexpected end" in what:
             what = "a quotation mark is never closed"
         elif "new-line character" in what:
-            what, do = (
-                "a carriage return stands outside quotation marks",
-                "quote the field, or end lines with line feeds",
-            )
+            what = "a carriage return stands outside quotation marks"
+            do = "quote the field, or end lines with line feeds"
         raise DataError(what, where=f"{where}, line {begin}", do=do) from None
 
 
 def _next_row(reader: Any) -> list[str] | None:
-    """The next row however long its fields: the limit is the process's, so it is put back at once."""
+    """The next row however long its fields: the limit is the process's, so it is put back at
+    once."""
     limit = csv.field_size_limit(sys.maxsize)
     try:
         return next(reader, None)
@@ -194,11 +217,14 @@ def _next_row(reader: Any) -> list[str] | None:
 def _check_header(header: list[str], where: str) -> None:
     twice = sorted({name for name in header if header.count(name) > 1 and name})
     if twice:
-        raise DataError(f"the header names {twice[0]!r} twice", where=where, do="give each column its own name")
+        raise DataError(
+            f"the header names {twice[0]!r} twice", where=where, do="give each column its own name"
+        )
 
 
 def _conll(path: Path, where: str, note: Note) -> Iterator[Record]:
-    """Sentences as `tokens` (first field) and `tags` (last field); a blank line, or the file's end, closes one."""
+    """Sentences as `tokens` (first field) and `tags` (last field); a blank line, or the file's end,
+    closes one."""
     width = begin = 0
     tokens: list[str] = []
     tags: list[str] = []
@@ -207,7 +233,8 @@ def _conll(path: Path, where: str, note: Note) -> Iterator[Record]:
         if not line.strip(" \t"):
             if tokens:
                 yield begin, _sentence(tokens, tags)
-            tokens, tags = [], []
+            tokens = []
+            tags = []
             continue
         if line.startswith("-DOCSTART-"):
             continue
@@ -246,11 +273,14 @@ def parquet(path: Path, where: str) -> Any:
             return pq.ParquetFile(pa.BufferReader(stream.read()))
     except (pa.ArrowException, OSError) as error:
         what = str(error).split("\n")[0].rstrip(".")
-        raise DataError(f"not a readable Parquet file: {what}", where=where, do="fetch or write it again") from None
+        raise DataError(
+            f"not a readable Parquet file: {what}", where=where, do="fetch or write it again"
+        ) from None
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is none, blank, or the not-a-number that stands for a missing one in tables of pandas."""
+    """Whether a value is none, blank, or the not-a-number that stands for a missing one in tables
+    of pandas."""
     return value is None or value != value or not str(value).strip()
 
 

@@ -1,8 +1,10 @@
-"""What arrives: a file, a folder of train/dev/test files, a Hub name, a list of records, a `datasets.Dataset`.
-What leaves: a `Source` of tables whose columns have our names and whose rows know where they stand in their file.
+"""What arrives: a file, a folder of train/dev/test files, a Hub name, a list of records, a
+`datasets.Dataset`. What leaves: a `Source` of tables whose columns have our names and whose rows
+know where they stand in their file.
 
-Rows are held by the `datasets` library: memory-mapped where they are many, read from its cache where they are the
-Hub's. A local file is read anew each time, so that what was edited is what is used.
+Rows are held by the `datasets` library: memory-mapped where they are many, read from its cache
+where they are the Hub's. A local file is read anew each time, so that what was edited is what is
+used.
 """
 
 import difflib
@@ -33,34 +35,51 @@ def read(
     split: bool = True,
     invalid: Literal["error", "drop", "keep"] = "error",
 ) -> Source:
-    """Read labelled text; every way in which files go wrong is a DataError naming file, line and remedy.
+    """Read labelled text; every way in which files go wrong is a DataError naming file, line and
+    remedy.
 
-    columns: ours -> theirs, `{"text": "review"}`. need, optional: the columns that are kept, by our names. Where dev
-    is missing, dev_fraction of the training rows, at most dev_max, becomes it; where test is missing too,
-    test_fraction of all becomes test first; shares of the `stratify` labels are kept. split=False: nothing is carved,
-    and data without splits is the test split. invalid: what a row with an empty text does: stop, be dropped and
-    counted, or stay, for whoever gives an answer to every row.
+    columns: ours -> theirs, `{"text": "review"}`. need, optional: the columns that are kept, by our
+    names. Where dev is missing, dev_fraction of the training rows, at most dev_max, becomes it;
+    where test is missing too, test_fraction of all becomes test first; shares of the `stratify`
+    labels are kept. split=False: nothing is carved, and data without splits is the test split.
+    invalid: what a row with an empty text does: stop, be dropped and counted, or stay, for whoever
+    gives an answer to every row.
     """
     from langue.text.read.open import SYNONYMS, Columns, quiet, tables
 
     for name, theirs in (columns or {}).items():
         if not isinstance(theirs, str):
-            raise DataError(f"columns: {name} = {theirs!r} is no column's name", do='write it as text = "review"')
+            raise DataError(
+                f"columns: {name} = {theirs!r} is no column's name",
+                do='write it as text = "review"',
+            )
         if name not in SYNONYMS:
             near = difflib.get_close_matches(name, SYNONYMS, 1, 0.0)
             known = ", ".join(SYNONYMS)
-            raise DataError(f"--columns: {name!r} is no column of ours ({known})", do=f"did you mean {near[0]}?")
+            raise DataError(
+                f"--columns: {name!r} is no column of ours ({known})", do=f"did you mean {near[0]}?"
+            )
         # Where targets are not read, as in predicting, it does not matter what they are called.
         if name not in {*need, *optional} and (name in TEXTS or not TEXTS.issuperset(need)):
             taken = ", ".join((*need, *optional))
-            raise DataError(f"--columns: {name} is not read here, but {taken}", do=f"leave {name} out, or see --task")
+            raise DataError(
+                f"--columns: {name} is not read here, but {taken}",
+                do=f"leave {name} out, or see --task",
+            )
     notes: list[str] = []
     with quiet():
-        found, divided = tables(data, Columns(tuple(need), tuple(optional), dict(columns or {})), notes)
+        found, divided = tables(
+            data, Columns(tuple(need), tuple(optional), dict(columns or {})), notes
+        )
         found = {name: _with_texts(table, need, invalid, notes) for name, table in found.items()}
-        found = {name: table for name, table in found.items() if _has_targets(name, table, need, notes)}
+        found = {
+            name: table for name, table in found.items() if _has_targets(name, table, need, notes)
+        }
         if not split:
-            return Source(notes=notes, **dict.fromkeys(SPLITS) | (found if divided else {"test": found["train"]}))
+            return Source(
+                notes=notes,
+                **dict.fromkeys(SPLITS) | (found if divided else {"test": found["train"]}),
+            )
         shares = {"test": test_fraction} if "dev" not in found and "test" not in found else {}
         shares |= {"dev": dev_fraction} if "dev" not in found else {}
         if "train" in found:
@@ -69,12 +88,16 @@ def read(
 
 
 def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str]) -> Table:
-    """The table without rows whose text is empty, or an error at the first; an optional text that no row has goes."""
+    """The table without rows whose text is empty, or an error at the first; an optional text that
+    no row has goes."""
     import pyarrow.compute as pc
 
     for name in [each for each in table.rows.column_names if each in TEXTS]:
         chunks = table.arrow(name).chunks
-        blank = [pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(chunk)), 0).fill_null(True) for chunk in chunks]
+        blank = [
+            pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(chunk)), 0).fill_null(True)
+            for chunk in chunks
+        ]
         empty = np.concatenate([each.to_numpy(zero_copy_only=False) for each in blank]).astype(bool)
         if name not in need and empty.all():
             table = replace(table, rows=table.rows.remove_columns([name]))
@@ -90,10 +113,17 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
                 do="fill it in or take it out (in training: data.invalid=drop)",
             )
         if len(bad):
-            notes.append(f"{table.origin}: {_rows(len(bad))} dropped for an empty {name}, first {table.where(bad[0])}")
+            notes.append(
+                f"{table.origin}: {_rows(len(bad))} dropped for an empty {name}, first"
+                f" {table.where(bad[0])}"
+            )
             table = table.select(np.flatnonzero(~empty))
         if not len(table):
-            raise DataError(f"every {name} is empty", where=table.origin, do="name another column with --columns")
+            raise DataError(
+                f"every {name} is empty",
+                where=table.origin,
+                do="name another column with --columns",
+            )
     return table
 
 
@@ -101,7 +131,9 @@ def _has_targets(split: str, table: Table, need: Sequence[str], notes: list[str]
     """Whether a test split has what is needed: benchmarks publish theirs without labels."""
     if split != "test" or table.locate:
         return True
-    bare = [name for name in need if name not in TEXTS and table.arrow(name).null_count == len(table)]
+    bare = [
+        name for name in need if name not in TEXTS and table.arrow(name).null_count == len(table)
+    ]
     if bare:
         notes.append(f"{table.origin} has no {bare[0]}s and is left out")
         return False
@@ -128,12 +160,17 @@ def _carve(
             )
         wished = max(1, round(total * share))
         held_most = min(wished, dev_max) if name == "dev" else wished
-        labels = train.column(stratify) if stratify in train.rows.column_names and stratify is not None else []
+        labels = (
+            train.column(stratify)
+            if stratify in train.rows.column_names and stratify is not None
+            else []
+        )
         classes = class_numbers(labels) if labels else None
         kept, held = hold_out(len(train), min(held_most, len(train) - 1 - after), seed, classes)
         if are_several(labels):
             kept, held = all_seen(kept, held, labels)
-        found["train"], found[name] = train.select(kept), train.select(held)
+        found["train"] = train.select(kept)
+        found[name] = train.select(held)
         how = f"the shares of each {stratify} kept" if classes is not None else "at random"
         notes.append(f"{train.origin}: {_rows(len(held))} taken for {name}, {how} (seed {seed})")
 

@@ -1,7 +1,8 @@
-"""What arrives: the number of rows, their labels, a share, a seed. What leaves: which rows are held out, in file order.
+"""What arrives: the number of rows, their labels, a share, a seed. What leaves: which rows are held
+out, in file order.
 
-The draw is a function of (rows, labels, share, seed) alone, the same in every process and on every platform: numpy's
-legacy generator is the one whose stream is promised never to change.
+The draw is a function of (rows, labels, share, seed) alone, the same in every process and on every
+platform: numpy's legacy generator is the one whose stream is promised never to change.
 """
 
 from collections import Counter
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 def hold_out(
     n_rows: int, n_held: int, seed: int, classes: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(kept, held) row numbers, each ascending. classes: (n_rows,) the class of each row, whose shares are kept.
+    """(kept, held) row numbers, each ascending. classes: (n_rows,) the class of each row, whose
+    shares are kept.
 
-    A class is never held out as a whole: what is judged must have been seen. Where that leaves too few rows, as
-    with a class a row, the draw ignores classes.
+    A class is never held out as a whole: what is judged must have been seen. Where that leaves too
+    few rows, as with a class a row, the draw ignores classes.
     """
     order = np.random.RandomState(seed % 2**32).permutation(n_rows)
     chosen = order[:n_held]
@@ -26,7 +28,8 @@ def hold_out(
         sizes = np.bincount(classes)
         quota = _quota(sizes, n_held)
         if quota is not None:
-            # Rank of each row within its class, in the drawn order; the first `quota` of a class are held out.
+            # Rank of each row within its class, in the drawn order; the first `quota` of a class
+            # are held out.
             drawn = classes[order]
             by_class = np.argsort(drawn, kind="stable")
             rank = np.empty(n_rows, np.int64)
@@ -38,7 +41,8 @@ def hold_out(
 
 
 def _quota(sizes: NDArray[np.int64], n_held: int) -> NDArray[np.int64] | None:
-    """Rows to hold out of each class: its share by largest remainder, at least one of it left; None: impossible."""
+    """Rows to hold out of each class: its share by largest remainder, at least one of it left;
+    None: impossible."""
     room = np.maximum(sizes - 1, 0)
     if room.sum() < n_held:
         return None
@@ -54,18 +58,21 @@ def _quota(sizes: NDArray[np.int64], n_held: int) -> NDArray[np.int64] | None:
 def all_seen(
     kept: NDArray[np.int64], held: NDArray[np.int64], labels: Sequence[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The division, of rows that carry any number of labels, with rows exchanged until every label of a held row stands
-    in a kept one too, as far as that can be."""
+    """The division, of rows that carry any number of labels, with rows exchanged until every label
+    of a held row stands in a kept one too, as far as that can be."""
     sets = [_several(label) for label in labels]
     counts = Counter(label for row in kept for label in sets[row])
-    stay, go = list(kept), []
+    stay = list(kept)
+    go = []
     for row in held:
         if all(counts[label] for label in sets[row]):
             go.append(row)
             continue
         counts.update(sets[row])
         stay.append(row)
-        spare = next((other for other in stay[:-1] if all(counts[label] > 1 for label in sets[other])), None)
+        spare = next(
+            (other for other in stay[:-1] if all(counts[label] > 1 for label in sets[other])), None
+        )
         if spare is not None:
             counts.subtract(sets[spare])
             stay.remove(spare)
@@ -76,8 +83,12 @@ def all_seen(
 
 
 def are_several(labels: Sequence[Any]) -> bool:
-    """Whether rows carry any number of labels: as lists, or, from a CSV file, with `|` between them."""
-    return any(isinstance(label, (list, tuple)) or isinstance(label, str) and "|" in label for label in labels)
+    """Whether rows carry any number of labels: as lists, or, from a CSV file, with `|` between
+    them."""
+    return any(
+        isinstance(label, (list, tuple)) or isinstance(label, str) and "|" in label
+        for label in labels
+    )
 
 
 def parted(label: str) -> list[str]:
@@ -89,11 +100,13 @@ def _several(label: Any) -> set[Any]:
     if isinstance(label, str):
         return {*parted(label)} - {""}
     parts = label if isinstance(label, (list, tuple)) else ()
-    return {part for part in parts if not isinstance(part, (list, tuple, dict))}  # those are refused later, by row
+    # those are refused later, by row
+    return {part for part in parts if not isinstance(part, (list, tuple, dict))}
 
 
 def class_numbers(labels: Sequence[Any]) -> NDArray[np.int64] | None:
-    """(n,) numbers of labels in sorted order; None where labels are lists, real numbers, or mostly different."""
+    """(n,) numbers of labels in sorted order; None where labels are lists, real numbers, or mostly
+    different."""
     if any(isinstance(label, (list, tuple, dict)) for label in labels):
         return None
     if any(isinstance(label, float) and not label.is_integer() for label in labels):

@@ -1,4 +1,5 @@
-"""What arrives: an Arrow table of one split. What leaves: a `Table`, whose rows know where they stand in their file."""
+"""What arrives: an Arrow table of one split. What leaves: a `Table`, whose rows know where they
+stand in their file."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -22,8 +23,10 @@ class Table:
 
     rows: "datasets.Dataset"
     origin: str
-    locate: Callable[[int], str] | None = field(default=None, repr=False)  # row of the origin -> where it stands
-    ids: NDArray[np.int64] | None = field(default=None, repr=False)  # (n,) rows of the origin; None: all, in order
+    # row of the origin -> where it stands
+    locate: Callable[[int], str] | None = field(default=None, repr=False)
+    # (n,) rows of the origin; None: all, in order
+    ids: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,7 +62,8 @@ class Source:
 
 
 def as_dataset(table: Any) -> "datasets.Dataset":
-    """The Arrow table as a `datasets.Dataset`. Its fingerprint is drawn: computing one would read every row."""
+    """The Arrow table as a `datasets.Dataset`. Its fingerprint is drawn: computing one would read
+    every row."""
     import datasets
 
     return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=secrets.token_hex(8))

@@ -1,9 +1,11 @@
-"""What arrives: the messages of a conversation. What leaves: the text that a model was taught to go on from.
+"""What arrives: the messages of a conversation. What leaves: the text that a model was taught to go
+on from.
 
-How roles and turns are marked is the model's own matter: a Jinja template in its tokenizer_config.json or in
-chat_template.jinja, rendered as `transformers` renders it. A template comes with a model and is hostile until shown
-otherwise: it runs in Jinja's sandbox, which reaches no attribute that could do harm and bounds ranges, and what it
-writes or multiplies is bounded here. How long it computes without writing, and what it holds meanwhile, is not.
+How roles and turns are marked is the model's own matter: a Jinja template in its
+tokenizer_config.json or in chat_template.jinja, rendered as `transformers` renders it. A template
+comes with a model and is hostile until shown otherwise: it runs in Jinja's sandbox, which reaches
+no attribute that could do harm and bounds ranges, and what it writes or multiplies is bounded here.
+How long it computes without writing, and what it holds meanwhile, is not.
 """
 
 import datetime
@@ -20,13 +22,16 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def template_of(folder: Path | None, options: Mapping[str, Any]) -> str | None:
-    """The template of a model, by what its tokenizer_config.json says; of several named ones, `default`."""
+    """The template of a model, by what its tokenizer_config.json says; of several named ones,
+    `default`."""
     if folder is not None and (file := folder / "chat_template.jinja").is_file():
         try:
             return file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ModelError(f"cannot be read: {why}", where=str(file), do="fetch it again") from None
+            raise ModelError(
+                f"cannot be read: {why}", where=str(file), do="fetch it again"
+            ) from None
     found = options.get("chat_template")
     if isinstance(found, list):
         named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
@@ -42,37 +47,53 @@ def render(
     tokens: Mapping[str, str],
     add_generation_prompt: bool = True,
 ) -> str:
-    """The conversation as one text; with the marks that begin an answer, where that is wished. tokens: the special ones
-    by the names that templates know them by, such as `bos_token`."""
-    template, where = template_of(folder, options), str(folder or "")
+    """The conversation as one text; with the marks that begin an answer, where that is wished.
+    tokens: the special ones by the names that templates know them by, such as `bos_token`."""
+    template = template_of(folder, options)
+    where = str(folder or "")
     if template is None:
-        raise ModelError("the model has no chat template", where=where, do="give a text, or a model for conversation")
+        raise ModelError(
+            "the model has no chat template",
+            where=where,
+            do="give a text, or a model for conversation",
+        )
     for index, message in enumerate(messages):
         says = isinstance(message, Mapping) and {"content", "tool_calls"} & message.keys()
         if not says or not isinstance(message.get("role"), str):
-            raise DataError(f"message {index + 1} is not a role with content", do='{"role": "user", "content": "..."}')
-    out, size = list[str](), 0
+            raise DataError(
+                f"message {index + 1} is not a role with content",
+                do='{"role": "user", "content": "..."}',
+            )
+    out = list[str]()
+    size = 0
     known = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
     known |= {"tools": None, "documents": None, **tokens}
     try:
         for part in _environment().from_string(template).generate(**known):
             size += len(part)
             if size > MOST:
-                raise ModelError(f"the chat template writes more than {MOST:,} characters", where=where)
+                raise ModelError(
+                    f"the chat template writes more than {MOST:,} characters", where=where
+                )
             out.append(part)
     except ModelError:
         raise
-    except Exception as error:  # a template is code of others: whatever it raises is its own trouble
+    # a template is code of others: whatever it raises is its own trouble
+    except Exception as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the chat template cannot be followed: {said}", where=where) from error
     return "".join(out)
 
 
 def end_of_turn(
-    folder: Path | None, options: Mapping[str, Any], tokens: Sequence[str], special: Mapping[str, str]
+    folder: Path | None,
+    options: Mapping[str, Any],
+    tokens: Sequence[str],
+    special: Mapping[str, str],
 ) -> str | None:
-    """The one of these tokens that the template writes right after an answer; None where it writes none, or where
-    there is no template, or none that takes a question and its answer. special: as `render`'s tokens."""
+    """The one of these tokens that the template writes right after an answer; None where it writes
+    none, or where there is no template, or none that takes a question and its answer. special: as
+    `render`'s tokens."""
     if template_of(folder, options) is None:
         return None
     talk = [{"role": "user", "content": "question"}, {"role": "assistant", "content": PROBE}]
@@ -104,7 +125,8 @@ def _environment() -> Any:
             return super().call_binop(context, operator, left, right)
 
     class Generation(Extension):
-        """`{% generation %}` marks what the model wrote, for training; what is inside is rendered as it is."""
+        """`{% generation %}` marks what the model wrote, for training; what is inside is rendered
+        as it is."""
 
         tags = {"generation"}  # noqa: RUF012
 
@@ -118,8 +140,12 @@ def _environment() -> Any:
     def now(form: str) -> str:
         return datetime.datetime.now().strftime(form)
 
-    environment = Bounded(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    tojson: Callable[..., str] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False} | options)  # noqa: E731
+    environment = Bounded(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    tojson: Callable[..., str] = lambda value, **options: json.dumps(
+        value, **{"ensure_ascii": False} | options
+    )  # noqa: E731
     environment.filters["tojson"] = tojson
     environment.globals |= {"raise_exception": refuse, "strftime_now": now}
     return environment

@@ -1,8 +1,9 @@
 """The tokenizer classes that published folders name, and what each takes for granted.
 
-A tokenizer_config.json says less than its class does: what is written nowhere in a RoBERTa folder, the class says. The
-defaults are those of `transformers` 5 (a test reads them from there). A class that is not in the table, or that no file
-names, has no defaults: a token is never special for its name alone.
+A tokenizer_config.json says less than its class does: what is written nowhere in a RoBERTa folder,
+the class says. The defaults are those of `transformers` 5 (a test reads them from there). A class
+that is not in the table, or that no file names, has no defaults: a token is never special for its
+name alone.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from langue.errors import ModelError
 from langue.files import read_json
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-GENERIC = "PreTrained"  # PreTrainedTokenizerFast, TokenizersBackend: all that there is to say is in tokenizer.json
+# PreTrainedTokenizerFast, TokenizersBackend: all that there is to say is in tokenizer.json
+GENERIC = "PreTrained"
 
 
 @dataclass(frozen=True)
@@ -22,20 +24,33 @@ class PublishedClass:
     """What a class takes for granted where no file says otherwise."""
 
     special: Mapping[str, str] = field(default_factory=dict)  # role -> token
-    mask_takes_space: bool = False  # the mask's token takes the spaces before it along (AddedToken.lstrip)
-    # add_prefix_space of tokenizer_config.json, false where it is not there, is followed against tokenizer.json.
+    # the mask's token takes the spaces before it along (AddedToken.lstrip)
+    mask_takes_space: bool = False
+    # add_prefix_space of tokenizer_config.json, false where it is not there, is followed against
+    # tokenizer.json.
     prefix_space_default: bool | None = None
-    # Its pieces are sentencepiece's, and add_prefix_space is followed against tokenizer.json where it is there.
+    # Its pieces are sentencepiece's, and add_prefix_space is followed against tokenizer.json where
+    # it is there.
     of_sentencepiece: bool = False
     prefix_space_ignored_once: bool = False  # before version 5, transformers did not follow it
-    # Before version 5, transformers put bos and eos around a text as add_bos_token and add_eos_token say.
+    # Before version 5, transformers put bos and eos around a text as add_bos_token and
+    # add_eos_token say.
     framed_by_flags_once: bool = False
-    # Nothing stands around a text, whatever tokenizer.json says; before version 5, what the flags said.
+    # Nothing stands around a text, whatever tokenizer.json says; before version 5, what the flags
+    # said.
     never_framed: bool = False
 
 
 _BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
-_ROBERTA = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "sep": "</s>", "pad": "<pad>", "cls": "<s>", "mask": "<mask>"}
+_ROBERTA = {
+    "bos": "<s>",
+    "eos": "</s>",
+    "unk": "<unk>",
+    "sep": "</s>",
+    "pad": "<pad>",
+    "cls": "<s>",
+    "mask": "<mask>",
+}
 _MBART50 = {role: token for role, token in _ROBERTA.items() if role != "bos"}
 _T5 = {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"}
 _LLAMA = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
@@ -57,7 +72,9 @@ CLASSES: dict[str, PublishedClass] = {
     "MBart50": PublishedClass(_MBART50, mask_takes_space=True),
     "GPT2": PublishedClass({"bos": _END, "eos": _END, "unk": _END}, prefix_space_default=False),
     "GPTNeoX": PublishedClass(
-        {"bos": _END, "eos": _END, "unk": _END, "pad": "<|padding|>"}, prefix_space_default=False, never_framed=True
+        {"bos": _END, "eos": _END, "unk": _END, "pad": "<|padding|>"},
+        prefix_space_default=False,
+        never_framed=True,
     ),
     "Qwen2": PublishedClass({"eos": _END, "unk": _END, "pad": _END}, prefix_space_default=False),
     "OpenAIGPT": PublishedClass({"unk": "<unk>"}),
@@ -81,7 +98,8 @@ OF_MODEL_TYPE: dict[str, str] = {
     **dict.fromkeys(("llama", "mistral", "mixtral", "modernbert", "bloom", "nanochat"), GENERIC),
 }
 
-# The class of a folder that names none at all, or the generic one without a tokenizer.json, by the file that it has.
+# The class of a folder that names none at all, or the generic one without a tokenizer.json, by the
+# file that it has.
 OF_FILE: dict[str, str] = {
     "vocab.txt": "Bert",
     "spiece.model": "T5",
@@ -91,13 +109,15 @@ OF_FILE: dict[str, str] = {
 
 
 def class_name(value: Any) -> str:
-    """A tokenizer class without its endings: `Bert` of BertTokenizerFast; empty where `value` is no name."""
+    """A tokenizer class without its endings: `Bert` of BertTokenizerFast; empty where `value` is no
+    name."""
     name = str(value or "").removesuffix("Fast").removesuffix("Tokenizer")
     return GENERIC if name == "TokenizersBackend" else name
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file, empty where there is no such file. ModelError where it holds something else."""
+    """The JSON object in a file, empty where there is no such file. ModelError where it holds
+    something else."""
     content = read_json(file) if file.is_file() else {}
     if not isinstance(content, dict):
         raise ModelError("the file is not a JSON object", where=str(file))
@@ -107,25 +127,31 @@ def read_object(file: Path) -> dict[str, Any]:
 def class_of(folder: Path | None, options: Mapping[str, Any]) -> str:
     """The class of a folder's tokenizer, empty where nothing tells it.
 
-    As AutoTokenizer finds it: tokenizer_config.json names it, or config.json does, or it is that of the model_type.
-    Where there is neither, the file tells it that only one class has.
+    As AutoTokenizer finds it: tokenizer_config.json names it, or config.json does, or it is that of
+    the model_type. Where there is neither, the file tells it that only one class has.
     """
     named = class_name(options.get("tokenizer_class"))
     if folder is None:
         return named
     if not named:
         config = read_object(folder / "config.json")
-        named = class_name(config.get("tokenizer_class")) or OF_MODEL_TYPE.get(str(config.get("model_type")), "")
+        named = class_name(config.get("tokenizer_class")) or OF_MODEL_TYPE.get(
+            str(config.get("model_type")), ""
+        )
     if named not in ("", GENERIC) or (folder / "tokenizer.json").is_file():
         return named
     return next((kind for file, kind in OF_FILE.items() if (folder / file).is_file()), named)
 
 
 def check_class(kind: str, known: tuple[str, ...], file: Path) -> None:
-    """ModelError where a class, if one is named, is not one that uses a file in the way that is known here."""
+    """ModelError where a class, if one is named, is not one that uses a file in the way that is
+    known here."""
     if kind not in ("", GENERIC, *known):
         raise ModelError(
             f"how {kind}Tokenizer uses this file is not known",
             where=str(file),
-            do="put a tokenizer.json beside it: AutoTokenizer.from_pretrained(...).save_pretrained(...)",
+            do=(
+                "put a tokenizer.json beside it:"
+                " AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            ),
         )

@@ -1,8 +1,10 @@
-"""The special and added tokens that a published folder declares, in whatever form, and a tokenizer that has them.
+"""The special and added tokens that a published folder declares, in whatever form, and a tokenizer
+that has them.
 
-Special tokens are declared in `tokenizer.json`; in `tokenizer_config.json` as `added_tokens_decoder`, as entries such
-as `bos_token`, and as lists or objects of more; in `special_tokens_map.json`; and by the class. They are united here.
-Where two files say different things of one token, the one wins that wins in `transformers` (4.57 and 5 alike).
+Special tokens are declared in `tokenizer.json`; in `tokenizer_config.json` as
+`added_tokens_decoder`, as entries such as `bos_token`, and as lists or objects of more; in
+`special_tokens_map.json`; and by the class. They are united here. Where two files say different
+things of one token, the one wins that wins in `transformers` (4.57 and 5 alike).
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,11 +27,14 @@ MORE = ("additional_special_tokens", "extra_special_tokens", "model_specific_spe
 class Declared:
     """What a folder's files and its class say of special and added tokens."""
 
-    roles: dict[str, str | None] = field(default_factory=dict)  # "bos" -> its token; None where a file says none
+    # "bos" -> its token; None where a file says none
+    roles: dict[str, str | None] = field(default_factory=dict)
     special: dict[str, AddedToken] = field(default_factory=dict)  # named by files
     defaults: dict[str, AddedToken] = field(default_factory=dict)  # named by the class alone
-    numbered: dict[int, AddedToken] = field(default_factory=dict)  # with the ids that they are to have
-    names: dict[str, str] = field(default_factory=dict)  # "bos_token", "image_token" -> their tokens, for templates
+    # with the ids that they are to have
+    numbered: dict[int, AddedToken] = field(default_factory=dict)
+    # "bos_token", "image_token" -> their tokens, for templates
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def named(entry: Any) -> str | None:
@@ -38,7 +43,9 @@ def named(entry: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def read(folder: Path | None, options: Mapping[str, Any], kind: str, more: tuple[str, ...] = ()) -> Declared:
+def read(
+    folder: Path | None, options: Mapping[str, Any], kind: str, more: tuple[str, ...] = ()
+) -> Declared:
     """All that tokenizer_config.json (`options`), the files beside it and the class `kind` declare.
 
     more: further tokens that are special in this class, such as the names of mBART's languages.
@@ -66,7 +73,9 @@ def read(folder: Path | None, options: Mapping[str, Any], kind: str, more: tuple
         if role not in roles:
             roles[role] = name
             lstrip = role == "mask" and published.mask_takes_space
-            defaults.setdefault(name, AddedToken(name, special=True, lstrip=lstrip, normalized=False))
+            defaults.setdefault(
+                name, AddedToken(name, special=True, lstrip=lstrip, normalized=False)
+            )
     for name in more:
         defaults.setdefault(name, AddedToken(name, special=True, normalized=False))
     names = {key: token for key, token in names.items() if key not in MORE}
@@ -75,21 +84,30 @@ def read(folder: Path | None, options: Mapping[str, Any], kind: str, more: tuple
 
 
 def _entries(source: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(key, entry) of each special token that a file names; an entry of None says that there is none."""
+    """(key, entry) of each special token that a file names; an entry of None says that there is
+    none."""
     for role in ROLES:
         if f"{role}_token" in source:
             yield f"{role}_token", source[f"{role}_token"]
     for key, entry in source.items():
-        if key.endswith("_token") and key.removesuffix("_token") not in ROLES and named(entry) is not None:
+        if (
+            key.endswith("_token")
+            and key.removesuffix("_token") not in ROLES
+            and named(entry) is not None
+        ):
             yield key, entry
     for key in MORE:
         entries = source.get(key) or []
         if not isinstance(entries, list | dict):
             raise ModelError(f"{key} is neither a list nor an object of tokens")
-        yield from entries.items() if isinstance(entries, dict) else ((key, entry) for entry in entries)
+        yield from (
+            entries.items() if isinstance(entries, dict) else ((key, entry) for entry in entries)
+        )
 
 
-def _special_token(key: str, entry: Any, published: PublishedClass, where: str) -> AddedToken | None:
+def _special_token(
+    key: str, entry: Any, published: PublishedClass, where: str
+) -> AddedToken | None:
     """The token of an entry, with the flags that it gives."""
     if entry is None:
         return None
@@ -106,15 +124,22 @@ def _special_token(key: str, entry: Any, published: PublishedClass, where: str) 
 def _numbered(
     folder: Path | None, options: Mapping[str, Any], special: Mapping[str, AddedToken], where: str
 ) -> dict[int, AddedToken]:
-    """Tokens by the ids that they are to have: `added_tokens_decoder`, or added_tokens.json in older folders."""
+    """Tokens by the ids that they are to have: `added_tokens_decoder`, or added_tokens.json in
+    older folders."""
     decoder = options.get("added_tokens_decoder")
     if isinstance(decoder, dict):
         found: dict[int, AddedToken] = {}
         for index, entry in decoder.items():
             content = named(entry)
             if content is None or not str(index).isdecimal():
-                raise ModelError(f"added_tokens_decoder: entry {index!r} is not a numbered token", where=where)
-            flags = {flag: bool(entry[flag]) for flag in FLAGS if flag in entry} if isinstance(entry, dict) else {}
+                raise ModelError(
+                    f"added_tokens_decoder: entry {index!r} is not a numbered token", where=where
+                )
+            flags = (
+                {flag: bool(entry[flag]) for flag in FLAGS if flag in entry}
+                if isinstance(entry, dict)
+                else {}
+            )
             found[int(index)] = AddedToken(content, **flags)
         return found
     older = {} if folder is None else read_object(folder / "added_tokens.json")
@@ -124,11 +149,15 @@ def _numbered(
     }
 
 
-def declare(backend: tokenizers.Tokenizer, declared: Declared, where: str, *, whole: bool) -> list[str]:
-    """Give a tokenizer the declared tokens. Returns what its files say of their ids in contradiction.
+def declare(
+    backend: tokenizers.Tokenizer, declared: Declared, where: str, *, whole: bool
+) -> list[str]:
+    """Give a tokenizer the declared tokens. Returns what its files say of their ids in
+    contradiction.
 
-    whole: it was read from a tokenizer.json, whose ids are followed; else each token must get the id that is said.
-    A token that the class alone names is special where the vocabulary has it, and is not added: no model would know it.
+    whole: it was read from a tokenizer.json, whose ids are followed; else each token must get the
+    id that is said. A token that the class alone names is special where the vocabulary has it, and
+    is not added: no model would know it.
     """
     present = {token.content: token for token in backend.get_added_tokens_decoder().values()}
     # One call for all: each goes through all tokens that were added before.
@@ -163,7 +192,9 @@ def declare(backend: tokenizers.Tokenizer, declared: Declared, where: str, *, wh
     backend.add_tokens([*changed, *new.values(), *last])
     for index, token in new.items():
         if (found := backend.token_to_id(token.content)) != index:
-            raise ModelError(f"{token.content!r} is to be token {index} and is {found}", where=where)
+            raise ModelError(
+                f"{token.content!r} is to be token {index} and is {found}", where=where
+            )
     return notes
 
 

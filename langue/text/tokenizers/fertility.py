@@ -1,8 +1,10 @@
-"""What arrives: a tokenizer and texts. What leaves: into how many tokens it cuts them, by script and by language.
+"""What arrives: a tokenizer and texts. What leaves: into how many tokens it cuts them, by script
+and by language.
 
-Fertility is tokens per word (Acs 2019; Rust et al. 2021): about 1.1 where a vocabulary fits, many where it does not.
-In scripts that write no spaces a character counts as a word. Text is counted line by line, each under the script of
-most of its letters, and under the language that they or its words suggest.
+Fertility is tokens per word (Acs 2019; Rust et al. 2021): about 1.1 where a vocabulary fits, many
+where it does not. In scripts that write no spaces a character counts as a word. Text is counted
+line by line, each under the script of most of its letters, and under the language that they or its
+words suggest.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,9 +22,11 @@ COUNTS = ("lines", "words", "characters", "bytes", "tokens", "unknown")
 
 
 def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
-    """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}, "languages": {"English": {...}, ...},
-    "notes": [...]}`, scripts and languages by their share of the text; notes say what the tokenizer does not know."""
-    gap, lost = gap_of(tokenizer), Lost(tokenizer)
+    """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}, "languages":
+    {"English": {...}, ...}, "notes": [...]}`, scripts and languages by their share of the text;
+    notes say what the tokenizer does not know."""
+    gap = gap_of(tokenizer)
+    lost = Lost(tokenizer)
     unknown = -1 if gap.token is None else gap.token
     counts: dict[tuple[str, str], dict[str, int]] = {}  # by script and language
     used = np.zeros(1 + max(tokenizer.backend.get_vocab(with_added_tokens=True).values()), bool)
@@ -34,7 +38,9 @@ def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
             batch = []
     _add(tokenizer, batch, unknown, counts, used, lost)
     whole = _sum(counts.values())
-    lost.tokens, lost.unknown, lost.characters = whole["tokens"], whole["unknown"], whole["characters"]
+    lost.tokens = whole["tokens"]
+    lost.unknown = whole["unknown"]
+    lost.characters = whole["characters"]
     return {
         "vocab_size": len(tokenizer),
         "used": int(used.sum()),
@@ -52,7 +58,10 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 def _by(part: int, counts: Mapping[tuple[str, str], Mapping[str, int]]) -> dict[str, Any]:
     """The rates by one part of the keys."""
-    sums = {name: _sum(each for key, each in counts.items() if key[part] == name) for name in {k[part] for k in counts}}
+    sums = {
+        name: _sum(each for key, each in counts.items() if key[part] == name)
+        for name in {k[part] for k in counts}
+    }
     ordered = sorted(sums.items(), key=lambda pair: (-pair[1]["characters"], pair[0]))
     return {name: _rates(each) for name, each in ordered}
 
@@ -65,11 +74,15 @@ def _add(
     used: np.ndarray[Any, Any],
     lost: Lost,
 ) -> None:
-    for line, encoding in zip(lines, tokenizer.backend.encode_batch_fast(lines, add_special_tokens=False), strict=True):
+    for line, encoding in zip(
+        lines, tokenizer.backend.encode_batch_fast(lines, add_special_tokens=False), strict=True
+    ):
         ids = encoding.ids
         used[ids] = True
         scripts = script.count(line)
-        into = counts.setdefault((script.main(scripts), guess(line, scripts)), dict.fromkeys(COUNTS, 0))
+        into = counts.setdefault(
+            (script.main(scripts), guess(line, scripts)), dict.fromkeys(COUNTS, 0)
+        )
         into["lines"] += 1
         into["words"] += script.words(line)
         into["characters"] += len(line)

@@ -1,9 +1,10 @@
-"""The flags of a tokenizer_config.json that may contradict the tokenizer.json beside it, and which of the two is
-followed.
+"""The flags of a tokenizer_config.json that may contradict the tokenizer.json beside it, and which
+of the two is followed.
 
-`add_prefix_space`, `add_bos_token` and `add_eos_token` once built the tokenizer; a tokenizer.json says all that they
-say, and sometimes something else. Where `transformers` 4.57 and 5 agree on which of the two counts, that one is
-followed. Where they do not, version 5 is, and the contradiction is told (`langue inspect`, `langue verify`).
+`add_prefix_space`, `add_bos_token` and `add_eos_token` once built the tokenizer; a tokenizer.json
+says all that they say, and sometimes something else. Where `transformers` 4.57 and 5 agree on which
+of the two counts, that one is followed. Where they do not, version 5 is, and the contradiction is
+told (`langue inspect`, `langue verify`).
 """
 
 import json
@@ -20,14 +21,20 @@ Steps = list[dict[str, Any]]
 Roles = Mapping[str, str | None]
 
 
-def follow(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str, roles: Roles) -> list[str]:
-    """Bring a tokenizer that was read from a tokenizer.json in line. Returns the contradictions that remain."""
+def follow(
+    backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str, roles: Roles
+) -> list[str]:
+    """Bring a tokenizer that was read from a tokenizer.json in line. Returns the contradictions
+    that remain."""
     published = CLASSES.get(kind, PublishedClass())
     return _prefix_space(backend, options, published) + _frame(backend, options, published, roles)
 
 
-def _prefix_space(backend: tokenizers.Tokenizer, options: Mapping[str, Any], published: PublishedClass) -> list[str]:
-    flag, steps = options.get("add_prefix_space"), _Steps(backend)
+def _prefix_space(
+    backend: tokenizers.Tokenizer, options: Mapping[str, Any], published: PublishedClass
+) -> list[str]:
+    flag = options.get("add_prefix_space")
+    steps = _Steps(backend)
     wanted = bool(flag)
     source = "the class" if flag is None else "tokenizer_config.json"
     flag_text = f"add_prefix_space = {str(wanted).lower()} of {source}"
@@ -37,14 +44,25 @@ def _prefix_space(backend: tokenizers.Tokenizer, options: Mapping[str, Any], pub
             return []
         alone = steps.byte_level_alone
         steps.put_prefix(wanted)
-        return [] if alone else [f"{flag_text} is followed, as transformers 5 does; 4.57 follows tokenizer.json"]
+        return (
+            []
+            if alone
+            else [f"{flag_text} is followed, as transformers 5 does; 4.57 follows tokenizer.json"]
+        )
     if flag is None or not steps.decides or wanted == steps.prefixed:
         return []
     if published.of_sentencepiece and steps.of_sentencepiece:
         steps.put_prefix(wanted, always=options.get("legacy") is True)
         once = published.prefix_space_ignored_once
-        return [f"{flag_text} is followed, as transformers 5 does; 4.57 follows tokenizer.json"] if once else []
-    return [f"{flag_text} is not followed: tokenizer.json counts, as in transformers 5; 4.57 follows the flag"]
+        return (
+            [f"{flag_text} is followed, as transformers 5 does; 4.57 follows tokenizer.json"]
+            if once
+            else []
+        )
+    return [
+        f"{flag_text} is not followed: tokenizer.json counts, as in transformers 5; 4.57 follows"
+        " the flag"
+    ]
 
 
 def notes_of_older(options: Mapping[str, Any], kind: str) -> list[str]:
@@ -52,17 +70,22 @@ def notes_of_older(options: Mapping[str, Any], kind: str) -> list[str]:
     published = CLASSES.get(kind, PublishedClass())
     if published.framed_by_flags_once and not isinstance(options.get("add_bos_token"), bool):
         return [
-            "tokenizer_config.json has no add_bos_token: bos stands before a text, as in transformers 4.57 and when "
-            "such models were trained; 5 puts none"
+            "tokenizer_config.json has no add_bos_token: bos stands before a text, as in"
+            " transformers 4.57 and when such models were trained; 5 puts none"
         ]
-    of_bytes = published.prefix_space_default is not None and not published.mask_takes_space  # and without a frame
+    # and without a frame
+    of_bytes = published.prefix_space_default is not None and not published.mask_takes_space
     if of_bytes and options.get("add_eos_token") is True:
-        return ["add_eos_token = true is followed, as transformers 5 does; 4.57 ignores it for such a class"]
+        return [
+            "add_eos_token = true is followed, as transformers 5 does; 4.57 ignores it for such a"
+            " class"
+        ]
     return []
 
 
 class _Steps:
-    """How a tokenizer normalises and cuts a text, as its own JSON says it, without its vocabulary."""
+    """How a tokenizer normalises and cuts a text, as its own JSON says it, without its
+    vocabulary."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self.backend = backend
@@ -79,7 +102,9 @@ class _Steps:
 
     @property
     def byte_level_alone(self) -> bool:
-        return bool(self.tree["pre_tokenizer"]) and self.tree["pre_tokenizer"]["type"] == "ByteLevel"
+        return (
+            bool(self.tree["pre_tokenizer"]) and self.tree["pre_tokenizer"]["type"] == "ByteLevel"
+        )
 
     @property
     def of_bytes(self) -> bool:
@@ -87,7 +112,11 @@ class _Steps:
 
     @property
     def of_sentencepiece(self) -> bool:
-        marks = [step for step in self.normalizers if step["type"] == "Replace" and step["content"] == SPACE]
+        marks = [
+            step
+            for step in self.normalizers
+            if step["type"] == "Replace" and step["content"] == SPACE
+        ]
         return len(marks) > 0 or any(step["type"] == "Metaspace" for step in self.cuts)
 
     @property
@@ -98,11 +127,14 @@ class _Steps:
     @property
     def prefixed(self) -> bool:
         """Whether a space is put before a text."""
-        prepends = any(step["type"] == "Prepend" and step["prepend"] == SPACE for step in self.normalizers)
+        prepends = any(
+            step["type"] == "Prepend" and step["prepend"] == SPACE for step in self.normalizers
+        )
         return prepends or any(_puts_space(step) for step in self.cuts)
 
     def put_prefix(self, wanted: bool, always: bool = False) -> None:
-        """Change the tokenizer. always: before each part of a text that special tokens cut, not the first alone."""
+        """Change the tokenizer. always: before each part of a text that special tokens cut, not the
+        first alone."""
         scheme = ("always" if always else "first") if wanted else "never"
         for step in self.cuts:
             if step["type"] == "ByteLevel":
@@ -112,7 +144,12 @@ class _Steps:
         if self.of_sentencepiece and not any(step["type"] == "Metaspace" for step in self.cuts):
             kept = [step for step in self.normalizers if step["type"] != "Prepend"]
             if wanted and not always and not self.cuts:
-                cut = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
+                cut = {
+                    "type": "Metaspace",
+                    "replacement": SPACE,
+                    "prepend_scheme": scheme,
+                    "split": False,
+                }
                 self.tree["pre_tokenizer"] = cut
             elif wanted:
                 kept = [{"type": "Prepend", "prepend": SPACE}, *kept]
@@ -155,12 +192,19 @@ def _puts_space(step: Mapping[str, Any]) -> bool:
 
 
 def _frame(
-    backend: tokenizers.Tokenizer, options: Mapping[str, Any], published: PublishedClass, roles: Roles
+    backend: tokenizers.Tokenizer,
+    options: Mapping[str, Any],
+    published: PublishedClass,
+    roles: Roles,
 ) -> list[str]:
-    """Whether bos stands before a text, and eos behind it, and whether that is what the flags say."""
+    """Whether bos stands before a text, and eos behind it, and whether that is what the flags
+    say."""
     notes: list[str] = []
     tokens = {role: roles.get(role) for role in ("bos", "eos")}
-    ids = {role: None if token is None else backend.token_to_id(token) for role, token in tokens.items()}
+    ids = {
+        role: None if token is None else backend.token_to_id(token)
+        for role, token in tokens.items()
+    }
     before, after = frame_of(backend)
     there = {"bos": ids["bos"] is not None and ids["bos"] in before}
     there["eos"] = ids["eos"] is not None and ids["eos"] in after
@@ -175,8 +219,8 @@ def _frame(
         differ = published.framed_by_flags_once or published.never_framed
         versions = "5 has it; 4.57 follows the flag" if differ else "4.57 and 5 have it"
         notes.append(
-            f"add_{role}_token = {str(flag).lower()} of tokenizer_config.json is not followed: {does} {place} a text, "
-            f"as transformers {versions}"
+            f"add_{role}_token = {str(flag).lower()} of tokenizer_config.json is not followed:"
+            f" {does} {place} a text, as transformers {versions}"
         )
     return notes
 

@@ -1,8 +1,9 @@
 """The languages of a translation model, as its tokenizer names them, and where their names stand.
 
-mBART (Liu et al. 2020, arXiv:2001.08210) puts a language's code behind a text, and begins a target with it; mBART-50
-(Tang et al. 2020, arXiv:2008.00401) puts it before a text, source or target. Marian (Junczys-Dowmunt et al. 2018,
-arXiv:1804.00344) is told the target's language alone, before the source.
+mBART (Liu et al. 2020, arXiv:2001.08210) puts a language's code behind a text, and begins a target
+with it; mBART-50 (Tang et al. 2020, arXiv:2008.00401) puts it before a text, source or target.
+Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344) is told the target's language alone, before
+the source.
 """
 
 from collections.abc import Mapping
@@ -30,29 +31,38 @@ SHOWN = 12  # languages that an error lists
 
 @dataclass(frozen=True)
 class LanguageRule:
-    """Where a class of tokenizers puts the code of a language. `{}` in a frame stands for the code."""
+    """Where a class of tokenizers puts the code of a language. `{}` in a frame stands for the
+    code."""
 
     codes: tuple[str, ...]  # the languages that the class knows
     default: str | None  # a source's language where nothing names it
     source: tuple[str, ...]  # what a source stands in: tokens, and "$A" for the text
     target: tuple[str, ...]
-    # Where a decoder is told the target's language: as the token that it starts with, as the first that it writes, or
-    # by the source's frame.
+    # Where a decoder is told the target's language: as the token that it starts with, as the first
+    # that it writes, or by the source's frame.
     target_code_at: Literal["decoder start", "first token", "source"]
 
 
 RULES: dict[str, LanguageRule] = {
-    "MBart": LanguageRule(MBART, "en_XX", ("$A", "</s>", "{}"), ("$A", "</s>", "{}"), "decoder start"),
-    "MBart50": LanguageRule(MBART50, "en_XX", ("{}", "$A", "</s>"), ("{}", "$A", "</s>"), "first token"),
+    "MBart": LanguageRule(
+        MBART, "en_XX", ("$A", "</s>", "{}"), ("$A", "</s>", "{}"), "decoder start"
+    ),
+    "MBart50": LanguageRule(
+        MBART50, "en_XX", ("{}", "$A", "</s>"), ("{}", "$A", "</s>"), "first token"
+    ),
 }
 
 
 class Languages:
     """The languages that a tokenizer has, and what it puts around a text of each."""
 
-    def __init__(self, rule: LanguageRule, ids: Mapping[str, int], tokens: Mapping[str, str] | None = None) -> None:
-        """ids: of the codes and of what stands in the frames. tokens: codes by the names that the backend has."""
-        self.rule, self.ids = rule, dict(ids)
+    def __init__(
+        self, rule: LanguageRule, ids: Mapping[str, int], tokens: Mapping[str, str] | None = None
+    ) -> None:
+        """ids: of the codes and of what stands in the frames. tokens: codes by the names that the
+        backend has."""
+        self.rule = rule
+        self.ids = dict(ids)
         self.codes = [code for code in rule.codes if code in self.ids]
         self.tokens = dict(tokens or {})
 
@@ -63,13 +73,18 @@ class Languages:
             listed = ", ".join(code.strip("<>") for code in self.codes[:SHOWN])
             more = f" and {len(self.codes) - SHOWN} more" if len(self.codes) > SHOWN else ""
             raise ModelError(
-                f"{what} {language!r} is not a language of the model", where=where, do=f"it has {listed}{more}"
+                f"{what} {language!r} is not a language of the model",
+                where=where,
+                do=f"it has {listed}{more}",
             )
         return found
 
     def processor(self, frame: tuple[str, ...], language: str) -> Any:
         """What puts a text of this language, or two, into the frame."""
-        words = [self.tokens.get(word, word) for word in (language if each == "{}" else each for each in frame)]
+        words = [
+            self.tokens.get(word, word)
+            for word in (language if each == "{}" else each for each in frame)
+        ]
         place = words.index("$A")
         special = [word for word in dict.fromkeys(words) if word != "$A"]
         return processors.TemplateProcessing(
@@ -80,7 +95,8 @@ class Languages:
 
 
 def languages_of(backend: tokenizers.Tokenizer, kind: str) -> Languages | None:
-    """The languages of a tokenizer of this class; None where the class or its vocabulary has none."""
+    """The languages of a tokenizer of this class; None where the class or its vocabulary has
+    none."""
     rule = RULES.get(kind)
     if rule is None:
         return None

@@ -1,10 +1,12 @@
-"""What arrives: texts that a tokenizer is to be trained on. What leaves: the same texts, long words cut, and a count.
+"""What arrives: texts that a tokenizer is to be trained on. What leaves: the same texts, long words
+cut, and a count.
 
-A word is what the tokenizer's own rules cut a text into before anything is learned: a run of letters, of spaces, or, in
-scripts that write no spaces, a whole clause. The time of the library's trainers grows with the square of a word's
-length (300,000 letters without a space: 48 seconds of BPE, and a crash of Unigram), and WordPiece reads a word of more
-than a hundred characters as one unknown token. Most texts have no such word: a look at one place in every half of a
-limit finds where one can be, at no cost that shows.
+A word is what the tokenizer's own rules cut a text into before anything is learned: a run of
+letters, of spaces, or, in scripts that write no spaces, a whole clause. The time of the library's
+trainers grows with the square of a word's length (300,000 letters without a space: 48 seconds of
+BPE, and a crash of Unigram), and WordPiece reads a word of more than a hundred characters as one
+unknown token. Most texts have no such word: a look at one place in every half of a limit finds
+where one can be, at no cost that shows.
 """
 
 import re
@@ -30,7 +32,8 @@ class LongWords:
     characters: int = 0  # in them
 
     def cut(self, texts: Iterable[str]) -> Iterator[str]:
-        """The texts, in parts where a word is longer than the limit: between its pieces nothing is learned."""
+        """The texts, in parts where a word is longer than the limit: between its pieces nothing is
+        learned."""
         for text in texts:
             begin = 0
             for place in self._places(text):
@@ -51,7 +54,9 @@ class LongWords:
         if not self.words:
             return []
         words = "1 word" if self.words == 1 else f"{self.words:,} words"
-        return [f"{words} longer than {self.limit:,} characters ({self.characters:,} in all): {what}"]
+        return [
+            f"{words} longer than {self.limit:,} characters ({self.characters:,} in all): {what}"
+        ]
 
     def _places(self, text: str) -> Iterator[int]:
         """Where the text is cut."""
@@ -63,16 +68,22 @@ class LongWords:
         """Where words that are longer than the limit begin and end in a run; they are counted."""
         if self.pre_tokenizer is None:
             return []
-        words = [place for _, place in self.pre_tokenizer.pre_tokenize_str(run) if place[1] - place[0] > self.limit]
+        words = [
+            place
+            for _, place in self.pre_tokenizer.pre_tokenize_str(run)
+            if place[1] - place[0] > self.limit
+        ]
         self.words += len(words)
         self.characters += sum(end - begin for begin, end in words)
         return words
 
 
 def long_runs(text: str, limit: int) -> Iterator[tuple[int, int]]:
-    """(begin, end) of each run of more than `limit` characters that holds no white space, or nothing else.
+    """(begin, end) of each run of more than `limit` characters that holds no white space, or
+    nothing else.
 
-    A run that is longer than `limit` covers one window of half of it, of those that stand side by side, entirely.
+    A run that is longer than `limit` covers one window of half of it, of those that stand side by
+    side, entirely.
     """
     half = max(1, limit // 2)
     begin = 0

@@ -1,10 +1,11 @@
-"""What arrives: Marian's two sentencepiece files (source.spm, target.spm) and one vocabulary or two.
-What leaves: what gives the ids that `transformers`' MarianTokenizer gives.
+"""What arrives: Marian's two sentencepiece files (source.spm, target.spm) and one vocabulary or
+two. What leaves: what gives the ids that `transformers`' MarianTokenizer gives.
 
-Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344) cuts a text with sentencepiece and then looks the pieces' names
-up in its vocabulary, whose ids are the model's. So a character that the sentencepiece file does not know, which becomes
-a piece of its own there, has an id after all where the vocabulary has it; and neither `<s>`, which sentencepiece takes
-from no text, nor a `>>code<<` elsewhere than at a text's beginning is a token.
+Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344) cuts a text with sentencepiece and then looks
+the pieces' names up in its vocabulary, whose ids are the model's. So a character that the
+sentencepiece file does not know, which becomes a piece of its own there, has an id after all where
+the vocabulary has it; and neither `<s>`, which sentencepiece takes from no text, nor a `>>code<<`
+elsewhere than at a text's beginning is a token.
 """
 
 import re
@@ -34,7 +35,8 @@ from langue.text.tokenizers.sentencepiece import (
 FILES = ("source.spm", "target.spm", "vocab.json")
 SPECIAL = ("</s>", "<unk>", "<pad>")  # of the class, where no file says more
 EDGE = "\ufffe"  # no character: stands where a run of unknown characters begins and ends
-UNKNOWN_PENALTY = 10.0  # sentencepiece's: an unknown character costs this much more than the dearest piece
+# sentencepiece's: an unknown character costs this much more than the dearest piece
+UNKNOWN_PENALTY = 10.0
 Prepare = Callable[[str], str]
 
 
@@ -48,7 +50,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Sides:
-    """A source's and a target's tokenizer, what reads the target's ids, and the languages that the model is told."""
+    """A source's and a target's tokenizer, what reads the target's ids, and the languages that the
+    model is told."""
 
     source: Side
     target: Side
@@ -57,7 +60,8 @@ class Sides:
 
 
 def load(folder: Path, options: Mapping[str, Any]) -> Sides:
-    """From a folder with source.spm, target.spm and vocab.json; target_vocab.json, where the target has its own."""
+    """From a folder with source.spm, target.spm and vocab.json; target_vocab.json, where the target
+    has its own."""
     own = (folder / "target_vocab.json").is_file()
     files = [folder / "vocab.json", folder / ("target_vocab.json" if own else "vocab.json")]
     source, target = (read_json(file) for file in files)
@@ -68,17 +72,25 @@ def load(folder: Path, options: Mapping[str, Any]) -> Sides:
 
 
 def sides(
-    files: tuple[Path, Path], vocabularies: tuple[Any, Any], special: tuple[str, ...] = SPECIAL, *, where: str
+    files: tuple[Path, Path],
+    vocabularies: tuple[Any, Any],
+    special: tuple[str, ...] = SPECIAL,
+    *,
+    where: str,
 ) -> Sides:
-    """Of the sentencepiece files and the vocabularies (name -> id) of source and target, whose ids count."""
+    """Of the sentencepiece files and the vocabularies (name -> id) of source and target, whose ids
+    count."""
     for ids in vocabularies:
         if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
             raise ModelError("the vocabulary does not number its names from 0", where=where)
         if "</s>" not in ids or "<unk>" not in ids:
             raise ModelError("the vocabulary lacks <unk> or </s>", where=where)
     pieces = [read(file) for file in files]
-    source, target = (_side(found, ids, special) for found, ids in zip(pieces, vocabularies, strict=True))
-    # What is written is put together by the source's file, but where the target has a vocabulary of its own.
+    source, target = (
+        _side(found, ids, special) for found, ids in zip(pieces, vocabularies, strict=True)
+    )
+    # What is written is put together by the source's file, but where the target has a vocabulary of
+    # its own.
     writer = pieces[0] if vocabularies[0] == vocabularies[1] else pieces[1]
     control = [piece for piece, _, kind in writer.pieces if kind == CONTROL]
     reader = tokenizers.Tokenizer(models.WordLevel(vocabularies[1], unk_token="<unk>"))
@@ -89,7 +101,8 @@ def sides(
 
 
 def _run(name: str) -> str:
-    """What the backend calls a name that a whole run of unknown characters may be, or that stands for a language."""
+    """What the backend calls a name that a whole run of unknown characters may be, or that stands
+    for a language."""
     return f"{EDGE}{name}{EDGE}"
 
 
@@ -102,7 +115,8 @@ def _side(found: SentencePiece, ids: Mapping[str, int], special: Iterable[str]) 
     known = {character for piece in scores for character in piece}
     own = [name for name in special if name in ids]
     codes = [name for name in ids if _is_code(name)]
-    # Names of characters that the file does not know, which makes one piece of a run of such characters.
+    # Names of characters that the file does not know, which makes one piece of a run of such
+    # characters.
     beyond = {name for name in ids if name and name not in own and not known.intersection(name)}
     dear = min(scores.values(), default=0.0) - UNKNOWN_PENALTY
     listed: list[tuple[str, float]] = []
@@ -115,13 +129,19 @@ def _side(found: SentencePiece, ids: Mapping[str, int], special: Iterable[str]) 
             listed.append((_run(name), dear))
         else:
             listed.append((f"\uffff{EDGE}{index}", 0.0))  # a string that no text holds
-    steps = [normalizers.Replace(EDGE, "\uffff"), normalizers.Replace(Regex(_edges(known)), EDGE)] if beyond else []
+    steps = (
+        [normalizers.Replace(EDGE, "\uffff"), normalizers.Replace(Regex(_edges(known)), EDGE)]
+        if beyond
+        else []
+    )
     side = build(found, listed, unknown="<unk>", last_steps=steps)
     if found.model == BPE and beyond:  # which has no merges for them, and is to take a run whole
         side.pre_tokenizer = pre_tokenizers.Split(Regex(f"{EDGE}[^{EDGE}]*{EDGE}"), "isolated")
         side.model.ignore_merges = True
     side.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in own])
-    side.add_special_tokens([AddedToken(_run(code), special=True, normalized=False) for code in codes])
+    side.add_special_tokens(
+        [AddedToken(_run(code), special=True, normalized=False) for code in codes]
+    )
     frame(side, [], ["</s>"])
     return Side(side, _code_at_the_beginning(set(codes), own))
 
@@ -133,7 +153,8 @@ def _edges(known: set[str]) -> str:
 
 
 def _code_at_the_beginning(codes: set[str], special: Iterable[str]) -> Prepare:
-    """Write the `>>code<<` that a text, or what follows a special token in it, begins with as the backend calls it."""
+    """Write the `>>code<<` that a text, or what follows a special token in it, begins with as the
+    backend calls it."""
     begins = "|".join([r"\A", *(re.escape(name) for name in special)])
     pattern = re.compile(rf"({begins})(>>.*?<<)", re.DOTALL)
 

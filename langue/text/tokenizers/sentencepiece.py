@@ -1,8 +1,10 @@
-"""What arrives: a sentencepiece model file (spiece.model, tokenizer.model, source.spm), a protocol buffer that may be
-hostile. What leaves: a tokenizer of the `tokenizers` library that cuts texts the same way.
+"""What arrives: a sentencepiece model file (spiece.model, tokenizer.model, source.spm), a protocol
+buffer that may be hostile. What leaves: a tokenizer of the `tokenizers` library that cuts texts the
+same way.
 
-Unigram (Kudo 2018, arXiv:1804.10959) and BPE (Sennrich et al. 2016, arXiv:1508.07909). The file is read here, field by
-field, so that neither sentencepiece nor protobuf is needed; lengths are checked before they are followed.
+Unigram (Kudo 2018, arXiv:1804.10959) and BPE (Sennrich et al. 2016, arXiv:1508.07909). The file is
+read here, field by field, so that neither sentencepiece nor protobuf is needed; lengths are checked
+before they are followed.
 """
 
 import struct
@@ -19,8 +21,12 @@ from langue.text.tokenizers.classes import check_class
 from langue.text.tokenizers.languages import RULES
 
 SPACE = "▁"
-NORMAL, CONTROL, USER, BYTE = 1, 3, 4, 6  # kinds of piece
-UNIGRAM, BPE = 1, 2
+NORMAL = 1
+CONTROL = 3
+USER = 4
+BYTE = 6  # kinds of piece
+UNIGRAM = 1
+BPE = 2
 LONGEST = 512  # characters of a piece; sentencepiece's own limit is 16 unless told otherwise
 MOST_MERGES = 2**22  # a quarter of a million tokens have some half a million
 
@@ -45,20 +51,32 @@ def read(path: Path) -> SentencePiece:
         for number, value in _fields(path.read_bytes()):
             if number == 1:
                 parts = dict(_fields(value))
-                found.pieces.append((parts[1].decode("utf-8"), _score(parts.get(2)), parts.get(3, 1)))
+                found.pieces.append(
+                    (parts[1].decode("utf-8"), _score(parts.get(2)), parts.get(3, 1))
+                )
             elif number == 2:
                 trainer = dict(_fields(value))
-                found.model, found.unknown = trainer.get(3, UNIGRAM), trainer.get(40, 0)
+                found.model = trainer.get(3, UNIGRAM)
+                found.unknown = trainer.get(40, 0)
                 found.byte_fallback = bool(trainer.get(35, 0))
                 if trainer.get(24, 0):
-                    raise ModelError("pieces with their space behind them are not read", where=str(path))
+                    raise ModelError(
+                        "pieces with their space behind them are not read", where=str(path)
+                    )
             elif number == 3:
                 normal = dict(_fields(value))
                 found.charsmap = normal.get(2, b"")
-                found.prefix, found.tidy = bool(normal.get(3, 1)), bool(normal.get(4, 1))
+                found.prefix = bool(normal.get(3, 1))
+                found.tidy = bool(normal.get(4, 1))
     except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
-        raise ModelError(f"not a sentencepiece model ({type(error).__name__})", where=str(path)) from error
-    if not found.pieces or found.model not in (UNIGRAM, BPE) or not 0 <= found.unknown < len(found.pieces):
+        raise ModelError(
+            f"not a sentencepiece model ({type(error).__name__})", where=str(path)
+        ) from error
+    if (
+        not found.pieces
+        or found.model not in (UNIGRAM, BPE)
+        or not 0 <= found.unknown < len(found.pieces)
+    ):
         raise ModelError("not a sentencepiece model of unigrams or BPE", where=str(path))
     return found
 
@@ -99,12 +117,17 @@ def _score(raw: bytes | None) -> float:
 
 
 def merges_of(scores: Mapping[str, float], where: str = "") -> list[tuple[str, str]]:
-    """BPE's merges, which a sentencepiece file implies: any two pieces that make a third, the likelier first.
-    ModelError where the pieces have more cuts, each of which may be a merge, than any vocabulary."""
+    """BPE's merges, which a sentencepiece file implies: any two pieces that make a third, the
+    likelier first. ModelError where the pieces have more cuts, each of which may be a merge, than
+    any vocabulary."""
     if max(map(len, scores), default=0) > LONGEST:
-        raise ModelError(f"its tokenizer has a piece of more than {LONGEST} characters", where=where)
+        raise ModelError(
+            f"its tokenizer has a piece of more than {LONGEST} characters", where=where
+        )
     if sum(map(len, scores)) > MOST_MERGES:
-        raise ModelError("its tokenizer's pieces have more cuts than there are merges in use", where=where)
+        raise ModelError(
+            "its tokenizer's pieces have more cuts than there are merges in use", where=where
+        )
     pieces = sorted((piece for piece in scores if len(piece) > 1), key=lambda piece: -scores[piece])
     cuts = ((piece[:cut], piece[cut:]) for piece in pieces for cut in range(1, len(piece)))
     return [(left, right) for left, right in cuts if left in scores and right in scores]
@@ -118,16 +141,23 @@ def build(
     once: bool = False,
     last_steps: Sequence[Any] = (),
 ) -> tokenizers.Tokenizer:
-    """The tokenizer, no special tokens around a text. vocabulary: its pieces in another order, with their scores;
-    unknown: the piece for what is unknown, where it is not the file's; once: a space is put before the text alone, not
-    also after a special token in it; last_steps: of normalisation, where spaces are marks already."""
-    pieces = [(piece, score) for piece, score, _ in found.pieces] if vocabulary is None else list(vocabulary)
+    """The tokenizer, no special tokens around a text. vocabulary: its pieces in another order, with
+    their scores; unknown: the piece for what is unknown, where it is not the file's; once: a space
+    is put before the text alone, not also after a special token in it; last_steps: of
+    normalisation, where spaces are marks already."""
+    pieces = (
+        [(piece, score) for piece, score, _ in found.pieces]
+        if vocabulary is None
+        else list(vocabulary)
+    )
     unknown = unknown or found.pieces[found.unknown][0]
     place = next(index for index, (piece, _) in enumerate(pieces) if piece == unknown)
     if found.model == UNIGRAM:
         backend = tokenizers.Tokenizer(models.Unigram(pieces, place, found.byte_fallback))
     else:
-        merged = {piece: score for piece, score, kind in found.pieces if kind not in (CONTROL, USER, BYTE)}
+        merged = {
+            piece: score for piece, score, kind in found.pieces if kind not in (CONTROL, USER, BYTE)
+        }
         backend = tokenizers.Tokenizer(
             models.BPE(
                 vocab={piece: index for index, (piece, _) in enumerate(pieces)},
@@ -139,11 +169,16 @@ def build(
         )
     steps: list[Any] = [normalizers.Precompiled(found.charsmap)] if found.charsmap else []
     if found.tidy:  # spaces alone, not lines' ends and tabs
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex(r"\A +| +\z"), "")]
+        steps += [
+            normalizers.Replace(Regex(" {2,}"), " "),
+            normalizers.Replace(Regex(r"\A +| +\z"), ""),
+        ]
     steps += [normalizers.Replace(" ", SPACE), *last_steps]
     # No piece of unigrams reaches over a space, so words may be cut one at a time.
     if found.prefix and once:
-        backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "first", split=found.model == UNIGRAM)
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(
+            SPACE, "first", split=found.model == UNIGRAM
+        )
     elif found.model == UNIGRAM:
         backend.pre_tokenizer = pre_tokenizers.Split(SPACE, "merged_with_next")
     if found.prefix and not once:
@@ -154,20 +189,30 @@ def build(
         + ([decoders.Strip(" ", 1, 0)] if found.prefix else [])
     )
     known = {piece for piece, _ in pieces}
-    special = [AddedToken(p, special=True, normalized=False) for p, _, kind in found.pieces if kind == CONTROL]
+    special = [
+        AddedToken(p, special=True, normalized=False)
+        for p, _, kind in found.pieces
+        if kind == CONTROL
+    ]
     backend.add_special_tokens([token for token in special if token.content in known])
     users = [piece for piece, _, kind in found.pieces if kind == USER and piece in known]
-    # Those of spaces, as Gemma has them, are looked for where spaces have become marks; no mark may come before them.
+    # Those of spaces, as Gemma has them, are looked for where spaces have become marks; no mark may
+    # come before them.
     if found.prefix and any(SPACE in piece for piece in users):
-        raise ModelError("pieces of the user's own that hold spaces, with a space put before the text, are not read")
+        raise ModelError(
+            "pieces of the user's own that hold spaces, with a space put before the text, are not"
+            " read"
+        )
     backend.add_tokens([AddedToken(piece, normalized=SPACE in piece) for piece in users])
     return backend
 
 
 def load(path: Path, options: Mapping[str, Any], kind: str = "") -> tokenizers.Tokenizer:
-    """T5's spiece.model or Llama's tokenizer.model, with the tokens that stand around a text and T5's sentinels.
+    """T5's spiece.model or Llama's tokenizer.model, with the tokens that stand around a text and
+    T5's sentinels.
 
-    options: what tokenizer_config.json says, its special tokens among it. kind: the class that the folder names.
+    options: what tokenizer_config.json says, its special tokens among it. kind: the class that the
+    folder names.
     """
     t5 = path.name == "spiece.model"
     check_class(kind, ("T5", "MT5") if t5 else ("Llama", "Gemma"), path)
@@ -176,26 +221,42 @@ def load(path: Path, options: Mapping[str, Any], kind: str = "") -> tokenizers.T
     names = {piece for piece, _, _ in found.pieces}
     if t5 and "<extra_id_0>" not in names:
         count = int(options.get("extra_ids", 100))
-        backend.add_special_tokens([AddedToken(f"<extra_id_{i}>", special=True) for i in reversed(range(count))])
-    first = [token for token in (options.get("bos_token"),) if token in names and options.get("add_bos_token", not t5)]
-    last = [token for token in (options.get("eos_token"),) if token in names and options.get("add_eos_token", t5)]
+        backend.add_special_tokens(
+            [AddedToken(f"<extra_id_{i}>", special=True) for i in reversed(range(count))]
+        )
+    first = [
+        token
+        for token in (options.get("bos_token"),)
+        if token in names and options.get("add_bos_token", not t5)
+    ]
+    last = [
+        token
+        for token in (options.get("eos_token"),)
+        if token in names and options.get("add_eos_token", t5)
+    ]
     frame(backend, first, last)
     return backend
 
 
 def load_fairseq(path: Path, kind: str) -> tokenizers.Tokenizer:
-    """XLM-R's and mBART's sentencepiece.bpe.model. Ids are fairseq's: four tokens of its own, the file's pieces, the
-    names of languages where the class has some, and <mask>."""
+    """XLM-R's and mBART's sentencepiece.bpe.model. Ids are fairseq's: four tokens of its own, the
+    file's pieces, the names of languages where the class has some, and <mask>."""
     check_class(kind, ("XLMRoberta", *RULES), path)  # CamemBERT's has other ids
     found = read(path)
     own = ["<s>", "<pad>", "</s>", "<unk>"]
     codes = RULES[kind].codes if kind in RULES else ()
     pieces = [(piece, score) for piece, score, _ in found.pieces if piece not in own]
-    backend = build(found, [*((name, 0.0) for name in own), *pieces, *((name, 0.0) for name in [*codes, "<mask>"])])
+    backend = build(
+        found,
+        [*((name, 0.0) for name in own), *pieces, *((name, 0.0) for name in [*codes, "<mask>"])],
+    )
     backend.add_special_tokens([AddedToken(name, special=True) for name in [*own, *codes]])
     backend.add_special_tokens([AddedToken("<mask>", special=True, lstrip=True)])
-    backend.post_processor = processors.TemplateProcessing(  # with languages, another takes its place
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    # with languages, another takes its place
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     return backend
 

@@ -1,5 +1,5 @@
-"""What arrives: a tokenizer. What leaves: the ids of the tokens that begin, end, separate, mask and pad, and
-of the one that stands for what it does not know."""
+"""What arrives: a tokenizer. What leaves: the ids of the tokens that begin, end, separate, mask and
+pad, and of the one that stands for what it does not know."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ from langue.errors import ModelError
 from langue.text.tokenizers.classes import ROLES
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-# Which of the tokens that a tokenizer's files declare special has a role, where no file and no class says it.
+# Which of the tokens that a tokenizer's files declare special has a role, where no file and no
+# class says it.
 USUAL = {
     "bos": ("<|endoftext|>", "<s>", "<bos>", "<|begin_of_text|>"),
     "eos": ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"),
@@ -49,11 +50,15 @@ class Special:
 def special_ids(tokenizer: Tokenizer) -> Special:
     """The tokens of each role, as the tokenizer's files name them or its class has them.
 
-    Where neither says anything of a role, it is that of a token with a usual name which the files declare special; a
-    word of an ordinary vocabulary has none, whatever it is called.
+    Where neither says anything of a role, it is that of a token with a usual name which the files
+    declare special; a word of an ordinary vocabulary has none, whatever it is called.
     """
     backend = tokenizer.backend
-    special = {token.content: index for index, token in backend.get_added_tokens_decoder().items() if token.special}
+    special = {
+        token.content: index
+        for index, token in backend.get_added_tokens_decoder().items()
+        if token.special
+    }
     ids: dict[str, int | None] = {}
     for role in ROLES:
         name = tokenizer.roles.get(role)

@@ -1,9 +1,11 @@
-"""What arrives: text. What leaves: token ids of a published or trained vocabulary, through the `tokenizers` library.
+"""What arrives: text. What leaves: token ids of a published or trained vocabulary, through the
+`tokenizers` library.
 
-A folder's `tokenizer.json` is taken as it is, but for tokens that the files beside it add (declared.py), flags that
-count against it (flags.py) and a translation model's languages (languages.py); where there is an older form only, the
-tokenizer is built from it (vocabulary.py, sentencepiece.py) and from `tokenizer_config.json`. The files may be hostile:
-one of a size that no vocabulary has is not read.
+A folder's `tokenizer.json` is taken as it is, but for tokens that the files beside it add
+(declared.py), flags that count against it (flags.py) and a translation model's languages
+(languages.py); where there is an older form only, the tokenizer is built from it (vocabulary.py,
+sentencepiece.py) and from `tokenizer_config.json`. The files may be hostile: one of a size that no
+vocabulary has is not read.
 """
 
 import copy
@@ -23,9 +25,15 @@ from langue.text.tokenizers.chat import Messages, end_of_turn, render
 from langue.text.tokenizers.classes import CLASSES, GENERIC, PublishedClass, class_of, read_object
 from langue.text.tokenizers.languages import Languages, languages_of
 
-# What others read beside tokenizer.json; copied unchanged so that a saved model means the same to them.
+# What others read beside tokenizer.json; copied unchanged so that a saved model means the same to
+# them.
 SIDE_FILES: tuple[str, ...] = (
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *(
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "chat_template.jinja",
+    ),
     *("vocab.txt", "vocab.json", "target_vocab.json", "merges.txt"),
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
 )
@@ -34,7 +42,8 @@ MOST_BYTES = 200_000_000  # of one file; a quarter of a million tokens take some
 
 
 class Tokenizer:
-    """Encode and decode. `encode` adds the special tokens that the model was trained with; nothing is padded."""
+    """Encode and decode. `encode` adds the special tokens that the model was trained with; nothing
+    is padded."""
 
     def __init__(
         self,
@@ -49,28 +58,37 @@ class Tokenizer:
         notes: Sequence[str] = (),
         declarations: declared.Declared | None = None,
     ) -> None:
-        """target: what cuts texts for the decoder, where that is not the same; reader: what decodes; options: what its
-        tokenizer_config.json says; languages: those of a translation model; prepare: what is done to a text before the
-        backend cuts it; notes: what its files contradict each other in; declarations: what
-        they declare, where that is read already."""
+        """target: what cuts texts for the decoder, where that is not the same; reader: what
+        decodes; options: what its tokenizer_config.json says; languages: those of a translation
+        model; prepare: what is done to a text before the backend cuts it; notes: what its files
+        contradict each other in; declarations: what they declare, where that is read already."""
         backend.no_padding()
         backend.no_truncation()  # cut and counted in data/encode.py, never silently here
-        self.backend, self.reader = backend, reader or backend
-        self.folder, self.options, self.notes = folder, options or {}, list(notes)
-        found = declarations or declared.read(folder, self.options, _class_as_read(backend, folder, self.options))
-        self.roles, self._names = found.roles, found.names
+        self.backend = backend
+        self.reader = reader or backend
+        self.folder = folder
+        self.options = options or {}
+        self.notes = list(notes)
+        found = declarations or declared.read(
+            folder, self.options, _class_as_read(backend, folder, self.options)
+        )
+        self.roles = found.roles
+        self._names = found.names
         self.target = target or self
         self._prepare = prepare
         # Texts of several languages share one backend, whose frame is set before each batch.
         self._frame: Any = None
-        # Special tokens that `tokenizers` 0.23 does not skip in decoding: it looks for them in normalised text.
+        # Special tokens that `tokenizers` 0.23 does not skip in decoding: it looks for them in
+        # normalised text.
         added = self.reader.get_added_tokens_decoder().items()
         self._not_skipped = {index for index, token in added if token.special and token.normalized}
         self.languages = languages
         self.source_language: str | None = None
         self.target_language: str | None = None
-        self.decoder_start: int | None = None  # the token that a decoder starts with, where its language says it
-        self.first_token: int | None = None  # the token that a decoder writes first, where its language says it
+        # the token that a decoder starts with, where its language says it
+        self.decoder_start: int | None = None
+        # the token that a decoder writes first, where its language says it
+        self.first_token: int | None = None
         self._chosen_languages: dict[str, str] = {}  # languages that are not those of the files
         if languages is not None:
             self._set_languages(self.options.get("src_lang"), self.options.get("tgt_lang"))
@@ -97,7 +115,10 @@ class Tokenizer:
         raise ModelError(
             "the model folder has no tokenizer",
             where=str(folder),
-            do="put its tokenizer.json, vocab.txt, spiece.model or vocab.json with merges.txt beside the weights",
+            do=(
+                "put its tokenizer.json, vocab.txt, spiece.model or vocab.json with merges.txt"
+                " beside the weights"
+            ),
         )
 
     @classmethod
@@ -115,9 +136,11 @@ class Tokenizer:
         )
 
     @classmethod
-    def _of(cls, backend: tokenizers.Tokenizer, folder: Path, options: dict[str, Any], *, whole: bool) -> "Tokenizer":
-        """What was read from a folder's tokenizer.json (whole) or built from older files, with all that the files
-        beside it say."""
+    def _of(
+        cls, backend: tokenizers.Tokenizer, folder: Path, options: dict[str, Any], *, whole: bool
+    ) -> "Tokenizer":
+        """What was read from a folder's tokenizer.json (whole) or built from older files, with all
+        that the files beside it say."""
         kind = _class_as_read(backend, folder, options)
         languages = languages_of(backend, kind)
         codes = tuple(languages.codes) if languages is not None else ()
@@ -128,7 +151,9 @@ class Tokenizer:
             vocabulary.follow_normaliser(backend, options, kind)
         else:
             notes += flags.notes_of_older(options, kind)
-        return cls(backend, folder, options=options, languages=languages, notes=notes, declarations=found)
+        return cls(
+            backend, folder, options=options, languages=languages, notes=notes, declarations=found
+        )
 
     def __len__(self) -> int:
         return int(self.backend.get_vocab_size())
@@ -153,8 +178,11 @@ class Tokenizer:
         """Whether texts for the decoder are cut by another vocabulary."""
         return self.target.backend is not self.backend
 
-    def encode_batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[tokenizers.Encoding]:
-        """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and sequence_ids."""
+    def encode_batch(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> list[tokenizers.Encoding]:
+        """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and
+        sequence_ids."""
         if self._prepare is not None:
             texts = [self._prepare(text) for text in texts]
             pairs = None if pairs is None else [self._prepare(text) for text in pairs]
@@ -166,7 +194,8 @@ class Tokenizer:
         except Exception as error:
             if type(error) is not Exception:
                 raise
-            # The library raises it bare where a character is unknown and there is no token for that.
+            # The library raises it bare where a character is unknown and there is no token for
+            # that.
             raise ModelError(
                 f"the tokenizer cannot read a text: {error}",
                 where="" if self.folder is None else str(self.folder),
@@ -182,7 +211,9 @@ class Tokenizer:
             return self
         where = str(self.folder or "")
         if self.languages is None:
-            raise ModelError("the model has no codes of languages", where=where, do="leave the languages out")
+            raise ModelError(
+                "the model has no codes of languages", where=where, do="leave the languages out"
+            )
         changed = copy.copy(self)
         asked = {"src_lang": source, "tgt_lang": target}
         chosen = {key: language for key, language in asked.items() if language is not None}
@@ -192,7 +223,8 @@ class Tokenizer:
 
     def _set_languages(self, source: str | None, target: str | None) -> None:
         """Put the codes of these languages where the model has them."""
-        languages, where = self.languages, str(self.folder or "")
+        languages = self.languages
+        where = str(self.folder or "")
         assert languages is not None
         rule = languages.rule
         bare = tuple(each for each in rule.source if each != "{}")
@@ -205,12 +237,14 @@ class Tokenizer:
             source = languages.check(source, "the source's language", where)
         if target is not None:
             target = languages.check(target, "the target's language", where)
-        self.source_language, self.target_language = source, target
+        self.source_language = source
+        self.target_language = target
         if rule.target_code_at == "source":
             self._frame = languages.processor(rule.source if target else bare, target or "")
             return
         self._frame = languages.processor(rule.source if source else bare, source or "")
-        language = target or source  # as the reference, which takes the source's where there is none
+        # as the reference, which takes the source's where there is none
+        language = target or source
         self.target = copy.copy(self)
         self.target._frame = languages.processor(rule.target if language else bare, language or "")
         code = None if target is None else languages.ids[target]
@@ -218,13 +252,19 @@ class Tokenizer:
         self.first_token = code if rule.target_code_at == "first token" else None
 
     def chat(self, messages: Messages, add_generation_prompt: bool = True) -> str:
-        """The text of a conversation (`[{"role", "content"}]`) by the model's own template; ModelError without one."""
+        """The text of a conversation (`[{"role", "content"}]`) by the model's own template;
+        ModelError without one."""
         return render(
-            self.folder, self.options, messages, tokens=self._names, add_generation_prompt=add_generation_prompt
+            self.folder,
+            self.options,
+            messages,
+            tokens=self._names,
+            add_generation_prompt=add_generation_prompt,
         )
 
     def end_of_turn(self) -> int | None:
-        """The token that the model's chat template writes right after an answer; None where it writes none."""
+        """The token that the model's chat template writes right after an answer; None where it
+        writes none."""
         added = [token.content for token in self.backend.get_added_tokens_decoder().values()]
         found = end_of_turn(self.folder, self.options, added, self._names)
         token: int | None = None if found is None else self.backend.token_to_id(found)
@@ -263,7 +303,8 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """tokenizer.json, and the side files that came with it."""
-        if not self.has_two_vocabularies:  # one file cannot say how two sides are cut; theirs are copied
+        # one file cannot say how two sides are cut; theirs are copied
+        if not self.has_two_vocabularies:
             if self._frame is not None:
                 self.backend.post_processor = self._frame
             self.backend.save(str(folder / "tokenizer.json"))
@@ -272,13 +313,20 @@ class Tokenizer:
                 shutil.copyfile(self.folder / name, folder / name)
         config = folder / "tokenizer_config.json"
         if not config.is_file() or self._chosen_languages:
-            content = {"tokenizer_class": "PreTrainedTokenizerFast"} | self.options | self._chosen_languages
+            content = (
+                {"tokenizer_class": "PreTrainedTokenizerFast"}
+                | self.options
+                | self._chosen_languages
+            )
             write_json(config, content)
 
 
-def _class_as_read(backend: tokenizers.Tokenizer, folder: Path | None, options: dict[str, Any]) -> str:
-    """The class that a tokenizer is of. Llama 3 and others call theirs a Llama's, which has sentencepiece's pieces and
-    special tokens, and is one of bytes: `transformers` 5 takes it for the generic class, and so is done here."""
+def _class_as_read(
+    backend: tokenizers.Tokenizer, folder: Path | None, options: dict[str, Any]
+) -> str:
+    """The class that a tokenizer is of. Llama 3 and others call theirs a Llama's, which has
+    sentencepiece's pieces and special tokens, and is one of bytes: `transformers` 5 takes it for
+    the generic class, and so is done here."""
     kind = class_of(folder, options)
     of_bytes = isinstance(backend.decoder, decoders.ByteLevel)
     return GENERIC if of_bytes and CLASSES.get(kind, PublishedClass()).of_sentencepiece else kind
@@ -288,7 +336,9 @@ def _from_older(folder: Path, options: dict[str, Any]) -> tokenizers.Tokenizer |
     """Built from the first of the older forms that is there."""
     kind = class_of(folder, options)
     roles = declared.read(folder, options, kind).roles
-    options = options | {f"{role}_token": token for role, token in roles.items() if token is not None}
+    options = options | {
+        f"{role}_token": token for role, token in roles.items() if token is not None
+    }
     for name in ("spiece.model", "tokenizer.model"):
         if (folder / name).is_file():
             return sentencepiece.load(folder / name, options, kind)
@@ -305,4 +355,6 @@ def _check_sizes(folder: Path) -> None:
     for name in ("tokenizer.json", *SIDE_FILES):
         size = (folder / name).stat().st_size if (folder / name).is_file() else 0
         if size > MOST_BYTES:
-            raise ModelError(f"{size:,} bytes are more than any vocabulary has", where=str(folder / name))
+            raise ModelError(
+                f"{size:,} bytes are more than any vocabulary has", where=str(folder / name)
+            )

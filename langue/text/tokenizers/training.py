@@ -1,13 +1,16 @@
-"""What arrives: texts and the section `tokenizer.*`. What leaves: a tokenizer's folder, for us and for `transformers`.
+"""What arrives: texts and the section `tokenizer.*`. What leaves: a tokenizer's folder, for us and
+for `transformers`.
 
-bpe: byte-level byte-pair encoding (Sennrich et al. 2016; bytes: Radford et al. 2019). wordpiece: BERT's (Schuster and
-Nakajima 2012). unigram: Kudo 2018. characters, bytes: one token each. All but wordpiece give back the text that they
-were given, characters and unigram as far as they know its characters. Training again gives the same bytes, but for
-unigram, whose sums the library adds up in an order that varies.
+bpe: byte-level byte-pair encoding (Sennrich et al. 2016; bytes: Radford et al. 2019). wordpiece:
+BERT's (Schuster and Nakajima 2012). unigram: Kudo 2018. characters, bytes: one token each. All but
+wordpiece give back the text that they were given, characters and unigram as far as they know its
+characters. Training again gives the same bytes, but for unigram, whose sums the library adds up in
+an order that varies.
 
-The library's limits are kept where they lose nothing, and ended where they do (long_words.py): words are cut for
-training at 1,000 characters, and where the text has words of more than 100, WordPiece cuts them in use too instead of
-calling them unknown. A piece of unigram has at most 16 characters, as in SentencePiece.
+The library's limits are kept where they lose nothing, and ended where they do (long_words.py):
+words are cut for training at 1,000 characters, and where the text has words of more than 100,
+WordPiece cuts them in use too instead of calling them unknown. A piece of unigram has at most 16
+characters, as in SentencePiece.
 """
 
 import json
@@ -38,14 +41,18 @@ NAMES: dict[str, dict[str, str]] = {  # the special tokens of each kind, in the 
     "wordpiece": BERT,
 }
 SPACE = "\u2581"
-ZERO_WIDTH_SPACE = "\u200b"  # stands between words of Khmer, Burmese and Thai; BERT's normaliser takes it away
+# stands between words of Khmer, Burmese and Thai; BERT's normaliser takes it away
+ZERO_WIDTH_SPACE = "\u200b"
 UNIGRAM_PIECE = 16  # most characters of a piece, as in SentencePiece
 LONG_SHARE = 0.001  # of the text in long words, from which WordPiece's cut is worth its time in use
 WAIT = 0.1  # seconds after which a main thread that waits looks for Ctrl-C
 
 
-def train(texts: Iterable[str], chosen: TokenizerSettings, folder: Path, notes: list[str] | None = None) -> Tokenizer:
-    """Train, write tokenizer.json and tokenizer_config.json into `folder`, and load them from there.
+def train(
+    texts: Iterable[str], chosen: TokenizerSettings, folder: Path, notes: list[str] | None = None
+) -> Tokenizer:
+    """Train, write tokenizer.json and tokenizer_config.json into `folder`, and load them from
+    there.
 
     notes: gets what was cut.
     """
@@ -82,14 +89,20 @@ def check(chosen: TokenizerSettings) -> None:
     if chosen.kind != "bytes" and chosen.vocab_size <= least:
         raise SettingsError(
             f"tokenizer.vocab_size = {chosen.vocab_size} is too small for {chosen.kind}",
-            do=f"set it above {least}, which special tokens{' and bytes' if chosen.kind == 'bpe' else ''} take",
+            do=(
+                f"set it above {least}, which special"
+                f" tokens{' and bytes' if chosen.kind == 'bpe' else ''} take"
+            ),
         )
     if any(not token.strip() for token in chosen.special):
-        raise SettingsError("tokenizer.special has an empty token", do="separate them by commas: <|user|>,<|model|>")
+        raise SettingsError(
+            "tokenizer.special has an empty token", do="separate them by commas: <|user|>,<|model|>"
+        )
 
 
 def _met(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, or an error where there are none. The trainers themselves learn nothing from nothing, silently."""
+    """The texts, or an error where there are none. The trainers themselves learn nothing from
+    nothing, silently."""
     met = False
     for text in texts:
         met = met or not text.isspace() and bool(text)
@@ -117,7 +130,9 @@ def _normaliser(chosen: TokenizerSettings) -> Any:
     return normalizers.Sequence(parts) if parts else None
 
 
-def _begun(model: Any, chosen: TokenizerSettings, cuts: list[Any], decoder: Any) -> tokenizers.Tokenizer:
+def _begun(
+    model: Any, chosen: TokenizerSettings, cuts: list[Any], decoder: Any
+) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(model)
     normaliser = _normaliser(chosen)
     if normaliser is not None:
@@ -132,7 +147,8 @@ def _begun(model: Any, chosen: TokenizerSettings, cuts: list[Any], decoder: Any)
 
 
 def _learn(backend: tokenizers.Tokenizer, texts: Iterable[str], trainer: Any) -> None:
-    """Train on another thread, so that Ctrl-C is heard: the library does not look for it, and may learn for minutes.
+    """Train on another thread, so that Ctrl-C is heard: the library does not look for it, and may
+    learn for minutes.
 
     A thread that is left behind ends with the process.
     """
@@ -168,7 +184,9 @@ def _bpe(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> t
     return backend
 
 
-def _wordpiece(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
+def _wordpiece(
+    texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
+) -> tokenizers.Tokenizer:
     model = models.WordPiece(unk_token=BERT["unk"], max_input_chars_per_word=WORDPIECE_LIMIT)
     backend = _begun(model, chosen, [pre_tokenizers.BertPreTokenizer()], decoders.WordPiece())
     held = list(texts)
@@ -179,8 +197,9 @@ def _wordpiece(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
     kept = _cut_words(backend, held, notes)
     special = special_tokens(chosen)
     alphabet, inner = _alphabet(held, chosen, backend.normalizer, chosen.vocab_size - len(special))
-    # The trainer numbers what it meets inside words in the order of a hash table, another each time, and breaks ties
-    # by number. Named beforehand as if special, their numbers are always the same; afterwards they are not special.
+    # The trainer numbers what it meets inside words in the order of a hash table, another each
+    # time, and breaks ties by number. Named beforehand as if special, their numbers are always the
+    # same; afterwards they are not special.
     trainer = trainers.WordPieceTrainer(
         vocab_size=chosen.vocab_size,
         min_frequency=chosen.min_frequency,
@@ -195,7 +214,8 @@ def _wordpiece(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
     tree = json.loads(backend.to_str())
     tree["added_tokens"] = [token for token in tree["added_tokens"] if token["content"] in special]
     backend = tokenizers.Tokenizer.from_str(json.dumps(tree))
-    cls, sep = BERT["cls"], BERT["sep"]
+    cls = BERT["cls"]
+    sep = BERT["sep"]
     backend.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
@@ -205,8 +225,8 @@ def _wordpiece(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
 
 
 def _cut_words(backend: tokenizers.Tokenizer, texts: list[str], notes: list[str]) -> bool:
-    """Have the tokenizer cut words where WordPiece's limit is, if the texts have longer ones; whether that is worth
-    its time in use too, which is a fifth of all."""
+    """Have the tokenizer cut words where WordPiece's limit is, if the texts have longer ones;
+    whether that is worth its time in use too, which is a fifth of all."""
     long = LongWords(WORDPIECE_LIMIT, backend.normalizer, backend.pre_tokenizer)
     long.count(texts)
     if not long.words:
@@ -214,15 +234,22 @@ def _cut_words(backend: tokenizers.Tokenizer, texts: list[str], notes: list[str]
     cut = pre_tokenizers.Split(Regex(f".{{{WORDPIECE_LIMIT}}}"), "isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, cut])
     kept = long.characters >= LONG_SHARE * sum(map(len, texts))
-    in_use = "in training and in use" if kept else "for training; in use, being so rare, they are unknown tokens"
+    in_use = (
+        "in training and in use"
+        if kept
+        else "for training; in use, being so rare, they are unknown tokens"
+    )
     notes += long.note(f"cut {in_use}")
     return kept
 
 
-def _alphabet(texts: list[str], chosen: TokenizerSettings, normaliser: Any, room: int) -> tuple[list[str], list[str]]:
+def _alphabet(
+    texts: list[str], chosen: TokenizerSettings, normaliser: Any, room: int
+) -> tuple[list[str], list[str]]:
     """The commonest characters for which there is room, and what they are called inside words.
 
-    A character is two tokens, at a word's beginning and inside it; one that is a word by itself is one.
+    A character is two tokens, at a word's beginning and inside it; one that is a word by itself is
+    one.
     """
     counts: Counter[str] = Counter()
     for text in texts:
@@ -234,7 +261,9 @@ def _alphabet(texts: list[str], chosen: TokenizerSettings, normaliser: Any, room
             continue
         han = chosen.chinese and "\u4e00" <= character <= "\u9fff"
         digit = chosen.digits and character.isdigit()
-        mark = unicodedata.category(character)[0] == "P" or (character.isascii() and not character.isalnum())
+        mark = unicodedata.category(character)[0] == "P" or (
+            character.isascii() and not character.isalnum()
+        )
         alone = han or digit or mark
         room -= 1 if alone else 2
         if room < 0:
@@ -244,8 +273,11 @@ def _alphabet(texts: list[str], chosen: TokenizerSettings, normaliser: Any, room
     return sorted(known), sorted(inner)
 
 
-def _unigram(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
-    """Spaces are written as SPACE before the word they precede; none is added, so that none need be taken away."""
+def _unigram(
+    texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
+) -> tokenizers.Tokenizer:
+    """Spaces are written as SPACE before the word they precede; none is added, so that none need be
+    taken away."""
     cuts = [
         pre_tokenizers.Split(Regex(r"\n"), "isolated"),
         pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never"),
@@ -256,7 +288,8 @@ def _unigram(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) 
     held = list(long.cut(texts))
     notes += long.note("cut for training")
     _holds_all(held, chosen, backend.normalizer)
-    options: dict[str, Any] = {"seed_size": min(1_000_000, 32 * chosen.vocab_size)}  # candidates to begin with
+    # candidates to begin with
+    options: dict[str, Any] = {"seed_size": min(1_000_000, 32 * chosen.vocab_size)}
     trainer = trainers.UnigramTrainer(
         vocab_size=chosen.vocab_size,
         special_tokens=special_tokens(chosen),
@@ -270,28 +303,32 @@ def _unigram(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) 
 
 
 def _holds_all(texts: list[str], chosen: TokenizerSettings, normaliser: Any) -> None:
-    """SettingsError where there is no room for all characters, each of which the trainer makes a token: it would
-    exceed the size that was asked for, or stop."""
+    """SettingsError where there is no room for all characters, each of which the trainer makes a
+    token: it would exceed the size that was asked for, or stop."""
     met: set[str] = set()
     for text in texts:
         met.update(text if normaliser is None else normaliser.normalize_str(text))
     least = len(met) + len(special_tokens(chosen))
     if chosen.vocab_size <= least:
         raise SettingsError(
-            f"tokenizer.vocab_size = {chosen.vocab_size} is too small for unigram, which gives each of the text's "
-            f"{len(met):,} characters a token",
+            f"tokenizer.vocab_size = {chosen.vocab_size} is too small for unigram, which gives each"
+            f" of the text's {len(met):,} characters a token",
             do=f"set it above {least}, or choose tokenizer.kind=bpe",
         )
 
 
-def _characters(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
+def _characters(
+    texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
+) -> tokenizers.Tokenizer:
     """The commonest characters, as byte-pair encoding that merges nothing."""
     normaliser = _normaliser(chosen)
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text if normaliser is None else normaliser.normalize_str(text))
     special = special_tokens(chosen)
-    known = sorted((c for c, n in counts.items() if n >= chosen.min_frequency), key=lambda c: (-counts[c], c))
+    known = sorted(
+        (c for c, n in counts.items() if n >= chosen.min_frequency), key=lambda c: (-counts[c], c)
+    )
     known = sorted(known[: chosen.vocab_size - len(special)])
     vocabulary = {token: index for index, token in enumerate([*special, *known])}
     model = models.BPE(vocabulary, [], unk_token=NAMES["characters"]["unk"])
@@ -300,7 +337,9 @@ def _characters(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str
     return backend
 
 
-def _bytes(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) -> tokenizers.Tokenizer:
+def _bytes(
+    texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
+) -> tokenizers.Tokenizer:
     """A byte's token is its value; the special ones follow."""
     for text in texts:
         if not text.isspace():
@@ -313,4 +352,10 @@ def _bytes(texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]) ->
     return backend
 
 
-_BUILDERS = {"bpe": _bpe, "wordpiece": _wordpiece, "unigram": _unigram, "characters": _characters, "bytes": _bytes}
+_BUILDERS = {
+    "bpe": _bpe,
+    "wordpiece": _wordpiece,
+    "unigram": _unigram,
+    "characters": _characters,
+    "bytes": _bytes,
+}

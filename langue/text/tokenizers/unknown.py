@@ -1,8 +1,10 @@
-"""What arrives: a tokenizer, texts and their tokens. What leaves: how much of the texts the tokenizer does not know.
+"""What arrives: a tokenizer, texts and their tokens. What leaves: how much of the texts the
+tokenizer does not know.
 
-What a vocabulary lacks becomes its unknown token, or, with some, nothing at all; either way what was written is lost
-to the model. Tokens are counted exactly. They say little of how much text was lost, a word of ninety characters being
-one token as a letter is, so the characters and bytes behind them are measured on a sample.
+What a vocabulary lacks becomes its unknown token, or, with some, nothing at all; either way what
+was written is lost to the model. Tokens are counted exactly. They say little of how much text was
+lost, a word of ninety characters being one token as a letter is, so the characters and bytes behind
+them are measured on a sample.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,7 +37,8 @@ class Gap:
 
 @dataclass
 class Lost:
-    """How much of some text is unknown. Tokens are counted by whoever has them, characters measured."""
+    """How much of some text is unknown. Tokens are counted by whoever has them, characters
+    measured."""
 
     tokenizer: Tokenizer
     tokens: int = 0  # of the text
@@ -53,7 +56,8 @@ class Lost:
         return gap_of(self.tokenizer)
 
     def measure(self, texts: Iterable[str]) -> None:
-        """Look at what stands behind the unknown tokens of texts, as far as there is room in the sample."""
+        """Look at what stands behind the unknown tokens of texts, as far as there is room in the
+        sample."""
         for text in texts:
             if self.sampled >= SAMPLE:
                 return
@@ -80,7 +84,9 @@ class Lost:
 
     def _longest_word(self) -> int | None:
         """Characters of a word beyond which WordPiece takes it for unknown."""
-        longest: int | None = getattr(self.tokenizer.backend.model, "max_input_chars_per_word", None)
+        longest: int | None = getattr(
+            self.tokenizer.backend.model, "max_input_chars_per_word", None
+        )
         return longest
 
     def add(self, other: "Lost") -> None:
@@ -97,11 +103,14 @@ class Lost:
     def share(self) -> float:
         """Of the text's characters, those that are lost, as in the sample."""
         if self.sampled_unknown:
-            return min(1.0, self.unknown * self.lost / self.sampled_unknown / max(1, self.characters))
+            return min(
+                1.0, self.unknown * self.lost / self.sampled_unknown / max(1, self.characters)
+            )
         return self.lost / max(1, self.sampled)
 
     def note(self, what: str = "") -> list[str]:
-        """One line where over SHARE of the tokens or characters are lost, as of Chinese with an English vocabulary.
+        """One line where over SHARE of the tokens or characters are lost, as of Chinese with an
+        English vocabulary.
 
         what: of which the line is, as `train: `.
         """
@@ -111,8 +120,12 @@ class Lost:
             return []
         became = "the tokenizer's vocabulary lacks and leaves out"
         if (token := self.gap.token) is not None:
-            became = f"the tokenizer does not know ({self.tokenizer.token(token)}, {_percent(of_tokens)} of the tokens)"
-        why, do = "", "choose a tokenizer, or a model, of the text's script"
+            became = (
+                f"the tokenizer does not know ({self.tokenizer.token(token)}, {_percent(of_tokens)}"
+                " of the tokens)"
+            )
+        why = ""
+        do = "choose a tokenizer, or a model, of the text's script"
         if 2 * self.overlong > self.lost:
             why = f", mostly for being words of more than {self._longest_word()} characters"
             do = "write spaces between the words, or choose a tokenizer without that limit"
@@ -137,8 +150,8 @@ def unknown_in(
     texts: Sequence[str],
     pairs: Sequence[str] | None = None,
 ) -> Lost:
-    """What is lost of texts (n,), or pairs of them, whose tokens are `ids[starts[i]:starts[i + 1]]`, after `cut` tokens
-    were left out."""
+    """What is lost of texts (n,), or pairs of them, whose tokens are `ids[starts[i]:starts[i +
+    1]]`, after `cut` tokens were left out."""
     lost = Lost(tokenizer, tokens=len(ids))
     gap = lost.gap
     if gap.token is not None:
@@ -167,11 +180,14 @@ def _gap(tokenizer: Tokenizer) -> Gap:
         found = backend.model.tokenize(NOWHERE)
     except (
         Exception
-    ):  # bare, as the library raises it for a model without an unknown token: it would stop at a text too
+        # bare, as the library raises it for a model without an unknown token: it would stop at a
+        # text too
+    ):
         return Gap(None)
     if not found:
         return Gap(None, drops=True)
-    return Gap(int(found[0].id)) if len(found) == 1 else Gap(None)  # several: the bytes of the character
+    # several: the bytes of the character
+    return Gap(int(found[0].id)) if len(found) == 1 else Gap(None)
 
 
 def _percent(share: float) -> str:

@@ -1,6 +1,7 @@
-"""What arrives: a vocabulary in an older form than tokenizer.json (vocab.txt, or vocab.json with merges.txt), what
-tokenizer_config.json says of it, and the class that the folder names. What leaves: a tokenizer of the `tokenizers`
-library that cuts texts as that class does; ModelError where the class is not known.
+"""What arrives: a vocabulary in an older form than tokenizer.json (vocab.txt, or vocab.json with
+merges.txt), what tokenizer_config.json says of it, and the class that the folder names. What
+leaves: a tokenizer of the `tokenizers` library that cuts texts as that class does; ModelError where
+the class is not known.
 """
 
 from collections.abc import Mapping
@@ -19,9 +20,11 @@ from langue.text.tokenizers.sentencepiece import frame
 # How Llama 3 and Qwen2 cut a text into words before merging bytes.
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-LLAMA3, QWEN2 = _CONTRACTIONS + r"\p{N}{1,3}" + _REST, _CONTRACTIONS + r"\p{N}" + _REST
+LLAMA3 = _CONTRACTIONS + r"\p{N}{1,3}" + _REST
+QWEN2 = _CONTRACTIONS + r"\p{N}" + _REST
 
-# Classes whose words are WordPiece's, and those whose words are bytes merged, cut as GPT-2 cuts them.
+# Classes whose words are WordPiece's, and those whose words are bytes merged, cut as GPT-2 cuts
+# them.
 WORDPIECE = ("Bert", "DistilBert", "Electra")
 BYTES = ("GPT2", "Roberta", "Bart")
 FRAMED = ("Roberta", "Bart")  # each text stands in <s> and </s>
@@ -30,7 +33,9 @@ FRAMED = ("Roberta", "Bart")  # each text stands in <s> and </s>
 def by_words(pattern: str) -> Any:
     """Cut by a pattern, then into bytes."""
     cut = pre_tokenizers.Split(Regex(pattern), "isolated")
-    return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return pre_tokenizers.Sequence(
+        [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
 
 
 def named_token(options: Mapping[str, Any], role: str, kind: str) -> str:
@@ -39,7 +44,8 @@ def named_token(options: Mapping[str, Any], role: str, kind: str) -> str:
 
 
 def wordpiece(path: Path, options: Mapping[str, Any], kind: str = "Bert") -> tokenizers.Tokenizer:
-    """BERT's WordPiece from `vocab.txt`, normalised as its tokenizer_config says (lower case unless told otherwise)."""
+    """BERT's WordPiece from `vocab.txt`, normalised as its tokenizer_config says (lower case unless
+    told otherwise)."""
     check_class(kind, WORDPIECE, path)
     words = path.read_text("utf-8").split("\n")
     vocabulary = {word.rstrip("\r"): index for index, word in enumerate(words) if word.rstrip("\r")}
@@ -47,7 +53,9 @@ def wordpiece(path: Path, options: Mapping[str, Any], kind: str = "Bert") -> tok
     missing = [names[role] for role in ("unk", "cls", "sep") if names[role] not in vocabulary]
     if missing:
         raise ModelError(f"the vocabulary lacks {', '.join(missing)}", where=str(path))
-    backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=names["unk"], max_input_chars_per_word=100))
+    backend = tokenizers.Tokenizer(
+        models.WordPiece(vocabulary, unk_token=names["unk"], max_input_chars_per_word=100)
+    )
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=bool(options.get("tokenize_chinese_chars", True)),
@@ -61,22 +69,30 @@ def wordpiece(path: Path, options: Mapping[str, Any], kind: str = "Bert") -> tok
         special_tokens=[(names[role], vocabulary[names[role]]) for role in ("cls", "sep")],
     )
     backend.decoder = decoders.WordPiece()
-    backend.add_special_tokens([AddedToken(name, special=True) for name in names.values() if name in vocabulary])
+    backend.add_special_tokens(
+        [AddedToken(name, special=True) for name in names.values() if name in vocabulary]
+    )
     return backend
 
 
-def merged(words: Path, merges: Path, options: Mapping[str, Any], kind: str) -> tokenizers.Tokenizer:
-    """BPE (Sennrich et al. 2016, arXiv:1508.07909) from `vocab.json` and `merges.txt`, by whatever names: of bytes as
-    GPT-2, RoBERTa and Qwen2 have it, or, where words end with a mark, of letters as the first GPT does."""
+def merged(
+    words: Path, merges: Path, options: Mapping[str, Any], kind: str
+) -> tokenizers.Tokenizer:
+    """BPE (Sennrich et al. 2016, arXiv:1508.07909) from `vocab.json` and `merges.txt`, by whatever
+    names: of bytes as GPT-2, RoBERTa and Qwen2 have it, or, where words end with a mark, of letters
+    as the first GPT does."""
     vocabulary = read_json(words)
-    if not isinstance(vocabulary, dict) or not all(type(index) is int for index in vocabulary.values()):
+    if not isinstance(vocabulary, dict) or not all(
+        type(index) is int for index in vocabulary.values()
+    ):
         raise ModelError("the vocabulary does not number its tokens", where=str(words))
     if kind == "OpenAIGPT" or any(token.endswith("</w>") for token in vocabulary):
         return _letters(words, merges, options, kind)
     backend = tokenizers.Tokenizer(models.BPE.from_file(str(words), str(merges)))
     backend.decoder = decoders.ByteLevel()
     if kind == "Qwen2":
-        backend.normalizer, backend.pre_tokenizer = normalizers.NFC(), by_words(QWEN2)
+        backend.normalizer = normalizers.NFC()
+        backend.pre_tokenizer = by_words(QWEN2)
         _frame_by_flags(backend, options, kind)
         return backend
     check_class(kind, BYTES, words)
@@ -88,7 +104,9 @@ def merged(words: Path, merges: Path, options: Mapping[str, Any], kind: str) -> 
         if missing:
             raise ModelError(f"the vocabulary lacks {', '.join(missing)}", where=str(words))
         ends = (last, vocabulary[last]), (first, vocabulary[first])
-        backend.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=prefix)
+        backend.post_processor = processors.RobertaProcessing(
+            *ends, trim_offsets=True, add_prefix_space=prefix
+        )
         return backend
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     _frame_by_flags(backend, options, kind)
@@ -96,7 +114,8 @@ def merged(words: Path, merges: Path, options: Mapping[str, Any], kind: str) -> 
 
 
 def _frame_by_flags(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str) -> None:
-    """Put bos and eos around a text where tokenizer_config.json asks for it, and there are such tokens."""
+    """Put bos and eos around a text where tokenizer_config.json asks for it, and there are such
+    tokens."""
     around: dict[str, list[str]] = {}
     for role in ("bos", "eos"):
         token = named(options.get(f"{role}_token")) or CLASSES[kind or "GPT2"].special.get(role)
@@ -105,8 +124,11 @@ def _frame_by_flags(backend: tokenizers.Tokenizer, options: Mapping[str, Any], k
     frame(backend, around["bos"], around["eos"])
 
 
-def _letters(words: Path, merges: Path, options: Mapping[str, Any], kind: str) -> tokenizers.Tokenizer:
-    """The first GPT's (Radford et al. 2018): BERT's words in lower case, each with a mark at its end."""
+def _letters(
+    words: Path, merges: Path, options: Mapping[str, Any], kind: str
+) -> tokenizers.Tokenizer:
+    """The first GPT's (Radford et al. 2018): BERT's words in lower case, each with a mark at its
+    end."""
     check_class(kind, ("OpenAIGPT",), words)
     unknown = named_token(options, "unk", "OpenAIGPT")
     backend = tokenizers.Tokenizer(
@@ -119,12 +141,15 @@ def _letters(words: Path, merges: Path, options: Mapping[str, Any], kind: str) -
 
 
 def follow_normaliser(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str) -> None:
-    """How BERT's classes normalise a text is tokenizer_config.json's to say, against a tokenizer.json too."""
+    """How BERT's classes normalise a text is tokenizer_config.json's to say, against a
+    tokenizer.json too."""
     normal = backend.normalizer
     if isinstance(normal, normalizers.BertNormalizer) and kind in WORDPIECE:
         backend.normalizer = normalizers.BertNormalizer(
             clean_text=normal.clean_text,
-            handle_chinese_chars=bool(options.get("tokenize_chinese_chars", normal.handle_chinese_chars)),
+            handle_chinese_chars=bool(
+                options.get("tokenize_chinese_chars", normal.handle_chinese_chars)
+            ),
             strip_accents=options.get("strip_accents", normal.strip_accents),
             lowercase=bool(options.get("do_lower_case", normal.lowercase)),
         )

@@ -1,7 +1,9 @@
-"""What arrives: the tokens of a vocabulary, and a text of them. What leaves: which of the text's tokens begin a word.
+"""What arrives: the tokens of a vocabulary, and a text of them. What leaves: which of the text's
+tokens begin a word.
 
-In scripts that write no spaces a character is a word, as BERT's tokenizer has it of Chinese, whatever the vocabulary:
-to one that marks spaces a clause would be a word. A token of several such characters is cut no further.
+In scripts that write no spaces a character is a word, as BERT's tokenizer has it of Chinese,
+whatever the vocabulary: to one that marks spaces a clause would be a word. A token of several such
+characters is cut no further.
 """
 
 import re
@@ -14,28 +16,35 @@ from numpy.typing import NDArray
 from langue.text.quality import script
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # what stands for itself in GPT-2's alphabet
+# what stands for itself in GPT-2's alphabet
+_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
-ALPHABET = {byte: chr(byte) for byte in _PLAIN} | {byte: chr(256 + n) for n, byte in enumerate(_OTHERS)}
+ALPHABET = {byte: chr(byte) for byte in _PLAIN} | {
+    byte: chr(256 + n) for n, byte in enumerate(_OTHERS)
+}
 _VALUES = {letter: byte for byte, letter in ALPHABET.items()}
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # what SentencePiece writes where it knows no token
 _LATER = bytes(range(0x80, 0xC0))  # bytes of a character after its first one
-_UNTOLD = (b"\xe0", b"\xe1")  # begin characters of Thai and Khmer, and of Hindi and Georgian, which write spaces
+# begin characters of Thai and Khmer, and of Hindi and Georgian, which write spaces
+_UNTOLD = (b"\xe0", b"\xe1")
 
 
 class Words:
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """What goes on with a word bears the mark of its kind of vocabulary, ##; where there is none, it begins with a
-        letter, a mark on one or a digit, without the mark of a space."""
+        """What goes on with a word bears the mark of its kind of vocabulary, ##; where there is
+        none, it begins with a letter, a mark on one or a digit, without the mark of a space."""
         tokens = [tokenizer.token(index) for index in range(len(tokenizer))]
         mark = getattr(tokenizer.backend.model, "continuing_subword_prefix", None) or ""
         bytewise = set(_VALUES) <= set(tokens)
         raw = [_raw(token.removeprefix(mark), bytewise) for token in tokens]
         texts = [_text(each.lstrip(_LATER)) for each in raw]
         goes_on = [
-            token.startswith(mark) if mark else _of_word(text[:1]) for token, text in zip(tokens, texts, strict=True)
+            token.startswith(mark) if mark else _of_word(text[:1])
+            for token, text in zip(tokens, texts, strict=True)
         ]
-        self.first = ~np.asarray(goes_on, bool) | np.asarray([script.is_unspaced(text) for text in texts], bool)
+        self.first = ~np.asarray(goes_on, bool) | np.asarray(
+            [script.is_unspaced(text) for text in texts], bool
+        )
         self.last = np.asarray([script.is_unspaced(text[-1:]) for text in texts], bool)
         self.head = np.asarray([each[0] if each else 0 for each in raw], np.uint8)
         self.open = np.asarray([each[-1] if each[-1:] in _UNTOLD else 0 for each in raw], np.uint8)
@@ -43,12 +52,17 @@ class Words:
         self.single = np.asarray([len(each) == 1 for each in raw], bool)
 
     def begin(self, text: NDArray[np.int32], starts: Any = 0) -> NDArray[np.bool_]:
-        """(T,) tokens -> (T,). starts: where what comes before says nothing, and a word begins in any case."""
-        within, head = self.within[text], self.head[text]
-        within[starts], head[starts] = False, 0
-        byte = np.append(head[1:], 0).astype(np.int64)  # the next one, which tells of which script a character is
+        """(T,) tokens -> (T,). starts: where what comes before says nothing, and a word begins in
+        any case."""
+        within = self.within[text]
+        head = self.head[text]
+        within[starts] = False
+        head[starts] = 0
+        # the next one, which tells of which script a character is
+        byte = np.append(head[1:], 0).astype(np.int64)
         told = np.isin(byte | self.open[text].astype(np.int64) << 8, _ALONE)
-        begun = np.maximum.accumulate(np.where(within, 0, np.arange(len(text))))  # where its last character began
+        # where its last character began
+        begun = np.maximum.accumulate(np.where(within, 0, np.arange(len(text))))
         after = np.concatenate([[False], (self.last[text] | told)[begun[:-1]]])
         begins: NDArray[np.bool_] = ~within & (self.first[text] | self.single[text] & told | after)
         begins[starts] = True
@@ -60,21 +74,34 @@ def _raw(token: str, bytewise: bool) -> bytes:
     if bytewise and all(letter in _VALUES for letter in token):
         return bytes(_VALUES[letter] for letter in token)
     byte = _BYTE.fullmatch(token)
-    return bytes([int(byte[1], 16)]) if byte else re.sub("^[Ġ▁]", " ", token).encode("utf-8", "replace")
+    return (
+        bytes([int(byte[1], 16)])
+        if byte
+        else re.sub("^[Ġ▁]", " ", token).encode("utf-8", "replace")
+    )
 
 
 def _text(raw: bytes) -> str:
-    """With another character of its kind, Han or a letter, in the place of a last one that is cut."""
+    """With another character of its kind, Han or a letter, in the place of a last one that is
+    cut."""
     text = raw.decode("utf-8", "replace")
     if not text.endswith("\ufffd"):
         return text
     there = raw[len(raw.rstrip(_LATER)) - 1 :]
-    return text[:-1] + ("中" if b"\xe3" <= there[:1] <= b"\xe9" or there[:1] >= b"\xf0" or _alone(there[:2]) else "a")
+    return text[:-1] + (
+        "中"
+        if b"\xe3" <= there[:1] <= b"\xe9" or there[:1] >= b"\xf0" or _alone(there[:2])
+        else "a"
+    )
 
 
 def _alone(there: bytes) -> bool:
     """Whether a character of three bytes that begins with these two is a word."""
-    return len(there) == 2 and there[:1] in _UNTOLD and script.is_unspaced((there + b"\x80").decode("utf-8", "replace"))
+    return (
+        len(there) == 2
+        and there[:1] in _UNTOLD
+        and script.is_unspaced((there + b"\x80").decode("utf-8", "replace"))
+    )
 
 
 def _of_word(letter: str) -> bool:
@@ -82,4 +109,6 @@ def _of_word(letter: str) -> bool:
     return letter != "" and unicodedata.category(letter)[0] in "LMN"
 
 
-_ALONE = [(lead << 8) + byte for lead in (0xE0, 0xE1) for byte in _LATER if _alone(bytes([lead, byte]))]
+_ALONE = [
+    (lead << 8) + byte for lead in (0xE0, 0xE1) for byte in _LATER if _alone(bytes([lead, byte]))
+]
