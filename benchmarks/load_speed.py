@@ -185,11 +185,11 @@ def _anonymous(process: int) -> int:
 
 HEADER = """### Loading, one thread, files in the page cache
 
-Memory as a multiple of the model's bytes in the precision asked for: `peak` is the most resident at any time, mapped
-file pages included; `anonymous` the most that is not of a mapped file.
+Memory as a multiple of the model's bytes in the precision asked for: `peak` is the most resident
+at any time, mapped file pages included; `anonymous` the most that is not of a mapped file.
 
-| model | stored | as | seconds, langue | transformers | ratio | peak, langue | transformers | anonymous, langue \
-| transformers |
+| model | stored | as | seconds, langue | transformers | ratio | peak, langue | transformers \
+| anonymous, langue | transformers |
 |---|---|---|---|---|---|---|---|---|---|
 """
 

@@ -104,12 +104,13 @@ def _families() -> str:
     return f"{head}\n\n{_TESTED}\n\n" + "\n".join(rows) + "\n" + _presets()
 
 
-_TESTED = """Each is held against `transformers` by `tests/contract/test_families.py`: logits, gradients, saving.
-The table is what `tests/contract/test_elsewhere.py` is made of, and so proves of the folders that we write.
-*Opens as*: these Auto classes, and the tokenizer's, give our tokens and our numbers for padded batches.
-*Classification runs*: AutoModelForSequenceClassification, the text-classification pipeline with a batch size of 3 and
-the Trainer's collator give our scores where a run pools by these; a run that pools otherwise they refuse, since they
-would answer with a random head, while AutoModel opens its body.
+_TESTED = """Each is held against `transformers` by `tests/contract/test_families.py`: logits,
+gradients, saving. The table is what `tests/contract/test_elsewhere.py` is made of, and so proves of
+the folders that we write. *Opens as*: these Auto classes, and the tokenizer's, give our tokens and
+our numbers for padded batches. *Classification runs*: AutoModelForSequenceClassification, the
+text-classification pipeline with a batch size of 3 and the Trainer's collator give our scores where
+a run pools by these; a run that pools otherwise they refuse, since they would answer with a random
+head, while AutoModel opens its body.
 *Harness*: lm-evaluation-harness, given nothing but the folder, computes our log-likelihoods."""
 
 _AUTO = {

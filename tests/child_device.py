@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-WORDS = "the a dog cat bird sees hears runs sleeps red blue small and then near house tree good bad".split()  # noqa: SIM905
+WORDS = [
+    *("the", "a", "dog", "cat", "bird", "sees", "hears", "runs", "sleeps", "red", "blue", "small"),
+    *("and", "then", "near", "house", "tree", "good", "bad"),
+]
 STILL = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.max_steps": 4,
     "train.lr": 3e-3,
          "train.evaluate_every": 4}  # fmt: skip

@@ -61,7 +61,7 @@ def step(size):
 for _ in range(upkeep.settled):
     step(2**18)
 needed = resident_memory()
-step(2**23)  # a gigabyte, which is freed at once: more than half of all that any build of torch takes itself
+step(2**23)  # a gigabyte, freed at once: more than half of what any build of torch takes itself
 print(needed, upkeep.steps, resident_memory())
 """
 

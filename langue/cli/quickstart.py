@@ -15,13 +15,17 @@ TEXTS = (
     "Fail if the two objects are unequal, with a message that shows both.",
 )
 NEXT = """\
-Next, from a shell where [bold]langue[/] is installed ([bold]. .venv/bin/activate[/] after make quickstart):
+Next, from a shell where [bold]langue[/] is installed
+([bold]. .venv/bin/activate[/] after make quickstart):
 
-  film reviews from the Hub    [bold]langue finetune --model sentence-transformers/all-MiniLM-L6-v2 \
+  film reviews from the Hub    [bold]langue finetune \
+--model sentence-transformers/all-MiniLM-L6-v2 \
 --data stanfordnlp/imdb --out runs/imdb[/]
-  a folder of train/dev/test   [bold]langue finetune --model sentence-transformers/all-MiniLM-L6-v2 \
+  a folder of train/dev/test   [bold]langue finetune \
+--model sentence-transformers/all-MiniLM-L6-v2 \
 --data FOLDER --out runs/mine[/]
-  your own CSV                 [bold]langue finetune --model sentence-transformers/all-MiniLM-L6-v2 \
+  your own CSV                 [bold]langue finetune \
+--model sentence-transformers/all-MiniLM-L6-v2 \
 --data FILE.csv --columns text=review,label=sentiment --out runs/mine[/]
 """
 

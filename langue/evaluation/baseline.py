@@ -22,8 +22,9 @@ from scipy import sparse
 
 from langue.errors import DataError
 from langue.evaluation.judge import MAIN_METRIC
-from langue.evaluation.ngrams import ALONE, Ngrams
+from langue.evaluation.ngrams import Ngrams
 from langue.tasks import metrics as m
+from langue.text.quality.script import UNSPACED
 
 # inverse regularisation, scikit-learn's C; ridge takes its inverse times 40
 STRENGTHS = (4.0, 32.0)
@@ -189,7 +190,7 @@ def _affordable(texts: Sequence[str], pairs: Sequence[str] | None, seed: int) ->
 
 def _is_unspaced(texts: Sequence[str]) -> bool:
     sample = "".join(texts[:: max(1, len(texts) // 1000)])[:1_000_000]
-    return len(re.findall(f"[{ALONE}]", sample)) > 0.3 * len(re.findall(r"\S", sample))
+    return len(re.findall(f"[{UNSPACED}]", sample)) > 0.3 * len(re.findall(r"\S", sample))
 
 
 def _choose(

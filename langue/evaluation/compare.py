@@ -5,12 +5,13 @@ Two intervals, one for each system, cannot tell that: most examples are easy or 
 that the difference varies much less, or much more, than the intervals suggest. Two paired methods
 can:
 
-- A randomisation test (Noreen 1989; Yeh 2000, arXiv:cs/0008005). If the systems were equal, which of
-  them gave which of the two answers to an example would be chance: the answers are exchanged at random
-  and the differences that arise are counted. Of a share of right answers this is McNemar's test (1947),
-  which is computed exactly.
-- A paired bootstrap (Efron and Tibshirani 1993): the difference over examples drawn anew. It also holds
-  for systems that are equal in the metric and differ in kind, where exchanged answers are no fair picture.
+- A randomisation test (Noreen 1989; Yeh 2000, arXiv:cs/0008005). If the systems were equal, which
+  of them gave which of the two answers to an example would be chance: the answers are exchanged at
+  random and the differences that arise are counted. Of a share of right answers this is McNemar's
+  test (1947), which is computed exactly.
+- A paired bootstrap (Efron and Tibshirani 1993): the difference over examples drawn anew. It also
+  holds for systems that are equal in the metric and differ in kind, where exchanged answers are no
+  fair picture.
 
 A system is called better only where both methods say so, each at 5%.
 """

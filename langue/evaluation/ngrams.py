@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from langue.text.quality.script import UNSPACED
+
 Ints = npt.NDArray[np.int64]
 
-# Thai, Lao, Burmese, Khmer, Kana and Chinese characters stand alone.
-ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = rf"[^\W_{ALONE}]+"
-_TOKEN = re.compile(rf"{_WORD}(?:'{_WORD})?|[{ALONE}]|[^\w\s]|_")
+_WORD = rf"[^\W_{UNSPACED}]+"
+_TOKEN = re.compile(rf"{_WORD}(?:'{_WORD})?|[{UNSPACED}]|[^\w\s]|_")
 _ASCII = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)?|[^\w\s]|_")  # the same on ASCII, in half the time
 
 

@@ -226,7 +226,9 @@ def _track(value: float, interval: Sequence[float] | None, other: float | None, 
 
     band = ""
     if interval:
-        band = f'<i style="left:{at(interval[0]):.2f}%;width:{at(interval[1]) - at(interval[0]):.2f}%"></i>'
+        low_end = at(interval[0])
+        width = at(interval[1]) - low_end
+        band = f'<i style="left:{low_end:.2f}%;width:{width:.2f}%"></i>'
     mark = f'<u style="left:{at(other):.2f}%"></u>' if other is not None else ""
     return f'<span class="track">{band}{mark}<b style="left:{at(value):.2f}%"></b></span>'
 
@@ -252,11 +254,8 @@ def _confusion(judgement: Judgement) -> str:
     rows = []
     for i, row in enumerate(counts):
         total = max(1, sum(row))
-        cells = "".join(
-            f'<td style="background:rgba(var(--{"heat" if i == j else "wrong"}),{0.85 * count / total:.3f})"'
-            f' title="{100 * count / total:.1f}% of true {_text(labels[i], 80)}">{count:,}</td>'
-            for j, count in enumerate(row)
-        )
+        true = _text(labels[i], 80)
+        cells = "".join(_cell(count, total, i == j, true) for j, count in enumerate(row))
         rows.append(f"<tr><th>{_label(labels[i])}</th>{cells}</tr>")
     head = "".join(f"<th>{_label(label)}</th>" for label in labels)
     turned = " turned" if len(labels) > SIDE else ""
@@ -267,6 +266,15 @@ def _confusion(judgement: Judgement) -> str:
         f'{table}\n<p class="quiet">Rows are true, columns predicted; colour is the share of the'
         " row.</p>",
     )
+
+
+def _cell(count: int, total: int, right: bool, true: str) -> str:
+    """A cell of the confusion matrix; total: examples of its row, whose label is `true`."""
+    share = count / total
+    colour = "heat" if right else "wrong"
+    style = f"background:rgba(var(--{colour}),{0.85 * share:.3f})"
+    title = f"{100 * share:.1f}% of true {true}"
+    return f'<td style="{style}" title="{title}">{count:,}</td>'
 
 
 def _confusions(counts: list[list[int]], labels: list[str]) -> str:
@@ -328,7 +336,8 @@ def _mistakes(task: str, mistakes: Sequence[Mapping[str, Any]]) -> str:
             f'<div class="passage" dir="auto">{_text(text, MAX_PASSAGE)}</div>' for text in texts
         )
         score = f"{mistake['score']:.3f}" if task == "regress" else f"{100 * mistake['score']:.1f}%"
-        cells = f"<td>{_label(mistake['label'])}</td><td>{_label(mistake['predicted'])}</td><td>{score}</td>"
+        shown = [_label(mistake["label"]), _label(mistake["predicted"]), score]
+        cells = "".join(f"<td>{each}</td>" for each in shown)
         rows.append(f'<tr><td class="text">{passages}</td>{cells}</tr>')
     last = "error" if task == "regress" else "confidence"
     head = f'<tr><th class="text">text</th><th>true</th><th>predicted</th><th>{last}</th></tr>'

@@ -1,7 +1,7 @@
 """What arrives: a flat run of tokens (T,), each with its position in its own sequence.
 What leaves: hidden states (T, D)."""
 
-from typing import Optional, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +49,9 @@ class Transformer(nn.Module):
             Rotary(config, local=True) if rotary and config.rotary_local_base else None
         )
         self.bias = make_bias(config)
-        self.decoder: Optional[Transformer] = (
-            Transformer(config.decoder(), True) if config.decoder_layers else None
-        )  # noqa: UP045
+        self.decoder: Transformer | None = None
+        if config.decoder_layers:
+            self.decoder = Transformer(config.decoder(), True)
 
     def forward(
         self,

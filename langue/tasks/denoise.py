@@ -2,7 +2,8 @@
 documents. What leaves: pairs: the text with spans replaced by sentinels, and the spans, each after
 its sentinel.
 
-    source  Thank you <X> me to your party <Y> week </s>       target  <X> for inviting <Y> last </s>
+    source  Thank you <X> me to your party <Y> week </s>
+    target  <X> for inviting <Y> last </s>
 """
 
 import numpy as np

@@ -72,7 +72,7 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Of a whole tensor what this process holds of one that is divided as `like`."""
     if not is_dtensor(like):
         return tensor
-    (placement,) = like.placements
+    (placement,) = like.placements  # type: ignore[attr-defined]
     mesh = like.device_mesh  # type: ignore[attr-defined]
     if not placement.is_shard():
         return tensor

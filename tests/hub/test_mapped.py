@@ -84,7 +84,9 @@ from pathlib import Path
 from langue.runs.model import load
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # every core converts a piece of its own
 load(sys.argv[1])  # all that a load imports, and the memory that it leaves behind
-def told(name): return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) * 1024
+def told(name):
+    lines = (line for line in open("/proc/self/status") if line.startswith(name))
+    return int(next(lines).split()[1]) * 1024
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
 before = told("VmRSS")
 model = load(sys.argv[2], dtype=sys.argv[3])

@@ -128,7 +128,7 @@ def test_of_a_lone_document_nothing_is_asked(tmp_path):
         assert ("pair_accuracy" in run.metrics["metrics"]) == (kind == "order")
 
 
-def test_what_is_put_in_ends_a_document_where_what_it_replaces_did_and_comes_from_all_others_alike():
+def test_what_is_put_in_ends_a_document_where_what_it_replaces_did():
     objective, data = made("next", [60] * 50)
     homes = np.zeros(50, int)
     said = []

@@ -19,9 +19,10 @@ from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.training import train
 from langue.train.journal import Journal
 
-WORDS = (
-    "the dog sees a small red house and sleeps near a tree while rain falls on the old road".split()
-)  # noqa: SIM905
+WORDS = [
+    *("the", "dog", "sees", "a", "small", "red", "house", "and", "sleeps", "near", "a", "tree"),
+    *("while", "rain", "falls", "on", "the", "old", "road"),
+]
 TINY = {"model.preset": "gpt2", "model.n_layers": 1, "model.dim": 16, "model.n_heads": 2,
     "data.seq_len": 16,
         "train.batch_tokens": 128, "train.max_steps": 3}  # fmt: skip

@@ -1,10 +1,13 @@
 """What arrives: a corpus folder. What leaves: the tokens of its documents, memory-mapped, and how
 its texts are mixed.
 
-    corpus.json      format, dtype, vocabulary, the tokenizer's checksum; for each split its shards and its sources
+    corpus.json      format, dtype, vocabulary, the tokenizer's checksum; for each split its
+                     shards and its sources
     tokenizer.json   and what belongs to it
-    train-00000.bin  tokens one behind the other, little-endian uint16 (uint32 where the vocabulary needs it)
-    train-00000.idx  where each document starts, little-endian uint64, and where the last one ends; dev-* likewise
+    train-00000.bin  tokens one behind the other, little-endian uint16 (uint32 where the
+                     vocabulary needs it)
+    train-00000.idx  where each document starts, little-endian uint64, and where the last one
+                     ends; dev-* likewise
 
 Tokens are stored plain: what begins and ends a text is the objective's to add.
 """
@@ -204,8 +207,8 @@ def _mapped(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
         ) from None
     if size != count * dtype.itemsize:
         what = f"{size:,} bytes where {count * dtype.itemsize:,} were written"
-        raise DataError(f"the shard is {'cut short' if size < count * dtype.itemsize else 'too long'}: {what}",
-                        where=str(path), do=_AGAIN)  # fmt: skip
+        fault = "cut short" if size < count * dtype.itemsize else "too long"
+        raise DataError(f"the shard is {fault}: {what}", where=str(path), do=_AGAIN)
     return np.memmap(path, dtype, mode="r") if size else np.zeros(0, dtype)
 
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from langue.text.quality.script import UNSPACED
+
 RUN = 5  # words of a shingle
 # shingles a text must have to count as contained: short ones stand in many texts by chance
 CONTAINED_FROM = 20
@@ -31,9 +33,8 @@ POSTINGS = 32  # most texts looked at for one shingle: boilerplate stands in all
 VOCABULARY = 1_000_000  # words whose numbers are remembered
 HASH = np.uint64((1 << 40) - 1)  # bits of a shingle; the text's number stands above them
 BUCKETS = np.uint64((1 << 22) - 1)
-_ONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # a word, or one character of the scripts without spaces
-_WORD = re.compile(rf"[{_ONE}]|[^\W{_ONE}]+")
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _ASCII = re.compile(r"\w+", re.ASCII)
 
 

@@ -60,9 +60,13 @@ _LANGUAGES = {
     "Gurmukhi": "Punjabi", "Oriya": "Odia", "Bengali": "Bengali or Assamese",
     "Ethiopic": "Amharic or Tigrinya",
 }  # fmt: skip
-_ONE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_ALONE = re.compile(f"[{_ONE}]")
-_WORD = re.compile(rf"[{_ONE}]|[^\W{_ONE}]+")
+# Thai, Lao, Burmese, Khmer, Kana and Chinese characters: words are written without spaces.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 
 def count(text: str) -> dict[str, int]:
@@ -99,7 +103,7 @@ def language(counts: Mapping[str, int]) -> str:
 
 def is_unspaced(text: str) -> bool:
     """Whether it begins with a character that is a word."""
-    return bool(_ALONE.match(text))
+    return bool(_UNSPACED.match(text))
 
 
 def words(text: str) -> int:

@@ -10,7 +10,7 @@ How long it computes without writing, and what it holds meanwhile, is not.
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +143,10 @@ def _environment() -> Any:
     environment = Bounded(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
-    tojson: Callable[..., str] = lambda value, **options: json.dumps(
-        value, **{"ensure_ascii": False} | options
-    )  # noqa: E731
+
+    def tojson(value: Any, **options: Any) -> str:
+        return json.dumps(value, **{"ensure_ascii": False} | options)
+
     environment.filters["tojson"] = tojson
     environment.globals |= {"raise_exception": refuse, "strftime_now": now}
     return environment
