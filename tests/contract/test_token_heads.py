@@ -18,7 +18,7 @@ from langue.hub.checkpoint import (
 )
 from langue.hub.families.registry import FAMILIES
 from langue.hub.family import TOKEN_CLASSES
-from langue.model.token_heads import SpanHead, TokenHead
+from langue.model.token_heads import CRF, CRF_PARAMETERS, SpanHead, TokenHead
 from langue.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -130,7 +130,11 @@ def test_published_heads_load_and_save_with_their_scores(tmp_path, name, kind):
         assert torch.equal(mine, other)
 
 
-@pytest.mark.parametrize("name, kind", PUBLISHED)
+# One of each way that names differ; the rules are the same in training and in loading.
+NEW = [each for each in PUBLISHED if each[0] in ("bert", "modernbert", "gpt2", "llama", "t5")]
+
+
+@pytest.mark.parametrize("name, kind", NEW)
 def test_a_new_head_on_a_language_model_opens_there(tmp_path, name, kind):
     checkpoint = read_checkpoint(describe(save(tmp_path / "m", draw_model(name, 5))), kind)
     network, absent = build(checkpoint, kind)
@@ -157,3 +161,50 @@ def test_a_head_that_no_class_has_is_refused_there(tmp_path, name, kind):
     assert not absent
     for mine, other in zip(scores_of(network), scores_of(reread), strict=True):
         assert torch.equal(mine, other)
+
+
+def test_a_crf_goes_along(tmp_path):
+    """Its scores are in no class: the rest opens there with our logits, and all of it here."""
+    for name in ("bert", "modernbert", "openai-gpt"):
+        checkpoint = read_checkpoint(describe(save(tmp_path / name, draw_model(name, 5))), "token")
+        network, _ = build(checkpoint, "token")
+        crf = {f"head.crf.{part}": torch.rand(3, 3) for part in CRF_PARAMETERS}
+        write(tmp_path / f"{name}-run", checkpoint, network, "token", **crf)
+        weights = read_checkpoint(describe(tmp_path / f"{name}-run"), "token").weights
+        assert all(torch.equal(weights[key], value) for key, value in crf.items())
+        if name != "openai-gpt":
+            opened = transformers.AutoModelForTokenClassification.from_pretrained(
+                tmp_path / f"{name}-run"
+            )
+            assert_scores_agree(opened.eval(), scores_of(network))
+        # trained further with a head of another kind, it is none of its weights
+        other = read_checkpoint(describe(tmp_path / f"{name}-run"), "classify").weights
+        assert name == "openai-gpt" or not [key for key in other if key.startswith("head.")]
+
+
+def test_the_parameters_of_a_crf_are_those_that_the_rules_name():
+    assert tuple(name for name, _ in CRF(2).named_parameters()) == CRF_PARAMETERS
+
+
+@pytest.mark.parametrize("kind", TOKEN_CLASSES)
+def test_a_head_of_another_kind_is_not_taken_for_it(tmp_path, kind):
+    """Its output matrix may be called the same and have the same shape; the head is new."""
+    for index, stem in enumerate(("Bert", "ModernBert", "Llama")):
+        other = next(ending for each, ending in TOKEN_CLASSES.items() if each != kind)
+        for ending in (other, "ForSequenceClassification"):
+            config = draw_config(stem.lower(), 1)
+            config.num_labels = 2
+            made = getattr(transformers, stem + ending)
+            folder = save(tmp_path / f"{index}{ending}", scattered(lambda: made(config), 0))  # noqa: B023
+            weights = read_checkpoint(describe(folder), kind).weights
+            assert not [name for name in weights if name.startswith("head.")]
+
+
+def test_the_map_before_the_output_is_the_language_models(tmp_path):
+    """ModernBERT's classes share it, so a pretrained one is trained further."""
+    folder = save(tmp_path / "m", draw_model("modernbert", 0))
+    published = read_checkpoint(describe(folder), "lm").weights
+    ours = read_checkpoint(describe(folder), "token").weights
+    names = [name for name in ours if name.startswith("head.")]
+    assert {name.split(".")[1] for name in names} == {"dense", "norm"}
+    assert all(torch.equal(ours[name], published[name]) for name in names)
