@@ -6,6 +6,8 @@ M selected tokens, C labels, N sequences; the tokens of sequence n are offsets[n
 A causal decoder's head reads the state of the token itself, as the published classes do.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,10 +26,15 @@ class TokenHead(nn.Module):
     5.3).
 
     Before it the state passes a map, an activation and a norm where the family's published class
-    has them (ModernBERT, Warner et al. 2024).
+    has them (ModernBERT, Warner et al. 2024). With a `crf`, the scores are its emissions: the loss
+    and the labels are the CRF's.
     """
 
-    def __init__(self, config: ModelConfig, n_outputs: int, dropout: float = 0.0) -> None:
+    per_token: ClassVar[bool] = True  # it gives a row for each token, not for each sequence
+
+    def __init__(
+        self, config: ModelConfig, n_outputs: int, *, dropout: float = 0.1, crf: bool = False
+    ) -> None:
         super().__init__()
         transform = config.classifier_transform
         self.dense = (
@@ -37,10 +44,14 @@ class TokenHead(nn.Module):
         self.activation = ACTIVATIONS[config.head_activation]
         self.dropout = Dropout(dropout)
         self.out = nn.Linear(config.dim, n_outputs)
+        self.crf = CRF(n_outputs) if crf else None
 
-    def forward(self, hidden: Tensor, places: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, batch: object = None, *, places: Tensor | None = None
+    ) -> Tensor:
         """hidden (T, D), places (M,) int64: the tokens that are scored, as `Batch.places` has them;
-        None: all are. Returns (M, C), in fp32 or above."""
+        None: all are. Returns (M, C), in fp32 or above. batch: given to every head, and not read
+        by this one, for which a token's sequence is of no matter."""
         selected = hidden if places is None else hidden[places]  # (M, D)
         if self.dense is not None and self.norm is not None:
             selected = self.norm(self.activation(self.dense(selected)))
@@ -55,8 +66,8 @@ class SpanHead(TokenHead):
     """Two scores a token: how well an answer starts and ends there (Devlin et al. 2018, section
     4.2)."""
 
-    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
-        super().__init__(config, 2, dropout)
+    def __init__(self, config: ModelConfig, *, dropout: float = 0.1) -> None:
+        super().__init__(config, 2, dropout=dropout)
 
 
 def sequence_log_softmax(scores: Tensor, offsets: Tensor) -> Tensor:

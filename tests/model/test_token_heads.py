@@ -151,8 +151,8 @@ def test_heads_score_the_selected_tokens():
     head = TokenHead(CONFIG, 4, dropout=0.5).eval()
     every = head(hidden)
     torch.testing.assert_close(every, hidden @ head.out.weight.T + head.out.bias)
-    torch.testing.assert_close(head(hidden, places), every[places])
-    assert SpanHead(CONFIG)(hidden).shape == (7, 2)
+    torch.testing.assert_close(head(hidden, places=places), every[places])
+    assert SpanHead(CONFIG)(hidden).shape == (7, 2) and head.crf is None
     head.train()
     assert not torch.equal(head(hidden), every)
     with torch.autocast("cpu", torch.bfloat16):  # the scores are not rounded
