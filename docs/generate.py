@@ -103,7 +103,9 @@ def _families() -> str:
         "# Families\n\nA family is data: how its config reads, and reversible rules between names."
         " It holds no module."
     )
-    return f"{head}\n\n{_TESTED}\n\n" + "\n".join(rows) + "\n" + _presets()
+    elsewhere = ", ".join(f"`{name}`" for name, each in FAMILIES.items() if "span" in each.prefixes)
+    tested = _TESTED.format(elsewhere=elsewhere)
+    return f"{head}\n\n{tested}\n\n" + "\n".join(rows) + "\n" + _presets()
 
 
 _TESTED = """Each is held against `transformers` by `tests/contract/test_families.py`: logits,
@@ -116,6 +118,9 @@ head, while AutoModel opens its body.
 *Token classification*, *question answering*: AutoModelForTokenClassification and
 AutoModelForQuestionAnswering give our scores of each token in padded batches, and what they save
 loads here (`tests/contract/test_token_heads.py`); where there is no yes, they refuse our folders.
+The question answering classes of {elsewhere} call their body
+otherwise than all others: AutoModel finds none of its weights in such a folder, whether we saved it
+or `transformers` did, and warns of it.
 *Harness*: lm-evaluation-harness, given nothing but the folder, computes our log-likelihoods."""
 
 _AUTO = {
