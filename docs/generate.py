@@ -84,24 +84,28 @@ def _families() -> str:
     rows = [
         (
             "| `model_type` | file | opens as | classification runs pooled by | refused by it,"
-            " pooled by | harness |"
+            " pooled by | token classification | question answering | harness |"
         ),
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, family in FAMILIES.items():
         file = Path(inspect.getfile(family.read))
         opened = opened_by(family)
         expressed = ", ".join(opened["poolings"]) or "none"
-        harness = "yes" if opened["harness"] else ""
+        token, span, harness = (
+            "yes" if opened[column] else "" for column in ("token", "span", "harness")
+        )
         rows.append(
-            f"| `{name}` | `hub/{file.name}` | {', '.join(opened['classes'])} | {expressed} "
-            f"| {', '.join(opened['refused'])} | {harness} |"
+            f"| `{name}` | `hub/families/{file.name}` | {', '.join(opened['classes'])} "
+            f"| {expressed} | {', '.join(opened['refused'])} | {token} | {span} | {harness} |"
         )
     head = (
         "# Families\n\nA family is data: how its config reads, and reversible rules between names."
         " It holds no module."
     )
-    return f"{head}\n\n{_TESTED}\n\n" + "\n".join(rows) + "\n" + _presets()
+    elsewhere = ", ".join(f"`{name}`" for name, each in FAMILIES.items() if "span" in each.prefixes)
+    tested = _TESTED.format(elsewhere=elsewhere)
+    return f"{head}\n\n{tested}\n\n" + "\n".join(rows) + "\n" + _presets()
 
 
 _TESTED = """Each is held against `transformers` by `tests/contract/test_families.py`: logits,
@@ -111,6 +115,12 @@ our numbers for padded batches. *Classification runs*: AutoModelForSequenceClass
 text-classification pipeline with a batch size of 3 and the Trainer's collator give our scores where
 a run pools by these; a run that pools otherwise they refuse, since they would answer with a random
 head, while AutoModel opens its body.
+*Token classification*, *question answering*: AutoModelForTokenClassification and
+AutoModelForQuestionAnswering give our scores of each token in padded batches, and what they save
+loads here (`tests/contract/test_token_heads.py`); where there is no yes, they refuse our folders.
+The question answering classes of {elsewhere} call their body
+otherwise than all others: AutoModel finds none of its weights in such a folder, whether we saved it
+or `transformers` did, and warns of it.
 *Harness*: lm-evaluation-harness, given nothing but the folder, computes our log-likelihoods."""
 
 _AUTO = {
@@ -124,8 +134,8 @@ _AUTO = {
 
 def opened_by(family: Any) -> dict[str, Any]:
     """What opens the folders of a family that we write: Auto classes of `transformers`, and whether
-    lm-evaluation-harness; and by which poolings its classification runs open there, or are
-    refused."""
+    lm-evaluation-harness; by which poolings its classification runs open there, or are refused;
+    and whether its heads on single tokens do."""
     ending = next(ending for ending in _AUTO if family.architectures["lm"].endswith(ending))
     poolings = list(family.poolings) if "classify" in family.heads else []
     causal = _AUTO[ending] == "AutoModelForCausalLM"
@@ -134,6 +144,8 @@ def opened_by(family: Any) -> dict[str, Any]:
         "classes": ["AutoModel", _AUTO[ending]],
         "poolings": poolings,
         "refused": [pooling for pooling in possible if pooling not in poolings],
+        "token": "token" in family.architectures,
+        "span": "span" in family.architectures,
         "harness": causal,
     }
 

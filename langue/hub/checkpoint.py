@@ -316,7 +316,8 @@ def read_checkpoint(
     pairs: bool = False,
     weights_dtype: torch.dtype | None = None,
 ) -> Checkpoint:
-    """Read a model folder. `head`: which head's weights to take where they are there ("classify");
+    """Read a model folder. `head`: which head's weights to take where they are there ("classify",
+    "token", "span", "lm");
     `pairs`: those too that say of two parts whether the second follows; `weights_dtype`: the
     precision that they are wanted in."""
     folder = described.folder
@@ -344,8 +345,9 @@ def _read_model(
                 f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,}"
                 " weights"
             )
-        config = replace(family.infer_from_weights(theirs, said), pair_head=pairs)
-        other = family.other(classes_of(described.published))
+        classes = classes_of(described.published)
+        config = replace(family.infer_from_weights(theirs, said, classes), pair_head=pairs)
+        other = family.other(classes, head)
         weights = family.to_ours(
             theirs, config, None if other else head, weights_dtype, other is not None
         )
@@ -432,7 +434,7 @@ def write_checkpoint(
     published = published or {}
     # A head that is not known here goes along with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None
-    theirs = family.to_theirs(weights, config, head, other is not None)
+    theirs = family.to_theirs(weights, config, head, other)
     special = special_ids(tokenizer, published)
     body_class = family.body_class(config)
     own_head = head is not None and head not in family.architectures

@@ -20,6 +20,7 @@ from langue.hub.config_keys import Config
 from langue.hub.convert_dtype import DtypeConverter
 from langue.model.config import ModelConfig
 from langue.model.language_model import build_on_meta
+from langue.model.token_heads import CRF_PARAMETERS
 from langue.runtime import in_threads
 
 # How the published classes that score tokens are called.
@@ -35,6 +36,9 @@ HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # what wei
 # the embeddings, one of which a tied output matrix is
 TABLES = ("token.weight", "decoder.token.weight")
 EXTRA_PREFIX = "kept."  # before the names of published weights that ours has no place for
+# The heads that score single tokens, and the endings of the classes of `transformers` that have
+# them.
+TOKEN_CLASSES = {"token": "ForTokenClassification", "span": "ForQuestionAnswering"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,40 @@ def classes(stem: str, lm: str) -> dict[str, str]:
     """The classes of `transformers` that load a family's models, where they are called as most are;
     lm: the ending."""
     return {"body": f"{stem}Model", "classify": f"{stem}ForSequenceClassification", "lm": stem + lm}
+
+
+def with_token_heads(
+    family: "Family", *, token: str = "", span: str = "", prefixes: Mapping[str, str] | None = None
+) -> "Family":
+    """The family with the rules of its published heads that score single tokens (`TOKEN_CLASSES`).
+
+    token, span: how the class calls its output matrix; "": no class computes what ours does.
+    prefixes: head kind -> what that class puts before the names of the body, where it differs from
+    the family's prefix. A map and a norm before the output matrix are those of the family's
+    sequence classifier (ModernBERT). A CRF's scores are in no class: they keep our names, and a
+    class warns of them and gives the logits without them.
+    """
+    stem = family.architectures["body"].removesuffix("Model")
+    transform = [
+        r
+        for r in family.heads.get("classify", [])
+        if r.ours.startswith(("head.dense.", "head.norm."))
+    ]
+    crf = [Rule(f"head.crf.{part}", (f"head.crf.{part}",)) for part in CRF_PARAMETERS]
+    heads = dict(family.heads)
+    architectures = dict(family.architectures)
+    for kind, output in (("token", token), ("span", span)):
+        if output:
+            own = crf if kind == "token" else []
+            heads[kind] = [*transform, *rule("head.out", output), *own]
+            architectures[kind] = stem + TOKEN_CLASSES[kind]
+    return replace(
+        family,
+        heads=heads,
+        architectures=architectures,
+        prefixes=prefixes or {},
+        unused=(*family.unused, r"^head\.crf\."),
+    )
 
 
 def _join(
@@ -169,8 +207,8 @@ class Family:
     body: list[Rule]
     read: Callable[[Config], ModelConfig]
     write: Callable[[ModelConfig], dict[str, Any]]
-    # Our task, "lm", "body", or "encoder" alone of a body of two sides -> the class that
-    # `transformers` loads it with
+    # A head kind ("classify", "token", "span", "lm"), "body", or "encoder" alone of a body of two
+    # sides -> the class that `transformers` loads it with
     architectures: Mapping[str, str]
     # head kind -> rules, with the prefix written out
     heads: Mapping[str, list[Rule]] = field(default_factory=dict)
@@ -178,9 +216,10 @@ class Family:
     # config.json says of each
     poolings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"first": {}})
     renames: Mapping[str, str] = field(default_factory=dict)  # endings used by old files -> today's
-    # The output matrix of the published sequence classifier, where `heads` has no rules for that
-    # class.
-    classifier: str = ""
+    # head kind -> what the body's prefix is in the class of that head, where it is another
+    prefixes: Mapping[str, str] = field(default_factory=dict)
+    # head kind -> the output matrix of the published class, where `heads` has no rules for it
+    outputs: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()  # patterns of published weights that no use of ours needs
 
     def to_ours(
@@ -202,11 +241,11 @@ class Family:
                 f"{twice} is there under an old name and a new one", do="leave one of them"
             )
         published = {self._today(name): theirs.pop(name) for name in list(theirs)}
-        # written by `to_theirs`
-        if self._guard in published and published[self._guard].numel() == 0:
-            del published[self._guard]
+        for guard in map(self.guard, ("classify", *TOKEN_CLASSES)):  # written by `to_theirs`
+            if guard in published and published[guard].numel() == 0:
+                del published[guard]
         bare = self._bare(published)
-        body = self._body(config, bare)
+        body = self._body(config, "" if bare else self.prefix)
         heads = self._head(config, head, bare)
         _fill_in([*body, *heads], published)
         missing = [name for mapping in body for name in mapping.theirs if name not in published]
@@ -233,7 +272,7 @@ class Family:
         if head is not None and head not in self.heads:
             ours.update({name: published.pop(name) for name in own})
         # a run whose head was of another kind, trained further
-        of_run = own if head == "classify" else []
+        of_run = own if head != "lm" and head in self.heads else []
         beside = [
             name for name in published if other and not bare and not name.startswith(self.prefix)
         ]
@@ -253,19 +292,26 @@ class Family:
         }
 
     def to_theirs(
-        self, ours: Mapping[str, Tensor], config: ModelConfig, head: str | None, other: bool = False
+        self,
+        ours: Mapping[str, Tensor],
+        config: ModelConfig,
+        head: str | None,
+        other: str | None = None,
     ) -> dict[str, Tensor]:
         """The inverse of `to_ours`; names that no rule covers are kept, so that nothing is lost.
+        other: the class of a head that was kept.
 
-        A head that the published classifier cannot express goes under our own names, and with it an
-        empty tensor under the name of that classifier's output matrix: loaded as that class, the
-        folder would get a new, random head and answer by chance. So it is refused because of the
-        size, and the body alone loads as ever.
+        A head that the published class cannot express goes under our own names, and with it an
+        empty tensor under the name of that class's output matrix: loaded as that class, the folder
+        would get a new, random head and answer by chance. So it is refused because of the size, and
+        the body alone loads as ever.
         """
         bare = head is None and not other
+        prefix = self._prefix_of(head or self._kind(other))
         theirs: dict[str, Tensor] = {}
         covered: set[str] = set()
-        for mapping in [*self._body(config, bare), *self._head(config, head, False)]:
+        rules = self._body(config, "" if bare else prefix)
+        for mapping in [*rules, *self._head(config, head, False)]:
             names = mapping.ours.split(",")
             if all(name in ours for name in names):
                 covered.update(names)
@@ -277,15 +323,14 @@ class Family:
                     }
                 )
         # Of a body saved alone no name has the prefix, the kept ones included.
-        prefix = self.prefix if bare else ""
         rest = {
-            name.removeprefix(EXTRA_PREFIX).removeprefix(prefix): t
+            self._replace_prefix(name.removeprefix(EXTRA_PREFIX), "" if bare else prefix): t
             for name, t in ours.items()
             if name not in covered
         }
         own = head is not None and head not in self.heads
-        guard = {self._guard: torch.zeros(0)} if own and self._guard else {}
-        return theirs | rest | guard
+        guard = self.guard(head) if own else ""
+        return theirs | rest | ({guard: torch.zeros(0)} if guard else {})
 
     def head_kind(self, pooling: str) -> str:
         """Which rules name the weights of a head with this pooling: the published classifier's, or
@@ -299,20 +344,43 @@ class Family:
             (r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"), ""
         )
 
-    @property
-    def _guard(self) -> str:
-        """What the output matrix of the published sequence classifier is called; "" where there is
-        no such class."""
-        rules = self.heads.get("classify", [])
-        return next((r.theirs[0] for r in rules if r.ours == "head.out.weight"), self.classifier)
+    def guard(self, head: str | None) -> str:
+        """What the published class for such a head calls its output matrix; "" where there is no
+        class. A head of any other kind is pooled, and the class a sequence classifier."""
+        kind = head if head in TOKEN_CLASSES else "classify"
+        rules = self.heads.get(str(kind), [])
+        named = (r.theirs[0] for r in rules if r.ours == "head.out.weight")
+        return next(named, self.outputs.get(str(kind), ""))
 
-    def infer_from_weights(self, theirs: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
+    def _prefix_of(self, kind: str) -> str:
+        """What stands before the names of the body in the class of such a head."""
+        return self.prefixes.get(kind, self.prefix)
+
+    def _replace_prefix(self, name: str, prefix: str) -> str:
+        """The name of a published weight with `prefix` in the place of the family's own."""
+        if not self.prefix or not name.startswith(self.prefix):
+            return name
+        return prefix + name.removeprefix(self.prefix)
+
+    def _kind(self, published: str | None) -> str:
+        """The head kind that a class of `transformers` is of; "" where it is not known."""
+        return next((kind for kind, name in self.architectures.items() if name == published), "")
+
+    def infer_from_weights(
+        self, theirs: Mapping[str, Tensor], config: ModelConfig, classes: Sequence[str] = ()
+    ) -> ModelConfig:
         """The config as the weights have it: an output matrix with values of its own is not tied,
-        whatever is said."""
+        whatever is said; and a token classifier without a decoder is an encoder (T5's, whose config
+        is of both sides)."""
         published = {self._today(name): tensor for name, tensor in theirs.items()}
+        if config.decoder_layers and self.architectures.get("token") in classes:
+            decoder = {r.theirs[0] for r in self.body if r.ours.startswith("decoder.")}
+            starts = tuple(name.partition("{i}")[0] for name in decoder)
+            if not any(name.startswith(starts) for name in published):
+                config = replace(config, decoder_layers=0)
         if config.tied and self._output in published:
             own = published[self._output]
-            for r in self._body(config, self._bare(published)):
+            for r in self._body(config, "" if self._bare(published) else self.prefix):
                 if self._output not in r.tied:
                     continue
                 tables = [published[name] for name in (*r.theirs, *r.tied) if name in published]
@@ -326,7 +394,8 @@ class Family:
         without."""
         names = {self._output} - {""}
         for r in [*self.body, *(r for rules in self.heads.values() for r in rules)]:
-            prefixes = ("", self.prefix) if r in self.body else ("",)
+            of_body = ("", self.prefix, *self.prefixes.values())
+            prefixes = of_body if r in self.body else ("",)
             if r.tied or r.substitutes or r.ours in TABLES:
                 names |= {
                     p + name for p in prefixes for name in (*r.theirs, *r.tied, *r.substitutes)
@@ -338,14 +407,14 @@ class Family:
         alone = config.architecture == "encoder" and "encoder" in self.architectures
         return self.architectures["encoder" if alone else "body"]
 
-    def other(self, classes: Sequence[str]) -> str | None:
-        """Of these classes of `transformers`, the one whose head is of a kind that is not known
-        here."""
-        unknown = [
-            n
-            for n in classes
-            if n not in self.architectures.values() and not n.endswith(LM_CLASSES)
-        ]
+    def other(self, classes: Sequence[str], head: str | None = None) -> str | None:
+        """Of these classes of `transformers`, the one whose head is neither of the kind that is
+        asked for nor one that reading another skips: its weights are kept as they are."""
+        skipped = {*self.architectures} - {*TOKEN_CLASSES}
+        if head in TOKEN_CLASSES:
+            skipped -= {"classify"}
+        known = {name for kind, name in self.architectures.items() if kind in {*skipped, head}}
+        unknown = [n for n in classes if n not in known and not n.endswith(LM_CLASSES)]
         return next((name for name in unknown if re.search("For|Heads|Encoder", name)), None)
 
     def has_lm_head(self, config: ModelConfig, classes: Sequence[str]) -> bool:
@@ -359,8 +428,9 @@ class Family:
         """Whether the names are those of a body saved alone."""
         return not any(name.startswith(self.prefix) for name in published)
 
-    def _body(self, config: ModelConfig, bare: bool) -> list[Rule]:
-        """The rules that this config's parameters need, one a layer."""
+    def _body(self, config: ModelConfig, prefix: str) -> list[Rule]:
+        """The rules that this config's parameters need, one a layer; prefix: what stands before
+        their names."""
         needed = parameters(config)
         rules = []
         for r in _expand(self.body, config):
@@ -369,7 +439,7 @@ class Family:
                 r.when is None or bool(getattr(config, r.when[0])) == r.when[1]
             ):
                 r = replace(r, ours=",".join(names))
-                r = r if bare else _prefixed(r, self.prefix)
+                r = _prefixed(r, prefix) if prefix else r
                 tied_to = "decoder.token.weight" if config.decoder_vocab_size else "token.weight"
                 if config.tied and self._output and r.ours == f"body.{tied_to}":
                     r = replace(r, tied=(*r.tied, self._output))
@@ -390,6 +460,9 @@ class Family:
         return [_strip(r, self.prefix) for r in rules] if bare else rules
 
     def _today(self, name: str) -> str:
+        for own in self.prefixes.values():
+            if name.startswith(own):
+                name = self.prefix + name.removeprefix(own)
         for old, new in self.renames.items():
             if name.endswith(old):
                 return name[: -len(old)] + new

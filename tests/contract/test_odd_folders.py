@@ -30,6 +30,7 @@ HEADS = {
     "ElectraForPreTraining": "electra",
     "ModernBertForTokenClassification": "modernbert",
     "LlamaForTokenClassification": "llama",
+    "LlamaForQuestionAnswering": "llama",
     "GPT2ForTokenClassification": "gpt2",
     "GPT2DoubleHeadsModel": "gpt2",
     "BartForSequenceClassification": "bart",

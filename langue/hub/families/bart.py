@@ -91,12 +91,16 @@ def _side(ours: str, theirs: str) -> list[Rule]:
 _TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
+# The classes that have these read a decoder's states, which no head of ours does.
+OUTPUTS = {"classify": "classification_head.out_proj.weight", "span": "qa_outputs.weight"}
+
+
 def make(
     name: str,
     architectures: dict[str, str],
     read: Callable[[Config], ModelConfig],
     write: Callable[[ModelConfig], dict[str, Any]] = write,
-    classifier: str = "classification_head.out_proj.weight",
+    outputs: dict[str, str] | None = None,
 ) -> Family:
     """A family of these rules."""
     return Family(
@@ -127,7 +131,7 @@ def make(
                 Rule("head.bias", ("final_logits_bias",), change="row", zero=True),
             ]
         },
-        classifier=classifier,
+        outputs=OUTPUTS if outputs is None else outputs,
         unused=(
             r"^lm_head\.weight$",
             r"^final_logits_bias$",

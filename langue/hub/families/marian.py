@@ -32,5 +32,5 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 
 MARIAN = bart.make(
-    "marian", {"body": "MarianModel", "lm": "MarianMTModel"}, read, write, classifier=""
+    "marian", {"body": "MarianModel", "lm": "MarianMTModel"}, read, write, outputs={}
 )

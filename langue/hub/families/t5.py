@@ -142,7 +142,10 @@ def _family(name: str, stem: str, read: Any) -> Family:
             ),
         ],
         heads={"lm": [Rule("head.out.weight", ("lm_head.weight",))]},
-        classifier="classification_head.out_proj.weight",
+        outputs={
+            "classify": "classification_head.out_proj.weight",
+            "span": "qa_outputs.weight",
+        },
         unused=(
             r"^lm_head\.weight$",
             r"^(en|de)coder\.embed_tokens\.weight$",

@@ -1,0 +1,237 @@
+"""What arrives: hidden states (T, D) of a flat run of sequences. What leaves: scores of each token
+(tagging), of each token as a span's start and end (extractive answers), or a label for each token
+(a conditional random field).
+
+M selected tokens, C labels, N sequences; the tokens of sequence n are offsets[n] to offsets[n + 1].
+A causal decoder's head reads the state of the token itself, as the published classes do.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from langue.errors import ModelError
+from langue.model.config import ModelConfig
+from langue.model.feedforward import ACTIVATIONS
+from langue.model.kernels.dropout import Dropout
+from langue.model.norm import make_norm
+
+CRF_PARAMETERS = ("transitions", "start", "end")
+
+
+class TokenHead(nn.Module):
+    """A linear map of each token's state to a score for each label (Devlin et al. 2018, section
+    5.3).
+
+    Before it the state passes a map, an activation and a norm where the family's published class
+    has them (ModernBERT, Warner et al. 2024). With a `crf`, the scores are its emissions: the loss
+    and the labels are the CRF's.
+    """
+
+    per_token: ClassVar[bool] = True  # it gives a row for each token, not for each sequence
+
+    def __init__(
+        self, config: ModelConfig, n_outputs: int, *, dropout: float = 0.1, crf: bool = False
+    ) -> None:
+        super().__init__()
+        transform = config.classifier_transform
+        self.dense = (
+            nn.Linear(config.dim, config.dim, bias=config.dense_bias) if transform else None
+        )
+        self.norm = make_norm(config, config.dim) if transform else None
+        self.activation = ACTIVATIONS[config.head_activation]
+        self.dropout = Dropout(dropout)
+        self.out = nn.Linear(config.dim, n_outputs)
+        self.crf = CRF(n_outputs) if crf else None
+
+    def forward(
+        self, hidden: Tensor, batch: object = None, *, places: Tensor | None = None
+    ) -> Tensor:
+        """hidden (T, D), places (M,) int64: the tokens that are scored, as `Batch.places` has them;
+        None: all are. Returns (M, C), in fp32 or above. batch: given to every head, and not read
+        by this one, for which a token's sequence is of no matter."""
+        selected = hidden if places is None else hidden[places]  # (M, D)
+        if self.dense is not None and self.norm is not None:
+            selected = self.norm(self.activation(self.dense(selected)))
+        selected = self.dropout(selected)
+        dtype = torch.promote_types(self.out.weight.dtype, torch.float32)
+        # scores are compared and summed up along a sequence, which bf16 is too coarse for
+        with torch.autocast(selected.device.type, enabled=False):
+            return F.linear(selected.to(dtype), self.out.weight.to(dtype), self.out.bias.to(dtype))
+
+
+class SpanHead(TokenHead):
+    """Two scores a token: how well an answer starts and ends there (Devlin et al. 2018, section
+    4.2)."""
+
+    def __init__(self, config: ModelConfig, *, dropout: float = 0.1) -> None:
+        super().__init__(config, 2, dropout=dropout)
+
+
+def sequence_log_softmax(scores: Tensor, offsets: Tensor) -> Tensor:
+    """The log-probabilities of the tokens of each sequence: one of them is the start, one the end.
+
+    scores (T, C), offsets (N + 1,) -> (T, C); exp of a column sums to one over each sequence.
+    """
+    lengths = offsets.diff()
+    sequence = torch.repeat_interleave(lengths)[:, None].expand_as(scores)  # (T, C)
+    shape = (len(lengths), scores.shape[1])
+    largest = scores.new_full(shape, -torch.inf)
+    largest = largest.scatter_reduce(0, sequence, scores.detach(), "amax")
+    shifted = scores - largest.gather(0, sequence)
+    total = scores.new_zeros(shape).scatter_add(0, sequence, shifted.exp())
+    return shifted - total.log().gather(0, sequence)
+
+
+class CRF(nn.Module):
+    """A linear-chain conditional random field over the labels of a sequence (Lafferty et al. 2001).
+
+    The score of labels y of a sequence x of length L is start[y_1] + sum_t emission[t, y_t]
+    + sum_t transitions[y_t, y_(t+1)] + end[y_L]; its probability is exp(score) / Z, where Z sums
+    over all C^L sequences of labels. New transitions are zero: the labels are then independent.
+    """
+
+    def __init__(self, n_labels: int) -> None:
+        super().__init__()
+        self.transitions = nn.Parameter(torch.zeros(n_labels, n_labels))  # from a row to a column
+        self.start = nn.Parameter(torch.zeros(n_labels))
+        self.end = nn.Parameter(torch.zeros(n_labels))
+
+    def forward(self, emissions: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
+        """The negative log-likelihood of each sequence's labels, in nats.
+
+        emissions (M, C), labels (M,) int64, offsets (N + 1,) int64 -> (N,). A sequence without
+        tokens has the likelihood 1.
+        """
+        return self.log_partition(emissions, offsets) - self.score(emissions, labels, offsets)
+
+    def score(self, emissions: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
+        """The score of each sequence's labels: (M, C), (M,), (N + 1,) -> (N,)."""
+        lengths = offsets.diff()
+        sequence = torch.repeat_interleave(lengths)  # (M,)
+        each = emissions.gather(1, labels[:, None])[:, 0]  # (M,)
+        before = torch.cat([labels[:1], labels])[: len(labels)]  # the label before, where there is
+        inside = torch.ones_like(labels, dtype=torch.bool)
+        inside[offsets[:-1][lengths > 0]] = False
+        each = each + torch.where(inside, self.transitions[before, labels], 0.0)
+        scores = emissions.new_zeros(len(lengths)).index_add(0, sequence, each)
+        first = labels[offsets[:-1][lengths > 0]]
+        last = labels[offsets[1:][lengths > 0] - 1]
+        ends = self.start[first] + self.end[last]
+        return scores.index_add(0, torch.nonzero(lengths)[:, 0], ends)
+
+    def log_partition(self, emissions: Tensor, offsets: Tensor) -> Tensor:
+        """log Z of each sequence by the forward algorithm, in log space: (M, C), (N + 1,) -> (N,).
+
+        alpha[y], the log of the summed exponentials of all beginnings that end in y, of all
+        sequences at once; those that are shorter drop out.
+        """
+        steps, order = _steps(offsets)
+        done = []
+        alpha = self.start + emissions[:0]  # (0, C) where no sequence has a token
+        for t, rows in enumerate(steps):  # rows (n,): where token t of the longest n stands
+            if t == 0:
+                alpha = self.start + emissions[rows]  # (n, C)
+                continue
+            done.append(alpha[len(rows) :])
+            before = alpha[: len(rows), :, None] + self.transitions  # (n, C, C)
+            alpha = before.logsumexp(1) + emissions[rows]  # (n, C)
+        done.append(alpha)
+        empty = emissions.new_zeros(len(order) - sum(map(len, done)))
+        ended = [(each + self.end).logsumexp(1) for each in reversed(done)]
+        by_length = torch.cat([*ended, empty])  # (N,), the longest first
+        return by_length[order.argsort()]
+
+    def marginals(self, emissions: Tensor, offsets: Tensor) -> Tensor:
+        """The probability of each label of each token: (M, C), (N + 1,) -> (M, C).
+
+        It is the derivative of log Z by the emission: the backward pass is the backward algorithm
+        (Eisner 2016).
+        """
+        with torch.enable_grad():
+            leaf = emissions.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.log_partition(leaf, offsets).sum(), leaf)
+        return gradient
+
+    def decode(self, emissions: Tensor, offsets: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """The likeliest labels of each sequence: (M, C), (N + 1,) -> (M,) int64; allowed: as in
+        `viterbi`."""
+        return viterbi(
+            emissions.detach(),
+            offsets,
+            transitions=self.transitions.detach(),
+            start=self.start.detach(),
+            end=self.end.detach(),
+            allowed=allowed,
+        )
+
+
+def viterbi(
+    emissions: Tensor,
+    offsets: Tensor,
+    *,
+    transitions: Tensor | None = None,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """The labels of the highest score of each sequence (Viterbi 1967), all sequences at once.
+
+    emissions (M, C), offsets (N + 1,) -> (M,) int64. transitions (C, C), start (C,), end (C,): as
+    in `CRF`, zero where there are none, so that constraints work on a model trained without them.
+    allowed (C + 1, C + 1) bool: whether label j may follow label i; row C: whether it may begin,
+    column C: whether it may end a sequence. ModelError where no sequence of labels is allowed.
+    """
+    labels = emissions.shape[1]
+    edges = emissions.new_zeros(labels + 1, labels + 1)  # the last row begins, the last column ends
+    if transitions is not None:
+        edges[:labels, :labels] = transitions
+    if start is not None:
+        edges[labels, :labels] = start
+    if end is not None:
+        edges[:labels, labels] = end
+    if allowed is not None:
+        edges = edges.masked_fill(~allowed.to(edges.device), -torch.inf)
+    steps, _ = _steps(offsets)
+    found = torch.empty(len(emissions), dtype=torch.int64, device=emissions.device)
+    if not steps:
+        return found
+    best = edges[labels, :labels] + emissions[steps[0]]  # (n, C), of all beginnings that end so
+    final = [best + edges[:labels, labels]]
+    back = []  # of each step: (n, C), which label comes before
+    for rows in steps[1:]:
+        highest, previous = (best[: len(rows), :, None] + edges[:labels, :labels]).max(1)
+        best = highest + emissions[rows]
+        back.append(previous)
+        final.append(best + edges[:labels, labels])
+    current = final[0]  # (N', C): of each sequence that is not empty, at its last token
+    for each in final[1:]:
+        current = torch.cat([each, current[len(each) :]])
+    score, label = current.max(1)
+    if not bool((score > -torch.inf).all()):
+        raise ModelError(
+            "no sequence of labels is allowed for a text of this length, or the scores are NaN",
+            do="let every label that may begin be followed by one that may end",
+        )
+    for t in range(len(steps) - 1, -1, -1):
+        rows = steps[t]
+        found[rows] = label[: len(rows)]
+        if t:
+            before = back[t - 1].gather(1, label[: len(rows), None])[:, 0]
+            label = torch.cat([before, label[len(rows) :]])
+    return found
+
+
+def _steps(offsets: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Where the tokens stand that are computed together, and the sequences in order of length.
+
+    offsets (N + 1,) -> for each t the rows (n,) of token t of the n sequences that are longer than
+    t, the longest first; and which sequence each is, (N,).
+    """
+    lengths, order = offsets.diff().sort(descending=True, stable=True)
+    starts = offsets[:-1][order]
+    sizes = torch.bincount(lengths).flip(0).cumsum(0).flip(0)[1:]  # how many are longer than t
+    counts: list[int] = sizes.tolist()
+    return [starts[:n] + t for t, n in enumerate(counts)], order
