@@ -10,7 +10,7 @@ from typing import TypeVar
 from langue.errors import DataError
 from langue.files import unreadable
 from langue.text.read.open import ALIASES, SPLIT_NAME, exists, expanded
-from langue.text.read.parse import KINDS, kind
+from langue.text.read.parse import CONLL, KINDS, kind
 
 Rows = TypeVar("Rows")
 # a folder with one of these was made of text, is none
@@ -111,4 +111,4 @@ def check_kind(path: Path) -> None:
 
 
 def _kinds() -> str:
-    return " ".join(each for each in KINDS if each not in (".conll", ".conll2003", ".iob", ".bio"))
+    return " ".join(each for each in KINDS if each not in CONLL)

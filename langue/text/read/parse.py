@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError
+from langue.text.read.conll import sentences
 from langue.text.read.lines import compression, lines, opened
 
+# files of tokens in columns, whatever their dialect
+CONLL = (".conll", ".conll2003", ".conllu", ".conllup", ".iob", ".bio", ".bioes")
 Record = tuple[int, dict[str, Any]]
 Note = Callable[[str], None]
 
@@ -222,45 +225,6 @@ def _check_header(header: list[str], where: str) -> None:
         )
 
 
-def _conll(path: Path, where: str, note: Note) -> Iterator[Record]:
-    """Sentences as `tokens` (first field) and `tags` (last field); a blank line, or the file's end,
-    closes one."""
-    width = begin = 0
-    tokens: list[str] = []
-    tags: list[str] = []
-    for number, line in lines(path, where):
-        line = line.rstrip("\r")
-        if not line.strip(" \t"):
-            if tokens:
-                yield begin, _sentence(tokens, tags)
-            tokens = []
-            tags = []
-            continue
-        if line.startswith("-DOCSTART-"):
-            continue
-        # Only tab and space part fields: other white space of Unicode may be a token.
-        fields = line.split("\t") if "\t" in line else line.split(" ")
-        if "" in fields and "\t" not in line:
-            fields = [field for field in fields if field]
-        width = width or len(fields)
-        if len(fields) != width:
-            raise DataError(
-                f"{len(fields)} fields where the first line has {width}",
-                where=f"{where}, line {number}",
-                do="write a token and its tag, and a blank line between sentences",
-            )
-        begin = begin if tokens else number
-        tokens.append(fields[0])
-        if width > 1:
-            tags.append(fields[-1])
-    if tokens:
-        yield begin, _sentence(tokens, tags)
-
-
-def _sentence(tokens: list[str], tags: list[str]) -> dict[str, Any]:
-    return {"tokens": tokens, "tags": tags} if tags else {"tokens": tokens}
-
-
 def parquet(path: Path, where: str) -> Any:
     """The `pyarrow.parquet.ParquetFile` of a path, plain or compressed as a whole."""
     import pyarrow as pa
@@ -306,9 +270,6 @@ PARSERS: dict[str, Callable[[Path, str, Note], Iterator[Record]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".txt": _txt,
-    ".conll": _conll,
-    ".conll2003": _conll,
-    ".iob": _conll,
-    ".bio": _conll,
+    **dict.fromkeys(CONLL, sentences),
 }
 KINDS = (*PARSERS, ".parquet")
