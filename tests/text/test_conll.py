@@ -5,6 +5,7 @@ import time
 import pytest
 
 from langue.errors import DataError
+from langue.text.read.open import Columns, tables
 from langue.text.read.source import read
 
 UNIVERSAL = """\
@@ -27,16 +28,9 @@ UNIVERSAL = """\
 def tagged(tmp_path, content, name="a.conll", **columns):
     file = tmp_path / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    optional = ("document",)
-    source = read(file, need=("tokens", "tags"), optional=optional, columns=columns, split=False)
-    return source.test, source.notes
-
-
-@pytest.fixture(autouse=True)
-def any_column(monkeypatch):
-    from langue.text.read import open as opening
-
-    monkeypatch.setattr(opening, "SYNONYMS", opening.SYNONYMS | {"tokens": [], "tags": []})
+    notes = []
+    found, _ = tables(file, Columns(("tokens", "tags"), ("document",), columns), notes)
+    return found["train"], notes
 
 
 def test_a_column_is_chosen_by_number_or_name(tmp_path):

@@ -108,14 +108,14 @@ class _Layout:
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The record of a block of lines, the first of which is the line `begin`; none where no
         line is a word."""
-        rows = [_fields(line) for line in block]
+        rows = _split(block)
         if not self.width:
             self._settle(rows[0], begin)
         kept: Sequence[int] = range(begin, begin + len(block))
         if "" in block:
             kept = [number for number, line in enumerate(block, begin) if line]
             rows = [row for row, line in zip(rows, block, strict=True) if line]
-        if any(len(row) != self.width for row in rows):
+        if set(map(len, rows)) != {self.width}:
             self._refuse(rows, kept)
         if self.universal:
             words = [row for row in rows if not _NOT_WORDS.fullmatch(row[0])]
@@ -189,6 +189,14 @@ class _Layout:
                 f"{self.where}: {self.skipped:,} lines of multiword tokens and empty nodes are not"
                 " read, but the words that they are made of"
             )
+
+
+def _split(block: list[str]) -> list[list[str]]:
+    """The fields of each line, at once where all are simple: single blanks, no tabs."""
+    text = "\n".join(block)
+    if "\t" in text or "  " in text or "\n " in text or text[0] == " ":
+        return [_fields(line) for line in block]
+    return [line.split(" ") for line in block]
 
 
 def _fields(line: str) -> list[str]:

@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from langue.errors import DataError
 from langue.files import unreadable
 from langue.text.read.arrow import convert, from_arrow, from_records
 from langue.text.read.parse import KINDS, Record, as_record, kind, parquet, records
-from langue.text.read.table import SPLITS, Table, as_dataset
+from langue.text.read.table import INSTEAD, SPLITS, Table, as_dataset
 
 ALIASES = {
     "training": "train",
@@ -49,6 +49,8 @@ SYNONYMS = {
     "label": ["sentiment", "class", "category", "target", "labels", "y", "topic", "intent"],
     "score": ["rating", "stars", "label", "target", "similarity", "y"],
 }
+# names that published data sets give our columns and nothing else: taken where ours is not there
+PUBLISHED = {"tags": ("ner_tags", "pos_tags"), "spans": ("entities",)}
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,19 @@ class Columns:
         wanted = {
             ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)
         }
-        found = {ours: theirs for ours, theirs in wanted.items() if theirs in there}
+        found = self._found(wanted, there)
+        instead = {}
+        if any(ours in INSTEAD and ours not in found for ours in self.need):
+            others = [INSTEAD[ours] for ours in self.need if ours in INSTEAD]
+            instead = self._found(others, there)
+            instead = instead if len(instead) == len(others) else {}
+            found |= instead
         missing = [
             ours
             for ours in wanted
-            if ours not in found and (ours in self.need or ours in self.renamed)
+            if ours not in found
+            and (ours in self.need or ours in self.renamed)
+            and INSTEAD.get(ours) not in instead
         ]
         if missing and (odd := [name for name in there if not isinstance(name, str)]):
             raise DataError(
@@ -91,6 +101,19 @@ class Columns:
             raise DataError(
                 f"two columns are called {twice!r}", where=where, do="give each column its own name"
             )
+        return found
+
+    def _found(self, wanted: Iterable[str], there: Sequence[str]) -> dict[str, str]:
+        """ours -> theirs of those that are there, by our name for them or the one that is theirs
+        alone."""
+        found = {}
+        for ours in wanted:
+            named = [self.renamed[ours]] if ours in self.renamed else [ours]
+            if named == [ours] and ours not in there:
+                published = [each for each in PUBLISHED.get(ours, ()) if each in there]
+                named = published if len(published) == 1 else []
+            if named and named[0] in there:
+                found[ours] = named[0]
         return found
 
     def _nearest(self, ours: str, there: list[str]) -> str | None:
@@ -213,11 +236,12 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
             ) from None
         table = from_arrow(_batches(file, list(wanted.values()), where), features, wanted, where)
     else:
+        unit = "row" if kind(path) == ".json" else "line"
         heard: dict[str, None] = {}  # a file may be read more than once: each note once
         table, lines = from_records(
             lambda: records(path, where, heard.setdefault),
             partial(columns.find, where=where),
-            lambda number: f"{where}, {'row' if kind(path) == '.json' else 'line'} {number}",
+            lambda number: f"{where}, {unit} {number}",
             lambda text: notes.append(f"{where}: {text}"),
         )
         notes.extend(heard)

@@ -12,13 +12,15 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError
+from langue.text.read.annotations import record as annotated
 from langue.text.read.conll import sentences
 from langue.text.read.lines import compression, lines, opened
+from langue.text.read.squad import is_nested, questions
 
 # files of tokens in columns, whatever their dialect
 CONLL = (".conll", ".conll2003", ".conllu", ".conllup", ".iob", ".bio", ".bioes")
@@ -59,7 +61,9 @@ def _jsonl(path: Path, where: str, note: Note) -> Iterator[Record]:
 
 
 def as_record(value: Any, where: str) -> dict[str, Any]:
-    """A record as the dictionary it is; a bare string is a text."""
+    """A record as the dictionary it is; a bare string is a text. What annotation tools write is
+    brought to our columns."""
+    value = annotated(value, where)
     if isinstance(value, dict):
         return value
     if isinstance(value, str):
@@ -93,12 +97,13 @@ def _json(path: Path, where: str, note: Note) -> Iterator[Record]:
         raise DataError(
             f"not usable JSON: {error}", where=where, do="one record a line goes into a .jsonl file"
         ) from None
-    return (
-        (n, as_record(v, f"{where}, row {n}")) for n, v in enumerate(_rows(value, where), start=1)
-    )
+    rows = _rows(value, where)
+    if is_nested(rows):
+        rows = questions(rows, where)
+    return ((n, as_record(v, f"{where}, row {n}")) for n, v in enumerate(rows, start=1))
 
 
-def _rows(value: Any, where: str) -> Iterable[Any]:
+def _rows(value: Any, where: str) -> Any:
     """The list of records in a JSON value: the value itself, its only list of records, or its
     columns side by side."""
     if isinstance(value, list):
