@@ -19,7 +19,7 @@ from typing import Any
 from langue.errors import DataError
 from langue.files import unreadable
 from langue.text.read.arrow import convert, from_arrow, from_records
-from langue.text.read.parse import KINDS, Record, as_record, kind, parquet, records
+from langue.text.read.parse import KINDS, Record, as_record, batches, kind, parquet, records
 from langue.text.read.table import INSTEAD, SPLITS, Table, as_dataset
 
 ALIASES = {
@@ -29,7 +29,7 @@ ALIASES = {
     "val": "dev",
     "validation_matched": "dev",
 }
-SPLIT_NAME = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
+_SPLIT_NAME = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
 _SHARD = re.compile(r"-\d+-of-\d+")
 # What people call our columns, likeliest first: for the remedy only, never taken by itself.
 SYNONYMS = {
@@ -177,6 +177,22 @@ def exists(path: Path) -> bool:
         return False
 
 
+def split_of(file: Path) -> str | None:
+    """The split that a file's name says it is of; None where it says none."""
+    found = _SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))
+    return ALIASES.get(found[1], found[1]) if found else None
+
+
+def check_kind(path: Path, kinds: Sequence[str] = KINDS) -> None:
+    """DataError, which names `kinds`, where a file's suffix is of no format that is read."""
+    if kind(path) not in KINDS:
+        raise DataError(
+            f"{kind(path) or 'a name without suffix'} is not a format that is read",
+            where=str(path),
+            do=f"it must end in {' '.join(kinds)}, perhaps with .gz .xz .zst behind",
+        )
+
+
 def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
     """One table of a file, or of the shards of one."""
     import pyarrow as pa
@@ -210,12 +226,7 @@ def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
 
 def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "array[int] | None"]:
     where = str(path)
-    if kind(path) not in KINDS:
-        raise DataError(
-            f"{kind(path) or 'a name without suffix'} is not a format that is read",
-            where=where,
-            do=f"it must end in {' '.join(KINDS)}, perhaps with .gz .xz .zst behind",
-        )
+    check_kind(path)
     if not path.is_file():
         raise DataError("is not a file", where=where, do="name a file, or a folder of files")
     lines: array[int] | None = None
@@ -234,7 +245,8 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
             raise DataError(
                 f"a column cannot be read: {what}", where=where, do="write it as strings"
             ) from None
-        table = from_arrow(_batches(file, list(wanted.values()), where), features, wanted, where)
+        parts = batches(file, list(wanted.values()), where)
+        table = from_arrow(map(_as_table, parts), features, wanted, where)
     else:
         unit = "row" if kind(path) == ".json" else "line"
         heard: dict[str, None] = {}  # a file may be read more than once: each note once
@@ -250,18 +262,10 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
     return table, lines
 
 
-def _batches(file: Any, names: list[str], where: str) -> Iterator[Any]:
+def _as_table(batch: Any) -> Any:
     import pyarrow as pa
 
-    try:
-        for batch in file.iter_batches(columns=names):
-            yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"damaged: {str(error).splitlines()[0].rstrip('.')}",
-            where=where,
-            do="fetch or write it again",
-        ) from None
+    return pa.Table.from_batches([batch])
 
 
 def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, Table]:
@@ -274,9 +278,8 @@ def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, 
         raise unreadable(error, folder, DataError) from None
     found: dict[str, list[Path]] = {}
     for file in files:
-        said = SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))
-        if said:
-            found.setdefault(ALIASES.get(said[1], said[1]), []).append(file)
+        if split := split_of(file):
+            found.setdefault(split, []).append(file)
     if not found:
         raise DataError(
             "no train, dev or test file in the folder; it holds"

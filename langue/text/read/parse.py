@@ -43,21 +43,24 @@ def _jsonl(path: Path, where: str, note: Note) -> Iterator[Record]:
     for number, line in lines(path, where):
         if not line or line.isspace():
             continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"not JSON at column {error.colno}: {error.msg}",
-                where=f"{where}, line {number}",
-                do="each line is one record, such as " + '{"text": "...", "label": "..."}',
-            ) from None
-        except (RecursionError, ValueError) as error:
-            raise DataError(
-                f"not usable JSON: {error}",
-                where=f"{where}, line {number}",
-                do="correct or remove the line",
-            ) from None
+        value = parsed(line, f"{where}, line {number}", '{"text": "...", "label": "..."}')
         yield number, as_record(value, f"{where}, line {number}")
+
+
+def parsed(line: str, where: str, example: str) -> Any:
+    """The JSON value of one line. where: the line's place; example: a record, for the remedy."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"not JSON at column {error.colno}: {error.msg}",
+            where=where,
+            do=f"each line is one record, such as {example}",
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise DataError(
+            f"not usable JSON: {error}", where=where, do="correct or remove the line"
+        ) from None
 
 
 def as_record(value: Any, where: str) -> dict[str, Any]:
@@ -244,6 +247,20 @@ def parquet(path: Path, where: str) -> Any:
         what = str(error).split("\n")[0].rstrip(".")
         raise DataError(
             f"not a readable Parquet file: {what}", where=where, do="fetch or write it again"
+        ) from None
+
+
+def batches(file: Any, names: list[str], where: str, size: int = 1 << 16) -> Iterator[Any]:
+    """Record batches of the named columns of a `ParquetFile`, `size` rows at a time."""
+    import pyarrow as pa
+
+    try:
+        yield from file.iter_batches(batch_size=size, columns=names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"damaged: {str(error).splitlines()[0].rstrip('.')}",
+            where=where,
+            do="fetch or write it again",
         ) from None
 
 
