@@ -20,7 +20,7 @@ from langue.errors import DataError
 from langue.files import unreadable
 from langue.text.read.arrow import convert, from_arrow, from_records
 from langue.text.read.parse import KINDS, Record, as_record, batches, kind, parquet, records
-from langue.text.read.table import INSTEAD, SPLITS, Table, as_dataset
+from langue.text.read.table import INSTEAD, PUBLISHED, SPLITS, Table, as_dataset
 
 ALIASES = {
     "training": "train",
@@ -29,7 +29,7 @@ ALIASES = {
     "val": "dev",
     "validation_matched": "dev",
 }
-_SPLIT_NAME = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
+SPLIT_NAME = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
 _SHARD = re.compile(r"-\d+-of-\d+")
 # What people call our columns, likeliest first: for the remedy only, never taken by itself.
 SYNONYMS = {
@@ -49,8 +49,6 @@ SYNONYMS = {
     "label": ["sentiment", "class", "category", "target", "labels", "y", "topic", "intent"],
     "score": ["rating", "stars", "label", "target", "similarity", "y"],
 }
-# names that published data sets give our columns and nothing else: taken where ours is not there
-PUBLISHED = {"tags": ("ner_tags", "pos_tags"), "spans": ("entities",)}
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,7 @@ def exists(path: Path) -> bool:
 
 def split_of(file: Path) -> str | None:
     """The split that a file's name says it is of; None where it says none."""
-    found = _SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))
+    found = SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))
     return ALIASES.get(found[1], found[1]) if found else None
 
 

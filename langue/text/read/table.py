@@ -16,6 +16,8 @@ SPLITS = ("train", "dev", "test")
 TEXTS = frozenset({"text", "pair", "source", "target", "question", "context"})
 """Columns that are text whatever their values look like: 7 becomes "7"."""
 
+# names that published data sets give our columns and nothing else: taken where ours is not there
+PUBLISHED = {"tags": ("ner_tags", "pos_tags"), "spans": ("entities",)}
 # what does for a needed column where it is not there: words with tags may come as a text with spans
 INSTEAD = {"tokens": "text", "tags": "spans"}
 
