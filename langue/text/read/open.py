@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,7 +65,7 @@ class Columns:
         wanted = {
             ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)
         }
-        found = self._found(wanted, there)
+        found = self._found(list(wanted), there)
         instead = {}
         if any(ours in INSTEAD and ours not in found for ours in self.need):
             others = [INSTEAD[ours] for ours in self.need if ours in INSTEAD]
@@ -101,7 +101,7 @@ class Columns:
             )
         return found
 
-    def _found(self, wanted: Iterable[str], there: Sequence[str]) -> dict[str, str]:
+    def _found(self, wanted: Sequence[str], there: Sequence[str]) -> dict[str, str]:
         """ours -> theirs of those that are there, by our name for them or the one that is theirs
         alone."""
         found = {}
