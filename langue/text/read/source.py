@@ -16,7 +16,7 @@ import numpy as np
 
 from langue.errors import DataError
 from langue.text.read.split import all_seen, are_several, class_numbers, hold_out
-from langue.text.read.table import SPLITS, TEXTS, Source, Table, present
+from langue.text.read.table import INSTEAD, SPLITS, TEXTS, Source, Table, present
 
 __all__ = ["Source", "Table", "read"]
 
@@ -60,7 +60,8 @@ def read(
                 f"--columns: {name!r} is no column of ours ({known})", do=f"did you mean {near[0]}?"
             )
         # Where targets are not read, as in predicting, it does not matter what they are called.
-        if name not in {*need, *optional} and (name in TEXTS or not TEXTS.issuperset(need)):
+        read_too = {*need, *optional, *(INSTEAD[each] for each in need if each in INSTEAD)}
+        if name not in read_too and (name in TEXTS or not TEXTS.issuperset(need)):
             taken = ", ".join((*need, *optional))
             raise DataError(
                 f"--columns: {name} is not read here, but {taken}",
