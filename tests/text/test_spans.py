@@ -120,6 +120,20 @@ def test_spans_that_cannot_be_are_named(tmp_path, spans, says):
         ({"tokenized_text": ["a"], "ner": [{"start": 0}]}, "is no span; write it as [0, 1,"),
         ({"data": {"a": "b", "c": "d"}, "annotations": []}, "which of its data is the text"),
         ({"data": {"text": "b"}, "annotations": [{}, {}]}, "it has 2 annotations; keep one"),
+        (
+            {
+                "data": {"text": "😀 a\nb c"},
+                "annotations": [
+                    {
+                        "result": [
+                            {"value": {"start": 2, "end": 5, "text": "a\\nb", "labels": ["X"]}},
+                            {"value": {"start": 3, "end": 4, "text": "a", "labels": ["X"]}},
+                        ]
+                    }
+                ],
+            },
+            "span 2: its text is 'a', but the characters from 3 to 4 are",
+        ),
     ],
 )
 def test_records_of_tools_that_cannot_be_are_named(row, says):

@@ -11,6 +11,7 @@ answer that has no place in the file has the start -1. Records that spaCy, GLiNE
 write become `text` and `spans`.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from langue.errors import DataError
 _STARTS = ("start", "start_offset", "begin")
 _ENDS = ("end", "end_offset")
 _LABELS = ("label", "labels", "entity_group", "entity", "tag", "type")
+_LAYOUT = re.compile(r"\s|\\n")  # Label Studio writes line breaks as a backslash and an n
 _SPANS = 'write them as [{"start": 0, "end": 2, "label": "ORG"}, ...]'
 _ANSWERS = 'write them as [{"text": "...", "start": 0}, ...]'
 
@@ -173,7 +175,27 @@ def _of_label_studio(value: dict[str, Any], where: str) -> dict[str, Any]:
         regions = _listed(finished[0].get("result", []), "result", where, _SPANS)
         marked = [each.get("value") for each in regions if isinstance(each, dict)]
         found["spans"] = [each for each in marked if isinstance(each, dict) and "start" in each]
+        for number, span in enumerate(found["spans"], start=1):
+            _check_region(span, found["text"], f"{where}, span {number}")
     return found
+
+
+def _check_region(span: dict[str, Any], text: Any, where: str) -> None:
+    """DataError where a region's own text stands elsewhere: a browser counts a character beyond
+    U+FFFF as two. White space may differ."""
+    start, end, own = (span.get(name) for name in ("start", "end", "text"))
+    if not (isinstance(start, int) and isinstance(end, int)):
+        return
+    if not (isinstance(own, str) and isinstance(text, str)):
+        return
+    there = text[max(start, 0) : max(end, 0)]
+    if _LAYOUT.sub("", there) != _LAYOUT.sub("", own):
+        raise DataError(
+            f"its text is {_shown(own)}, but the characters from {start} to {end} are"
+            f" {_shown(there)}",
+            where=where,
+            do="count characters of Unicode, an emoji as one",
+        )
 
 
 def faults(columns: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
