@@ -33,7 +33,9 @@ Data = Annotated[
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        "--columns", help="Ours=theirs: text=review,label=sentiment.", metavar="OURS=THEIRS,..."
+        "--columns",
+        help="Ours=theirs: text=review,label=sentiment; of CoNLL files by number, from 1: tags=2.",
+        metavar="OURS=THEIRS,...",
     ),
 ]
 Recipe = Annotated[

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from langue.errors import DataError
 from langue.text.read import documents
 from langue.text.read.documents import Reading, Tally, open_texts
+from langue.text.read.source import read as read_rows
 
 
 def read(*sources, **options):
@@ -73,7 +74,7 @@ def test_pieces_are_the_text(tmp_path_factory, text, document, block, piece):
     path = tmp_path_factory.getbasetemp() / "hostile.txt"
     path.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "BLOCK", block)
+        patch.setattr("langue.text.read.lines.BLOCK", block)
         patch.setattr(documents, "PIECE", piece)
         found, _, _ = read(path, document=document)
         longest = max(
@@ -278,3 +279,18 @@ def test_pieces_are_cut_where_tokens_are(tmp_path, monkeypatch, kind):
     assert [index for each in found for index in each.ids] == tokenizer.backend.encode(
         text, add_special_tokens=False
     ).ids
+
+
+@pytest.mark.parametrize("block", [1 << 20, 8])
+def test_a_bad_byte_of_a_line_longer_than_a_block_has_its_column(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("langue.text.read.lines.BLOCK", block)
+    path = tmp_path / "a.txt"
+    # the bytes of a byte order mark are text where no file begins
+    path.write_bytes(b"12345678" * 2 + "\ufeff\nb".encode() + b"23456789" * 5 + b"\xff\n")
+    with pytest.raises(DataError, match="line 2: byte 42 of the line is not UTF-8"):
+        read_rows(path, need=("text",))
+    tally = Tally()
+    (texts,) = open_texts([path], Reading(invalid="drop"), [])
+    pieces = list(texts.pieces(Reading(invalid="drop"), tally))
+    assert pieces[0].text.startswith("1234567812345678\ufeff\n") and tally.invalid == 1
+    assert "line 2: byte 42" in tally.first_invalid

@@ -12,6 +12,7 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.files import read_json
 from langue.formats import tensorflow
+from langue.text.tokenizers.classes import END
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.vocabulary import merged
 
@@ -24,7 +25,6 @@ WORDS = {
     "n_layer": "n_layer",
 }
 ENDS = {"w": "weight", "g": "weight", "b": "bias"}
-END = "<|endoftext|>"
 
 
 def find(path: Path) -> Path | None:

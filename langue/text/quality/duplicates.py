@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from langue.text.quality.script import UNSPACED
+from langue.text.quality.script import WORD
 
 RUN = 5  # words of a shingle
 # shingles a text must have to count as contained: short ones stand in many texts by chance
@@ -33,8 +33,6 @@ POSTINGS = 32  # most texts looked at for one shingle: boilerplate stands in all
 VOCABULARY = 1_000_000  # words whose numbers are remembered
 HASH = np.uint64((1 << 40) - 1)  # bits of a shingle; the text's number stands above them
 BUCKETS = np.uint64((1 << 22) - 1)
-# a word, or one character of the scripts without spaces
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _ASCII = re.compile(r"\w+", re.ASCII)
 
 
@@ -121,7 +119,7 @@ class _Hasher:
         if len(self.numbers) > VOCABULARY:
             self.numbers.clear()
         text = _normal(text)
-        found = (_ASCII if text.isascii() else _WORD).findall(text)
+        found = (_ASCII if text.isascii() else WORD).findall(text)
         numbers = self.numbers
         try:
             return [numbers[word] for word in found]

@@ -66,7 +66,8 @@ UNSPACED = (
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _UNSPACED = re.compile(f"[{UNSPACED}]")
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+# a word, or one character of the scripts without spaces
+WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 
 def count(text: str) -> dict[str, int]:
@@ -108,4 +109,4 @@ def is_unspaced(text: str) -> bool:
 
 def words(text: str) -> int:
     """Words, a character being one in the scripts that write no spaces."""
-    return len(_WORD.findall(text))
+    return len(WORD.findall(text))

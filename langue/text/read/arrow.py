@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from langue.errors import DataError
+from langue.text.read.annotations import FORMS
 from langue.text.read.parse import Record, repair
 from langue.text.read.table import TEXTS
 
@@ -23,6 +24,16 @@ ROWS = 10_000  # of a record batch, fewer where texts are long
 CHARACTERS = 1 << 24  # of a record batch's texts
 SPILL = 1 << 28
 _WORDS = pa.list_(pa.string())
+_SPANS = pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64()), ("label", pa.string())]))
+_ANSWERS = pa.list_(pa.struct([("text", pa.string()), ("start", pa.int64())]))
+# of the columns that have one form
+_TYPES = {
+    "tokens": _WORDS,
+    "tags": _WORDS,
+    "spans": _SPANS,
+    "answers": _ANSWERS,
+    "plausible_answers": _ANSWERS,
+}
 
 
 class _Again(Exception):
@@ -119,6 +130,9 @@ def _gather(
                     for v, n in zip(values, numbers, strict=True)
                 ]
                 types[ours] = pa.string()
+            if ours in FORMS:
+                form = FORMS[ours]
+                values = [form(v, ours, where(n)) for v, n in zip(values, numbers, strict=True)]
             try:
                 arrays[ours] = _array(ours, values, types, where, numbers)
             except UnicodeEncodeError:
@@ -172,6 +186,8 @@ def _array(
 ) -> Any:
     """Arrow array of the column's type so far; raises _Again where that does not hold these values
     too."""
+    if name in _TYPES:
+        return pa.array(values, _TYPES[name])
     known = types.get(name)
     if known == pa.string():
         if name not in TEXTS:
@@ -233,31 +249,32 @@ def from_arrow(batches: Iterable[Any], features: Any, wanted: Mapping[str, str],
     """One table of the wanted columns of Arrow tables; `features` of `datasets` tell which numbers
     are classes."""
     sink = Sink()
+    begin = 1
     for part in batches:
-        columns = {
-            ours: _column(part[theirs], features[theirs], ours, where)
-            for ours, theirs in wanted.items()
-        }
-        for batch in pa.table(columns).to_batches():
+        for batch in convert(part, features, wanted, where, begin).to_batches():
             sink.add(batch)
+        begin += len(part)
     return sink.table() if sink.size or sink.batches else None
 
 
-def convert(table: Any, features: Any, wanted: Mapping[str, str], where: str) -> Any:
+def convert(
+    table: Any, features: Any, wanted: Mapping[str, str], where: str, begin: int = 1
+) -> Any:
     """As `from_arrow`, for a table that is memory-mapped already: columns that need no change are
-    not copied."""
+    not copied. begin: the number of its first row."""
     return pa.table(
         {
-            ours: _column(table[theirs], features[theirs], ours, where)
+            ours: _column(table[theirs], features[theirs], ours, where, begin)
             for ours, theirs in wanted.items()
         }
     )
 
 
-def _column(column: Any, feature: Any, name: str, where: str) -> Any:
+def _column(column: Any, feature: Any, name: str, where: str, begin: int) -> Any:
     import datasets
 
     inner = getattr(feature, "feature", None)
+    named = _tags if name == "tags" else _named
     try:
         if isinstance(feature, datasets.ClassLabel):
             names = pa.array(feature.names, pa.string())
@@ -266,7 +283,7 @@ def _column(column: Any, feature: Any, name: str, where: str) -> Any:
             )
         if isinstance(inner, datasets.ClassLabel):
             return pa.chunked_array(
-                [pa.array([_named(row, inner.names) for row in column.to_pylist()], _WORDS)]
+                [pa.array([named(row, inner.names) for row in column.to_pylist()], _WORDS)]
             )
     except IndexError:
         what = (
@@ -274,6 +291,11 @@ def _column(column: Any, feature: Any, name: str, where: str) -> Any:
             " names"
         )
         raise DataError(what, where=where, do="give each class a name, or write names") from None
+    if name in FORMS and column.type != _TYPES[name]:
+        values = column.to_pylist()
+        form = FORMS[name]
+        found = [form(v, name, f"{where}, row {n}") for n, v in enumerate(values, begin)]
+        return pa.chunked_array([pa.array(found, _TYPES[name])])
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column
     if name not in TEXTS and not _are_bytes(column.type):
@@ -301,6 +323,15 @@ def _named(row: list[int | None] | None, names: list[str]) -> list[str] | None:
     them."""
     found = [names[each] for each in row or () if each is not None and each >= 0]
     return found if found or row == [] else None
+
+
+def _tags(row: list[int | None] | None, names: list[str]) -> list[str | None] | None:
+    """A row's tags by their names, none in the place of an unknown one, so that each stays with its
+    token; none where all are unknown."""
+    if row is None:
+        return None
+    found = [names[each] if each is not None and each >= 0 else None for each in row]
+    return None if row and not any(found) else found
 
 
 def _classes(numbers: Any) -> Any:

@@ -8,21 +8,20 @@ the file says: nothing is stripped.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from langue.errors import DataError
 from langue.text.read import named
-from langue.text.read.lines import beginning, not_utf8, opened
-from langue.text.read.open import Columns, exists, expanded, load_hub
-from langue.text.read.parse import kind, parquet, records
+from langue.text.read.lines import Bad, blocks, lines
+from langue.text.read.open import Columns, check_kind, exists, expanded, load_hub
+from langue.text.read.parse import batches, kind, parquet, parsed, records
 
 PIECE = 1 << 20  # characters
-BLOCK = 1 << 20  # bytes read at a time
 Kind = Literal["line", "blank", "file"]
 _END = None  # where a document ends, in a stream of its parts
 
@@ -63,6 +62,14 @@ class Tally:
             raise error
         self.invalid += 1
         self.first_invalid = self.first_invalid or str(error)
+
+    def bad_of(self, reading: Reading) -> Bad | None:
+        """What takes a bad line; None where it is an error."""
+        return None if reading.invalid == "error" else partial(self.bad, reading=reading)
+
+    def follow(self, file: IO[bytes]) -> None:
+        """Count the bytes of this file as they are read."""
+        self.file = file
 
     def read(self) -> int:
         """Bytes of files, as they lie on disk, that were read."""
@@ -143,7 +150,7 @@ def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
             return Texts(name, weight, named.for_training(files, path, notes))
         return Texts(name, weight, {"train": named.only(files, reading.only, name, notes)})
     if exists(path):
-        named.check_kind(path)
+        check_kind(path, named.OF_TEXT)
         return Texts(
             name, weight, {"train": named.only({"train": [path]}, reading.only, name, notes)}
         )
@@ -235,12 +242,13 @@ def _parts(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:
 
 
 def _of_text(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:
+    how = (str(path), tally.bad_of(reading), tally.follow)
     if reading.document == "file":
-        yield from (text for _, text in _blocks(path, reading, tally))
+        yield from (text for _, text in blocks(path, *how))
         yield _END
         return
     inside = False
-    for _, line in _lines(path, reading, tally):
+    for _, line in lines(path, *how):
         if reading.document == "line":
             yield line.rstrip("\r")
             yield _END
@@ -254,107 +262,28 @@ def _of_text(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]
         yield _END
 
 
-def _blocks(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[int, str]]:
-    """(line on which it begins, decoded text) about a megabyte at a time; lines that are not UTF-8
-    are `invalid`."""
-    where = str(path)
-    number = 1
-    rest = b""
-    with opened(path, where, lambda file: setattr(tally, "file", file)) as stream:
-        while block := stream.read(BLOCK):
-            block = rest + block + stream.readline(BLOCK)
-            if number == 1 and not rest:
-                block = beginning(block, where)
-            # A line longer than a block may be parted within a character: its bytes wait for the
-            # next block.
-            keep = len(block) if block.endswith(b"\n") else len(block) - _open_bytes(block[-4:])
-            block, rest = block[:keep], block[keep:]
-            yield from _decoded(block, number, where, reading, tally)
-            number += block.count(b"\n")
-        if rest:
-            yield from _decoded(rest, number, where, reading, tally)
-
-
-def _open_bytes(tail: bytes) -> int:
-    """How many bytes at the end begin a character of UTF-8 that is not complete."""
-    for back in range(1, min(4, len(tail)) + 1):
-        byte = tail[-back]
-        if byte >= 0xC0:
-            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return back if back < needed else 0
-        if byte < 0x80:
-            return 0
-    return 0
-
-
-def _decoded(
-    block: bytes, number: int, where: str, reading: Reading, tally: Tally
-) -> Iterator[tuple[int, str]]:
-    try:
-        yield number, block.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if reading.invalid == "error":
-            raise not_utf8(block, error.start, number, where) from None
-    else:
-        return
-    for line, raw in enumerate(_kept(block), number):
-        try:
-            yield line, raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            tally.bad(not_utf8(raw, error.start, line, where), reading)
-
-
-def _kept(block: bytes) -> list[bytes]:
-    """Lines with their line feeds; bytes.splitlines takes carriage returns for ends too."""
-    parts = block.split(b"\n")
-    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-
-
-def _lines(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[int, str]]:
-    """(number, line without its line feed)."""
-    begun = 1
-    held = ""
-    for number, block in _blocks(path, reading, tally):
-        if held and number != begun + held.count("\n"):  # what followed on the line was dropped
-            yield begun, held
-            held = ""
-        begun = begun if held else number
-        *whole, held = (held + block).split("\n")
-        yield from enumerate(whole, begun)
-        begun += len(whole)
-    if held:
-        yield begun, held
-
-
 def _jsonl(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[str, Any]]:
-    for number, line in _lines(path, reading, tally):
+    for number, line in lines(path, str(path), tally.bad_of(reading), tally.follow):
         if not line or line.isspace():
             continue
         try:
-            yield f"{path}, line {number}", json.loads(line)
-        except (RecursionError, ValueError) as error:
-            what = f"not usable JSON: {error}"
-            if isinstance(error, json.JSONDecodeError):
-                what = f"not JSON at column {error.colno}: {error.msg}"
-            do = 'each line is one record, such as {"text": "..."}'
-            tally.bad(DataError(what, where=f"{path}, line {number}", do=do), reading)
+            yield (
+                f"{path}, line {number}",
+                parsed(line, f"{path}, line {number}", '{"text": "..."}'),
+            )
+        except DataError as error:
+            tally.bad(error, reading)
 
 
 def _parquet(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-
     where = str(path)
     file = parquet(path, where)
     name = _columns(reading).find(file.schema_arrow.names, where)["text"]
     row = itertools.count(1)
-    try:
-        for batch in file.iter_batches(columns=[name], batch_size=1024):
-            yield from (
-                (f"{where}, row {next(row)}", {name: text}) for text in batch.column(0).to_pylist()
-            )
-    except (pa.ArrowException, OSError) as error:
-        what = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"damaged: {what}", where=where, do="fetch or write it again") from None
+    for batch in batches(file, [name], where, size=1024):
+        yield from (
+            (f"{where}, row {next(row)}", {name: text}) for text in batch.column(0).to_pylist()
+        )
 
 
 def _columns(reading: Reading) -> Columns:

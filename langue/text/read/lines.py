@@ -21,6 +21,7 @@ from langue.errors import DataError
 from langue.files import unreadable
 
 BLOCK = 1 << 20  # bytes decoded at a time
+Bad = Callable[[DataError], None]
 COMPRESSIONS = (".gz", ".xz", ".zst")
 _MAGIC = {  # first bytes -> what the file is, and what to do with it
     b"\x1f\x8b": ("gzip-compressed", "let its name end in .gz"),
@@ -41,29 +42,103 @@ def compression(path: Path) -> str:
     return suffix if suffix in COMPRESSIONS else ""
 
 
-def lines(path: Path, where: str) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its line feed) of a UTF-8 file; a byte order mark is skipped."""
-    number = 0
-    with opened(path, where) as stream:
+def lines(
+    path: Path, where: str, bad: Bad | None = None, raw: Callable[[IO[bytes]], None] | None = None
+) -> Iterator[tuple[int, str]]:
+    """(number from 1, line without its line feed) of a UTF-8 file; a byte order mark is skipped.
+
+    bad, raw: as `blocks` has them.
+    """
+    open_line: list[str] = []  # the parts of a line that goes on in the next block
+    begun = 1
+    for number, block in blocks(path, where, bad, raw):
+        if open_line and number != begun:  # what followed on the line was dropped
+            yield begun, "".join(open_line)
+            open_line = []
+        if not open_line:
+            begun = number
+        *whole, rest = block.split("\n")
+        if whole:
+            whole[0] = "".join([*open_line, whole[0]])
+            open_line = []
+            yield from enumerate(whole, begun)
+            begun += len(whole)
+        if rest:
+            open_line.append(rest)
+    if open_line:
+        yield begun, "".join(open_line)
+
+
+def blocks(
+    path: Path, where: str, bad: Bad | None = None, raw: Callable[[IO[bytes]], None] | None = None
+) -> Iterator[tuple[int, str]]:
+    """(line on which it begins, decoded text) about a megabyte at a time.
+
+    bad: takes the error of each line that is not UTF-8, which is left out then; None: the first
+    is raised. raw: as `opened` has it.
+    """
+    number = 1
+    before = 0  # bytes of the block's first line that earlier blocks had
+    rest = b""
+    begin = True
+    with opened(path, where, raw) as stream:
         while block := stream.read(BLOCK):
-            block += stream.readline()
-            if not number:
+            block = rest + block + stream.readline(BLOCK)
+            if begin:
                 block = beginning(block, where)
-            try:
-                text = block.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise not_utf8(block, error.start, number + 1, where) from None
-            parts = text.split("\n")
-            if not parts[-1]:
-                parts.pop()
-            yield from enumerate(parts, start=number + 1)
-            number += len(parts)
+                begin = False
+            # A line longer than a block may be parted within a character: its bytes wait for the
+            # next block.
+            keep = len(block) if block.endswith(b"\n") else len(block) - _open_bytes(block[-4:])
+            block, rest = block[:keep], block[keep:]
+            yield from _decoded(block, number, before, where, bad)
+            line_feeds = block.count(b"\n")
+            before = len(block) - block.rfind(b"\n") - 1 if line_feeds else before + len(block)
+            number += line_feeds
+        if rest:
+            yield from _decoded(rest, number, before, where, bad)
 
 
-def not_utf8(block: bytes, at: int, line: int, where: str) -> DataError:
-    """The error of the byte `at` of a block whose first line is `line`."""
-    column = at - block.rfind(b"\n", 0, at)
+def _open_bytes(tail: bytes) -> int:
+    """How many bytes at the end begin a character of UTF-8 that is not complete."""
+    for back in range(1, min(4, len(tail)) + 1):
+        byte = tail[-back]
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return back if back < needed else 0
+        if byte < 0x80:
+            return 0
+    return 0
+
+
+def _decoded(
+    block: bytes, number: int, before: int, where: str, bad: Bad | None
+) -> Iterator[tuple[int, str]]:
+    try:
+        yield number, block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if bad is None:
+            raise not_utf8(block, error.start, number, where, before) from None
+    else:
+        return
+    for line, part in enumerate(_kept(block), number):
+        try:
+            yield line, part.decode("utf-8")
+        except UnicodeDecodeError as error:
+            bad(not_utf8(part, error.start, line, where, before if line == number else 0))
+
+
+def _kept(block: bytes) -> list[bytes]:
+    """Lines with their line feeds; bytes.splitlines takes carriage returns for ends too."""
+    parts = block.split(b"\n")
+    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+def not_utf8(block: bytes, at: int, line: int, where: str, before: int = 0) -> DataError:
+    """The error of the byte `at` of a block whose first line is `line`, of which `before` bytes
+    stand before the block."""
     line_feeds = block.count(b"\n", 0, at)
+    column = at - block.rfind(b"\n", 0, at) + (0 if line_feeds else before)
     return DataError(
         f"byte {column} of the line is not UTF-8",
         where=f"{where}, line {line + line_feeds}",

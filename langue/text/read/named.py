@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from langue.errors import DataError
 from langue.files import unreadable
-from langue.text.read.open import ALIASES, SPLIT_NAME, exists, expanded
-from langue.text.read.parse import KINDS, kind
+from langue.text.read.open import ALIASES, exists, expanded, split_of
+from langue.text.read.parse import CONLL, KINDS, kind
 
 Rows = TypeVar("Rows")
+# the formats that may hold running text
+OF_TEXT = tuple(each for each in KINDS if each not in CONLL)
 # a folder with one of these was made of text, is none
 _MADE = ("corpus.json", "building.json", "tokenizer.json")
 
@@ -52,8 +54,7 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
         if kind(path) not in KINDS:
             others += 1
             continue
-        said = SPLIT_NAME.search(path.name.lower().removesuffix(kind(path)))
-        found.setdefault(ALIASES.get(said[1], said[1]) if said else "train", []).append(path)
+        found.setdefault(split_of(path) or "train", []).append(path)
     if others:
         notes.append(f"{folder}: {others:,} files of other kinds are not read")
     if not found and (folder / "corpus.json").is_file():
@@ -69,7 +70,7 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
         raise DataError(
             "no file of text in the folder",
             where=str(folder),
-            do=f"its files must end in {_kinds()}",
+            do=f"its files must end in {' '.join(OF_TEXT)}",
         )
     return found
 
@@ -100,15 +101,3 @@ def only(splits: Mapping[str, Rows], asked: str | None, where: str, notes: list[
     if len(there) > 1 and asked is not None:
         notes.append(f"{where}: its {chosen} split is read")
     return there[chosen]
-
-
-def check_kind(path: Path) -> None:
-    if kind(path) not in KINDS:
-        what = f"{kind(path) or 'a name without suffix'} is not a format that is read"
-        raise DataError(
-            what, where=str(path), do=f"it must end in {_kinds()}, perhaps with .gz .xz .zst behind"
-        )
-
-
-def _kinds() -> str:
-    return " ".join(each for each in KINDS if each not in (".conll", ".conll2003", ".iob", ".bio"))

@@ -19,8 +19,8 @@ from typing import Any
 from langue.errors import DataError
 from langue.files import unreadable
 from langue.text.read.arrow import convert, from_arrow, from_records
-from langue.text.read.parse import KINDS, Record, as_record, kind, parquet, records
-from langue.text.read.table import SPLITS, Table, as_dataset
+from langue.text.read.parse import KINDS, Record, as_record, batches, kind, parquet, records
+from langue.text.read.table import INSTEAD, PUBLISHED, SPLITS, Table, as_dataset
 
 ALIASES = {
     "training": "train",
@@ -65,11 +65,19 @@ class Columns:
         wanted = {
             ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)
         }
-        found = {ours: theirs for ours, theirs in wanted.items() if theirs in there}
+        found = self._found(list(wanted), there)
+        instead = {}
+        if any(ours in INSTEAD and ours not in found for ours in self.need):
+            others = [INSTEAD[ours] for ours in self.need if ours in INSTEAD]
+            instead = self._found(others, there)
+            instead = instead if len(instead) == len(others) else {}
+            found |= instead
         missing = [
             ours
             for ours in wanted
-            if ours not in found and (ours in self.need or ours in self.renamed)
+            if ours not in found
+            and (ours in self.need or ours in self.renamed)
+            and INSTEAD.get(ours) not in instead
         ]
         if missing and (odd := [name for name in there if not isinstance(name, str)]):
             raise DataError(
@@ -91,6 +99,19 @@ class Columns:
             raise DataError(
                 f"two columns are called {twice!r}", where=where, do="give each column its own name"
             )
+        return found
+
+    def _found(self, wanted: Sequence[str], there: Sequence[str]) -> dict[str, str]:
+        """ours -> theirs of those that are there, by our name for them or the one that is theirs
+        alone."""
+        found = {}
+        for ours in wanted:
+            named = [self.renamed[ours]] if ours in self.renamed else [ours]
+            if named == [ours] and ours not in there:
+                published = [each for each in PUBLISHED.get(ours, ()) if each in there]
+                named = published if len(published) == 1 else []
+            if named and named[0] in there:
+                found[ours] = named[0]
         return found
 
     def _nearest(self, ours: str, there: list[str]) -> str | None:
@@ -154,6 +175,22 @@ def exists(path: Path) -> bool:
         return False
 
 
+def split_of(file: Path) -> str | None:
+    """The split that a file's name says it is of; None where it says none."""
+    found = SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))
+    return ALIASES.get(found[1], found[1]) if found else None
+
+
+def check_kind(path: Path, kinds: Sequence[str] = KINDS) -> None:
+    """DataError, which names `kinds`, where a file's suffix is of no format that is read."""
+    if kind(path) not in KINDS:
+        raise DataError(
+            f"{kind(path) or 'a name without suffix'} is not a format that is read",
+            where=str(path),
+            do=f"it must end in {' '.join(kinds)}, perhaps with .gz .xz .zst behind",
+        )
+
+
 def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
     """One table of a file, or of the shards of one."""
     import pyarrow as pa
@@ -187,12 +224,7 @@ def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
 
 def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "array[int] | None"]:
     where = str(path)
-    if kind(path) not in KINDS:
-        raise DataError(
-            f"{kind(path) or 'a name without suffix'} is not a format that is read",
-            where=where,
-            do=f"it must end in {' '.join(KINDS)}, perhaps with .gz .xz .zst behind",
-        )
+    check_kind(path)
     if not path.is_file():
         raise DataError("is not a file", where=where, do="name a file, or a folder of files")
     lines: array[int] | None = None
@@ -211,13 +243,15 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
             raise DataError(
                 f"a column cannot be read: {what}", where=where, do="write it as strings"
             ) from None
-        table = from_arrow(_batches(file, list(wanted.values()), where), features, wanted, where)
+        parts = batches(file, list(wanted.values()), where)
+        table = from_arrow(map(_as_table, parts), features, wanted, where)
     else:
+        unit = "row" if kind(path) == ".json" else "line"
         heard: dict[str, None] = {}  # a file may be read more than once: each note once
         table, lines = from_records(
             lambda: records(path, where, heard.setdefault),
             partial(columns.find, where=where),
-            lambda number: f"{where}, {'row' if kind(path) == '.json' else 'line'} {number}",
+            lambda number: f"{where}, {unit} {number}",
             lambda text: notes.append(f"{where}: {text}"),
         )
         notes.extend(heard)
@@ -226,18 +260,10 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
     return table, lines
 
 
-def _batches(file: Any, names: list[str], where: str) -> Iterator[Any]:
+def _as_table(batch: Any) -> Any:
     import pyarrow as pa
 
-    try:
-        for batch in file.iter_batches(columns=names):
-            yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"damaged: {str(error).splitlines()[0].rstrip('.')}",
-            where=where,
-            do="fetch or write it again",
-        ) from None
+    return pa.Table.from_batches([batch])
 
 
 def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, Table]:
@@ -250,9 +276,8 @@ def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, 
         raise unreadable(error, folder, DataError) from None
     found: dict[str, list[Path]] = {}
     for file in files:
-        said = SPLIT_NAME.search(file.name.lower().removesuffix(kind(file)))
-        if said:
-            found.setdefault(ALIASES.get(said[1], said[1]), []).append(file)
+        if split := split_of(file):
+            found.setdefault(split, []).append(file)
     if not found:
         raise DataError(
             "no train, dev or test file in the folder; it holds"

@@ -12,13 +12,18 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError
+from langue.text.read.annotations import record as annotated
+from langue.text.read.conll import sentences
 from langue.text.read.lines import compression, lines, opened
+from langue.text.read.squad import is_nested, questions
 
+# files of tokens in columns, whatever their dialect
+CONLL = (".conll", ".conll2003", ".conllu", ".conllup", ".iob", ".bio", ".bioes")
 Record = tuple[int, dict[str, Any]]
 Note = Callable[[str], None]
 
@@ -38,25 +43,30 @@ def _jsonl(path: Path, where: str, note: Note) -> Iterator[Record]:
     for number, line in lines(path, where):
         if not line or line.isspace():
             continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"not JSON at column {error.colno}: {error.msg}",
-                where=f"{where}, line {number}",
-                do="each line is one record, such as " + '{"text": "...", "label": "..."}',
-            ) from None
-        except (RecursionError, ValueError) as error:
-            raise DataError(
-                f"not usable JSON: {error}",
-                where=f"{where}, line {number}",
-                do="correct or remove the line",
-            ) from None
+        value = parsed(line, f"{where}, line {number}", '{"text": "...", "label": "..."}')
         yield number, as_record(value, f"{where}, line {number}")
 
 
+def parsed(line: str, where: str, example: str) -> Any:
+    """The JSON value of one line. where: the line's place; example: a record, for the remedy."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"not JSON at column {error.colno}: {error.msg}",
+            where=where,
+            do=f"each line is one record, such as {example}",
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise DataError(
+            f"not usable JSON: {error}", where=where, do="correct or remove the line"
+        ) from None
+
+
 def as_record(value: Any, where: str) -> dict[str, Any]:
-    """A record as the dictionary it is; a bare string is a text."""
+    """A record as the dictionary it is; a bare string is a text. What annotation tools write is
+    brought to our columns."""
+    value = annotated(value, where)
     if isinstance(value, dict):
         return value
     if isinstance(value, str):
@@ -90,12 +100,13 @@ def _json(path: Path, where: str, note: Note) -> Iterator[Record]:
         raise DataError(
             f"not usable JSON: {error}", where=where, do="one record a line goes into a .jsonl file"
         ) from None
-    return (
-        (n, as_record(v, f"{where}, row {n}")) for n, v in enumerate(_rows(value, where), start=1)
-    )
+    rows = _rows(value, where)
+    if is_nested(rows):
+        rows = questions(rows, where)
+    return ((n, as_record(v, f"{where}, row {n}")) for n, v in enumerate(rows, start=1))
 
 
-def _rows(value: Any, where: str) -> Iterable[Any]:
+def _rows(value: Any, where: str) -> Any:
     """The list of records in a JSON value: the value itself, its only list of records, or its
     columns side by side."""
     if isinstance(value, list):
@@ -222,45 +233,6 @@ def _check_header(header: list[str], where: str) -> None:
         )
 
 
-def _conll(path: Path, where: str, note: Note) -> Iterator[Record]:
-    """Sentences as `tokens` (first field) and `tags` (last field); a blank line, or the file's end,
-    closes one."""
-    width = begin = 0
-    tokens: list[str] = []
-    tags: list[str] = []
-    for number, line in lines(path, where):
-        line = line.rstrip("\r")
-        if not line.strip(" \t"):
-            if tokens:
-                yield begin, _sentence(tokens, tags)
-            tokens = []
-            tags = []
-            continue
-        if line.startswith("-DOCSTART-"):
-            continue
-        # Only tab and space part fields: other white space of Unicode may be a token.
-        fields = line.split("\t") if "\t" in line else line.split(" ")
-        if "" in fields and "\t" not in line:
-            fields = [field for field in fields if field]
-        width = width or len(fields)
-        if len(fields) != width:
-            raise DataError(
-                f"{len(fields)} fields where the first line has {width}",
-                where=f"{where}, line {number}",
-                do="write a token and its tag, and a blank line between sentences",
-            )
-        begin = begin if tokens else number
-        tokens.append(fields[0])
-        if width > 1:
-            tags.append(fields[-1])
-    if tokens:
-        yield begin, _sentence(tokens, tags)
-
-
-def _sentence(tokens: list[str], tags: list[str]) -> dict[str, Any]:
-    return {"tokens": tokens, "tags": tags} if tags else {"tokens": tokens}
-
-
 def parquet(path: Path, where: str) -> Any:
     """The `pyarrow.parquet.ParquetFile` of a path, plain or compressed as a whole."""
     import pyarrow as pa
@@ -275,6 +247,20 @@ def parquet(path: Path, where: str) -> Any:
         what = str(error).split("\n")[0].rstrip(".")
         raise DataError(
             f"not a readable Parquet file: {what}", where=where, do="fetch or write it again"
+        ) from None
+
+
+def batches(file: Any, names: list[str], where: str, size: int = 1 << 16) -> Iterator[Any]:
+    """Record batches of the named columns of a `ParquetFile`, `size` rows at a time."""
+    import pyarrow as pa
+
+    try:
+        yield from file.iter_batches(batch_size=size, columns=names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"damaged: {str(error).splitlines()[0].rstrip('.')}",
+            where=where,
+            do="fetch or write it again",
         ) from None
 
 
@@ -306,9 +292,6 @@ PARSERS: dict[str, Callable[[Path, str, Note], Iterator[Record]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".txt": _txt,
-    ".conll": _conll,
-    ".conll2003": _conll,
-    ".iob": _conll,
-    ".bio": _conll,
+    **dict.fromkeys(CONLL, sentences),
 }
 KINDS = (*PARSERS, ".parquet")

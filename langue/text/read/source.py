@@ -16,7 +16,7 @@ import numpy as np
 
 from langue.errors import DataError
 from langue.text.read.split import all_seen, are_several, class_numbers, hold_out
-from langue.text.read.table import SPLITS, TEXTS, Source, Table
+from langue.text.read.table import INSTEAD, SPLITS, TEXTS, Source, Table, present
 
 __all__ = ["Source", "Table", "read"]
 
@@ -60,7 +60,8 @@ def read(
                 f"--columns: {name!r} is no column of ours ({known})", do=f"did you mean {near[0]}?"
             )
         # Where targets are not read, as in predicting, it does not matter what they are called.
-        if name not in {*need, *optional} and (name in TEXTS or not TEXTS.issuperset(need)):
+        read_too = {*need, *optional, *(INSTEAD[each] for each in need if each in INSTEAD)}
+        if name not in read_too and (name in TEXTS or not TEXTS.issuperset(need)):
             taken = ", ".join((*need, *optional))
             raise DataError(
                 f"--columns: {name} is not read here, but {taken}",
@@ -71,7 +72,10 @@ def read(
         found, divided = tables(
             data, Columns(tuple(need), tuple(optional), dict(columns or {})), notes
         )
-        found = {name: _with_texts(table, need, invalid, notes) for name, table in found.items()}
+        found = {
+            name: _with_annotations(_with_texts(table, need, invalid, notes), invalid, notes)
+            for name, table in found.items()
+        }
         found = {
             name: table for name, table in found.items() if _has_targets(name, table, need, notes)
         }
@@ -92,6 +96,7 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
     no row has goes."""
     import pyarrow.compute as pc
 
+    needed = present(need, table)
     for name in [each for each in table.rows.column_names if each in TEXTS]:
         chunks = table.arrow(name).chunks
         blank = [
@@ -99,7 +104,7 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
             for chunk in chunks
         ]
         empty = np.concatenate([each.to_numpy(zero_copy_only=False) for each in blank]).astype(bool)
-        if name not in need and empty.all():
+        if name not in needed and empty.all():
             table = replace(table, rows=table.rows.remove_columns([name]))
             continue
         if invalid == "keep":
@@ -127,13 +132,41 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
     return table
 
 
+def _with_annotations(table: Table, invalid: str, notes: list[str]) -> Table:
+    """The table without rows whose annotations do not fit their text, or an error at the first."""
+    from langue.text.read.annotations import faults
+
+    names = [
+        each for each in table.rows.column_names if each in ("text", "tokens", "tags", "spans")
+    ]
+    if invalid != "keep" and names != ["text"]:
+        bad = list(faults({name: table.arrow(name) for name in names}))
+        if bad:
+            row, what, do = min(bad)
+            more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
+            if invalid == "error":
+                raise DataError(what + more, where=table.where(row), do=do)
+            rows = np.setdiff1d(np.arange(len(table)), [each for each, *_ in bad])
+            notes.append(
+                f"{table.origin}: {_rows(len(table) - len(rows))} dropped, first"
+                f" {table.where(row)}: {what}"
+            )
+            if not len(rows):
+                raise DataError(f"every row has such a fault: {what}", where=table.origin, do=do)
+            table = table.select(rows)
+    if "question" in table.rows.column_names and "id" in table.rows.column_names:
+        twice = len(table) - len(set(table.column("id")))
+        if twice:
+            notes.append(f"{table.origin}: {_rows(twice)} with an id that another row has")
+    return table
+
+
 def _has_targets(split: str, table: Table, need: Sequence[str], notes: list[str]) -> bool:
     """Whether a test split has what is needed: benchmarks publish theirs without labels."""
     if split != "test" or table.locate:
         return True
-    bare = [
-        name for name in need if name not in TEXTS and table.arrow(name).null_count == len(table)
-    ]
+    targets = [name for name in present(need, table) if name not in TEXTS]
+    bare = [name for name in targets if table.arrow(name).null_count == len(table)]
     if bare:
         notes.append(f"{table.origin} has no {bare[0]}s and is left out")
         return False

@@ -16,6 +16,11 @@ SPLITS = ("train", "dev", "test")
 TEXTS = frozenset({"text", "pair", "source", "target", "question", "context"})
 """Columns that are text whatever their values look like: 7 becomes "7"."""
 
+# names that published data sets give our columns and nothing else: taken where ours is not there
+PUBLISHED = {"tags": ("ner_tags", "pos_tags"), "spans": ("entities",)}
+# what does for a needed column where it is not there: words with tags may come as a text with spans
+INSTEAD = {"tokens": "text", "tags": "spans"}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -59,6 +64,12 @@ class Source:
     dev: Table | None
     test: Table | None
     notes: list[str] = field(default_factory=list)  # what was split, renamed, dropped or left out
+
+
+def present(need: Sequence[str], table: Table) -> list[str]:
+    """The needed columns, or those of the table that do for them."""
+    there = table.rows.column_names
+    return [name if name in there else INSTEAD.get(name, name) for name in need]
 
 
 def as_dataset(table: Any) -> "datasets.Dataset":

@@ -41,7 +41,7 @@ class PublishedClass:
     never_framed: bool = False
 
 
-_BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 _ROBERTA = {
     "bos": "<s>",
     "eos": "</s>",
@@ -55,13 +55,13 @@ _MBART50 = {role: token for role, token in _ROBERTA.items() if role != "bos"}
 _T5 = {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"}
 _LLAMA = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
 _GEMMA = {"bos": "<bos>", "eos": "<eos>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
-_END = "<|endoftext|>"
+END = "<|endoftext|>"
 
 CLASSES: dict[str, PublishedClass] = {
     GENERIC: PublishedClass(),
-    "Bert": PublishedClass(_BERT),
-    "DistilBert": PublishedClass(_BERT),
-    "Electra": PublishedClass(_BERT),
+    "Bert": PublishedClass(BERT),
+    "DistilBert": PublishedClass(BERT),
+    "Electra": PublishedClass(BERT),
     "Roberta": PublishedClass(_ROBERTA, mask_takes_space=True, prefix_space_default=False),
     "Bart": PublishedClass(_ROBERTA, mask_takes_space=True, prefix_space_default=False),
     "XLMRoberta": PublishedClass(
@@ -70,13 +70,13 @@ CLASSES: dict[str, PublishedClass] = {
     "Camembert": PublishedClass(_ROBERTA, mask_takes_space=True),
     "MBart": PublishedClass(_ROBERTA, mask_takes_space=True),
     "MBart50": PublishedClass(_MBART50, mask_takes_space=True),
-    "GPT2": PublishedClass({"bos": _END, "eos": _END, "unk": _END}, prefix_space_default=False),
+    "GPT2": PublishedClass({"bos": END, "eos": END, "unk": END}, prefix_space_default=False),
     "GPTNeoX": PublishedClass(
-        {"bos": _END, "eos": _END, "unk": _END, "pad": "<|padding|>"},
+        {"bos": END, "eos": END, "unk": END, "pad": "<|padding|>"},
         prefix_space_default=False,
         never_framed=True,
     ),
-    "Qwen2": PublishedClass({"eos": _END, "unk": _END, "pad": _END}, prefix_space_default=False),
+    "Qwen2": PublishedClass({"eos": END, "unk": END, "pad": END}, prefix_space_default=False),
     "OpenAIGPT": PublishedClass({"unk": "<unk>"}),
     "Llama": PublishedClass(_LLAMA, of_sentencepiece=True, framed_by_flags_once=True),
     "CodeLlama": PublishedClass(_LLAMA, of_sentencepiece=True, framed_by_flags_once=True),

@@ -27,18 +27,17 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from langue.errors import DataError, SettingsError
 from langue.files import disk_errors, write_json
 from langue.settings.sections import TokenizerSettings
+from langue.text.tokenizers.classes import BERT, END
 from langue.text.tokenizers.long_words import LIMIT, WORDPIECE_LIMIT, LongWords
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.words import ALPHABET
 
-END = "<|endoftext|>"
-BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 NAMES: dict[str, dict[str, str]] = {  # the special tokens of each kind, in the order of their ids
     "bpe": {"bos": END, "eos": END},
     "bytes": {"bos": END, "eos": END},
     "characters": {"unk": "<unk>", "bos": END, "eos": END},
     "unigram": {"pad": "<pad>", "": "</s>", "unk": "<unk>", "bos": END, "eos": END},
-    "wordpiece": BERT,
+    "wordpiece": {role: BERT[role] for role in ("pad", "unk", "cls", "sep", "mask")},
 }
 SPACE = "\u2581"
 # stands between words of Khmer, Burmese and Thai; BERT's normaliser takes it away

@@ -1,0 +1,262 @@
+"""Bring published annotations to one form each, with an error that names the row.
+
+| column | one form | what is read |
+|---|---|---|
+| tokens, tags | `["EU", "rejects"]`, `["B-ORG", "O"]` | lists of strings or of numbers |
+| spans | `[{"start": 0, "end": 2, "label": "ORG"}]` | dictionaries, triples |
+| answers | `[{"text": "EU", "start": 0}]` | dictionaries, a dictionary of lists, strings |
+
+Offsets count characters of the text as it is read, `end` being the first character behind. An
+answer that has no place in the file has the start -1. Records that spaCy, GLiNER and Label Studio
+write become `text` and `spans`.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from langue.errors import DataError
+
+_STARTS = ("start", "start_offset", "begin")
+_ENDS = ("end", "end_offset")
+_LABELS = ("label", "labels", "entity_group", "entity", "tag", "type")
+_LAYOUT = re.compile(r"\s|\\n")  # Label Studio writes line breaks as a backslash and an n
+_SPANS = 'write them as [{"start": 0, "end": 2, "label": "ORG"}, ...]'
+_ANSWERS = 'write them as [{"text": "...", "start": 0}, ...]'
+
+
+def words(value: Any, name: str, where: str) -> list[str | None] | None:
+    """A list of strings; numbers are written out, a missing tag is none."""
+    if _is_missing(value):
+        return None
+    if isinstance(value, (list, tuple)):
+        if set(map(type, value)) <= {str}:
+            return list(value)
+        allowed = (str, int, float) if name == "tokens" else (str, int, float, type(None))
+        if all(isinstance(each, allowed) for each in value):
+            return [None if each is None else str(each) for each in value]
+        odd = next(each for each in value if not isinstance(each, allowed))
+        what = f"the {name} hold a {type(odd).__name__}, not words alone"
+    else:
+        what = f"the {name} are a {type(value).__name__}, not a list of words"
+    raise DataError(what, where=where, do='write them as ["EU", "rejects", ...]')
+
+
+def spans(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
+    """A list of `{start, end, label}`, one for each label; an error where one is empty or turned
+    round. Whether it ends within its text is asked by `faults`."""
+    if _is_missing(value):
+        return None
+    found = []
+    for number, span in enumerate(_listed(value, name, where, _SPANS), start=1):
+        place = f"{where}, span {number}"
+        if isinstance(span, (list, tuple)) and len(span) == 3:
+            start, end, label = span
+        elif isinstance(span, Mapping):
+            start, end, label = (_first(span, keys) for keys in (_STARTS, _ENDS, _LABELS))
+        else:
+            raise DataError(f"{_shown(span)} is no span", where=place, do=_SPANS)
+        start = _offset(start, "start", place)
+        end = _offset(end, "end", place)
+        if not 0 <= start < end:
+            raise DataError(
+                f"a span from {start} to {end} holds no characters",
+                where=place,
+                do="give the first character, from 0, and the one behind the last",
+            )
+        labels = label if isinstance(label, (list, tuple)) else [label]
+        for each in labels:
+            if not isinstance(each, str) or not each.strip():
+                raise DataError(f"its label is {_shown(each)}", where=place, do=_SPANS)
+            found.append({"start": start, "end": end, "label": each})
+        if not labels:
+            raise DataError("it has no label", where=place, do=_SPANS)
+    return found
+
+
+def answers(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
+    """A list of `{text, start}`; an empty one says that the question has no answer."""
+    if _is_missing(value):
+        return None
+    if isinstance(value, str):
+        value = [value]
+    found = []
+    for number, answer in enumerate(_listed(value, name, where, _ANSWERS), start=1):
+        place = f"{where}, answer {number}"
+        text, start = answer, None
+        if isinstance(answer, Mapping):
+            text = answer.get("text")
+            start = _first(answer, ("start", "answer_start"))
+        if not isinstance(text, str):
+            raise DataError(f"{_shown(text)} is no text", where=place, do=_ANSWERS)
+        start = -1 if _is_missing(start) else _offset(start, "start", place)
+        found.append({"text": text, "start": start})
+    return found
+
+
+# the columns that have one form, by our names
+FORMS: dict[str, Callable[[Any, str, str], Any]] = {
+    "tokens": words,
+    "tags": words,
+    "spans": spans,
+    "answers": answers,
+    "plausible_answers": answers,
+}
+
+
+def record(value: Any, where: str) -> Any:
+    """A record that spaCy, GLiNER or Label Studio writes, as one with `text` and `spans`; any other
+    as it is."""
+    if isinstance(value, dict):
+        if "tokenized_text" in value:
+            return _of_gliner(value, where)
+        if isinstance(value.get("data"), dict) and isinstance(value.get("annotations"), list):
+            return _of_label_studio(value, where)
+    elif isinstance(value, (list, tuple)) and len(value) == 2:
+        text, notes = value
+        if isinstance(text, str) and isinstance(notes, dict) and "entities" in notes:
+            return {**notes, "text": text, "spans": notes["entities"]}
+    return value
+
+
+def _of_gliner(value: dict[str, Any], where: str) -> dict[str, Any]:
+    """Words and spans of words, both ends within: the words joined by blanks, as GLiNER does."""
+    tokens = words(value["tokenized_text"], "tokens", where) or []
+    starts = []
+    at = 0
+    for token in tokens:
+        starts.append(at)
+        at += len(str(token)) + 1
+    found: dict[str, Any] = {**value, "text": " ".join(map(str, tokens))}
+    if _is_missing(value.get("ner")):
+        return found
+    found["spans"] = []
+    for number, span in enumerate(_listed(value["ner"], "ner", where, _SPANS), start=1):
+        place = f"{where}, span {number}"
+        if not isinstance(span, (list, tuple)) or len(span) != 3:
+            raise DataError(
+                f"{_shown(span)} is no span", where=place, do='write it as [0, 1, "person"]'
+            )
+        first = _offset(span[0], "start", place)
+        last = _offset(span[1], "end", place)
+        if not 0 <= first <= last < len(tokens):
+            raise DataError(
+                f"a span from word {first} to word {last} where there are {len(tokens)} words",
+                where=place,
+                do="count words from 0, the last one included",
+            )
+        end = starts[last] + len(str(tokens[last]))
+        found["spans"].append({"start": starts[first], "end": end, "label": span[2]})
+    return found
+
+
+def _of_label_studio(value: dict[str, Any], where: str) -> dict[str, Any]:
+    """A task of Label Studio's JSON export. Regions without offsets, such as choices, are left
+    out."""
+    data = value["data"]
+    texts = [each for each in data.values() if isinstance(each, str)]
+    if "text" not in data and len(texts) != 1:
+        raise DataError(
+            "which of its data is the text is not clear",
+            where=where,
+            do='call it "text" in its data',
+        )
+    finished = [
+        each
+        for each in value["annotations"]
+        if isinstance(each, dict) and not each.get("was_cancelled")
+    ]
+    if len(finished) > 1:
+        raise DataError(
+            f"it has {len(finished)} annotations", where=where, do="keep one of them a text"
+        )
+    found = {**data, "text": data.get("text", texts[0] if texts else None)}
+    if finished:
+        regions = _listed(finished[0].get("result", []), "result", where, _SPANS)
+        marked = [each.get("value") for each in regions if isinstance(each, dict)]
+        found["spans"] = [each for each in marked if isinstance(each, dict) and "start" in each]
+        for number, span in enumerate(found["spans"], start=1):
+            _check_region(span, found["text"], f"{where}, span {number}")
+    return found
+
+
+def _check_region(span: dict[str, Any], text: Any, where: str) -> None:
+    """DataError where a region's own text stands elsewhere: a browser counts a character beyond
+    U+FFFF as two. White space may differ."""
+    start, end, own = (span.get(name) for name in ("start", "end", "text"))
+    if not (isinstance(start, int) and isinstance(end, int)):
+        return
+    if not (isinstance(own, str) and isinstance(text, str)):
+        return
+    there = text[max(start, 0) : max(end, 0)]
+    if _LAYOUT.sub("", there) != _LAYOUT.sub("", own):
+        raise DataError(
+            f"its text is {_shown(own)}, but the characters from {start} to {end} are"
+            f" {_shown(there)}",
+            where=where,
+            do="count characters of Unicode, an emoji as one",
+        )
+
+
+def faults(columns: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    """(row, what is wrong, what to do) of rows whose columns do not fit each other: Arrow arrays by
+    name."""
+    import pyarrow.compute as pc
+
+    if "tokens" in columns:
+        tokens = pc.list_value_length(columns["tokens"]).to_pylist()
+        tags = tokens
+        if "tags" in columns:
+            tags = pc.list_value_length(columns["tags"]).to_pylist()
+        for row, (n_tokens, n_tags) in enumerate(zip(tokens, tags, strict=True)):
+            if not n_tokens:
+                yield row, "there are no tokens", "fill them in or take the row out"
+            elif n_tags is not None and n_tokens != n_tags:
+                yield row, f"{n_tags} tags for {n_tokens} tokens", "give each token one tag"
+    if "text" in columns and "spans" in columns:
+        lengths = pc.utf8_length(columns["text"]).to_pylist()
+        for row, (length, marked) in enumerate(
+            zip(lengths, columns["spans"].to_pylist(), strict=True)
+        ):
+            end = max((each["end"] for each in marked or ()), default=0)
+            if end > (length or 0):
+                what = f"a span ends at {end}, but its text has {length or 0} characters"
+                yield row, what, "count the characters of the text as it stands in the row"
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _first(value: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((value[key] for key in keys if value.get(key) is not None), None)
+
+
+def _listed(value: Any, name: str, where: str, do: str) -> Sequence[Any]:
+    """The items of a list, or of a dictionary of lists that stand side by side, as `datasets` keeps
+    lists of dictionaries."""
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, Mapping):
+        sides = {key: each for key, each in value.items() if isinstance(each, (list, tuple))}
+        if not sides:
+            return [value]
+        if len({len(each) for each in sides.values()}) > 1:
+            sizes = " and ".join(f"{len(each)} of {key!r}" for key, each in sides.items())
+            raise DataError(f"the {name} are of different numbers: {sizes}", where=where, do=do)
+        return [dict(zip(sides, item, strict=True)) for item in zip(*sides.values(), strict=True)]
+    raise DataError(f"the {name} are a {type(value).__name__}, not a list", where=where, do=do)
+
+
+def _offset(value: Any, name: str, where: str) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 62:
+        what = f"its {name} is {_shown(value)}, not a whole number"
+        raise DataError(what, where=where, do="give the number of a character, from 0")
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,212 @@
+"""Read CoNLL files: a token a line, its annotations in columns, a blank line between sentences.
+
+In: lines. Out: a record a sentence, as `(line, {column: list})`. Every column has its number, from
+1, as a name: "2" is the second. `tokens` is the first column and `tags` the last, unless the file
+says otherwise: a CoNLL-U file (10 columns) has the names of its format (form, lemma, upos, ...),
+`tokens` being form and `tags` upos; a line `# columns: form pos ner` or, as CoNLL-U Plus has it,
+`# global.columns = ID FORM NER`, gives names.
+
+Formats: CoNLL-2003 (https://aclanthology.org/W03-0419), CoNLL-U
+(https://universaldependencies.org/format.html).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from langue.errors import DataError
+from langue.text.read.lines import lines
+
+UNIVERSAL = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+_BLANK = " \t\r"  # other white space of Unicode may be a token
+_NAMED = re.compile(r"#\s*(?:global\.)?columns\s*[:=]\s*(\S.*)", re.IGNORECASE)
+_BORDER = re.compile(r"-DOCSTART-|# newdoc\b|#begin document\b")
+_COMMENT = re.compile(r"# +(?:[\w.:-]+ *=|(?:newdoc|newpar|sent_id|id|text)\b)|#(?:begin|end) ")
+_TAG = re.compile(r"O|[BIESLUM][-_]\S+")
+_TOKENS = ("tokens", "token", "form", "word", "words", "text")
+_TAGS = ("tags", "tag", "upos")
+_NOT_WORDS = re.compile(r"\d+[-.]\d+")  # ids of multiword tokens (1-2) and empty nodes (1.1)
+
+
+def sentences(
+    path: Path, where: str, note: Callable[[str], None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The sentences of a file, each with the line on which it begins.
+
+    Where `-DOCSTART-` lines, `# newdoc` or `#begin document` part documents, `document` is the
+    number of a sentence's document. `note` takes what was not read as a token.
+    """
+    layout = _Layout(path, where)
+    document = 0
+    begin = 0
+    block: list[str] = []
+    for number, raw in lines(path, where):
+        line = raw.rstrip(_BLANK)
+        # most lines are tokens; those that may be something else begin with one of two characters
+        if line and line[0] not in "#-":
+            if not block:
+                begin = number
+            block.append(line)
+            continue
+        border = _BORDER.match(line) is not None
+        if line and not border and not layout.is_comment(line, block, begin):
+            if not block:
+                begin = number
+            block.append(line)
+            continue
+        if not line or border:
+            if block:
+                yield from layout.sentence(block, begin, document)
+            block = []
+            document += border
+        elif block:
+            # a comment within a sentence keeps its place, so that lines are counted right
+            block.append("")
+    if block:
+        yield from layout.sentence(block, begin, document)
+    layout.report(note)
+
+
+class _Layout:
+    """The columns of one file, which its first lines settle."""
+
+    def __init__(self, path: Path, where: str) -> None:
+        self.where = where
+        self.universal = ".conllu" in path.name.lower()
+        self.names: tuple[str, ...] = ()  # as the file gives them
+        self.width = 0
+        self.tokens = 0
+        self.tags: int | None = None
+        self.skipped = 0
+
+    def is_comment(self, line: str, block: list[str], begin: int) -> bool:
+        """Whether a line that begins with # or - is no token; takes the names of columns from it.
+
+        block: the lines of its sentence before it, the first of which is the line `begin`.
+
+        `#` may be a token too: `# NN`. Then it has as many fields as the other lines.
+        """
+        if line[0] != "#":
+            return False
+        if named := _NAMED.match(line):
+            self.names = tuple(named[1].split())
+            return True
+        if block and not self.width:
+            self._settle(_fields(block[0]), begin)
+        if self.universal or block:
+            return self.universal
+        if _COMMENT.match(line):
+            return True
+        fields = _fields(line)
+        if not self.width:
+            return line.startswith("# ") and not _TAG.fullmatch(fields[-1])
+        return len(fields) != self.width
+
+    def sentence(
+        self, block: list[str], begin: int, document: int
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The record of a block of lines, the first of which is the line `begin`; none where no
+        line is a word."""
+        rows = _split(block)
+        if not self.width:
+            self._settle(rows[0], begin)
+        kept: Sequence[int] = range(begin, begin + len(block))
+        if "" in block:
+            kept = [number for number, line in enumerate(block, begin) if line]
+            rows = [row for row, line in zip(rows, block, strict=True) if line]
+        if set(map(len, rows)) != {self.width}:
+            self._refuse(rows, kept)
+        if self.universal:
+            words = [row for row in rows if not _NOT_WORDS.fullmatch(row[0])]
+            self.skipped += len(rows) - len(words)
+            if not words:
+                return
+            rows = words
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        if "" in columns[self.tokens]:
+            at = kept[columns[self.tokens].index("")]
+            raise DataError(
+                "the token is empty", where=f"{self.where}, line {at}", do="write the token first"
+            )
+        yield begin, self._record(columns, document)
+
+    def _settle(self, first: Sequence[str], line: int) -> None:
+        """Take the columns from the fields of the first line that has any."""
+        self.width = len(first)
+        self.universal = self.universal or (
+            not self.names
+            and self.width == 10
+            and re.fullmatch(r"\d+([-.]\d+)?", first[0]) is not None
+        )
+        if self.names and len(self.names) != self.width:
+            raise DataError(
+                f"{self.width} fields where the header names {len(self.names)} columns",
+                where=f"{self.where}, line {line}",
+                do="name every column in the line `# columns: ...`",
+            )
+        if not self.names and self.universal:
+            self.names = UNIVERSAL[: self.width]
+        lowered = [name.lower() for name in self.names]
+        # CoNLL-U Plus: words have the ids of CoNLL-U, if they have any
+        self.universal = lowered[:1] == ["id"]
+        self.tokens = _first(_TOKENS, lowered, 0)
+        last = self.width - 1 if self.width > 1 else None
+        self.tags = _first(_TAGS, lowered, last)
+
+    def _record(self, columns: list[list[str]], document: int) -> dict[str, Any]:
+        found: dict[str, Any] = {"tokens": columns[self.tokens]}
+        if self.tags is not None:
+            found["tags"] = self._annotation(columns[self.tags])
+        for name, column in zip(self.names, columns, strict=False):
+            found.setdefault(name, self._annotation(column))
+        for number, column in enumerate(columns, 1):
+            found.setdefault(str(number), self._annotation(column))
+        if document:
+            found["document"] = document
+        return found
+
+    def _annotation(self, column: list[str]) -> list[str] | None:
+        """The column, or none where CoNLL-U's `_` says that it is not annotated."""
+        missing = self.universal and column.count("_") == len(column)
+        return None if missing else column
+
+    def _refuse(self, rows: list[list[str]], lines_of: Sequence[int]) -> None:
+        index = next(i for i, row in enumerate(rows) if len(row) != self.width)
+        size = len(rows[index])
+        what = f"{size} fields where the first line has {self.width}"
+        if size == 1:
+            what = f"a token without a tag: {what}"
+        raise DataError(
+            what,
+            where=f"{self.where}, line {lines_of[index]}",
+            do="write a token and its tag, and a blank line between sentences",
+        )
+
+    def report(self, note: Callable[[str], None]) -> None:
+        if self.skipped:
+            note(
+                f"{self.where}: {self.skipped:,} lines of multiword tokens and empty nodes are not"
+                " read, but the words that they are made of"
+            )
+
+
+def _split(block: list[str]) -> list[list[str]]:
+    """The fields of each line, at once where all are simple: single blanks, no tabs."""
+    text = "\n".join(block)
+    if "\t" in text or "  " in text or "\n " in text or text[0] == " ":
+        return [_fields(line) for line in block]
+    return [line.split(" ") for line in block]
+
+
+def _fields(line: str) -> list[str]:
+    """The fields of a line: between tabs where it has any, else between blanks."""
+    if "\t" in line:
+        return line.split("\t")
+    fields = line.split(" ")
+    return [field for field in fields if field] if "" in fields else fields
+
+
+def _first(wanted: Iterable[str], names: Sequence[str], otherwise: Any) -> Any:
+    """The place of the first wanted name that is there."""
+    return next((names.index(name) for name in wanted if name in names), otherwise)
