@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.errors import DataError, LangueError, RunError
+from langue.evaluation import report
+from langue.evaluation.adapter import REPEATED, sections_of
 from langue.evaluation.baseline import baseline
 from langue.evaluation.compare import compare
-from langue.evaluation.curves import draw
-from langue.evaluation.judge import MAIN_METRIC, Judgement, judge, mistakes
-from langue.evaluation.report import write
+from langue.evaluation.curves import Curves
+from langue.evaluation.facts import sections_of_facts
+from langue.evaluation.judge import MAIN_METRIC, Judgement, judge, mistakes, verdict
 from langue.files import refuse_existing, write_json
 from langue.hub.checkpoint import describe
 from langue.progress import bar, say
@@ -72,30 +74,35 @@ def judge_run(
         best,
     )
     write_json(folder / "metrics.json", content)
-    log = read_log(folder / "log.jsonl")
-    draw(
-        log,
-        folder / "curves.png",
+    curves = Curves(
+        read_log(folder / "log.jsonl"),
         quality=prepared.task.primary_metric,
         by_loss=prepared.task.best == LOSS,
+        baseline=(content["baseline"] or {}).get("metrics", {}),
+        baseline_split=split,
     )
-    context = {
-        "title": f"{prepared.task.name}: {prepared.facts['origin']}",
-        "model": prepared.facts["model"],
-        # which tells one label from several: the verdict goes by its main metric
-        "task": judgement.task,
-        "metrics_json": content,
-        "judgement": judgement,
-        "mistakes": worst,
-        "curves_png": folder / "curves.png",
-        "settings": settings.model_dump(),
-        "preview": prepared.facts,
-        "notes": [
-            *prepared.source.notes,
-            describe_transformers_support(prepared.task, prepared.checkpoint.family, settings.data),
+    curves.write(folder / "curves.png")
+    support = describe_transformers_support(
+        prepared.task, prepared.checkpoint.family, settings.data
+    )
+    page = report.Page(
+        title=f"{prepared.task.name}: {prepared.facts['origin']}",
+        facts=[
+            f"model {prepared.facts['model']}",
+            f"task {prepared.task.name}",
+            f"{content['examples']:,} examples of {split}",
+            f"trained in {content['seconds']:,.1f} s",
         ],
-    }
-    write(folder / "report.html", context)
+        verdict=verdict(judgement.task, content),
+        notes=[*judgement.notes, *prepared.source.notes, support],
+        summary=content,
+        primary=content["main_metric"],
+        repeated=REPEATED.get(judgement.task, ()),
+        curves=curves.panels(),
+        sections=[*sections_of(judgement, worst), *sections_of_facts(prepared.facts)],
+        settings=settings.model_dump(),
+    )
+    report.write(folder / "report.html", page)
     return content
 
 

@@ -34,14 +34,14 @@ RUN += [
     ids=["run", "one step", "empty", "undefined", "scores", "train only"],
 )
 def test_every_log_gives_a_picture(log, tmp_path):
-    curves.draw(log, tmp_path / "curves.png")
+    curves.Curves(log).write(tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").shape[:2] == (630, 1650)
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
 
 
 def test_the_same_log_gives_the_same_bytes(tmp_path):
     for name in ("a.png", "b.png"):
-        curves.draw(RUN, tmp_path / name)
+        curves.Curves(RUN).write(tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -99,7 +99,7 @@ def test_ends_of_passes():
 
 def test_pyplot_is_left_alone(tmp_path):
     code = (
-        "import sys; from langue.evaluation import curves; curves.draw([],"
-        f" {str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
+        "import sys; from langue.evaluation import curves; curves.Curves([]).write("
+        f"{str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
