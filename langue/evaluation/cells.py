@@ -10,6 +10,8 @@ from langue.tasks.judgement import Cell, Table
 
 # Control characters and lone surrogates have no place in a page, and steer a terminal.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# after a mark and before a letter or digit
+_JOINTS = re.compile(r"(?<=[_/.:|-])(?=\w)")
 
 
 def visible(text: str) -> str:
@@ -22,6 +24,11 @@ def clipped(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return f"{text[:limit]} … ({len(text) - limit:,} more characters)"
+
+
+def parts_of(label: str) -> list[str]:
+    """A label in the parts between which a line may break: after marks that join words."""
+    return [part for part in _JOINTS.split(label) if part]
 
 
 def format_cell(cell: Cell, share: bool = False) -> str:
@@ -43,10 +50,10 @@ def is_number(cell: Cell) -> bool:
 
 
 def number_columns(rows: Sequence[Sequence[Cell]], width: int) -> list[bool]:
-    """Which columns hold numbers, and are set flush right."""
+    """Which columns hold numbers, and perhaps blanks, and are set flush right."""
     return [
         any(is_number(row[column]) for row in rows)
-        and not any(isinstance(row[column], str) for row in rows)
+        and not any(isinstance(row[column], str) and row[column] for row in rows)
         for column in range(width)
     ]
 

@@ -50,7 +50,7 @@ class Curves:
         """Each half as a PNG file of its own, to be read on a narrow page too."""
         made = []
         for half in (self._draw_loss, self._draw_quality):
-            figure = _figure(4.8, 3.7, 200)
+            figure = _figure(4.3, 3.4, 220)
             half(figure.subplots())
             file = BytesIO()
             figure.savefig(file, format="png", metadata={"Software": None})
@@ -114,8 +114,10 @@ def _legend(axes: Any) -> None:
             fontsize=9,
             labelcolor=INK,
             ncols=2,
+            columnspacing=1.2,
+            handlelength=1.4,
             loc="upper left",
-            bbox_to_anchor=(-0.02, -0.15),
+            bbox_to_anchor=(-0.12, -0.21),
             borderaxespad=0,
         )
         return

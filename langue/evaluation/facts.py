@@ -11,8 +11,10 @@ from langue.tasks.judgement import Cell, Section, Table
 MOST = 50  # targets that are listed
 NAMES = {
     "block": "tokens a piece, at most",
-    "dev": "held out",
+    "exact": "also in train, exactly",
     "flops": "operations (FLOP)",
+    "near": "also in train, nearly",
+    "longest": "longest, in tokens",
     "mean_tokens": "tokens a text, mean",
     "seconds_estimated": "seconds, as estimated before",
     "steps_per_epoch": "steps a pass",
@@ -59,22 +61,18 @@ def _cell(fact: Any) -> Cell:
 def _splits(
     splits: Mapping[str, Mapping[str, Any]], duplicates: Mapping[str, Mapping[str, Any]]
 ) -> Table:
-    """Sizes, what is cut, and what stands in the training data too."""
-    names = [name for name, size in next(iter(splits.values())).items() if not _is_spread(size)]
-    columns = ["split", *(NAMES.get(name, name.replace("_", " ")) for name in names)]
-    rows: list[list[Cell]] = [
-        [split, *(sizes.get(name) for name in names)] for split, sizes in splits.items()
+    """Sizes, what is cut, and what stands in the training data too, a column a split."""
+    names = [
+        name for name, size in next(iter(splits.values())).items() if not isinstance(size, Mapping)
     ]
-    if duplicates:
-        columns += ["in train exactly", "nearly"]
-        for row in rows:
-            found = duplicates.get(str(row[0]))
-            row += [found["exact"], found["near"]] if found else ["", ""]
-    return Table("The data", columns, rows)
-
-
-def _is_spread(size: Any) -> bool:
-    return isinstance(size, Mapping)
+    rows: list[list[Cell]] = [
+        [NAMES.get(name, name.replace("_", " ")), *(sizes.get(name) for sizes in splits.values())]
+        for name in names
+    ]
+    for name in ("exact", "near") if duplicates else ():
+        counts = [duplicates[split][name] if split in duplicates else "" for split in splits]
+        rows.append([NAMES[name], *counts])
+    return Table("The data", ("", *splits), rows)
 
 
 def _targets(splits: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -89,7 +87,7 @@ def _targets(splits: Mapping[str, Mapping[str, Any]]) -> Table:
         names.sort(key=lambda name: -first.get(name, 0))
     more = len(names) - MOST
     return Table(
-        title="Its targets",
+        title="Targets",
         columns=["", *spread],
         rows=[[name, *(each.get(name) for each in spread.values())] for name in names[:MOST]],
         bar=1 if counted else None,
@@ -99,7 +97,7 @@ def _targets(splits: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _corpus(facts: Mapping[str, Any]) -> Table:
     """The documents that were trained on and those that were held out."""
-    names = [name for name in OF_CORPUS if name in facts]
-    held_out = [facts.get(f"dev_{name}", "") for name in names]
-    rows = [["train", *(facts[name] for name in names)], ["held out", *held_out]]
-    return Table("The data", ("split", *names), rows)
+    rows = [
+        (name, facts[name], facts.get(f"dev_{name}", "")) for name in OF_CORPUS if name in facts
+    ]
+    return Table("The data", ("", "train", "held out"), rows)

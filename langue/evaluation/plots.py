@@ -13,10 +13,10 @@ from langue.tasks.judgement import Points
 WIDTH = 430
 HEIGHT = 330
 # margins around the plane
-LEFT = 48
-RIGHT = 20
+LEFT = 58
+RIGHT = 22
 TOP = 12
-BOTTOM = 40
+BOTTOM = 46
 
 Span = tuple[float, float]
 

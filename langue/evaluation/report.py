@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 SIDE = 4  # labels: a larger matrix gets the width of the page
 MAX_LABELS = 20  # in a matrix; beyond, its largest counts are listed
 MAX_PASSAGE = 3000  # characters shown of one text
+# characters of a label, and of one beside a matrix
 MAX_LABEL = 80
+IN_MATRIX = 24
 UPRIGHT = 4  # labels over a matrix; more of them are turned
 
 
@@ -90,7 +92,8 @@ def _environment() -> Environment:
         "clip": cells.clipped,
         "excerpt": lambda passage: highlights.excerpt(passage, MAX_PASSAGE),
         "kind": lambda section: type(section).__name__,
-        "label": lambda value: cells.clipped(str(value), MAX_LABEL),
+        "parts": cells.parts_of,
+        "label": _label,
         "plot": plots.plot,
         "px": lambda value: f"{value:.1f}",
     }
@@ -105,12 +108,20 @@ def _environment() -> Environment:
             "top": plots.TOP,
             "bottom": plots.BOTTOM,
         },
+        "IN_MATRIX": IN_MATRIX,
         "UPRIGHT": UPRIGHT,
         "bars": cells.bars,
         "kinds_of": _kinds_of,
         "number_columns": cells.number_columns,
     }
     return made
+
+
+def _label(value: str, limit: int = MAX_LABEL) -> str:
+    """A label, cut; beside a matrix its end is left to a hint."""
+    if limit == IN_MATRIX and len(value) > limit:
+        return f"{value[:limit]}…"
+    return cells.clipped(value, limit)
 
 
 def _finalize(value: Any) -> Any:

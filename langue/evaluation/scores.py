@@ -30,7 +30,7 @@ class Score:
     lower_is_better: bool
     is_primary: bool
     value: str
-    interval: str
+    interval: tuple[str, ...]  # its ends, if there is one
     baseline: str
     track: Track | None
 
@@ -63,7 +63,7 @@ def scores_of(
             lower_is_better=name in LOWER_IS_BETTER,
             is_primary=name == primary,
             value=format_metric(name, value),
-            interval=" to ".join(format_metric(name, end) for end in intervals.get(name) or ()),
+            interval=tuple(format_metric(name, end) for end in intervals.get(name) or ()),
             baseline=format_metric(name, theirs.get(name)),
             track=_track(name, value, intervals.get(name), theirs.get(name), low),
         )

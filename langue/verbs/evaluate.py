@@ -2,7 +2,7 @@
 What leaves: metrics.json, curves.png and report.html, the baseline beside."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from langue.runs.save import describe_transformers_support
 from langue.runtime import device, precision
 from langue.settings.recipe import ROWS, display_name, read_recipe, split_recipe
 from langue.settings.sections import Settings, resolve
+from langue.tasks.judgement import Section
 from langue.tasks.metrics import THRESHOLD
 from langue.tasks.objective import LOSS
 from langue.tasks.task import Task, TaskModel
@@ -114,6 +115,7 @@ def evaluate(
     columns: Mapping[str, str] | None = None,
     out: str | Path | None = None,
     force: bool = False,
+    show: Callable[[Sequence[Section]], None] | None = None,
 ) -> dict[str, Any]:
     """Judge a run on a split of its own data, or on other data; returns the content of
     metrics.json. Of a pretraining run it is judged how well it predicts the text that was held out,
@@ -122,6 +124,8 @@ def evaluate(
     The baseline is trained on the run's own training split; where that cannot be read any more it
     is left out and the result says so. Of other data the result also says how many texts stand in
     that split (`seen`). `out`: also write the result there as JSON.
+    `show`: called with the sections of a report that are not in the result: scores by label,
+    confusions, mistakes.
     """
     refuse_existing(out, force)
     recipe = read_recipe(Path(run) / "recipe.toml") if (Path(run) / "recipe.toml").is_file() else {}
@@ -129,7 +133,7 @@ def evaluate(
     if described.task is not None and "objective" in described.task:
         content = evaluate_language(described, recipe, data=data, split=split, columns=columns)
     else:
-        content = _evaluate_task(run, recipe, data=data, split=split, columns=columns)
+        content = _evaluate_task(run, recipe, data=data, split=split, columns=columns, show=show)
     if out is not None:
         write_json(Path(out), content)
     return content
@@ -142,6 +146,7 @@ def _evaluate_task(
     data: Any,
     split: str,
     columns: Mapping[str, str] | None,
+    show: Callable[[Sequence[Section]], None] | None,
 ) -> dict[str, Any]:
     model = load(run)
     if model.task is None:
@@ -209,7 +214,11 @@ def _evaluate_task(
     with bar(f"judging on {split}", len(table)) as advance:
         predictions = model.probabilities(examples, advance)
     seconds = time.perf_counter() - began
-    content, _, _ = _judge(model.task, split, table, targets, predictions, train, seconds, best)
+    content, judgement, worst = _judge(
+        model.task, split, table, targets, predictions, train, seconds, best
+    )
+    if show is not None:
+        show(sections_of(judgement, worst))
     content["notes"] = [] if examples.lost is None else examples.lost.note()
     if data is not None and train is not None:
         content["seen"] = count_leaks(train[0], table)

@@ -26,7 +26,7 @@ HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ page.title }}{% raw %}\x00\x1b[31m"
     "\u202e 酒店 مرحبا 😀 \ud800"
 )
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "wbr"}
 LABELS = [HOSTILE, "b", "c", "d", "e", "f"]
 
 
