@@ -6,13 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from langue.cli.sections import print_sections, print_table
-from langue.evaluation import text_report
-from langue.evaluation.cells import visible
-from langue.tasks.judgement import Table
-
 
 def print_fertility(report: Mapping[str, Any]) -> None:
+    from langue.cli.sections import print_table
+    from langue.tasks.judgement import Table
+
     console = Console()
     console.print(
         f"{report['kind']}: {report['vocab_size']:,} tokens, of which this text uses"
@@ -35,6 +33,9 @@ def print_fertility(report: Mapping[str, Any]) -> None:
 
 
 def print_corpus(result: Mapping[str, Any]) -> None:
+    from langue.cli.sections import print_table
+    from langue.tasks.judgement import Table
+
     console = Console()
     table = Table(
         title="",
@@ -61,12 +62,18 @@ def print_corpus(result: Mapping[str, Any]) -> None:
 
 
 def print_notes(console: Console, notes: list[str]) -> None:
+    from langue.evaluation.cells import visible
+
     for note in notes:
         console.print(Text(f"· {visible(note)}"))
 
 
 def print_text(facts: Mapping[str, Any]) -> None:
     """The facts of `langue data inspect`."""
+    from langue.cli.sections import print_sections
+    from langue.evaluation import text_report
+    from langue.evaluation.cells import visible
+
     console = Console()
     console.print(Text(visible(facts["name"]), "bold"))
     console.print(Text(", ".join(text_report.sizes(facts))))

@@ -57,6 +57,14 @@ class Curves:
             made.append(file.getvalue())
         return made
 
+    def kept_step(self) -> int | None:
+        """The step that was best on dev; None where nothing was looked at."""
+        name = self.quality or _quality(self.log)
+        losses = _points(self.log, "dev", "loss")
+        lower = self.by_loss or name in LOWER_IS_BETTER
+        points = losses if self.by_loss else _points(self.log, "dev", name)
+        return int(_best(points, lower, dict(losses))[0]) if points else None
+
     def _draw_loss(self, axes: Any) -> None:
         _dress(axes, self.log, rising=False)
         raw = _points(self.log, "train", "loss")

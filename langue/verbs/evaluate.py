@@ -93,6 +93,7 @@ def judge_run(
             f"task {prepared.task.name}",
             f"{content['examples']:,} examples of {split}",
             f"trained in {content['seconds']:,.1f} s",
+            *([] if (step := curves.kept_step()) is None else [f"best on dev at step {step:,}"]),
         ],
         verdict=verdict(judgement.task, content),
         notes=[*judgement.notes, *prepared.source.notes, support],

@@ -92,6 +92,23 @@ def test_of_equal_steps_the_one_that_is_kept_is_ringed():
     assert curves._best(points, lower=True, losses={}) == (5.0, 0.7)
 
 
+def test_the_kept_step():
+    dev = [
+        {"split": "dev", "step": step, "loss": loss, "accuracy": accuracy}
+        for step, loss, accuracy in ((1, 0.3, 0.5), (2, 0.4, 0.9), (3, 0.35, 0.9))
+    ]
+    assert curves.Curves(dev, quality="accuracy").kept_step() == 3
+    assert curves.Curves(dev, quality="accuracy", by_loss=True).kept_step() == 1
+    assert curves.Curves(dev, quality="perplexity").kept_step() is None
+
+
+def test_each_half_for_a_page():
+    panels = curves.Curves(RUN, baseline={"accuracy": 0.1}).panels()
+    assert [panel[:4] for panel in panels] == [b"\x89PNG"] * 2 and panels[0] != panels[1]
+    assert panels[1] != curves.Curves(RUN).panels()[1]  # the baseline is a line
+    assert panels[0] == curves.Curves(RUN).panels()[0]
+
+
 def test_ends_of_passes():
     assert curves._pass_ends(RUN) == [50.0, 100.0]
     assert curves._pass_ends([{"step": 7, "epoch": 2.0}]) == [7.0, 7.0]
