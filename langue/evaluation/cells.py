@@ -3,6 +3,7 @@ that pages and terminals show alike."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -34,7 +35,7 @@ def parts_of(label: str) -> list[str]:
 def format_cell(cell: Cell, share: bool = False) -> str:
     """A cell for people: shares in percent, counts with commas, measurements with four digits, a
     dash where it is undefined."""
-    if cell is None:
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return "–"
     if isinstance(cell, bool):
         return "yes" if cell else "no"
@@ -64,7 +65,10 @@ def bars(table: Table) -> list[float | None]:
     if table.bar is None:
         return [None] * len(table.rows)
     column = [row[table.bar] for row in table.rows]
-    numbers = [float(cell) if isinstance(cell, int | float) else None for cell in column]
+    numbers = [
+        float(cell) if isinstance(cell, int | float) and math.isfinite(cell) else None
+        for cell in column
+    ]
     most = max((number for number in numbers if number is not None), default=0.0)
     if table.bar in table.shares:
         most = 1.0

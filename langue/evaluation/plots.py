@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from langue.evaluation.cells import format_cell
 from langue.tasks.judgement import Points
@@ -45,10 +45,12 @@ class Plot:
     opacity: float  # of a dot: many of them show by their density
     line: str  # the `points` of a polyline; "" where the points are not joined
     diagonal: tuple[float, float, float, float] | None  # x1, y1, x2, y2
+    left_out: int  # points that are not numbers
 
 
 def plot(section: Points) -> Plot:
     """Lay out the points. With a diagonal both axes have the same span."""
+    section, left_out = _finite(section)
     xs = [x for x, _ in section.points]
     ys = [y for _, y in section.points]
     if section.diagonal:
@@ -70,7 +72,16 @@ def plot(section: Points) -> Plot:
         opacity=0.75 if section.sizes else max(0.3, min(0.8, 60 / max(1, len(dots)))),
         line=" ".join(f"{x:.1f},{y:.1f}" for x, y in places) if section.joined else "",
         diagonal=ends if section.diagonal else None,
+        left_out=left_out,
     )
+
+
+def _finite(section: Points) -> tuple[Points, int]:
+    """The section without points that are not numbers, and how many these are."""
+    kept = [i for i, point in enumerate(section.points) if all(map(math.isfinite, point))]
+    points = [section.points[i] for i in kept]
+    sizes = [section.sizes[i] for i in kept] if section.sizes else None
+    return replace(section, points=points, sizes=sizes), len(section.points) - len(kept)
 
 
 def _span(values: Sequence[float], percent: bool) -> Span:

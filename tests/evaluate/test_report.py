@@ -207,6 +207,11 @@ def test_points_are_drawn_where_they_lie():
     assert {"20", "0.2"} <= set(free.words.split())  # each axis has a scale of its own
     one = render(Points("c", "x", "y", [(2.0, 2.0)], [7], "answers"))
     assert "7 answers: x 2, y 2" in one.words
+    nan = float("nan")
+    some = render(Points("c", "x", "y", [(0, nan), (1, 2), (float("inf"), 0)], [1, 2, 3]))
+    assert some.tags.count("circle") == 1 and "no numbers: 2." in some.words
+    undefined = render(table(rows=[("a", nan, 1), ("b", 0.5, 2)], shares=(1,), bar=1))
+    assert "nan" not in undefined.text and undefined.text.count('class="bar"') == 1
 
 
 def test_a_matrix_that_does_not_fit_becomes_its_largest_counts():
