@@ -34,11 +34,24 @@ def evaluate(
 
     The baseline is trained on the run's own training split.
     """
+    from rich.console import Console
+
+    from langue.cli.sections import print_sections
     from langue.cli.show import print_json, print_language, print_metrics
+    from langue.tasks.judgement import Section
     from langue.verbs.evaluate import evaluate as verb
 
+    sections: list[Section] = []
     content = verb(
-        run, data=data, split=split, columns=parse_columns(columns), out=out, force=force
+        run,
+        data=data,
+        split=split,
+        columns=parse_columns(columns),
+        out=out,
+        force=force,
+        show=sections.extend,
     )
     show = print_language if "perplexity" in content["metrics"] else print_metrics
     (print_json if as_json else show)(content)
+    if not as_json:
+        print_sections(Console(), sections)

@@ -127,6 +127,7 @@ def print_language(content: Mapping[str, Any]) -> None:
 
 def _scores(content: Mapping[str, Any], noun: str) -> Table:
     """The metrics, their intervals where there are some, the baseline's beside."""
+    from langue.evaluation.cells import visible
     from langue.evaluation.judge import format_metric, named
 
     baseline = content.get("baseline") or {}
@@ -145,7 +146,7 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
         grid.add_column(str(name), justify="left" if name == "metric" else "right")
     for name, value in content["metrics"].items():
         # a label may look like markup
-        row: list[Text | str] = [Text(named(name, content)), format_metric(name, value)]
+        row: list[Text | str] = [Text(visible(named(name, content))), format_metric(name, value)]
         row += (
             [" – ".join(format_metric(name, end) for end in intervals.get(name) or ())]
             if intervals

@@ -2,7 +2,7 @@
 What leaves: metrics.json, curves.png and report.html, the baseline beside."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.errors import DataError, LangueError, RunError
+from langue.evaluation import report
+from langue.evaluation.adapter import REPEATED, sections_of
 from langue.evaluation.baseline import baseline
 from langue.evaluation.compare import compare
-from langue.evaluation.curves import draw
-from langue.evaluation.judge import MAIN_METRIC, Judgement, judge, mistakes
-from langue.evaluation.report import write
+from langue.evaluation.curves import Curves
+from langue.evaluation.facts import sections_of_facts
+from langue.evaluation.judge import MAIN_METRIC, Judgement, judge, mistakes, verdict
 from langue.files import refuse_existing, write_json
 from langue.hub.checkpoint import describe
 from langue.progress import bar, say
@@ -31,6 +33,7 @@ from langue.runs.save import describe_transformers_support
 from langue.runtime import device, precision
 from langue.settings.recipe import ROWS, display_name, read_recipe, split_recipe
 from langue.settings.sections import Settings, resolve
+from langue.tasks.judgement import Section
 from langue.tasks.metrics import THRESHOLD
 from langue.tasks.objective import LOSS
 from langue.tasks.task import Task, TaskModel
@@ -72,30 +75,36 @@ def judge_run(
         best,
     )
     write_json(folder / "metrics.json", content)
-    log = read_log(folder / "log.jsonl")
-    draw(
-        log,
-        folder / "curves.png",
+    curves = Curves(
+        read_log(folder / "log.jsonl"),
         quality=prepared.task.primary_metric,
         by_loss=prepared.task.best == LOSS,
+        baseline=(content["baseline"] or {}).get("metrics", {}),
+        baseline_split=split,
     )
-    context = {
-        "title": f"{prepared.task.name}: {prepared.facts['origin']}",
-        "model": prepared.facts["model"],
-        # which tells one label from several: the verdict goes by its main metric
-        "task": judgement.task,
-        "metrics_json": content,
-        "judgement": judgement,
-        "mistakes": worst,
-        "curves_png": folder / "curves.png",
-        "settings": settings.model_dump(),
-        "preview": prepared.facts,
-        "notes": [
-            *prepared.source.notes,
-            describe_transformers_support(prepared.task, prepared.checkpoint.family, settings.data),
+    curves.write(folder / "curves.png")
+    support = describe_transformers_support(
+        prepared.task, prepared.checkpoint.family, settings.data
+    )
+    page = report.Page(
+        title=f"{prepared.task.name}: {prepared.facts['origin']}",
+        facts=[
+            f"model {prepared.facts['model']}",
+            f"task {prepared.task.name}",
+            f"{content['examples']:,} examples of {split}",
+            f"trained in {content['seconds']:,.1f} s",
+            *([] if (step := curves.kept_step()) is None else [f"best on dev at step {step:,}"]),
         ],
-    }
-    write(folder / "report.html", context)
+        verdict=verdict(judgement.task, content),
+        notes=[*judgement.notes, *prepared.source.notes, support],
+        summary=content,
+        primary=content["main_metric"],
+        repeated=REPEATED.get(judgement.task, ()),
+        curves=curves.panels(),
+        sections=[*sections_of(judgement, worst), *sections_of_facts(prepared.facts)],
+        settings=settings.model_dump(),
+    )
+    report.write(folder / "report.html", page)
     return content
 
 
@@ -107,6 +116,7 @@ def evaluate(
     columns: Mapping[str, str] | None = None,
     out: str | Path | None = None,
     force: bool = False,
+    show: Callable[[Sequence[Section]], None] | None = None,
 ) -> dict[str, Any]:
     """Judge a run on a split of its own data, or on other data; returns the content of
     metrics.json. Of a pretraining run it is judged how well it predicts the text that was held out,
@@ -115,6 +125,8 @@ def evaluate(
     The baseline is trained on the run's own training split; where that cannot be read any more it
     is left out and the result says so. Of other data the result also says how many texts stand in
     that split (`seen`). `out`: also write the result there as JSON.
+    `show`: called with the sections of a report that are not in the result: scores by label,
+    confusions, mistakes.
     """
     refuse_existing(out, force)
     recipe = read_recipe(Path(run) / "recipe.toml") if (Path(run) / "recipe.toml").is_file() else {}
@@ -122,7 +134,7 @@ def evaluate(
     if described.task is not None and "objective" in described.task:
         content = evaluate_language(described, recipe, data=data, split=split, columns=columns)
     else:
-        content = _evaluate_task(run, recipe, data=data, split=split, columns=columns)
+        content = _evaluate_task(run, recipe, data=data, split=split, columns=columns, show=show)
     if out is not None:
         write_json(Path(out), content)
     return content
@@ -135,6 +147,7 @@ def _evaluate_task(
     data: Any,
     split: str,
     columns: Mapping[str, str] | None,
+    show: Callable[[Sequence[Section]], None] | None,
 ) -> dict[str, Any]:
     model = load(run)
     if model.task is None:
@@ -202,7 +215,11 @@ def _evaluate_task(
     with bar(f"judging on {split}", len(table)) as advance:
         predictions = model.probabilities(examples, advance)
     seconds = time.perf_counter() - began
-    content, _, _ = _judge(model.task, split, table, targets, predictions, train, seconds, best)
+    content, judgement, worst = _judge(
+        model.task, split, table, targets, predictions, train, seconds, best
+    )
+    if show is not None:
+        show(sections_of(judgement, worst))
     content["notes"] = [] if examples.lost is None else examples.lost.note()
     if data is not None and train is not None:
         content["seen"] = count_leaks(train[0], table)

@@ -13,6 +13,7 @@ from langue import __version__
 from langue.cli import main, run
 from langue.errors import DataError, Interrupted
 from langue.settings.sections import known
+from langue.tasks.judgement import Table
 
 CONTENT = {
     "split": "test",
@@ -124,6 +125,7 @@ def test_evaluate_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
     words = "evaluate r --data d --split dev --columns text=a --columns label=b --out o.json --json"
     assert run(words.split()) == 0
     assert calls.args == ("r",)
+    assert callable(calls.settings.pop("show"))
     assert calls.settings == {
         "data": "d",
         "split": "dev",
@@ -132,6 +134,24 @@ def test_evaluate_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
         "force": False,
     }
     assert json.loads(capsys.readouterr().out) == CONTENT
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_evaluate_prints_what_a_report_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    def evaluate(run: str, *, show: Any, **_: Any) -> dict[str, Any]:
+        show([Table("By label", ("label", "F1"), [("[red]spam[/]", 0.5)], shares=(1,))])
+        return CONTENT
+
+    module = SimpleNamespace(evaluate=evaluate)
+    monkeypatch.setitem(sys.modules, "langue.verbs.evaluate", module)
+    assert run(["evaluate", "r", *(["--json"] if as_json else [])]) == 0
+    shown = capsys.readouterr().out
+    if as_json:
+        assert json.loads(shown) == CONTENT
+    else:
+        assert "By label" in shown and "50.00%" in shown and "[red]spam[/]" in shown
 
 
 def test_predict_prints_one_line_a_text(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:

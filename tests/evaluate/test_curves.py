@@ -34,14 +34,14 @@ RUN += [
     ids=["run", "one step", "empty", "undefined", "scores", "train only"],
 )
 def test_every_log_gives_a_picture(log, tmp_path):
-    curves.draw(log, tmp_path / "curves.png")
+    curves.Curves(log).write(tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").shape[:2] == (630, 1650)
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
 
 
 def test_the_same_log_gives_the_same_bytes(tmp_path):
     for name in ("a.png", "b.png"):
-        curves.draw(RUN, tmp_path / name)
+        curves.Curves(RUN).write(tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -92,6 +92,23 @@ def test_of_equal_steps_the_one_that_is_kept_is_ringed():
     assert curves._best(points, lower=True, losses={}) == (5.0, 0.7)
 
 
+def test_the_kept_step():
+    dev = [
+        {"split": "dev", "step": step, "loss": loss, "accuracy": accuracy}
+        for step, loss, accuracy in ((1, 0.3, 0.5), (2, 0.4, 0.9), (3, 0.35, 0.9))
+    ]
+    assert curves.Curves(dev, quality="accuracy").kept_step() == 3
+    assert curves.Curves(dev, quality="accuracy", by_loss=True).kept_step() == 1
+    assert curves.Curves(dev, quality="perplexity").kept_step() is None
+
+
+def test_each_half_for_a_page():
+    panels = curves.Curves(RUN, baseline={"accuracy": 0.1}).panels()
+    assert [panel[:4] for panel in panels] == [b"\x89PNG"] * 2 and panels[0] != panels[1]
+    assert panels[1] != curves.Curves(RUN).panels()[1]  # the baseline is a line
+    assert panels[0] == curves.Curves(RUN).panels()[0]
+
+
 def test_ends_of_passes():
     assert curves._pass_ends(RUN) == [50.0, 100.0]
     assert curves._pass_ends([{"step": 7, "epoch": 2.0}]) == [7.0, 7.0]
@@ -99,7 +116,7 @@ def test_ends_of_passes():
 
 def test_pyplot_is_left_alone(tmp_path):
     code = (
-        "import sys; from langue.evaluation import curves; curves.draw([],"
-        f" {str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
+        "import sys; from langue.evaluation import curves; curves.Curves([]).write("
+        f"{str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
