@@ -18,7 +18,7 @@ FLOORS = (
     {"files", "runtime", "settings"},
     {"hardware", "progress", "formats"},
     {"text", "model"},
-    {"data", "hub"},
+    {"data", "hub", "statistics"},
     {"tasks"},
     {"train", "generation"},
     {"evaluation", "planning", "explain", "compress", "knowledge"},

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.data.corpus.reader import Corpus
-from langue.evaluation.compare import compare_documents, outcome
 from langue.evaluation.curves import draw
-from langue.evaluation.intervals import bootstrap
 from langue.evaluation.judge import format_metric
 from langue.evaluation.kneser_ney import baseline
 from langue.evaluation.report import write_language
@@ -23,8 +21,10 @@ from langue.runs.held_out import FEW, few_intervals, notes_on_held_out, notes_on
 from langue.runs.prepare_language import Pretraining
 from langue.runs.samples import SHOWN, samples
 from langue.runtime import device, precision
+from langue.statistics.compare import compare_documents, outcome
+from langue.statistics.intervals import bootstrap
+from langue.statistics.metrics import number
 from langue.tasks.language import DocumentLosses, HeldOutSet, LanguageObjective
-from langue.tasks.metrics import number
 from langue.tasks.objective import Metrics
 from langue.train.journal import read_log
 

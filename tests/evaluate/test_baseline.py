@@ -5,9 +5,9 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
 from langue.errors import DataError
-from langue.evaluation import baseline as module
-from langue.evaluation.baseline import baseline
-from langue.evaluation.ngrams import _TOKEN, Ngrams, tokens
+from langue.statistics import bag_of_words as module
+from langue.statistics.bag_of_words import baseline
+from langue.statistics.ngrams import _TOKEN, Ngrams, tokens
 
 GOOD = ["good", "great", "fine", "lovely", "superb"]
 BAD = ["bad", "awful", "poor", "dull", "weak"]

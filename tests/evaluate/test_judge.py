@@ -9,8 +9,6 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 
-from langue.evaluation.compare import compare
-from langue.evaluation.intervals import at_end, clopper_pearson, lowest_shares
 from langue.evaluation.judge import (
     MAIN_METRIC,
     format_metric,
@@ -19,6 +17,8 @@ from langue.evaluation.judge import (
     mistakes,
     verdict,
 )
+from langue.statistics.compare import compare
+from langue.statistics.intervals import at_end, clopper_pearson, lowest_shares
 
 LABELS = ["neg", "pos"]
 

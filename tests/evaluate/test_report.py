@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from langue.evaluation import curves, report
-from langue.evaluation.compare import compare
 from langue.evaluation.judge import MAIN_METRIC, judge, mistakes
+from langue.statistics.compare import compare
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$body\x00\x1b[31m\u202e 酒店 مرحبا 😀"

@@ -15,7 +15,7 @@ from langue.cli import run as command
 from langue.errors import ModelError, SettingsError
 from langue.evaluation.judge import verdict
 from langue.runs.model import load
-from langue.tasks import metrics as m
+from langue.statistics import metrics as m
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from langue.verbs.predict import predict
