@@ -1,10 +1,12 @@
 """Floor 5. What arrives: the lines of log.jsonl. What leaves: curves.png, loss and quality by step,
-train and dev."""
+train and dev, and the same for a page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,66 +24,104 @@ MAX_PASSES_MARKED = 12
 Line = Mapping[str, Any]
 
 
-def draw(
-    log: Sequence[Line], path: str | Path, *, quality: str | None = None, by_loss: bool = False
-) -> None:
-    """Draw the run's log (lines with `split` train or dev, `step`, `loss` and metrics) and write it
-    to `path`.
+@dataclass(frozen=True)
+class Curves:
+    """What is drawn of a run's log: lines with `split` train or dev, `step`, `loss` and metrics."""
 
-    quality: the metric of the right half; None: the first of QUALITY that training steps log.
-    by_loss: the checkpoint that is kept has the lowest loss, and not the best of this metric.
-    """
+    log: Sequence[Line]
+    # the metric of the second half; None: the first of QUALITY that training steps log
+    quality: str | None = None
+    # the checkpoint that is kept has the lowest loss, and not the best of this metric
+    by_loss: bool = False
+    # metrics of the baseline, and the split that they are of
+    baseline: Mapping[str, float | None] = field(default_factory=dict)
+    baseline_split: str = "test"
+
+    def write(self, path: str | Path) -> None:
+        """Write both halves as one picture, side by side."""
+        figure = _figure(11, 4.2, 150)
+        left, right = figure.subplots(1, 2)
+        self._draw_loss(left)
+        self._draw_quality(right)
+        with files.atomic_file(Path(path)) as temporary:
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+
+    def panels(self) -> list[bytes]:
+        """Each half as a PNG file of its own, to be read on a narrow page too."""
+        made = []
+        for half in (self._draw_loss, self._draw_quality):
+            figure = _figure(4.8, 3.7, 200)
+            half(figure.subplots())
+            file = BytesIO()
+            figure.savefig(file, format="png", metadata={"Software": None})
+            made.append(file.getvalue())
+        return made
+
+    def _draw_loss(self, axes: Any) -> None:
+        _dress(axes, self.log, rising=False)
+        raw = _points(self.log, "train", "loss")
+        _title(axes, "Loss")
+        axes.plot(*_columns(raw), color=TRAIN, alpha=0.22, linewidth=1)
+        smoothed = "train (smoothed)" if _reach(raw) else "train"
+        axes.plot(*_columns(_smooth(raw)), color=TRAIN, linewidth=2, label=smoothed)
+        _dev(axes, _points(self.log, "dev", "loss"), lower=True)
+        _legend(axes)
+
+    def _draw_quality(self, axes: Any) -> None:
+        name = self.quality or _quality(self.log)
+        lower = name in LOWER_IS_BETTER
+        _dress(axes, self.log, rising=not lower)
+        title = named(name, next((line for line in self.log if "positive" in line), {}))
+        _title(axes, title[:1].upper() + title[1:])
+        train = _points(self.log, "train", name)
+        if train:
+            axes.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")
+        points = _points(self.log, "dev", name)
+        losses = _points(self.log, "dev", "loss")
+        if self.by_loss and losses:
+            kept, _ = _best(losses, True, {})
+            _dev(axes, points, lower=False, kept=kept)
+        else:
+            _dev(axes, points, lower=lower, losses=dict(losses))
+        beside = self.baseline.get(name)
+        if beside is not None and math.isfinite(beside):
+            told = f"baseline on {self.baseline_split}"
+            axes.axhline(beside, color=QUIET, linewidth=1.2, linestyle=(0, (1, 2)), label=told)
+        if name == "perplexity":
+            _ratios(axes)
+        _legend(axes)
+
+
+def _figure(width: float, height: float, dpi: int) -> Any:
+    """An empty picture, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    name = quality or _quality(log)
-    _dress(left, log, rising=False)
-    _dress(right, log, rising=name not in LOWER_IS_BETTER)
-    raw = _points(log, "train", "loss")
-    left.set_title("Loss", loc="left", fontsize=12, fontweight="bold", color=INK)
-    left.plot(*_columns(raw), color=TRAIN, alpha=0.22, linewidth=1)
-    left.plot(
-        *_columns(_smooth(raw)),
-        color=TRAIN,
-        linewidth=2,
-        label="train" + (" (smoothed)" if _reach(raw) else ""),
-    )
-    losses = _points(log, "dev", "loss")
-    _dev(left, losses, lower=True)
-    title = named(name, next((line for line in log if "positive" in line), {}))
-    right.set_title(
-        title[:1].upper() + title[1:], loc="left", fontsize=12, fontweight="bold", color=INK
-    )
-    train = _points(log, "train", name)
-    if train:
-        right.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")
-    points = _points(log, "dev", name)
-    if by_loss and losses:
-        kept, _ = _best(losses, True, {})
-        _dev(right, points, lower=False, kept=kept)
-    else:
-        _dev(right, points, lower=name in LOWER_IS_BETTER, losses=dict(losses))
-    if name == "perplexity":
-        _ratios(right)
-    for axes in (left, right):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-        else:
-            axes.set_yticks([])
-            axes.text(
-                0.5,
-                0.5,
-                "nothing logged",
-                transform=axes.transAxes,
-                ha="center",
-                va="center",
-                color=QUIET,
-            )
-    with files.atomic_file(Path(path)) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    return figure
+
+
+def _title(axes: Any, words: str) -> None:
+    axes.set_title(words, loc="left", fontsize=12, fontweight="bold", color=INK, parse_math=False)
+
+
+def _legend(axes: Any) -> None:
+    """What the lines are, beneath the axes, where none crosses it."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            frameon=False,
+            fontsize=9,
+            labelcolor=INK,
+            ncols=2,
+            loc="upper left",
+            bbox_to_anchor=(-0.02, -0.15),
+            borderaxespad=0,
+        )
+        return
+    axes.set_yticks([])
+    middle = {"ha": "center", "va": "center", "color": QUIET, "transform": axes.transAxes}
+    axes.text(0.5, 0.5, "nothing logged", **middle)
 
 
 def _ratios(axes: Any) -> None:
@@ -101,20 +141,19 @@ def _dev(
     losses: Mapping[float, float] = MappingProxyType({}),
     kept: float | None = None,
 ) -> None:
-    """The dev line, its best point (kept: the point of this step) ringed and told above the axes,
-    where no line crosses it."""
+    """The dev line, its best point (kept: the point of this step) ringed and named in the
+    legend."""
     if not points:
         return
     axes.plot(*_columns(points), color=DEV, linewidth=2, marker="o", markersize=4, label="dev")
-    told = "best on dev"
+    told = "best on dev:"
     step, value = _best(points, lower, losses)
     if kept is not None:
         told = "lowest loss on dev:"
         step, value = next((point for point in points if point[0] == kept), (step, value))
-    axes.plot(
-        [step], [value], "o", color="white", markeredgecolor=DEV, markeredgewidth=2, markersize=9
-    )
-    axes.set_title(f"{told} {value:.4f} at step {step:,.0f}", loc="right", fontsize=9, color=QUIET)
+    ring = {"color": "white", "markeredgecolor": DEV, "markeredgewidth": 2, "markersize": 9}
+    label = f"{told} {value:.4f} at step {step:,.0f}"
+    axes.plot([step], [value], "o", **ring, label=label)
 
 
 def _best(

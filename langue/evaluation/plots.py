@@ -1,64 +1,110 @@
-"""Floor 5. What arrives: numbers of a judgement. What leaves: drawings as inline SVG that follow
-light and dark."""
+"""Floor 5. What arrives: points of a section. What leaves: where they lie in a drawing, for a
+template to draw as inline SVG that follows light and dark."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from langue.evaluation.cells import format_cell
+from langue.tasks.judgement import Points
 
 WIDTH = 430
 HEIGHT = 330
+# margins around the plane
 LEFT = 48
 RIGHT = 20
 TOP = 12
-BOTTOM = 40  # margins around the plane
+BOTTOM = 40
 
 Span = tuple[float, float]
 
 
-def calibration(bins: Sequence[Mapping[str, float]]) -> str:
-    """Accuracy over confidence, one point a bin, its area the share of the answers in it."""
-    least = min(min(one["confidence"], one["accuracy"]) for one in bins)
-    span = (min(0.9, math.floor(least * 10) / 10), 1.0)
-    most = max(one["count"] for one in bins)
-    at = [(_x(one["confidence"], span), _y(one["accuracy"], span)) for one in bins]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
-    dots = ""
-    for (x, y), one in zip(at, bins, strict=True):
-        told = (
-            f"{one['count']:,.0f} answers: confidence {one['confidence']:.1%}, right"
-            f" {one['accuracy']:.1%}"
-        )
-        radius = 3 + 9 * math.sqrt(one["count"] / most)
-        circle = (
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="var(--accent)"'
-            ' fill-opacity=".75">'
-        )
-        dots += f"{circle}<title>{told}</title></circle>"
-    line = f'<polyline points="{line}" fill="none" stroke="var(--accent)" stroke-width="2"/>'
-    return _plane(span, "confidence", "share that is right", line + dots, percent=True)
+@dataclass(frozen=True)
+class Tick:
+    at: float  # pixels from the left, or from the top
+    name: str
 
 
-def scatter(points: Sequence[Span]) -> str:
-    """Predicted over true, one dot an example."""
-    values = [value for point in points for value in point]
-    low = min(values)
-    high = max(values)
+@dataclass(frozen=True)
+class Dot:
+    x: float
+    y: float
+    radius: float
+    hint: str  # "" where a point says no more than where it lies
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing in units of its own, WIDTH by HEIGHT."""
+
+    across: list[Tick]
+    up: list[Tick]
+    dots: list[Dot]
+    opacity: float  # of a dot: many of them show by their density
+    line: str  # the `points` of a polyline; "" where the points are not joined
+    diagonal: tuple[float, float, float, float] | None  # x1, y1, x2, y2
+
+
+def plot(section: Points) -> Plot:
+    """Lay out the points. With a diagonal both axes have the same span."""
+    xs = [x for x, _ in section.points]
+    ys = [y for _, y in section.points]
+    if section.diagonal:
+        across = up = _span([*xs, *ys], section.percent)
+    else:
+        across = _span(xs, section.percent)
+        up = _span(ys, section.percent)
+    places = [(_x(x, across), _y(y, up)) for x, y in section.points]
+    radii = _radii(section)
+    dots = [
+        Dot(place[0], place[1], radius, _hint(section, index))
+        for index, (place, radius) in enumerate(zip(places, radii, strict=True))
+    ]
+    ends = (_x(across[0], across), _y(up[0], up), _x(across[1], across), _y(up[1], up))
+    return Plot(
+        across=[Tick(_x(tick, across), _named(tick, section.percent)) for tick in _ticks(across)],
+        up=[Tick(_y(tick, up), _named(tick, section.percent)) for tick in _ticks(up)],
+        dots=dots,
+        opacity=0.75 if section.sizes else max(0.3, min(0.8, 60 / max(1, len(dots)))),
+        line=" ".join(f"{x:.1f},{y:.1f}" for x, y in places) if section.joined else "",
+        diagonal=ends if section.diagonal else None,
+    )
+
+
+def _span(values: Sequence[float], percent: bool) -> Span:
+    """From below the least value to above the largest; fractions of one reach up to it."""
+    low = min(values, default=0.0)
+    high = max(values, default=1.0)
+    if percent:
+        return min(0.9, math.floor(low * 10) / 10), 1.0
     if low == high:
         low = low - 0.5
         high = high + 0.5
-    span = (low - 0.03 * (high - low), high + 0.03 * (high - low))
-    opacity = max(0.3, min(0.8, 60 / len(points)))
-    dots = "".join(
-        f'<circle cx="{_x(true, span):.1f}" cy="{_y(said, span):.1f}" r="2.6"/>'
-        for true, said in points
-    )
-    return _plane(
-        span,
-        "true",
-        "predicted",
-        f'<g fill="var(--accent)" fill-opacity="{opacity:.2f}">{dots}</g>',
-    )
+    room = 0.03 * (high - low)
+    return low - room, high + room
+
+
+def _radii(section: Points) -> list[float]:
+    if not section.sizes:
+        return [2.6] * len(section.points)
+    most = max(section.sizes)
+    return [3 + 9 * math.sqrt(size / most) if most > 0 else 3.0 for size in section.sizes]
+
+
+def _hint(section: Points, index: int) -> str:
+    """What a sized point stands for, in words."""
+    if not section.sizes:
+        return ""
+    x, y = section.points[index]
+    counted = f"{section.sizes[index]:,.0f} {section.sizes_are}".rstrip()
+    shown = (format_cell(float(value), section.percent) for value in (x, y))
+    return f"{counted}: {section.x} {next(shown)}, {section.y} {next(shown)}"
+
+
+def _named(tick: float, percent: bool) -> str:
+    return f"{tick:.0%}" if percent else f"{tick:g}"
 
 
 def _x(value: float, span: Span) -> float:
@@ -67,41 +113,6 @@ def _x(value: float, span: Span) -> float:
 
 def _y(value: float, span: Span) -> float:
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - span[0]) / (span[1] - span[0])
-
-
-def _plane(span: Span, across: str, up: str, inside: str, percent: bool = False) -> str:
-    """A plane with the same span on both axes, its diagonal, and `inside` drawn on it."""
-    grid = []
-    for tick in _ticks(span):
-        name = f"{tick:.0%}" if percent else f"{tick:g}"
-        x = _x(tick, span)
-        y = _y(tick, span)
-        grid.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
-            ' stroke="var(--line)"/>'
-        )
-        grid.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
-        grid.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{name}</text>'
-        )
-    middle = (HEIGHT - BOTTOM + TOP) / 2
-    grid.append(
-        f'<line x1="{_x(span[0], span):.1f}" y1="{_y(span[0], span):.1f}"'
-        f' x2="{_x(span[1], span):.1f}" y2="{_y(span[1], span):.1f}" stroke="var(--quiet)"'
-        ' stroke-dasharray="4 4"/>'
-    )
-    grid.append(
-        f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{HEIGHT - 6}"'
-        f' text-anchor="middle">{across}</text>'
-    )
-    grid.append(
-        f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12'
-        f' {middle})">{up}</text>'
-    )
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{up} over'
-        f' {across}">{"".join(grid)}{inside}</svg>'
-    )
 
 
 def _ticks(span: Span) -> list[float]:

@@ -1,103 +1,103 @@
-"""Floor 5. What arrives: the facts of a text. What leaves: a page that shows them, whole without a
-network."""
+"""Floor 5. What arrives: the facts of a text. What leaves: the sections that show them, and a page
+of these."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from langue import files
-from langue.evaluation.report import _card, _facts, _label, _notes, _table, _text
+from langue.evaluation import report
+from langue.tasks.judgement import Cell, Example, Examples, Passage, Section, Table
+
+LENGTHS = ("shortest", "median", "mean", "p90", "p99", "longest")
 
 
 def write(path: Path, facts: Mapping[str, Any]) -> None:
-    """Texts are hostile until escaped: everything shown goes through `_text`, and the page forbids
-    itself scripts."""
-    parts = [
-        f'<h1>{_text(facts["name"])}</h1>\n<p class="byline">{_text(_sizes(facts))}</p>',
-        _notes(facts["notes"]),
-        *(_lengths(lengths) for lengths in _all_lengths(facts)),
-        _shares("Scripts", facts["scripts"], "characters"),
-        _shares("Languages, as script and common words suggest", facts["languages"], "documents"),
-        _facts("Copies", _copies(facts)),
-        _examples("Documents drawn at random", [{"text": text} for text in facts["samples"]]),
-        _examples("The longest", facts["longest"]),
-        _examples("The shortest", facts["shortest"]),
-    ]
-    template = Template(
-        resources.files("langue.evaluation").joinpath("report.html").read_text("utf-8")
+    """Write a page about a text, whole without a network."""
+    page = report.Page(
+        title=facts["name"],
+        facts=sizes(facts),
+        notes=facts["notes"],
+        sections=[*tables(facts), *examples(facts)],
     )
-    body = "\n".join(part for part in parts if part)
-    files.write_text(path, template.substitute(title=_text(facts["name"]), body=body))
+    report.write(path, page)
 
 
-def _all_lengths(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [facts[name] for name in ("token_lengths", "lengths") if facts.get(name)]
-
-
-def _sizes(facts: Mapping[str, Any]) -> str:
+def sizes(facts: Mapping[str, Any]) -> list[str]:
+    """How large the text is, and in what language, in a few words each."""
     counts = [
-        f"{facts[name]:,} {name}"
+        _counted(facts[name], name)
         for name in ("documents", "tokens", "characters")
         if facts.get(name) is not None
     ]
-    return " · ".join([*counts, f"language: {facts['language']} (guessed by script and words)"])
+    return [*counts, f"language: {facts['language']} (guessed by script and words)"]
 
 
-def _copies(facts: Mapping[str, Any]) -> dict[str, Any]:
-    found = facts["duplicates"]
-    return {
-        "exact copies of another document": found["exact"],
-        f"near copies, among the first {found['near_among']:,}": found["near"],
-    }
-
-
-def _bar(count: int, most: int) -> str:
-    return f'<span class="bar"><i style="width:{100 * count / max(1, most):.1f}%"></i></span>'
-
-
-def _lengths(lengths: Mapping[str, Any]) -> str:
-    most = max((each["documents"] for each in lengths["histogram"]), default=0)
-    rows = [
-        (
-            f"{each['from']:,} to {each['to']:,}",
-            f"{each['documents']:,}{_bar(each['documents'], most)}",
-        )
-        for each in lengths["histogram"]
+def tables(facts: Mapping[str, Any]) -> list[Section]:
+    """What there is in numbers."""
+    lengths = [facts[name] for name in ("token_lengths", "lengths") if facts.get(name)]
+    splits: Mapping[str, Mapping[str, int]] = facts.get("splits") or {}
+    return [
+        *([_splits(splits)] if splits else []),
+        *(_lengths(each) for each in lengths),
+        _shares("Scripts", "script", "characters", facts["scripts"]),
+        _shares("Languages", "language", "documents", facts["languages"]),
+        _copies(facts["duplicates"]),
     ]
-    told = ", ".join(
-        f"{name} {lengths[name]:,}"
-        for name in ("shortest", "median", "mean", "p90", "p99", "longest")
-    )
-    table = _table([lengths["unit"], "documents"], rows)
-    return _card(
-        f"How long they are, in {lengths['unit']}",
-        f'{table}<p class="quiet">{told}</p>' if rows else "",
-    )
 
 
-def _shares(title: str, counts: Mapping[str, int], what: str) -> str:
+def examples(facts: Mapping[str, Any]) -> list[Examples]:
+    """Some of its documents, or their beginnings."""
+    drawn = [{"text": text} for text in facts["samples"]]
+    return [
+        _examples("Documents drawn at random", drawn),
+        _examples("The longest", facts["longest"]),
+        _examples("The shortest", facts["shortest"]),
+    ]
+
+
+def _counted(count: int, plural: str) -> str:
+    return f"{count:,} {plural.removesuffix('s') if count == 1 else plural}"
+
+
+def _splits(splits: Mapping[str, Mapping[str, int]]) -> Table:
+    columns = list(next(iter(splits.values())))
+    rows = [[name, *(counts.get(each) for each in columns)] for name, counts in splits.items()]
+    return Table("Splits", ("split", *columns), rows)
+
+
+def _lengths(lengths: Mapping[str, Any]) -> Table:
+    rows = [
+        (f"{each['from']:,} to {each['to']:,}", each["documents"]) for each in lengths["histogram"]
+    ]
+    note = ", ".join(f"{name} {lengths[name]:,}" for name in LENGTHS)
+    unit = lengths["unit"]
+    return Table(f"How long they are, in {unit}", (unit, "documents"), rows, bar=1, note=note)
+
+
+def _shares(title: str, first: str, counted: str, counts: Mapping[str, int]) -> Table:
     total = sum(counts.values())
-    rows = [
-        (_label(name), f"{count:,}", f"{count / total:.2%}{_bar(count, total)}")
-        for name, count in counts.items()
-        if total
-    ]
-    return _card(title, _table(["", what, "share"], rows) if rows else "")
+    rows = [(name, count, count / total) for name, count in counts.items() if total]
+    guessed = "As script and common words suggest." if first == "language" else ""
+    return Table(title, (first, counted, "share"), rows, shares=(2,), bar=2, note=guessed)
 
 
-def _examples(title: str, examples: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        (
-            f'<div class="passage" dir="auto">{_text(each["text"])}</div>',
-            f"{each['characters']:,}" if "characters" in each else "",
-        )
-        for each in examples
+def _copies(found: Mapping[str, int]) -> Table:
+    rows: list[Sequence[Cell]] = [
+        ("exact copies of another document", found["exact"]),
+        (f"near copies, among the first {found['near_among']:,}", found["near"]),
     ]
-    body = "".join(
-        f'<tr><td class="text">{text}</td><td>{length}</td></tr>' for text, length in rows
+    return Table("Copies", ("", ""), rows)
+
+
+def _examples(title: str, found: Sequence[Mapping[str, Any]]) -> Examples:
+    counted = all("characters" in each for each in found)
+    return Examples(
+        title=title,
+        columns=("characters",) if counted else (),
+        rows=[
+            Example([Passage(each["text"])], [each["characters"]] if counted else [])
+            for each in found
+        ],
     )
-    return _card(title, f'<table class="mistakes"><tbody>{body}</tbody></table>' if rows else "")

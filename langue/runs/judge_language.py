@@ -10,20 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.data.corpus.reader import Corpus
-from langue.evaluation.curves import draw
-from langue.evaluation.judge import format_metric
+from langue.evaluation import report
+from langue.evaluation.curves import Curves
+from langue.evaluation.facts import sections_of_facts
+from langue.evaluation.judge import Verdict, format_metric
 from langue.evaluation.kneser_ney import baseline
-from langue.evaluation.report import write_language
 from langue.files import write_json
 from langue.model.language_model import LanguageModel
 from langue.progress import bar
 from langue.runs.held_out import FEW, few_intervals, notes_on_held_out, notes_on_text
 from langue.runs.prepare_language import Pretraining
-from langue.runs.samples import SHOWN, samples
+from langue.runs.samples import SHOWN, Samples, samples
 from langue.runtime import device, precision
 from langue.statistics.compare import compare_documents, outcome
 from langue.statistics.intervals import bootstrap
 from langue.statistics.metrics import number
+from langue.tasks.judgement import Example, Examples, Highlight, Passage
 from langue.tasks.language import DocumentLosses, HeldOutSet, LanguageObjective
 from langue.tasks.objective import Metrics
 from langue.train.journal import read_log
@@ -55,19 +57,44 @@ def judge_language(
     on_text = notes_on_text(prepared.dev, prepared.objective)
     content["notes"] = [*few, *on_text, *notes(prepared, content, tokens)]
     write_json(folder / "metrics.json", content)
-    draw(log, folder / "curves.png")
-    context = {
-        "title": f"{prepared.objective.name}: {prepared.facts['data']}",
-        "metrics_json": content,
-        "curves_png": folder / "curves.png",
-        "settings": prepared.settings.model_dump(),
-        "preview": {name: fact for name, fact in prepared.facts.items() if name != "notes"},
-        "notes": content["notes"],
-        "samples": samples(prepared, network),
-        "samples_are": SHOWN[prepared.objective.architecture],
-    }
-    write_language(folder / "report.html", context)
+    beside = (content["baseline"] or {}).get("metrics", {})
+    curves = Curves(log, baseline=beside, baseline_split="dev")
+    curves.write(folder / "curves.png")
+    plural = "" if content["examples"] == 1 else "s"
+    written = samples(prepared, network)
+    page = report.Page(
+        title=f"{prepared.objective.name}: {prepared.facts['data']}",
+        facts=[
+            f"{content['examples']:,} document{plural} of {content['split']}",
+            f"trained in {content['seconds']:,.1f} s",
+        ],
+        verdict=_verdict(content),
+        notes=content["notes"],
+        summary=content,
+        curves=curves.panels(),
+        sections=[
+            what_it_writes(written, SHOWN[prepared.objective.architecture]),
+            *sections_of_facts(prepared.facts),
+        ],
+        settings=prepared.settings.model_dump(),
+    )
+    report.write(folder / "report.html", page)
     return content
+
+
+def what_it_writes(made: Samples, note: str) -> Examples:
+    """Samples as a section: what the model was given stands more quietly than what it made."""
+    rows = [
+        Example([Passage(given + written, [Highlight(0, len(given), kind="given")])])
+        for given, written in made
+    ]
+    return Examples("What it writes", (), rows, note=note)
+
+
+def _verdict(content: Mapping[str, Any]) -> Verdict | None:
+    """Whether the model is better than its n-grams, where these were made and compared."""
+    sentence = better_than_baseline(content)
+    return Verdict(outcome(content["baseline"]["comparison"]), sentence) if sentence else None
 
 
 def judged(

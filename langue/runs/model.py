@@ -306,7 +306,7 @@ class Model:
         as_texts = partial(self._examples, room=self._task_room())
         return task.encode_items(items, self.tokenizer, self.data, self.config, as_texts)
 
-    def read_inputs(self, data: Any, columns: Mapping[str, str] | None = None) -> Source:
+    def read_inputs(self, data: Any, columns: Mapping[str, str] | None = None) -> "Source":
         """Rows to predict from: the columns that the task reads, without the target."""
         from langue.text.read.source import read
 
@@ -322,7 +322,7 @@ class Model:
             synonyms=named.synonyms,
         )
 
-    def items(self, table: Table) -> list[Any]:
+    def items(self, table: "Table") -> list[Any]:
         """A table's rows as `predict` takes them."""
         return self._trained()[0].items(table)
 

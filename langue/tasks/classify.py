@@ -764,7 +764,6 @@ def _confusions(confusion: m.Ints, labels: Sequence[str]) -> Matrix:
         rows=labels,
         columns=labels,
         counts=confusion.tolist(),
-        note="Rows are true, columns predicted; colour is the share of the row.",
     )
 
 
@@ -775,7 +774,7 @@ def _by_label(
     precision, recall, f1 = (values[name][:, 0].tolist() for name in ("precision", "recall", "f1"))
     return Rows(
         title="By label",
-        columns=("", "precision", "recall", "F1", "examples"),
+        columns=("label", "precision", "recall", "F1", "examples"),
         rows=[
             (label, precision[i], recall[i], f1[i], int(true[i])) for i, label in enumerate(labels)
         ],
@@ -791,11 +790,12 @@ def _calibration(confidence: m.Floats, hit: NDArray[np.bool_]) -> Points:
     return Points(
         title="Calibration",
         x="confidence",
-        y="accuracy",
+        y="share that is right",
         points=[(float(confidence[mask].mean()), float(hit[mask].mean())) for mask in chosen],
         sizes=[int(mask.sum()) for mask in chosen],
         sizes_are="answers",
         diagonal=True,
+        joined=True,
         percent=True,
         note=(
             "Of the answers given with some confidence, how many are right. On the diagonal they"

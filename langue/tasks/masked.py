@@ -143,7 +143,8 @@ class Masked(LanguageObjective):
             return None
         asked, logits, labels = self._follows(model, states, batch)
         weights = self.settings.mask_ratio * (batch.starts.diff()[asked] - self.overhead.chunk)
-        return (F.cross_entropy(logits.float(), labels, reduction="none") * weights).sum()
+        losses: Tensor = F.cross_entropy(logits.float(), labels, reduction="none")
+        return (losses * weights).sum()
 
     def shares(
         self, model: LanguageModel, states: Tensor, batch: Batch

@@ -201,7 +201,7 @@ class Regress(PooledTask):
             rows=[
                 Example(
                     [Passage(text) for text in passages],
-                    (f"{true[i]:.4g}", f"{said[i]:.4g}", f"{errors[i]:.3f}"),
+                    (f"{true[i]:.4g}", f"{said[i]:.4g}", float(errors[i])),
                 )
                 for i, passages in zip(order, passages_of(table, order), strict=True)
             ],

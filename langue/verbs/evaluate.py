@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError, LangueError, RunError
-from langue.evaluation.curves import draw
-from langue.evaluation.report import write
+from langue.evaluation import report
+from langue.evaluation.curves import Curves
+from langue.evaluation.facts import sections_of_facts
+from langue.evaluation.judge import verdict
 from langue.files import refuse_existing, write_json
 from langue.hub.checkpoint import describe
 from langue.model.heads import TaskModel
@@ -68,28 +70,32 @@ def judge_run(
         settings.train.best,
     )
     write_json(folder / "metrics.json", content)
-    log = read_log(folder / "log.jsonl")
-    draw(
-        log,
-        folder / "curves.png",
+    curves = Curves(
+        read_log(folder / "log.jsonl"),
         quality=prepared.task.primary_metric,
         by_loss=prepared.task.best == LOSS,
+        baseline=(content["baseline"] or {}).get("metrics", {}),
+        baseline_split=split,
     )
-    context = {
-        "title": f"{prepared.task.name}: {prepared.facts['origin']}",
-        "model": prepared.facts["model"],
-        "task": prepared.task.name,
-        "metrics_json": content,
-        "judgement": judgement,
-        "curves_png": folder / "curves.png",
-        "settings": settings.model_dump(),
-        "preview": prepared.facts,
-        "notes": [
-            *prepared.source.notes,
-            prepared.facts["transformers"],
+    curves.write(folder / "curves.png")
+    page = report.Page(
+        title=f"{prepared.task.name}: {prepared.facts['origin']}",
+        facts=[
+            f"model {prepared.facts['model']}",
+            f"task {prepared.task.name}",
+            f"{content['examples']:,} examples of {split}",
+            f"trained in {content['seconds']:,.1f} s",
         ],
-    }
-    write(folder / "report.html", context)
+        verdict=verdict(content),
+        notes=[*judgement.notes, *prepared.source.notes, prepared.facts["transformers"]],
+        summary=content,
+        primary=content["main_metric"],
+        repeated=judgement.repeated,
+        curves=curves.panels(),
+        sections=[*judgement.sections, *sections_of_facts(prepared.facts)],
+        settings=settings.model_dump(),
+    )
+    report.write(folder / "report.html", page)
     return content
 
 

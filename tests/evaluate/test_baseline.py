@@ -6,7 +6,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from langue.errors import DataError
 from langue.statistics import bag_of_words as module
-from langue.statistics.bag_of_words import baseline
+from tests.judging import baseline
 from langue.statistics.ngrams import _TOKEN, Ngrams, tokens
 
 GOOD = ["good", "great", "fine", "lovely", "superb"]

@@ -34,14 +34,14 @@ RUN += [
     ids=["run", "one step", "empty", "undefined", "scores", "train only"],
 )
 def test_every_log_gives_a_picture(log, tmp_path):
-    curves.draw(log, tmp_path / "curves.png")
+    curves.Curves(log).write(tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").shape[:2] == (630, 1650)
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
 
 
 def test_the_same_log_gives_the_same_bytes(tmp_path):
     for name in ("a.png", "b.png"):
-        curves.draw(RUN, tmp_path / name)
+        curves.Curves(RUN).write(tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -61,22 +61,21 @@ def test_smoothing_is_centred():
 
 
 def test_the_right_half_shows_what_the_best_step_is_chosen_by():
-    from langue.settings.sections import TaskSettings
     from langue.tasks.classify import Classify
     from langue.tasks.regress import Regress
 
     dev = {"split": "dev", "accuracy": 1, "f1_macro": 1, "f1_micro": 1, "pearson": 1, "spearman": 1}
-    several = TaskSettings(multi_label=True)
+    several = Classify.Options(multi_label=True)
     for task in (
         Classify(["a"], several),
-        Classify(["a", "b"], TaskSettings()),
-        Regress(TaskSettings()),
+        Classify(["a", "b"], Classify.Options()),
+        Regress(Regress.Options()),
     ):
         assert (
             curves._quality([dev, {"split": "train", task.primary_metric: 1}, dev])
             == task.primary_metric
         )
-    assert {Classify(["a"], several).primary_metric, Regress(TaskSettings()).primary_metric} == {
+    assert {Classify(["a"], several).primary_metric, Regress(Regress.Options()).primary_metric} == {
         "f1_micro",
         "pearson",
     }
@@ -99,7 +98,7 @@ def test_ends_of_passes():
 
 def test_pyplot_is_left_alone(tmp_path):
     code = (
-        "import sys; from langue.evaluation import curves; curves.draw([],"
-        f" {str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
+        "import sys; from langue.evaluation import curves; curves.Curves([]).write("
+        f"{str(tmp_path / 'c.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -9,15 +9,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 
-from langue.evaluation.judge import (
-    MAIN_METRIC,
-    format_metric,
-    judge,
-    metric_label,
-    mistakes,
-    verdict,
-)
-from langue.statistics.compare import compare
+from langue.evaluation.judge import format_metric, metric_label, verdict
+from tests.judging import MAIN_METRIC, compare, judge, mistakes, section
 from langue.statistics.intervals import at_end, clopper_pearson, lowest_shares
 
 LABELS = ["neg", "pos"]

@@ -11,9 +11,8 @@ from langue.data.batch import Examples
 from langue.data.loader import Split
 from langue.files import atomic_folder
 from langue.model.config import ModelConfig
-from langue.settings.sections import TaskSettings, TrainSettings
+from langue.settings.sections import TrainSettings
 from langue.tasks.classify import Classify
-from langue.tasks.task import TaskModel
 from langue.train.state import save_weights
 from langue.train.trainer import Trainer
 from tests.tiny import CONFIG
@@ -43,8 +42,8 @@ def trainer(
 ) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(5)
-    task = Classify(["neg", "pos"], TaskSettings(label_smoothing=0.1))
-    model = TaskModel(config, task, seed=1)
+    task = Classify(["neg", "pos"], Classify.Options(label_smoothing=0.1))
+    model = task.network(config, seed=1)
     return Trainer(
         model, task, Split(examples(120, 0), settings), examples(24, 1), settings, folder
     )

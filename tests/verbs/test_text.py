@@ -210,7 +210,7 @@ def test_the_page_is_whole_and_texts_in_it_do_nothing(tmp_path):
     assert (
         "<script" not in page
         and "<img" not in page
-        and "onerror=&quot;" in page
+        and "onerror=&#34;" in page
         and "\x00" not in page
     )
     assert "a&lt;b&gt;.jsonl" in page

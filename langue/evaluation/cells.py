@@ -1,0 +1,66 @@
+"""Floor 5. What arrives: cells of a section, and texts as hostile as they come. What leaves: words
+that pages and terminals show alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from langue.tasks.judgement import Cell, Table
+
+# Control characters and lone surrogates have no place in a page, and steer a terminal.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """The text with U+FFFD for each character that cannot be shown: as long as before."""
+    return _UNSEEN.sub("\ufffd", text)
+
+
+def clipped(text: str, limit: int) -> str:
+    """The text, cut at `limit` characters, and how many are left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]} … ({len(text) - limit:,} more characters)"
+
+
+def format_cell(cell: Cell, share: bool = False) -> str:
+    """A cell for people: shares in percent, counts with commas, measurements with four digits, a
+    dash where it is undefined."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, str):
+        return cell
+    if share:
+        return f"{100 * cell:.2f}%"
+    return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.4g}"
+
+
+def is_number(cell: Cell) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
+
+
+def number_columns(rows: Sequence[Sequence[Cell]], width: int) -> list[bool]:
+    """Which columns hold numbers, and are set flush right."""
+    return [
+        any(is_number(row[column]) for row in rows)
+        and not any(isinstance(row[column], str) for row in rows)
+        for column in range(width)
+    ]
+
+
+def bars(table: Table) -> list[float | None]:
+    """How much of its bar each row fills, 0 to 1; None: it has none. Shares fill it at one, other
+    numbers at the largest of the column."""
+    if table.bar is None:
+        return [None] * len(table.rows)
+    column = [row[table.bar] for row in table.rows]
+    numbers = [float(cell) if isinstance(cell, int | float) else None for cell in column]
+    most = max((number for number in numbers if number is not None), default=0.0)
+    if table.bar in table.shares:
+        most = 1.0
+    if most <= 0:
+        return [None] * len(numbers)
+    return [None if each is None else min(1.0, max(0.0, each / most)) for each in numbers]

@@ -1,0 +1,118 @@
+"""Floor 5. What arrives: the content of a metrics.json. What leaves: its metrics as rows, which
+pages and terminals show alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langue.evaluation.judge import LOWER_IS_BETTER, OF_POSITIVE, format_metric, metric_label
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where a metric lies on the scale that all share, in percent of its length."""
+
+    at: float
+    start: float | None  # of the interval
+    width: float
+    baseline: float | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric in words."""
+
+    name: str
+    label: str | None  # of two labels, the one that it is of
+    lower_is_better: bool
+    is_primary: bool
+    value: str
+    interval: str
+    baseline: str
+    track: Track | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All metrics, and what they stand beside."""
+
+    rows: list[Score]
+    has_intervals: bool
+    baseline: str | None  # its name
+    baseline_seconds: float
+    low: float  # where the shared scale begins; it ends at one
+    has_scale: bool
+
+
+def scores_of(
+    summary: Mapping[str, Any], primary: str | None = None, repeated: Sequence[str] = ()
+) -> Scores:
+    """The metrics of `summary` but for the `repeated` ones, each beside the baseline's."""
+    baseline: Mapping[str, Any] = summary.get("baseline") or {}
+    theirs: Mapping[str, float | None] = baseline.get("metrics") or {}
+    intervals: Mapping[str, Sequence[float] | None] = summary["intervals"]
+    metrics = {name: n for name, n in summary["metrics"].items() if name not in repeated}
+    low = _least(metrics, intervals, theirs)
+    rows = [
+        Score(
+            name=metric_label(name),
+            label=summary.get("positive") if name in OF_POSITIVE else None,
+            lower_is_better=name in LOWER_IS_BETTER,
+            is_primary=name == primary,
+            value=format_metric(name, value),
+            interval=" to ".join(format_metric(name, end) for end in intervals.get(name) or ()),
+            baseline=format_metric(name, theirs.get(name)),
+            track=_track(name, value, intervals.get(name), theirs.get(name), low),
+        )
+        for name, value in metrics.items()
+    ]
+    return Scores(
+        rows=rows,
+        has_intervals=bool(intervals),
+        baseline=str(baseline["name"]) if baseline else None,
+        baseline_seconds=float(baseline.get("seconds") or 0.0),
+        low=low,
+        has_scale=any(name not in LOWER_IS_BETTER for name in metrics),
+    )
+
+
+def _least(
+    metrics: Mapping[str, float | None],
+    intervals: Mapping[str, Sequence[float] | None],
+    theirs: Mapping[str, float | None],
+) -> float:
+    """Where the scale shared by all metrics begins, so that near numbers can be told apart: a round
+    one below all."""
+    rising = [name for name in metrics if name not in LOWER_IS_BETTER]
+    found = [
+        number
+        for name in rising
+        for number in (metrics[name], theirs.get(name), *(intervals.get(name) or ()))
+    ]
+    least = min((number for number in found if number is not None), default=0.0)
+    return max(-1.0, math.floor(10 * least - 0.5) / 10)
+
+
+def _track(
+    name: str,
+    value: float | None,
+    interval: Sequence[float] | None,
+    other: float | None,
+    low: float,
+) -> Track | None:
+    """A line from `low` to one with the model, its interval and the baseline on it."""
+    if value is None or name in LOWER_IS_BETTER:
+        return None
+
+    def at(number: float) -> float:
+        return 100 * (number - low) / (1 - low)
+
+    return Track(
+        at=at(value),
+        start=at(interval[0]) if interval else None,
+        width=at(interval[1]) - at(interval[0]) if interval else 0.0,
+        baseline=at(other) if other is not None else None,
+    )
