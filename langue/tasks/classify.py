@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -20,17 +21,12 @@ from langue.errors import DataError, SettingsError
 from langue.hub.family import Family
 from langue.statistics import bag_of_words
 from langue.statistics import metrics as m
-from langue.statistics.compare import Systems, mcnemar, systems_of
-from langue.statistics.intervals import (
-    RESAMPLES,
-    Counts,
-    Interval,
-    bootstrap,
-    clopper_pearson,
-)
+from langue.statistics.compare import Systems, systems_of
+from langue.statistics.intervals import RESAMPLES
+from langue.statistics.labels import systems_of_labels, systems_of_several
 from langue.tasks.columns import PAIR_SYNONYMS, TEXT_SYNONYMS, Columns
-from langue.tasks.judgement import Example, Examples, Judgement, Matrix, Passage, Points, Section
-from langue.tasks.judgement import Table as Rows
+from langue.tasks.judge_labels import judge_labels, judge_several_labels
+from langue.tasks.judgement import Example, Examples, Judgement, Passage
 from langue.tasks.objective import LOSS
 from langue.tasks.pooled import PooledOptions, PooledTask, passages_of, published_outputs
 from langue.tasks.task import Baseline
@@ -42,11 +38,6 @@ if TYPE_CHECKING:
 
 
 NOUGHTS_AND_ONES = {"0", "1", "0.0", "1.0", "False", "True"}
-
-
-FEW = 5  # examples of a label, below which its own scores say next to nothing
-# shares of right answers, which McNemar's test compares exactly
-SHARES_OF_RIGHT = ("accuracy", "f1_micro")
 
 
 def _label_name(value: Any) -> Any:
@@ -401,89 +392,12 @@ class Classify(PooledTask):
         seed: int = 0,
         resamples: int = RESAMPLES,
     ) -> Judgement:
-        judged = self._judge_several if self.settings.multi_label else self._judge_one
-        return judged(golds, predictions, main or self.main_metric, seed, resamples)
-
-    def _judge_one(
-        self, golds: Any, predictions: NDArray[Any], main: str, seed: int, resamples: int
-    ) -> Judgement:
-        n_labels = len(self.labels)
-        true, probability = m.check_classification(golds, predictions, n_labels)
-        predicted = probability.argmax(axis=1)
-        confusion = np.bincount(true * n_labels + predicted, minlength=n_labels**2)
-        confusion = confusion.reshape(n_labels, n_labels)
-        hit, of_true, of_predicted = _margins(confusion)
-        measure = self.measure(true, probability)
-        metrics = m.plain(measure, len(true))
-        counts: Counts = _label_counts(hit, of_true, of_predicted)
-        either = of_true + of_predicted - hit
-        counts["mcc"] = int(either[either > 0].min())  # the rarest label, on which it hangs
-        intervals = bootstrap(measure, metrics, len(true), resamples, seed, counts=counts)
-        right = clopper_pearson(int(hit.sum()), len(true))
-        intervals |= {"accuracy": right, "f1_micro": right}
-        if n_labels == 2:
-            intervals |= _positive_intervals(hit, of_true, of_predicted, self._positive_index)
-        notes = []
-        if len(np.unique(true)) == 1:
-            notes.append(
-                f"Every example is {self.labels[true[0]]!r}: nothing shows whether labels are told"
-                " apart; MCC is undefined."
-            )
-        elif len(np.unique(predicted)) == 1:
-            notes.append(f"The model answers {self.labels[predicted[0]]!r} every time.")
-        sections: list[Section] = [
-            _confusions(confusion, self.labels),
-            _calibration(probability.max(axis=1), predicted == true),
-            _by_label(hit, of_true, of_predicted, self.labels),
-        ]
-        return Judgement(
-            examples=len(true),
-            metrics=metrics,
-            intervals=intervals,
-            primary_metric=main,
-            notes=notes + _missing(of_true, self.labels),
-            sections=sections,
-            positive=self.labels[self._positive_index] if n_labels == 2 else None,
-            repeated=("f1_micro",),  # it is the accuracy, where each text has one label
-        )
-
-    def _judge_several(
-        self, golds: Any, predictions: NDArray[Any], main: str, seed: int, resamples: int
-    ) -> Judgement:
-        true, probability = m.check_multilabel(golds, predictions)
-        if true.shape[1] != len(self.labels):
-            raise ValueError(f"{len(self.labels)} labels and targets {true.shape}")
-        predicted = probability >= self.threshold
-        measure = self.measure(true, probability)
-        metrics = m.plain(measure, len(true))
-        hit, of_true, of_predicted = (
-            each.sum(axis=0) for each in (true & predicted, true, predicted)
-        )
-        counts: Counts = _label_counts(hit, of_true, of_predicted)
-        # Micro averages are of the texts that have, or are said to have, a label at all.
-        counts["precision_micro"] = int(predicted.any(axis=1).sum())
-        counts["recall_micro"] = int(true.any(axis=1).sum())
-        counts["f1_micro"] = int((true | predicted).any(axis=1).sum())
-        intervals = bootstrap(measure, metrics, len(true), resamples, seed, counts=counts)
-        exact = int((true == predicted).all(axis=1).sum())
-        intervals["accuracy"] = clopper_pearson(exact, len(true))
-        notes = []
-        if self.threshold != m.THRESHOLD:
-            notes.append(
-                f"A label is given from a probability of {self.threshold:.4g} on, which was best on"
-                " dev."
-            )
-        if not predicted.any():
-            notes.append("The model gives no label to any text.")
-        return Judgement(
-            examples=len(true),
-            metrics=metrics,
-            intervals=intervals,
-            primary_metric=main,
-            notes=notes + _missing(of_true, self.labels),
-            sections=[_by_label(hit, of_true, of_predicted, self.labels)],
-            settled={"threshold": self.threshold},
-        )
+        chosen = main or self.main_metric
+        if self.settings.multi_label:
+            judged = partial(judge_several_labels, threshold=self.threshold)
+        else:
+            judged = partial(judge_labels, positive=self._positive_index)
+        return judged(golds, predictions, self.labels, main=chosen, resamples=resamples, seed=seed)
 
     def mistakes(
         self, table: "Table", golds: Any, predictions: NDArray[Any], limit: int = 20
@@ -572,45 +486,21 @@ class Classify(PooledTask):
             several, of_model = m.check_multilabel(golds, predictions)
             _, of_baseline = m.check_multilabel(golds, baseline.predictions)
             given = of_model >= self.threshold, of_baseline >= baseline.threshold
-            return _systems_of_several(several, *given, metric)
+            return systems_of_several(several, *given, metric)
         n_labels = len(self.labels)
         true, of_model = m.check_classification(golds, predictions, n_labels)
         _, of_baseline = m.check_classification(golds, baseline.predictions, n_labels)
+        if metric != "calibration_error":
+            answers = of_model.argmax(axis=1), of_baseline.argmax(axis=1)
+            return systems_of_labels(true, *answers, n_labels, self._positive_index, metric)
         # of the probabilities, which make each example a kind of its own
-        if metric == "calibration_error":
-            both = np.concatenate([true, true]), np.concatenate([of_model, of_baseline])
-            return systems_of(
-                self.measure(true, of_model),
-                self.measure(true, of_baseline),
-                self.measure(*both),
-                len(true),
-            )
-        first = of_model.argmax(axis=1)
-        second = of_baseline.argmax(axis=1)
-        exact = mcnemar(first == true, second == true) if metric in SHARES_OF_RIGHT else None
-        coded, sizes = np.unique((true * n_labels + first) * n_labels + second, return_counts=True)
-        true = coded // n_labels**2
-        first = coded // n_labels % n_labels
-        second = coded % n_labels
-
-        def measure(true: m.Ints, answers: m.Ints) -> m.Measure:
-            return m.decision_measure(true, answers, n_labels, self._positive_index)
-
-        mixed = measure(np.concatenate([true, true]), np.concatenate([first, second]))
-        return Systems(measure(true, first), measure(true, second), mixed, sizes, exact)
-
-
-def _systems_of_several(
-    true: NDArray[np.bool_], first: NDArray[np.bool_], second: NDArray[np.bool_], metric: str
-) -> Systems:
-    exact = None
-    if metric == "accuracy":  # of all labels of a text at once
-        exact = mcnemar((first == true).all(axis=1), (second == true).all(axis=1))
-    kinds, sizes = np.unique(np.hstack([true, first, second]), axis=0, return_counts=True)
-    true, first, second = np.split(kinds, 3, axis=1)  # three of (K, C)
-    mixed = m.multilabel_measure(np.concatenate([true, true]), np.concatenate([first, second]))
-    measures = m.multilabel_measure(true, first), m.multilabel_measure(true, second)
-    return Systems(*measures, mixed, sizes, exact)
+        both = np.concatenate([true, true]), np.concatenate([of_model, of_baseline])
+        return systems_of(
+            self.measure(true, of_model),
+            self.measure(true, of_baseline),
+            self.measure(*both),
+            len(true),
+        )
 
 
 def _several(value: Any, where: Callable[[], str]) -> list[str]:
@@ -703,103 +593,3 @@ def _ordered(labels: set[str]) -> list[str]:
     if any(math.isnan(number) for number in numbers.values()):  # which has no place among them
         return sorted(labels)
     return sorted(labels, key=lambda label: (numbers[label], label))
-
-
-# --- what a judgement is made of; C labels ---
-
-
-def _margins(confusion: m.Ints) -> tuple[m.Ints, m.Ints, m.Ints]:
-    """Of each label (C,): the examples told right, those that have it, and those that are said
-    to."""
-    return confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-
-
-def _positive_intervals(
-    hit: m.Ints, true: m.Ints, predicted: m.Ints, positive: int
-) -> dict[str, Interval | None]:
-    """Exact intervals of one label's precision, recall and F1."""
-    right = int(hit[positive])
-    either = int(true[positive] + predicted[positive]) - right
-    # F1 is 2J / (1 + J) with J = right / either, a share of the examples that have the label or are
-    # said to.
-    low, high = clopper_pearson(right, either)
-    return {
-        "precision": clopper_pearson(right, int(predicted[positive])),
-        "recall": clopper_pearson(right, int(true[positive])),
-        "f1": (2 * low / (1 + low), 2 * high / (1 + high)),
-    }
-
-
-def _label_counts(hit: m.Ints, true: m.Ints, predicted: m.Ints) -> Counts:
-    """The examples that each label's part of a macro average is of, of the labels that occur."""
-    either = true + predicted - hit
-    occurs = either > 0
-    counts = {"precision_macro": predicted, "recall_macro": true, "f1_macro": either}
-    return {name: of_label[occurs] for name, of_label in counts.items()}
-
-
-def _missing(support: NDArray[Any], labels: Sequence[str]) -> list[str]:
-    """Notes on labels with no example, or with too few to say much of."""
-    notes = []
-    absent = [labels[i] for i in np.flatnonzero(support == 0).tolist()]
-    if absent:
-        notes.append(f"No example is labelled {_some(absent)}.")
-    rare = [labels[i] for i in np.flatnonzero((support > 0) & (support < FEW)).tolist()]
-    if rare and len(labels) > 2:
-        notes.append(
-            f"Fewer than {FEW} examples are labelled {_some(rare)}: macro averages lean on them as"
-            " much as on other labels, and their intervals are too narrow."
-        )
-    return notes
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first five names, and how many more there are."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _confusions(confusion: m.Ints, labels: Sequence[str]) -> Matrix:
-    return Matrix(
-        title="Confusion matrix",
-        rows=labels,
-        columns=labels,
-        counts=confusion.tolist(),
-    )
-
-
-def _by_label(
-    hit: NDArray[Any], true: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str]
-) -> Rows:
-    values = m.per_label(*(counts[:, None].astype(np.float64) for counts in (hit, true, predicted)))
-    precision, recall, f1 = (values[name][:, 0].tolist() for name in ("precision", "recall", "f1"))
-    return Rows(
-        title="By label",
-        columns=("label", "precision", "recall", "F1", "examples"),
-        rows=[
-            (label, precision[i], recall[i], f1[i], int(true[i])) for i, label in enumerate(labels)
-        ],
-        shares=(1, 2, 3),
-        bar=3,
-    )
-
-
-def _calibration(confidence: m.Floats, hit: NDArray[np.bool_]) -> Points:
-    """Of each filled bin of confidence the mean confidence and the accuracy."""
-    bins = m.confidence_bins(confidence)
-    chosen = [mask for i in range(m.N_BINS) if (mask := bins == i).any()]
-    return Points(
-        title="Calibration",
-        x="confidence",
-        y="share that is right",
-        points=[(float(confidence[mask].mean()), float(hit[mask].mean())) for mask in chosen],
-        sizes=[int(mask.sum()) for mask in chosen],
-        sizes_are="answers",
-        diagonal=True,
-        joined=True,
-        percent=True,
-        note=(
-            "Of the answers given with some confidence, how many are right. On the diagonal they"
-            " agree; below it the model is too sure of itself. The size of a point is the number of"
-            " its answers."
-        ),
-    )

@@ -143,8 +143,9 @@ class Masked(LanguageObjective):
             return None
         asked, logits, labels = self._follows(model, states, batch)
         weights = self.settings.mask_ratio * (batch.starts.diff()[asked] - self.overhead.chunk)
-        losses: Tensor = F.cross_entropy(logits.float(), labels, reduction="none")
-        return (losses * weights).sum()
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        total: Tensor = (losses * weights).sum()
+        return total
 
     def shares(
         self, model: LanguageModel, states: Tensor, batch: Batch

@@ -73,7 +73,7 @@ def test_weights_and_smoothing_of_labels(kind, smoothing, weights):
     hot = targets if several else F.one_hot(targets).float()
 
     def mean_loss(logits):
-        total, count = task.loss(logits, targets)
+        total, count = task.loss(logits, SimpleNamespace(targets=targets))
         return total / count
 
     # Each text has logits of its own: what it is trained towards is its smoothed label, whatever
@@ -100,10 +100,10 @@ def test_weights_and_smoothing_of_labels(kind, smoothing, weights):
 def test_scores_with_every_pooling(pooling, scale):
     scores = (scale * np.array([1.0, 2.0, 2.0, 7.0], np.float32)).tolist()
     task = Regress.fit(table_of("score", scores), Regress.Options(pooling=pooling))
-    targets = torch.tensor(scores)
-    own = task.predict(minimiser(lambda free: task.loss(free, targets)[0], 4, 1))
+    batch = SimpleNamespace(targets=torch.tensor(scores))
+    own = task.predict(minimiser(lambda free: task.loss(free, batch)[0], 4, 1))
     np.testing.assert_allclose(own[:, 0], scores, rtol=1e-3)
-    shared = task.predict(minimiser(lambda free: task.loss(free.expand(4, 1), targets)[0], 1, 1))
+    shared = task.predict(minimiser(lambda free: task.loss(free.expand(4, 1), batch)[0], 1, 1))
     np.testing.assert_allclose(shared[0, 0], 3.0 * scale, rtol=1e-3)
 
 
@@ -132,7 +132,7 @@ def test_pairs_are_told_by_their_share_whatever_is_masked(mask_ratio):
     batch = SimpleNamespace(targets=torch.tensor([0, 1, 1, -1]), starts=starts)
     objective = SimpleNamespace(
         pairs=True,
-        settings=Classify.Options(mask_ratio=mask_ratio),
+        settings=Masked.Options(mask_ratio=mask_ratio),
         overhead=SimpleNamespace(chunk=3),
     )
     objective._follows = lambda *given: Masked._follows(objective, *given)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from langue.data.batch import Examples, gather
+from langue.data.encoded import Encoded
 from langue.data.loader import Split
 from langue.model.heads import TaskModel
 from langue.settings.sections import TrainSettings
@@ -30,6 +31,10 @@ def model() -> TaskModel:
     return Classify(["neg", "pos"], Classify.Options()).network(CONFIG, seed=1)
 
 
+def held_out(made: Examples) -> Encoded:
+    return Encoded.of(made, made.targets)
+
+
 def train(network: TaskModel, folder: Path, **settings: object) -> None:
     chosen = TrainSettings(
         epochs=2, lr=3e-3, batch_examples=6, evaluate_every=4, checkpoint_every=5, **settings
@@ -40,7 +45,7 @@ def train(network: TaskModel, folder: Path, **settings: object) -> None:
         network,
         task,
         Split(sparse(examples(60, 0)), chosen),
-        sparse(examples(24, 1)),
+        held_out(sparse(examples(24, 1))),
         chosen,
         folder,
     ).run()
