@@ -16,7 +16,7 @@ from langue.errors import SettingsError
 from langue.hardware import matmul_rate
 from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, without_extra
 from langue.hub.family import Family, parameters
-from langue.hub.presets import USUAL, count, preset
+from langue.hub.presets import count, preset
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel, init_weights
 from langue.model.transformer import set_dropout
@@ -131,7 +131,7 @@ def _shape(
         axes = {
             axis: value for axis in AXES if (value := getattr(settings.model, axis)) is not None
         }
-        name = settings.model.preset or USUAL[objective]
+        name = settings.model.preset or OBJECTIVES[objective].preset
         family, config = preset(name, vocab_size, block, size=settings.model.size, axes=axes)
     OBJECTIVES[objective].suits(config)
     if OBJECTIVES[objective].learns_pairs(settings.task):

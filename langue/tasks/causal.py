@@ -23,6 +23,7 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 class Causal(LanguageObjective):
     name = "causal"
     architecture = "decoder"
+    preset = "langue"
     overhead = SpecialTokenOverhead(document=1)
 
     def __init__(

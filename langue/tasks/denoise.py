@@ -31,6 +31,7 @@ class DenoiseOptions(Section):
 class Denoise(LanguageObjective):
     name = "denoise"
     architecture = "encoder-decoder"
+    preset = "t5-1.1-base"
     overhead = SpecialTokenOverhead()
     Options = DenoiseOptions
     tokenizer_defaults = {"tokenizer.kind": "unigram", "tokenizer.sentinels": 100}

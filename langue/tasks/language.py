@@ -39,6 +39,7 @@ class LanguageObjective(Objective):
     architecture: str  # of the model that it trains
     overhead: SpecialTokenOverhead
     Options: ClassVar[type[Section]] = Section  # its `task.*` settings
+    preset: ClassVar[str]  # the new model's architecture where none is named
     # what a tokenizer is that is trained for it, as the published ones are
     tokenizer_defaults: ClassVar[Mapping[str, Any]] = {}
 

@@ -54,6 +54,7 @@ class MaskedOptions(Section):
 class Masked(LanguageObjective):
     name = "masked"
     architecture = "encoder"
+    preset = "bert-base"
     overhead = SpecialTokenOverhead(chunk=2)
     Options = MaskedOptions
     tokenizer_defaults = {"tokenizer.kind": "wordpiece", "tokenizer.lower": True}

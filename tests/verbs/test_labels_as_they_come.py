@@ -133,7 +133,12 @@ def test_whole_numbers_are_classes_also_where_they_are_written_as_real_ones():
 @pytest.mark.parametrize("name", ["pairs", "txt", "labels"])
 def test_a_column_of_ours_that_there_is_not(name):
     with pytest.raises(DataError, match=f"'{name}' is no column of ours"):
-        read([{"text": "a", "label": "b"}] * 9, columns={name: "text"}, need=("text", "label"))
+        read(
+            [{"text": "a", "label": "b"}] * 9,
+            columns={name: "text"},
+            need=("text", "label"),
+            optional=("pair",),
+        )
 
 
 def test_brackets_are_no_markup(model, tmp_path):
@@ -205,10 +210,10 @@ def test_labels_that_look_like_several_are_asked_about(labels, count):
         f"here: {count} of {len(labels)} rows have a label such as {labels[0]!r}, parts "
     )
     several, one = re.findall(r"(task\.multi_label)=(\w+)", str(error.value))
-    assert Classify.fit(table_of(labels), resolve(dict([several])).task).labels == sorted(
-        {part.strip() for label in labels for part in label.split("|")} - {""}
-    )
-    alone = Classify.fit(table_of(labels), resolve(dict([one])).task)
+    assert Classify.fit(
+        table_of(labels), resolve(dict([several]), options=Classify.Options).task
+    ).labels == sorted({part.strip() for label in labels for part in label.split("|")} - {""})
+    alone = Classify.fit(table_of(labels), resolve(dict([one]), options=Classify.Options).task)
     assert alone.labels == sorted(set(labels)) and not alone.notes()
 
 
@@ -237,7 +242,9 @@ def test_names_that_hold_a_bar_are_names_and_told():
     ],
 )
 def test_which_of_two_labels_f1_is_of(labels, given, positive):
-    settings = resolve({} if given is None else {"task.positive": given}).task
+    settings = resolve(
+        {} if given is None else {"task.positive": given}, options=Classify.Options
+    ).task
     task = Classify.fit(table_of(labels), settings)
     assert task.positive == positive
     again = Classify.from_dict(json.loads(json.dumps(task.to_dict())))

@@ -165,7 +165,7 @@ def test_labels_by_their_place_are_no_names(labels, names):
     if names is not None:
         assert Classify.fit(table, Classify.Options(multi_label=True)).labels == names
         return
-    with pytest.raises(DataError, match="row 1: the labels are noughts and ones by their place"):
+    with pytest.raises(DataError, match="row 1: the labels look like one-hot"):
         Classify.fit(table, Classify.Options(multi_label=True))
 
 
