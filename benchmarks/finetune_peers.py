@@ -40,9 +40,8 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from langue.data.loader import Split
     from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_extra
     from langue.runs.save import head_of
-    from langue.settings.sections import TaskSettings, resolve
+    from langue.settings.sections import resolve
     from langue.tasks.classify import Classify
-    from langue.tasks.task import TaskModel
     from langue.train.embedding_rows import trim_embedding
     from langue.train.trainer import Trainer
 
@@ -50,10 +49,10 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     settings = resolve(
         {"train.batch_examples": 32, "train.max_steps": job["steps"], "train.epochs": 1000}
     )
-    task = Classify(["neg", "pos"], TaskSettings(pooling=job.get("pooling", "first")))
+    task = Classify(["neg", "pos"], Classify.Options(pooling=job.get("pooling", "first")))
     described = describe(job["model"])
     checkpoint = read_checkpoint(described, head=head_of(task, described))
-    network = TaskModel(checkpoint.config, task)
+    network = task.network(checkpoint.config)
     load_into(network, without_extra(checkpoint.weights), where=job["model"], new="head.")
     examples = Examples(
         tokens=np.concatenate([np.asarray(ids, np.int32) for ids in material.ids]),

@@ -228,12 +228,11 @@ def _judged(job: dict[str, Any], folder: Path) -> tuple[float, float]:
     import torch
 
     from langue.runs.model import load
-    from langue.settings.sections import TaskSettings
     from langue.tasks.language import HeldOutSet
     from langue.tasks.masked import Masked
 
     loaded = load(folder)
-    objective = Masked(loaded.tokenizer, TaskSettings())
+    objective = Masked(loaded.tokenizer, Masked.Options())
     stream = objective.stream(
         Memory(loaded.tokenizer, _texts(job, "test")), block=BLOCK, budget=8192, seed=0
     )

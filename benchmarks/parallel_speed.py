@@ -26,9 +26,8 @@ from langue.data.batch import Examples
 from langue.data.loader import Split
 from langue.model.config import ModelConfig
 from langue.runtime import rank
-from langue.settings.sections import TaskSettings, TrainSettings
+from langue.settings.sections import TrainSettings
 from langue.tasks.classify import Classify
-from langue.tasks.task import TaskModel
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
 
@@ -109,10 +108,10 @@ def _child(folder: Path, kind: str, steps: int) -> None:
     settings = TrainSettings.model_validate(
         {"parallel": kind, "epochs": 1, "checkpoint_every": 10**6}
     )
-    task = Classify(["a", "b"], TaskSettings())
+    task = Classify(["a", "b"], Classify.Options())
     with processes():
         trainer = Trainer(
-            TaskModel(CONFIG, task), task, Split(examples, settings), None, settings, folder
+            task.network(CONFIG), task, Split(examples, settings), None, settings, folder
         )
         trainer.model.train()
         batches = trainer.loader.iterate(0, steps, trainer.device)

@@ -1,7 +1,9 @@
 """Settings: later layers win, every key is known, every value is of its type, and a mistake names
 its remedy."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,15 +17,17 @@ from langue.settings.sections import (
     Settings,
     known,
     parse_words,
-    refuse_others,
     resolve,
 )
+from langue.tasks import OBJECTIVES, OPTIONS, TASKS
+from langue.tasks.classify import Classify
 
 
 def test_later_layers_win_and_strings_are_read_as_their_type() -> None:
     settings = resolve(
         {"train.lr": 1e-3, "train.epochs": 1},
         {"train.lr": "3e-5", "task.multi_label": "true", "train.betas": "0.8, 0.9"},
+        options=Classify.Options,
     )
     assert settings.train.lr == 3e-5
     assert settings.train.epochs == 1
@@ -107,13 +111,13 @@ def test_an_unknown_key_names_ours(key: str, remedy: str) -> None:
 )
 def test_what_the_verb_at_hand_takes_is_named(key: str, remedy: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        resolve({key: 1}, others=FINETUNING)
+        resolve({key: 1}, others=FINETUNING, elsewhere=OPTIONS)
     assert str(caught.value) == f"unknown setting {key!r}; {remedy}"
     assert not set(FINETUNING.values()) & set(FINETUNING)
 
 
 def test_the_keys_of_others_lead_to_known_ones() -> None:
-    assert set(SETTING_ALIASES.values()) <= set(known())
+    assert set(SETTING_ALIASES.values()) <= set(known(*OPTIONS.values()))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_a_wrong_value_names_its_key(key: str, value: object) -> None:
 
 
 def test_every_setting_says_what_it_does() -> None:
-    assert [key for key, field in known().items() if not field.description] == []
+    assert [key for key, field in known(*OPTIONS.values()).items() if not field.description] == []
 
 
 def test_words_are_pairs() -> None:
@@ -216,23 +220,35 @@ def test_resolved_settings_survive_their_recipe(tmp_path: Path) -> None:
     ids=lambda path: path.name,
 )
 def test_the_recipes_of_the_benchmarks_resolve(recipe: Path) -> None:
-    *_, settings = split_recipe(read_recipe(recipe))
-    assert settings and resolve(settings) != Settings()
+    named, _, settings = split_recipe(read_recipe(recipe))
+    kind = (
+        OBJECTIVES[named["objective"]]
+        if "objective" in named
+        else TASKS[named.get("task", "classify")]
+    )
+    assert settings and resolve(settings, options=kind.Options) != Settings()
 
 
-def test_recipes_that_say_false_for_what_is_unset_now_are_followed() -> None:
-    """As all made before labels with bars were asked about, of every task and objective."""
-    refuse_others(resolve({"task.multi_label": False}), Settings(), FINETUNING, "fine-tuning")
-    for multi_label in (True, "true"):
-        with pytest.raises(SettingsError, match="task.multi_label is of fine-tuning"):
-            refuse_others(
-                resolve({"task.multi_label": multi_label}), Settings(), FINETUNING, "fine-tuning"
-            )
+@pytest.mark.parametrize(
+    "kind", [*TASKS.values(), *OBJECTIVES.values()], ids=lambda each: each.name
+)
+def test_a_setting_of_another_task_is_passed_over_or_refused(kind: Any) -> None:
+    """At its default, as recipes of earlier versions have those of all tasks, it is passed over."""
+    settle = partial(resolve, options=kind.Options, elsewhere=OPTIONS)
+    every = {key: field.default for key, field in known(*OPTIONS.values()).items()}
+    assert settle(every) == settle({})
+    if kind is not Classify:
+        settle({"task.multi_label": False})  # as before labels with bars were asked about
+        for multi_label in (True, "true"):
+            with pytest.raises(SettingsError) as caught:
+                settle({"task.multi_label": multi_label})
+            what = "task.multi_label is of the task classify, and does nothing here"
+            assert str(caught.value) == f"{what}; leave it out"
 
 
 def test_a_label_may_be_named_none_and_a_number_is_its_name() -> None:
-    assert resolve({"task.positive": "none"}).task.positive == "none"
+    assert resolve({"task.positive": "none"}, options=Classify.Options).task.positive == "none"
     assert (
-        resolve({"task.positive": 1}).task.positive == "1"
-        and resolve({"task.positive": None}).task.positive is None
+        resolve({"task.positive": 1}, options=Classify.Options).task.positive == "1"
+        and resolve({"task.positive": None}, options=Classify.Options).task.positive is None
     )

@@ -10,7 +10,10 @@ import typer
 from langue.errors import SettingsError
 
 Task = Annotated[
-    str | None, typer.Option(help="classify (the default) or regress.", show_default=False)
+    str | None,
+    typer.Option(
+        help="What is predicted; a name that is not known lists them.", show_default=False
+    ),
 ]
 PretrainedModel = Annotated[
     str | None, typer.Option("--model", help="A Hub name, a folder or a run.", show_default=False)
@@ -82,6 +85,10 @@ def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[
     joined: list[str] = []
     # without their section they are refused by name, later
     names = {setting.partition(".")[2] for setting in known()}
+    if any(word.startswith("--") for word in words or ()):  # what imports all that tasks need
+        from langue.tasks import OPTIONS
+
+        names = {setting.partition(".")[2] for setting in known(*OPTIONS.values())}
     for word in words or ():
         if (
             joined

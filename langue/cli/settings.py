@@ -44,9 +44,10 @@ def listed() -> dict[str, dict[str, Any]]:
     from typing import Literal, get_args, get_origin
 
     from langue.settings.sections import PRETRAINING, known
+    from langue.tasks import OPTIONS
 
     rows: dict[str, dict[str, Any]] = {}
-    for key, field in known().items():
+    for key, field in known(*OPTIONS.values()).items():
         choices = (
             list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
         )

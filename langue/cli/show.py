@@ -38,7 +38,7 @@ def print_metrics(content: Mapping[str, Any]) -> None:
 
     console = Console()
     console.print(_scores(content, "example"))
-    judged = verdict(_kind(content["metrics"]), content)
+    judged = verdict(content)
     colour = {"better": "bold green", "worse": "bold red"}.get(judged.outcome, "bold yellow")
     console.print(Text(judged.sentence, style=colour))
     print_notes(console, content.get("notes", []))
@@ -177,13 +177,6 @@ def print_predictions(texts: list[str], results: list[Any]) -> None:
             score = "" if math.isnan(each["score"]) else f"{each['score']:.3f}"
             grid.add_row(Text(str(each["label"]), "bold"), score, Text(shown))
     Console().print(grid)
-
-
-def _kind(metrics: Mapping[str, Any]) -> str:
-    """Which task the metrics are of; the verdict goes by that task's main one."""
-    if "spearman" in metrics:
-        return "regress"
-    return "multilabel" if "f1_samples" in metrics else "classify"
 
 
 def print_checks(outcome: Mapping[str, Any]) -> None:

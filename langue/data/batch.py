@@ -180,27 +180,3 @@ def gather_pairs(
         read = read + t
         memory = memory + s
     return Pairs(source, target, _tensor(np.concatenate(pieces), device), groups)
-
-
-def pool_mean(hidden: Tensor, batch: Batch) -> Tensor:
-    """Mean of each sequence's hidden states: (T, D) -> (N, D)."""
-    parts = torch.split(hidden, [n * t for _, n, t in batch.groups])
-    return torch.cat(
-        [part.view(n, t, -1).mean(1) for part, (_, n, t) in zip(parts, batch.groups, strict=True)]
-    )
-
-
-def first_tokens(batch: Batch) -> Tensor:
-    """Where each sequence's first token stands, BERT's [CLS]: (N,)."""
-    return batch.starts[:-1]
-
-
-def last_tokens(batch: Batch, pad: int | None = None) -> Tensor:
-    """Where each sequence's last token other than `pad` stands: (N,)."""
-    if pad is None:
-        return batch.starts[1:] - 1
-    # a text of nothing but padding: its first token
-    real = torch.where(batch.tokens == pad, 0, batch.positions)
-    return batch.starts[:-1] + torch.cat(
-        [real[o : o + n * t].view(n, t).amax(1) for o, n, t in batch.groups]
-    )

@@ -8,6 +8,8 @@ import tokenizers
 from numpy.typing import NDArray
 
 from langue.data.batch import Examples
+from langue.errors import ModelError
+from langue.model.config import ModelConfig
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import unknown_in
 
@@ -85,3 +87,37 @@ def _cut(places: NDArray[np.int64], size: int, cut: str) -> NDArray[np.int64]:
         return places
     head = {"head": size, "tail": 0, "head-tail": size // 4}[cut]
     return np.concatenate([places[:head], places[len(places) - (size - head) :]])
+
+
+def encode_texts(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    *,
+    max_length: int,
+    cut: str,
+    config: ModelConfig,
+) -> Examples:
+    """As `encode`, within the model's positions; ModelError where it lacks one of the tokens."""
+    examples = encode(
+        tokenizer,
+        texts,
+        pairs,
+        max_length=min(max_length, config.max_length),
+        cut=cut,
+        segments=config.n_segments > 1,
+    )
+    check_vocabulary(tokenizer, examples, config)
+    return examples
+
+
+def check_vocabulary(tokenizer: Tokenizer, examples: Examples, config: ModelConfig) -> None:
+    """ModelError where the tokenizer gives numbers that the model has no embedding for."""
+    largest = int(examples.tokens.max(initial=0))
+    known = max(config.vocab_size, config.decoder_vocab_size)
+    if largest >= known:
+        raise ModelError(
+            f"the tokenizer gives {tokenizer.token(largest)!r} the number {largest:,}; the model"
+            f" has {known:,} tokens",
+            do="the tokenizer is of another model: put its own back",
+        )

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from langue.data.batch import Batch, first_tokens, last_tokens, pool_mean
+from langue.data.batch import Batch
+from langue.model.heads import first_tokens, last_tokens, pool_mean
 
 
 def _mean_sqrt_len(states: Tensor, skip: int) -> Tensor:

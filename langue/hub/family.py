@@ -35,6 +35,7 @@ LM_CLASSES = (
 HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # what weights are stored in
 # the embeddings, one of which a tied output matrix is
 TABLES = ("token.weight", "decoder.token.weight")
+SEQUENCE = "classify"  # the head of the published sequence classifiers
 EXTRA_PREFIX = "kept."  # before the names of published weights that ours has no place for
 # The heads that score single tokens, and the endings of the classes of `transformers` that have
 # them.

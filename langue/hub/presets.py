@@ -89,8 +89,7 @@ KINDS = {
     "llama": "llama-135m",
     "langue": "langue",
 }
-# where nothing is named
-USUAL = {"causal": "langue", "masked": "bert-base", "denoise": "t5-1.1-base"}
+USUAL = "langue"  # where nothing is named
 
 
 def preset(

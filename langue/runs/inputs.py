@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.data.batch import Examples
+from langue.data.encode import encode_texts
 from langue.errors import ModelError
 from langue.hub.checkpoint import Checkpoint
 from langue.model.config import ANY_LENGTH, ModelConfig
 from langue.progress import warn
-from langue.tasks.task import encode_texts
 from langue.text.read.parse import is_missing, replace_lone_surrogates
 from langue.text.tokenizers.flags import frame_of
 from langue.text.tokenizers.tokenizer import Tokenizer

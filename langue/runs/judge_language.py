@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from langue.data.corpus.reader import Corpus
 from langue.evaluation import report
-from langue.evaluation.compare import compare_documents, outcome
 from langue.evaluation.curves import Curves
 from langue.evaluation.facts import sections_of_facts
-from langue.evaluation.intervals import bootstrap
 from langue.evaluation.judge import Verdict, format_metric
 from langue.evaluation.kneser_ney import baseline
 from langue.files import write_json
@@ -24,9 +22,11 @@ from langue.runs.held_out import FEW, few_intervals, notes_on_held_out, notes_on
 from langue.runs.prepare_language import Pretraining
 from langue.runs.samples import SHOWN, Samples, samples
 from langue.runtime import device, precision
+from langue.statistics.compare import compare_documents, outcome
+from langue.statistics.intervals import bootstrap
+from langue.statistics.metrics import number
 from langue.tasks.judgement import Example, Examples, Highlight, Passage
 from langue.tasks.language import DocumentLosses, HeldOutSet, LanguageObjective
-from langue.tasks.metrics import number
 from langue.tasks.objective import Metrics
 from langue.train.journal import read_log
 

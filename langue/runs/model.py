@@ -1,16 +1,18 @@
 """What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states,
 embeddings, predictions."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from langue.data.batch import Batch, Examples, gather, gather_pairs
+from langue.data.encoded import Encoded, in_order
 from langue.data.pack import sorted_batches
 from langue.errors import ModelError
 from langue.files import atomic_folder
@@ -26,6 +28,7 @@ from langue.hub.checkpoint import (
 )
 from langue.hub.family import EXTRA_PREFIX, LM_CLASSES
 from langue.hub.sentence_transformers import copy_modules
+from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
 from langue.model.transformer import Transformer
 from langue.runs.embed import SentenceEncoder
@@ -35,8 +38,11 @@ from langue.runs.save import head_of, task_of, write_task_checkpoint
 from langue.runtime import device, precision
 from langue.settings.sections import DataSettings
 from langue.tasks.infer import infer
-from langue.tasks.task import Task, TaskModel
+from langue.tasks.task import Task
 from langue.text.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from langue.text.read.source import Source, Table
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
 # how many labels of a text are shown: what the task gives, so many, or all
@@ -126,7 +132,7 @@ class Model:
         target_language: str | None = None,
     ) -> Any:
         """What the head gives before softmax or sigmoid: (N, labels) of a task model, one (t, V)
-        array a text of a language model.
+        array a text of a language model, or of a task that scores tokens.
 
         An encoder-decoder takes sources and targets. A target's row i is the score of what follows
         its first i + 1 tokens; of strings, the start token is put before and the last token left
@@ -135,14 +141,18 @@ class Model:
         tokenizer = self.tokenizer.for_languages(source_language, target_language)
         if self.task is None:
             return self._language_logits(texts, targets, tokenizer)
-        task, network = self._trained()
+        _, network = self._trained()
         with self.inputs.counting_truncation():
             examples = self._examples(texts, room=self._task_room(), tokenizer=tokenizer)
-        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
+        parts = []
         for batch, scores in infer(network, examples, self.device, self.dtype):
-            for row, each in zip(batch.rows, scores.float().cpu().numpy(), strict=True):
-                out[row] = each
-        return np.stack(out) if out else np.zeros((0, task.n_outputs), np.float32)
+            found = scores.float().cpu().numpy()
+            if network.head.per_token:
+                found = np.split(found, batch.starts[1:-1].tolist())
+            parts.append((batch.rows, found))
+        if not parts and not network.head.per_token:
+            return np.zeros((0, network.head.out.out_features), np.float32)
+        return in_order(len(examples), parts)
 
     def generate(
         self,
@@ -267,8 +277,8 @@ class Model:
         items = listed(texts)
         answers: list[Any] = [None] * len(items)
         with self.inputs.counting_truncation():
-            rows, examples = self._answerable(items)
-        for row, prediction in zip(rows, self.probabilities(examples), strict=True):
+            rows, encoded = self._answerable(items)
+        for row, prediction in zip(rows, self.apply(encoded), strict=True):
             if top == "auto":
                 answers[row] = task.answer(prediction)
             else:
@@ -276,7 +286,7 @@ class Model:
                 answers[row] = shown[0] if top == 1 else shown
         return answers
 
-    def _answerable(self, items: list[Any]) -> tuple[list[int], Examples]:
+    def _answerable(self, items: list[Any]) -> tuple[list[int], Encoded]:
         """Which of these texts, pairs or lists of token ids have something in them, and these
         encoded."""
         rows = [row for row, item in enumerate(items) if not is_empty(item)]
@@ -284,12 +294,37 @@ class Model:
         check_kind(filled)
         if filled and (isinstance(filled[0], str) or is_pair(filled[0])):
             self.check_pairs(is_pair(filled[0]))
-        examples = self._examples(filled, room=self._task_room())
-        usable = examples.lengths > 0
+        encoded = self._encode_items(filled)
+        usable = encoded.rows_with_tokens()
         if not usable.all():
             rows = [row for row, fits in zip(rows, usable, strict=True) if fits]
-            examples = self._examples([items[row] for row in rows], room=self._task_room())
-        return rows, examples
+            encoded = self._encode_items([items[row] for row in rows])
+        return rows, encoded
+
+    def _encode_items(self, items: list[Any]) -> Encoded:
+        task, _ = self._trained()
+        as_texts = partial(self._examples, room=self._task_room())
+        return task.encode_items(items, self.tokenizer, self.data, self.config, as_texts)
+
+    def read_inputs(self, data: Any, columns: Mapping[str, str] | None = None) -> "Source":
+        """Rows to predict from: the columns that the task reads, without the target."""
+        from langue.text.read.source import read
+
+        named = self._trained()[0].columns
+        need = (*named.inputs, *(named.optional if self.pairs else ()))
+        return read(
+            data,
+            columns=columns,
+            need=need,
+            optional=() if self.pairs is False else named.optional,
+            split=False,
+            invalid="keep",
+            synonyms=named.synonyms,
+        )
+
+    def items(self, table: "Table") -> list[Any]:
+        """A table's rows as `predict` takes them."""
+        return self._trained()[0].items(table)
 
     def _task_room(self) -> Room:
         """Where the task's texts are cut."""
@@ -310,11 +345,11 @@ class Model:
             what = f"the run was trained on {trained}, and these are {given}"
             raise ModelError(what, where=where, do="give what it was trained on")
 
-    def probabilities(self, examples: Examples, progress: Any = None) -> NDArray[np.float32]:
-        """Predictions of encoded examples, (n, n_outputs), in their order."""
+    def apply(self, encoded: Encoded, progress: Any = None) -> Any:
+        """Predictions of encoded rows, one a row, in their order."""
         task, network = self._trained()
         predictions, _ = task.apply(
-            network, examples, device=self.device, dtype=self.dtype, progress=progress
+            network, encoded, device=self.device, dtype=self.dtype, progress=progress
         )
         return predictions
 
@@ -360,10 +395,7 @@ class Model:
             raise ModelError(
                 "the model has no task head, so it has no predictions",
                 where=str(self.checkpoint.folder),
-                do=(
-                    "fine-tune it first: langue finetune --task classify --model ... --data ..."
-                    " --out RUN"
-                ),
+                do=("fine-tune it first: langue finetune --model ... --data ... --out RUN"),
             )
         return self.task, self.network
 
@@ -396,7 +428,7 @@ def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> 
         body, language = _language_model(checkpoint, weights, kind)
     else:
         with on_meta_device():
-            network = TaskModel(checkpoint.config, task, pad=checkpoint.pad)
+            network = task.network(checkpoint.config, pad=checkpoint.pad)
         load_into(network, weights, where=where, copy=False, weights_dtype=kind)
         body = network.body
     # a body without its head never moves the head's meta tensors

@@ -10,20 +10,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from langue.data.batch import Examples
-from langue.data.loader import Loader, Split
+from langue.data.encoded import Encoded
+from langue.data.loader import Loader
 from langue.errors import DataError, RunError, SettingsError
 from langue.files import disk_errors, exclusive_lock, read_json, write_text
 from langue.hardware import matmul_rate
 from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
 from langue.progress import bar
-from langue.runs.save import describe_transformers_support, head_of
+from langue.runs.save import head_of
 from langue.runtime import precision, rank, restarted
 from langue.settings.recipe import ROWS, display_name, flat_keys, read_recipe
-from langue.settings.sections import Settings, TaskSettings
-from langue.tasks import TASKS
+from langue.settings.sections import Section, Settings, known
+from langue.tasks import OPTIONS, TASKS
 from langue.tasks.task import Task
 from langue.text.quality.duplicates import find
 from langue.text.read.source import Source, Table, read
@@ -39,9 +38,14 @@ class Prepared:
     checkpoint: Checkpoint
     source: Source  # what is trained and judged on
     as_read: Source  # what was read: also rows whose texts turned out to have no tokens
-    examples: dict[str, Examples]  # by split
+    encoded: dict[str, Encoded]  # by split
     settings: Settings  # as given, `auto` replaced by what it is here
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def examples(self) -> dict[str, Examples]:
+        """The token sequences of each split."""
+        return {name: each.examples for name, each in self.encoded.items()}
 
 
 def task_class(name: str) -> type[Task]:
@@ -59,9 +63,10 @@ def read_source(
     source = read(
         data,
         columns=columns,
-        need=kind.need,
-        optional=kind.optional,
-        stratify=kind.target,
+        need=kind.columns.required,
+        optional=kind.columns.optional,
+        synonyms=kind.columns.synonyms,
+        stratify=kind.columns.target if kind.columns.proportional else None,
         dev_fraction=chosen.dev_fraction or 0.1,
         test_fraction=chosen.test_fraction,
         dev_max=chosen.dev_max,
@@ -103,43 +108,35 @@ def prepare(
         )
     tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
     check_same_columns(tables)
-    targets = {name: ready.targets(table) for name, table in tables.items()}
+    golds = {name: ready.golds(table) for name, table in tables.items()}
     described = describe(model, settings.model.revision)
-    if (
-        settings.task.pooling == "auto"
-        and described.task is not None
-        and described.task.get("task") == task
-    ):
-        # a run goes on with the head that it has
-        before = kind.from_dict(described.task).settings.pooling
-        ready.settings = ready.settings.model_copy(update={"pooling": before})
+    if described.task is not None and described.task.get("task") == task:
+        ready.go_on_from(described.task)
     checkpoint = read_checkpoint(described, head=head_of(ready, described))
     data = settings.data
     tokenizer = checkpoint.tokenizer.for_languages(data.source_language, data.target_language)
     checkpoint = replace(checkpoint, tokenizer=tokenizer)
-    examples: dict[str, Examples] = {}
+    encoded: dict[str, Encoded] = {}
     with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
         for name, table in tables.items():
-            kept, encoded = ready.encode(
-                checkpoint.tokenizer, table, settings.data, checkpoint.config
+            kept, encoded[name] = ready.encode(
+                checkpoint.tokenizer, table, golds[name], settings.data, checkpoint.config
             )
             if len(kept) < len(table):
                 source.notes.append(dropped_note(table, kept))
                 tables[name] = kept
-                targets[name] = ready.targets(kept)
-            examples[name] = encoded.with_targets(targets[name])
             advance(len(table))
     as_read = source
     source = replace(source, **tables)
-    for name, encoded in examples.items():
-        if encoded.lost is not None:
-            source.notes.extend(encoded.lost.note(f"{name}: "))
-    judged_on = "test" if "test" in examples else "dev"
-    if judged_on in examples:
-        source.notes.extend(few_examples(judged_on, len(examples[judged_on])))
+    for name, each in encoded.items():
+        if each.examples.lost is not None:
+            source.notes.extend(each.examples.lost.note(f"{name}: "))
+    judged_on = "test" if "test" in encoded else "dev"
+    if judged_on in encoded:
+        source.notes.extend(few_examples(judged_on, len(encoded[judged_on])))
     source.notes.extend(ready.notes())
     settings = settings.model_copy(update={"task": ready.settings})
-    prepared = Prepared(ready, checkpoint, source, as_read, examples, settings)
+    prepared = Prepared(ready, checkpoint, source, as_read, encoded, settings)
     prepared.facts = facts(prepared, settings)
     return prepared
 
@@ -175,31 +172,19 @@ def with_usable_targets(
     ready: Task | None,
     split: str,
     table: Table,
-    settings: TaskSettings,
+    options: Section,
     notes: list[str],
 ) -> Table:
     """The rows whose target can be read and, where there is a task already, was seen in its
     training; a note says how many are dropped. DataError where none is left."""
-    column = table.column(kind.target)
-    rows = [row for row, value in enumerate(column) if _fits(kind, ready, value, settings)]
+    rows = kind.usable_rows(table, options, ready)
+    target = kind.columns.target
     if not rows:
-        raise DataError(
-            f"no row of {split} has a {kind.target} that can be used", where=table.origin
-        )
+        raise DataError(f"no row of {split} has a {target} that can be used", where=table.origin)
     if len(rows) < len(table):
-        notes.append(f"{split}: {len(table) - len(rows)} rows dropped for their {kind.target}")
+        notes.append(f"{split}: {len(table) - len(rows)} rows dropped for their {target}")
         return table.select(rows)
     return table
-
-
-def _fits(kind: type[Task], ready: Task | None, value: Any, settings: TaskSettings) -> bool:
-    try:
-        target = kind.read_target(value, settings, str)
-        if ready is not None:
-            ready.known_target(target, str)
-    except DataError:
-        return False
-    return True
 
 
 def few_examples(split: str, number: int) -> list[str]:
@@ -219,37 +204,36 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
     time."""
     train = prepared.examples["train"]
     chosen = settings.train
-    loader = Loader(Split(train, chosen), chosen.accumulate)
+    task = prepared.task
+    loader = Loader(task.batches(prepared.encoded["train"], chosen), chosen.accumulate)
     steps = loader.total(chosen.epochs, chosen.max_steps)
     per_pass = len(loader.steps(0))
     lengths = train.lengths
     passes = steps / per_pass
     flops = 3 * prepared.checkpoint.config.forward_flops(lengths.tolist()) * passes
-    positive = prepared.task.label_of("f1")
     splits = {
         name: {
             "examples": len(each),
-            "tokens": int(each.lengths.sum()),
-            "longest": int(each.lengths.max()),
-            "cut_examples": int((each.cut > 0).sum()),
-            "cut_tokens": int(each.cut.sum()),
-            "balance": prepared.task.balance(np.asarray(each.targets)),
+            "tokens": int(each.examples.lengths.sum()),
+            "longest": int(each.examples.lengths.max()),
+            "cut_examples": int((each.examples.cut > 0).sum()),
+            "cut_tokens": int(each.examples.cut.sum()),
+            "balance": task.balance(each.golds),
         }
-        for name, each in prepared.examples.items()
+        for name, each in prepared.encoded.items()
         if len(each)
     }
     return {
         "origin": prepared.source.train.origin if prepared.source.train else "",
         "model": str(prepared.checkpoint.folder),
-        "task": prepared.task.name,
-        "pooling": prepared.task.settings.pooling,
-        **({"positive": positive} if positive is not None else {}),
+        "task": task.name,
+        **task.facts(),
         "splits": splits,
         "notes": prepared.source.notes,
-        "transformers": describe_transformers_support(
-            prepared.task, prepared.checkpoint.family, settings.data
+        "transformers": task.describe_transformers_support(
+            prepared.checkpoint.family, settings.data
         ),
-        "duplicates": duplicates(prepared.source) if settings.data.duplicates else {},
+        "duplicates": duplicates(task, prepared.source) if settings.data.duplicates else {},
         "steps": steps,
         "steps_per_epoch": per_pass,
         "mean_tokens": float(lengths.mean()),
@@ -259,21 +243,21 @@ def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
     }
 
 
-def duplicates(source: Source) -> dict[str, dict[str, Any]]:
+def duplicates(task: Task, source: Source) -> dict[str, dict[str, Any]]:
     """Rows of dev and test that stand in train too, exactly or nearly: the commonest way to fool
     oneself."""
     assert source.train is not None
     tables = {name: getattr(source, name) for name in ("dev", "test")}
     return {
-        name: count_leaks(source.train, table)
+        name: count_leaks(task, source.train, table)
         for name, table in tables.items()
         if table is not None and len(table)
     }
 
 
-def count_leaks(train: Table, table: Table) -> dict[str, int]:
+def count_leaks(task: Task, train: Table, table: Table) -> dict[str, int]:
     """How many rows of a table stand in train, exactly or nearly."""
-    pairs = find(joined(train), joined(table))
+    pairs = find(task.texts(train), task.texts(table))
     return {"exact": len(pairs.exact), "near": len(pairs.near), "of": len(table)}
 
 
@@ -298,7 +282,9 @@ def data_fingerprint(task: Task, source: Source) -> dict[str, str]:
         table: Table | None = getattr(source, name)
         if table is not None:
             digest = hashlib.sha256()
-            for text, target in zip(joined(table), table.column(task.target), strict=True):
+            for text, target in zip(
+                task.texts(table), table.column(task.columns.target), strict=True
+            ):
                 digest.update(f"{len(text)} {text} {target!r}\n".encode("utf-8", "surrogatepass"))
             made[name] = digest.hexdigest()
     return made
@@ -321,14 +307,6 @@ def first_changed_split(folder: Path, task: Task, source: Source) -> str:
     )
 
 
-def joined(table: Table) -> list[str]:
-    """Each row's text, with its pair where there is one."""
-    texts = table.column("text")
-    if "pair" not in table.rows.column_names:
-        return texts
-    return [f"{text}\n{pair}" for text, pair in zip(texts, table.column("pair"), strict=True)]
-
-
 # What a run that goes on may have otherwise than before, since no step that was made depends on it.
 CHANGEABLE_ON_RESUME = (
     *(
@@ -348,6 +326,7 @@ def check_resumable(folder: Path, written: str) -> None:
     path = folder / "recipe.toml"
     before = read_recipe(path)
     now = flat_keys(tomllib.loads(written))
+    before = without_foreign(before, now.get("task.name") or now.get("task.objective"))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     fixed = [key for key in changed if key.removeprefix("train.") not in CHANGEABLE_ON_RESUME]
     if fixed:
@@ -361,6 +340,16 @@ def check_resumable(folder: Path, written: str) -> None:
         )
     if changed and rank() == 0:
         write_text(path, written)
+
+
+def without_foreign(recipe: Mapping[str, Any], name: Any) -> dict[str, Any]:
+    """A recipe without the settings of other tasks and objectives than this one, which those of
+    earlier versions hold too."""
+    own = {
+        key for of, options in OPTIONS.items() if of.endswith(f" {name}") for key in known(options)
+    }
+    foreign = set(known(*OPTIONS.values())) - set(own)
+    return {key: value for key, value in recipe.items() if key not in foreign}
 
 
 def check_rereadable(data: Any) -> None:

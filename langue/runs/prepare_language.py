@@ -16,7 +16,7 @@ from langue.errors import SettingsError
 from langue.hardware import matmul_rate
 from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, without_extra
 from langue.hub.family import Family, parameters
-from langue.hub.presets import USUAL, count, preset
+from langue.hub.presets import count, preset
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel, init_weights
 from langue.model.transformer import set_dropout
@@ -70,7 +70,7 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
     checkpoint = None
     if arguments["model"] is not None:
         described = describe(arguments["model"], settings.model.revision)
-        checkpoint = read_checkpoint(described, head="lm", pairs=settings.task.pairs != "none")
+        checkpoint = read_checkpoint(described, head="lm", pairs=kind.learns_pairs(settings.task))
     own = None if checkpoint is None else checkpoint.tokenizer
 
     def check(tokenizer: Tokenizer | None) -> None:
@@ -84,14 +84,7 @@ def prepare_language(arguments: Mapping[str, Any], settings: Settings, folder: P
             _possible(arguments["objective"], settings)
 
     train, dev = corpus_of(arguments, own, settings, folder, check)
-    if settings.task.pairs == "next" and train.n_documents < 2:
-        raise SettingsError(
-            "task.pairs=next takes second parts from other documents, and the text is a single one",
-            do=(
-                "set task.pairs=order, or cut the text into documents: langue data tokenize"
-                " --document blank"
-            ),
-        )
+    kind.check_documents(settings.task, train.n_documents)
     tokenizer = train.tokenizer if own is None else own
     objective, family, config = _made(arguments["objective"], tokenizer, checkpoint, settings)
     prepared = Pretraining(objective, family, config, tokenizer, train, dev, settings, checkpoint)
@@ -138,10 +131,10 @@ def _shape(
         axes = {
             axis: value for axis in AXES if (value := getattr(settings.model, axis)) is not None
         }
-        name = settings.model.preset or USUAL[objective]
+        name = settings.model.preset or OBJECTIVES[objective].preset
         family, config = preset(name, vocab_size, block, size=settings.model.size, axes=axes)
     OBJECTIVES[objective].suits(config)
-    if settings.task.pairs != "none":
+    if OBJECTIVES[objective].learns_pairs(settings.task):
         config = _with_pairs(family, config)
     if block > config.longest:
         raise SettingsError(

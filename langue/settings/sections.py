@@ -9,10 +9,18 @@ ours where the key is another library's.
 import difflib
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+)
 
 from langue.errors import SettingsError
 from langue.settings.aliases import RENAMED, ours_of
@@ -20,11 +28,6 @@ from langue.settings.recipe import ARGUMENTS
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _label_name(value: Any) -> Any:
-    """A label as the data's labels are read: 1 of a recipe is the label named 1."""
-    return str(value) if isinstance(value, (bool, int, float)) else value
 
 
 class Section(BaseModel):
@@ -128,61 +131,6 @@ class TokenizerSettings(Section):
             "characters of each source to train on; 0: all; None: 50 million, 10 for unigram, which"
             " is slow"
         ),
-    )
-
-
-class TaskSettings(Section):
-    pooling: Literal["auto", "mean", "first", "last"] = Field(
-        default="auto",
-        description=(
-            "how a text's hidden states become one vector; auto: last for a causal decoder, else"
-            " mean"
-        ),
-    )
-    label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="share of each target spread over all labels"
-    )
-    class_weights: Literal["none", "balanced"] = Field(
-        default="none",
-        description=(
-            "balanced: the texts of each label weigh as much together as another's; with several"
-            " labels a text, those that have a label as much as those that lack it"
-        ),
-    )
-    multi_label: bool | None = Field(
-        default=None,
-        description=(
-            "a text may carry any number of labels, a|b; None: one, and what looks like several is"
-            " asked about; false: one, whatever its name"
-        ),
-    )
-    positive: Annotated[str | None, BeforeValidator(_label_name)] = Field(
-        default=None,
-        description=(
-            "of two labels, the one that precision, recall and F1 are of; None: the rarer in"
-            " training"
-        ),
-        json_schema_extra={"verbatim": True},
-    )
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
-    mask_ratio: float = Field(
-        default=0.15, gt=0, lt=1, description="share of the tokens that masked LM predicts"
-    )
-    whole_words: bool = Field(
-        default=False, description="masked LM: mask all tokens of a word or none"
-    )
-    pairs: Literal["none", "next", "order"] = Field(
-        default="none",
-        description=(
-            "masked LM: also tell whether a piece's second part follows (next) or comes first"
-            " (order)"
-        ),
-    )
-    noise_ratio: float = Field(
-        default=0.15, gt=0, lt=1, description="share of the tokens that denoising takes out"
-    )
-    noise_span: float = Field(
-        default=3.0, ge=1, description="mean length, in tokens, of what denoising takes out at once"
     )
 
 
@@ -333,9 +281,8 @@ class TrainSettings(Section):
         default=None,
         description=(
             "what the checkpoint that is kept is best in on dev: loss, or a metric of the task,"
-            " such as accuracy or f1_macro, which then is also the run's main metric; None:"
-            " accuracy for one label a text, f1_micro for several, f1_macro with"
-            " class_weights=balanced, pearson for scores, loss in pretraining"
+            " such as accuracy or f1_macro, which then is also the run's main metric; None: as the"
+            " task says; in pretraining the loss"
         ),
     )
     patience: int = Field(
@@ -348,7 +295,7 @@ OF_ALL_MODELS = ("dropout", "attention_dropout", "revision")  # not of new ones 
 
 class Settings(Section):
     data: DataSettings = DataSettings()
-    task: TaskSettings = TaskSettings()
+    task: SerializeAsAny[Section] = Section()  # what the task or objective declares (`with_task`)
     model: ModelSettings = ModelSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     train: TrainSettings = TrainSettings()
@@ -367,13 +314,6 @@ PRETRAINING: dict[str, Any] = {
     "train.schedule": "cosine",
     "train.min_lr_ratio": 0.1,
 }
-# What the objectives' published tokenizers are, where one is trained.
-TOKENIZERS: dict[str, dict[str, Any]] = {
-    "causal": {},
-    "masked": {"tokenizer.kind": "wordpiece", "tokenizer.lower": True},
-    "denoise": {"tokenizer.kind": "unigram", "tokenizer.sentinels": 100},
-}
-
 # Settings of fine-tuning alone, and what does in pretraining what they do there; and the other way
 # round.
 FINETUNING = {
@@ -383,16 +323,10 @@ FINETUNING = {
     "data.test_fraction": "data.dev_fraction",
     "task.dropout": "model.dropout",
     **dict.fromkeys(
-        ["data.truncation", "data.duplicates", "task.pooling", "task.label_smoothing"], ""
+        ["data.truncation", "data.duplicates", "data.source_language", "data.target_language"], ""
     ),
-    **dict.fromkeys(["data.source_language", "data.target_language"], ""),
-    **dict.fromkeys(["task.class_weights", "task.multi_label", "task.positive"], ""),
 }
-# Of one objective alone, of a tokenizer that is trained, and of text that becomes a corpus.
-OF_OBJECTIVE = {
-    "masked": ["task.mask_ratio", "task.whole_words", "task.pairs"],
-    "denoise": ["task.noise_ratio", "task.noise_span"],
-}
+# Of a tokenizer that is trained, and of text that becomes a corpus.
 OF_TRAINING_TOKENIZERS = [f"tokenizer.{name}" for name in TokenizerSettings.model_fields]
 OF_BUILDING = ["data.dev_fraction", "data.invalid", "data.seed", "data.shard_tokens"]
 ONLY_PRETRAINING = {
@@ -403,7 +337,6 @@ ONLY_PRETRAINING = {
     },
     **dict.fromkeys(
         [
-            *sum(OF_OBJECTIVE.values(), []),
             "train.z_loss",
             "train.ramp_steps",
             *OF_TRAINING_TOKENIZERS,
@@ -414,13 +347,24 @@ ONLY_PRETRAINING = {
 }
 
 
-def known() -> dict[str, Any]:
-    """Every key, `section.key`, with its pydantic field (type, default, description)."""
-    return {
-        f"{section}.{key}": field
-        for section, of in Settings.model_fields.items()
-        for key, field in of.annotation.model_fields.items()  # type: ignore[union-attr]
-    }
+@cache
+def with_task(options: type[Section]) -> type[Settings]:
+    """`Settings` whose section `task` is the options that a task or an objective declares."""
+    made: type[Settings] = create_model("Settings", __base__=Settings, task=(options, options()))
+    return made
+
+
+def known(*options: type[Section]) -> dict[str, Any]:
+    """Every key, `section.key`, with its pydantic field (type, default, description).
+
+    options: what tasks declare; of a key that several declare, the first one's field is given.
+    """
+    fields: dict[str, Any] = {}
+    for section, of in Settings.model_fields.items():
+        for part in options if section == "task" else (of.annotation,):
+            for key, field in part.model_fields.items():  # type: ignore[union-attr]
+                fields.setdefault(f"{section}.{key}", field)
+    return fields
 
 
 def refuse_others(
@@ -432,56 +376,110 @@ def refuse_others(
         others.items() if isinstance(others, Mapping) else ((key, "") for key in others)
     ):
         section, name = key.split(".")
-        value, unset = (getattr(getattr(each, section), name) for each in (chosen, usual))
-        # which recipes made before have
-        if value != unset and not (value is False and unset is None):
-            raise SettingsError(
-                f"{key} is of {of}, and does nothing here",
-                do=f"here it is {here}" if here else "leave it out",
-            )
+        value, unset = (getattr(getattr(each, section), name, None) for each in (chosen, usual))
+        if value != unset and not _was_unset(value, unset):
+            raise _without_effect(key, of, here)
+
+
+def _without_effect(key: str, of: str, here: str) -> SettingsError:
+    return SettingsError(
+        f"{key} is of {of}, and does nothing here",
+        do=f"here it is {here}" if here else "leave it out",
+    )
+
+
+def _was_unset(value: Any, unset: Any) -> bool:
+    """Whether recipes that were made before say so of what is None now."""
+    return value is False and unset is None
 
 
 def resolve_for(
-    reads: Collection[str], words: Mapping[str, Any], usual: Mapping[str, Any] = _NONE
+    reads: Collection[str],
+    words: Mapping[str, Any],
+    usual: Mapping[str, Any] = _NONE,
+    elsewhere: Mapping[str, type[Section]] = _NONE,
 ) -> Settings:
     """As `resolve`, for a verb that reads these settings alone: SettingsError at another. Words are
     Python's, too."""
-    chosen = resolve(usual, {key.replace("__", "."): value for key, value in words.items()})
+    chosen = resolve(
+        usual,
+        {key.replace("__", "."): value for key, value in words.items()},
+        elsewhere=elsewhere,
+    )
     refuse_others(
         chosen, resolve(usual), [key for key in known() if key not in reads], "other verbs"
     )
     return chosen
 
 
-def resolve(*layers: Mapping[str, Any], others: Mapping[str, str] = _NONE) -> Settings:
-    """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate. Strings are read as
-    their type. others: settings that do nothing here, and what does instead: at an unknown key none
-    of them is named."""
+def resolve(
+    *layers: Mapping[str, Any],
+    options: type[Section] = Section,
+    others: Mapping[str, str] = _NONE,
+    elsewhere: Mapping[str, type[Section]] = _NONE,
+) -> Settings:
+    """Merge flat `{"train.lr": 3e-5}` layers, later ones winning, and validate.
+
+    Strings are read as their type. options: the `task.*` settings of the task or objective at hand.
+    elsewhere: those of others, by what they are of ("the task classify"); one that is not at its
+    default is a SettingsError that says so, and one that is, as recipes of earlier versions have
+    it, is passed over. others: settings that do nothing here, and what does instead: at an unknown
+    key none of them is named.
+    """
     nested: dict[str, dict[str, Any]] = {}
-    fields = known()
+    fields = known(options)
+    foreign = {key for key in known(*elsewhere.values()) if key not in fields}
     for key, value in ((RENAMED.get(k, k), v) for layer in layers for k, v in layer.items()):
+        if key in foreign:
+            _refuse_foreign(key, value, elsewhere, others.get(key, ""))
+            continue
         if key not in fields:
-            raise SettingsError(f"unknown setting {key!r}", do=_nearest(key, list(fields), others))
+            passive = dict.fromkeys(foreign, "") | dict(others)
+            raise SettingsError(
+                f"unknown setting {key!r}", do=_nearest(key, [*fields, *foreign], passive)
+            )
         section, name = key.split(".")
-        verbatim = bool(fields[key].json_schema_extra)  # a label may be named none
-        optional = "None" in str(fields[key].annotation) and not verbatim
-        if isinstance(value, str) and value.lower() in ("none", "null") and optional:
-            value = None
-        elif isinstance(value, str) and "tuple" in str(fields[key].annotation):
-            # Brackets around several values are a list's; around one, as in [USER], they are its
-            # own.
-            listed = re.fullmatch(r"[\[(](|[^\[\]()]*,[^\[\]()]*)[\])]", value.strip())
-            value = listed[1] if listed else value
-            value = [part.strip() for part in value.split(",")] if value else []
-        nested.setdefault(section, {})[name] = value
+        nested.setdefault(section, {})[name] = _read_value(value, fields[key])
     try:
-        return Settings.model_validate(nested)
+        return with_task(options).model_validate(nested)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][:2])
         raise SettingsError(
             f"{key} = {first['input']!r}: {first['msg']}", do=f"{key} is: {fields[key].description}"
         ) from None
+
+
+def _read_value(value: Any, field: Any) -> Any:
+    """What was written for a field, as pydantic takes it."""
+    verbatim = bool(field.json_schema_extra)  # a label may be named none
+    if not isinstance(value, str) or verbatim:
+        return value
+    if value.lower() in ("none", "null") and "None" in str(field.annotation):
+        return None
+    if "tuple" in str(field.annotation):
+        # Brackets around several values are a list's; around one, as in [USER], they are its own.
+        listed = re.fullmatch(r"[\[(](|[^\[\]()]*,[^\[\]()]*)[\])]", value.strip())
+        value = listed[1] if listed else value
+        return [part.strip() for part in value.split(",")] if value else []
+    return value
+
+
+def _refuse_foreign(
+    key: str, value: Any, elsewhere: Mapping[str, type[Section]], here: str
+) -> None:
+    """SettingsError at a setting of other tasks or objectives that is not at its default."""
+    name = key.partition(".")[2]
+    owners = {of: options for of, options in elsewhere.items() if name in options.model_fields}
+    for options in owners.values():
+        field = options.model_fields[name]
+        try:
+            read = getattr(options.model_validate({name: _read_value(value, field)}), name)
+        except ValidationError:
+            break
+        if read == field.default or _was_unset(read, field.default):
+            return
+    raise _without_effect(key, " and ".join(owners), here)
 
 
 def _nearest(key: str, keys: list[str], others: Mapping[str, str]) -> str:

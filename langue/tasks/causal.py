@@ -14,7 +14,7 @@ import torch
 
 from langue.data.batch import Batch, gather
 from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead
-from langue.settings.sections import TaskSettings
+from langue.settings.sections import Section
 from langue.tasks.language import HeldOutSet, LanguageObjective, examples, perplexity
 from langue.tasks.objective import Metrics
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -23,10 +23,11 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 class Causal(LanguageObjective):
     name = "causal"
     architecture = "decoder"
+    preset = "langue"
     overhead = SpecialTokenOverhead(document=1)
 
     def __init__(
-        self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0
+        self, tokenizer: Tokenizer, settings: Section, *, z_loss: float = 0.0, seed: int = 0
     ) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
         self.begin = self.special.need("bos", "eos", "cls")

@@ -1,23 +1,35 @@
-"""What arrives: texts (or pairs) with a label each, or any number of labels.
+"""Classification. What arrives: texts (or pairs) with a label each, or any number of labels.
 What leaves: a probability for every label."""
 
 import difflib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from langue.data.batch import Batch
 from langue.errors import DataError, SettingsError
-from langue.settings.sections import TaskSettings
-from langue.tasks import metrics
-from langue.tasks.objective import LOSS, Metrics
-from langue.tasks.task import Task
+from langue.hub.family import Family
+from langue.statistics import bag_of_words
+from langue.statistics import metrics as m
+from langue.statistics.compare import Systems, systems_of
+from langue.statistics.intervals import RESAMPLES
+from langue.statistics.labels import systems_of_labels, systems_of_several
+from langue.tasks.columns import PAIR_SYNONYMS, TEXT_SYNONYMS, Columns
+from langue.tasks.judge_labels import judge_labels, judge_several_labels
+from langue.tasks.judgement import Example, Examples, Judgement, Passage
+from langue.tasks.objective import LOSS
+from langue.tasks.pooled import PooledOptions, PooledTask, passages_of, published_outputs
+from langue.tasks.task import Baseline
 from langue.text.read.parse import is_missing
 from langue.text.read.split import parted
 
@@ -28,19 +40,71 @@ if TYPE_CHECKING:
 NOUGHTS_AND_ONES = {"0", "1", "0.0", "1.0", "False", "True"}
 
 
-class Classify(Task):
+def _label_name(value: Any) -> Any:
+    """A label as the data's labels are read: 1 of a recipe is the label named 1."""
+    return str(value) if isinstance(value, (bool, int, float)) else value
+
+
+class ClassifyOptions(PooledOptions):
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each target spread over all labels"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description=(
+            "balanced: the texts of each label weigh as much together as another's; with several"
+            " labels a text, those that have a label as much as those that lack it"
+        ),
+    )
+    multi_label: bool | None = Field(
+        default=None,
+        description=(
+            "a text may carry any number of labels, a|b; None: one, and what looks like several is"
+            " asked about; false: one, whatever its name"
+        ),
+    )
+    positive: Annotated[str | None, BeforeValidator(_label_name)] = Field(
+        default=None,
+        description=(
+            "of two labels, the one that precision, recall and F1 are of; None: the rarer in"
+            " training"
+        ),
+        json_schema_extra={"verbatim": True},
+    )
+
+
+@dataclass(frozen=True)
+class LabelBaseline(Baseline):
+    threshold: float  # with several labels: the probability from which on one is given
+
+
+class Classify(PooledTask):
     """Binary, multi-class or (`task.multi_label`) multi-label classification."""
 
     name = "classify"
-    need = ("text", "label")
-    target = "label"
+    Options = ClassifyOptions
+    columns = Columns(
+        required=("text", "label"),
+        optional=("pair",),
+        target="label",
+        synonyms={
+            "text": TEXT_SYNONYMS,
+            "pair": PAIR_SYNONYMS,
+            "label": (
+                *("sentiment", "class", "category", "target", "labels"),
+                *("y", "topic", "intent"),
+            ),
+        },
+    )
+    settings: ClassifyOptions
     primary_metric = "accuracy"
     best = "accuracy"
+    main_metric = "accuracy"
 
     def __init__(
         self,
         labels: list[str],
-        settings: TaskSettings,
+        settings: ClassifyOptions,
         weights: list[float] | None = None,
         positive: str | None = None,
     ) -> None:
@@ -50,7 +114,7 @@ class Classify(Task):
         self.settings = settings
         self.weights = weights
         # with several labels: the probability from which on one is given
-        self.threshold = metrics.THRESHOLD
+        self.threshold = m.THRESHOLD
         self.index = {label: i for i, label in enumerate(labels)}
         self.positive: str | None = None
         if len(labels) == 2 and not settings.multi_label:
@@ -59,9 +123,11 @@ class Classify(Task):
         if settings.multi_label:  # where accuracy asks for all of a text's labels at once
             self.primary_metric = "f1_micro"
             self.best = "f1_micro"
+            self.main_metric = "f1_micro"
 
     @classmethod
-    def fit(cls, train: "Table", settings: TaskSettings) -> Self:
+    def fit(cls, train: "Table", options: ClassifyOptions) -> Self:
+        settings = options
         raw = cls.read_targets(train, settings)
         found: set[str] = set().union(*raw) if settings.multi_label else set(raw)
         if len(found) < 2 and not settings.multi_label or not found:
@@ -90,7 +156,7 @@ class Classify(Task):
             and all(len(labels) != 1 for labels in raw)
         ):
             where = train.where(next(row for row, labels in enumerate(raw) if labels))
-            what = "the labels are noughts and ones by their place"
+            what = "the labels look like one-hot (multi-hot) vectors"
             raise DataError(what, where=where, do='give their names: ["a", "c"], or a|c')
         notes = [] if settings.multi_label else _unparted(raw, settings, train.origin)
         labels = _ordered(found)
@@ -98,7 +164,7 @@ class Classify(Task):
         task = cls(labels, settings, positive=positive)
         task._notes = notes
         if settings.class_weights == "balanced":
-            task.weights = task._balanced(task.targets(train))
+            task.weights = task._balanced(task.golds(train))
         return task
 
     def _balanced(self, targets: NDArray[Any]) -> list[float]:
@@ -116,10 +182,10 @@ class Classify(Task):
         return [float(weight) for weight in weights]
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> Self:
-        settings = TaskSettings(**saved["settings"])
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        settings = cls.options_of(saved["settings"])
         task = cls(list(saved["labels"]), settings, saved.get("weights"), saved.get("positive"))
-        threshold = saved.get("threshold", metrics.THRESHOLD)
+        threshold = saved.get("threshold", m.THRESHOLD)
         if (
             isinstance(threshold, bool)
             or not isinstance(threshold, (int, float))
@@ -138,6 +204,21 @@ class Classify(Task):
         }
         return saved | ({"threshold": self.threshold} if self.settings.multi_label else {})
 
+    @classmethod
+    def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
+        found = published_outputs(published, family)
+        if found is None:
+            return None
+        pooling, names, kind = found
+        if kind == "regression" or (kind is None and len(names) == 1):
+            return None
+        several = kind == "multi_label_classification"
+        options = ClassifyOptions.model_validate({"pooling": pooling, "multi_label": several})
+        return cls(names, options)
+
+    def has_outputs_of(self, saved: Mapping[str, Any]) -> bool:
+        return super().has_outputs_of(saved) and saved.get("labels") == self.labels
+
     def published(self) -> dict[str, Any]:
         return {
             "id2label": {str(i): label for i, label in enumerate(self.labels)},
@@ -152,8 +233,8 @@ class Classify(Task):
         return len(self.labels)
 
     @classmethod
-    def read_target(cls, value: Any, settings: TaskSettings, where: Callable[[], str]) -> Any:
-        if settings.multi_label:
+    def read_target(cls, value: Any, options: ClassifyOptions, where: Callable[[], str]) -> Any:
+        if options.multi_label:
             return _several(value, where)
         if isinstance(value, (list, tuple)):
             raise DataError("the label is a list", where=where(), do="set task.multi_label=true")
@@ -188,7 +269,7 @@ class Classify(Task):
         many[[self.index[label] for label in target]] = 1
         return many
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
         """Cross-entropy with label smoothing (Szegedy et al. 2016); with several labels, binary
         cross-entropy of each.
 
@@ -198,6 +279,8 @@ class Classify(Task):
         mean however the rows are divided into batches.
         """
         outputs = outputs.float()
+        targets = batch.targets
+        assert targets is not None
         smoothing = self.settings.label_smoothing
         weights = None
         if self.weights is not None:
@@ -224,22 +307,30 @@ class Classify(Task):
         array: NDArray[np.float32] = probabilities.cpu().numpy()
         return array
 
-    def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics:
+    @property
+    def _positive_index(self) -> int:
+        return 1 if self.positive is None else self.index[self.positive]
+
+    def measure(
+        self, golds: Any, predictions: NDArray[Any], threshold: float | None = None
+    ) -> m.Measure:
+        """threshold: with several labels, the probability from which on one is given; None: the
+        task's."""
         if self.settings.multi_label:
-            return metrics.multilabel(targets, predictions, self.threshold)
-        positive = 1 if self.positive is None else self.index[self.positive]
-        return metrics.classification(targets, predictions, len(self.labels), positive)
+            chosen = self.threshold if threshold is None else threshold
+            return m.multilabel_measure(golds, predictions, chosen)
+        return m.classification_measure(golds, predictions, len(self.labels), self._positive_index)
 
     def label_of(self, metric: str) -> str | None:
-        return self.positive if metric in metrics.OF_POSITIVE else None
+        return self.positive if metric in m.OF_POSITIVE else None
 
     def notes(self) -> list[str]:
         return self._notes
 
     def metric_names(self) -> list[str]:
         one = self.predict(torch.zeros(1, self.n_outputs))
-        target = np.zeros_like(one) if self.settings.multi_label else np.zeros(1, np.int64)
-        return list(self.metrics(target, one))
+        gold = np.zeros_like(one) if self.settings.multi_label else np.zeros(1, np.int64)
+        return list(self.metrics(gold, one))
 
     def default_best(self) -> str:
         """Macro F1 where rare labels are to weigh as much as frequent ones: accuracy would reward
@@ -252,10 +343,10 @@ class Classify(Task):
     def settles_on_dev(self) -> bool:
         return bool(self.settings.multi_label)
 
-    def settle_on_dev(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> None:
+    def settle_on_dev(self, golds: NDArray[Any], predictions: NDArray[np.float32]) -> None:
         """Choose the threshold that is best on dev in what the checkpoint was chosen by."""
         by = "f1_micro" if self.best == LOSS else self.best
-        self.threshold = metrics.best_threshold(targets, predictions, by)
+        self.threshold = m.best_threshold(golds, predictions, by)
 
     def answer(self, prediction: NDArray[np.float32]) -> Any:
         if not self.settings.multi_label:
@@ -267,13 +358,149 @@ class Classify(Task):
         order = np.argsort(-prediction, kind="stable")
         return [{"label": self.labels[i], "score": float(prediction[i])} for i in order[:top]]
 
-    def balance(self, targets: NDArray[Any]) -> dict[str, float]:
+    def balance(self, golds: Any) -> dict[str, float]:
+        targets = np.asarray(golds)
         counts = (
             targets.sum(0)
             if self.settings.multi_label
             else np.bincount(targets, minlength=len(self.labels))
         )
         return {label: int(count) for label, count in zip(self.labels, counts, strict=True)}
+
+    def show_target(self, gold: Any) -> str:
+        if not self.settings.multi_label:
+            return self.labels[int(gold)]
+        return " | ".join(np.array(self.labels)[np.asarray(gold) == 1]) or "(none)"
+
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | ({} if self.positive is None else {"positive": self.positive})
+
+    def remarks(self) -> list[str]:
+        if self.positive is None:
+            return []
+        label = " ".join(self.positive.split())
+        return [f"precision, recall and F1 are of the label {label}; task.positive names another"]
+
+    # --- judging ---
+
+    def judge(
+        self,
+        golds: Any,
+        predictions: NDArray[Any],
+        main: str | None = None,
+        *,
+        seed: int = 0,
+        resamples: int = RESAMPLES,
+    ) -> Judgement:
+        chosen = main or self.main_metric
+        if self.settings.multi_label:
+            judged = partial(judge_several_labels, threshold=self.threshold)
+        else:
+            judged = partial(judge_labels, positive=self._positive_index)
+        return judged(golds, predictions, self.labels, main=chosen, resamples=resamples, seed=seed)
+
+    def mistakes(
+        self, table: "Table", golds: Any, predictions: NDArray[Any], limit: int = 20
+    ) -> Examples | None:
+        """Worst is the highest confidence in a wrong label; with several, the most confident wrong
+        decision about one label."""
+        true = np.asarray(golds)
+        said = np.asarray(predictions, dtype=np.float64)
+        if self.settings.multi_label:
+            given = said >= self.threshold
+            wrong_at = given != true.astype(bool)
+            badness = np.where(wrong_at, np.where(given, said, 1 - said), 0.0).max(axis=1)
+            wrong = wrong_at.any(axis=1)
+            names = [
+                (self._names(t), self._names(p)) for t, p in zip(true == 1, given, strict=True)
+            ]
+        else:
+            picked = said.argmax(axis=1)
+            badness = said.max(axis=1)
+            wrong = picked != true
+            names = [(self.labels[t], self.labels[p]) for t, p in zip(true, picked, strict=True)]
+        order = sorted(np.flatnonzero(wrong).tolist(), key=lambda i: (-badness[i], i))[:limit]
+        texts = passages_of(table, order)
+        return Examples(
+            title="Worst mistakes",
+            columns=("true", "predicted", "confidence"),
+            rows=[
+                Example([Passage(text) for text in passages], (*names[i], float(badness[i])))
+                for i, passages in zip(order, texts, strict=True)
+            ],
+            shares=(2,),
+            note=(
+                "The surest of its wrong answers first: a good place to look for wrong labels, too."
+            ),
+        )
+
+    def _names(self, chosen: NDArray[np.bool_]) -> str:
+        return ", ".join(self.labels[i] for i in np.flatnonzero(chosen).tolist()) or "(none)"
+
+    def baseline(
+        self,
+        train: tuple["Table", Any],
+        test: tuple["Table", Any],
+        *,
+        metric: str,
+        as_model: bool = True,
+    ) -> LabelBaseline:
+        """TF-IDF with logistic regression, which is strong on topics and sentiment and takes
+        seconds."""
+        balanced = as_model and self.settings.class_weights == "balanced"
+        weight = "balanced" if balanced else None
+        several = self.settings.multi_label
+        tuned = as_model and several
+        sign = -1 if metric in m.LOWER_IS_BETTER else 1
+
+        def quality(true: NDArray[Any], said: NDArray[Any]) -> tuple[float | None, float]:
+            threshold = m.best_threshold(true, said, metric) if tuned else m.THRESHOLD
+            value = m.plain(self.measure(true, said, threshold), len(true))[metric]
+            return None if value is None else sign * value, threshold
+
+        found = bag_of_words.answer(
+            bag_of_words.LogisticOfEach(weight)
+            if several
+            else bag_of_words.Logistic(len(self.labels), weight),
+            quality,
+            *(train[0].column("text"), train[1], test[0].column("text")),
+            train_pairs=train[0].column_if_there("pair"),
+            test_pairs=test[0].column_if_there("pair"),
+        )
+        threshold = m.THRESHOLD if found.settled is None else found.settled
+        golds = np.asarray(test[1])
+        return LabelBaseline(
+            name=found.name + (", balanced" if balanced else ""),
+            metrics=m.plain(self.measure(golds, found.predictions, threshold), len(golds)),
+            predictions=found.predictions,
+            seconds=found.seconds,
+            threshold=threshold,
+        )
+
+    def systems(
+        self, golds: Any, predictions: NDArray[Any], baseline: Baseline, metric: str
+    ) -> Systems:
+        """Examples of the same labels and answers are one kind, so that few are drawn."""
+        if self.settings.multi_label:
+            assert isinstance(baseline, LabelBaseline)
+            several, of_model = m.check_multilabel(golds, predictions)
+            _, of_baseline = m.check_multilabel(golds, baseline.predictions)
+            given = of_model >= self.threshold, of_baseline >= baseline.threshold
+            return systems_of_several(several, *given, metric)
+        n_labels = len(self.labels)
+        true, of_model = m.check_classification(golds, predictions, n_labels)
+        _, of_baseline = m.check_classification(golds, baseline.predictions, n_labels)
+        if metric != "calibration_error":
+            answers = of_model.argmax(axis=1), of_baseline.argmax(axis=1)
+            return systems_of_labels(true, *answers, n_labels, self._positive_index, metric)
+        # of the probabilities, which make each example a kind of its own
+        both = np.concatenate([true, true]), np.concatenate([of_model, of_baseline])
+        return systems_of(
+            self.measure(true, of_model),
+            self.measure(true, of_baseline),
+            self.measure(*both),
+            len(true),
+        )
 
 
 def _several(value: Any, where: Callable[[], str]) -> list[str]:
@@ -302,7 +529,7 @@ def _several(value: Any, where: Callable[[], str]) -> list[str]:
 
 
 def _positive(
-    raw: Sequence[Any], labels: list[str], settings: TaskSettings, origin: str
+    raw: Sequence[Any], labels: list[str], settings: ClassifyOptions, origin: str
 ) -> str | None:
     """Of two labels the one that precision, recall and F1 are of: as set, else the rarer, else the
     second."""
@@ -329,7 +556,7 @@ def _positive(
     return chosen
 
 
-def _unparted(raw: Sequence[str], settings: TaskSettings, origin: str) -> list[str]:
+def _unparted(raw: Sequence[str], settings: ClassifyOptions, origin: str) -> list[str]:
     """What is said of labels such as `a|b` where each is taken as one name. SettingsError, unless
     that is wished (`task.multi_label = false`), where their parts are found in other labels too."""
     barred = [label for label in raw if "|" in label]

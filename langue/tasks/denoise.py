@@ -9,22 +9,35 @@ its sentinel.
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from langue.data.batch import Pairs, gather_pairs
 from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead
 from langue.errors import ModelError, SettingsError
-from langue.settings.sections import TaskSettings
+from langue.settings.sections import Section
 from langue.tasks.language import LanguageObjective, examples
 from langue.text.tokenizers.tokenizer import Tokenizer
+
+
+class DenoiseOptions(Section):
+    noise_ratio: float = Field(
+        default=0.15, gt=0, lt=1, description="share of the tokens that denoising takes out"
+    )
+    noise_span: float = Field(
+        default=3.0, ge=1, description="mean length, in tokens, of what denoising takes out at once"
+    )
 
 
 class Denoise(LanguageObjective):
     name = "denoise"
     architecture = "encoder-decoder"
+    preset = "t5-1.1-base"
     overhead = SpecialTokenOverhead()
+    Options = DenoiseOptions
+    tokenizer_defaults = {"tokenizer.kind": "unigram", "tokenizer.sentinels": 100}
 
     def __init__(
-        self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0
+        self, tokenizer: Tokenizer, settings: DenoiseOptions, *, z_loss: float = 0.0, seed: int = 0
     ) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
         self.start, self.end = self.special.need("pad", "bos"), self.special.need("eos", "sep")
@@ -35,7 +48,7 @@ class Denoise(LanguageObjective):
             )
 
     @classmethod
-    def fits(cls, settings: TaskSettings, block: int, sentinels: int) -> None:
+    def fits(cls, settings: DenoiseOptions, block: int, sentinels: int) -> None:
         count = _taken(block, settings.noise_ratio, settings.noise_span)[1]
         if count > sentinels:
             raise SettingsError(

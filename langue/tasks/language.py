@@ -7,8 +7,9 @@ becomes a batch.
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from langue.model.config import ModelConfig
 from langue.model.kernels.cross_entropy import chunk_size
 from langue.model.language_model import LanguageModel
 from langue.runtime import device_memory
-from langue.settings.sections import TaskSettings
-from langue.tasks.metrics import number
+from langue.settings.sections import Section
+from langue.statistics.metrics import number
 from langue.tasks.objective import LOSS, Metrics, Objective, Outcome
 from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -37,9 +38,13 @@ class LanguageObjective(Objective):
     best = LOSS
     architecture: str  # of the model that it trains
     overhead: SpecialTokenOverhead
+    Options: ClassVar[type[Section]] = Section  # its `task.*` settings
+    preset: ClassVar[str]  # the new model's architecture where none is named
+    # what a tokenizer is that is trained for it, as the published ones are
+    tokenizer_defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
-        self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0
+        self, tokenizer: Tokenizer, settings: Any, *, z_loss: float = 0.0, seed: int = 0
     ) -> None:
         self.tokenizer = tokenizer
         self.settings = settings
@@ -49,8 +54,17 @@ class LanguageObjective(Objective):
         self.special = special_ids(tokenizer)
 
     @classmethod
-    def fits(cls, settings: TaskSettings, block: int, sentinels: int) -> None:
+    def fits(cls, settings: Any, block: int, sentinels: int) -> None:
         """SettingsError where pieces of a block cannot be made with so many sentinels."""
+
+    @classmethod
+    def learns_pairs(cls, settings: Any) -> bool:
+        """Whether the model also tells of two parts of a text how they stand to each other."""
+        return False
+
+    @classmethod
+    def check_documents(cls, settings: Any, n_documents: int) -> None:
+        """SettingsError where pieces cannot be made of so few documents."""
 
     @abstractmethod
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch | Pairs:
@@ -65,7 +79,7 @@ class LanguageObjective(Objective):
         )
 
     @classmethod
-    def overhead_for(cls, settings: TaskSettings) -> SpecialTokenOverhead:
+    def overhead_for(cls, settings: Any) -> SpecialTokenOverhead:
         """How pieces are wrapped with these settings."""
         return cls.overhead
 

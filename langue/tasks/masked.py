@@ -9,17 +9,20 @@ part [SEP] where the model also learns whether the second follows.
 """
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from langue.data.batch import Batch, Examples, gather
 from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead, places_of, uniform
+from langue.errors import SettingsError
 from langue.model.language_model import LanguageModel
-from langue.settings.sections import TaskSettings
+from langue.settings.sections import Section
 from langue.tasks.language import LanguageObjective, examples
 from langue.tasks.pairs import NOT_ASKED, Pairs, Parts
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -32,13 +35,32 @@ FATE = 1
 WORD = 2  # what a token's random numbers are for
 
 
+class MaskedOptions(Section):
+    mask_ratio: float = Field(
+        default=0.15, gt=0, lt=1, description="share of the tokens that masked LM predicts"
+    )
+    whole_words: bool = Field(
+        default=False, description="masked LM: mask all tokens of a word or none"
+    )
+    pairs: Literal["none", "next", "order"] = Field(
+        default="none",
+        description=(
+            "masked LM: also tell whether a piece's second part follows (next) or comes first"
+            " (order)"
+        ),
+    )
+
+
 class Masked(LanguageObjective):
     name = "masked"
     architecture = "encoder"
+    preset = "bert-base"
     overhead = SpecialTokenOverhead(chunk=2)
+    Options = MaskedOptions
+    tokenizer_defaults = {"tokenizer.kind": "wordpiece", "tokenizer.lower": True}
 
     def __init__(
-        self, tokenizer: Tokenizer, settings: TaskSettings, *, z_loss: float = 0.0, seed: int = 0
+        self, tokenizer: Tokenizer, settings: MaskedOptions, *, z_loss: float = 0.0, seed: int = 0
     ) -> None:
         super().__init__(tokenizer, settings, z_loss=z_loss, seed=seed)
         self.mask, self.cls, self.sep = (self.special.need(name) for name in ("mask", "cls", "sep"))
@@ -49,8 +71,24 @@ class Masked(LanguageObjective):
         self.overhead = self.overhead_for(settings)
 
     @classmethod
-    def overhead_for(cls, settings: TaskSettings) -> SpecialTokenOverhead:
+    def overhead_for(cls, settings: MaskedOptions) -> SpecialTokenOverhead:
         return SpecialTokenOverhead(chunk=2 if settings.pairs == "none" else 3)
+
+    @classmethod
+    def learns_pairs(cls, settings: MaskedOptions) -> bool:
+        return settings.pairs != "none"
+
+    @classmethod
+    def check_documents(cls, settings: MaskedOptions, n_documents: int) -> None:
+        if settings.pairs == "next" and n_documents < 2:
+            raise SettingsError(
+                "task.pairs=next takes second parts from other documents, and the text is a single"
+                " one",
+                do=(
+                    "set task.pairs=order, or cut the text into documents: langue data tokenize"
+                    " --document blank"
+                ),
+            )
 
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch:
         text = corpus.tokens(chunks.document, chunks.begin, chunks.length)
@@ -106,7 +144,9 @@ class Masked(LanguageObjective):
             return None
         asked, logits, labels = self._follows(model, states, batch)
         weights = self.settings.mask_ratio * (batch.starts.diff()[asked] - self.overhead.chunk)
-        return (F.cross_entropy(logits.float(), labels, reduction="none") * weights).sum()
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        total: Tensor = (losses * weights).sum()
+        return total
 
     def shares(
         self, model: LanguageModel, states: Tensor, batch: Batch

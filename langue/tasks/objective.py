@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from langue.errors import SettingsError
-from langue.tasks import metrics
+from langue.statistics import metrics
 
 Metrics = metrics.Metrics
 LOSS = "loss"  # what a checkpoint can be best in beside the objective's metrics

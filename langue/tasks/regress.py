@@ -1,4 +1,5 @@
-"""What arrives: texts (or pairs) with a number each. What leaves: a number for every text."""
+"""Regression. What arrives: texts (or pairs) with a number each.
+What leaves: a number for every text."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,20 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langue.data.batch import Batch
 from langue.errors import DataError
-from langue.settings.sections import TaskSettings
-from langue.tasks import metrics
-from langue.tasks.objective import Metrics
-from langue.tasks.task import Task
+from langue.hub.family import Family
+from langue.statistics import bag_of_words
+from langue.statistics import metrics as m
+from langue.statistics.compare import Systems, systems_of
+from langue.statistics.intervals import RESAMPLES, bootstrap
+from langue.tasks.columns import PAIR_SYNONYMS, TEXT_SYNONYMS, Columns
+from langue.tasks.judgement import Example, Examples, Judgement, Passage, Points
+from langue.tasks.pooled import PooledOptions, PooledTask, passages_of, published_outputs
+from langue.tasks.task import Baseline
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
 
 LARGEST = 1e18  # of a score: squares of such are still float32's
 SCALES = 60  # powers of two: a million millions of millions
+MAX_POINTS = 1500  # of the scatter plot
 
 
-class Regress(Task):
+class Regress(PooledTask):
     """One score a text, by least squares.
 
     The network is trained on scores less their mean over a power of two near their standard
@@ -30,13 +38,23 @@ class Regress(Task):
     """
 
     name = "regress"
-    need = ("text", "score")
-    target = "score"
+    Options = PooledOptions
+    columns = Columns(
+        required=("text", "score"),
+        optional=("pair",),
+        target="score",
+        synonyms={
+            "text": TEXT_SYNONYMS,
+            "pair": PAIR_SYNONYMS,
+            "score": ("rating", "stars", "label", "target", "similarity", "y"),
+        },
+    )
     primary_metric = "pearson"
     best = "pearson"
+    main_metric = "spearman"
     n_outputs = 1
 
-    def __init__(self, settings: TaskSettings, mean: float = 0.0, spread: float = 1.0) -> None:
+    def __init__(self, settings: PooledOptions, mean: float = 0.0, spread: float = 1.0) -> None:
         self.settings = settings
         self._mean = mean
         self.spread = spread
@@ -48,8 +66,8 @@ class Regress(Task):
         return 0.0 if self.settings.pooling == "last" else self._mean
 
     @classmethod
-    def fit(cls, train: "Table", settings: TaskSettings) -> Self:
-        scores = cls(settings).targets(train)
+    def fit(cls, train: "Table", options: PooledOptions) -> Self:
+        scores = cls(options).golds(train)
         if len(scores) and float(scores.min()) == float(scores.max()):
             raise DataError(
                 f"every training row has the score {float(scores[0]):g}",
@@ -58,11 +76,21 @@ class Regress(Task):
             )
         wide = scores.astype(np.float64)
         exponent = min(max(round(math.log2(wide.std())), -SCALES), SCALES)
-        return cls(settings, float(np.float32(wide.mean())), 2.0**exponent)
+        return cls(options, float(np.float32(wide.mean())), 2.0**exponent)
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> Self:
-        return cls(TaskSettings(**saved["settings"]))
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        return cls(cls.options_of(saved["settings"]))
+
+    @classmethod
+    def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
+        found = published_outputs(published, family)
+        if found is None:
+            return None
+        pooling, names, kind = found
+        if kind == "regression" or (kind is None and len(names) == 1):
+            return cls(PooledOptions.model_validate({"pooling": pooling}))
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         return {"settings": self.settings.model_dump()}
@@ -71,7 +99,7 @@ class Regress(Task):
         return {"id2label": {"0": "score"}, "label2id": {"score": 0}, "problem_type": "regression"}
 
     @classmethod
-    def read_target(cls, value: Any, settings: TaskSettings, where: Callable[[], str]) -> Any:
+    def read_target(cls, value: Any, options: PooledOptions, where: Callable[[], str]) -> Any:
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -89,8 +117,10 @@ class Regress(Task):
     def known_target(self, target: Any, where: Callable[[], str]) -> Any:
         return np.float32(target)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
         """Squared error, of scores as the network is trained on them."""
+        targets = batch.targets
+        assert targets is not None
         aims = (targets - self.mean) / self.spread
         return (outputs.float().squeeze(-1) - aims).square().sum(), float(len(targets))
 
@@ -107,11 +137,8 @@ class Regress(Task):
             folded["head.out.bias"] = (bias - self.mean) * by if back else bias * by + self.mean
         return folded
 
-    def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics:
-        return metrics.regression(targets, predictions[:, 0])
-
     def metric_names(self) -> list[str]:
-        return list(self.metrics(np.zeros(1), np.zeros((1, 1), np.float32)))
+        return list(m.REGRESSION)
 
     def default_best(self) -> str:
         return "pearson"
@@ -119,6 +146,153 @@ class Regress(Task):
     def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
         return [{"label": "score", "score": float(prediction[0])}]
 
-    def balance(self, targets: NDArray[Any]) -> dict[str, float]:
-        low, middle, high = (float(q) for q in np.quantile(targets, (0, 0.5, 1)))
+    def balance(self, golds: Any) -> dict[str, float]:
+        low, middle, high = (float(q) for q in np.quantile(golds, (0, 0.5, 1)))
         return {"smallest": low, "median": middle, "largest": high}
+
+    def show_target(self, gold: Any) -> str:
+        return f"{float(gold):g}"
+
+    # --- judging ---
+
+    def measure(self, golds: Any, predictions: Any) -> m.Measure:
+        """predictions: (N, 1), or scores (N,)."""
+        return m.regression_measure(golds, _scores(predictions))
+
+    def judge(
+        self,
+        golds: Any,
+        predictions: NDArray[Any],
+        main: str | None = None,
+        *,
+        seed: int = 0,
+        resamples: int = RESAMPLES,
+    ) -> Judgement:
+        true, predicted = m.check_regression(golds, _scores(predictions))
+        measure = self.measure(true, predicted)
+        metrics = m.plain(measure, len(true))
+        notes = [
+            f"{whose} {true_or_said.flat[0]:g} every time, so the correlations are undefined."
+            for whose, true_or_said in (
+                ("The true score is", true),
+                ("The model answers", predicted),
+            )
+            if true_or_said.min() == true_or_said.max()
+        ]
+        return Judgement(
+            examples=len(true),
+            metrics=metrics,
+            intervals=bootstrap(measure, metrics, len(true), resamples, seed),
+            primary_metric=main or self.main_metric,
+            notes=notes,
+            sections=[_scatter(true, predicted, seed)],
+        )
+
+    def mistakes(
+        self, table: "Table", golds: Any, predictions: NDArray[Any], limit: int = 20
+    ) -> Examples | None:
+        true = np.asarray(golds)
+        said = np.asarray(_scores(predictions), dtype=np.float64)
+        errors = np.abs(true - said)
+        order = sorted(np.flatnonzero(errors > 0).tolist(), key=lambda i: (-errors[i], i))[:limit]
+        return Examples(
+            title="Worst mistakes",
+            columns=("true", "predicted", "error"),
+            rows=[
+                Example(
+                    [Passage(text) for text in passages],
+                    (f"{true[i]:.4g}", f"{said[i]:.4g}", float(errors[i])),
+                )
+                for i, passages in zip(order, passages_of(table, order), strict=True)
+            ],
+            note="The largest errors first: a good place to look for wrong scores, too.",
+        )
+
+    def baseline(
+        self,
+        train: tuple["Table", Any],
+        test: tuple["Table", Any],
+        *,
+        metric: str,
+        as_model: bool = True,
+    ) -> Baseline:
+        """TF-IDF with ridge regression."""
+        sign = -1 if metric in m.LOWER_IS_BETTER else 1
+
+        def quality(true: NDArray[Any], said: NDArray[Any]) -> tuple[float | None, None]:
+            value = self.metrics(true, said)[metric]
+            return None if value is None else sign * value, None
+
+        found = bag_of_words.answer(
+            bag_of_words.Ridge(),
+            quality,
+            *(train[0].column("text"), train[1], test[0].column("text")),
+            train_pairs=train[0].column_if_there("pair"),
+            test_pairs=test[0].column_if_there("pair"),
+        )
+        metrics = self.metrics(np.asarray(test[1]), found.predictions)
+        return Baseline(found.name, metrics, found.predictions, found.seconds)
+
+    def systems(
+        self, golds: Any, predictions: NDArray[Any], baseline: Baseline, metric: str
+    ) -> Systems:
+        """Each score is a kind of its own. What is exchanged is on one scale: for a correlation,
+        ranks or standard scores, since which scale a system answers in is no part of it."""
+        true, first = m.check_regression(golds, _scores(predictions))
+        _, second = m.check_regression(golds, baseline.predictions)
+        if metric not in m.REGRESSION:
+            raise ValueError(f"{metric!r} is none of {', '.join(m.REGRESSION)}")
+        of_model = m.regression_measure(true, first, (metric,))
+        of_baseline = m.regression_measure(true, second, (metric,))
+        scale = {"spearman": _ranks, "pearson": _standard}.get(metric, np.asarray)
+        scaled_true = scale(true)
+        scaled = np.concatenate([scale(first), scale(second)])
+        # Spearman's correlation is Pearson's of ranks; those of exchanged answers are not ranked
+        # anew.
+        of_exchanged = "pearson" if metric == "spearman" else metric
+        both = np.concatenate([scaled_true, scaled_true])
+        measure = m.regression_measure(both, scaled, (of_exchanged,))
+
+        def mixed(weights: m.Floats) -> dict[str, m.Floats]:
+            return {metric: measure(weights)[of_exchanged]}
+
+        return systems_of(of_model, of_baseline, mixed, len(true))
+
+
+def _scores(predictions: Any) -> NDArray[Any]:
+    """(N, 1) -> (N,)"""
+    array = np.asarray(predictions)
+    return array[:, 0] if array.ndim == 2 else array
+
+
+def _scatter(true: m.Floats, predicted: m.Floats, seed: int) -> Points:
+    shown = np.arange(len(true))
+    if len(true) > MAX_POINTS:
+        shown = np.random.default_rng(seed).choice(len(true), MAX_POINTS, replace=False)
+    told = (
+        f"{len(shown):,} of {len(true):,} examples, drawn at random"
+        if len(shown) < len(true)
+        else "Every example"
+    )
+    return Points(
+        title="Predicted against true",
+        x="true",
+        y="predicted",
+        points=[(float(true[i]), float(predicted[i])) for i in shown],
+        diagonal=True,
+        note=f"{told}; on the diagonal the prediction is exact.",
+    )
+
+
+def _ranks(values: m.Floats) -> m.Floats:
+    """The mean rank of each value among all, (N,)."""
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    middle = np.cumsum(sizes) - (sizes - 1) / 2
+    return _standard(middle[group])
+
+
+def _standard(values: m.Floats) -> m.Floats:
+    """The values less their mean, over their standard deviation where they vary."""
+    spread = float(values.std())
+    standard: m.Floats = (values - values.mean()) / (spread if spread > 0 else 1.0)
+    return standard

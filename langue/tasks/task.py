@@ -1,148 +1,288 @@
-"""What arrives: a split's rows and a Transformer's hidden states.
-What leaves: examples, a loss as (sum, count), predictions.
+"""What a task is: everything that is particular to it, in one file of this folder.
 
-A task says what an example is, how it becomes a batch, which head it needs, its loss, its metrics
-and how a prediction is shown.
+A row of a table becomes one or more token sequences (`encode`), the model's outputs a loss as
+(sum, count) and one prediction a row (`loss`, `decode`, `merge`), predictions numbers and sections
+of a report (`measure`, `judge`, `mistakes`), beside those of something simple (`baseline`), and
+what people are shown (`answer`, `show`). Nothing outside a task's file knows its name: it enters
+by being registered in `langue/tasks/__init__.py`.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from langue.data.batch import Batch, Examples, first_tokens, last_tokens, pool_mean
-from langue.data.encode import encode
-from langue.errors import DataError, ModelError, SettingsError
+from langue.data.batch import Batch, Examples
+from langue.data.encoded import Encoded, in_order
+from langue.data.loader import BatchSource, Split
+from langue.errors import DataError
+from langue.hub.family import Family
 from langue.model.config import ModelConfig
-from langue.model.feedforward import ACTIVATIONS
-from langue.model.kernels.dropout import Dropout
-from langue.model.norm import make_norm
-from langue.model.transformer import Transformer, initialise
-from langue.settings.sections import DataSettings, TaskSettings
+from langue.model.heads import Head, TaskModel
+from langue.settings.sections import DataSettings, Section, TrainSettings
+from langue.statistics.compare import Systems, systems_of
+from langue.statistics.intervals import bootstrap
+from langue.statistics.metrics import Measure, plain
+from langue.tasks import judgement
+from langue.tasks.columns import Columns
 from langue.tasks.infer import infer
+from langue.tasks.judgement import Judgement
 from langue.tasks.objective import LOSS, Metrics, Objective, Outcome, check_best
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
-Pooling = Literal["auto", "mean", "first", "last"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What something simple, trained on the same rows, predicts of the rows that are judged."""
+
+    name: str
+    metrics: Metrics
+    predictions: Any  # one a row, as the task's own
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """What metrics.json keeps of it."""
+        return {"name": self.name, "metrics": dict(self.metrics), "seconds": self.seconds}
 
 
 class Task(Objective):
-    """One row in, one prediction out. Subclasses are made by `fit` (from training rows) or
-    `from_dict` (from a run)."""
+    """One prediction a row. Subclasses are made by `fit` (from training rows) or `from_dict` (from
+    a run).
 
-    need: ClassVar[tuple[str, ...]]  # columns that a row must have
-    optional: ClassVar[tuple[str, ...]] = ("pair",)
-    target: ClassVar[str]  # the column that is predicted
+    Golds and predictions are any Python values, one a row: a sequence, or an array where that is
+    faster. A task must say what is abstract here; the rest has defaults for one sequence a row.
+    """
 
-    settings: TaskSettings
+    columns: ClassVar[Columns]
+    Options: ClassVar[type[Section]]  # its `task.*` settings
+    # the options that leave something to the run, and the values that do: what a run has settled
+    # stays as it is when the run goes on
+    settled_options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    # what it is judged by where the checkpoint was chosen by the loss, or by nothing
+    main_metric: str
+    settings: Any  # its Options
+
+    # --- what the training rows define, and what a run keeps ---
 
     @classmethod
     @abstractmethod
-    def fit(cls, train: "Table", settings: TaskSettings) -> Self:
+    def fit(cls, train: "Table", options: Any) -> Self:
         """Learn from the training rows what the targets are. DataError where nothing can be learnt
         from them."""
 
     @classmethod
     @abstractmethod
-    def from_dict(cls, saved: dict[str, Any]) -> Self:
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
         """The task of a saved run: the inverse of `to_dict`."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """What `langue.json` keeps."""
+        """What `langue.json` keeps: `settings`, and whatever `fit` found."""
+
+    @classmethod
+    def options_of(cls, saved: Mapping[str, Any]) -> Any:
+        """The options of a run's `settings`; keys of other tasks, which runs of earlier versions
+        kept too, are passed over."""
+        fields = cls.Options.model_fields
+        return cls.Options(**{key: value for key, value in saved.items() if key in fields})
+
+    @classmethod
+    def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
+        """The task of a model that others published in `transformers`' words; None where it is of
+        another task."""
+        return None
 
     @abstractmethod
     def published(self) -> dict[str, Any]:
         """What config.json keeps, in the words of `transformers` (id2label and the like)."""
 
-    @property
+    def published_head(self, family: Family, pad: int | None) -> dict[str, Any]:
+        """What config.json keeps of how the head reads the hidden states. pad: the padding token
+        that batches were made with."""
+        return {}
+
     @abstractmethod
-    def n_outputs(self) -> int: ...
+    def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
+        """What `transformers` users get from the saved folder, in one plain sentence."""
+
+    def output_names(self) -> list[str]:
+        """What the model tells apart, for people who inspect it."""
+        return [str(name) for name in self.published().get("id2label", {}).values()]
+
+    def adapt_to(self, config: ModelConfig) -> None:
+        """Settle what depends on the model, so that what is saved is explicit."""
+
+    def go_on_from(self, saved: Mapping[str, Any]) -> None:
+        """Take over what a run of this task that is trained further has settled."""
+
+    def has_outputs_of(self, saved: Mapping[str, Any]) -> bool:
+        """Whether a run's outputs mean the same as this task's, so that its head is trained
+        further."""
+        return saved.get("task") == self.name
+
+    # --- rows ---
 
     @classmethod
     @abstractmethod
-    def read_target(cls, value: Any, settings: TaskSettings, where: Callable[[], str]) -> Any:
+    def read_target(cls, value: Any, options: Any, where: Callable[[], str]) -> Any:
         """One row's raw target; DataError, at `where()`, for one that is empty or of the wrong
         kind."""
 
-    @abstractmethod
     def known_target(self, target: Any, where: Callable[[], str]) -> Any:
-        """A raw target as the loss takes it; DataError for one that training did not have."""
+        """A raw target as it is judged; DataError for one that training did not have."""
+        return target
 
     @classmethod
-    def read_targets(cls, table: "Table", settings: TaskSettings) -> list[Any]:
-        column = table.column(cls.target)
+    def read_targets(cls, table: "Table", options: Any) -> list[Any]:
+        column = table.column(cls.columns.target)
         return [
-            cls.read_target(value, settings, partial(table.where, row))
+            cls.read_target(value, options, partial(table.where, row))
             for row, value in enumerate(column)
         ]
 
-    def targets(self, table: "Table") -> NDArray[Any]:
-        """The targets of a split's rows, (n, ...); DataError names the row that has none or a bad
-        one."""
+    def golds(self, table: "Table") -> Any:
+        """What is true of each row; DataError names the row that has nothing or something bad."""
         raw = self.read_targets(table, self.settings)
-        return np.asarray(
-            [self.known_target(t, partial(table.where, row)) for row, t in enumerate(raw)]
-        )
+        return [self.known_target(t, partial(table.where, row)) for row, t in enumerate(raw)]
+
+    @classmethod
+    def usable_rows(cls, table: "Table", options: Any, ready: "Task | None") -> list[int]:
+        """The rows whose target can be read and, where there is a task already, was seen in its
+        training."""
+        usable = []
+        for row, value in enumerate(table.column(cls.columns.target)):
+            try:
+                target = cls.read_target(value, options, str)
+                if ready is not None:
+                    ready.known_target(target, str)
+            except DataError:
+                continue
+            usable.append(row)
+        return usable
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
-        """outputs (N, n_outputs), targets (N, ...) -> the summed loss and what it is summed
-        over."""
+    def encode(
+        self,
+        tokenizer: Tokenizer,
+        table: "Table",
+        golds: Any,
+        data: DataSettings,
+        config: ModelConfig,
+    ) -> tuple["Table", Encoded]:
+        """A split's rows as token sequences, and the table of the rows that they are of.
 
-    @abstractmethod
-    def predict(self, outputs: Tensor) -> NDArray[np.float32]:
-        """outputs (N, n_outputs) -> what is judged and shown: probabilities or scores, (N,
-        n_outputs)."""
+        golds: of `golds`, one a row. A row in which there is nothing to read is a DataError that
+        names it, or is left out (`data.invalid=drop`).
+        """
 
-    @abstractmethod
-    def metrics(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> Metrics: ...
+    def encode_items(
+        self,
+        items: list[Any],
+        tokenizer: Tokenizer,
+        data: DataSettings,
+        config: ModelConfig,
+        as_texts: Callable[[list[Any]], Examples],
+    ) -> Encoded:
+        """What a user gives to predict from. as_texts encodes strings, pairs of strings and lists
+        of token ids, and counts what is cut."""
+        return Encoded.of(as_texts(items))
+
+    @classmethod
+    def items(cls, table: "Table") -> list[Any]:
+        """A table's rows as `encode_items` takes them: texts, pairs, or records by column."""
+        there = [
+            name
+            for name in (*cls.columns.inputs, *cls.columns.optional)
+            if name in table.rows.column_names
+        ]
+        columns = [table.column(name) for name in there]
+        if there == ["text"]:
+            return columns[0]
+        rows = zip(*columns, strict=True)
+        if there == ["text", "pair"]:
+            return list(rows)
+        return [dict(zip(there, row, strict=True)) for row in rows]
+
+    @classmethod
+    def texts(cls, table: "Table") -> list[str]:
+        """Each row's input as one text, by which duplicates and changed data are found."""
+        there = [
+            name
+            for name in (*cls.columns.inputs, *cls.columns.optional)
+            if name in table.rows.column_names and name != cls.columns.target
+        ]
+        columns = [[_as_text(value) for value in table.column(name)] for name in there]
+        return ["\n".join(parts) for parts in zip(*columns, strict=True)]
+
+    # --- what people see before they train ---
 
     def notes(self) -> list[str]:
         """What a user should know of how the targets of training were taken."""
         return []
 
+    def facts(self) -> dict[str, Any]:
+        """What the facts of a run say of the task besides its name."""
+        return {}
+
+    def remarks(self) -> list[str]:
+        """What the preview says of how predictions are going to be judged."""
+        return []
+
     @abstractmethod
-    def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
-        """One prediction as `transformers` pipelines return it: `[{"label": ..., "score": ...}]`;
-        top=None: all."""
+    def balance(self, golds: Any) -> dict[str, float]:
+        """How the targets are spread: counts, or measurements, by name."""
 
-    def answer(self, prediction: NDArray[np.float32]) -> Any:
-        """What the task promises of a text: one `{"label", "score"}`; with several labels a list of
-        those given."""
-        return self.show(prediction, 1)[0]
+    @abstractmethod
+    def show_target(self, gold: Any) -> str:
+        """A row's target as the preview shows it."""
 
-    @property
-    def settles_on_dev(self) -> bool:
-        """Whether there is something to settle on dev once training is over."""
-        return False
+    # --- training ---
 
-    def settle_on_dev(self, targets: NDArray[Any], predictions: NDArray[np.float32]) -> None:
-        """Settle it, from the finished model's predictions on dev."""
-        raise NotImplementedError(f"the task {self.name} settles nothing on dev")
+    @abstractmethod
+    def head(self, config: ModelConfig, pad: int | None = None) -> Head:
+        """A new head. pad: a token that a text's end does not count."""
+
+    @abstractmethod
+    def head_kind(self, family: Family) -> str:
+        """Which of the family's heads (`Family.heads`) names the weights in published folders; a
+        word that is none of them where the family has no class for this head."""
+
+    def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> TaskModel:
+        """A new model of this task."""
+        return TaskModel(config, partial(self.head, config, pad), seed)
+
+    def batches(self, train: Encoded, settings: TrainSettings) -> BatchSource:
+        """Where the batches of training come from."""
+        return Split(train.examples, settings)
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        """The summed loss, and what it is summed over."""
 
     def rescale_head(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
         """The network's weights as they are saved, where it is trained on targets in another scale
         than theirs; back: the inverse, of a head that is trained further."""
         return dict(weights)
 
-    @abstractmethod
-    def balance(self, targets: NDArray[Any]) -> dict[str, float]:
-        """How the targets are spread, for people to see before they pay."""
-
     def forward(self, model: nn.Module, batch: Batch) -> Outcome:
-        assert batch.targets is not None
         outputs = model(batch)
-        loss, count = self.loss(outputs, batch.targets)
-        return Outcome(loss, count, (batch.targets, outputs.detach()))
+        loss, count = self.loss(outputs, batch)
+        return Outcome(loss, count, self.outputs_to_measure(outputs.detach(), batch))
+
+    def outputs_to_measure(self, outputs: Tensor, batch: Batch) -> Any:
+        """What `train_metric` needs of a batch."""
+        return None
+
+    def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
+        return None
 
     @abstractmethod
     def metric_names(self) -> list[str]:
@@ -164,193 +304,150 @@ class Task(Objective):
         if chosen != LOSS:
             self.primary_metric = chosen
 
-    def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
-        targets, outputs = (
-            torch.cat(part) for part in zip(*(each.outputs for each in outcomes), strict=True)
-        )
-        return self.metrics(targets.cpu().numpy(), self.predict(outputs))[self.primary_metric]
-
     def evaluate(
-        self, model: nn.Module, dev: Examples, *, device: torch.device, dtype: torch.dtype
+        self, model: nn.Module, dev: Encoded, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
         predictions, loss = self.apply(model, dev, device=device, dtype=dtype)
-        assert dev.targets is not None
-        return self.metrics(dev.targets, predictions), loss
+        return self.metrics(dev.golds, predictions), loss
+
+    @property
+    def settles_on_dev(self) -> bool:
+        """Whether there is something to settle on dev once training is over."""
+        return False
+
+    def settle_on_dev(self, golds: Any, predictions: Any) -> None:
+        """Settle it, from the finished model's predictions on dev."""
+        raise NotImplementedError(f"the task {self.name} settles nothing on dev")
+
+    # --- predicting ---
+
+    @abstractmethod
+    def decode(self, outputs: Tensor, batch: Batch) -> Any:
+        """What is kept of each sequence of a batch, one a sequence in the batch's order."""
+
+    def merge(self, sequences: Any, encoded: Encoded) -> Any:
+        """One prediction a row, of what `decode` kept of each sequence."""
+        return sequences
 
     def apply(
         self,
         model: nn.Module,
-        examples: Examples,
+        encoded: Encoded,
         *,
         device: torch.device,
         dtype: torch.dtype,
         progress: Callable[[int], None] | None = None,
-    ) -> tuple[NDArray[np.float32], float | None]:
-        """Predictions (n, n_outputs), in the examples' order, and, where there are targets, the
-        mean loss.
+    ) -> tuple[Any, float | None]:
+        """Predictions, one a row in the rows' order, and, where there are targets, the mean loss.
 
-        progress: told how many examples are done. Metrics are held, logits are not.
+        progress: told how many sequences are done. What `decode` keeps is held, logits are not.
         """
         was_training = model.training
         model.eval()
-        predictions = np.zeros((len(examples), self.n_outputs), np.float32)
+        examples = encoded.examples
+        scored = examples.targets is not None or examples.labels is not None
+        parts = []
         total = 0.0
         count = 0.0
         for batch, outputs in infer(model, examples, device, dtype):
-            predictions[batch.rows] = self.predict(outputs)
-            if batch.targets is not None:
-                loss, number = self.loss(outputs, batch.targets)
+            parts.append((batch.rows, self.decode(outputs, batch)))
+            if scored:
+                loss, number = self.loss(outputs, batch)
                 total = total + float(loss)
                 count = count + number
             if progress is not None:
                 progress(len(batch))
         model.train(was_training)
+        predictions = self.merge(in_order(len(examples), parts), encoded)
         return predictions, (total / count if count else None)
 
-    def resolve_pooling(self, config: ModelConfig) -> None:
-        """Say which pooling `auto` is for this model, so that what is saved is explicit."""
-        self.settings = self.settings.model_copy(
-            update={"pooling": resolve_pooling(self.settings.pooling, config)}
+    @abstractmethod
+    def show(self, prediction: Any, top: int | None) -> list[dict[str, Any]]:
+        """One prediction as the `transformers` pipelines of version 4 return it, the best `top`;
+        None: all."""
+
+    def answer(self, prediction: Any) -> Any:
+        """What the task promises of a row: by default the best that `show` has."""
+        return self.show(prediction, 1)[0]
+
+    # --- judging ---
+
+    @abstractmethod
+    def measure(self, golds: Any, predictions: Any) -> Measure:
+        """Every metric as a function of how often each row counts."""
+
+    def metrics(self, golds: Any, predictions: Any) -> Metrics:
+        return plain(self.measure(golds, predictions), len(golds))
+
+    def judge(
+        self, golds: Any, predictions: Any, main: str | None = None, *, seed: int = 0
+    ) -> Judgement:
+        """How good predictions are. main: the metric that the judgement goes by; None: the task's
+        own."""
+        measure = self.measure(golds, predictions)
+        metrics = plain(measure, len(golds))
+        return Judgement(
+            examples=len(golds),
+            metrics=metrics,
+            intervals=bootstrap(measure, metrics, len(golds), seed=seed),
+            primary_metric=main or self.main_metric,
         )
 
-    def encode(
-        self, tokenizer: Tokenizer, table: "Table", data: DataSettings, config: ModelConfig
-    ) -> tuple["Table", Examples]:
-        """A split's rows as token ids, without targets, and the table of these rows.
+    def mistakes(
+        self, table: "Table", golds: Any, predictions: Any, limit: int = 20
+    ) -> judgement.Examples | None:
+        """The worst mistakes first, as a section of the report."""
+        return None
 
-        A row whose text has no tokens is a DataError that names it, or is left out
-        (`data.invalid=drop`).
+    def baseline(
+        self,
+        train: tuple["Table", Any],
+        test: tuple["Table", Any],
+        *,
+        metric: str,
+        as_model: bool = True,
+    ) -> Baseline | None:
+        """What something simple predicts of the test rows; None where there is nothing.
+
+        train, test: rows and their golds. metric: what it is chosen by. as_model: it is weighted
+        and tuned as the model beside it is; runs of before `train.best` had theirs plain.
         """
-        pairs = table.column("pair") if "pair" in table.rows.column_names else None
-        examples = encode_texts(
-            tokenizer,
-            table.column("text"),
-            pairs,
-            max_length=data.max_length,
-            cut=data.truncation,
-            config=config,
+        return None
+
+    def systems(self, golds: Any, predictions: Any, baseline: Baseline, metric: str) -> Systems:
+        """The model's and the baseline's answers to the same rows, for the paired comparison."""
+        both = [*golds, *golds]
+        mixed = self.measure(both, [*predictions, *baseline.predictions])
+        return systems_of(
+            self.measure(golds, predictions),
+            self.measure(golds, baseline.predictions),
+            mixed,
+            len(golds),
         )
-        usable = examples.lengths > 0
-        if usable.all():
-            return table, examples
-        first = table.where(int(usable.argmin()))
-        if data.invalid == "error":
-            do = "fill it in or take it out (in training: data.invalid=drop)"
-            raise DataError("the text has no tokens", where=first, do=do)
-        if not usable.any():
-            raise DataError(
-                "no text has any tokens",
-                where=table.origin,
-                do="is it text that the model can read?",
-            )
-        return self.encode(tokenizer, table.select(np.flatnonzero(usable)), data, config)
 
 
-def encode_texts(
-    tokenizer: Tokenizer,
-    texts: list[str],
-    pairs: list[str] | None,
-    *,
-    max_length: int,
-    cut: str,
-    config: ModelConfig,
-) -> Examples:
-    examples = encode(
-        tokenizer,
-        texts,
-        pairs,
-        max_length=min(max_length, config.max_length),
-        cut=cut,
-        segments=config.n_segments > 1,
-    )
-    largest = int(examples.tokens.max(initial=0))
-    known = max(config.vocab_size, config.decoder_vocab_size)
-    if largest >= known:
-        raise ModelError(
-            f"the tokenizer gives {tokenizer.token(largest)!r} the number {largest:,}; the model"
-            f" has {known:,} tokens",
-            do="the tokenizer is of another model: put its own back",
-        )
-    return examples
+def _as_text(value: Any) -> str:
+    """A cell as a text: of a list, its parts in a row."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(map(str, value))
+    return value if isinstance(value, str) else str(value)
 
 
-def resolve_pooling(pooling: Pooling, config: ModelConfig) -> Pooling:
-    """`auto` as what it is for this model; SettingsError for one that cannot work on it."""
-    if pooling == "first" and config.causal:
-        raise SettingsError(
-            "task.pooling = first: a causal decoder's first token sees nothing but itself",
-            do="use task.pooling=last, whose state has read the whole text, or mean",
-        )
-    return ("last" if config.causal else "mean") if pooling == "auto" else pooling
+def rows_with_tokens(
+    table: "Table", usable: np.ndarray[Any, Any], data: DataSettings
+) -> np.ndarray[Any, Any] | None:
+    """The rows whose texts have tokens, usable (n,), where that is not all of them.
 
-
-class PooledHead(nn.Module):
-    """One vector a text, then a linear map: (T, D), or (N, D) where it reads one token of each, ->
-    (N, n_outputs).
-
-    mean: the average of all hidden states. first: BERT's pooler, tanh(W h_first + b) (Devlin et al.
-    2018), or with the family's own activation. Either passes a map, an activation and a norm where
-    the family's classifier has them (ModernBERT, Warner et al. 2024). last: the last token's state
-    (Radford et al. 2018), and no bias, as published.
+    DataError at the first that has none, unless these are to be dropped; and where none has any.
     """
-
-    def __init__(
-        self, config: ModelConfig, settings: TaskSettings, n_outputs: int, pad: int | None = None
-    ) -> None:
-        super().__init__()
-        self.pooling = resolve_pooling(settings.pooling, config)
-        self.pad = pad
-        transform = config.classifier_transform and self.pooling != "last"
-        first = self.pooling == "first" and not transform
-        self.pooler = nn.Linear(config.dim, config.dim) if first else None
-        self.dense = (
-            nn.Linear(config.dim, config.dim, bias=config.dense_bias) if transform else None
+    if usable.all():
+        return None
+    if data.invalid == "error":
+        do = "fill it in or take it out (in training: data.invalid=drop)"
+        where = table.where(int(usable.argmin()))
+        raise DataError("the text has no tokens", where=where, do=do)
+    if not usable.any():
+        raise DataError(
+            "no text has any tokens", where=table.origin, do="is it text that the model can read?"
         )
-        self.norm = make_norm(config, config.dim) if transform else None
-        self.activation = ACTIVATIONS[
-            config.head_activation if transform else config.pooler_activation
-        ]
-        self.dropout = Dropout(settings.dropout)
-        self.out = nn.Linear(config.dim, n_outputs, bias=self.pooling != "last")
-
-    def reads(self, batch: Batch) -> Tensor | None:
-        """Where the one token of each text stands that is read, (N,); None: all are."""
-        if self.pooling == "mean":
-            return None
-        return last_tokens(batch, self.pad) if self.pooling == "last" else first_tokens(batch)
-
-    def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
-        pooled = pool_mean(hidden, batch) if self.pooling == "mean" else hidden
-        if self.pooler is not None:
-            pooled = self.activation(self.pooler(pooled))
-        elif self.dense is not None and self.norm is not None:
-            pooled = self.norm(self.activation(self.dense(pooled)))
-        pooled = self.dropout(pooled)
-        # a score of 258.3 is 258 or 260 in bf16
-        with torch.autocast(pooled.device.type, enabled=False):
-            bias = None if self.out.bias is None else self.out.bias.float()
-            return F.linear(pooled.float(), self.out.weight.float(), bias)
-
-
-class TaskModel(nn.Module):
-    """A Transformer body with a task's head: Batch -> (N, n_outputs). pad: a token that a text's
-    end does not count."""
-
-    def __init__(
-        self, config: ModelConfig, task: Task, seed: int = 0, pad: int | None = None
-    ) -> None:
-        super().__init__()
-        self.body = Transformer(config)
-        self.head = PooledHead(config, task.settings, task.n_outputs, pad)
-        initialise(self.head, config.init_std, seed)
-
-    def forward(self, batch: Batch) -> Tensor:
-        if any(not length for _, _, length in batch.groups):
-            raise DataError(
-                "a text has no tokens",
-                do="leave empty texts out: there is nothing in them to judge",
-            )
-        out: Tensor = self.head(
-            self.body(*batch.inputs, query_positions=self.head.reads(batch)), batch
-        )
-        return out
+    return np.flatnonzero(usable)

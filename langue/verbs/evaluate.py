@@ -3,22 +3,18 @@ What leaves: metrics.json, curves.png and report.html, the baseline beside."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from langue.errors import DataError, LangueError, RunError
 from langue.evaluation import report
-from langue.evaluation.adapter import REPEATED, sections_of
-from langue.evaluation.baseline import baseline
-from langue.evaluation.compare import compare
 from langue.evaluation.curves import Curves
 from langue.evaluation.facts import sections_of_facts
-from langue.evaluation.judge import MAIN_METRIC, Judgement, judge, mistakes, verdict
+from langue.evaluation.judge import verdict
 from langue.files import refuse_existing, write_json
 from langue.hub.checkpoint import describe
+from langue.model.heads import TaskModel
 from langue.progress import bar, say
 from langue.runs.model import Model, load
 from langue.runs.prepare import (
@@ -29,14 +25,14 @@ from langue.runs.prepare import (
     read_source,
     with_usable_targets,
 )
-from langue.runs.save import describe_transformers_support
 from langue.runtime import device, precision
 from langue.settings.recipe import ROWS, display_name, read_recipe, split_recipe
 from langue.settings.sections import Settings, resolve
-from langue.tasks.judgement import Section
-from langue.tasks.metrics import THRESHOLD
+from langue.statistics.compare import compare_systems
+from langue.tasks import OPTIONS
+from langue.tasks.judgement import Judgement, Section
 from langue.tasks.objective import LOSS
-from langue.tasks.task import Task, TaskModel
+from langue.tasks.task import Task
 from langue.text.read.source import Source, Table, read
 from langue.text.read.table import SPLITS
 from langue.train.journal import read_log
@@ -54,25 +50,24 @@ def judge_run(
         raise DataError(
             "there is neither a test nor a dev split to judge on", where=prepared.facts["origin"]
         )
-    with bar(f"judging on {split}", len(table)) as advance:
+    with bar(f"judging on {split}", len(prepared.examples[split])) as advance:
         predictions, _ = prepared.task.apply(
             network,
-            prepared.examples[split],
+            prepared.encoded[split],
             device=device(),
             dtype=precision(settings.train.precision),
             progress=advance,
         )
-    train = (prepared.source.train, prepared.examples["train"].targets)
-    best = settings.train.best
-    content, judgement, worst = _judge(
+    assert prepared.source.train is not None
+    train = (prepared.source.train, prepared.encoded["train"].golds)
+    content, judgement = _judge(
         prepared.task,
         split,
-        table,
-        prepared.examples[split].targets,
+        (table, prepared.encoded[split].golds),
         predictions,
         train,
         seconds,
-        best,
+        settings.train.best,
     )
     write_json(folder / "metrics.json", content)
     curves = Curves(
@@ -83,9 +78,6 @@ def judge_run(
         baseline_split=split,
     )
     curves.write(folder / "curves.png")
-    support = describe_transformers_support(
-        prepared.task, prepared.checkpoint.family, settings.data
-    )
     page = report.Page(
         title=f"{prepared.task.name}: {prepared.facts['origin']}",
         facts=[
@@ -95,13 +87,13 @@ def judge_run(
             f"trained in {content['seconds']:,.1f} s",
             *([] if (step := curves.kept_step()) is None else [f"best on dev at step {step:,}"]),
         ],
-        verdict=verdict(judgement.task, content),
-        notes=[*judgement.notes, *prepared.source.notes, support],
+        verdict=verdict(content),
+        notes=[*judgement.notes, *prepared.source.notes, prepared.facts["transformers"]],
         summary=content,
         primary=content["main_metric"],
-        repeated=REPEATED.get(judgement.task, ()),
+        repeated=judgement.repeated,
         curves=curves.panels(),
-        sections=[*sections_of(judgement, worst), *sections_of_facts(prepared.facts)],
+        sections=[*judgement.sections, *sections_of_facts(prepared.facts)],
         settings=settings.model_dump(),
     )
     report.write(folder / "report.html", page)
@@ -175,21 +167,22 @@ def _evaluate_task(
                 do="put the data back, or name texts that it has not seen with --data",
             )
         assert source.train is not None
-        train = source.train, model.task.targets(source.train)
+        train = source.train, model.task.golds(source.train)
     except LangueError as error:
         if data is None:
             raise
         say(f"no baseline, and no look for texts of the training: {error.what}")
     if data is not None:
         named = columns or split_recipe(recipe)[1] or None
-        optional = () if model.pairs is False else model.task.optional
+        optional = () if model.pairs is False else model.task.columns.optional
         source = read(
             data,
             columns=named,
-            need=model.task.need,
+            need=model.task.columns.required,
             optional=optional,
             split=False,
             invalid=model.data.invalid,
+            synonyms=model.task.columns.synonyms,
         )
     table = getattr(source, split) if split in SPLITS else None
     if table is None or not len(table):
@@ -205,24 +198,24 @@ def _evaluate_task(
         table = with_usable_targets(
             type(model.task), model.task, split, table, model.task.settings, notes
         )
-    kept, examples = model.task.encode(model.tokenizer, table, model.data, model.config)
+    golds = model.task.golds(table)
+    kept, encoded = model.task.encode(model.tokenizer, table, golds, model.data, model.config)
     if len(kept) < len(table):
         notes.append(dropped_note(table, kept))
         table = kept
     for note in notes:
         say(note)
-    targets = model.task.targets(table)
-    with bar(f"judging on {split}", len(table)) as advance:
-        predictions = model.probabilities(examples, advance)
+    with bar(f"judging on {split}", len(encoded.examples)) as advance:
+        predictions = model.apply(encoded, advance)
     seconds = time.perf_counter() - began
-    content, judgement, worst = _judge(
-        model.task, split, table, targets, predictions, train, seconds, best
-    )
+    judged = (table, encoded.golds)
+    content, judgement = _judge(model.task, split, judged, predictions, train, seconds, best)
     if show is not None:
-        show(sections_of(judgement, worst))
-    content["notes"] = [] if examples.lost is None else examples.lost.note()
+        show(judgement.sections)
+    lost = encoded.examples.lost
+    content["notes"] = [] if lost is None else lost.note()
     if data is not None and train is not None:
-        content["seen"] = count_leaks(train[0], table)
+        content["seen"] = count_leaks(model.task, train[0], table)
     return content
 
 
@@ -234,69 +227,41 @@ def _own(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:
         raise RunError(
             "the run does not say what data to judge on", where=str(run), do="give --data"
         )
-    return read_source(type(model.task), named["data"], columns or None, resolve(settings))
+    kind = type(model.task)
+    chosen = resolve(settings, options=kind.Options, elsewhere=OPTIONS)
+    return read_source(kind, named["data"], columns or None, chosen)
 
 
 def _judge(
     task: Task,
     split: str,
-    table: Table,
-    targets: Any,
-    predictions: NDArray[np.float32],
-    train: tuple[Any, Any] | None,
+    test: tuple[Table, Any],
+    predictions: Any,
+    train: tuple[Table, Any] | None,
     seconds: float,
     best: str | None,
-) -> tuple[dict[str, Any], Judgement, list[dict[str, Any]]]:
-    """best: what the run's checkpoint was chosen by (`train.best`), which is its main metric; None:
-    the run began before there was the setting, and is judged by the task's own main metric beside a
-    baseline as it was then."""
-    kind = "multilabel" if task.name == "classify" and task.settings.multi_label else task.name
-    saved = task.to_dict()
-    labels = saved.get("labels", [])
-    positive = labels.index(saved["positive"]) if saved.get("positive") is not None else 1
-    given = predictions[:, 0] if task.name == "regress" else predictions
-    main = MAIN_METRIC[kind] if best in (None, LOSS) else str(best)
-    threshold = saved.get("threshold", THRESHOLD)
-    judgement = judge(kind, targets, given, labels, positive=positive, threshold=threshold)
-    texts, pairs = _columns(table)
+) -> tuple[dict[str, Any], Judgement]:
+    """What metrics.json keeps, and the judgement with the worst mistakes among its sections.
+
+    test, train: rows and their golds. best: what the run's checkpoint was chosen by (`train.best`),
+    which is its main metric; None: the run began before there was the setting, and is judged by the
+    task's own main metric beside a baseline as it was then.
+    """
+    table, golds = test
+    main = task.main_metric if best in (None, LOSS) else str(best)
+    judgement = task.judge(golds, predictions, main)
     beside: dict[str, Any] | None = None
     if train is not None:
-        train_texts, train_pairs = _columns(train[0])
-        with bar("baseline: bag of words", 1) as advance:
-            found = baseline(
-                kind,
-                train_texts,
-                train[1],
-                texts,
-                targets,
-                train_pairs=train_pairs,
-                test_pairs=pairs,
-                n_labels=len(labels) or None,
-                positive=positive,
-                metric=main,
-                balanced=best is not None and task.settings.class_weights == "balanced",
-                tune_threshold=best is not None and kind == "multilabel",
-            )
+        with bar("baseline", 1) as advance:
+            found = task.baseline(train, test, metric=main, as_model=best is not None)
             advance(1)
-        comparison = compare(
-            kind,
-            targets,
-            given,
-            found.predictions,
-            main,
-            n_labels=len(labels),
-            positive=positive,
-            thresholds=(threshold, found.threshold),
-        )
-        beside = found.as_json()
-        if comparison is not None:
-            beside["comparison"] = comparison.as_json()
-    content = judgement.as_json(split, beside, seconds) | {"main_metric": main}
-    if kind == "multilabel":
-        content["threshold"] = threshold
-    worst = mistakes(kind, targets, given, texts, labels, pairs=pairs, threshold=threshold)
-    return content, judgement, worst
-
-
-def _columns(table: Table) -> tuple[list[str], list[str] | None]:
-    return table.column("text"), table.column("pair") if "pair" in table.rows.column_names else None
+        if found is not None:
+            beside = found.as_json()
+            comparison = compare_systems(task.systems(golds, predictions, found, main), main)
+            if comparison is not None:
+                beside["comparison"] = comparison.as_json()
+    content = judgement.as_json(split, beside, seconds)
+    worst = task.mistakes(table, golds, predictions)
+    if worst is not None:
+        judgement = replace(judgement, sections=[*judgement.sections, worst])
+    return content, judgement

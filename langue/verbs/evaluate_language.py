@@ -23,8 +23,8 @@ from langue.runs.prepare_language import Pretraining, new_model
 from langue.runs.train_tokenizer import as_list, total_size
 from langue.runtime import device
 from langue.settings.recipe import split_recipe
-from langue.settings.sections import PRETRAINING, TOKENIZERS, Settings, resolve
-from langue.tasks import OBJECTIVES
+from langue.settings.sections import PRETRAINING, Settings, resolve
+from langue.tasks import OBJECTIVES, OPTIONS
 from langue.tasks.language import LanguageObjective
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -45,12 +45,18 @@ def evaluate_language(
     began = time.perf_counter()
     named, own, words = split_recipe(recipe)
     name = run.task["objective"]
+    kind = OBJECTIVES[name]
     settings = resolve(
-        PRETRAINING, TOKENIZERS[name], {"data.seq_len": run.task["data"]["max_length"]}, words
+        PRETRAINING,
+        kind.tokenizer_defaults,
+        {"data.seq_len": run.task["data"]["max_length"]},
+        words,
+        options=kind.Options,
+        elsewhere=OPTIONS,
     )
-    checkpoint = read_checkpoint(run, head="lm", pairs=settings.task.pairs != "none")
+    checkpoint = read_checkpoint(run, head="lm", pairs=kind.learns_pairs(settings.task))
     tokenizer = checkpoint.tokenizer
-    objective = OBJECTIVES[name](tokenizer, settings.task, seed=settings.train.seed)
+    objective = kind(tokenizer, settings.task, seed=settings.train.seed)
     objective.vocabulary = min(objective.vocabulary, checkpoint.config.vocab_size)
     given = _own(run.folder, named.get("data")) if data is None else data
     if (corpus := given_corpus(given)) is not None:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from langue.data.loader import Split
 from langue.errors import RunError, SettingsError
 from langue.files import atomic_folder, clear, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, without_extra
+from langue.model.heads import TaskModel
 from langue.model.transformer import set_dropout
 from langue.runs.model import Model, load
 from langue.runs.prepare import (
@@ -27,12 +26,13 @@ from langue.runs.prepare import (
     first_changed_split,
     prepare,
     run_folder,
+    task_class,
 )
 from langue.runs.save import write_task_checkpoint
 from langue.runtime import check_compiler, device, precision, rank
 from langue.settings.recipe import read_recipe, split_recipe, write_recipe
 from langue.settings.sections import ONLY_PRETRAINING, Settings, refuse_others, resolve
-from langue.tasks.task import Task, TaskModel
+from langue.tasks import DEFAULT_TASK, OPTIONS, TASKS
 from langue.train.embedding_rows import trim_embedding
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
@@ -40,18 +40,21 @@ from langue.verbs.evaluate import judge_run
 
 # What arguments must be: recipes and Python let them be anything.
 NAMED: dict[str, tuple[Any, str]] = {
-    "task": (str, "one name, as classify"),
+    "task": (str, f"one name, as {DEFAULT_TASK}"),
     "model": ((str, Path), "one Hub name or folder"),
     "columns": ((Mapping, type(None)), 'ours and theirs, as {"text": "review"}'),
 }
 
-# Settings of one task alone.
-OF_TASK = {
-    "classify": ["task.label_smoothing", "task.class_weights", "task.multi_label", "task.positive"]
-}
 # Settings that leave something to the run, and the value that does: its recipe then says what it
 # has chosen.
-SETTLED = {"task.pooling": ("auto",), "train.best": (None, "none", "None")}
+SETTLED = {
+    "train.best": (None, "none", "None"),
+    **{
+        f"task.{name}": values
+        for kind in TASKS.values()
+        for name, values in kind.settled_options.items()
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def finetune(
 ) -> Run:
     """Fine-tune a pretrained encoder or decoder on labelled text and judge it.
 
-    task: classify (the default) or regress. model: Hub name or folder. data: file, folder, Hub
+    task: one of `langue.tasks.TASKS`. model: Hub name or folder. data: file, folder, Hub
     name, or rows. columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same
     keys. settings: `section.key` values such as `**{"train.lr": 3e-5}`, or with two underscores,
     `train__lr=3e-5`. show: called with what was prepared, before training. Of the embedding the
@@ -127,12 +130,11 @@ def _train(folder: Path, prepared: Prepared, network: TaskModel, resume: bool) -
     """Train, settle what is settled on dev, write the model and judge it."""
     began = time.perf_counter()
     chosen = prepared.settings
-    train = prepared.examples["train"]
-    dev = prepared.examples.get("dev")
-    with trim_embedding(network.body, train, dev):
-        trainer = Trainer(
-            network, prepared.task, Split(train, chosen.train), dev, chosen.train, folder
-        )
+    train = prepared.encoded["train"]
+    dev = prepared.encoded.get("dev")
+    batches = prepared.task.batches(train, chosen.train)
+    with trim_embedding(network.body, train.examples, None if dev is None else dev.examples):
+        trainer = Trainer(network, prepared.task, batches, dev, chosen.train, folder)
         progress = trainer.run(resume)
     if rank() == 0:
         _settle_on_dev(prepared, network)
@@ -143,12 +145,12 @@ def _train(folder: Path, prepared: Prepared, network: TaskModel, resume: bool) -
 
 def _settle_on_dev(prepared: Prepared, network: TaskModel) -> None:
     """What the task settles on dev once training is over, as the threshold of several labels."""
-    dev = prepared.examples.get("dev")
+    dev = prepared.encoded.get("dev")
     if dev is None or not prepared.task.settles_on_dev:
         return
     kind = precision(prepared.settings.train.precision)
     predictions, _ = prepared.task.apply(network, dev, device=device(), dtype=kind)
-    prepared.task.settle_on_dev(np.asarray(dev.targets), predictions)
+    prepared.task.settle_on_dev(dev.golds, predictions)
 
 
 def _without_settled(layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +162,7 @@ def resolve_call(
     layers: list[dict[str, Any]], given: Mapping[str, Any], words: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Settings]:
     """Recipes and what was given directly, as arguments and settings; the latter wins."""
-    arguments: dict[str, Any] = {"task": "classify", "model": None, "data": None, "columns": None}
+    arguments: dict[str, Any] = {"task": DEFAULT_TASK, "model": None, "data": None, "columns": None}
     flat: list[dict[str, Any]] = []
     for layer in layers:
         named, columns, rest = split_recipe(layer)
@@ -176,11 +178,9 @@ def resolve_call(
         if not isinstance(arguments[key], kind):
             raise SettingsError(f"{key} = {arguments[key]!r} cannot be used", do=f"give {wanted}")
     check_rereadable(arguments["data"])
-    chosen = resolve(*flat, words, others=ONLY_PRETRAINING)
+    options = task_class(arguments["task"]).Options
+    chosen = resolve(*flat, words, options=options, others=ONLY_PRETRAINING, elsewhere=OPTIONS)
     refuse_others(chosen, Settings(), ONLY_PRETRAINING, "pretraining")
-    for name, keys in OF_TASK.items():
-        if name != arguments["task"]:
-            refuse_others(chosen, Settings(), keys, f"the task {name}")
     return arguments, chosen
 
 
@@ -211,9 +211,10 @@ def build(prepared: Prepared, settings: Settings) -> TaskModel:
     config = prepared.checkpoint.config
     task = prepared.task
     torch.manual_seed(settings.train.seed)
-    network = TaskModel(config, task, settings.train.seed, prepared.checkpoint.batch_pad)
+    network = task.network(config, settings.train.seed, prepared.checkpoint.batch_pad)
     weights = without_extra(prepared.checkpoint.weights)
-    if not _same_head(prepared.checkpoint.task, task):
+    saved = prepared.checkpoint.task
+    if saved is None or not task.has_outputs_of(saved):
         weights = {
             name: tensor for name, tensor in weights.items() if not name.startswith("head.out.")
         }
@@ -225,15 +226,6 @@ def build(prepared: Prepared, settings: Settings) -> TaskModel:
     )
     set_dropout(network.body, settings.model.dropout, settings.model.attention_dropout)
     return network
-
-
-def _same_head(saved: Mapping[str, Any] | None, task: Task) -> bool:
-    """Whether a run being trained further has this task's very outputs and pooling, so that its
-    head goes on too."""
-    if saved is None or saved.get("task") != task.name:
-        return False
-    same_pooling = saved.get("settings", {}).get("pooling") == task.settings.pooling
-    return bool(same_pooling and saved.get("labels") == task.to_dict().get("labels"))
 
 
 def write_run(folder: Path, prepared: Prepared, network: TaskModel, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
 from langue.model.language_model import on_meta_device
 from langue.runs.save import head_of, task_of
-from langue.tasks.task import Task, TaskModel
+from langue.tasks.task import Task
 from langue.text.tokenizers.classes import ROLES
 from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         "model": str(model),
         "family": family.name,
         "architecture": config.architecture,
-        "task": task and {"name": task.name, "labels": [*task.published()["id2label"].values()]},
+        "task": task and {"name": task.name, "labels": task.output_names()},
         "axes": _axes(config),
         "parameters": total,
         "bytes": {name: total * size for name, size in BYTES.items()},
@@ -131,7 +131,7 @@ def _with_head(described: Description, config: ModelConfig, task: Task) -> dict[
     """`parameters`, with a task's head in the place of a language model's."""
     head_of(task, described)
     with on_meta_device():
-        return {name: weight.shape for name, weight in TaskModel(config, task).named_parameters()}
+        return {name: weight.shape for name, weight in task.network(config).named_parameters()}
 
 
 def _uses(config: ModelConfig, speaks: bool, task: Task | None) -> list[str]:

@@ -282,7 +282,7 @@ def _model(
     if size is None and preset is None:
         size = f"{flops / (6 * tokens) if tokens else by_rule(flops)[0]:.0f}"
     few = size is not None and parse_count(size) < SMALL
-    kind = preset or USUAL["causal"]
+    kind = preset or USUAL
     length = length or LENGTH
     return named(kind, vocabulary or (FEW if few else MANY), length, size=size)[1], kind, length
 

@@ -13,7 +13,7 @@ from langue.progress import bar, say
 from langue.runs.model import Model, Top, load
 from langue.settings.recipe import display_name
 from langue.text.read.parse import replace_lone_surrogates
-from langue.text.read.source import Table, read
+from langue.text.read.source import Table
 from langue.text.read.table import SPLITS
 
 CHUNK = 4096  # texts encoded and predicted together: memory stays constant whatever the file's size
@@ -62,9 +62,7 @@ def predict(
             with atomic_file(Path(out)) as temporary:
                 temporary.write_text("".join(map(_line, texts, results)), "utf-8")
         return [] if out is not None else results
-    need = ("text", "pair") if model.pairs else ("text",)
-    optional = () if model.pairs is False else ("pair",)
-    source = read(data, columns=columns, need=need, optional=optional, split=False, invalid="keep")
+    source = model.read_inputs(data, columns)
     table = source.test or source.train or source.dev
     if table is None:
         raise RunError(
@@ -111,11 +109,7 @@ def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[Any, Any]
     with bar("predicting", len(table)) as advance, model.inputs.counting_truncation():
         for begin in range(0, len(table), CHUNK):
             part = table.select(range(begin, min(begin + CHUNK, len(table))))
-            texts = part.column("text")
-            pairs = None
-            if "pair" in part.rows.column_names:
-                pairs = part.column("pair")
-            items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
+            items = model.items(part)
             predictions = model.predict(items, top=top)
             for row, prediction in enumerate(predictions):
                 if prediction is None:
@@ -133,7 +127,9 @@ def _sound(text: Any) -> str | None:
 
 def _line(text: Any, prediction: Any) -> str:
     row: dict[str, Any]
-    if text is None or isinstance(text, (str, float)):
+    if isinstance(text, Mapping):
+        row = {name: _sound(each) if isinstance(each, str) else each for name, each in text.items()}
+    elif text is None or isinstance(text, (str, float)):
         row = {"text": _sound(text)}
     elif len(text) == 2 and any(each is None or isinstance(each, (str, float)) for each in text):
         row = {"text": _sound(text[0]), "pair": _sound(text[1])}

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,13 @@ from langue.settings.recipe import read_recipe, split_recipe, write_recipe
 from langue.settings.sections import (
     FINETUNING,
     OF_BUILDING,
-    OF_OBJECTIVE,
     OF_TRAINING_TOKENIZERS,
     PRETRAINING,
-    TOKENIZERS,
     Settings,
     refuse_others,
     resolve,
 )
-from langue.tasks import OBJECTIVES
+from langue.tasks import DEFAULT_OBJECTIVE, OBJECTIVES, OPTIONS
 from langue.tasks.language import HeldOutSet
 from langue.tasks.objective import check_best
 from langue.train.parallel import barrier, processes
@@ -190,7 +189,7 @@ def _resolved(
 ) -> tuple[dict[str, Any], Settings]:
     named, columns, rest = split_recipe(layer)
     arguments: dict[str, Any] = {
-        "objective": "causal",
+        "objective": DEFAULT_OBJECTIVE,
         "data": None,
         "model": None,
         "tokenizer": None,
@@ -204,15 +203,17 @@ def _resolved(
         raise SettingsError(
             f"the objective {arguments['objective']!r} is not known", do=f"known: {known}"
         )
-    usual = (PRETRAINING, TOKENIZERS[arguments["objective"]])
-    chosen = resolve(*usual, rest, words, others=FINETUNING)
+    kind = OBJECTIVES[arguments["objective"]]
+    usual = (PRETRAINING, kind.tokenizer_defaults)
+    settle = partial(resolve, options=kind.Options, others=FINETUNING, elsewhere=OPTIONS)
+    chosen = settle(*usual, rest, words)
     if chosen.train.max_steps:  # so many steps are so many steps, whatever the passes they take
-        chosen = resolve(*usual, {"train.epochs": MANY}, rest, words)
+        chosen = settle(*usual, {"train.epochs": MANY}, rest, words)
     elif rest.get("train.epochs") == MANY:  # as a recipe of so many steps has it
-        chosen = resolve(
+        chosen = settle(
             *usual, {key: value for key, value in rest.items() if key != "train.epochs"}, words
         )
-    _without_effect(arguments, chosen, resolve(*usual))
+    _without_effect(arguments, chosen, settle(*usual))
     return arguments, chosen
 
 
@@ -221,9 +222,6 @@ def _without_effect(arguments: Mapping[str, Any], chosen: Settings, usual: Setti
     refuse_others(chosen, usual, FINETUNING, "fine-tuning")
     if chosen.train.best is not None:
         check_best(chosen.train.best, (), "pretraining, which chooses by the loss")
-    for objective, keys in OF_OBJECTIVE.items():
-        if objective != arguments["objective"]:
-            refuse_others(chosen, usual, keys, f"the objective {objective}")
     corpus = given_corpus(arguments["data"])
     if corpus is not None:
         refuse_others(

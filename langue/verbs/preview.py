@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table as Grid
@@ -50,7 +49,7 @@ def show(prepared: Prepared, console: Console) -> None:
     time."""
     facts = prepared.facts
     panels = [
-        _example(prepared, row) for row in range(min(EXAMPLES, len(prepared.examples["train"])))
+        _example(prepared, row) for row in range(min(EXAMPLES, len(prepared.encoded["train"])))
     ]
     legend = Text(
         "green: what carries the loss · dim: special tokens · plain: what the model reads",
@@ -63,15 +62,8 @@ def show(prepared: Prepared, console: Console) -> None:
         )
     )
     console.print(_splits(facts))
-    if "positive" in facts:
-        label = Text(" ".join(facts["positive"].split()), "bold")
-        console.print(
-            Text.assemble(
-                "· precision, recall and F1 are of the label ",
-                label,
-                "; task.positive names another",
-            )
-        )
+    for remark in prepared.task.remarks():
+        console.print(Text(f"· {remark}"))
     for note in facts["notes"]:
         console.print(Text(f"· {note}"))
     for split, found in facts["duplicates"].items():
@@ -94,39 +86,36 @@ def show(prepared: Prepared, console: Console) -> None:
 def _example(prepared: Prepared, row: int) -> Text:
     """One training example: its tokens as the model gets them, then its target, which carries the
     loss."""
-    examples = prepared.examples["train"]
+    encoded = prepared.encoded["train"]
+    examples = encoded.examples
     tokenizer = prepared.checkpoint.tokenizer
-    ids = examples.tokens[examples.starts[row] : examples.starts[row + 1]].tolist()
+    first, *more = encoded.sequences_of(row).tolist()
+    part = slice(examples.starts[first], examples.starts[first + 1])
+    ids = examples.tokens[part].tolist()
+    learnt = [False] * len(ids)  # tokens that carry loss
+    if examples.labels is not None:
+        learnt = (examples.labels[part] >= 0).tolist()
     special = {
         index
         for index, token in tokenizer.backend.get_added_tokens_decoder().items()
         if token.special
     }
     line = Text(overflow="fold")
-    shown = (
-        ids
-        if len(ids) <= SHOWN_TOKENS
-        else ids[: SHOWN_TOKENS // 2] + [None] + ids[-SHOWN_TOKENS // 2 :]
-    )
-    for index in shown:
-        if index is None:
+    shown = list(range(len(ids)))
+    if len(ids) > SHOWN_TOKENS:
+        shown = shown[: SHOWN_TOKENS // 2] + [-1] + shown[-SHOWN_TOKENS // 2 :]
+    for place in shown:
+        if place < 0:
             line.append(f" … {len(ids) - SHOWN_TOKENS} more … ", style="dim italic")
-        else:
-            line.append(tokenizer.token(index) + " ", style="dim" if index in special else "")
-    assert examples.targets is not None
-    line.append(f"→ {_target(prepared, np.asarray(examples.targets[row]))}", style="bold green")
-    if examples.cut[row]:
-        line.append(f"  ({examples.cut[row]} tokens cut)", style="yellow")
+            continue
+        style = "dim" if ids[place] in special else "green" if learnt[place] else ""
+        line.append(tokenizer.token(ids[place]) + " ", style=style)
+    if more:
+        line.append(f"+ {len(more)} more sequences ", style="dim italic")
+    line.append(f"→ {prepared.task.show_target(encoded.golds[row])}", style="bold green")
+    if cut := int(examples.cut[[first, *more]].sum()):
+        line.append(f"  ({cut} tokens cut)", style="yellow")
     return line
-
-
-def _target(prepared: Prepared, target: Any) -> str:
-    labels = prepared.task.to_dict().get("labels")
-    if labels is None:
-        return f"{float(target):g}"
-    if target.ndim:
-        return " | ".join(label for label, on in zip(labels, target, strict=True) if on) or "(none)"
-    return str(labels[int(target)])
 
 
 def _splits(facts: Mapping[str, Any]) -> Grid:
@@ -134,11 +123,9 @@ def _splits(facts: Mapping[str, Any]) -> Grid:
     for name in ("split", "examples", "tokens", "longest", "cut", "balance"):
         grid.add_column(name, justify="left" if name in ("split", "balance") else "right")
     for name, split in facts["splits"].items():
-        balance = (
-            sorted(split["balance"].items(), key=lambda pair: -pair[1])
-            if facts["task"] == "classify"
-            else list(split["balance"].items())
-        )
+        balance = list(split["balance"].items())
+        if all(isinstance(number, int) for _, number in balance):  # counts, the largest first
+            balance.sort(key=lambda pair: -pair[1])
         words = ", ".join(f"{label} {count:g}" for label, count in balance[:6])
         words += f" … {len(balance) - 6} more" if len(balance) > 6 else ""
         cut = f"{split['cut_examples']:,} texts" if split["cut_examples"] else "none"

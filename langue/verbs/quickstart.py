@@ -11,6 +11,7 @@ from langue.errors import ModelError, RunError
 from langue.files import atomic_folder, sha256
 from langue.runs.prepare import Prepared, run_folder
 from langue.runtime import rank
+from langue.tasks import DEFAULT_TASK
 from langue.verbs.finetune import Run, finetune
 from langue.verbs.quickstart_data import build
 
@@ -80,5 +81,12 @@ def quickstart(
         write_docstrings(data, force)
     chosen = {**SETTINGS, **settings}
     return finetune(
-        "classify", model=model, data=data, out=out, force=force, resume=resume, show=show, **chosen
+        DEFAULT_TASK,
+        model=model,
+        data=data,
+        out=out,
+        force=force,
+        resume=resume,
+        show=show,
+        **chosen,
     )

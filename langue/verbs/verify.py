@@ -219,9 +219,8 @@ def _same_logits(model: Model) -> tuple[bool | None, str]:
 def _their_head(model: Model) -> str:
     """Which of the family's classes gives the numbers of the model's own head; "body" where none
     does."""
-    if (
-        model.task is not None
-        and model.checkpoint.family.head_kind(model.task.settings.pooling) == "classify"
-    ):
-        return "classify"
+    if model.task is not None:
+        kind = model.task.head_kind(model.checkpoint.family)
+        if kind in model.checkpoint.family.heads:
+            return kind
     return "body" if model.language is None else "lm"

@@ -22,10 +22,9 @@ from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_
 from langue.hub.families.registry import FAMILIES
 from langue.runs.model import load
 from langue.runs.save import head_of, write_task_checkpoint
-from langue.settings.sections import DataSettings, TaskSettings
+from langue.settings.sections import DataSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
-from langue.tasks.task import TaskModel
 from langue.text.tokenizers.vocabulary import QWEN2, by_words
 from langue.verbs.convert import convert
 from langue.verbs.pretrain import pretrain
@@ -212,10 +211,10 @@ def test_a_pretrained_run_opens_in_batches(tmp_path, objective, preset):
 
 def run_of(folder, run, pooling, task):
     """A run of a task whose head is new, none of its weights at its default."""
-    task.settings = TaskSettings(pooling=pooling)
+    task.settings = Classify.Options(pooling=pooling)
     described = describe(folder)
     checkpoint = read_checkpoint(described, head_of(task, described))
-    network = TaskModel(checkpoint.config, task, seed=1, pad=checkpoint.batch_pad).eval()
+    network = task.network(checkpoint.config, seed=1, pad=checkpoint.batch_pad).eval()
     load_into(network, without_extra(checkpoint.weights), where=str(folder), new="head.")
     for weight in network.head.parameters():
         weight.data.add_(
@@ -236,7 +235,7 @@ def test_a_run_passes_the_pipeline_and_the_collator_in_batches(
     tmp_path, monkeypatch, name, pooling, pads
 ):
     folder = published(tmp_path / "m", name, monkeypatch, pads)
-    run_of(folder, tmp_path / "run", pooling, Classify(["x", "y", "z"], TaskSettings()))
+    run_of(folder, tmp_path / "run", pooling, Classify(["x", "y", "z"], Classify.Options()))
     model = load(tmp_path / "run")
     tokenizer = assert_special_tokens_agree(tmp_path / "run")
     classify = transformers.pipeline(
@@ -255,7 +254,10 @@ def test_a_run_passes_the_pipeline_and_the_collator_in_batches(
 
 
 REFUSAL = "size|state dictionary|Unrecognized configuration class"
-TASKS = {"classify": Classify(["x", "y"], TaskSettings()), "regress": Regress(TaskSettings())}
+TASKS = {
+    "classify": Classify(["x", "y"], Classify.Options()),
+    "regress": Regress(Regress.Options()),
+}
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,10 @@ from langue.hub.checkpoint import describe, family_of, load_into, read_checkpoin
 from langue.hub.families.registry import FAMILIES
 from langue.runs.model import load
 from langue.runs.reference import store_reference
-from langue.runs.save import describe_transformers_support, head_of, write_task_checkpoint
-from langue.settings.sections import DataSettings, TaskSettings
+from langue.runs.save import head_of, write_task_checkpoint
+from langue.settings.sections import DataSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
-from langue.tasks.task import TaskModel
 from langue.verbs.inspect import inspect
 from langue.verbs.verify import verify
 
@@ -396,16 +395,16 @@ def test_verify_and_inspect_see_a_classifiers_head(tmp_path, name):
 
 @pytest.mark.parametrize("name, pooling", POOLINGS)
 @pytest.mark.parametrize(
-    "task", [Classify(["a", "b", "c"], TaskSettings()), Regress(TaskSettings())]
+    "task", [Classify(["a", "b", "c"], Classify.Options()), Regress(Regress.Options())]
 )
 def test_a_new_head_is_the_references_too(tmp_path, name, pooling, task):
     """On a language model's body, as fine-tuning begins and saves it; batches are the reference's
     too."""
     folder = save(tmp_path / "m", draw_model(name, 5))
     described = describe(folder)
-    task.settings = TaskSettings(pooling=pooling)
+    task.settings = Classify.Options(pooling=pooling)
     checkpoint = read_checkpoint(described, head_of(task, described))
-    network = TaskModel(checkpoint.config, task, seed=1, pad=checkpoint.pad).eval()
+    network = task.network(checkpoint.config, seed=1, pad=checkpoint.pad).eval()
     load_into(network, without_extra(checkpoint.weights), where=str(folder), new="head.")
     for weight in network.head.parameters():
         weight.data.add_(0.2 * torch.randn(weight.shape))
@@ -449,14 +448,14 @@ def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
     folder = save(tmp_path / "m", draw_model(name, 5))
     described = describe(folder)
     for pooling in ("mean", "first", "last"):
-        task = Classify(["a", "b"], TaskSettings(pooling=pooling))
+        task = Classify(["a", "b"], Classify.Options(pooling=pooling))
         family, config = family_of(described)
         if pooling == "first" and config.causal:
             with pytest.raises(SettingsError, match="task.pooling=last"):
                 head_of(task, described)
             continue
         checkpoint = read_checkpoint(described, head_of(task, described))
-        network = TaskModel(checkpoint.config, task, seed=1, pad=checkpoint.pad).eval()
+        network = task.network(checkpoint.config, seed=1, pad=checkpoint.pad).eval()
         load_into(network, without_extra(checkpoint.weights), where=str(folder), new="head.")
         run = tmp_path / pooling
         run.mkdir()
@@ -470,7 +469,7 @@ def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
         published = "classify" in family.heads and pooling in family.poolings
         assert (
             "AutoModelForSequenceClassification gives"
-            in describe_transformers_support(task, family, DataSettings())
+            in task.describe_transformers_support(family, DataSettings())
         ) == published
         body = family.body_class(checkpoint.config)
         architecture = json.loads((run / "config.json").read_text())["architectures"][0]

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langue.data.batch import Examples, first_tokens, gather, last_tokens, pool_mean
+from langue.data.batch import Examples, gather
 from langue.data.loader import Loader, Split, ahead
 from langue.data.pack import shuffled_batches, sorted_batches
 from langue.errors import DataError, SettingsError
+from langue.model.heads import first_tokens, last_tokens, pool_mean
 from langue.settings.sections import TrainSettings
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, permutation_test, spearmanr
 
-from langue.evaluation.compare import compare, compare_documents, mcnemar, outcome
+from langue.statistics.compare import compare_documents, mcnemar, outcome
+from tests.judging import compare
 
 RESAMPLES = 200
 SIMULATIONS = {25: 300, 300: 100}  # by the number of examples

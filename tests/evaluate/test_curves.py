@@ -61,22 +61,21 @@ def test_smoothing_is_centred():
 
 
 def test_the_right_half_shows_what_the_best_step_is_chosen_by():
-    from langue.settings.sections import TaskSettings
     from langue.tasks.classify import Classify
     from langue.tasks.regress import Regress
 
     dev = {"split": "dev", "accuracy": 1, "f1_macro": 1, "f1_micro": 1, "pearson": 1, "spearman": 1}
-    several = TaskSettings(multi_label=True)
+    several = Classify.Options(multi_label=True)
     for task in (
         Classify(["a"], several),
-        Classify(["a", "b"], TaskSettings()),
-        Regress(TaskSettings()),
+        Classify(["a", "b"], Classify.Options()),
+        Regress(Regress.Options()),
     ):
         assert (
             curves._quality([dev, {"split": "train", task.primary_metric: 1}, dev])
             == task.primary_metric
         )
-    assert {Classify(["a"], several).primary_metric, Regress(TaskSettings()).primary_metric} == {
+    assert {Classify(["a"], several).primary_metric, Regress(Regress.Options()).primary_metric} == {
         "f1_micro",
         "pearson",
     }

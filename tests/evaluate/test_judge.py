@@ -9,16 +9,9 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 
-from langue.evaluation.compare import compare
-from langue.evaluation.intervals import at_end, clopper_pearson, lowest_shares
-from langue.evaluation.judge import (
-    MAIN_METRIC,
-    format_metric,
-    judge,
-    metric_label,
-    mistakes,
-    verdict,
-)
+from langue.evaluation.judge import format_metric, metric_label, verdict
+from langue.statistics.intervals import at_end, clopper_pearson, lowest_shares
+from tests.judging import MAIN_METRIC, compare, judge, mistakes, section
 
 LABELS = ["neg", "pos"]
 
@@ -77,11 +70,13 @@ def test_per_label_confusion_and_calibration_by_hand():
     targets = [0, 0, 0, 1, 1]
     probabilities = [[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7], [1.0, 0.0]]
     found = judge("classify", targets, probabilities, LABELS)
-    assert found.confusion == [[2, 1], [1, 1]]
-    assert found.per_class["pos"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
-    assert found.per_class["neg"]["precision"] == pytest.approx(2 / 3)
-    assert [one["count"] for one in found.calibration] == [1] * 5
-    assert found.calibration[-1] == {"confidence": 1.0, "accuracy": 0.0, "count": 1}
+    assert section(found, "Confusion matrix").counts == [[2, 1], [1, 1]]
+    by_label = section(found, "By label")
+    assert by_label.columns == ("label", "precision", "recall", "F1", "examples")
+    assert by_label.rows[1] == ("pos", 0.5, 0.5, 0.5, 2)
+    assert by_label.rows[0][1] == pytest.approx(2 / 3)
+    calibration = section(found, "Calibration")
+    assert calibration.sizes == [1] * 5 and calibration.points[-1] == (1.0, 0.0)
 
 
 def test_multilabel():
@@ -89,8 +84,9 @@ def test_multilabel():
     found = judge(
         "multilabel", targets, [[0.9, 0.1, 0.0], [0.8, 0.3, 0.2], [0.1, 0.1, 0.1]], ["a", "b", "c"]
     )
-    assert found.per_class["a"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
-    assert found.per_class["b"]["recall"] == 0.0
+    by_label = section(found, "By label").rows
+    assert by_label[0] == ("a", 1.0, 1.0, 1.0, 2)
+    assert by_label[1][2] == 0.0
     assert found.metrics["accuracy"] == pytest.approx(2 / 3)
     assert found.notes[0] == "No example is labelled c."
     assert found.notes[1].startswith("Fewer than 5 examples are labelled a, b: macro averages")
@@ -114,6 +110,7 @@ def test_metrics_json_has_the_promised_keys():
     baseline = {"name": "unigram", "metrics": {"accuracy": 0.5}, "seconds": 1.0}
     summary = judge("classify", targets, probabilities, LABELS).as_json("test", baseline, 1.23456)
     assert set(summary) == {
+        "main_metric",
         "split",
         "examples",
         "metrics",
@@ -163,19 +160,17 @@ def test_mistakes_are_the_surest_first():
         limit=2,
         pairs=["w", "x", "y", "z"],
     )
-    assert found == [
-        {"text": "c", "pair": "y", "label": "pos", "predicted": "neg", "score": 0.95},
-        {"text": "a", "pair": "w", "label": "neg", "predicted": "pos", "score": 0.9},
-    ]
+    assert rows_of(found) == [("c", "y", "pos", "neg", 0.95), ("a", "w", "neg", "pos", 0.9)]
     found = mistakes("regress", [1.0, 2.0], [1.0, 4.5], ["a", "b"])
-    assert found == [{"text": "b", "label": "2", "predicted": "4.5", "score": 2.5}]
+    assert rows_of(found) == [("b", "2", "4.5", 2.5)]
     found = mistakes(
         "multilabel", np.array([[1, 0], [0, 1]]), [[0.9, 0.6], [0.0, 0.1]], ["a", "b"], LABELS
     )
-    assert found == [
-        {"text": "b", "label": "pos", "predicted": "(none)", "score": 0.9},
-        {"text": "a", "label": "neg", "predicted": "neg, pos", "score": 0.6},
-    ]
+    assert rows_of(found) == [("b", "pos", "(none)", 0.9), ("a", "neg", "neg, pos", 0.6)]
+
+
+def rows_of(examples):
+    return [(*(each.text for each in row.passages), *row.cells) for row in examples.rows]
 
 
 def summarised(task, targets, ours, theirs, labels=LABELS, metric=None):
@@ -209,7 +204,7 @@ def rights(right, n, first=0):
     ],
 )
 def test_verdict(ours, theirs, n, outcome):
-    found = verdict("classify", summarised("classify", [0] * n, rights(ours, n), rights(theirs, n)))
+    found = verdict(summarised("classify", [0] * n, rights(ours, n), rights(theirs, n)))
     assert found.outcome == outcome
     assert (
         "\n" not in found.sentence
@@ -230,13 +225,13 @@ def test_the_same_two_scores_may_differ_or_not():
         near["metrics"] == far["metrics"]
         and near["baseline"]["metrics"] == far["baseline"]["metrics"]
     )
-    assert [verdict("classify", each).outcome for each in (near, far)] == ["better", "same"]
+    assert [verdict(each).outcome for each in (near, far)] == ["better", "same"]
 
 
 def test_one_that_ranks_better_and_errs_more_is_no_better():
     targets = np.linspace(0, 1, 50)
     noise = np.random.default_rng(0).normal(size=50)
-    found = verdict("regress", summarised("regress", targets, targets + 5, targets + noise, ()))
+    found = verdict(summarised("regress", targets, targets + 5, targets + noise, ()))
     assert found.outcome == "same" and found.sentence.startswith(
         "It ranks better than its baseline, but errs more"
     )
@@ -247,7 +242,7 @@ def test_a_verdict_says_of_which_label_its_metric_is():
     found = summarised(
         "classify", targets, np.eye(2)[targets], rights(60, 60), ["ham", "spam\n"], metric="recall"
     )
-    sentence = verdict("classify", found).sentence
+    sentence = verdict(found).sentence
     assert (
         "recall of spam 100.00% against 0.00% of bigram tf-idf" in sentence and "\n" not in sentence
     )
@@ -356,20 +351,18 @@ def test_where_resamples_are_alike_and_no_end_is_reached_there_is_no_interval():
 def test_verdict_without_a_number_or_a_baseline():
     assert (
         verdict(
-            "regress", {"metrics": {"spearman": None}, "intervals": {}, "baseline": None}
+            {"main_metric": "spearman", "metrics": {"spearman": None}, "baseline": None}
         ).outcome
         == "unknown"
     )
     assert (
-        verdict(
-            "classify", {"metrics": {"accuracy": 1.0}, "intervals": {}, "baseline": None}
-        ).outcome
+        verdict({"main_metric": "accuracy", "metrics": {"accuracy": 1.0}, "baseline": None}).outcome
         == "unknown"
     )
     flat = summarised("regress", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [2.0, 2.0, 2.0], ())
-    assert flat["baseline"]["comparison"] is None and verdict("regress", flat).outcome == "unknown"
+    assert flat["baseline"]["comparison"] is None and verdict(flat).outcome == "unknown"
     before = {"name": "bigram tf-idf", "metrics": {"accuracy": 0.5}}  # as runs made earlier have it
-    found = verdict("classify", {"metrics": {"accuracy": 1.0}, "intervals": {}, "baseline": before})
+    found = verdict({"main_metric": "accuracy", "metrics": {"accuracy": 1.0}, "baseline": before})
     assert (
         found.outcome == "unknown" and "100.00% against 50.00% of bigram tf-idf" in found.sentence
     )
@@ -389,8 +382,3 @@ def test_names_and_numbers_as_people_write_them():
     assert format_metric("mse", 2.5356e-13) == "2.536e-13" and [
         format_metric("mse", n) for n in (0.5, 0.0)
     ] == ["0.5000", "0.0000"]
-
-
-def test_an_unknown_task_is_a_programming_error():
-    with pytest.raises(ValueError, match="classify, multilabel, regress"):
-        judge("translate", [0], [0])

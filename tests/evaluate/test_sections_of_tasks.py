@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from langue.evaluation import report
-from langue.evaluation.adapter import REPEATED, sections_of
-from langue.evaluation.compare import compare
-from langue.evaluation.judge import MAIN_METRIC, judge, mistakes, verdict
+from langue.evaluation.judge import verdict
+from tests.judging import MAIN_METRIC, compare, judge, mistakes
 
 
 def page(task: str, labels: list[str], n: int = 120) -> str:
@@ -31,12 +30,12 @@ def page(task: str, labels: list[str], n: int = 120) -> str:
     return report.render(
         report.Page(
             title="t",
-            verdict=verdict(task, content),
+            verdict=verdict(content),
             notes=found.notes,
             summary=content,
             primary=main,
-            repeated=REPEATED.get(task, ()),
-            sections=sections_of(found, worst),
+            repeated=found.repeated,
+            sections=[*found.sections, worst],
         )
     )
 
@@ -72,9 +71,9 @@ def test_what_is_undefined_is_said():
     found = judge("regress", [1.0], [1.0], resamples=5)
     content = found.as_json("test", None, 0.1)
     shown = report.render(
-        report.Page("t", verdict=verdict("regress", content), notes=found.notes, summary=content)
+        report.Page("t", verdict=verdict(content), notes=found.notes, summary=content)
     )
     assert "undefined" in shown and "nan" not in shown.lower()
     found = judge("classify", [0], [[1.0, 0.0]], ["a", "b"], resamples=5)
     content = found.as_json("test", None, 0.1)
-    assert "has no baseline" in verdict("classify", content).sentence
+    assert "has no baseline" in verdict(content).sentence

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from langue.data.batch import Examples, gather, gather_pairs, pool_mean
+from langue.data.batch import Examples, gather, gather_pairs
 from langue.model.attention import (
     AttentionConfig,
     attention_reference,
@@ -21,6 +21,7 @@ from langue.model.attention import (
 )
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
+from langue.model.heads import pool_mean
 from langue.model.position import Alibi, RelativeBias
 from langue.model.transformer import Transformer, initialise
 from langue.runtime import disable_cudnn_sdpa

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from langue.data.batch import Examples, first_tokens, gather, last_tokens
+from langue.data.batch import Examples, gather
 from langue.model.config import ModelConfig
+from langue.model.heads import first_tokens, last_tokens
 from langue.model.transformer import Transformer, initialise, set_recompute
 
 SIZES = {"vocab_size": 50, "dim": 24, "n_layers": 3, "n_heads": 4, "ffn_dim": 40, "max_length": 32}

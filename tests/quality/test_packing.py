@@ -12,7 +12,6 @@ from langue.data.corpus.stream import Chunks
 from langue.hub.presets import preset
 from langue.model.language_model import LanguageModel
 from langue.model.transformer import initialise
-from langue.settings.sections import TaskSettings
 from langue.tasks.causal import Causal
 from tests.memory import Memory
 from tests.tiny_tokenizer import byte_tokenizer
@@ -32,7 +31,7 @@ def reviews(shared_data):
 
 def test_all_but_the_last_batch_hold_their_budget_in_tokens_that_carry_loss(reviews):
     tokenizer, documents = reviews
-    objective = Causal(tokenizer, TaskSettings())
+    objective = Causal(tokenizer, Causal.Options())
     corpus = Memory(documents)
     plan = objective.stream(corpus, block=256, budget=BUDGET, seed=0).plan(0)
     carry = sum(len(objective.make(corpus, Chunks(*rows.T[:3], 0), CPU).labels) for rows in plan)
@@ -43,7 +42,7 @@ def test_all_but_the_last_batch_hold_their_budget_in_tokens_that_carry_loss(revi
 @pytest.mark.parametrize("name", ["langue", "gpt2"])
 def test_another_review_of_equal_length_changes_no_bit_of_the_others(reviews, name):
     tokenizer, documents = reviews
-    objective = Causal(tokenizer, TaskSettings())
+    objective = Causal(tokenizer, Causal.Options())
     axes = {"dim": 64, "n_layers": 2, "n_heads": 2}
     model = LanguageModel(preset(name, len(tokenizer), 256, axes=axes)[1]).eval()
     initialise(model, 0.1, 0)

@@ -15,7 +15,6 @@ from langue.errors import ModelError
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
 from langue.model.transformer import initialise
-from langue.settings.sections import TaskSettings
 from langue.tasks.causal import Causal
 from langue.tasks.denoise import Denoise, noise_mask
 from langue.tasks.language import HeldOutSet
@@ -72,7 +71,11 @@ OBJECTIVES = {"causal": Causal, "masked": Masked, "denoise": Denoise}
 
 def made(kind, lengths, **settings):
     tok = tokenizer(kind)
-    return OBJECTIVES[kind](tok, TaskSettings(**settings), seed=3), corpus(tok, lengths), tok
+    return (
+        OBJECTIVES[kind](tok, OBJECTIVES[kind].Options(**settings), seed=3),
+        corpus(tok, lengths),
+        tok,
+    )
 
 
 def whole(data, document):
@@ -152,7 +155,7 @@ def test_what_is_judged_together_is_what_each_document_has_alone(kind):
 @pytest.mark.parametrize("kind", ["causal", "masked", "denoise"])
 def test_the_z_term_is_learned_and_not_taken_for_perplexity(kind):
     objective, data, tok = made(kind, [12, 30, 7])
-    heavy = OBJECTIVES[kind](tok, TaskSettings(), z_loss=0.1, seed=3)
+    heavy = OBJECTIVES[kind](tok, OBJECTIVES[kind].Options(), z_loss=0.1, seed=3)
     model = model_for(kind, tok)
     stream = objective.stream(data, block=40, budget=120, seed=0)
     batch = stream.batch(stream.plan(0)[0], 0, CPU)
@@ -293,9 +296,9 @@ def test_noise_takes_the_ratio_in_spans_of_the_mean(length):
 def test_what_does_not_fit_is_said():
     tok = tokenizer("masked")
     with pytest.raises(ModelError, match="no sentinels"):
-        Denoise(tok, TaskSettings())
+        Denoise(tok, Denoise.Options())
     with pytest.raises(ModelError, match="no mask token"):
-        Masked(tokenizer("causal"), TaskSettings())
+        Masked(tokenizer("causal"), Masked.Options())
     with pytest.raises(
         ModelError, match="trains the architecture encoder, and the model is of decoder"
     ):

@@ -11,7 +11,6 @@ import torch
 from torch.nn import functional as F
 
 from langue.model.kernels.cross_entropy import cross_entropy
-from langue.settings.sections import TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.masked import Masked
 from langue.tasks.regress import Regress
@@ -66,13 +65,15 @@ ROWS = {
 def test_weights_and_smoothing_of_labels(kind, smoothing, weights):
     several = kind[0] == "several"
     table = table_of("label", ROWS[kind])
-    settings = TaskSettings(label_smoothing=smoothing, class_weights=weights, multi_label=several)
+    settings = Classify.Options(
+        label_smoothing=smoothing, class_weights=weights, multi_label=several
+    )
     task = Classify.fit(table, settings)
-    targets = torch.from_numpy(task.targets(table))
+    targets = torch.from_numpy(task.golds(table))
     hot = targets if several else F.one_hot(targets).float()
 
     def mean_loss(logits):
-        total, count = task.loss(logits, targets)
+        total, count = task.loss(logits, SimpleNamespace(targets=targets))
         return total / count
 
     # Each text has logits of its own: what it is trained towards is its smoothed label, whatever
@@ -98,11 +99,11 @@ def test_weights_and_smoothing_of_labels(kind, smoothing, weights):
 @pytest.mark.parametrize("scale", [1.0, 4096.0])
 def test_scores_with_every_pooling(pooling, scale):
     scores = (scale * np.array([1.0, 2.0, 2.0, 7.0], np.float32)).tolist()
-    task = Regress.fit(table_of("score", scores), TaskSettings(pooling=pooling))
-    targets = torch.tensor(scores)
-    own = task.predict(minimiser(lambda free: task.loss(free, targets)[0], 4, 1))
+    task = Regress.fit(table_of("score", scores), Regress.Options(pooling=pooling))
+    batch = SimpleNamespace(targets=torch.tensor(scores))
+    own = task.predict(minimiser(lambda free: task.loss(free, batch)[0], 4, 1))
     np.testing.assert_allclose(own[:, 0], scores, rtol=1e-3)
-    shared = task.predict(minimiser(lambda free: task.loss(free.expand(4, 1), targets)[0], 1, 1))
+    shared = task.predict(minimiser(lambda free: task.loss(free.expand(4, 1), batch)[0], 1, 1))
     np.testing.assert_allclose(shared[0, 0], 3.0 * scale, rtol=1e-3)
 
 
@@ -130,7 +131,9 @@ def test_pairs_are_told_by_their_share_whatever_is_masked(mask_ratio):
     starts = torch.tensor([0, 13, 26, 49, 52])
     batch = SimpleNamespace(targets=torch.tensor([0, 1, 1, -1]), starts=starts)
     objective = SimpleNamespace(
-        pairs=True, settings=TaskSettings(mask_ratio=mask_ratio), overhead=SimpleNamespace(chunk=3)
+        pairs=True,
+        settings=Masked.Options(mask_ratio=mask_ratio),
+        overhead=SimpleNamespace(chunk=3),
     )
     objective._follows = lambda *given: Masked._follows(objective, *given)
     model = SimpleNamespace(head=SimpleNamespace(next_sentence_logits=lambda states: states))

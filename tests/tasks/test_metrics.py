@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from langue.errors import DataError, RunError
-from langue.tasks import metrics as m
+from langue.statistics import metrics as m
 
 
 def draw(n: int, n_labels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
 from langue.model.transformer import initialise
-from langue.settings.sections import TaskSettings, TrainSettings
+from langue.settings.sections import TrainSettings
 from langue.tasks.language import HeldOutSet
 from langue.tasks.masked import Masked
 from langue.tasks.pairs import DOES_NOT, NOT_ASKED
@@ -30,7 +30,7 @@ LENGTHS = [12, 30, 1, 30, 7, 2, 19] * 12
 def made(kind, lengths=LENGTHS, **settings):
     """Every token of the text is another number, so that where it came from can be told."""
     objective = Masked(
-        tokenizer("masked"), TaskSettings(pairs=kind, mask_ratio=0.2, **settings), seed=3
+        tokenizer("masked"), Masked.Options(pairs=kind, mask_ratio=0.2, **settings), seed=3
     )
     objective.vocabulary = 0  # tokens drawn at random are then all 0
     ends = np.cumsum(lengths)
@@ -190,7 +190,7 @@ def small(kind):
     tok = tokenizer("masked")
     random = np.random.default_rng(0)
     data = Memory([random.integers(5, len(tok), n) for n in LENGTHS])
-    return Masked(tok, TaskSettings(pairs=kind, mask_ratio=0.2), seed=3), data, model_of(tok)
+    return Masked(tok, Masked.Options(pairs=kind, mask_ratio=0.2), seed=3), data, model_of(tok)
 
 
 @torch.no_grad()

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from langue.data.batch import Examples
+from langue.data.encoded import Encoded
 from langue.data.loader import Split
 from langue.files import atomic_folder
 from langue.model.config import ModelConfig
-from langue.settings.sections import TaskSettings, TrainSettings
+from langue.settings.sections import TrainSettings
 from langue.tasks.classify import Classify
-from langue.tasks.task import TaskModel
 from langue.train.state import save_weights
 from langue.train.trainer import Trainer
 from tests.tiny import CONFIG
@@ -38,15 +38,21 @@ def examples(count: int, seed: int) -> Examples:
     return Examples(tokens, starts, None, np.zeros(count, np.int32), random.integers(0, 2, count))
 
 
+def held_out(count: int, seed: int) -> Encoded:
+    """Such examples as what `evaluate` takes."""
+    made = examples(count, seed)
+    return Encoded.of(made, made.targets)
+
+
 def trainer(
     folder: Path, settings: TrainSettings = SETTINGS, config: ModelConfig = CONFIG
 ) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(5)
-    task = Classify(["neg", "pos"], TaskSettings(label_smoothing=0.1))
-    model = TaskModel(config, task, seed=1)
+    task = Classify(["neg", "pos"], Classify.Options(label_smoothing=0.1))
+    model = task.network(config, seed=1)
     return Trainer(
-        model, task, Split(examples(120, 0), settings), examples(24, 1), settings, folder
+        model, task, Split(examples(120, 0), settings), held_out(24, 1), settings, folder
     )
 
 

@@ -3,20 +3,19 @@
 import pytest
 
 from langue.errors import SettingsError
-from langue.settings.sections import TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from tests.train.child import SETTINGS, trainer
 
-SEVERAL = TaskSettings(multi_label=True)
-BALANCED = TaskSettings(class_weights="balanced")
-BOTH = TaskSettings(multi_label=True, class_weights="balanced")
+SEVERAL = Classify.Options(multi_label=True)
+BALANCED = Classify.Options(class_weights="balanced")
+BOTH = Classify.Options(multi_label=True, class_weights="balanced")
 TASKS = [
-    (Classify(["a", "b"], TaskSettings()), "accuracy", "accuracy"),
+    (Classify(["a", "b"], Classify.Options()), "accuracy", "accuracy"),
     (Classify(["a", "b", "c"], BALANCED), "f1_macro", "accuracy"),
     (Classify(["a", "b"], SEVERAL), "f1_micro", "f1_micro"),
     (Classify(["a", "b"], BOTH), "f1_macro", "f1_micro"),
-    (Regress(TaskSettings()), "pearson", "pearson"),
+    (Regress(Regress.Options()), "pearson", "pearson"),
 ]
 
 

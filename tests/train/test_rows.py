@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from langue.data.batch import Examples, gather
+from langue.data.encoded import Encoded
 from langue.data.loader import Split
-from langue.settings.sections import TaskSettings, TrainSettings
+from langue.model.heads import TaskModel
+from langue.settings.sections import TrainSettings
 from langue.tasks.classify import Classify
-from langue.tasks.task import TaskModel
 from langue.train.embedding_rows import trim_embedding
 from langue.train.trainer import Trainer
 from tests.tiny import CONFIG
@@ -27,20 +28,24 @@ def sparse(split: Examples) -> Examples:
 
 def model() -> TaskModel:
     torch.manual_seed(5)
-    return TaskModel(CONFIG, Classify(["neg", "pos"], TaskSettings()), seed=1)
+    return Classify(["neg", "pos"], Classify.Options()).network(CONFIG, seed=1)
+
+
+def held_out(made: Examples) -> Encoded:
+    return Encoded.of(made, made.targets)
 
 
 def train(network: TaskModel, folder: Path, **settings: object) -> None:
     chosen = TrainSettings(
         epochs=2, lr=3e-3, batch_examples=6, evaluate_every=4, checkpoint_every=5, **settings
     )  # type: ignore[arg-type]
-    task = Classify(["neg", "pos"], TaskSettings())
+    task = Classify(["neg", "pos"], Classify.Options())
     folder.mkdir()
     Trainer(
         network,
         task,
         Split(sparse(examples(60, 0)), chosen),
-        sparse(examples(24, 1)),
+        held_out(sparse(examples(24, 1))),
         chosen,
         folder,
     ).run()

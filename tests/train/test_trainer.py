@@ -14,10 +14,9 @@ import torch
 
 from langue.data.batch import gather
 from langue.errors import DataError, Interrupted, RunError
-from langue.settings.sections import TaskSettings, TrainSettings
+from langue.settings.sections import TrainSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
-from langue.tasks.task import TaskModel
 from langue.train.optimizer import depth, make_optimizer
 from langue.train.schedule import factor
 from langue.train.state import load_state
@@ -30,7 +29,7 @@ def gradients(model, task, batches):
     total = 0.0
     count = 0.0
     for batch in batches:
-        loss, number = task.loss(model(batch), batch.targets)
+        loss, number = task.loss(model(batch), batch)
         loss.backward()
         total = total + float(loss)
         count = count + number
@@ -40,16 +39,16 @@ def gradients(model, task, batches):
 @pytest.mark.parametrize(
     "task",
     [
-        Classify(["a", "b"], TaskSettings(label_smoothing=0.1)),
-        Classify(["a", "b"], TaskSettings(), weights=[0.3, 2.0]),
-        Classify(["a", "b"], TaskSettings(label_smoothing=0.2), weights=[0.3, 2.0]),
-        Classify(["a", "b", "c"], TaskSettings(multi_label=True, label_smoothing=0.1)),
+        Classify(["a", "b"], Classify.Options(label_smoothing=0.1)),
+        Classify(["a", "b"], Classify.Options(), weights=[0.3, 2.0]),
+        Classify(["a", "b"], Classify.Options(label_smoothing=0.2), weights=[0.3, 2.0]),
+        Classify(["a", "b", "c"], Classify.Options(multi_label=True, label_smoothing=0.1)),
         Classify(
             ["a", "b", "c"],
-            TaskSettings(multi_label=True, label_smoothing=0.1),
+            Classify.Options(multi_label=True, label_smoothing=0.1),
             weights=[0.3, 2.0, 9.0],
         ),
-        Regress(TaskSettings(pooling="first")),
+        Regress(Regress.Options(pooling="first")),
     ],
     ids=["smoothed", "weighted", "both", "multi-label", "multi-label weighted", "regress"],
 )
@@ -60,7 +59,7 @@ def test_eight_small_batches_give_the_gradients_of_one_big_one(task):
         data = data.with_targets(random.integers(0, 2, (40, 3)).astype(np.float32))
     elif task.n_outputs == 1:
         data = data.with_targets(random.normal(size=40).astype(np.float32))
-    model = TaskModel(CONFIG, task, seed=0).double().eval()
+    model = task.network(CONFIG, seed=0).double().eval()
     if task.n_outputs != 2:
         data = data.with_targets(data.targets.astype(np.float64))
     small = [gather(data, np.arange(i, i + 5)) for i in range(0, 40, 5)]
@@ -94,8 +93,8 @@ def test_accumulated_training_is_training_on_big_batches(tmp_path):
 
 
 def test_a_text_gets_the_same_answer_alone_in_a_batch_and_in_any_order():
-    task = Classify(["a", "b"], TaskSettings())
-    model = TaskModel(CONFIG, task, seed=0).eval()
+    task = Classify(["a", "b"], Classify.Options())
+    model = task.network(CONFIG, seed=0).eval()
     data = examples(30, 9)
     with torch.no_grad():
         alone = torch.cat([model(gather(data, np.asarray([i]))) for i in range(30)])
@@ -147,8 +146,8 @@ def test_a_checkpoint_of_another_model_or_optimiser_is_refused(tmp_path):
     run = trainer(tmp_path, settings)
     run.run()
     (checkpoint,) = (tmp_path / "checkpoints").glob("step-*")
-    wider = TaskModel(replace(CONFIG, ffn_dim=64), Classify(["a", "b"], TaskSettings()))
-    deeper = TaskModel(replace(CONFIG, n_layers=3), Classify(["a", "b"], TaskSettings()))
+    wider = Classify(["a", "b"], Classify.Options()).network(replace(CONFIG, ffn_dim=64))
+    deeper = Classify(["a", "b"], Classify.Options()).network(replace(CONFIG, n_layers=3))
     for other in (wider, deeper):
         with pytest.raises(
             RunError,
@@ -191,7 +190,7 @@ def test_schedules():
 
 
 def test_layer_decay_and_weight_decay_reach_the_right_weights():
-    model = TaskModel(CONFIG, Classify(["a", "b"], TaskSettings()))
+    model = Classify(["a", "b"], Classify.Options()).network(CONFIG)
     optimizer = make_optimizer(model, TrainSettings(layer_decay=0.5), CONFIG.n_layers)
     groups = {id(w): group for group in optimizer.parts[0].param_groups for w in group["params"]}
     for name, weight in model.named_parameters():

@@ -14,7 +14,7 @@ from rich.console import Console
 from langue.cli import run as command
 from langue.errors import DataError, SettingsError
 from langue.runs.model import load
-from langue.settings.sections import TaskSettings, resolve
+from langue.settings.sections import resolve
 from langue.tasks.classify import Classify
 from langue.text.read.source import Table, read
 from langue.text.read.split import all_seen, class_numbers, hold_out
@@ -40,12 +40,12 @@ def test_a_missing_label_is_no_class(label, others):
     source = read(rows, need=("text", "label"))
     with pytest.raises(DataError, match="the label is empty"):
         for split in (source.train, source.dev, source.test):
-            Classify.read_targets(split, TaskSettings())
+            Classify.read_targets(split, Classify.Options())
 
 
 def test_an_object_is_no_label():
     with pytest.raises(DataError, match="row 1: the label is an object"):
-        Classify.fit(table_of([{"a": 1}, {"a": 2}]), TaskSettings())
+        Classify.fit(table_of([{"a": 1}, {"a": 2}]), Classify.Options())
 
 
 def test_blanks_after_commas_as_in_the_header(tmp_path):
@@ -62,11 +62,11 @@ def test_blanks_after_commas_as_in_the_header(tmp_path):
 
 
 def test_no_labels_are_no_label():
-    settings = TaskSettings(multi_label=True)
+    settings = Classify.Options(multi_label=True)
     labels = ["a|b", "", "  ", "a", "b|", "|", None]
     task = Classify.fit(table_of(labels), settings)
     assert task.labels == ["a", "b"]
-    assert task.targets(table_of(labels)).tolist() == [
+    assert task.golds(table_of(labels)).tolist() == [
         [1, 1],
         [0, 0],
         [0, 0],
@@ -81,9 +81,12 @@ def test_no_labels_are_no_label():
 @pytest.mark.parametrize("label", ["['a', 'b']", '["a"]', " [0, 1, 0]\n", "['a'\n 'b']"])
 def test_a_list_written_as_text_is_no_label(label):
     with pytest.raises(DataError, match="are a list written as text"):
-        Classify.read_target(label, TaskSettings(multi_label=True), str)
-    assert Classify.read_target("[bold]|b", TaskSettings(multi_label=True), str) == ["[bold]", "b"]
-    assert Classify.read_target(label, TaskSettings(), str) == label
+        Classify.read_target(label, Classify.Options(multi_label=True), str)
+    assert Classify.read_target("[bold]|b", Classify.Options(multi_label=True), str) == [
+        "[bold]",
+        "b",
+    ]
+    assert Classify.read_target(label, Classify.Options(), str) == label
 
 
 def test_labels_of_one_value_have_one_order():
@@ -91,7 +94,7 @@ def test_labels_of_one_value_have_one_order():
     orders = set()
     for seed in range(20):
         random.Random(seed).shuffle(labels)
-        orders.add(tuple(Classify.fit(table_of(labels * 2), TaskSettings()).labels))
+        orders.add(tuple(Classify.fit(table_of(labels * 2), Classify.Options()).labels))
     assert orders == {("-1", "01", "1", "1.0", "2", "10")}
 
 
@@ -113,12 +116,12 @@ def test_of_many_labels_each_is_seen_in_training_however_they_are_written(form):
     draw = random.Random(0)
     names = [[], *(draw.sample([f"label{i}" for i in range(25)], 3) for _ in range(60))]
     rows = [{"text": f"text {n}", "label": form(each)} for n, each in enumerate(names)]
-    settings = TaskSettings(multi_label=True)
+    settings = Classify.Options(multi_label=True)
     for seed in range(10):
         source = read(rows, need=("text", "label"), stratify="label", seed=seed)
         task = Classify.fit(source.train, settings)
         for held in (source.dev, source.test):
-            assert len(task.targets(held)) == 6
+            assert len(task.golds(held)) == 6
 
 
 def test_whole_numbers_are_classes_also_where_they_are_written_as_real_ones():
@@ -130,7 +133,12 @@ def test_whole_numbers_are_classes_also_where_they_are_written_as_real_ones():
 @pytest.mark.parametrize("name", ["pairs", "txt", "labels"])
 def test_a_column_of_ours_that_there_is_not(name):
     with pytest.raises(DataError, match=f"'{name}' is no column of ours"):
-        read([{"text": "a", "label": "b"}] * 9, columns={name: "text"}, need=("text", "label"))
+        read(
+            [{"text": "a", "label": "b"}] * 9,
+            columns={name: "text"},
+            need=("text", "label"),
+            optional=("pair",),
+        )
 
 
 def test_brackets_are_no_markup(model, tmp_path):
@@ -176,7 +184,7 @@ def test_scores_beyond_float32():
         (True, "not a number"),
     ):
         with pytest.raises(DataError, match=says):
-            Regress.read_target(score, TaskSettings(), str)
+            Regress.read_target(score, Regress.Options(), str)
 
 
 def test_where_every_label_stands_once_some_row_is_held_out_all_the_same():
@@ -197,26 +205,26 @@ BARRED = [
 def test_labels_that_look_like_several_are_asked_about(labels, count):
     """And either answer, word for word, is taken."""
     with pytest.raises(SettingsError) as error:
-        Classify.fit(table_of(labels), TaskSettings())
+        Classify.fit(table_of(labels), Classify.Options())
     assert str(error.value).startswith(
         f"here: {count} of {len(labels)} rows have a label such as {labels[0]!r}, parts "
     )
     several, one = re.findall(r"(task\.multi_label)=(\w+)", str(error.value))
-    assert Classify.fit(table_of(labels), resolve(dict([several])).task).labels == sorted(
-        {part.strip() for label in labels for part in label.split("|")} - {""}
-    )
-    alone = Classify.fit(table_of(labels), resolve(dict([one])).task)
+    assert Classify.fit(
+        table_of(labels), resolve(dict([several]), options=Classify.Options).task
+    ).labels == sorted({part.strip() for label in labels for part in label.split("|")} - {""})
+    alone = Classify.fit(table_of(labels), resolve(dict([one]), options=Classify.Options).task)
     assert alone.labels == sorted(set(labels)) and not alone.notes()
 
 
 def test_names_that_hold_a_bar_are_names_and_told():
-    task = Classify.fit(table_of(["N|A", "left", "N|A"]), TaskSettings())
+    task = Classify.fit(table_of(["N|A", "left", "N|A"]), Classify.Options())
     assert task.labels == ["N|A", "left"]
     assert task.notes() == [
         "train: 2 rows have a label such as 'N|A', which is taken as one name; where a text has"
         " several labels: task.multi_label=true"
     ]
-    assert not Classify.fit(table_of(["N|A", "left"]), TaskSettings(multi_label=False)).notes()
+    assert not Classify.fit(table_of(["N|A", "left"]), Classify.Options(multi_label=False)).notes()
 
 
 @pytest.mark.parametrize(
@@ -234,7 +242,9 @@ def test_names_that_hold_a_bar_are_names_and_told():
     ],
 )
 def test_which_of_two_labels_f1_is_of(labels, given, positive):
-    settings = resolve({} if given is None else {"task.positive": given}).task
+    settings = resolve(
+        {} if given is None else {"task.positive": given}, options=Classify.Options
+    ).task
     task = Classify.fit(table_of(labels), settings)
     assert task.positive == positive
     again = Classify.from_dict(json.loads(json.dumps(task.to_dict())))
@@ -251,7 +261,7 @@ def test_which_of_two_labels_f1_is_of(labels, given, positive):
 
 
 def test_a_run_made_before_keeps_its_meaning():
-    saved = Classify(["ham", "spam"], TaskSettings()).to_dict()
+    saved = Classify(["ham", "spam"], Classify.Options()).to_dict()
     del saved["positive"], saved["settings"]["positive"]
     saved["settings"]["multi_label"] = False
     task = Classify.from_dict(saved)
@@ -287,7 +297,7 @@ def test_a_run_made_before_keeps_its_meaning():
 )
 def test_a_positive_label_that_cannot_be_is_one_line(labels, settings, says):
     with pytest.raises(SettingsError) as error:
-        Classify.fit(table_of(labels), TaskSettings(**settings))
+        Classify.fit(table_of(labels), Classify.Options(**settings))
     assert str(error.value).startswith("here: ") and says in str(error.value)
 
 

@@ -12,10 +12,11 @@ from rich.console import Console
 
 import langue.cli.show
 from langue.cli import run as command
+from langue.data.encoded import Encoded
 from langue.errors import ModelError, SettingsError
 from langue.evaluation.judge import verdict
 from langue.runs.model import load
-from langue.tasks import metrics as m
+from langue.statistics import metrics as m
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
 from langue.verbs.predict import predict
@@ -88,7 +89,7 @@ def test_the_run_predict_and_evaluate_go_by_one_threshold(run, data, tmp_path):
     model = load(run.folder)
     dev = json.loads("[" + (data / "dev.jsonl").read_text().strip().replace("\n", ",") + "]")
     targets = np.stack([model.task.known_target(row["label"], str) for row in dev])
-    every = model.probabilities(model._examples([row["text"] for row in dev]))
+    every = model.apply(Encoded.of(model._examples([row["text"] for row in dev])))
     assert threshold == m.best_threshold(targets, every, "f1_macro")
 
     test = rows(60, 2)
@@ -185,7 +186,7 @@ def test_the_recipe_says_what_the_run_was_chosen_by_and_resume_keeps_to_it(
     recipe = (run.folder / "recipe.toml").read_text()
     assert 'best = "f1_macro"' in recipe and run.metrics["main_metric"] == "f1_macro"
     page = (run.folder / "report.html").read_text()
-    sentence = verdict("multilabel", run.metrics).sentence
+    sentence = verdict(run.metrics).sentence
     assert '<tr class="main"><td>F1, macro</td>' in page
     assert html.escape(sentence) in page and "F1, macro" in sentence
     assert run.metrics["baseline"]["name"].endswith(", balanced")

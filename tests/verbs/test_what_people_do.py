@@ -16,7 +16,6 @@ from langue.errors import DataError, ModelError, RunError, SettingsError
 from langue.evaluation.curves import _reach
 from langue.progress import span
 from langue.runs.model import load
-from langue.settings.sections import TaskSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from langue.text.read.source import read
@@ -81,7 +80,7 @@ LITTLE = {"train.lr": 1e-9}
 
 
 def test_what_is_folded_comes_back():
-    task = Regress(TaskSettings(pooling="mean"), mean=258.3, spread=128.0)
+    task = Regress(Regress.Options(pooling="mean"), mean=258.3, spread=128.0)
     weights = {
         "head.out.weight": torch.randn(1, 4),
         "head.out.bias": torch.randn(1),
@@ -89,7 +88,9 @@ def test_what_is_folded_comes_back():
     }
     for name, back in task.rescale_head(task.rescale_head(weights), back=True).items():
         torch.testing.assert_close(back, weights[name], atol=1e-4, rtol=1e-5)
-    last = Regress(TaskSettings(pooling="last"), mean=258.3, spread=128.0)  # its head has no bias
+    last = Regress(
+        Regress.Options(pooling="last"), mean=258.3, spread=128.0
+    )  # its head has no bias
     assert last.predict(torch.ones(1, 1)).item() == 128.0
 
 
@@ -162,10 +163,10 @@ def test_labels_by_their_place_are_no_names(labels, names):
     rows = [{"text": "a", "label": label} for label in labels]
     table = read(rows, need=("text", "label"), split=False).test
     if names is not None:
-        assert Classify.fit(table, TaskSettings(multi_label=True)).labels == names
+        assert Classify.fit(table, Classify.Options(multi_label=True)).labels == names
         return
-    with pytest.raises(DataError, match="row 1: the labels are noughts and ones by their place"):
-        Classify.fit(table, TaskSettings(multi_label=True))
+    with pytest.raises(DataError, match="row 1: the labels look like one-hot"):
+        Classify.fit(table, Classify.Options(multi_label=True))
 
 
 def test_a_word_among_numbers_has_its_place_in_every_process():

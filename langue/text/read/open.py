@@ -11,7 +11,7 @@ import difflib
 import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,24 +31,6 @@ ALIASES = {
 }
 SPLIT_NAME = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
 _SHARD = re.compile(r"-\d+-of-\d+")
-# What people call our columns, likeliest first: for the remedy only, never taken by itself.
-SYNONYMS = {
-    "text": [
-        "sentence",
-        "sentence1",
-        "review",
-        "content",
-        "comment",
-        "body",
-        "message",
-        "premise",
-        "document",
-        "tweet",
-    ],
-    "pair": ["sentence2", "text_pair", "hypothesis", "question2"],
-    "label": ["sentiment", "class", "category", "target", "labels", "y", "topic", "intent"],
-    "score": ["rating", "stars", "label", "target", "similarity", "y"],
-}
 
 
 @dataclass(frozen=True)
@@ -58,6 +40,8 @@ class Columns:
     need: tuple[str, ...]
     optional: tuple[str, ...]
     renamed: dict[str, str]
+    # what people call them, likeliest first: for the remedy only, never taken by itself
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def find(self, there: Sequence[str], where: str) -> dict[str, str]:
         """ours -> theirs of the wanted columns among those that are there; a DataError with the
@@ -118,7 +102,7 @@ class Columns:
         lowered = {name.lower(): name for name in there}
         asked = self.renamed.get(ours, ours).lower()
         near = difflib.get_close_matches(asked, list(lowered), 1, 0.6)
-        near += [name for name in SYNONYMS.get(ours, []) if name in lowered]
+        near += [name for name in self.synonyms.get(ours, ()) if name in lowered]
         return lowered[near[0]] if near else None
 
 

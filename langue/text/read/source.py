@@ -10,6 +10,7 @@ used.
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from langue.text.read.split import all_seen, are_several, class_numbers, hold_ou
 from langue.text.read.table import INSTEAD, SPLITS, TEXTS, Source, Table, present
 
 __all__ = ["Source", "Table", "read"]
+
+_NO_SYNONYMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def read(
@@ -34,6 +37,7 @@ def read(
     seed: int = 0,
     split: bool = True,
     invalid: Literal["error", "drop", "keep"] = "error",
+    synonyms: Mapping[str, Sequence[str]] = _NO_SYNONYMS,
 ) -> Source:
     """Read labelled text; every way in which files go wrong is a DataError naming file, line and
     remedy.
@@ -43,9 +47,9 @@ def read(
     where test is missing too, test_fraction of all becomes test first; shares of the `stratify`
     labels are kept. split=False: nothing is carved, and data without splits is the test split.
     invalid: what a row with an empty text does: stop, be dropped and counted, or stay, for whoever
-    gives an answer to every row.
+    gives an answer to every row. synonyms: what people call the columns, for the remedy.
     """
-    from langue.text.read.open import SYNONYMS, Columns, quiet, tables
+    from langue.text.read.open import Columns, quiet, tables
 
     for name, theirs in (columns or {}).items():
         if not isinstance(theirs, str):
@@ -53,11 +57,11 @@ def read(
                 f"columns: {name} = {theirs!r} is no column's name",
                 do='write it as text = "review"',
             )
-        if name not in SYNONYMS:
-            near = difflib.get_close_matches(name, SYNONYMS, 1, 0.0)
-            known = ", ".join(SYNONYMS)
+        known = list(dict.fromkeys([*need, *optional, *synonyms]))
+        if name not in known and (near := difflib.get_close_matches(name, known, 1, 0.75)):
             raise DataError(
-                f"--columns: {name!r} is no column of ours ({known})", do=f"did you mean {near[0]}?"
+                f"--columns: {name!r} is no column of ours ({', '.join(known)})",
+                do=f"did you mean {near[0]}?",
             )
         # Where targets are not read, as in predicting, it does not matter what they are called.
         read_too = {*need, *optional, *(INSTEAD[each] for each in need if each in INSTEAD)}
@@ -70,7 +74,7 @@ def read(
     notes: list[str] = []
     with quiet():
         found, divided = tables(
-            data, Columns(tuple(need), tuple(optional), dict(columns or {})), notes
+            data, Columns(tuple(need), tuple(optional), dict(columns or {}), synonyms), notes
         )
         found = {
             name: _with_annotations(_with_texts(table, need, invalid, notes), invalid, notes)

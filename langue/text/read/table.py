@@ -40,6 +40,9 @@ class Table:
         values: list[Any] = self.arrow(name).to_pylist()
         return values
 
+    def column_if_there(self, name: str) -> list[Any] | None:
+        return self.column(name) if name in self.rows.column_names else None
+
     def arrow(self, name: str) -> Any:
         """The column of these rows, and no others, as Arrow's chunked array."""
         return self.rows.select_columns([name]).with_format("arrow")[:][name]

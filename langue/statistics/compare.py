@@ -1,4 +1,4 @@
-"""Floor 5. What arrives: the answers of a model and of its baseline to the same examples.
+"""What arrives: the answers of a model and of its baseline to the same examples.
 What leaves: by how much the model is better, and whether that can be chance.
 
 Two intervals, one for each system, cannot tell that: most examples are easy or hard for both, so
@@ -25,11 +25,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr
 
-from langue.evaluation.intervals import RESAMPLES, Interval, chunks, drawn
-from langue.tasks import metrics as m
+from langue.statistics import metrics as m
+from langue.statistics.intervals import RESAMPLES, Interval, chunks, drawn
 
 LEVEL = 0.05
-SHARES_OF_RIGHT = {"classify": ("accuracy", "f1_micro"), "multilabel": ("accuracy",)}
 
 
 @dataclass(frozen=True)
@@ -65,33 +64,9 @@ class Systems:
     exact_p_value: float | None = None  # where no exchanges need to be drawn
 
 
-def compare(
-    kind: str,
-    targets: npt.ArrayLike,
-    model: npt.ArrayLike,
-    baseline: npt.ArrayLike,
-    metric: str,
-    *,
-    n_labels: int = 0,
-    positive: int = 1,
-    thresholds: tuple[float, float] = (0.5, 0.5),
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Comparison | None:
-    """Compare a model with its baseline in `metric`; `None` where that is undefined for one of
-    them.
-
-    `kind` is classify, multilabel or regress, and `targets`, `model` and `baseline` are as
-    `judge.judge` takes targets and predictions. thresholds: with several labels, the
-    probabilities from which on the model and the baseline give one.
-    """
-    if kind == "classify":
-        systems = _classifiers(targets, model, baseline, metric, n_labels, positive)
-    elif kind == "multilabel":
-        systems = _taggers(targets, model, baseline, metric, thresholds)
-    else:
-        systems = _regressors(targets, model, baseline, metric)
-    return compare_systems(systems, metric, resamples, seed)
+def systems_of(model: m.Measure, baseline: m.Measure, mixed: m.Measure, n: int) -> Systems:
+    """Two systems that answered n examples, each a kind of its own."""
+    return Systems(model, baseline, mixed, np.ones(n, np.int64))
 
 
 def compare_documents(
@@ -205,104 +180,3 @@ def mcnemar(model_right: npt.NDArray[np.bool_], baseline_right: npt.NDArray[np.b
     fewer = min(model_alone, baseline_alone)
     total = model_alone + baseline_alone
     return min(1.0, 2.0 * float(bdtr(fewer, total, 0.5))) if total else 1.0
-
-
-# --- what the systems answered, by kind of task ---
-
-
-def _classifiers(
-    targets: npt.ArrayLike,
-    model: npt.ArrayLike,
-    baseline: npt.ArrayLike,
-    metric: str,
-    n_labels: int,
-    positive: int,
-) -> Systems:
-    true, of_model = m.check_classification(targets, model, n_labels)
-    _, of_baseline = m.check_classification(targets, baseline, n_labels)
-    # of the probabilities, which make each example a kind of its own
-    if metric == "calibration_error":
-        both = np.concatenate([true, true]), np.concatenate([of_model, of_baseline])
-        return Systems(
-            model=m.classification_measure(true, of_model, n_labels),
-            baseline=m.classification_measure(true, of_baseline, n_labels),
-            mixed=m.classification_measure(*both, n_labels),
-            sizes=np.ones(len(true), np.int64),
-        )
-    first = of_model.argmax(axis=1)
-    second = of_baseline.argmax(axis=1)
-    exact = None
-    if metric in SHARES_OF_RIGHT["classify"]:
-        exact = mcnemar(first == true, second == true)
-    # Examples of the same label and answers are one kind.
-    coded, sizes = np.unique((true * n_labels + first) * n_labels + second, return_counts=True)
-    true = coded // n_labels**2
-    first = coded // n_labels % n_labels
-    second = coded % n_labels
-
-    def measure(true: m.Ints, answers: m.Ints) -> m.Measure:
-        return m.decision_measure(true, answers, n_labels, positive)
-
-    mixed = measure(np.concatenate([true, true]), np.concatenate([first, second]))
-    return Systems(measure(true, first), measure(true, second), mixed, sizes, exact)
-
-
-def _taggers(
-    targets: npt.ArrayLike,
-    model: npt.ArrayLike,
-    baseline: npt.ArrayLike,
-    metric: str,
-    thresholds: tuple[float, float],
-) -> Systems:
-    true, of_model = m.check_multilabel(targets, model)
-    _, of_baseline = m.check_multilabel(targets, baseline)
-    first = of_model >= thresholds[0]
-    second = of_baseline >= thresholds[1]
-    exact = None
-    if metric in SHARES_OF_RIGHT["multilabel"]:
-        exact = mcnemar((first == true).all(axis=1), (second == true).all(axis=1))
-    # Examples of the same labels and answers are one kind.
-    kinds, sizes = np.unique(np.hstack([true, first, second]), axis=0, return_counts=True)
-    true, first, second = np.split(kinds, 3, axis=1)  # three of (K, C)
-    mixed = m.multilabel_measure(np.concatenate([true, true]), np.concatenate([first, second]))
-    measures = m.multilabel_measure(true, first), m.multilabel_measure(true, second)
-    return Systems(*measures, mixed, sizes, exact)
-
-
-def _regressors(
-    targets: npt.ArrayLike, model: npt.ArrayLike, baseline: npt.ArrayLike, metric: str
-) -> Systems:
-    """Each score is a kind of its own. What is exchanged is on one scale: for a correlation, ranks
-    or standard scores, since which scale a system answers in is no part of it."""
-    true, first = m.check_regression(targets, model)
-    _, second = m.check_regression(targets, baseline)
-    if metric not in m.REGRESSION:
-        raise ValueError(f"{metric!r} is none of {', '.join(m.REGRESSION)}")
-    of_model = m.regression_measure(true, first, (metric,))
-    of_baseline = m.regression_measure(true, second, (metric,))
-    scale = {"spearman": _ranks, "pearson": _standard}.get(metric, np.asarray)
-    scaled_true = scale(true)
-    scaled = np.concatenate([scale(first), scale(second)])
-    # Spearman's correlation is Pearson's of ranks; those of exchanged answers are not ranked anew.
-    of_exchanged = "pearson" if metric == "spearman" else metric
-    both = np.concatenate([scaled_true, scaled_true])
-    measure = m.regression_measure(both, scaled, (of_exchanged,))
-
-    def mixed(weights: m.Floats) -> dict[str, m.Floats]:
-        return {metric: measure(weights)[of_exchanged]}
-
-    return Systems(of_model, of_baseline, mixed, np.ones(len(true), np.int64))
-
-
-def _ranks(values: m.Floats) -> m.Floats:
-    """The mean rank of each value among all, (N,)."""
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    middle = np.cumsum(sizes) - (sizes - 1) / 2
-    return _standard(middle[group])
-
-
-def _standard(values: m.Floats) -> m.Floats:
-    """The values less their mean, over their standard deviation where they vary."""
-    spread = float(values.std())
-    standard: m.Floats = (values - values.mean()) / (spread if spread > 0 else 1.0)
-    return standard

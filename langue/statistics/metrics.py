@@ -1,4 +1,4 @@
-"""Floor 3. What arrives: what was true and what the model said. What leaves: the numbers by which
+"""What arrives: what was true and what the model said. What leaves: the numbers by which
 it is judged.
 
 Each kind of task has a `Measure`: a function of *weights* (N, R), saying how often each of N

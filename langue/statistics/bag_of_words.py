@@ -1,4 +1,4 @@
-"""Floor 5. What arrives: the texts and targets of a model's training and test. What leaves: what a
+"""What arrives: the texts and targets of a model's training and test. What leaves: what a
 bag of words does.
 
 TF-IDF of n-grams with logistic regression (ridge regression for scores) is strong on topics and
@@ -12,18 +12,16 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
 from langue.errors import DataError
-from langue.evaluation.judge import MAIN_METRIC
-from langue.evaluation.ngrams import Ngrams
-from langue.tasks import metrics as m
+from langue.statistics.ngrams import Ngrams
 from langue.text.quality.script import UNSPACED
 
 # inverse regularisation, scikit-learn's C; ridge takes its inverse times 40
@@ -37,90 +35,137 @@ ORDERS = {1: "unigram", 2: "bigram", 3: "trigram"}
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """What the bag of words answers to the test texts, and how good that is."""
+# of held-out targets and predictions: how good these are, higher being better, and what was settled
+# on them, such as a threshold
+Quality = Callable[[Array, Array], tuple[float | None, Any]]
+
+
+class Learner(Protocol):
+    """A linear model over features (N, F)."""
 
     name: str
-    metrics: m.Metrics
-    predictions: Array  # as `judge.judge` takes them: probabilities (N, C), or scores (N,)
-    threshold: float  # for multilabel: the probability from which on a label is given
+
+    def fit(self, rows: Any, targets: Array, strength: float) -> Any:
+        """The model of these rows. strength: inverse regularisation."""
+
+    def predict(self, model: Any, rows: Any, targets: Array) -> Array:
+        """What the model says of rows; targets: those that it was fitted to."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the bag of words predicts of the test texts."""
+
+    name: str
+    predictions: Array
+    settled: Any  # what the quality that it was chosen by has settled; None: nothing
     seconds: float
 
-    def as_json(self) -> dict[str, Any]:
-        """What metrics.json keeps of it."""
-        return {"name": self.name, "metrics": dict(self.metrics), "seconds": self.seconds}
 
-
-def baseline(
-    kind: str,
+def answer(
+    learner: Learner,
+    quality: Quality,
     train_texts: Sequence[str],
     train_targets: npt.ArrayLike,
     test_texts: Sequence[str],
-    test_targets: npt.ArrayLike,
     *,
     train_pairs: Sequence[str] | None = None,
     test_pairs: Sequence[str] | None = None,
-    n_labels: int | None = None,
-    positive: int = 1,
     seed: int = 0,
-    metric: str | None = None,
-    balanced: bool = False,
-    tune_threshold: bool = False,
-) -> Baseline:
-    """Train the baseline and have it answer the test texts.
+) -> Answers:
+    """Train on texts, or pairs of them, and predict of the test texts.
 
-    `kind` is classify (targets are label ids (N,)), multilabel (zeros and ones (N, C)) or regress
-    (numbers (N,)). `positive`: of two labels, the one that precision, recall and F1 are of.
-    `metric`: what it is chosen by, as the model beside it is; None: the main one of the kind.
-    `balanced`: rare labels weigh more, as in the model beside it. `tune_threshold`: for multilabel
-    a threshold is chosen, as the model's is.
+    quality: what the order of the n-grams and the regularisation are chosen by.
     """
     began = time.perf_counter()
     if not len(train_texts) or not len(test_texts):
         raise DataError("the baseline needs texts to train on and texts to be tested on")
-    targets = np.asarray(train_targets)
-    truth = np.asarray(test_targets)
-    if n_labels is None and kind == "classify":
-        n_labels = int(max(targets.max(), truth.max())) + 1
     chosen = _affordable(train_texts, train_pairs, seed)
     train = [
         [texts[i] for i in chosen] for texts in (train_texts, train_pairs) if texts is not None
     ]
-    targets = targets[chosen]
-
+    targets = np.asarray(train_targets)[chosen]
     by_character = _is_unspaced(train[0])
     orders = (2, 3) if by_character else (1, 2)
     features = Features(orders[-1], min_df=2 if len(targets) >= 1000 else 1)
     counts = features.fit(train)
-    by = metric or MAIN_METRIC[kind]
-    weights = "balanced" if balanced else None
-    order, strength, threshold = _choose(
-        kind,
-        features,
-        counts,
-        targets,
-        orders,
-        n_labels,
-        positive,
-        seed,
-        by,
-        weights,
-        tune_threshold,
-    )
-    model = _fit(kind, features.matrix(counts, order), targets, strength, weights)
+    order, strength, settled = _choose(learner, quality, features, counts, targets, orders, seed)
+    model = learner.fit(features.matrix(counts, order), targets, strength)
     answers = [
-        _predict(kind, model, features.matrix(features.transform(block), order), targets, n_labels)
+        learner.predict(model, features.matrix(features.transform(block), order), targets)
         for block in _blocks([texts for texts in (test_texts, test_pairs) if texts is not None])
     ]
-    name = f"{'character ' if by_character else ''}{ORDERS[order]} tf-idf + "
-    name += "ridge regression" if kind == "regress" else "logistic regression"
+    name = f"{'character ' if by_character else ''}{ORDERS[order]} tf-idf + {learner.name}"
     if len(chosen) < len(train_texts):
         name += f" on {len(chosen):,} of {len(train_texts):,} training texts"
-    name += ", balanced" if balanced else ""
-    predictions = np.concatenate(answers)
-    metrics = _measure(kind, truth, predictions, n_labels, positive, threshold)
-    return Baseline(name, metrics, predictions, threshold, round(time.perf_counter() - began, 3))
+    seconds = round(time.perf_counter() - began, 3)
+    return Answers(name, np.concatenate(answers), settled, seconds)
+
+
+class Ridge:
+    """Targets are numbers (N,), and so are predictions, within the range of the targets."""
+
+    name = "ridge regression"
+
+    def fit(self, rows: Any, targets: Array, strength: float) -> Any:
+        from sklearn.linear_model import Ridge
+
+        return Ridge(alpha=40 / strength).fit(rows, targets)
+
+    def predict(self, model: Any, rows: Any, targets: Array) -> Array:
+        scores: Array = np.clip(model.predict(rows), targets.min(), targets.max())
+        return scores
+
+
+class Logistic:
+    """Targets are label ids (N,), predictions probabilities (N, C)."""
+
+    name = "logistic regression"
+
+    def __init__(self, n_labels: int, class_weight: str | None = None) -> None:
+        """class_weight: scikit-learn's."""
+        self.n_labels = n_labels
+        self.class_weight = class_weight
+
+    def fit(self, rows: Any, targets: Array, strength: float) -> Any:
+        """`None` where one label only leaves nothing to learn."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        if len(np.unique(targets)) == 1:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = LogisticRegression(C=strength, max_iter=200, class_weight=self.class_weight)
+            return model.fit(rows, targets)
+
+    def predict(self, model: Any, rows: Any, targets: Array) -> Array:
+        said = np.zeros((rows.shape[0], self.n_labels))
+        if model is None:
+            said[:, int(targets[0])] = 1.0
+        else:
+            said[:, model.classes_.astype(int)] = model.predict_proba(rows)
+        return said
+
+
+class LogisticOfEach:
+    """Targets are zeros and ones (N, C), predictions probabilities (N, C): a model of each
+    label."""
+
+    name = "logistic regression"
+
+    def __init__(self, class_weight: str | None = None) -> None:
+        self.one = Logistic(2, class_weight)
+
+    def fit(self, rows: Any, targets: Array, strength: float) -> Any:
+        return [self.one.fit(rows, column, strength) for column in targets.T]
+
+    def predict(self, model: Any, rows: Any, targets: Array) -> Array:
+        columns = [
+            self.one.predict(each, rows, column)[:, 1]
+            for each, column in zip(model, targets.T, strict=True)
+        ]
+        return np.stack(columns, axis=1)
 
 
 class Features:
@@ -194,93 +239,34 @@ def _is_unspaced(texts: Sequence[str]) -> bool:
 
 
 def _choose(
-    kind: str,
+    learner: Learner,
+    quality: Quality,
     features: Features,
     counts: list[list[Any]],
     targets: Array,
     orders: tuple[int, ...],
-    n_labels: int | None,
-    positive: int,
     seed: int,
-    by: str,
-    weights: str | None,
-    tune_threshold: bool,
-) -> tuple[int, float, float]:
-    """The order, the strength and, for multilabel, the threshold that do best in the metric `by` on
-    a part of the training set held out for it."""
+) -> tuple[int, float, Any]:
+    """The order and the strength that do best on a part of the training set held out for it, and
+    what was settled there."""
     shuffled = np.random.default_rng(seed).permutation(len(targets))
     n_held = int(HELD_OUT * len(targets))
     held = np.sort(shuffled[:n_held])
     kept = np.sort(shuffled[n_held:])
     best = -np.inf
-    choice = (orders[0], STRENGTHS[0], m.THRESHOLD)
-    sign = -1 if by in m.LOWER_IS_BETTER else 1
+    choice: tuple[int, float, Any] = (orders[0], STRENGTHS[0], None)
     if n_held < 10:  # too few to tell anything
         return choice
     for order in orders:
         rows = features.matrix(counts, order)
         for strength in STRENGTHS:
-            model = _fit(kind, rows[kept], targets[kept], strength, weights)
-            said = _predict(kind, model, rows[held], targets[kept], n_labels)
-            threshold = m.best_threshold(targets[held], said, by) if tune_threshold else m.THRESHOLD
-            score = _measure(kind, targets[held], said, n_labels, positive, threshold)[by]
-            if score is not None and sign * score > best:
-                best = sign * score
-                choice = (order, strength, threshold)
+            model = learner.fit(rows[kept], targets[kept], strength)
+            said = learner.predict(model, rows[held], targets[kept])
+            score, settled = quality(targets[held], said)
+            if score is not None and score > best:
+                best = score
+                choice = (order, strength, settled)
     return choice
-
-
-def _fit(kind: str, rows: Any, targets: Array, strength: float, weights: str | None = None) -> Any:
-    """A fitted estimator; `None` where one label only leaves nothing to learn. For multilabel a
-    list, one a label. `weights`: scikit-learn's `class_weight`."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, Ridge
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        if kind == "regress":
-            return Ridge(alpha=40 / strength).fit(rows, targets)
-        if kind == "multilabel":
-            return [_fit("classify", rows, column, strength, weights) for column in targets.T]
-        if len(np.unique(targets)) == 1:
-            return None
-        return LogisticRegression(C=strength, max_iter=200, class_weight=weights).fit(rows, targets)
-
-
-def _predict(kind: str, model: Any, rows: Any, targets: Array, n_labels: int | None) -> Array:
-    """Scores (N,) within the range of the training targets, or probabilities (N, C)."""
-    if kind == "regress":
-        scores: Array = np.clip(model.predict(rows), targets.min(), targets.max())
-        return scores
-    if kind == "multilabel":
-        columns = [
-            _predict("classify", one, rows, column, 2)[:, 1]
-            for one, column in zip(model, targets.T, strict=True)
-        ]
-        return np.stack(columns, axis=1)
-    assert n_labels is not None
-    said = np.zeros((rows.shape[0], n_labels))
-    if model is None:
-        said[:, int(targets[0])] = 1.0
-    else:
-        said[:, model.classes_.astype(int)] = model.predict_proba(rows)
-    return said
-
-
-def _measure(
-    kind: str,
-    targets: Array,
-    predictions: Array,
-    n_labels: int | None,
-    positive: int,
-    threshold: float,
-) -> m.Metrics:
-    if kind == "regress":
-        return m.regression(targets, predictions)
-    if kind == "multilabel":
-        return m.multilabel(targets, predictions, threshold)
-    assert n_labels is not None
-    return m.classification(targets, predictions, n_labels, positive)
 
 
 def _blocks(columns: list[Sequence[str]]) -> list[list[list[str]]]:

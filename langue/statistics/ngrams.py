@@ -1,4 +1,4 @@
-"""Floor 5. What arrives: texts. What leaves: how often each n-gram stands in each, as sparse
+"""What arrives: texts. What leaves: how often each n-gram stands in each, as sparse
 matrices (texts, n-grams).
 
 It does what scikit-learn's CountVectorizer does in about half its time: n-grams are integers here,

@@ -1,4 +1,4 @@
-"""Floor 5. What arrives: a measure and its value on n examples. What leaves: its interval of 95%.
+"""What arrives: a measure and its value on n examples. What leaves: its interval of 95%.
 
 Where a metric is a share of some examples, the interval is exact (Clopper and Pearson 1934); of
 others it is a percentile bootstrap over examples (Efron 1979). Where all resamples are alike, at an
@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 from scipy.special import betaincinv
 
-from langue.tasks import metrics as m
+from langue.statistics import metrics as m
 
 RESAMPLES = 1000
 CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the split

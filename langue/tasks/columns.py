@@ -1,0 +1,28 @@
+"""What a task calls its columns, and what people call them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+TEXT_SYNONYMS = (
+    *("sentence", "sentence1", "review", "content", "comment"),
+    *("body", "message", "premise", "document", "tweet"),
+)
+PAIR_SYNONYMS = ("sentence2", "text_pair", "hypothesis", "question2")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a task reads. `target` is what it predicts: rows without a usable one can be
+    dropped."""
+
+    required: tuple[str, ...]
+    target: str
+    optional: tuple[str, ...] = ()
+    proportional: bool = True  # splits that are carved keep the shares of the target's values
+    # what people call each, likeliest first: for the remedy alone, never taken by itself
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The required columns that a prediction is made from."""
+        return tuple(name for name in self.required if name != self.target)

@@ -1,0 +1,91 @@
+"""What the battery of tasks needs to know of each: rows that a tiny model can learn, predictions
+that are perfect, and rows that are wrong. A task that is registered needs an entry here."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tests.tiny import BAD, GOOD, PLAIN
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to use a task."""
+
+    task: str
+    rows: Callable[[int], list[dict[str, Any]]]  # so many, different ones
+    # the golds of such rows as predictions that make no error
+    perfect: Callable[[Any, Any], Any]  # (task, golds)
+    # what is wrong with a row, and what the message says of it
+    malformed: list[tuple[dict[str, Any], str]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def texts(n: int, *columns: str) -> list[dict[str, Any]]:
+    """Texts of different lengths; the words of `GOOD` and `BAD` in them say what is to be told."""
+    generator = random.Random(5)
+    rows = []
+    for index in range(n):
+        telling = [GOOD, BAD][index % 2]
+        words = generator.choices(PLAIN, k=1 + index % 5) + generator.choices(telling, k=3)
+        rows.append({column: " ".join(generator.sample(words, len(words))) for column in columns})
+    return rows
+
+
+def labelled(n: int, *columns: str) -> list[dict[str, Any]]:
+    return [
+        row | {"label": ["pos", "neg"][index % 2]}
+        for index, row in enumerate(texts(n, *(columns or ("text",))))
+    ]
+
+
+def several(n: int) -> list[dict[str, Any]]:
+    return [
+        row | {"label": [["pos"], ["neg", "sad"]][index % 2]}
+        for index, row in enumerate(texts(n, "text"))
+    ]
+
+
+def scored(n: int) -> list[dict[str, Any]]:
+    return [
+        row | {"score": [4.0, 1.0][index % 2] + 0.01 * index}
+        for index, row in enumerate(texts(n, "text"))
+    ]
+
+
+def one_hot(task: Any, golds: Any) -> Any:
+    return np.eye(len(task.labels))[np.asarray(golds)]
+
+
+NO_TEXT = ({"text": " ", "label": "pos"}, "the text is empty")
+CASES = {
+    "classify": Case(
+        "classify",
+        labelled,
+        one_hot,
+        [
+            NO_TEXT,
+            ({"text": "fine", "label": None}, "the label is empty"),
+        ],
+    ),
+    "classify pairs": Case("classify", lambda n: labelled(n, "text", "pair"), one_hot, []),
+    "classify several": Case(
+        "classify",
+        several,
+        lambda task, golds: np.asarray(golds, float),
+        [({"text": " ", "label": ["pos"]}, "the text is empty")],
+        {"task.multi_label": True},
+    ),
+    "regress": Case(
+        "regress",
+        scored,
+        lambda task, golds: np.asarray(golds)[:, None],
+        [
+            ({"text": " ", "score": 1.0}, "the text is empty"),
+            ({"text": "fine", "score": None}, "is not a number"),
+        ],
+    ),
+}

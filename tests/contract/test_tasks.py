@@ -1,0 +1,235 @@
+"""What every registered task keeps: a task is tested by being registered."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from langue.data.batch import gather
+from langue.data.encoded import in_order
+from langue.data.pack import sorted_batches
+from langue.errors import DataError
+from langue.runs.model import load
+from langue.runs.prepare import Prepared, prepare
+from langue.settings.sections import resolve
+from langue.statistics.metrics import LOWER_IS_BETTER
+from langue.tasks import OPTIONS, TASKS
+from langue.train.trainer import Trainer
+from langue.verbs.evaluate import evaluate
+from langue.verbs.finetune import Run, build, finetune
+from tests.contract.task_rows import CASES
+from tests.tiny import tiny_bert, write_jsonl
+
+every_case = pytest.mark.parametrize("name", CASES)
+SETTINGS = {
+    "train.epochs": 40,
+    "train.lr": 4e-3,
+    "train.warmup": 0.1,
+    "train.precision": "fp32",
+    "train.evaluate_every": 20,
+    "train.checkpoint_every": 1000,
+    "task.dropout": 0.0,
+    "model.dropout": 0.0,
+    "model.attention_dropout": 0.0,
+    "data.duplicates": False,
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("task") / "bert")
+
+
+@pytest.fixture(scope="module")
+def overfitted(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Runs on eight examples, made once a case."""
+    made: dict[str, Run] = {}
+
+    def run(name: str) -> Run:
+        if name not in made:
+            case = CASES[name]
+            rows = case.rows(8)
+            made[name] = finetune(
+                case.task,
+                model=tiny,
+                data={"train": rows, "dev": rows, "test": rows},
+                out=tmp_path_factory.mktemp("task") / "run",
+                **(SETTINGS | case.settings),
+            )
+        return made[name]
+
+    return run
+
+
+def prepared_case(name: str, tiny: Path, **settings: object) -> Prepared:
+    case = CASES[name]
+    rows = case.rows(24)
+    chosen = resolve(
+        SETTINGS | case.settings | settings, options=TASKS[case.task].Options, elsewhere=OPTIONS
+    )
+    data = {"train": rows[:16], "dev": rows[16:]}
+    return prepare(case.task, model=tiny, data=data, columns=None, settings=chosen)
+
+
+def test_every_task_has_a_case() -> None:
+    assert {case.task for case in CASES.values()} == set(TASKS)
+
+
+@every_case
+def test_it_overfits_eight_examples(name: str, overfitted) -> None:
+    run = overfitted(name)
+    main = run.metrics["main_metric"]
+    assert main not in LOWER_IS_BETTER
+    assert run.metrics["metrics"][main] > 0.99
+    assert set(run.metrics["metrics"]) == set(run.load().task.metric_names())
+
+
+@every_case
+def test_one_batch_of_eight_gives_the_gradient_of_four_of_two(name: str, tiny: Path) -> None:
+    prepared = prepared_case(name, tiny)
+    network = build(prepared, prepared.settings).double().eval()
+    examples = prepared.encoded["train"].examples
+
+    def gradient(size: int) -> tuple[float, float, dict[str, torch.Tensor]]:
+        network.zero_grad()
+        total = count = 0.0
+        for rows in np.split(np.arange(8), 8 // size):
+            batch = gather(examples, rows)
+            loss, number = prepared.task.loss(network(batch), batch)
+            loss.backward()
+            total += float(loss)
+            count += number
+        grads = {n: w.grad.clone() for n, w in network.named_parameters() if w.grad is not None}
+        return total, count, grads
+
+    whole, parts = gradient(8), gradient(2)
+    assert whole[:2] == pytest.approx(parts[:2], rel=1e-6)
+    for weight, expected in whole[2].items():
+        torch.testing.assert_close(parts[2][weight], expected, rtol=1e-5, atol=1e-8)
+
+
+@every_case
+def test_predictions_do_not_depend_on_their_company(name: str, overfitted) -> None:
+    model = overfitted(name).load()
+    items = model.items(model.read_inputs(CASES[name].rows(8)).test)
+    together = model.predict(items)
+    alone = [model.predict([item])[0] for item in items]
+    backwards = model.predict(items[::-1])[::-1]
+    assert flat(together) == pytest.approx(flat(alone), abs=1e-4)
+    assert flat(together) == pytest.approx(flat(backwards), abs=1e-4)
+    assert json.loads(json.dumps(together)) == together
+
+
+def flat(answers):
+    """Numbers and words of answers, in turn."""
+    if isinstance(answers, dict):
+        return flat(list(answers.values()))
+    if isinstance(answers, list):
+        return [each for part in answers for each in flat(part)]
+    # words are compared as numbers of their characters, since approx takes numbers
+    return [answers] if isinstance(answers, int | float) else [float(ord(c)) for c in str(answers)]
+
+
+@every_case
+def test_what_is_saved_is_what_was_trained(name: str, overfitted, tmp_path: Path) -> None:
+    run = overfitted(name)
+    model = run.load()
+    items = model.items(model.read_inputs(CASES[name].rows(8)).test)
+    model.save(tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert again.predict(items) == model.predict(items)
+    assert again.task.to_dict() == model.task.to_dict()
+    data = write_jsonl(tmp_path / "test.jsonl", CASES[name].rows(8))
+    judged = evaluate(run.folder, data=data)
+    assert judged["metrics"] == pytest.approx(run.metrics["metrics"], abs=1e-5)
+
+
+@every_case
+def test_a_run_that_was_stopped_goes_on_to_the_bit(name: str, tiny: Path, tmp_path: Path) -> None:
+    def trainer(folder: str) -> Trainer:
+        prepared = prepared_case(name, tiny, **{"train.epochs": 3, "train.batch_examples": 4})
+        chosen = prepared.settings.train
+        (tmp_path / folder).mkdir(exist_ok=True)
+        batches = prepared.task.batches(prepared.encoded["train"], chosen)
+        network = build(prepared, prepared.settings)
+        dev = prepared.encoded["dev"]
+        return Trainer(network, prepared.task, batches, dev, chosen, tmp_path / folder)
+
+    whole = trainer("whole")
+    whole.run()
+    stopped = trainer("stopped")
+    stopped.objective.forward = partial(interrupted, stopped.objective.forward, [7])
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = trainer("stopped")
+    resumed.run(resume=True)
+    for expected, found in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(expected, found)
+
+
+def interrupted(forward, left, model, batch):
+    """The forward pass, until it has been made so many times."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise KeyboardInterrupt
+    return forward(model, batch)
+
+
+@every_case
+def test_perfect_predictions_are_judged_perfect(name: str, tiny: Path) -> None:
+    prepared = prepared_case(name, tiny)
+    task = prepared.task
+    golds = prepared.encoded["train"].golds
+    perfect = CASES[name].perfect(task, golds)
+    found = task.judge(golds, perfect)
+    for metric, value in found.metrics.items():
+        assert value == pytest.approx(0.0 if metric in LOWER_IS_BETTER else 1.0), metric
+    table = prepared.source.train
+    worst = task.mistakes(table, golds, perfect)
+    assert worst is None or not worst.rows
+    assert len(task.show_target(golds[0])) and task.balance(golds)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "says"),
+    [(name, row, says) for name, case in CASES.items() for row, says in case.malformed],
+)
+def test_a_malformed_row_is_named_by_file_and_line(
+    name: str, row: dict, says: str, tiny: Path, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    rows = case.rows(12)
+    data = write_jsonl(tmp_path / "train.jsonl", [*rows[:2], row, *rows[2:]])
+    chosen = resolve(SETTINGS | case.settings, options=TASKS[case.task].Options, elsewhere=OPTIONS)
+    given = partial(prepare, case.task, model=tiny, data=data, columns=None)
+    with pytest.raises(DataError) as caught:
+        given(settings=chosen)
+    message = str(caught.value)
+    assert says in message and f"{data}, line 3" in message and "\n" not in message
+    dropping = chosen.model_copy(
+        update={"data": chosen.data.model_copy(update={"invalid": "drop"})}
+    )
+    prepared = given(settings=dropping)
+    assert sum(len(each) for each in prepared.encoded.values()) == 12
+    assert any("dropped" in note for note in prepared.source.notes)
+
+
+@every_case
+def test_packed_sequences_are_those_read_one_at_a_time(name: str, tiny: Path) -> None:
+    prepared = prepared_case(name, tiny)
+    network = build(prepared, prepared.settings).eval()
+    examples = prepared.encoded["train"].examples
+
+    def decoded(batches):
+        with torch.no_grad():
+            made = [(each.rows, prepared.task.decode(network(each), each)) for each in batches]
+        return in_order(len(examples), made)
+
+    every = [gather(examples, rows) for rows in sorted_batches(examples.lengths, 4096)]
+    single = [gather(examples, np.asarray([row])) for row in range(len(examples))]
+    expected = decoded(single)
+    for value, other in zip(decoded(every), expected, strict=True):
+        np.testing.assert_allclose(value, other, atol=1e-5)
