@@ -3,6 +3,7 @@
 A file is crossed when a function of it runs; importing it alone does not count, and is counted apart.
 """
 
+import inspect
 import subprocess
 import sys
 import sysconfig
@@ -27,8 +28,8 @@ class Walk:
         self.files: dict[str, None] = {}
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or frame.f_code.co_name == "<module>":
-            return
+        if event != "call" or not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            return  # the body of a module or class, run by importing it
         file = frame.f_code.co_filename
         if file.startswith(str(ROOT)):
             self.files.setdefault(str(Path(file).relative_to(ROOT)), None)
