@@ -1,6 +1,7 @@
 """How many of our own files a reader crosses from a command to the first loss, and within one step.
 
-A file is crossed when a function of it runs; importing it alone does not count, and is counted apart.
+A file is crossed when a function of it runs; importing it alone does not count, and is counted
+apart.
 """
 
 import inspect
@@ -51,8 +52,10 @@ class FirstLoss(Exception):
 
 
 def walk_to_loss(words: list[str]) -> tuple[list[str], list[str]]:
-    """Run `langue` with these words up to its second step; the files from the command to the first loss, and those of
-    the second step."""
+    """Run `langue` with these words up to its second step.
+
+    Returns the files from the command to the first loss, and those of the second step.
+    """
     from langue.train.trainer import Trainer
 
     way, step = Walk(), Walk()
@@ -92,18 +95,27 @@ def run_command(words: list[str]) -> None:
 
 def modules_imported(verb: str) -> int:
     """How many of our modules a verb's own import brings."""
-    code = f"import sys, langue.verbs.{verb}; print(sum(n.split('.')[0] == 'langue' for n in sys.modules))"
+    code = (
+        f"import sys, langue.verbs.{verb};"
+        " print(sum(n.split('.')[0] == 'langue' for n in sys.modules))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return int(found.stdout)
 
 
 def sample_data(folder: Path) -> tuple[Path, Path]:
     """A labelled file and a text of a few lines."""
-    rows = [f'{{"text": "a {word} film number {i}", "label": "{word}"}}' for i in range(40) for word in ("good", "bad")]
+    rows = [
+        f'{{"text": "a {word} film number {i}", "label": "{word}"}}'
+        for i in range(40)
+        for word in ("good", "bad")
+    ]
     labelled = folder / "rows.jsonl"
     labelled.write_text("\n".join(rows), "utf-8")
     text = folder / "text.txt"
-    text.write_text("\n\n".join(f"It was a long day, and number {i} of many." for i in range(400)), "utf-8")
+    text.write_text(
+        "\n\n".join(f"It was a long day, and number {i} of many." for i in range(400)), "utf-8"
+    )
     return labelled, text
 
 
@@ -112,7 +124,15 @@ def run(model: str) -> None:
         folder = Path(name)
         labelled, text = sample_data(folder)
         commands = {
-            "finetune": ["finetune", "--model", model, "--data", str(labelled), "--out", str(folder / "a")],
+            "finetune": [
+                "finetune",
+                "--model",
+                model,
+                "--data",
+                str(labelled),
+                "--out",
+                str(folder / "a"),
+            ],
             "pretrain": [
                 "pretrain",
                 "--data",
@@ -127,8 +147,11 @@ def run(model: str) -> None:
         print(f"Python {sysconfig.get_python_version()}, files of langue/")
         for verb, words in commands.items():
             way, step = walk_to_loss(words)
-            print(f"\n{verb}: {modules_imported(verb)} modules imported (goal {GOALS['modules imported']})")
-            print(f"command to first loss: {len(way)} files (goal {GOALS['command to first loss']})")
+            imported = modules_imported(verb)
+            print(f"\n{verb}: {imported} modules imported (goal {GOALS['modules imported']})")
+            print(
+                f"command to first loss: {len(way)} files (goal {GOALS['command to first loss']})"
+            )
             print("  " + "\n  ".join(way))
             print(f"one optimiser step: {len(step)} files (goal {GOALS['one optimiser step']})")
             print("  " + "\n  ".join(step))
