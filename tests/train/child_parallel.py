@@ -59,7 +59,7 @@ def work(folder: Path, words: dict[str, Any]) -> None:
         assert stop
         return
     if rank() == 0:
-        save_weights(folder, run.parallel.given)
+        save_weights(folder, run.model)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ from langue.settings.sections import TaskSettings, TrainSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
 from langue.tasks.task import TaskModel
-from langue.train.optimizer import depth, make_optimizer
-from langue.train.schedule import factor
+from langue.train.optimizer import depth, factor, make_optimizer
 from langue.train.state import load_state
 from tests.tiny import CONFIG
 from tests.train.child import SETTINGS, examples, trainer
