@@ -20,9 +20,8 @@ from langue.data.batch import Batch, Examples, first_tokens, last_tokens, pool_m
 from langue.data.encode import encode
 from langue.errors import DataError, ModelError, SettingsError
 from langue.model.config import ModelConfig
-from langue.model.feedforward import ACTIVATIONS
-from langue.model.kernels.dropout import Dropout
-from langue.model.norm import make_norm
+from langue.model.kernels import Dropout
+from langue.model.layers import ACTIVATIONS, make_norm
 from langue.model.transformer import Transformer, initialise
 from langue.settings.sections import DataSettings, TaskSettings
 from langue.tasks.infer import infer

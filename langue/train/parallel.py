@@ -27,12 +27,11 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from langue.errors import AlreadyReported, LangueError, RunError
-from langue.model.block import Block
+from langue.model.transformer import Block
 from langue.runtime import device, rank, world_size
 from langue.settings.sections import TrainSettings
 from langue.tasks.objective import Objective, Outcome
 from langue.train.sharding import gather_full, is_dtensor, local_shard
-from langue.train.tensor_parallel import apply_tensor_parallel
 
 # for a process that lives but does not answer: it may be judging a big test set
 PATIENCE = timedelta(hours=2)
@@ -195,6 +194,8 @@ class Parallel:
         if self.sharded:
             self._shard()
         elif self.spread:
+            from langue.train.tensor_parallel import apply_tensor_parallel
+
             apply_tensor_parallel(self.model)
         elif several:
             self._replicate()
