@@ -7,11 +7,11 @@ apart.
 import inspect
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,11 +29,12 @@ class Walk:
         self.files: dict[str, None] = {}
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
-            return  # the body of a module or class, run by importing it
         file = frame.f_code.co_filename
-        if file.startswith(str(ROOT)):
-            self.files.setdefault(str(Path(file).relative_to(ROOT)), None)
+        if event != "call" or not file.startswith(str(ROOT)):
+            return
+        name = str(Path(file).relative_to(ROOT))
+        if name not in self.files and not importing(frame):
+            self.files[name] = None
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -45,6 +46,29 @@ class Walk:
         finally:
             sys.setprofile(before)
             threading.setprofile(before)
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether a frame runs because one of our modules is being imported: it is the body of a module
+    or class, or was called by one."""
+    while frame is not None:
+        inside = frame.f_code.co_filename.startswith(str(ROOT))
+        if inside and not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            return True
+        frame = frame.f_back
+    return False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The walk of one command."""
+
+    way: list[str]  # files from the command to the first loss
+    step: list[str]  # of one optimiser step
+    imported: int  # modules, by the verb's own import
+
+    def numbers(self) -> dict[str, int]:
+        return dict(zip(GOALS, (len(self.way), len(self.step), self.imported), strict=True))
 
 
 class FirstLoss(Exception):
@@ -93,14 +117,14 @@ def run_command(words: list[str]) -> None:
     typer.main.get_command(app)(words, standalone_mode=False)
 
 
-def modules_imported(verb: str) -> int:
-    """How many of our modules a verb's own import brings."""
-    code = (
-        f"import sys, langue.verbs.{verb};"
-        " print(sum(n.split('.')[0] == 'langue' for n in sys.modules))"
-    )
+def modules_imported(module: str, words: Sequence[str] = ()) -> int:
+    """How many of our modules an import of one brings; words: and a command line run by it."""
+    code = f"import sys, langue.{module}\n"
+    if words:
+        code += f"langue.{module}.run({list(words)!r})\n"
+    code += "print(sum(name.split('.')[0] == 'langue' for name in sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(found.stdout)
+    return int(found.stdout.splitlines()[-1])
 
 
 def sample_data(folder: Path) -> tuple[Path, Path]:
@@ -119,39 +143,52 @@ def sample_data(folder: Path) -> tuple[Path, Path]:
     return labelled, text
 
 
-def run(model: str) -> None:
+def measure(model: str, verbs: Sequence[str] = ("finetune", "pretrain")) -> dict[str, Counts]:
+    """The walk of each verb, on a labelled file or a text of a few lines."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         labelled, text = sample_data(folder)
-        commands = {
-            "finetune": [
-                "finetune",
-                "--model",
-                model,
-                "--data",
-                str(labelled),
-                "--out",
-                str(folder / "a"),
-            ],
-            "pretrain": [
-                "pretrain",
-                "--data",
-                str(text),
-                "--out",
-                str(folder / "b"),
-                "model.size=1M",
-                "train.max_steps=3",
-                "train.batch_tokens=512",
-            ],
+        source = {
+            "finetune": ["--model", model, "--data", str(labelled)],
+            "pretrain": ["--data", str(text), "model.size=1M", "train.batch_tokens=512"],
         }
-        print(f"Python {sysconfig.get_python_version()}, files of langue/")
-        for verb, words in commands.items():
+        found = {}
+        for verb in verbs:
+            words = [verb, *source[verb], "--out", str(folder / verb), "train.max_steps=3"]
             way, step = walk_to_loss(words)
-            imported = modules_imported(verb)
-            print(f"\n{verb}: {imported} modules imported (goal {GOALS['modules imported']})")
-            print(
-                f"command to first loss: {len(way)} files (goal {GOALS['command to first loss']})"
-            )
-            print("  " + "\n  ".join(way))
-            print(f"one optimiser step: {len(step)} files (goal {GOALS['one optimiser step']})")
-            print("  " + "\n  ".join(step))
+            found[verb] = Counts(way, step, modules_imported(f"verbs.{verb}"))
+        return found
+
+
+def report(found: dict[str, Counts]) -> str:
+    """The page docs/walk.md."""
+    lines = ["# The walk", ""]
+    lines += [
+        "How many of our own files a reader crosses: those of which a function runs, in the order",
+        "of their first call. Made by `python -m benchmarks walk`, which traces a run of",
+        "MiniLM-L6 on a labelled file, and of a new model on a text.",
+        "",
+    ]
+    lines += ["| what | " + " | ".join(f"`langue {verb}`" for verb in found) + " | goal |"]
+    lines += ["|---|" + "---|" * (len(found) + 1)]
+    for name, goal in GOALS.items():
+        numbers = " | ".join(str(counts.numbers()[name]) for counts in found.values())
+        lines += [f"| {name} | {numbers} | {goal} |"]
+    for verb, counts in found.items():
+        for title, files in (("command to first loss", counts.way), ("one step", counts.step)):
+            lines += ["", f"## {verb}: {title}", ""]
+            lines += [f"{number}. {file}" for number, file in enumerate(files, 1)]
+    started = ", ".join(f"{n} by `langue {word}`" for word, n in command_imports().items())
+    lines += ["", f"Modules of ours imported: {started}.", ""]
+    return "\n".join(lines)
+
+
+def command_imports() -> dict[str, int]:
+    """How many of our modules are imported where nothing is done."""
+    return {word: modules_imported("cli", [word]) for word in ("--version", "--help")}
+
+
+def run(model: str) -> None:
+    page = report(measure(model))
+    Path("docs/walk.md").write_text(page, "utf-8")
+    print(page)

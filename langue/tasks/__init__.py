@@ -1,14 +1,20 @@
 """What the field does with a model, one file a task. `TASKS` and `OBJECTIVES` name them."""
 
-from langue.tasks.causal import Causal
-from langue.tasks.classify import Classify
-from langue.tasks.denoise import Denoise
-from langue.tasks.language import LanguageObjective
-from langue.tasks.masked import Masked
-from langue.tasks.regress import Regress
-from langue.tasks.task import Task
+from typing import TYPE_CHECKING
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, Regress)}
-OBJECTIVES: dict[str, type[LanguageObjective]] = {
-    each.name: each for each in (Causal, Masked, Denoise)
-}
+from langue.registry import Registry
+
+if TYPE_CHECKING:
+    from langue.tasks.language import LanguageObjective
+    from langue.tasks.task import Task
+
+TASKS: "Registry[type[Task]]" = Registry(
+    {"classify": "tasks.classify:Classify", "regress": "tasks.regress:Regress"}
+)
+OBJECTIVES: "Registry[type[LanguageObjective]]" = Registry(
+    {
+        "causal": "tasks.causal:Causal",
+        "masked": "tasks.masked:Masked",
+        "denoise": "tasks.denoise:Denoise",
+    }
+)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from langue.settings.sections import TrainSettings
-from langue.train.muon import Muon
 from langue.train.sharding import is_dtensor, local_shard
 
 # what each remembers
@@ -89,7 +88,8 @@ class Optimizers:
         for part in self.parts:
             for group in part.param_groups:
                 for weight in group["params"]:
-                    yield weight, part.state[weight], MUON if isinstance(part, Muon) else ADAMW
+                    adam = isinstance(part, torch.optim.AdamW)
+                    yield weight, part.state[weight], ADAMW if adam else MUON
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> Optimizers:
@@ -121,6 +121,8 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
         if muon
     ]
     if matrices:
+        from langue.train.muon import Muon
+
         made.append(Muon(matrices, lr=settings.lr, momentum=settings.momentum))
     return Optimizers(made)
 

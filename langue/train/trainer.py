@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,7 +51,9 @@ from langue.train.state import (
     save_best,
     save_state,
 )
-from langue.train.throughput import MFUMeter
+
+if TYPE_CHECKING:
+    from langue.train.throughput import MFUMeter
 
 PATIENCE = 20  # steps in a row that may be left out
 WINDOW = 100  # losses that a spike is measured against
@@ -149,7 +151,7 @@ class Trainer:
         sharded = self.parallel is not None and self.parallel.sharded
         self.writer = Writer() if sharded else None
         many = world_size() // self.share[1]  # that work at one part of a batch
-        self.mfu_meter = None if peak is None else MFUMeter(config, many * peak)
+        self.mfu_meter = None if peak is None else _mfu_meter(config, many * peak)
         self.sample = None if divided else sample
         self.look_first = look_first
         self.progress = Progress()
@@ -453,6 +455,12 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _mfu_meter(config: ModelConfig, peak: float) -> "MFUMeter":
+    from langue.train.throughput import MFUMeter
+
+    return MFUMeter(config, peak)
 
 
 def step_seed(seed: int, step: int, share: int) -> int:
