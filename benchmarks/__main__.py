@@ -1,11 +1,12 @@
 """What arrives: `python -m benchmarks
-[finetune|encode|parallel|pretrain|gpt2|masked|shards|load|transfer|imdb]`. What leaves: tables on
-stdout and in benchmarks/results.
+[finetune|encode|parallel|pretrain|gpt2|masked|shards|load|transfer|imdb|walk]`. What leaves: tables
+on stdout and in benchmarks/results.
 
 Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of
 nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten minutes each), shards
 (beside the tokenizers library), load (beside transformers; needs 8 GB of disk and as much memory),
-transfer (what pretraining buys; over an hour) and imdb (about an hour) are run by name only.
+transfer (what pretraining buys; over an hour) and imdb (about an hour) are run by name only. walk
+counts the files that a command crosses; it times nothing.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from benchmarks import (
     pretrain_peers,
     shards,
     transfer,
+    walk,
 )
 
 
@@ -43,6 +45,7 @@ def main() -> None:
             "load",
             "transfer",
             "imdb",
+            "walk",
         ],
         default="all",
     )
@@ -131,6 +134,8 @@ def main() -> None:
         transfer.run(given.folder or Path("runs/transfer"), given.steps, given.seeds)
     if given.what == "imdb":
         imdb.run(given.model, given.data, given.hf_steps, given.set, given.side or ["langue", "hf"])
+    if given.what == "walk":
+        walk.run(str(material.model_folder(given.model)))
 
 
 if __name__ == "__main__":

@@ -92,14 +92,6 @@ def check_compiler() -> None:
         ) from error
 
 
-def seed_step(seed: int, step: int, share: int) -> None:
-    """Make all randomness of one training step a function of (seed, step, share of the batch): a
-    resumed run draws the same bits."""
-    import torch
-
-    torch.manual_seed(((seed * 1_000_003 + step) * 65_537 + share) % 2**63)
-
-
 @cache
 def keep_freed_memory() -> bool:
     """Have glibc keep what one training step frees for the next: given back to the system, the same

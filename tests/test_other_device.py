@@ -66,7 +66,7 @@ register()
 os.environ["LANGUE_DEVICE"] = NAME
 from langue.data.batch import Examples, gather_pairs
 from langue.model.config import ModelConfig
-from langue.model.feedforward import Mixture
+from langue.model.layers import Mixture
 from tests.train.child import SETTINGS, trainer
 
 def told(work):

@@ -68,6 +68,11 @@ class Batch:
         return int(self.tokens.shape[0])
 
     @property
+    def n_predicted(self) -> int:
+        """Tokens that are predicted in it, where tokens are."""
+        return len(self.labels) if self.labels is not None and self.is_real else 0
+
+    @property
     def inputs(self) -> tuple[Tensor, Tensor, LengthBuckets, Tensor | None]:
         """What `Transformer.forward` takes."""
         return self.tokens, self.positions, self.groups, self.segments
@@ -149,6 +154,11 @@ class Pairs:
     @property
     def n_tokens(self) -> int:
         return self.source.n_tokens + self.target.n_tokens
+
+    @property
+    def n_predicted(self) -> int:
+        """Tokens that are predicted in it."""
+        return self.target.n_predicted if self.is_real else 0
 
 
 def gather_pairs(

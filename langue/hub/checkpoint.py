@@ -30,7 +30,6 @@ from langue.hub.generation_config import (
     read_generation,
     saved_generation,
 )
-from langue.hub.originals import gguf_model, google_bert, keras, llama2c, marian_nmt, openai_gpt2
 from langue.hub.snapshot import fetch, fetch_file
 from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.weights import read_weights
@@ -134,6 +133,8 @@ def locate(
     found = fetch(str(name), revision, weights=False)
     if weights or not _says_all(found):
         found = fetch(str(name), revision, weights=True)
+        from langue.hub.originals import keras
+
         if keras.find(found):
             fetch_file(str(name), revision, keras.VOCABULARY)
         for inside in sentence_transformers.module_folders(found):
@@ -171,19 +172,26 @@ class FormatReader(Protocol):
     def read_tokenizer(self, file: Path) -> Tokenizer: ...
 
 
-FORMATS: tuple[FormatReader, ...] = (
-    llama2c,
-    gguf_model,
-    google_bert,
-    openai_gpt2,
-    marian_nmt,
-    keras,
-)
-
-
 def _find_format(path: Path) -> tuple[FormatReader, Path] | None:
     """The file that `path` is or that lies in it, and what reads it."""
-    found = ((reader, reader.find(path)) for reader in FORMATS)
+    from langue.hub.originals import (
+        gguf_model,
+        google_bert,
+        keras,
+        llama2c,
+        marian_nmt,
+        openai_gpt2,
+    )
+
+    formats: tuple[FormatReader, ...] = (
+        llama2c,
+        gguf_model,
+        google_bert,
+        openai_gpt2,
+        marian_nmt,
+        keras,
+    )
+    found = ((reader, reader.find(path)) for reader in formats)
     return next(((reader, file) for reader, file in found if file is not None), None)
 
 
@@ -191,9 +199,7 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     """weights: whether they will be read, so that they are fetched too where the model is the
     Hub's."""
     folder = locate(name, revision, weights=weights)
-    # Keras has a config.json of its own
-    of_the_hub = (folder / "config.json").is_file() and keras.find(folder) is None
-    foreign = None if of_the_hub else _find_format(folder)
+    foreign = None if _is_of_the_hub(folder) else _find_format(folder)
     if foreign is not None:
         reader, original = foreign
         published = reader.read_config(original)
@@ -220,6 +226,18 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     return Description(folder, published, task, writes)
 
 
+def _is_of_the_hub(path: Path) -> bool:
+    """Whether it has a config.json of the Hub's kind; Keras has one of its own, beside weights of
+    another name."""
+    if not (path / "config.json").is_file():
+        return False
+    if not (path / "model.weights.h5").is_file():
+        return True
+    from langue.hub.originals import keras
+
+    return keras.find(path) is None
+
+
 def classes_of(published: Mapping[str, Any]) -> list[str]:
     """The classes of `transformers` that a config names; of a head of ours, the one of its body."""
     return [str(name).removeprefix(OWN_HEAD) for name in published.get("architectures") or []]
@@ -234,12 +252,14 @@ def _object(file: Path) -> dict[str, Any]:
 
 def _named(published: dict[str, Any]) -> dict[str, Any]:
     """The config with its `model_type`, which the oldest ones leave to be read from their class."""
-    known = [
-        name
-        for name, family in FAMILIES.items()
-        if {*classes_of(published)} & {*family.architectures.values()}
-    ]
-    return {"model_type": known[0]} | published if known else published
+    classes = {*classes_of(published)}
+    kind = published.get("model_type")
+    # the family that is named first: the others need not be imported
+    names = [kind, *FAMILIES] if isinstance(kind, str) and kind in FAMILIES else [*FAMILIES]
+    for name in names:
+        if classes & {*FAMILIES[name].architectures.values()}:
+            return {"model_type": name} | published
+    return published
 
 
 def family_of(described: Description) -> tuple[Family, ModelConfig]:

@@ -6,6 +6,7 @@ proportions: a layer for every 64 of width (GPT-2's 768 by 12, Llama 7B's 4096 b
 factor of two), heads of 64, or 32 in narrow models.
 """
 
+import bisect
 import difflib
 import re
 from dataclasses import fields, replace
@@ -19,6 +20,14 @@ from langue.model.config import ModelConfig
 
 ASPECT = 64  # width to depth
 NARROW = 256  # below this width heads are of 32
+NEIGHBOURS = 12  # widths on either side that are compared: deeper shapes of a size are narrower
+
+
+def _head_width(dim: int) -> int:
+    return 64 if dim >= NARROW else 32
+
+
+WIDTHS = [dim for dim in range(32, 16_385, 32) if dim % _head_width(dim) == 0]
 
 
 def _bert(layers: int, dim: int) -> dict[str, Any]:
@@ -124,29 +133,38 @@ def preset(
 
 
 def sized(config: ModelConfig, parameters: int) -> ModelConfig:
-    """The same architecture with depth, width and heads for so many parameters, embeddings
-    counted."""
+    """The same architecture with depth, width and heads for so many parameters, embeddings counted.
+
+    A model's parameters grow with its width, so the width is found by bisection, and the shapes of
+    the widths next to it are compared.
+    """
+    near = bisect.bisect_left(WIDTHS, parameters, key=lambda dim: count(_shapes(config, dim)[0]))
     best: tuple[float, ModelConfig] | None = None
-    for dim in range(32, 16_385, 32):
-        width = 64 if dim >= NARROW else 32
-        if dim % width:
-            continue
-        for layers in {max(2, round(dim / ASPECT) + more) for more in (-1, 0, 1, 2)}:
-            depth = {"n_layers": layers} | (
-                {"decoder_layers": layers} if config.decoder_layers else {}
-            )
-            made = _with(config, {"dim": dim, "n_heads": dim // width, **depth})
+    for dim in WIDTHS[max(0, near - NEIGHBOURS) : near + NEIGHBOURS]:
+        for made in _shapes(config, dim):
             off = abs(count(made) / parameters - 1)
             if best is None or off < best[0]:
                 best = off, made
     assert best is not None
     if best[0] > 0.25:
         raise SettingsError(
-            f"no model of this kind has about {parameters:,} parameters with {config.vocab_size:,}"
-            " tokens",
+            f"no model of this kind has about {parameters:,} parameters with "
+            f"{config.vocab_size:,} tokens",
             do=f"the nearest has {count(best[1]):,}: change model.size or tokenizer.vocab_size",
         )
     return best[1]
+
+
+def _shapes(config: ModelConfig, dim: int) -> list[ModelConfig]:
+    """The depths that suit a width, the shallowest first."""
+    made = []
+    for layers in sorted({max(2, round(dim / ASPECT) + more) for more in (-1, 0, 1, 2)}):
+        depth = {"n_layers": layers}
+        if config.decoder_layers:
+            depth["decoder_layers"] = layers
+        heads = dim // _head_width(dim)
+        made.append(_with(config, {"dim": dim, "n_heads": heads, **depth}))
+    return made
 
 
 def count(config: ModelConfig) -> int:

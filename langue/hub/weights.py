@@ -21,8 +21,6 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.files import read_json, unreadable
-from langue.formats import hdf5, msgpack, tensorflow
-from langue.hub.originals import flax, keras
 
 # Advice to people, never run here: every tensor of a folder's pickles, whatever else they hold, in
 # one file.
@@ -66,6 +64,9 @@ def read_weights(
             return read(folder / name)
         if (folder / f"{name}.index.json").is_file():
             return _read_shards(folder / f"{name}.index.json", Path(name).suffix, read, shared)
+    from langue.formats import hdf5, msgpack, tensorflow
+    from langue.hub.originals import flax, keras
+
     if (folder / "flax_model.msgpack").is_file():
         return flax.from_flax(msgpack.read(folder / "flax_model.msgpack", weights_dtype))
     if (folder / "tf_model.h5").is_file():

@@ -1,18 +1,19 @@
-"""What arrives: queries, keys and values of flat runs of tokens, and where equal-length sequences
-lie in them. What leaves: each token's mixture of the values of its own sequence (or of the sequence
-it attends to).
+"""What arrives: queries, keys and values of flat runs of tokens, and where the sequences lie. What
+leaves: each token's mixture of the values of its own sequence (or of the sequence it attends to).
 
 Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv:1706.03762, eq. 1):
 
     Attention(Q, K, V) = softmax(Q K^T / sqrt(K) + B) V
+
+`attention_reference`, first below, states it: slow and obvious. The rest computes the same fast,
+and is tested against it. This is the only file that knows how ragged attention is computed.
 
 No padding, and no mask beyond what the formula itself has (causal, window): a batch keeps its
 sequences in order of length, so that sequences of equal length lie side by side, and each such
 group (offset, n, t) is one dense product over (n * H) matrices of t x t. `self_attention` is the
 packed path of self-attention with as many keys as queries; `ragged_attention` takes everything
 else: fewer key/value heads, other sequences, a cache, other devices than processors, and inference
-where a processor has tiles. This is the only file that knows how ragged attention is computed;
-`attention_reference` is the slow, obvious statement that both are tested against.
+where a processor has tiles.
 """
 
 import math
@@ -24,8 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from langue.model.kernels.dropout import drop, random_keep, scale, threshold
-from langue.model.kernels.softmax import softmax, softmax_gradient
+from langue.model.kernels import drop, random_keep, scale, softmax, softmax_gradient, threshold
 from langue.runtime import disable_cudnn_sdpa, has_amx_bf16
 
 LengthBuckets = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
@@ -47,6 +47,55 @@ class AttentionConfig:
 
 
 FULL_ATTENTION = AttentionConfig()
+
+
+def attention_reference(
+    qkv: Tensor | tuple[Tensor, Tensor, Tensor],
+    starts: Tensor,
+    key_starts: Tensor | None = None,
+    config: AttentionConfig = FULL_ATTENTION,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """The formula in float64, one sequence and one head at a time: slow and obvious.
+
+    qkv (T, 3, H, K), or queries (T, H, K) with keys and values (S, G, K); starts (N + 1,): where
+    each sequence begins, then T; key_starts: the same of the sequences attended to. Returns
+    (T, H * K), float64.
+    """
+    parts = qkv.unbind(1) if isinstance(qkv, Tensor) else qkv
+    all_queries, all_keys, all_values = (part.double() for part in parts)
+    tokens, heads, width = all_queries.shape
+    kv_heads = all_keys.shape[1]
+    query_bounds = starts.tolist()
+    key_bounds = query_bounds if key_starts is None else key_starts.tolist()
+
+    out = torch.zeros(tokens, heads, width, dtype=torch.float64)
+    for n in range(len(query_bounds) - 1):
+        asking = slice(query_bounds[n], query_bounds[n + 1])
+        asked = slice(key_bounds[n], key_bounds[n + 1])
+        for head in range(heads):
+            kv_head = head * kv_heads // heads  # each serves H / G heads of queries in turn
+            q = all_queries[asking, head]  # (t, K)
+            k = all_keys[asked, kv_head]  # (s, K)
+            v = all_values[asked, kv_head]  # (s, K)
+
+            scores = q @ k.T * config.alpha(width)  # (t, s)
+            if config.cap:
+                scores = config.cap * torch.tanh(scores / config.cap)
+            if bias is not None:
+                scores = scores + bias[head, : len(q), : len(k)].double()
+            distance = torch.arange(len(k))[None, :] - torch.arange(len(q))[:, None]
+            if config.causal:
+                scores = scores.masked_fill(distance > 0, -math.inf)
+            if config.window:
+                scores = scores.masked_fill(distance.abs() >= config.window, -math.inf)
+
+            weights = torch.exp(scores - scores.max(dim=1, keepdim=True).values)
+            weights = weights / weights.sum(dim=1, keepdim=True)  # rows sum to one
+            out[asking, head] = weights @ v  # (t, K)
+    return out.view(tokens, heads * width)
+
+
 PIECE = 2**21  # weights, of which a few tensors at a time are worked on
 
 
@@ -306,42 +355,3 @@ class _Attention(torch.autograd.Function):
             part = grad_qkv[offset : offset + n * t].view(n, t, 3, heads, width)
             part.copy_(grads.view(3, n, heads, t, width).permute(1, 3, 0, 2, 4))
         return grad_qkv, grad_bias, None, None, None
-
-
-def attention_reference(
-    qkv: Tensor | tuple[Tensor, Tensor, Tensor],
-    starts: Tensor,
-    key_starts: Tensor | None = None,
-    config: AttentionConfig = FULL_ATTENTION,
-    bias: Tensor | None = None,
-) -> Tensor:
-    """The formula above in float64, one sequence and one head at a time: slow and obvious.
-
-    qkv (T, 3, H, K), or queries (T, H, K) with keys and values (S, G, K); starts (N + 1,): where
-    each sequence begins, then T; key_starts: the same of the sequences attended to. Returns (T, H *
-    K), float64.
-    """
-    q_all, k_all, v_all = (x.double() for x in (qkv.unbind(1) if isinstance(qkv, Tensor) else qkv))
-    tokens, heads, width = q_all.shape
-    out = torch.zeros(tokens, heads, width, dtype=torch.float64)
-    ends = (starts if key_starts is None else key_starts).tolist()
-    for index, (begin, end) in enumerate(
-        zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
-    ):
-        for head in range(heads):
-            shared = head * k_all.shape[1] // heads
-            q = q_all[begin:end, head]
-            (k, v) = (x[ends[index] : ends[index + 1], shared] for x in (k_all, v_all))
-            products = q @ k.T * config.alpha(width)
-            if config.cap:
-                products = config.cap * torch.tanh(products / config.cap)
-            for i in range(len(q)):
-                for j in range(len(k)):
-                    if bias is not None:
-                        products[i, j] += bias[head, i, j].double()
-                    if (config.causal and j > i) or (config.window and abs(i - j) >= config.window):
-                        products[i, j] = -math.inf
-            weights = torch.exp(products - products.max(dim=1, keepdim=True).values)
-            weights = weights / weights.sum(dim=1, keepdim=True)
-            out[begin:end, head] = weights @ v
-    return out.view(tokens, heads * width)

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from langue.errors import DataError, SettingsError
 from langue.model.attention import LengthBuckets
 from langue.model.config import ModelConfig
-from langue.model.feedforward import ACTIVATIONS
-from langue.model.kernels.dropout import Dropout
-from langue.model.norm import make_norm
+from langue.model.kernels import Dropout
+from langue.model.layers import ACTIVATIONS, make_norm
 from langue.model.transformer import Transformer, initialise
 
 Pooling = Literal["auto", "mean", "first", "last"]

@@ -10,13 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from langue.model.block import Block, CrossAttention, SelfAttention
 from langue.model.config import ModelConfig
-from langue.model.feedforward import ACTIVATIONS
-from langue.model.kernels.cross_entropy import cross_entropy
-from langue.model.norm import make_norm
+from langue.model.kernels import cross_entropy
+from langue.model.layers import ACTIVATIONS, make_norm
 from langue.model.position import RelativeBias
-from langue.model.transformer import Transformer, initialise
+from langue.model.transformer import Block, CrossAttention, SelfAttention, Transformer, initialise
 
 
 class LanguageHead(nn.Module):

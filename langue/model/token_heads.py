@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
-from langue.model.feedforward import ACTIVATIONS
-from langue.model.kernels.dropout import Dropout
-from langue.model.norm import make_norm
+from langue.model.kernels import Dropout
+from langue.model.layers import ACTIVATIONS, make_norm
 
 CRF_PARAMETERS = ("transitions", "start", "end")
 

@@ -1,6 +1,12 @@
-"""What arrives: a flat run of tokens (T,), each with its position in its own sequence.
-What leaves: hidden states (T, D)."""
+"""What arrives: a flat run of tokens (T,), each with its position in its own sequence. What leaves:
+hidden states (T, D).
 
+A Transformer is an embedding and a stack of blocks; a block is attention and a feed-forward layer,
+each with a residual connection and a norm.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -8,17 +14,275 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from langue.model.attention import LengthBuckets, PairedLengthBuckets
-from langue.model.block import Block, Context
+from langue.model.attention import (
+    AttentionConfig,
+    LengthBuckets,
+    PairedLengthBuckets,
+    dense_attention,
+    ragged_attention,
+    self_attention,
+)
 from langue.model.cache import Cache
 from langue.model.config import ModelConfig
-from langue.model.kernels.dropout import Dropout
-from langue.model.kernels.linear import in_bf16
-from langue.model.norm import make_norm
-from langue.model.position import Rotary, make_bias, make_position
+from langue.model.kernels import Dropout, Linear, in_bf16, linear
+from langue.model.layers import make_feedforward, make_norm
+from langue.model.position import Rotary, Rotation, make_bias, make_position, rotate
 
 TILE = 32
 FILLED = 256
+
+
+@dataclass
+class Context:
+    """What all blocks of a stack share in one forward pass. Not frozen: the compiler would look
+    into every field of it, and compile a block anew for each batch's groups."""
+
+    groups: LengthBuckets
+    rotation: Rotation | None = None
+    local_rotation: Rotation | None = None  # that of layers with a window
+    bias: Tensor | None = None  # (H, S, S), added to the scores
+    # (S, D): the encoder's output, in the order of the batch that attends to it
+    encoder_states: Tensor | None = None
+    # where each sequence's part of the memory lies
+    pairs: PairedLengthBuckets = field(default_factory=list)
+    cache: Cache | None = None
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads = config.n_heads
+        self.kv_heads = config.n_kv_heads
+        self.width = config.head_dim
+        self.dropout = config.attention_dropout
+        self.scores = AttentionConfig(
+            config.causal, config.window(layer), config.attention_scale, config.attention_cap
+        )
+
+        def into(heads: int) -> Linear:
+            return Linear(config.dim, heads * self.width, bias=config.has_bias("qkv"))
+
+        # Of one size they are stacked, for one product; of two they stay apart, and a file's are
+        # used as they lie.
+        self.stacked = self.heads == self.kv_heads
+        if self.stacked:
+            self.qkv = into(3 * self.heads)
+        else:
+            self.q, self.k, self.v = into(self.heads), into(self.kv_heads), into(self.kv_heads)
+        self.out = Linear(self.heads * self.width, config.dim, bias=config.has_bias("out"))
+        self.q_norm = make_norm(config, self.width) if config.qk_norm else None
+        self.k_norm = make_norm(config, self.width) if config.qk_norm else None
+        self.packed = (
+            self.stacked
+            and config.position != "rotary"
+            and not config.qk_norm
+            and not config.attention_cap
+        )
+
+    def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
+        """wanted (N,): as in `Block`; what attends is then these tokens alone."""
+        parts: tuple[Tensor, ...]
+        if self.packed and context.cache is None and query_positions is None:
+            parts = (self.qkv(x).view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
+        else:
+            parts = self._apply_rotary(
+                *self._projected(x, query_positions), context, query_positions
+            )
+        out: Tensor = self.out(self.ragged(parts, context))
+        return out
+
+    def _projected(
+        self, x: Tensor, query_positions: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (T, H, K), or (N, H, K) of the wanted tokens alone, keys and values (T, G, K) of
+        all."""
+        asking = x if query_positions is None else x[query_positions]
+        if not self.stacked:
+            q = self.q(asking)
+            k = self.k(x)
+            v = self.v(x)
+        elif query_positions is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        else:
+            end = self.heads * self.width
+            weight = self.qkv.weight
+            bias = self.qkv.bias
+            q = linear(asking, weight[:end], None if bias is None else bias[:end])
+            k, v = linear(x, weight[end:], None if bias is None else bias[end:]).chunk(2, dim=-1)
+        return (
+            q.view(len(q), -1, self.width),
+            k.view(len(k), -1, self.width),
+            v.view(len(v), -1, self.width),
+        )
+
+    def ragged(self, parts: tuple[Tensor, ...], context: Context) -> Tensor:
+        """All that depends on where sequences begin and end, which no two batches have in
+        common."""
+        dropout = self.dropout if self.training else 0.0
+        if len(parts) == 1:
+            return self_attention(*parts, context.groups, dropout, self.scores, context.bias)
+        q, k, v = parts
+        if context.cache is not None:
+            return self._continued(q, k, v, context.groups, context.cache, context.bias)
+        pairs = []
+        asked = 0
+        for offset, n, t in context.groups:
+            # queries of a sequence: all its tokens, or the wanted one
+            each = t if len(q) == len(k) else 1
+            pairs.append((asked, offset, n, each, t))
+            asked += n * each
+        return ragged_attention(q, k, v, pairs, dropout, self.scores, context.bias)
+
+    def _apply_rotary(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        context: Context,
+        query_positions: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (T or N, H, K), keys and values (T, G, K), normalised and turned where the config
+        says so."""
+        if self.q_norm is not None and self.k_norm is not None:
+            q = self.q_norm(q).to(v.dtype)
+            k = self.k_norm(k).to(v.dtype)
+        rotation = context.local_rotation if self.scores.window else context.rotation
+        if rotation is not None:
+            asked = (
+                rotation
+                if query_positions is None
+                else (rotation[0][query_positions], rotation[1][query_positions])
+            )
+            q = rotate(q, asked)
+            k = rotate(k, rotation)
+        return q, k, v
+
+    def _continued(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        groups: LengthBuckets,
+        cache: Cache,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Attention of new tokens to all that the cache holds of their sequences."""
+        out = []
+        for index, (offset, n, t) in enumerate(groups):
+            new = [x[offset : offset + n * t].view(n, t, -1, self.width) for x in (q, k, v)]
+            keys, values = cache.extend(self.layer, index, new[1], new[2])
+            out.append(
+                dense_attention(new[0], keys, values, 0.0, self.scores, bias).reshape(n * t, -1)
+            )
+        return torch.cat(out)
+
+
+class CrossAttention(nn.Module):
+    """Queries of the decoder's tokens, keys and values of the encoder's output (Vaswani et al.
+    2017, section 3.2.3)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.width = config.head_dim
+        self.dropout = config.attention_dropout
+        self.scores = AttentionConfig(scale=config.attention_scale)
+        size = config.n_heads * config.head_dim
+        bias = config.has_bias("qkv")
+        self.q = Linear(config.dim, size, bias=bias)
+        self.kv = Linear(config.dim, 2 * size, bias=bias)
+        self.out = Linear(size, config.dim, bias=config.has_bias("out"))
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        q = self.q(x).view(x.shape[0], -1, self.width)  # (T, H, K)
+        out: Tensor = self.out(self.ragged(q, context))
+        return out
+
+    def ragged(self, q: Tensor, context: Context) -> Tensor:
+        k, v = self._memory(context)
+        return ragged_attention(
+            q, k, v, context.pairs, self.dropout if self.training else 0.0, self.scores
+        )
+
+    def _memory(self, context: Context) -> tuple[Tensor, Tensor]:
+        """Keys and values (S, H, K) of the encoder's output, computed once where there is a
+        cache."""
+        known = context.cache.encoder_states if context.cache is not None else {}
+        if self.layer not in known:
+            assert context.encoder_states is not None
+            k, v = (
+                self.kv(context.encoder_states)
+                .view(context.encoder_states.shape[0], 2, -1, self.width)
+                .unbind(1)
+            )
+            known[self.layer] = (k, v)
+        return known[self.layer]
+
+
+class Block(nn.Module):
+    """post: x = norm(x + sublayer(x)), as first published. pre: x = x + sublayer(norm(x)), Xiong et
+    al. 2020, arXiv:2002.04745. both: x = x + norm(sublayer(norm(x))), Gemma 2. parallel: the
+    sublayers read the same x.
+
+    wanted (N,): one token of each sequence; only its state is computed, from the keys and values of
+    all, and what is returned is (N, D). The last block of a stack needs no more where one token
+    stands for its text.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int = 0, cross: bool = False) -> None:
+        super().__init__()
+        self.post = config.norm_place == "post"
+        self.parallel = config.parallel
+        both = config.norm_place == "both"
+        self.attention = SelfAttention(config, layer)
+        self.attention_norm = make_norm(config) if config.first_norm or layer else nn.Identity()
+        self.attention_out_norm = make_norm(config) if both else nn.Identity()
+        self.cross = CrossAttention(config, layer) if cross else None
+        self.cross_norm = make_norm(config) if cross else nn.Identity()
+        self.feedforward = make_feedforward(config)
+        self.feedforward_norm = make_norm(config)
+        self.feedforward_out_norm = make_norm(config) if both else nn.Identity()
+        self.dropout = Dropout(config.dropout)
+
+    def can_narrow(self, context: Context, query_positions: Tensor) -> bool:
+        """Whether the wanted tokens can be computed alone: their place among the keys is the last,
+        or of no matter."""
+        scores = self.attention.scores
+        # among processes: its rows are not to be had apart
+        shared = hasattr(self.attention.out.weight, "to_local")
+        if shared or self.cross is not None or context.cache is not None:
+            return False
+        if not scores.causal:
+            return not scores.window and context.bias is None
+        return query_positions.tolist() == [
+            o + (i + 1) * t - 1 for o, n, t in context.groups for i in range(n)
+        ]
+
+    def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
+        def attention(y: Tensor) -> Tensor:
+            return self.attention_out_norm(self.attention(y, context, query_positions))  # type: ignore[no-any-return]
+
+        def feedforward(y: Tensor) -> Tensor:
+            return self.feedforward_out_norm(self.feedforward(y))  # type: ignore[no-any-return]
+
+        kept = x if query_positions is None else x[query_positions]
+        if self.parallel:
+            attended = self.dropout(attention(self.attention_norm(x)))
+            return kept + attended + self.dropout(feedforward(self.feedforward_norm(kept)))  # type: ignore[no-any-return]
+        x = self._residual(x, attention, self.attention_norm, kept)
+        if self.cross is not None:
+            cross = self.cross
+            x = self._residual(x, lambda y: cross(y, context), self.cross_norm, x)
+        return self._residual(x, feedforward, self.feedforward_norm, x)
+
+    def _residual(
+        self, x: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module, kept: Tensor
+    ) -> Tensor:
+        """kept: x, or that part of it which the sublayer's output is of."""
+        if self.post:
+            return norm(kept + self.dropout(sublayer(x)))  # type: ignore[no-any-return]
+        return kept + self.dropout(sublayer(norm(x)))  # type: ignore[no-any-return]
 
 
 class Transformer(nn.Module):
@@ -172,6 +436,22 @@ def _to_fill(rows: int, device: torch.device) -> int:
     return (
         -rows % max(TILE, 1 << (rows.bit_length() - 6)) if rows >= FILLED and in_bf16(device) else 0
     )
+
+
+class TrimmedEmbedding(nn.Module):
+    """An embedding of which only the rows `used` (R,), ascending, may be asked for: tokens (T,) ->
+    (T, E)."""
+
+    def __init__(self, table: nn.Embedding, used: Tensor) -> None:
+        super().__init__()
+        place = torch.full((table.num_embeddings,), -1)
+        place[used] = torch.arange(len(used))
+        self.register_buffer("place", place, persistent=False)
+        self.weight = nn.Parameter(table.weight.detach()[used])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        assert isinstance(self.place, Tensor)
+        return F.embedding(self.place[tokens], self.weight)
 
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:

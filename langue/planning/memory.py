@@ -4,14 +4,14 @@ on one, by part.
 Weights, gradients and AdamW's two moments are fp32, matrix products bf16 (Micikevicius et al. 2018,
 arXiv:1710.03740): 16 bytes a parameter, and 2 for the copy that the products read. What attention
 keeps does not grow with the square of the length (Dao et al. 2022, arXiv:2205.14135), and logits
-are never held whole (model/kernels/cross_entropy.py).
+are never held whole (model/kernels.py).
 """
 
 import math
 from dataclasses import asdict, dataclass
 
 from langue.model.config import ModelConfig
-from langue.model.kernels.cross_entropy import chunk_size
+from langue.model.kernels import chunk_size
 
 FULL = 4  # bytes of fp32
 

@@ -1,24 +1,30 @@
 """What the field does with a model, one file a task. `TASKS` and `OBJECTIVES` name them: a task
 enters langue by standing in this list."""
 
-from langue.settings.sections import Section
-from langue.tasks.causal import Causal
-from langue.tasks.classify import Classify
-from langue.tasks.denoise import Denoise
-from langue.tasks.language import LanguageObjective
-from langue.tasks.masked import Masked
-from langue.tasks.regress import Regress
-from langue.tasks.task import Task
+from typing import TYPE_CHECKING
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, Regress)}
-OBJECTIVES: dict[str, type[LanguageObjective]] = {
-    each.name: each for each in (Causal, Masked, Denoise)
+from langue.registry import Registry
+
+if TYPE_CHECKING:
+    from langue.settings.sections import Section
+    from langue.tasks.language import LanguageObjective
+    from langue.tasks.task import Task
+
+_TASKS = {"classify": "tasks.classify:Classify", "regress": "tasks.regress:Regress"}
+_OBJECTIVES = {
+    "causal": "tasks.causal:Causal",
+    "masked": "tasks.masked:Masked",
+    "denoise": "tasks.denoise:Denoise",
 }
-DEFAULT_TASK = Classify.name
-DEFAULT_OBJECTIVE = Causal.name
+TASKS: "Registry[type[Task]]" = Registry(_TASKS)
+OBJECTIVES: "Registry[type[LanguageObjective]]" = Registry(_OBJECTIVES)
+DEFAULT_TASK = "classify"
+DEFAULT_OBJECTIVE = "causal"
 
 # The `task.*` settings of all, by what they are of.
-OPTIONS: dict[str, type[Section]] = {
-    **{f"the task {name}": task.Options for name, task in TASKS.items()},
-    **{f"the objective {name}": each.Options for name, each in OBJECTIVES.items()},
-}
+OPTIONS: "Registry[type[Section]]" = Registry(
+    {
+        **{f"the task {name}": f"{place}.Options" for name, place in _TASKS.items()},
+        **{f"the objective {name}": f"{place}.Options" for name, place in _OBJECTIVES.items()},
+    }
+)

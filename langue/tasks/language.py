@@ -21,7 +21,7 @@ from langue.data.batch import Batch, Examples, Pairs
 from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead, Stream
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
-from langue.model.kernels.cross_entropy import chunk_size
+from langue.model.kernels import chunk_size
 from langue.model.language_model import LanguageModel
 from langue.runtime import device_memory
 from langue.settings.sections import Section

@@ -33,15 +33,6 @@ class Outcome:
     aux_loss: Tensor | None = None
 
 
-def summed(outcomes: Sequence[Outcome]) -> tuple[float, float]:
-    """The losses of batches, and what is beside in them. All are asked for at once, and after the
-    last: an accelerator is waited for each time, and meanwhile told nothing more to do."""
-    losses = [outcome.loss.detach() for outcome in outcomes]
-    aux_loss = [outcome.aux_loss for outcome in outcomes if outcome.aux_loss is not None]
-    numbers = torch.stack(losses + aux_loss).tolist()
-    return sum(numbers[: len(losses)]), sum(numbers[len(losses) :])
-
-
 def check_best(best: str, metrics: Sequence[str], of: str) -> None:
     """SettingsError where a checkpoint cannot be best in this: it is neither LOSS nor one of the
     metrics of `of`."""

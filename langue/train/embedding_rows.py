@@ -14,27 +14,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from langue.data.batch import Examples
-from langue.model.transformer import Transformer
-
-
-class TrimmedEmbedding(nn.Module):
-    """An embedding of which only the rows `used` (R,), ascending, may be asked for: tokens (T,) ->
-    (T, E)."""
-
-    def __init__(self, table: nn.Embedding, used: Tensor) -> None:
-        super().__init__()
-        place = torch.full((table.num_embeddings,), -1)
-        place[used] = torch.arange(len(used))
-        self.register_buffer("place", place, persistent=False)
-        self.weight = nn.Parameter(table.weight.detach()[used])
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        assert isinstance(self.place, Tensor)
-        return F.embedding(self.place[tokens], self.weight)
+from langue.model.transformer import Transformer, TrimmedEmbedding
 
 
 @contextmanager

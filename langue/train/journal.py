@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,7 +17,9 @@ from rich.text import Text
 
 from langue.files import disk_errors
 from langue.runtime import peak_memory, rank
-from langue.train.tracker import make_tracker
+
+if TYPE_CHECKING:
+    from langue.train.tracker import Tracker
 
 
 class Journal:
@@ -31,7 +33,11 @@ class Journal:
         self, path: Path, total: int, begin: int = 0, size: int = 0, tracker: str = "none"
     ) -> None:
         speaks = rank() == 0
-        self.tracker = make_tracker(tracker, path.parent, begin) if speaks else None
+        self.tracker: Tracker | None = None
+        if speaks and tracker != "none":
+            from langue.train.tracker import make_tracker
+
+            self.tracker = make_tracker(tracker, path.parent, begin)
         self.path = path if speaks else Path(os.devnull)
         self.file: TextIO = self.path.open("a" if size else "w", encoding="utf-8")
         if speaks:

@@ -1,5 +1,7 @@
-"""What arrives: a model and the rates. What leaves: AdamW, or Muon beside it, over weights that
-share rate and decay.
+"""What arrives: gradients and a step's number. What leaves: new weights, and their moving average.
+
+The schedule of the learning rate, clipping, AdamW (or Muon beside it) over weights that share rate
+and decay, and the exponential moving average of the weights.
 
 AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101. Layer-wise decay of the rate: Howard and Ruder
 2018 (ULMFiT), arXiv:1801.06146: a layer's rate is that of the one above it times `layer_decay`.
@@ -9,21 +11,46 @@ Muon: see muon.py.
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from langue.settings.sections import TrainSettings
-from langue.train.muon import Muon
-from langue.train.sharding import gather_full, is_dtensor, local_shard
+from langue.train.sharding import is_dtensor, local_shard
 
 # what each remembers
 ADAMW = frozenset(["step", "exp_avg", "exp_avg_sq"])
 MUON = frozenset(["momentum_buffer"])
 # Muon's or not, whether processes share it, rate relative to the others', decay, parts
 Group = tuple[bool, bool, float, float, tuple[int, ...]]
+
+
+def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
+    """The rate of step `step` of `total`; step counts from 0."""
+    return settings.lr * factor(step, total, settings)
+
+
+def factor(step: int, total: int, settings: TrainSettings) -> float:
+    """The share of the peak learning rate that a step takes; step counts from 0.
+
+    After a linear warm-up: linear or cosine decay (Loshchilov and Hutter 2017, arXiv:1608.03983),
+    none, or wsd: constant, and a linear fall over the last `decay` of the steps (Hu et al. 2024,
+    arXiv:2404.06395). The decays end at `min_lr_ratio` of the peak.
+    """
+    kind = settings.schedule
+    final = settings.min_lr_ratio
+    rising = max(1, round(total * settings.warmup)) if settings.warmup else 0
+    if step < rising:
+        return (step + 1) / rising
+    if kind == "constant":
+        return 1.0
+    begin = max(rising, total - max(1, round(total * settings.decay))) if kind == "wsd" else rising
+    progress = min(1.0, max(0, step - begin) / max(1, total - begin))
+    left = 0.5 * (1.0 + math.cos(math.pi * progress)) if kind == "cosine" else 1.0 - progress
+    return final + (1.0 - final) * left
 
 
 def depth(name: str, n_layers: int) -> int:
@@ -61,7 +88,8 @@ class Optimizers:
         for part in self.parts:
             for group in part.param_groups:
                 for weight in group["params"]:
-                    yield weight, part.state[weight], MUON if isinstance(part, Muon) else ADAMW
+                    adam = isinstance(part, torch.optim.AdamW)
+                    yield weight, part.state[weight], ADAMW if adam else MUON
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> Optimizers:
@@ -93,20 +121,75 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
         if muon
     ]
     if matrices:
+        from langue.train.muon import Muon
+
         made.append(Muon(matrices, lr=settings.lr, momentum=settings.momentum))
     return Optimizers(made)
 
 
-def clip_gradients(model: nn.Module, largest: float) -> float:
-    """Scale all gradients so that their joint norm is at most `largest` (0: only measure). Returns
-    the norm before."""
-    gradients = [w.grad for w in model.parameters() if w.grad is not None]
-    kinds = [[g for g in gradients if is_dtensor(g) == shared] for shared in (False, True)]
-    norm = math.hypot(
-        *(float(gather_full(torch.nn.utils.get_total_norm(kind))) for kind in kinds if kind)
-    )
+def clip_gradients(gradients: Sequence[Tensor], largest: float) -> float:
+    """Scale all gradients so that their joint norm is at most `largest` (0: only measure).
+
+    Returns the norm before.
+    """
+    norm = float(torch.nn.utils.get_total_norm(gradients))
     if largest and norm > largest:
-        torch._foreach_mul_(
-            [local_shard(gradient) for gradient in gradients], largest / (norm + 1e-6)
-        )
+        torch._foreach_mul_(list(gradients), largest / (norm + 1e-6))
     return norm
+
+
+class EMA:
+    """The exponential moving average of a model's weights (Polyak and Juditsky 1992): smoother than
+    the last step, and mostly better.
+
+    a <- d a + (1 - d) w, with d = min(decay, (1 + n) / (10 + n)) at the n-th update, so that the
+    start is forgotten. decay 0: no average is kept, and every method does nothing. divided: whether
+    processes share the weights.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, divided: bool = False) -> None:
+        self.decay = decay
+        self.divided = divided
+        kept = {"updates": torch.zeros(())} if decay else {}
+        named = model.named_parameters() if decay else ()
+        self.weights: dict[str, Tensor] = kept | {
+            name: weight.detach().clone() for name, weight in named
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        if not self.decay:
+            return
+        number = float(self.weights["updates"].add_(1))
+        share = 1 - min(self.decay, (1 + number) / (10 + number))
+        named = dict(model.named_parameters())
+        averages = [self.weights[name] for name in named]
+        weights: list[Tensor] = list(named.values())
+        if self.divided:
+            averages = [local_shard(average) for average in averages]
+            weights = [local_shard(weight) for weight in weights]
+        torch._foreach_lerp_(averages, weights, share)
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """The averaged weights as the model's."""
+        if self.decay:
+            for name, weight in model.named_parameters():
+                weight.copy_(self.weights[name])
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """The model with the averaged weights, and afterwards with its own."""
+        kept = (
+            {name: weight.detach().clone() for name, weight in model.named_parameters()}
+            if self.decay
+            else {}
+        )
+        self.copy_to(model)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    if self.decay:
+                        weight.copy_(kept[name])

@@ -11,6 +11,7 @@ some of every block's heads and columns, and all of them the same batch (tensors
 """
 
 import copy
+import math
 import time
 import uuid
 import warnings
@@ -26,12 +27,11 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from langue.errors import AlreadyReported, LangueError, RunError
-from langue.model.block import Block
+from langue.model.transformer import Block
 from langue.runtime import device, rank, world_size
 from langue.settings.sections import TrainSettings
 from langue.tasks.objective import Objective, Outcome
-from langue.train.sharding import gather_full, local_shard
-from langue.train.tensor_parallel import apply_tensor_parallel
+from langue.train.sharding import gather_full, is_dtensor, local_shard
 
 # for a process that lives but does not answer: it may be judging a big test set
 PATIENCE = timedelta(hours=2)
@@ -194,6 +194,8 @@ class Parallel:
         if self.sharded:
             self._shard()
         elif self.spread:
+            from langue.train.tensor_parallel import apply_tensor_parallel
+
             apply_tensor_parallel(self.model)
         elif several:
             self._replicate()
@@ -251,24 +253,44 @@ class Parallel:
         with self.wrapped.no_sync() if silent else nullcontext():  # type: ignore[operator]
             yield
 
+    def forward_backward(self, batch: Any, dtype: torch.dtype, last: bool) -> Outcome:
+        """One of a step's batches; last: whether it is the last, after which gradients are summed
+        over the processes."""
+        with self.micro_step(sync=last):
+            with torch.autocast(self.place.type, dtype, enabled=dtype != torch.float32):
+                outcome = self.forward(batch)
+            outcome.loss.backward()  # type: ignore[no-untyped-call]
+        return outcome
+
     def forward(self, batch: Any) -> Outcome:
         loss = self.wrapped(batch)
         outcome = self.engine.outcome
         self.engine.outcome = None
         assert outcome is not None
-        return (
-            replace(outcome, loss=loss)
-            if batch.is_real
-            else replace(outcome, loss=0 * loss, count=0.0, aux_loss=None)
-        )
+        if batch.is_real:
+            return replace(outcome, loss=loss)
+        return replace(outcome, loss=0 * loss, count=0.0, aux_loss=None)
 
-    def scale(self, count: float) -> None:
+    def divide_gradients(self, count: float) -> None:
         """Divide the gradients by the count over all processes; ddp has divided them by the number
         of processes."""
         by = count / (1 if self.divided else world_size())
-        torch._foreach_div_(
-            [local_shard(w.grad) for w in self.model.parameters() if w.grad is not None], by
-        )
+        torch._foreach_div_([local_shard(gradient) for gradient in self._gradients()], by)
+
+    def clip_gradients(self, largest: float) -> float:
+        """As `optimizer.clip_gradients`, where some gradients are shared among processes and others
+        are not."""
+        gradients = self._gradients()
+        kinds = [[g for g in gradients if is_dtensor(g) == shared] for shared in (False, True)]
+        norms = [float(gather_full(torch.nn.utils.get_total_norm(kind))) for kind in kinds if kind]
+        norm = math.hypot(*norms)
+        if largest and norm > largest:
+            local = [local_shard(gradient) for gradient in gradients]
+            torch._foreach_mul_(local, largest / (norm + 1e-6))
+        return norm
+
+    def _gradients(self) -> list[Tensor]:
+        return [w.grad for w in self.model.parameters() if w.grad is not None]
 
     @contextmanager
     def gathered(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ writes its part (shards.py); any number of them reads either kind.
 
 import shutil
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from langue.errors import ModelError, RunError
-from langue.files import atomic_folder, read_json, write_json
+from langue.files import atomic_file, atomic_folder, read_json, write_json
 from langue.hub.checkpoint import load_into
 from langue.hub.weights import read_safetensors
-from langue.runtime import rank
+from langue.runtime import rank, world_size
 from langue.train.optimizer import Optimizers
 from langue.train.sharding import (
     Writer,
@@ -205,3 +206,23 @@ def _taken(kept: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tens
     if tensor is None or tensor.shape != like.shape:
         raise RunError(f"no fitting {name}", where=str(path), do=OTHER)
     return distribute_like(tensor, like)
+
+
+def keep_batches(folder: Path, step: int, batches: Sequence[Any]) -> Path:
+    """The tokens of a step's batches, for inspection: suspect-STEP.safetensors with `tokens` and
+    `starts` of each."""
+    share = f"-process-{rank()}" if world_size() > 1 else ""
+    path = folder / f"suspect-{step:08d}{share}.safetensors"
+    tensors: dict[str, torch.Tensor] = {}
+    for index, batch in enumerate(batches):
+        sides = (
+            {"": batch}
+            if hasattr(batch, "tokens")
+            else {"source.": batch.source, "target.": batch.target}
+        )
+        for side, each in sides.items():
+            tensors[f"{index}.{side}tokens"] = each.tokens.cpu()
+            tensors[f"{index}.{side}starts"] = each.starts.cpu()
+    with atomic_file(path) as temporary:
+        save_file(tensors, str(temporary))
+    return path

@@ -11,8 +11,8 @@ gradients are the same everywhere.
 from torch import nn
 
 from langue.errors import SettingsError
-from langue.model.block import Block
 from langue.model.config import ModelConfig
+from langue.model.transformer import Block
 from langue.runtime import device, world_size
 from langue.train.sharding import PARTS, each_with_its_parts
 

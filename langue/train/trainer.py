@@ -1,22 +1,23 @@
 """What arrives: a model, a task, encoded examples and settings. What leaves: trained weights and
 the story of how.
 
-The one training loop. A step is: draw its batches, sum the losses, divide by their counts, clip,
-update. Where several processes train together each runs this loop on its share of every batch, and
-parallel.py adds up what they have found.
+The one training loop. A step (`Trainer._step`) is: run its batches forward and backward, divide the
+gradients by what the losses are summed over, clip, update. Where several processes train together
+each runs this loop on its share of every batch, and train/parallel.py exchanges gradients and sums.
 """
 
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.markup import escape
 from torch import nn
@@ -34,22 +35,29 @@ from langue.runtime import (
     keep_kernels,
     precision,
     rank,
-    seed_step,
     world_size,
 )
 from langue.settings.sections import TrainSettings
-from langue.tasks.objective import Objective, Outcome, summed
-from langue.train.ema import EMA
+from langue.tasks.objective import Objective, Outcome
 from langue.train.journal import Journal
-from langue.train.loss_guard import WINDOW, check_loss, keep_batches
-from langue.train.optimizer import clip_gradients, make_optimizer
+from langue.train.optimizer import EMA, clip_gradients, learning_rate, make_optimizer
 from langue.train.parallel import Parallel, any_rank, barrier, broadcast_bool
-from langue.train.schedule import factor
 from langue.train.sharding import Writer
-from langue.train.state import latest, load_state, load_weights, save_best, save_state
-from langue.train.throughput import MFUMeter
+from langue.train.state import (
+    keep_batches,
+    latest,
+    load_state,
+    load_weights,
+    save_best,
+    save_state,
+)
+
+if TYPE_CHECKING:
+    from langue.train.throughput import MFUMeter
 
 PATIENCE = 20  # steps in a row that may be left out
+WINDOW = 100  # losses that a spike is measured against
+FEWEST = 20  # below which none is called a spike
 
 
 @dataclass
@@ -114,11 +122,18 @@ class Trainer:
             self.heap = HeapTrimmer() if keep_freed_memory() else None
             keep_kernels(training=True)
         set_recompute(model, settings.activation_checkpointing)
-        self.parallel = Parallel(model, objective, settings, self.device)
-        self.model = self.parallel.model
+        # several processes that train together; None: this one is alone
+        self.parallel: Parallel | None = None
+        self.share = (0, 1)  # which of how many parts of a batch is ours
+        if world_size() == 1:
+            self.model = model.to(self.device)
+        else:
+            self.parallel = Parallel(model, objective, settings, self.device)
+            self.share = self.parallel.share
+            self.model = self.parallel.model
         if settings.compile:
             compile_parts(self.model)
-        self.loader = Loader(train, settings.accumulate, self.parallel.share)
+        self.loader = Loader(train, settings.accumulate, self.share)
         self.total = self.loader.total(settings.epochs, settings.max_steps)
         pass_steps = len(self.loader.steps(0))
         self.evaluate_every = settings.evaluate_every or max(
@@ -131,11 +146,13 @@ class Trainer:
         self.optimizer = make_optimizer(
             self.model, settings, max(config.n_layers, config.decoder_layers)
         )
-        self.average = EMA(self.model, settings.ema)
-        self.writer = Writer() if self.parallel.sharded else None
-        many = world_size() // self.parallel.share[1]  # that work at one part of a batch
-        self.mfu_meter = None if peak is None else MFUMeter(config, many * peak)
-        self.sample = None if self.parallel.divided else sample
+        divided = self.parallel is not None and self.parallel.divided
+        self.average = EMA(self.model, settings.ema, divided)
+        sharded = self.parallel is not None and self.parallel.sharded
+        self.writer = Writer() if sharded else None
+        many = world_size() // self.share[1]  # that work at one part of a batch
+        self.mfu_meter = None if peak is None else _mfu_meter(config, many * peak)
+        self.sample = None if divided else sample
         self.look_first = look_first
         self.progress = Progress()
         self.interrupted = False
@@ -170,6 +187,8 @@ class Trainer:
                 before = at.seconds
                 at.seconds = time.perf_counter() - began
                 if self.mfu_meter is not None:
+                    for batch in step_batches:
+                        self.mfu_meter.add(batch, batch.n_predicted)
                     line["mfu"] = self.mfu_meter.share(at.seconds - before)
                 if at.step % self.settings.log_every == 0 or at.step == self.total:
                     journal.write(
@@ -201,72 +220,85 @@ class Trainer:
             load_weights(self.folder / "checkpoints" / f"best-{at.best_step:08d}", self.model)
         else:
             self.average.copy_to(self.model)
-        self.parallel.finish().eval()
+        if self.parallel is not None:
+            self.model = self.parallel.finish()
+        self.model.eval()
         return at
 
     def _step(self, batches: list[Any]) -> dict[str, Any]:
-        """One optimiser step over the batches that make it up; returns its loss, rate, gradient
-        norm and metric."""
+        """One optimiser step over the batches that make it up.
+
+        Returns its loss, rate, gradient norm and metric. DataError where nothing carries loss.
+        """
         at = self.progress
         settings = self.settings
-        seed_step(settings.seed, at.step, self.parallel.share[0])
-        rate = settings.lr * factor(at.step, self.total, settings)
+        several = self.parallel  # None: one process
+        torch.manual_seed(step_seed(settings.seed, at.step, self.share[0]))
+        rate = learning_rate(at.step, self.total, settings)
         self.optimizer.set_rate(rate)
-        count = 0.0
-        examples = 0
-        tokens = 0
+
+        # Forward and backward: the gradients of the batches add up. The loss of a batch that is
+        # alone is divided at once, else the count of all of them must be known first.
         outcomes: list[Outcome] = []
-        for index, batch in enumerate(batches):
-            with self.parallel.micro_step(sync=index == len(batches) - 1):
-                with torch.autocast(
-                    self.device.type, self.dtype, enabled=self.dtype != torch.float32
-                ):
-                    outcome = self.parallel.forward(batch)
-                # What one process finds in one batch is divided at once; else all counts must be
-                # known first.
-                single_batch = len(batches) == world_size() == 1 and outcome.count
-                (outcome.loss / outcome.count if single_batch else outcome.loss).backward()  # type: ignore[no-untyped-call]
+        for batch in batches:
+            if several is not None:
+                outcomes.append(several.forward_backward(batch, self.dtype, batch is batches[-1]))
+                continue
+            with autocast(self.device, self.dtype):
+                outcome = self.objective.forward(self.model, batch)
+            loss = outcome.loss
+            if len(batches) == 1 and outcome.count:
+                loss = loss / outcome.count
+            loss.backward()  # type: ignore[no-untyped-call]
+            outcomes.append(outcome)
+
+        # Sums over the batches, and over the processes.
+        loss_sum, aux_loss = sum_losses(outcomes)
+        count = 0.0
+        examples = 0.0
+        tokens = 0.0
+        for batch, outcome in zip(batches, outcomes, strict=True):
             count += outcome.count
             if batch.is_real:
-                examples = examples + len(batch)
-                tokens = tokens + batch.n_tokens
-            if self.mfu_meter is not None:
-                self.mfu_meter.add(batch, outcome.count)
-            outcomes.append(outcome)
-        total, aux_loss = summed(outcomes)
-        total, count, aux_loss, new_examples, new_tokens = self.parallel.sums(
-            total, count, aux_loss, examples, tokens
-        )
-        at.examples, at.tokens = at.examples + int(new_examples), at.tokens + int(new_tokens)
+                examples += len(batch)
+                tokens += batch.n_tokens
+        if several is not None:
+            loss_sum, count, aux_loss, examples, tokens = several.sums(
+                loss_sum, count, aux_loss, examples, tokens
+            )
+        at.examples += int(examples)
+        at.tokens += int(tokens)
         if not count:
             raise DataError(
                 f"nothing in the batch of step {at.step + 1} carries loss",
                 do="look at `langue data preview`",
             )
-        if len(batches) > 1 or world_size() > 1:
-            self.parallel.scale(count)
-        loss = total / count
-        norm = clip_gradients(self.model, settings.clip)
-        skipped = self._unfit(loss, norm, batches)
+        mean_loss = loss_sum / count
+
+        # Divide, clip and update.
+        if several is not None:
+            several.divide_gradients(count)
+            norm = several.clip_gradients(settings.clip)
+        else:
+            gradients = [w.grad for w in self.model.parameters() if w.grad is not None]
+            if len(batches) > 1:
+                torch._foreach_div_(gradients, count)
+            norm = clip_gradients(gradients, settings.clip)
+        skipped = self._unfit(mean_loss, norm, batches)
         if not skipped:
             self.optimizer.step()
             self.average.update(self.model)
-            at.recent = [*at.recent[1 - WINDOW :], loss]
+            at.recent = [*at.recent[1 - WINDOW :], mean_loss]
         self.optimizer.zero_grad()
         at.step += 1
-        line = {
-            "loss": loss,
-            "lr": rate,
-            "grad_norm": norm,
-            self.objective.primary_metric: self.objective.train_metric(
-                outcomes, (total - aux_loss) / count
-            ),
-        }
-        return (
-            line
-            | self._positive([self.objective.primary_metric])
-            | ({"skipped": True} if skipped else {})
-        )
+
+        name = self.objective.primary_metric
+        metric = self.objective.train_metric(outcomes, (loss_sum - aux_loss) / count)
+        line: dict[str, Any] = {"loss": mean_loss, "lr": rate, "grad_norm": norm, name: metric}
+        line |= self._positive([name])
+        if skipped:
+            line["skipped"] = True
+        return line
 
     def _unfit(self, loss: float, norm: float, batches: list[Any]) -> bool:
         """Whether the step is to be left out; RunError where that is not wished. Its batches are
@@ -304,7 +336,7 @@ class Trainer:
 
     def _look(self, journal: Journal) -> None:
         """Judge the model as it is before its first step."""
-        with self.parallel.gathered():
+        with self._whole_model():
             metrics, loss = self.objective.evaluate(
                 self.model, self.dev, device=self.device, dtype=self.dtype
             )
@@ -314,7 +346,7 @@ class Trainer:
     def _evaluate(self, journal: Journal, epoch: float) -> None:
         at = self.progress
         watched = self.objective.primary_metric
-        with self.average.applied(self.model), self.parallel.gathered():
+        with self.average.applied(self.model), self._whole_model():
             metrics, loss = self.objective.evaluate(
                 self.model, self.dev, device=self.device, dtype=self.dtype
             )
@@ -402,6 +434,10 @@ class Trainer:
             "seconds": round(at.seconds, 3),
         }
 
+    def _whole_model(self) -> AbstractContextManager[None]:
+        """For passes outside a step: what processes divide and an evaluation needs is gathered."""
+        return nullcontext() if self.parallel is None else self.parallel.gathered()
+
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM finish the step and save; a second Ctrl-C stops at once."""
@@ -419,3 +455,46 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _mfu_meter(config: ModelConfig, peak: float) -> "MFUMeter":
+    from langue.train.throughput import MFUMeter
+
+    return MFUMeter(config, peak)
+
+
+def step_seed(seed: int, step: int, share: int) -> int:
+    """The seed of one training step's randomness, so that a resumed run draws the same numbers.
+
+    share: which part of the batch it is.
+    """
+    return ((seed * 1_000_003 + step) * 65_537 + share) % 2**63
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in `dtype`; nothing where that is fp32."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def sum_losses(outcomes: Sequence[Outcome]) -> tuple[float, float]:
+    """The summed losses of batches, and how much of them is auxiliary.
+
+    All are asked for at once, and after the last: an accelerator is waited for each time, and
+    meanwhile has nothing more to do.
+    """
+    losses = [outcome.loss.detach() for outcome in outcomes]
+    aux_losses = [outcome.aux_loss for outcome in outcomes if outcome.aux_loss is not None]
+    numbers = torch.stack(losses + aux_losses).tolist()
+    return sum(numbers[: len(losses)]), sum(numbers[len(losses) :])
+
+
+def check_loss(loss: float, recent: Sequence[float], spike: float) -> str | None:
+    """What is wrong with a loss that follows `recent`, in words; None where nothing is."""
+    if not math.isfinite(loss):
+        return f"is {loss}"
+    if spike and len(recent) >= FEWEST:
+        mean = float(np.mean(recent))
+        deviation = float(np.std(recent))
+        if loss > mean + spike * max(deviation, 1e-3 * abs(mean)):
+            return f"is {loss:.4g}, a spike over {mean:.4g} ± {deviation:.2g} before"
+    return None

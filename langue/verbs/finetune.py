@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,7 +14,6 @@ from langue.files import atomic_folder, clear, read_json, write_json, write_text
 from langue.hub.checkpoint import load_into, without_extra
 from langue.model.heads import TaskModel
 from langue.model.transformer import set_dropout
-from langue.runs.model import Model, load
 from langue.runs.prepare import (
     DIGESTS,
     Prepared,
@@ -36,7 +35,9 @@ from langue.tasks import DEFAULT_TASK, OPTIONS, TASKS
 from langue.train.embedding_rows import trim_embedding
 from langue.train.parallel import barrier, processes
 from langue.train.trainer import Trainer
-from langue.verbs.evaluate import judge_run
+
+if TYPE_CHECKING:
+    from langue.runs.model import Model
 
 # What arguments must be: recipes and Python let them be anything.
 NAMED: dict[str, tuple[Any, str]] = {
@@ -65,7 +66,9 @@ class Run:
     metrics: dict[str, Any]  # the content of metrics.json
     facts: dict[str, Any]  # what was shown before training
 
-    def load(self) -> Model:
+    def load(self) -> "Model":
+        from langue.runs.model import load
+
         return load(self.folder)
 
 
@@ -128,6 +131,8 @@ def finetune(
 
 def _train(folder: Path, prepared: Prepared, network: TaskModel, resume: bool) -> None:
     """Train, settle what is settled on dev, write the model and judge it."""
+    from langue.verbs.evaluate import judge_run
+
     began = time.perf_counter()
     chosen = prepared.settings
     train = prepared.encoded["train"]

@@ -8,8 +8,9 @@ import torch
 import transformers
 
 from langue.errors import ModelError, SettingsError
+from langue.hub import presets
 from langue.hub.family import parameters
-from langue.hub.presets import KINDS, PRESETS, count, parse_count, preset
+from langue.hub.presets import KINDS, PRESETS, count, parse_count, preset, sized
 from langue.model.language_model import LanguageModel, init_weights
 
 # Parameters in millions as published, BERT without its pooler.
@@ -93,3 +94,14 @@ def test_the_parameters_of_a_mixture_are_those_of_all_its_experts():
     mixture = replace(config, n_experts=8, experts_per_token=2)
     there = sum(math.prod(shape) for shape in parameters(mixture).values())
     assert count(mixture) == pytest.approx(there, rel=0.02) and count(mixture) > 2 * count(config)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "t5", "llama", "langue"])
+def test_a_size_is_the_nearest_of_all_widths(name, monkeypatch):
+    """Bisection finds what trying every width does."""
+    _, start = preset(name, vocab_size=1000, max_length=64)
+    monkeypatch.setattr(presets, "WIDTHS", [dim for dim in presets.WIDTHS if dim <= 2048])
+    every = [made for dim in presets.WIDTHS for made in presets._shapes(start, dim)]
+    for wanted in (1e6, 4e7, 3e8):
+        nearest = min(every, key=lambda config: abs(count(config) / wanted - 1))
+        assert sized(start, int(wanted)) == nearest

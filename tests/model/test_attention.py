@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from langue.data.batch import Examples, gather
 from langue.model.attention import attention_reference, self_attention
-from langue.model.kernels.dropout import Dropout, random_keep, scale, threshold
+from langue.model.kernels import Dropout, random_keep, scale, threshold
 
 
 def batch_of(lengths: list[int]):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from langue.model.feedforward import ACTIVATIONS
+from langue.model.layers import ACTIVATIONS
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from langue.model import attention as packed
 from langue.model import transformer
 from langue.model.attention import attention_reference, self_attention
 from langue.model.config import ModelConfig
-from langue.model.kernels.linear import Linear
+from langue.model.kernels import Linear
 from langue.model.transformer import Transformer, initialise
 
 SIZES = {"vocab_size": 50, "dim": 32, "n_layers": 2, "n_heads": 4, "ffn_dim": 64, "max_length": 64}

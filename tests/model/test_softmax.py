@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from langue.model.kernels.softmax import softmax, softmax_gradient
+from langue.model.kernels import softmax, softmax_gradient
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from langue.model.kernels.cross_entropy import cross_entropy
+from langue.model.kernels import cross_entropy
 from langue.tasks.classify import Classify
 from langue.tasks.masked import Masked
 from langue.tasks.regress import Regress

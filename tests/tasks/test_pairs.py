@@ -20,6 +20,7 @@ from langue.settings.sections import TrainSettings
 from langue.tasks.language import HeldOutSet
 from langue.tasks.masked import Masked
 from langue.tasks.pairs import DOES_NOT, NOT_ASKED
+from langue.train.parallel import Parallel
 from langue.train.trainer import Trainer
 from tests.memory import Memory
 from tests.tasks.test_language import CPU, tokenizer
@@ -227,14 +228,16 @@ def test_the_loss_is_a_sum_over_pieces_and_judged_as_one_at_a_time():
     )
 
 
-def step_of(folder, kind, parts):
+def step_of(folder, kind, parts, several=False):
     """What one training step logs, its batches being of these documents; and the weights after
-    it."""
+    it. several: by the way that several processes go."""
     objective, data, model = small(kind)
     stream = objective.stream(data, block=64, budget=128, seed=0)
     folder.mkdir(exist_ok=True)
     settings = TrainSettings(accumulate=len(parts), lr=1e-3, warmup=0, precision="fp32", eps=1e-3)
     run = Trainer(model, objective, stream, None, settings, folder)
+    if several:
+        run.parallel = Parallel(model, objective, settings, run.device)
     line = run._step(
         [objective.make(data, Chunks(rows, 0 * rows, data.lengths[rows], 0), CPU) for rows in parts]
     )
@@ -260,9 +263,9 @@ def test_what_is_logged_is_of_all_processes(tmp_path, monkeypatch):
     sent = []
     found = "langue.train.parallel.Parallel.sums"
     monkeypatch.setattr(found, lambda _, *values: sent.append(values) or list(values))
-    step_of(tmp_path, "order", [ROWS[:3]])
+    step_of(tmp_path, "order", [ROWS[:3]], several=True)
     monkeypatch.setattr(found, lambda _, *values: np.add(values, sent[0]).tolist())
-    one, _ = step_of(tmp_path, "order", [ROWS[3:]])
+    one, _ = step_of(tmp_path, "order", [ROWS[3:]], several=True)
     for value in ("loss", "perplexity"):
         assert one[value] == pytest.approx(whole[value], rel=1e-6)
 

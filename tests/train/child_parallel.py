@@ -18,7 +18,7 @@ from unittest.mock import patch
 import torch
 
 from langue.errors import AlreadyReported, Interrupted, LangueError
-from langue.model.kernels.dropout import Dropout
+from langue.model.kernels import Dropout
 from langue.model.transformer import set_dropout
 from langue.runtime import rank
 from langue.settings.sections import TrainSettings
@@ -59,7 +59,7 @@ def work(folder: Path, words: dict[str, Any]) -> None:
         assert stop
         return
     if rank() == 0:
-        save_weights(folder, run.parallel.given)
+        save_weights(folder, run.model)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,10 @@ from langue.errors import RunError
 from langue.hub.weights import read_safetensors
 from langue.model.language_model import LanguageModel
 from langue.settings.sections import TrainSettings
-from langue.train.ema import EMA
 from langue.train.journal import read_log
-from langue.train.loss_guard import check_loss
 from langue.train.muon import Muon, orthogonalise
-from langue.train.optimizer import make_optimizer
-from langue.train.schedule import factor
+from langue.train.optimizer import EMA, factor, make_optimizer
+from langue.train.trainer import check_loss
 from tests.tiny import CONFIG
 from tests.train.child import SETTINGS, trainer
 

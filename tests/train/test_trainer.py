@@ -17,8 +17,7 @@ from langue.errors import DataError, Interrupted, RunError
 from langue.settings.sections import TrainSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
-from langue.train.optimizer import depth, make_optimizer
-from langue.train.schedule import factor
+from langue.train.optimizer import depth, factor, make_optimizer
 from langue.train.state import load_state
 from tests.tiny import CONFIG
 from tests.train.child import SETTINGS, examples, trainer

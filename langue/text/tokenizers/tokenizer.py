@@ -13,17 +13,20 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import tokenizers
 from tokenizers import decoders
 
 from langue.errors import ModelError
 from langue.files import refuse_code, write_json
-from langue.text.tokenizers import declared, flags, marian, sentencepiece, vocabulary
-from langue.text.tokenizers.chat import Messages, end_of_turn, render
+from langue.text.tokenizers import declared, flags, vocabulary
 from langue.text.tokenizers.classes import CLASSES, GENERIC, PublishedClass, class_of, read_object
 from langue.text.tokenizers.languages import Languages, languages_of
+
+if TYPE_CHECKING:
+    from langue.text.tokenizers.chat import Messages
+    from langue.text.tokenizers.marian import Sides
 
 # What others read beside tokenizer.json; copied unchanged so that a saved model means the same to
 # them.
@@ -103,6 +106,8 @@ class Tokenizer:
             if (folder / "tokenizer.json").is_file():
                 whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
                 return cls._of(whole, folder, options, whole=True)
+            from langue.text.tokenizers import marian
+
             if all((folder / name).is_file() for name in marian.FILES):
                 return cls.of_two_sides(marian.load(folder, options), folder, options)
             backend = _from_older(folder, options)
@@ -122,7 +127,7 @@ class Tokenizer:
         )
 
     @classmethod
-    def of_two_sides(cls, sides: marian.Sides, folder: Path, options: dict[str, Any]) -> Self:
+    def of_two_sides(cls, sides: "Sides", folder: Path, options: dict[str, Any]) -> Self:
         """Marian's, whose sources and targets are cut by two files."""
         target = Tokenizer(sides.target.backend, reader=sides.reader, prepare=sides.target.prepare)
         return cls(
@@ -251,9 +256,11 @@ class Tokenizer:
         self.decoder_start = code if rule.target_code_at == "decoder start" else None
         self.first_token = code if rule.target_code_at == "first token" else None
 
-    def chat(self, messages: Messages, add_generation_prompt: bool = True) -> str:
+    def chat(self, messages: "Messages", add_generation_prompt: bool = True) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template;
         ModelError without one."""
+        from langue.text.tokenizers.chat import render
+
         return render(
             self.folder,
             self.options,
@@ -265,6 +272,8 @@ class Tokenizer:
     def end_of_turn(self) -> int | None:
         """The token that the model's chat template writes right after an answer; None where it
         writes none."""
+        from langue.text.tokenizers.chat import end_of_turn
+
         added = [token.content for token in self.backend.get_added_tokens_decoder().values()]
         found = end_of_turn(self.folder, self.options, added, self._names)
         token: int | None = None if found is None else self.backend.token_to_id(found)
@@ -339,6 +348,8 @@ def _from_older(folder: Path, options: dict[str, Any]) -> tokenizers.Tokenizer |
     options = options | {
         f"{role}_token": token for role, token in roles.items() if token is not None
     }
+    from langue.text.tokenizers import sentencepiece
+
     for name in ("spiece.model", "tokenizer.model"):
         if (folder / name).is_file():
             return sentencepiece.load(folder / name, options, kind)
