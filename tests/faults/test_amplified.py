@@ -14,7 +14,7 @@ from langue.formats import hdf5, msgpack, tensorflow
 from langue.hub.checkpoint import describe, family_of
 from langue.hub.weights import read_safetensors, read_weights
 from langue.text.tokenizers import sentencepiece
-from tests.text.test_sentencepiece import proto, varint
+from tests.text.tokenizers.test_sentencepiece import proto, varint
 
 MANY = 40_000
 

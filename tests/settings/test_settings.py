@@ -212,7 +212,7 @@ def test_resolved_settings_survive_their_recipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "recipe",
-    sorted(Path(__file__).parents[1].glob("benchmarks/*.toml")),
+    sorted(Path(__file__).parents[2].glob("benchmarks/*.toml")),
     ids=lambda path: path.name,
 )
 def test_the_recipes_of_the_benchmarks_resolve(recipe: Path) -> None:

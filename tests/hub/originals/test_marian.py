@@ -19,7 +19,7 @@ from langue.errors import LangueError, ModelError
 from langue.formats import npz
 from langue.hub.originals.marian_nmt import NEVER
 from langue.hub.originals.marian_options import read_yaml
-from tests.text.test_sentencepiece import HEAD, LETTERS, WORDS, proto
+from tests.text.tokenizers.test_sentencepiece import HEAD, LETTERS, WORDS, proto
 
 transformers = pytest.importorskip("transformers")
 SOURCE = ["</s>", "<unk>", ">>de<<", *(piece for piece, _, _ in [*WORDS, *LETTERS]), "▁der"]

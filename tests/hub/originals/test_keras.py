@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import langue
 from langue.errors import LangueError, ModelError
 from langue.formats import hdf5
-from tests.hub.test_originals import VOCAB, bert, expect
+from tests.hub.originals.test_originals import VOCAB, bert, expect
 
 h5py = pytest.importorskip("h5py")
 transformers = pytest.importorskip("transformers")

@@ -7,7 +7,7 @@ import pytest
 
 from langue.errors import ModelError
 from langue.text.tokenizers.tokenizer import Tokenizer
-from tests.text.test_awkward import train_pieces
+from tests.text.tokenizers.test_awkward import train_pieces
 
 transformers = pytest.importorskip("transformers")
 
