@@ -94,8 +94,8 @@ def _families() -> str:
         expressed = ", ".join(opened["poolings"]) or "none"
         harness = "yes" if opened["harness"] else ""
         rows.append(
-            f"| `{name}` | `hub/{file.name}` | {', '.join(opened['classes'])} | {expressed} "
-            f"| {', '.join(opened['refused'])} | {harness} |"
+            f"| `{name}` | `hub/families/{file.name}` | {', '.join(opened['classes'])} "
+            f"| {expressed} | {', '.join(opened['refused'])} | {harness} |"
         )
     head = (
         "# Families\n\nA family is data: how its config reads, and reversible rules between names."

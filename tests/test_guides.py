@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from langue.hub.families.registry import FAMILIES
 from tests.test_floors import FLOORS
@@ -49,6 +50,21 @@ def test_every_target_of_make_is_described() -> None:
     named = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.M)[0].split())
     described = set(re.findall(r"`make ([\w-]+)`", CONTRIBUTING))
     assert described == named - {"quickstart", "clean"}
+
+
+def test_lint_before_a_commit_is_make_lint() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    lint = re.findall(r"\t\$\(BIN\)/(.*)", makefile.split("\nlint:")[1].split("\n\n")[0])
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0][
+        "hooks"
+    ]
+    assert [hook["entry"] for hook in hooks] == [f".venv/bin/{command}" for command in lint]
+
+
+def test_the_workflow_calls_what_a_fresh_machine_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
+    steps = workflow["jobs"]["run"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
 
 
 @pytest.fixture

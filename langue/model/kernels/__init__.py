@@ -1,0 +1,1 @@
+"""What makes the formulas fast; each is tested against its formula."""
