@@ -1,4 +1,4 @@
-"""Floor 0. What arrives: bytes to keep.
+"""What arrives: bytes to keep.
 What leaves: files that are complete or absent, never half; and their checksums."""
 
 import contextlib

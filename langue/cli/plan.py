@@ -184,7 +184,7 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
         ),
         "layout": (
             f"{layout['name']}, {layout['sequences']} sequence{'s' * (layout['sequences'] > 1)} at"
-            " once" + (", blocks recomputed" if layout["recompute"] else "")
+            " once" + (", activation checkpointing" if layout["recompute"] else "")
         ),
         "utilisation": (
             f"{where['mfu']:.0%} of the peak ({where['mfu_stated']:.0%} {where['mfu_from']})"

@@ -161,9 +161,11 @@ class Description:
 
 
 class FormatReader(Protocol):
-    """A module that reads a file format of others as a checkpoint of the Hub's names. matrices:
-    what those are wanted in (None: what they came in); what is more than the file's own pages is
-    held in it from the first."""
+    """A module that reads a file format of others as a checkpoint of the Hub's names.
+
+    weights_dtype: what tensors are held in (None: what they came in); what is more than the file's
+    own pages is held in it from the first.
+    """
 
     def find(self, path: Path) -> Path | None: ...
     def read_config(self, file: Path) -> dict[str, Any]: ...

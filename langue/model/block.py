@@ -73,7 +73,7 @@ class SelfAttention(nn.Module):
         )
 
     def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
-        """wanted (N,): as in `Block`; what attends is then these tokens alone."""
+        """query_positions (N,): as in `Block`; only these tokens are queries then."""
         parts: tuple[Tensor, ...]
         if self.packed and context.cache is None and query_positions is None:
             parts = (self.qkv(x).view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
@@ -87,8 +87,8 @@ class SelfAttention(nn.Module):
     def _projected(
         self, x: Tensor, query_positions: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (T, H, K), or (N, H, K) of the wanted tokens alone, keys and values (T, G, K) of
-        all."""
+        """Queries (T, H, K), or (N, H, K) of the query positions alone, keys and values (T, G, K)
+        of all."""
         asking = x if query_positions is None else x[query_positions]
         if not self.stacked:
             q = self.q(asking)
@@ -120,7 +120,7 @@ class SelfAttention(nn.Module):
         pairs = []
         asked = 0
         for offset, n, t in context.groups:
-            # queries of a sequence: all its tokens, or the wanted one
+            # queries of a sequence: all its tokens, or its query position
             each = t if len(q) == len(k) else 1
             pairs.append((asked, offset, n, each, t))
             asked += n * each
@@ -217,9 +217,9 @@ class Block(nn.Module):
     al. 2020, arXiv:2002.04745. both: x = x + norm(sublayer(norm(x))), Gemma 2. parallel: the
     sublayers read the same x.
 
-    wanted (N,): one token of each sequence; only its state is computed, from the keys and values of
-    all, and what is returned is (N, D). The last block of a stack needs no more where one token
-    stands for its text.
+    query_positions (N,): one token of each sequence; only its state is computed, from the keys and
+    values of all, and what is returned is (N, D). The last block of a stack needs no more where one
+    token stands for its text.
     """
 
     def __init__(self, config: ModelConfig, layer: int = 0, cross: bool = False) -> None:
@@ -238,8 +238,8 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def can_narrow(self, context: Context, query_positions: Tensor) -> bool:
-        """Whether the wanted tokens can be computed alone: their place among the keys is the last,
-        or of no matter."""
+        """Whether the query positions can be computed alone: their place among the keys is the
+        last, or of no matter."""
         scores = self.attention.scores
         # among processes: its rows are not to be had apart
         shared = hasattr(self.attention.out.weight, "to_local")

@@ -112,7 +112,7 @@ class ModelConfig:
     n_experts: int = 0  # 0: one feed-forward for all tokens
     experts_per_token: int = 0
     expert_renormalise: bool = True  # the chosen experts' probabilities sum to one
-    shared_ffn_dim: int = 0  # an expert that every token passes, gated by a sigmoid; 0: none
+    shared_ffn_dim: int = 0  # an expert that every token goes through, gated by a sigmoid; 0: none
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -226,7 +226,7 @@ class ModelConfig:
 
     @property
     def matrix_parameters(self) -> int:
-        """Parameters of the matrix products that every token passes, the embedding excluded."""
+        """Parameters of the matrix products of every token, the embedding excluded."""
         attention = 2 * self.dim * self.head_dim * (self.n_heads + self.n_kv_heads)
         per_expert = (3 if self.gated else 2) * self.dim
         feedforward = per_expert * (
