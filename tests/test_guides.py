@@ -36,6 +36,9 @@ def test_every_room_is_described() -> None:
         there = (ROOT / "langue" / room).is_dir() or (ROOT / "langue" / f"{room}.py").is_file()
         if there and not room.startswith("__"):
             assert f"`{room}`" in described, f"{room} is not in ARCHITECTURE.md"
+    for row in re.findall(r"^\| (`.*?) \|", described, re.M):
+        for room in re.findall(r"`(\w+)`", row):
+            assert any((ROOT / "langue").glob(f"{room}*")), f"{room} is described and not there"
 
 
 def test_every_dependency_is_justified() -> None:
