@@ -51,5 +51,5 @@ class AlreadyReported(LangueError):
     """What ended the run was reported by another of its processes; this one prints nothing."""
 
     def __init__(self, exit_code: int) -> None:
-        super().__init__("another process of the run has said why it ended")
+        super().__init__("another process of the run has reported why it ended")
         self.exit_code = exit_code

@@ -207,7 +207,11 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
 
 def _memory(memory: dict[str, float], recompute: bool) -> list[tuple[str, str, str]]:
     other = "activations_kept" if recompute else "activations_recomputed"
-    said = "if all were kept" if recompute else "with train.activation_checkpointing=true"
+    said = (
+        "without activation checkpointing"
+        if recompute
+        else "with train.activation_checkpointing=true"
+    )
     notes = {
         "moments": "AdamW's two",
         "copies": "of the weights, in bf16",

@@ -119,7 +119,7 @@ def locate(
         return folder
     if folder.exists():
         raise ModelError(
-            "a file that is no model",
+            "a file that is not a model",
             where=str(name),
             do="give a folder, a .gguf or a llama2.c .bin",
         )

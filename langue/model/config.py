@@ -143,7 +143,7 @@ class ModelConfig:
             raise ModelError(f"config: rotary_base = {self.rotary_base} is not above zero")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ModelError(f"config: {name} = {getattr(self, name)} is no probability")
+                raise ModelError(f"config: {name} = {getattr(self, name)} is not a probability")
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -153,7 +153,8 @@ class ModelConfig:
             )
         if self.n_heads % self.n_kv_heads:
             raise ModelError(
-                f"config: n_heads = {self.n_heads} is no multiple of kv_heads = {self.n_kv_heads}"
+                f"config: n_heads = {self.n_heads} is not a multiple of kv_heads ="
+                f" {self.n_kv_heads}"
             )
         if not all(type(window) is int and window >= 0 for window in self.windows):
             raise ModelError("config: a window is not a count")

@@ -140,7 +140,10 @@ class TaskSettings(Section):
         ),
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="share of each target spread over all labels"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of each target spread over all labels",
     )
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
@@ -489,7 +492,7 @@ def _nearest(key: str, keys: list[str], others: Mapping[str, str]) -> str:
     for name, word in ARGUMENTS.items():
         if key in (name, word):
             return (
-                f"it is no setting but an argument: --{name}, in Python {name}=, in a recipe {word}"
+                f"it is an argument, not a setting: --{name}, in Python {name}=, in a recipe {word}"
             )
     ours = ours_of(key) or next((k for k in others if k.split(".")[1] == key.split(".")[-1]), None)
     if ours:

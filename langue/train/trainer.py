@@ -80,7 +80,9 @@ def _progress(path: Path, kept: dict[str, Any]) -> Progress:
     except TypeError as error:
         where = str(path / "state.json")
         raise RunError(
-            f"not the state of a run: {error}", where=where, do="it is of another langue"
+            f"not the state of a run: {error}",
+            where=where,
+            do="resume it with the version of langue that wrote it",
         ) from None
 
 

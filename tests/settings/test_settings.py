@@ -71,14 +71,14 @@ def test_none_is_a_value() -> None:
         (
             "task.objective",
             (
-                "it is no setting but an argument: --objective, in Python objective=, in a recipe"
+                "it is an argument, not a setting: --objective, in Python objective=, in a recipe"
                 " task.objective"
             ),
         ),
         (
             "tokenizer",
             (
-                "it is no setting but an argument: --tokenizer, in Python tokenizer=, in a recipe"
+                "it is an argument, not a setting: --tokenizer, in Python tokenizer=, in a recipe"
                 " tokenizer.name"
             ),
         ),

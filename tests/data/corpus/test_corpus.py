@@ -189,7 +189,7 @@ def test_what_another_build_left_is_begun_anew(tmp_path):
     assert len(list((tmp_path / "out").glob("train-*.bin"))) > 2
     notes: list[str] = []
     make(tmp_path / "out", [rows], notes=notes)
-    assert any("begun anew" in note for note in notes)
+    assert any("built again from the start" in note for note in notes)
     make(tmp_path / "other", [rows])
     assert content(tmp_path / "out") == content(tmp_path / "other")
 
