@@ -1,4 +1,4 @@
-"""Floor 0. What arrives: something a user did that cannot work.
+"""What arrives: something a user did that cannot work.
 What leaves: one line that says what, where, and what to do.
 
 Every error a user can cause is a `LangueError`; the command line prints it without a traceback and
@@ -48,8 +48,8 @@ class Interrupted(LangueError):
 
 
 class AlreadyReported(LangueError):
-    """What ended the run was said by another of its processes; this one says nothing."""
+    """What ended the run was reported by another of its processes; this one prints nothing."""
 
     def __init__(self, exit_code: int) -> None:
-        super().__init__("another process of the run has said why it ended")
+        super().__init__("another process of the run has reported why it ended")
         self.exit_code = exit_code

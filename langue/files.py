@@ -1,4 +1,4 @@
-"""Floor 0. What arrives: bytes to keep.
+"""What arrives: bytes to keep.
 What leaves: files that are complete or absent, never half; and their checksums."""
 
 import contextlib
@@ -78,7 +78,9 @@ def refuse_existing(file: str | Path | None, force: bool) -> None:
     with disk_errors(path := Path(file)):
         if path.exists() and not path.is_file():  # /dev/stdout, a folder
             raise RunError(
-                "exists and is no file that could be replaced", where=str(path), do="choose another"
+                "exists and is not a file that could be replaced",
+                where=str(path),
+                do="choose another",
             )
         if path.exists() and not force:
             raise RunError(

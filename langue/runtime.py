@@ -1,4 +1,4 @@
-"""Floor 0. What arrives: the machine as it is. What leaves: device, precision, seed and rank, the
+"""What arrives: the machine as it is. What leaves: device, precision, seed and rank, the
 only global state.
 
 The hardware is asked, never recognised by name: a processor without bf16 instructions computes in

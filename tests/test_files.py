@@ -48,9 +48,9 @@ def test_rights_are_what_the_umask_says(tmp_path, umask):
 def test_what_is_no_file_is_never_replaced(tmp_path, force):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(RunError, match="is no file that could be replaced"):
+        with pytest.raises(RunError, match="is not a file that could be replaced"):
             refuse_existing(path, force)
-        with pytest.raises(RunError, match="is no file that could be replaced"):
+        with pytest.raises(RunError, match="is not a file that could be replaced"):
             write_text(path, "new")
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 

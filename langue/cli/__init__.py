@@ -1,4 +1,4 @@
-"""Floor 7. What arrives: the words after `langue`. What leaves: a verb called, its result printed,
+"""What arrives: the words after `langue`. What leaves: a verb called, its result printed,
 an exit code.
 
 Nothing heavy is imported before a verb runs, so that help is instant.

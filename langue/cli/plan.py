@@ -184,7 +184,7 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
         ),
         "layout": (
             f"{layout['name']}, {layout['sequences']} sequence{'s' * (layout['sequences'] > 1)} at"
-            " once" + (", blocks recomputed" if layout["recompute"] else "")
+            " once" + (", activation checkpointing" if layout["recompute"] else "")
         ),
         "utilisation": (
             f"{where['mfu']:.0%} of the peak ({where['mfu_stated']:.0%} {where['mfu_from']})"
@@ -207,7 +207,11 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
 
 def _memory(memory: dict[str, float], recompute: bool) -> list[tuple[str, str, str]]:
     other = "activations_kept" if recompute else "activations_recomputed"
-    said = "if all were kept" if recompute else "with train.activation_checkpointing=true"
+    said = (
+        "without activation checkpointing"
+        if recompute
+        else "with train.activation_checkpointing=true"
+    )
     notes = {
         "moments": "AdamW's two",
         "copies": "of the weights, in bf16",

@@ -100,8 +100,8 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
         ),
         "held out": f"{facts['dev_documents']:,} documents, {facts['dev_tokens']:,} tokens",
         "steps": (
-            f"{facts['steps']:,} of {facts['tokens_per_step']:,} tokens, pieces of at most"
-            f" {facts['block']:,}; {facts['passes']:.2g} passes of {facts['tokens_per_epoch']:,}"
+            f"{facts['steps']:,} of {facts['tokens_per_step']:,} tokens, chunks of at most"
+            f" {facts['block']:,}; {facts['passes']:.2g} epochs of {facts['tokens_per_epoch']:,}"
             f" tokens, {facts['tokens_per_parameter']:.2g} tokens a parameter"
         ),
         "time": f"about {span(facts['seconds_estimated'])} on this machine in {facts['precision']}",

@@ -23,10 +23,10 @@ Rows = NDArray[np.int64]  # a batch before it is made: one row for each of its s
 
 class BatchSource(Protocol):
     """Where batches come from. Both methods are functions of their arguments alone, so that any
-    pass can be resumed."""
+    epoch can be resumed."""
 
     def plan(self, epoch: int) -> Sequence[Rows]:
-        """The batches of one pass over the data, in their order; each may be made when it is asked
+        """The batches of one epoch over the data, in their order; each may be made when it is asked
         for."""
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
@@ -34,7 +34,7 @@ class BatchSource(Protocol):
 
 
 class Split:
-    """Encoded examples as a source: every example once a pass, similar lengths together."""
+    """Encoded examples as a source: every example once an epoch, similar lengths together."""
 
     def __init__(self, examples: Examples, settings: TrainSettings) -> None:
         self.examples = examples
@@ -69,7 +69,7 @@ class Loader:
 
     def batches(self, epoch: int) -> Sequence[Rows]:
         if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = None  # one pass is planned at a time
+            self._epoch = None  # one epoch is planned at a time
             batches = self.source.plan(epoch)
             if not any(len(rows) >= self.share[1] for rows in batches):
                 most = max(map(len, batches), default=0)
@@ -87,9 +87,9 @@ class Loader:
         return [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
 
     def total(self, epochs: float, most: int = 0) -> int:
-        """Optimiser steps of `epochs` passes, the last of which may be a part of one; at most
+        """Optimiser steps of `epochs` epochs, the last of which may be a part of one; at most
         `most` unless it is 0."""
-        if 0 < most <= epochs:  # every pass has a step
+        if 0 < most <= epochs:  # every epoch has a step
             return most
         steps = 0
         epoch = 0
@@ -122,14 +122,14 @@ class Loader:
             for index in range(step, len(steps)):
                 made = [self._made(batches[number], epoch, device) for number in steps[index]]
                 yield epoch + (index + 1) / len(steps), made
-            del batches  # before the next pass is planned
+            del batches  # before the next epoch is planned
             epoch = epoch + 1
             step = 0
 
     def _made(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
-        """This process's part of a batch; where a short one leaves it nothing (the last of a pass,
-        the first of a ramp), a sequence that another has already, and that does not count: all must
-        go forward and back together."""
+        """This process's part of a batch; where a short one leaves it nothing (the last of an
+        epoch, the first of a ramp), a sequence that another has already, and that does not count:
+        all must go forward and back together."""
         number, of = self.share
         own = rows[number::of]
         batch = self.source.batch(own if len(own) else rows[:1], epoch, device)

@@ -40,11 +40,11 @@ def shuffled_batches(
 def exact_bounds(
     lengths: NDArray[np.int64], budgets: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut pieces of these lengths, in this order, into batches of exactly `budgets` tokens, the
+    """Cut chunks of these lengths, in this order, into batches of exactly `budgets` tokens, the
     last one shorter.
 
-    Returns the piece that each batch begins with, one beyond the pieces after the last batch, and
-    how many of that piece's tokens are in the batch before, a boundary falling into it. budgets:
+    Returns the chunk that each batch begins with, one beyond the chunks after the last batch, and
+    how many of that chunk's tokens are in the batch before, a boundary falling into it. budgets:
     that of each batch; the last one holds for all that follow.
     """
     ends = lengths.astype(np.int64)

@@ -59,7 +59,7 @@ Message = tuple[int, int, int]  # kind, where its data begins, how much there is
 
 
 def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Every array under its path, `layers/dense/kernel`, as the file's own pages (matrices: as
+    """Every array under its path, `layers/dense/kernel`, as the file's own pages (weights_dtype: as
     `numbers` has it). ModelError where the file is damaged, or holds what is not read: chunked or
     compressed arrays, and types that are no numbers."""
     try:

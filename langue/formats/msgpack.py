@@ -58,9 +58,8 @@ class _Array(NamedTuple):
 
 
 def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Every array under its path, `params/bert/...` (matrices: as `numbers` has it, for most arrays
-    of such a file lie at no place of whole numbers). ModelError where the file breaks its
-    format."""
+    """Every array under its path, `params/bert/...` (weights_dtype: as in `numbers`, since most
+    arrays of such a file are not aligned). ModelError where the file breaks its format."""
     flat: dict[str, Tensor] = {}
 
     def walk(branch: Any, path: str) -> None:

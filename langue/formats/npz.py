@@ -151,7 +151,7 @@ def _head(data: bytes, name: str) -> _Head:
         raise ValueError(f"the header of {name!r} is not one of an array")
     kind = found[1].decode("ascii", "replace")
     if kind not in _TYPES:
-        raise ValueError(f"{name!r} holds {kind!r}, which are no numbers")
+        raise ValueError(f"{name!r} holds {kind!r}, which is not numeric")
     counts = [count for count in found[3].decode().replace(" ", "").split(",") if count]
     # of none of them too
     if len(counts) > 8 or math.prod(max(1, int(count[:16])) for count in counts) > 10**15:

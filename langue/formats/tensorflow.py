@@ -51,7 +51,7 @@ def find(folder: Path) -> Path | None:
 
 
 def read(index: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """All numeric tensors, as the file's own pages (matrices: as `numbers` has it). ModelError
+    """All numeric tensors, as the file's own pages (weights_dtype: as in `numbers`). ModelError
     where the file breaks its format."""
     try:
         return _read(index, weights_dtype)

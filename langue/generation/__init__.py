@@ -1,0 +1,1 @@
+"""New text from a model: logits processors and sampling."""

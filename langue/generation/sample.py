@@ -24,7 +24,7 @@ from langue.model.cache import Cache
 from langue.model.language_model import LanguageModel
 
 UNCONSTRAINED = GenerationConfig()
-COLDEST = 1e-6  # temperature, but for 0: logits divided by less are no numbers of float32
+COLDEST = 1e-6  # temperature, but for 0: logits divided by less overflow float32
 
 
 @dataclass(frozen=True)
@@ -219,11 +219,11 @@ def _processed(
 
 
 def _check_finite(highest: Tensor) -> None:
-    """highest (N,): the highest score of each sequence; it is NaN where any score is."""
+    """highest (N,): the highest logit of each sequence; it is NaN where any logit is."""
     if not highest.isfinite().all():
         raise ModelError(
-            "the model's scores are no numbers",
-            do="its weights are spoilt: train it anew, at a lower rate",
+            "the logits are NaN or Inf",
+            do="its weights contain NaN or Inf: train it again with a lower train.lr",
         )
 
 

@@ -118,7 +118,7 @@ def locate(
         return folder
     if folder.exists():
         raise ModelError(
-            "a file that is no model",
+            "a file that is not a model",
             where=str(name),
             do="give a folder, a .gguf or a llama2.c .bin",
         )
@@ -162,9 +162,11 @@ class Description:
 
 
 class FormatReader(Protocol):
-    """A module that reads a file format of others as a checkpoint of the Hub's names. matrices:
-    what those are wanted in (None: what they came in); what is more than the file's own pages is
-    held in it from the first."""
+    """A module that reads a file format of others as a checkpoint of the Hub's names.
+
+    weights_dtype: what tensors are held in (None: what they came in); what is more than the file's
+    own pages is held in it from the first.
+    """
 
     def find(self, path: Path) -> Path | None: ...
     def read_config(self, file: Path) -> dict[str, Any]: ...

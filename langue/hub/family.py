@@ -233,8 +233,8 @@ class Family:
     ) -> dict[str, Tensor]:
         """Rename and stack published tensors. Every one is used once; ModelError names what is left
         over or missing. `theirs` is emptied, so that what is stacked or converted is not held
-        twice. matrices: what those are held in (None: what they came in); other: whether there is a
-        head of a kind that is not known here, which is kept."""
+        twice. weights_dtype: what those are held in (None: what they came in); other: whether there
+        is a head of a kind that is not known here, which is kept."""
         names = Counter(map(self._today, theirs))
         twice = next((name for name, count in names.items() if count > 1), None)
         if twice is not None:
@@ -507,7 +507,7 @@ def _drop_copies(
 
     Beside a model that is changed, the other copies would be saved as they were. ModelError where
     the copies differ. An output matrix was compared before, when it was called tied
-    (`Family.settle`).
+    (`Family.infer_from_weights`).
     """
     for r in rules:
         for name in r.tied:

@@ -215,8 +215,8 @@ def roundtrip_or_raise(family: Family, config: ModelConfig) -> ModelConfig:
     unsaid = {"tied", "max_length", "dropout", "attention_dropout"}
     again = family.read({"model_type": family.name} | family.write(config))
     for field in fields(config):
-        # Whether the output is tied, T5 reads from the weights (`Family.settle`); it has no longest
-        # length.
+        # T5 reads from the weights whether the output is tied (`infer_from_weights`); it has no
+        # longest length.
         if getattr(config, field.name) != getattr(again, field.name) and field.name not in unsaid:
             raise ModelError(
                 f"{family.name} cannot express model.{field.name} ="

@@ -71,18 +71,18 @@ def _refusal(name: str, revision: str | None, error: Exception) -> ModelError:
         what = "the model is gated"
         do = "ask for access on its page of the Hub, and set HF_TOKEN"
     elif isinstance(error, RepositoryNotFoundError):
-        what = "neither a folder here nor a model on the Hub"
+        what = "neither a local folder nor a model on the Hub"
         do = "check the name; a private model needs HF_TOKEN"
     elif isinstance(error, RevisionNotFoundError):
         what = f"the Hub has no revision {revision!r} of it"
         do = "give a branch, a tag or a commit"
     elif isinstance(error, LocalEntryNotFoundError) and HF_HUB_OFFLINE:
-        what = f"neither a folder here nor kept from the Hub{at}"
+        what = f"neither a local folder nor in the Hub's cache{at}"
         do = "unset HF_HUB_OFFLINE to fetch it"
     elif isinstance(error, LocalEntryNotFoundError):
-        what = f"neither a folder here nor kept from the Hub{at}, which is out of reach"
+        what = f"neither a local folder nor in the Hub's cache{at}, and the Hub is out of reach"
         do = "check the network"
     else:
-        what = f"neither a folder here nor to be had from the Hub ({kind})"
+        what = f"neither a local folder nor to be had from the Hub ({kind})"
         do = "check the name, the network, and HF_TOKEN for private models"
     return ModelError(what, where=name, do=do)

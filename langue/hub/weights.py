@@ -175,7 +175,7 @@ def _span(name: str, entry: Any) -> tuple[int, int, str]:
         or len(shape) > MOST_DIMENSIONS
         or not all(type(n) is int and 0 <= n < 2**63 for n in [*shape, first, last])
     ):
-        raise ValueError(f"{name!r} has a size that is no count, or too many")
+        raise ValueError(f"{name!r} has a size that is not a count, or too many")
     if (last - first) * 8 != math.prod(shape) * bits:
         raise ValueError(
             f"{name!r} has {last - first:,} bytes for shape {shape} of {entry['dtype']}"
@@ -216,7 +216,7 @@ def _read_bin(file: Path) -> dict[str, Tensor]:
         tensor.layout != torch.strided or tensor.device.type != "cpu" for tensor in loaded.values()
     ):
         raise ModelError(
-            "a tensor is sparse, or has no numbers", where=str(file), do="save it as safetensors"
+            "a tensor is sparse, or has no values", where=str(file), do="save it as safetensors"
         )
     # A view may show one number a terabyte of times.
     if any(tensor.nbytes > tensor.untyped_storage().nbytes() for tensor in loaded.values()):

@@ -112,7 +112,7 @@ class ModelConfig:
     n_experts: int = 0  # 0: one feed-forward for all tokens
     experts_per_token: int = 0
     expert_renormalise: bool = True  # the chosen experts' probabilities sum to one
-    shared_ffn_dim: int = 0  # an expert that every token passes, gated by a sigmoid; 0: none
+    shared_ffn_dim: int = 0  # an expert that every token goes through, gated by a sigmoid; 0: none
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -143,7 +143,7 @@ class ModelConfig:
             raise ModelError(f"config: rotary_base = {self.rotary_base} is not above zero")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ModelError(f"config: {name} = {getattr(self, name)} is no probability")
+                raise ModelError(f"config: {name} = {getattr(self, name)} is not a probability")
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -153,7 +153,8 @@ class ModelConfig:
             )
         if self.n_heads % self.n_kv_heads:
             raise ModelError(
-                f"config: n_heads = {self.n_heads} is no multiple of kv_heads = {self.n_kv_heads}"
+                f"config: n_heads = {self.n_heads} is not a multiple of kv_heads ="
+                f" {self.n_kv_heads}"
             )
         if not all(type(window) is int and window >= 0 for window in self.windows):
             raise ModelError("config: a window is not a count")
@@ -226,7 +227,7 @@ class ModelConfig:
 
     @property
     def matrix_parameters(self) -> int:
-        """Parameters of the matrix products that every token passes, the embedding excluded."""
+        """Parameters of the matrix products of every token, the embedding excluded."""
         attention = 2 * self.dim * self.head_dim * (self.n_heads + self.n_kv_heads)
         per_expert = (3 if self.gated else 2) * self.dim
         feedforward = per_expert * (

@@ -330,12 +330,12 @@ class Transformer(nn.Module):
         token: nn.Embedding | None = None,
         query_positions: Tensor | None = None,
     ) -> Tensor:
-        """tokens, positions, segments (T,) int64; groups as in `attention`. Returns (T, D).
+        """tokens, positions, segments (T,) int64; groups as in `self_attention`. Returns (T, D).
 
-        wanted (N,): where one token of each sequence stands: only their states are returned, (N,
-        D), and the last block computes no others if it can. memory (S, D) and pairs: what a decoder
-        with cross-attention attends to, as in `attend`; token: its embedding where it has none of
-        its own; cache: keys and values of the tokens before these.
+        query_positions (N,): where one token of each sequence stands: only their states are
+        returned, (N, D), and the last block computes no others if it can. encoder_states (S, D) and
+        pairs: what a decoder with cross-attention attends to, as in `ragged_attention`; token: its
+        embedding where it has none of its own; cache: keys and values of the tokens before these.
         """
         count = tokens.shape[0]
         if cache is None and (extra := _to_fill(count, tokens.device)):

@@ -17,7 +17,7 @@ from langue.model.config import ModelConfig
 from langue.planning.memory import Layout, Memory, Sizes, memory
 
 USABLE = 0.9  # of a device's memory: the rest is the driver's, and lost between blocks
-MOST_TOKENS = 65_536  # that a device passes at once: more makes its products no faster
+MOST_TOKENS = 65_536  # that a device computes at once: more makes its products no faster
 # of the utilisation is left for each doubling of the nodes, and of tensor parallel devices
 PER_DOUBLING = 0.98
 RECOMPUTED = 0.75  # 6 N of the 8 N operations a token are counted
@@ -100,7 +100,7 @@ def utilisation(
     """What is left of the utilisation of one node: less for each doubling, for recomputing, for
     stages that wait.
 
-    batches: that a replica passes in a step. A pipeline of p stages with v chunks a stage stands
+    batches: that a replica computes in a step. A pipeline of p stages with v chunks a stage stands
     still for (p - 1) / (v m) of its work (Narayanan et al. 2021, arXiv:2104.04473, section 2.2).
     """
     nodes = max(1.0, layout.devices / hardware.node)

@@ -31,7 +31,7 @@ class Layout:
     pipeline: int = 1
     # blocks are computed again in the backward pass (Chen et al. 2016, arXiv:1604.06174)
     recompute: bool = False
-    sequences: int = 1  # that a replica passes at once
+    sequences: int = 1  # that a replica computes at once
 
     @property
     def devices(self) -> int:

@@ -1,0 +1,1 @@
+"""The run directory: prepared, judged, loaded and saved."""

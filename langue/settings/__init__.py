@@ -1,0 +1,1 @@
+"""Settings: sections, recipes, and the names that other libraries have for them."""

@@ -1,4 +1,4 @@
-"""Floor 0. What a setting of ours is called elsewhere: transformers, nanoGPT, Megatron, T5 and
+"""What a setting of ours is called elsewhere: transformers, nanoGPT, Megatron, T5 and
 their kin. Who writes such a name is told ours."""
 
 # Other names that a setting may be given by: a shorter one, and what it was called in older recipes

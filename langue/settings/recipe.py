@@ -1,4 +1,4 @@
-"""Floor 0. What arrives: a TOML recipe. What leaves: its flat keys (`train.lr`), and a resolved
+"""What arrives: a TOML recipe. What leaves: its flat keys (`train.lr`), and a resolved
 recipe as TOML again.
 
 A recipe holds settings, and beside them what a command's arguments are: task, model, data, columns.

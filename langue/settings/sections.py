@@ -1,4 +1,4 @@
-"""Floor 0. What arrives: `section.key = value` words from defaults, a TOML recipe and the command
+"""What arrives: `section.key = value` words from defaults, a TOML recipe and the command
 line. What leaves: one validated `Settings`, each key known, each value of its type and in its
 range.
 
@@ -174,7 +174,7 @@ class ModelSettings(Section):
 
 
 class TrainSettings(Section):
-    epochs: float = Field(default=3.0, gt=0, description="passes over the training set")
+    epochs: float = Field(default=3.0, gt=0, description="epochs over the training set")
     max_steps: int = Field(default=0, ge=0, description="stop after so many steps; 0: no limit")
     batch_tokens: int = Field(default=8192, ge=16, description="most tokens in a batch")
     batch_examples: int = Field(
@@ -265,12 +265,12 @@ class TrainSettings(Section):
         default=0, ge=0, lt=2**63, description="seed of the order, the dropout and the new weights"
     )
     evaluate_every: int = Field(
-        default=0, ge=0, description="steps between dev evaluations; 0: four times a pass"
+        default=0, ge=0, description="steps between dev evaluations; 0: four times an epoch"
     )
     checkpoint_every: int = Field(
         default=0,
         ge=0,
-        description="steps between resumable checkpoints; 0: every pass, and four a run",
+        description="steps between resumable checkpoints; 0: every epoch, and four a run",
     )
     log_every: int = Field(default=1, ge=1, description="steps between lines of log.jsonl")
     tracker: Literal["none", "tensorboard", "wandb"] = Field(
@@ -487,7 +487,7 @@ def _nearest(key: str, keys: list[str], others: Mapping[str, str]) -> str:
     for name, word in ARGUMENTS.items():
         if key in (name, word):
             return (
-                f"it is no setting but an argument: --{name}, in Python {name}=, in a recipe {word}"
+                f"it is an argument, not a setting: --{name}, in Python {name}=, in a recipe {word}"
             )
     ours = ours_of(key) or next((k for k in others if k.split(".")[1] == key.split(".")[-1]), None)
     if ours:

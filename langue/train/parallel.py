@@ -156,8 +156,8 @@ def broadcast_bool(value: bool) -> bool:
 
 
 class Engine(nn.Module):
-    """Model and objective as one module, so that the hooks of ddp and fsdp see where a pass begins
-    and ends."""
+    """Model and objective as one module, so that the hooks of ddp and fsdp see where a forward
+    pass begins and ends."""
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
@@ -294,8 +294,8 @@ class Parallel:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """For passes that do not begin at the engine, such as an evaluation's: what stands outside
-        the blocks is whole.
+        """For forward passes that do not begin at the engine, such as an evaluation's: what stands
+        outside the blocks is whole.
 
         Every process evaluates everything. Metrics are not sums (a correlation, an F1), predictions
         would have to be exchanged, and what is held out is small beside what is trained on.

@@ -151,7 +151,7 @@ def _facts(path: Path) -> dict[str, Any]:
         raise RunError(
             f"its format is not {FORMAT}",
             where=str(path / "state.json"),
-            do="it is of another langue",
+            do="resume it with the version of langue that wrote it",
         )
     return found
 

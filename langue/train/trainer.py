@@ -88,7 +88,9 @@ def _progress(path: Path, kept: dict[str, Any]) -> Progress:
     except TypeError as error:
         where = str(path / "state.json")
         raise RunError(
-            f"not the state of a run: {error}", where=where, do="it is of another langue"
+            f"not the state of a run: {error}",
+            where=where,
+            do="resume it with the version of langue that wrote it",
         ) from None
 
 
@@ -319,7 +321,7 @@ class Trainer:
                 f" {found}",
                 where=str(self.folder),
                 do=(
-                    "the weights are spoilt: start anew with a lower train.lr (now"
+                    "the weights contain NaN or Inf: restart with a lower train.lr (now"
                     f" {settings.lr:g})"
                 ),
             )
@@ -328,7 +330,7 @@ class Trainer:
                 f"the loss at step {at.step + 1} {found}; its batch is kept in {kept.name}",
                 where=str(self.folder),
                 do=(
-                    "go on without it: --resume train.on_nonfinite=skip; or start anew with a"
+                    "go on without it: --resume train.on_nonfinite=skip; or restart with a"
                     f" lower train.lr (now {settings.lr:g}) or train.precision=fp32"
                 ),
             )
@@ -355,7 +357,7 @@ class Trainer:
                     f"the dev loss at step {at.step} is {loss}",
                     where=str(self.folder),
                     do=(
-                        "the weights are spoilt: start anew with a lower train.lr (now"
+                        "the weights contain NaN or Inf: restart with a lower train.lr (now"
                         f" {self.settings.lr:g})"
                     ),
                 )

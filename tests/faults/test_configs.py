@@ -41,7 +41,7 @@ def written(model, name, content):
 
 BAD = {
     "no such folder": (lambda m: m / "nowhere", "no such model folder"),
-    "a file": (lambda m: written(m, "a.txt", b"hi") / "a.txt", "a file that is no model"),
+    "a file": (lambda m: written(m, "a.txt", b"hi") / "a.txt", "a file that is not a model"),
     "an empty folder": (lambda m: (m / "empty").mkdir() or m / "empty", "has no config.json"),
     "a GGUF cut short": (
         lambda m: written(m, "a.gguf", b"GGUF" + struct.pack("<IQQ", 3, 2, 4)) / "a.gguf",
@@ -78,7 +78,7 @@ BAD = {
     ),
     "twice of everything dropped": (
         lambda m: edit(m, hidden_dropout_prob=2),
-        "dropout = 2 is no probability",
+        "dropout = 2 is not a probability",
     ),
     "labels that are none": (
         lambda m: edit(m, architectures=["BertForSequenceClassification"], id2label={"x": "y"}),
@@ -218,7 +218,7 @@ def answers():
         )
     yield pytest.param(
         lambda: errors.LocalEntryNotFoundError("gone"),
-        "kept from the Hub at revision 'v9'",
+        "in the Hub's cache at revision 'v9'",
         id="local",
     )
     yield pytest.param(

@@ -56,6 +56,7 @@ def test_rules_of_the_format(tmp_path, entries):
 
 
 @pytest.mark.parametrize("length", [0, 1, 10**4, 10**8 + 1, 2**40, 2**63, 2**64 - 1])
+@pytest.mark.timed
 def test_a_header_length_that_lies(tmp_path, length):
     begin = time.perf_counter()
     with pytest.raises(ModelError):

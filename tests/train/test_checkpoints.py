@@ -81,7 +81,7 @@ def test_what_is_no_state_of_a_run_is_said(tmp_path, content):
     said = json.loads((path / "state.json").read_text())
     found = json.loads(content)
     (path / "state.json").write_text(json.dumps(said | found if "later" in content else found))
-    with pytest.raises(RunError, match="it is of another langue"):
+    with pytest.raises(RunError, match="resume it with the version of langue that wrote it"):
         trainer(tmp_path).run(resume=True)
 
 

@@ -186,7 +186,7 @@ def test_a_log_that_was_taken_away_is_not_filled_with_nothing(tmp_path):
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {"split": "train", "step": 6}
 
 
-def test_a_run_whose_weights_are_spoilt_ends(tmp_path, monkeypatch):
+def test_a_run_whose_weights_are_nan_ends(tmp_path, monkeypatch):
     from langue.train import trainer
 
     monkeypatch.setattr(trainer, "PATIENCE", 3)
@@ -230,8 +230,8 @@ def test_what_is_replaced_outlives_an_attempt_that_was_killed(tmp_path):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_scores_that_are_no_numbers_choose_no_token(temperature, score):
+def test_logits_that_are_not_finite_choose_no_token(temperature, score):
     logits = torch.zeros(1, 5)
     logits[0, 2] = score
-    with pytest.raises(ModelError, match="no numbers"):
+    with pytest.raises(ModelError, match="the logits are NaN or Inf"):
         choose(logits, Sampling(temperature=temperature), torch.Generator())

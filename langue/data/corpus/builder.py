@@ -160,7 +160,7 @@ def _finished(out: Path, mark: str, notes: list[str]) -> dict[str, list[Shard]]:
         if said["fingerprint"] != mark:
             notes.append(
                 f"{out}: text, tokenizer or settings are not those of the build that was cut off;"
-                " begun anew"
+                " it is built again from the start"
             )
             return done
         for split in SPLITS:
@@ -178,7 +178,7 @@ def _finished(out: Path, mark: str, notes: list[str]) -> dict[str, list[Shard]]:
                     break
                 done[split].append(shard)
     except (LangueError, KeyError, TypeError):
-        notes.append(f"{out}: {BUILDING} is not readable; begun anew")
+        notes.append(f"{out}: {BUILDING} is not readable; the corpus is built again from the start")
         return {split: [] for split in SPLITS}
     if any(done.values()):
         notes.append(f"{out}: {sum(map(len, done.values()))} finished shards are kept")

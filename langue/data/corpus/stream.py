@@ -1,10 +1,10 @@
-"""What arrives: documents as tokens. What leaves: batches of pieces of them, filled to the token
+"""What arrives: documents as tokens. What leaves: batches of chunks of them, filled to the token
 budget.
 
-A piece is a run of one document's tokens, and a sequence of its own in the batch: nothing is
+A chunk is a run of one document's tokens, and a sequence of its own in the batch: nothing is
 attended to across documents, and nothing is padded. Documents longer than a block are cut into
-blocks, where a long one begins being drawn anew each pass; a batch takes exactly its budget, the
-last piece divided where it must be.
+blocks, at an offset that is drawn anew each epoch for a long one; a batch takes exactly its budget,
+and its last chunk is divided where it must be.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from langue.errors import DataError, SettingsError
 Numbers = NDArray[np.int64]
 TOGETHER = 1 << 16  # documents that are cut at a time
 MANY = 2**31
-# blocks; in documents longer than this the cut moves from pass to pass, and their first piece may
+# blocks; in documents longer than this the cut moves from epoch to epoch, and their first chunk may
 # be short
 LONG = 8
 
@@ -48,18 +48,18 @@ class Documents(Protocol):
         """(name, weight, first document, one past the last) of each text that was mixed."""
 
     def tokens(self, documents: Numbers, begin: Numbers, length: Numbers) -> NDArray[np.int32]:
-        """The flat run of these slices."""
+        """The flat run of these chunks."""
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Pieces of a batch: which tokens of which documents."""
+    """Chunks of a batch: which tokens of which documents."""
 
     document: Numbers  # (N,)
     begin: Numbers  # (N,)
     length: Numbers  # (N,)
     epoch: int
-    # (N,) how often its document was drawn before in this pass; None: never
+    # (N,) how often its document was drawn before in this epoch; None: never
     repeat_index: Numbers | None = None
 
     def __len__(self) -> int:
@@ -68,8 +68,8 @@ class Chunks:
 
 @dataclass(frozen=True)
 class SpecialTokenOverhead:
-    """How an objective wraps a piece: tokens that a document has beside its own, and that every
-    piece gets added."""
+    """How an objective wraps a chunk: tokens that a document has beside its own, and that every
+    chunk gets added."""
 
     # 1: what begins a document is a token of it too, and its end something to predict
     document: int = 0
@@ -80,7 +80,7 @@ Make = Callable[["Documents", Chunks, torch.device], Batch | Pairs]
 
 
 class Stream:
-    """A corpus as a source of batches: every document once a pass, or as often as its source's
+    """A corpus as a source of batches: every document once an epoch, or as often as its source's
     weight says."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Stream:
         seed: int,
         ramp: int = 0,
     ) -> None:
-        """block: longest piece; budget: tokens of a batch; ramp: batches over which it grows from
+        """block: longest chunk; budget: tokens of a batch; ramp: batches over which it grows from
         an eighth."""
         if not len(corpus.lengths) or not int(corpus.lengths.sum()):
             raise DataError("the corpus is empty", do="give text with at least one document")
@@ -106,11 +106,11 @@ class Stream:
         self.seed = seed
         growing = np.linspace(budget // 8, budget, ramp, endpoint=False) if ramp else np.zeros(0)
         self.budgets = np.maximum(block, np.append(growing, budget)).astype(np.int64)
-        self._before = [0]  # batches before each pass, as far as the ramp goes
+        self._before = [0]  # batches before each epoch, as far as the ramp goes
 
     def expected(self) -> int:
-        """Tokens of a pass, with what wraps its pieces: the mean over passes, where weights draw
-        some documents."""
+        """Tokens of an epoch, with what wraps its chunks: the mean over epochs, where weights
+        sample some documents."""
         size = self.corpus.lengths + self.overhead.document
         wrapped = size + self.overhead.chunk * -(-size // (self.block - self.overhead.chunk))
         return round(
@@ -135,8 +135,8 @@ class Stream:
         ) * int(self.budgets[-1])
 
     def _budgets(self, epoch: int) -> Numbers:
-        """Those of a pass. The ramp goes on where the pass before left it; how many batches that
-        had, planning says."""
+        """Budgets of an epoch's batches. The ramp goes on where the epoch before left it; how many
+        batches that had, planning says."""
         while len(self._before) <= epoch and self._before[-1] < len(self.budgets) - 1:
             self.plan(len(self._before) - 1)
         before = self._before[min(epoch, len(self._before) - 1)]
@@ -145,7 +145,7 @@ class Stream:
 
     def plan(self, epoch: int) -> "BatchSampler":
         """Batches as (N, 4): document, first token, tokens, how often the document was drawn
-        before. Pieces of like length meet, their order is random."""
+        before. Chunks of like length meet, their order is random."""
         budgets = self._budgets(epoch)
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         document, begin, length, repeat_index = self._pieces(random)
@@ -161,7 +161,7 @@ class Stream:
         length = length[order]
         repeat_index = repeat_index[order]
         del order
-        # A divided piece is wrapped twice: room for that is kept, so that no batch exceeds its
+        # A divided chunk is wrapped twice: room for that is kept, so that no batch exceeds its
         # budget.
         bounds = exact_bounds(length + self.overhead.chunk, budgets - self.overhead.chunk)
         made = BatchSampler(
@@ -179,19 +179,19 @@ class Stream:
         return made
 
     def chunks(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
-        """(P, 4): as in a batch, every piece of a pass; without `random` cuts stay, and nothing is
-        drawn twice."""
+        """(P, 4): as in a batch, every chunk of an epoch; without `random` cuts stay, and nothing
+        is sampled twice."""
         return np.stack(self._pieces(random), axis=1).astype(np.int64)
 
     def _pieces(self, random: np.random.Generator | None) -> tuple[Numbers, ...]:
-        """The columns of all pieces (P,), in as few bytes as will do: there may be many
+        """The columns of all chunks (P,), in as few bytes as will do: there may be many
         millions."""
         lengths = self.corpus.lengths + self.overhead.document
         documents, copies = self._sample_documents(random)
         there = lengths[documents] > 0
         documents = documents[there]
         copies = copies[there]
-        if not len(documents):  # weights may draw none, and every pass has a step
+        if not len(documents):  # weights may draw none, and every epoch has a step
             documents = np.array([lengths.argmax()])
             copies = np.zeros(1, copies.dtype)
         small = np.int32 if max(len(lengths), int(lengths.max())) < MANY else np.int64
@@ -212,8 +212,8 @@ class Stream:
     def _sample_documents(
         self, random: np.random.Generator | None
     ) -> tuple[Numbers, NDArray[np.uint16]]:
-        """Documents of one pass, and how often each was drawn before: those of a source with weight
-        1.5 once each, and half of them once more."""
+        """Documents of one epoch, and how often each was drawn before: those of a source with
+        weight 1.5 once each, and half of them once more."""
         parts = []
         copies = []
         for _, weight, first, last in self.corpus.sources:
@@ -235,8 +235,8 @@ class Stream:
 
 
 def _cut(size: Numbers, block: int, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """Documents of these sizes as pieces: which each is of, its first token, its tokens. shift:
-    tokens of a long one's first piece, a short one before the first whole block."""
+    """Documents of these sizes as chunks: which each is of, its first token, its tokens. shift:
+    tokens of a long one's first chunk, a short one before the first whole block."""
     shift = np.where(size > LONG * block, shift, 0)
     first = np.where(shift > 0, 1, 0)
     count = first + -(-(size - shift) // block)
@@ -248,7 +248,8 @@ def _cut(size: Numbers, block: int, shift: Numbers) -> tuple[Numbers, Numbers, N
 
 
 class BatchSampler(Sequence[Rows]):
-    """The batches of a pass, each made when it is asked for: kept is only where its pieces lie."""
+    """The batches of an epoch, each made when it is asked for: only the offsets of its chunks are
+    kept."""
 
     def __init__(
         self,
@@ -262,8 +263,8 @@ class BatchSampler(Sequence[Rows]):
         ramp: int,
         random: np.random.Generator,
     ) -> None:
-        """Pieces (P,) in their order; first, within: see `exact_bounds`; wrap: tokens that each
-        piece gets added; ramp: batches that stay in their places."""
+        """Chunks (P,) in their order; first, within: see `exact_bounds`; wrap: tokens that each
+        chunk gets added; ramp: batches that stay in their places."""
         self.document = document
         self.begin = begin
         self.length = length
@@ -271,7 +272,7 @@ class BatchSampler(Sequence[Rows]):
         self.first = first
         self.within = within
         self.wrap = wrap
-        # What holds nothing but the end of what wraps one piece is no batch.
+        # What holds nothing but the end of what wraps one chunk is no batch.
         goes_on = first[1:] + (within[1:] > 0) > first[:-1] + 1
         there = np.flatnonzero(goes_on | (within[:-1] < length[first[:-1]]))
         self.order = np.concatenate([there[:ramp], random.permutation(there[ramp:])])
@@ -304,7 +305,7 @@ class BatchSampler(Sequence[Rows]):
 
 
 def check_sizes(overhead: SpecialTokenOverhead, block: int, budget: int) -> None:
-    """SettingsError where a piece does not go into a batch, or nothing into a piece."""
+    """SettingsError where a chunk does not go into a batch, or nothing into a chunk."""
     if block > budget:
         raise SettingsError(
             f"train.batch_tokens = {budget} is less than data.seq_len = {block}",
@@ -319,12 +320,12 @@ def check_sizes(overhead: SpecialTokenOverhead, block: int, budget: int) -> None
 def uniform(
     seed: int, salt: int, chunks: Chunks, places: Numbers, of: Numbers
 ) -> NDArray[np.float64]:
-    """A number in [0, 1) for each token: a function of (seed, salt, pass, document, drawing of it,
-    place in it) and of nothing else.
+    """A number in [0, 1) for each token: a function of (seed, salt, epoch, document, its repeat
+    index, place in it) and of nothing else.
 
     So what is masked does not depend on what a token is batched with, or on the number of
     processes. splitmix64 (Steele, Lea and Flood 2014), over the mixed coordinates. places: (T,)
-    tokens' places in their documents; of: (T,) which slice each is of.
+    tokens' places in their documents; of: (T,) which chunk each is of.
     """
     with np.errstate(over="ignore"):
         x = np.full(
@@ -345,7 +346,7 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def places_of(chunks: Chunks) -> tuple[Numbers, Numbers]:
-    """Each token's place in its document, and which slice it is of: both (T,)."""
+    """Each token's place in its document, and which chunk it is of: both (T,)."""
     of = np.repeat(np.arange(len(chunks)), chunks.length)
     within = np.arange(len(of)) - np.repeat(np.cumsum(chunks.length) - chunks.length, chunks.length)
     return chunks.begin[of] + within, of

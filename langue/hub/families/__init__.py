@@ -1,0 +1,1 @@
+"""One file a family: how its config reads, and rules between weight names."""

@@ -1,0 +1,1 @@
+"""Releases in the files of other frameworks: TensorFlow, Keras, Flax, llama2.c, Marian, GGUF."""

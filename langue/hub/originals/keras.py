@@ -115,7 +115,7 @@ def _renamed(name: str, tensor: Tensor, where: str) -> tuple[str, Tensor]:
             layer
         ]
     else:
-        raise ModelError(f"{name} is no array of a BERT", where=where)
+        raise ModelError(f"{name} is not an array of a BERT", where=where)
     if which != "0" or place.endswith("LayerNorm"):
         return f"{place}.{'weight' if which == '0' else 'bias'}", tensor.flatten()
     matrix = tensor.flatten(0, -2) if path.endswith("output_dense") else tensor.flatten(1)

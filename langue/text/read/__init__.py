@@ -1,0 +1,1 @@
+"""Files, archives, tables and Hub data sets to rows and documents."""

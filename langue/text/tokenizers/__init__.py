@@ -1,0 +1,1 @@
+"""Tokenizers: trained, read from published folders, and used."""

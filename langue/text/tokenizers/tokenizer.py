@@ -234,7 +234,7 @@ class Tokenizer:
         rule = languages.rule
         bare = tuple(each for each in rule.source if each != "{}")
         if rule.target_code_at == "source" and source is not None:
-            what = f"source_language = {source!r}: the model is told the target's language alone"
+            what = f"source_language = {source!r}: the model takes the target's language only"
             raise ModelError(what, where=where, do="leave the source's language out")
         if source is None and rule.default in languages.codes:
             source = rule.default

@@ -174,6 +174,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD)
+@pytest.mark.timed
 def test_rules_of_the_format(tmp_path, data):
     path = tmp_path / "m.gguf"
     path.write_bytes(data)

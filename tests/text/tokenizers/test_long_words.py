@@ -139,6 +139,7 @@ def test_wordpiece_of_common_text_is_cut_as_before(tmp_path):
     assert Tokenizer.load(tmp_path).backend.encode("a" * 110).tokens == ["[CLS]", "[UNK]", "[SEP]"]
 
 
+@pytest.mark.timed
 def test_ctrl_c_is_heard_while_a_tokenizer_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "LIMIT", 10**9)  # so that learning takes seconds
     drawn = random.Random(0)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import langue
 from langue.errors import LangueError, ModelError
 from langue.formats import hdf5
-from tests.hub.test_originals import VOCAB, bert, expect
+from tests.hub.originals.test_originals import VOCAB, bert, expect
 
 h5py = pytest.importorskip("h5py")
 transformers = pytest.importorskip("transformers")
@@ -69,7 +69,7 @@ def test_an_array_that_no_bert_has_is_refused(preset):
         file["optimizer/vars/0"] = np.zeros(())
         file["layers/dropout/seed_generator/vars/0"] = np.zeros(2, "uint32")
         file["layers/conv1d/vars/0"] = np.zeros((2, 2), "f4")
-    with pytest.raises(ModelError, match="layers/conv1d/vars/0 is no array of a BERT"):
+    with pytest.raises(ModelError, match="layers/conv1d/vars/0 is not an array of a BERT"):
         langue.load(preset)
 
 

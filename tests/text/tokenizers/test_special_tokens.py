@@ -19,7 +19,7 @@ from langue.text.tokenizers.classes import CLASSES, GENERIC, OF_MODEL_TYPE, ROLE
 from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.vocabulary import QWEN2, by_words
-from tests.text.test_sentencepiece import BYTES, CONTROLS, proto
+from tests.text.tokenizers.test_sentencepiece import BYTES, CONTROLS, proto
 
 transformers = pytest.importorskip("transformers")
 

@@ -19,7 +19,7 @@ from langue.errors import LangueError, ModelError
 from langue.formats import npz
 from langue.hub.originals.marian_nmt import NEVER
 from langue.hub.originals.marian_options import read_yaml
-from tests.text.test_sentencepiece import HEAD, LETTERS, WORDS, proto
+from tests.text.tokenizers.test_sentencepiece import HEAD, LETTERS, WORDS, proto
 
 transformers = pytest.importorskip("transformers")
 SOURCE = ["</s>", "<unk>", ">>de<<", *(piece for piece, _, _ in [*WORDS, *LETTERS]), "▁der"]
@@ -326,7 +326,7 @@ WRONG = {
     "a wrong shape": ({"encoder_l1_self_Wq": np.zeros((16, 15), np.float32)}, r"shape|size"),
     "a pickle": (
         {"extra": npy(np.zeros(1)).replace(b"'<f8'", b"'|O' ")},
-        "'|O', which are no numbers|not one of",
+        "'|O', which is not numeric|not one of",
     ),
     "a huge array": (
         {"extra": npy(np.zeros(1)).replace(b"(1, ), }", b"(1" + b"0" * 9 + b",)}")},
@@ -352,7 +352,7 @@ def test_a_pickle_is_never_opened(tmp_path):
     file = tmp_path / "model.npz"
     np.savez(file, bomb=np.array([{"a": 1}], dtype=object))
     with pytest.raises(
-        ModelError, match=r"model.npz: .*'bomb.npy' holds '\|O', which are no numbers"
+        ModelError, match=r"model.npz: .*'bomb.npy' holds '\|O', which is not numeric"
     ):
         langue.load(file)
 

@@ -13,7 +13,7 @@ from langue.cli import run
 from langue.errors import ModelError
 from langue.text.tokenizers.languages import RULES
 from langue.text.tokenizers.tokenizer import Tokenizer
-from tests.text.test_sentencepiece import CONTROLS, LETTERS, WORDS, proto
+from tests.text.tokenizers.test_sentencepiece import CONTROLS, LETTERS, WORDS, proto
 
 transformers = pytest.importorskip("transformers")
 

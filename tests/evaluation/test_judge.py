@@ -128,6 +128,7 @@ def test_metrics_json_has_the_promised_keys():
 
 
 @pytest.mark.parametrize("task", ["classify", "regress"])
+@pytest.mark.timed
 def test_25000_examples_are_judged_quickly(task):
     targets, probabilities = binary(25_000, 0.93, 0)
     began = time.perf_counter()

@@ -24,7 +24,7 @@ from langue.data.corpus.split import SplitAssignment
 from langue.errors import DataError, RunError
 from langue.text.quality.hash_set import Uint64Set
 from langue.text.read.documents import Reading, open_texts
-from tests.data.child_shards import run
+from tests.data.corpus.child_shards import run
 from tests.tiny_tokenizer import byte_tokenizer
 
 
@@ -158,8 +158,15 @@ def test_killed_and_run_again_it_is_the_same_bytes(lines, whole, tmp_path, at):
     """Killed where a shard's tokens, its index or the record of it is about to appear, or the next
     one's."""
     cut = tmp_path / "cut"
-    command = [sys.executable, "-m", "tests.data.child_shards", str(lines), str(cut), str(at)]
-    done = subprocess.run(command, timeout=60, cwd=Path(__file__).parents[2])
+    command = [
+        sys.executable,
+        "-m",
+        "tests.data.corpus.child_shards",
+        str(lines),
+        str(cut),
+        str(at),
+    ]
+    done = subprocess.run(command, timeout=60, cwd=Path(__file__).parents[3])
     assert done.returncode == -signal.SIGKILL
     kept = [
         shard["file"]
@@ -182,7 +189,7 @@ def test_what_another_build_left_is_begun_anew(tmp_path):
     assert len(list((tmp_path / "out").glob("train-*.bin"))) > 2
     notes: list[str] = []
     make(tmp_path / "out", [rows], notes=notes)
-    assert any("begun anew" in note for note in notes)
+    assert any("built again from the start" in note for note in notes)
     make(tmp_path / "other", [rows])
     assert content(tmp_path / "out") == content(tmp_path / "other")
 

@@ -75,14 +75,14 @@ def test_none_is_a_value() -> None:
         (
             "task.objective",
             (
-                "it is no setting but an argument: --objective, in Python objective=, in a recipe"
+                "it is an argument, not a setting: --objective, in Python objective=, in a recipe"
                 " task.objective"
             ),
         ),
         (
             "tokenizer",
             (
-                "it is no setting but an argument: --tokenizer, in Python tokenizer=, in a recipe"
+                "it is an argument, not a setting: --tokenizer, in Python tokenizer=, in a recipe"
                 " tokenizer.name"
             ),
         ),
@@ -216,7 +216,7 @@ def test_resolved_settings_survive_their_recipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "recipe",
-    sorted(Path(__file__).parents[1].glob("benchmarks/*.toml")),
+    sorted(Path(__file__).parents[2].glob("benchmarks/*.toml")),
     ids=lambda path: path.name,
 )
 def test_the_recipes_of_the_benchmarks_resolve(recipe: Path) -> None:

@@ -286,6 +286,7 @@ def test_hostile_tokenizers(metadata):
         from_metadata(metadata, "m.gguf")
 
 
+@pytest.mark.timed
 def test_more_merges_than_anyone_has():
     """Pieces of one letter, each a join of any two shorter ones: merges grow as the square of the
     file."""

@@ -1,5 +1,6 @@
-"""A corpus build in a process of its own that is killed: `python -m tests.data.child_shards TEXT
-OUT AT`.
+"""A corpus build in a process of its own that is killed.
+
+    python -m tests.data.corpus.child_shards TEXT OUT AT
 
 AT: the file, counted from the first, at whose flushing to disk the process is killed: each is a
 moment at which other files are there already.

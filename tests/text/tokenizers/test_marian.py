@@ -7,7 +7,7 @@ import pytest
 
 from langue.errors import ModelError
 from langue.text.tokenizers.tokenizer import Tokenizer
-from tests.text.test_awkward import train_pieces
+from tests.text.tokenizers.test_awkward import train_pieces
 
 transformers = pytest.importorskip("transformers")
 
@@ -86,5 +86,5 @@ def test_what_the_pieces_do_not_know_is_looked_up_in_the_vocabulary(tmp_path, mo
     assert ours.encode_batch(["the end"])[0].ids == theirs("the end")["input_ids"]  # as it was
     with pytest.raises(ModelError, match="'spa' is not a language of the model; it has fra, deu"):
         ours.for_languages(target="spa")
-    with pytest.raises(ModelError, match="the model is told the target's language alone"):
+    with pytest.raises(ModelError, match="the model takes the target's language only"):
         ours.for_languages(source="fra")
