@@ -82,19 +82,22 @@ def walk_to_loss(words: list[str]) -> tuple[list[str], list[str]]:
     """
     from langue.train.trainer import Trainer
 
-    way, step = Walk(), Walk()
+    way = Walk()
+    step = Walk()
     original = Trainer._step
     calls = 0
 
-    def stepped(self: Trainer, *arguments: Any) -> Any:
+    def stepped(self: Trainer, batches: list[Any]) -> dict[str, Any]:
         nonlocal calls
         calls += 1
         if calls == 1:
-            return original(self, *arguments)
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+            line = original(self, batches)
+            # what follows the first loss is no part of the way to it
+            sys.setprofile(None)
+            threading.setprofile(None)
+            return line
         with step.recorded():
-            original(self, *arguments)
+            original(self, batches)
         raise FirstLoss
 
     Trainer._step = stepped  # type: ignore[method-assign]

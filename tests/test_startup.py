@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from benchmarks.walk import modules_imported
+
 HEAVY = (
     "torch",
     "datasets",
@@ -93,3 +95,8 @@ def test_loading_a_model_needs_no_reader_of_tables() -> None:
         " in sys.modules])"
     )
     assert python(code) == "[]"
+
+
+def test_a_verb_imports_few_of_our_modules() -> None:
+    """Families, foreign formats, evaluation and generation are imported when they are used."""
+    assert modules_imported("verbs.finetune") < 80
