@@ -151,7 +151,8 @@ def opened_by(family: Any) -> dict[str, Any]:
 
 
 def _presets() -> str:
-    from langue.hub.presets import PRESETS, USUAL, count, preset
+    from langue.hub.presets import PRESETS, count, preset
+    from langue.tasks import OBJECTIVES
 
     rows = [
         "| preset | family | layers | width | heads | parameters |",
@@ -164,7 +165,7 @@ def _presets() -> str:
             " million"
         )
         rows.append(f"| `{name}` | `{family.name}` | {sizes} |")
-    usual = ", ".join(f"`{name}` for {objective}" for objective, name in USUAL.items())
+    usual = ", ".join(f"`{each.preset}` for {name}" for name, each in OBJECTIVES.items())
     return (
         "\n## Presets\n\nWhat `langue pretrain --preset` makes new, with 32,768 tokens and 1,024"
         f" positions; {usual} where none is named. `--size` keeps the proportions of the kind.\n\n"

@@ -260,7 +260,7 @@ class Regress(PooledTask):
 
 
 def _scores(predictions: Any) -> NDArray[Any]:
-    """(N, 1) -> (N,)"""
+    """(N, 1) -> (N,)."""
     array = np.asarray(predictions)
     return array[:, 0] if array.ndim == 2 else array
 

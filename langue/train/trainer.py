@@ -189,9 +189,7 @@ class Trainer:
                 before = at.seconds
                 at.seconds = time.perf_counter() - began
                 if self.mfu_meter is not None:
-                    for batch in step_batches:
-                        self.mfu_meter.add(batch, batch.n_predicted)
-                    line["mfu"] = self.mfu_meter.share(at.seconds - before)
+                    line["mfu"] = self._utilisation(step_batches, at.seconds - before)
                 if at.step % self.settings.log_every == 0 or at.step == self.total:
                     journal.write(
                         {"split": "train", "epoch": round(epoch, 4), **self._counts(), **line}
@@ -226,6 +224,13 @@ class Trainer:
             self.model = self.parallel.finish()
         self.model.eval()
         return at
+
+    def _utilisation(self, batches: list[Any], seconds: float) -> float:
+        """The share of the peak that a step reached."""
+        assert self.mfu_meter is not None
+        for batch in batches:
+            self.mfu_meter.add(batch, batch.n_predicted)
+        return self.mfu_meter.share(seconds)
 
     def _step(self, batches: list[Any]) -> dict[str, Any]:
         """One optimiser step over the batches that make it up.
