@@ -13,7 +13,11 @@ from langue import __version__
 from langue.cli import main, run
 from langue.errors import DataError, Interrupted
 from langue.settings.sections import known
+<<<<<<< HEAD
 from langue.tasks.judgement import Table
+=======
+from langue.tasks import OPTIONS
+>>>>>>> 815a83f (Tests and docs read the settings of every task)
 
 CONTENT = {
     "split": "test",
@@ -196,7 +200,7 @@ def test_quickstart_says_what_to_type_next(verb: Any, capsys: pytest.CaptureFixt
 def test_settings_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["settings", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert list(rows) == list(known())
+    assert list(rows) == list(known(*OPTIONS.values()))
     assert rows["train.lr"]["default"] == known()["train.lr"].default
     assert run(["settings"]) == 0
     assert "train.lr" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.errors import DataError
+from langue.tasks.classify import Classify
 from langue.text.read.lines import likely_encoding
 from langue.text.read.source import read
 
@@ -24,7 +25,7 @@ PACK = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompre
 def refused(data, need=("text", "label"), **kwargs):
     """The message of the DataError that reading must end in."""
     with pytest.raises(DataError) as caught:
-        read(data, need=need, **kwargs)
+        read(data, need=need, **({"synonyms": Classify.columns.synonyms} | kwargs))
     message = str(caught.value)
     assert "\n" not in message and caught.value.do
     return message
