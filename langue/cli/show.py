@@ -159,13 +159,13 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
 
 
 def print_predictions(texts: list[str], results: list[Any]) -> None:
-    """One row a text: the prediction, how sure, and the beginning of the text."""
+    """One row a prediction: what is predicted, how sure, and the beginning of the text."""
     # of a text without a label, or without anything in it
     empty = {"label": "–", "score": math.nan}
     rows = [
         (result if isinstance(result, list) else [result or empty]) or [empty] for result in results
     ]
-    widest = max((len(str(each["label"])) for row in rows for each in row), default=1)
+    widest = max((len(_said(each)) for row in rows for each in row), default=1)
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     # Where it gets narrow, the text is cut and not what was said of it.
     grid.add_column(no_wrap=True, min_width=min(widest, 30))
@@ -174,9 +174,15 @@ def print_predictions(texts: list[str], results: list[Any]) -> None:
     for text, row in zip(texts, rows, strict=True):
         for position, each in enumerate(row):
             shown = " ".join(text.split()) if position == 0 else ""
-            score = "" if math.isnan(each["score"]) else f"{each['score']:.3f}"
-            grid.add_row(Text(str(each["label"]), "bold"), score, Text(shown))
+            sure = each.get("score", math.nan)
+            score = "" if math.isnan(sure) else f"{sure:.3f}"
+            grid.add_row(Text(_said(each), "bold"), score, Text(shown))
     Console().print(grid)
+
+
+def _said(prediction: Mapping[str, Any]) -> str:
+    """The words of a prediction: a label, or a type and the words that are of it."""
+    return " ".join(value for value in prediction.values() if isinstance(value, str)) or "–"
 
 
 def print_checks(outcome: Mapping[str, Any]) -> None:
