@@ -100,7 +100,7 @@ def test_one_batch_of_eight_gives_the_gradient_of_four_of_two(name: str, tiny: P
             batch = gather(examples, rows)
             loss, number = prepared.task.loss(network(batch), batch)
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
             count += number
         grads = {n: w.grad.clone() for n, w in network.named_parameters() if w.grad is not None}
         return total, count, grads
