@@ -1,7 +1,7 @@
 """What arrives: names and where in the package the things behind them are. What leaves: the things,
 each imported when it is first asked for, so that a name costs nothing until it is used."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import import_module
 from operator import attrgetter
 from typing import TypeVar, cast
@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 T = TypeVar("T")
 
 
-class Registry(Mapping[str, T]):
+class Registry(MutableMapping[str, T]):
     """A table of names. places: name -> "module:attribute", the module within langue; finish: what
     is done to a thing, by its name, before it is given for the first time.
 
@@ -30,6 +30,15 @@ class Registry(Mapping[str, T]):
             found = cast(T, attrgetter(attribute)(import_module(f"langue.{module}")))
             self._found[name] = found if self._finish is None else self._finish(name, found)
         return self._found[name]
+
+    def __setitem__(self, name: str, found: T) -> None:
+        """Register a thing that is there already, such as a family of one's own."""
+        self._places[name] = ""
+        self._found[name] = found
+
+    def __delitem__(self, name: str) -> None:
+        del self._places[name]
+        self._found.pop(name, None)
 
     def __contains__(self, name: object) -> bool:
         return name in self._places

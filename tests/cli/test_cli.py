@@ -13,11 +13,8 @@ from langue import __version__
 from langue.cli import main, run
 from langue.errors import DataError, Interrupted
 from langue.settings.sections import known
-<<<<<<< HEAD
-from langue.tasks.judgement import Table
-=======
 from langue.tasks import OPTIONS
->>>>>>> 815a83f (Tests and docs read the settings of every task)
+from langue.tasks.judgement import Table
 
 CONTENT = {
     "split": "test",
