@@ -14,13 +14,14 @@ from torch.nn import functional as F
 
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
+from langue.model.heads import Head, Sequences
 from langue.model.kernels import Dropout
 from langue.model.layers import ACTIVATIONS, make_norm
 
 CRF_PARAMETERS = ("transitions", "start", "end")
 
 
-class TokenHead(nn.Module):
+class TokenHead(Head):
     """A linear map of each token's state to a score for each label (Devlin et al. 2018, section
     5.3).
 
@@ -46,7 +47,7 @@ class TokenHead(nn.Module):
         self.crf = CRF(n_outputs) if crf else None
 
     def forward(
-        self, hidden: Tensor, batch: object = None, *, places: Tensor | None = None
+        self, hidden: Tensor, batch: Sequences | None = None, *, places: Tensor | None = None
     ) -> Tensor:
         """hidden (T, D), places (M,) int64: the tokens that are scored, as `Batch.places` has them;
         None: all are. Returns (M, C), in fp32 or above. batch: given to every head, and not read

@@ -291,9 +291,10 @@ class Model:
         encoded."""
         rows = [row for row, item in enumerate(items) if not is_empty(item)]
         filled = [items[row] for row in rows]
-        check_kind(filled)
-        if filled and (isinstance(filled[0], str) or is_pair(filled[0])):
-            self.check_pairs(is_pair(filled[0]))
+        if self._trained()[0].takes_texts:
+            check_kind(filled)
+            if filled and (isinstance(filled[0], str) or is_pair(filled[0])):
+                self.check_pairs(is_pair(filled[0]))
         encoded = self._encode_items(filled)
         usable = encoded.rows_with_tokens()
         if not usable.all():

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from langue.tasks.language import LanguageObjective
     from langue.tasks.task import Task
 
-_TASKS = {"classify": "tasks.classify:Classify", "regress": "tasks.regress:Regress"}
+_TASKS = {
+    "classify": "tasks.classify:Classify",
+    "regress": "tasks.regress:Regress",
+    "tag": "tasks.tag:Tag",
+}
 _OBJECTIVES = {
     "causal": "tasks.causal:Causal",
     "masked": "tasks.masked:Masked",

@@ -62,6 +62,9 @@ class Task(Objective):
     """
 
     columns: ClassVar[Columns]
+    # whether it predicts from texts, pairs of them and token ids, all of one kind in a call;
+    # else `encode_items` says what it takes
+    takes_texts: ClassVar[bool] = True
     Options: ClassVar[type[Section]]  # its `task.*` settings
     # the options that leave something to the run, and the values that do: what a run has settled
     # stays as it is when the run goes on

@@ -4,10 +4,12 @@ that are perfect, and rows that are wrong. A task that is registered needs an en
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from langue.tasks.tag import Tagged
 from tests.tiny import BAD, GOOD, PLAIN
 
 
@@ -56,6 +58,28 @@ def scored(n: int) -> list[dict[str, Any]]:
     ]
 
 
+def tagged(n: int, prefixes: bool = True) -> list[dict[str, Any]]:
+    """Words of which those of `GOOD` and `BAD` are entities, or have tags of their own."""
+    rows = []
+    for row in texts(n, "text"):
+        tokens = row["text"].split()
+        kinds = ["POS" if word in GOOD else "NEG" if word in BAD else "O" for word in tokens]
+        if prefixes:
+            tags = [kind if kind == "O" else f"B-{kind}" for kind in kinds]
+        else:
+            tags = ["X" if kind == "O" else kind for kind in kinds]
+        rows.append({"tokens": tokens, "tags": tags})
+    return rows
+
+
+def as_tagged(task: Any, golds: Any) -> list[Tagged]:
+    found = []
+    for tags in golds:
+        spans = [(2 * place, 2 * place + 1) for place in range(len(tags))]
+        found.append(Tagged("x " * len(tags), spans, list(tags), [1.0] * len(tags)))
+    return found
+
+
 def one_hot(task: Any, golds: Any) -> Any:
     return np.eye(len(task.labels))[np.asarray(golds)]
 
@@ -79,6 +103,16 @@ CASES = {
         [({"text": " ", "label": ["pos"]}, "the text is empty")],
         {"task.multi_label": True},
     ),
+    "tag": Case(
+        "tag",
+        tagged,
+        as_tagged,
+        [
+            ({"tokens": [], "tags": []}, "there are no tokens"),
+            ({"tokens": ["fine", "film"], "tags": ["O"]}, "1 tags for 2 tokens"),
+        ],
+    ),
+    "tag words": Case("tag", partial(tagged, prefixes=False), as_tagged, []),
     "regress": Case(
         "regress",
         scored,

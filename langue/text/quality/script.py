@@ -107,6 +107,12 @@ def is_unspaced(text: str) -> bool:
     return bool(_UNSPACED.match(text))
 
 
+def mostly_unspaced(text: str) -> bool:
+    """Whether it is mostly in scripts that write no spaces between words, such as Chinese."""
+    letters = sum(each.isalnum() for each in text)
+    return 2 * len(_UNSPACED.findall(text)) > letters
+
+
 def words(text: str) -> int:
     """Words, a character being one in the scripts that write no spaces."""
     return len(WORD.findall(text))

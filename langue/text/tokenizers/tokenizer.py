@@ -184,7 +184,7 @@ class Tokenizer:
         return self.target.backend is not self.backend
 
     def encode_batch(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, offsets: bool = False
     ) -> list[tokenizers.Encoding]:
         """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and
         sequence_ids."""
@@ -195,6 +195,8 @@ class Tokenizer:
             self.backend.post_processor = self._frame
         items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
         try:
+            if offsets:
+                return self.backend.encode_batch(items)
             return self.backend.encode_batch_fast(items)
         except Exception as error:
             if type(error) is not Exception:

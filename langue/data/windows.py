@@ -1,0 +1,199 @@
+"""What arrives: texts that may be longer than a model's sequence. What leaves: overlapping windows
+of each text's tokens, and the characters that each token stands for.
+
+Nothing is cut: a text that does not fit is read in several windows, each with the special tokens
+around it. Of a pair the first text (a question) stands in every window, and the second is divided.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from langue.data.batch import Examples
+from langue.errors import DataError
+from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import unknown_in
+
+CHUNK = 1024  # texts encoded at once: bounds the encodings held in memory
+LEAST_ROOM = 8  # tokens of the divided text that a window must have room for
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Sequences that are parts of texts, in the order of the texts."""
+
+    examples: Examples
+    row: NDArray[np.int64]  # (n,) which text each window is of
+    # (S, 2) first character and one past the last of each token; -1, -1 where it stands for none of
+    # the divided text: special tokens, and the first text of a pair
+    offsets: NDArray[np.int32]
+    # (S,) tokens between each and the nearer end of its window that is no end of the text
+    margin: NDArray[np.int32]
+    cut: NDArray[np.int64]  # (rows,) tokens that were left out of the first text of a pair
+
+
+def encode_windows(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    firsts: Sequence[str] | None = None,
+    *,
+    max_length: int,
+    stride: int,
+    segments: bool = False,
+) -> Windows:
+    """Encode texts, alone or each behind a first text, as windows of at most `max_length` tokens.
+
+    stride: tokens that a window shares with the next one, at most half of what it has room for.
+    A first text that leaves no room loses its end, which is counted.
+    """
+    parts: list[_Window] = []
+    cut = np.zeros(len(texts), np.int64)
+    for row, encoding in enumerate(_encodings(tokenizer, texts, firsts)):
+        of_row, cut[row] = _windows(encoding, row, firsts is not None, max_length, stride)
+        parts += of_row
+    starts = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part.ids) for part in parts], out=starts[1:])
+    flat = _joined([part.ids for part in parts], np.int32)
+    types = _joined([part.types for part in parts], np.uint8)
+    examples = Examples(
+        tokens=flat,
+        starts=starts,
+        segments=types if segments and firsts is not None else None,
+        cut=np.zeros(len(parts), np.int32),
+        lost=unknown_in(tokenizer, flat, starts, 0, texts, firsts),
+    )
+    return Windows(
+        examples=examples,
+        row=np.asarray([part.row for part in parts], np.int64),
+        offsets=_joined([part.offsets for part in parts], np.int32).reshape(-1, 2),
+        margin=_joined([part.margin for part in parts], np.int32),
+        cut=cut,
+    )
+
+
+@dataclass(frozen=True)
+class _Window:
+    row: int
+    ids: NDArray[np.int32]  # (t,)
+    types: NDArray[np.uint8]  # (t,)
+    offsets: NDArray[np.int32]  # (t, 2)
+    margin: NDArray[np.int32]  # (t,)
+
+
+def _encodings(
+    tokenizer: Tokenizer, texts: Sequence[str], firsts: Sequence[str] | None
+) -> Iterable[tokenizers.Encoding]:
+    for begin in range(0, len(texts), CHUNK):
+        some = list(texts[begin : begin + CHUNK])
+        if firsts is None:
+            yield from tokenizer.encode_batch(some, offsets=True)
+        else:
+            before = list(firsts[begin : begin + CHUNK])
+            yield from tokenizer.encode_batch(before, some, offsets=True)
+
+
+def _windows(
+    encoding: tokenizers.Encoding, row: int, paired: bool, max_length: int, stride: int
+) -> tuple[list[_Window], int]:
+    """The windows of one text, and how many tokens the text before it lost."""
+    ids = np.asarray(encoding.ids, np.int32)
+    types = np.asarray(encoding.type_ids, np.uint8)
+    offsets = np.asarray(encoding.offsets, np.int32).reshape(-1, 2)
+    sequence = np.asarray([-1 if s is None else s for s in encoding.sequence_ids], np.int64)
+    # Some tokenizers give special tokens a sequence; the mask is the surer witness.
+    sequence[np.asarray(encoding.special_tokens_mask, bool)] = -1
+    body = np.flatnonzero(sequence == int(paired))
+    fixed = np.flatnonzero(sequence != int(paired))
+    lost = 0
+    if len(fixed) + min(len(body), LEAST_ROOM) > max_length:
+        fixed, lost = _shortened(fixed, sequence, max_length)
+    room = max_length - len(fixed)
+    begin = int(body[0]) if len(body) else len(ids)
+    before = fixed[fixed < begin]
+    after = fixed[fixed >= begin]
+    step = max(1, room - min(stride, room // 2))
+    found = []
+    for first in _begins(len(body), room, step):
+        own = body[first : first + room]
+        places = np.concatenate([before, own, after])
+        inside = np.full((len(places), 2), -1, np.int32)
+        inside[len(before) : len(before) + len(own)] = offsets[own]
+        margin = np.zeros(len(places), np.int32)
+        margin[len(before) : len(before) + len(own)] = _margins(first, len(own), len(body))
+        found.append(_Window(row, ids[places], types[places], inside, margin))
+    return found, lost
+
+
+def _begins(size: int, room: int, step: int) -> list[int]:
+    """Where the windows of so many tokens begin; the last one reaches back, to be full."""
+    if size <= room:
+        return [0]
+    begins = list(range(0, size - room, step))
+    return [*begins, size - room]
+
+
+def _margins(first: int, size: int, whole: int) -> NDArray[np.int32]:
+    """How far each token of a window is from where the window breaks the text off."""
+    places = np.arange(size)
+    far = np.full(size, whole)
+    left = places if first > 0 else far
+    right = size - 1 - places if first + size < whole else far
+    return np.minimum(left, right).astype(np.int32)
+
+
+def _shortened(
+    fixed: NDArray[np.int64], sequence: NDArray[np.int64], max_length: int
+) -> tuple[NDArray[np.int64], int]:
+    """Without as many of the last tokens of the first text as leave a window half its room."""
+    question = fixed[sequence[fixed] == 0]
+    special = len(fixed) - len(question)
+    kept = max(0, (max_length - special) // 2)
+    if special + kept + 1 > max_length:
+        what = f"data.max_length = {max_length} leaves no room beside {special} special tokens"
+        raise DataError(
+            what,
+            do=f"raise it to at least {special + LEAST_ROOM}",
+        )
+    gone = question[kept:]
+    return np.setdiff1d(fixed, gone), len(gone)
+
+
+def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
+
+
+def places_of_words(
+    windows: Windows, spans: Sequence[Sequence[tuple[int, int]]]
+) -> list[NDArray[np.int64]]:
+    """Of each row, where the token in which each word begins stands among all tokens; -1: nowhere.
+
+    A word that stands in several windows is taken from the one that shows most around it.
+    """
+    begins = windows.examples.starts
+    first_window = np.searchsorted(windows.row, np.arange(len(spans) + 1))
+    found = []
+    for row, words in enumerate(spans):
+        starts = np.array([begin for begin, _ in words], np.int64)
+        places = np.full(len(words), -1, np.int64)
+        shown = np.full(len(words), -1, np.int64)
+        for window in range(first_window[row], first_window[row + 1]):
+            part = slice(int(begins[window]), int(begins[window + 1]))
+            inside = np.flatnonzero(windows.offsets[part, 0] >= 0)
+            offsets = windows.offsets[part][inside]
+            # The token that covers a word's first character: some tokenizers count the blank
+            # before a word to it, so that the end of a token decides.
+            at = np.searchsorted(offsets[:, 1], starts, side="right")
+            there = at < len(inside)
+            there[there] = offsets[at[there], 0] <= starts[there]
+            margin = windows.margin[part][inside][at[there]]
+            better = np.zeros(len(words), bool)
+            better[there] = margin > shown[there]
+            chosen = at[better]
+            shown[better] = windows.margin[part][inside][chosen]
+            places[better] = part.start + inside[chosen]
+        found.append(places)
+    return found

@@ -1,0 +1,594 @@
+"""Tagging: a tag for each word of a text, such as a named entity's type or a part of speech.
+
+Words are joined to a text, the text is read in windows where it is long, and the token in which a
+word begins carries its tag (Devlin et al. 2018, section 5.3). What tags mark stands in
+langue/text/tags.py.
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from langue.data.batch import Batch, Examples
+from langue.data.encode import check_vocabulary
+from langue.data.encoded import Encoded
+from langue.data.windows import encode_windows, places_of_words
+from langue.errors import DataError, ModelError
+from langue.hub.checkpoint import classes_of
+from langue.hub.family import Family
+from langue.model.config import ModelConfig
+from langue.model.heads import Head
+from langue.model.token_heads import TokenHead
+from langue.settings.sections import DataSettings, Section
+from langue.statistics.metrics import Measure
+from langue.tasks import judgement
+from langue.tasks.columns import Columns
+from langue.tasks.judgement import Judgement
+from langue.tasks.task import Baseline, Task
+from langue.text.quality.script import mostly_unspaced
+from langue.text.tags import (
+    SCHEMES,
+    Entity,
+    Gazetteer,
+    MostFrequentTag,
+    Scheme,
+    count_entities,
+    count_tags,
+    entities_of,
+    find_scheme,
+    normalised,
+    precision_recall_f1,
+    prefixed,
+    transitions_of,
+    viterbi,
+)
+from langue.text.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from langue.text.read.source import Table
+
+
+class TagOptions(Section):
+    scheme: Literal["auto", "io", "iob2", "iobes"] = Field(
+        default="auto",
+        description=(
+            "how tags mark entities in training and in what is saved; auto: as the data has it,"
+            " IOB1 as iob2, BILOU as iobes"
+        ),
+    )
+    join: Literal["auto", "space", "none"] = Field(
+        default="auto",
+        description="what stands between words; auto: nothing in scripts that write no spaces",
+    )
+    stride: int = Field(
+        default=64, ge=0, description="tokens that the windows of a long text have in common"
+    )
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A text's words, the tags that a model gives them, and how likely each of these is."""
+
+    text: str
+    spans: list[tuple[int, int]]  # the characters of each word
+    tags: list[str]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What is needed to go from sequences of tokens back to the words of each row."""
+
+    texts: list[str]
+    spans: list[list[tuple[int, int]]]  # of each row, the characters of its words
+    word: list[NDArray[np.int64]]  # of each sequence, the words that its labelled tokens begin
+
+
+class Tag(Task):
+    """Named entities, parts of speech, and whatever else is one tag a word."""
+
+    name = "tag"
+    Options = TagOptions
+    columns = Columns(
+        required=("tokens", "tags"),
+        target="tags",
+        proportional=False,
+        synonyms={
+            "tokens": ("words", "sentence", "text"),
+            "tags": ("ner_tags", "pos_tags", "labels", "ner", "pos", "upos"),
+        },
+    )
+    takes_texts = False
+    settings: TagOptions
+
+    def __init__(
+        self, labels: list[str], scheme: Scheme | None, separator: str, settings: TagOptions
+    ) -> None:
+        """scheme: None for plain tags, such as parts of speech; separator: what joins words."""
+        self.labels = labels
+        self.index = {label: place for place, label in enumerate(labels)}
+        self.scheme = scheme
+        self.separator = separator
+        self.settings = settings
+        self.transitions = transitions_of(labels, scheme)
+        self.primary_metric = "accuracy" if scheme is None else "f1"
+        self.best = self.primary_metric
+        self.main_metric = self.primary_metric
+        self._notes: list[str] = []
+
+    # --- what the training rows define ---
+
+    @classmethod
+    def fit(cls, train: "Table", options: TagOptions) -> Self:
+        raw = cls.read_targets(train, options)
+        scheme = find_scheme(raw)
+        notes: list[str] = []
+        if scheme is None:
+            if options.scheme != "auto":
+                raise DataError(
+                    f"task.scheme = {options.scheme}, and the tags mark no entities",
+                    where=train.origin,
+                    do="leave task.scheme out: tags without B- and I- are taken as they are",
+                )
+            labels = sorted({tag for tags in raw for tag in tags})
+        else:
+            scheme = scheme if options.scheme == "auto" else SCHEMES[options.scheme]
+            entities = [entities_of(prefixed(tags)) for tags in raw]
+            types = sorted({entity.type for found in entities for entity in found})
+            labels = scheme.labels(types)
+            changed = sum(normalised(tags, scheme)[1] for tags in raw)
+            if changed:
+                notes.append(f"train: {changed:,} tags were rewritten as {scheme.name} has them")
+        if len(labels) < 2:
+            raise DataError(
+                "every training word has the same tag",
+                where=train.origin,
+                do="there is nothing to tell apart; is the tags column right? --columns tags=NAME",
+            )
+        task = cls(labels, scheme, _separator(train, options), options)
+        task._notes = notes
+        return task
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        scheme = saved["scheme"]
+        return cls(
+            [str(label) for label in saved["labels"]],
+            None if scheme is None else SCHEMES[scheme],
+            str(saved["separator"]),
+            cls.options_of(saved["settings"]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "labels": self.labels,
+            "scheme": None if self.scheme is None else self.scheme.name,
+            "separator": self.separator,
+            "settings": self.settings.model_dump(),
+        }
+
+    @classmethod
+    def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
+        """Of a published tagger the words are those between blanks. Its labels do not say whether
+        it keeps to IOB1 or IOB2, so that every sequence of them is taken as `entities_of` reads
+        it."""
+        if not any(name.endswith("ForTokenClassification") for name in classes_of(published)):
+            return None
+        names = published.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+        labels = [str(names[key]) for key in sorted(names, key=int)]
+        scheme = find_scheme([labels])
+        task = cls(labels, scheme, " ", TagOptions())
+        task.transitions = transitions_of(labels, None)
+        return task
+
+    def published(self) -> dict[str, Any]:
+        return {
+            "id2label": {str(place): label for place, label in enumerate(self.labels)},
+            "label2id": self.index,
+        }
+
+    def has_outputs_of(self, saved: Mapping[str, Any]) -> bool:
+        return super().has_outputs_of(saved) and saved.get("labels") == self.labels
+
+    def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
+        if TOKEN not in family.heads:
+            return (
+                f"transformers: no class for this head on {family.name}; AutoModel loads the body,"
+                " and the head stays langue's."
+            )
+        return (
+            "transformers: AutoModelForTokenClassification gives the same logits; the tag of a word"
+            " is that of the token in which it begins, and invalid sequences are ruled out here"
+            " alone."
+        )
+
+    # --- rows ---
+
+    @classmethod
+    def read_target(cls, value: Any, options: TagOptions, where: Callable[[], str]) -> Any:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise DataError(
+                f"the tags are {type(value).__name__}, not a list",
+                where=where(),
+                do='give one tag a word: ["B-PER", "O"]',
+            )
+        for tag in value:
+            if not isinstance(tag, str) or not tag.strip():
+                raise DataError(
+                    f"the tag {tag!r} is empty or no text",
+                    where=where(),
+                    do="give one tag a word, O for none (in training: data.invalid=drop)",
+                )
+        return list(value)
+
+    def known_target(self, target: Any, where: Callable[[], str]) -> Any:
+        tags = target
+        if self.scheme is not None:
+            tags, _ = normalised(target, self.scheme)
+        for tag in tags:
+            if tag not in self.index:
+                raise DataError(
+                    f"the tag {tag!r} was not seen in training",
+                    where=where(),
+                    do=(
+                        f"known tags: {', '.join(self.labels[:12])}; correct it or take it out (in"
+                        " training: data.invalid=drop)"
+                    ),
+                )
+        return tags
+
+    @classmethod
+    def texts(cls, table: "Table") -> list[str]:
+        return [" ".join(words) for words in table.column("tokens")]
+
+    def encode(
+        self,
+        tokenizer: Tokenizer,
+        table: "Table",
+        golds: Any,
+        data: DataSettings,
+        config: ModelConfig,
+    ) -> tuple["Table", Encoded]:
+        rows = table.column("tokens")
+        bad = next((row for row, words in enumerate(rows) if not _has_text(words)), None)
+        if bad is not None:
+            if data.invalid == "error":
+                raise DataError(
+                    "the row has no words",
+                    where=table.where(bad),
+                    do="fill it in or take it out (in training: data.invalid=drop)",
+                )
+            kept = [row for row, words in enumerate(rows) if _has_text(words)]
+            rest = None if golds is None else [golds[row] for row in kept]
+            return self.encode(tokenizer, table.select(kept), rest, data, config)
+        return table, self._encoded(rows, golds, tokenizer, data, config)
+
+    def encode_items(
+        self,
+        items: list[Any],
+        tokenizer: Tokenizer,
+        data: DataSettings,
+        config: ModelConfig,
+        as_texts: Callable[[list[Any]], Examples],
+    ) -> Encoded:
+        """Items are texts, whose words stand between blanks (or are characters, in scripts without
+        them), or lists of words."""
+        rows: list[Any] = []
+        for number, item in enumerate(items):
+            words = item.get("tokens") if isinstance(item, Mapping) else item
+            if isinstance(words, str):
+                rows.append(words)
+            elif isinstance(words, Sequence) and all(map(_is_text, words)):
+                rows.append(list(words))
+            else:
+                raise ModelError(
+                    f"item {number + 1} is neither a text nor a list of words",
+                    do='give "a text" or ["its", "words"]',
+                )
+        return self._encoded(rows, None, tokenizer, data, config)
+
+    def _encoded(
+        self,
+        rows: list[Any],
+        golds: Any,
+        tokenizer: Tokenizer,
+        data: DataSettings,
+        config: ModelConfig,
+    ) -> Encoded:
+        texts, spans = zip(*(self._joined(words) for words in rows), strict=True)
+        windows = encode_windows(
+            tokenizer,
+            texts,
+            max_length=min(data.max_length, config.max_length),
+            stride=self.settings.stride,
+        )
+        check_vocabulary(tokenizer, windows.examples, config)
+        labels = np.full(len(windows.examples.tokens), -1, np.int32)
+        word_of = np.full(len(labels), -1, np.int64)
+        for row, places in enumerate(places_of_words(windows, spans)):
+            words = np.flatnonzero(places >= 0)
+            # Two words may begin in one token, which then carries the first one's tag.
+            tokens, first = np.unique(places[words], return_index=True)
+            word_of[tokens] = words[first]
+            labels[tokens] = 0
+            if golds is not None:
+                labels[tokens] = [self.index[golds[row][word]] for word in words[first]]
+        bounds = windows.examples.starts
+        parts = [word_of[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+        context = _Words(
+            texts=list(texts),
+            spans=[list(each) for each in spans],
+            word=[part[part >= 0] for part in parts],
+        )
+        examples = replace(windows.examples, labels=labels)
+        return Encoded(examples, len(rows), golds, windows.row, context)
+
+    def _joined(self, words: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
+        """A row as one text, and the characters of each of its words."""
+        if isinstance(words, str):
+            pattern = r"\S" if self.separator == "" else r"\S+"
+            return words, [match.span() for match in re.finditer(pattern, words)]
+        spans = []
+        begin = 0
+        for word in words:
+            spans.append((begin, begin + len(word)))
+            begin += len(word) + len(self.separator)
+        return self.separator.join(words), spans
+
+    def notes(self) -> list[str]:
+        return self._notes
+
+    def balance(self, golds: Any) -> dict[str, float]:
+        counts: Counter[str] = Counter()
+        for tags in golds:
+            if self.scheme is None:
+                counts.update(tags)
+            else:
+                counts.update(entity.type for entity in entities_of(tags))
+        return dict(counts.most_common())
+
+    def show_target(self, gold: Any) -> str:
+        if self.scheme is None:
+            return " ".join(gold)
+        found = [f"{each.type} {each.start + 1}-{each.end}" for each in entities_of(gold)]
+        return ", ".join(found) or "(no entity)"
+
+    # --- training ---
+
+    def head(self, config: ModelConfig, pad: int | None = None) -> Head:
+        return TokenHead(config, len(self.labels), dropout=self.settings.dropout)
+
+    def head_kind(self, family: Family) -> str:
+        return TOKEN
+
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        """The summed cross-entropy of the words' tags, and their number: outputs (T, C), labels
+        (M,)."""
+        assert batch.labels is not None
+        scores = _of_words(outputs, batch)
+        return F.cross_entropy(scores, batch.labels, reduction="sum"), float(len(batch.labels))
+
+    def metric_names(self) -> list[str]:
+        if self.scheme is None:
+            return ["accuracy", "f1_macro"]
+        return ["precision", "recall", "f1", "f1_macro", "accuracy"]
+
+    def default_best(self) -> str:
+        return "accuracy" if self.scheme is None else "f1"
+
+    # --- predicting ---
+
+    def decode(self, outputs: Tensor, batch: Batch) -> Any:
+        """Of each sequence, the log-probabilities (m, C) of the words that begin in it."""
+        logarithms = _of_words(outputs, batch).float().log_softmax(-1).cpu().numpy()
+        places = batch.places
+        if places is None:
+            places = torch.arange(batch.n_tokens)
+        sequence = torch.searchsorted(batch.starts, places.to(batch.starts.device), right=True) - 1
+        counts = np.bincount(sequence.cpu().numpy(), minlength=len(batch))
+        return np.split(logarithms, np.cumsum(counts)[:-1])
+
+    def merge(self, sequences: Any, encoded: Encoded) -> list[Tagged]:
+        """The best valid tags of each row, of the scores of its windows' words."""
+        words: _Words = encoded.context
+        count = len(self.labels)
+        # A word that no token stands for, such as a zero-width space, says nothing of its tag.
+        even = -np.log(count)
+        scores = [np.full((len(spans), count), even) for spans in words.spans]
+        rows = np.arange(encoded.n_rows) if encoded.row is None else encoded.row
+        for row, word, found in zip(rows, words.word, sequences, strict=True):
+            scores[row][word] = found
+        best = viterbi(scores, *self.transitions)
+        return [self._tagged(words, row, scores[row], best[row]) for row in range(encoded.n_rows)]
+
+    def _tagged(
+        self, words: _Words, row: int, scores: NDArray[np.float64], best: NDArray[np.int64]
+    ) -> Tagged:
+        chosen = np.exp(scores[np.arange(len(best)), best])
+        tags = [self.labels[place] for place in best]
+        # A word that begins in another's token has no scores of its own, and goes on as that one.
+        return Tagged(words.texts[row], words.spans[row], tags, [float(each) for each in chosen])
+
+    def show(self, prediction: Tagged, top: int | None) -> list[dict[str, Any]]:
+        if self.scheme is None:
+            return [
+                {
+                    "entity": tag,
+                    "score": score,
+                    "index": number,
+                    "word": prediction.text[begin:end],
+                    "start": begin,
+                    "end": end,
+                }
+                for number, (tag, score, (begin, end)) in enumerate(
+                    zip(prediction.tags, prediction.scores, prediction.spans, strict=True)
+                )
+            ]
+        shown = []
+        for entity in entities_of(prefixed(prediction.tags)):
+            begin = prediction.spans[entity.start][0]
+            end = prediction.spans[entity.end - 1][1]
+            score = float(np.mean(prediction.scores[entity.start : entity.end]))
+            word = prediction.text[begin:end]
+            shown.append(
+                {
+                    "entity_group": entity.type,
+                    "score": score,
+                    "word": word,
+                    "start": begin,
+                    "end": end,
+                }
+            )
+        return shown
+
+    def answer(self, prediction: Tagged) -> Any:
+        return self.show(prediction, None)
+
+    # --- judging ---
+
+    def measure(self, golds: Any, predictions: Any) -> Measure:
+        tags = [prediction.tags for prediction in predictions]
+        right = np.array([_agreements(gold, own) for gold, own in zip(golds, tags, strict=True)])
+        words = np.array([len(each) for each in golds])
+
+        def accuracy(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            return (right @ weights) / np.maximum(words @ weights, 1)
+
+        if self.scheme is None:
+            counts = count_tags(golds, tags)
+        else:
+            true = [entities_of(each) for each in golds]
+            counts = count_entities(true, [entities_of(prefixed(each)) for each in tags])
+
+        def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+            sides = [side.T @ weights for side in (counts.right, counts.predicted, counts.true)]
+            macro = precision_recall_f1(*sides)["f1"].mean(axis=0)  # (R,)
+            if self.scheme is None:
+                return {"accuracy": accuracy(weights), "f1_macro": macro}
+            micro = precision_recall_f1(*(side.sum(axis=0) for side in sides))
+            return {**micro, "f1_macro": macro, "accuracy": accuracy(weights)}
+
+        return measure
+
+    def judge(
+        self, golds: Any, predictions: Any, main: str | None = None, *, seed: int = 0
+    ) -> Judgement:
+        found = super().judge(golds, predictions, main, seed=seed)
+        tags = [prediction.tags for prediction in predictions]
+        if self.scheme is None:
+            counts = count_tags(golds, tags)
+        else:
+            true = [entities_of(each) for each in golds]
+            counts = count_entities(true, [entities_of(prefixed(each)) for each in tags])
+        sides = [side.sum(axis=0) for side in (counts.right, counts.predicted, counts.true)]
+        shares = precision_recall_f1(*sides)
+        rows: list[list[judgement.Cell]] = []
+        for place, kind in enumerate(counts.types):
+            of_kind = [float(share[place]) for share in shares.values()]
+            rows.append([kind, *of_kind, int(sides[2][place])])
+        table = judgement.Table(
+            title="By tag" if self.scheme is None else "By type of entity",
+            columns=("", "precision", "recall", "F1", "examples"),
+            rows=rows,
+            shares=(1, 2, 3),
+            bar=3,
+        )
+        return replace(found, sections=(table,))
+
+    def mistakes(
+        self, table: "Table", golds: Any, predictions: Any, limit: int = 20
+    ) -> judgement.Examples | None:
+        if self.scheme is None:
+            return None
+        found = []
+        for gold, prediction in zip(golds, predictions, strict=True):
+            true = set(entities_of(gold))
+            said = set(entities_of(prefixed(prediction.tags)))
+            if true != said:
+                score = max(prediction.scores)
+                found.append((len(true ^ said), score, _passage(prediction, true, said)))
+        found.sort(key=lambda each: (-each[0], -each[1]))
+        return judgement.Examples(
+            title="Worst mistakes",
+            columns=("wrong or missed",),
+            rows=[judgement.Example([passage], [count]) for count, _, passage in found[:limit]],
+            note="Texts with the most entities that are wrong or missed.",
+        )
+
+    def baseline(
+        self,
+        train: tuple["Table", Any],
+        test: tuple["Table", Any],
+        *,
+        metric: str,
+        as_model: bool = True,
+    ) -> Baseline | None:
+        began = time.perf_counter()
+        words, golds = train[0].column("tokens"), train[1]
+        tested = test[0].column("tokens")
+        if self.scheme is None:
+            name = "most frequent tag of each word"
+            tags = [MostFrequentTag(words, golds).find(each) for each in tested]
+        else:
+            name = "gazetteer of the training entities"
+            gazetteer = Gazetteer(words, [entities_of(each) for each in golds])
+            tags = [self.scheme.write(gazetteer.find(each), len(each)) for each in tested]
+        predictions = []
+        for row, own in zip(tested, tags, strict=True):
+            text, spans = self._joined(row)
+            predictions.append(Tagged(text, spans, own, [1.0] * len(own)))
+        metrics = self.metrics(test[1], predictions)
+        return Baseline(name, metrics, predictions, round(time.perf_counter() - began, 3))
+
+
+TOKEN = "token"  # what families call the head of a score for each token
+
+
+def _passage(prediction: Tagged, true: set[Entity], said: set[Entity]) -> judgement.Passage:
+    """A text with its entities: predicted rightly, predicted wrongly, and missed."""
+    kinds = {"right": true & said, "wrong": said - true, "missed": true - said}
+    highlights = []
+    for kind, entities in kinds.items():
+        for entity in entities:
+            begin = prediction.spans[entity.start][0]
+            end = prediction.spans[entity.end - 1][1]
+            highlights.append(judgement.Highlight(begin, end, entity.type, kind))  # type: ignore[arg-type]
+    highlights.sort(key=lambda each: (each.start, each.end))
+    return judgement.Passage(prediction.text, highlights)
+
+
+def _of_words(outputs: Tensor, batch: Batch) -> Tensor:
+    """The scores (M, C), of all (T, C), of the tokens in which words begin."""
+    return outputs if batch.places is None else outputs[batch.places]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _agreements(gold: Sequence[str], tags: Sequence[str]) -> int:
+    return sum(one == other for one, other in zip(gold, tags, strict=True))
+
+
+def _has_text(words: Any) -> bool:
+    """Whether a row has words, none of them empty."""
+    return bool(words) and all(isinstance(word, str) and word.strip() for word in words)
+
+
+def _separator(train: "Table", options: TagOptions) -> str:
+    """What stands between words: nothing in scripts that write no spaces."""
+    if options.join != "auto":
+        return " " if options.join == "space" else ""
+    sample = "".join("".join(words) for words in train.column("tokens")[:1000])
+    return "" if mostly_unspaced(sample) else " "

@@ -1,0 +1,282 @@
+"""Tags and entities, against seqeval and by hand."""
+
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.metrics.sequence_labeling import get_entities
+from seqeval.scheme import IOB2 as SEQEVAL_IOB2
+from seqeval.scheme import IOBES as SEQEVAL_IOBES
+from seqeval.scheme import Entities
+
+import langue
+from langue.data.batch import gather
+from langue.errors import DataError
+from langue.generation.sample import examples_of
+from langue.text.tags import (
+    IO,
+    IOB2,
+    IOBES,
+    Entity,
+    Gazetteer,
+    count_entities,
+    entities_of,
+    find_scheme,
+    normalised,
+    precision_recall_f1,
+    transitions_of,
+    viterbi,
+)
+from tests.tiny import PLAIN, tiny_bert, write_jsonl
+
+
+def random_tags(generator: random.Random, prefixes: str, length: int) -> list[str]:
+    tags = ["O", *(f"{prefix}-{kind}" for prefix in prefixes for kind in ("PER", "LOC"))]
+    return generator.choices(tags, k=length)
+
+
+@pytest.mark.parametrize("prefixes", ["I", "BI", "BIES"])
+def test_entities_are_those_of_seqeval(prefixes: str) -> None:
+    generator = random.Random(0)
+    for _ in range(300):
+        tags = random_tags(generator, prefixes, generator.randint(0, 9))
+        expected = [Entity(start, end + 1, kind) for kind, start, end in get_entities(tags)]
+        assert entities_of(tags) == expected, tags
+
+
+@pytest.mark.parametrize(
+    ("scheme", "theirs", "prefixes"), [(IOB2, SEQEVAL_IOB2, "BI"), (IOBES, SEQEVAL_IOBES, "BIES")]
+)
+def test_strict_entities_are_those_of_seqeval(scheme, theirs, prefixes: str) -> None:
+    generator = random.Random(1)
+    for _ in range(300):
+        tags = random_tags(generator, prefixes, generator.randint(1, 9))
+        found = Entities([tags], theirs).entities[0]
+        assert scheme.read(tags) == [Entity(each.start, each.end, each.tag) for each in found], tags
+
+
+def test_bilou_and_bmes_read_as_iobes() -> None:
+    entities = [Entity(0, 1, "A"), Entity(1, 4, "B")]
+    assert entities_of(["U-A", "B-B", "I-B", "L-B"]) == entities
+    assert entities_of(["S-A", "B-B", "M-B", "E-B"]) == entities
+    assert IOBES.write(entities, 4) == ["S-A", "B-B", "I-B", "E-B"]
+
+
+@pytest.mark.parametrize("scheme", [IO, IOB2, IOBES])
+def test_what_is_allowed_is_what_can_be_written(scheme) -> None:
+    """Every sequence of 4 labels is valid by its transitions where its entities are written so."""
+    labels = scheme.labels(["A", "B"])
+    allowed, starts, ends = transitions_of(labels, scheme)
+    for sequence in itertools.product(range(len(labels)), repeat=4):
+        valid = starts[sequence[0]] and ends[sequence[-1]]
+        valid = valid and all(allowed[a, b] for a, b in itertools.pairwise(sequence))
+        tags = [labels[index] for index in sequence]
+        assert bool(valid) == (scheme.write(entities_of(tags), 4) == tags), tags
+
+
+@pytest.mark.parametrize("scheme", [IOB2, IOBES])
+def test_viterbi_finds_the_best_valid_sequence(scheme) -> None:
+    labels = scheme.labels(["A"])
+    allowed, starts, ends = transitions_of(labels, scheme)
+    random_ = np.random.default_rng(0)
+    texts = [random_.normal(size=(4, len(labels))) for _ in range(50)]
+    for scores, found in zip(texts, viterbi(texts, allowed, starts, ends), strict=True):
+        best = max(
+            (
+                sequence
+                for sequence in itertools.product(range(len(labels)), repeat=4)
+                if starts[sequence[0]]
+                and ends[sequence[-1]]
+                and all(allowed[a, b] for a, b in itertools.pairwise(sequence))
+            ),
+            key=lambda sequence: sum(scores[word, label] for word, label in enumerate(sequence)),
+        )
+        assert found.tolist() == list(best)
+
+
+@pytest.mark.parametrize(
+    ("tags", "scheme"),
+    [
+        (["O", "I-PER", "B-PER"], IOB2),  # IOB1: B only after an entity of its type
+        (["B-PER", "I-PER", "O"], IOB2),
+        (["I-PER", "O"], IO),
+        (["PER", "O"], IO),
+        (["NOUN", "VERB"], None),
+        (["S-PER", "O"], IOBES),
+        (["B-PER", "L-PER", "O"], IOBES),
+    ],
+)
+def test_the_scheme_is_found(tags: list[str], scheme) -> None:
+    assert find_scheme([tags]) == scheme
+
+
+def test_schemes_are_not_mixed() -> None:
+    with pytest.raises(DataError, match="the tag 'PER' has no prefix and others have one"):
+        find_scheme([["B-PER", "PER", "O"]])
+
+
+def test_tags_of_other_schemes_are_rewritten_and_counted() -> None:
+    assert normalised(["I-A", "I-A", "B-A", "O"], IOB2) == (["B-A", "I-A", "B-A", "O"], 1)
+    assert normalised(["A", "A", "O"], IOB2) == (["B-A", "I-A", "O"], 1)
+    assert normalised(["B-A", "I-B"], IOB2) == (["B-A", "B-B"], 1)
+    assert normalised(["B-A", "I-A"], IOBES) == (["B-A", "E-A"], 1)
+
+
+def test_scores_are_those_of_seqeval() -> None:
+    generator = random.Random(2)
+    for _ in range(20):
+        true = [
+            random_tags(generator, "BI", generator.randint(1, 8))
+            for _ in range(generator.randint(1, 6))
+        ]
+        said = [random_tags(generator, "BI", len(tags)) for tags in true]
+        counts = count_entities(
+            [entities_of(tags) for tags in true], [entities_of(tags) for tags in said]
+        )
+        sides = (counts.right, counts.predicted, counts.true)
+        micro = precision_recall_f1(*(side.sum() for side in sides))
+        assert float(micro["precision"]) == pytest.approx(
+            precision_score(true, said, zero_division=0)
+        )
+        assert float(micro["recall"]) == pytest.approx(recall_score(true, said, zero_division=0))
+        assert float(micro["f1"]) == pytest.approx(f1_score(true, said, zero_division=0))
+        strict = count_entities(
+            [IOB2.read(tags) for tags in true], [IOB2.read(tags) for tags in said]
+        )
+        sides = (strict.right, strict.predicted, strict.true)
+        f1 = precision_recall_f1(*(side.sum() for side in sides))["f1"]
+        expected = f1_score(true, said, mode="strict", scheme=SEQEVAL_IOB2, zero_division=0)
+        assert float(f1) == pytest.approx(expected)
+        if counts.types:
+            by_type = precision_recall_f1(
+                *(side.sum(axis=0) for side in (counts.right, counts.predicted, counts.true))
+            )
+            expected = f1_score(true, said, average="macro", zero_division=0)
+            assert float(by_type["f1"].mean()) == pytest.approx(expected)
+
+
+def test_the_gazetteer_takes_the_longest_phrase() -> None:
+    texts = [["New", "York", "Times", "said"], ["New", "York", "is", "big"]]
+    entities = [[Entity(0, 3, "ORG")], [Entity(0, 2, "LOC")]]
+    found = Gazetteer(texts, entities).find(["the", "New", "York", "Times", "of", "New", "York"])
+    assert found == [Entity(1, 4, "ORG"), Entity(5, 7, "LOC")]
+
+
+# --- the task, end to end ---
+
+PEOPLE = ["warm", "cold", "bright", "grim"]
+PLACES = ["night", "day", "scene"]
+
+
+def sentences(count: int, seed: int = 0) -> list[dict]:
+    """Words of the tiny vocabulary; those of two lists are entities, some of them of two words."""
+    generator = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        tokens: list[str] = []
+        tags: list[str] = []
+        for _ in range(generator.randint(2, 8)):
+            kind = generator.choice(["", "", "PER", "LOC"])
+            if not kind:
+                tokens.append(generator.choice(PLAIN[:8]))
+                tags.append("O")
+                continue
+            names = PEOPLE if kind == "PER" else PLACES
+            words = generator.choices(names, k=generator.randint(1, 2))
+            # a word between two entities tells them apart
+            tokens += [*words, generator.choice(PLAIN[:8])]
+            tags += [*[f"B-{kind}", f"I-{kind}"][: len(words)], "O"]
+        rows.append({"tokens": tokens, "tags": tags})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tagger")
+    model = tiny_bert(folder / "bert")
+    write_jsonl(folder / "train.jsonl", sentences(120))
+    write_jsonl(folder / "test.jsonl", sentences(40, 1))
+    settings = {"train.epochs": 30, "train.lr": 4e-3, "train.batch_examples": 16}
+    langue.finetune("tag", model=model, data=folder, out=folder / "run", **settings)
+    return folder
+
+
+def test_entities_are_learned_judged_and_shown(tagger) -> None:
+    metrics = json.loads((tagger / "run" / "metrics.json").read_text())
+    assert metrics["metrics"]["f1"] > 0.7
+    assert {"precision", "recall", "f1", "f1_macro", "accuracy"} == set(metrics["metrics"])
+    assert metrics["baseline"]["name"] == "gazetteer of the training entities"
+    model = langue.load(tagger / "run")
+    text = "the warm cold was a night"
+    found = model.predict([text, ["the", "warm", "cold", "was", "a", "night"]])
+    assert found[0] == found[1]
+    assert [(each["entity_group"], each["word"]) for each in found[0]] == [
+        ("PER", "warm cold"),
+        ("LOC", "night"),
+    ]
+    for each in found[0]:
+        assert set(each) == {"entity_group", "score", "word", "start", "end"}
+        assert text[each["start"] : each["end"]] == each["word"] and 0 < each["score"] <= 1
+
+
+def test_a_long_text_is_read_in_windows_without_seams(tagger) -> None:
+    """Each sentence of a text far longer than the model is tagged as it is in a text that fits."""
+    model = langue.load(tagger / "run")
+    words = [word for row in sentences(60, 2) for word in row["tokens"]]
+    assert len(words) > 4 * model.config.max_length
+    (found,) = model.predict([words])
+    text = " ".join(words)
+    assert [text[each["start"] : each["end"]] for each in found] == [each["word"] for each in found]
+    names = {word: "PER" for word in PEOPLE} | {word: "LOC" for word in PLACES}
+    tagged = [each["entity_group"] for each in found for _ in each["word"].split()]
+    expected = [names[word] for word in words if word in names]
+    agreeing = sum(a == b for a, b in zip(tagged, expected, strict=False))
+    assert len(tagged) == len(expected) and agreeing > 0.95 * len(expected)
+
+
+def test_transformers_reads_the_run_with_equal_logits(tagger) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoModelForTokenClassification.from_pretrained(tagger / "run").eval()
+    model = langue.load(tagger / "run")
+    ids = model.tokenizer.encode_batch(["the warm cold was a night"])[0].ids
+    with torch.no_grad():
+        expected = theirs(torch.tensor([ids])).logits[0].numpy()
+    batch = gather(examples_of([ids]), np.arange(1), model.device)
+    with torch.no_grad():
+        found = model.network(batch).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert theirs.config.id2label[1] == "B-LOC"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tokens": ["the", "film"], "tags": ["O"]}, "1 tags for 2 tokens"),
+        ({"tokens": ["the"], "tags": "O"}, "the tags are a str, not a list of words"),
+        ({"tokens": ["the"], "tags": [""]}, "empty or no text"),
+        ({"tokens": ["the"], "tags": ["PER"]}, "has no prefix and others have one"),
+        ({"tokens": [], "tags": []}, "there are no tokens"),
+    ],
+)
+def test_odd_rows_are_one_line(tagger, tmp_path, row, message) -> None:
+    data = write_jsonl(tmp_path / "train.jsonl", [*sentences(30), row])
+    with pytest.raises(DataError, match=message):
+        langue.preview("tag", model=tagger / "bert", data=data)
+
+
+def test_parts_of_speech_have_no_scheme(tagger, tmp_path) -> None:
+    rows = [
+        {"tokens": row["tokens"], "tags": ["X" if tag == "O" else "NOUN" for tag in row["tags"]]}
+        for row in sentences(60)
+    ]
+    settings = {"train.epochs": 2, "train.lr": 5e-3, "train.batch_examples": 16}
+    run = langue.finetune("tag", model=tagger / "bert", data=rows, out=tmp_path / "r", **settings)
+    assert set(run.metrics["metrics"]) == {"accuracy", "f1_macro"}
+    (found,) = run.load().predict(["the warm film"])
+    assert [set(each) for each in found] == [
+        {"entity", "score", "index", "word", "start", "end"}
+    ] * 3
