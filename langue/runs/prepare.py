@@ -282,9 +282,7 @@ def data_fingerprint(task: Task, source: Source) -> dict[str, str]:
         table: Table | None = getattr(source, name)
         if table is not None:
             digest = hashlib.sha256()
-            for text, target in zip(
-                task.texts(table), table.column(task.columns.target), strict=True
-            ):
+            for text, target in zip(task.texts(table), task.raw_targets(table), strict=True):
                 digest.update(f"{len(text)} {text} {target!r}\n".encode("utf-8", "surrogatepass"))
             made[name] = digest.hexdigest()
     return made

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -37,6 +38,7 @@ from langue.tasks.judgement import Judgement
 from langue.tasks.task import Baseline, Task
 from langue.text.quality.script import mostly_unspaced
 from langue.text.tags import (
+    IOB2,
     SCHEMES,
     Entity,
     Gazetteer,
@@ -56,6 +58,11 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
+
+
+# The words of a text that does not come as a list of them.
+_WORD = re.compile(r"\w+|[^\w\s]")
+_CHARACTER = re.compile(r"\S")
 
 
 class TagOptions(Section):
@@ -249,8 +256,46 @@ class Tag(Task):
         return tags
 
     @classmethod
+    def raw_targets(cls, table: "Table") -> list[Any]:
+        """Lists of tags, or of spans of texts."""
+        return table.column("tags" if "tags" in table.rows.column_names else "spans")
+
+    @classmethod
+    def read_targets(cls, table: "Table", options: Any) -> list[Any]:
+        """The tags of each row, of spans of its text where these are what there is."""
+        if "tags" in table.rows.column_names:
+            return super().read_targets(table, options)
+        rows = zip(table.column("text"), table.column("spans"), strict=True)
+        return [
+            tags_of_spans(text, spans, partial(table.where, row))
+            for row, (text, spans) in enumerate(rows)
+        ]
+
+    @classmethod
+    def usable_rows(cls, table: "Table", options: Any, ready: Task | None) -> list[int]:
+        if "tags" in table.rows.column_names:
+            return super().usable_rows(table, options, ready)
+        usable = []
+        for row, text in enumerate(table.column("text")):
+            try:
+                tags = tags_of_spans(text, table.column("spans")[row], str)
+                if ready is not None:
+                    ready.known_target(tags, str)
+            except DataError:
+                continue
+            usable.append(row)
+        return usable
+
+    @classmethod
+    def items(cls, table: "Table") -> list[Any]:
+        """Lists of words, or texts."""
+        there = "tokens" if "tokens" in table.rows.column_names else "text"
+        return table.column(there)
+
+    @classmethod
     def texts(cls, table: "Table") -> list[str]:
-        return [" ".join(words) for words in table.column("tokens")]
+        rows = cls.items(table)
+        return [row if isinstance(row, str) else " ".join(row) for row in rows]
 
     def encode(
         self,
@@ -260,7 +305,7 @@ class Tag(Task):
         data: DataSettings,
         config: ModelConfig,
     ) -> tuple["Table", Encoded]:
-        rows = table.column("tokens")
+        rows = self.items(table)
         bad = next((row for row, words in enumerate(rows) if not _has_text(words)), None)
         if bad is not None:
             if data.invalid == "error":
@@ -337,14 +382,18 @@ class Tag(Task):
     def _joined(self, words: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
         """A row as one text, and the characters of each of its words."""
         if isinstance(words, str):
-            pattern = r"\S" if self.separator == "" else r"\S+"
-            return words, [match.span() for match in re.finditer(pattern, words)]
+            pattern = _CHARACTER if self.separator == "" else _WORD
+            return words, [match.span() for match in pattern.finditer(words)]
         spans = []
         begin = 0
         for word in words:
             spans.append((begin, begin + len(word)))
             begin += len(word) + len(self.separator)
         return self.separator.join(words), spans
+
+    def _words(self, row: str | list[str]) -> list[str]:
+        text, spans = self._joined(row)
+        return [text[begin:end] for begin, end in spans]
 
     def notes(self) -> list[str]:
         return self._notes
@@ -535,8 +584,10 @@ class Tag(Task):
         as_model: bool = True,
     ) -> Baseline | None:
         began = time.perf_counter()
-        words, golds = train[0].column("tokens"), train[1]
-        tested = test[0].column("tokens")
+        golds = train[1]
+        words = [self._words(row) for row in self.items(train[0])]
+        rows = self.items(test[0])
+        tested = [self._words(row) for row in rows]
         if self.scheme is None:
             name = "most frequent tag of each word"
             tags = [MostFrequentTag(words, golds).find(each) for each in tested]
@@ -545,7 +596,7 @@ class Tag(Task):
             gazetteer = Gazetteer(words, [entities_of(each) for each in golds])
             tags = [self.scheme.write(gazetteer.find(each), len(each)) for each in tested]
         predictions = []
-        for row, own in zip(tested, tags, strict=True):
+        for row, own in zip(rows, tags, strict=True):
             text, spans = self._joined(row)
             predictions.append(Tagged(text, spans, own, [1.0] * len(own)))
         metrics = self.metrics(test[1], predictions)
@@ -581,14 +632,46 @@ def _agreements(gold: Sequence[str], tags: Sequence[str]) -> int:
     return sum(one == other for one, other in zip(gold, tags, strict=True))
 
 
-def _has_text(words: Any) -> bool:
+def _has_text(row: Any) -> bool:
     """Whether a row has words, none of them empty."""
-    return bool(words) and all(isinstance(word, str) and word.strip() for word in words)
+    if isinstance(row, str):
+        return bool(row.strip())
+    return bool(row) and all(isinstance(word, str) and word.strip() for word in row)
 
 
 def _separator(train: "Table", options: TagOptions) -> str:
     """What stands between words: nothing in scripts that write no spaces."""
     if options.join != "auto":
         return " " if options.join == "space" else ""
-    sample = "".join("".join(words) for words in train.column("tokens")[:1000])
+    sample = "".join("".join(words) for words in Tag.items(train)[:1000])
     return "" if mostly_unspaced(sample) else " "
+
+
+def tags_of_spans(text: str, spans: Any, where: Callable[[], str]) -> list[str]:
+    """The tags of a text's words, of spans [{start, end, label}] of its characters.
+
+    DataError where spans overlap, or one begins or ends within a word.
+    """
+    pattern = _CHARACTER if mostly_unspaced(text) else _WORD
+    words = [match.span() for match in pattern.finditer(text)]
+    begins = {begin: place for place, (begin, _) in enumerate(words)}
+    ends = {end: place + 1 for place, (_, end) in enumerate(words)}
+    entities: list[Entity] = []
+    for span in sorted(spans or (), key=lambda each: (each["start"], each["end"])):
+        start, end = int(span["start"]), int(span["end"])
+        shown = f"{start} to {end} ({text[start:end]!r})"
+        if start not in begins or end not in ends:
+            raise DataError(
+                f"the span {shown} begins or ends within a word or a blank",
+                where=where(),
+                do="let it cover whole words (in training: data.invalid=drop)",
+            )
+        entity = Entity(begins[start], ends[end], str(span["label"]))
+        if entities and entity.start < entities[-1].end:
+            raise DataError(
+                f"the span {shown} overlaps another one",
+                where=where(),
+                do="keep one of them: a word has one tag (in training: data.invalid=drop)",
+            )
+        entities.append(entity)
+    return IOB2.write(entities, len(words))

@@ -144,8 +144,13 @@ class Task(Objective):
         return target
 
     @classmethod
+    def raw_targets(cls, table: "Table") -> list[Any]:
+        """The targets as they stand in the table."""
+        return table.column(cls.columns.target)
+
+    @classmethod
     def read_targets(cls, table: "Table", options: Any) -> list[Any]:
-        column = table.column(cls.columns.target)
+        column = cls.raw_targets(table)
         return [
             cls.read_target(value, options, partial(table.where, row))
             for row, value in enumerate(column)
@@ -161,7 +166,7 @@ class Task(Objective):
         """The rows whose target can be read and, where there is a task already, was seen in its
         training."""
         usable = []
-        for row, value in enumerate(table.column(cls.columns.target)):
+        for row, value in enumerate(cls.raw_targets(table)):
             try:
                 target = cls.read_target(value, options, str)
                 if ready is not None:

@@ -17,6 +17,7 @@ import langue
 from langue.data.batch import gather
 from langue.errors import DataError
 from langue.generation.sample import examples_of
+from langue.tasks.tag import tags_of_spans
 from langue.text.tags import (
     IO,
     IOB2,
@@ -280,3 +281,32 @@ def test_parts_of_speech_have_no_scheme(tagger, tmp_path) -> None:
     assert [set(each) for each in found] == [
         {"entity", "score", "index", "word", "start", "end"}
     ] * 3
+
+
+def test_spans_of_a_text_are_tags_of_its_words(tagger, tmp_path) -> None:
+    text = "Ada Lovelace met Babbage."
+    spans = [
+        {"start": 17, "end": 24, "label": "PER"},
+        {"start": 0, "end": 12, "label": "PER"},
+    ]
+    assert tags_of_spans(text, spans, str) == ["B-PER", "I-PER", "O", "B-PER", "O"]
+    chinese = [{"start": 0, "end": 2, "label": "LOC"}]
+    assert tags_of_spans("北京很大", chinese, str) == ["B-LOC", "I-LOC", "O", "O"]
+    rows = [{"text": "the warm film", "spans": [{"start": 4, "end": 8, "label": "PER"}]}] * 20
+    run = langue.finetune(
+        "tag", model=tagger / "bert", data=rows, out=tmp_path / "r", **{"train.epochs": 1}
+    )
+    assert run.metrics["baseline"]["metrics"]["f1"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        ([(1, 3)], "begins or ends within a word"),
+        ([(0, 3), (0, 12)], "overlaps another"),
+    ],
+)
+def test_spans_that_are_no_words_are_one_line(spans, message) -> None:
+    given = [{"start": start, "end": end, "label": "PER"} for start, end in spans]
+    with pytest.raises(DataError, match=message):
+        tags_of_spans("Ada Lovelace met Babbage.", given, str)
