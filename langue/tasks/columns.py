@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-TEXT_SYNONYMS = (
-    *("sentence", "sentence1", "review", "content", "comment"),
-    *("body", "message", "premise", "document", "tweet"),
-)
+from langue.text.read.table import TEXT_SYNONYMS as TEXT_SYNONYMS
+
 PAIR_SYNONYMS = ("sentence2", "text_pair", "hypothesis", "question2")
 
 

@@ -4,6 +4,7 @@ directory, judged."""
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,17 +45,6 @@ NAMED: dict[str, tuple[Any, str]] = {
     "task": (str, f"one name, as {DEFAULT_TASK}"),
     "model": ((str, Path), "one Hub name or folder"),
     "columns": ((Mapping, type(None)), 'ours and theirs, as {"text": "review"}'),
-}
-
-# Settings that leave something to the run, and the value that does: its recipe then says what it
-# has chosen.
-SETTLED = {
-    "train.best": (None, "none", "None"),
-    **{
-        f"task.{name}": values
-        for kind in TASKS.values()
-        for name, values in kind.settled_options.items()
-    },
 }
 
 
@@ -160,7 +150,19 @@ def _settle_on_dev(prepared: Prepared, network: TaskModel) -> None:
 
 def _without_settled(layer: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a layer but for those left to a run that has settled them already."""
-    return {key: value for key, value in layer.items() if value not in SETTLED.get(key, ())}
+    settled = _settled()
+    return {key: value for key, value in layer.items() if value not in settled.get(key, ())}
+
+
+@cache
+def _settled() -> dict[str, tuple[Any, ...]]:
+    """Settings that leave something to the run, and the values that do: its recipe then says what
+    it has chosen."""
+    found: dict[str, tuple[Any, ...]] = {"train.best": (None, "none", "None")}
+    for kind in TASKS.values():
+        for name, values in kind.settled_options.items():
+            found[f"task.{name}"] = values
+    return found
 
 
 def resolve_call(

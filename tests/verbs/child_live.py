@@ -10,6 +10,7 @@ from pathlib import Path
 
 import langue.data.corpus.builder
 import langue.runs.train_tokenizer
+import langue.verbs.evaluate
 import langue.verbs.finetune
 import langue.verbs.pretrain
 import langue.verbs.quickstart
@@ -41,7 +42,7 @@ def held(module, name, what):
 
 def main(folder: Path) -> None:
     given = json.loads((folder / "given.json").read_text())
-    held(langue.verbs.finetune, "judge_run", "finetune judges")
+    held(langue.verbs.evaluate, "judge_run", "finetune judges")
     held(langue.verbs.pretrain, "judge_language", "pretrain judges")
     held(langue.runs.train_tokenizer, "train", "tokenizer train")
     held(langue.data.corpus.builder, "_write", "data tokenize")

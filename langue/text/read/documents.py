@@ -20,6 +20,7 @@ from langue.text.read import named
 from langue.text.read.lines import Bad, blocks, lines
 from langue.text.read.open import Columns, check_kind, exists, expanded, load_hub
 from langue.text.read.parse import batches, kind, parquet, parsed, records
+from langue.text.read.table import TEXT_SYNONYMS
 
 PIECE = 1 << 20  # characters
 Kind = Literal["line", "blank", "file"]
@@ -287,9 +288,8 @@ def _parquet(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
 
 
 def _columns(reading: Reading) -> Columns:
-    return Columns(
-        ("text",), (), {"text": reading.columns["text"]} if "text" in reading.columns else {}
-    )
+    renamed = {"text": reading.columns["text"]} if "text" in reading.columns else {}
+    return Columns(("text",), (), renamed, {"text": TEXT_SYNONYMS})
 
 
 def _of_rows(

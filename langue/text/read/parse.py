@@ -20,7 +20,6 @@ from langue.errors import DataError
 from langue.text.read.annotations import record as annotated
 from langue.text.read.conll import sentences
 from langue.text.read.lines import compression, lines, opened
-from langue.text.read.squad import is_nested, questions
 
 # files of tokens in columns, whatever their dialect
 CONLL = (".conll", ".conll2003", ".conllu", ".conllup", ".iob", ".bio", ".bioes")
@@ -100,6 +99,9 @@ def _json(path: Path, where: str, note: Note) -> Iterator[Record]:
         raise DataError(
             f"not usable JSON: {error}", where=where, do="one record a line goes into a .jsonl file"
         ) from None
+    # imported here: most JSON files are lists of records, and a command's start stays short
+    from langue.text.read.squad import is_nested, questions
+
     rows = _rows(value, where)
     if is_nested(rows):
         rows = questions(rows, where)

@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import datasets
 
+# What people call a column of texts, likeliest first: for the remedy alone.
+TEXT_SYNONYMS = (
+    *("sentence", "sentence1", "review", "content", "comment"),
+    *("body", "message", "premise", "document", "tweet"),
+)
 SPLITS = ("train", "dev", "test")
 TEXTS = frozenset({"text", "pair", "source", "target", "question", "context"})
 """Columns that are text whatever their values look like: 7 becomes "7"."""

@@ -11,7 +11,7 @@ from langue.data.corpus import builder, split
 from langue.data.corpus.builder import Building, build
 from langue.data.corpus.reader import Corpus
 from langue.data.corpus.split import SplitAssignment
-from langue.text.read import documents
+from langue.text.read import documents, lines
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
 from tests.tiny_tokenizer import byte_tokenizer
@@ -46,8 +46,8 @@ def test_two_bytes_a_token_as_long_as_they_are_enough(tmp_path, size, bytes_):
 def test_memory_does_not_grow_with_a_document(tmp_path, monkeypatch):
     """Of four megabytes and of sixteen, in pieces of 16 kB: what building takes is the same, and a
     fraction of them."""
-    for name in ("PIECE", "BLOCK"):
-        monkeypatch.setattr(documents, name, 1 << 14)
+    monkeypatch.setattr(documents, "PIECE", 1 << 14)
+    monkeypatch.setattr(lines, "BLOCK", 1 << 14)
     monkeypatch.setattr(split, "PEEK_BYTES", 1 << 14)
     monkeypatch.setattr(builder, "BATCH_BYTES", 1 << 14)
     peaks = []
