@@ -20,7 +20,6 @@ from langue.hub.config_keys import Config
 from langue.hub.convert_dtype import DtypeConverter
 from langue.model.config import ModelConfig
 from langue.model.language_model import build_on_meta
-from langue.model.token_heads import CRF_PARAMETERS
 from langue.runtime import in_threads
 
 # How the published classes that score tokens are called.
@@ -37,6 +36,7 @@ HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # what wei
 TABLES = ("token.weight", "decoder.token.weight")
 SEQUENCE = "classify"  # the head of the published sequence classifiers
 EXTRA_PREFIX = "kept."  # before the names of published weights that ours has no place for
+CRF_PARAMETERS = ("transitions", "start", "end")  # the names in `langue.model.token_heads.CRF`
 # The heads that score single tokens, and the endings of the classes of `transformers` that have
 # them.
 TOKEN_CLASSES = {"token": "ForTokenClassification", "span": "ForQuestionAnswering"}

@@ -18,8 +18,6 @@ from langue.model.heads import Head, Sequences
 from langue.model.kernels import Dropout
 from langue.model.layers import ACTIVATIONS, make_norm
 
-CRF_PARAMETERS = ("transitions", "start", "end")
-
 
 class TokenHead(Head):
     """A linear map of each token's state to a score for each label (Devlin et al. 2018, section

@@ -17,8 +17,8 @@ from langue.hub.checkpoint import (
     write_checkpoint,
 )
 from langue.hub.families.registry import FAMILIES
-from langue.hub.family import TOKEN_CLASSES
-from langue.model.token_heads import CRF, CRF_PARAMETERS, SpanHead, TokenHead
+from langue.hub.family import CRF_PARAMETERS, TOKEN_CLASSES
+from langue.model.token_heads import CRF, SpanHead, TokenHead
 from langue.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
