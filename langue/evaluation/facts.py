@@ -17,8 +17,8 @@ NAMES = {
     "longest": "longest, in tokens",
     "mean_tokens": "tokens a text, mean",
     "seconds_estimated": "seconds, as estimated before",
-    "steps_per_epoch": "steps a pass",
-    "tokens_per_epoch": "tokens a pass",
+    "steps_per_epoch": "steps per epoch",
+    "tokens_per_epoch": "tokens per epoch",
     "tokens_per_parameter": "tokens a parameter",
     "tokens_per_step": "tokens a step",
 }

@@ -177,7 +177,7 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     a_pass = max(1, math.ceil(tokens / step))
     steps = _steps(stream, a_pass, chosen)
     passes = stream.tokens_in(steps * chosen.accumulate) / (a_pass * step)
-    seen = passes * tokens  # of which the last batch of a pass has fewer
+    seen = passes * tokens  # of which the last batch of an epoch has fewer
     block = prepared.settings.data.seq_len
     flops = _flops_a_token(prepared, stream) * seen
     new = _new_parts(prepared.checkpoint, config)
@@ -252,7 +252,7 @@ def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:
 
 
 def _steps(stream: Stream, a_pass: int, chosen: TrainSettings) -> int:
-    """Steps of the run, of which a pass takes so many where none is smaller than the others."""
+    """Steps of the run, of which an epoch takes so many where none is smaller than the others."""
     if chosen.epochs >= MANY:
         return chosen.max_steps
     full = max(1, round(a_pass * chosen.epochs)) * chosen.accumulate * chosen.batch_tokens

@@ -77,7 +77,7 @@ def show(prepared: Prepared, console: Console) -> None:
         else:
             console.print(f"· no {split} text stands in train, exactly or nearly")
     console.print(
-        f"· {facts['steps']:,} steps, {facts['steps_per_epoch']:,} a pass, mean"
+        f"· {facts['steps']:,} steps, {facts['steps_per_epoch']:,} per epoch, mean"
         f" {facts['mean_tokens']:.0f} tokens, {facts['precision']}: about"
         f" {span(facts['seconds_estimated'])} on this machine"
     )
