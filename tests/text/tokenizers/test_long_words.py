@@ -145,9 +145,14 @@ def test_ctrl_c_is_heard_while_a_tokenizer_is_trained(tmp_path, monkeypatch):
     drawn = random.Random(0)
     text = "".join(drawn.choices("abcdefghij", k=90_000))
     began = time.perf_counter()
-    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        train([text], resolve({"tokenizer.vocab_size": 8000}).tokenizer, tmp_path)
+    # a shell's background processes ignore Ctrl-C, and these tests may be one
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            train([text], resolve({"tokenizer.vocab_size": 8000}).tokenizer, tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     left = [thread for thread in threading.enumerate() if thread.name == "tokenizer trainer"]
     assert left and left[0].daemon  # it was not done, and does not hold up the end of the process
     assert time.perf_counter() - began < 2
