@@ -1,6 +1,7 @@
 """What tasks share that predict of a whole text, or of a pair of texts: one vector a text, and a
 linear map."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,8 +45,9 @@ class PooledTask(Task):
     settings: PooledOptions
 
     @property
+    @abstractmethod
     def n_outputs(self) -> int:
-        raise NotImplementedError
+        """How many scores the head gives a text."""
 
     def adapt_to(self, config: ModelConfig) -> None:
         pooling = resolve_pooling(self.settings.pooling, config)
@@ -103,10 +105,10 @@ class PooledTask(Task):
         )
         return self.metrics(targets.cpu().numpy(), self.predict(outputs))[self.primary_metric]
 
+    @abstractmethod
     def predict(self, outputs: Tensor) -> Any:
         """outputs (N, n_outputs) -> what is judged and shown: probabilities or scores, (N,
         n_outputs)."""
-        raise NotImplementedError
 
     def decode(self, outputs: Tensor, batch: Batch) -> Any:
         return self.predict(outputs)
