@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from langue.verbs.convert import convert
     from langue.verbs.evaluate import evaluate
     from langue.verbs.finetune import Run, finetune
+    from langue.verbs.generate import generate
     from langue.verbs.inspect import inspect
     from langue.verbs.inspect_data import inspect_data
     from langue.verbs.plan import plan
@@ -37,6 +38,7 @@ __all__ = [
     "convert",
     "evaluate",
     "finetune",
+    "generate",
     "inspect",
     "load",
     "predict",

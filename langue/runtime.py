@@ -257,6 +257,21 @@ def device_memory(place: "torch.device") -> int | None:
     return torch.cuda.get_device_properties(place).total_memory if place.type == "cuda" else None
 
 
+def free_memory(place: "torch.device") -> int:
+    """Bytes that may still be taken on a device; of a processor as Linux estimates it without
+    swapping, else half of what is there."""
+    import torch
+
+    if place.type == "cuda":
+        return torch.cuda.mem_get_info(place)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as handle:
+            fields = dict(line.split(":", 1) for line in handle)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
 def peak_memory() -> int:
     """Most memory that was in use at once so far, in bytes: a GPU's where there is one, else what
     was resident."""

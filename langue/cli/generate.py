@@ -1,66 +1,178 @@
 """What arrives: the words after `langue generate`. What leaves: what the model writes, printed."""
 
+import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langue.cli.options import Debug, Json, Named, Revision
-from langue.errors import DataError
+from langue.cli.options import Debug, Force, Json, Named, Revision
+from langue.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from langue.runs.model import Model
+
+CHOICE = "Which tokens"
+END = "Where it ends"
+FORM = "What it must be"
+LANGUAGES = "Languages"
+
+
+def _option(help: str, metavar: str, panel: str = CHOICE, **limits: Any) -> Any:
+    """An option whose default is the model's."""
+    return typer.Option(
+        help=help, metavar=metavar, rich_help_panel=panel, show_default=False, **limits
+    )
 
 
 def generate(
     model: Named,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", "-p", help="A beginning, or a source; repeat it for more."),
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most tokens to write; default: 64.", show_default=False),
-    ] = None,
-    temperature: Annotated[
-        float | None,
         typer.Option(
-            min=0.0, help="0: always the likeliest token; default: 0.", show_default=False
-        ),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Draw among so many of the likeliest; default: 0, all.", show_default=False
-        ),
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Draw among those that hold so much; default: 1.",
+            "--prompt",
+            "-p",
+            help="A beginning, or a source; repeat it for more.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    source_language: Annotated[
+    data: Annotated[
         str | None,
         typer.Option(
-            help="Of the sources, by a code of the model, such as en_XX.", show_default=False
+            help='Instead: JSON lines with "prompt", "messages" or "tokens"; - for standard input.',
+            show_default=False,
         ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        _option("Most tokens to write; default: 64.", "N", END, min=1),
+    ] = None,
+    min_tokens: Annotated[
+        int | None,
+        _option("Fewest tokens; default: 0.", "N", END, min=0),
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="End before this text; repeat it for more.",
+            rich_help_panel=END,
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        _option("0: always the likeliest token; default: 0.", "X", min=0.0),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        _option("Draw among so many of the likeliest; default: 0, all.", "N", min=0),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        _option("Draw among those that hold so much; default: 1.", "X", min=0.0, max=1.0),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        _option(
+            "Draw among those with this share of the highest; default: 0.", "X", min=0.0, max=1.0
+        ),
+    ] = None,
+    typical_p: Annotated[
+        float | None,
+        _option(
+            "Draw among the most typical that hold so much; default: 1.", "X", min=0.0, max=1.0
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw.", rich_help_panel=CHOICE)] = 0,
+    n: Annotated[int, typer.Option(min=1, help="Answers.", rich_help_panel=CHOICE)] = 1,
+    beams: Annotated[
+        int | None,
+        _option("Beam search with so many; default: 1, none.", "N", min=1),
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        _option("Of beams: above 0 favours long answers; default: 1.", "X"),
+    ] = None,
+    early_stopping: Annotated[
+        bool | None,
+        typer.Option(
+            "--early-stopping",
+            help="Of beams: end with the first complete ones.",
+            rich_help_panel=CHOICE,
+            show_default=False,
+        ),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None,
+        _option("Weaken tokens that are there already; default: 1, not.", "X", min=0.0),
+    ] = None,
+    presence_penalty: Annotated[
+        float | None,
+        _option("Taken off tokens written before; default: 0.", "X"),
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None,
+        _option("The same for each time; default: 0.", "X"),
+    ] = None,
+    no_repeat_ngram: Annotated[
+        int | None,
+        _option("So many tokens never come twice in a row.", "N", min=0),
+    ] = None,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOKEN=NUMBER",
+            help="Added to the logit of a token id; repeat it for more.",
+            rich_help_panel=CHOICE,
+            show_default=False,
+        ),
+    ] = None,
+    logprobs: Annotated[
+        int | None,
+        _option("Tell log-probabilities, and of so many of the likeliest.", "N", min=0),
+    ] = None,
+    json_schema: Annotated[
+        str | None,
+        _option("A JSON Schema, or a file of one.", "TEXT", FORM),
+    ] = None,
+    regex: Annotated[
+        str | None,
+        _option("A regular expression.", "TEXT", FORM),
+    ] = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One of these texts; repeat it.", rich_help_panel=FORM, show_default=False
+        ),
+    ] = None,
+    grammar: Annotated[
+        str | None,
+        _option("A file with a grammar in Lark's form.", "TEXT", FORM),
+    ] = None,
+    source_language: Annotated[
+        str | None,
+        _option("Of the sources, by a code of the model, such as en_XX.", "TEXT", LANGUAGES),
     ] = None,
     target_language: Annotated[
         str | None,
-        typer.Option(
-            help="To write, by a code of the model, such as de_DE or deu.", show_default=False
-        ),
+        _option("To write, by a code of the model, such as de_DE or deu.", "TEXT", LANGUAGES),
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print the text as it is written.")
+    ] = False,
     revision: Revision = None,
+    force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Let a model write on from a prompt, or translate or sum up a source.
 
         langue generate runs/small --prompt "ROMEO:" --max-tokens 200 --temperature 0.8
-        langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning."
+        langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning." --beams 4
+        langue generate runs/small --data prompts.jsonl --out answers.jsonl
         langue generate facebook/mbart-large-50-many-to-many-mmt -p "Good morning." \\
             --source-language en_XX --target-language de_DE
 
@@ -68,29 +180,133 @@ def generate(
 
     A model's generation_config.json replaces these defaults, and an option replaces both.
     """
-    from langue.cli.show import print_json
+    given = {
+        "max_tokens": max_tokens,
+        "min_tokens": min_tokens,
+        "stop": stop,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "typical_p": typical_p,
+        "seed": seed,
+        "beams": beams,
+        "length_penalty": length_penalty,
+        "early_stopping": early_stopping,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "no_repeat_ngram": no_repeat_ngram,
+        "logit_bias": _biases(logit_bias),
+        "logprobs": logprobs,
+        "json_schema": json_schema if json_schema is None else _text_or_file(json_schema),
+        "regex": regex,
+        "choices": choice,
+        "grammar": grammar if grammar is None else _text_or_file(grammar),
+        "source_language": source_language,
+        "target_language": target_language,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    if data is not None and (prompt or stream or n > 1):
+        other = "--prompt" if prompt else "--stream" if stream else "--n"
+        raise SettingsError(f"--data and {other} are given together", do="give one of them")
+    if data is not None:
+        _bulk(model, data, out, options, force, revision)
+        return
+    if out is not None:
+        raise SettingsError("--out is for --data", do="give --data FILE, or leave out --out")
     from langue.runs.model import load
 
     prompts = list(prompt) if prompt else [_read()]
     ready = load(model, revision, dtype="auto")
-    written = ready.generate(
-        prompts,
-        max_tokens,
-        temperature,
-        top_k,
-        top_p,
-        seed,
-        source_language=source_language,
-        target_language=target_language,
-    )
-    if as_json:
-        print_json(
-            [{"prompt": given, "text": text} for given, text in zip(prompts, written, strict=True)]
-        )
+    if stream:
+        _stream(ready, prompts, options, n)
         return
-    for given, text in zip(prompts, written, strict=True):
-        continues = ready.config.architecture == "decoder"
-        print(f"{given}{text}" if continues else text)
+    written = ready.generate(prompts, n=n, details=True, **options)
+    _print(ready, prompts, written if n > 1 else [[each] for each in written], as_json)
+
+
+def _bulk(
+    model: str,
+    data: str,
+    out: str | None,
+    options: dict[str, Any],
+    force: bool,
+    revision: str | None,
+) -> None:
+    """JSON lines in, JSON lines out, each as soon as it is known."""
+    from langue.runs.model import load
+    from langue.verbs.generate import Failures, answers, read_lines
+    from langue.verbs.generate import generate as verb
+
+    if out is not None:
+        verb(model, data=data, out=out, force=force, revision=revision, **options)
+        print(f"Answers: {out}")
+        return
+    ready = load(model, revision, dtype="auto")
+    failed = Failures("standard input, line" if data == "-" else f"{data}, line")
+    for answer in answers(ready, failed.watched(read_lines(data)), options):
+        failed.count(answer)
+        print(json.dumps(answer, ensure_ascii=False), flush=True)
+    failed.tell(may_raise=True)
+
+
+def _stream(ready: "Model", prompts: list[str], options: dict[str, Any], n: int) -> None:
+    if len(prompts) > 1 or n > 1:
+        raise SettingsError("--stream is for one prompt and one answer", do="leave it out")
+    if ready.config.architecture == "decoder":
+        print(prompts[0], end="", flush=True)
+    for piece in ready.stream(prompts[0], **options):
+        print(piece, end="", flush=True)
+    print()
+
+
+def _print(
+    ready: "Model", prompts: list[str], written: list[list[dict[str, Any]]], as_json: bool
+) -> None:
+    from langue.cli.show import print_json
+
+    pairs = [
+        (given, answer)
+        for given, answers in zip(prompts, written, strict=True)
+        for answer in answers
+    ]
+    if as_json:
+        print_json([{"prompt": given, **answer} for given, answer in pairs])
+        return
+    continues = ready.config.architecture == "decoder"
+    for given, answer in pairs:
+        print(f"{given}{answer['text']}" if continues else answer["text"])
+
+
+def _biases(words: list[str] | None) -> dict[int, float] | None:
+    """`["5=-100"]` as a dict."""
+    if not words:
+        return None
+    biases = {}
+    for word in words:
+        token, _, value = word.partition("=")
+        try:
+            biases[int(token)] = float(value)
+        except ValueError:
+            raise SettingsError(
+                f"--logit-bias {word!r} is not TOKEN=NUMBER", do="write --logit-bias 50256=-100"
+            ) from None
+    return biases
+
+
+def _text_or_file(value: str) -> str:
+    """What a file holds, or the words themselves where they are no file's name."""
+    from pathlib import Path
+
+    from langue.files import unreadable
+
+    if value.lstrip()[:1] in ("{", "[") or "\n" in value:
+        return value
+    try:
+        return Path(value).read_text("utf-8-sig")
+    except OSError as error:
+        raise unreadable(error, value, DataError) from error
 
 
 def _read() -> str:

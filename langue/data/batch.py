@@ -5,6 +5,7 @@ T tokens, N sequences. There is no padding and so no mask: sequences stand in or
 those of equal length form the groups that `model/attention.py` computes as dense products.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -42,6 +43,13 @@ class Examples:
 
     def with_targets(self, targets: NDArray[Any]) -> "Examples":
         return replace(self, targets=targets)
+
+
+def examples_of(items: Sequence[Sequence[int]]) -> Examples:
+    """Token ids as examples."""
+    starts = np.concatenate([[0], np.cumsum([len(item) for item in items])]).astype(np.int64)
+    tokens = np.concatenate([np.asarray(item, np.int32) for item in items])
+    return Examples(tokens, starts, None, np.zeros(len(items), np.int32))
 
 
 @dataclass(frozen=True)

@@ -12,25 +12,30 @@ No padding, and no mask beyond what the formula itself has (causal, window): a b
 sequences in order of length, so that sequences of equal length lie side by side, and each such
 group (offset, n, t) is one dense product over (n * H) matrices of t x t. `self_attention` is the
 packed path of self-attention with as many keys as queries; `ragged_attention` takes everything
-else: fewer key/value heads, other sequences, a cache, other devices than processors, and inference
-where a processor has tiles.
+else: fewer key/value heads, other sequences, other devices than processors, and inference where a
+processor has tiles. `paged_attention` is that of generation: new tokens of sequences whose keys
+stand in pages.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from langue.model.cache import PAGE, PagedKeys, Span, first_page_in_window, pages_for
 from langue.model.kernels import drop, random_keep, scale, softmax, softmax_gradient, threshold
 from langue.runtime import disable_cudnn_sdpa, has_amx_bf16
 
 LengthBuckets = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
 # (query offset, key offset, n, queries of each, keys of each)
 PairedLengthBuckets = list[tuple[int, int, int, int, int]]
+# positions begin and end -> what is added to the scores of these queries, (H, end - begin, end)
+SpanBias = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -118,9 +123,14 @@ def additive_mask(
     config: AttentionConfig, bias: Tensor | None, queries: int, keys: int, like: Tensor
 ) -> Tensor | None:
     """What is added to the scores: (queries, keys) or (H, queries, keys), of the last queries; None
-    for nothing."""
+    for nothing. bias: of all queries, or of these alone."""
     hidden = attention_mask(config, queries, keys, like.device)
-    part = None if bias is None else bias[:, keys - queries : keys, :keys].to(like.dtype)
+    if bias is None:
+        part = None
+    elif bias.shape[1] == queries:
+        part = bias[:, :, :keys].to(like.dtype)
+    else:
+        part = bias[:, keys - queries : keys, :keys].to(like.dtype)
     if hidden is None:
         return part
     if part is None:
@@ -224,6 +234,39 @@ def dense_attention(
         products if mask is None else products + mask, dim=-1, dtype=torch.float32
     ).to(q.dtype)
     return (F.dropout(weights, dropout, dropout > 0) @ v).transpose(1, 2)
+
+
+def paged_attention(
+    q: Tensor,
+    keys: PagedKeys,
+    layer: int,
+    config: AttentionConfig = FULL_ATTENTION,
+    bias: SpanBias | None = None,
+) -> Tensor:
+    """Attention of a step's tokens, each span's to the keys of its own sequence in pages.
+
+    q (T, H, K), of which span i has its `new` rows from its offset on; of self-attention these are
+    its sequence's last tokens. bias(begin, end): what is added to the scores of the tokens at these
+    positions, (H, end - begin, end). Spans of as many tokens and keys are one dense product over
+    stacked matrices, which is computed of each by itself, and no key is padded: what a sequence
+    gets does not depend on the others. Returns (T, H * K).
+    """
+    heads, width = q.shape[1:]
+    out = q.new_empty(len(q), heads * width)
+    alike: dict[tuple[int, int], list[Span]] = {}
+    for span in keys.spans:
+        alike.setdefault((span.new, span.keys), []).append(span)
+    for (new, length), spans in alike.items():
+        first = first_page_in_window(length - new, config.window)
+        tables = np.stack([span.table[first : pages_for(length)] for span in spans])
+        seen = length - first * PAGE
+        k, v = keys.pages.read(layer, torch.from_numpy(tables).to(q.device), seen)
+        parts = [q[span.offset : span.offset + new] for span in spans]
+        added = None if bias is None else bias(length - new, length)[:, :, -seen:]
+        mixed = dense_attention(torch.stack(parts), k, v, 0.0, config, added)  # (n, new, H, K)
+        for span, part in zip(spans, mixed, strict=True):
+            out[span.offset : span.offset + new] = part.reshape(new, heads * width)
+    return out
 
 
 def _heads(x: Tensor, group: tuple[int, int, int]) -> Tensor:

@@ -1,51 +1,112 @@
-"""What arrives: the keys and values of new tokens.
-What leaves: those of all tokens so far, so that none is computed twice.
+"""What arrives: the keys and values of new tokens. What leaves: those of all tokens so far, so that
+none is computed twice.
 
-As ragged as the batch: each group of n equally long sequences has buffers of its own, and grows
-with them.
+They stand in pages of `PAGE` tokens (Kwon et al. 2023, arXiv:2309.06180), which belong to no
+sequence: a sequence has a table of the numbers of its pages, sequences with the same beginning
+share pages, and a page that is not needed any more is another's. A page holds one head's tokens
+side by side, so that a head reads them in one run.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from langue.model.attention import LengthBuckets
+from langue.errors import ModelError
+from langue.model.config import ModelConfig
+
+PAGE = 16  # tokens
 
 
-class Cache:
-    """Keys and values of every layer, made for one batch's groups; `capacity` bounds the tokens of
-    a sequence."""
+def pages_for(tokens: int) -> int:
+    """How many pages hold so many tokens of one sequence."""
+    return -(-tokens // PAGE)
 
-    def __init__(self, n_groups: int, capacity: int) -> None:
-        self.capacity = capacity
-        self.lengths = [0] * n_groups  # tokens that each group's sequences have so far
-        # a layer's keys and values of the encoder's output
-        self.encoder_states: dict[int, tuple[Tensor, Tensor]] = {}
-        # (layer, group) -> (2, n, capacity, G, K)
-        self._buffers: dict[tuple[int, int], Tensor] = {}
 
-    def extend(self, layer: int, group: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add k and v (n, t, G, K) of a layer's new tokens; returns all of them, each (n, length +
-        t, G, K)."""
-        n, t, heads, width = k.shape
-        begin = self.lengths[group]
-        buffer = self._buffers.get((layer, group))
-        if buffer is None:
-            buffer = k.new_empty(2, n, self.capacity, heads, width)
-            self._buffers[layer, group] = buffer
-        buffer[0, :, begin : begin + t] = k
-        buffer[1, :, begin : begin + t] = v
-        return buffer[0, :, : begin + t], buffer[1, :, : begin + t]
+def first_page_in_window(position: int, window: int) -> int:
+    """The first page that a token at this position, or a later one, can see; window: as in
+    `AttentionConfig`, 0 for everything."""
+    return max(0, position - window + 1) // PAGE if window else 0
 
-    def advance(self, groups: LengthBuckets) -> None:
-        """All layers have seen the new tokens."""
-        self.lengths = [length + t for length, (_, _, t) in zip(self.lengths, groups, strict=True)]
 
-    def positions(self, groups: LengthBuckets, device: torch.device) -> Tensor:
-        """Where the new tokens stand in their sequences, (T,)."""
-        ranges = zip(self.lengths, groups, strict=True)
-        return torch.cat(
-            [
-                torch.arange(length, length + t, device=device).repeat(n)
-                for length, (_, n, t) in ranges
-            ]
+class Pages:
+    """Keys and values of every layer, (L, 2, P, G, PAGE, K); it knows pages and no sequences."""
+
+    def __init__(
+        self, config: ModelConfig, count: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        """config: of a decoder; count: pages, P. Memory is taken when a page is first written."""
+        shape = (config.n_layers, 2, count, config.n_kv_heads, PAGE, config.head_dim)
+        self.data = torch.empty(shape, dtype=dtype, device=device)
+
+    @staticmethod
+    def bytes_each(config: ModelConfig, dtype: torch.dtype) -> int:
+        """What one page takes in all layers."""
+        return 2 * config.n_layers * config.n_kv_heads * PAGE * config.head_dim * dtype.itemsize
+
+    def write(self, layer: int, k: Tensor, v: Tensor, slots: Tensor) -> None:
+        """k, v (T, G, K) of new tokens; slots (T,): page * PAGE + place in the page."""
+        pages = torch.div(slots, PAGE, rounding_mode="floor")
+        places = slots % PAGE
+        self.data[layer, 0][pages, :, places] = k.to(self.data.dtype)
+        self.data[layer, 1][pages, :, places] = v.to(self.data.dtype)
+
+    def read(self, layer: int, tables: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of n sequences of one length; tables (n, P). Each (n, length, G, K)."""
+        found = self.data[layer][:, tables]  # (2, n, P, G, PAGE, K)
+        _, n, pages, heads, page, width = found.shape
+        joined = found.permute(0, 1, 3, 2, 4, 5).reshape(2, n, heads, pages * page, width)
+        k, v = joined[:, :, :, :length].transpose(2, 3)  # (n, length, G, K) each
+        return k, v
+
+    def copy(self, source: int, target: int) -> None:
+        """Write one page over another, in all layers."""
+        self.data[:, :, target] = self.data[:, :, source]
+
+
+@dataclass(frozen=True)
+class Span:
+    """One sequence's part of a step: some of its tokens, one after another, and what they see."""
+
+    offset: int  # where its tokens begin among those of the step
+    new: int  # how many they are
+    # How many keys there are: of self-attention the last `new` of them are these tokens' own.
+    keys: int
+    table: NDArray[np.int32]  # (at least `pages_for(keys)`,) the pages that hold them
+
+
+@dataclass(frozen=True)
+class PagedKeys:
+    """Where the keys of a step's tokens are, sequence by sequence."""
+
+    pages: Pages
+    spans: Sequence[Span]  # in the order of the step's tokens, which they cover
+    slots: Tensor | None = None  # (T,) where the tokens' own keys go; None: they are there
+
+    @staticmethod
+    def of_spans(pages: Pages, spans: Sequence[Span]) -> "PagedKeys":
+        """With slots for the spans' own tokens."""
+        slots = [slots_of(span.table, span.keys - span.new, span.keys) for span in spans]
+        return PagedKeys(
+            pages, spans, torch.from_numpy(np.concatenate(slots)).to(pages.data.device)
+        )
+
+
+def slots_of(table: NDArray[np.int32], begin: int, end: int) -> NDArray[np.int64]:
+    """Where the tokens at positions begin .. end of a sequence go: page * PAGE + place."""
+    positions = np.arange(begin, end)
+    pages = table[positions // PAGE].astype(np.int64)
+    return pages * PAGE + positions % PAGE
+
+
+def check_pageable(config: ModelConfig) -> None:
+    """ModelError for an encoder-decoder whose two attentions have heads of different numbers, whose
+    keys have no place in one page."""
+    if config.decoder_layers and config.decoder().n_kv_heads != config.decoder().n_heads:
+        raise ModelError(
+            "the decoder shares key/value heads in self-attention and not in cross-attention",
+            do="this cannot be generated from here",
         )

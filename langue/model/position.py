@@ -74,19 +74,17 @@ class Rotary(nn.Module):
             rates = _yarn(rates, self.base, self.length, config)
         self.register_buffer("rates", rates, persistent=False)
 
-    def forward(self, positions: Tensor, groups: LengthBuckets) -> Rotation:
+    def forward(
+        self, positions: Tensor, groups: LengthBuckets, lengths: Tensor | None = None
+    ) -> Rotation:
         """positions (T,) -> cosines and sines (T, R / 2), float32; groups cover those tokens that
-        are in sequences."""
+        are in sequences. lengths (T,): of the sequence that each is in, where its last token is not
+        among these."""
         rates = cast(Tensor, self.rates)
         if self.scaling == "dynamic":
-            lengths = torch.cat(
-                [
-                    positions[o : o + n * t].view(n, t)[:, -1:].expand(n, t).flatten()
-                    for o, n, t in groups
-                ]
-            )
-            lengths = F.pad(lengths, (0, len(positions) - len(lengths)))
-            stretch = self.factor * (lengths + 1).clamp(min=self.length) / self.length - (
+            if lengths is None:
+                lengths = sequence_lengths(positions, groups)
+            stretch = self.factor * lengths.clamp(min=self.length) / self.length - (
                 self.factor - 1
             )
             bases = self.base * stretch ** (self.size / (self.size - 2))  # (T,)
@@ -95,6 +93,16 @@ class Rotary(nn.Module):
             )
         angles = positions[:, None].float() * rates
         return angles.cos() * self.amplitude, angles.sin() * self.amplitude
+
+
+def sequence_lengths(positions: Tensor, groups: LengthBuckets) -> Tensor:
+    """The length of the sequence that each token is in, by its last token: (T,)."""
+    parts = []
+    for offset, n, t in groups:
+        last = positions[offset : offset + n * t].view(n, t)[:, -1:]  # (n, 1)
+        parts.append(last.expand(n, t).flatten() + 1)
+    lengths = torch.cat(parts)
+    return F.pad(lengths, (0, len(positions) - len(lengths)), value=1)
 
 
 def _rates(base: float, size: int) -> Tensor:
@@ -149,11 +157,11 @@ class RelativeBias(nn.Module):
         self.causal = config.causal
         self.table = nn.Embedding(self.buckets, config.n_heads)
 
-    def forward(self, length: int) -> Tensor:
-        """(H, S, S): near distances have a bucket each, far ones share buckets that grow as their
-        logarithm."""
+    def forward(self, length: int, begin: int = 0) -> Tensor:
+        """(H, S - begin, S), of the queries from `begin` on: near distances have a bucket each, far
+        ones share buckets that grow as their logarithm."""
         places = torch.arange(length, device=self.table.weight.device)
-        ahead = places[None, :] - places[:, None]  # key minus query
+        ahead = places[None, :] - places[begin:, None]  # key minus query
         buckets = self.buckets if self.causal else self.buckets // 2
         side = torch.zeros_like(ahead) if self.causal else (ahead > 0).long() * buckets
         distance = (-ahead).clamp(min=0) if self.causal else ahead.abs()
@@ -176,9 +184,12 @@ class Alibi(nn.Module):
         slopes += [2.0 ** (-4 * (2 * i + 1) / power) for i in range(config.n_heads - power)]
         self.register_buffer("slopes", torch.tensor(slopes, device="cpu"), persistent=False)
 
-    def forward(self, length: int) -> Tensor:
-        places = torch.arange(length, device=cast(Tensor, self.slopes).device)
-        return -cast(Tensor, self.slopes)[:, None, None] * (places[None, :] - places[:, None]).abs()
+    def forward(self, length: int, begin: int = 0) -> Tensor:
+        """(H, S - begin, S), of the queries from `begin` on."""
+        slopes = cast(Tensor, self.slopes)
+        places = torch.arange(length, device=slopes.device)
+        distance = (places[None, :] - places[begin:, None]).abs()
+        return -slopes[:, None, None] * distance
 
 
 def make_bias(config: ModelConfig) -> nn.Module | None:

@@ -7,6 +7,7 @@ each with a residual connection and a norm.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import cast
 
 import torch
@@ -18,11 +19,12 @@ from langue.model.attention import (
     AttentionConfig,
     LengthBuckets,
     PairedLengthBuckets,
-    dense_attention,
+    SpanBias,
+    paged_attention,
     ragged_attention,
     self_attention,
 )
-from langue.model.cache import Cache
+from langue.model.cache import PagedKeys, Pages
 from langue.model.config import ModelConfig
 from langue.model.kernels import Dropout, Linear, in_bf16, linear
 from langue.model.layers import make_feedforward, make_norm
@@ -30,6 +32,17 @@ from langue.model.position import Rotary, Rotation, make_bias, make_position, ro
 
 TILE = 32
 FILLED = 256
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the keys are that the tokens of a step of generation see; their own are put there."""
+
+    own: PagedKeys  # of self-attention
+    encoder: PagedKeys | None = None  # of a decoder's attention to the encoder's output
+    # (T,) of the sequence that each token is in, for positions that change with it; None: so long
+    # as its last token here says
+    lengths: Tensor | None = None
 
 
 @dataclass
@@ -45,7 +58,8 @@ class Context:
     encoder_states: Tensor | None = None
     # where each sequence's part of the memory lies
     pairs: PairedLengthBuckets = field(default_factory=list)
-    cache: Cache | None = None
+    step: Step | None = None
+    span_bias: SpanBias | None = None  # `bias` of a step's spans
 
 
 class SelfAttention(nn.Module):
@@ -83,7 +97,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
         """wanted (N,): as in `Block`; what attends is then these tokens alone."""
         parts: tuple[Tensor, ...]
-        if self.packed and context.cache is None and query_positions is None:
+        if self.packed and context.step is None and query_positions is None:
             parts = (self.qkv(x).view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
         else:
             parts = self._apply_rotary(
@@ -123,8 +137,11 @@ class SelfAttention(nn.Module):
         if len(parts) == 1:
             return self_attention(*parts, context.groups, dropout, self.scores, context.bias)
         q, k, v = parts
-        if context.cache is not None:
-            return self._continued(q, k, v, context.groups, context.cache, context.bias)
+        if context.step is not None:
+            keys = context.step.own
+            assert keys.slots is not None
+            keys.pages.write(self.layer, k, v, keys.slots)
+            return paged_attention(q, keys, self.layer, self.scores, context.span_bias)
         pairs = []
         asked = 0
         for offset, n, t in context.groups:
@@ -158,25 +175,6 @@ class SelfAttention(nn.Module):
             k = rotate(k, rotation)
         return q, k, v
 
-    def _continued(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        groups: LengthBuckets,
-        cache: Cache,
-        bias: Tensor | None,
-    ) -> Tensor:
-        """Attention of new tokens to all that the cache holds of their sequences."""
-        out = []
-        for index, (offset, n, t) in enumerate(groups):
-            new = [x[offset : offset + n * t].view(n, t, -1, self.width) for x in (q, k, v)]
-            keys, values = cache.extend(self.layer, index, new[1], new[2])
-            out.append(
-                dense_attention(new[0], keys, values, 0.0, self.scores, bias).reshape(n * t, -1)
-            )
-        return torch.cat(out)
-
 
 class CrossAttention(nn.Module):
     """Queries of the decoder's tokens, keys and values of the encoder's output (Vaswani et al.
@@ -200,24 +198,20 @@ class CrossAttention(nn.Module):
         return out
 
     def ragged(self, q: Tensor, context: Context) -> Tensor:
-        k, v = self._memory(context)
+        if context.step is not None:
+            assert context.step.encoder is not None
+            return paged_attention(q, context.step.encoder, self.layer, self.scores)
+        assert context.encoder_states is not None
+        k, v = self.keys_of(context.encoder_states)
         return ragged_attention(
             q, k, v, context.pairs, self.dropout if self.training else 0.0, self.scores
         )
 
-    def _memory(self, context: Context) -> tuple[Tensor, Tensor]:
-        """Keys and values (S, H, K) of the encoder's output, computed once where there is a
-        cache."""
-        known = context.cache.encoder_states if context.cache is not None else {}
-        if self.layer not in known:
-            assert context.encoder_states is not None
-            k, v = (
-                self.kv(context.encoder_states)
-                .view(context.encoder_states.shape[0], 2, -1, self.width)
-                .unbind(1)
-            )
-            known[self.layer] = (k, v)
-        return known[self.layer]
+    def keys_of(self, encoder_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (S, H, K) of the encoder's output (S, D)."""
+        both = self.kv(encoder_states).view(len(encoder_states), 2, -1, self.width)  # (S, 2, H, K)
+        k, v = both.unbind(1)
+        return k, v
 
 
 class Block(nn.Module):
@@ -251,7 +245,7 @@ class Block(nn.Module):
         scores = self.attention.scores
         # among processes: its rows are not to be had apart
         shared = hasattr(self.attention.out.weight, "to_local")
-        if shared or self.cross is not None or context.cache is not None:
+        if shared or self.cross is not None or context.step is not None:
             return False
         if not scores.causal:
             return not scores.window and context.bias is None
@@ -326,7 +320,7 @@ class Transformer(nn.Module):
         *,
         encoder_states: Tensor | None = None,
         pairs: PairedLengthBuckets | None = None,
-        cache: Cache | None = None,
+        step: Step | None = None,
         token: nn.Embedding | None = None,
         query_positions: Tensor | None = None,
     ) -> Tensor:
@@ -335,19 +329,25 @@ class Transformer(nn.Module):
         query_positions (N,): where one token of each sequence stands: only their states are
         returned, (N, D), and the last block computes no others if it can. encoder_states (S, D) and
         pairs: what a decoder with cross-attention attends to, as in `ragged_attention`; token: its
-        embedding where it has none of its own; cache: keys and values of the tokens before these.
+        embedding where it has none of its own. step: in the place of groups, encoder_states and
+        pairs, where tokens go on from others whose keys and values stand in pages.
         """
         count = tokens.shape[0]
-        if cache is None and (extra := _to_fill(count, tokens.device)):
+        if step is None and (extra := _to_fill(count, tokens.device)):
             tokens = F.pad(tokens, (0, extra))
             positions = F.pad(positions, (0, extra))
             segments = None if segments is None else F.pad(segments, (0, extra))
         x = self._embedded(tokens, positions, segments, token)
-        rotation = None if self.rotary is None else self.rotary(positions, groups)
-        local = rotation if self.local_rotary is None else self.local_rotary(positions, groups)
-        longest = max((t for _, _, t in groups), default=0) + max(cache.lengths if cache else (0,))
-        bias = None if self.bias is None else self.bias(longest)
-        context = Context(groups, rotation, local, bias, encoder_states, pairs or [], cache)
+        lengths = None if step is None else step.lengths
+        rotation = None if self.rotary is None else self.rotary(positions, groups, lengths)
+        local = rotation
+        if self.local_rotary is not None:
+            local = self.local_rotary(positions, groups, lengths)
+        context = Context(groups, rotation, local, None, encoder_states, pairs or [], step)
+        if self.bias is not None and step is None:
+            context.bias = self.bias(max((t for _, _, t in groups), default=0))
+        elif self.bias is not None:
+            context.span_bias = self._span_bias()
         recompute = self.recompute and self.training
         last = cast(Block, self.blocks[-1])
         narrow = query_positions is not None and last.can_narrow(context, query_positions)
@@ -356,10 +356,19 @@ class Transformer(nn.Module):
             x = self._recomputed(block, x, context, rows) if recompute else block(x, context, rows)
         if not narrow:
             x = x[query_positions] if query_positions is not None else x[:count]
-        if cache is not None:
-            cache.advance(groups)
         out: Tensor = x if self.final_norm is None else self.final_norm(x)
         return out
+
+    def _span_bias(self) -> SpanBias:
+        """The bias of a step's spans, each computed once for all layers."""
+        bias = self.bias
+        assert bias is not None
+
+        @cache
+        def rows(begin: int, end: int) -> Tensor:
+            return bias(end, begin)  # type: ignore[no-any-return]
+
+        return rows
 
     @staticmethod
     def _recomputed(
@@ -396,12 +405,14 @@ class Transformer(nn.Module):
         tokens: Tensor,
         positions: Tensor,
         groups: LengthBuckets,
-        encoder_states: Tensor | None,
-        pairs: PairedLengthBuckets,
-        cache: Cache | None = None,
+        encoder_states: Tensor | None = None,
+        pairs: PairedLengthBuckets | None = None,
+        *,
+        step: Step | None = None,
+        query_positions: Tensor | None = None,
     ) -> Tensor:
         """The decoder's hidden states (T, D), given the encoder's output in the order that `pairs`
-        says."""
+        says, or in pages."""
         assert self.decoder is not None
         out: Tensor = self.decoder(
             tokens,
@@ -409,10 +420,31 @@ class Transformer(nn.Module):
             groups,
             encoder_states=encoder_states,
             pairs=pairs,
-            cache=cache,
+            step=step,
             token=self.token,
+            query_positions=query_positions,
         )
         return out
+
+    def step_states(
+        self, tokens: Tensor, positions: Tensor, step: Step, query_positions: Tensor
+    ) -> Tensor:
+        """The hidden states (N, D) of those tokens of a step of generation that are asked for, of
+        the side that writes."""
+        if self.decoder is not None:
+            return self.decode(tokens, positions, [], step=step, query_positions=query_positions)
+        out: Tensor = self(tokens, positions, [], step=step, query_positions=query_positions)
+        return out
+
+    def write_encoder_keys(self, encoder_states: Tensor, pages: Pages, slots: Tensor) -> None:
+        """Keep what the decoder's cross-attention sees of the encoder's output (S, D); slots
+        (S,)."""
+        assert self.decoder is not None
+        for block in self.decoder.blocks:
+            cross = cast(Block, block).cross
+            assert cross is not None
+            k, v = cross.keys_of(encoder_states)
+            pages.write(cross.layer, k, v, slots)
 
     @property
     def output_table(self) -> Tensor:

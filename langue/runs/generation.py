@@ -1,66 +1,298 @@
 """What arrives: prompts, conversations or sources. What leaves: what a language model writes, as
 its own generation config says where the user does not."""
 
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
-from langue.generation.sample import Sampling, generate
+from langue.errors import ModelError
+from langue.generation.constrain import Constraint, Grammars
+from langue.generation.engine import MOST_POSITIONS, MOST_ROWS, Engine
+from langue.generation.generate import occurrences
+from langue.generation.request import Beams, Completion, Delta, Request
+from langue.generation.sample import Choice, sampling_of
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.generation_config import GenerationConfig
+from langue.model.cache import PAGE
 from langue.model.language_model import LanguageModel
 from langue.progress import warn
 from langue.runs.inputs import Inputs, check_kind, is_conversation, is_pair, too_long
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 
+@dataclass(frozen=True)
+class Options:
+    """How is to be written. None: as the model's generation config says."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    seed: int | Sequence[int] = 0  # of all prompts, or one a prompt
+    n: int = 1  # answers to each prompt
+    beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | str | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram: int | None = None
+    min_tokens: int | None = None
+    stop: str | Sequence[str] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+    prompt_logprobs: bool = False
+    json_schema: Mapping[str, Any] | str | bool | None = None
+    regex: str | None = None
+    choices: Sequence[str] | None = None
+    grammar: str | None = None
+    source_language: str | None = None  # of a translation model of many languages
+    target_language: str | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def constraints(self) -> dict[str, Any]:
+        """What the text must be; at most one of these."""
+        names = ("json_schema", "regex", "choices", "grammar")
+        asked = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if len(asked) > 1:
+            raise ModelError(f"{' and '.join(asked)} are given together", do="give one of them")
+        return asked
+
+    def seeds(self, count: int) -> list[int]:
+        """One a prompt."""
+        if isinstance(self.seed, int):
+            return [self.seed] * count
+        given = list(self.seed)
+        if len(given) != count:
+            raise ModelError(
+                f"{len(given)} seeds and {count} prompts", do="give one seed, or one a prompt"
+            )
+        return given
+
+
+def _beams(options: Options, config: GenerationConfig) -> Beams | None:
+    """The search that is asked for: by the caller, or, where nothing is to be drawn, by the model's
+    generation config."""
+    width = options.beams
+    draws = options.temperature or (options.temperature is None and config.do_sample)
+    if width is None:
+        width = 1 if draws else config.num_beams
+    if width == 1:
+        return None
+    penalty = options.length_penalty
+    early = options.early_stopping
+    return Beams(
+        width,
+        options.n,
+        config.length_penalty if penalty is None else penalty,
+        config.early_stopping if early is None else early,
+    )
+
+
+def options_of(given: Mapping[str, Any]) -> Options:
+    """ModelError where a name is none of `Options`."""
+    known = [each.name for each in fields(Options)]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ModelError(f"{unknown[0]} is not an option", do=f"known are {', '.join(known)}")
+    return Options(**given)
+
+
+class TextEngine:
+    """The engine, with prompts and answers in the kind that they are given in."""
+
+    def __init__(
+        self, generator: "TextGenerator", *, memory: int | None, rows: int, tokens: int | None
+    ) -> None:
+        self._generator = generator
+        self._engine = Engine(
+            generator.language,
+            generator.tokenizer,
+            memory=memory,
+            rows=rows,
+            tokens=tokens,
+            dtype=generator.dtype,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do something."""
+        return self._engine.has_work
+
+    def submit(
+        self,
+        prompt: Any,
+        *,
+        priority: int = 0,
+        owner: str = "",
+        deadline: float | None = None,
+        **options: Any,
+    ) -> int:
+        """Queue a prompt (a string, token ids or a conversation); returns its number. The options
+        are those of `Model.generate`, but for n; priority, owner and deadline as in `Request`."""
+        asked = options_of(options)
+        (request,) = self._generator.requests([prompt], asked)
+        placed = replace(request, priority=priority, owner=owner, deadline=deadline)
+        return self._submit(placed, asked)
+
+    def _submit(self, request: Request, options: Options) -> int:
+        return self._engine.submit(request, self._generator.constraint(options))
+
+    def _submit_all(self, request: Request, options: Options) -> list[int]:
+        """One request a sample of the answer, or one for all where beams give several."""
+        if request.beams is not None:
+            return [self._submit(request, options)]
+        first = request.sample * options.n
+        samples = range(first, first + options.n)
+        return [self._submit(replace(request, sample=k), options) for k in samples]
+
+    def step(self, now: float = 0.0) -> list[Delta]:
+        """Let everything go on by a token; now: on the clock of the deadlines. What is new."""
+        return self._engine.step(now)
+
+    def cancel(self, id: int) -> None:
+        """Take a request out; the next step says so."""
+        self._engine.cancel(id)
+
+    def peek(self, id: int) -> Completion:
+        """What a request has come to."""
+        return self._engine.answers[id]
+
+    def collect(self, id: int) -> Completion:
+        """What a request has come to; one that has ended is forgotten."""
+        return self._engine.collect(id)
+
+
 class TextGenerator:
     """Writes on from prompts, in the kind that they are given in."""
 
-    def __init__(self, checkpoint: Checkpoint, language: LanguageModel, inputs: Inputs) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        language: LanguageModel,
+        inputs: Inputs,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """dtype: of the products."""
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.tokenizer = checkpoint.tokenizer
         self.language = language
         self.inputs = inputs
+        self.dtype = dtype
         self._has_warned = False
 
-    def generate(
-        self,
-        items: list[Any],
-        sampling: Sampling,
-        tokenizer: Tokenizer | None = None,
-        target: str | None = None,
-    ) -> list[Any]:
-        """Strings for strings, pairs and conversations, token ids for token ids; items: at least
-        one.
+    def engine(
+        self, memory: int | None = None, rows: int = MOST_ROWS, tokens: int | None = None
+    ) -> TextEngine:
+        """memory, rows, tokens: as in `Engine`."""
+        return TextEngine(self, memory=memory, rows=rows, tokens=tokens)
 
-        tokenizer: the model's own in the languages that are asked for; target: the language to
-        write, where it was asked for.
-        """
-        tokenizer = tokenizer or self.tokenizer
-        config = self._in_language(self.generation, tokenizer, target)
+    def generate(self, items: list[Any], options: Options) -> list[list[Completion]]:
+        """The answers to each item, `options.n` of them."""
+        if options.n < 1:
+            raise ModelError(f"n = {options.n} answers", do="give 1 or more")
+        requests = self.requests(items, options)
+        total = sum(self._most_tokens(request) for request in requests) * options.n
+        rows = min(MOST_ROWS, len(requests) * options.n)
+        engine = self.engine(rows=rows, tokens=min(total, rows * MOST_POSITIONS))
+        ids = [engine._submit_all(request, options) for request in requests]
+        while engine.has_work:
+            engine.step()
+        answers = []
+        for each in ids:
+            found = [engine.collect(id) for id in each]
+            for answer in found:
+                if answer.error is not None:
+                    raise answer.error
+            answers.append(found[0].n_best or found)
+        self._warn_of_positions([one for each in answers for one in each])
+        return answers
+
+    def stream(self, item: Any, options: Options) -> Iterator[Delta]:
+        """What is written after one prompt, as it comes."""
+        (request,) = self.requests([item], options)
+        engine = self.engine(rows=1, tokens=self._most_tokens(request))
+        id = engine._submit(request, options)
+        while engine.has_work:
+            for delta in engine.step():
+                if delta.error is not None:
+                    raise delta.error
+                yield delta
+        self._warn_of_positions([engine.collect(id)])
+
+    def requests(self, items: list[Any], options: Options) -> list[Request]:
+        """One a prompt."""
+        tokenizer = self.tokenizer.for_languages(options.source_language, options.target_language)
+        config = self._in_language(self.generation, tokenizer, options.target_language)
         ids = self._prompt_ids(items, tokenizer)
         self._warn_of_generation(config)
-        written = generate(self.language, ids, sampling, config)
-        is_decoder = self.config.architecture == "decoder"
-        contexts = [len(part) if is_decoder else 1 for part in ids]
-        limits = [sampling.max_tokens or config.new_tokens(length) for length in contexts]
-        self._warn_of_positions(contexts, written, limits)
-        if (
-            not isinstance(items[0], str)
-            and not is_pair(items[0])
-            and not is_conversation(items[0])
-        ):
-            return written
-        if not is_decoder:
-            return [self.tokenizer.decode(tokens) for tokens in written]
-        return [
-            self.tokenizer.continuation(part, new)[1]
-            for part, new in zip(ids, written, strict=True)
-        ]
+        as_text = isinstance(items[0], str) or is_pair(items[0]) or is_conversation(items[0])
+        samples = occurrences(ids)
+        beams = _beams(options, config)
+        if beams is not None:
+            config = replace(config, do_sample=False)
+        requests = []
+        for prompt, seed, sample in zip(ids, options.seeds(len(ids)), samples, strict=True):
+            sampling = sampling_of(
+                config,
+                max_tokens=options.max_tokens,
+                temperature=options.temperature,
+                top_k=options.top_k,
+                top_p=options.top_p,
+                min_p=options.min_p,
+                typical_p=options.typical_p,
+                seed=seed,
+                repetition_penalty=options.repetition_penalty,
+                presence_penalty=options.presence_penalty,
+                frequency_penalty=options.frequency_penalty,
+                no_repeat_ngram=options.no_repeat_ngram,
+                min_tokens=options.min_tokens,
+                logit_bias=options.logit_bias,
+                logprobs=options.logprobs,
+            )
+            requests.append(
+                Request(
+                    prompt,
+                    sampling,
+                    config,
+                    stop=options.stops,
+                    beams=beams,
+                    sample=sample,
+                    as_text=as_text,
+                    prompt_logprobs=options.prompt_logprobs,
+                )
+            )
+        return requests
+
+    def constraint(self, options: Options) -> Constraint | None:
+        """What the text is held to, from its beginning."""
+        asked = options.constraints
+        return self._grammars.compile(**asked) if asked else None
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        vocabulary = self.config.decoder_vocab_size or self.config.vocab_size
+        return Grammars(self.tokenizer.target, vocabulary, self.generation.end)
+
+    def _most_tokens(self, request: Request) -> int:
+        """Of prompt and answer, in whole pages."""
+        given = len(request.prompt) if self.config.architecture == "decoder" else 1
+        limit = request.sampling.max_tokens
+        if limit is None:
+            limit = request.config.new_tokens(given)
+        written = min(limit, self.config.longest)
+        return len(request.prompt) + given + written + 4 * PAGE
 
     def _in_language(
         self, config: GenerationConfig, tokenizer: Tokenizer, target: str | None
@@ -114,19 +346,39 @@ class TextGenerator:
             )
         self._has_warned = True
 
-    def _warn_of_positions(
-        self, contexts: list[int], written: list[list[int]], limits: list[int]
-    ) -> None:
+    def _warn_of_positions(self, answers: Sequence[Completion]) -> None:
         """Where texts ended since the model has no more positions."""
-        full = self.config.longest + 1  # the last token is written and never read
-        rows = zip(contexts, written, limits, strict=True)
-        count = sum(length + len(new) == full and len(new) < limit for length, new, limit in rows)
+        count = sum(answer.at_last_position for answer in answers)
         if count:
-            are = ("answer" if len(written) == 1 else "answers") + (
+            are = ("answer" if len(answers) == 1 else "answers") + (
                 " ends" if count == 1 else " end"
             )
             where = f"at the model's last position, {self.config.longest:,}"
             warn(
-                f"{count:,} of {len(written):,} {are} {where}, before max_tokens and before an end"
+                f"{count:,} of {len(answers):,} {are} {where}, before max_tokens and before an end"
                 " token"
             )
+
+
+def detailed(answer: Completion) -> dict[str, Any]:
+    """An answer with all that is known of it, as JSON has it."""
+    found: dict[str, Any] = {
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "logprobs": [shown(choice) for choice in answer.choices] or None,
+        "finish_reason": answer.finish_reason,
+    }
+    if answer.score is not None:
+        found["score"] = answer.score
+    if answer.prompt_choices:
+        prompt = answer.prompt_choices
+        found["prompt_logprobs"] = [None if each is None else shown(each) for each in prompt]
+    return found
+
+
+def shown(choice: Choice) -> dict[str, Any]:
+    """A token and its log-probability, with those of the likeliest where they were asked for."""
+    found: dict[str, Any] = {"token": choice.token, "logprob": choice.logprob}
+    if choice.top:
+        found["top"] = [{"token": token, "logprob": value} for token, value in choice.top]
+    return found

@@ -1,7 +1,7 @@
 """What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states,
 embeddings, predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from langue.data.encoded import Encoded, in_order
 from langue.data.pack import sorted_batches
 from langue.errors import ModelError
 from langue.files import atomic_folder
-from langue.generation.sample import sampling_of
+from langue.generation.engine import MOST_ROWS
 from langue.hub.checkpoint import (
     Checkpoint,
     classes_of,
@@ -32,8 +32,17 @@ from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
 from langue.model.transformer import Transformer
 from langue.runs.embed import SentenceEncoder
-from langue.runs.generation import TextGenerator
-from langue.runs.inputs import Inputs, Room, Texts, check_kind, is_empty, is_pair, listed
+from langue.runs.generation import TextEngine, TextGenerator, detailed, options_of
+from langue.runs.inputs import (
+    Inputs,
+    Room,
+    Texts,
+    check_kind,
+    is_conversation,
+    is_empty,
+    is_pair,
+    listed,
+)
 from langue.runs.save import head_of, task_of, write_task_checkpoint
 from langue.runtime import device, precision
 from langue.settings.sections import DataSettings
@@ -83,7 +92,7 @@ class Model:
 
     @cached_property
     def _text_generator(self) -> TextGenerator:
-        return TextGenerator(self.checkpoint, self._language(), self.inputs)
+        return TextGenerator(self.checkpoint, self._language(), self.inputs, self.dtype)
 
     def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
         """The last hidden state of every token, special ones included: one (t, D) array a text.
@@ -161,10 +170,24 @@ class Model:
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
-        seed: int = 0,
-        *,
-        source_language: str | None = None,
-        target_language: str | None = None,
+        min_p: float | None = None,
+        seed: int | Sequence[int] = 0,
+        n: int = 1,
+        beams: int | None = None,
+        length_penalty: float | None = None,
+        repetition_penalty: float | None = None,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        no_repeat_ngram: int | None = None,
+        min_tokens: int | None = None,
+        stop: str | Sequence[str] = (),
+        logit_bias: Mapping[int, float] | None = None,
+        logprobs: int | None = None,
+        json_schema: Mapping[str, Any] | str | None = None,
+        regex: str | None = None,
+        choices: Sequence[str] | None = None,
+        details: bool = False,
+        **options: Any,
     ) -> list[Any]:
         """What the model writes after each prompt (an encoder-decoder: for each source), up to its
         end token.
@@ -174,25 +197,79 @@ class Model:
         not given is as the model's generation_config.json says, as in `transformers`; where it says
         nothing: 64 new tokens, the likeliest each time (temperature 0), with top_k 0 (all) and
         top_p 1. A LangueWarning names what it says and is not implemented. A prompt that is longer
-        than the model's positions is an error. source_language, target_language: of a translation
-        model of many languages, by its own codes; None: as the run's settings say, or the model's
-        files.
+        than the model's positions is an error.
+
+        What a prompt gives does not depend on the others. seed: of all, or one a prompt. n: answers
+        to each prompt, in a list. beams: beam search, whose n best are given. stop: strings that
+        end a text and are left off. logit_bias: token id -> what is added to its logit. logprobs:
+        0, or how many of the likeliest tokens are told beside the chosen one. json_schema, regex,
+        choices, and grammar (Lark): what the text must be, by construction. details: each answer is
+        `{"text", "tokens", "logprobs", "finish_reason"}`.
+
+        options: typical_p, early_stopping, grammar, prompt_logprobs, and source_language and
+        target_language, of a translation model of many languages, by its own codes; None: as the
+        run's settings say, or the model's files.
         """
+        given = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "seed": seed,
+            "n": n,
+            "beams": beams,
+            "length_penalty": length_penalty,
+            "repetition_penalty": repetition_penalty,
+            "presence_penalty": presence_penalty,
+            "frequency_penalty": frequency_penalty,
+            "no_repeat_ngram": no_repeat_ngram,
+            "min_tokens": min_tokens,
+            "stop": stop,
+            "logit_bias": logit_bias or {},
+            "logprobs": logprobs,
+            "json_schema": json_schema,
+            "regex": regex,
+            "choices": choices,
+        }
+        generator = self._writer()
+        items = listed(prompts, "prompts")
+        asked = options_of({**given, **options})
+        if not items:
+            return []
+        answers = generator.generate(items, asked)
+        as_text = isinstance(items[0], str) or is_pair(items[0]) or is_conversation(items[0])
+        made = []
+        for each in answers:
+            if details:
+                shown = [detailed(answer) for answer in each]
+            else:
+                shown = [answer.text if as_text else answer.tokens for answer in each]
+            made.append(shown if n > 1 else shown[0])
+        return made
+
+    def stream(self, prompt: Any, **options: Any) -> Iterator[str]:
+        """What the model writes after one prompt, piece by piece as it comes; the options are those
+        of `generate`, but for n and beams. The pieces joined are the text."""
+        for delta in self._writer().stream(prompt, options_of(options)):
+            if delta.text:
+                yield delta.text
+
+    def engine(self, memory: int | None = None, rows: int = MOST_ROWS) -> TextEngine:
+        """For programs that submit prompts at any time, and collect what is written step by step.
+
+        memory: bytes for keys and values, never passed; None: half of what is free. rows: sequences
+        that are written at a time.
+        """
+        return self._writer().engine(memory, rows)
+
+    def _writer(self) -> TextGenerator:
         self._language()
         if self.config.architecture == "encoder":
             raise ModelError(
                 "an encoder sees both ways and does not generate", where=str(self.checkpoint.folder)
             )
-        items = listed(prompts, "prompts")
-        generator = self._text_generator
-        sampling = sampling_of(generator.generation, max_tokens, temperature, top_k, top_p, seed)
-        if not items:
-            return []
-        tokenizer = self.tokenizer.for_languages(source_language, target_language)
-        with self._autocast():
-            return generator.generate(
-                items, sampling, tokenizer, target_language or self.data.target_language
-            )
+        return self._text_generator
 
     def _language_logits(
         self, texts: Texts, targets: Texts | None, tokenizer: Tokenizer

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from langue.data.corpus.stream import Chunks
-from langue.generation.sample import Sampling, generate
+from langue.generation.generate import generate
+from langue.generation.sample import Sampling
 from langue.hub.generation_config import GenerationConfig
 from langue.runs.prepare_language import Pretraining
 from langue.runtime import device

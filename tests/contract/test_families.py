@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from langue.data.batch import gather, gather_pairs
 from langue.errors import ModelError, SettingsError
-from langue.generation.sample import examples_of
+from langue.data.batch import examples_of
 from langue.hub.checkpoint import describe, family_of, load_into, read_checkpoint, without_extra
 from langue.hub.families.registry import FAMILIES
 from langue.runs.model import load

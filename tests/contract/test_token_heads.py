@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from langue.data.batch import gather
-from langue.generation.sample import examples_of
+from langue.data.batch import examples_of
 from langue.hub.checkpoint import (
     describe,
     load_into,

@@ -19,11 +19,11 @@ from langue.model.attention import (
     ragged_attention,
     self_attention,
 )
-from langue.model.cache import Cache
+from langue.model.cache import PAGE, PagedKeys, Pages, Span, pages_for
 from langue.model.config import ModelConfig
 from langue.model.heads import pool_mean
 from langue.model.position import Alibi, RelativeBias
-from langue.model.transformer import Transformer, initialise
+from langue.model.transformer import Step, Transformer, initialise
 from langue.runtime import disable_cudnn_sdpa
 
 
@@ -190,30 +190,60 @@ AXES = {
 
 
 @pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
-def test_a_cache_changes_nothing(axes):
-    """Tokens given in several runs, their keys and values kept, give the hidden states of all at
-    once."""
-    config = ModelConfig(50, 32, 2, 4, 40, 16, **{"norm_place": "pre", "causal": True} | axes)
+def test_keys_in_pages_change_nothing(axes):
+    """Sequences given in parts, each with others, their keys and values in pages that lie anywhere,
+    give the hidden states of each at once."""
+    config = ModelConfig(50, 32, 2, 4, 40, 40, **{"norm_place": "pre", "causal": True} | axes)
     model = Transformer(config).eval()
     initialise(model, 0.2, 0)
     for weight in model.parameters():
         weight.data.add_(0.05 * torch.randn(weight.shape))
     draw = random.Random(0)
-    ids = [[draw.randrange(50) for _ in range(n)] for n in (9, 9, 12)]
-    whole = examples_of([9, 9, 12])
+    lengths = (9, 35, 35)
+    ids = [[draw.randrange(50) for _ in range(n)] for n in lengths]
+    whole = examples_of(list(lengths))
     whole.tokens[:] = sum(ids, [])
     batch = gather(whole, np.arange(3))
+    # by sequence, where its parts end; a step has the next part of some
+    steps = [{0: 4, 2: 16}, {0: 9, 1: 35}, {2: 17}, {2: 33}, {2: 35}]
+    pages = Pages(config, 12, torch.float32, torch.device("cpu"))
+    pages.data.fill_(torch.nan)  # what no token wrote is not read
+    free = draw.sample(range(12), 12)
+    tables = [np.asarray([free.pop() for _ in range(pages_for(n))], np.int32) for n in lengths]
+    done = [0, 0, 0]
+    found = [[], [], []]
     with torch.no_grad():
-        expected = model(*batch.inputs)
-        cache = Cache(2, 16)
-        parts = []
-        for begin, end in ((0, 4), (4, 5), (5, 9)):
-            groups = [(0, 2, end - begin), (2 * (end - begin), 1, end - begin)]
-            tokens = torch.tensor(sum([x[begin:end] for x in ids], []))
-            parts.append(model(tokens, cache.positions(groups, tokens.device), groups, cache=cache))
-    for index, begin in enumerate((0, 9, 18)):
-        seen = torch.cat([part.view(3, -1, 32)[index] for part in parts])
-        torch.testing.assert_close(seen, expected[begin : begin + 9], atol=1e-5, rtol=1e-5)
+        expected = model(*batch.inputs).split(lengths)
+        for step in steps:
+            tokens, positions, spans, totals = [], [], [], []
+            for row, end in step.items():
+                new = range(done[row], end)
+                spans.append(Span(len(tokens), len(new), end, tables[row]))
+                tokens += ids[row][new.start : end]
+                positions += new
+                totals += [lengths[row]] * len(new)
+                done[row] = end
+            where = Step(PagedKeys.of_spans(pages, spans), lengths=torch.tensor(totals))
+            out = model(torch.tensor(tokens), torch.tensor(positions), [], step=where)
+            for row, span in zip(step, spans, strict=True):
+                found[row].append(out[span.offset : span.offset + span.new])
+    for parts, states in zip(found, expected, strict=True):
+        torch.testing.assert_close(torch.cat(parts), states, atol=1e-5, rtol=1e-5)
+
+
+def test_a_page_is_read_where_it_was_written():
+    config = ModelConfig(50, 32, 2, 4, 40, 64, causal=True, kv_heads=2)
+    pages = Pages(config, 5, torch.float32, torch.device("cpu"))
+    assert pages.data.numel() * 4 == 5 * Pages.bytes_each(config, torch.float32)
+    keys, values = torch.randn(2, 37, 2, 8)
+    table = np.asarray([3, 0, 4], np.int32)
+    slots = PagedKeys.of_spans(pages, [Span(0, 37, 37, table)]).slots
+    assert slots.tolist()[:: PAGE] == [3 * PAGE, 0, 4 * PAGE]
+    pages.write(1, keys, values, slots)
+    pages.copy(4, 1)
+    for last in (4, 1):
+        read = pages.read(1, torch.tensor([[3, 0, last]]), 37)
+        assert all(torch.equal(a[0], b) for a, b in zip(read, (keys, values), strict=True))
 
 
 class _Made(TorchDispatchMode):

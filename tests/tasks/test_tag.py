@@ -16,7 +16,7 @@ from seqeval.scheme import Entities
 import langue
 from langue.data.batch import gather
 from langue.errors import DataError
-from langue.generation.sample import examples_of
+from langue.data.batch import examples_of
 from langue.tasks.tag import tags_of_spans
 from langue.text.tags import (
     IO,

@@ -1,0 +1,241 @@
+"""What arrives: the log-probabilities of the next tokens of several beginnings of one answer. What
+leaves: the likeliest whole answers that a search over so many at a time finds.
+
+Of all ways to go on from the running beams the likeliest are kept; one that ends is complete, and
+its score is its log-probability divided by its length to the power `length_penalty` (Wu et al.
+2016, arXiv:1609.08144, section 7, with a plain power). Which candidates may end, and when the
+search stops, is as in `transformers`, whose answers these equal.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from langue.errors import ModelError
+from langue.generation.constrain import Constraint
+from langue.generation.job import Job, Row
+from langue.generation.pages import PagePool
+from langue.generation.request import Beams, Completion, Delta, Request
+from langue.generation.sample import Chooser
+from langue.generation.text import TextStream
+from langue.text.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass
+class Beam:
+    """One beginning of the answer."""
+
+    row: Row
+    chooser: Chooser
+    constraint: Constraint | None
+    tokens: list[int]
+    score: float  # the sum of its tokens' log-probabilities
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A complete answer."""
+
+    tokens: list[int]  # without the end token
+    score: float
+    finish_reason: Literal["stop", "length"]
+
+
+class BeamJob(Job):
+    """A request that is answered by beam search."""
+
+    def __init__(
+        self,
+        id: int,
+        request: Request,
+        context: Sequence[int] | None,
+        limit: int,
+        *,
+        vocabulary: int,
+        positions: int,
+        tokenizer: Tokenizer | None = None,
+        constraint: Constraint | None = None,
+    ) -> None:
+        """As of `SampleJob`."""
+        super().__init__(id, request, context, min(limit, positions))
+        assert request.beams is not None
+        _check(request)
+        self.beams_asked: Beams = request.beams
+        self.width = self.beams_asked.width
+        self.at_positions = positions < limit
+        self.given = context
+        self.tokenizer = tokenizer
+        chooser = Chooser(request.sampling, request.config, self.context, limit, vocabulary)
+        first = Beam(Row(self.context, self.most_tokens), chooser, constraint, [], 0.0)
+        self.beams = [first]
+        self.complete: list[Hypothesis] = []  # at most `width`, the best first
+
+    @property
+    def rows(self) -> list[Row]:  # type: ignore[override]
+        return [beam.row for beam in self.beams]
+
+    def advance(self, pool: PagePool, logits: Sequence[Tensor]) -> Delta:
+        best = self._candidates([each[-1] for each in logits])
+        length = len(self.beams[0].tokens) + 1
+        chosen: list[tuple[int, int, float]] = []
+        ended: list[tuple[int, Hypothesis]] = []
+        for place, (parent, token, score) in enumerate(best):
+            hypothesis = self._ended(parent, token, score, length)
+            if hypothesis is not None:
+                ended.append((place, hypothesis))
+            elif len(chosen) < self.width:
+                chosen.append((parent, token, score))
+        # the rest are there so that enough go on where the best all end
+        new = [hypothesis for place, hypothesis in ended if place < self.width]
+        self._complete(new, length)
+        if not chosen or self._is_over(chosen[0][2], length):
+            return self._answer()
+        self._go_on(pool, chosen)
+        return Delta(self.id)
+
+    def _candidates(self, logits: Sequence[Tensor]) -> list[tuple[int, int, float]]:
+        """The likeliest ways to go on, (beam, token, score), the best first."""
+        totals = []
+        for beam, row in zip(self.beams, logits, strict=True):
+            if not torch.isfinite(row).all():
+                raise ModelError(
+                    "the logits are NaN or Inf",
+                    do="its weights contain NaN or Inf: train it again with a lower train.lr",
+                )
+            scores = row.float().log_softmax(-1)
+            allowed = None if beam.constraint is None else beam.constraint.allowed()
+            totals.append(beam.chooser.process(scores, allowed) + beam.score)
+        stacked = torch.stack(totals)  # (B, V)
+        vocabulary = stacked.shape[1]
+        count = max(2, 1 + len(self.request.config.end)) * self.width
+        found = stacked.flatten().topk(min(count, stacked.numel()))
+        pairs = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        return [
+            (place // vocabulary, place % vocabulary, score)
+            for place, score in pairs
+            if score > -math.inf
+        ]
+
+    def _ended(self, parent: int, token: int, score: float, length: int) -> Hypothesis | None:
+        """The answer that this token completes, if it does."""
+        beam = self.beams[parent]
+        if token in self.request.config.end:
+            return Hypothesis(beam.tokens, score, "stop")
+        tokens = [*beam.tokens, token]
+        if self.request.stop and self._stream(tokens).stopped:
+            return Hypothesis(tokens, score, "stop")
+        if beam.constraint is not None and not beam.chooser.forced_token:
+            after = beam.constraint.fork()
+            after.accept(token)
+            if after.is_finished:
+                return Hypothesis(tokens, score, "stop")
+        return Hypothesis(tokens, score, "length") if length == self.limit else None
+
+    def _complete(self, new: Sequence[Hypothesis], length: int) -> None:
+        """Keep the best complete answers, of those before and these of so many tokens."""
+        penalty = length**self.beams_asked.length_penalty
+        scored = [Hypothesis(each.tokens, each.score / penalty, each.finish_reason) for each in new]
+        together = sorted([*self.complete, *scored], key=lambda each: -each.score)
+        self.complete = together[: self.width]
+
+    def _is_over(self, best: float, length: int) -> bool:
+        """Whether no running beam can be expected to replace a complete one; best: the score of the
+        best that runs."""
+        if len(self.complete) < self.width:
+            return False
+        asked = self.beams_asked
+        if asked.early_stopping is True:
+            return True
+        longest = asked.early_stopping == "never" and asked.length_penalty > 0
+        hoped = self.limit if longest else length
+        return best / hoped**asked.length_penalty <= self.complete[-1].score
+
+    def _go_on(self, pool: PagePool, chosen: Sequence[tuple[int, int, float]]) -> None:
+        """The chosen ways are the beams now: those that nobody goes on from end, and where several
+        go on from one, all but the last go on from a copy."""
+        children = Counter(parent for parent, _, _ in chosen)
+        alive = [beam.row for index, beam in enumerate(self.beams) if children[index]]
+        for index, beam in enumerate(self.beams):
+            if not children[index]:
+                beam.row.release(pool)
+        self.promise_again(pool, alive)
+        beams = []
+        for parent, token, score in chosen:
+            children[parent] -= 1
+            beams.append(self._child(pool, self.beams[parent], token, score, not children[parent]))
+        self.beams = beams
+
+    def _child(self, pool: PagePool, beam: Beam, token: int, score: float, is_last: bool) -> Beam:
+        """A beam and one token more; the last child has its parent's row."""
+        row = beam.row
+        if not is_last:
+            row, taken = beam.row.fork(pool)
+            self.reserved -= taken
+        constraint = beam.constraint
+        if constraint is not None:
+            constraint = constraint.fork()
+            if not beam.chooser.forced_token:
+                constraint.accept(token)
+        chooser = beam.chooser.fork(0)
+        chooser.accept(token)
+        row.tokens = [*self.context, *beam.tokens, token]
+        row.asked_from = len(row.tokens) - 1
+        return Beam(row, chooser, constraint, [*beam.tokens, token], score)
+
+    def _stream(self, tokens: Sequence[int]) -> TextStream:
+        """The text of these tokens, up to a stop string."""
+        assert self.tokenizer is not None
+        stream = TextStream(self.tokenizer, self.given, self.request.stop)
+        for token in tokens:
+            stream.add(token)
+        return stream
+
+    def _answer(self) -> Delta:
+        """The best first; all of them are kept beside it."""
+        wants_text = self.tokenizer is not None and (self.request.as_text or self.request.stop)
+        found = []
+        for each in self.complete[: self.beams_asked.n]:
+            text = ""
+            if wants_text:
+                stream = self._stream(each.tokens)
+                stream.finish()
+                text = stream.text
+            full = each.finish_reason == "length" and self.at_positions
+            found.append(
+                Completion(
+                    each.tokens,
+                    text,
+                    each.finish_reason,
+                    score=each.score,
+                    prompt_tokens=self.answer.prompt_tokens,
+                    cached_tokens=self.answer.cached_tokens,
+                    at_last_position=full,
+                )
+            )
+        answer = self.answer
+        best = found[0]
+        answer.tokens = best.tokens
+        answer.text = best.text
+        answer.score = best.score
+        answer.at_last_position = best.at_last_position
+        answer.finish_reason = best.finish_reason
+        answer.n_best = found
+        return Delta(self.id, best.tokens, best.text, finish_reason=best.finish_reason)
+
+
+def _check(request: Request) -> None:
+    """ModelError for what does not go with beams."""
+    sampling = request.sampling
+    if sampling.temperature > 0:
+        what = f"beams choose the likeliest texts, and temperature = {sampling.temperature} draws"
+        raise ModelError(what, do="give one of the two")
+    if sampling.logprobs is not None or request.prompt_logprobs:
+        raise ModelError(
+            "log-probabilities of tokens are not kept with beams",
+            do="leave them out; details has each answer's score",
+        )

@@ -1,0 +1,463 @@
+"""What arrives: requests, at any time. What leaves: what the model writes after each, a step at a
+time.
+
+A step is one flat run of tokens of many sequences: the last token of each that is being written,
+and chunks of the prompts of those that begin (continuous batching, Yu et al. 2022, Orca). It is the
+ragged batch of training, with keys and values in pages. What a request gets does not depend on who
+else is there: each sequence attends by itself, prompts are cut at fixed positions, and draws are
+its own.
+
+The engine has no thread and no clock: who calls `step` has both.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langue.errors import LangueError, ModelError
+from langue.generation.beam import BeamJob
+from langue.generation.constrain import Constraint
+from langue.generation.job import Job, Row, SampleJob
+from langue.generation.pages import CHUNK, PagePool
+from langue.generation.request import Completion, Delta, Request
+from langue.generation.sample import choose
+from langue.generation.speculate import Drafter
+from langue.model.cache import PAGE, PagedKeys, Pages, Span, check_pageable, pages_for, slots_of
+from langue.model.config import ModelConfig
+from langue.model.language_model import LanguageModel
+from langue.model.transformer import Step
+from langue.runtime import free_memory
+from langue.text.tokenizers.tokenizer import Tokenizer
+
+STEP_TOKENS = 512  # of a step, beside those of sequences that are being written
+MOST_ROWS = 256  # sequences that are written at a time
+GUESSES = 4  # tokens that are guessed a step, where there is a drafter
+MOST_POSITIONS = 8192  # of each of them, on average, as far as memory is taken unasked
+MEMORY_SHARE = 0.5  # of the memory that is free, for keys and values, where no budget is given
+
+
+class Engine:
+    """Requests that join and leave a running batch."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer | None = None,
+        *,
+        memory: int | None = None,
+        rows: int = MOST_ROWS,
+        tokens: int | None = None,
+        step_tokens: int = STEP_TOKENS,
+        dtype: torch.dtype = torch.float32,
+        drafter: Drafter | None = None,
+        guesses: int = GUESSES,
+    ) -> None:
+        """memory: bytes for keys and values, never passed; None: half of what is free. rows:
+        sequences that are written at a time; tokens: that all of these have at most. tokenizer: for
+        text and stop strings. step_tokens: of prompts, that a step reads at most. dtype: of the
+        products, where it is not the weights'. drafter: guesses next tokens, at most so many a
+        step, which the model checks together."""
+        config = model.body.config
+        if config.architecture == "encoder":
+            raise ModelError("an encoder sees both ways and does not generate")
+        check_pageable(config)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.device = model.body.output_table.device
+        self.dtype = dtype
+        self.step_tokens = step_tokens
+        self.most_rows = rows
+        self.positions = config.longest
+        self.vocabulary = config.decoder_vocab_size or config.vocab_size
+        self.is_decoder = config.architecture == "decoder"
+        writer = config if self.is_decoder else config.decoder()
+        self.window = _widest(writer)
+        # what a beginning's keys are then depends on what follows it
+        self._shares = not self.window and writer.rotary_scaling != "dynamic" and self.is_decoder
+        self.drafter = drafter
+        self.guesses = guesses
+        each = Pages.bytes_each(writer, dtype) + (drafter.page_bytes() if drafter else 0)
+        if memory is None:
+            memory = int(free_memory(self.device) * MEMORY_SHARE)
+        most = rows * min(writer.longest, MOST_POSITIONS) if tokens is None else tokens
+        count = min(pages_for(most) + rows, memory // each)
+        self.page_bytes = each
+        self.pages = Pages(writer, max(0, count), dtype, self.device)
+        self.pool = PagePool(max(0, count), self.pages.copy)
+        if drafter is not None:
+            drafter.make_pages(self.pool.count, self.device)
+        self.waiting: list[Job] = []
+        self.running: list[Job] = []
+        self.answers: dict[int, Completion] = {}
+        self._ids = 0
+        self._served: dict[str, int] = {}  # tokens that each owner's requests were admitted with
+        self._late: list[Delta] = []  # of requests that failed before they began
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do something."""
+        return bool(self.waiting or self.running or self._late)
+
+    def submit(self, request: Request, constraint: Constraint | None = None) -> int:
+        """Queue a request; returns its number. ModelError where it can never be answered."""
+        prompt = list(request.prompt)
+        if not prompt:
+            raise ModelError("a prompt is empty", do="give at least one token")
+        size = self.model.body.config.vocab_size
+        wrong = next((token for token in prompt if not 0 <= token < size), None)
+        if wrong is not None:
+            raise ModelError(
+                f"token {wrong} is not in the vocabulary", do=f"give ids from 0 to {size - 1:,}"
+            )
+        if len(prompt) > self.positions:
+            raise ModelError(
+                f"a prompt of {len(prompt):,} tokens, and the model has {self.positions:,}"
+                " positions",
+                do="shorten it",
+            )
+        if (request.stop or request.as_text) and self.tokenizer is None:
+            raise ModelError("text and stop strings need a tokenizer", do="give the engine one")
+        job = self._job(request, prompt, constraint)
+        if job.width > self.most_rows:
+            raise ModelError(
+                f"{job.width} beams, and the engine writes {self.most_rows} sequences at a time",
+                do="give fewer beams, or the engine more rows",
+            )
+        worst = job.worst_pages(self.window, self.step_tokens)
+        if worst > self.pool.count:
+            have = self.pool.count * self.page_bytes
+            raise ModelError(
+                f"the request may need {worst * self.page_bytes:,} bytes for keys and values, and"
+                f" the budget is {have:,}",
+                do="lower max_tokens or shorten the prompt, or give more memory",
+            )
+        self.answers[job.id] = job.answer
+        self.waiting.append(job)
+        return job.id
+
+    def _job(self, request: Request, prompt: list[int], constraint: Constraint | None) -> Job:
+        given = len(prompt) if self.is_decoder else 1
+        limit = request.sampling.max_tokens
+        if limit is None:
+            limit = request.config.new_tokens(given)
+        self._ids += 1
+        kind = SampleJob if request.beams is None else BeamJob
+        return kind(
+            self._ids,
+            request,
+            prompt if self.is_decoder else None,
+            limit,
+            vocabulary=self.vocabulary,
+            # the last token is written and never read
+            positions=self.positions - given + 1,
+            tokenizer=self.tokenizer,
+            constraint=constraint,
+        )
+
+    def cancel(self, id: int) -> None:
+        """Take a request out; the next step says so. One that has ended is left as it is."""
+        for job in [*self.waiting, *self.running]:
+            if job.id == id:
+                self._late.append(job.finish("cancelled"))
+                self._remove(job)
+
+    def collect(self, id: int) -> Completion:
+        """What a request has come to; one that has ended is forgotten."""
+        answer = self.answers[id]
+        if answer.finish_reason is not None:
+            del self.answers[id]
+        return answer
+
+    @torch.no_grad()
+    def step(self, now: float = 0.0) -> list[Delta]:
+        """Let every running sequence go on by a token or a part of its prompt; now: on the clock of
+        the requests' deadlines. Returns what is new."""
+        self._expire(now)
+        deltas = self._late
+        self._late = []
+        self._admit()
+        if self.drafter is not None:
+            self._guess(self.drafter)
+        plan = self._plan()
+        if plan.spans:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                logits = self._run(plan)
+            deltas += self._deliver(plan, logits)
+        return deltas
+
+    def run(self) -> None:
+        """Step until nothing is left to do."""
+        while self.has_work:
+            self.step()
+
+    def _expire(self, now: float) -> None:
+        for job in [*self.waiting, *self.running]:
+            deadline = job.request.deadline
+            if deadline is not None and now >= deadline:
+                self._late.append(job.finish("deadline"))
+                self._remove(job)
+
+    def _remove(self, job: Job) -> None:
+        if job in self.running:
+            self.running.remove(job)
+            job.release(self.pool)
+        else:
+            self.waiting.remove(job)
+
+    def _admit(self) -> None:
+        """Let in who waits, while there is room for the worst case of each: by priority, then the
+        owner who has had least, then who came first. Nobody overtakes one who does not fit; who
+        waits for a beginning that is being read by another does not hold up the rest."""
+        admitted = []
+        rows = sum(job.width for job in self.running)
+        reading = {key for job in self.running for key in self._unread(job)}
+        queue = sorted(self.waiting, key=self._rank)
+        for job in queue:
+            if rows + job.width > self.most_rows:
+                break
+            if self._shares and not reading.isdisjoint(job.key_set):
+                continue
+            if not self._reserve(job):
+                break
+            rows += job.width
+            reading |= set(self._unread(job))
+            self.waiting.remove(job)
+            self.running.append(job)
+            owner = job.request.owner
+            self._served[owner] = self._served.get(owner, 0) + len(job.context) + job.limit
+            admitted.append(job)
+        if admitted and not self.is_decoder:
+            self._encode(admitted)
+        if not self.waiting and not self.running:
+            self._served.clear()
+
+    def _rank(self, job: Job) -> tuple[int, int, int]:
+        return -job.request.priority, self._served.get(job.request.owner, 0), job.id
+
+    def _unread(self, job: Job) -> list[bytes]:
+        """Chunks of its prompt that a job is about to compute."""
+        return job.keys[job.rows[0].computed // CHUNK :] if self._shares else []
+
+    def _reserve(self, job: Job) -> bool:
+        """Whether a job's worst case is promised; what is known of its prompt is then its own."""
+        row = job.rows[0]
+        asked_for_all = row.asked_from == 0 and len(row.tokens) > 1
+        known = self.pool.known(job.keys) if self._shares and not asked_for_all else []
+        pages = [page for chunk in known for page in chunk]
+        for page in pages:
+            self.pool.hold(page)
+        need = job.worst_pages(self.window, self.step_tokens) - len(pages)
+        if not self.pool.reserve(need):
+            for page in pages:
+                self.pool.release(page)
+            return False
+        job.worst = job.reserved = need
+        job.known = frozenset(pages)
+        row.table[: len(pages)] = pages
+        row.n_pages = len(pages)
+        row.computed = len(pages) * PAGE
+        job.answer.cached_tokens = row.computed
+        return True
+
+    def _encode(self, jobs: Sequence[Job]) -> None:
+        """Put what the decoder sees of the sources into pages."""
+        sources = [np.asarray(job.request.prompt, np.int64) for job in jobs]
+        bounds = np.cumsum([0, *(len(source) for source in sources)]).tolist()
+        # each a group of its own: what is computed of one does not depend on another
+        groups = [(begin, 1, len(each)) for begin, each in zip(bounds, sources, strict=False)]
+        tokens = torch.from_numpy(np.concatenate(sources)).to(self.device)
+        positions = np.concatenate([np.arange(len(source)) for source in sources])
+        slots = []
+        for job, source in zip(jobs, sources, strict=True):
+            count = pages_for(len(source))
+            taken = [self.pool.take() for _ in range(count)]
+            job.reserved -= count
+            job.rows[0].memory = np.asarray(taken, np.int32)
+            slots.append(slots_of(job.rows[0].memory, 0, len(source)))
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            states = self.model.body(tokens, torch.from_numpy(positions).to(self.device), groups)
+            self.model.body.write_encoder_keys(
+                states, self.pages, torch.from_numpy(np.concatenate(slots)).to(self.device)
+            )
+
+    def _guess(self, drafter: Drafter) -> None:
+        """Have next tokens guessed of all that are being written."""
+        jobs = []
+        counts = []
+        for job in self.running:
+            if not isinstance(job, SampleJob) or job.rows[0].waiting != 1:
+                continue
+            count = min(self.guesses, job.may_guess)
+            if count:
+                self._grow(job, job.rows[0], len(job.rows[0].tokens) + count)
+                jobs.append(job)
+                counts.append(count)
+        for job, tokens in zip(jobs, drafter.propose(jobs, counts), strict=True):
+            job.guess(tokens)
+
+    def _grow(self, job: Job, row: Row, tokens: int) -> None:
+        had = row.n_pages
+        row.grow(self.pool, tokens)
+        job.reserved -= row.n_pages - had
+
+    def _plan(self) -> "_Plan":
+        """What the next step computes: all that are being written, and chunks of prompts in the
+        order of their admission, as many as a step may have; at least one."""
+        plan = _Plan()
+        prefilling = []
+        for job in self.running:
+            for row in job.rows:
+                if row.waiting and row.computed >= len(job.context) - 1:
+                    self._extend(plan, job, row, len(row.tokens))
+                elif row.waiting:
+                    prefilling.append((job, row))
+        budget = self.step_tokens
+        for job, row in prefilling:
+            done = row.computed
+            while done < len(row.tokens):
+                end = min(len(row.tokens), (done // CHUNK + 1) * CHUNK)
+                is_first = budget == self.step_tokens
+                if end - done > budget and not is_first:
+                    break
+                self._extend(plan, job, row, end, done)
+                budget -= end - done
+                done = end
+        return plan
+
+    def _extend(
+        self, plan: "_Plan", job: Job, row: Row, end: int, begin: int | None = None
+    ) -> None:
+        """Plan the tokens begin .. end of a row; begin: None for those that are waiting."""
+        begin = row.computed if begin is None else begin
+        self._grow(job, row, end)
+        wanted = range(max(begin, row.asked_from), end)
+        plan.add(job, row, begin, end, wanted)
+
+    def _run(self, plan: "_Plan") -> Tensor:
+        """The logits (M, V) of the wanted tokens, in the order of the plan."""
+        tokens, positions = plan.tokens()
+        encoder = None
+        if not self.is_decoder:
+            sources = [
+                Span(span.offset, span.new, len(job.request.prompt), row.memory)
+                for span, job, row in zip(plan.spans, plan.jobs, plan.rows, strict=True)
+            ]
+            encoder = PagedKeys(self.pages, sources)
+        step = Step(
+            PagedKeys.of_spans(self.pages, plan.spans),
+            encoder,
+            torch.from_numpy(plan.lengths()).to(self.device),
+        )
+        hidden = self.model.body.step_states(
+            torch.from_numpy(tokens).to(self.device),
+            torch.from_numpy(positions).to(self.device),
+            step,
+            torch.tensor(plan.wanted, dtype=torch.int64, device=self.device),
+        )
+        return self.model.logits(hidden).float()
+
+    def _deliver(self, plan: "_Plan", logits: Tensor) -> list[Delta]:
+        """Give each job what it asked for, and let it go on."""
+        parts: dict[int, list[Tensor]] = {}
+        at = 0
+        for job, row, span, wanted in zip(
+            plan.jobs, plan.rows, plan.spans, plan.n_wanted, strict=True
+        ):
+            # what was guessed may prove wrong, and is then computed anew
+            row.computed = span.keys - job.n_unsure
+            if wanted:
+                parts.setdefault(id(row), []).append(logits[at : at + wanted])
+            at += wanted
+        deltas = []
+        samples: list[SampleJob] = []
+        last: list[Tensor] = []
+        for job in plan.distinct_jobs():
+            self._keep(job)
+            found = [torch.cat(parts[id(row)]) for row in job.rows if id(row) in parts]
+            if len(found) < len(job.rows):
+                continue
+            if not isinstance(job, SampleJob) or job.n_unsure:
+                deltas.append(self._guarded(job, found))
+            elif job.is_ready(found[0]):
+                samples.append(job)
+                last.append(found[0][-1])
+        if samples:
+            allowed = [job.allowed for job in samples]
+            chosen = choose(torch.stack(last), [job.chooser for job in samples], allowed)
+            for sample, choice in zip(samples, chosen, strict=True):
+                if isinstance(choice, LangueError):
+                    deltas.append(sample.finish("error", choice))
+                else:
+                    deltas.append(sample.accept(choice))
+        for job in plan.distinct_jobs():
+            if job.answer.finish_reason is not None:
+                self._remove(job)
+        return deltas
+
+    def _guarded(self, job: Job, logits: Sequence[Tensor]) -> Delta:
+        """A step of a job that fails alone where it fails."""
+        try:
+            return job.advance(self.pool, logits)
+        except LangueError as error:
+            return job.finish("error", error)
+
+    def _keep(self, job: Job) -> None:
+        """Make known what of a prompt has been computed, and give back what windows have left."""
+        if self._shares:
+            self._keep_chunks(job, job.rows[0])
+        if self.window:
+            for row in job.rows:
+                row.leave(self.pool, self.window)
+            job.promise_again(self.pool, job.rows)
+
+    def _keep_chunks(self, job: Job, row: Row) -> None:
+        pages = CHUNK // PAGE
+        for index in range(job.n_kept, min(row.computed // CHUNK, len(job.keys))):
+            self.pool.keep(job.keys[index], row.table[index * pages : (index + 1) * pages].tolist())
+            job.n_kept = index + 1
+
+
+class _Plan:
+    """What one step computes."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.rows: list[Row] = []
+        self.spans: list[Span] = []
+        self.wanted: list[int] = []  # tokens of the step whose logits are asked for
+        self.n_wanted: list[int] = []  # how many of each span
+        self.size = 0
+
+    def add(self, job: Job, row: Row, begin: int, end: int, wanted: range) -> None:
+        self.jobs.append(job)
+        self.rows.append(row)
+        self.spans.append(Span(self.size, end - begin, end, row.table))
+        self.wanted += [self.size + position - begin for position in wanted]
+        self.n_wanted.append(len(wanted))
+        self.size += end - begin
+
+    def tokens(self) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and their positions, (T,) each."""
+        tokens: list[int] = []
+        positions = []
+        for row, span in zip(self.rows, self.spans, strict=True):
+            begin = span.keys - span.new
+            tokens += row.tokens[begin : span.keys]
+            positions.append(np.arange(begin, span.keys))
+        return np.asarray(tokens, np.int64), np.concatenate(positions)
+
+    def lengths(self) -> np.ndarray:
+        """The length of the sequence that each token is in, as far as it is known, (T,)."""
+        sizes = [span.new for span in self.spans]
+        return np.repeat([len(row.tokens) for row in self.rows], sizes)
+
+    def distinct_jobs(self) -> Iterable[Job]:
+        return {job.id: job for job in self.jobs}.values()
+
+
+def _widest(config: ModelConfig) -> int:
+    """Tokens that any layer sees back; 0 where one sees all."""
+    windows = [config.window(layer) for layer in range(config.n_layers)]
+    return max(windows) if all(windows) else 0

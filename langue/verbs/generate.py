@@ -1,0 +1,213 @@
+"""What arrives: a language model and prompts, or a file of them. What leaves: what it writes after
+each, as it is known."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from langue.errors import DataError, LangueError, SettingsError
+from langue.files import atomic_file, refuse_existing
+from langue.progress import say
+from langue.runs.generation import detailed, options_of
+from langue.runs.model import Model, load
+
+STANDARD_INPUT = "-"
+# Lines of a file that are read ahead of the first that is not answered: memory does not grow with
+# the file, and the batch does not run empty.
+AHEAD = 512
+PROMPTS = ("prompt", "messages", "tokens")  # the keys of a line that hold what is gone on from
+
+
+def generate(
+    model: str | Path | Model,
+    prompts: Sequence[Any] | None = None,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    revision: str | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """What a model writes after each prompt: `{"prompt", "text", "tokens", "logprobs",
+    "finish_reason"}` each, in the order of the prompts.
+
+    prompts, or data: a file of JSON lines, "-" for standard input. A line has `prompt` (a string),
+    `messages` (a conversation) or `tokens` (ids), and may have options of its own, which come
+    before those that are given here; its other keys are kept. out: write JSON lines there, and
+    return nothing but an empty list. options: as `Model.generate` has them. A line that cannot be
+    answered has `error` in the place of an answer, and does not stop the others; the first of them
+    is an error at the end.
+    """
+    if (prompts is None) == (data is None):
+        raise SettingsError(
+            "generate needs either prompts or data", do='give --prompt "..." or --data FILE'
+        )
+    refuse_existing(out, force)
+    ready = model if isinstance(model, Model) else load(model, revision, dtype="auto")
+    if data is None:
+        lines: Iterable[Mapping[str, Any]] = [{_key_of(prompt): prompt} for prompt in prompts or ()]
+        where = "prompt"
+    else:
+        lines = read_lines(data)
+        where = "standard input, line" if str(data) == STANDARD_INPUT else f"{data}, line"
+    with ExitStack() as stack:
+        handle = None
+        if out is not None:
+            temporary = stack.enter_context(atomic_file(Path(out)))
+            handle = stack.enter_context(temporary.open("w", encoding="utf-8"))
+        found = []
+        failed = Failures(where)
+        for answer in answers(ready, failed.watched(lines), options):
+            failed.count(answer)
+            if handle is None:
+                found.append(answer)
+            else:
+                handle.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    failed.tell(may_raise=data is None or failed.total == 1)
+    return found
+
+
+class Failures:
+    """How many of the lines could not be answered, and what the first of these was."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.total = 0
+        self.failed = 0
+        self.seen = 0
+        self.first: DataError | None = None
+
+    def watched(self, lines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """The lines, counted."""
+        for line in lines:
+            self.total += 1
+            yield line
+
+    def count(self, answer: Mapping[str, Any]) -> None:
+        """Take note of the next answer, in the order of the lines."""
+        self.seen += 1
+        if "error" in answer:
+            self.failed += 1
+            if self.first is None:
+                self.first = DataError(answer["error"], where=f"{self.where} {self.seen}")
+
+    def tell(self, may_raise: bool) -> None:
+        """Say what failed; DataError with the first."""
+        if self.first is None:
+            return
+        if self.total > 1:
+            say(f"{self.failed:,} of {self.total:,} prompts have an error in place of an answer")
+        if may_raise or self.failed == self.total:
+            raise self.first
+
+
+def answers(
+    model: Model, lines: Iterable[Mapping[str, Any]], options: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Each line with its answer, in order, as soon as it and those before it are known."""
+    engine = model.engine()
+    source = iter(lines)
+    waiting: list[tuple[dict[str, Any], int | None]] = []  # lines and their requests, in order
+    is_open = True
+    while is_open or waiting:
+        while is_open and len(waiting) < AHEAD:
+            line = next(source, None)
+            if line is None:
+                is_open = False
+                break
+            waiting.append(_submitted(engine, line, options))
+        ended = {delta.id for delta in engine.step() if delta.finish_reason is not None}
+        if not ended and waiting and waiting[0][1] is not None:
+            continue
+        while waiting:
+            kept, id = waiting[0]
+            if id is None:
+                yield kept
+            else:
+                answer = engine.peek(id)
+                if answer.finish_reason is None:
+                    break
+                engine.collect(id)
+                yield _answered(kept, answer)
+            waiting.pop(0)
+
+
+def _submitted(
+    engine: Any, line: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], int | None]:
+    """A line's other keys, and the number of its request; or the line with its error."""
+    try:
+        key, prompt, own, kept = _parts(line)
+        id = engine.submit(prompt, **{**options, **own})
+    except LangueError as error:
+        return {**line, "error": str(error)}, None
+    return {key: prompt, **kept}, id
+
+
+def _answered(kept: dict[str, Any], answer: Any) -> dict[str, Any]:
+    if answer.error is not None:
+        return {**kept, "error": str(answer.error)}
+    return {**kept, **detailed(answer)}
+
+
+def _parts(line: Mapping[str, Any]) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
+    """What is gone on from and under which key, options of its own, and all other keys."""
+    given = [key for key in PROMPTS if key in line]
+    if len(given) != 1:
+        what = "has none" if not given else f"has {' and '.join(given)}"
+        raise DataError(f"a line {what} of prompt, messages and tokens", do="give one of them")
+    own = {}
+    kept = {}
+    for key, value in line.items():
+        if key in given:
+            continue
+        if _is_option(key):
+            own[key] = value
+        else:
+            kept[key] = value
+    return given[0], line[given[0]], own, kept
+
+
+def _is_option(name: str) -> bool:
+    try:
+        options_of({name: None})
+    except LangueError:
+        return False
+    return True
+
+
+def _key_of(prompt: Any) -> str:
+    if isinstance(prompt, str):
+        return "prompt"
+    return "messages" if prompt and isinstance(prompt[0], Mapping) else "tokens"
+
+
+def read_lines(data: str | Path) -> Iterator[Mapping[str, Any]]:
+    """The objects of a file of JSON lines, or of standard input, as they come."""
+    is_input = str(data) == STANDARD_INPUT
+    where = "standard input" if is_input else str(data)
+    with ExitStack() as stack:
+        if is_input:
+            handle = sys.stdin
+        else:
+            try:
+                handle = stack.enter_context(open(data, encoding="utf-8-sig"))
+            except OSError as error:
+                raise DataError(error.strerror or str(error), where=where) from error
+        for number, text in enumerate(handle, 1):
+            if not text.strip():
+                continue
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                raise DataError(f"not JSON: {error}", where=f"{where}, line {number}") from error
+            if not isinstance(line, dict):
+                raise DataError(
+                    "not a JSON object",
+                    where=f"{where}, line {number}",
+                    do='write {"prompt": "..."} on each line',
+                )
+            yield line
