@@ -8,54 +8,143 @@ and values kept of them.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from functools import partial
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.errors import ModelError
-from langue.generation.processors import LogitsProcessor, processors_of
+from langue.generation import filters
+from langue.generation.filters import Filter
+from langue.generation.processors import (
+    FORBIDDEN,
+    Context,
+    CountPenalty,
+    Forced,
+    LogitsProcessor,
+    MinLength,
+    NoRepeatNgram,
+    RepetitionPenalty,
+    SequenceBias,
+    Suppress,
+    bad_words,
+)
 from langue.hub.generation_config import DEFAULT_TOP_K, GenerationConfig
 from langue.model.attention import LengthBuckets, PairedLengthBuckets
 from langue.model.cache import Cache
 from langue.model.language_model import LanguageModel
 
 UNCONSTRAINED = GenerationConfig()
+FORCED_BEGIN = "forced_bos_token_id"
+FORCED_END = "forced_eos_token_id"
 COLDEST = 1e-6  # temperature, but for 0: logits divided by less overflow float32
+STRONGEST = 1e6  # penalties and biases: nothing beyond changes more, or overflows
 
 
 @dataclass(frozen=True)
 class Sampling:
+    """How the tokens of a request are chosen; what stands here counts, whatever its model's
+    generation config says (`sampling_of` reads that).
+
+    Raises ModelError where a value cannot be followed.
+    """
+
     max_tokens: int | None = 64  # new tokens; None: as many as the model's generation config says
     temperature: float = 0.0  # 0: always the likeliest token
     top_k: int = 0  # 0: all
     top_p: float = 1.0
     seed: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0  # on all tokens so far, the prompt's too
+    presence_penalty: float = 0.0  # on new tokens only, as the next
+    frequency_penalty: float = 0.0
+    no_repeat_ngram: int = 0  # 0: n tokens in a row may come again
+    min_tokens: int = 0  # new tokens before the text may end
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    logprobs: int | None = None  # 0: of the chosen token; k: of the k likeliest too
 
     def __post_init__(self) -> None:
-        drawn = self.temperature == 0 or COLDEST <= self.temperature < math.inf
-        some = self.max_tokens is None or self.max_tokens >= 1
-        filtered = self.top_k >= 0 and 0 < self.top_p <= 1
-        if not some or not drawn or not filtered or not 0 <= self.seed < 2**63:
-            raise ModelError(
-                f"cannot sample with {self}",
-                do=(
-                    f"max_tokens >= 1, temperature 0 or from {COLDEST:g} on, top_k and seed >= 0,"
-                    " top_p in (0, 1]"
-                ),
-            )
+        for name, (kind, is_good, wanted) in RANGES.items():
+            value = getattr(self, name)
+            if value is None and name in ("max_tokens", "logprobs"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind) or not is_good(value):
+                raise ModelError(f"{name} = {value!r} cannot be followed", do=f"give {wanted}")
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            what = f"min_tokens = {self.min_tokens:,} is more than max_tokens = {self.max_tokens:,}"
+            raise ModelError(what, do="lower min_tokens, or raise max_tokens")
+        if not isinstance(self.logit_bias, Mapping):
+            what = f"logit_bias is of the kind {type(self.logit_bias).__name__}"
+            raise ModelError(what, do="give a mapping from token ids to numbers")
+        for token, bias in self.logit_bias.items():
+            is_token = isinstance(token, Integral) and not isinstance(token, bool)
+            is_number = isinstance(bias, Real) and not isinstance(bias, bool)
+            if not is_token or not is_number or not (abs(bias) <= STRONGEST or bias == FORBIDDEN):
+                what = f"logit_bias has {token!r}: {bias!r}"
+                do = "give token ids, each with a number that is added to its logit (-inf: never)"
+                raise ModelError(what, do=do)
+
+
+# What each field may be: its kind, its range, and that in words.
+RANGES: dict[str, tuple[type, Callable[[Any], bool], str]] = {
+    "max_tokens": (Integral, lambda n: n >= 1, "a whole number from 1 on"),
+    "temperature": (
+        Real,
+        lambda t: t == 0 or COLDEST <= t < math.inf,
+        f"0, or a number from {COLDEST:g} on",
+    ),
+    "top_k": (Integral, lambda k: k >= 0, "a whole number from 0 (all) on"),
+    "top_p": (Real, lambda p: 0 < p <= 1, "a number above 0, at most 1"),
+    "seed": (Integral, lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1"),
+    "min_p": (Real, lambda p: 0 <= p <= 1, "a number from 0 to 1"),
+    "typical_p": (Real, lambda p: 0 < p <= 1, "a number above 0, at most 1"),
+    "repetition_penalty": (
+        Real,
+        lambda x: 1 / STRONGEST <= x <= STRONGEST,
+        f"a number from {1 / STRONGEST:g} to {STRONGEST:g}; 1 is none",
+    ),
+    "presence_penalty": (
+        Real,
+        lambda x: abs(x) <= STRONGEST,
+        f"a number from {-STRONGEST:g} to {STRONGEST:g}; 0 is none",
+    ),
+    "frequency_penalty": (
+        Real,
+        lambda x: abs(x) <= STRONGEST,
+        f"a number from {-STRONGEST:g} to {STRONGEST:g}; 0 is none",
+    ),
+    "no_repeat_ngram": (Integral, lambda n: n >= 0, "a whole number from 0 (none) on"),
+    "min_tokens": (Integral, lambda n: n >= 0, "a whole number from 0 on"),
+    "logprobs": (Integral, lambda n: n >= 0, "None, or how many of the likeliest, from 0 on"),
+}
 
 
 def sampling_of(
     config: GenerationConfig,
-    max_tokens: int | None,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    *,
+    min_p: float | None = None,
+    typical_p: float | None = None,
+    repetition_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    no_repeat_ngram: int | None = None,
+    min_tokens: int | None = None,
+    logit_bias: Mapping[int, float] | None = None,
+    logprobs: int | None = None,
 ) -> Sampling:
     """What the caller gives, and where that is None what the model's generation config says: greedy
     unless it has `do_sample`."""
@@ -66,29 +155,283 @@ def sampling_of(
         top_k = default if config.top_k is None else config.top_k
     if top_p is None:
         top_p = 1.0 if config.top_p is None else config.top_p
-    return Sampling(max_tokens, temperature, top_k, top_p, seed)
+    if min_tokens is None:  # a text that is to be shorter is no contradiction of the caller's
+        most = config.min_new_tokens if max_tokens is None else max_tokens
+        min_tokens = min(config.min_new_tokens, most)
+    if repetition_penalty is None:
+        repetition_penalty = config.repetition_penalty
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        min_p=config.min_p if min_p is None else min_p,
+        typical_p=config.typical_p if typical_p is None else typical_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty or 0.0,
+        frequency_penalty=frequency_penalty or 0.0,
+        no_repeat_ngram=config.no_repeat_ngram_size if no_repeat_ngram is None else no_repeat_ngram,
+        min_tokens=min_tokens,
+        logit_bias=logit_bias or {},
+        logprobs=logprobs,
+    )
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """One token for each row of logits (N, V) -> (N,)."""
-    highest, likeliest = logits.max(-1)
-    _check_finite(highest)
-    if sampling.temperature == 0:
-        return likeliest
-    logits = logits.float() / sampling.temperature
-    if sampling.top_k:
-        least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < least, float("-inf"))
-    if sampling.top_p < 1:
-        ordered, places = logits.sort(descending=True)
-        probabilities = ordered.softmax(-1)
-        # The token that crosses top_p stays; those after it go.
-        beyond = probabilities.cumsum(-1) - probabilities >= sampling.top_p
-        logits = logits.masked_fill(
-            torch.zeros_like(beyond).scatter(-1, places, beyond), float("-inf")
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A chosen token; where asked for, log-probabilities of the model's own distribution, at
+    temperature 1 and before any processor."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, best first
+
+
+class Chooser:
+    """Chooses the tokens of one sequence, whatever else is in its batch.
+
+    context: a decoder's prompt, or the tokens that an encoder-decoder's target starts with; limit:
+    how many tokens may follow; vocabulary: V, how many logits there are; sample: which one of
+    several answers to one request.
+
+    Raises ModelError where a token of the context or of `logit_bias` is not of the vocabulary.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        config: GenerationConfig,
+        context: Sequence[int],
+        limit: int,
+        vocabulary: int,
+        sample: int = 0,
+    ) -> None:
+        _check_tokens(context, vocabulary, "the prompt", "give ids of this model's tokenizer")
+        _check_tokens(sampling.logit_bias, vocabulary, "logit_bias", "take it out")
+        self.sampling = sampling
+        self.sample = sample
+        self.context = Context(context)
+        self.processors = processors_of(sampling, config, len(context))
+        self.forced = forced_of(config, len(context), limit)
+        self.filters = filters_of(sampling, config) if sampling.temperature > 0 else []
+        self.is_plain_greedy = (
+            not self.processors
+            and not self.forced
+            and sampling.temperature == 0
+            and sampling.logprobs is None
         )
-    drawn = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator)
-    return drawn[:, 0].to(logits.device)
+
+    def fork(self, sample: int) -> "Chooser":
+        """The same sequence so far, which goes on by itself as another answer."""
+        other = copy(self)
+        other.context = self.context.copy()
+        other.sample = sample
+        return other
+
+    def accept(self, token: int) -> None:
+        """The token was written."""
+        self.context.add(token)
+
+    def undo(self, count: int) -> None:
+        """The last `count` accepted tokens are taken back, as a draft's that were wrong."""
+        self.context.undo(count)
+
+    @property
+    def forced_token(self) -> bool:
+        """Whether the next token is one that the model's config forces: no part of the text."""
+        return any(forced.is_due(self.context) for forced in self.forced)
+
+    def process(self, logits: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Logits (V,), in float32, after the processors: what a model's config and the request
+        forbid is -inf.
+
+        allowed (V,): what a constraint lets come next. It has no say where a language is forced to
+        come first, which is no part of the text; an end is forced only where it allows one.
+
+        Raises ModelError where no token is left.
+        """
+        logits = logits.float()
+        for processor in self.processors:
+            logits = processor(logits, self.context)
+        due = [forced for forced in self.forced if forced.is_due(self.context)]
+        if allowed is not None:
+            due = [f for f in due if f.name == FORCED_BEGIN or bool(allowed[f.tokens].any())]
+            if not due:
+                logits = torch.where(allowed.to(logits.device), logits, FORBIDDEN)
+        for forced in due:
+            logits = forced(logits, self.context)
+        if (self.processors or allowed is not None) and logits.amax() == FORBIDDEN:
+            names = [processor.name for processor in self.processors]
+            if allowed is not None:
+                names.append("the form that is asked for")
+            what = f"no token is left to write: {', '.join(names)} forbid every token"
+            raise ModelError(what, do="leave one of them out, or weaken it")
+        return logits
+
+    def _weights(
+        self, logits: Tensor, allowed: Tensor | None
+    ) -> tuple[NDArray[np.int64] | None, NDArray[np.float32]]:
+        """The tokens (C,) that may be drawn, None for all, and their weights (C,), the highest
+        1."""
+        found = self.process(logits, allowed).cpu().numpy()
+        tokens = None
+        if self.sampling.temperature == 0:
+            return np.asarray([found.argmax()]), np.ones(1, np.float32)
+        found = np.divide(found, np.float32(self.sampling.temperature), dtype=np.float32)
+        for keep in self.filters:
+            left = np.flatnonzero(keep(found))
+            found = found[left]
+            tokens = left if tokens is None else tokens[left]
+        return tokens, np.exp(found - found.max())
+
+    def probabilities(self, logits: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """The distribution that a token is drawn from: (V,) float64 on the host, whose sum is 1."""
+        tokens, weights = self._weights(logits, allowed)
+        exact = torch.from_numpy(weights).double()
+        exact /= exact.sum()
+        if tokens is None:
+            return exact
+        return torch.zeros(len(logits), dtype=torch.float64).scatter(
+            0, torch.from_numpy(tokens), exact
+        )
+
+    def uniform(self, which: int = 0) -> float:
+        """A number in [0, 1) that belongs to the next token: a function of seed, sample and number
+        of new tokens alone. which: 0 is for the draw, 1 to 3 for others, as of a draft's tests.
+
+        Philox (Salmon et al. 2011, doi:10.1145/2063384.2063405), as NumPy has it.
+        """
+        key = np.asarray([self.sampling.seed, self.sample], np.uint64)
+        new = self.context.length - self.context.given
+        generator = np.random.Philox(key=key, counter=np.asarray([new, 0, 0, 0], np.uint64))
+        return float(generator.random_raw(4)[which] >> np.uint64(11)) * 2.0**-53
+
+    def choose(self, logits: Tensor, allowed: Tensor | None = None) -> Choice:
+        """The next token, which is not yet accepted; logits (V,) of the model, allowed (V,).
+
+        Raises ModelError where the logits are NaN or Inf, or every token is forbidden.
+        """
+        (choice,) = choose(logits[None], [self], [allowed])
+        if isinstance(choice, ModelError):
+            raise choice
+        return choice
+
+    def _choose(self, logits: Tensor, allowed: Tensor | None) -> Choice:
+        """As `choose`, of logits that are finite where they are highest."""
+        tokens, weights = self._weights(logits, allowed)
+        place = draw(weights, self.uniform()) if len(weights) > 1 else 0
+        token = place if tokens is None else int(tokens[place])
+        if self.sampling.logprobs is None:
+            return Choice(token)
+        raw = logits.float().log_softmax(-1)
+        top = raw.topk(min(self.sampling.logprobs, len(raw)))
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return Choice(token, float(raw[token]), tuple(pairs))
+
+
+def draw(weights: NDArray[np.floating[Any]], uniform: float) -> int:
+    """The place of a draw from weights (C,), which need not sum to 1, by the inverse of their
+    distribution function, in float64."""
+    so_far = torch.from_numpy(weights).cumsum(0, dtype=torch.float64).numpy()
+    total = so_far[-1]
+    last = int(np.searchsorted(so_far, total))  # what follows weighs nothing
+    return min(int(np.searchsorted(so_far, uniform * total, "right")), last)
+
+
+def choose(
+    logits: Tensor, choosers: Sequence[Chooser], allowed: Sequence[Tensor | None]
+) -> list[Choice | ModelError]:
+    """One token for each row of logits (N, V), none of which is accepted yet; the error of a row
+    that has no choice, beside which the others go on.
+
+    allowed: of each row (V,) what may come next, or None.
+    """
+    highest, likeliest = _likeliest(logits)
+    made: list[Choice | ModelError] = []
+    for row, chooser in enumerate(choosers):
+        if not math.isfinite(highest[row]):
+            what = "the logits are NaN or Inf"
+            do = "its weights contain NaN or Inf: train it again with a lower train.lr"
+            made.append(ModelError(what, do=do))
+        elif chooser.is_plain_greedy and allowed[row] is None:
+            made.append(Choice(likeliest[row]))
+        else:
+            try:
+                made.append(chooser._choose(logits[row], allowed[row]))
+            except ModelError as error:
+                made.append(error)
+    return made
+
+
+def _likeliest(logits: Tensor) -> tuple[list[float], list[int]]:
+    """The highest logit of each row, NaN where any is, and its place, the first of equals."""
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        rows = logits.numpy()  # a tenth of the time that `Tensor.max` takes
+        places = rows.argmax(-1)
+        return rows[np.arange(len(rows)), places].tolist(), places.tolist()
+    found = logits.max(-1)
+    return found.values.tolist(), found.indices.tolist()
+
+
+def processors_of(
+    sampling: Sampling, config: GenerationConfig, given: int
+) -> list[LogitsProcessor]:
+    """Those that change something, in the order of `transformers`; given: tokens of the context."""
+    found: list[LogitsProcessor] = []
+    biases = dict(config.sequence_bias)
+    biases |= {(int(token),): float(bias) for token, bias in sampling.logit_bias.items()}
+    if biases:
+        found.append(SequenceBias(biases, "logit_bias and sequence_bias"))
+    if sampling.repetition_penalty != 1.0:
+        found.append(RepetitionPenalty(sampling.repetition_penalty))
+    if sampling.presence_penalty or sampling.frequency_penalty:
+        found.append(CountPenalty(sampling.presence_penalty, sampling.frequency_penalty))
+    if sampling.no_repeat_ngram:
+        found.append(NoRepeatNgram(sampling.no_repeat_ngram))
+    words = bad_words(config.bad_words, config.end)
+    if words is not None:
+        found.append(words)
+    least = max(config.min_length, given + sampling.min_tokens)
+    if least > given and config.end:
+        found.append(MinLength(least, config.end))
+    if config.suppress:
+        found.append(Suppress(config.suppress, None, "suppress_tokens"))
+    if config.begin_suppress:  # after a token that is forced to come first
+        at = given + (config.forced_bos is not None and given == 1)
+        found.append(Suppress(config.begin_suppress, at, "begin_suppress_tokens"))
+    return found
+
+
+def forced_of(config: GenerationConfig, given: int, limit: int) -> list[Forced]:
+    """What the config forces to come first and last; limit: how many tokens may follow the context,
+    whose tokens are `given`."""
+    found = []
+    if config.forced_bos is not None and given == 1:
+        found.append(Forced([config.forced_bos], 1, FORCED_BEGIN))
+    if config.forced_eos:
+        found.append(Forced(config.forced_eos, given + limit - 1, FORCED_END))
+    return found
+
+
+def filters_of(sampling: Sampling, config: GenerationConfig) -> list[Filter]:
+    """Those that change something, in the order of `transformers`."""
+    asked: list[tuple[bool, Filter]] = [
+        (sampling.top_k > 0, partial(filters.top_k, k=sampling.top_k)),
+        (sampling.top_p < 1, partial(filters.top_p, p=sampling.top_p)),
+        (sampling.min_p > 0, partial(filters.min_p, share=sampling.min_p)),
+        (sampling.typical_p < 1, partial(filters.typical_p, mass=sampling.typical_p)),
+        (config.epsilon_cutoff > 0, partial(filters.epsilon_cutoff, epsilon=config.epsilon_cutoff)),
+        (config.eta_cutoff > 0, partial(filters.eta_cutoff, epsilon=config.eta_cutoff)),
+    ]
+    return [keep for is_asked, keep in asked if is_asked]
+
+
+def _check_tokens(tokens: Iterable[int], vocabulary: int, where: str, do: str) -> None:
+    for token in tokens:
+        if not 0 <= token < vocabulary:
+            what = f"the token {token:,} is not of the model, whose vocabulary has {vocabulary:,}"
+            raise ModelError(what, where=where, do=do)
 
 
 def examples_of(items: Sequence[Sequence[int]]) -> Examples:
@@ -168,63 +511,43 @@ def _write(
     """The loop: hidden states of the new tokens, logits of each sequence's last one, a choice,
     again.
 
-    contexts and limits, in the batch's order: the tokens so far, which grow here, and how many more
-    each sequence has room for.
+    contexts and limits, in the batch's order: the tokens so far, and how many more each sequence
+    has room for.
     """
     longest_context = max(t for _, _, t in batch.groups)
     positions_end = model.body.config.longest
     cache = Cache(len(batch.groups), min(positions_end, longest_context + max(limits)))
-    generator = torch.Generator().manual_seed(sampling.seed)
-    processors = processors_of(config, limits)
+    vocabulary = len(model.body.output_table)
+    rows = zip(contexts, limits, strict=True)
+    choosers = [Chooser(sampling, config, c, limit, vocabulary) for c, limit in rows]
+    unconstrained = [None] * len(choosers)
     tokens = batch.tokens
     groups = batch.groups
     ends = batch.starts[1:] - 1
     written: list[list[int]] = [[] for _ in range(len(batch))]
     running = np.ones(len(batch), bool)
-    for new in range(max(limits)):
+    for _ in range(max(limits)):
         positions = cache.positions(groups, tokens.device)
         if pairs is None:
             hidden = model.body(tokens, positions, groups, cache=cache)
         else:
             hidden = model.body.decode(tokens, positions, groups, encoder_states, pairs, cache)
-        logits = _processed(model.logits(hidden[ends]), processors, contexts, new)
-        tokens = choose(logits, sampling, generator)
-        for index, token in enumerate(tokens.tolist()):
-            contexts[index].append(token)
-            running[index] = running[index] and token not in config.end
+        next_tokens = []
+        for index, choice in enumerate(choose(model.logits(hidden[ends]), choosers, unconstrained)):
+            if isinstance(choice, ModelError):
+                raise choice
+            next_tokens.append(choice.token)
+            choosers[index].accept(choice.token)
+            running[index] = running[index] and choice.token not in config.end
             if running[index]:
-                written[index].append(token)
+                written[index].append(choice.token)
                 running[index] = len(written[index]) < limits[index]
+        tokens = torch.tensor(next_tokens, device=hidden.device)
         if not running.any() or max(cache.lengths) >= positions_end:
             break
         groups = _one_each(groups)
         ends = torch.arange(len(batch), device=tokens.device)
     return written
-
-
-def _processed(
-    logits: Tensor, processors: Sequence[LogitsProcessor], contexts: list[list[int]], new: int
-) -> Tensor:
-    """The logits (N, V) after all processors, in float32 where there is one."""
-    if not processors:
-        return logits
-    _check_finite(logits.max(-1).values)
-    logits = logits.to(torch.float32, copy=True)
-    for processor in processors:
-        logits = processor(logits, contexts, new)
-    if not logits.max(-1).values.isfinite().all():
-        what = "the model's generation config forbids every token"
-        raise ModelError(what, do="take tokens out of its bad_words_ids or suppress_tokens")
-    return logits
-
-
-def _check_finite(highest: Tensor) -> None:
-    """highest (N,): the highest logit of each sequence; it is NaN where any logit is."""
-    if not highest.isfinite().all():
-        raise ModelError(
-            "the logits are NaN or Inf",
-            do="its weights contain NaN or Inf: train it again with a lower train.lr",
-        )
 
 
 def _one_each(groups: LengthBuckets) -> LengthBuckets:

@@ -22,7 +22,8 @@ SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_
 
 FOLLOWED = (
     *("max_new_tokens", "max_length", "min_new_tokens", "min_length"),
-    *("do_sample", "temperature", "top_k", "top_p"),
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff", "sequence_bias"),
     *("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens"),
     *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
 )
@@ -33,15 +34,10 @@ NOT_FOLLOWED: dict[str, Any] = {
     "num_beam_groups": 1,
     "diversity_penalty": 0.0,
     "penalty_alpha": 0.0,
-    "min_p": 0.0,
     "top_h": None,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
     "exponential_decay_length_penalty": None,
-    "sequence_bias": None,
     "constraints": None,
     "force_words_ids": None,
     "guidance_scale": 1.0,
@@ -83,6 +79,11 @@ class GenerationConfig:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0  # 0: none
+    eta_cutoff: float = 0.0
+    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()  # tokens, and the last one's bias
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     bad_words: tuple[tuple[int, ...], ...] = ()
@@ -144,6 +145,11 @@ def read_generation(
         temperature=reader.number("temperature", 1.0, least=0.0) or 0.0,
         top_k=reader.whole("top_k", None),
         top_p=reader.number("top_p", None, least=1e-12, most=1.0),
+        min_p=reader.number("min_p", None, least=0.0, most=1.0) or 0.0,
+        typical_p=reader.number("typical_p", None, least=1e-12, most=1.0) or 1.0,
+        epsilon_cutoff=reader.cutoff("epsilon_cutoff"),
+        eta_cutoff=reader.cutoff("eta_cutoff"),
+        sequence_bias=reader.biases("sequence_bias"),
         repetition_penalty=reader.number("repetition_penalty", 1.0, least=1e-12) or 1.0,
         no_repeat_ngram_size=reader.whole("no_repeat_ngram_size", 0) or 0,
         bad_words=reader.words("bad_words_ids"),
@@ -199,6 +205,11 @@ class _Reader:
             raise self._refuse(key, f"a number from {least:g} to {most:g}")
         return float(value)
 
+    def cutoff(self, key: str) -> float:
+        """A probability; as the reference has it, 1 is none, like 0."""
+        value = self.number(key, None, least=0.0, most=1.0)
+        return 0.0 if value is None or value == 1 else value
+
     def flag(self, key: str) -> bool:
         value = self.content.get(key)
         if value not in (None, True, False):
@@ -243,3 +254,24 @@ class _Reader:
             if all(0 <= token < self.vocabulary for token in word):
                 words.append(tuple(word))
         return tuple(words)
+
+    def biases(self, key: str) -> tuple[tuple[tuple[int, ...], float], ...]:
+        """A list of pairs of a token sequence and a number; a sequence with a token that the
+        vocabulary lacks is left out."""
+        value = self.content.get(key)
+        if value is None:
+            return ()
+        wanted = "a list of pairs: token ids, and a number of at most 1e6"
+        if not isinstance(value, list):
+            raise self._refuse(key, wanted)
+        found = []
+        for pair in value:
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise self._refuse(key, wanted)
+            word, bias = pair
+            is_word = isinstance(word, list) and word and all(type(t) is int for t in word)
+            if not is_word or type(bias) not in (int, float) or not -math.inf <= bias <= 1e6:
+                raise self._refuse(key, wanted)
+            if all(0 <= token < self.vocabulary for token in word):
+                found.append((tuple(word), float(bias)))
+        return tuple(found)

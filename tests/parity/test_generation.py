@@ -9,7 +9,6 @@ import torch
 
 from langue.cli import run
 from langue.errors import LangueWarning, ModelError
-from langue.generation.processors import RepetitionPenalty
 from langue.generation.sample import sampling_of
 from langue.hub.generation_config import HARMLESS, NOT_FOLLOWED, GenerationConfig, read_generation
 from langue.runs.model import load
@@ -99,21 +98,6 @@ def test_every_rule_is_followed_token_for_token(tmp_path, name):
     assert changed >= len(rules) - 3  # a model may want nothing of what is forbidden
 
 
-@pytest.mark.parametrize("penalty", [1.7, 0.6])
-def test_the_penalty_weakens_scores_below_zero_too(penalty):
-    torch.manual_seed(0)
-    ours = RepetitionPenalty(penalty)
-    theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)
-    contexts = [[5, 9, 9, 30], [7]]
-    for new in range(3):
-        logits = torch.randn(2, 61)
-        expected = [
-            theirs(torch.tensor([ids]), logits[row : row + 1]) for row, ids in enumerate(contexts)
-        ]
-        assert torch.equal(ours(logits.clone(), contexts, new), torch.cat(expected))
-        contexts = [[*context, 11 + new + row] for row, context in enumerate(contexts)]
-
-
 @pytest.mark.parametrize("name", ["llama", "bart"])
 def test_what_config_json_says_in_older_folders_and_what_is_saved(tmp_path, name):
     reference = draw_model(name, 2, std=0.5)
@@ -167,7 +151,8 @@ def test_arguments_win_and_what_is_not_given_is_the_models(tmp_path):
         model.generate(PROMPTS)
     assert model.generate(PROMPTS, max_tokens=5) == model.generate(PROMPTS, 5, 0.9, 3, 1.0)
     assert model.generate(PROMPTS, 5, seed=1) != model.generate(PROMPTS, 5, seed=2)
-    assert [len(made) for made in model.generate([[8], [7, 7, 21]], seed=1)] == [5, 3]
+    drawn = [model.generate([[8], [7, 7, 21]], seed=seed) for seed in range(4)]
+    assert [max(map(len, made)) for made in zip(*drawn, strict=True)] == [5, 3]
 
 
 def test_what_is_not_followed_is_said_once(tmp_path, capsys):
@@ -234,5 +219,5 @@ def test_a_value_that_cannot_be_followed_is_an_error_that_names_it(key, value):
 
 def test_a_model_that_may_write_nothing_says_so(tmp_path):
     folder = folder_of(tmp_path, draw_model("llama", 0), {"suppress_tokens": list(range(61))})
-    with pytest.raises(ModelError, match="forbids every token"):
+    with pytest.raises(ModelError, match="suppress_tokens forbid every token"):
         load(folder).generate([[5]])

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 import langue
 from langue.data.corpus.builder import Building, build
@@ -13,7 +12,7 @@ from langue.data.corpus.split import SplitAssignment
 from langue.data.corpus.stream import SpecialTokenOverhead, Stream
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.files import exclusive_lock
-from langue.generation.sample import Sampling, choose, generate
+from langue.generation.sample import Sampling, generate
 from langue.settings.sections import resolve
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.training import train
@@ -164,7 +163,7 @@ def test_no_prompt_cuts_another_short(tokenizer, tmp_path):
     "words", [{"temperature": 1e-40}, {"temperature": float("nan")}, {"seed": 2**70}, {"seed": -1}]
 )
 def test_what_cannot_be_sampled_with(words):
-    with pytest.raises(ModelError, match="cannot sample"):
+    with pytest.raises(ModelError, match="(temperature|seed) = .* cannot be followed"):
         Sampling(**words)
 
 
@@ -226,12 +225,3 @@ def test_what_is_replaced_outlives_an_attempt_that_was_killed(tmp_path):
     assert (tmp_path / "x" / "file").read_text() == ".x.replaced" and not (
         tmp_path / ".x.replaced"
     ).exists()
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_logits_that_are_not_finite_choose_no_token(temperature, score):
-    logits = torch.zeros(1, 5)
-    logits[0, 2] = score
-    with pytest.raises(ModelError, match="the logits are NaN or Inf"):
-        choose(logits, Sampling(temperature=temperature), torch.Generator())
