@@ -6,14 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from langue.runs.model import load
 from langue.runs.samples import samples
-from langue.text.tokenizers.tokenizer import Tokenizer
-from tests.tiny_decoder import sentencepiece_tokenizer, tiny_decoder, trained_tokenizer
-from tests.tiny_tokenizer import byte_tokenizer
+from tests.tiny_decoder import sentencepiece_tokenizer, tiny_decoder
+from tests.tokenizer_kinds import KINDS, unigram
 
 TEXTS = [
     "the ball in a bath",
@@ -24,53 +21,6 @@ TEXTS = [
     "don't, it 's",
 ]
 HALF = "\ufffd"
-
-
-def unigram() -> Tokenizer:
-    """Pieces with ▁ for a space, and no bytes to fall back on: T5's kind."""
-    letters = [chr(code) for code in range(33, 127)] + [*"ïé北京🙂\n"]
-    pieces = [("<unk>", 0.0), ("▁", -2.0), ("▁the", -1.0), ("▁ball", -1.0), ("▁Bob", -1.0)]
-    backend = tokenizers.Tokenizer(
-        models.Unigram(pieces + [(letter, -5.0) for letter in letters], 0, False)
-    )
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.decoder = decoders.Metaspace()
-    return Tokenizer(backend)
-
-
-def wordpiece() -> Tokenizer:
-    """Whose decoder tidies up, so that a token may take a space away from the one before."""
-    letters = [chr(code) for code in range(33, 127)] + [*"ï北京🙂é"]
-    words = [
-        "[UNK]",
-        "the",
-        "ball",
-        "name",
-        "do",
-        "##n",
-        "n",
-        *letters,
-        *(f"##{letter}" for letter in letters),
-    ]
-    backend = tokenizers.Tokenizer(
-        models.WordPiece(
-            {word: index for index, word in enumerate(dict.fromkeys(words))}, unk_token="[UNK]"
-        )
-    )
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(cleanup=True)
-    return Tokenizer(backend)
-
-
-KINDS = {
-    "bytes": byte_tokenizer,
-    "bytes in pieces": lambda: trained_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=False)),
-    "pieces, bytes to fall back on": sentencepiece_tokenizer,
-    "pieces without a space in front": lambda: sentencepiece_tokenizer(prefix=False),
-    "unigram": unigram,
-    "wordpiece": wordpiece,
-}
 
 
 @pytest.mark.parametrize("kind", KINDS)
