@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from langue.model.config import ModelConfig
-from langue.model.kernels import cross_entropy
+from langue.model.kernels import chunk_size, cross_entropy, linear
 from langue.model.layers import ACTIVATIONS, make_norm
 from langue.model.position import RelativeBias
 from langue.model.transformer import Block, CrossAttention, SelfAttention, Transformer, initialise
+from langue.model.weight_kinds import Weight
 
 
 class LanguageHead(nn.Module):
@@ -45,20 +46,21 @@ class LanguageHead(nn.Module):
         out: Tensor = self.pairs(self.pooled(self.pooler(first)))
         return out
 
-    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, table: Tensor | Weight) -> Tensor:
         """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T,
         V)."""
-        logits = F.linear(
-            self._features(hidden), table if self.out is None else self.out.weight, self.bias
-        )
+        weight = table if self.out is None else self.out.weight
+        logits = linear(self._features(hidden), weight, self.bias)
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
     def loss(
-        self, hidden: Tensor, table: Tensor, labels: Tensor, z_loss: float = 0.0
+        self, hidden: Tensor, table: Tensor | Weight, labels: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them;
         and its z term."""
         weight = table if self.out is None else self.out.weight
+        if isinstance(weight, Weight):
+            return self._loss_in_use(hidden, table, labels)
         return cross_entropy(
             self._features(hidden),
             weight,
@@ -68,6 +70,19 @@ class LanguageHead(nn.Module):
             z_loss=z_loss,
             compiled=self.compiled,
         )
+
+    def _loss_in_use(
+        self, hidden: Tensor, table: Tensor | Weight, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`loss` of a model whose output matrix is a Weight: the logits are those of `forward`, a
+        chunk's at a time, and there is no gradient."""
+        total = torch.zeros((), device=hidden.device)
+        begin = 0
+        for part in torch.split(labels, chunk_size(len(table), None)):
+            logits = self.forward(hidden[begin : begin + len(part)], table)
+            total += F.cross_entropy(logits, part, reduction="sum")
+            begin += len(part)
+        return total, torch.zeros_like(total)
 
     def _features(self, hidden: Tensor) -> Tensor:
         """What the output matrix multiplies: (T, D) -> (T, E)."""

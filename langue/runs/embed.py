@@ -24,6 +24,7 @@ from langue.hub.sentence_transformers import (
     read_sentence_pooling,
 )
 from langue.model.transformer import Transformer
+from langue.model.weight_linear import device_of
 from langue.runs.inputs import Inputs, Room, is_pair, listed
 from langue.tasks.infer import infer
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -36,7 +37,7 @@ class SentenceEncoder:
         self.checkpoint = checkpoint
         self.body = body
         self.inputs = inputs
-        self.device = next(body.parameters()).device
+        self.device = device_of(body)
         # A run that was fine-tuned for a task pools in its own way, whatever it began as.
         self.folder = None if checkpoint.task is not None else checkpoint.folder
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.data.encoded import Encoded, in_order
 from langue.data.pack import sorted_batches
-from langue.errors import ModelError
+from langue.errors import ModelError, SettingsError
 from langue.files import atomic_folder
 from langue.generation.engine import MOST_ROWS
 from langue.hub.checkpoint import (
@@ -31,6 +32,8 @@ from langue.hub.sentence_transformers import copy_modules
 from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
 from langue.model.transformer import Transformer
+from langue.model.weight_kinds import Weight, WeightKind, check_weight_kind, quantize
+from langue.model.weight_linear import device_of, planned_kinds, with_weights
 from langue.runs.embed import SentenceEncoder
 from langue.runs.generation import TextEngine, TextGenerator, detailed, options_of
 from langue.runs.inputs import (
@@ -44,7 +47,7 @@ from langue.runs.inputs import (
     listed,
 )
 from langue.runs.save import head_of, task_of, write_task_checkpoint
-from langue.runtime import device, precision
+from langue.runtime import device, in_threads, precision
 from langue.settings.sections import DataSettings
 from langue.tasks.infer import infer
 from langue.tasks.task import Task
@@ -69,6 +72,7 @@ class Model:
         network: TaskModel | None,
         dtype: torch.dtype,
         language: LanguageModel | None = None,
+        weights: WeightKind | None = None,
     ) -> None:
         self.config = checkpoint.config
         self.data = _data_settings(checkpoint)
@@ -81,8 +85,10 @@ class Model:
         self.task = task
         self.network = network
         self.language = language
-        self.device = next(body.parameters()).device
+        self.device = device_of(body)
         self.dtype = dtype
+        # what its matrices are held in, where `load` was told
+        self.weights = weights
         # what the task is of; None: not known
         self.pairs: bool | None = (checkpoint.task or {}).get("pairs")
 
@@ -491,40 +497,87 @@ def _data_settings(checkpoint: Checkpoint) -> DataSettings:
     return DataSettings(max_length=max(4, inputs.room.tokens), truncation=inputs.cut_side)
 
 
-def load(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
-    """Load a model for use. `dtype`: fp32, bf16, or auto (bf16 where the hardware has it): what its
-    matrices are held and multiplied in."""
-    described = describe(name, revision)
+def load(
+    name: str | Path, revision: str | None = None, dtype: str = "fp32", weights: str | None = None
+) -> Model:
+    """Load a model for use.
+
+    dtype: fp32, bf16, or auto (bf16 where the hardware has it): what its matrices are held and
+    multiplied in. weights: fp32, bf16, int8 or int4: what its matrices alone are held in, to be
+    multiplied with states in fp32; for int8 and int4 in groups of 32 numbers with a scale (the
+    table of tokens of an int4 model in int8). What cannot be grouped is held in bf16, with a
+    LangueWarning.
+    """
+    held = None if weights is None else check_weight_kind(weights)
     kind = precision(dtype)
+    if held is not None and kind != torch.float32:
+        raise SettingsError(
+            f"dtype = {dtype} and weights = {weights} both say what the matrices are held in",
+            do="leave one of them out",
+        )
+    described = describe(name, revision)
     task = task_of(described)
     head = "lm" if task is None else head_of(task, described)
-    checkpoint = read_checkpoint(described, head, weights_dtype=kind)
-    weights = without_extra(checkpoint.weights)
+    # what is quantised is taken in the precision of the file
+    checkpoint = read_checkpoint(described, head, weights_dtype=None if held else kind)
     where = str(checkpoint.folder)
     network = language = None
     if task is None:
-        body, language = _language_model(checkpoint, weights, kind)
+        body, language = _language_model(checkpoint, kind, held)
     else:
         with on_meta_device():
             network = task.network(checkpoint.config, pad=checkpoint.pad)
-        load_into(network, weights, where=where, copy=False, weights_dtype=kind)
+        made = {} if held is None else _weights_of(network.body, checkpoint, held, "body.")
+        tensors = without_extra(checkpoint.weights)
+        load_into(network, tensors, where=where, copy=False, weights_dtype=kind)
+        if held is not None:
+            network.body = with_weights(network.body, held, given=made)
         body = network.body
     # a body without its head never moves the head's meta tensors
     (network or language or body).to(device()).eval()
-    if kind != torch.float32:  # what the file has in another precision is not held beside
+    # what the file has in another precision is not held beside
+    if held is not None or kind != torch.float32:
         prefix = "" if network or language else "body."
         whole = {prefix + name: w for name, w in (network or language or body).named_parameters()}
-        held = {name: whole.get(name, tensor) for name, tensor in checkpoint.weights.items()}
-        checkpoint = replace(checkpoint, weights=held)
-    return Model(checkpoint, body, task, network, kind, language)
+        kept = {
+            name: whole.get(name, tensor)
+            for name, tensor in checkpoint.weights.items()
+            if held is None or name in whole or name.startswith(EXTRA_PREFIX)
+        }
+        checkpoint = replace(checkpoint, weights=kept)
+    return Model(checkpoint, body, task, network, kind, language, held)
+
+
+def _weights_of(
+    module: nn.Module, checkpoint: Checkpoint, kind: str, prefix: str = ""
+) -> dict[str, Weight]:
+    """The weights of a kind that a module on the meta device is to have, whose names the checkpoint
+    has with a prefix. There they give way to tensors of their shapes that take no memory."""
+    kinds = planned_kinds(module, kind)
+    names = [name for name in kinds if f"{prefix}{name}.weight" in checkpoint.weights]
+
+    def made(name: str) -> Weight:
+        key = f"{prefix}{name}.weight"
+        matrix = checkpoint.weights.pop(key)
+        try:
+            weight = quantize(matrix, kinds[name])
+        except ModelError as error:
+            what = f"{key}: {error.what}"
+            raise ModelError(what, where=str(checkpoint.folder), do=error.do) from error
+        checkpoint.weights[key] = torch.zeros(()).expand(matrix.shape)
+        return weight
+
+    return dict(zip(names, in_threads(made, names), strict=True))
 
 
 def _language_model(
-    checkpoint: Checkpoint, weights: dict[str, torch.Tensor], kind: torch.dtype
+    checkpoint: Checkpoint, kind: torch.dtype, held: WeightKind | None
 ) -> tuple[Transformer, LanguageModel | None]:
     """The body, and the whole with its language-model head where the folder has one."""
     where = str(checkpoint.folder)
     whole = build_on_meta(checkpoint.config)
+    made = {} if held is None else _weights_of(whole, checkpoint, held)
+    weights = without_extra(checkpoint.weights)
     family = checkpoint.family
     classes = classes_of(checkpoint.published)
     absent = load_into(whole, weights, where=where, new="head.", copy=False, weights_dtype=kind)
@@ -534,4 +587,10 @@ def _language_model(
             f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where
         )
     speaks = len(list(whole.head.parameters())) or family.has_lm_head(checkpoint.config, classes)
-    return whole.body, whole if speaks and not absent and not family.other(classes) else None
+    speaks = speaks and not absent and not family.other(classes)
+    if held is not None and speaks:
+        whole = with_weights(whole, held, given=made)
+    elif held is not None:
+        of_body = {name.removeprefix("body."): weight for name, weight in made.items()}
+        return with_weights(whole.body, held, given=of_body), None
+    return whole.body, whole if speaks else None

@@ -1,0 +1,246 @@
+"""What arrives: x (T, K) and a weight in few bits. What leaves: x W^T + b, (T, O) in fp32.
+
+A model whose matrices are held in another kind is a new tree of modules: `with_weights` makes it by
+a table, and shares with the old one whatever it does not change.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from langue.errors import LangueWarning, ModelError
+from langue.model.weight_kinds import (
+    GROUP,
+    Weight,
+    WeightKind,
+    can_group,
+    check_weight_kind,
+    quantize,
+)
+
+M = TypeVar("M", bound=nn.Module)
+# numbers of a weight that the PyTorch product widens at a time
+_WIDENED = 2**20
+# Modules that stay as they are: what decides between experts, and BERT's guess about two parts.
+_KEPT = ("router", "shared_gate", "pooler", "pairs")
+# What a table of embeddings is held in: it is the output matrix too where it is tied, whose errors
+# go straight to the logits.
+TABLE_KINDS: Mapping[str, WeightKind] = {
+    "fp32": "fp32",
+    "bf16": "bf16",
+    "int8": "int8",
+    "int4": "int8",
+}
+
+
+@cache
+def _native() -> Any:
+    """The products in C++; None where they cannot be had here, which has been said then."""
+    if find_spec("langue.model.native") is None:
+        return None
+    return import_module("langue.model.native").native()
+
+
+def product(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+    """x W^T + b: x (..., K), bias (O,) -> (..., O) in fp32. For use only: it has no gradient."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        raise ModelError(
+            f"{weight.kind} weights are for use and give no gradients",
+            do="train the model loaded without weights=",
+        )
+    rows = x.detach().float().reshape(-1, x.shape[-1]).contiguous()  # (T, K)
+    native = _native() if x.device.type == "cpu" else None
+    bias = None if bias is None else bias.detach()
+    out = (
+        widened_product(rows, weight, bias) if native is None else native.linear(rows, weight, bias)
+    )
+    return out.view(*x.shape[:-1], len(weight))
+
+
+def widened_product(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+    """`product` of x (T, K) in PyTorch alone: some rows of the weight at a time, widened to fp32.
+
+    Each row of the result is the same whatever other rows x has.
+    """
+    step = len(weight) if weight.kind == "fp32" else max(1, _WIDENED // weight.shape[1])
+    parts = []
+    for begin in range(0, len(weight), step):
+        chosen = slice(begin, begin + step)
+        own = None if bias is None else bias[chosen]
+        parts.append(_linear(x, weight[chosen].dequantize(), own))
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """F.linear in fp32; on processors by oneDNN, whose rows do not depend on how many there are,
+    but for one alone, which is computed twice (MKL's sums differ below 8 rows)."""
+    onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    with torch.autocast(x.device.type, enabled=False):
+        if not onednn or not len(x):
+            return F.linear(x, weight, bias)
+        rows = x.repeat(2, 1) if len(x) == 1 else x
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+        return out[: len(x)]
+
+
+class _Held(nn.Module):
+    """A module that has a Weight, which moves with it from device to device."""
+
+    def __init__(self, weight: Weight) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # where it goes, and never what it is held in
+        self.weight = self.weight.map(lambda part: part.to(fn(part[:0]).device))
+        return self
+
+    def extra_repr(self) -> str:
+        rows, columns = self.weight.shape
+        return f"{self.weight.kind}, {rows} x {columns}"
+
+
+class WeightLinear(_Held):
+    """x W^T + b with a Weight: (..., K) -> (..., O) in fp32."""
+
+    def __init__(self, weight: Weight, bias: nn.Parameter | None = None) -> None:
+        super().__init__(weight)
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return product(x, self.weight, self.bias)
+
+
+class WeightEmbedding(_Held):
+    """A table of embeddings as a Weight: tokens (T,) -> the rows (T, E) that they name, in fp32."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.weight[tokens].dequantize()
+
+
+def planned_kinds(model: nn.Module, kind: str, table: str | None = None) -> dict[str, WeightKind]:
+    """The matrices of a model that `with_weights` holds otherwise, by their modules' names, and in
+    which kind each.
+
+    Those of the body's linear maps and tables of tokens, and of a language-model head. table: the
+    kind of the tables and of the output matrix; None: `TABLE_KINDS`. Rows that are no whole number
+    of groups of 32 are held in bf16.
+    """
+    wanted = _wanted_kinds(model, kind, table)
+    parts = dict(_changed(model))
+    return {name: "bf16" if _ungrouped(parts[name], own) else own for name, own in wanted.items()}
+
+
+def _wanted_kinds(model: nn.Module, kind: str, table: str | None) -> dict[str, WeightKind]:
+    """The kind of each matrix, could all be grouped."""
+    own = check_weight_kind(kind)
+    of_table = TABLE_KINDS[own] if table is None else check_weight_kind(table)
+    return {name: of_table if _is_table(name) else own for name, _ in _changed(model)}
+
+
+def _is_table(name: str) -> bool:
+    return name.split(".")[-1] == "token" or name == "head.out"
+
+
+def _changed(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Linear maps and tables of tokens, of a body alone or with its language-model head."""
+    for name, part in model.named_modules():
+        last = name.split(".")[-1]
+        head = name.startswith("head.") and name not in ("head.out", "head.dense")
+        table = isinstance(part, nn.Embedding) and last == "token"
+        if (isinstance(part, nn.Linear) or table) and last not in _KEPT and not head:
+            yield name, part
+
+
+def with_weights(
+    model: M, kind: str, table: str | None = None, given: Mapping[str, Weight] | None = None
+) -> M:
+    """The model for use with its matrices in another kind: a new tree of modules that shares every
+    tensor which is not changed (fp32 shares all of them).
+
+    model: a LanguageModel, or the body of any model. Norms, biases, positions and routers stay as
+    they are. table: as in `planned_kinds`; given: weights that are there already, by the module's
+    name. ModelError where the model's matrices are held in few bits already.
+    """
+    check_weight_kind(kind)
+    if is_quantized(model):
+        raise ModelError(
+            "the model is quantised already, and to quantise twice adds one error to the other",
+            do="load the model that it was made from",
+        )
+    given = given or {}
+    changed = dict(_changed(model))
+    made: dict[str, nn.Module] = {}
+    for name, wanted in planned_kinds(model, kind, table).items():
+        part = changed[name]
+        assert isinstance(part.weight, Tensor)
+        weight = given[name] if name in given else _quantized(name, part.weight, wanted)
+        linear = isinstance(part, nn.Linear)
+        made[name] = WeightLinear(weight, part.bias) if linear else WeightEmbedding(weight)  # type: ignore[arg-type]
+    _tell_ungrouped(_wanted_kinds(model, kind, table), changed)
+    return _rebuilt(model, "", made).eval()  # type: ignore[return-value]
+
+
+def _quantized(name: str, matrix: Tensor, kind: str) -> Weight:
+    try:
+        return quantize(matrix, kind)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error.what}", do=error.do) from error
+
+
+def _ungrouped(part: nn.Module, wanted: str) -> bool:
+    assert isinstance(part.weight, Tensor)
+    return wanted in ("int8", "int4") and not can_group(part.weight.shape[1])
+
+
+def _tell_ungrouped(wanted: Mapping[str, str], parts: Mapping[str, nn.Module]) -> None:
+    """Say which matrices could not be grouped."""
+    wide = [name for name, kind in wanted.items() if _ungrouped(parts[name], kind)]
+    if wide:
+        more = f" and {len(wide) - 3} more" if len(wide) > 3 else ""
+        warnings.warn(
+            f"{len(wide)} of {len(wanted)} matrices have rows that are no multiple of {GROUP}"
+            f" numbers, and are held in bf16: {', '.join(wide[:3])}{more}",
+            LangueWarning,
+            stacklevel=3,
+        )
+
+
+def _rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.Module:
+    """The tree with some of its modules replaced; the others are new, around the old tensors."""
+    if name in made:
+        return made[name]
+    new = copy.copy(module)
+    for kind in ("_modules", "_parameters", "_buffers"):
+        setattr(new, kind, dict(getattr(module, kind)))
+    for last, part in module._modules.items():
+        if part is not None:
+            new._modules[last] = _rebuilt(part, f"{name}.{last}".lstrip("."), made)
+    return new
+
+
+def held_weights(model: nn.Module) -> dict[str, Weight]:
+    """The Weights of a model, by the names of the modules that have them."""
+    return {name: part.weight for name, part in model.named_modules() if isinstance(part, _Held)}
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is; it may have nothing but Weights."""
+    found = next(model.parameters(), None)
+    if found is not None:
+        return found.device
+    return next(iter(held_weights(model).values())).device
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether some of its matrices are held as whole numbers."""
+    return any(weight.scales is not None for weight in held_weights(model).values())
