@@ -1,10 +1,10 @@
-"""What arrives: a language model and prompts as token ids. What leaves: the tokens it goes on with,
-one at a time.
+"""What arrives: the logits of the next token of each sequence. What leaves: the token that is
+chosen, and what of its choosing was asked for.
 
-Greedy (temperature 0), or drawn from softmax(logits / temperature) among the `top_k` likeliest (Fan
-et al. 2018, arXiv:1805.04833) or the smallest set that holds `top_p` of the probability (Holtzman
-et al. 2019, arXiv:1904.09751). Prompts stand in one flat batch without padding, and so do the keys
-and values kept of them.
+Greedy (temperature 0), or drawn from softmax(logits / temperature) among what filters leave, such
+as the `top_k` likeliest (Fan et al. 2018, arXiv:1805.04833) or the smallest set that holds `top_p`
+of the probability (Holtzman et al. 2019, arXiv:1904.09751). Sequences share nothing: what is drawn
+for one is a function of its own seed and place.
 """
 
 import math
@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.errors import ModelError
 from langue.generation import filters
 from langue.generation.filters import Filter
@@ -38,11 +37,7 @@ from langue.generation.processors import (
     bad_words,
 )
 from langue.hub.generation_config import DEFAULT_TOP_K, GenerationConfig
-from langue.model.attention import LengthBuckets, PairedLengthBuckets
-from langue.model.cache import Cache
-from langue.model.language_model import LanguageModel
 
-UNCONSTRAINED = GenerationConfig()
 FORCED_BEGIN = "forced_bos_token_id"
 FORCED_END = "forced_eos_token_id"
 COLDEST = 1e-6  # temperature, but for 0: logits divided by less overflow float32
@@ -432,125 +427,3 @@ def _check_tokens(tokens: Iterable[int], vocabulary: int, where: str, do: str) -
         if not 0 <= token < vocabulary:
             what = f"the token {token:,} is not of the model, whose vocabulary has {vocabulary:,}"
             raise ModelError(what, where=where, do=do)
-
-
-def examples_of(items: Sequence[Sequence[int]]) -> Examples:
-    """Token ids as examples."""
-    starts = np.concatenate([[0], np.cumsum([len(item) for item in items])]).astype(np.int64)
-    tokens = np.concatenate([np.asarray(item, np.int32) for item in items])
-    return Examples(tokens, starts, None, np.zeros(len(items), np.int32))
-
-
-@torch.no_grad()
-def generate(
-    model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    config: GenerationConfig = UNCONSTRAINED,
-) -> list[list[int]]:
-    """The tokens after each prompt, without the one of `config.end` that ended it.
-
-    For an encoder-decoder the prompts are the sources, and the target begins with `config.start`.
-    """
-    device = model.body.output_table.device
-    if any(len(prompt) == 0 for prompt in prompts):
-        raise ModelError("a prompt is empty", do="give at least one token")
-    if not prompts:
-        return []
-    is_decoder = model.body.decoder is None
-    contexts = [list(prompt) if is_decoder else [config.start] for prompt in prompts]
-    limits = [sampling.max_tokens or config.new_tokens(len(context)) for context in contexts]
-    if is_decoder:  # one that meets the end of the positions must not stop the others
-        longest = model.body.config.longest
-        full = [
-            len(c) if len(c) + n > longest else 0 for c, n in zip(contexts, limits, strict=True)
-        ]
-        if len(set(full)) > 1:
-            found: dict[int, list[int]] = {}
-            for size in sorted(set(full)):
-                some = [row for row, own in enumerate(full) if own == size]
-                written = generate(model, [prompts[row] for row in some], sampling, config)
-                found |= zip(some, written, strict=True)
-            return [found[row] for row in range(len(prompts))]
-    rows = np.arange(len(prompts))
-    if is_decoder:
-        batch = gather(examples_of(prompts), rows, device)
-        encoder_states = None
-        pairs = None
-    else:
-        both = gather_pairs(examples_of(prompts), examples_of(contexts), rows, device)
-        batch = both.target
-        pairs = both.groups
-        encoder_states = model.body(*both.source.inputs)[both.order]
-    made = _write(
-        model,
-        batch,
-        encoder_states,
-        pairs,
-        sampling,
-        config,
-        [contexts[row] for row in batch.rows],
-        [limits[row] for row in batch.rows],
-    )
-    out: list[list[int]] = [[]] * len(prompts)
-    for row, tokens in zip(batch.rows, made, strict=True):
-        out[row] = tokens
-    return out
-
-
-def _write(
-    model: LanguageModel,
-    batch: Batch,
-    encoder_states: Tensor | None,
-    pairs: PairedLengthBuckets | None,
-    sampling: Sampling,
-    config: GenerationConfig,
-    contexts: list[list[int]],
-    limits: list[int],
-) -> list[list[int]]:
-    """The loop: hidden states of the new tokens, logits of each sequence's last one, a choice,
-    again.
-
-    contexts and limits, in the batch's order: the tokens so far, and how many more each sequence
-    has room for.
-    """
-    longest_context = max(t for _, _, t in batch.groups)
-    positions_end = model.body.config.longest
-    cache = Cache(len(batch.groups), min(positions_end, longest_context + max(limits)))
-    vocabulary = len(model.body.output_table)
-    rows = zip(contexts, limits, strict=True)
-    choosers = [Chooser(sampling, config, c, limit, vocabulary) for c, limit in rows]
-    unconstrained = [None] * len(choosers)
-    tokens = batch.tokens
-    groups = batch.groups
-    ends = batch.starts[1:] - 1
-    written: list[list[int]] = [[] for _ in range(len(batch))]
-    running = np.ones(len(batch), bool)
-    for _ in range(max(limits)):
-        positions = cache.positions(groups, tokens.device)
-        if pairs is None:
-            hidden = model.body(tokens, positions, groups, cache=cache)
-        else:
-            hidden = model.body.decode(tokens, positions, groups, encoder_states, pairs, cache)
-        next_tokens = []
-        for index, choice in enumerate(choose(model.logits(hidden[ends]), choosers, unconstrained)):
-            if isinstance(choice, ModelError):
-                raise choice
-            next_tokens.append(choice.token)
-            choosers[index].accept(choice.token)
-            running[index] = running[index] and choice.token not in config.end
-            if running[index]:
-                written[index].append(choice.token)
-                running[index] = len(written[index]) < limits[index]
-        tokens = torch.tensor(next_tokens, device=hidden.device)
-        if not running.any() or max(cache.lengths) >= positions_end:
-            break
-        groups = _one_each(groups)
-        ends = torch.arange(len(batch), device=tokens.device)
-    return written
-
-
-def _one_each(groups: LengthBuckets) -> LengthBuckets:
-    """The same sequences with one token each."""
-    counts = [n for _, n, _ in groups]
-    return [(sum(counts[:index]), n, 1) for index, n in enumerate(counts)]

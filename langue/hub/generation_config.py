@@ -24,13 +24,13 @@ FOLLOWED = (
     *("max_new_tokens", "max_length", "min_new_tokens", "min_length"),
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),
     *("epsilon_cutoff", "eta_cutoff", "sequence_bias"),
+    *("num_beams", "length_penalty", "early_stopping"),
     *("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens"),
     *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
 )
 
 # What is not implemented, with the value at which it changes nothing.
 NOT_FOLLOWED: dict[str, Any] = {
-    "num_beams": 1,
     "num_beam_groups": 1,
     "diversity_penalty": 0.0,
     "penalty_alpha": 0.0,
@@ -50,10 +50,9 @@ NOT_FOLLOWED: dict[str, Any] = {
     "max_time": None,
 }
 
-# What does not change the text that is written: beams' own options, speed, caches, what is
-# returned.
+# What does not change the text that is written: speed, caches, what is returned.
 HARMLESS = (
-    *("length_penalty", "early_stopping", "renormalize_logits", "use_cache", "use_mtp"),
+    *("renormalize_logits", "use_cache", "use_mtp"),
     *("cache_implementation", "cache_config", "max_cache_len", "return_legacy_cache", "low_memory"),
     *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
     *("return_dict_in_generate", "is_assistant", "num_assistant_tokens", "speculation_type"),
@@ -91,7 +90,10 @@ class GenerationConfig:
     begin_suppress: tuple[int, ...] = ()  # only at the first new token
     forced_bos: int | None = None  # the token after the first one of the context
     forced_eos: tuple[int, ...] = ()  # one of these is the last token that there is room for
-    not_followed: tuple[str, ...] = ()  # "num_beams = 4": what the model asks for in vain
+    num_beams: int = 1
+    length_penalty: float = 1.0  # of beams
+    early_stopping: bool | str = False  # of beams: True, False or "never"
+    not_followed: tuple[str, ...] = ()  # "guidance_scale = 2": what the model asks for in vain
 
     def new_tokens(self, context: int) -> int:
         """How many tokens may follow a context of so many tokens."""
@@ -157,8 +159,16 @@ def read_generation(
         begin_suppress=reader.tokens("begin_suppress_tokens"),
         forced_bos=reader.forced("forced_bos_token_id")[0],
         forced_eos=tuple(t for t in reader.forced("forced_eos_token_id") if t is not None),
+        num_beams=reader.whole("num_beams", 1, least=1) or 1,
+        length_penalty=_length_penalty(reader),
+        early_stopping=reader.one_of("early_stopping", (False, True, "never")),
         not_followed=_not_followed(written),
     )
+
+
+def _length_penalty(reader: "_Reader") -> float:
+    found = reader.number("length_penalty", 1.0, least=-math.inf)
+    return 1.0 if found is None else found
 
 
 def _not_followed(written: Mapping[str, Any]) -> tuple[str, ...]:
@@ -171,6 +181,9 @@ def _not_followed(written: Mapping[str, Any]) -> tuple[str, ...]:
             continue
         text = str(value)
         found.append(f"{key} = {text if len(text) <= 40 else text[:40] + ' ...'}")
+    beams = written.get("num_beams")
+    if written.get("do_sample") and type(beams) is int and beams > 1:
+        found.append(f"num_beams = {beams} of a text that is drawn")
     return tuple(found)
 
 
@@ -209,6 +222,15 @@ class _Reader:
         """A probability; as the reference has it, 1 is none, like 0."""
         value = self.number(key, None, least=0.0, most=1.0)
         return 0.0 if value is None or value == 1 else value
+
+    def one_of(self, key: str, values: tuple[Any, ...]) -> Any:
+        """The first of the values where nothing is said."""
+        value = self.content.get(key)
+        if value is None:
+            return values[0]
+        if not any(type(value) is type(each) and value == each for each in values):
+            raise self._refuse(key, f"one of {', '.join(map(str, values))}")
+        return value
 
     def flag(self, key: str) -> bool:
         value = self.content.get(key)

@@ -146,7 +146,7 @@ class TextEngine:
         return self._submit(placed, asked)
 
     def _submit(self, request: Request, options: Options) -> int:
-        return self._engine.submit(request, self._generator.constraint(options))
+        return self._engine.submit(request, self._generator.constraint(options, request))
 
     def _submit_all(self, request: Request, options: Options) -> list[int]:
         """One request a sample of the answer, or one for all where beams give several."""
@@ -275,10 +275,11 @@ class TextGenerator:
             )
         return requests
 
-    def constraint(self, options: Options) -> Constraint | None:
+    def constraint(self, options: Options, request: Request) -> Constraint | None:
         """What the text is held to, from its beginning."""
         asked = options.constraints
-        return self._grammars.compile(**asked) if asked else None
+        context = list(request.prompt) if self.config.architecture == "decoder" else None
+        return self._grammars.compile(**asked, context=context) if asked else None
 
     @cached_property
     def _grammars(self) -> Grammars:

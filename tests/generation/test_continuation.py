@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from langue.generation.sample import Choice
 from langue.runs.model import load
 from langue.runs.samples import samples
 from tests.tiny_decoder import sentencepiece_tokenizer, tiny_decoder
@@ -73,12 +74,16 @@ def test_a_continuation_keeps_its_space(tmp_path, monkeypatch):
     (folder / "tokenizer_config.json").write_text(json.dumps(options | {"chat_template": template}))
     ball = tokenizer.backend.encode("the ball", add_special_tokens=False).ids
     model = load(folder)
-    monkeypatch.setattr(
-        "langue.runs.generation.generate", lambda language, ids, *rest: [ball for _ in ids]
-    )
-    assert model.generate(["a", "the"]) == [" the ball", " the ball"]
-    assert model.generate([[{"role": "user", "content": "a"}]]) == [" the ball"]
-    assert model.generate([[5]]) == [ball]
+
+    def choose(logits, choosers, allowed):
+        written = [chooser.context.length - chooser.context.given for chooser in choosers]
+        return [Choice(ball[place]) for place in written]
+
+    monkeypatch.setattr("langue.generation.engine.choose", choose)
+    count = len(ball)
+    assert model.generate(["a", "the"], count) == [" the ball", " the ball"]
+    assert model.generate([[{"role": "user", "content": "a"}]], count) == [" the ball"]
+    assert model.generate([[5]], count) == [ball]
     reference = transformers.AutoTokenizer.from_pretrained(folder)
     ids = reference("a")["input_ids"]
     whole, before = (reference.decode(each, skip_special_tokens=True) for each in (ids + ball, ids))

@@ -1,4 +1,4 @@
-"""The engine writes what a model writes when every token is computed anew, whoever else is there."""
+"""The engine writes what a model does when every token is computed anew, whoever else is there."""
 
 import random
 

@@ -12,7 +12,8 @@ from langue.data.corpus.split import SplitAssignment
 from langue.data.corpus.stream import SpecialTokenOverhead, Stream
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.files import exclusive_lock
-from langue.generation.sample import Sampling, generate
+from langue.generation.generate import generate
+from langue.generation.sample import Sampling
 from langue.settings.sections import resolve
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.training import train
