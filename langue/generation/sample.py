@@ -8,7 +8,7 @@ for one is a function of its own seed and place.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -233,9 +233,10 @@ class Chooser:
         self.context.undo(count)
 
     @property
-    def forced_token(self) -> bool:
-        """Whether the next token is one that the model's config forces: no part of the text."""
-        return any(forced.is_due(self.context) for forced in self.forced)
+    def begins_forced(self) -> bool:
+        """Whether the next token is the one that the model's config forces to come first: no part
+        of the text, so that a constraint does not see it."""
+        return any(f.name == FORCED_BEGIN and f.is_due(self.context) for f in self.forced)
 
     def process(self, logits: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Logits (V,), in float32, after the processors: what a model's config and the request
@@ -273,7 +274,10 @@ class Chooser:
         tokens = None
         if self.sampling.temperature == 0:
             return np.asarray([found.argmax()]), np.ones(1, np.float32)
-        found = np.divide(found, np.float32(self.sampling.temperature), dtype=np.float32)
+        with np.errstate(over="ignore"):  # what is so far below the highest weighs nothing
+            found = np.divide(
+                found - found.max(), np.float32(self.sampling.temperature), dtype=np.float32
+            )
         for keep in self.filters:
             left = np.flatnonzero(keep(found))
             found = found[left]
@@ -328,7 +332,7 @@ class Chooser:
 def draw(weights: NDArray[np.floating[Any]], uniform: float) -> int:
     """The place of a draw from weights (C,), which need not sum to 1, by the inverse of their
     distribution function, in float64."""
-    so_far = torch.from_numpy(weights).cumsum(0, dtype=torch.float64).numpy()
+    so_far = filters.running_sum(weights)
     total = so_far[-1]
     last = int(np.searchsorted(so_far, total))  # what follows weighs nothing
     return min(int(np.searchsorted(so_far, uniform * total, "right")), last)
@@ -422,8 +426,8 @@ def filters_of(sampling: Sampling, config: GenerationConfig) -> list[Filter]:
     return [keep for is_asked, keep in asked if is_asked]
 
 
-def _check_tokens(tokens: Iterable[int], vocabulary: int, where: str, do: str) -> None:
-    for token in tokens:
+def _check_tokens(tokens: Collection[int], vocabulary: int, where: str, do: str) -> None:
+    for token in (min(tokens), max(tokens)) if tokens else ():
         if not 0 <= token < vocabulary:
             what = f"the token {token:,} is not of the model, whose vocabulary has {vocabulary:,}"
             raise ModelError(what, where=where, do=do)

@@ -304,9 +304,9 @@ def test_what_is_forced_and_a_constraint():
     allowed = torch.zeros(V, dtype=torch.bool)
     allowed[[4, 31]] = True
     language = chooser(config=GenerationConfig(forced_bos=7), context=[2])
-    assert language.forced_token and language.choose(logits, allowed).token == 7
+    assert language.begins_forced and language.choose(logits, allowed).token == 7
     language.accept(7)
-    assert not language.forced_token and language.choose(logits, allowed).token in (4, 31)
+    assert not language.begins_forced and language.choose(logits, allowed).token in (4, 31)
     end = chooser(config=GenerationConfig(forced_eos=(1,)), limit=1)
     assert end.choose(logits).token == 1
     assert end.choose(logits, allowed).token in (4, 31)  # the form is not whole yet
@@ -316,6 +316,12 @@ def test_what_is_forced_and_a_constraint():
 
 def test_greedy_and_plain_probabilities():
     logits = logits_of(7, V)
+    half = logits.bfloat16()
+    again = chooser(temperature=0.5).probabilities(half.float())
+    assert torch.equal(chooser(temperature=0.5).probabilities(half), again)
+    huge = torch.tensor([3e38, 1.0, -3e38])
+    cold = chooser(temperature=1e-6, context=[0], vocabulary=3)
+    assert cold.probabilities(huge).tolist() == [1, 0, 0]
     assert torch.equal(
         chooser().probabilities(logits),
         torch.nn.functional.one_hot(logits.argmax(), V).double(),

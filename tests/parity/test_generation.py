@@ -79,6 +79,7 @@ def test_every_rule_is_followed_token_for_token(tmp_path, name):
     )
     first = free[0][0]
     rules = RULES | {
+        "biases": {"sequence_bias": [[[often], -4.0], [[first, 33], 20.0], [[40], 3.0]]},
         "words": {"bad_words_ids": [[often], [first, free[0][1]], END[:1]]},
         "suppressed": {"suppress_tokens": [often, first]},
         "suppressed at first": {"begin_suppress_tokens": [first]},
@@ -208,6 +209,15 @@ def test_every_key_of_the_reference_is_known():
             ("bad_words_ids", [[]]),
             ("suppress_tokens", ["a"]),
             ("eos_token_id", [2, "a"]),
+        ],
+        *[
+            ("min_p", 1.5),
+            ("typical_p", 0),
+            ("epsilon_cutoff", -0.1),
+            ("sequence_bias", {"5": 1.0}),
+            ("sequence_bias", [[5, 1.0]]),
+            ("sequence_bias", [[[5], "1"]]),
+            ("sequence_bias", [[[], 1.0]]),
         ],
         *[("forced_bos_token_id", 999), ("forced_eos_token_id", [2, 999])],
     ],
