@@ -6,12 +6,14 @@ and what it is; of each tensor its name, sizes (the innermost first), type and p
 tensors' bytes, aligned. Every length is checked against the file's before it is followed, and no
 tensor is read before it is asked for.
 
-Q8_0 keeps 32 numbers as whole numbers of -127 to 127 and one float16 that they are multiplied by.
+Q8_0 keeps 32 numbers as whole numbers of -127 to 127 and one float16 that they are multiplied by;
+Q4_0 as whole numbers of four bits, less 8. Q4_K and Q6_K keep 256 in groups of 32 and 16, whose
+scales (Q4_K: and minima, which are taken off) are whole numbers in turn, with a float16 for all.
 """
 
 import mmap
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -58,20 +60,19 @@ _NUMBERS = {
 # Those that are read, with how many numbers stand in how many bytes; and those that are only known
 # by name.
 _STORED = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (BLOCK, _Q8_BYTES)}
-_TYPES = {0: "F32", 1: "F16", 8: "Q8_0", 30: "BF16"}
+_STORED |= {"Q4_0": (BLOCK, 18), "Q4_K": (256, 144), "Q6_K": (256, 210)}
+BLOCK_KINDS = ("Q8_0", "Q4_0", "Q4_K", "Q6_K")
+_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 8: "Q8_0", 12: "Q4_K", 14: "Q6_K", 30: "BF16"}
 _OTHERS = {
-    2: "Q4_0",
     3: "Q4_1",
     6: "Q5_0",
     7: "Q5_1",
     9: "Q8_1",
     10: "Q2_K",
     11: "Q3_K",
-    12: "Q4_K",
     13: "Q5_K",
 }
 _OTHERS |= {
-    14: "Q6_K",
     15: "Q8_K",
     16: "IQ2_XXS",
     17: "IQ2_XS",
@@ -91,7 +92,8 @@ _OTHERS |= {
     29: "IQ1_M",
 }
 _OTHERS |= {34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4"}
-CODES = {name: code for code, name in _TYPES.items()}
+WRITTEN = ("F32", "F16", "BF16", "Q8_0")
+CODES = {name: code for code, name in _TYPES.items() if name in WRITTEN}
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Gguf:
         return mapped.map_file(self.path)
 
     def tensor(self, name: str, weights_dtype: torch.dtype | None = None) -> Tensor:
-        """A tensor: F32, F16 and BF16 as the file's own pages; Q8_0 as fp32, a matrix in the
+        """A tensor: F32, F16 and BF16 as the file's own pages; others as fp32, a matrix in the
         precision that `weights_dtype` says, where it says one."""
         stored = self.tensors[name]
         if stored.kind not in _STORED:
@@ -131,15 +133,92 @@ class Gguf:
                 where=str(self.path),
                 do=f"give a file of {', '.join(_STORED)}",
             )
-        if stored.kind == "Q8_0":
-            raw = torch.frombuffer(
-                self._data, dtype=torch.uint8, count=stored.size, offset=stored.offset
-            )
-            blocks = mapped.in_pieces(raw, _Q8_BYTES)
-            decoded = (torch.from_numpy(dequantise(piece.numpy())) for piece in blocks)
+        if stored.kind in BLOCK_KINDS:
+            decoded = (unpack(stored.kind, piece).dequantised() for piece in self._pieces(stored))
             return mapped.fill(stored.shape, torch.float32, weights_dtype, decoded)
         dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored.kind]
         return mapped.numbers(self._data, stored.offset, dtype, stored.shape, weights_dtype)
+
+    def blocks(self, name: str) -> "Blocks":
+        """A matrix (O, K) of one of `BLOCK_KINDS` as its whole numbers, scales and minima."""
+        stored = self.tensors[name]
+        parts = [unpack(stored.kind, piece) for piece in self._pieces(stored)]
+        rows = stored.shape[0]
+        scales = torch.cat([part.scales for part in parts]).view(rows, -1)  # (O, K / group)
+        mins = [part.mins for part in parts if part.mins is not None]
+        numbers = torch.cat([part.numbers for part in parts]).view(rows, -1)  # (O, K or K / 2)
+        return Blocks(numbers, scales, torch.cat(mins).view(rows, -1) if mins else None)
+
+    def _pieces(self, stored: Stored) -> Iterator[Tensor]:
+        raw = torch.frombuffer(
+            self._data, dtype=torch.uint8, count=stored.size, offset=stored.offset
+        )
+        return mapped.in_pieces(raw, _STORED[stored.kind][1])
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Numbers in groups that share a scale: int8 (..., group); or uint8 (..., 16), in which byte j
+    holds elements j, in its low bits, and j + 16, less 8 where there are no minima."""
+
+    numbers: Tensor
+    scales: Tensor
+    mins: Tensor | None = None
+
+    def dequantised(self) -> Tensor:
+        """All numbers in their order, in fp32."""
+        found = self.numbers
+        if found.dtype == torch.uint8:
+            found = torch.cat([found & 15, found >> 4], dim=-1)
+        values = found.float()
+        if found.dtype == torch.uint8 and self.mins is None:
+            values -= 8
+        values *= self.scales.float()[..., None]
+        if self.mins is not None:
+            values -= self.mins[..., None]
+        return values.view(-1)
+
+
+def unpack(kind: str, raw: Tensor) -> Blocks:
+    """Whole blocks of bytes as their groups, one after another. The scales of Q4_K and Q6_K are
+    products of two numbers, in fp32, where they are exact."""
+    blocks = raw.view(-1, _STORED[kind][1])
+    if kind in ("Q8_0", "Q4_0"):
+        scales = blocks[:, :2].clone().view(torch.float16)[:, 0]
+        numbers = blocks[:, 2:].clone()
+        return Blocks(numbers.view(torch.int8) if kind == "Q8_0" else numbers, scales)
+    return _unpack_q4_k(blocks) if kind == "Q4_K" else _unpack_q6_k(blocks)
+
+
+def _unpack_q4_k(blocks: Tensor) -> Blocks:
+    """Of 256 numbers: two float16, for the scales and the minima; eight scales and eight minima of
+    6 bits in 12 bytes; and bytes that hold numbers of two groups of 32, the first in low bits."""
+    of_all = blocks[:, :4].clone().view(torch.float16).float()  # (B, 2)
+    first, second, third = blocks[:, 4:16].view(-1, 3, 4).unbind(1)  # (B, 4) each
+    scales = torch.cat([first & 63, third & 15 | first >> 6 << 4], dim=1)  # (B, 8)
+    mins = torch.cat([second & 63, third >> 4 | second >> 6 << 4], dim=1)
+    pairs = blocks[:, 16:].view(-1, 4, 32)
+    groups = torch.stack([pairs & 15, pairs >> 4], dim=2).view(-1, 32)  # (8 B, 32)
+    numbers = groups[:, :16] | groups[:, 16:] << 4
+    return Blocks(
+        numbers,
+        (of_all[:, :1] * scales).view(-1),
+        (of_all[:, 1:] * mins).view(-1),
+    )
+
+
+def _unpack_q6_k(blocks: Tensor) -> Blocks:
+    """Of 256 numbers: the low four bits, in halves of 128 numbers as two times 32 bytes, each of
+    which holds numbers that are 64 apart; the upper two bits, one byte for four numbers that are 32
+    apart; 16 scales of 8 bits; and one float16."""
+    low = blocks[:, :128].view(-1, 2, 2, 32)  # (B, halves, 2, 32)
+    four = torch.cat([low & 15, low >> 4], dim=2)  # (B, halves, 4, 32)
+    high = blocks[:, 128:192].view(-1, 2, 1, 32)
+    two = torch.cat([high >> shift & 3 for shift in (0, 2, 4, 6)], dim=2)
+    numbers = (four | two << 4).view(torch.int8) - 32
+    scales = blocks[:, 192:208].clone().view(torch.int8).float()  # (B, 16)
+    of_all = blocks[:, 208:].clone().view(torch.float16).float()  # (B, 1)
+    return Blocks(numbers.view(-1, 16), (of_all * scales).view(-1))
 
 
 def count(shape: Iterable[int]) -> int:
@@ -398,10 +477,3 @@ def quantise(numbers: NDArray[np.float32]) -> bytes:
     packed[:, :2] = scale.astype("<f2").view(np.uint8)
     packed[:, 2:] = whole.astype(np.int8).view(np.uint8)
     return packed.tobytes()
-
-
-def dequantise(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
-    blocks = raw.reshape(-1, _Q8_BYTES)
-    scale = blocks[:, :2].copy().view("<f2").astype(np.float32)
-    product: NDArray[np.float32] = blocks[:, 2:].view(np.int8).astype(np.float32) * scale
-    return product.reshape(-1)

@@ -30,10 +30,20 @@ from langue.hub.generation_config import (
     read_generation,
     saved_generation,
 )
+from langue.hub.quantized import (
+    StoredRows,
+    check_quantization,
+    is_quantized,
+    packed,
+    quantization_config,
+    refuse_others,
+    unpacked,
+)
 from langue.hub.snapshot import fetch, fetch_file
 from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
+from langue.model.weight_kinds import GROUP, AnyWeight, Weight
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 # What configs say of heads.
@@ -65,6 +75,9 @@ class Checkpoint:
     tokenizer: Tokenizer
     published: dict[str, Any] = field(default_factory=dict)  # config.json as it was
     writes: dict[str, Any] = field(default_factory=dict)  # as a Description's
+    # matrices as the file has them, where that was asked for; in `weights` tensors of their shapes
+    # stand for them
+    stored: dict[str, AnyWeight] = field(default_factory=dict)
 
     @cached_property
     def generation(self) -> GenerationConfig:
@@ -170,7 +183,9 @@ class FormatReader(Protocol):
 
     def find(self, path: Path) -> Path | None: ...
     def read_config(self, file: Path) -> dict[str, Any]: ...
-    def read_weights(self, file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]: ...
+    def read_weights(
+        self, file: Path, weights_dtype: torch.dtype | None, rows: StoredRows | None = None
+    ) -> dict[str, Tensor]: ...
     def read_tokenizer(self, file: Path) -> Tokenizer: ...
 
 
@@ -274,7 +289,7 @@ def family_of(described: Description) -> tuple[Family, ModelConfig]:
             f"model_type {kind!r} is not known", where=where, do=f"known: {', '.join(FAMILIES)}"
         )
     try:
-        require(described.published, quantization_config=None)
+        check_quantization(described.published)
         config = family.read(described.published)
         # a mask that its class would not draw otherwise
         if config.architecture != "encoder-decoder":
@@ -323,13 +338,29 @@ def read_tokenizer(described: Description) -> Tokenizer:
 
 
 def _read_weights(
-    described: Description, family: Family, weights_dtype: torch.dtype | None
+    described: Description,
+    family: Family,
+    weights_dtype: torch.dtype | None,
+    rows: StoredRows | None,
 ) -> dict[str, Tensor]:
+    """rows: where the Weights of a file are kept; None: they are read as fp32 matrices, or in the
+    dtype that is wanted."""
     reader = described.reader
     original = described.original
-    if reader is None or original is None:
-        return read_weights(described.folder, weights_dtype, family.shared_names)
-    return reader.read_weights(original, weights_dtype)
+    if reader is not None and original is not None:
+        return reader.read_weights(original, weights_dtype, rows)
+    theirs = read_weights(described.folder, weights_dtype, family.shared_names)
+    if not is_quantized(described.published):
+        refuse_others(theirs)
+        return theirs
+    found = {}
+    for name, value in unpacked(theirs).items():
+        if isinstance(value, Weight):
+            plain = value.dequantize().to(weights_dtype) if rows is None else rows.numbered(value)
+            found[name] = plain.t() if family.is_turned(name) else plain
+        else:
+            found[name] = value
+    return found
 
 
 def read_checkpoint(
@@ -337,14 +368,17 @@ def read_checkpoint(
     head: str | None = None,
     pairs: bool = False,
     weights_dtype: torch.dtype | None = None,
+    stored: bool = False,
 ) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("classify",
     "token", "span", "lm");
     `pairs`: those too that say of two parts whether the second follows; `weights_dtype`: the
-    precision that they are wanted in."""
+    precision that they are wanted in; `stored`: matrices that the file has as whole numbers are
+    kept so, in the checkpoint's `stored`."""
     folder = described.folder
     tokenizer = read_tokenizer(described)
-    family, config, weights = _read_model(described, head, pairs, weights_dtype)
+    rows = StoredRows() if stored else None
+    family, config, weights, kept = _read_model(described, head, pairs, weights_dtype, rows)
     if len(tokenizer) > config.vocab_size + SPARE:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}"
@@ -352,16 +386,20 @@ def read_checkpoint(
             where=str(folder),
         )
     told = described.published, described.writes
-    return Checkpoint(folder, family, config, described.task, weights, tokenizer, *told)
+    return Checkpoint(folder, family, config, described.task, weights, tokenizer, *told, kept)
 
 
 def _read_model(
-    described: Description, head: str | None, pairs: bool, weights_dtype: torch.dtype | None
-) -> tuple[Family, ModelConfig, dict[str, Tensor]]:
+    described: Description,
+    head: str | None,
+    pairs: bool,
+    weights_dtype: torch.dtype | None,
+    rows: StoredRows | None,
+) -> tuple[Family, ModelConfig, dict[str, Tensor], dict[str, AnyWeight]]:
     other = None
     try:
         family, said = family_of(described)
-        theirs = _read_weights(described, family, weights_dtype)
+        theirs = _read_weights(described, family, weights_dtype, rows)
         if layers_in(said) > len(theirs):
             raise ModelError(
                 f"the config claims {layers_in(said):,} layers, and there are {len(theirs):,}"
@@ -373,11 +411,28 @@ def _read_model(
         weights = family.to_ours(
             theirs, config, None if other else head, weights_dtype, other is not None
         )
+        stored = {} if rows is None else _take_stored(weights, rows)
         _check_shapes(weights, config)
     except LangueError as error:
         do = f"{other} is not read here" if other else error.do
         raise ModelError(error.what, where=error.where or str(described.folder), do=do) from error
-    return family, config, weights
+    return family, config, weights, stored
+
+
+def _take_stored(weights: dict[str, Tensor], rows: StoredRows) -> dict[str, AnyWeight]:
+    """The Weights of matrices that stand as the numbers of their rows, which give way in `weights`
+    to tensors of their shapes that take no memory. What no use of ours needs is taken as fp32."""
+    stored: dict[str, AnyWeight] = {}
+    for name, tensor in weights.items():
+        if not rows.is_numbered(tensor):
+            continue
+        weight = rows.taken(tensor)
+        if name.startswith(EXTRA_PREFIX):
+            weights[name] = weight.dequantize()
+        else:
+            stored[name] = weight
+            weights[name] = torch.zeros(()).expand(weight.shape)
+    return stored
 
 
 def _check_shapes(weights: Mapping[str, Tensor], config: ModelConfig) -> None:
@@ -450,13 +505,18 @@ def write_checkpoint(
     extra: Mapping[str, Any] | None = None,
     published: Mapping[str, Any] | None = None,
     writes: Mapping[str, Any] | None = None,
+    stored: Mapping[str, AnyWeight] | None = None,
 ) -> None:
     """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must
-    exist. published and writes: a Description's."""
+    exist. published and writes: a Description's; stored: matrices of whole numbers, under the
+    names that `weights` would have them by."""
     published = published or {}
     # A head that is not known here goes along with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None
-    theirs = family.to_theirs(weights, config, head, other)
+    rows = StoredRows()
+    numbered = {name: rows.numbered(weight) for name, weight in (stored or {}).items()}
+    theirs = family.to_theirs({**weights, **numbered}, config, head, other)
+    quantized = _pack(theirs, rows, family) if stored else {}
     special = special_ids(tokenizer, published)
     body_class = family.body_class(config)
     own_head = head is not None and head not in family.architectures
@@ -472,8 +532,12 @@ def write_checkpoint(
         | {
             "architectures": [other or stem],
             "torch_dtype": (
-                "bfloat16" if any(t.dtype == torch.bfloat16 for t in theirs.values()) else "float32"
+                # scales are float16: as bfloat16 they would be rounded
+                "bfloat16"
+                if any(t.dtype == torch.bfloat16 for t in theirs.values()) and not stored
+                else "float32"
             ),
+            **quantized,
             **(extra or {}),
         }
     )
@@ -494,6 +558,33 @@ def write_checkpoint(
         save_file(plain, str(temporary), metadata={"format": "pt"})
     tokenizer.save(folder)
     write_tokenizer_config(folder, tokenizer, described, config)
+
+
+def _pack(theirs: dict[str, Tensor], rows: StoredRows, family: Family) -> dict[str, Any]:
+    """Put the tensors of a quantised layout in the places of the rows' numbers; returns what
+    config.json says of it. ModelError where the matrices are of several kinds."""
+    kinds: set[str] = set()
+    plain = {family.output} - {""}
+    for name in list(theirs):
+        stem = name.removesuffix(".weight")
+        if rows.is_numbered(theirs[name]):
+            weight = rows.taken(theirs.pop(name))
+            if not isinstance(weight, Weight) or weight.group != GROUP or weight.mins is not None:
+                raise ModelError(
+                    f"{name} is of {weight.kind} in a form that a folder of ours cannot hold",
+                    do="load the model with weights=fp32, or quantise the one it was made from",
+                )
+            kinds.add(weight.kind)
+            theirs |= packed(stem, weight)
+        elif stem != name and theirs[name].ndim == 2:
+            plain.add(stem)
+    if len(kinds) > 1:
+        raise ModelError(
+            f"the matrices are of {' and '.join(sorted(kinds))}, and a folder holds one kind",
+            do="load the model with weights=fp32, or quantise the one it was made from",
+        )
+    ignore = plain - {name.removesuffix(".weight_packed") for name in theirs}
+    return {"quantization_config": quantization_config(kinds.pop(), ignore)}
 
 
 def _pad_of(tokenizer: Tokenizer, published: Mapping[str, Any]) -> int | None:

@@ -339,7 +339,7 @@ class Family:
         return "classify" if pooling in self.poolings and "classify" in self.heads else pooling
 
     @property
-    def _output(self) -> str:
+    def output(self) -> str:
         """What the published output matrix is called; "" where there is none."""
         return next(
             (r.theirs[0] for r in self.heads.get("lm", []) if r.ours == "head.out.weight"), ""
@@ -379,10 +379,10 @@ class Family:
             starts = tuple(name.partition("{i}")[0] for name in decoder)
             if not any(name.startswith(starts) for name in published):
                 config = replace(config, decoder_layers=0)
-        if config.tied and self._output in published:
-            own = published[self._output]
+        if config.tied and self.output in published:
+            own = published[self.output]
             for r in self._body(config, "" if self._bare(published) else self.prefix):
-                if self._output not in r.tied:
+                if self.output not in r.tied:
                     continue
                 tables = [published[name] for name in (*r.theirs, *r.tied) if name in published]
                 if any(own.shape != table.shape or not torch.equal(own, table) for table in tables):
@@ -393,7 +393,7 @@ class Family:
     def shared_names(self) -> frozenset[str]:
         """Every published name of a tensor that has several names, with the body's prefix and
         without."""
-        names = {self._output} - {""}
+        names = {self.output} - {""}
         for r in [*self.body, *(r for rules in self.heads.values() for r in rules)]:
             of_body = ("", self.prefix, *self.prefixes.values())
             prefixes = of_body if r in self.body else ("",)
@@ -402,6 +402,16 @@ class Family:
                     p + name for p in prefixes for name in (*r.theirs, *r.tied, *r.substitutes)
                 }
         return frozenset(names)
+
+    def is_turned(self, name: str) -> bool:
+        """Whether the published matrix is (in, out), as GPT-2's are."""
+        name = self._today(name)
+        for r in [*self.body, *(r for rules in self.heads.values() for r in rules)]:
+            for theirs in r.theirs if r.change == "transpose" else ():
+                pattern = re.escape(theirs).replace(r"\{i\}", r"\d+")
+                if re.fullmatch(f"({re.escape(self.prefix)})?{pattern}", name):
+                    return True
+        return False
 
     def body_class(self, config: ModelConfig) -> str:
         """The class of `transformers` that loads the model without a head."""
@@ -442,8 +452,8 @@ class Family:
                 r = replace(r, ours=",".join(names))
                 r = _prefixed(r, prefix) if prefix else r
                 tied_to = "decoder.token.weight" if config.decoder_vocab_size else "token.weight"
-                if config.tied and self._output and r.ours == f"body.{tied_to}":
-                    r = replace(r, tied=(*r.tied, self._output))
+                if config.tied and self.output and r.ours == f"body.{tied_to}":
+                    r = replace(r, tied=(*r.tied, self.output))
                 rules.append(r)
         lacking = {name for name in needed if name.startswith("body.")} - {
             n for r in rules for n in r.ours.split(",")

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from langue.model.weight_kinds import Weight
+from langue.model.weight_kinds import AnyWeight, StackedWeight, Weight
 from langue.model.weight_linear import product
 from langue.runtime import device_memory, has_bf16
 
@@ -59,9 +59,9 @@ def in_bf16(device: torch.device) -> bool:
     )
 
 
-def linear(x: Tensor, weight: Tensor | Weight, bias: Tensor | None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | AnyWeight, bias: Tensor | None) -> Tensor:
     """x W^T + b: x (T, I), weight (O, I), bias (O,) -> (T, O)."""
-    if isinstance(weight, Weight):
+    if isinstance(weight, (Weight, StackedWeight)):
         return product(x, weight, bias)
     # a part of what processes share, which is a tensor of another kind
     shared = hasattr(weight, "to_local")

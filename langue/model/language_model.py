@@ -15,7 +15,7 @@ from langue.model.kernels import chunk_size, cross_entropy, linear
 from langue.model.layers import ACTIVATIONS, make_norm
 from langue.model.position import RelativeBias
 from langue.model.transformer import Block, CrossAttention, SelfAttention, Transformer, initialise
-from langue.model.weight_kinds import Weight
+from langue.model.weight_kinds import AnyWeight
 
 
 class LanguageHead(nn.Module):
@@ -46,7 +46,7 @@ class LanguageHead(nn.Module):
         out: Tensor = self.pairs(self.pooled(self.pooler(first)))
         return out
 
-    def forward(self, hidden: Tensor, table: Tensor | Weight) -> Tensor:
+    def forward(self, hidden: Tensor, table: Tensor | AnyWeight) -> Tensor:
         """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T,
         V)."""
         weight = table if self.out is None else self.out.weight
@@ -54,12 +54,12 @@ class LanguageHead(nn.Module):
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
     def loss(
-        self, hidden: Tensor, table: Tensor | Weight, labels: Tensor, z_loss: float = 0.0
+        self, hidden: Tensor, table: Tensor | AnyWeight, labels: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them;
         and its z term."""
         weight = table if self.out is None else self.out.weight
-        if isinstance(weight, Weight):
+        if not isinstance(weight, Tensor):
             return self._loss_in_use(hidden, table, labels)
         return cross_entropy(
             self._features(hidden),
@@ -72,7 +72,7 @@ class LanguageHead(nn.Module):
         )
 
     def _loss_in_use(
-        self, hidden: Tensor, table: Tensor | Weight, labels: Tensor
+        self, hidden: Tensor, table: Tensor | AnyWeight, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`loss` of a model whose output matrix is a Weight: the logits are those of `forward`, a
         chunk's at a time, and there is no gradient."""

@@ -58,6 +58,10 @@ class Weight:
         return self.data.device
 
     @property
+    def is_quantized(self) -> bool:
+        return self.scales is not None
+
+    @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts())
 
@@ -92,6 +96,50 @@ class Weight:
         if self.mins is not None:
             numbers -= self.mins.float()[:, :, None]
         return numbers.view(len(self.data), -1)  # (O, K)
+
+
+@dataclass(frozen=True, eq=False)
+class StackedWeight:
+    """Weights of several forms one above the other, as a file has queries and values of two."""
+
+    stack: tuple[Weight, ...]
+
+    @property
+    def kind(self) -> str:
+        return " and ".join(dict.fromkeys(weight.kind for weight in self.stack))
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), self.stack[0].shape[1]))
+
+    @property
+    def device(self) -> torch.device:
+        return self.stack[0].device
+
+    @property
+    def nbytes(self) -> int:
+        return sum(weight.nbytes for weight in self.stack)
+
+    @property
+    def is_quantized(self) -> bool:
+        return any(weight.is_quantized for weight in self.stack)
+
+    def __len__(self) -> int:
+        return sum(len(weight) for weight in self.stack)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Weight | StackedWeight":
+        """Some of the rows, in their order."""
+        numbers = torch.arange(len(self))[rows]
+        return stacked(_chosen(self.stack, numbers))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "StackedWeight":
+        return StackedWeight(tuple(weight.map(change) for weight in self.stack))
+
+    def dequantize(self) -> Tensor:
+        return torch.cat([weight.dequantize() for weight in self.stack])
+
+
+AnyWeight = Weight | StackedWeight
 
 
 def check_weight_kind(kind: str) -> WeightKind:
@@ -199,6 +247,38 @@ def _better(
     wins = error < least
     chosen = torch.where(wins, scale, best), torch.where(wins, new, whole)
     return *chosen, torch.where(wins, error, least)
+
+
+def _chosen(weights: Sequence[Weight], numbers: Tensor) -> list[Weight]:
+    """The rows of several weights, numbered through, that have these numbers (R,)."""
+    starts = torch.tensor([0, *(len(weight) for weight in weights)]).cumsum(0)
+    sources = torch.searchsorted(starts, numbers, right=True) - 1
+    ends = (sources.diff() != 0).nonzero().flatten() + 1
+    parts = []
+    for part in torch.tensor_split(numbers, ends):
+        source = int(torch.searchsorted(starts, part[0], right=True)) - 1
+        own = part - starts[source]
+        begin = int(own[0])
+        in_order = torch.equal(own, torch.arange(begin, begin + len(own)))
+        parts.append(weights[source][slice(begin, begin + len(own)) if in_order else own])
+    return parts
+
+
+def take_rows(weights: Sequence[Weight], numbers: Tensor) -> AnyWeight:
+    """The rows that have these numbers (R,), where those of all weights are numbered through."""
+    return stacked(_chosen(weights, numbers))
+
+
+def stacked(weights: Sequence[Weight]) -> AnyWeight:
+    """The rows of several weights one after another; those of one form are one Weight."""
+    joined: list[Weight] = []
+    for weight in weights:
+        whole = join([joined[-1], weight]) if joined else None
+        if whole is None:
+            joined.append(weight)
+        else:
+            joined[-1] = whole
+    return joined[0] if len(joined) == 1 else StackedWeight(tuple(joined))
 
 
 def join(weights: Sequence[Weight]) -> Weight | None:

@@ -6,7 +6,7 @@ a table, and shares with the old one whatever it does not change.
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from langue.errors import LangueWarning, ModelError
 from langue.model.weight_kinds import (
     GROUP,
+    AnyWeight,
+    StackedWeight,
     Weight,
     WeightKind,
     can_group,
@@ -49,20 +51,30 @@ def _native() -> Any:
     return import_module("langue.model.native").native()
 
 
-def product(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+def product(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
     """x W^T + b: x (..., K), bias (O,) -> (..., O) in fp32. For use only: it has no gradient."""
+    if isinstance(weight, StackedWeight):
+        biases = [None] * len(weight.stack) if bias is None else _divided(bias, weight)
+        parts = [product(x, part, own) for part, own in zip(weight.stack, biases, strict=True)]
+        return torch.cat(parts, dim=-1)
     if torch.is_grad_enabled() and x.requires_grad:
         raise ModelError(
             f"{weight.kind} weights are for use and give no gradients",
             do="train the model loaded without weights=",
         )
     rows = x.detach().float().reshape(-1, x.shape[-1]).contiguous()  # (T, K)
-    native = _native() if x.device.type == "cpu" else None
     bias = None if bias is None else bias.detach()
-    out = (
-        widened_product(rows, weight, bias) if native is None else native.linear(rows, weight, bias)
-    )
+    native = _native() if x.device.type == "cpu" else None
+    if native is not None and native.reads(weight):
+        out = native.linear(rows, weight, bias)
+    else:
+        out = widened_product(rows, weight, bias)
     return out.view(*x.shape[:-1], len(weight))
+
+
+def _divided(bias: Tensor, weight: StackedWeight) -> Sequence[Tensor]:
+    """The bias of each of its parts."""
+    return torch.split(bias, [len(part) for part in weight.stack])  # type: ignore[no-any-return, no-untyped-call]
 
 
 def widened_product(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
@@ -94,7 +106,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class _Held(nn.Module):
     """A module that has a Weight, which moves with it from device to device."""
 
-    def __init__(self, weight: Weight) -> None:
+    def __init__(self, weight: AnyWeight) -> None:
         super().__init__()
         self.weight = weight
 
@@ -112,7 +124,7 @@ class _Held(nn.Module):
 class WeightLinear(_Held):
     """x W^T + b with a Weight: (..., K) -> (..., O) in fp32."""
 
-    def __init__(self, weight: Weight, bias: nn.Parameter | None = None) -> None:
+    def __init__(self, weight: AnyWeight, bias: nn.Parameter | None = None) -> None:
         super().__init__(weight)
         self.bias = bias
 
@@ -162,7 +174,7 @@ def _changed(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def with_weights(
-    model: M, kind: str, table: str | None = None, given: Mapping[str, Weight] | None = None
+    model: M, kind: str, table: str | None = None, given: Mapping[str, AnyWeight] | None = None
 ) -> M:
     """The model for use with its matrices in another kind: a new tree of modules that shares every
     tensor which is not changed (fp32 shares all of them).
@@ -228,7 +240,22 @@ def _rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.
     return new
 
 
-def held_weights(model: nn.Module) -> dict[str, Weight]:
+def tensors_and_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, AnyWeight]]:
+    """What a model is saved as: its tensors, and its matrices of whole numbers, by the names that
+    parameters have. A table of tokens or an output matrix is a tensor in any case, in fp32."""
+    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    stored: dict[str, AnyWeight] = {}
+    for name, weight in held_weights(model).items():
+        if weight.is_quantized and not _is_table(name):
+            stored[f"{name}.weight"] = weight
+        elif isinstance(weight, Weight) and not weight.is_quantized:
+            tensors[f"{name}.weight"] = weight.data
+        else:
+            tensors[f"{name}.weight"] = weight.dequantize()
+    return tensors, stored
+
+
+def held_weights(model: nn.Module) -> dict[str, AnyWeight]:
     """The Weights of a model, by the names of the modules that have them."""
     return {name: part.weight for name, part in model.named_modules() if isinstance(part, _Held)}
 
@@ -243,4 +270,4 @@ def device_of(model: nn.Module) -> torch.device:
 
 def is_quantized(model: nn.Module) -> bool:
     """Whether some of its matrices are held as whole numbers."""
-    return any(weight.scales is not None for weight in held_weights(model).values())
+    return any(weight.is_quantized for weight in held_weights(model).values())

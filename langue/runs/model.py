@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,20 +20,28 @@ from langue.files import atomic_folder
 from langue.generation.engine import MOST_ROWS
 from langue.hub.checkpoint import (
     Checkpoint,
+    Description,
     classes_of,
     describe,
+    family_of,
     load_into,
     read_checkpoint,
     without_extra,
     write_checkpoint,
 )
 from langue.hub.family import EXTRA_PREFIX, LM_CLASSES
+from langue.hub.quantized import is_quantized
 from langue.hub.sentence_transformers import copy_modules
 from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
 from langue.model.transformer import Transformer
-from langue.model.weight_kinds import Weight, WeightKind, check_weight_kind, quantize
-from langue.model.weight_linear import device_of, planned_kinds, with_weights
+from langue.model.weight_kinds import AnyWeight, check_weight_kind, quantize
+from langue.model.weight_linear import (
+    device_of,
+    planned_kinds,
+    tensors_and_weights,
+    with_weights,
+)
 from langue.runs.embed import SentenceEncoder
 from langue.runs.generation import TextEngine, TextGenerator, detailed, options_of
 from langue.runs.inputs import (
@@ -57,6 +65,8 @@ if TYPE_CHECKING:
     from langue.text.read.source import Source, Table
 
 LOGITS = 2048  # tokens of a batch whose logits are held whole
+STORED = "stored"  # of weights: as the file has them
+M = TypeVar("M", bound=nn.Module)
 # how many labels of a text are shown: what the task gives, so many, or all
 Top = int | Literal["auto"] | None
 
@@ -72,7 +82,7 @@ class Model:
         network: TaskModel | None,
         dtype: torch.dtype,
         language: LanguageModel | None = None,
-        weights: WeightKind | None = None,
+        weights: str | None = None,
     ) -> None:
         self.config = checkpoint.config
         self.data = _data_settings(checkpoint)
@@ -438,7 +448,10 @@ class Model:
         return predictions
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that `load`, and `transformers` where it has the architecture, read."""
+        """Write a folder that `load`, and `transformers` where it has the architecture, read.
+
+        Matrices of int8 or int4 are written in the layout of `compressed-tensors`.
+        """
         path = Path(folder)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ModelError(
@@ -448,29 +461,29 @@ class Model:
             )
         with atomic_folder(path) as temporary:
             if self.task is not None and self.network is not None:
-                trained = dict(self.network.named_parameters())
+                tensors, stored = tensors_and_weights(self.network)
                 write_task_checkpoint(
-                    temporary, self.checkpoint, self.task, trained, self.data, self.pairs
+                    temporary, self.checkpoint, self.task, tensors, self.data, self.pairs, stored
                 )
             else:
                 whole = self.language
-                weights: dict[str, torch.Tensor] = {
-                    f"body.{n}": w for n, w in self.body.named_parameters()
-                }
-                if whole is not None:
-                    weights |= dict(whole.named_parameters())
-                weights |= {
+                tensors, stored = tensors_and_weights(self.body if whole is None else whole)
+                if whole is None:
+                    tensors = {f"body.{n}": tensor for n, tensor in tensors.items()}
+                    stored = {f"body.{n}": weight for n, weight in stored.items()}
+                tensors |= {
                     n: w for n, w in self.checkpoint.weights.items() if n.startswith(EXTRA_PREFIX)
                 }
                 write_checkpoint(
                     temporary,
                     family=self.checkpoint.family,
                     config=self.config,
-                    weights=weights,
+                    weights=tensors,
                     tokenizer=self.tokenizer,
                     head=None if whole is None else "lm",
                     published=self.checkpoint.published,
                     writes=self.checkpoint.writes,
+                    stored=stored,
                 )
                 copy_modules(self.checkpoint.folder, temporary)
 
@@ -506,32 +519,69 @@ def load(
     multiplied in. weights: fp32, bf16, int8 or int4: what its matrices alone are held in, to be
     multiplied with states in fp32; for int8 and int4 in groups of 32 numbers with a scale (the
     table of tokens of an int4 model in int8). What cannot be grouped is held in bf16, with a
-    LangueWarning.
+    LangueWarning. "stored": as the file has them, which is a GGUF file's Q8_0, Q4_0, Q4_K or Q6_K,
+    a folder of `langue compress quantize` (which is held so in any case, unless dtype or weights
+    say otherwise), or the precision of each matrix.
     """
-    held = None if weights is None else check_weight_kind(weights)
     kind = precision(dtype)
-    if held is not None and kind != torch.float32:
+    if weights is not None and kind != torch.float32:
         raise SettingsError(
             f"dtype = {dtype} and weights = {weights} both say what the matrices are held in",
             do="leave one of them out",
         )
+    if weights not in (None, STORED):
+        check_weight_kind(weights)
     described = describe(name, revision)
+    family_of(described)
+    if weights is None and kind == torch.float32 and is_quantized(described.published):
+        weights = STORED
+    return _load(described, kind, weights)
+
+
+def load_plain(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
+    """`load`, with all matrices as parameters, whatever the file has them as."""
+    return _load(describe(name, revision), precision(dtype), None)
+
+
+def load_for_folder(name: str | Path, revision: str | None, kind: str) -> Model:
+    """`load` with the linear maps in a kind, and the tables of tokens and the output matrix in
+    bf16: as a folder holds them that other programs read."""
+    return _load(describe(name, revision), torch.float32, check_weight_kind(kind), table="bf16")
+
+
+def _load(
+    described: Description, kind: torch.dtype, held: str | None, table: str | None = None
+) -> Model:
     task = task_of(described)
     head = "lm" if task is None else head_of(task, described)
-    # what is quantised is taken in the precision of the file
-    checkpoint = read_checkpoint(described, head, weights_dtype=None if held else kind)
+    quantized = is_quantized(described.published)
+    if held == "int4" and family_of(described)[1].architecture == "encoder":
+        raise ModelError(
+            "an encoder is not held in int4, whose errors go straight into its states",
+            where=str(described.folder),
+            do="use int8",
+        )
+    # what is quantised here is taken in the precision of the file
+    checkpoint = read_checkpoint(
+        described,
+        head,
+        weights_dtype=None if held else kind,
+        stored=held == STORED or (quantized and held in ("int8", "int4")),
+    )
+    plan = None if held is None else _Plan(checkpoint, held, table)
     where = str(checkpoint.folder)
     network = language = None
     if task is None:
-        body, language = _language_model(checkpoint, kind, held)
+        body, language = _language_model(checkpoint, kind, plan)
     else:
         with on_meta_device():
             network = task.network(checkpoint.config, pad=checkpoint.pad)
-        made = {} if held is None else _weights_of(network.body, checkpoint, held, "body.")
+        if plan is not None:
+            plan.prepare(network.body, "body.")
         tensors = without_extra(checkpoint.weights)
         load_into(network, tensors, where=where, copy=False, weights_dtype=kind)
-        if held is not None:
-            network.body = with_weights(network.body, held, given=made)
+        if plan is not None:
+            network.body = plan.apply(network.body)
         body = network.body
     # a body without its head never moves the head's meta tensors
     (network or language or body).to(device()).eval()
@@ -548,35 +598,68 @@ def load(
     return Model(checkpoint, body, task, network, kind, language, held)
 
 
-def _weights_of(
-    module: nn.Module, checkpoint: Checkpoint, kind: str, prefix: str = ""
-) -> dict[str, Weight]:
-    """The weights of a kind that a module on the meta device is to have, whose names the checkpoint
-    has with a prefix. There they give way to tensors of their shapes that take no memory."""
-    kinds = planned_kinds(module, kind)
-    names = [name for name in kinds if f"{prefix}{name}.weight" in checkpoint.weights]
+class _Plan:
+    """Which Weights a checkpoint's matrices are to be held as.
 
-    def made(name: str) -> Weight:
-        key = f"{prefix}{name}.weight"
-        matrix = checkpoint.weights.pop(key)
-        try:
-            weight = quantize(matrix, kinds[name])
-        except ModelError as error:
-            what = f"{key}: {error.what}"
-            raise ModelError(what, where=str(checkpoint.folder), do=error.do) from error
-        checkpoint.weights[key] = torch.zeros(()).expand(matrix.shape)
-        return weight
+    held: a kind, or "stored"; table: that of tables of tokens and the output matrix.
+    """
 
-    return dict(zip(names, in_threads(made, names), strict=True))
+    def __init__(self, checkpoint: Checkpoint, held: str, table: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.stored = held == STORED
+        self.kind = "fp32" if self.stored else held
+        self.table = table
+        self.made: dict[str, AnyWeight] = {}
+        there = {weight.kind for weight in checkpoint.stored.values() if weight.is_quantized}
+        if there and not self.stored and there != {held}:
+            raise ModelError(
+                f"the model is quantised already ({', '.join(sorted(there))}), and to quantise"
+                " twice adds one error to the other",
+                where=str(checkpoint.folder),
+                do="take the model that it was made from",
+            )
+
+    def prepare(self, module: nn.Module, prefix: str = "") -> None:
+        """Make the Weights that a module on the meta device is to have, whose names the checkpoint
+        has with a prefix. There they give way to tensors of their shapes that take no memory."""
+        weights = self.checkpoint.weights
+        kinds = planned_kinds(module, self.kind, self.table)
+        names = [name for name in kinds if f"{prefix}{name}.weight" in weights]
+
+        def made(name: str) -> AnyWeight:
+            key = f"{prefix}{name}.weight"
+            if key in self.checkpoint.stored:
+                return self.checkpoint.stored.pop(key)
+            matrix = weights.pop(key)
+            weights[key] = torch.zeros(()).expand(matrix.shape)
+            narrow = matrix.dtype == torch.bfloat16
+            own = ("bf16" if narrow else "fp32") if self.stored else kinds[name]
+            try:
+                return quantize(matrix, own)
+            except ModelError as error:
+                what = f"{key}: {error.what}"
+                raise ModelError(what, where=str(self.checkpoint.folder), do=error.do) from error
+
+        self.made = dict(zip(names, in_threads(made, names), strict=True))
+        # what is no linear map, as a table of positions
+        for key, weight in self.checkpoint.stored.items():
+            weights[key] = weight.dequantize()
+
+    def apply(self, module: M, prefix: str = "") -> M:
+        """The module, its other tensors there, with these Weights; prefix: what their names have
+        and the module's have not."""
+        given = {name.removeprefix(prefix): weight for name, weight in self.made.items()}
+        return with_weights(module, self.kind, self.table, given)
 
 
 def _language_model(
-    checkpoint: Checkpoint, kind: torch.dtype, held: WeightKind | None
+    checkpoint: Checkpoint, kind: torch.dtype, plan: _Plan | None
 ) -> tuple[Transformer, LanguageModel | None]:
     """The body, and the whole with its language-model head where the folder has one."""
     where = str(checkpoint.folder)
     whole = build_on_meta(checkpoint.config)
-    made = {} if held is None else _weights_of(whole, checkpoint, held)
+    if plan is not None:
+        plan.prepare(whole)
     weights = without_extra(checkpoint.weights)
     family = checkpoint.family
     classes = classes_of(checkpoint.published)
@@ -588,9 +671,8 @@ def _language_model(
         )
     speaks = len(list(whole.head.parameters())) or family.has_lm_head(checkpoint.config, classes)
     speaks = speaks and not absent and not family.other(classes)
-    if held is not None and speaks:
-        whole = with_weights(whole, held, given=made)
-    elif held is not None:
-        of_body = {name.removeprefix("body."): weight for name, weight in made.items()}
-        return with_weights(whole.body, held, given=of_body), None
+    if plan is not None and speaks:
+        whole = plan.apply(whole)
+    elif plan is not None:
+        return plan.apply(whole.body, "body."), None
     return whole.body, whole if speaks else None

@@ -11,6 +11,7 @@ from langue.errors import ModelError
 from langue.files import read_json, write_json
 from langue.hub.checkpoint import Checkpoint, Description, family_of, write_checkpoint
 from langue.hub.families.registry import FAMILIES
+from langue.model.weight_kinds import AnyWeight
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
@@ -30,8 +31,10 @@ def write_task_checkpoint(
     weights: Mapping[str, Tensor],
     data: DataSettings,
     pairs: bool | None = None,
+    stored: Mapping[str, AnyWeight] | None = None,
 ) -> None:
-    """pairs: whether the task is one of pairs of texts; None: it is not known."""
+    """pairs: whether the task is one of pairs of texts; None: it is not known. stored: as in
+    `write_checkpoint`."""
     family = checkpoint.family
     length = checkpoint.config.longest
     write_checkpoint(
@@ -43,6 +46,7 @@ def write_task_checkpoint(
         head=task.head_kind(family),
         extra=task.published() | task.published_head(family, checkpoint.batch_pad),
         published=checkpoint.published,
+        stored=stored,
     )
     # Where `transformers` cuts texts, if it is told to, and on which side it cuts and pads: a
     # decoder's positions count from a text's first token, which left padding would move.

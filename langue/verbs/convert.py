@@ -7,7 +7,7 @@ import torch
 
 from langue.errors import ModelError, SettingsError
 from langue.hub.originals import gguf_model
-from langue.runs.model import Model, load
+from langue.runs.model import Model, load_plain
 
 FOLDER_TYPES = ("fp32", "bf16")
 
@@ -29,7 +29,7 @@ def convert(
         )
     if as_file and path.exists():
         raise ModelError("the file exists", where=str(path), do="choose another")
-    loaded = load(model, revision, "fp32" if as_file else dtype or "fp32")
+    loaded = load_plain(model, revision, "fp32" if as_file else dtype or "fp32")
     if as_file:
         _write_gguf(loaded, path, dtype or "f16")
     else:

@@ -18,7 +18,7 @@ import torch
 from langue.errors import LangueError
 from langue.files import refuse_existing
 from langue.hub.checkpoint import describe, without_extra
-from langue.runs.model import Model, load
+from langue.runs.model import Model, load_plain
 from langue.runs.reference import (
     GOLDEN,
     TOLERANCE,
@@ -65,7 +65,7 @@ def verify(
     loaded: list[Model] = []
 
     def loads() -> tuple[bool, str]:
-        loaded.append(load(model, revision))
+        loaded.append(load_plain(model, revision))
         weights = without_extra(loaded[0].checkpoint.weights)
         return True, f"{len(weights)} weights, each used once"
 

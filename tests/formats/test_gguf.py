@@ -65,8 +65,27 @@ def test_q8_0_is_that_of_the_formats_own_package():
         numbers[1, :4] = [127, 0.5, -0.5, 63.5]
         theirs = quants.quantize(numbers, kind)
         assert gguf.quantise(numbers) == theirs.tobytes()
-        ours = gguf.dequantise(np.frombuffer(gguf.quantise(numbers), np.uint8))
-        assert np.array_equal(ours.reshape(7, 96), quants.dequantize(theirs, kind))
+        raw = torch.frombuffer(bytearray(gguf.quantise(numbers)), dtype=torch.uint8)
+        ours = gguf.unpack("Q8_0", raw).dequantised().view(7, 96)
+        assert np.array_equal(ours, quants.dequantize(theirs, kind))
+
+
+@pytest.mark.parametrize("name", gguf.BLOCK_KINDS)
+def test_blocks_are_those_of_the_formats_own_package(name):
+    """Any bytes, but for the float16 scales, which are finite."""
+    quants = pytest.importorskip("gguf.quants")
+    kind = pytest.importorskip("gguf").GGMLQuantizationType[name]
+    size = {"Q8_0": 34, "Q4_0": 18, "Q4_K": 144, "Q6_K": 210}[name]
+    draw = np.random.default_rng(0)
+    raw = draw.integers(0, 256, (50, size), np.uint8)
+    scales = draw.standard_normal((50, 2)).astype("<f2").view(np.uint8)
+    places = {"Q4_K": slice(0, 4), "Q6_K": slice(208, 210)}
+    wide = scales if name == "Q4_K" else scales[:, :2]
+    raw[:, places.get(name, slice(0, 2))] = wide
+    ours = gguf.unpack(name, torch.from_numpy(raw.reshape(-1))).dequantised()
+    theirs = quants.dequantize(raw, kind)
+    # Q6_K: they multiply the scale by the number in another order than the scales by each other
+    assert np.allclose(ours.view(theirs.shape), theirs, rtol=1e-6, atol=1e-6)
 
 
 def test_numbers_that_do_not_fit_are_refused(tmp_path):
@@ -95,14 +114,14 @@ def test_bf16_and_kinds_that_are_only_known(tmp_path):
     numbers = torch.randn(2, 256)
     raw = numbers.bfloat16().view(torch.uint8).numpy()
     writer.add_tensor("b", raw, raw_dtype=package.GGMLQuantizationType.BF16)
-    packed = np.zeros((2, 144), np.uint8)
-    writer.add_tensor("k", packed, raw_dtype=package.GGMLQuantizationType.Q4_K)
+    packed = np.zeros((2, 176), np.uint8)
+    writer.add_tensor("k", packed, raw_dtype=package.GGMLQuantizationType.Q5_K)
     for step in ("header", "kv_data", "tensors"):
         getattr(writer, f"write_{step}_to_file")()
     writer.close()
     found = gguf.read(tmp_path / "m.gguf")
     assert torch.equal(found.tensor("b"), numbers.bfloat16())
-    with pytest.raises(ModelError, match="Q4_K"):
+    with pytest.raises(ModelError, match="Q5_K"):
         found.tensor("k")
 
 

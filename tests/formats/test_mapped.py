@@ -64,8 +64,13 @@ def test_q8_0_is_decoded_piece_by_piece_into_the_precision_wanted(tmp_path, monk
     most = 2**18
     sizes = []
     expected = {name: found.tensor(name) for name in given}
-    decode = gguf.dequantise
-    monkeypatch.setattr(gguf, "dequantise", lambda raw: (sizes.append(raw.nbytes), decode(raw))[1])
+    decode = gguf.unpack
+
+    def counted(kind, raw):
+        sizes.append(raw.nbytes)
+        return decode(kind, raw)
+
+    monkeypatch.setattr(gguf, "unpack", counted)
     matrix, vector = (found.tensor(name, wanted) for name in given)
     assert matrix.dtype == wanted and torch.equal(matrix, expected["matrix"].to(wanted))
     assert vector.dtype == torch.float32 and torch.equal(vector, expected["vector"])

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from langue.errors import ModelError
-from langue.formats.gguf import BLOCK, Gguf, Given, read, write
+from langue.formats.gguf import BLOCK, BLOCK_KINDS, Gguf, Given, read, write
 from langue.hub.convert_dtype import pairs_apart
 from langue.hub.families.registry import FAMILIES
 from langue.hub.family import Family
 from langue.hub.originals import gguf_tokenizer
+from langue.hub.quantized import StoredRows
 from langue.model.config import ModelConfig
+from langue.model.weight_kinds import Weight, WeightKind, quantize
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 SUFFIX = ".gguf"
@@ -224,9 +226,12 @@ def _factors(width: int, rope: Mapping[str, Any]) -> Tensor:
     return (1 / ((1 - share) / factor + share)).float()
 
 
-def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
+def read_weights(
+    file: Path, weights_dtype: torch.dtype | None, rows: StoredRows | None = None
+) -> dict[str, Tensor]:
     """The tensors under their published names. What must be made of the file's, and is not its own
-    pages, is a matrix in the precision that is wanted."""
+    pages, is a matrix in the precision that is wanted. rows: where the matrices are kept as the
+    file has them, and the tensors are the numbers of their rows."""
     found = read(file)
     said = _Said(found.metadata, str(file))
     names = _names(said.kind, min(said.get("block_count"), len(found.tensors)))
@@ -237,13 +242,30 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
             continue
         if stem not in names or part not in ("weight", "bias"):
             raise ModelError(f"it has a tensor {name} that a {said.kind} does not", where=str(file))
-        tensor = found.tensor(name, weights_dtype)
+        if rows is not None and _is_matrix(found.tensors[name].shape):
+            tensor = rows.numbered(_stored_weight(found, name))
+        else:
+            tensor = found.tensor(name, weights_dtype)
         if said.kind == "llama" and stem.endswith(("attn_q", "attn_k")):
             tensor = pairs_apart(tensor, _heads(tensor, stem, said), weights_dtype)
         weights[f"{names[stem]}.{part}"] = (
             tensor.t() if _turned(said.kind, names[stem], tensor) else tensor
         )
     return weights
+
+
+def _is_matrix(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and 1 not in shape
+
+
+def _stored_weight(found: Gguf, name: str) -> Weight:
+    """A matrix as the file has it; float16 as fp32."""
+    if found.tensors[name].kind in BLOCK_KINDS:
+        blocks = found.blocks(name)
+        kind: WeightKind = "int8" if blocks.numbers.dtype == torch.int8 else "int4"
+        return Weight(kind, blocks.numbers, blocks.scales, blocks.mins)
+    tensor = found.tensor(name)
+    return quantize(tensor, "bf16" if tensor.dtype == torch.bfloat16 else "fp32")
 
 
 def _names(kind: str, layers: int) -> dict[str, str]:

@@ -1,0 +1,225 @@
+"""What arrives: a folder in the layout of `compressed-tensors`, which vLLM and `transformers` read.
+What leaves: its matrices as Weights; and back.
+
+"pack-quantized": `X.weight_packed` (O, K bits / 32) int32 holds the whole numbers of a row, made
+positive, the first in the lowest bits; `X.weight_scale` (O, groups); `X.weight_shape` is [O, K].
+"int-quantized": `X.weight` (O, K) int8 and its scale. Scales of larger groups, and of whole rows,
+are repeated for each 32 numbers, which changes no number.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from langue.errors import ModelError
+from langue.model.weight_kinds import GROUP, AnyWeight, StackedWeight, Weight, take_rows
+
+METHOD = "compressed-tensors"
+FORMATS = ("pack-quantized", "int-quantized")
+BITS = {"int8": 8, "int4": 4}
+_PACKED = ".weight_packed"
+_SCALE = ".weight_scale"
+_SHAPE = ".weight_shape"
+# Endings of tensors that other methods write, of which some are in no config.json.
+_OTHERS = {
+    ".qweight": "GPTQ or AWQ",
+    ".SCB": "bitsandbytes",
+    ".absmax": "bitsandbytes",
+    ".weight_zero_point": "compressed-tensors with zero points",
+    ".weight_g_idx": "compressed-tensors with reordered groups",
+}
+_REMEDY = (
+    "take the model that it was made from: langue.load(MODEL, weights=...), or langue compress"
+    " quantize MODEL"
+)
+
+
+def is_quantized(published: Mapping[str, Any]) -> bool:
+    return published.get("quantization_config") is not None
+
+
+def check_quantization(published: Mapping[str, Any]) -> None:
+    """ModelError where config.json says that the weights are quantised in a way that is not read
+    here."""
+    said = published.get("quantization_config")
+    if said is None:
+        return
+    if not isinstance(said, dict):
+        raise ModelError("config: quantization_config is not an object")
+    method = said.get("quant_method", METHOD if "config_groups" in said else None)
+    if method != METHOD:
+        raise ModelError(
+            f"config: quantization_config is of the method {method!r}, which is not read here",
+            do=_REMEDY,
+        )
+    groups = said.get("config_groups")
+    if not isinstance(groups, dict) or not all(isinstance(each, dict) for each in groups.values()):
+        raise ModelError("config: quantization_config has no config_groups")
+    for name, each in groups.items():
+        form = each.get("format") or said.get("format")
+        weights = each.get("weights")
+        asked = weights if isinstance(weights, dict) else {}
+        is_read = (
+            form in FORMATS
+            and asked.get("type", "int") == "int"
+            and asked.get("num_bits") in BITS.values()
+            and asked.get("symmetric", True) is True
+            and asked.get("strategy") in ("group", "channel", "tensor")
+            and asked.get("actorder") is None
+            and each.get("input_activations") is None
+        )
+        if not is_read:
+            what = {key: asked.get(key) for key in ("type", "num_bits", "symmetric", "strategy")}
+            more = " and activations" if each.get("input_activations") else ""
+            raise ModelError(
+                f"config: quantization_config, {name}: weights of {form} {what}{more} are not read"
+                " here (known: symmetric int weights of 4 or 8 bits)",
+                do=_REMEDY,
+            )
+
+
+def refuse_others(names: Iterable[str]) -> None:
+    """ModelError where tensors are those of a method that is not read here."""
+    for name in names:
+        for ending, method in _OTHERS.items():
+            if name.endswith(ending):
+                raise ModelError(
+                    f"{name} is of weights quantised by {method}, which are not read here",
+                    do=_REMEDY,
+                )
+
+
+def unpacked(theirs: dict[str, Tensor]) -> dict[str, Tensor | Weight]:
+    """A folder's tensors with what is quantised as Weights under the names of the matrices."""
+    refuse_others(theirs)
+    found: dict[str, Tensor | Weight] = {}
+    for name, tensor in theirs.items():
+        stem, _, _ = name.rpartition(".")
+        if name.endswith(_PACKED):
+            found[f"{stem}.weight"] = _unpack(stem, theirs)
+        elif name.endswith(".weight") and tensor.dtype == torch.int8:
+            found[name] = _plain(stem, tensor, theirs)
+        elif not name.endswith((_SCALE, _SHAPE)):
+            found[name] = tensor
+    return found
+
+
+def _unpack(stem: str, theirs: Mapping[str, Tensor]) -> Weight:
+    packed = theirs[stem + _PACKED]
+    shape = theirs.get(stem + _SHAPE)
+    if shape is None or shape.numel() != 2 or packed.ndim != 2 or packed.dtype != torch.int32:
+        raise ModelError(f"{stem}: weight_packed or weight_shape is not as the format has it")
+    rows, columns = (int(size) for size in shape)
+    bits = next((b for b in BITS.values() if packed.shape == (rows, columns * b // 32)), None)
+    if bits is None or columns % GROUP or rows < 1 or columns < 1:
+        raise ModelError(
+            f"{stem}: weight_packed {[*packed.shape]} is not of 4 or 8 bits for {rows} x {columns}"
+        )
+    raw = packed.contiguous().view(torch.uint8)  # (O, K bits / 8)
+    scales = _scales(stem, theirs, rows, columns)
+    if bits == 8:
+        return Weight("int8", (raw ^ 128).view(torch.int8), scales)
+    # each byte has two numbers side by side
+    numbers = torch.stack([raw & 15, raw >> 4], dim=-1)
+    numbers = numbers.view(rows, -1, 2, 16)  # (O, G, halves, 16)
+    data = numbers[:, :, 0] | numbers[:, :, 1] << 4
+    return Weight("int4", data.reshape(rows, -1), scales)
+
+
+def _plain(stem: str, matrix: Tensor, theirs: Mapping[str, Tensor]) -> Weight:
+    if matrix.ndim != 2 or matrix.shape[1] % GROUP:
+        raise ModelError(f"{stem}: int8 weights of shape {[*matrix.shape]} are not read")
+    return Weight("int8", matrix, _scales(stem, theirs, *matrix.shape))
+
+
+def _scales(stem: str, theirs: Mapping[str, Tensor], rows: int, columns: int) -> Tensor:
+    """One a group of 32, (O, K / 32)."""
+    given = theirs.get(stem + _SCALE)
+    if given is None or not given.is_floating_point():
+        raise ModelError(f"{stem}: weight_scale is missing")
+    given = given.float()
+    if given.numel() == 1:
+        given = given.reshape(1, 1).expand(rows, 1)
+    groups = columns // GROUP
+    if given.ndim != 2 or len(given) != rows or not given.shape[1] or groups % given.shape[1]:
+        raise ModelError(
+            f"{stem}: weight_scale {[*given.shape]} is of groups that are no multiple of {GROUP}"
+        )
+    if not bool(given.isfinite().all()):
+        raise ModelError(f"{stem}: weight_scale has a number that is not finite")
+    whole = given.repeat_interleave(groups // given.shape[1], dim=1)
+    narrow = whole.half()
+    return narrow if torch.equal(narrow.float(), whole) else whole
+
+
+def packed(stem: str, weight: Weight) -> dict[str, Tensor]:
+    """The tensors of a matrix in the format "pack-quantized"."""
+    assert weight.scales is not None
+    rows, columns = weight.shape
+    if weight.kind == "int8":
+        raw = weight.data.view(torch.uint8) ^ 128
+    else:
+        grouped = weight.data.view(rows, -1, 16)
+        numbers = torch.cat([grouped & 15, grouped >> 4], dim=-1)  # (O, G, 32)
+        pairs = numbers.view(rows, -1, 2)
+        raw = pairs[..., 0] | pairs[..., 1] << 4
+    return {
+        stem + _PACKED: raw.contiguous().view(torch.int32),
+        stem + _SCALE: weight.scales.contiguous(),
+        stem + _SHAPE: torch.tensor([rows, columns], dtype=torch.int64),
+    }
+
+
+def quantization_config(kind: str, ignore: Iterable[str]) -> dict[str, Any]:
+    """What config.json says of weights of a kind; ignore: the modules that are not quantised."""
+    weights = {
+        "num_bits": BITS[kind],
+        "type": "int",
+        "symmetric": True,
+        "strategy": "group",
+        "group_size": GROUP,
+        "dynamic": False,
+    }
+    group = {
+        "targets": ["Linear"],
+        "weights": weights,
+        "input_activations": None,
+        "output_activations": None,
+    }
+    return {
+        "quant_method": METHOD,
+        "format": FORMATS[0],
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": group},
+        "ignore": sorted(ignore),
+    }
+
+
+class StoredRows:
+    """Weights as the numbers of their rows.
+
+    The rules between weight names move rows, and never what is in one. So they are given, of a
+    Weight, a column (O, 1) that numbers its rows, and what they make of it says which rows the
+    renamed Weight has.
+    """
+
+    def __init__(self) -> None:
+        self.weights: list[Weight] = []
+        self.count = 0
+
+    def numbered(self, weight: AnyWeight) -> Tensor:
+        """A column (O, 1): a float64, which rules take for a weight and no file has as one."""
+        self.weights += weight.stack if isinstance(weight, StackedWeight) else [weight]
+        begin = self.count
+        self.count += len(weight)
+        return torch.arange(begin, self.count, dtype=torch.float64)[:, None]
+
+    @staticmethod
+    def is_numbered(tensor: Tensor) -> bool:
+        return tensor.dtype == torch.float64 and tensor.ndim == 2 and 1 in tensor.shape
+
+    def taken(self, numbers: Tensor) -> AnyWeight:
+        """The Weight whose rows have these numbers."""
+        return take_rows(self.weights, numbers.reshape(-1).long())
