@@ -1,0 +1,411 @@
+"""What arrives: operands of inference on a processor. What leaves: the results of kernels.cpp, which
+is built here at first use.
+
+PyTorch reads weights of 8 or 4 bits through general kernels, and multiplies few rows slowly; a row's
+bits depend there on how many others are in the batch. kernels.cpp has neither fault. It needs a C++
+compiler on the user's machine: `native` gives None where there is none, or where anything else goes
+wrong, says so once, and callers then use PyTorch's operations.
+
+The library is kept in the user's cache folder under a hash of the source, the compiler, its options
+and the processor, so that nothing stale is loaded. It ends with its own SHA-256, so that nothing
+broken is; and it is loaded only if it belongs to this user alone. LANGUE_NATIVE=0 in the environment
+keeps PyTorch's operations.
+"""
+
+import ctypes
+import errno
+import hashlib
+import math
+import os
+import platform
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from langue.model.native_check import passes_self_test
+from langue.progress import warn
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+COMPILERS = ("c++", "g++", "clang++")
+OPTIONS = ("-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
+# What asks for all instructions of this processor: most compilers, those that know only the other
+# name, and those that know neither.
+TUNING = (("-march=native",), ("-mcpu=native",), ())
+PATIENCE = 300  # seconds for the compiler, on a machine that does much else
+DIGEST = 32  # bytes of SHA-256 at the end of the library
+PAGE = 16  # tokens of a page of keys and values, as in kernels.cpp
+KINDS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
+FAULTS = {
+    1: "these weights have a group size that no kernel reads",
+    2: "a page is outside of the pages",
+    3: "a length is below 1 or beyond its pages",
+}
+
+
+class StoredWeight(Protocol):
+    """A matrix (O, K) as it is stored: what `Native.linear` reads of langue's `Weight`."""
+
+    kind: str
+    data: Tensor
+    scales: Tensor | None
+    mins: Tensor | None
+    group: int
+
+
+class NativeError(Exception):
+    """Why there are no native kernels; never shown as an error, as everything works without."""
+
+
+class Native:
+    """The functions of kernels.cpp; `instructions` says for which processor they were built."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        pointer = ctypes.c_void_p
+        number = ctypes.c_int
+        long = ctypes.c_int64
+        real = ctypes.c_float
+        library.langue_instructions.restype = ctypes.c_char_p
+        self.instructions: str = library.langue_instructions().decode()
+        self._linear = library.langue_linear
+        self._linear.argtypes = (
+            [number, number, pointer, pointer, pointer, number, pointer, pointer, pointer]
+            + [long, long, long, number]
+        )  # fmt: skip
+        self._attend = library.langue_attend
+        self._attend.argtypes = (
+            [pointer, pointer, long, long, long, pointer, long, pointer, long, long]
+            + [real, number, real, pointer, pointer, number]
+        )  # fmt: skip
+        self._write = library.langue_write
+        self._write.argtypes = [pointer, pointer, pointer, long, long, long, pointer, long]
+        self._rotate = library.langue_rotate
+        self._rotate.argtypes = [pointer, pointer, pointer, long, long, long, long]
+
+    def reads(self, weight: StoredWeight) -> bool:
+        """Whether `linear` has a kernel for these weights."""
+        if weight.kind in ("fp32", "bf16"):
+            return True
+        groups = {"int8": (16, 32), "int4": (32,)}.get(weight.kind, ())
+        return weight.group in groups and not (weight.kind == "int8" and weight.mins is not None)
+
+    def linear(self, x: Tensor, weight: StoredWeight, bias: Tensor | None = None) -> Tensor:
+        """The product x W^T + b, each row's bits the same whatever other rows there are.
+
+        x (M, K) float32 -> (M, O) float32, without gradients. Weights of whole numbers multiply x
+        rounded to 8 bits, each 32 elements by their own largest absolute value; such 32 become NaN
+        where one is not finite. ValueError where an operand does not lie as the kernels read it.
+        """
+        rows, inputs = x.shape
+        data = weight.data
+        outputs = data.shape[0]
+        scales = weight.scales
+        mins = weight.mins
+        _check(x, "x")
+        if bias is not None:
+            _check(bias, "the bias")
+            if len(bias) != outputs:
+                raise ValueError(f"a bias of {len(bias)} for {outputs} outputs")
+        _check_weight(weight, inputs)
+        y = x.new_empty(rows, outputs)
+        fault = self._linear(
+            KINDS[weight.kind],
+            weight.group,
+            data.data_ptr(),
+            None if scales is None else scales.data_ptr(),
+            None if mins is None else mins.data_ptr(),
+            scales is not None and scales.dtype == torch.float16,
+            None if bias is None else bias.data_ptr(),
+            x.data_ptr(),
+            y.data_ptr(),
+            rows,
+            outputs,
+            inputs,
+            torch.get_num_threads(),
+        )
+        _refuse(fault)
+        return y
+
+    def attend(
+        self,
+        q: Tensor,
+        pages: Tensor,
+        tables: Tensor,
+        lengths: Tensor,
+        scale: float = 0.0,
+        window: int = 0,
+        cap: float = 0.0,
+        slopes: Tensor | None = None,
+    ) -> Tensor:
+        """Attention of the last token of each sequence to all of it, or to its last `window` tokens.
+
+        q (N, H, K): one query a sequence; pages (2, P, G, PAGE, K): keys and values of a layer;
+        tables (N, most pages) int32: the pages of each sequence, in order; lengths (N,) int32;
+        scale: 0 for 1 / sqrt(K); cap: c tanh(score / c), 0 for none; slopes (H,): each is taken
+        from the scores as often as the key is before the query. Returns (N, H * K). ValueError
+        where a page or a length is impossible, or an operand does not lie as the kernel reads it.
+        """
+        sequences, heads, width = q.shape
+        _check(q, "q")
+        kv_heads = _check_pages(pages, width)
+        _check(tables, "tables", torch.int32)
+        _check(lengths, "lengths", torch.int32)
+        if heads % kv_heads or len(tables) != sequences or len(lengths) != sequences:
+            raise ValueError(
+                f"{heads} heads of queries for {kv_heads} of keys, or {len(tables)} tables and"
+                f" {len(lengths)} lengths for {sequences} sequences"
+            )
+        if slopes is not None:
+            _check(slopes, "slopes")
+            if len(slopes) != heads:
+                raise ValueError(f"{len(slopes)} slopes for {heads} heads")
+        out = q.new_empty(sequences, heads * width)
+        fault = self._attend(
+            q.data_ptr(),
+            pages.data_ptr(),
+            pages.shape[1],
+            kv_heads,
+            width,
+            tables.data_ptr(),
+            tables.shape[1],
+            lengths.data_ptr(),
+            sequences,
+            heads,
+            scale or 1 / math.sqrt(width),
+            window,
+            cap,
+            None if slopes is None else slopes.data_ptr(),
+            out.data_ptr(),
+            torch.get_num_threads(),
+        )
+        _refuse(fault)
+        return out
+
+    def write(self, k: Tensor, v: Tensor, pages: Tensor, slots: Tensor) -> None:
+        """Put keys and values into the places of a layer's pages.
+
+        k, v (T, G, K); pages (2, P, G, PAGE, K); slots (T,) int64: page * PAGE + place.
+        ValueError as `attend`; nothing is written then.
+        """
+        tokens, heads, width = k.shape
+        _check(k, "k")
+        _check(v, "v")
+        _check(slots, "slots", torch.int64)
+        if _check_pages(pages, width) != heads or v.shape != k.shape or len(slots) != tokens:
+            raise ValueError(f"keys {k.shape}, values {v.shape}, pages {pages.shape} do not fit")
+        _refuse(
+            self._write(
+                k.data_ptr(),
+                v.data_ptr(),
+                pages.data_ptr(),
+                pages.shape[1],
+                heads,
+                width,
+                slots.data_ptr(),
+                tokens,
+            )
+        )
+
+    def rotate(self, x: Tensor, cosines: Tensor, sines: Tensor) -> None:
+        """Turn the first R elements of each head, in place: element i is paired with i + R / 2.
+
+        x (T, H, K); cosines, sines (T, R / 2). ValueError where they do not fit (Su et al. 2021,
+        arXiv:2104.09864).
+        """
+        tokens, heads, width = x.shape
+        _check(x, "x")
+        _check(cosines, "cosines")
+        _check(sines, "sines")
+        half = cosines.shape[1]
+        if cosines.shape != sines.shape or len(cosines) != tokens or 2 * half > width:
+            raise ValueError(f"rotations {cosines.shape} for {x.shape} do not fit")
+        self._rotate(x.data_ptr(), cosines.data_ptr(), sines.data_ptr(), tokens, heads, width, half)
+
+
+def _check(x: Tensor, name: str, dtype: torch.dtype = torch.float32) -> None:
+    if x.dtype != dtype or not x.is_contiguous() or x.device.type != "cpu":
+        raise ValueError(f"{name}: {x.dtype} on {x.device}, or with gaps; {dtype} wanted")
+
+
+def _check_pages(pages: Tensor, width: int) -> int:
+    """The heads of keys and values."""
+    _check(pages, "pages")
+    if pages.dim() != 5 or len(pages) != 2 or tuple(pages.shape[3:]) != (PAGE, width):
+        raise ValueError(f"pages {tuple(pages.shape)}; (2, P, G, {PAGE}, {width}) wanted")
+    return pages.shape[2]
+
+
+_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "int8": torch.int8,
+    "int4": torch.uint8,
+}
+
+
+def _check_weight(weight: StoredWeight, inputs: int) -> None:
+    kind = weight.kind
+    if kind not in _DTYPES:
+        raise ValueError(f"weights of kind {kind!r}; known: {', '.join(_DTYPES)}")
+    data = weight.data
+    _check(data, "the weights", _DTYPES[kind])
+    held = data.shape[1] * (2 if kind == "int4" else 1)
+    if held != inputs:
+        raise ValueError(f"rows of {inputs} elements, weights for {held}")
+    if kind in ("fp32", "bf16"):
+        return
+    if inputs % 32 or weight.scales is None:
+        raise ValueError(f"{kind}: rows of {inputs} elements, not of whole 32, or no scales")
+    for name, table in (("scales", weight.scales), ("mins", weight.mins)):
+        if table is None:
+            continue
+        if table.dtype != torch.float16:
+            _check(table, name)
+        if table.dtype != weight.scales.dtype or not table.is_contiguous():
+            raise ValueError(f"{name}: {table.dtype}, or with gaps; as the scales wanted")
+        if table.numel() * weight.group != len(data) * inputs:
+            raise ValueError(f"{table.numel()} {name} for {len(data)} x {inputs} weights")
+
+
+def _refuse(fault: int) -> None:
+    if fault:
+        raise ValueError(FAULTS[fault])
+
+
+@cache
+def native() -> Native | None:
+    """The kernels built for this processor; None, after one warning, where that fails."""
+    if os.environ.get("LANGUE_NATIVE", "1") == "0":
+        return None
+    try:
+        return load_native()
+    except NativeError as error:
+        warn(
+            f"no native kernels: {error}; slower operations of PyTorch are used. Install a C++"
+            " compiler (g++ or clang++), or set LANGUE_NATIVE=0 to keep PyTorch's without this line"
+        )
+        return None
+
+
+def load_native(tuning: Sequence[tuple[str, ...]] = TUNING) -> Native:
+    """Kernels from the cache folder, or built anew; NativeError where neither can be.
+
+    tuning: the compiler options to try, one after another, until one builds what works here.
+    """
+    compiler = find_compiler()
+    version = _run([*compiler, "--version"], 60).splitlines()[0]
+    problems = []
+    for options in tuning:
+        command = [*compiler, *OPTIONS, *options]
+        parts = (SOURCE.read_text("utf-8"), version, *command, platform.machine(), _processor())
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        try:
+            return _kept_or_built(command, f"kernels-{key}.so")
+        except NativeError as error:
+            problems.append(str(error))
+    raise NativeError(problems[0])
+
+
+def find_compiler() -> list[str]:
+    """The command of a C++ compiler: CXX of the environment, or the first one on the PATH."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    if named and shutil.which(named[0]):
+        return named
+    found = next((name for name in COMPILERS if shutil.which(name)), None)
+    if found is None:
+        raise NativeError(f"no C++ compiler ({', '.join(COMPILERS)}) is on the PATH")
+    return [found]
+
+
+def cache_folder() -> Path:
+    """Where built kernels are kept: langue/ in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "langue"
+    except RuntimeError as error:
+        raise OSError(errno.ENOENT, "this user has no home folder") from error
+
+
+def _processor() -> str:
+    """Which instructions there are: a cache folder may be shared by machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    named = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return "\n".join(sorted(set(named)))
+
+
+def _kept_or_built(command: list[str], name: str) -> Native:
+    try:
+        folder = cache_folder()
+        path = folder / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = _checked(path)
+        if kept is not None:
+            return kept
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            built = _build(command, Path(beside))
+            checked = _checked(built)
+            if checked is None:
+                raise NativeError("the library that was built does not work")
+            built.replace(path)  # in one step; of several processes the last one's stays
+            return checked
+    except OSError as error:
+        warn(
+            f"native kernels are built anew for each process, as they cannot be kept: {error}."
+            " Make that folder writable, or name another one in XDG_CACHE_HOME"
+        )
+    with tempfile.TemporaryDirectory() as elsewhere:  # once loaded, the file is not needed
+        checked = _checked(_build(command, Path(elsewhere)))
+    if checked is None:
+        raise NativeError("the library that was built does not work")
+    return checked
+
+
+def _build(command: list[str], folder: Path) -> Path:
+    path = folder / "kernels.so"
+    _run([*command, "-o", str(path), str(SOURCE)], PATIENCE)
+    content = path.read_bytes()
+    path.write_bytes(content + hashlib.sha256(content).digest())
+    path.chmod(0o700)
+    return path
+
+
+def _run(command: list[str], patience: int) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=patience, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NativeError(f"{command[0]}: {error}") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        first = next((line for line in said if "error" in line), said[0] if said else "no word")
+        raise NativeError(f"{command[0]} failed: {first[:300]}")
+    return done.stdout.decode(errors="replace")
+
+
+def _checked(path: Path) -> Native | None:
+    """The library at `path`, if it is whole, this user's alone, and computes rightly."""
+    try:
+        found = path.lstat()
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    others = stat.S_IWGRP | stat.S_IWOTH
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & others:
+        return None
+    if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
+        return None
+    try:
+        kernels = Native(ctypes.CDLL(str(path)))
+    except (OSError, AttributeError):
+        return None
+    return kernels if passes_self_test(kernels) else None
