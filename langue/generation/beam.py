@@ -129,7 +129,7 @@ class BeamJob(Job):
         tokens = [*beam.tokens, token]
         if self.request.stop and self._stream(tokens).stopped:
             return Hypothesis(tokens, score, "stop")
-        if beam.constraint is not None and not beam.chooser.forced_token:
+        if beam.constraint is not None and not beam.chooser.begins_forced:
             after = beam.constraint.fork()
             after.accept(token)
             if after.is_finished:
@@ -179,7 +179,7 @@ class BeamJob(Job):
         constraint = beam.constraint
         if constraint is not None:
             constraint = constraint.fork()
-            if not beam.chooser.forced_token:
+            if not beam.chooser.begins_forced:
                 constraint.accept(token)
         chooser = beam.chooser.fork(0)
         chooser.accept(token)

@@ -28,6 +28,7 @@ from langue.model.cache import PAGE, PagedKeys, Pages, Span, check_pageable, pag
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
 from langue.model.transformer import Step
+from langue.model.weight_linear import device_of
 from langue.runtime import free_memory
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -65,7 +66,7 @@ class Engine:
         check_pageable(config)
         self.model = model
         self.tokenizer = tokenizer
-        self.device = model.body.output_table.device
+        self.device = device_of(model)
         self.dtype = dtype
         self.step_tokens = step_tokens
         self.most_rows = rows

@@ -274,7 +274,7 @@ class SampleJob(Job):
         row.tokens.append(token)
         row.asked_from = len(row.tokens) - 1
         # a language that its model is made to write first is no part of the text
-        is_free = not self.chooser.forced_token
+        is_free = not self.chooser.begins_forced
         self.chooser.accept(token)
         answer.tokens.append(token)
         self.pause = max(0, self.pause - 1)

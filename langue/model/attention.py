@@ -27,15 +27,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from langue.model.cache import PAGE, PagedKeys, Span, first_page_in_window, pages_for
+from langue.model.cache import PAGE, PagedKeys, Span, first_page_in_window, kernels_for, pages_for
 from langue.model.kernels import drop, random_keep, scale, softmax, softmax_gradient, threshold
 from langue.runtime import disable_cudnn_sdpa, has_amx_bf16
 
 LengthBuckets = list[tuple[int, int, int]]  # (offset in tokens, sequences n, tokens of each t)
 # (query offset, key offset, n, queries of each, keys of each)
 PairedLengthBuckets = list[tuple[int, int, int, int, int]]
-# positions begin and end -> what is added to the scores of these queries, (H, end - begin, end)
-SpanBias = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,15 @@ class AttentionConfig:
 
 
 FULL_ATTENTION = AttentionConfig()
+
+
+@dataclass(frozen=True)
+class SpanBias:
+    """What is added to the scores of queries at some positions of a sequence."""
+
+    # positions begin and end -> that of these queries, (H, end - begin, end)
+    rows: Callable[[int, int], Tensor]
+    slopes: Tensor | None = None  # (H,), where it is minus these times the distance
 
 
 def attention_reference(
@@ -246,25 +253,55 @@ def paged_attention(
     """Attention of a step's tokens, each span's to the keys of its own sequence in pages.
 
     q (T, H, K), of which span i has its `new` rows from its offset on; of self-attention these are
-    its sequence's last tokens. bias(begin, end): what is added to the scores of the tokens at these
-    positions, (H, end - begin, end). Spans of as many tokens and keys are one dense product over
-    stacked matrices, which is computed of each by itself, and no key is padded: what a sequence
+    its sequence's last tokens. Each sequence is computed by itself, and no key is padded: what it
     gets does not depend on the others. Returns (T, H * K).
     """
+    kernels = kernels_for(keys.pages.data)
+    usable = q.dtype == torch.float32 and (bias is None or bias.slopes is not None)
+    if kernels is None or not usable or not keys.n_single:
+        return _span_attention(q, keys, keys.spans, layer, config, bias)
+    singles = q[keys.single_rows] if keys.longer else q.contiguous()
+    mixed = kernels.attend(
+        singles,
+        keys.pages.data[layer],
+        keys.tables,
+        keys.lengths,
+        config.scale,
+        config.window,
+        config.cap,
+        None if bias is None else bias.slopes,
+    )
+    if not keys.longer:
+        return mixed
+    out = _span_attention(q, keys, keys.longer, layer, config, bias)
+    out[keys.single_rows] = mixed
+    return out
+
+
+def _span_attention(
+    q: Tensor,
+    keys: PagedKeys,
+    spans: Sequence[Span],
+    layer: int,
+    config: AttentionConfig,
+    bias: SpanBias | None,
+) -> Tensor:
+    """`paged_attention` of these spans, the other rows undefined: spans of as many tokens and keys
+    are one dense product over stacked matrices."""
     heads, width = q.shape[1:]
     out = q.new_empty(len(q), heads * width)
     alike: dict[tuple[int, int], list[Span]] = {}
-    for span in keys.spans:
+    for span in spans:
         alike.setdefault((span.new, span.keys), []).append(span)
-    for (new, length), spans in alike.items():
+    for (new, length), equal in alike.items():
         first = first_page_in_window(length - new, config.window)
-        tables = np.stack([span.table[first : pages_for(length)] for span in spans])
+        tables = np.stack([span.table[first : pages_for(length)] for span in equal])
         seen = length - first * PAGE
         k, v = keys.pages.read(layer, torch.from_numpy(tables).to(q.device), seen)
-        parts = [q[span.offset : span.offset + new] for span in spans]
-        added = None if bias is None else bias(length - new, length)[:, :, -seen:]
+        parts = [q[span.offset : span.offset + new] for span in equal]
+        added = None if bias is None else bias.rows(length - new, length)[:, :, -seen:]
         mixed = dense_attention(torch.stack(parts), k, v, 0.0, config, added)  # (n, new, H, K)
-        for span, part in zip(spans, mixed, strict=True):
+        for span, part in zip(equal, mixed, strict=True):
             out[span.offset : span.offset + new] = part.reshape(new, heads * width)
     return out
 

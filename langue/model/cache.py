@@ -17,6 +17,7 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
+from langue.model.native import Native, native
 
 PAGE = 16  # tokens
 
@@ -24,6 +25,12 @@ PAGE = 16  # tokens
 def pages_for(tokens: int) -> int:
     """How many pages hold so many tokens of one sequence."""
     return -(-tokens // PAGE)
+
+
+def kernels_for(x: Tensor) -> Native | None:
+    """The native kernels, where they read this tensor."""
+    usable = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    return native() if usable else None
 
 
 def first_page_in_window(position: int, window: int) -> int:
@@ -49,6 +56,10 @@ class Pages:
 
     def write(self, layer: int, k: Tensor, v: Tensor, slots: Tensor) -> None:
         """k, v (T, G, K) of new tokens; slots (T,): page * PAGE + place in the page."""
+        kernels = kernels_for(self.data)
+        if kernels is not None and k.dtype == torch.float32:
+            kernels.write(k.contiguous(), v.contiguous(), self.data[layer], slots)
+            return
         pages = torch.div(slots, PAGE, rounding_mode="floor")
         places = slots % PAGE
         self.data[layer, 0][pages, :, places] = k.to(self.data.dtype)
@@ -78,13 +89,27 @@ class Span:
     table: NDArray[np.int32]  # (at least `pages_for(keys)`,) the pages that hold them
 
 
-@dataclass(frozen=True)
 class PagedKeys:
     """Where the keys of a step's tokens are, sequence by sequence."""
 
-    pages: Pages
-    spans: Sequence[Span]  # in the order of the step's tokens, which they cover
-    slots: Tensor | None = None  # (T,) where the tokens' own keys go; None: they are there
+    def __init__(self, pages: Pages, spans: Sequence[Span], slots: Tensor | None = None) -> None:
+        """spans: in the order of the step's tokens, which they cover; slots (T,): where the tokens'
+        own keys go, None where all keys are there."""
+        self.pages = pages
+        self.spans = spans
+        self.slots = slots
+        self.longer = [span for span in spans if span.new > 1]
+        singles = [span for span in spans if span.new == 1]
+        # of spans of one token, by which most steps are made up
+        self.n_single = len(singles)
+        self.single_rows = torch.tensor([span.offset for span in singles])
+        self.lengths = torch.tensor([span.keys for span in singles], dtype=torch.int32)
+        most = max((pages_for(span.keys) for span in singles), default=0)
+        tables = np.zeros((len(singles), most), np.int32)
+        for row, span in enumerate(singles):
+            count = pages_for(span.keys)
+            tables[row, :count] = span.table[:count]
+        self.tables = torch.from_numpy(tables)  # (n_single, most pages)
 
     @staticmethod
     def of_spans(pages: Pages, spans: Sequence[Span]) -> "PagedKeys":

@@ -84,9 +84,7 @@ class Rotary(nn.Module):
         if self.scaling == "dynamic":
             if lengths is None:
                 lengths = sequence_lengths(positions, groups)
-            stretch = self.factor * lengths.clamp(min=self.length) / self.length - (
-                self.factor - 1
-            )
+            stretch = self.factor * lengths.clamp(min=self.length) / self.length - (self.factor - 1)
             bases = self.base * stretch ** (self.size / (self.size - 2))  # (T,)
             rates = 1.0 / bases[:, None] ** (
                 torch.arange(0, self.size, 2, device=positions.device) / self.size

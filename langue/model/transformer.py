@@ -24,11 +24,11 @@ from langue.model.attention import (
     ragged_attention,
     self_attention,
 )
-from langue.model.cache import PagedKeys, Pages
+from langue.model.cache import PagedKeys, Pages, kernels_for
 from langue.model.config import ModelConfig
 from langue.model.kernels import Dropout, Linear, in_bf16, linear
 from langue.model.layers import make_feedforward, make_norm
-from langue.model.position import Rotary, Rotation, make_bias, make_position, rotate
+from langue.model.position import Alibi, Rotary, Rotation, make_bias, make_position, rotate
 
 TILE = 32
 FILLED = 256
@@ -171,8 +171,15 @@ class SelfAttention(nn.Module):
                 if query_positions is None
                 else (rotation[0][query_positions], rotation[1][query_positions])
             )
-            q = rotate(q, asked)
-            k = rotate(k, rotation)
+            kernels = kernels_for(q) if context.step is not None else None
+            if kernels is not None and q.dtype == k.dtype:
+                q = q.contiguous()
+                k = k.contiguous()
+                kernels.rotate(q, *rotation)
+                kernels.rotate(k, *rotation)
+            else:
+                q = rotate(q, asked)
+                k = rotate(k, rotation)
         return q, k, v
 
 
@@ -368,7 +375,7 @@ class Transformer(nn.Module):
         def rows(begin: int, end: int) -> Tensor:
             return bias(end, begin)  # type: ignore[no-any-return]
 
-        return rows
+        return SpanBias(rows, bias.slopes if isinstance(bias, Alibi) else None)
 
     @staticmethod
     def _recomputed(

@@ -7,16 +7,14 @@ a table, and shares with the old one whatever it does not change.
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from langue.errors import LangueWarning, ModelError
+from langue.model.native import native
 from langue.model.weight_kinds import (
     GROUP,
     AnyWeight,
@@ -43,14 +41,6 @@ TABLE_KINDS: Mapping[str, WeightKind] = {
 }
 
 
-@cache
-def _native() -> Any:
-    """The products in C++; None where they cannot be had here, which has been said then."""
-    if find_spec("langue.model.native") is None:
-        return None
-    return import_module("langue.model.native").native()
-
-
 def product(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
     """x W^T + b: x (..., K), bias (O,) -> (..., O) in fp32. For use only: it has no gradient."""
     if isinstance(weight, StackedWeight):
@@ -64,9 +54,9 @@ def product(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
         )
     rows = x.detach().float().reshape(-1, x.shape[-1]).contiguous()  # (T, K)
     bias = None if bias is None else bias.detach()
-    native = _native() if x.device.type == "cpu" else None
-    if native is not None and native.reads(weight):
-        out = native.linear(rows, weight, bias)
+    kernels = native() if x.device.type == "cpu" else None
+    if kernels is not None and kernels.reads(weight):
+        out = kernels.linear(rows, weight, bias)
     else:
         out = widened_product(rows, weight, bias)
     return out.view(*x.shape[:-1], len(weight))
@@ -173,6 +163,13 @@ def _changed(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, part
 
 
+def _routers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """What decides between experts."""
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Linear) and name.split(".")[-1] in ("router", "shared_gate"):
+            yield name, part
+
+
 def with_weights(
     model: M, kind: str, table: str | None = None, given: Mapping[str, AnyWeight] | None = None
 ) -> M:
@@ -198,6 +195,9 @@ def with_weights(
         weight = given[name] if name in given else _quantized(name, part.weight, wanted)
         linear = isinstance(part, nn.Linear)
         made[name] = WeightLinear(weight, part.bias) if linear else WeightEmbedding(weight)  # type: ignore[arg-type]
+    for name, part in _routers(model):
+        # held as it is, and multiplied as all others are: its rows do not depend on how many
+        made[name] = WeightLinear(quantize(part.weight, "fp32"), part.bias)
     _tell_ungrouped(_wanted_kinds(model, kind, table), changed)
     return _rebuilt(model, "", made).eval()  # type: ignore[return-value]
 

@@ -19,6 +19,7 @@ from langue.hub.checkpoint import Checkpoint
 from langue.hub.generation_config import GenerationConfig
 from langue.model.cache import PAGE
 from langue.model.language_model import LanguageModel
+from langue.model.weight_linear import device_of, held_weights, with_weights
 from langue.progress import warn
 from langue.runs.inputs import Inputs, check_kind, is_conversation, is_pair, too_long
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -187,9 +188,12 @@ class TextGenerator:
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.tokenizer = checkpoint.tokenizer
-        self.language = language
         self.inputs = inputs
         self.dtype = dtype
+        # by products whose rows do not depend on how many there are, as the engine promises
+        plain = device_of(language).type == "cpu" and dtype == torch.float32
+        is_held = bool(held_weights(language))
+        self.language = with_weights(language, "fp32") if plain and not is_held else language
         self._has_warned = False
 
     def engine(

@@ -16,8 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from langue.data.batch import gather
-from langue.data.batch import examples_of
+from langue.data.batch import examples_of, gather
 from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_extra
 from langue.hub.families.registry import FAMILIES
 from langue.runs.model import load

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from langue.data.batch import gather, gather_pairs
+from langue.data.batch import examples_of, gather, gather_pairs
 from langue.errors import ModelError, SettingsError
-from langue.data.batch import examples_of
 from langue.hub.checkpoint import describe, family_of, load_into, read_checkpoint, without_extra
 from langue.hub.families.registry import FAMILIES
 from langue.runs.model import load

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from langue.data.batch import gather
-from langue.data.batch import examples_of
+from langue.data.batch import examples_of, gather
 from langue.hub.checkpoint import (
     describe,
     load_into,

@@ -13,10 +13,12 @@ from langue.generation.generate import generate
 from langue.generation.pages import CHUNK
 from langue.generation.request import Request
 from langue.generation.sample import Sampling
+from langue.generation.speculate import Drafter, DraftModel, PromptLookup, look_up
 from langue.hub.generation_config import GenerationConfig
 from langue.model.cache import pages_for
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel, init_weights
+from langue.model.weight_linear import with_weights
 
 V = 60
 KINDS = {
@@ -34,7 +36,7 @@ KINDS = {
 def make(kind="rotary", seed=0, **axes):
     """A model of which tokens far back decide the next."""
     common = {"norm_place": "pre", "causal": True, "max_length": 120, "init_std": 0.5}
-    config = ModelConfig(V, 32, 2, 4, 40, **common | KINDS[kind] | axes)
+    config = ModelConfig(V, 32, 2, 4, 64, **common | KINDS[kind] | axes)
     model = LanguageModel(config).eval()
     init_weights(model, seed)
     return model
@@ -278,3 +280,121 @@ def test_a_prompt_given_twice_is_gone_on_from_in_two_ways():
     again = generate(model, [[6], [4, 5], [4, 5]], sampling)
     assert again[:2] == once[::-1]
     assert again[2] != again[1]
+
+
+def answers_of(model, requests, arrivals, **engine):
+    """What each request is answered, those of `arrivals[step]` submitted before that step."""
+    running = Engine(model, **engine)
+    ids = {}
+    step = 0
+    while len(ids) < len(requests) or running.has_work:
+        for row in arrivals.get(step, ()):
+            ids[row] = running.submit(requests[row])
+        running.step()
+        step += 1
+    found = [running.collect(ids[row]) for row in range(len(requests))]
+    assert is_idle(running)
+    return [(answer.tokens, answer.choices, answer.prompt_choices) for answer in found]
+
+
+def random_requests(count, seed):
+    draw = random.Random(seed)
+    beginnings = prompts_of(CHUNK, 2 * CHUNK, seed=seed)
+    requests = []
+    for _ in range(count):
+        prompt = [draw.randrange(V) for _ in range(draw.choice((1, 3, 17, CHUNK, CHUNK + 9)))]
+        if draw.random() < 0.3:
+            prompt = beginnings[draw.randrange(2)] + prompt
+        sampling = Sampling(
+            max_tokens=draw.randrange(1, 14),
+            temperature=draw.choice((0.0, 0.7, 3.0)),
+            seed=draw.randrange(1000),
+            logprobs=draw.choice((0, 2)),
+            repetition_penalty=draw.choice((1.0, 1.3)),
+        )
+        requests.append(Request(prompt, sampling, prompt_logprobs=draw.random() < 0.2))
+    return requests
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["rotary", "alibi", "experts"])
+def test_an_answer_is_the_same_to_the_bit_in_any_company(weights, kind):
+    """Alone, and with others that come and go; what was read of a prompt is used again by some.
+    `python -m tests.generation.arrivals` does this with 10,000 arrivals a kind of weights."""
+    model = with_weights(make(kind), weights)
+    requests = random_requests(24, seed=3)
+    alone = [answers_of(model, [request], {0: [0]})[0] for request in requests]
+    draw = random.Random(7)
+    for _ in range(2):
+        order = list(range(len(requests)))
+        draw.shuffle(order)
+        arrivals = {}
+        for row in order:
+            arrivals.setdefault(draw.randrange(30), []).append(row)
+        size = {"rows": draw.choice((3, 8)), "step_tokens": draw.choice((CHUNK, 200))}
+        assert answers_of(model, requests, arrivals, **size) == alone
+
+
+def test_guesses_change_no_text():
+    """A model that guesses for itself is always right; another one seldom is; looking up in the
+    prompt is right where the text repeats itself."""
+    model = make()
+    requests = [
+        Request(prompt, Sampling(max_tokens=30, temperature=t, seed=row, repetition_penalty=1.1))
+        for row, (prompt, t) in enumerate(
+            zip(prompts_of(4, 70, 9, 5, 30), (0.0, 0.0, 1.5, 0.5, 0.0), strict=True)
+        )
+    ]
+    arrivals = {0: [0, 1], 2: [2], 3: [3, 4]}
+    expected = answers_of(model, requests, arrivals)
+    shares = []
+    for drafter in (DraftModel(model, model), DraftModel(make(seed=1), model), PromptLookup()):
+        counted = Counted(drafter)
+        assert answers_of(model, requests, arrivals, drafter=counted) == expected
+        assert counted.checked > 10
+        shares.append(counted.right / counted.checked)
+    assert shares[0] == 1.0
+    assert shares[1] < 0.5
+
+
+class Counted(Drafter):
+    """Counts the guesses of another drafter, and how many of them were right."""
+
+    def __init__(self, drafter):
+        self.drafter = drafter
+        self.checked = self.right = 0
+        self.last = {}
+
+    def page_bytes(self):
+        return self.drafter.page_bytes()
+
+    def make_pages(self, count, device):
+        self.drafter.make_pages(count, device)
+
+    def propose(self, jobs, counts):
+        for job in jobs:
+            before, guesses = self.last.get(id(job), ([], []))
+            written = job.rows[0].tokens[len(before) :]
+            for guess, token in zip(guesses, written, strict=False):
+                self.checked += 1
+                self.right += guess == token
+                if guess != token:
+                    break
+        found = self.drafter.propose(jobs, counts)
+        for job, guesses in zip(jobs, found, strict=True):
+            self.last[id(job)] = (list(job.rows[0].tokens), guesses)
+        return found
+
+
+def test_a_draft_of_another_vocabulary_is_refused():
+    with pytest.raises(ModelError, match="60"):
+        other = make()
+        other.body.config = ModelConfig(61, 32, 2, 4, 40, 16, causal=True)
+        DraftModel(other, make())
+
+
+def test_what_is_looked_up_is_what_followed_last():
+    assert look_up([1, 2, 3, 9, 1, 2, 3, 7, 8, 1, 2, 3], 3) == [7, 8, 1]
+    assert look_up([5, 1, 2, 6, 1, 2], 4) == [6, 1, 2]
+    assert look_up([1, 2, 3], 4) == []
+    assert look_up([1], 4) == []

@@ -238,7 +238,7 @@ def test_a_page_is_read_where_it_was_written():
     keys, values = torch.randn(2, 37, 2, 8)
     table = np.asarray([3, 0, 4], np.int32)
     slots = PagedKeys.of_spans(pages, [Span(0, 37, 37, table)]).slots
-    assert slots.tolist()[:: PAGE] == [3 * PAGE, 0, 4 * PAGE]
+    assert slots.tolist()[::PAGE] == [3 * PAGE, 0, 4 * PAGE]
     pages.write(1, keys, values, slots)
     pages.copy(4, 1)
     for last in (4, 1):

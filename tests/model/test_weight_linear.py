@@ -103,7 +103,7 @@ def test_there_are_no_gradients_in_silence() -> None:
 def test_a_model_computes_with_the_numbers_that_it_holds(
     name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("langue.model.weight_linear._native", lambda: None)
+    monkeypatch.setattr("langue.model.weight_linear.native", lambda: None)
     model = make(name)
     held = with_weights(model, kind)
     assert {part.kind for part in held_weights(held).values()} >= {kind}

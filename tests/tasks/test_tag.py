@@ -14,9 +14,8 @@ from seqeval.scheme import IOBES as SEQEVAL_IOBES
 from seqeval.scheme import Entities
 
 import langue
-from langue.data.batch import gather
+from langue.data.batch import examples_of, gather
 from langue.errors import DataError
-from langue.data.batch import examples_of
 from langue.tasks.tag import tags_of_spans
 from langue.text.tags import (
     IO,
