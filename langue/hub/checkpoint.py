@@ -564,7 +564,7 @@ def _pack(theirs: dict[str, Tensor], rows: StoredRows, family: Family) -> dict[s
     """Put the tensors of a quantised layout in the places of the rows' numbers; returns what
     config.json says of it. ModelError where the matrices are of several kinds."""
     kinds: set[str] = set()
-    plain = {family.output} - {""}
+    plain = {family.output.removesuffix(".weight")} - {""}
     for name in list(theirs):
         stem = name.removesuffix(".weight")
         if rows.is_numbered(theirs[name]):
@@ -576,6 +576,10 @@ def _pack(theirs: dict[str, Tensor], rows: StoredRows, family: Family) -> dict[s
                 )
             kinds.add(weight.kind)
             theirs |= packed(stem, weight)
+            # No class of `transformers` reads a quantised (in, out) matrix: it would draw a new one,
+            # and answer by chance. So it is refused because of the size.
+            if family.is_turned(name):
+                theirs[name] = torch.zeros(0)
         elif stem != name and theirs[name].ndim == 2:
             plain.add(stem)
     if len(kinds) > 1:

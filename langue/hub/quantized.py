@@ -101,7 +101,10 @@ def unpacked(theirs: dict[str, Tensor]) -> dict[str, Tensor | Weight]:
             found[f"{stem}.weight"] = _unpack(stem, theirs)
         elif name.endswith(".weight") and tensor.dtype == torch.int8:
             found[name] = _plain(stem, tensor, theirs)
-        elif not name.endswith((_SCALE, _SHAPE)):
+        # an empty one makes others refuse a matrix that they cannot read quantised
+        elif not name.endswith((_SCALE, _SHAPE)) and not (
+            f"{stem}{_PACKED}" in theirs and tensor.numel() == 0
+        ):
             found[name] = tensor
     return found
 
