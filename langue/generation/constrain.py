@@ -151,8 +151,10 @@ class Constraint:
             what = f"the constraint cannot be followed further: {one_line(why)}"
             raise ModelError(what, do="make it simpler")
         bits = np.unpackbits(mask, bitorder="little")
-        asked = self._vocabulary.asked[self._state]
-        allowed = torch.from_numpy(bits[asked].astype(bool))
+        tokens, places = self._vocabulary.asked[self._state]
+        chosen = bits[:size].copy()
+        chosen[tokens] = bits[places]
+        allowed = torch.from_numpy(chosen.view(bool))
         may_end = not why and bool(self._matcher.is_accepting())
         allowed[list(self._end)] = may_end
         if why or not may_end and not allowed.any():
@@ -172,7 +174,7 @@ class Constraint:
         known = 0 <= token < self._vocabulary.size
         if self.is_finished or not known:
             raise ModelError(f"token {token} is not allowed by the constraint")
-        place = int(self._vocabulary.places[self._state][token])
+        place = self._vocabulary.places[self._state].get(token, token)
         if not self._matcher.consume_token(place):
             raise ModelError(f"token {token} is not allowed by the constraint")
         ends_word = token in self._vocabulary.ends_word
@@ -189,9 +191,10 @@ class Constraint:
 class _Vocabulary:
     """The tokens as the library sees them: each once for every form that it has in a text.
 
-    places: by state, the library's number (V,) of each token. asked: by state, the number whose
-    bytes must be valid for the token to be allowed. The two differ where a token's space is
-    written only once another follows: it is allowed where that space is.
+    places: by state, the library's number of each token that has another form there. asked: by
+    state, two arrays, tokens and the numbers whose bytes must be valid for them to be allowed. The
+    two differ where a token's space is written only once another follows: it is allowed where that
+    space is.
     """
 
     def __init__(
@@ -209,22 +212,27 @@ class _Vocabulary:
         if found.after_word is not None:
             forms["after_word"] = found.after_word
         self.places = {state: self._add(raw) for state, raw in forms.items()}
-        self.asked = self.places
+        asked = self.places
         if found.ends_word:
-            self.asked = {state: self._add(self._spaced(raw)) for state, raw in forms.items()}
+            asked = {state: self._add(self._spaced(raw)) for state, raw in forms.items()}
+        self.asked = {state: _as_arrays(numbers) for state, numbers in asked.items()}
         self.library = vocabulary_of(self.tokens)
 
     def _spaced(self, forms: Sequence[bytes]) -> list[bytes]:
         return [raw + b" " if index in self.ends_word else raw for index, raw in enumerate(forms)]
 
-    def _add(self, forms: Sequence[bytes]) -> NDArray[np.int64]:
+    def _add(self, forms: Sequence[bytes]) -> dict[int, int]:
         """Put the tokens behind the others that have another form than there."""
-        places = np.arange(self.size)
+        places = dict[int, int]()
         for index, raw in enumerate(forms):
             if index not in self._end and raw != self.tokens[index]:
                 places[index] = len(self.tokens)
                 self.tokens.append(raw)
         return places
+
+
+def _as_arrays(numbers: dict[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.array([*numbers], np.int64), np.array([*numbers.values()], np.int64)
 
 
 class _Trials:
