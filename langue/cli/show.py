@@ -15,8 +15,8 @@ from rich.tree import Tree
 from langue.cli.show_text import print_notes
 
 if TYPE_CHECKING:
-    from langue.runs.prepare import Prepared
-    from langue.runs.prepare_language import Pretraining
+    from langue.runs.corpora import Pretraining
+    from langue.runs.prepare import Finetuning
 
 
 def print_json(content: Any) -> None:
@@ -24,7 +24,7 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, ensure_ascii=not wide, indent=2))
 
 
-def preview_printer(as_json: bool) -> "Callable[[Prepared], None]":
+def preview_printer(as_json: bool) -> "Callable[[Finetuning], None]":
     """What a training verb calls before it trains. Programs that read stdout get only the result
     there."""
     from langue.verbs.preview import show
@@ -73,8 +73,8 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what
     carries loss; sizes."""
     from langue.progress import span
+    from langue.runs.corpora import first_pieces
     from langue.runs.judge_language import listed
-    from langue.runs.prepare_language import first_pieces
 
     console = Console(stderr=as_json)
     facts = prepared.facts

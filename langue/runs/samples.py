@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from langue.data.corpus.stream import Chunks
 from langue.generation.sample import Sampling, generate
 from langue.hub.generation_config import GenerationConfig
-from langue.runs.prepare_language import Pretraining
+from langue.runs.corpora import Pretraining
 from langue.runtime import device
 
 SAMPLES = 3

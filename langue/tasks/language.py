@@ -7,7 +7,6 @@ becomes a batch.
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,9 +21,9 @@ from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead, S
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
 from langue.model.kernels import chunk_size
-from langue.model.language_model import LanguageModel
+from langue.model.language_model import LanguageModel, init_weights
 from langue.runtime import device_memory
-from langue.settings.sections import Section
+from langue.settings.sections import Settings
 from langue.statistics.metrics import number
 from langue.tasks.objective import LOSS, Metrics, Objective, Outcome
 from langue.text.tokenizers.special import special_ids
@@ -36,12 +35,10 @@ class LanguageObjective(Objective):
 
     primary_metric = "perplexity"
     best = LOSS
+    learns_from = "documents"
     architecture: str  # of the model that it trains
     overhead: SpecialTokenOverhead
-    Options: ClassVar[type[Section]] = Section  # its `task.*` settings
     preset: ClassVar[str]  # the new model's architecture where none is named
-    # what a tokenizer is that is trained for it, as the published ones are
-    tokenizer_defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self, tokenizer: Tokenizer, settings: Any, *, z_loss: float = 0.0, seed: int = 0
@@ -77,6 +74,24 @@ class LanguageObjective(Objective):
         return Stream(
             corpus, self.make, self.overhead, block=block, budget=budget, seed=seed, ramp=ramp
         )
+
+    def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> LanguageModel:
+        model = LanguageModel(config)
+        init_weights(model, seed)
+        return model
+
+    def batches(self, train: Documents, settings: Settings) -> Stream:
+        chosen = settings.train
+        return self.stream(
+            train,
+            block=settings.data.seq_len,
+            budget=chosen.batch_tokens,
+            seed=chosen.seed,
+            ramp=chosen.ramp_steps * chosen.accumulate,
+        )
+
+    def held_out(self, dev: Documents, settings: Settings) -> "HeldOutSet":
+        return HeldOutSet(self.batches(dev, settings), settings.data.dev_tokens)
 
     @classmethod
     def overhead_for(cls, settings: Any) -> SpecialTokenOverhead:
@@ -151,6 +166,11 @@ class LanguageObjective(Objective):
         return {
             name: None if value is None else number(value) for name, value in told.items()
         }, float(loss[0])
+
+    def settle(
+        self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Nothing is chosen on held-out text but the checkpoint."""
 
     @torch.no_grad()
     def judge(

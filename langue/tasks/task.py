@@ -24,7 +24,7 @@ from langue.errors import DataError
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
 from langue.model.heads import Head, TaskModel
-from langue.settings.sections import DataSettings, Section, TrainSettings
+from langue.settings.sections import DataSettings, Settings
 from langue.statistics.compare import Systems, systems_of
 from langue.statistics.intervals import bootstrap
 from langue.statistics.metrics import Measure, plain
@@ -61,14 +61,11 @@ class Task(Objective):
     faster. A task must say what is abstract here; the rest has defaults for one sequence a row.
     """
 
+    learns_from = "rows"
     columns: ClassVar[Columns]
     # whether it predicts from texts, pairs of them and token ids, all of one kind in a call;
     # else `encode_items` says what it takes
     takes_texts: ClassVar[bool] = True
-    Options: ClassVar[type[Section]]  # its `task.*` settings
-    # the options that leave something to the run, and the values that do: what a run has settled
-    # stays as it is when the run goes on
-    settled_options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     # what it is judged by where the checkpoint was chosen by the loss, or by nothing
     main_metric: str
     settings: Any  # its Options
@@ -264,12 +261,24 @@ class Task(Objective):
         word that is none of them where the family has no class for this head."""
 
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> TaskModel:
-        """A new model of this task."""
         return TaskModel(config, partial(self.head, config, pad), seed)
 
-    def batches(self, train: Encoded, settings: TrainSettings) -> BatchSource:
-        """Where the batches of training come from."""
-        return Split(train.examples, settings)
+    def weights_to_begin_with(
+        self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """All but the last map of a head whose outputs mean something else."""
+        taken = {
+            name: tensor
+            for name, tensor in weights.items()
+            if not name.startswith("head.out.") or (saved and self.has_outputs_of(saved))
+        }
+        return self.rescale_head(taken, back=True)
+
+    def batches(self, train: Encoded, settings: Settings) -> BatchSource:
+        return Split(train.examples, settings.train)
+
+    def held_out(self, dev: Encoded | None, settings: Settings) -> Encoded | None:
+        return dev
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
@@ -317,6 +326,13 @@ class Task(Objective):
     ) -> tuple[Metrics, float | None]:
         predictions, loss = self.apply(model, dev, device=device, dtype=dtype)
         return self.metrics(dev.golds, predictions), loss
+
+    def settle(
+        self, model: nn.Module, dev: Encoded | None, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        if dev is not None and self.settles_on_dev:
+            predictions, _ = self.apply(model, dev, device=device, dtype=dtype)
+            self.settle_on_dev(dev.golds, predictions)
 
     @property
     def settles_on_dev(self) -> bool:

@@ -11,9 +11,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from langue.progress import span
-from langue.runs.prepare import Prepared, prepare
+from langue.runs.arguments import FINETUNE, resolve_call
+from langue.runs.prepare import Finetuning
 from langue.settings.recipe import read_recipe
-from langue.verbs.finetune import resolve_call
 
 EXAMPLES = 3
 SHOWN_TOKENS = 60
@@ -27,24 +27,18 @@ def preview(
     columns: Mapping[str, str] | None = None,
     recipe: str | Path | None = None,
     **settings: Any,
-) -> Prepared:
+) -> Finetuning:
     """What `finetune` would train on, without training: `.facts` holds the numbers. Takes
     `finetune`'s arguments."""
-    layers = [read_recipe(Path(recipe))] if recipe else []
+    layer = read_recipe(Path(recipe)) if recipe else {}
     given = {"task": task, "model": model, "data": data, "columns": columns}
-    arguments, chosen = resolve_call(
-        layers, given, {k.replace("__", "."): v for k, v in settings.items()}
-    )
-    return prepare(
-        arguments["task"],
-        model=arguments["model"],
-        data=arguments["data"],
-        columns=arguments["columns"],
-        settings=chosen,
-    )
+    words = {key.replace("__", "."): value for key, value in settings.items()}
+    call = resolve_call(FINETUNE, layer, given, words)
+    Finetuning.check(call)
+    return Finetuning.make(call)
 
 
-def show(prepared: Prepared, console: Console) -> None:
+def show(prepared: Finetuning, console: Console) -> None:
     """Print it: examples with their tokens, the splits, what is cut, duplicates, batches, steps and
     time."""
     facts = prepared.facts
@@ -83,7 +77,7 @@ def show(prepared: Prepared, console: Console) -> None:
     )
 
 
-def _example(prepared: Prepared, row: int) -> Text:
+def _example(prepared: Finetuning, row: int) -> Text:
     """One training example: its tokens as the model gets them, then its target, which carries the
     loss."""
     encoded = prepared.encoded["train"]

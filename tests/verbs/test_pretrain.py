@@ -22,9 +22,9 @@ from langue.cli import run
 from langue.data.corpus.reader import Corpus
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
+from langue.runs.arguments import MANY, PRETRAIN, resolve_call
 from langue.runs.judge_language import _whole, better_than_baseline
 from langue.train.throughput import MFUMeter, body_flops, head_flops
-from langue.verbs.pretrain import MANY, _resolved
 from tests.memory import Memory
 from tests.tiny import tiny_bert
 
@@ -737,13 +737,17 @@ def test_an_encoder_made_here_is_fine_tuned_as_any_other(tmp_path, text, tokeniz
 
 def test_so_many_steps_are_so_many_and_none_is_as_many_as_the_passes():
     asked = {"train.max_steps": 100, "data.name": "t.txt"}
-    assert _resolved(asked, {}, {})[1].train.epochs == MANY
+
+    def resolved(recipe, words):
+        return resolve_call(PRETRAIN, recipe, {}, words).settings.train
+
+    assert resolved(asked, {}).epochs == MANY
     recipe = asked | {"train.epochs": MANY}  # as a run of so many steps writes it
     for words in ({"train.steps": "0"}, {"train.max_steps": 0}):
         for layer in (asked, recipe):
-            train = _resolved(layer, {}, words)[1].train
+            train = resolved(layer, words)
             assert (train.epochs, train.max_steps) == (1.0, 0)
-    assert _resolved(recipe, {}, {"train.epochs": 2, "train.max_steps": 0})[1].train.epochs == 2
+    assert resolved(recipe, {"train.epochs": 2, "train.max_steps": 0}).epochs == 2
 
 
 CUT = [
