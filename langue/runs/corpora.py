@@ -26,7 +26,6 @@ from langue.model.config import ModelConfig
 from langue.progress import bar, say
 from langue.runs.arguments import MANY, Call, check_rereadable
 from langue.runs.folder import CORPUS
-from langue.runs.held_out import notes_on_held_out, notes_on_text
 from langue.runs.prepare import Prepared
 from langue.runs.save import write_language_checkpoint
 from langue.runs.train_tokenizer import as_list, train_tokenizer
@@ -38,7 +37,7 @@ from langue.settings.sections import (
     TrainSettings,
     refuse_others,
 )
-from langue.tasks.language import LanguageObjective
+from langue.tasks.language import FEW, LanguageObjective, t_half_width
 from langue.tasks.objective import check_best
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -46,6 +45,7 @@ from langue.train.parallel import barrier
 from langue.train.throughput import body_flops, head_flops
 
 FEWEST = 100  # tokens that a vocabulary may come to have
+MOST_COUNTED = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
 COUNTED = 256  # documents whose first pieces say what a token costs
 # What a new model can be told of its shape.
 AXES = (
@@ -437,3 +437,59 @@ def first_pieces(
         ]
         shown.append(list(zip([f"{word} " for word in words], carries[a:b].tolist(), strict=False)))
     return shown
+
+
+def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
+    """What so few documents to judge on mean. train, held: how many there are. remedy: what goes
+    before a setting that holds out FEW of them, where there are enough."""
+    if held >= FEW:
+        return []
+    if held < 2:
+        width = "how far the scores are from those on other text cannot be told"
+    else:
+        width = (
+            f"the 95% interval of a score reaches {t_half_width(held):.2g} times the spread between"
+            f" documents to either side (of {FEW}: {t_half_width(FEW):.2g} times)"
+        )
+    do = ""
+    if remedy and train + held >= 2 * FEW:
+        do = f"; {remedy} data.dev_fraction={1.1 * FEW / (train + held):.2g} holds out about {FEW}"
+    if (train, held) == (1, 1):
+        there = "there is a single document, whose end is held out to judge on"
+    elif train:
+        there = (
+            f"only {held} of {train + held:,} documents {'is' if held == 1 else 'are'} held out to"
+            " judge on"
+        )
+    else:
+        there = (
+            f"there {'is' if held == 1 else 'are'} only {held} document{'s' * (held > 1)} to"
+            " judge on"
+        )
+    return [f"{there}: {width}{do}"]
+
+
+def notes_on_text(text: Corpus, objective: LanguageObjective, which: str = "held-out") -> list[str]:
+    """What a reader should know of the text that it was judged on."""
+    if text.unknown is not None:
+        unknown = text.unknown
+        of = text.n_tokens
+    elif objective.special.unk is not None:  # a corpus of before, in which they are counted now
+        unknown, of = text.count(objective.special.unk, MOST_COUNTED)
+    else:
+        return []
+    if not unknown and not text.lost_bytes:
+        return []
+    share = text.lost_bytes / max(1, text.n_bytes)
+    said = f"{unknown / max(1, of):.1%} of the {which} tokens are the unknown one"
+    if not unknown:
+        said = (
+            f"About {share:.1%} of the {which} text is of characters that the tokenizer leaves out"
+        )
+    said += (
+        ". What is lost is never predicted, so that the perplexity is lower than that of a"
+        " tokenizer that knows every text"
+    )
+    if text.lost_bytes:
+        said += f"; bits per byte count each byte of it, about {share:.1%} of the text, as 8 bits"
+    return [f"{said}."]

@@ -27,9 +27,14 @@ from langue.files import in_use, sha256
 from langue.hub.checkpoint import Description, read_checkpoint
 from langue.model.language_model import LanguageModel
 from langue.progress import bar, say
-from langue.runs.corpora import Pretraining, given_corpus, same_tokens
+from langue.runs.corpora import (
+    Pretraining,
+    given_corpus,
+    notes_on_held_out,
+    notes_on_text,
+    same_tokens,
+)
 from langue.runs.folder import CORPUS, changed_data
-from langue.runs.held_out import FEW, few_intervals, notes_on_held_out, notes_on_text
 from langue.runs.prepare import Prepared, build
 from langue.runs.samples import SHOWN, Samples, samples
 from langue.runs.train_tokenizer import as_list, total_size
@@ -37,11 +42,9 @@ from langue.runtime import device, precision
 from langue.settings.recipe import split_recipe
 from langue.settings.sections import PRETRAINING, resolve
 from langue.statistics.compare import compare_documents, outcome
-from langue.statistics.intervals import bootstrap
-from langue.statistics.metrics import number
 from langue.tasks import OBJECTIVES, OPTIONS
 from langue.tasks.judgement import Example, Examples, Highlight, Passage
-from langue.tasks.language import DocumentLosses, HeldOutSet, LanguageObjective
+from langue.tasks.language import DocumentLosses, HeldOutSet, scores
 from langue.tasks.objective import Metrics
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -265,31 +268,6 @@ def listed(names: list[str]) -> str:
     """Weights of a language-model head, by the first three of their names."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"weights of a language-model head ({', '.join(names[:3])}{more})"
-
-
-def scores(
-    objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
-) -> tuple[Metrics, dict[str, Any]]:
-    """The metrics and their 95% intervals: where they lie when documents are drawn anew
-    (bootstrap), and, of fewer than FEW documents, from the spread between them."""
-
-    def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        losses, shares = judged.summed(weights)
-        rows = [
-            {"loss": loss}
-            | objective.metrics(loss, held, {name: share[n] for name, share in shares.items()})
-            for n, loss in enumerate(losses)
-        ]
-        return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
-
-    whole = measure(np.ones((len(judged.counts), 1)))
-    metrics: Metrics = {name: number(values[0]) for name, values in whole.items()}
-    if len(judged.counts) >= FEW:
-        intervals = bootstrap(measure, metrics, len(judged.counts))
-    else:
-        intervals = few_intervals(objective, held, judged)
-    intervals.pop("bits_per_byte", None)  # how many bytes each document has is not kept
-    return metrics, intervals
 
 
 def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[str]:

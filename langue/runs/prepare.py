@@ -37,7 +37,6 @@ from langue.settings.recipe import display_name
 from langue.settings.sections import Section, Settings
 from langue.tasks.objective import Objective
 from langue.tasks.task import Task
-from langue.text.quality.duplicates import find
 from langue.text.read.source import Source, Table, read
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -387,6 +386,8 @@ def duplicates(task: Task, source: Source) -> dict[str, dict[str, Any]]:
 
 def count_leaks(task: Task, train: Table, table: Table) -> dict[str, int]:
     """How many rows of a table stand in train, exactly or nearly."""
+    from langue.text.quality.duplicates import find
+
     pairs = find(task.texts(train), task.texts(table))
     return {"exact": len(pairs.exact), "near": len(pairs.near), "of": len(table)}
 

@@ -24,10 +24,13 @@ from langue.model.kernels import chunk_size
 from langue.model.language_model import LanguageModel, init_weights
 from langue.runtime import device_memory
 from langue.settings.sections import Settings
+from langue.statistics.intervals import bootstrap
 from langue.statistics.metrics import number
 from langue.tasks.objective import LOSS, Metrics, Objective, Outcome
 from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
+
+FEW = 20  # documents, below which drawing them anew says nothing
 
 
 class LanguageObjective(Objective):
@@ -310,3 +313,78 @@ def examples(tokens: Any, lengths: Any, labels: Any) -> Examples:
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     cut = np.zeros(len(lengths), np.int32)
     return Examples(tokens.astype(np.int32), starts, None, cut, labels=labels.astype(np.int32))
+
+
+# --- scores of held-out text, and how far they may be from those of other text ---
+
+
+def scores(
+    objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
+) -> tuple[Metrics, dict[str, Any]]:
+    """The metrics and their 95% intervals: where they lie when documents are drawn anew
+    (bootstrap), and, of fewer than FEW documents, from the spread between them."""
+
+    def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        losses, shares = judged.summed(weights)
+        rows = [
+            {"loss": loss}
+            | objective.metrics(loss, held, {name: share[n] for name, share in shares.items()})
+            for n, loss in enumerate(losses)
+        ]
+        return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
+
+    whole = measure(np.ones((len(judged.counts), 1)))
+    metrics: Metrics = {name: number(values[0]) for name, values in whole.items()}
+    if len(judged.counts) >= FEW:
+        intervals = bootstrap(measure, metrics, len(judged.counts))
+    else:
+        intervals = few_intervals(objective, held, judged)
+    intervals.pop("bits_per_byte", None)  # how many bytes each document has is not kept
+    return metrics, intervals
+
+
+def few_intervals(
+    objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
+) -> dict[str, Any]:
+    """95% intervals by Student's t over few documents, of the loss and of each share, as of a ratio
+    of two sums (Cochran 1977, chapter 6); what follows from the loss lies where its ends put it.
+    None where documents do not differ; nothing at all of a single one."""
+    ratios = {name: ratio_interval(right, told) for name, (right, told) in judged.shares.items()}
+    loss = ratio_interval(judged.losses, judged.counts)
+    if loss is None:
+        return {}
+    loss = (max(0.0, loss[0]), loss[1])
+    unknown: dict[str, float] = dict.fromkeys(ratios, 0.0)
+    lower: Metrics = {"loss": loss[0], **objective.metrics(loss[0], held, unknown)}
+    upper: Metrics = {"loss": loss[1], **objective.metrics(loss[1], held, unknown)}
+    intervals: dict[str, Any] = {}
+    for name in lower:
+        if name not in ratios:
+            intervals[name] = (lower[name], upper[name])
+        elif (ends := ratios[name]) is not None:
+            intervals[name] = (max(0.0, ends[0]), min(1.0, ends[1]))
+        else:
+            intervals[name] = None
+    return intervals
+
+
+def ratio_interval(sums: NDArray[Any], counts: NDArray[Any]) -> tuple[float, float] | None:
+    """Where sum(sums) / sum(counts) lies with 95% confidence if documents, (n,), are drawn at
+    random."""
+    there = counts > 0
+    sums = sums[there]
+    counts = counts[there]
+    number_of = len(counts)
+    if number_of < 2:
+        return None
+    ratio = sums.sum() / counts.sum()
+    residuals = sums - ratio * counts
+    half = number_of * t_half_width(number_of) * residuals.std(ddof=1) / counts.sum()
+    return (float(ratio - half), float(ratio + half)) if half > 0 else None
+
+
+def t_half_width(documents: int) -> float:
+    """Half of the 95% interval of a mean, in standard deviations between documents."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(documents - 1, 0.975)) / math.sqrt(documents)

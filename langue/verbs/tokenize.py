@@ -9,7 +9,7 @@ from langue.data.corpus.builder import Building, build
 from langue.data.corpus.split import SplitAssignment
 from langue.hub.checkpoint import locate
 from langue.progress import bar
-from langue.runs.held_out import notes_on_held_out
+from langue.runs.corpora import notes_on_held_out
 from langue.runs.train_tokenizer import as_list, total_size
 from langue.settings.sections import OF_BUILDING, resolve_for
 from langue.text.read.documents import Kind, Reading, open_texts
