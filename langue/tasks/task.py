@@ -8,35 +8,45 @@ by being registered in `langue/tasks/__init__.py`.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from langue.data.batch import Batch, Examples
+from langue.data.batch import Batch, Examples, gather
 from langue.data.encoded import Encoded, in_order
 from langue.data.loader import BatchSource, Split
+from langue.data.pack import sorted_batches
 from langue.errors import DataError
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
 from langue.model.heads import Head, TaskModel
+from langue.runtime import keep_freed_memory, keep_kernels, parallel_map, world_size
 from langue.settings.sections import DataSettings, Settings
 from langue.statistics.compare import Systems, systems_of
 from langue.statistics.intervals import bootstrap
 from langue.statistics.metrics import Measure, plain
 from langue.tasks import judgement
 from langue.tasks.columns import Columns
-from langue.tasks.infer import infer
 from langue.tasks.judgement import Judgement
 from langue.tasks.objective import LOSS, Metrics, Objective, Outcome, check_best
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
+
+R = TypeVar("R")
+# Tokens of a batch that is predicted: on an accelerator; and on a processor, so few that what a
+# layer computes stays in its caches, and few enough that every core gets some batches.
+BATCH_TOKENS = 16384
+CPU_BATCH_TOKENS = 2048
+FEWEST_BATCH_TOKENS = 512
+BATCHES_PER_CORE = 4
 
 
 @dataclass(frozen=True)
@@ -475,3 +485,31 @@ def rows_with_tokens(
             "no text has any tokens", where=table.origin, do="is it text that the model can read?"
         )
     return np.flatnonzero(usable)
+
+
+def infer(
+    work: Callable[[Batch], R], examples: Examples, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[Batch, R]]:
+    """Each batch with what `work` makes of it, longest texts first.
+
+    A processor's cores take a batch each: threads that share one wait for each other at every step
+    of it. `work` must therefore change nothing that it shares.
+    """
+
+    def one(rows: NDArray[np.int64]) -> tuple[Batch, R]:
+        batch = gather(examples, rows, device)
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return batch, work(batch)
+
+    longest = int(examples.lengths.max(initial=1))
+    total = int(examples.lengths.sum())
+    if device.type != "cpu":
+        yield from map(one, sorted_batches(examples.lengths, max(BATCH_TOKENS, longest)))
+        return
+    keep_freed_memory()
+    keep_kernels()
+    share = total // (BATCHES_PER_CORE * torch.get_num_threads())
+    budget = min(CPU_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, share))
+    batches = sorted_batches(examples.lengths, max(budget, longest))
+    # Processes that share a model's weights must ask for them in the same order.
+    yield from parallel_map(one, batches) if world_size() == 1 else map(one, batches)
