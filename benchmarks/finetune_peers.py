@@ -39,7 +39,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from langue.data.batch import Examples
     from langue.data.loader import Split
     from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_extra
-    from langue.runs.folder import head_of
+    from langue.runs.save import head_of
     from langue.settings.sections import resolve
     from langue.tasks.classify import Classify
     from langue.train.embedding_rows import trim_embedding

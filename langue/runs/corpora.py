@@ -25,8 +25,9 @@ from langue.hub.presets import count, preset
 from langue.model.config import ModelConfig
 from langue.progress import bar, say
 from langue.runs.arguments import MANY, Call, check_rereadable
-from langue.runs.folder import CORPUS, write_language_checkpoint
+from langue.runs.folder import CORPUS
 from langue.runs.prepare import Prepared
+from langue.runs.save import write_language_checkpoint
 from langue.runs.train_tokenizer import as_list, train_tokenizer
 from langue.runtime import precision, rank
 from langue.settings.sections import (

@@ -1,28 +1,20 @@
-"""What arrives: where a run is to be, or is, and a trained model.
-What leaves: its folder, which one process has at a time; the checks that a run that goes on is
-still what it was; and the files that make it loadable, here and by `transformers`."""
+"""What arrives: where a run is to be, or is.
+What leaves: its folder, which one process has at a time, and the checks that a run that goes on is
+still what it was."""
 
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor
-
-from langue.errors import ModelError, RunError, SettingsError
-from langue.files import clear, disk_errors, exclusive_lock, read_json, write_json, write_text
-from langue.hub.checkpoint import Checkpoint, Description, family_of, write_checkpoint
-from langue.hub.families.registry import FAMILIES
+from langue.errors import RunError, SettingsError
+from langue.files import clear, disk_errors, exclusive_lock, read_json, write_text
 from langue.runtime import rank, restarted
 from langue.settings.recipe import flat_keys, read_recipe
-from langue.settings.sections import DataSettings, known
-from langue.tasks import OPTIONS, TASKS
-from langue.tasks.task import Task
-
-if TYPE_CHECKING:
-    from langue.tasks.language import LanguageObjective
+from langue.settings.sections import known
+from langue.tasks import OPTIONS
 
 RECIPE = "recipe.toml"
 DIGESTS = "checkpoints/data.json"  # what the data of a run was, by split
@@ -167,99 +159,3 @@ def leave_nothing(folder: Path, everything: bool) -> None:
         clear(folder)
         if not folder.is_symlink():
             folder.rmdir()
-
-
-# --- the model's files ---
-
-
-def head_of(task: Task, described: Description) -> str:
-    """The kind of head that the task has on this model, to which the task is adapted."""
-    family, config = family_of(described)
-    task.adapt_to(config)
-    return task.head_kind(family)
-
-
-def write_task_checkpoint(
-    folder: Path,
-    checkpoint: Checkpoint,
-    task: Task,
-    weights: Mapping[str, Tensor],
-    data: DataSettings,
-    pairs: bool | None = None,
-) -> None:
-    """pairs: whether the task is one of pairs of texts; None: it is not known."""
-    family = checkpoint.family
-    length = checkpoint.config.longest
-    write_checkpoint(
-        folder,
-        family=family,
-        config=checkpoint.config,
-        weights=weights,
-        tokenizer=checkpoint.tokenizer,
-        head=task.head_kind(family),
-        extra=task.published() | task.published_head(family, checkpoint.batch_pad),
-        published=checkpoint.published,
-    )
-    # Where `transformers` cuts texts, if it is told to, and on which side it cuts and pads: a
-    # decoder's positions count from a text's first token, which left padding would move.
-    sides = {"padding_side": "right", "truncation_side": "right"}
-    cuts = {"model_max_length": min(data.max_length, length)}
-    written = read_json(folder / "tokenizer_config.json")
-    write_json(folder / "tokenizer_config.json", {**written, **sides, **cuts})
-    kept: dict[str, Any] = {"max_length": data.max_length, "truncation": data.truncation}
-    languages = {"source_language": data.source_language, "target_language": data.target_language}
-    kept |= {name: code for name, code in languages.items() if code is not None}
-    write_json(
-        folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs}
-    )
-
-
-def write_language_checkpoint(
-    folder: Path,
-    checkpoint: Checkpoint,
-    objective: "LanguageObjective",
-    weights: Mapping[str, Tensor],
-    data: DataSettings,
-) -> None:
-    """checkpoint: what its training began from; of a new model, without weights."""
-    special = objective.special
-    # What began and ended its texts: a tokenizer such as BERT's has [CLS] and [SEP] in their place.
-    ids = {"bos_token_id": getattr(objective, "begin", special.bos), "pad_token_id": special.pad}
-    ids["eos_token_id"] = getattr(objective, "end", special.eos)
-    if checkpoint.config.decoder_layers:
-        ids["decoder_start_token_id"] = getattr(objective, "start", None)
-    write_checkpoint(
-        folder,
-        family=checkpoint.family,
-        config=checkpoint.config,
-        weights=weights,
-        tokenizer=checkpoint.tokenizer,
-        head="lm",
-        published=ids | checkpoint.published,
-        writes=checkpoint.writes,
-    )
-    kept = {"max_length": data.seq_len, "truncation": "head"}
-    write_json(folder / "langue.json", {"objective": objective.name, "data": kept})
-
-
-def task_of(described: Description) -> Task | None:
-    """The task of a run of ours, or of a model with such a head that `transformers` saved."""
-    ours = described.task is not None and "objective" not in described.task
-    where = str(described.folder / ("config.json" if described.task is None else "langue.json"))
-    try:
-        DataSettings.of_run((described.task or {}).get("data", {}))
-        if described.task is None or not ours:
-            family = FAMILIES.get(str(described.published.get("model_type")))
-            if family is None:
-                return None
-            found = (each.from_published(described.published, family) for each in TASKS.values())
-            return next((task for task in found if task is not None), None)
-        kind = str(described.task.get("task"))
-        if kind not in TASKS:
-            raise ModelError(f"the task {kind!r} is not known", where=where)
-        return TASKS[kind].from_dict(described.task)
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        said = " ".join(str(error).split())
-        raise ModelError(
-            f"the task cannot be followed ({type(error).__name__}: {said})", where=where
-        ) from error

@@ -32,9 +32,9 @@ from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
 from langue.model.transformer import Transformer
 from langue.runs.embed import SentenceEncoder
-from langue.runs.folder import head_of, task_of, write_task_checkpoint
 from langue.runs.generation import TextGenerator
 from langue.runs.inputs import Inputs, Room, Texts, check_kind, is_empty, is_pair, listed
+from langue.runs.save import head_of, task_of, write_task_checkpoint
 from langue.runtime import device, precision
 from langue.settings.sections import DataSettings
 from langue.tasks.task import Task, infer

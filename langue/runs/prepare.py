@@ -31,7 +31,7 @@ from langue.model.transformer import Transformer, set_dropout
 from langue.progress import bar
 from langue.registry import Registry
 from langue.runs.arguments import Call, check_rereadable
-from langue.runs.folder import head_of, write_task_checkpoint
+from langue.runs.save import head_of, write_task_checkpoint
 from langue.runtime import precision
 from langue.settings.recipe import display_name
 from langue.settings.sections import Section, Settings

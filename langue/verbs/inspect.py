@@ -23,7 +23,7 @@ from langue.planning.memory import (
     memory,
     memory_to_use,
 )
-from langue.runs.folder import head_of, task_of
+from langue.runs.save import head_of, task_of
 from langue.tasks.task import Task
 from langue.text.tokenizers.classes import ROLES
 from langue.text.tokenizers.special import special_ids

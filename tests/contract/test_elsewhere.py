@@ -20,8 +20,8 @@ from langue.data.batch import gather
 from langue.generation.sample import examples_of
 from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_extra
 from langue.hub.families.registry import FAMILIES
-from langue.runs.folder import head_of, write_task_checkpoint
 from langue.runs.model import load
+from langue.runs.save import head_of, write_task_checkpoint
 from langue.settings.sections import DataSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress

@@ -16,9 +16,9 @@ from langue.errors import ModelError, SettingsError
 from langue.generation.sample import examples_of
 from langue.hub.checkpoint import describe, family_of, load_into, read_checkpoint, without_extra
 from langue.hub.families.registry import FAMILIES
-from langue.runs.folder import head_of, write_task_checkpoint
 from langue.runs.model import load
 from langue.runs.reference import store_reference
+from langue.runs.save import head_of, write_task_checkpoint
 from langue.settings.sections import DataSettings
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
