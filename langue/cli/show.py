@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from langue.runs.corpora import Pretraining
     from langue.runs.prepare import Finetuning
 
-
 EXAMPLES = 3  # training examples that a preview shows
 SHOWN_TOKENS = 60  # of each
 

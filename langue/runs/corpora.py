@@ -76,6 +76,7 @@ class Pretraining(Prepared):
 
     @property
     def objective(self) -> LanguageObjective:
+        """The task, as `langue/runs/samples.py` calls it."""
         return self.task
 
     @classmethod

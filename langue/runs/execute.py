@@ -98,8 +98,8 @@ def execute(
             locks.enter_context(in_use(read))
         with replace_on_success(folder, force and not resume and rank() == 0):
             locks.enter_context(at_work(folder))
+            _begin(folder, call, resume)
             with _left_as_it_was(folder):
-                _begin(folder, call, resume)
                 prepared = prepare(call, folder, resume=resume)
                 for read in prepared.folders:
                     locks.enter_context(in_use(read))

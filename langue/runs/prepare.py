@@ -193,7 +193,7 @@ def build(prepared: Prepared) -> nn.Module:
     weights = without_extra(checkpoint.weights)
     load_into(
         network,
-        prepared.task.weights_to_begin_with(weights, checkpoint.task),
+        prepared.task.weights_to_begin_with(weights, checkpoint.task, network),
         where=str(checkpoint.folder),
         new="head.",
     )

@@ -71,10 +71,10 @@ class Objective(ABC):
         count."""
 
     def weights_to_begin_with(
-        self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None
+        self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None, network: nn.Module
     ) -> dict[str, Tensor]:
-        """Those of a published model's weights that a new model of this task takes over. saved:
-        what its run says of its task, where it is one of ours."""
+        """Those of a published model's weights that a new model takes over. saved: what its run
+        says of its task, where it is one of ours; network: the new model."""
         return dict(weights)
 
     @abstractmethod

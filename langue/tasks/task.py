@@ -274,7 +274,7 @@ class Task(Objective):
         return TaskModel(config, partial(self.head, config, pad), seed)
 
     def weights_to_begin_with(
-        self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None
+        self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None, network: nn.Module
     ) -> dict[str, Tensor]:
         """All but the last map of a head whose outputs mean something else."""
         taken = {
