@@ -59,7 +59,7 @@ class Rotary(nn.Module):
     def __init__(self, config: ModelConfig, local: bool = False) -> None:
         super().__init__()
         own = local and config.rotary_local_base > 0
-        self.size = config.turned
+        self.size = config.n_rotary_dims
         self.base = config.rotary_local_base if own else config.rotary_base
         self.scaling = "none" if own else config.rotary_scaling
         self.factor = config.rotary_factor
@@ -134,8 +134,10 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     first = x[..., :half].float()
     second = x[..., half : 2 * half].float()
     rest = x[..., 2 * half :]
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
-    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(
+        x.dtype
+    )
+    return torch.cat([rotated, rest], dim=-1) if rest.shape[-1] else rotated
 
 
 class RelativeBias(nn.Module):

@@ -1,8 +1,8 @@
-"""Two parts of a piece of text, for a model to say whether the second follows the first.
+"""Two parts of a chunk of text, for a model to say whether the second follows the first.
 
 next (Devlin et al. 2018, arXiv:1810.04805): half of the second parts are another document's; order
-(Lan et al. 2019, arXiv:1909.11942): half of the pieces have their parts exchanged. What is drawn
-depends on the seed, the pass and the piece alone, as what is masked does.
+(Lan et al. 2019, arXiv:1909.11942): half of the chunks have their parts exchanged. What is drawn
+depends on the seed, the epoch and the chunk alone, as what is masked does.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 
 from langue.data.corpus.stream import Chunks, Documents, Numbers, places_of, uniform
 
-# BERT's labels; of a piece that cannot be answered for, nothing is asked
+# BERT's labels; of a chunk that cannot be answered for, nothing is asked
 FOLLOWS = 0
 DOES_NOT = 1
 NOT_ASKED = -1
 CUT = 11
 FATE = 12
 OTHER = 13
-WHERE = 14  # what a piece's random numbers are for
+WHERE = 14  # what a chunk's random numbers are for
 
 
 @dataclass(frozen=True)
 class Parts:
-    """N pieces of T tokens, each in two parts."""
+    """N chunks of T tokens, each in two parts."""
 
     text: NDArray[np.int32]  # (T,) as it stood, or with another document's tokens in second parts
-    cut: Numbers  # (N,) where in its piece of the text the second part begins
+    cut: Numbers  # (N,) where in its chunk of the text the second part begins
     first: Numbers  # (N,) tokens of the part that is read first
     order: Numbers  # (T,) which token of the text is read at each place
     label: Numbers  # (N,)
@@ -56,7 +56,7 @@ class Pairs:
         return Parts(text, cut, np.where(exchanged, size - cut, cut), order, label)
 
     def _drawn(self, salt: int, chunks: Chunks) -> NDArray[np.float64]:
-        """A number in [0, 1) for each piece."""
+        """A number in [0, 1) for each chunk."""
         return uniform(self.seed, salt, chunks, chunks.begin, np.arange(len(chunks)))
 
     def _replaced(
@@ -78,7 +78,7 @@ class Pairs:
         rest = chunks.length - cut
         ends = chunks.begin + chunks.length == lengths[chunks.document]
         lowest = np.searchsorted(sizes, rest + np.where(ends, 1, 2))
-        others = len(order) - lowest - 1  # the piece's own document is long enough, and is left out
+        others = len(order) - lowest - 1  # the chunk's own document is long enough, and is left out
         place = lowest + (self._drawn(OTHER, chunks) * others).astype(np.int64)
         place += place >= rank[chunks.document]
         label = np.where(others == 0, NOT_ASKED, label)

@@ -181,9 +181,9 @@ def resolve_call(
             raise SettingsError(
                 f"no {key} was named", do=f'give --{key}, or a recipe with [{key}] name = "..."'
             )
-    for key, (kind, wanted) in NAMED.items():
+    for key, (kind, expected) in NAMED.items():
         if not isinstance(arguments[key], kind):
-            raise SettingsError(f"{key} = {arguments[key]!r} cannot be used", do=f"give {wanted}")
+            raise SettingsError(f"{key} = {arguments[key]!r} cannot be used", do=f"give {expected}")
     check_rereadable(arguments["data"])
     options = task_class(arguments["task"]).Options
     chosen = resolve(*flat, words, options=options, others=ONLY_PRETRAINING, elsewhere=OPTIONS)

@@ -409,7 +409,7 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
         (
             "denoise",
             {"task.noise_span": 1, "data.seq_len": 700, "train.batch_tokens": 700},
-            "a piece of 700 tokens has 105",
+            "a chunk of 700 tokens has 105",
         ),
         ("masked", {"task.pairs": "next", "model.preset": "modernbert"}, "tells two parts apart"),
         ("masked", {"task.pairs": "next", "data.seq_len": 3}, "data.seq_len = 3 leaves no room"),
