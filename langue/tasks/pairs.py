@@ -43,17 +43,19 @@ class Pairs:
     def parts(self, corpus: Documents, text: NDArray[np.int32], chunks: Chunks) -> Parts:
         size = chunks.length
         cut = 1 + (self._drawn(CUT, chunks) * (size - 1)).astype(np.int64)
-        label: Numbers = np.where(
-            size < 2, NOT_ASKED, (self._drawn(FATE, chunks) < 0.5).astype(np.int64)
-        )
+        fate = (self._drawn(FATE, chunks) < 0.5).astype(np.int64)
+        label: Numbers = np.where(size < 2, NOT_ASKED, fate)
         if self.kind == "next":
             text, label = self._replaced(corpus, text, chunks, cut, label)
         exchanged = (label == DOES_NOT) & (self.kind == "order")
         begin = np.cumsum(size) - size
-        (_, of) = places_of(chunks)
-        moved: Numbers = np.arange(len(of)) - begin[of] + np.where(exchanged, cut, 0)[of]
+        (_, of) = places_of(chunks)  # (T,) the chunk that each token is of
+        shift = np.where(exchanged, cut, 0)  # (N,) the second part first is a rotation
+        place = np.arange(len(of)) - begin[of]  # (T,) in its chunk
+        moved: Numbers = place + shift[of]
         order = begin[of] + np.mod(moved, size[of])
-        return Parts(text, cut, np.where(exchanged, size - cut, cut), order, label)
+        first = np.where(exchanged, size - cut, cut)
+        return Parts(text, cut, first, order, label)
 
     def _drawn(self, salt: int, chunks: Chunks) -> NDArray[np.float64]:
         """A number in [0, 1) for each chunk."""
@@ -77,7 +79,8 @@ class Pairs:
         lengths = corpus.lengths
         rest = chunks.length - cut
         ends = chunks.begin + chunks.length == lengths[chunks.document]
-        lowest = np.searchsorted(sizes, rest + np.where(ends, 1, 2))
+        least = rest + np.where(ends, 1, 2)
+        lowest = np.searchsorted(sizes, least)
         others = len(order) - lowest - 1  # the chunk's own document is long enough, and is left out
         place = lowest + (self._drawn(OTHER, chunks) * others).astype(np.int64)
         place += place >= rank[chunks.document]
@@ -85,7 +88,8 @@ class Pairs:
         away = np.flatnonzero(label == DOES_NOT)
         other = order[np.minimum(place, len(order) - 1)]
         last = lengths[other] - rest
-        begin = np.where(ends, last, 1 + (self._drawn(WHERE, chunks) * (last - 1)).astype(np.int64))
+        within = 1 + (self._drawn(WHERE, chunks) * (last - 1)).astype(np.int64)
+        begin = np.where(ends, last, within)
         out = text.copy()
         stop = np.cumsum(chunks.length)
         tails = [np.arange(stop[n] - rest[n], stop[n]) for n in away]
