@@ -207,6 +207,6 @@ def _fields(line: str) -> list[str]:
     return [field for field in fields if field] if "" in fields else fields
 
 
-def _first(wanted: Iterable[str], names: Sequence[str], otherwise: Any) -> Any:
-    """The place of the first wanted name that is there."""
-    return next((names.index(name) for name in wanted if name in names), otherwise)
+def _first(candidates: Iterable[str], names: Sequence[str], otherwise: Any) -> Any:
+    """The place of the first candidate that is there."""
+    return next((names.index(name) for name in candidates if name in names), otherwise)
