@@ -141,12 +141,12 @@ class Model:
         tokenizer = self.tokenizer.for_languages(source_language, target_language)
         if self.task is None:
             return self._language_logits(texts, targets, tokenizer)
-        _, network = self._trained()
+        task, network = self._trained()
         with self.inputs.counting_truncation():
             examples = self._examples(texts, room=self._task_room(), tokenizer=tokenizer)
         parts = []
-        for batch, scores in infer(network, examples, self.device, self.dtype):
-            found = scores.float().cpu().numpy()
+        for batch, outputs in infer(network, examples, self.device, self.dtype):
+            found = task.logits(outputs).float().cpu().numpy()
             if network.head.per_token:
                 found = np.split(found, batch.starts[1:-1].tolist())
             parts.append((batch.rows, found))

@@ -97,7 +97,7 @@ class PooledTask(Task):
         return self.encode(tokenizer, table.select(kept), rest, data, config)
 
     def outputs_to_measure(self, outputs: Tensor, batch: Batch) -> Any:
-        return batch.targets, outputs
+        return batch.targets, outputs.detach()
 
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
         targets, outputs = (

@@ -272,8 +272,13 @@ class Task(Objective):
         return Split(train.examples, settings)
 
     @abstractmethod
-    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """The summed loss, and what it is summed over."""
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
+        """The summed loss, and what it is summed over. outputs: what the head gives."""
+
+    def logits(self, outputs: Any) -> Tensor:
+        """The scores that a published class gives, of what the head gives."""
+        scores: Tensor = outputs
+        return scores
 
     def rescale_head(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
         """The network's weights as they are saved, where it is trained on targets in another scale
@@ -283,10 +288,10 @@ class Task(Objective):
     def forward(self, model: nn.Module, batch: Batch) -> Outcome:
         outputs = model(batch)
         loss, count = self.loss(outputs, batch)
-        return Outcome(loss, count, self.outputs_to_measure(outputs.detach(), batch))
+        return Outcome(loss, count, self.outputs_to_measure(outputs, batch))
 
-    def outputs_to_measure(self, outputs: Tensor, batch: Batch) -> Any:
-        """What `train_metric` needs of a batch."""
+    def outputs_to_measure(self, outputs: Any, batch: Batch) -> Any:
+        """What `train_metric` needs of a batch, without the graph of its gradients."""
         return None
 
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
@@ -330,7 +335,7 @@ class Task(Objective):
     # --- predicting ---
 
     @abstractmethod
-    def decode(self, outputs: Tensor, batch: Batch) -> Any:
+    def decode(self, outputs: Any, batch: Batch) -> Any:
         """What is kept of each sequence of a batch, one a sequence in the batch's order."""
 
     def merge(self, sequences: Any, encoded: Encoded) -> Any:
@@ -353,7 +358,7 @@ class Task(Objective):
         was_training = model.training
         model.eval()
         examples = encoded.examples
-        scored = examples.targets is not None or examples.labels is not None
+        scored = encoded.golds is not None
         parts = []
         total = 0.0
         count = 0.0

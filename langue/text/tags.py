@@ -1,6 +1,6 @@
 """Tags of words: what they mark, and how well they mark it.
 
-Entities in the schemes IO, IOB1, IOB2, IOBES and BILOU, the best valid sequence of tags, counts for
+Entities in the schemes IO, IOB1, IOB2, IOBES and BILOU, which tag may follow which, counts for
 precision and recall, and two baselines: a gazetteer, and the most frequent tag of each word.
 """
 
@@ -193,62 +193,13 @@ def normalised(tags: Sequence[str], scheme: Scheme) -> tuple[list[str], int]:
     return made, changed
 
 
-def viterbi(
-    scores: Sequence[NDArray[np.float64]],
-    allowed: NDArray[np.bool_],
-    starts: NDArray[np.bool_],
-    ends: NDArray[np.bool_],
-) -> list[NDArray[np.int64]]:
-    """The best valid sequence of labels for each text (Viterbi 1967).
-
-    scores: one array (W, C) a text, the log-probability of each label at each word; allowed (C, C):
-    which label may follow which; starts, ends (C,): which may stand first and last. The likeliest
-    labels one by one are the answer where they are valid, so that the search is for the other texts
-    alone.
-    """
-    best = [np.asarray(each.argmax(axis=1), np.int64) for each in scores]
-    transitions = np.where(allowed, 0.0, -np.inf)
-    for text, labels in enumerate(best):
-        if not len(labels):
-            continue
-        valid = starts[labels[0]] and ends[labels[-1]] and allowed[labels[:-1], labels[1:]].all()
-        if not valid:
-            best[text] = _search(scores[text], transitions, starts, ends)
-    return best
-
-
-def _search(
-    scores: NDArray[np.float64],
-    transitions: NDArray[np.float64],
-    starts: NDArray[np.bool_],
-    ends: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    words, _ = scores.shape
-    came_from = np.zeros(scores.shape, np.int64)
-    total = scores[0] + np.where(starts, 0.0, -np.inf)
-    for word in range(1, words):
-        reached = total[:, None] + transitions  # (C before, C after)
-        came_from[word] = reached.argmax(axis=0)
-        total = reached.max(axis=0) + scores[word]
-    labels = np.zeros(words, np.int64)
-    labels[-1] = (total + np.where(ends, 0.0, -np.inf)).argmax()
-    for word in range(words - 1, 0, -1):
-        labels[word - 1] = came_from[word, labels[word]]
-    return labels
-
-
-def transitions_of(
-    labels: Sequence[str], scheme: Scheme | None
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """allowed (C, C), starts (C,) and ends (C,) of `viterbi`; without a scheme everything is
-    allowed."""
-    count = len(labels)
+def allowed_edges(labels: Sequence[str], scheme: Scheme | None) -> NDArray[np.bool_]:
+    """Whether a label may follow another, (C + 1, C + 1); row C: whether it may begin a text, column
+    C: whether it may end one. Without a scheme everything is allowed."""
     if scheme is None:
-        return np.ones((count, count), bool), np.ones(count, bool), np.ones(count, bool)
-    allowed = np.array([[scheme.allows(before, after) for after in labels] for before in labels])
-    starts = np.array([scheme.allows(OUTSIDE, label) for label in labels])
-    ends = np.array([scheme.allows(label, OUTSIDE) for label in labels])
-    return allowed, starts, ends
+        return np.ones((len(labels) + 1, len(labels) + 1), bool)
+    tags = [*labels, OUTSIDE]  # which stands beside a text
+    return np.array([[scheme.allows(before, after) for after in tags] for before in tags])
 
 
 @dataclass(frozen=True)

@@ -221,10 +221,16 @@ def build(prepared: Prepared, settings: Settings) -> TaskModel:
     network = task.network(config, settings.train.seed, prepared.checkpoint.batch_pad)
     weights = without_extra(prepared.checkpoint.weights)
     saved = prepared.checkpoint.task
-    if saved is None or not task.has_outputs_of(saved):
-        weights = {
-            name: tensor for name, tensor in weights.items() if not name.startswith("head.out.")
-        }
+    same = saved is not None and task.has_outputs_of(saved)
+    held = {name for name, _ in network.named_parameters()}
+    of_labels = tuple(f"head.{name}" for name in network.head.of_labels)
+    # Of what was learnt of the labels only what is of the same ones goes on, as far as the head has
+    # a place for it.
+    weights = {
+        name: tensor
+        for name, tensor in weights.items()
+        if not name.startswith(of_labels) or same and name in held
+    }
     load_into(
         network,
         task.rescale_head(weights, back=True),

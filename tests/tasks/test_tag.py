@@ -17,20 +17,19 @@ import langue
 from langue.data.batch import gather
 from langue.errors import DataError
 from langue.generation.sample import examples_of
-from langue.tasks.tag import tags_of_spans
+from langue.tasks.tag import Tag, tags_of_spans, words_of
 from langue.text.tags import (
     IO,
     IOB2,
     IOBES,
     Entity,
     Gazetteer,
+    allowed_edges,
     count_entities,
     entities_of,
     find_scheme,
     normalised,
     precision_recall_f1,
-    transitions_of,
-    viterbi,
 )
 from tests.tiny import PLAIN, tiny_bert, write_jsonl
 
@@ -71,32 +70,56 @@ def test_bilou_and_bmes_read_as_iobes() -> None:
 def test_what_is_allowed_is_what_can_be_written(scheme) -> None:
     """Every sequence of 4 labels is valid by its transitions where its entities are written so."""
     labels = scheme.labels(["A", "B"])
-    allowed, starts, ends = transitions_of(labels, scheme)
+    allowed = allowed_edges(labels, scheme)
     for sequence in itertools.product(range(len(labels)), repeat=4):
-        valid = starts[sequence[0]] and ends[sequence[-1]]
-        valid = valid and all(allowed[a, b] for a, b in itertools.pairwise(sequence))
         tags = [labels[index] for index in sequence]
-        assert bool(valid) == (scheme.write(entities_of(tags), 4) == tags), tags
+        assert is_valid(allowed, sequence) == (scheme.write(entities_of(tags), 4) == tags), tags
 
 
+def is_valid(allowed, sequence) -> bool:
+    beside = len(allowed) - 1
+    return all(allowed[a, b] for a, b in itertools.pairwise([beside, *sequence, beside]))
+
+
+@pytest.mark.parametrize("crf", [False, True])
 @pytest.mark.parametrize("scheme", [IOB2, IOBES])
-def test_viterbi_finds_the_best_valid_sequence(scheme) -> None:
+def test_the_best_valid_tags_are_chosen(scheme, crf: bool, monkeypatch) -> None:
+    """Against all sequences, in texts of several lengths; how likely each tag is, too."""
+    monkeypatch.setattr("langue.tasks.tag.SEARCHED", 100)  # some rows at a time
     labels = scheme.labels(["A"])
-    allowed, starts, ends = transitions_of(labels, scheme)
+    task = Tag(labels, scheme, " ", Tag.Options(crf=crf))
     random_ = np.random.default_rng(0)
-    texts = [random_.normal(size=(4, len(labels))) for _ in range(50)]
-    for scores, found in zip(texts, viterbi(texts, allowed, starts, ends), strict=True):
-        best = max(
-            (
-                sequence
-                for sequence in itertools.product(range(len(labels)), repeat=4)
-                if starts[sequence[0]]
-                and ends[sequence[-1]]
-                and all(allowed[a, b] for a, b in itertools.pairwise(sequence))
-            ),
-            key=lambda sequence: sum(scores[word, label] for word, label in enumerate(sequence)),
+    lengths = [4, 0, 1, 3, 4, 2, 1, 0]
+    starts = np.cumsum([0, *lengths])
+    scores = random_.normal(size=(starts[-1], len(labels)))
+    edges = torch.randn(len(labels) + 1, len(labels) + 1, generator=torch.Generator().manual_seed(0))
+    best, chances = task._best(scores, starts, edges if crf else None)
+    added = edges.double().numpy() if crf else np.zeros(edges.shape)
+    for begin, end in itertools.pairwise(starts):
+        if begin == end:
+            continue
+        beside = len(labels)
+        sequences = [
+            each
+            for each in itertools.product(range(len(labels)), repeat=int(end - begin))
+            if is_valid(task.allowed, each)
+        ]
+        totals = np.array(
+            [
+                sum(scores[begin + word, label] for word, label in enumerate(each))
+                + sum(added[a, b] for a, b in itertools.pairwise([beside, *each, beside]))
+                for each in sequences
+            ]
         )
-        assert found.tolist() == list(best)
+        chosen = sequences[int(totals.argmax())]
+        assert tuple(best[begin:end]) == chosen
+        shares = np.exp(totals) / np.exp(totals).sum()
+        for word, label in enumerate(chosen):
+            expected = sum(
+                share for share, each in zip(shares, sequences, strict=True) if each[word] == label
+            )
+            expected = expected if crf else np.exp(scores[begin + word, label])
+            assert chances[begin + word] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
