@@ -144,7 +144,13 @@ def main() -> None:
         imdb.run(given.model, given.data, given.hf_steps, given.set, given.side or ["langue", "hf"])
     if given.what == "tag":
         folder = Path(given.data or material.data_folder() / "conll2003")
-        tag_peers.run(given.model, folder, given.epochs, given.share, dict(word.split("=", 1) for word in given.set))
+        tag_peers.run(
+            given.model,
+            folder,
+            given.epochs,
+            given.share,
+            dict(word.split("=", 1) for word in given.set),
+        )
     if given.what == "walk":
         walk.run(str(material.model_folder(given.model)))
 

@@ -215,7 +215,7 @@ def constrained(edges: Tensor, allowed: Tensor) -> Tensor:
 def viterbi(chain: ChainScores, offsets: Tensor) -> Tensor:
     """The labels of the highest score of each sequence (Viterbi 1967), all sequences at once.
 
-    M tokens, offsets (N + 1,) -> (M,) int64. ModelError where the edges allow no sequence of labels.
+    M tokens, offsets (N + 1,) -> (M,) int64. ModelError where the edges allow no sequence.
     """
     emissions, edges = chain
     inner = edges[:-1, :-1]

@@ -6,9 +6,7 @@ invalid sequence is given; with `task.crf` how well they follow each other is le
 al. 2016, arXiv:1603.01360). What tags mark stands in langue/text/tags.py.
 """
 
-import re
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,9 +43,9 @@ from langue.tasks import judgement
 from langue.tasks.columns import Columns
 from langue.tasks.judgement import Judgement
 from langue.tasks.task import Baseline, Task
-from langue.text.quality.script import UNSPACED, is_unspaced, mostly_unspaced
+from langue.text.quality.script import mostly_unspaced
+from langue.text.read.parse import replace_lone_surrogates
 from langue.text.tags import (
-    IOB2,
     SCHEMES,
     Entity,
     Gazetteer,
@@ -62,6 +60,8 @@ from langue.text.tags import (
     precision_recall_f1,
     prefixed,
     split_tag,
+    tags_of_spans,
+    words_of,
 )
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -69,8 +69,6 @@ if TYPE_CHECKING:
     from langue.text.read.source import Table
 
 
-# A character of the scripts without spaces, a run of letters and digits, or a symbol.
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]")
 SEARCHED = 1 << 22  # scores of pairs of labels that are searched at once: bounds the memory
 
 
@@ -166,7 +164,7 @@ class Tag(Task):
     @classmethod
     def fit(cls, train: "Table", options: TagOptions) -> Self:
         raw = cls.read_targets(train, options)
-        scheme = find_scheme(raw)
+        scheme = find_scheme(raw, train.where)
         notes: list[str] = []
         if scheme is None:
             if options.scheme != "auto":
@@ -342,8 +340,11 @@ class Tag(Task):
         bad = next((row for row, words in enumerate(rows) if not _has_text(words)), None)
         if bad is not None:
             if data.invalid == "error":
+                words = rows[bad]
+                empty = [n for n, word in enumerate(words, 1) if not _has_text(word)]
+                fault = isinstance(words, list) and len(empty) < len(words)
                 raise DataError(
-                    "the row has no words",
+                    f"word {empty[0]} is empty" if fault else "the row has no words",
                     where=table.where(bad),
                     do="fill it in or take it out (in training: data.invalid=drop)",
                 )
@@ -366,11 +367,11 @@ class Tag(Task):
         them), or lists of words."""
         rows: list[Any] = []
         for number, item in enumerate(items):
-            words = item.get("tokens") if isinstance(item, Mapping) else item
+            words = item.get("tokens", item.get("text")) if isinstance(item, Mapping) else item
             if isinstance(words, str):
-                rows.append(words)
+                rows.append(replace_lone_surrogates(words))
             elif isinstance(words, Sequence) and all(map(_is_text, words)):
-                rows.append(list(words))
+                rows.append([replace_lone_surrogates(word) for word in words])
             else:
                 raise ModelError(
                     f"item {number + 1} is neither a text nor a list of words",
@@ -386,7 +387,9 @@ class Tag(Task):
         data: DataSettings,
         config: ModelConfig,
     ) -> Encoded:
-        texts, spans = zip(*(self._joined(words) for words in rows), strict=True)
+        joined = [self._joined(words) for words in rows]
+        texts = [text for text, _ in joined]
+        spans = [own for _, own in joined]
         windows = encode_windows(
             tokenizer,
             texts,
@@ -414,8 +417,8 @@ class Tag(Task):
         bounds = windows.examples.starts
         parts = [word_of[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
         context = _Words(
-            texts=list(texts),
-            spans=[list(each) for each in spans],
+            texts=texts,
+            spans=spans,
             starts=starts,
             word=[part[part >= 0] for part in parts],
             sharing=np.concatenate(sharing),
@@ -782,59 +785,3 @@ def _separator(train: "Table", options: TagOptions) -> str:
         return " " if options.join == "space" else ""
     sample = "".join("".join(words) for words in Tag.items(train)[:1000])
     return "" if mostly_unspaced(sample) else " "
-
-
-def tags_of_spans(text: str, spans: Any, where: Callable[[], str]) -> list[str]:
-    """The tags of a text's words, of spans [{start, end, label}] of its characters.
-
-    DataError where spans overlap, or one begins or ends within a word.
-    """
-    words = words_of(text)
-    begins = {begin: place for place, (begin, _) in enumerate(words)}
-    ends = {end: place + 1 for place, (_, end) in enumerate(words)}
-    entities: list[Entity] = []
-    for span in sorted(spans or (), key=lambda each: (each["start"], each["end"])):
-        start, end = int(span["start"]), int(span["end"])
-        shown = f"{start} to {end} ({text[start:end]!r})"
-        if start not in begins or end not in ends:
-            raise DataError(
-                f"the span {shown} begins or ends within a word or a blank",
-                where=where(),
-                do="let it cover whole words (in training: data.invalid=drop)",
-            )
-        entity = Entity(begins[start], ends[end], str(span["label"]))
-        if entities and entity.start < entities[-1].end:
-            raise DataError(
-                f"the span {shown} overlaps another one",
-                where=where(),
-                do="keep one of them: a word has one tag (in training: data.invalid=drop)",
-            )
-        entities.append(entity)
-    return IOB2.write(entities, len(words))
-
-
-def words_of(text: str) -> list[tuple[int, int]]:
-    """The characters of each word of a text that does not come as a list of words: runs of letters
-    and digits with their combining marks, single symbols, and single characters of the scripts that
-    write no spaces."""
-    found: list[tuple[int, int]] = []
-    for match in _WORD.finditer(text):
-        begin, end = match.span()
-        if found and found[-1][1] == begin and _goes_on(text, found[-1][0], begin):
-            begin, _ = found.pop()
-        found.append((begin, end))
-    return found
-
-
-def _goes_on(text: str, begin: int, place: int) -> bool:
-    """Whether the word from `begin` on, which `_WORD` ends before `place`, goes on there: with a mark,
-    or behind one."""
-    if _is_mark(text[place]):
-        return True
-    letter = text[place].isalnum() and not is_unspaced(text[place])
-    return letter and _is_mark(text[place - 1]) and text[begin].isalnum()
-
-
-def _is_mark(character: str) -> bool:
-    """A combining mark, or a joiner, which stand within words and are no letters to `_WORD`."""
-    return unicodedata.category(character)[0] == "M" or character in "\u200c\u200d"

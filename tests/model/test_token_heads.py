@@ -110,7 +110,9 @@ def test_the_part_of_a_text_has_no_edge_where_it_is_cut():
     lengths = (3, 1, 0, 4, 3)
     crf, emissions, gold, offsets = draw(lengths)
     inputs = [emissions.requires_grad_(), *crf.parameters()]
-    whole = torch.tensor([[True, False], [False, False], [False, True], [False, True], [True, True]])
+    whole = torch.tensor(
+        [[True, False], [False, False], [False, True], [False, True], [True, True]]
+    )
     ours = chain_loss(ChainScores(emissions, crf.edges()), gold, offsets, whole)
     plain = []
     for n, (a, b) in enumerate(zip(offsets, offsets[1:], strict=False)):
