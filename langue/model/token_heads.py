@@ -105,9 +105,9 @@ class CRF(nn.Module):
     """The edges of a conditional random field over C labels. New ones are zero: the labels of a
     sequence are then independent."""
 
-    # How much faster these move than the weights of a pretrained model: at its rate they would stay
-    # where they are, some tenths of a nat from zero (docs/LOG.md).
-    rate_scale: ClassVar[float] = 100.0
+    # The peak of their learning rate, where that of the model is lower: at the rate of a pretrained
+    # model they would stay where they begin, some hundredths of a nat from zero (docs/LOG.md).
+    least_rate: ClassVar[float] = 0.01
 
     def __init__(self, n_labels: int) -> None:
         super().__init__()

@@ -146,7 +146,7 @@ class Model:
             examples = self._examples(texts, room=self._task_room(), tokenizer=tokenizer)
         parts = []
         for batch, outputs in infer(network, examples, self.device, self.dtype):
-            found = task.logits(outputs).float().cpu().numpy()
+            found: Any = task.logits(outputs).float().cpu().numpy()
             if network.head.per_token:
                 found = np.split(found, batch.starts[1:-1].tolist())
             parts.append((batch.rows, found))

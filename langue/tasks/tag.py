@@ -42,7 +42,7 @@ from langue.statistics.metrics import Measure
 from langue.tasks import judgement
 from langue.tasks.columns import Columns
 from langue.tasks.judgement import Judgement
-from langue.tasks.task import Baseline, Task
+from langue.tasks.task import Baseline, Task, rows_with_tokens
 from langue.text.quality.script import mostly_unspaced
 from langue.text.read.parse import replace_lone_surrogates
 from langue.text.tags import (
@@ -337,18 +337,9 @@ class Tag(Task):
         config: ModelConfig,
     ) -> tuple["Table", Encoded]:
         rows = self.items(table)
-        bad = next((row for row, words in enumerate(rows) if not _has_text(words)), None)
-        if bad is not None:
-            if data.invalid == "error":
-                words = rows[bad]
-                empty = [n for n, word in enumerate(words, 1) if not _has_text(word)]
-                fault = isinstance(words, list) and len(empty) < len(words)
-                raise DataError(
-                    f"word {empty[0]} is empty" if fault else "the row has no words",
-                    where=table.where(bad),
-                    do="fill it in or take it out (in training: data.invalid=drop)",
-                )
-            kept = [row for row, words in enumerate(rows) if _has_text(words)]
+        usable = np.array([_fault(words) is None for words in rows], bool)
+        kept = rows_with_tokens(table, usable, data, lambda row: str(_fault(rows[row])))
+        if kept is not None:
             rest = None if golds is None else [golds[row] for row in kept]
             return self.encode(tokenizer, table.select(kept), rest, data, config)
         encoded = self._encoded(rows, golds, tokenizer, data, config)
@@ -743,6 +734,7 @@ def _whole(row: NDArray[np.int64]) -> NDArray[np.bool_]:
 def _notes_on_words(origin: str, encoded: Encoded) -> list[str]:
     """What became of texts and words that are not read as they stand."""
     words: _Words = encoded.context
+    assert encoded.row is not None
     windows = np.bincount(encoded.row, minlength=1)
     several = windows[windows > 1]
     notes = []
@@ -772,11 +764,13 @@ def _agreements(gold: Sequence[str], tags: Sequence[str]) -> int:
     return sum(one == other for one, other in zip(gold, tags, strict=True))
 
 
-def _has_text(row: Any) -> bool:
-    """Whether a row has words, none of them empty."""
-    if isinstance(row, str):
-        return bool(row.strip())
-    return bool(row) and all(isinstance(word, str) and word.strip() for word in row)
+def _fault(row: str | Sequence[str]) -> str | None:
+    """Why a text, or a list of words, cannot be read; None where it can."""
+    words = [row] if isinstance(row, str) else row
+    empty = [number for number, word in enumerate(words, start=1) if not word.strip()]
+    if len(empty) == len(words):
+        return "the row has no words"
+    return f"word {empty[0]} is empty" if empty else None
 
 
 def _separator(train: "Table", options: TagOptions) -> str:

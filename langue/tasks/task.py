@@ -447,18 +447,22 @@ def _as_text(value: Any) -> str:
 
 
 def rows_with_tokens(
-    table: "Table", usable: np.ndarray[Any, Any], data: DataSettings
+    table: "Table",
+    usable: np.ndarray[Any, Any],
+    data: DataSettings,
+    fault: Callable[[int], str] = lambda row: "the text has no tokens",
 ) -> np.ndarray[Any, Any] | None:
     """The rows whose texts have tokens, usable (n,), where that is not all of them.
 
     DataError at the first that has none, unless these are to be dropped; and where none has any.
+    fault: what is wrong with such a row.
     """
     if usable.all():
         return None
     if data.invalid == "error":
+        bad = int(usable.argmin())
         do = "fill it in or take it out (in training: data.invalid=drop)"
-        where = table.where(int(usable.argmin()))
-        raise DataError("the text has no tokens", where=where, do=do)
+        raise DataError(fault(bad), where=table.where(bad), do=do)
     if not usable.any():
         raise DataError(
             "no text has any tokens", where=table.origin, do="is it text that the model can read?"

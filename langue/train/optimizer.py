@@ -94,16 +94,16 @@ class Optimizers:
 
 def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> Optimizers:
     """Matrices and embeddings decay, biases and norms do not; Muon, where it is wished, takes the
-    blocks' matrices. A module's `rate_scale` multiplies the rate of its own weights."""
+    blocks' matrices. A module's `least_rate` is the least that the peak rate of its weights is."""
     groups: dict[Group, list[nn.Parameter]] = defaultdict(list)
-    faster = {
-        name: module.rate_scale
+    least = {
+        name: float(module.least_rate)
         for name, module in model.named_modules()
-        if hasattr(module, "rate_scale")
+        if hasattr(module, "least_rate")
     }
     for name, weight in model.named_parameters():
         scale = settings.layer_decay ** (n_layers + 1 - depth(name, n_layers))
-        scale = scale * faster.get(name.rpartition(".")[0], 1.0)
+        scale = max(scale, least.get(name.rpartition(".")[0], 0.0) / settings.lr)
         decay = settings.weight_decay if weight.ndim >= 2 else 0.0
         muon = settings.optimizer == "muon" and weight.ndim == 2 and ".blocks." in name
         stacked = 3 if name.endswith(".qkv.weight") else 2 if name.endswith(".kv.weight") else 0

@@ -19,6 +19,7 @@ from langue.data.batch import Examples, gather
 from langue.data.encoded import Encoded
 from langue.errors import DataError
 from langue.generation.sample import examples_of
+from langue.model.token_heads import ChainScores, constrained, viterbi
 from langue.tasks.tag import Tag, Tagged, _Scores, _Words
 from langue.text.tags import (
     IO,
@@ -481,23 +482,34 @@ def test_transformers_reads_the_emissions_of_a_crf(chained) -> None:
     np.testing.assert_allclose(model.logits([text])[0], expected, atol=1e-5)
 
 
-def test_tags_of_a_crf_in_windows_are_those_of_the_text_read_whole(chained) -> None:
-    """The edges lead over the seams: what `merge` makes of windows is what it makes of one row."""
+def test_tags_of_a_crf_are_sought_over_the_whole_text(chained) -> None:
+    """The edges lead over the seams of windows, where training had none."""
     model = chained.load()
     words = [word for row in sentences(30, 2) for word in row["tokens"]]
-    (found,) = model.apply(model._encode_items([words]))
-    assert isinstance(found, Tagged) and len(found.tags) == len(words)
     encoded = model._encode_items([words])
     assert len(encoded.examples) > 2
     whole = encoded.examples.targets
     assert whole[0].tolist() == [True, False] and whole[-1].tolist() == [False, True]
     assert not whole[1:-1].any()
+    batch = gather(encoded.examples, np.arange(len(encoded.examples)))
+    with torch.no_grad():
+        scores, edges = model.network(batch)
+    bounds = torch.searchsorted(batch.places, batch.starts)
+    joined = torch.zeros(len(words), len(model.task.labels))
+    parts = scores[batch.places].split(bounds.diff().tolist())
+    for row, part in zip(batch.rows, parts, strict=True):
+        joined[encoded.context.word[row]] = part
+    chain = ChainScores(joined, constrained(edges, torch.from_numpy(model.task.allowed)))
+    best = viterbi(chain, torch.tensor([0, len(words)]))
+    (found,) = model.apply(encoded)
+    assert isinstance(found, Tagged)
+    assert found.tags == [model.task.labels[label] for label in best]
 
 
 def test_taggers_with_and_without_a_crf_are_trained_further_as_each_other(
     chained, tagger, tmp_path
 ) -> None:
-    """The scores of tags are kept; edges are new, or left behind."""
+    """The scores of tags are kept; edges are new, and have a rate of their own, or left behind."""
     rows = {"train": sentences(40), "dev": sentences(10, 3)}
     still = {"train.epochs": 1, "train.lr": 1e-9}
     for before, crf in ((chained.folder, False), (tagger / "run", True)):
@@ -506,4 +518,4 @@ def test_taggers_with_and_without_a_crf_are_trained_further_as_each_other(
         old, new = (langue.load(folder).network.head for folder in (before, out))
         torch.testing.assert_close(old.out.weight, new.out.weight, atol=1e-5, rtol=0)
         assert (new.crf is not None) == crf
-        assert new.crf is None or float(new.crf.transitions.abs().max()) < 1e-4
+        assert new.crf is None or 1e-3 < float(new.crf.transitions.detach().abs().max()) < 0.1
