@@ -133,6 +133,12 @@ class _Layout:
 
     def _settle(self, first: Sequence[str], line: int) -> None:
         """Take the columns from the fields of the first line that has any."""
+        if any("\r" in field for field in first):
+            raise DataError(
+                "its lines end in carriage returns alone",
+                where=f"{self.where}, line {line}",
+                do="save it with line feeds, \\n or \\r\\n",
+            )
         self.width = len(first)
         self.universal = self.universal or (
             not self.names
