@@ -174,12 +174,11 @@ def _evaluate_task(
         say(f"no baseline, and no look for texts of the training: {error.what}")
     if data is not None:
         named = columns or split_recipe(recipe)[1] or None
-        optional = () if model.pairs is False else model.task.columns.optional
         source = read(
             data,
             columns=named,
             need=model.task.columns.required,
-            optional=optional,
+            optional=model.optional_columns(),
             split=False,
             invalid=model.data.invalid,
             synonyms=model.task.columns.synonyms,
