@@ -31,6 +31,8 @@ class Windows:
     row: NDArray[np.int64]  # (n,) which text each window is of
     # (n,) which token of the divided text is the first that the window shows
     first: NDArray[np.int64]
+    begin: NDArray[np.int64]  # (n,) where that stands in the window
+    size: NDArray[np.int64]  # (n,) how many of them the window shows
     # (S, 2) first character and one past the last of each token; -1, -1 where it stands for none of
     # the divided text: special tokens, and the first text of a pair
     offsets: NDArray[np.int32]
@@ -73,6 +75,8 @@ def encode_windows(
         examples=examples,
         row=np.asarray([part.row for part in parts], np.int64),
         first=np.asarray([part.first for part in parts], np.int64),
+        begin=np.asarray([part.begin for part in parts], np.int64),
+        size=np.asarray([part.size for part in parts], np.int64),
         offsets=_joined([part.offsets for part in parts], np.int32).reshape(-1, 2),
         margin=_joined([part.margin for part in parts], np.int32),
         cut=cut,
@@ -83,6 +87,8 @@ def encode_windows(
 class _Window:
     row: int
     first: int
+    begin: int
+    size: int
     ids: NDArray[np.int32]  # (t,)
     types: NDArray[np.uint8]  # (t,)
     offsets: NDArray[np.int32]  # (t, 2)
@@ -143,7 +149,8 @@ def _windows(
         inside[len(before) : len(before) + len(own)] = offsets[own]
         margin = np.zeros(len(places), np.int32)
         margin[len(before) : len(before) + len(own)] = _margins(first, len(own), len(body))
-        found.append(_Window(row, first, ids[places], types[places], inside, margin))
+        shown = first, len(before), len(own)
+        found.append(_Window(row, *shown, ids[places], types[places], inside, margin))
     return found, lost
 
 
@@ -183,6 +190,20 @@ def _shortened(
 
 def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype)
+
+
+def offsets_of_texts(windows: Windows, n_texts: int) -> list[NDArray[np.int32]]:
+    """Of each text that was divided, the characters (G, 2) of all its tokens."""
+    starts = windows.examples.starts
+    sizes = np.zeros(n_texts, np.int64)
+    np.maximum.at(sizes, windows.row, windows.first + windows.size)
+    found = [np.zeros((size, 2), np.int32) for size in sizes]
+    for window, text in enumerate(windows.row):
+        part = int(starts[window] + windows.begin[window])
+        first = int(windows.first[window])
+        size = int(windows.size[window])
+        found[text][first : first + size] = windows.offsets[part : part + size]
+    return found
 
 
 def places_of_words(
