@@ -69,23 +69,26 @@ def normalised(text: str) -> str:
 def best_threshold(
     scores: NDArray[np.float64], odds: NDArray[np.float64], answerable: NDArray[np.bool_]
 ) -> float:
-    """The odds over which no answer is given where the mean score is best, as SQuAD 2.0's script
-    finds it; all arguments (N,).
+    """The odds over which no answer is given where the mean score is best, which SQuAD 2.0's script
+    finds too; all arguments (N,).
 
     scores: of the answer to each question, were it given; odds: how much likelier it is that there
-    is none. A question that cannot be answered counts 1 where no answer is given.
+    is none. A question that cannot be answered counts 1 where no answer is given. Of the thresholds
+    with the best mean the script takes the lowest; this is the one nearest to 0, midway between two
+    questions' odds unless it is 0.
     """
+    if not len(odds):
+        return 0.0
     order = np.argsort(odds, kind="stable")
     ordered = odds[order]
     gains = np.where(answerable, scores, -1.0)[order]  # of giving an answer after all
-    total = np.concatenate([[0.0], np.cumsum(gains)])
-    # None is given first; questions of equal odds are answered together.
-    possible = np.append(ordered[1:] > ordered[:-1], True) if len(ordered) else ordered
-    possible = np.concatenate([[True], possible]).astype(bool)
-    best = int(np.argmax(np.where(possible, total, -np.inf)))
-    if not len(ordered):
-        return 0.0
-    return float(ordered[0] - 1.0) if best == 0 else float(ordered[best - 1])
+    total = np.concatenate([[0.0], np.cumsum(gains)])  # where the first so many are answered
+    lower = np.concatenate([[ordered[0] - 2.0], ordered])
+    upper = np.concatenate([ordered, [ordered[-1] + 2.0]])
+    middle = np.where((lower <= 0) & (upper > 0), 0.0, (lower + upper) / 2)
+    total[lower == upper] = -np.inf  # questions of equal odds are answered together
+    best = np.flatnonzero(total >= total.max() - 1e-9)
+    return float(middle[best[np.argmin(np.abs(middle[best]))]])
 
 
 def _squad1(texts: Sequence[str], answer: str) -> tuple[float, float]:

@@ -208,3 +208,6 @@ def test_no_threshold_is_better_than_the_one_that_is_found() -> None:
             total = np.where(given, np.where(answerable, scores, 0.0), ~answerable).sum()
             assert total == pytest.approx(squad_threshold(scores, odds, answerable))
     assert best_threshold(np.zeros(0), np.zeros(0), np.zeros(0, bool)) == 0.0
+    sides = np.array([-9.0, -8.0, 4.0])
+    assert best_threshold(np.ones(3), sides, np.array([True, True, False])) == 0.0
+    assert best_threshold(np.ones(3), sides - 5, np.array([True, True, False])) == -7.0
