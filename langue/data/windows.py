@@ -5,7 +5,7 @@ Nothing is cut: a text that does not fit is read in several windows, each with t
 around it. Of a pair the first text (a question) stands in every window, and the second is divided.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from langue.errors import DataError
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import unknown_in
 
-CHUNK = 1024  # texts encoded at once: bounds the encodings held in memory
+CHUNK = 1024  # texts encoded at once, and their characters: bounds the encodings held in memory
+CHARACTERS = 4_000_000
 LEAST_ROOM = 8  # tokens of the divided text that a window must have room for
 
 
@@ -28,6 +29,10 @@ class Windows:
 
     examples: Examples
     row: NDArray[np.int64]  # (n,) which text each window is of
+    # (n,) which token of the divided text is the first that the window shows
+    first: NDArray[np.int64]
+    begin: NDArray[np.int64]  # (n,) where that stands in the window
+    size: NDArray[np.int64]  # (n,) how many of them the window shows
     # (S, 2) first character and one past the last of each token; -1, -1 where it stands for none of
     # the divided text: special tokens, and the first text of a pair
     offsets: NDArray[np.int32]
@@ -71,6 +76,9 @@ def encode_windows(
     return Windows(
         examples=examples,
         row=np.asarray([part.row for part in parts], np.int64),
+        first=np.asarray([part.first for part in parts], np.int64),
+        begin=np.asarray([part.begin for part in parts], np.int64),
+        size=np.asarray([part.size for part in parts], np.int64),
         offsets=offsets,
         margin=_joined([part.margin for part in parts], np.int32),
         cut=cut,
@@ -80,6 +88,9 @@ def encode_windows(
 @dataclass(frozen=True)
 class _Window:
     row: int
+    first: int
+    begin: int
+    size: int
     ids: NDArray[np.int32]  # (t,)
     types: NDArray[np.uint8]  # (t,)
     offsets: NDArray[np.int32]  # (t, 2)
@@ -89,13 +100,27 @@ class _Window:
 def _encodings(
     tokenizer: Tokenizer, texts: Sequence[str], firsts: Sequence[str] | None
 ) -> Iterable[tokenizers.Encoding]:
-    for begin in range(0, len(texts), CHUNK):
-        some = list(texts[begin : begin + CHUNK])
+    for begin, end in _chunks(texts):
+        some = list(texts[begin:end])
         if firsts is None:
             yield from tokenizer.encode_batch(some, offsets=True)
         else:
-            before = list(firsts[begin : begin + CHUNK])
+            before = list(firsts[begin:end])
             yield from tokenizer.encode_batch(before, some, offsets=True)
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """The texts that are encoded at once: at most CHUNK of CHARACTERS together, or one alone."""
+    begin = 0
+    held = 0
+    for row, text in enumerate(texts):
+        if row > begin and (row - begin == CHUNK or held + len(text) > CHARACTERS):
+            yield begin, row
+            begin = row
+            held = 0
+        held += len(text)
+    if begin < len(texts):
+        yield begin, len(texts)
 
 
 def _windows(
@@ -130,7 +155,8 @@ def _windows(
         inside[of_text] = offsets[own]
         margin = np.zeros(len(places), np.int32)
         margin[of_text] = _margins(first, len(own), len(body))
-        found.append(_Window(row, ids[places], types[places], inside, margin))
+        shown = first, len(before), len(own)
+        found.append(_Window(row, *shown, ids[places], types[places], inside, margin))
     return found, lost
 
 
@@ -167,6 +193,20 @@ def _shortened(
 
 def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype)
+
+
+def offsets_of_texts(windows: Windows, n_texts: int) -> list[NDArray[np.int32]]:
+    """Of each text that was divided, the characters (G, 2) of all its tokens."""
+    starts = windows.examples.starts
+    sizes = np.zeros(n_texts, np.int64)
+    np.maximum.at(sizes, windows.row, windows.first + windows.size)
+    found = [np.zeros((size, 2), np.int32) for size in sizes]
+    for window, text in enumerate(windows.row):
+        part = int(starts[window] + windows.begin[window])
+        first = int(windows.first[window])
+        size = int(windows.size[window])
+        found[text][first : first + size] = windows.offsets[part : part + size]
+    return found
 
 
 def places_of_words(

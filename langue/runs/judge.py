@@ -217,7 +217,7 @@ def _other_rows(model: Model, data: Any, columns: Mapping[str, str] | None) -> S
         data,
         columns=columns,
         need=named.required,
-        optional=() if model.pairs is False else named.optional,
+        optional=model.optional_columns(),
         split=False,
         invalid=model.data.invalid,
         synonyms=named.synonyms,

@@ -43,6 +43,7 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from langue.text.read.source import Source, Table
 
+PAIR = "pair"  # the column of the second text
 LOGITS = 2048  # tokens of a batch whose logits are held whole
 # how many labels of a text are shown: what the task gives, so many, or all
 Top = int | Literal["auto"] | None
@@ -314,16 +315,22 @@ class Model:
         from langue.text.read.source import read
 
         named = self._trained()[0].columns
-        need = (*named.inputs, *(named.optional if self.pairs else ()))
+        optional = self.optional_columns()
+        need = (*named.inputs, *(name for name in optional if name == PAIR and self.pairs))
         return read(
             data,
             columns=columns,
             need=need,
-            optional=() if self.pairs is False else named.optional,
+            optional=optional,
             split=False,
             invalid="keep",
             synonyms=named.synonyms,
         )
+
+    def optional_columns(self) -> tuple[str, ...]:
+        """The columns that rows may have besides: the pair where the run may be one of pairs."""
+        optional = self._trained()[0].columns.optional
+        return tuple(name for name in optional if name != PAIR or self.pairs is not False)
 
     def items(self, table: "Table") -> list[Any]:
         """A table's rows as `predict` takes them."""

@@ -255,6 +255,7 @@ def read_source(
         optional=kind.columns.optional,
         synonyms=kind.columns.synonyms,
         stratify=kind.columns.target if kind.columns.proportional else None,
+        together=kind.columns.together,
         dev_fraction=chosen.dev_fraction or 0.1,
         test_fraction=chosen.test_fraction,
         dev_max=chosen.dev_max,

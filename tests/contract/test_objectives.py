@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from langue.runs.prepare_language import Pretraining, new_model, prepare_language, stream_of
 from torch.nn import functional as F
 
 import langue
@@ -19,7 +20,6 @@ from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_
 from langue.hub.weights import read_safetensors
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
-from langue.runs.prepare_language import Pretraining, new_model, prepare_language, stream_of
 from langue.settings.sections import PRETRAINING, resolve
 from langue.statistics.metrics import LOWER_IS_BETTER
 from langue.tasks import OBJECTIVES, OPTIONS
