@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langue.errors import LangueError, LangueWarning
+    from langue.runs.execute import Run
     from langue.runs.model import Model, load
     from langue.runs.train_tokenizer import train_tokenizer
     from langue.verbs.convert import convert
     from langue.verbs.evaluate import evaluate
-    from langue.verbs.finetune import Run, finetune
+    from langue.verbs.finetune import finetune
     from langue.verbs.generate import generate
     from langue.verbs.inspect import inspect
     from langue.verbs.inspect_data import inspect_data
     from langue.verbs.plan import plan
     from langue.verbs.predict import predict
-    from langue.verbs.pretrain import Pretrained, pretrain
+    from langue.verbs.pretrain import pretrain
     from langue.verbs.preview import preview
     from langue.verbs.quickstart import quickstart
     from langue.verbs.tokenize import tokenize
@@ -45,15 +46,14 @@ __all__ = [
     "preview",
 ]
 __all__ += ["plan"]
-__all__ += ["Pretrained", "pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
+__all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data"]
 
 _HOMES = {
     "LangueError": "errors",
     "LangueWarning": "errors",
     "Model": "runs.model",
-    "Pretrained": "verbs.pretrain",
-    "Run": "verbs.finetune",
+    "Run": "runs.execute",
     "load": "runs.model",
     "train_tokenizer": "runs.train_tokenizer",
 }

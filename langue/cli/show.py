@@ -7,16 +7,18 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from langue.cli.show_text import print_notes
-
 if TYPE_CHECKING:
-    from langue.runs.prepare import Prepared
-    from langue.runs.prepare_language import Pretraining
+    from langue.runs.corpora import Pretraining
+    from langue.runs.prepare import Finetuning
+
+EXAMPLES = 3  # training examples that a preview shows
+SHOWN_TOKENS = 60  # of each
 
 
 def print_json(content: Any) -> None:
@@ -24,12 +26,108 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, ensure_ascii=not wide, indent=2))
 
 
-def preview_printer(as_json: bool) -> "Callable[[Prepared], None]":
+def preview_printer(as_json: bool) -> "Callable[[Finetuning], None]":
     """What a training verb calls before it trains. Programs that read stdout get only the result
     there."""
-    from langue.verbs.preview import show
+    return lambda prepared: print_preview(prepared, Console(stderr=as_json))
 
-    return lambda prepared: show(prepared, Console(stderr=as_json))
+
+def print_preview(prepared: "Finetuning", console: Console) -> None:
+    """What will be trained on rows: examples with their tokens, the splits, what is cut,
+    duplicates, batches, steps and time."""
+    from langue.progress import span
+
+    facts = prepared.facts
+    panels = [
+        _example(prepared, row) for row in range(min(EXAMPLES, len(prepared.encoded["train"])))
+    ]
+    legend = Text(
+        "green: what carries the loss · dim: special tokens · plain: what the model reads",
+        style="italic",
+    )
+    console.print(
+        Panel(
+            Group(*panels, legend),
+            title=Text(f"what will be trained: {facts['task']} on {facts['origin']}"),
+        )
+    )
+    console.print(_splits(facts))
+    for remark in prepared.task.remarks():
+        console.print(Text(f"· {remark}"))
+    for note in facts["notes"]:
+        console.print(Text(f"· {note}"))
+    for split, found in facts["duplicates"].items():
+        if found["exact"] or found["near"]:
+            share = (found["exact"] + found["near"]) / found["of"]
+            console.print(
+                f"[yellow]! {split}: of {found['of']:,} texts {found['exact']:,} stand in train"
+                f" exactly and {found['near']:,} nearly ({share:.1%}); what was learnt by heart"
+                " will count there as skill[/]"
+            )
+        else:
+            console.print(f"· no {split} text stands in train, exactly or nearly")
+    console.print(
+        f"· {facts['steps']:,} steps, {facts['steps_per_epoch']:,} per epoch, mean"
+        f" {facts['mean_tokens']:.0f} tokens, {facts['precision']}: about"
+        f" {span(facts['seconds_estimated'])} on this machine"
+    )
+
+
+def _example(prepared: "Finetuning", row: int) -> Text:
+    """One training example: its tokens as the model gets them, then its target, which carries the
+    loss."""
+    encoded = prepared.encoded["train"]
+    examples = encoded.examples
+    tokenizer = prepared.checkpoint.tokenizer
+    first, *more = encoded.sequences_of(row).tolist()
+    part = slice(examples.starts[first], examples.starts[first + 1])
+    ids = examples.tokens[part].tolist()
+    learnt = [False] * len(ids)  # tokens that carry loss
+    if examples.labels is not None:
+        learnt = (examples.labels[part] >= 0).tolist()
+    special = {
+        index
+        for index, token in tokenizer.backend.get_added_tokens_decoder().items()
+        if token.special
+    }
+    line = Text(overflow="fold")
+    shown = list(range(len(ids)))
+    if len(ids) > SHOWN_TOKENS:
+        shown = shown[: SHOWN_TOKENS // 2] + [-1] + shown[-SHOWN_TOKENS // 2 :]
+    for place in shown:
+        if place < 0:
+            line.append(f" … {len(ids) - SHOWN_TOKENS} more … ", style="dim italic")
+            continue
+        style = "dim" if ids[place] in special else "green" if learnt[place] else ""
+        line.append(tokenizer.token(ids[place]) + " ", style=style)
+    if more:
+        line.append(f"+ {len(more)} more sequences ", style="dim italic")
+    line.append(f"→ {prepared.task.show_target(encoded.golds[row])}", style="bold green")
+    if cut := int(examples.cut[[first, *more]].sum()):
+        line.append(f"  ({cut} tokens cut)", style="yellow")
+    return line
+
+
+def _splits(facts: Mapping[str, Any]) -> Table:
+    grid = Table(box=None, header_style="bold", padding=(0, 2))
+    for name in ("split", "examples", "tokens", "longest", "cut", "balance"):
+        grid.add_column(name, justify="left" if name in ("split", "balance") else "right")
+    for name, split in facts["splits"].items():
+        balance = list(split["balance"].items())
+        if all(isinstance(number, int) for _, number in balance):  # counts, the largest first
+            balance.sort(key=lambda pair: -pair[1])
+        words = ", ".join(f"{label} {count:g}" for label, count in balance[:6])
+        words += f" … {len(balance) - 6} more" if len(balance) > 6 else ""
+        cut = f"{split['cut_examples']:,} texts" if split["cut_examples"] else "none"
+        grid.add_row(
+            name,
+            f"{split['examples']:,}",
+            f"{split['tokens']:,}",
+            str(split["longest"]),
+            cut,
+            Text(words),
+        )
+    return grid
 
 
 def print_metrics(content: Mapping[str, Any]) -> None:
@@ -73,8 +171,8 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what
     carries loss; sizes."""
     from langue.progress import span
+    from langue.runs.corpora import first_pieces
     from langue.runs.judge_language import listed
-    from langue.runs.prepare_language import first_pieces
 
     console = Console(stderr=as_json)
     facts = prepared.facts
@@ -123,6 +221,13 @@ def print_language(content: Mapping[str, Any]) -> None:
         if sentence:
             print(sentence)
     print_notes(console, content.get("notes", []))
+
+
+def print_notes(console: Console, notes: list[str]) -> None:
+    from langue.evaluation.cells import visible
+
+    for note in notes:
+        console.print(Text(f"· {visible(note)}"))
 
 
 def _scores(content: Mapping[str, Any], noun: str) -> Table:

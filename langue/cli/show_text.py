@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from langue.cli.show import print_notes
+
 
 def print_fertility(report: Mapping[str, Any]) -> None:
     from langue.cli.sections import print_table
@@ -59,13 +61,6 @@ def print_corpus(result: Mapping[str, Any]) -> None:
     if result["empty"]:
         console.print(f"· {result['empty']:,} empty documents left out", highlight=False)
     print_notes(console, result["notes"])
-
-
-def print_notes(console: Console, notes: list[str]) -> None:
-    from langue.evaluation.cells import visible
-
-    for note in notes:
-        console.print(Text(f"· {visible(note)}"))
 
 
 def print_text(facts: Mapping[str, Any]) -> None:

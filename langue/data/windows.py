@@ -5,7 +5,7 @@ Nothing is cut: a text that does not fit is read in several windows, each with t
 around it. Of a pair the first text (a question) stands in every window, and the second is divided.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from langue.errors import DataError
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import unknown_in
 
-CHUNK = 1024  # texts encoded at once: bounds the encodings held in memory
+CHUNK = 1024  # texts encoded at once, and their characters: bounds the encodings held in memory
+CHARACTERS = 4_000_000
 LEAST_ROOM = 8  # tokens of the divided text that a window must have room for
 
 
@@ -28,6 +29,10 @@ class Windows:
 
     examples: Examples
     row: NDArray[np.int64]  # (n,) which text each window is of
+    # (n,) which token of the divided text is the first that the window shows
+    first: NDArray[np.int64]
+    begin: NDArray[np.int64]  # (n,) where that stands in the window
+    size: NDArray[np.int64]  # (n,) how many of them the window shows
     # (S, 2) first character and one past the last of each token; -1, -1 where it stands for none of
     # the divided text: special tokens, and the first text of a pair
     offsets: NDArray[np.int32]
@@ -55,10 +60,12 @@ def encode_windows(
     for row, encoding in enumerate(_encodings(tokenizer, texts, firsts)):
         of_row, cut[row] = _windows(encoding, row, firsts is not None, max_length, stride)
         parts += of_row
+    lengths = [len(part.ids) for part in parts]
     starts = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part.ids) for part in parts], out=starts[1:])
-    flat = _joined([part.ids for part in parts], np.int32)
-    types = _joined([part.types for part in parts], np.uint8)
+    np.cumsum(lengths, out=starts[1:])
+    flat = _joined([part.ids for part in parts], np.int32)  # (S,)
+    types = _joined([part.types for part in parts], np.uint8)  # (S,)
+    offsets = _joined([part.offsets for part in parts], np.int32).reshape(-1, 2)  # (S, 2)
     examples = Examples(
         tokens=flat,
         starts=starts,
@@ -69,7 +76,10 @@ def encode_windows(
     return Windows(
         examples=examples,
         row=np.asarray([part.row for part in parts], np.int64),
-        offsets=_joined([part.offsets for part in parts], np.int32).reshape(-1, 2),
+        first=np.asarray([part.first for part in parts], np.int64),
+        begin=np.asarray([part.begin for part in parts], np.int64),
+        size=np.asarray([part.size for part in parts], np.int64),
+        offsets=offsets,
         margin=_joined([part.margin for part in parts], np.int32),
         cut=cut,
     )
@@ -78,6 +88,9 @@ def encode_windows(
 @dataclass(frozen=True)
 class _Window:
     row: int
+    first: int
+    begin: int
+    size: int
     ids: NDArray[np.int32]  # (t,)
     types: NDArray[np.uint8]  # (t,)
     offsets: NDArray[np.int32]  # (t, 2)
@@ -87,13 +100,27 @@ class _Window:
 def _encodings(
     tokenizer: Tokenizer, texts: Sequence[str], firsts: Sequence[str] | None
 ) -> Iterable[tokenizers.Encoding]:
-    for begin in range(0, len(texts), CHUNK):
-        some = list(texts[begin : begin + CHUNK])
+    for begin, end in _chunks(texts):
+        some = list(texts[begin:end])
         if firsts is None:
             yield from tokenizer.encode_batch(some, offsets=True)
         else:
-            before = list(firsts[begin : begin + CHUNK])
+            before = list(firsts[begin:end])
             yield from tokenizer.encode_batch(before, some, offsets=True)
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """The texts that are encoded at once: at most CHUNK of CHARACTERS together, or one alone."""
+    begin = 0
+    held = 0
+    for row, text in enumerate(texts):
+        if row > begin and (row - begin == CHUNK or held + len(text) > CHARACTERS):
+            yield begin, row
+            begin = row
+            held = 0
+        held += len(text)
+    if begin < len(texts):
+        yield begin, len(texts)
 
 
 def _windows(
@@ -102,10 +129,12 @@ def _windows(
     """The windows of one text, and how many tokens the text before it lost."""
     ids = np.asarray(encoding.ids, np.int32)
     types = np.asarray(encoding.type_ids, np.uint8)
-    offsets = np.asarray(encoding.offsets, np.int32).reshape(-1, 2)
+    offsets = np.asarray(encoding.offsets, np.int32).reshape(-1, 2)  # (t, 2)
+    # (t,) 0: of the first text, 1: of the second, -1: of none
     sequence = np.asarray([-1 if s is None else s for s in encoding.sequence_ids], np.int64)
     # Some tokenizers give special tokens a sequence; the mask is the surer witness.
-    sequence[np.asarray(encoding.special_tokens_mask, bool)] = -1
+    special = np.asarray(encoding.special_tokens_mask, bool)
+    sequence[special] = -1
     body = np.flatnonzero(sequence == int(paired))
     fixed = np.flatnonzero(sequence != int(paired))
     lost = 0
@@ -115,16 +144,19 @@ def _windows(
     begin = int(body[0]) if len(body) else len(ids)
     before = fixed[fixed < begin]
     after = fixed[fixed >= begin]
-    step = max(1, room - min(stride, room // 2))
+    shared = min(stride, room // 2)
+    step = max(1, room - shared)
     found = []
     for first in _begins(len(body), room, step):
         own = body[first : first + room]
-        places = np.concatenate([before, own, after])
+        places = np.concatenate([before, own, after])  # (t,) of this window
+        of_text = slice(len(before), len(before) + len(own))
         inside = np.full((len(places), 2), -1, np.int32)
-        inside[len(before) : len(before) + len(own)] = offsets[own]
+        inside[of_text] = offsets[own]
         margin = np.zeros(len(places), np.int32)
-        margin[len(before) : len(before) + len(own)] = _margins(first, len(own), len(body))
-        found.append(_Window(row, ids[places], types[places], inside, margin))
+        margin[of_text] = _margins(first, len(own), len(body))
+        shown = first, len(before), len(own)
+        found.append(_Window(row, *shown, ids[places], types[places], inside, margin))
     return found, lost
 
 
@@ -154,16 +186,27 @@ def _shortened(
     kept = max(0, (max_length - special) // 2)
     if special + kept + 1 > max_length:
         what = f"data.max_length = {max_length} leaves no room beside {special} special tokens"
-        raise DataError(
-            what,
-            do=f"raise it to at least {special + LEAST_ROOM}",
-        )
+        raise DataError(what, do=f"raise it to at least {special + LEAST_ROOM}")
     gone = question[kept:]
     return np.setdiff1d(fixed, gone), len(gone)
 
 
 def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype)
+
+
+def offsets_of_texts(windows: Windows, n_texts: int) -> list[NDArray[np.int32]]:
+    """Of each text that was divided, the characters (G, 2) of all its tokens."""
+    starts = windows.examples.starts
+    sizes = np.zeros(n_texts, np.int64)
+    np.maximum.at(sizes, windows.row, windows.first + windows.size)
+    found = [np.zeros((size, 2), np.int32) for size in sizes]
+    for window, text in enumerate(windows.row):
+        part = int(starts[window] + windows.begin[window])
+        first = int(windows.first[window])
+        size = int(windows.size[window])
+        found[text][first : first + size] = windows.offsets[part : part + size]
+    return found
 
 
 def places_of_words(
@@ -177,23 +220,23 @@ def places_of_words(
     first_window = np.searchsorted(windows.row, np.arange(len(spans) + 1))
     found = []
     for row, words in enumerate(spans):
-        starts = np.array([begin for begin, _ in words], np.int64)
+        starts = np.array([begin for begin, _ in words], np.int64)  # (W,) characters
         places = np.full(len(words), -1, np.int64)
-        shown = np.full(len(words), -1, np.int64)
+        shown = np.full(len(words), -1, np.int64)  # the margin that each place has
         for window in range(first_window[row], first_window[row + 1]):
             part = slice(int(begins[window]), int(begins[window + 1]))
-            inside = np.flatnonzero(windows.offsets[part, 0] >= 0)
-            offsets = windows.offsets[part][inside]
+            inside = np.flatnonzero(windows.offsets[part, 0] >= 0)  # (t,) tokens of the text
+            offsets = windows.offsets[part][inside]  # (t, 2)
+            margins = windows.margin[part][inside]  # (t,)
             # The token that covers a word's first character: some tokenizers count the blank
             # before a word to it, so that the end of a token decides.
-            at = np.searchsorted(offsets[:, 1], starts, side="right")
-            there = at < len(inside)
-            there[there] = offsets[at[there], 0] <= starts[there]
-            margin = windows.margin[part][inside][at[there]]
+            token = np.searchsorted(offsets[:, 1], starts, side="right")  # (W,)
+            there = token < len(inside)
+            there[there] = offsets[token[there], 0] <= starts[there]
             better = np.zeros(len(words), bool)
-            better[there] = margin > shown[there]
-            chosen = at[better]
-            shown[better] = windows.margin[part][inside][chosen]
+            better[there] = margins[token[there]] > shown[there]
+            chosen = token[better]
+            shown[better] = margins[chosen]
             places[better] = part.start + inside[chosen]
         found.append(places)
     return found

@@ -1,5 +1,5 @@
 """What arrives: a model and how it lies on its devices. What leaves: the bytes that training takes
-on one, by part.
+on one, by part, and those that it takes to use it.
 
 Weights, gradients and AdamW's two moments are fp32, matrix products bf16 (Micikevicius et al. 2018,
 arXiv:1710.03740): 16 bytes a parameter, and 2 for the copy that the products read. What attention
@@ -30,7 +30,7 @@ class Layout:
     # stages of layers, one after another (Narayanan et al. 2021, arXiv:2104.04473)
     pipeline: int = 1
     # blocks are computed again in the backward pass (Chen et al. 2016, arXiv:1604.06174)
-    recompute: bool = False
+    activation_checkpointing: bool = False
     sequences: int = 1  # that a replica computes at once
 
     @property
@@ -116,11 +116,15 @@ def activations(config: ModelConfig, length: int, layout: Layout, low: int) -> f
     layers = math.ceil((config.n_layers + config.decoder_layers) / layout.pipeline)
     each = kept(config, low)
     stream = FULL * config.dim
-    block = stream if layout.recompute else each
+    block = stream if layout.activation_checkpointing else each
     waiting = layout.pipeline  # batches that have gone forward and not yet back
     # the embedding's sum, the last norm's input and output
     ends = stream + stream + low * config.dim
-    a_token = waiting * (layers * block + stream) + (each if layout.recompute else 0) + ends
+    a_token = (
+        waiting * (layers * block + stream)
+        + (each if layout.activation_checkpointing else 0)
+        + ends
+    )
     return layout.sequences * length * a_token / layout.tensor
 
 
@@ -144,14 +148,22 @@ def logits(
 
 
 def memory(
-    config: ModelConfig, sizes: Sizes, length: int, layout: Layout, low: int, room: float | None
+    config: ModelConfig,
+    sizes: Sizes,
+    length: int,
+    layout: Layout,
+    low: int,
+    room: float | None,
+    *,
+    of_language: bool = True,
 ) -> Memory:
-    layers = config.n_layers + config.decoder_layers
+    """of_language: it predicts tokens, and so has logits; low, room: as in `kept` and `logits`."""
+    layers = max(1, config.n_layers + config.decoder_layers)
     block = sizes.blocks / layers / layout.tensor
     outside = sizes.outside / layout.around
     local = math.ceil(layers / layout.pipeline) * block + outside
     share = local / (layout.data if layout.sharded else 1)
-    copied = block + outside if layout.recompute else local
+    copied = block + outside if layout.activation_checkpointing else local
     return Memory(
         weights=FULL * share,
         gradients=FULL * share,
@@ -161,5 +173,15 @@ def memory(
         # of the blocks.
         gathered=FULL * (3 * block + 2 * outside) if layout.sharded else 0.0,
         activations=activations(config, length, layout, low),
-        logits=logits(config, length, layout, low, room),
+        logits=logits(config, length, layout, low, room) if of_language else 0.0,
     )
+
+
+def memory_to_use(config: ModelConfig, sizes: Sizes, length: int) -> float:
+    """Bytes of the weights in fp32 and, where a model writes text, of the keys and values that it
+    keeps of `length` tokens."""
+    layers = config.n_layers + config.decoder_layers
+    cached = 0
+    if config.architecture != "encoder":
+        cached = 2 * FULL * layers * config.n_kv_heads * config.head_dim * length
+    return FULL * sizes.total + cached

@@ -1,23 +1,156 @@
-"""What arrives: what a user named as data. What leaves: a corpus, opened or built, and its
-tokenizer."""
+"""What arrives: a pretraining command.
+What leaves: the text as a corpus, opened or built, its tokenizer and the model: all that training
+needs, and the facts to see first."""
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from langue.data.corpus.builder import Building, build
 from langue.data.corpus.reader import Corpus, is_corpus, vocabulary
 from langue.data.corpus.split import SplitAssignment
-from langue.errors import DataError
-from langue.hub.checkpoint import locate
+from langue.data.corpus.stream import Stream, check_sizes
+from langue.errors import DataError, SettingsError
+from langue.files import sha256
+from langue.hardware import matmul_rate
+from langue.hub.checkpoint import Checkpoint, describe, locate, read_checkpoint
+from langue.hub.family import Family, parameters
+from langue.hub.presets import count, preset
+from langue.model.config import ModelConfig
 from langue.progress import bar, say
-from langue.runs.prepare import check_rereadable
+from langue.runs.arguments import MANY, Call, check_rereadable
+from langue.runs.folder import CORPUS
+from langue.runs.prepare import Prepared
+from langue.runs.save import write_language_checkpoint
 from langue.runs.train_tokenizer import as_list, train_tokenizer
-from langue.runtime import rank
-from langue.settings.sections import Settings
+from langue.runtime import precision, rank
+from langue.settings.sections import (
+    OF_BUILDING,
+    OF_TRAINING_TOKENIZERS,
+    Settings,
+    TrainSettings,
+    refuse_others,
+)
+from langue.tasks.language import FEW, LanguageObjective, t_half_width
+from langue.tasks.objective import check_best
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.train.parallel import barrier
+from langue.train.throughput import body_flops, head_flops
+
+FEWEST = 100  # tokens that a vocabulary may come to have
+MOST_COUNTED = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
+COUNTED = 256  # documents whose first pieces say what a token costs
+# What a new model can be told of its shape.
+AXES = (
+    "dim",
+    "n_layers",
+    "n_heads",
+    "kv_heads",
+    "ffn_dim",
+    "activation",
+    "gated",
+    "tied",
+    "bias",
+    "qk_norm",
+    "logit_cap",
+    "rotary_base",
+    "dropout",
+    "attention_dropout",
+)
+
+
+@dataclass(kw_only=True)
+class Pretraining(Prepared):
+    """Documents as tokens, and how well those held out are predicted."""
+
+    task: LanguageObjective
+    train: Corpus
+    dev: Corpus
+
+    @property
+    def objective(self) -> LanguageObjective:
+        """The task, as `langue/runs/samples.py` calls it."""
+        return self.task
+
+    @classmethod
+    def given_folders(cls, call: Call) -> list[Path]:
+        corpus = given_corpus(call.arguments["data"])
+        return [] if corpus is None else [corpus]
+
+    @property
+    def folders(self) -> list[Path]:
+        return [self.train.folder]
+
+    def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        write_language_checkpoint(folder, self.checkpoint, self.task, weights, self.settings.data)
+
+    def fingerprint(self) -> dict[str, str]:
+        return {CORPUS: sha256(self.train.folder / "corpus.json")}
+
+    @classmethod
+    def check(cls, call: Call) -> None:
+        arguments = call.arguments
+        settings = call.settings
+        if settings.train.best is not None:
+            check_best(settings.train.best, (), "pretraining, which chooses by the loss")
+        corpus = given_corpus(arguments["data"])
+        if corpus is not None:
+            what = "text that becomes a corpus, and this data is one"
+            refuse_others(settings, call.usual, OF_BUILDING, what)
+            for name in ("tokenizer", "columns"):
+                if arguments[name] is not None:
+                    what = f"--{name} is of text, and a corpus is tokens already"
+                    raise SettingsError(what, where=str(corpus), do="leave it out")
+        model = arguments["model"]
+        if corpus is not None or model is not None or arguments["tokenizer"] is not None:
+            what = "a tokenizer that is trained, and there is one"
+            refuse_others(settings, call.usual, OF_TRAINING_TOKENIZERS, what)
+        if model is None:
+            return
+        for name in ("preset", "size", *AXES):
+            if getattr(settings.model, name) is not None and not name.endswith("dropout"):
+                raise SettingsError(
+                    f"model.{name} is of a new model, and --model names one that exists",
+                    do="leave one of them out",
+                )
+
+    @classmethod
+    def make(cls, call: Call, folder: Path | None = None, resume: bool = False) -> Self:
+        """Tokenizer, corpus and model, found or made; what is made is kept in the run."""
+        assert folder is not None
+        kind: type[LanguageObjective] = call.kind  # type: ignore[assignment]
+        settings = call.settings
+        published = None
+        if call.arguments["model"] is not None:
+            described = describe(call.arguments["model"], settings.model.revision)
+            pairs = kind.learns_pairs(settings.task)
+            published = read_checkpoint(described, head="lm", pairs=pairs)
+
+        def check(tokenizer: Tokenizer | None) -> None:
+            check_sizes(
+                kind.overhead_for(settings.task), settings.data.seq_len, settings.train.batch_tokens
+            )
+            if tokenizer is not None:
+                _task_and_model(kind, tokenizer, published, settings)
+            else:
+                kind.fits(settings.task, settings.data.seq_len, settings.tokenizer.sentinels)
+                _check_shape(kind, settings)
+
+        own = None if published is None else published.tokenizer
+        train, dev = corpus_of(call.arguments, own, settings, folder, check)
+        kind.check_documents(settings.task, train.n_documents)
+        tokenizer = train.tokenizer if own is None else own
+        task, checkpoint = _task_and_model(kind, tokenizer, published, settings)
+        made = cls(task=task, checkpoint=checkpoint, settings=settings, train=train, dev=dev)
+        made.facts = _facts(made, call.arguments)
+        return made
 
 
 def corpus_of(
@@ -115,3 +248,249 @@ def _build(
         build(building, path, progress=advance, notes=notes)
     for note in dict.fromkeys(notes):
         say(note)
+
+
+def _task_and_model(
+    kind: type[LanguageObjective],
+    tokenizer: Tokenizer,
+    published: Checkpoint | None,
+    settings: Settings,
+) -> tuple[LanguageObjective, Checkpoint]:
+    """The task and the model that it begins from, or what is wrong with them: for neither is any
+    text needed."""
+    task = kind(tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed)
+    task.fits(settings.task, settings.data.seq_len, len(task.special.sentinels))
+    family, config = _shape(kind, vocabulary(tokenizer), published, settings)
+    # some models have fewer, by a spare token
+    task.vocabulary = min(task.vocabulary, config.vocab_size)
+    if published is not None:
+        return task, replace(published, config=config)
+    return task, Checkpoint(Path(), family, config, None, {}, tokenizer)
+
+
+def _check_shape(kind: type[LanguageObjective], settings: Settings) -> None:
+    """What is wrong with the model's shape, whatever becomes of the tokenizer: how many tokens it
+    will have, the text says, and no size is refused that some number of them has."""
+    errors = []
+    for vocab_size in np.geomspace(settings.tokenizer.vocab_size, FEWEST, 17).astype(int).tolist():
+        try:
+            _shape(kind, vocab_size, None, settings)
+            return
+        except SettingsError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _shape(
+    kind: type[LanguageObjective],
+    vocab_size: int,
+    checkpoint: Checkpoint | None,
+    settings: Settings,
+) -> tuple[Family, ModelConfig]:
+    """The family and config of the model that is trained further, or of a new one."""
+    block = settings.data.seq_len
+    if checkpoint is not None:
+        family = checkpoint.family
+        config = checkpoint.config
+    else:
+        axes = {
+            axis: value for axis in AXES if (value := getattr(settings.model, axis)) is not None
+        }
+        name = settings.model.preset or kind.preset
+        family, config = preset(name, vocab_size, block, size=settings.model.size, axes=axes)
+    kind.suits(config)
+    if kind.learns_pairs(settings.task):
+        config = _with_pairs(family, config)
+    if block > config.longest:
+        raise SettingsError(
+            f"data.seq_len = {block} is more than the {config.longest} tokens of the model",
+            do=f"set data.seq_len to at most {config.longest}",
+        )
+    return family, config
+
+
+def _with_pairs(family: Family, config: ModelConfig) -> ModelConfig:
+    """With the head that says whether a second part follows."""
+    published = any(r.ours == "head.pairs.weight" for r in family.heads.get("lm", ()))
+    if not published or config.n_segments < 2:
+        raise SettingsError(
+            f"task.pairs needs a model that tells two parts apart, which {family.name} does not",
+            do="choose model.preset=bert-tiny .. bert-base, or task.pairs=none",
+        )
+    return replace(config, pair_head=True)
+
+
+def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What one should see before paying."""
+    chosen = prepared.settings.train
+    train = prepared.train
+    config = prepared.config
+    step = chosen.batch_tokens * chosen.accumulate
+    stream = prepared.task.batches(train, prepared.settings)
+    tokens = stream.expected()
+    a_pass = max(1, math.ceil(tokens / step))
+    steps = _steps(stream, a_pass, chosen)
+    passes = stream.tokens_in(steps * chosen.accumulate) / (a_pass * step)
+    seen = passes * tokens  # of which the last batch of an epoch has fewer
+    block = prepared.settings.data.seq_len
+    flops = _flops_a_token(prepared, stream) * seen
+    new = _new_parts(prepared.checkpoint)
+    return {
+        "objective": prepared.task.name,
+        "data": str(arguments["data"]),
+        "family": prepared.checkpoint.family.name,
+        "layers": config.n_layers,
+        "width": config.dim,
+        "heads": config.n_heads,
+        "parameters": count(config),
+        **({"new_weights": new} if new else {}),
+        "vocabulary": config.vocab_size,
+        "documents": train.n_documents,
+        "tokens": train.n_tokens,
+        "bytes": train.n_bytes,
+        "dev_documents": prepared.dev.n_documents,
+        "dev_tokens": prepared.dev.n_tokens,
+        "block": block,
+        "tokens_per_step": step,
+        "steps": steps,
+        "tokens_per_epoch": tokens,
+        "passes": passes,
+        "tokens_per_parameter": seen / count(config),
+        "flops": flops,
+        "seconds_estimated": flops / (0.5 * matmul_rate(precision(chosen.precision))),
+        "precision": str(precision(chosen.precision)).removeprefix("torch."),
+        "notes": notes_on_data(prepared, arguments["data"]),
+    }
+
+
+def notes_on_data(prepared: Pretraining, data: Any) -> list[str]:
+    """What one should know of the text before paying: how little is held out, how much of it is
+    unknown."""
+    train = prepared.train
+    dev = prepared.dev
+    given = given_corpus(data) is not None
+    remedy = "langue data tokenize with" if given else "setting"
+    return notes_on_held_out(train.n_documents, dev.n_documents, remedy) + notes_on_text(
+        train, prepared.task, "training"
+    )
+
+
+def _new_parts(checkpoint: Checkpoint) -> list[str]:
+    """The weights of the language-model head that the model to be trained further lacks."""
+    if not checkpoint.weights:
+        return []
+    return [
+        name
+        for name in parameters(checkpoint.config)
+        if name.startswith("head.") and name not in checkpoint.weights
+    ]
+
+
+def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:
+    """Operations of forward and backward for one token of the budget, counted over pieces of some
+    documents: what is predicted of them, what passes an encoder and what a decoder, is the
+    objective's to say."""
+    sizes = prepared.train.lengths
+    # of which the last is not empty
+    documents = np.append(np.arange(min(COUNTED, len(sizes))), sizes.argmax())
+    lengths = np.minimum(
+        sizes[documents] + stream.overhead.document, stream.block - stream.overhead.chunk
+    )
+    nothing = np.zeros_like(lengths)
+    rows = np.stack([documents, nothing, lengths, nothing], axis=1)[lengths > 0]
+    batch = stream.batch(rows, 0, torch.device("cpu"))
+    labels = prepared.task.predicted(batch).labels
+    assert labels is not None
+    forward = body_flops(prepared.config, batch) + head_flops(prepared.config) * len(labels)
+    return 3 * forward / int((rows[:, 2] + stream.overhead.chunk).sum())
+
+
+def _steps(stream: Stream, a_pass: int, chosen: TrainSettings) -> int:
+    """Steps of the run, of which an epoch takes so many where none is smaller than the others."""
+    if chosen.epochs >= MANY:
+        return chosen.max_steps
+    full = max(1, round(a_pass * chosen.epochs)) * chosen.accumulate * chosen.batch_tokens
+    steps = math.ceil(stream.batches_for(full) / chosen.accumulate)
+    return min(steps, chosen.max_steps) if chosen.max_steps else steps
+
+
+def first_pieces(
+    prepared: Pretraining, pieces: int = 2, most: int = 60
+) -> list[list[tuple[str, bool]]]:
+    """The tokens of the first batch's longest pieces, each with whether it carries loss: what is
+    predicted at a token stands after it where each predicts the next, and in its place where it was
+    hidden."""
+    stream = prepared.task.batches(prepared.train, prepared.settings)
+    rows = stream.plan(0)[0]
+    rows = rows[np.argsort(-rows[:, 2], kind="stable")[:pieces]]
+    batch = stream.batch(rows, 0, torch.device("cpu"))
+    side = prepared.task.predicted(batch)
+    tokenizer = prepared.tokenizer
+    assert side.labels is not None
+    carries = torch.zeros(side.n_tokens, dtype=torch.bool)
+    carries[slice(None) if side.places is None else side.places] = True
+    shown = []
+    for a, b in zip(side.starts[:-1].tolist(), side.starts[1:].tolist(), strict=True):
+        tokens = side.tokens[a : min(b, a + most)].tolist()
+        words = [
+            tokenizer.decode([token], skip_special=False).replace("\n", "⏎").strip()
+            for token in tokens
+        ]
+        shown.append(list(zip([f"{word} " for word in words], carries[a:b].tolist(), strict=False)))
+    return shown
+
+
+def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
+    """What so few documents to judge on mean. train, held: how many there are. remedy: what goes
+    before a setting that holds out FEW of them, where there are enough."""
+    if held >= FEW:
+        return []
+    if held < 2:
+        width = "how far the scores are from those on other text cannot be told"
+    else:
+        width = (
+            f"the 95% interval of a score reaches {t_half_width(held):.2g} times the spread between"
+            f" documents to either side (of {FEW}: {t_half_width(FEW):.2g} times)"
+        )
+    do = ""
+    if remedy and train + held >= 2 * FEW:
+        do = f"; {remedy} data.dev_fraction={1.1 * FEW / (train + held):.2g} holds out about {FEW}"
+    if (train, held) == (1, 1):
+        there = "there is a single document, whose end is held out to judge on"
+    elif train:
+        there = (
+            f"only {held} of {train + held:,} documents {'is' if held == 1 else 'are'} held out to"
+            " judge on"
+        )
+    else:
+        there = (
+            f"there {'is' if held == 1 else 'are'} only {held} document{'s' * (held > 1)} to"
+            " judge on"
+        )
+    return [f"{there}: {width}{do}"]
+
+
+def notes_on_text(text: Corpus, objective: LanguageObjective, which: str = "held-out") -> list[str]:
+    """What a reader should know of the text that it was judged on."""
+    if text.unknown is not None:
+        unknown = text.unknown
+        of = text.n_tokens
+    elif objective.special.unk is not None:  # a corpus of before, in which they are counted now
+        unknown, of = text.count(objective.special.unk, MOST_COUNTED)
+    else:
+        return []
+    if not unknown and not text.lost_bytes:
+        return []
+    share = text.lost_bytes / max(1, text.n_bytes)
+    said = f"{unknown / max(1, of):.1%} of the {which} tokens are the unknown one"
+    if not unknown:
+        said = (
+            f"About {share:.1%} of the {which} text is of characters that the tokenizer leaves out"
+        )
+    said += (
+        ". What is lost is never predicted, so that the perplexity is lower than that of a"
+        " tokenizer that knows every text"
+    )
+    if text.lost_bytes:
+        said += f"; bits per byte count each byte of it, about {share:.1%} of the text, as 8 bits"
+    return [f"{said}."]

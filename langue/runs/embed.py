@@ -26,7 +26,7 @@ from langue.hub.sentence_transformers import (
 from langue.model.transformer import Transformer
 from langue.model.weight_linear import device_of
 from langue.runs.inputs import Inputs, Room, is_pair, listed
-from langue.tasks.infer import infer
+from langue.tasks.task import infer
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 

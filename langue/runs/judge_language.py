@@ -1,34 +1,53 @@
-"""What arrives: a pretrained model and held-out text. What leaves: metrics.json, curves.png and
-report.html, with an n-gram model of the same tokens beside."""
+"""What arrives: a language model and text that it has not seen. What leaves: how well it predicts
+it, with an n-gram model of the same tokens beside."""
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from langue.data.corpus.reader import Corpus
+from langue.data.corpus.builder import Building
+from langue.data.corpus.builder import build as build_corpus
+from langue.data.corpus.reader import Corpus, is_corpus
+from langue.data.corpus.split import SplitAssignment
+from langue.errors import RunError
 from langue.evaluation import report
 from langue.evaluation.curves import Curves
 from langue.evaluation.facts import sections_of_facts
 from langue.evaluation.judge import Verdict, format_metric
 from langue.evaluation.kneser_ney import baseline
-from langue.files import write_json
+from langue.files import in_use, sha256
+from langue.hub.checkpoint import Description, read_checkpoint
 from langue.model.language_model import LanguageModel
-from langue.progress import bar
-from langue.runs.held_out import FEW, few_intervals, notes_on_held_out, notes_on_text
-from langue.runs.prepare_language import Pretraining
+from langue.progress import bar, say
+from langue.runs.corpora import (
+    Pretraining,
+    given_corpus,
+    notes_on_held_out,
+    notes_on_text,
+    same_tokens,
+)
+from langue.runs.folder import CORPUS, changed_data
+from langue.runs.prepare import Prepared, build
 from langue.runs.samples import SHOWN, Samples, samples
+from langue.runs.train_tokenizer import as_list, total_size
 from langue.runtime import device, precision
+from langue.settings.recipe import split_recipe
+from langue.settings.sections import PRETRAINING, resolve
 from langue.statistics.compare import compare_documents, outcome
-from langue.statistics.intervals import bootstrap
-from langue.statistics.metrics import number
+from langue.tasks import OBJECTIVES, OPTIONS
 from langue.tasks.judgement import Example, Examples, Highlight, Passage
-from langue.tasks.language import DocumentLosses, HeldOutSet, LanguageObjective
+from langue.tasks.language import DocumentLosses, HeldOutSet, scores
 from langue.tasks.objective import Metrics
-from langue.train.journal import read_log
+from langue.text.read.documents import Reading, open_texts
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 MOST = 20_000_000  # tokens that the n-gram model is counted on
 # of the n-grams: characters and bytes, vocabularies this small, take longer ones
@@ -37,13 +56,17 @@ LONG = 7
 SMALL = 512
 
 
-def judge_language(
-    folder: Path, prepared: Pretraining, network: LanguageModel, seconds: float, tokens: int
-) -> dict[str, Any]:
-    """Judge on the whole of the held-out text, and write all that people read. tokens: that the
-    training saw."""
+def judge_text(
+    prepared: Prepared,
+    network: nn.Module,
+    log: list[dict[str, Any]],
+    seconds: float,
+    tokens: int,
+) -> tuple[report.Page, Curves]:
+    """The whole of the held-out text. tokens: that the training saw."""
+    assert isinstance(prepared, Pretraining) and isinstance(network, LanguageModel)
     metrics, intervals, of_documents = judged(prepared, network)
-    log = read_log(folder / "log.jsonl")
+    few = notes_on_held_out(prepared.train.n_documents, prepared.dev.n_documents)
     content: dict[str, Any] = {
         "split": "dev",
         "examples": prepared.dev.n_documents,
@@ -53,17 +76,13 @@ def judge_language(
         "seconds": round(seconds, 3),
         **_before(log, prepared.facts),
     }
-    few = notes_on_held_out(prepared.train.n_documents, prepared.dev.n_documents)
-    on_text = notes_on_text(prepared.dev, prepared.objective)
+    on_text = notes_on_text(prepared.dev, prepared.task)
     content["notes"] = [*few, *on_text, *notes(prepared, content, tokens)]
-    write_json(folder / "metrics.json", content)
     beside = (content["baseline"] or {}).get("metrics", {})
-    curves = Curves(log, baseline=beside, baseline_split="dev")
-    curves.write(folder / "curves.png")
     plural = "" if content["examples"] == 1 else "s"
     written = samples(prepared, network)
     page = report.Page(
-        title=f"{prepared.objective.name}: {prepared.facts['data']}",
+        title=f"{prepared.task.name}: {prepared.facts['data']}",
         facts=[
             f"{content['examples']:,} document{plural} of {content['split']}",
             f"trained in {content['seconds']:,.1f} s",
@@ -71,15 +90,117 @@ def judge_language(
         verdict=_verdict(content),
         notes=content["notes"],
         summary=content,
-        curves=curves.panels(),
         sections=[
-            what_it_writes(written, SHOWN[prepared.objective.architecture]),
+            what_it_writes(written, SHOWN[prepared.task.architecture]),
             *sections_of_facts(prepared.facts),
         ],
         settings=prepared.settings.model_dump(),
     )
-    report.write(folder / "report.html", page)
-    return content
+    return page, Curves(log, baseline=beside, baseline_split="dev")
+
+
+def evaluate_text(
+    run: Description,
+    recipe: Mapping[str, Any],
+    *,
+    data: Any,
+    split: str,
+    columns: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """As at the end of training, with the objective and the pieces of then. data: None, a corpus,
+    or text; split: test is what was held out, dev where there is no other, and all of a text that
+    is not divided."""
+    assert run.task is not None
+    began = time.perf_counter()
+    named, own, words = split_recipe(recipe)
+    name = run.task["objective"]
+    kind = OBJECTIVES[name]
+    settings = resolve(
+        PRETRAINING,
+        kind.tokenizer_defaults,
+        {"data.seq_len": run.task["data"]["max_length"]},
+        words,
+        options=kind.Options,
+        elsewhere=OPTIONS,
+    )
+    checkpoint = read_checkpoint(run, head="lm", pairs=kind.learns_pairs(settings.task))
+    tokenizer = checkpoint.tokenizer
+    objective = kind(tokenizer, settings.task, seed=settings.train.seed)
+    objective.vocabulary = min(objective.vocabulary, checkpoint.config.vocab_size)
+
+    def scored(text: Corpus, split: str) -> dict[str, Any]:
+        prepared = Pretraining(
+            task=objective, checkpoint=checkpoint, settings=settings, train=text, dev=text
+        )
+        network = build(prepared).to(device())
+        assert isinstance(network, LanguageModel)
+        metrics, intervals, _ = judged(prepared, network)
+        few = notes_on_held_out(0, text.n_documents)
+        return {
+            "split": split,
+            "examples": text.n_documents,
+            "metrics": metrics,
+            "intervals": intervals,
+            "notes": [*few, *notes_on_text(text, objective)],
+            "baseline": None,
+            "seconds": round(time.perf_counter() - began, 3),
+        }
+
+    given = _own_corpus(run.folder, named.get("data")) if data is None else data
+    if (corpus := given_corpus(given)) is not None:
+        split = {"test": "dev"}.get(split, split)
+        with in_use(corpus):
+            text = Corpus.open(corpus, split)
+            same_tokens(text.tokenizer, tokenizer, corpus)
+            with bar("reading checksums", 1) as advance:
+                text.verify()
+                advance(1)
+            return scored(text, split)
+    reading = Reading(columns or own, invalid=settings.data.invalid, only=split)
+    with _as_corpus(as_list(data), tokenizer, reading) as text:
+        return scored(text, "the text" if split == "test" else split)
+
+
+def _own_corpus(run: Path, named: Any) -> Path:
+    """The corpus that the run was trained on, and that is what it was then."""
+    given = [each for each in as_list(named) if isinstance(each, str)] if named else []
+    looked = [run / "corpus", *(Path(each).absolute() for each in given)]
+    folder = next((each for each in looked if is_corpus(each)), None)
+    if folder is None:
+        raise RunError(
+            f"its corpus is not there any more, neither at {' nor at '.join(map(str, looked))}",
+            where=str(run),
+            do=(
+                "judge it from the folder in which it was trained, or name text to judge on with"
+                " --data"
+            ),
+        )
+    if changed_data(run, {CORPUS: sha256(folder / "corpus.json")}):
+        raise RunError(
+            "its corpus is not what it was, so that what is held out today may be what it was"
+            " trained on",
+            where=str(folder),
+            do="put the corpus back, or name text that it has not seen with --data",
+        )
+    return folder
+
+
+@contextmanager
+def _as_corpus(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Iterator[Corpus]:
+    """The text, or the split of it that is read, as a corpus for the moment."""
+    notes: list[str] = []
+    texts = open_texts(named, reading, notes)
+    for note in notes:
+        say(note)
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "corpus"
+        with bar("text to tokens", total_size(texts)) as advance:
+            build_corpus(
+                Building(texts, tokenizer, reading, SplitAssignment(fraction=0)),
+                out,
+                progress=advance,
+            )
+        yield Corpus.open(out)
 
 
 def what_it_writes(made: Samples, note: str) -> Examples:
@@ -102,7 +223,7 @@ def judged(
 ) -> tuple[Metrics, dict[str, Any], DocumentLosses]:
     """The metrics on the whole of the held-out text, their intervals, and what they are sums of."""
     chosen = prepared.settings
-    stream = prepared.objective.stream(
+    stream = prepared.task.stream(
         prepared.dev,
         block=chosen.data.seq_len,
         budget=max(chosen.train.batch_tokens, chosen.data.seq_len),
@@ -110,8 +231,8 @@ def judged(
     )
     held = HeldOutSet(stream)
     dtype = precision(chosen.train.precision)
-    found = prepared.objective.judge(network, held, device=device(), dtype=dtype)
-    return *scores(prepared.objective, held, found), found
+    found = prepared.task.judge(network, held, device=device(), dtype=dtype)
+    return *scores(prepared.task, held, found), found
 
 
 def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
@@ -147,31 +268,6 @@ def listed(names: list[str]) -> str:
     """Weights of a language-model head, by the first three of their names."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"weights of a language-model head ({', '.join(names[:3])}{more})"
-
-
-def scores(
-    objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
-) -> tuple[Metrics, dict[str, Any]]:
-    """The metrics and their 95% intervals: where they lie when documents are drawn anew
-    (bootstrap), and, of fewer than FEW documents, from the spread between them."""
-
-    def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        losses, shares = judged.summed(weights)
-        rows = [
-            {"loss": loss}
-            | objective.metrics(loss, held, {name: share[n] for name, share in shares.items()})
-            for n, loss in enumerate(losses)
-        ]
-        return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
-
-    whole = measure(np.ones((len(judged.counts), 1)))
-    metrics: Metrics = {name: number(values[0]) for name, values in whole.items()}
-    if len(judged.counts) >= FEW:
-        intervals = bootstrap(measure, metrics, len(judged.counts))
-    else:
-        intervals = few_intervals(objective, held, judged)
-    intervals.pop("bits_per_byte", None)  # how many bytes each document has is not kept
-    return metrics, intervals
 
 
 def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[str]:
@@ -210,13 +306,13 @@ def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[s
 def baseline_of(prepared: Pretraining, of_documents: DocumentLosses) -> dict[str, Any] | None:
     """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another,
     and how it compares with what the model made of the held-out documents."""
-    if prepared.objective.architecture != "decoder":
+    if prepared.task.architecture != "decoder":
         return None
     train, dev = (
         _whole(corpus, limit) for corpus, limit in ((prepared.train, MOST), (prepared.dev, 0))
     )
     with bar("baseline: n-grams", 1) as advance:
-        end: int = prepared.objective.end  # type: ignore[attr-defined]
+        end: int = prepared.task.end  # type: ignore[attr-defined]
         size = prepared.config.vocab_size
         order = ORDER if size > SMALL else LONG
         found = baseline(train, dev, vocab_size=size, eos=end, order=order, limit=MOST)

@@ -1,57 +1,245 @@
-"""What arrives: the words of a command.
-What leaves: everything training needs, and the facts people should see first."""
+"""What arrives: a training command.
+What leaves: everything training needs, and the facts that people should see first: `Prepared`.
+
+Here are labelled rows; text for pretraining is in `langue/runs/corpora.py`.
+"""
 
 import hashlib
-import os
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
 
 from langue.data.batch import Examples
 from langue.data.encoded import Encoded
 from langue.data.loader import Loader
-from langue.errors import DataError, RunError, SettingsError
-from langue.files import disk_errors, exclusive_lock, read_json, write_text
+from langue.errors import DataError
 from langue.hardware import matmul_rate
-from langue.hub.checkpoint import Checkpoint, describe, read_checkpoint
+from langue.hub.checkpoint import (
+    Checkpoint,
+    describe,
+    load_into,
+    read_checkpoint,
+    without_extra,
+)
+from langue.model.config import ModelConfig
+from langue.model.transformer import Transformer, set_dropout
 from langue.progress import bar
-from langue.runs.save import head_of
-from langue.runtime import precision, rank, restarted
-from langue.settings.recipe import ROWS, display_name, flat_keys, read_recipe
-from langue.settings.sections import Section, Settings, known
-from langue.tasks import OPTIONS, TASKS
+from langue.registry import Registry
+from langue.runs.arguments import Call, check_rereadable
+from langue.runs.save import head_of, write_task_checkpoint
+from langue.runtime import precision
+from langue.settings.recipe import display_name
+from langue.settings.sections import Section, Settings
+from langue.tasks.objective import Objective
 from langue.tasks.task import Task
-from langue.text.quality.duplicates import find
 from langue.text.read.source import Source, Table, read
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 SPLITS = ("train", "dev", "test")
 FEW = 100  # examples, of which an accuracy is known to ten points at best
-DIGESTS = "checkpoints/data.json"  # what the data of a run was
 
 
-@dataclass
-class Prepared:
+@dataclass(kw_only=True)
+class Prepared(ABC):
+    """What a run is made of, and the facts to see before it costs anything.
+
+    There is one kind for each that tasks learn from (`Objective.learns_from`).
+    """
+
+    task: Objective
+    checkpoint: Checkpoint  # what training begins from; of a new model, without weights
+    train: Any  # the training split, as `Objective.batches` takes it
+    dev: Any  # what is held out in training, as `Objective.held_out` takes it
+    settings: Settings  # as given, `auto` replaced by what it is here
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    @abstractmethod
+    def check(cls, call: Call) -> None:
+        """SettingsError at what cannot be, or would be accepted and do nothing."""
+
+    @classmethod
+    def given_folders(cls, call: Call) -> list[Path]:
+        """The folders of a command's data that nobody may replace as long as the run lasts."""
+        return []
+
+    @property
+    def folders(self) -> list[Path]:
+        """The same, once what the run itself makes of its data is there."""
+        return []
+
+    @property
+    def examples_of_training(self) -> list[Examples]:
+        """All that training reads, where it is in memory."""
+        return []
+
+    @abstractmethod
+    def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write the model with these weights: loadable here, and by `transformers` where it has
+        the head."""
+
+    @classmethod
+    @abstractmethod
+    def make(cls, call: Call, folder: Path | None, resume: bool) -> Self:
+        """Read the data, split it, make tokens of it, and read the model. folder: of the run."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, str]:
+        """Which data the run is trained and chosen on: a digest of each part."""
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.checkpoint.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.checkpoint.tokenizer
+
+
+@dataclass(kw_only=True)
+class Finetuning(Prepared):
+    """Labelled rows, by split."""
+
     task: Task
-    checkpoint: Checkpoint
+    train: Encoded
+    dev: Encoded | None
     source: Source  # what is trained and judged on
     as_read: Source  # what was read: also rows whose texts turned out to have no tokens
     encoded: dict[str, Encoded]  # by split
-    settings: Settings  # as given, `auto` replaced by what it is here
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def examples(self) -> dict[str, Examples]:
         """The token sequences of each split."""
         return {name: each.examples for name, each in self.encoded.items()}
 
+    @property
+    def examples_of_training(self) -> list[Examples]:
+        return [each.examples for each in (self.train, self.dev) if each is not None]
 
-def task_class(name: str) -> type[Task]:
-    if name not in TASKS:
-        raise SettingsError(f"the task {name!r} is not known", do=f"known: {', '.join(TASKS)}")
-    return TASKS[name]
+    def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        rows = self.source.train
+        pairs = rows is not None and "pair" in rows.rows.column_names
+        weights = self.task.rescale_head(weights)
+        write_task_checkpoint(
+            folder, self.checkpoint, self.task, weights, self.settings.data, pairs
+        )
+
+    def fingerprint(self) -> dict[str, str]:
+        return data_fingerprint(self.task, self.as_read)
+
+    @classmethod
+    def check(cls, call: Call) -> None:
+        check_rereadable(call.arguments["data"])
+
+    @classmethod
+    def make(cls, call: Call, folder: Path | None = None, resume: bool = False) -> Self:
+        """Whatever is wrong with the data is found before the slow work."""
+        settings = call.settings
+        kind: type[Task] = call.kind  # type: ignore[assignment]
+        source = read_source(kind, call.arguments["data"], call.arguments["columns"], settings)
+        assert source.train is not None
+        task = kind.fit(source.train, settings.task)
+        # a run that began before there was `train.best` goes on choosing as it did
+        if not (resume and settings.train.best is None):
+            task.choose_by(settings.train.best)
+            chosen = settings.train.model_copy(update={"best": task.best})
+            settings = settings.model_copy(update={"train": chosen})
+        tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
+        check_same_columns(tables)
+        golds = {name: task.golds(table) for name, table in tables.items()}
+        checkpoint = _published_model(task, call.arguments["model"], settings)
+        encoded = _encode(task, checkpoint, tables, golds, settings, source.notes)
+        made = cls(
+            task=task,
+            checkpoint=checkpoint,
+            train=encoded["train"],
+            dev=encoded.get("dev"),
+            source=replace(source, **tables),
+            as_read=source,
+            encoded=encoded,
+            settings=settings.model_copy(update={"task": task.settings}),
+        )
+        made.facts = facts(made, made.settings)
+        return made
+
+
+# What runs are made of, by what their tasks learn from.
+PREPARED: Registry[type[Prepared]] = Registry(
+    {"rows": "runs.prepare:Finetuning", "documents": "runs.corpora:Pretraining"}
+)
+
+
+def prepare(call: Call, folder: Path | None = None, *, resume: bool = False) -> Prepared:
+    """Everything that training needs. folder: of the run, which keeps what pretraining makes of
+    text; resume: the run goes on."""
+    return PREPARED[call.kind.learns_from].make(call, folder, resume)
+
+
+def build(prepared: Prepared) -> nn.Module:
+    """The model to train: a new one, or one with the published weights, a new head where it has
+    none for this task, and dropout as set."""
+    checkpoint = prepared.checkpoint
+    settings = prepared.settings
+    torch.manual_seed(settings.train.seed)
+    pad = checkpoint.batch_pad
+    network = prepared.task.network(checkpoint.config, settings.train.seed, pad)
+    if not checkpoint.weights:
+        return network
+    weights = without_extra(checkpoint.weights)
+    load_into(
+        network,
+        prepared.task.weights_to_begin_with(weights, checkpoint.task, network),
+        where=str(checkpoint.folder),
+        new="head.",
+    )
+    body: Transformer = network.body  # type: ignore[assignment]
+    set_dropout(body, settings.model.dropout, settings.model.attention_dropout)
+    return network
+
+
+def _published_model(task: Task, model: Any, settings: Settings) -> Checkpoint:
+    """The model to train further, with the head that the task has on it."""
+    described = describe(model, settings.model.revision)
+    if described.task is not None and described.task.get("task") == task.name:
+        task.go_on_from(described.task)
+    checkpoint = read_checkpoint(described, head=head_of(task, described))
+    languages = settings.data.source_language, settings.data.target_language
+    return replace(checkpoint, tokenizer=checkpoint.tokenizer.for_languages(*languages))
+
+
+def _encode(
+    task: Task,
+    checkpoint: Checkpoint,
+    tables: dict[str, Table],
+    golds: Mapping[str, Any],
+    settings: Settings,
+    notes: list[str],
+) -> dict[str, Encoded]:
+    """Each split as tokens. `tables` are left with the rows that have some, `notes` say what was
+    lost on the way."""
+    encoded: dict[str, Encoded] = {}
+    with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
+        for name, table in tables.items():
+            kept, encoded[name] = task.encode(
+                checkpoint.tokenizer, table, golds[name], settings.data, checkpoint.config
+            )
+            if len(kept) < len(table):
+                notes.append(dropped_note(table, kept))
+                tables[name] = kept
+            advance(len(table))
+    for name, each in encoded.items():
+        if each.examples.lost is not None:
+            notes.extend(each.examples.lost.note(f"{name}: "))
+    judged_on = "test" if "test" in encoded else "dev"
+    if judged_on in encoded:
+        notes.extend(few_examples(judged_on, len(encoded[judged_on])))
+    notes.extend(task.notes())
+    return encoded
 
 
 def read_source(
@@ -67,6 +255,7 @@ def read_source(
         optional=kind.columns.optional,
         synonyms=kind.columns.synonyms,
         stratify=kind.columns.target if kind.columns.proportional else None,
+        together=kind.columns.together,
         dev_fraction=chosen.dev_fraction or 0.1,
         test_fraction=chosen.test_fraction,
         dev_max=chosen.dev_max,
@@ -80,65 +269,6 @@ def read_source(
             what, where=display_name(data), do="name a file, or a folder with a train file"
         )
     return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
-
-
-def prepare(
-    task: str,
-    *,
-    model: Any,
-    data: Any,
-    columns: Mapping[str, str] | None,
-    settings: Settings,
-    resumes_without_best: bool = False,
-) -> Prepared:
-    """Read, fit the task, read the model, encode. Whatever is wrong with the data is found before
-    the slow work.
-
-    resumes_without_best: a run is resumed that began before there was `train.best`, and goes on
-    choosing as it did.
-    """
-    kind = task_class(task)
-    source = read_source(kind, data, columns, settings)
-    assert source.train is not None
-    ready = kind.fit(source.train, settings.task)
-    if not resumes_without_best:
-        ready.choose_by(settings.train.best)
-        settings = settings.model_copy(
-            update={"train": settings.train.model_copy(update={"best": ready.best})}
-        )
-    tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
-    check_same_columns(tables)
-    golds = {name: ready.golds(table) for name, table in tables.items()}
-    described = describe(model, settings.model.revision)
-    if described.task is not None and described.task.get("task") == task:
-        ready.go_on_from(described.task)
-    checkpoint = read_checkpoint(described, head=head_of(ready, described))
-    data = settings.data
-    tokenizer = checkpoint.tokenizer.for_languages(data.source_language, data.target_language)
-    checkpoint = replace(checkpoint, tokenizer=tokenizer)
-    encoded: dict[str, Encoded] = {}
-    with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
-        for name, table in tables.items():
-            kept, encoded[name] = ready.encode(
-                checkpoint.tokenizer, table, golds[name], settings.data, checkpoint.config
-            )
-            if len(kept) < len(table):
-                source.notes.append(dropped_note(table, kept))
-                tables[name] = kept
-            advance(len(table))
-    as_read = source
-    source = replace(source, **tables)
-    for name, each in encoded.items():
-        if each.examples.lost is not None:
-            source.notes.extend(each.examples.lost.note(f"{name}: "))
-    judged_on = "test" if "test" in encoded else "dev"
-    if judged_on in encoded:
-        source.notes.extend(few_examples(judged_on, len(encoded[judged_on])))
-    source.notes.extend(ready.notes())
-    settings = settings.model_copy(update={"task": ready.settings})
-    prepared = Prepared(ready, checkpoint, source, as_read, encoded, settings)
-    prepared.facts = facts(prepared, settings)
-    return prepared
 
 
 def dropped_note(table: Table, kept: Table) -> str:
@@ -199,13 +329,13 @@ def few_examples(split: str, number: int) -> list[str]:
     ]
 
 
-def facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
+def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
     """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps,
     time."""
     train = prepared.examples["train"]
     chosen = settings.train
     task = prepared.task
-    loader = Loader(task.batches(prepared.encoded["train"], chosen), chosen.accumulate)
+    loader = Loader(task.batches(prepared.train, settings), chosen.accumulate)
     steps = loader.total(chosen.epochs, chosen.max_steps)
     per_pass = len(loader.steps(0))
     lengths = train.lengths
@@ -257,6 +387,8 @@ def duplicates(task: Task, source: Source) -> dict[str, dict[str, Any]]:
 
 def count_leaks(task: Task, train: Table, table: Table) -> dict[str, int]:
     """How many rows of a table stand in train, exactly or nearly."""
+    from langue.text.quality.duplicates import find
+
     pairs = find(task.texts(train), task.texts(table))
     return {"exact": len(pairs.exact), "near": len(pairs.near), "of": len(table)}
 
@@ -286,133 +418,3 @@ def data_fingerprint(task: Task, source: Source) -> dict[str, str]:
                 digest.update(f"{len(text)} {text} {target!r}\n".encode("utf-8", "surrogatepass"))
             made[name] = digest.hexdigest()
     return made
-
-
-def first_changed_split(folder: Path, task: Task, source: Source) -> str:
-    """The first split that is not what it was when the run in `folder` began; "" where all are, or
-    nothing says it."""
-    kept = folder / DIGESTS
-    before = read_json(kept) if kept.is_file() else {}
-    now = data_fingerprint(task, source)
-    if not isinstance(before, dict):
-        raise RunError(
-            "does not say what the data of the run was",
-            where=str(kept),
-            do="put the run's own back",
-        )
-    return next(
-        (name for name in SPLITS if "train" in before and before.get(name) != now.get(name)), ""
-    )
-
-
-# What a run that goes on may have otherwise than before, since no step that was made depends on it.
-CHANGEABLE_ON_RESUME = (
-    *(
-        "on_nonfinite",
-        "spike",
-        "checkpoint_every",
-        "tracker",
-        "activation_checkpointing",
-        "parallel",
-    ),
-)
-
-
-def check_resumable(folder: Path, written: str) -> None:
-    """A run goes on only as what it was, but for what is CHANGEABLE_ON_RESUME; its recipe then says
-    so."""
-    path = folder / "recipe.toml"
-    before = read_recipe(path)
-    now = flat_keys(tomllib.loads(written))
-    before = without_foreign(before, now.get("task.name") or now.get("task.objective"))
-    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    fixed = [key for key in changed if key.removeprefix("train.") not in CHANGEABLE_ON_RESUME]
-    if fixed:
-        was, given = (
-            repr(each[fixed[0]]) if fixed[0] in each else "not set" for each in (before, now)
-        )
-        raise RunError(
-            f"cannot resume with other settings: {fixed[0]} is {given} and was {was}",
-            where=str(path),
-            do="repeat the first command, or start a new run",
-        )
-    if changed and rank() == 0:
-        write_text(path, written)
-
-
-def without_foreign(recipe: Mapping[str, Any], name: Any) -> dict[str, Any]:
-    """A recipe without the settings of other tasks and objectives than this one, which those of
-    earlier versions hold too."""
-    own = {
-        key for of, options in OPTIONS.items() if of.endswith(f" {name}") for key in known(options)
-    }
-    foreign = set(known(*OPTIONS.values())) - set(own)
-    return {key: value for key, value in recipe.items() if key not in foreign}
-
-
-def check_rereadable(data: Any) -> None:
-    """SettingsError where a recipe names as data what it cannot hold."""
-    if isinstance(data, str) and data == ROWS:
-        what = "the run's data were rows given in Python, which its recipe does not hold"
-        raise SettingsError(what, do="give them again: data=...")
-
-
-def check_output_outside_inputs(folder: Path, reads: Iterable[Any]) -> None:
-    """SettingsError where what is to be read, the model, the data and the like, is in the folder to
-    be replaced."""
-    for each in (Path(name) for name in reads if isinstance(name, (str, Path))):
-        if each.exists() and each.resolve().is_relative_to(os.path.realpath(folder)):
-            raise SettingsError(
-                f"{each} is read, and --force would replace it", do="choose another --out"
-            )
-
-
-def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:
-    """The run directory, checked before any work is done (one is never overwritten without `force`,
-    nor taken from a run that is at work in it), and whether to go on with what is there: as asked,
-    or because torchrun has started this process again."""
-    folder = Path(out)
-    with disk_errors(folder):
-        there = (folder / "recipe.toml").is_file()
-        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if resume or (there and restarted()):
-        if not there:
-            raise RunError(
-                "there is no run to resume", where=str(folder), do="start it without --resume"
-            )
-        _refuse_busy(folder)
-        return folder, True
-    if occupied and not force:
-        raise RunError(
-            "the run directory exists and is not empty",
-            where=str(folder),
-            do="choose another --out, go on with --resume, or replace it with --force",
-        )
-    if occupied and not there:
-        raise RunError(
-            "the folder is not a run of langue, so --force does not replace it",
-            where=str(folder),
-            do="choose another",
-        )
-    _refuse_busy(folder)
-    return folder, False
-
-
-def _refuse_busy(folder: Path) -> None:
-    """RunError where a run is at work in the folder; one of an earlier version is, where its
-    checkpoints are locked."""
-    for path in (folder, folder / "checkpoints"):
-        if path.exists():
-            with at_work(path):
-                pass
-
-
-@contextmanager
-def at_work(folder: Path) -> Iterator[None]:
-    """Within, no other run gets the folder, which is made where it is missing. Of the processes of
-    a run the first asks for it, and ends the others where it does not get it."""
-    if rank() > 0:
-        yield
-        return
-    with exclusive_lock(folder):
-        yield

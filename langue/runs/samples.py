@@ -15,7 +15,7 @@ from langue.data.corpus.stream import Chunks
 from langue.generation.generate import generate
 from langue.generation.sample import Sampling
 from langue.hub.generation_config import GenerationConfig
-from langue.runs.prepare_language import Pretraining
+from langue.runs.corpora import Pretraining
 from langue.runtime import device
 
 SAMPLES = 3

@@ -3,7 +3,7 @@ What leaves: the files of a run that make it loadable, here and by `transformers
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,6 +15,9 @@ from langue.model.weight_kinds import AnyWeight
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
+
+if TYPE_CHECKING:
+    from langue.tasks.language import LanguageObjective
 
 
 def head_of(task: Task, described: Description) -> str:
@@ -60,6 +63,34 @@ def write_task_checkpoint(
     write_json(
         folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs}
     )
+
+
+def write_language_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    objective: "LanguageObjective",
+    weights: Mapping[str, Tensor],
+    data: DataSettings,
+) -> None:
+    """checkpoint: what its training began from; of a new model, without weights."""
+    special = objective.special
+    # What began and ended its texts: a tokenizer such as BERT's has [CLS] and [SEP] in their place.
+    ids = {"bos_token_id": getattr(objective, "begin", special.bos), "pad_token_id": special.pad}
+    ids["eos_token_id"] = getattr(objective, "end", special.eos)
+    if checkpoint.config.decoder_layers:
+        ids["decoder_start_token_id"] = getattr(objective, "start", None)
+    write_checkpoint(
+        folder,
+        family=checkpoint.family,
+        config=checkpoint.config,
+        weights=weights,
+        tokenizer=checkpoint.tokenizer,
+        head="lm",
+        published=ids | checkpoint.published,
+        writes=checkpoint.writes,
+    )
+    kept = {"max_length": data.seq_len, "truncation": "head"}
+    write_json(folder / "langue.json", {"objective": objective.name, "data": kept})
 
 
 def task_of(described: Description) -> Task | None:

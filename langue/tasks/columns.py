@@ -17,6 +17,8 @@ class Columns:
     target: str
     optional: tuple[str, ...] = ()
     proportional: bool = True  # splits that are carved keep the shares of the target's values
+    # splits that are carved have rows of one value of this column, such as a context, together
+    together: str | None = None
     # what people call each, likeliest first: for the remedy alone, never taken by itself
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

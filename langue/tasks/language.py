@@ -1,13 +1,12 @@
 """What arrives: documents as tokens and a language model. What leaves: how well it predicts them,
 as (sum, count).
 
-What causal, masked and denoising pretraining share; each says in its own file how a piece of text
+What causal, masked and denoising pretraining share; each says in its own file how a chunk of text
 becomes a batch.
 """
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,13 +21,16 @@ from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead, S
 from langue.errors import ModelError
 from langue.model.config import ModelConfig
 from langue.model.kernels import chunk_size
-from langue.model.language_model import LanguageModel
+from langue.model.language_model import LanguageModel, init_weights
 from langue.runtime import device_memory
-from langue.settings.sections import Section
+from langue.settings.sections import Settings
+from langue.statistics.intervals import bootstrap
 from langue.statistics.metrics import number
 from langue.tasks.objective import LOSS, Metrics, Objective, Outcome
 from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
+
+FEW = 20  # documents, below which drawing them anew says nothing
 
 
 class LanguageObjective(Objective):
@@ -36,12 +38,10 @@ class LanguageObjective(Objective):
 
     primary_metric = "perplexity"
     best = LOSS
+    learns_from = "documents"
     architecture: str  # of the model that it trains
     overhead: SpecialTokenOverhead
-    Options: ClassVar[type[Section]] = Section  # its `task.*` settings
     preset: ClassVar[str]  # the new model's architecture where none is named
-    # what a tokenizer is that is trained for it, as the published ones are
-    tokenizer_defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self, tokenizer: Tokenizer, settings: Any, *, z_loss: float = 0.0, seed: int = 0
@@ -55,7 +55,7 @@ class LanguageObjective(Objective):
 
     @classmethod
     def fits(cls, settings: Any, block: int, sentinels: int) -> None:
-        """SettingsError where pieces of a block cannot be made with so many sentinels."""
+        """SettingsError where chunks of a block cannot be made with so many sentinels."""
 
     @classmethod
     def learns_pairs(cls, settings: Any) -> bool:
@@ -64,11 +64,11 @@ class LanguageObjective(Objective):
 
     @classmethod
     def check_documents(cls, settings: Any, n_documents: int) -> None:
-        """SettingsError where pieces cannot be made of so few documents."""
+        """SettingsError where chunks cannot be made of so few documents."""
 
     @abstractmethod
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch | Pairs:
-        """The batch of these pieces, its labels being what is to be predicted."""
+        """The batch of these chunks, its labels being what is to be predicted."""
 
     def stream(
         self, corpus: Documents, *, block: int, budget: int, seed: int, ramp: int = 0
@@ -78,9 +78,27 @@ class LanguageObjective(Objective):
             corpus, self.make, self.overhead, block=block, budget=budget, seed=seed, ramp=ramp
         )
 
+    def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> LanguageModel:
+        model = LanguageModel(config)
+        init_weights(model, seed)
+        return model
+
+    def batches(self, train: Documents, settings: Settings) -> Stream:
+        chosen = settings.train
+        return self.stream(
+            train,
+            block=settings.data.seq_len,
+            budget=chosen.batch_tokens,
+            seed=chosen.seed,
+            ramp=chosen.ramp_steps * chosen.accumulate,
+        )
+
+    def held_out(self, dev: Documents, settings: Settings) -> "HeldOutSet":
+        return HeldOutSet(self.batches(dev, settings), settings.data.dev_tokens)
+
     @classmethod
     def overhead_for(cls, settings: Any) -> SpecialTokenOverhead:
-        """How pieces are wrapped with these settings."""
+        """How chunks are wrapped with these settings."""
         return cls.overhead
 
     @classmethod
@@ -152,6 +170,11 @@ class LanguageObjective(Objective):
             name: None if value is None else number(value) for name, value in told.items()
         }, float(loss[0])
 
+    def settle(
+        self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Nothing is chosen on held-out text but the checkpoint."""
+
     @torch.no_grad()
     def judge(
         self, model: nn.Module, dev: "HeldOutSet", *, device: torch.device, dtype: torch.dtype
@@ -187,7 +210,7 @@ class HeldOutSet:
     """Held-out documents in batches that are the same at every evaluation."""
 
     def __init__(self, stream: Stream, most: int = 0) -> None:
-        """most: tokens that are judged on, taken from evenly spread pieces; 0: all."""
+        """most: tokens that are judged on, taken from evenly spread chunks; 0: all."""
         self.stream = stream
         chunks = stream.chunks(0)
         tokens = int(chunks[:, 2].sum())
@@ -290,3 +313,78 @@ def examples(tokens: Any, lengths: Any, labels: Any) -> Examples:
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     cut = np.zeros(len(lengths), np.int32)
     return Examples(tokens.astype(np.int32), starts, None, cut, labels=labels.astype(np.int32))
+
+
+# --- scores of held-out text, and how far they may be from those of other text ---
+
+
+def scores(
+    objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
+) -> tuple[Metrics, dict[str, Any]]:
+    """The metrics and their 95% intervals: where they lie when documents are drawn anew
+    (bootstrap), and, of fewer than FEW documents, from the spread between them."""
+
+    def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        losses, shares = judged.summed(weights)
+        rows = [
+            {"loss": loss}
+            | objective.metrics(loss, held, {name: share[n] for name, share in shares.items()})
+            for n, loss in enumerate(losses)
+        ]
+        return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
+
+    whole = measure(np.ones((len(judged.counts), 1)))
+    metrics: Metrics = {name: number(values[0]) for name, values in whole.items()}
+    if len(judged.counts) >= FEW:
+        intervals = bootstrap(measure, metrics, len(judged.counts))
+    else:
+        intervals = few_intervals(objective, held, judged)
+    intervals.pop("bits_per_byte", None)  # how many bytes each document has is not kept
+    return metrics, intervals
+
+
+def few_intervals(
+    objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
+) -> dict[str, Any]:
+    """95% intervals by Student's t over few documents, of the loss and of each share, as of a ratio
+    of two sums (Cochran 1977, chapter 6); what follows from the loss lies where its ends put it.
+    None where documents do not differ; nothing at all of a single one."""
+    ratios = {name: ratio_interval(right, told) for name, (right, told) in judged.shares.items()}
+    loss = ratio_interval(judged.losses, judged.counts)
+    if loss is None:
+        return {}
+    loss = (max(0.0, loss[0]), loss[1])
+    unknown: dict[str, float] = dict.fromkeys(ratios, 0.0)
+    lower: Metrics = {"loss": loss[0], **objective.metrics(loss[0], held, unknown)}
+    upper: Metrics = {"loss": loss[1], **objective.metrics(loss[1], held, unknown)}
+    intervals: dict[str, Any] = {}
+    for name in lower:
+        if name not in ratios:
+            intervals[name] = (lower[name], upper[name])
+        elif (ends := ratios[name]) is not None:
+            intervals[name] = (max(0.0, ends[0]), min(1.0, ends[1]))
+        else:
+            intervals[name] = None
+    return intervals
+
+
+def ratio_interval(sums: NDArray[Any], counts: NDArray[Any]) -> tuple[float, float] | None:
+    """Where sum(sums) / sum(counts) lies with 95% confidence if documents, (n,), are drawn at
+    random."""
+    there = counts > 0
+    sums = sums[there]
+    counts = counts[there]
+    number_of = len(counts)
+    if number_of < 2:
+        return None
+    ratio = sums.sum() / counts.sum()
+    residuals = sums - ratio * counts
+    half = number_of * t_half_width(number_of) * residuals.std(ddof=1) / counts.sum()
+    return (float(ratio - half), float(ratio + half)) if half > 0 else None
+
+
+def t_half_width(documents: int) -> float:
+    """Half of the 95% interval of a mean, in standard deviations between documents."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(documents - 1, 0.975)) / math.sqrt(documents)

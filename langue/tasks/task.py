@@ -8,35 +8,45 @@ by being registered in `langue/tasks/__init__.py`.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from langue.data.batch import Batch, Examples
+from langue.data.batch import Batch, Examples, gather
 from langue.data.encoded import Encoded, in_order
 from langue.data.loader import BatchSource, Split
+from langue.data.pack import sorted_batches
 from langue.errors import DataError
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
 from langue.model.heads import Head, TaskModel
-from langue.settings.sections import DataSettings, Section, TrainSettings
+from langue.runtime import keep_freed_memory, keep_kernels, parallel_map, world_size
+from langue.settings.sections import DataSettings, Settings
 from langue.statistics.compare import Systems, systems_of
 from langue.statistics.intervals import bootstrap
 from langue.statistics.metrics import Measure, plain
 from langue.tasks import judgement
 from langue.tasks.columns import Columns
-from langue.tasks.infer import infer
 from langue.tasks.judgement import Judgement
 from langue.tasks.objective import LOSS, Metrics, Objective, Outcome, check_best
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
+
+R = TypeVar("R")
+# Tokens of a batch that is predicted: on an accelerator; and on a processor, so few that what a
+# layer computes stays in its caches, and few enough that every core gets some batches.
+BATCH_TOKENS = 16384
+CPU_BATCH_TOKENS = 2048
+FEWEST_BATCH_TOKENS = 512
+BATCHES_PER_CORE = 4
 
 
 @dataclass(frozen=True)
@@ -61,14 +71,11 @@ class Task(Objective):
     faster. A task must say what is abstract here; the rest has defaults for one sequence a row.
     """
 
+    learns_from = "rows"
     columns: ClassVar[Columns]
     # whether it predicts from texts, pairs of them and token ids, all of one kind in a call;
     # else `encode_items` says what it takes
     takes_texts: ClassVar[bool] = True
-    Options: ClassVar[type[Section]]  # its `task.*` settings
-    # the options that leave something to the run, and the values that do: what a run has settled
-    # stays as it is when the run goes on
-    settled_options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     # what it is judged by where the checkpoint was chosen by the loss, or by nothing
     main_metric: str
     settings: Any  # its Options
@@ -264,16 +271,38 @@ class Task(Objective):
         word that is none of them where the family has no class for this head."""
 
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> TaskModel:
-        """A new model of this task."""
         return TaskModel(config, partial(self.head, config, pad), seed)
 
-    def batches(self, train: Encoded, settings: TrainSettings) -> BatchSource:
-        """Where the batches of training come from."""
-        return Split(train.examples, settings)
+    def weights_to_begin_with(
+        self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None, network: nn.Module
+    ) -> dict[str, Tensor]:
+        """All but what a head has learnt of labels, where these are others, or it has no place for
+        it."""
+        assert isinstance(network, TaskModel)
+        is_same = saved is not None and self.has_outputs_of(saved)
+        held = {name for name, _ in network.named_parameters()}
+        of_labels = tuple(f"head.{name}" for name in network.head.of_labels)
+        taken = {
+            name: tensor
+            for name, tensor in weights.items()
+            if not name.startswith(of_labels) or is_same and name in held
+        }
+        return self.rescale_head(taken, back=True)
+
+    def batches(self, train: Encoded, settings: Settings) -> BatchSource:
+        return Split(train.examples, settings.train)
+
+    def held_out(self, dev: Encoded | None, settings: Settings) -> Encoded | None:
+        return dev
 
     @abstractmethod
-    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """The summed loss, and what it is summed over."""
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
+        """The summed loss, and what it is summed over. outputs: what the head gives."""
+
+    def logits(self, outputs: Any) -> Tensor:
+        """The scores that a published class gives, of what the head gives."""
+        scores: Tensor = outputs
+        return scores
 
     def rescale_head(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
         """The network's weights as they are saved, where it is trained on targets in another scale
@@ -283,10 +312,10 @@ class Task(Objective):
     def forward(self, model: nn.Module, batch: Batch) -> Outcome:
         outputs = model(batch)
         loss, count = self.loss(outputs, batch)
-        return Outcome(loss, count, self.outputs_to_measure(outputs.detach(), batch))
+        return Outcome(loss, count, self.outputs_to_measure(outputs, batch))
 
-    def outputs_to_measure(self, outputs: Tensor, batch: Batch) -> Any:
-        """What `train_metric` needs of a batch."""
+    def outputs_to_measure(self, outputs: Any, batch: Batch) -> Any:
+        """What `train_metric` needs of a batch, without the graph of its gradients."""
         return None
 
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
@@ -318,6 +347,13 @@ class Task(Objective):
         predictions, loss = self.apply(model, dev, device=device, dtype=dtype)
         return self.metrics(dev.golds, predictions), loss
 
+    def settle(
+        self, model: nn.Module, dev: Encoded | None, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        if dev is not None and self.settles_on_dev:
+            predictions, _ = self.apply(model, dev, device=device, dtype=dtype)
+            self.settle_on_dev(dev.golds, predictions)
+
     @property
     def settles_on_dev(self) -> bool:
         """Whether there is something to settle on dev once training is over."""
@@ -330,7 +366,7 @@ class Task(Objective):
     # --- predicting ---
 
     @abstractmethod
-    def decode(self, outputs: Tensor, batch: Batch) -> Any:
+    def decode(self, outputs: Any, batch: Batch) -> Any:
         """What is kept of each sequence of a batch, one a sequence in the batch's order."""
 
     def merge(self, sequences: Any, encoded: Encoded) -> Any:
@@ -353,7 +389,7 @@ class Task(Objective):
         was_training = model.training
         model.eval()
         examples = encoded.examples
-        scored = examples.targets is not None or examples.labels is not None
+        scored = encoded.golds is not None
         parts = []
         total = 0.0
         count = 0.0
@@ -442,20 +478,52 @@ def _as_text(value: Any) -> str:
 
 
 def rows_with_tokens(
-    table: "Table", usable: np.ndarray[Any, Any], data: DataSettings
+    table: "Table",
+    usable: np.ndarray[Any, Any],
+    data: DataSettings,
+    fault: Callable[[int], str] = lambda row: "the text has no tokens",
 ) -> np.ndarray[Any, Any] | None:
     """The rows whose texts have tokens, usable (n,), where that is not all of them.
 
     DataError at the first that has none, unless these are to be dropped; and where none has any.
+    fault: what is wrong with such a row.
     """
     if usable.all():
         return None
     if data.invalid == "error":
+        bad = int(usable.argmin())
         do = "fill it in or take it out (in training: data.invalid=drop)"
-        where = table.where(int(usable.argmin()))
-        raise DataError("the text has no tokens", where=where, do=do)
+        raise DataError(fault(bad), where=table.where(bad), do=do)
     if not usable.any():
         raise DataError(
             "no text has any tokens", where=table.origin, do="is it text that the model can read?"
         )
     return np.flatnonzero(usable)
+
+
+def infer(
+    work: Callable[[Batch], R], examples: Examples, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[Batch, R]]:
+    """Each batch with what `work` makes of it, longest texts first.
+
+    A processor's cores take a batch each: threads that share one wait for each other at every step
+    of it. `work` must therefore change nothing that it shares.
+    """
+
+    def one(rows: NDArray[np.int64]) -> tuple[Batch, R]:
+        batch = gather(examples, rows, device)
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return batch, work(batch)
+
+    longest = int(examples.lengths.max(initial=1))
+    total = int(examples.lengths.sum())
+    if device.type != "cpu":
+        yield from map(one, sorted_batches(examples.lengths, max(BATCH_TOKENS, longest)))
+        return
+    keep_freed_memory()
+    keep_kernels()
+    share = total // (BATCHES_PER_CORE * torch.get_num_threads())
+    budget = min(CPU_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, share))
+    batches = sorted_batches(examples.lengths, max(budget, longest))
+    # Processes that share a model's weights must ask for them in the same order.
+    yield from parallel_map(one, batches) if world_size() == 1 else map(one, batches)

@@ -16,13 +16,20 @@ from langue.hub.checkpoint import Description, classes_of, describe, family_of, 
 from langue.hub.family import parameters
 from langue.model.config import ANY_LENGTH, ModelConfig
 from langue.model.language_model import on_meta_device
+from langue.planning.memory import (
+    FULL,
+    Layout,
+    Sizes,
+    memory,
+    memory_to_use,
+)
 from langue.runs.save import head_of, task_of
 from langue.tasks.task import Task
 from langue.text.tokenizers.classes import ROLES
 from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
 
-BYTES = {"fp32": 4, "bf16": 2}
+BYTES = {"fp32": FULL, "bf16": 2}
 NORMS = {
     "layer": "LayerNorm",
     "rms": "RMSNorm",
@@ -72,7 +79,7 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         "context": None if config.max_length >= ANY_LENGTH else config.max_length,
         "tokenizer": _tokenizer(tokenizer),
         "uses": _uses(config, speaks, task),
-        "memory": _memory(config, total, length) | {"length": length},
+        "memory": _memory(config, shapes, length, speaks),
         "tree": _tree("model", shapes),
         "config": {name: value for name, value in config.to_dict().items()},
     }
@@ -143,25 +150,27 @@ def _uses(config: ModelConfig, speaks: bool, task: Task | None) -> list[str]:
     return can + (["generate"] if speaks and config.architecture != "encoder" else [])
 
 
-def _memory(config: ModelConfig, total: int, length: int) -> dict[str, int]:
-    """Bytes, in fp32, for one text: using it (weights, and the keys and values kept of a decoder),
-    and training it with AdamW (weights, gradients, two moments, and the activations: Korthikanti et
-    al. 2022, arXiv:2205.05198, times two since they count half precision)."""
-    layers = config.n_layers + config.decoder_layers
-    kept = (
-        2 * 4 * layers * config.n_kv_heads * config.head_dim * length
-        if config.architecture != "encoder"
-        else 0
-    )
-    activations = 2 * layers * length * (34 * config.dim + 5 * config.n_heads * length)
-    return {"inference": 4 * total + kept, "training": 4 * 4 * total + activations}
+def _memory(
+    config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], length: int, speaks: bool
+) -> dict[str, int]:
+    """Bytes in fp32 for one text of so many tokens, to use the model and to train it with AdamW, as
+    `langue plan` reckons them."""
+    counts = {name: math.prod(shape) for name, shape in shapes.items()}
+    blocks = sum(n for name, n in counts.items() if "blocks." in name)
+    sizes = Sizes(sum(counts.values()), blocks)
+    training = memory(config, sizes, length, Layout(), FULL, None, of_language=speaks)
+    return {
+        "inference": round(memory_to_use(config, sizes, length)),
+        "training": round(training.total),
+        "length": length,
+    }
 
 
 def _tree(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """A part with its shape, or with its own parts; equal layers are counted, not repeated."""
     if set(shapes) == {""}:
         size = math.prod(shapes[""])
-        return {"name": name, "shape": list(shapes[""]), "parameters": size, "bytes": 4 * size}
+        return {"name": name, "shape": list(shapes[""]), "parameters": size, "bytes": FULL * size}
     groups: dict[str, dict[str, tuple[int, ...]]] = {}
     for path, shape in shapes.items():
         first, _, rest = path.partition(".")
@@ -180,4 +189,4 @@ def _tree(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
             last = int(part["name"]) + part["times"] - 1
             child |= {"name": f"{part['name']} to {last}", "times": part["times"]}
         children.append(child)
-    return {"name": name, "parameters": size, "bytes": 4 * size, "parts": children}
+    return {"name": name, "parameters": size, "bytes": FULL * size, "parts": children}

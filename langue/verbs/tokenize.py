@@ -9,7 +9,7 @@ from langue.data.corpus.builder import Building, build
 from langue.data.corpus.split import SplitAssignment
 from langue.hub.checkpoint import locate
 from langue.progress import bar
-from langue.runs.held_out import notes_on_held_out
+from langue.runs.corpora import notes_on_held_out
 from langue.runs.train_tokenizer import as_list, total_size
 from langue.settings.sections import OF_BUILDING, resolve_for
 from langue.text.read.documents import Kind, Reading, open_texts
@@ -40,7 +40,9 @@ def tokenize(
     division = SplitAssignment.of(chosen.dev_fraction, chosen.seed, dedup)
     notes: list[str] = []
     texts = open_texts(as_list(sources), reading, notes)
-    found = Tokenizer.load(locate(tokenizer, wanted=("tokenizer.json", "config.json", *SIDE_FILES)))
+    found = Tokenizer.load(
+        locate(tokenizer, patterns=("tokenizer.json", "config.json", *SIDE_FILES))
+    )
     building = Building(texts, found, reading, division, chosen.shard_tokens)
     with bar("text to tokens", total_size(texts)) as advance:
         facts = build(building, Path(out), force=force, progress=advance, notes=notes)

@@ -1,10 +1,12 @@
 """Windows of long texts: every token is in one, with what stands around it."""
 
+import numpy as np
 import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from langue.data.windows import encode_windows, places_of_words
+from langue.data import windows
+from langue.data.windows import encode_windows, offsets_of_texts, places_of_words
 from langue.errors import DataError
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -69,6 +71,22 @@ def test_a_question_stands_in_every_window() -> None:
         )
         assert (made.offsets[part][: len(question) + 2] == -1).all()
     assert made.cut.tolist() == [0, 0]
+    assert made.first.tolist() == [0, 5, 10, 13, 0] and made.row.tolist() == [0, 0, 0, 0, 1]
+    assert made.begin.tolist() == [4, 4, 4, 4, 3] and made.size.tolist() == [7, 7, 7, 7, 1]
+    whole = encode_windows(words(special=False), [text_of(20), "w5"], max_length=99, stride=0)
+    alone = np.split(whole.offsets, whole.examples.starts[1:-1])
+    for own, other in zip(offsets_of_texts(made, 2), alone, strict=True):
+        assert own.tolist() == other.tolist()
+
+
+def test_many_long_texts_are_encoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text_of(count) for count in (1, 40, 3, 0, 20, 7)]
+    whole = encode_windows(words(), texts, max_length=10, stride=3)
+    monkeypatch.setattr("langue.data.windows.CHARACTERS", 60)
+    assert [*windows._chunks(texts)] == [(0, 1), (1, 2), (2, 4), (4, 5), (5, 6)]
+    parts = encode_windows(words(), texts, max_length=10, stride=3)
+    for mine, other in [(parts.row, whole.row), (parts.examples.tokens, whole.examples.tokens)]:
+        assert mine.tolist() == other.tolist()
 
 
 def test_a_question_without_end_leaves_room_and_is_counted() -> None:

@@ -7,7 +7,7 @@ import torch
 from langue.data.batch import Batch
 from langue.errors import ModelError
 from langue.runs.model import load
-from langue.tasks.infer import infer
+from langue.tasks.task import infer
 from tests.tiny import reviews, tiny_bert
 
 

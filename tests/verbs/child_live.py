@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import langue.data.corpus.builder
+import langue.runs.judge
 import langue.runs.train_tokenizer
-import langue.verbs.evaluate
 import langue.verbs.finetune
 import langue.verbs.pretrain
 import langue.verbs.quickstart
@@ -42,8 +42,8 @@ def held(module, name, what):
 
 def main(folder: Path) -> None:
     given = json.loads((folder / "given.json").read_text())
-    held(langue.verbs.evaluate, "judge_run", "finetune judges")
-    held(langue.verbs.pretrain, "judge_language", "pretrain judges")
+    held(langue.runs.judge, "judge_rows", "finetune judges")
+    held(langue.runs.judge, "judge_text", "pretrain judges")
     held(langue.runs.train_tokenizer, "train", "tokenizer train")
     held(langue.data.corpus.builder, "_write", "data tokenize")
     langue.train_tokenizer(folder / "text.txt", out=folder / "tokenizer", tokenizer__kind="bytes")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import langue.verbs.evaluate
+import langue.runs.judge
 from langue.errors import DataError, RunError, SettingsError
 from langue.runs.model import load
 from langue.verbs import quickstart
@@ -103,7 +103,7 @@ def test_evaluate_multiplies_as_training_did(run, tmp_path, monkeypatch, said, d
     (copy / "recipe.toml").write_text(recipe.replace('precision = "auto"', f'precision = "{said}"'))
     models = []
     monkeypatch.setattr(
-        langue.verbs.evaluate, "load", lambda folder: models.append(load(folder)) or models[0]
+        langue.runs.judge, "load", lambda folder: models.append(load(folder)) or models[0]
     )
     evaluate(copy)
     assert models[0].dtype == dtype

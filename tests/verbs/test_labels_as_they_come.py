@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from langue.cli import run as command
+from langue.cli.show import print_preview
 from langue.errors import DataError, SettingsError
 from langue.runs.model import load
 from langue.settings.sections import resolve
@@ -21,7 +22,7 @@ from langue.text.read.split import all_seen, class_numbers, hold_out
 from langue.text.read.table import as_dataset
 from langue.train.journal import read_log
 from langue.verbs.evaluate import evaluate
-from langue.verbs.preview import preview, show
+from langue.verbs.preview import preview
 from tests.tiny import reviews, write_jsonl
 
 
@@ -148,7 +149,7 @@ def test_brackets_are_no_markup(model, tmp_path):
     path = tmp_path / "r[final].jsonl"
     write_jsonl(path, rows)
     console = Console(width=200, record=True, file=io.StringIO())
-    show(preview(model=model, data=path), console)
+    print_preview(preview(model=model, data=path), console)
     said = console.export_text()
     assert "r[final].jsonl" in said and "[/yes] " in said and "[bold] " in said
 

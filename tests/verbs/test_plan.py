@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 import langue
 from langue.cli import run
 from langue.errors import SettingsError
+from langue.hub.checkpoint import describe, family_of
 from langue.hub.family import parameters
 from langue.hub.presets import preset
+from langue.planning.memory import FULL, Layout, Sizes, memory
 from langue.planning.timing import flops_per_token
 from langue.verbs.plan import _budget, count_parameters
-from tests.tiny import tiny_bert
+from tests.tiny import CONFIG, tiny_bert
+from tests.tiny_decoder import tiny_decoder
 
 
 def gpt2(**more):
@@ -180,3 +183,23 @@ def test_the_command_prints_for_people_and_for_programs(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert "1.4T tokens (20 a parameter)" in shown and "on paper only" in shown and "MWh" in shown
+
+
+def test_inspect_reckons_memory_as_a_plan_does(tmp_path):
+    """By part, too: a body alone has no logits, and keeps no keys and values."""
+    folder = tiny_decoder(tmp_path / "decoder", "llama")
+    config = family_of(describe(folder))[1]
+    found = langue.inspect(folder, length=48)["memory"]
+    sizes = count_parameters(config)
+    parts = memory(config, sizes, 48, Layout(), FULL, None)
+    assert parts.logits > 0
+    assert found["training"] == round(parts.total)
+    # two layers of two heads of 16, keys and values
+    assert found["inference"] == 4 * sizes.total + 4 * 2 * 2 * 2 * 16 * 48
+
+    body = langue.inspect(tiny_bert(tmp_path / "bert"), length=48)
+    total = body["parameters"]
+    parts = memory(CONFIG, Sizes(total, total), 48, Layout(), FULL, None, of_language=False)
+    assert parts.logits == 0.0
+    assert body["memory"]["training"] == round(parts.total)
+    assert body["memory"]["inference"] == 4 * total

@@ -22,9 +22,9 @@ from langue.cli import run
 from langue.data.corpus.reader import Corpus
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
 from langue.hub.weights import read_safetensors
+from langue.runs.arguments import MANY, PRETRAIN, resolve_call
 from langue.runs.judge_language import _whole, better_than_baseline
 from langue.train.throughput import MFUMeter, body_flops, head_flops
-from langue.verbs.pretrain import MANY, _resolved
 from tests.memory import Memory
 from tests.tiny import tiny_bert
 
@@ -74,18 +74,8 @@ def tokenizer(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("objective", "loader"),
-    [
-        ("causal", "AutoModelForCausalLM"),
-        ("masked", "AutoModelForMaskedLM"),
-        ("denoise", "AutoModelForSeq2SeqLM"),
-    ],
-)
-def test_a_run_learns_and_loads_everywhere(tmp_path, text, tokenizer, objective, loader):
-    import torch
-    import transformers
-
+@pytest.mark.parametrize("objective", ["causal", "masked", "denoise"])
+def test_a_run_learns_and_says_what_it_learned(tmp_path, text, tokenizer, objective):
     run = langue.pretrain(objective, data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY)
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     train = [line["loss"] for line in log if line["split"] == "train"]
@@ -109,20 +99,8 @@ def test_a_run_learns_and_loads_everywhere(tmp_path, text, tokenizer, objective,
         "curves.png",
     ):
         assert (run.folder / name).is_file()
-    model = langue.load(run.folder)
-    ids = [[7, 30, 41, 52, 63], [80, 81]]
-    both = objective == "denoise"
-    ours = model.logits(ids, ids) if both else model.logits(ids)
-    theirs = getattr(transformers, loader).from_pretrained(run.folder).eval()
-    for mine, each in zip(ours, ids, strict=True):
-        tensor = torch.tensor([each])
-        with torch.no_grad():
-            out = (
-                theirs(tensor, **({"decoder_input_ids": tensor} if both else {})).logits[0].numpy()
-            )
-        np.testing.assert_allclose(mine, out, rtol=1e-4, atol=1e-5)
     if objective == "causal":
-        assert isinstance(model.generate(["the dog"], max_tokens=5)[0], str)
+        assert isinstance(run.load().generate(["the dog"], max_tokens=5)[0], str)
         compared = run.metrics["baseline"]["comparison"]
         theirs = run.metrics["baseline"]["metrics"]
         # documents, of which each is predicted by both
@@ -409,7 +387,7 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
         (
             "denoise",
             {"task.noise_span": 1, "data.seq_len": 700, "train.batch_tokens": 700},
-            "a piece of 700 tokens has 105",
+            "a chunk of 700 tokens has 105",
         ),
         ("masked", {"task.pairs": "next", "model.preset": "modernbert"}, "tells two parts apart"),
         ("masked", {"task.pairs": "next", "data.seq_len": 3}, "data.seq_len = 3 leaves no room"),
@@ -737,13 +715,17 @@ def test_an_encoder_made_here_is_fine_tuned_as_any_other(tmp_path, text, tokeniz
 
 def test_so_many_steps_are_so_many_and_none_is_as_many_as_the_passes():
     asked = {"train.max_steps": 100, "data.name": "t.txt"}
-    assert _resolved(asked, {}, {})[1].train.epochs == MANY
+
+    def resolved(recipe, words):
+        return resolve_call(PRETRAIN, recipe, {}, words).settings.train
+
+    assert resolved(asked, {}).epochs == MANY
     recipe = asked | {"train.epochs": MANY}  # as a run of so many steps writes it
     for words in ({"train.steps": "0"}, {"train.max_steps": 0}):
         for layer in (asked, recipe):
-            train = _resolved(layer, {}, words)[1].train
+            train = resolved(layer, words)
             assert (train.epochs, train.max_steps) == (1.0, 0)
-    assert _resolved(recipe, {}, {"train.epochs": 2, "train.max_steps": 0})[1].train.epochs == 2
+    assert resolved(recipe, {"train.epochs": 2, "train.max_steps": 0}).epochs == 2
 
 
 CUT = [

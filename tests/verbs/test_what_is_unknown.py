@@ -10,7 +10,7 @@ import pytest
 import langue
 from langue.cli import run
 from langue.errors import LangueWarning
-from langue.runs.held_out import ratio_interval
+from langue.tasks.language import ratio_interval
 from langue.verbs.preview import preview
 from tests.tiny import SHORT, reviews, write_jsonl
 from tests.tiny_decoder import tiny_decoder

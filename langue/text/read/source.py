@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from langue.errors import DataError
-from langue.text.read.split import all_seen, are_several, class_numbers, hold_out
+from langue.text.read.split import all_seen, are_several, class_numbers, hold_out, hold_out_groups
 from langue.text.read.table import INSTEAD, SPLITS, TEXTS, Source, Table, present
 
 __all__ = ["Source", "Table", "read"]
@@ -31,6 +31,7 @@ def read(
     need: Sequence[str] = (),
     optional: Sequence[str] = (),
     stratify: str | None = None,
+    together: str | None = None,
     dev_fraction: float = 0.1,
     test_fraction: float = 0.1,
     dev_max: int = 2000,
@@ -45,7 +46,8 @@ def read(
     columns: ours -> theirs, `{"text": "review"}`. need, optional: the columns that are kept, by our
     names. Where dev is missing, dev_fraction of the training rows, at most dev_max, becomes it;
     where test is missing too, test_fraction of all becomes test first; shares of the `stratify`
-    labels are kept. split=False: nothing is carved, and data without splits is the test split.
+    labels are kept, or rows of one value of the column `together` stay together. split=False:
+    nothing is carved, and data without splits is the test split.
     invalid: what a row with an empty text does: stop, be dropped and counted, or stay, for whoever
     gives an answer to every row. synonyms: what people call the columns, for the remedy.
     """
@@ -91,7 +93,7 @@ def read(
         shares = {"test": test_fraction} if "dev" not in found and "test" not in found else {}
         shares |= {"dev": dev_fraction} if "dev" not in found else {}
         if "train" in found:
-            _carve(found, shares, dev_max, seed, stratify, notes)
+            _carve(found, shares, dev_max, seed, stratify, together, notes)
     return Source(notes=notes, **dict.fromkeys(SPLITS) | found)
 
 
@@ -183,6 +185,7 @@ def _carve(
     dev_max: int,
     seed: int,
     stratify: str | None,
+    together: str | None,
     notes: list[str],
 ) -> None:
     """Take the missing splits out of train, test first, each a share of what train had."""
@@ -203,12 +206,17 @@ def _carve(
             else []
         )
         classes = class_numbers(labels) if labels else None
-        kept, held = hold_out(len(train), min(held_most, len(train) - 1 - after), seed, classes)
+        most = min(held_most, len(train) - 1 - after)
+        how = f"the shares of each {stratify} kept" if classes is not None else "at random"
+        groups = None
+        if together is not None and together in train.rows.column_names:
+            groups = hold_out_groups(train.column(together), most, seed, left=1 + after)
+            how = f"at random, those of one {together} together" if groups else how
+        kept, held = groups or hold_out(len(train), most, seed, classes)
         if are_several(labels):
             kept, held = all_seen(kept, held, labels)
         found["train"] = train.select(kept)
         found[name] = train.select(held)
-        how = f"the shares of each {stratify} kept" if classes is not None else "at random"
         notes.append(f"{train.origin}: {_rows(len(held))} taken for {name}, {how} (seed {seed})")
 
 

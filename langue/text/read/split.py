@@ -40,6 +40,23 @@ def hold_out(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def hold_out_groups(
+    values: Sequence[Any], n_held: int, seed: int, left: int = 1
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """(kept, held) row numbers, each ascending, rows of one value together: groups in a drawn order
+    as long as they fit into `n_held` rows, at least one. None where that would not leave `left`
+    groups."""
+    known = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    if len(known) <= left:
+        return None
+    groups = np.fromiter((known[value] for value in values), np.int64, len(values))
+    order = np.random.RandomState(seed % 2**32).permutation(len(known))
+    filled = np.cumsum(np.bincount(groups)[order])
+    count = min(max(1, int((filled <= n_held).sum())), len(known) - left)
+    held = np.isin(groups, order[:count])
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
 def _quota(sizes: NDArray[np.int64], n_held: int) -> NDArray[np.int64] | None:
     """Rows to hold out of each class: its share by largest remainder, at least one of it left;
     None: impossible."""

@@ -30,7 +30,7 @@ from langue.settings.sections import TokenizerSettings
 from langue.text.tokenizers.classes import BERT, END
 from langue.text.tokenizers.long_words import LIMIT, WORDPIECE_LIMIT, LongWords
 from langue.text.tokenizers.tokenizer import Tokenizer
-from langue.text.tokenizers.words import ALPHABET
+from langue.text.tokenizers.unknown import ALPHABET
 
 NAMES: dict[str, dict[str, str]] = {  # the special tokens of each kind, in the order of their ids
     "bpe": {"bos": END, "eos": END},

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langue.text.tokenizers.tokenizer import Tokenizer
-from langue.text.tokenizers.words import ALPHABET
 
 SHARE = 0.01  # of the characters or of the tokens, from which it is told
 SAMPLE = 1 << 18  # characters that are measured
@@ -25,6 +24,13 @@ COUNTS = (
     *("lost", "lost_bytes", "overlong"),
 )
 NOWHERE = "\U0010fffe"  # not a character, and so in no vocabulary
+
+# The character that GPT-2 (Radford et al. 2019) writes for each byte: itself where it can be seen.
+_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
+ALPHABET = {byte: chr(byte) for byte in _PLAIN} | {
+    byte: chr(256 + n) for n, byte in enumerate(_OTHERS)
+}
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,8 @@ from numpy.typing import NDArray
 
 from langue.text.quality import script
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import ALPHABET
 
-# what stands for itself in GPT-2's alphabet
-_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
-ALPHABET = {byte: chr(byte) for byte in _PLAIN} | {
-    byte: chr(256 + n) for n, byte in enumerate(_OTHERS)
-}
 _VALUES = {letter: byte for byte, letter in ALPHABET.items()}
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # what SentencePiece writes where it knows no token
 _LATER = bytes(range(0x80, 0xC0))  # bytes of a character after its first one

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from langue.errors import DataError
 from langue.text.read import arrow
 from langue.text.read.source import read
-from langue.text.read.split import class_numbers, hold_out
+from langue.text.read.split import class_numbers, hold_out, hold_out_groups
 
 HOSTILE = [
     "NA",
@@ -383,3 +383,29 @@ def test_real_data(shared_data):
     imdb = read(shared_data("imdb") / "test.jsonl.gz", need=["text", "label"], stratify="label")
     assert [len(each) for each in (imdb.train, imdb.dev, imdb.test)] == [20500, 2000, 2500]
     assert imdb.dev.column("label").count("pos") == 1000
+
+
+@pytest.mark.parametrize("n_held", [1, 30, 60])
+def test_rows_of_one_value_stay_together(n_held: int) -> None:
+    values = [f"context {number}" for number in range(30) for _ in range(1 + number % 5)]
+    found = hold_out_groups(values, n_held, seed=3, left=2)
+    assert found is not None
+    kept, held = found
+    assert sorted([*kept, *held]) == list(range(len(values)))
+    sides = [{values[row] for row in part} for part in found]
+    assert not sides[0] & sides[1] and len(sides[0]) >= 2 and sides[1]
+    assert len(held) <= max(n_held, 5) and len(held) > n_held - 5
+    again = hold_out_groups(values, n_held, seed=3, left=2)
+    assert again is not None and again[1].tolist() == held.tolist()
+    assert hold_out_groups(["a", "a", "b"], 1, seed=0, left=2) is None
+
+
+def test_splits_that_are_carved_share_no_value() -> None:
+    rows = [{"text": f"t{n}", "of": f"group {n // 4}"} for n in range(80)]
+    source = read(rows, need=("text",), optional=("of",), together="of")
+    found = [set(table.column("of")) for table in (source.train, source.dev, source.test)]
+    assert not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
+    assert [len(table) for table in (source.train, source.dev, source.test)] == [64, 8, 8]
+    assert any("those of one of together" in note for note in source.notes)
+    alone = read([row | {"of": "one"} for row in rows], need=("text", "of"), together="of")
+    assert len(alone.dev) == 8 and any("at random" in note for note in alone.notes)

@@ -7,8 +7,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from langue.data.encode import encode
 from langue.text.tokenizers.tokenizer import Tokenizer
-from langue.text.tokenizers.unknown import SAMPLE, Gap, Lost, gap_of
-from langue.text.tokenizers.words import ALPHABET
+from langue.text.tokenizers.unknown import ALPHABET, SAMPLE, Gap, Lost, gap_of
 
 KNOWN = "abc"
 LOST = "жщ語😀"

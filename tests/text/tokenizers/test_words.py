@@ -9,7 +9,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from langue.settings.sections import resolve
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.training import train
-from langue.text.tokenizers.words import ALPHABET, Words
+from langue.text.tokenizers.unknown import ALPHABET
+from langue.text.tokenizers.words import Words
 
 TEXT = "我们喜欢机器学习and deep learning模型, こんにちは世界 déjà 한국어 naïve"
 

@@ -1,0 +1,199 @@
+"""What arrives: a training command. What leaves: a finished run.
+
+The sequence that all tasks and pretraining objectives share: the data is read, divided and made
+tokens of (`prepare`), a model is made (`build`), trained, written and judged.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from langue.errors import LangueError, ModelError, RunError, SettingsError
+from langue.files import (
+    atomic_folder,
+    in_use,
+    read_json,
+    replace_on_success,
+    write_json,
+    write_text,
+)
+from langue.hardware import peak
+from langue.model.transformer import Transformer
+from langue.runs.arguments import Call, Command, resolve_call, without_settled
+from langue.runs.folder import (
+    DIGESTS,
+    RECIPE,
+    at_work,
+    changed_data,
+    check_output_outside_inputs,
+    check_resumable,
+    leave_nothing,
+    run_folder,
+)
+from langue.runs.prepare import PREPARED, Prepared, build, prepare
+from langue.runtime import check_compiler, device, precision, rank
+from langue.settings.recipe import read_recipe, write_recipe
+from langue.train.embedding_rows import trim_embedding
+from langue.train.parallel import barrier
+from langue.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from langue.runs.model import Model
+
+WATCHED = 1  # samples at each evaluation of a language model
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    metrics: dict[str, Any]  # the content of metrics.json
+    facts: dict[str, Any]  # what was shown before training
+
+    def load(self) -> "Model":
+        from langue.runs.model import load
+
+        return load(self.folder)
+
+
+def execute(
+    command: Command,
+    given: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    out: str | Path,
+    recipe: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    show: Callable[[Any], None] | None = None,
+) -> Run:
+    """Train as a command says, from what is given to a judged run.
+
+    given: the command's arguments. settings: by `section.key`, or with two underscores. show:
+    called with the `Prepared`, before training. Processes that torchrun started train together;
+    the first writes, shows and judges.
+    """
+    folder, resume = run_folder(out, force=force, resume=resume)
+    words = {key.replace("__", "."): value for key, value in settings.items()}
+    layer = {} if recipe is None else read_recipe(Path(recipe))
+    if resume:  # what is given now is laid over the run's own, but for what that has settled
+        layer = read_recipe(folder / RECIPE) | without_settled(command, layer)
+        words = without_settled(command, words)
+    call = resolve_call(command, layer, given, words)
+    data = PREPARED[call.kind.learns_from]
+    data.check(call)
+    if call.settings.train.compile:
+        check_compiler()
+    if force and not resume:
+        check_output_outside_inputs(folder, call.reads())
+    barrier()  # all have looked at the folder before the first changes it
+    with ExitStack() as locks:  # until the run ends
+        for read in data.given_folders(call):
+            locks.enter_context(in_use(read))
+        with replace_on_success(folder, force and not resume and rank() == 0):
+            locks.enter_context(at_work(folder))
+            _begin(folder, call, resume)
+            with _left_as_it_was(folder):
+                prepared = prepare(call, folder, resume=resume)
+                for read in prepared.folders:
+                    locks.enter_context(in_use(read))
+                if show is not None and rank() == 0:
+                    show(prepared)
+                network = build(prepared)
+        _keep_what_it_is(folder, call, prepared, resume)
+        _train(folder, prepared, network, resume)
+    return Run(folder, read_json(folder / "metrics.json"), prepared.facts)
+
+
+@contextmanager
+def _left_as_it_was(folder: Path) -> Iterator[None]:
+    """Within, an error that the user can mend leaves no run behind that never began."""
+    try:
+        yield
+    except LangueError as error:
+        leave_nothing(folder, everything=isinstance(error, (SettingsError, ModelError)))
+        raise
+
+
+def _begin(folder: Path, call: Call, resume: bool) -> None:
+    """On resume the check that the recipe is the same. A run that makes something of its data in
+    its folder is there from now on, so that it can go on with that."""
+    written = write_recipe(call.arguments, call.settings)
+    if resume:
+        check_resumable(folder, written)
+    elif call.kind.learns_from == "documents" and rank() == 0:
+        write_text(folder / RECIPE, written)
+    barrier()
+
+
+def _keep_what_it_is(folder: Path, call: Call, prepared: Prepared, resume: bool) -> None:
+    """Keep what the run is made of; on resume check that its data is what it was."""
+    kept = folder / DIGESTS
+    if resume and kept.parent.exists():
+        if other := changed_data(folder, prepared.fingerprint()):
+            raise RunError(
+                f"the {other} is not what it was when the run began",
+                where=str(folder),
+                do="put the data back, or start a new run",
+            )
+    elif rank() == 0:
+        write_text(folder / RECIPE, write_recipe(call.arguments, prepared.settings))
+        write_json(kept, prepared.fingerprint())
+    barrier()
+
+
+def _train(folder: Path, prepared: Prepared, network: nn.Module, resume: bool) -> None:
+    """Train, settle what is settled on dev, write the model and judge it."""
+    from langue.runs.judge import judge_run
+
+    began = time.perf_counter()
+    settings = prepared.settings
+    task = prepared.task
+    batches = task.batches(prepared.train, settings)
+    dev = task.held_out(prepared.dev, settings)
+    with _rows_in_use(prepared, network):
+        watched = _watched(prepared)
+        trainer = Trainer(network, task, batches, dev, settings.train, folder, **watched)
+        progress = trainer.run(resume)
+    if rank() == 0:
+        task.settle(network, dev, device=device(), dtype=precision(settings.train.precision))
+        write_run(folder, prepared, network)
+        seconds = max(progress.seconds, time.perf_counter() - began)
+        judge_run(folder, prepared, network, seconds, progress.tokens)
+    barrier()
+
+
+def _rows_in_use(prepared: Prepared, network: nn.Module) -> AbstractContextManager[None]:
+    """Within, only the rows of the embedding are trained that the texts hold, where it is known
+    which these are."""
+    texts = prepared.examples_of_training
+    body: Transformer = network.body  # type: ignore[assignment]
+    return trim_embedding(body, *texts) if texts else nullcontext()
+
+
+def _watched(prepared: Prepared) -> dict[str, Any]:
+    """What else the training of a language model shows and keeps: options of `Trainer`."""
+    if prepared.task.learns_from == "rows":
+        return {}
+    from langue.runs.samples import samples
+
+    return {
+        "peak": peak(precision(prepared.settings.train.precision)),
+        "sample": lambda model: samples(prepared, model, WATCHED),  # type: ignore[arg-type]
+        "look_first": "new_weights" in prepared.facts,
+    }
+
+
+def write_run(folder: Path, prepared: Prepared, network: nn.Module) -> None:
+    """The finished model at the root of the run."""
+    with atomic_folder(folder / "final") as temporary:
+        prepared.write(temporary, dict(network.named_parameters()))
+    for file in sorted((folder / "final").iterdir()):
+        file.replace(folder / file.name)
+    (folder / "final").rmdir()

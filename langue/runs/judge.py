@@ -1,0 +1,291 @@
+"""What arrives: a trained model and what was held out from its training, or other data.
+What leaves: metrics.json, curves.png and report.html, the baseline beside.
+
+Here are labelled rows; text is judged in `langue/runs/judge_language.py`.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from langue.errors import DataError, LangueError, RunError
+from langue.evaluation import report
+from langue.evaluation.curves import Curves
+from langue.evaluation.facts import sections_of_facts
+from langue.evaluation.judge import verdict
+from langue.files import write_json
+from langue.hub.checkpoint import describe
+from langue.progress import bar, say
+from langue.runs.folder import RECIPE, changed_data
+from langue.runs.judge_language import evaluate_text, judge_text
+from langue.runs.model import Model, load
+from langue.runs.prepare import (
+    Finetuning,
+    Prepared,
+    count_leaks,
+    data_fingerprint,
+    dropped_note,
+    read_source,
+    with_usable_targets,
+)
+from langue.runtime import device, precision
+from langue.settings.recipe import ROWS, display_name, read_recipe, split_recipe
+from langue.settings.sections import resolve
+from langue.statistics.compare import compare_systems
+from langue.tasks import OPTIONS
+from langue.tasks.judgement import Judgement, Section
+from langue.tasks.objective import LOSS
+from langue.tasks.task import Task
+from langue.text.read.source import Source, Table, read
+from langue.text.read.table import SPLITS
+from langue.train.journal import read_log
+
+Show = Callable[[Sequence[Section]], None]
+
+
+def judge_run(
+    folder: Path, prepared: Prepared, network: nn.Module, seconds: float, tokens: int
+) -> dict[str, Any]:
+    """Judge a finished run, and write all that people read; returns the content of metrics.json.
+
+    seconds, tokens: that the training took.
+    """
+    log = read_log(folder / "log.jsonl")
+    if isinstance(prepared, Finetuning):
+        page, curves = judge_rows(prepared, network, log, seconds)
+    else:
+        page, curves = judge_text(prepared, network, log, seconds, tokens)
+    content = dict(page.summary or {})
+    write_json(folder / "metrics.json", content)
+    curves.write(folder / "curves.png")
+    report.write(folder / "report.html", replace(page, curves=curves.panels()))
+    return content
+
+
+def judge_rows(
+    prepared: Finetuning, network: nn.Module, log: list[dict[str, Any]], seconds: float
+) -> tuple[report.Page, Curves]:
+    """The test split, or dev where there is no other."""
+    split = "test" if "test" in prepared.encoded else "dev"
+    table = getattr(prepared.source, split)
+    if table is None:
+        raise DataError(
+            "there is neither a test nor a dev split to judge on", where=prepared.facts["origin"]
+        )
+    task = prepared.task
+    settings = prepared.settings
+    encoded = prepared.encoded[split]
+    with bar(f"judging on {split}", len(encoded.examples)) as advance:
+        predictions, _ = task.apply(
+            network,
+            encoded,
+            device=device(),
+            dtype=precision(settings.train.precision),
+            progress=advance,
+        )
+    assert prepared.source.train is not None
+    train = (prepared.source.train, prepared.train.golds)
+    judged = (table, encoded.golds)
+    content, judgement = _judge(
+        task, split, judged, predictions, train, seconds, settings.train.best
+    )
+    curves = Curves(
+        log,
+        quality=task.primary_metric,
+        by_loss=task.best == LOSS,
+        baseline=(content["baseline"] or {}).get("metrics", {}),
+        baseline_split=split,
+    )
+    kept = curves.kept_step()
+    page = report.Page(
+        title=f"{task.name}: {prepared.facts['origin']}",
+        facts=[
+            f"model {prepared.facts['model']}",
+            f"task {task.name}",
+            f"{content['examples']:,} examples of {split}",
+            f"trained in {content['seconds']:,.1f} s",
+            *([] if kept is None else [f"best on dev at step {kept:,}"]),
+        ],
+        verdict=verdict(content),
+        notes=[*judgement.notes, *prepared.source.notes, prepared.facts["transformers"]],
+        summary=content,
+        primary=content["main_metric"],
+        repeated=judgement.repeated,
+        sections=[*judgement.sections, *sections_of_facts(prepared.facts)],
+        settings=settings.model_dump(),
+    )
+    return page, curves
+
+
+def evaluate_run(
+    run: str | Path,
+    *,
+    data: Any,
+    split: str,
+    columns: Mapping[str, str] | None,
+    show: Show | None,
+) -> dict[str, Any]:
+    """Judge a run on a split of its own data, or on other data, as it was at the end of training;
+    returns what metrics.json would have."""
+    path = Path(run) / RECIPE
+    recipe = read_recipe(path) if path.is_file() else {}
+    described = describe(run)
+    if described.task is not None and "objective" in described.task:
+        return evaluate_text(described, recipe, data=data, split=split, columns=columns)
+    return _evaluate_rows(run, recipe, data=data, split=split, columns=columns, show=show)
+
+
+def _evaluate_rows(
+    run: str | Path,
+    recipe: Mapping[str, Any],
+    *,
+    data: Any,
+    split: str,
+    columns: Mapping[str, str] | None,
+    show: Show | None,
+) -> dict[str, Any]:
+    model = _task_model(run, recipe)
+    task = model.task
+    assert task is not None
+    began = time.perf_counter()
+    source: Source | None = None
+    train = None
+    try:
+        source = _own_rows(model, recipe, Path(run))
+        assert source.train is not None
+        train = source.train, task.golds(source.train)
+    except LangueError as error:
+        if data is None:
+            raise
+        say(f"no baseline, and no look for texts of the training: {error.what}")
+    notes: list[str] = []  # of its own data they were told before it was trained
+    if data is not None:
+        source = _other_rows(model, data, columns or split_recipe(recipe)[1] or None)
+        notes = source.notes
+    assert source is not None
+    table = _rows_of(source, split, display_name(run if data is None else data))
+    model.check_pairs("pair" in table.rows.column_names, table.origin)
+    if model.data.invalid == "drop" and data is not None:
+        table = with_usable_targets(type(task), task, split, table, task.settings, notes)
+    rows, encoded = task.encode(model.tokenizer, table, task.golds(table), model.data, model.config)
+    if len(rows) < len(table):
+        notes.append(dropped_note(table, rows))
+    for note in notes:
+        say(note)
+    with bar(f"judging on {split}", len(encoded.examples)) as advance:
+        predictions = model.apply(encoded, advance)
+    seconds = time.perf_counter() - began
+    judged = (rows, encoded.golds)
+    best = recipe.get("train.best")
+    content, judgement = _judge(task, split, judged, predictions, train, seconds, best)
+    if show is not None:
+        show(judgement.sections)
+    lost = encoded.examples.lost
+    content["notes"] = [] if lost is None else lost.note()
+    if data is not None and train is not None:
+        content["seen"] = count_leaks(task, train[0], rows)
+    return content
+
+
+def _task_model(run: str | Path, recipe: Mapping[str, Any]) -> Model:
+    """The run's model, held, multiplied and judged as at the end of its training, so that the
+    numbers are those of then."""
+    model = load(run)
+    if model.task is None:
+        raise RunError(
+            "the model has no task to evaluate",
+            where=str(run),
+            do="give a run of finetune or pretrain",
+        )
+    model.dtype = precision(recipe.get("train.precision", "auto"))
+    if recipe.get("data.invalid") == "drop":  # what was dropped from its training is dropped here
+        model.data = model.data.model_copy(update={"invalid": "drop"})
+    if recipe.get("train.best") is not None:
+        model.task.choose_by(recipe["train.best"])
+    return model
+
+
+def _other_rows(model: Model, data: Any, columns: Mapping[str, str] | None) -> Source:
+    """Data that the run was not trained on, each file the split that it is."""
+    assert model.task is not None
+    named = model.task.columns
+    return read(
+        data,
+        columns=columns,
+        need=named.required,
+        optional=model.optional_columns(),
+        split=False,
+        invalid=model.data.invalid,
+        synonyms=named.synonyms,
+    )
+
+
+def _rows_of(source: Source, split: str, where: str) -> Table:
+    """A split; DataError where there is none of that name."""
+    table: Table | None = getattr(source, split) if split in SPLITS else None
+    if table is None or not len(table):
+        there = [name for name in SPLITS if getattr(source, name) is not None]
+        raise DataError(
+            f"there is no split {split!r}", where=where, do=f"there are: {', '.join(there)}"
+        )
+    return table
+
+
+def _own_rows(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:
+    """The data that the run was trained on, split as it was then; RunError where it is not what it
+    was."""
+    assert model.task is not None
+    named, columns, settings = split_recipe(recipe)
+    if named.get("data", ROWS) == ROWS:
+        raise RunError(
+            "the run does not say what data to judge on", where=str(run), do="give --data"
+        )
+    kind = type(model.task)
+    chosen = resolve(settings, options=kind.Options, elsewhere=OPTIONS)
+    source = read_source(kind, named["data"], columns or None, chosen)
+    if other := changed_data(run, data_fingerprint(model.task, source)):
+        raise RunError(
+            f"its {other} is not what it was, so that today's test may hold what it was trained on",
+            where=str(run),
+            do="put the data back, or name texts that it has not seen with --data",
+        )
+    return source
+
+
+def _judge(
+    task: Task,
+    split: str,
+    test: tuple[Table, Any],
+    predictions: Any,
+    train: tuple[Table, Any] | None,
+    seconds: float,
+    best: str | None,
+) -> tuple[dict[str, Any], Judgement]:
+    """What metrics.json keeps, and the judgement with the worst mistakes among its sections.
+
+    test, train: rows and their golds. best: what the run's checkpoint was chosen by (`train.best`),
+    which is its main metric; None: the run began before there was the setting, and is judged by the
+    task's own main metric beside a baseline as it was then.
+    """
+    table, golds = test
+    main = task.main_metric if best in (None, LOSS) else str(best)
+    judgement = task.judge(golds, predictions, main)
+    beside: dict[str, Any] | None = None
+    if train is not None:
+        with bar("baseline", 1) as advance:
+            found = task.baseline(train, test, metric=main, as_model=best is not None)
+            advance(1)
+        if found is not None:
+            beside = found.as_json()
+            comparison = compare_systems(task.systems(golds, predictions, found, main), main)
+            if comparison is not None:
+                beside["comparison"] = comparison.as_json()
+    content = judgement.as_json(split, beside, seconds)
+    worst = task.mistakes(table, golds, predictions)
+    if worst is not None:
+        judgement = replace(judgement, sections=[*judgement.sections, worst])
+    return content, judgement
