@@ -123,6 +123,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     draw = random.Random(0)
     lines = [" ".join(draw.choice(words) for _ in range(12)) + "." for _ in range(120)]
     (tmp_path / "books.txt").write_text("\n".join(lines), "utf-8")
+    write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": "Once"}, {"prompt": "There was"}])
     return tmp_path
 
 
@@ -138,12 +139,20 @@ def test_every_command_works(desk: Path, capsys: pytest.CaptureFixture[str]) -> 
         ):
             assert (desk / "runs" / name / file).exists(), file
     assert len((desk / "predicted.jsonl").read_text("utf-8").splitlines()) == 60
+    assert len((desk / "answers.jsonl").read_text("utf-8").splitlines()) == 2
+    for block in python_blocks(of_generation=True):
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def python_blocks(of_generation: bool) -> list[str]:
+    """Those that use the run of pretraining, or the others."""
+    blocks = [block for kind, block in BLOCK.findall(ENGLISH) if kind == "python"]
+    return [block for block in blocks if ("runs/small" in block) == of_generation]
 
 
 def test_the_python_example_works(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for kind, block in BLOCK.findall(ENGLISH):
-        if kind == "python":
-            exec(compile(block, "README.md", "exec"), {})
+    for block in python_blocks(of_generation=False):
+        exec(compile(block, "README.md", "exec"), {})
     accuracy, best, every = capsys.readouterr().out.splitlines()[-3:]
     assert 0 <= float(accuracy) <= 1
     assert set(eval(best)[0]) == {"label", "score"}

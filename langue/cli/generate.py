@@ -16,6 +16,7 @@ CHOICE = "Which tokens"
 END = "Where it ends"
 FORM = "What it must be"
 LANGUAGES = "Languages"
+SPEED = "How fast"
 
 
 def _option(help: str, metavar: str, panel: str = CHOICE, **limits: Any) -> Any:
@@ -160,6 +161,13 @@ def generate(
         str | None,
         _option("To write, by a code of the model, such as de_DE or deu.", "TEXT", LANGUAGES),
     ] = None,
+    draft: Annotated[
+        str | None,
+        _option("What guesses tokens to check: prompt, or a smaller model.", "MODEL", SPEED),
+    ] = None,
+    draft_tokens: Annotated[
+        int | None, _option("Guessed a step; default: 4.", "N", SPEED, min=1)
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print the text as it is written.")
     ] = False,
@@ -203,6 +211,8 @@ def generate(
         "regex": regex,
         "choices": choice,
         "grammar": grammar if grammar is None else _text_or_file(grammar),
+        "draft": draft,
+        "draft_tokens": draft_tokens,
         "source_language": source_language,
         "target_language": target_language,
     }

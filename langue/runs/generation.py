@@ -4,6 +4,7 @@ its own generation config says where the user does not."""
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 
 from langue.errors import ModelError
 from langue.generation.constrain import Constraint, Grammars
-from langue.generation.engine import MOST_POSITIONS, MOST_ROWS, Engine
+from langue.generation.engine import GUESSES, MOST_POSITIONS, MOST_ROWS, Engine
 from langue.generation.generate import occurrences
 from langue.generation.request import Beams, Completion, Delta, Request
 from langue.generation.sample import Choice, sampling_of
+from langue.generation.speculate import Drafter, DraftModel, PromptLookup
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.generation_config import GenerationConfig
 from langue.model.cache import PAGE
@@ -23,6 +25,8 @@ from langue.model.weight_linear import device_of, held_weights, with_weights
 from langue.progress import warn
 from langue.runs.inputs import Inputs, check_kind, is_conversation, is_pair, too_long
 from langue.text.tokenizers.tokenizer import Tokenizer
+
+LOOK_UP = "prompt"  # of `draft`
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class Options:
     regex: str | None = None
     choices: Sequence[str] | None = None
     grammar: str | None = None
+    # what guesses tokens for the model to check: "prompt", by looking up what is repeated, or a
+    # smaller model of the same tokenizer, loaded or by its name
+    draft: Any = None
+    draft_tokens: int = GUESSES  # that are guessed a step
     source_language: str | None = None  # of a translation model of many languages
     target_language: str | None = None
 
@@ -113,7 +121,14 @@ class TextEngine:
     """The engine, with prompts and answers in the kind that they are given in."""
 
     def __init__(
-        self, generator: "TextGenerator", *, memory: int | None, rows: int, tokens: int | None
+        self,
+        generator: "TextGenerator",
+        *,
+        memory: int | None,
+        rows: int,
+        tokens: int | None,
+        draft: Any = None,
+        draft_tokens: int = GUESSES,
     ) -> None:
         self._generator = generator
         self._engine = Engine(
@@ -123,6 +138,8 @@ class TextEngine:
             rows=rows,
             tokens=tokens,
             dtype=generator.dtype,
+            drafter=None if draft is None else generator.drafter(draft),
+            guesses=draft_tokens,
         )
 
     @property
@@ -140,8 +157,15 @@ class TextEngine:
         **options: Any,
     ) -> int:
         """Queue a prompt (a string, token ids or a conversation); returns its number. The options
-        are those of `Model.generate`, but for n; priority, owner and deadline as in `Request`."""
+        are those of `Model.generate`, but for n and draft; priority, owner and deadline as in
+        `Request`."""
         asked = options_of(options)
+        if asked.draft is not None or asked.n != 1 and asked.beams is None:
+            name = "n" if asked.draft is None else "draft"
+            raise ModelError(
+                f"{name} is not of one request",
+                do="submit the prompt n times" if name == "n" else "give it to Model.engine",
+            )
         (request,) = self._generator.requests([prompt], asked)
         placed = replace(request, priority=priority, owner=owner, deadline=deadline)
         return self._submit(placed, asked)
@@ -197,19 +221,45 @@ class TextGenerator:
         self._has_warned = False
 
     def engine(
-        self, memory: int | None = None, rows: int = MOST_ROWS, tokens: int | None = None
+        self,
+        memory: int | None = None,
+        rows: int = MOST_ROWS,
+        tokens: int | None = None,
+        draft: Any = None,
+        draft_tokens: int = GUESSES,
     ) -> TextEngine:
-        """memory, rows, tokens: as in `Engine`."""
-        return TextEngine(self, memory=memory, rows=rows, tokens=tokens)
+        """memory, rows, tokens: as in `Engine`; draft, draft_tokens: as in `Options`."""
+        return TextEngine(
+            self, memory=memory, rows=rows, tokens=tokens, draft=draft, draft_tokens=draft_tokens
+        )
+
+    def drafter(self, draft: Any) -> Drafter:
+        """What guesses next tokens; ModelError where it cannot for this model."""
+        if draft == LOOK_UP:
+            return PromptLookup()
+        if isinstance(draft, str | Path):
+            from langue.runs.model import load
+
+            draft = load(draft)
+        if draft.language is None:
+            raise ModelError("the draft model has no language-model head", do="take another")
+        if draft.tokenizer.backend.get_vocab() != self.tokenizer.backend.get_vocab():
+            raise ModelError(
+                "the draft model's tokenizer has other tokens than the model's",
+                do="take one with the same tokenizer",
+            )
+        return DraftModel(draft.language, self.language)
 
     def generate(self, items: list[Any], options: Options) -> list[list[Completion]]:
         """The answers to each item, `options.n` of them."""
         if options.n < 1:
             raise ModelError(f"n = {options.n} answers", do="give 1 or more")
         requests = self.requests(items, options)
-        total = sum(self._most_tokens(request) for request in requests) * options.n
-        rows = min(MOST_ROWS, len(requests) * options.n)
-        engine = self.engine(rows=rows, tokens=min(total, rows * MOST_POSITIONS))
+        widths = [1 if each.beams is None else each.beams.width for each in requests]
+        width = max(options.n, *widths)
+        total = sum(self._most_tokens(request) for request in requests) * width
+        rows = min(max(MOST_ROWS, width), len(requests) * width)
+        engine = self._engine_of(options, rows, min(total, rows * MOST_POSITIONS))
         ids = [engine._submit_all(request, options) for request in requests]
         while engine.has_work:
             engine.step()
@@ -226,7 +276,8 @@ class TextGenerator:
     def stream(self, item: Any, options: Options) -> Iterator[Delta]:
         """What is written after one prompt, as it comes."""
         (request,) = self.requests([item], options)
-        engine = self.engine(rows=1, tokens=self._most_tokens(request))
+        width = 1 if request.beams is None else request.beams.width
+        engine = self._engine_of(options, width, width * self._most_tokens(request))
         id = engine._submit(request, options)
         while engine.has_work:
             for delta in engine.step():
@@ -234,6 +285,11 @@ class TextGenerator:
                     raise delta.error
                 yield delta
         self._warn_of_positions([engine.collect(id)])
+
+    def _engine_of(self, options: Options, rows: int, tokens: int) -> TextEngine:
+        return self.engine(
+            rows=rows, tokens=tokens, draft=options.draft, draft_tokens=options.draft_tokens
+        )
 
     def requests(self, items: list[Any], options: Options) -> list[Request]:
         """One a prompt."""

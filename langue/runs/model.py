@@ -17,7 +17,7 @@ from langue.data.encoded import Encoded, in_order
 from langue.data.pack import sorted_batches
 from langue.errors import ModelError, SettingsError
 from langue.files import atomic_folder
-from langue.generation.engine import MOST_ROWS
+from langue.generation.engine import GUESSES, MOST_ROWS
 from langue.hub.checkpoint import (
     Checkpoint,
     Description,
@@ -222,7 +222,8 @@ class Model:
         choices, and grammar (Lark): what the text must be, by construction. details: each answer is
         `{"text", "tokens", "logprobs", "finish_reason"}`.
 
-        options: typical_p, early_stopping, grammar, prompt_logprobs, and source_language and
+        options: typical_p, early_stopping, grammar, prompt_logprobs, draft ("prompt", or a smaller
+        model, which guesses draft_tokens a step for the model to check), and source_language and
         target_language, of a translation model of many languages, by its own codes; None: as the
         run's settings say, or the model's files.
         """
@@ -271,13 +272,19 @@ class Model:
             if delta.text:
                 yield delta.text
 
-    def engine(self, memory: int | None = None, rows: int = MOST_ROWS) -> TextEngine:
+    def engine(
+        self,
+        memory: int | None = None,
+        rows: int = MOST_ROWS,
+        draft: Any = None,
+        draft_tokens: int = GUESSES,
+    ) -> TextEngine:
         """For programs that submit prompts at any time, and collect what is written step by step.
 
         memory: bytes for keys and values, never passed; None: half of what is free. rows: sequences
-        that are written at a time.
+        that are written at a time. draft, draft_tokens: as in `generate`.
         """
-        return self._writer().engine(memory, rows)
+        return self._writer().engine(memory, rows, draft=draft, draft_tokens=draft_tokens)
 
     def _writer(self) -> TextGenerator:
         self._language()

@@ -108,7 +108,9 @@ def answers(
     model: Model, lines: Iterable[Mapping[str, Any]], options: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Each line with its answer, in order, as soon as it and those before it are known."""
-    engine = model.engine()
+    given = dict(options)
+    drafting = {name: given.pop(name) for name in ("draft", "draft_tokens") if name in given}
+    engine = model.engine(**drafting)
     source = iter(lines)
     waiting: list[tuple[dict[str, Any], int | None]] = []  # lines and their requests, in order
     is_open = True
@@ -118,7 +120,7 @@ def answers(
             if line is None:
                 is_open = False
                 break
-            waiting.append(_submitted(engine, line, options))
+            waiting.append(_submitted(engine, line, given))
         ended = {delta.id for delta in engine.step() if delta.finish_reason is not None}
         if not ended and waiting and waiting[0][1] is not None:
             continue
