@@ -1,13 +1,14 @@
 """What arrives: `python -m benchmarks
-[finetune|encode|parallel|pretrain|gpt2|masked|shards|load|transfer|imdb|tag|walk]`. What leaves:
-tables on stdout and in benchmarks/results.
+[finetune|encode|parallel|pretrain|gpt2|masked|shards|load|products|transfer|imdb|tag|walk]`. What
+leaves: tables on stdout and in benchmarks/results.
 
 Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of
 nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten minutes each), shards
 (beside the tokenizers library), load (beside transformers; needs 8 GB of disk and as much memory),
-transfer (what pretraining buys; over an hour), imdb (about an hour) and tag (entities beside
-transformers; a quarter of an hour an epoch on a core) are run by name only. walk counts the files
-that a command crosses; it times nothing.
+products (of inference, by kind of weights; beside llama.cpp where its libraries are), transfer
+(what pretraining buys; over an hour), imdb (about an hour) and tag (entities beside transformers; a
+quarter of an hour an epoch on a core) are run by name only. walk counts the files that a command
+crosses; it times nothing.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from benchmarks import (
     material,
     parallel_speed,
     pretrain_peers,
+    products_speed,
     shards,
     tag_peers,
     transfer,
@@ -45,6 +47,7 @@ def main() -> None:
             "masked",
             "shards",
             "load",
+            "products",
             "transfer",
             "imdb",
             "tag",
@@ -108,6 +111,11 @@ def main() -> None:
     parser.add_argument(
         "--sequences", type=int, default=32, help="gpt2: of 1,024 tokens, in a step"
     )
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[1, 16], help="products: rows of a product"
+    )
+    parser.add_argument("--layers", type=int, default=12, help="products: of GPT-2's")
+    parser.add_argument("--ggml", type=Path, help="products: folder with libggml-base.so")
     given = parser.parse_args()
     if given.what in ("all", "finetune"):
         profiles = given.profile or ["review-like", "sentence-like"]
@@ -138,6 +146,8 @@ def main() -> None:
         shards.run(given.megabytes, given.patience)
     if given.what == "load":
         load_speed.run(given.rounds, given.patience, given.folder)
+    if given.what == "products":
+        products_speed.run(given.rows, given.rounds, given.layers, given.ggml)
     if given.what == "transfer":
         transfer.run(given.folder or Path("runs/transfer"), given.steps, given.seeds)
     if given.what == "imdb":

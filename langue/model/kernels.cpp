@@ -19,6 +19,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include <pthread.h>
@@ -176,6 +177,18 @@ inline Floats exponential(Floats x) {
     return x < LOWEST ? Floats{} : value * (Floats)bits;
 }
 
+// A matrix (outputs, inputs) as langue's `Weight` stores it; native.py has the same fields.
+struct Weight {
+    const void* data;
+    const void* scales;  // or null
+    const void* mins;    // or null
+    int64_t outputs;
+    int64_t inputs;
+    int32_t kind;
+    int32_t group;
+    int32_t halves;  // whether scales and mins have 16 bits
+};
+
 // ---- Threads -------------------------------------------------------------------------------------
 
 // OpenMP would be a second runtime beside PyTorch's, and the threads of each would wait by spinning
@@ -276,6 +289,14 @@ Pool* pool = new Pool;  // never deleted: its threads wait in it when the proces
 // A fork has none of its parent's threads, and perhaps its locks.
 const int registered = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
 
+// call(std::integral_constant<int, value>) for a value of 1 to MOST.
+template <int MOST, class Call>
+inline void with_constant(int value, const Call& call) {
+    if constexpr (MOST > 1)
+        if (value < MOST) return with_constant<MOST - 1>(value, call);
+    call(std::integral_constant<int, MOST>{});
+}
+
 // ---- Products with weights of floating point: y = x W^T + b --------------------------------------
 
 // Both lie with K contiguous, so an output is a product of two rows: LANES partial sums over each
@@ -290,9 +311,9 @@ template <class Number, int M, int O>
 void dense_tile(const float* x, int64_t x_stride, const Number* w, int64_t w_stride, int count,
                 float* y, int64_t y_stride) {
     constexpr int PADDED = (M * O + 7) / 8 * 8;
+    constexpr int LINE = 64 / sizeof(Number);
     Floats partial[PADDED] = {};
-    int k = 0;
-    for (; k + LANES <= count; k += LANES) {
+    const auto add = [&](int k) {
         Floats weights[O];
         for (int o = 0; o < O; o++) weights[o] = widen(w + o * w_stride + k);
         for (int m = 0; m < M; m++) {
@@ -300,7 +321,14 @@ void dense_tile(const float* x, int64_t x_stride, const Number* w, int64_t w_str
             for (int o = 0; o < O; o++)
                 partial[m * O + o] = fma(inputs, weights[o], partial[m * O + o]);
         }
+    };
+    int k = 0;
+    for (; k + LINE <= count; k += LINE) {
+        if constexpr (M < ROWS)  // few rows wait for memory, which guesses the next place wrongly
+            for (int o = 0; o < O; o++) __builtin_prefetch(w + (O + o) * w_stride + k);
+        for (int i = 0; i < LINE; i += LANES) add(k + i);
     }
+    for (; k + LANES <= count; k += LANES) add(k);
     float total[PADDED];
     for (int i = 0; i < PADDED; i += 8) sums(partial + i, total + i);
     for (int m = 0; m < M; m++)
@@ -323,8 +351,10 @@ void dense_rows(const float* x, int64_t inputs, const Number* w, int outputs, in
 }
 
 template <class Number>
-void dense(const float* x, const Number* w, const float* bias, float* y, int64_t rows,
-           int64_t outputs, int64_t inputs, int threads) {
+void dense(const Weight& w, const float* x, const float* bias, float* y, int64_t rows,
+           int threads) {
+    const int64_t outputs = w.outputs;
+    const int64_t inputs = w.inputs;
     pool->run(int((outputs + BLOCK - 1) / BLOCK), threads, [&](int task) {
         const int64_t begin = int64_t(task) * BLOCK;
         const int block = int(std::min<int64_t>(BLOCK, outputs - begin));
@@ -333,16 +363,15 @@ void dense(const float* x, const Number* w, const float* bias, float* y, int64_t
                 y[m * outputs + o] = bias ? bias[o] : 0;
         for (int64_t k = 0; k < inputs; k += CHUNK) {
             const int count = int(std::min<int64_t>(CHUNK, inputs - k));
-            const Number* weights = w + begin * inputs + k;
+            const Number* weights = static_cast<const Number*>(w.data) + begin * inputs + k;
             for (int64_t m = 0; m < rows; m += ROWS) {
                 const float* in = x + m * inputs + k;
                 float* out = y + m * outputs + begin;
-                switch (std::min<int64_t>(ROWS, rows - m)) {
-                    case 1: dense_rows<Number, 1, WIDE>(in, inputs, weights, block, count, out, outputs); break;
-                    case 2: dense_rows<Number, 2, WIDE / 2>(in, inputs, weights, block, count, out, outputs); break;
-                    case 3: dense_rows<Number, 3, COLUMNS>(in, inputs, weights, block, count, out, outputs); break;
-                    default: dense_rows<Number, ROWS, COLUMNS>(in, inputs, weights, block, count, out, outputs);
-                }
+                with_constant<ROWS>(int(std::min<int64_t>(ROWS, rows - m)), [&](auto count_of_rows) {
+                    constexpr int M = decltype(count_of_rows)::value;
+                    constexpr int O = M > 2 ? COLUMNS : WIDE / M;
+                    dense_rows<Number, M, O>(in, inputs, weights, block, count, out, outputs);
+                });
             }
         }
     });
@@ -360,15 +389,6 @@ constexpr int QUADS = UNIT / 4;
 constexpr int PANEL_UNITS = 32;  // 8 or 16 KB of weights: in a core's first cache
 constexpr int TILE = 4;          // rows of x computed at once
 constexpr int64_t ROW_BLOCK = 256;
-
-struct Coded {
-    const uint8_t* data;
-    const void* scales;
-    const void* mins;  // or null
-    int32_t halves;    // whether scales and mins have 16 bits
-    int64_t outputs;
-    int64_t inputs;
-};
 
 struct Quantised {  // rows of x
     std::vector<int8_t> values;
@@ -568,21 +588,117 @@ inline void dot(const uint8_t (*codes)[LANES][4], int quads, const int8_t* x, in
 #endif
 }
 
-// PARTS: groups of a unit. total (rows, LANES): added to.
-template <class Code, int PARTS, bool MINS, int M>
-void coded_tile(const Panel& panel, int units, const Quantised& x, int64_t at, int64_t row_units,
-                float (*total)[LANES]) {
+#ifdef LANGUE_AVX2
+
+#ifdef LANGUE_AVX512
+template <class Code>
+constexpr bool SHORT_SUMS = false;
+#else
+template <class Code>
+constexpr bool SHORT_SUMS = Code::NIBBLES;  // 16 products of 15 and 127 are below 2^15
+#endif
+
+template <class Code>
+inline __m256i partial_products(__m256i w, __m256i inputs) {
+#ifdef LANGUE_AVX512
+    return _mm256_dpbusd_epi32(__m256i{}, w, inputs);
+#else
+    if constexpr (SHORT_SUMS<Code>) return _mm256_maddubs_epi16(w, inputs);
+    const __m256i pairs =
+        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(inputs, w));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#endif
+}
+
+template <class Code>
+inline void halves_of(const __m256i (&v)[8], __m256i& lower, __m256i& upper) {
+    __m256i four[2];
+    for (int i = 0; i < 2; i++) {
+        const __m256i* part = v + 4 * i;
+        if constexpr (SHORT_SUMS<Code>)
+            four[i] = _mm256_hadd_epi16(_mm256_hadd_epi16(part[0], part[1]),
+                                        _mm256_hadd_epi16(part[2], part[3]));
+        else
+            four[i] = _mm256_hadd_epi32(_mm256_hadd_epi32(part[0], part[1]),
+                                        _mm256_hadd_epi32(part[2], part[3]));
+    }
+    if constexpr (SHORT_SUMS<Code>) {
+        const __m256i all = _mm256_hadd_epi16(four[0], four[1]);
+        lower = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(all));
+        upper = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(all, 1));
+    } else {
+        lower = _mm256_permute2x128_si256(four[0], four[1], 0x20);
+        upper = _mm256_permute2x128_si256(four[0], four[1], 0x31);
+    }
+}
+
+#endif
+
+// The same of one unit where the weights lie: for so few rows of x that a panel would not pay.
+// PARTS: groups of a unit, out[part][m].
+template <class Code, int PARTS, int M>
+inline void dot_in_place(const uint8_t* const* rows, int64_t offset, const int8_t* x,
+                         int64_t stride, Ints (&out)[PARTS][M]) {
+#ifdef LANGUE_AVX2
+    int32_t total[PARTS][M][LANES];
+    for (int first = 0; first < LANES; first += 8) {
+        __m256i partial[M][8];  // sums of two products in 16 bits, or of four in 32
+        for (int row = 0; row < 8; row++) {
+            const __m256i w = unit_of<Code>(rows[first + row] + offset);
+            for (int m = 0; m < M; m++) {
+                const __m256i inputs = load<__m256i>(x + m * stride);
+                partial[m][row] = partial_products<Code>(w, inputs);
+            }
+        }
+        for (int m = 0; m < M; m++) {
+            __m256i lower, upper;  // sums of either half of the unit, of eight rows
+            halves_of<Code>(partial[m], lower, upper);
+            if constexpr (PARTS == 2) {
+                store(&total[0][m][first], lower);
+                store(&total[1][m][first], upper);
+            } else {
+                store(&total[0][m][first], _mm256_add_epi32(lower, upper));
+            }
+        }
+    }
+    for (int part = 0; part < PARTS; part++)
+        for (int m = 0; m < M; m++) out[part][m] = load<Ints>(total[part][m]);
+#else
+    uint8_t codes[QUADS][LANES][4];
+    lay_unit<Code>(rows, offset, codes);
+    constexpr int PART_QUADS = QUADS / PARTS;
+    for (int part = 0; part < PARTS; part++)
+        dot<Code, M>(codes + part * PART_QUADS, PART_QUADS, x + part * PART_QUADS * 4, stride,
+                     out[part]);
+#endif
+}
+
+// PARTS: groups of a unit. total (rows, LANES): added to. IN_PLACE: the panel has scales alone.
+template <class Code, int PARTS, bool MINS, bool IN_PLACE, int M>
+void coded_tile(const Panel& panel, const uint8_t* const* rows, int64_t offset, int units,
+                const Quantised& x, int64_t at, int64_t row_units, float (*total)[LANES]) {
     constexpr int OFFSET = MINS ? 0 : Code::OFFSET;
     constexpr int PART_QUADS = QUADS / PARTS;
     Floats y[M];
     for (int m = 0; m < M; m++) y[m] = load<Floats>(total[m]);
-    for (int unit = 0; unit < units; unit++)
+    const int64_t stride = row_units * UNIT;
+    for (int unit = 0; unit < units; unit++) {
+        const int8_t* inputs = &x.values[(at + unit) * UNIT];
+        Ints all[PARTS][M];
+        if constexpr (IN_PLACE) {
+            const int64_t place = offset + unit * Code::BYTES;
+            if (place % 64 == 0)
+                for (int lane = 0; lane < LANES; lane++)
+                    __builtin_prefetch(rows[lane] + place + LANES * row_units * Code::BYTES);
+            dot_in_place<Code, PARTS, M>(rows, place, inputs, stride, all);
+        } else {
+            for (int part = 0; part < PARTS; part++)
+                dot<Code, M>(panel.codes[unit] + part * PART_QUADS, PART_QUADS,
+                             inputs + part * PART_QUADS * 4, stride, all[part]);
+        }
         for (int part = 0; part < PARTS; part++) {
             const int group = unit * PARTS + part;
-            const int8_t* inputs = &x.values[(at + unit) * UNIT + part * PART_QUADS * 4];
-            Ints products[M];
-            dot<Code, M>(panel.codes[unit] + part * PART_QUADS, PART_QUADS, inputs,
-                         row_units * UNIT, products);
+            const Ints(&products)[M] = all[part];
             const Floats scales = load<Floats>(panel.scales[group]);
             for (int m = 0; m < M; m++) {
                 const int64_t place = at + m * row_units + unit;
@@ -596,11 +712,12 @@ void coded_tile(const Panel& panel, int units, const Quantised& x, int64_t at, i
                     y[m] = fma(load<Floats>(panel.mins[group]), splat(-scale * inputs_sum), y[m]);
             }
         }
+    }
     for (int m = 0; m < M; m++) store(total[m], y[m]);
 }
 
 template <class Code, int PARTS, bool MINS>
-void coded_panel(const Coded& w, int64_t output, const Quantised& x, int64_t rows,
+void coded_panel(const Weight& w, int64_t output, const Quantised& x, int64_t rows,
                  const float* bias, float* y) {
     static thread_local Panel panel;
     alignas(64) static thread_local float total[ROW_BLOCK][LANES];
@@ -610,7 +727,7 @@ void coded_panel(const Coded& w, int64_t output, const Quantised& x, int64_t row
     int64_t scales[LANES];
     for (int lane = 0; lane < LANES; lane++) {  // where rows are missing, the last one again
         const int64_t row = output + std::min(lane, lanes - 1);
-        data[lane] = w.data + row * row_units * Code::BYTES;
+        data[lane] = static_cast<const uint8_t*>(w.data) + row * row_units * Code::BYTES;
         scales[lane] = row * row_units * PARTS;
     }
     for (int64_t first = 0; first < rows; first += ROW_BLOCK) {
@@ -618,20 +735,25 @@ void coded_panel(const Coded& w, int64_t output, const Quantised& x, int64_t row
         std::memset(total, 0, block * sizeof *total);
         for (int64_t unit = 0; unit < row_units; unit += PANEL_UNITS) {
             const int units = int(std::min<int64_t>(PANEL_UNITS, row_units - unit));
-            for (int i = 0; i < units; i++)
-                lay_unit<Code>(data, (unit + i) * Code::BYTES, panel.codes[i]);
+            const int64_t offset = unit * Code::BYTES;
+            const bool in_place = block < TILE;
             lay_scales(w.scales, w.halves, scales, unit * PARTS, units * PARTS, panel.scales);
             if constexpr (MINS)
                 lay_scales(w.mins, w.halves, scales, unit * PARTS, units * PARTS, panel.mins);
+            for (int i = 0; i < units && !in_place; i++)
+                lay_unit<Code>(data, offset + i * Code::BYTES, panel.codes[i]);
             for (int64_t m = 0; m < block; m += TILE) {
-                const int64_t at = (first + m) * row_units + unit;
-                float(*out)[LANES] = total + m;
-                switch (std::min<int64_t>(TILE, block - m)) {
-                    case 1: coded_tile<Code, PARTS, MINS, 1>(panel, units, x, at, row_units, out); break;
-                    case 2: coded_tile<Code, PARTS, MINS, 2>(panel, units, x, at, row_units, out); break;
-                    case 3: coded_tile<Code, PARTS, MINS, 3>(panel, units, x, at, row_units, out); break;
-                    default: coded_tile<Code, PARTS, MINS, TILE>(panel, units, x, at, row_units, out);
-                }
+                const auto tile = [&](auto code) {
+                    constexpr int M = decltype(code)::value;
+                    const int64_t at = (first + m) * row_units + unit;
+                    if (in_place && M < TILE)
+                        coded_tile<Code, PARTS, MINS, true, M>(panel, data, offset, units, x, at,
+                                                               row_units, total + m);
+                    else
+                        coded_tile<Code, PARTS, MINS, false, M>(panel, data, offset, units, x, at,
+                                                                row_units, total + m);
+                };
+                with_constant<TILE>(int(std::min<int64_t>(TILE, block - m)), tile);
             }
         }
         for (int64_t m = 0; m < block; m++)
@@ -642,7 +764,7 @@ void coded_panel(const Coded& w, int64_t output, const Quantised& x, int64_t row
 }
 
 template <class Code, int PARTS, bool MINS>
-void coded(const Coded& w, const float* x, const float* bias, float* y, int64_t rows, int threads) {
+void coded(const Weight& w, const float* x, const float* bias, float* y, int64_t rows, int threads) {
     constexpr int64_t TASK_UNITS = 512;  // of x, a task of quantising
     constexpr int PANELS = 4;            // of a task of multiplying
     static thread_local Quantised quantised;
@@ -683,14 +805,9 @@ struct Attention {
     const float* slopes;  // (H,) or null
 };
 
-inline float product(const float* a, const float* b, int64_t width) {
-    Floats partial = {};
-    int64_t i = 0;
-    for (; i + LANES <= width; i += LANES)
-        partial = fma(load<Floats>(a + i), load<Floats>(b + i), partial);
-    float total = sum(partial);
-    for (; i < width; i++) total += a[i] * b[i];
-    return total;
+// A block is about a page of the system's, where hardware that guesses the next place stops.
+inline void fetch(const float* block, int64_t width) {
+    for (int64_t i = 0; i < PAGE * width; i += 64 / sizeof *block) __builtin_prefetch(block + i);
 }
 
 // scores of the PAGE keys of a block
@@ -739,9 +856,12 @@ void attend_head(const float* query, const Pages& pages, const int32_t* table, i
     const int first = begin / PAGE;
     const int last = (length - 1) / PAGE;
     const int places = (last + 1 - first) * PAGE;
-    for (int page = first; page <= last; page++)
+    for (int page = first; page <= last; page++) {
+        const bool more = page < last;
+        fetch(pages.block(!more, table[more ? page + 1 : first], kv_head), pages.width);
         page_scores(query, pages.block(0, table[page], kv_head), pages.width,
                     scores + (page - first) * PAGE);
+    }
     for (int i = 0; i < places; i++) {
         const int place = first * PAGE + i;
         float score = scores[i] * how.scale;
@@ -768,6 +888,7 @@ void attend_head(const float* query, const Pages& pages, const int32_t* table, i
         const int skip = std::max(0, begin - page * PAGE);
         const int count = std::min(PAGE, length - page * PAGE) - skip;
         const float* values = pages.block(1, table[page], kv_head) + skip * pages.width;
+        if (page < last) fetch(pages.block(1, table[page + 1], kv_head), pages.width);
         mix_all(scores + (page - first) * PAGE + skip, values, count, pages.width, out);
     }
     for (int64_t i = 0; i < pages.width; i++) out[i] /= total;
@@ -785,21 +906,20 @@ enum Kind { FP32, BF16, INT8, INT4 };
 enum Fault { NONE, BAD_KIND, BAD_PAGE, BAD_LENGTH };
 
 // x (rows, inputs) -> y (rows, outputs)
-int langue_linear(int kind, int group, const void* data, const void* scales, const void* mins,
-                  int halves, const float* bias, const float* x, float* y, int64_t rows,
-                  int64_t outputs, int64_t inputs, int threads) {
-    const Coded w{(const uint8_t*)data, scales, mins, halves, outputs, inputs};
-    if (kind == FP32)
-        dense(x, (const float*)data, bias, y, rows, outputs, inputs, threads);
-    else if (kind == BF16)
-        dense(x, (const uint16_t*)data, bias, y, rows, outputs, inputs, threads);
-    else if (kind == INT8 && group == UNIT && !mins)
+int langue_linear(const Weight* weight, const float* bias, const float* x, float* y, int64_t rows,
+                  int threads) {
+    const Weight& w = *weight;
+    if (w.kind == FP32)
+        dense<float>(w, x, bias, y, rows, threads);
+    else if (w.kind == BF16)
+        dense<uint16_t>(w, x, bias, y, rows, threads);
+    else if (w.kind == INT8 && w.group == UNIT && !w.mins)
         coded<Int8, 1, false>(w, x, bias, y, rows, threads);
-    else if (kind == INT8 && group == UNIT / 2 && !mins)
+    else if (w.kind == INT8 && w.group == UNIT / 2 && !w.mins)
         coded<Int8, 2, false>(w, x, bias, y, rows, threads);
-    else if (kind == INT4 && group == UNIT && !mins)
+    else if (w.kind == INT4 && w.group == UNIT && !w.mins)
         coded<Int4, 1, false>(w, x, bias, y, rows, threads);
-    else if (kind == INT4 && group == UNIT)
+    else if (w.kind == INT4 && w.group == UNIT)
         coded<Int4, 1, true>(w, x, bias, y, rows, threads);
     else
         return BAD_KIND;

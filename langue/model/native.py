@@ -1,15 +1,15 @@
-"""What arrives: operands of inference on a processor. What leaves: the results of kernels.cpp, which
-is built here at first use.
+"""What arrives: operands of inference on a processor. What leaves: the results of kernels.cpp,
+which is built here at first use.
 
-PyTorch reads weights of 8 or 4 bits through general kernels, and multiplies few rows slowly; a row's
-bits depend there on how many others are in the batch. kernels.cpp has neither fault. It needs a C++
-compiler on the user's machine: `native` gives None where there is none, or where anything else goes
-wrong, says so once, and callers then use PyTorch's operations.
+PyTorch reads weights of 8 or 4 bits through general kernels, and multiplies few rows slowly; a
+row's bits depend there on how many others are in the batch. kernels.cpp has neither fault. It needs
+a C++ compiler on the user's machine: `native` gives None where there is none, or where anything
+else goes wrong, says so once, and callers then use PyTorch's operations.
 
 The library is kept in the user's cache folder under a hash of the source, the compiler, its options
 and the processor, so that nothing stale is loaded. It ends with its own SHA-256, so that nothing
-broken is; and it is loaded only if it belongs to this user alone. LANGUE_NATIVE=0 in the environment
-keeps PyTorch's operations.
+broken is; and it is loaded only if it belongs to this user alone. LANGUE_NATIVE=0 in the
+environment keeps PyTorch's operations.
 """
 
 import ctypes
@@ -23,7 +23,8 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +37,7 @@ from langue.progress import warn
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILERS = ("c++", "g++", "clang++")
-OPTIONS = ("-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
+OPTIONS = ("-std=c++17", "-O3", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
 # What asks for all instructions of this processor: most compilers, those that know only the other
 # name, and those that know neither.
 TUNING = (("-march=native",), ("-mcpu=native",), ())
@@ -54,11 +55,20 @@ FAULTS = {
 class StoredWeight(Protocol):
     """A matrix (O, K) as it is stored: what `Native.linear` reads of langue's `Weight`."""
 
-    kind: str
-    data: Tensor
-    scales: Tensor | None
-    mins: Tensor | None
-    group: int
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def data(self) -> Tensor: ...
+
+    @property
+    def scales(self) -> Tensor | None: ...
+
+    @property
+    def mins(self) -> Tensor | None: ...
+
+    @property
+    def group(self) -> int: ...
 
 
 class NativeError(Exception):
@@ -76,10 +86,8 @@ class Native:
         library.langue_instructions.restype = ctypes.c_char_p
         self.instructions: str = library.langue_instructions().decode()
         self._linear = library.langue_linear
-        self._linear.argtypes = (
-            [number, number, pointer, pointer, pointer, number, pointer, pointer, pointer]
-            + [long, long, long, number]
-        )  # fmt: skip
+        self._linear.argtypes = [pointer, pointer, pointer, pointer, long, number]
+        self._described: dict[int, _Described] = {}
         self._attend = library.langue_attend
         self._attend.argtypes = (
             [pointer, pointer, long, long, long, pointer, long, pointer, long, long]
@@ -104,35 +112,40 @@ class Native:
         rounded to 8 bits, each 32 elements by their own largest absolute value; such 32 become NaN
         where one is not finite. ValueError where an operand does not lie as the kernels read it.
         """
+        # Few steps of Python: where a model is larger than the caches, each of them is a wait for
+        # memory, 50 times a token.
+        known = self._described.get(id(weight))
+        if known is None or known.weight() is not weight or known.at != weight.data.data_ptr():
+            known = self._describe(weight)
         rows, inputs = x.shape
-        data = weight.data
-        outputs = data.shape[0]
-        scales = weight.scales
-        mins = weight.mins
-        _check(x, "x")
+        if inputs != known.inputs:
+            raise ValueError(f"rows of {inputs} elements, weights for {known.inputs}")
+        if x.dtype is not torch.float32 or not x.is_cpu or not x.is_contiguous():
+            _check(x, "x")
         if bias is not None:
             _check(bias, "the bias")
-            if len(bias) != outputs:
-                raise ValueError(f"a bias of {len(bias)} for {outputs} outputs")
-        _check_weight(weight, inputs)
-        y = x.new_empty(rows, outputs)
+            if len(bias) != known.outputs:
+                raise ValueError(f"a bias of {len(bias)} for {known.outputs} outputs")
+        y = torch.empty(rows, known.outputs)
         fault = self._linear(
-            KINDS[weight.kind],
-            weight.group,
-            data.data_ptr(),
-            None if scales is None else scales.data_ptr(),
-            None if mins is None else mins.data_ptr(),
-            scales is not None and scales.dtype == torch.float16,
+            known.address,
             None if bias is None else bias.data_ptr(),
             x.data_ptr(),
             y.data_ptr(),
             rows,
-            outputs,
-            inputs,
             torch.get_num_threads(),
         )
-        _refuse(fault)
+        if fault:
+            raise ValueError(FAULTS[fault])
         return y
+
+    def _describe(self, weight: StoredWeight) -> "_Described":
+        """What the kernels are told of a matrix; checked once, as long as it stays where it is."""
+        _check_weight(weight)
+        key = id(weight)
+        known = _Described(weight, lambda _: self._described.pop(key, None))
+        self._described[key] = known
+        return known
 
     def attend(
         self,
@@ -145,7 +158,7 @@ class Native:
         cap: float = 0.0,
         slopes: Tensor | None = None,
     ) -> Tensor:
-        """Attention of the last token of each sequence to all of it, or to its last `window` tokens.
+        """Attention of each sequence's last token to all of it, or to its last `window` tokens.
 
         q (N, H, K): one query a sequence; pages (2, P, G, PAGE, K): keys and values of a layer;
         tables (N, most pages) int32: the pages of each sequence, in order; lengths (N,) int32;
@@ -230,6 +243,49 @@ class Native:
         self._rotate(x.data_ptr(), cosines.data_ptr(), sines.data_ptr(), tokens, heads, width, half)
 
 
+class _Record(ctypes.Structure):
+    """`Weight` of kernels.cpp."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("mins", ctypes.c_void_p),
+        ("outputs", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        ("kind", ctypes.c_int32),
+        ("group", ctypes.c_int32),
+        ("halves", ctypes.c_int32),
+    )
+
+
+class _Described:
+    """A matrix that was checked, and where it was then."""
+
+    def __init__(self, weight: StoredWeight, forget: Callable[[object], object]) -> None:
+        scales = weight.scales
+        mins = weight.mins
+        self.weight = weakref.ref(weight, forget)
+        self.at = weight.data.data_ptr()
+        self.tables = (scales, mins)  # which so stay where they are
+        self.outputs = len(weight.data)
+        self.inputs = _inputs(weight)
+        self.record = _Record(
+            self.at,
+            None if scales is None else scales.data_ptr(),
+            None if mins is None else mins.data_ptr(),
+            self.outputs,
+            self.inputs,
+            KINDS[weight.kind],
+            weight.group,
+            scales is not None and scales.dtype == torch.float16,
+        )
+        self.address = ctypes.addressof(self.record)
+
+
+def _inputs(weight: StoredWeight) -> int:
+    return weight.data.shape[1] * (2 if weight.kind == "int4" else 1)
+
+
 def _check(x: Tensor, name: str, dtype: torch.dtype = torch.float32) -> None:
     if x.dtype != dtype or not x.is_contiguous() or x.device.type != "cpu":
         raise ValueError(f"{name}: {x.dtype} on {x.device}, or with gaps; {dtype} wanted")
@@ -251,15 +307,13 @@ _DTYPES = {
 }
 
 
-def _check_weight(weight: StoredWeight, inputs: int) -> None:
+def _check_weight(weight: StoredWeight) -> None:
     kind = weight.kind
     if kind not in _DTYPES:
         raise ValueError(f"weights of kind {kind!r}; known: {', '.join(_DTYPES)}")
     data = weight.data
+    inputs = _inputs(weight)
     _check(data, "the weights", _DTYPES[kind])
-    held = data.shape[1] * (2 if kind == "int4" else 1)
-    if held != inputs:
-        raise ValueError(f"rows of {inputs} elements, weights for {held}")
     if kind in ("fp32", "bf16"):
         return
     if inputs % 32 or weight.scales is None:
