@@ -12,6 +12,7 @@ import typer.main
 
 from langue.cli import app
 from langue.cli.settings import listed, written
+from langue.hub.family import SEQUENCE
 
 HERE = Path(__file__).parent
 
@@ -137,7 +138,7 @@ def opened_by(family: Any) -> dict[str, Any]:
     lm-evaluation-harness; by which poolings its classification runs open there, or are refused;
     and whether its heads on single tokens do."""
     ending = next(ending for ending in _AUTO if family.architectures["lm"].endswith(ending))
-    poolings = list(family.poolings) if "classify" in family.heads else []
+    poolings = list(family.poolings) if SEQUENCE in family.heads else []
     causal = _AUTO[ending] == "AutoModelForCausalLM"
     possible = ("last", "mean") if causal else ("first", "last", "mean")
     return {

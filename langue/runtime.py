@@ -29,9 +29,9 @@ def device() -> "torch.device":
     overrides."""
     import torch
 
-    wanted = os.environ.get("LANGUE_DEVICE")
-    if wanted:
-        return torch.device(wanted)
+    forced = os.environ.get("LANGUE_DEVICE")
+    if forced:
+        return torch.device(forced)
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
@@ -62,16 +62,16 @@ def has_amx_bf16() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def precision(wanted: str = "auto") -> "torch.dtype":
+def precision(name: str = "auto") -> "torch.dtype":
     """The dtype of the matrix products: `bf16`, `fp32`, or by asking the hardware (`auto`)."""
     import torch
 
-    if wanted == "auto":
+    if name == "auto":
         return torch.bfloat16 if has_bf16(device().type) else torch.float32
     known = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    if wanted not in known:
-        raise SettingsError(f"the precision {wanted!r} is not known", do="give fp32, bf16 or auto")
-    return known[wanted]
+    if name not in known:
+        raise SettingsError(f"the precision {name!r} is not known", do="give fp32, bf16 or auto")
+    return known[name]
 
 
 def check_compiler() -> None:

@@ -5,12 +5,18 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+import langue
 from langue.hub.families.registry import FAMILIES
+from langue.tasks import TASKS
+from tests.contract import task_rows
+from tests.contract import test_tasks as task_battery
 from tests.test_floors import FLOORS
+from tests.tiny import tiny_bert, write_jsonl
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 from tests.contract import references  # noqa: E402
 from tests.contract import test_families as battery  # noqa: E402
@@ -19,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 ARCHITECTURE, CONTRIBUTING = (
     (ROOT / name).read_text("utf-8") for name in ("ARCHITECTURE.md", "CONTRIBUTING.md")
 )
-EXAMPLE, REFERENCE = re.findall(r"^ *```python\n(.*?)^ *```$", CONTRIBUTING, re.M | re.S)
+FAMILY, REFERENCE, TASK, ROWS = re.findall(r"^ *```python\n(.*?)^ *```$", CONTRIBUTING, re.M | re.S)
 NAME = "starcoder2"
 
 
@@ -73,9 +79,9 @@ def test_the_workflow_calls_what_a_fresh_machine_runs() -> None:
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> None:
     """The family and its reference, registered as the guide says."""
-    assert EXAMPLE.count("\n") < 60
+    assert FAMILY.count("\n") < 60
     names: dict[str, object] = {}
-    exec(compile(EXAMPLE, "CONTRIBUTING.md", "exec"), names)
+    exec(compile(FAMILY, "CONTRIBUTING.md", "exec"), names)
     monkeypatch.setitem(FAMILIES, NAME, names["STARCODER2"])
     entry = eval(f"{{{REFERENCE.strip()}}}", vars(references))
     monkeypatch.setitem(references.REFERENCES, NAME, entry[NAME])
@@ -99,3 +105,61 @@ def test_the_family_has_the_logits_of_transformers(
 )
 def test_the_family_passes_the_battery(example: None, tmp_path: Path, check) -> None:
     check(tmp_path, NAME)
+
+
+@pytest.fixture
+def ordinal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task and its rows, registered as the guide says."""
+    assert TASK.count("\n") < 60
+    names: dict[str, object] = {}
+    exec(compile(TASK, "CONTRIBUTING.md", "exec"), names)
+    monkeypatch.setitem(TASKS, "ordinal", names["Ordinal"])
+    case = eval(f"{{{ROWS.strip()}}}", vars(task_rows))["ordinal"]
+    monkeypatch.setitem(task_rows.CASES, "ordinal", case)
+
+
+def test_the_task_trains_predicts_and_is_published(ordinal: None, tmp_path: Path) -> None:
+    rows = task_rows.scored(48)
+    for index, row in enumerate(rows):  # bad texts have two stars, good ones four or five
+        row["score"] = [4 + index // 2 % 2, 2][index % 2]
+    data = write_jsonl(tmp_path / "stars.jsonl", rows)
+    model = tiny_bert(tmp_path / "bert")
+    settings = task_battery.SETTINGS | {"task.pooling": "first", "train.epochs": 15}
+    run = langue.finetune("ordinal", model=model, data=data, out=tmp_path / "run", **settings)
+    assert run.metrics["baseline"]["metrics"].keys() == run.metrics["metrics"].keys()
+    loaded = langue.load(tmp_path / "run")
+    low, high = (
+        answer["score"] for answer in loaded.predict(["dull awful poor", "great warm fine"])
+    )
+    assert 2 <= low < 3 < high <= 5
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "run"
+    ).eval()
+    assert theirs.config.id2label == {0: "at least 4", 1: "at least 5"}
+    (encoding,) = loaded.tokenizer.encode_batch(["great warm fine"])
+    with torch.no_grad():
+        reached = theirs(torch.tensor([encoding.ids])).logits[0].sigmoid().tolist()
+    assert high == pytest.approx(2 + 2 * reached[0] + reached[1], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        task_battery.test_one_batch_of_eight_gives_the_gradient_of_four_of_two,
+        task_battery.test_perfect_predictions_are_judged_perfect,
+        task_battery.test_packed_sequences_are_those_read_one_at_a_time,
+    ],
+)
+def test_the_task_passes_the_battery(ordinal: None, tmp_path: Path, check) -> None:
+    check("ordinal", tiny_bert(tmp_path / "bert"))
+
+
+def test_a_malformed_row_of_the_task_is_named(ordinal: None, tmp_path: Path) -> None:
+    ((row, says),) = task_rows.CASES["ordinal"].malformed
+    check = task_battery.test_a_malformed_row_is_named_by_file_and_line
+    check("ordinal", row, says, tiny_bert(tmp_path / "bert"), tmp_path)
+
+
+def test_the_task_is_resumed_to_the_bit(ordinal: None, tmp_path: Path) -> None:
+    check = task_battery.test_a_run_that_was_stopped_goes_on_to_the_bit
+    check("ordinal", tiny_bert(tmp_path / "bert"), tmp_path)

@@ -74,8 +74,8 @@ app.command(rich_help_panel="Models")(verify)
 app.command(rich_help_panel="Models")(convert)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"langue {__version__}")
         raise typer.Exit
 

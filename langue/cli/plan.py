@@ -123,7 +123,7 @@ def print_plan(content: dict[str, Any]) -> None:
     )
     for name in ("part", "size", ""):
         taken.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
-    for row in _memory(content["memory"], content["layout"]["recompute"]):
+    for row in _memory(content["memory"], content["layout"]["activation_checkpointing"]):
         taken.add_row(*row)
     console.print(taken, highlight=False)
     flops = content["optimal"]["flops"]
@@ -184,7 +184,7 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
         ),
         "layout": (
             f"{layout['name']}, {layout['sequences']} sequence{'s' * (layout['sequences'] > 1)} at"
-            " once" + (", activation checkpointing" if layout["recompute"] else "")
+            " once" + (", activation checkpointing" if layout["activation_checkpointing"] else "")
         ),
         "utilisation": (
             f"{where['mfu']:.0%} of the peak ({where['mfu_stated']:.0%} {where['mfu_from']})"
@@ -205,11 +205,11 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _memory(memory: dict[str, float], recompute: bool) -> list[tuple[str, str, str]]:
-    other = "activations_kept" if recompute else "activations_recomputed"
+def _memory(memory: dict[str, float], activation_checkpointing: bool) -> list[tuple[str, str, str]]:
+    other = "activations_kept" if activation_checkpointing else "activations_recomputed"
     said = (
         "without activation checkpointing"
-        if recompute
+        if activation_checkpointing
         else "with train.activation_checkpointing=true"
     )
     notes = {

@@ -27,7 +27,7 @@ class Examples:
     starts: NDArray[np.int64]  # (n + 1,) where each example begins
     segments: NDArray[np.uint8] | None  # (S,) 0 for a text, 1 for its pair
     cut: NDArray[np.int32]  # (n,) tokens that were left out of each
-    targets: NDArray[Any] | None = None  # (n, ...) what the task is to predict of each example
+    targets: NDArray[Any] | None = None  # (n, ...) what the task's loss needs of each example
     # (S,) what it is to predict of each token; below 0: nothing
     labels: NDArray[np.int32] | None = None
     # how much of the texts the tokenizer does not know; None: they were no texts

@@ -107,7 +107,7 @@ class Loader:
         """From global step `step` (0 is the first) to the last of `total`: (epoch reached after it,
         its batches). What is for an accelerator is made while it works at the step before."""
         steps = islice(self._iterate(step, device), total - step)
-        return steps if device.type == "cpu" else ahead(steps)
+        return steps if device.type == "cpu" else prefetch(steps)
 
     def _iterate(
         self, step: int, device: torch.device
@@ -136,9 +136,9 @@ class Loader:
         return batch if len(own) else replace(batch, is_real=False)
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """The items, each made by another thread while the one before is in use."""
-    with ThreadPoolExecutor(1, "langue-ahead") as pool:
+    with ThreadPoolExecutor(1, "langue-prefetch") as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
             coming = pool.submit(next, items, None)

@@ -24,16 +24,20 @@ def shuffled_batches(
     check_budget(lengths, budget)
     random = np.random.Generator(np.random.PCG64([seed, epoch]))
     order = random.permutation(len(lengths))
-    mean = max(1.0, float(lengths.mean())) if len(lengths) else 1.0
-    size = max(1, int(budget / mean))
-    stretch = BUCKET * (min(size, most) if most else size)
+    mean = float(lengths.mean()) if len(lengths) else 1.0
+    size = max(1, int(budget / max(1.0, mean)))  # examples of a batch, about
+    if most:
+        size = min(size, most)
+    stretch = BUCKET * size
     batches: list[NDArray[np.int64]] = []
     rest = order[:0]  # what did not fill a batch goes on to the next stretch
     for begin in range(0, len(order), stretch):
         rows = np.concatenate([rest, order[begin : begin + stretch]])
-        *full, rest = fill(rows[np.argsort(lengths[rows], kind="stable")], lengths, budget, most)
+        by_length = rows[np.argsort(lengths[rows], kind="stable")]
+        *full, rest = fill(by_length, lengths, budget, most)
         batches += full
-    batches += [rest] if len(rest) else []
+    if len(rest):
+        batches.append(rest)
     return [batches[i] for i in random.permutation(len(batches))]
 
 
@@ -50,11 +54,15 @@ def exact_bounds(
     ends = lengths.astype(np.int64)
     np.cumsum(ends, out=ends)  # in its place: there may be many millions
     total = int(ends[-1]) if len(ends) else 0
-    more = max(0, -(-(total - int(budgets.sum())) // int(budgets[-1])))
-    bounds = np.concatenate([[0], np.cumsum(np.concatenate([budgets, np.full(more, budgets[-1])]))])
+    last_budget = int(budgets[-1])
+    uncovered = total - int(budgets.sum())
+    more = max(0, -(-uncovered // last_budget))  # batches of the last size, rounded up
+    sizes = np.concatenate([budgets, np.full(more, last_budget)])
+    bounds = np.concatenate([[0], np.cumsum(sizes)])
     bounds = np.concatenate([bounds[bounds < total], [total]])
     first = np.searchsorted(ends, bounds, side="right")
-    return first, bounds - np.where(first > 0, ends[first - 1], 0)
+    begins = np.where(first > 0, ends[first - 1], 0)  # of the chunk that a boundary falls into
+    return first, bounds - begins
 
 
 def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:

@@ -55,10 +55,12 @@ def encode_windows(
     for row, encoding in enumerate(_encodings(tokenizer, texts, firsts)):
         of_row, cut[row] = _windows(encoding, row, firsts is not None, max_length, stride)
         parts += of_row
+    lengths = [len(part.ids) for part in parts]
     starts = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part.ids) for part in parts], out=starts[1:])
-    flat = _joined([part.ids for part in parts], np.int32)
-    types = _joined([part.types for part in parts], np.uint8)
+    np.cumsum(lengths, out=starts[1:])
+    flat = _joined([part.ids for part in parts], np.int32)  # (S,)
+    types = _joined([part.types for part in parts], np.uint8)  # (S,)
+    offsets = _joined([part.offsets for part in parts], np.int32).reshape(-1, 2)  # (S, 2)
     examples = Examples(
         tokens=flat,
         starts=starts,
@@ -69,7 +71,7 @@ def encode_windows(
     return Windows(
         examples=examples,
         row=np.asarray([part.row for part in parts], np.int64),
-        offsets=_joined([part.offsets for part in parts], np.int32).reshape(-1, 2),
+        offsets=offsets,
         margin=_joined([part.margin for part in parts], np.int32),
         cut=cut,
     )
@@ -102,10 +104,12 @@ def _windows(
     """The windows of one text, and how many tokens the text before it lost."""
     ids = np.asarray(encoding.ids, np.int32)
     types = np.asarray(encoding.type_ids, np.uint8)
-    offsets = np.asarray(encoding.offsets, np.int32).reshape(-1, 2)
+    offsets = np.asarray(encoding.offsets, np.int32).reshape(-1, 2)  # (t, 2)
+    # (t,) 0: of the first text, 1: of the second, -1: of none
     sequence = np.asarray([-1 if s is None else s for s in encoding.sequence_ids], np.int64)
     # Some tokenizers give special tokens a sequence; the mask is the surer witness.
-    sequence[np.asarray(encoding.special_tokens_mask, bool)] = -1
+    special = np.asarray(encoding.special_tokens_mask, bool)
+    sequence[special] = -1
     body = np.flatnonzero(sequence == int(paired))
     fixed = np.flatnonzero(sequence != int(paired))
     lost = 0
@@ -115,15 +119,17 @@ def _windows(
     begin = int(body[0]) if len(body) else len(ids)
     before = fixed[fixed < begin]
     after = fixed[fixed >= begin]
-    step = max(1, room - min(stride, room // 2))
+    shared = min(stride, room // 2)
+    step = max(1, room - shared)
     found = []
     for first in _begins(len(body), room, step):
         own = body[first : first + room]
-        places = np.concatenate([before, own, after])
+        places = np.concatenate([before, own, after])  # (t,) of this window
+        of_text = slice(len(before), len(before) + len(own))
         inside = np.full((len(places), 2), -1, np.int32)
-        inside[len(before) : len(before) + len(own)] = offsets[own]
+        inside[of_text] = offsets[own]
         margin = np.zeros(len(places), np.int32)
-        margin[len(before) : len(before) + len(own)] = _margins(first, len(own), len(body))
+        margin[of_text] = _margins(first, len(own), len(body))
         found.append(_Window(row, ids[places], types[places], inside, margin))
     return found, lost
 
@@ -154,10 +160,7 @@ def _shortened(
     kept = max(0, (max_length - special) // 2)
     if special + kept + 1 > max_length:
         what = f"data.max_length = {max_length} leaves no room beside {special} special tokens"
-        raise DataError(
-            what,
-            do=f"raise it to at least {special + LEAST_ROOM}",
-        )
+        raise DataError(what, do=f"raise it to at least {special + LEAST_ROOM}")
     gone = question[kept:]
     return np.setdiff1d(fixed, gone), len(gone)
 
@@ -177,23 +180,23 @@ def places_of_words(
     first_window = np.searchsorted(windows.row, np.arange(len(spans) + 1))
     found = []
     for row, words in enumerate(spans):
-        starts = np.array([begin for begin, _ in words], np.int64)
+        starts = np.array([begin for begin, _ in words], np.int64)  # (W,) characters
         places = np.full(len(words), -1, np.int64)
-        shown = np.full(len(words), -1, np.int64)
+        shown = np.full(len(words), -1, np.int64)  # the margin that each place has
         for window in range(first_window[row], first_window[row + 1]):
             part = slice(int(begins[window]), int(begins[window + 1]))
-            inside = np.flatnonzero(windows.offsets[part, 0] >= 0)
-            offsets = windows.offsets[part][inside]
+            inside = np.flatnonzero(windows.offsets[part, 0] >= 0)  # (t,) tokens of the text
+            offsets = windows.offsets[part][inside]  # (t, 2)
+            margins = windows.margin[part][inside]  # (t,)
             # The token that covers a word's first character: some tokenizers count the blank
             # before a word to it, so that the end of a token decides.
-            at = np.searchsorted(offsets[:, 1], starts, side="right")
-            there = at < len(inside)
-            there[there] = offsets[at[there], 0] <= starts[there]
-            margin = windows.margin[part][inside][at[there]]
+            token = np.searchsorted(offsets[:, 1], starts, side="right")  # (W,)
+            there = token < len(inside)
+            there[there] = offsets[token[there], 0] <= starts[there]
             better = np.zeros(len(words), bool)
-            better[there] = margin > shown[there]
-            chosen = at[better]
-            shown[better] = windows.margin[part][inside][chosen]
+            better[there] = margins[token[there]] > shown[there]
+            chosen = token[better]
+            shown[better] = margins[chosen]
             places[better] = part.start + inside[chosen]
         found.append(places)
     return found

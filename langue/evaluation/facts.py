@@ -29,46 +29,53 @@ OF_CORPUS = ("documents", "tokens", "bytes")
 
 def pairs(title: str, facts: Mapping[str, Any], note: str = "") -> Table:
     """Facts by name, lists in one line."""
-    rows = [(NAMES.get(name, name.replace("_", " ")), _cell(fact)) for name, fact in facts.items()]
+    rows = [(_shown(name), _cell(fact)) for name, fact in facts.items()]
     return Table(title, ("", ""), rows, note=note)
 
 
 def sections_of_facts(facts: Mapping[str, Any]) -> list[Section]:
     """The data of a run split by split, how its targets are spread, and what training takes."""
     splits: Mapping[str, Mapping[str, Any]] = facts.get("splits") or {}
-    left = {
-        name: fact
-        for name, fact in facts.items()
-        if name not in ELSEWHERE and not isinstance(fact, Mapping)
-    }
+    shown_already = set(ELSEWHERE)
     made: list[Section] = []
     if splits:
-        made += [_splits(splits, facts.get("duplicates") or {}), _targets(splits)]
+        made.append(_splits(splits, facts.get("duplicates") or {}))
+        made.append(_targets(splits))
     if "documents" in facts:
         made.append(_corpus(facts))
-        left = {
-            name: fact for name, fact in left.items() if name.removeprefix("dev_") not in OF_CORPUS
-        }
-    return [*made, pairs("The run", left)]
+        shown_already |= {*OF_CORPUS, *(f"dev_{name}" for name in OF_CORPUS)}
+    left = {}
+    for name, fact in facts.items():
+        if name not in shown_already and not isinstance(fact, Mapping):
+            left[name] = fact
+    made.append(pairs("The run", left))
+    return made
+
+
+def _shown(name: str) -> str:
+    """A fact's name as people read it."""
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def _cell(fact: Any) -> Cell:
     if fact is None or isinstance(fact, str | int | float):
         return fact
-    return ", ".join(str(each) for each in fact) if isinstance(fact, list | tuple) else str(fact)
+    if isinstance(fact, list | tuple):
+        return ", ".join(str(each) for each in fact)
+    return str(fact)
 
 
 def _splits(
     splits: Mapping[str, Mapping[str, Any]], duplicates: Mapping[str, Mapping[str, Any]]
 ) -> Table:
     """Sizes, what is cut, and what stands in the training data too, a column a split."""
-    names = [
-        name for name, size in next(iter(splits.values())).items() if not isinstance(size, Mapping)
-    ]
-    rows: list[list[Cell]] = [
-        [NAMES.get(name, name.replace("_", " ")), *(sizes.get(name) for sizes in splits.values())]
-        for name in names
-    ]
+    first = next(iter(splits.values()))
+    rows: list[list[Cell]] = []
+    for name, size in first.items():
+        if isinstance(size, Mapping):
+            continue
+        cells = [sizes.get(name) for sizes in splits.values()]
+        rows.append([_shown(name), *cells])
     for name in ("exact", "near") if duplicates else ():
         counts = [duplicates[split][name] if split in duplicates else "" for split in splits]
         rows.append([NAMES[name], *counts])
@@ -77,19 +84,28 @@ def _splits(
 
 def _targets(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     """How the targets of each split are spread: counts, the most frequent first, or numbers."""
-    spread: dict[str, Mapping[str, float]] = {
-        split: sizes["balance"] for split, sizes in splits.items() if "balance" in sizes
-    }
+    spread: dict[str, Mapping[str, float]] = {}
+    for split, sizes in splits.items():
+        if "balance" in sizes:
+            spread[split] = sizes["balance"]
     first = next(iter(spread.values()), {})
-    names = list(dict.fromkeys(name for each in spread.values() for name in each))
-    counted = all(isinstance(number, int) for each in spread.values() for number in each.values())
+    seen: dict[str, None] = {}  # in the order of the splits
+    counted = True
+    for balance in spread.values():
+        seen |= dict.fromkeys(balance)
+        counted = counted and all(isinstance(number, int) for number in balance.values())
+    names = list(seen)
     if counted:
         names.sort(key=lambda name: -first.get(name, 0))
+    rows: list[list[Cell]] = []
+    for name in names[:MOST]:
+        cells = [balance.get(name) for balance in spread.values()]
+        rows.append([name, *cells])
     more = len(names) - MOST
     return Table(
         title="Targets",
         columns=["", *spread],
-        rows=[[name, *(each.get(name) for each in spread.values())] for name in names[:MOST]],
+        rows=rows,
         bar=1 if counted else None,
         note=f"The most frequent; {more:,} more are not listed." if more > 0 else "",
     )

@@ -350,13 +350,13 @@ def discounts(counts: Ints) -> tuple[float, float, float]:
     return found if all(0 < d <= count for count, d in enumerate(found, 1)) else FALLBACK
 
 
-def _find(keys: Ints, wanted: Ints) -> Ints:
-    """Where each wanted key stands, or -1."""
-    found = np.full(len(wanted), -1)
-    places = np.flatnonzero(wanted >= 0)
+def _find(keys: Ints, queries: Ints) -> Ints:
+    """Where each query stands, or -1."""
+    found = np.full(len(queries), -1)
+    places = np.flatnonzero(queries >= 0)
     if len(keys) and len(places):
         # in order, neighbours are looked for among neighbours
-        places = places[np.argsort(wanted[places])]
-        at = np.minimum(np.searchsorted(keys, wanted[places]), len(keys) - 1)
-        found[places] = np.where(keys[at] == wanted[places], at, -1)
+        places = places[np.argsort(queries[places])]
+        at = np.minimum(np.searchsorted(keys, queries[places]), len(keys) - 1)
+        found[places] = np.where(keys[at] == queries[places], at, -1)
     return found

@@ -58,30 +58,56 @@ def plot(section: Points) -> Plot:
     else:
         across = _span(xs, section.percent)
         up = _span(ys, section.percent)
-    places = [(_x(x, across), _y(y, up)) for x, y in section.points]
-    radii = _radii(section)
-    dots = [
-        Dot(place[0], place[1], radius, _hint(section, index))
-        for index, (place, radius) in enumerate(zip(places, radii, strict=True))
-    ]
-    ends = (_x(across[0], across), _y(up[0], up), _x(across[1], across), _y(up[1], up))
+    pixels = [(_x(x, across), _y(y, up)) for x, y in section.points]
+    dots = []
+    for index, radius in enumerate(_radii(section)):
+        x, y = pixels[index]
+        dots.append(Dot(x, y, radius, _hint(section, index)))
+    x_ticks = []
+    for value in _ticks(across):
+        x_ticks.append(Tick(_x(value, across), _named(value, section.percent)))
+    y_ticks = []
+    for value in _ticks(up):
+        y_ticks.append(Tick(_y(value, up), _named(value, section.percent)))
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
     return Plot(
-        across=[Tick(_x(tick, across), _named(tick, section.percent)) for tick in _ticks(across)],
-        up=[Tick(_y(tick, up), _named(tick, section.percent)) for tick in _ticks(up)],
+        across=x_ticks,
+        up=y_ticks,
         dots=dots,
-        opacity=0.75 if section.sizes else max(0.3, min(0.8, 60 / max(1, len(dots)))),
-        line=" ".join(f"{x:.1f},{y:.1f}" for x, y in places) if section.joined else "",
-        diagonal=ends if section.diagonal else None,
+        opacity=_opacity(section),
+        line=line if section.joined else "",
+        diagonal=_corners(across, up) if section.diagonal else None,
         left_out=left_out,
     )
 
 
+def _opacity(section: Points) -> float:
+    """Of a dot: the less, the more of them there are."""
+    if section.sizes:
+        return 0.75
+    crowded = 60 / max(1, len(section.points))
+    return max(0.3, min(0.8, crowded))
+
+
+def _corners(across: Span, up: Span) -> tuple[float, float, float, float]:
+    """Where both axes begin and where both end."""
+    x_low, x_high = across
+    y_low, y_high = up
+    return _x(x_low, across), _y(y_low, up), _x(x_high, across), _y(y_high, up)
+
+
 def _finite(section: Points) -> tuple[Points, int]:
     """The section without points that are not numbers, and how many these are."""
-    kept = [i for i, point in enumerate(section.points) if all(map(math.isfinite, point))]
+    kept = []
+    for index, (x, y) in enumerate(section.points):
+        if math.isfinite(x) and math.isfinite(y):
+            kept.append(index)
     points = [section.points[i] for i in kept]
-    sizes = [section.sizes[i] for i in kept] if section.sizes else None
-    return replace(section, points=points, sizes=sizes), len(section.points) - len(kept)
+    sizes = None
+    if section.sizes:
+        sizes = [section.sizes[i] for i in kept]
+    left_out = len(section.points) - len(kept)
+    return replace(section, points=points, sizes=sizes), left_out
 
 
 def _span(values: Sequence[float], percent: bool) -> Span:
@@ -89,7 +115,8 @@ def _span(values: Sequence[float], percent: bool) -> Span:
     low = min(values, default=0.0)
     high = max(values, default=1.0)
     if percent:
-        return min(0.9, math.floor(low * 10) / 10), 1.0
+        tenth_below = math.floor(low * 10) / 10
+        return min(0.9, tenth_below), 1.0
     if low == high:
         low = low - 0.5
         high = high + 0.5
@@ -101,7 +128,9 @@ def _radii(section: Points) -> list[float]:
     if not section.sizes:
         return [2.6] * len(section.points)
     most = max(section.sizes)
-    return [3 + 9 * math.sqrt(size / most) if most > 0 else 3.0 for size in section.sizes]
+    if most <= 0:
+        return [3.0] * len(section.sizes)
+    return [3 + 9 * math.sqrt(size / most) for size in section.sizes]
 
 
 def _hint(section: Points, index: int) -> str:
@@ -110,8 +139,9 @@ def _hint(section: Points, index: int) -> str:
         return ""
     x, y = section.points[index]
     counted = f"{section.sizes[index]:,.0f} {section.sizes_are}".rstrip()
-    shown = (format_cell(float(value), section.percent) for value in (x, y))
-    return f"{counted}: {section.x} {next(shown)}, {section.y} {next(shown)}"
+    shown_x = format_cell(float(x), section.percent)
+    shown_y = format_cell(float(y), section.percent)
+    return f"{counted}: {section.x} {shown_x}, {section.y} {shown_y}"
 
 
 def _named(tick: float, percent: bool) -> str:
@@ -119,19 +149,26 @@ def _named(tick: float, percent: bool) -> str:
 
 
 def _x(value: float, span: Span) -> float:
-    return LEFT + (WIDTH - LEFT - RIGHT) * (value - span[0]) / (span[1] - span[0])
+    low, high = span
+    width = WIDTH - LEFT - RIGHT
+    return LEFT + width * (value - low) / (high - low)
 
 
 def _y(value: float, span: Span) -> float:
-    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - span[0]) / (span[1] - span[0])
+    low, high = span
+    height = HEIGHT - TOP - BOTTOM
+    return HEIGHT - BOTTOM - height * (value - low) / (high - low)
 
 
 def _ticks(span: Span) -> list[float]:
     """Four to eight round numbers within the span."""
-    step = 10.0 ** math.floor(math.log10((span[1] - span[0]) / 4))
-    step *= next(
-        (times for times in (1, 2, 5, 10) if (span[1] - span[0]) / (step * times) <= 7), 10
-    )
-    first = math.ceil(span[0] / step - 1e-9)
-    last = math.floor(span[1] / step + 1e-9)
+    low, high = span
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = power * 10
+    for times in (1, 2, 5):
+        if (high - low) / (power * times) <= 7:
+            step = power * times
+            break
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]

@@ -26,25 +26,26 @@ def write(path: Path, facts: Mapping[str, Any]) -> None:
 
 def sizes(facts: Mapping[str, Any]) -> list[str]:
     """How large the text is, and in what language, in a few words each."""
-    counts = [
-        _counted(facts[name], name)
-        for name in ("documents", "tokens", "characters")
-        if facts.get(name) is not None
-    ]
-    return [*counts, f"language: {facts['language']} (guessed by script and words)"]
+    found = []
+    for name in ("documents", "tokens", "characters"):
+        if facts.get(name) is not None:
+            found.append(_counted(facts[name], name))
+    found.append(f"language: {facts['language']} (guessed by script and words)")
+    return found
 
 
 def tables(facts: Mapping[str, Any]) -> list[Section]:
     """What there is in numbers."""
-    lengths = [facts[name] for name in ("token_lengths", "lengths") if facts.get(name)]
-    splits: Mapping[str, Mapping[str, int]] = facts.get("splits") or {}
-    return [
-        *([_splits(splits)] if splits else []),
-        *(_lengths(each) for each in lengths),
-        _shares("Scripts", "script", "characters", facts["scripts"]),
-        _shares("Languages", "language", "documents", facts["languages"]),
-        _copies(facts["duplicates"]),
-    ]
+    found: list[Section] = []
+    if facts.get("splits"):
+        found.append(_splits(facts["splits"]))
+    for name in ("token_lengths", "lengths"):
+        if facts.get(name):
+            found.append(_lengths(facts[name]))
+    found.append(_shares("Scripts", "script", "characters", facts["scripts"]))
+    found.append(_shares("Languages", "language", "documents", facts["languages"]))
+    found.append(_copies(facts["duplicates"]))
+    return found
 
 
 def examples(facts: Mapping[str, Any]) -> list[Examples]:
@@ -62,15 +63,20 @@ def _counted(count: int, plural: str) -> str:
 
 
 def _splits(splits: Mapping[str, Mapping[str, int]]) -> Table:
-    columns = list(next(iter(splits.values())))
-    rows = [[name, *(counts.get(each) for each in columns)] for name, counts in splits.items()]
+    first = next(iter(splits.values()))
+    columns = list(first)
+    rows: list[Sequence[Cell]] = []
+    for name, counts in splits.items():
+        cells = [counts.get(column) for column in columns]
+        rows.append([name, *cells])
     return Table("Splits", ("split", *columns), rows)
 
 
 def _lengths(lengths: Mapping[str, Any]) -> Table:
-    rows = [
-        (f"{each['from']:,} to {each['to']:,}", each["documents"]) for each in lengths["histogram"]
-    ]
+    rows = []
+    for each in lengths["histogram"]:
+        span = f"{each['from']:,} to {each['to']:,}"
+        rows.append((span, each["documents"]))
     note = ", ".join(f"{name} {lengths[name]:,}" for name in LENGTHS)
     unit = lengths["unit"]
     return Table(f"How long they are, in {unit}", (unit, "documents"), rows, bar=1, note=note)
@@ -93,11 +99,10 @@ def _copies(found: Mapping[str, int]) -> Table:
 
 def _examples(title: str, found: Sequence[Mapping[str, Any]]) -> Examples:
     counted = all("characters" in each for each in found)
-    return Examples(
-        title=title,
-        columns=("characters",) if counted else (),
-        rows=[
-            Example([Passage(each["text"])], [each["characters"]] if counted else [])
-            for each in found
-        ],
-    )
+    rows = []
+    for each in found:
+        passages = [Passage(each["text"])]
+        cells = [each["characters"]] if counted else []
+        rows.append(Example(passages, cells))
+    columns = ("characters",) if counted else ()
+    return Examples(title=title, columns=columns, rows=rows)

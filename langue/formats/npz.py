@@ -56,9 +56,9 @@ def read(file: Path, *names: str) -> dict[str, NDArray[Any]]:
 
 
 def weights(
-    file: Path, wanted: Callable[[str], bool], weights_dtype: torch.dtype | None
+    file: Path, is_selected: Callable[[str], bool], weights_dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
-    """The arrays whose names are wanted, which must be of floating numbers, as fp32; matrices as
+    """The arrays whose names are selected, which must be of floating numbers, as fp32; matrices as
     `fill` has it."""
 
     def take(name: str, head: _Head, handle: IO[bytes]) -> Tensor:
@@ -79,14 +79,14 @@ def weights(
         )
         return whole.permute(*range(whole.ndim)[::-1]) if head.columns_first else whole
 
-    return _scan(file, wanted, take)
+    return _scan(file, is_selected, take)
 
 
 def _scan(
-    file: Path, wanted: Callable[[str], bool], take: Callable[[str, _Head, IO[bytes]], T]
+    file: Path, is_selected: Callable[[str], bool], take: Callable[[str, _Head, IO[bytes]], T]
 ) -> dict[str, T]:
-    """What `take` makes of each wanted array's name, header and bytes; read to their end, their sum
-    is checked."""
+    """What `take` makes of each selected array's name, header and bytes; read to their end,
+    their sum is checked."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -95,7 +95,7 @@ def _scan(
             for member in members:
                 name = member.filename.removesuffix(".npy")
                 head = _described(archive, member)
-                if wanted(name):
+                if is_selected(name):
                     with archive.open(member) as handle:
                         found[name] = take(name, head, handle)
             return found

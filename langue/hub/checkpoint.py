@@ -107,11 +107,11 @@ class Checkpoint:
 def locate(
     name: str | Path,
     revision: str | None = None,
-    wanted: Sequence[str] | None = None,
+    patterns: Sequence[str] | None = None,
     *,
     weights: bool = True,
 ) -> Path:
-    """The local folder of a model: itself, or a snapshot of the Hub's. wanted: patterns of the
+    """The local folder of a model: itself, or a snapshot of the Hub's. patterns: of the
     files that are fetched in the place of the model; weights: whether those are needed too."""
     folder = Path(os.path.expanduser(name))  # `~nobody` stays what it is
     if folder.is_dir() or _find_format(folder):
@@ -128,8 +128,8 @@ def locate(
             where=str(name),
             do="give a folder with config.json, or a Hub name",
         )
-    if wanted is not None:
-        return fetch(str(name), revision, wanted, weights=False)
+    if patterns is not None:
+        return fetch(str(name), revision, patterns, weights=False)
     found = fetch(str(name), revision, weights=False)
     if weights or not _says_all(found):
         found = fetch(str(name), revision, weights=True)
@@ -338,10 +338,9 @@ def read_checkpoint(
     pairs: bool = False,
     weights_dtype: torch.dtype | None = None,
 ) -> Checkpoint:
-    """Read a model folder. `head`: which head's weights to take where they are there ("classify",
-    "token", "span", "lm");
-    `pairs`: those too that say of two parts whether the second follows; `weights_dtype`: the
-    precision that they are wanted in."""
+    """Read a model folder. `head`: which head's weights to take where they are there ("sequence",
+    "token", "span", "lm"); `pairs`: those too that say of two parts whether the second follows;
+    `weights_dtype`: the precision that they are held in."""
     folder = described.folder
     tokenizer = read_tokenizer(described)
     family, config, weights = _read_model(described, head, pairs, weights_dtype)

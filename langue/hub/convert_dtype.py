@@ -12,7 +12,8 @@ from torch import Tensor
 
 from langue.runtime import release_pages
 
-PIECE = 2**24  # bytes of a mapped file that are converted at a time, and so held in both precisions
+# of a mapped file, converted at a time, and so held in both precisions
+CHUNK_BYTES = 2**24
 
 
 class DtypeConverter:
@@ -38,7 +39,7 @@ class DtypeConverter:
             if not part.is_contiguous() and _is_whole(part):  # columns are read as they lie, too
                 place = place.t()
                 part = part.t()
-            step = max(1, PIECE * len(part) // max(1, part.nbytes))
+            step = max(1, CHUNK_BYTES * len(part) // max(1, part.nbytes))
             for held, read in zip(torch.split(place, step), torch.split(part, step), strict=True):
                 held.copy_(read)
                 if part.is_contiguous():

@@ -34,7 +34,7 @@ LM_CLASSES = (
 HELD = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # what weights are stored in
 # the embeddings, one of which a tied output matrix is
 TABLES = ("token.weight", "decoder.token.weight")
-SEQUENCE = "classify"  # the head of the published sequence classifiers
+SEQUENCE = "sequence"  # the head of the published sequence classifiers
 EXTRA_PREFIX = "kept."  # before the names of published weights that ours has no place for
 CRF_PARAMETERS = ("transitions", "start", "end")  # the names in `langue.model.token_heads.CRF`
 # The heads that score single tokens, and the endings of the classes of `transformers` that have
@@ -76,7 +76,7 @@ def rule(ours: str, *theirs: str, change: str = "") -> list[Rule]:
 
 
 DECODING = {  # the heads of nearly every published decoder
-    "classify": [Rule("head.out.weight", ("score.weight",))],
+    SEQUENCE: [Rule("head.out.weight", ("score.weight",))],
     "lm": [Rule("head.out.weight", ("lm_head.weight",))],
 }
 
@@ -84,7 +84,7 @@ DECODING = {  # the heads of nearly every published decoder
 def classes(stem: str, lm: str) -> dict[str, str]:
     """The classes of `transformers` that load a family's models, where they are called as most are;
     lm: the ending."""
-    return {"body": f"{stem}Model", "classify": f"{stem}ForSequenceClassification", "lm": stem + lm}
+    return {"body": f"{stem}Model", SEQUENCE: f"{stem}ForSequenceClassification", "lm": stem + lm}
 
 
 def with_token_heads(
@@ -101,7 +101,7 @@ def with_token_heads(
     stem = family.architectures["body"].removesuffix("Model")
     transform = [
         r
-        for r in family.heads.get("classify", [])
+        for r in family.heads.get(SEQUENCE, [])
         if r.ours.startswith(("head.dense.", "head.norm."))
     ]
     crf = [Rule(f"head.crf.{part}", (f"head.crf.{part}",)) for part in CRF_PARAMETERS]
@@ -208,7 +208,7 @@ class Family:
     body: list[Rule]
     read: Callable[[Config], ModelConfig]
     write: Callable[[ModelConfig], dict[str, Any]]
-    # A head kind ("classify", "token", "span", "lm"), "body", or "encoder" alone of a body of two
+    # A head kind ("sequence", "token", "span", "lm"), "body", or "encoder" alone of a body of two
     # sides -> the class that `transformers` loads it with
     architectures: Mapping[str, str]
     # head kind -> rules, with the prefix written out
@@ -242,7 +242,7 @@ class Family:
                 f"{twice} is there under an old name and a new one", do="leave one of them"
             )
         published = {self._today(name): theirs.pop(name) for name in list(theirs)}
-        for guard in map(self.guard, ("classify", *TOKEN_CLASSES)):  # written by `to_theirs`
+        for guard in map(self.guard, (SEQUENCE, *TOKEN_CLASSES)):  # written by `to_theirs`
             if guard in published and published[guard].numel() == 0:
                 del published[guard]
         bare = self._bare(published)
@@ -336,7 +336,7 @@ class Family:
     def head_kind(self, pooling: str) -> str:
         """Which rules name the weights of a head with this pooling: the published classifier's, or
         none ("mean")."""
-        return "classify" if pooling in self.poolings and "classify" in self.heads else pooling
+        return SEQUENCE if pooling in self.poolings and SEQUENCE in self.heads else pooling
 
     @property
     def _output(self) -> str:
@@ -348,7 +348,7 @@ class Family:
     def guard(self, head: str | None) -> str:
         """What the published class for such a head calls its output matrix; "" where there is no
         class. A head of any other kind is pooled, and the class a sequence classifier."""
-        kind = head if head in TOKEN_CLASSES else "classify"
+        kind = head if head in TOKEN_CLASSES else SEQUENCE
         rules = self.heads.get(str(kind), [])
         named = (r.theirs[0] for r in rules if r.ours == "head.out.weight")
         return next(named, self.outputs.get(str(kind), ""))
@@ -413,7 +413,7 @@ class Family:
         asked for nor one that reading another skips: its weights are kept as they are."""
         skipped = {*self.architectures} - {*TOKEN_CLASSES}
         if head in TOKEN_CLASSES:
-            skipped -= {"classify"}
+            skipped -= {SEQUENCE}
         known = {name for kind, name in self.architectures.items() if kind in {*skipped, head}}
         unknown = [n for n in classes if n not in known and not n.endswith(LM_CLASSES)]
         return next((name for name in unknown if re.search("For|Heads|Encoder", name)), None)

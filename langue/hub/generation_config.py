@@ -176,8 +176,8 @@ class _Reader:
         self.vocabulary = vocabulary
         self.where = where
 
-    def _refuse(self, key: str, wanted: str) -> ModelError:
-        what = f"{key} = {self.content.get(key)!r} is not {wanted}"
+    def _refuse(self, key: str, expected: str) -> ModelError:
+        what = f"{key} = {self.content.get(key)!r} is not {expected}"
         return ModelError(what, where=self.where, do="correct it, or take it out")
 
     def whole(self, key: str, default: int | None, least: int = 0) -> int | None:

@@ -121,8 +121,8 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
         "rope_type": "default" if kind == "none" else kind,
         "rope_theta": config.rotary_base,
     }
-    if config.turned != config.head_dim:
-        rope["partial_rotary_factor"] = config.turned / config.head_dim
+    if config.n_rotary_dims != config.head_dim:
+        rope["partial_rotary_factor"] = config.n_rotary_dims / config.head_dim
     if kind != "none":
         rope["factor"] = config.rotary_factor
     if kind in ("yarn", "llama3"):

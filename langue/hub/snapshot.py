@@ -18,9 +18,11 @@ WEIGHTS = (
 )
 
 
-def fetch(name: str, revision: str | None, wanted: Sequence[str] = SAYS, *, weights: bool) -> Path:
+def fetch(
+    name: str, revision: str | None, patterns: Sequence[str] = SAYS, *, weights: bool
+) -> Path:
     """Files of these patterns, and the weights where they are wished for."""
-    folder = _fetch(name, revision, wanted)
+    folder = _fetch(name, revision, patterns)
     for patterns in WEIGHTS if weights else ():
         folder = _fetch(name, revision, patterns)
         if any(True for pattern in patterns for _ in folder.glob(pattern)):

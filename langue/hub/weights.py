@@ -93,10 +93,10 @@ def _read_shards(
     weights: dict[str, Tensor] = {}
     for file in files:
         shard = read(index.parent / file)
-        wanted = {name for name, place in places.items() if place == file}
+        expected = {name for name, place in places.items() if place == file}
         odd = {
             name
-            for name in shard.keys() ^ wanted
+            for name in shard.keys() ^ expected
             if name not in shared or name in shard and name in places
         }
         if odd:

@@ -96,7 +96,7 @@ def attention_reference(
     return out.view(tokens, heads * width)
 
 
-PIECE = 2**21  # weights, of which a few tensors at a time are worked on
+CHUNK_SCORES = 2**21  # weights, of which a few tensors at a time are worked on
 
 
 def attention_mask(
@@ -109,9 +109,9 @@ def attention_mask(
     if not causal and not windowed:
         return None
     places = torch.arange(keys, device=device)
-    ahead = places[None, :] - places[keys - queries :, None]
-    hidden = ahead > 0 if causal else torch.zeros_like(ahead, dtype=torch.bool)
-    return hidden | (ahead.abs() >= config.window) if windowed else hidden
+    distance = places[None, :] - places[keys - queries :, None]
+    hidden = distance > 0 if causal else torch.zeros_like(distance, dtype=torch.bool)
+    return hidden | (distance.abs() >= config.window) if windowed else hidden
 
 
 def additive_mask(
@@ -240,14 +240,14 @@ def _tokens(x: Tensor, n: int) -> Tensor:
     return x.view(n, -1, t, width).transpose(1, 2)
 
 
-def _pieces(groups: LengthBuckets, heads: int) -> LengthBuckets:
-    """The groups, cut so that what is made of a piece is still in the caches at the next operation,
-    and its memory the next piece's."""
-    pieces: LengthBuckets = []
+def _chunks(groups: LengthBuckets, heads: int) -> LengthBuckets:
+    """The groups, cut so that what is made of a chunk is still in the caches at the next operation,
+    and its memory the next chunk's."""
+    chunks: LengthBuckets = []
     for offset, n, t in groups:
-        most = max(1, PIECE // (heads * t * t))
-        pieces += [(offset + i * t, min(most, n - i), t) for i in range(0, n, most)]
-    return pieces
+        most = max(1, CHUNK_SCORES // (heads * t * t))
+        chunks += [(offset + i * t, min(most, n - i), t) for i in range(0, n, most)]
+    return chunks
 
 
 def _end(groups: LengthBuckets) -> int:
@@ -255,10 +255,10 @@ def _end(groups: LengthBuckets) -> int:
     return max((offset + n * t for offset, n, t in groups), default=0)
 
 
-def _squares(flat: Tensor | None, pieces: LengthBuckets, heads: int) -> Iterator[Tensor | None]:
-    """The parts (n * H, t, t) of one tensor that are each piece's."""
+def _squares(flat: Tensor | None, chunks: LengthBuckets, heads: int) -> Iterator[Tensor | None]:
+    """The parts (n * H, t, t) of one tensor that are each chunk's."""
     end = 0
-    for _, n, t in pieces:
+    for _, n, t in chunks:
         begin = end
         end = end + n * heads * t * t
         yield None if flat is None else flat[begin:end].view(n * heads, t, t)
@@ -295,7 +295,7 @@ class _Attention(torch.autograd.Function):
         config: AttentionConfig,
     ) -> Tensor:
         tokens, _, heads, width = qkv.shape
-        pieces = _pieces(groups, heads)
+        chunks = _chunks(groups, heads)
         out = qkv.new_empty(tokens, heads, width)
         keep = (
             random_keep((sum(n * heads * t * t for _, n, t in groups),), dropped, qkv.device)
@@ -304,16 +304,16 @@ class _Attention(torch.autograd.Function):
         )
         saved: list[Tensor] = []
         added = {t: additive_mask(config, bias, t, t, qkv) for _, _, t in groups}
-        for piece, kept in zip(pieces, _squares(keep, pieces, heads), strict=True):
-            offset, n, t = piece
-            q, k, v = _heads(qkv, piece)
+        for chunk, kept in zip(chunks, _squares(keep, chunks, heads), strict=True):
+            offset, n, t = chunk
+            q, k, v = _heads(qkv, chunk)
             weights = _weights(q, k, n, config.alpha(width), added[t])
             saved.append(weights)
             mixed = _product(weights if kept is None else drop(weights, kept), v, scale(dropped))
             out[offset : offset + n * t].view(n, t, heads, width).copy_(_tokens(mixed, n))
-        out[_end(pieces) :].zero_()
+        out[_end(chunks) :].zero_()
         ctx.save_for_backward(qkv, keep, *saved)
-        ctx.pieces = pieces
+        ctx.chunks = chunks
         ctx.dropped = dropped
         ctx.config = config
         ctx.bias = (
@@ -328,15 +328,15 @@ class _Attention(torch.autograd.Function):
         gradient = gradients[0].contiguous().view(tokens, 1, heads, width)
         grad_qkv = torch.empty_like(qkv)
         grad_bias = None if ctx.bias is None else qkv.new_zeros(ctx.bias[0], dtype=ctx.bias[1])
-        grad_qkv[_end(ctx.pieces) :].zero_()
+        grad_qkv[_end(ctx.chunks) :].zero_()
         alpha = ctx.config.alpha(width)
         rest = scale(ctx.dropped)
-        for piece, weights, kept in zip(
-            ctx.pieces, saved, _squares(keep, ctx.pieces, heads), strict=True
+        for chunk, weights, kept in zip(
+            ctx.chunks, saved, _squares(keep, ctx.chunks, heads), strict=True
         ):
-            offset, n, t = piece
-            q, k, v = _heads(qkv, piece)
-            (grad_out,) = _heads(gradient, piece)
+            offset, n, t = chunk
+            q, k, v = _heads(qkv, chunk)
+            (grad_out,) = _heads(gradient, chunk)
             grads = q.new_empty(3, *q.shape)
             _product(
                 (weights if kept is None else drop(weights, kept)).transpose(1, 2),

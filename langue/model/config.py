@@ -160,9 +160,12 @@ class ModelConfig:
             raise ModelError("config: a window is not a count")
         if self.windows and len(self.windows) != self.n_layers:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
-        if self.position == "rotary" and (self.turned % 2 or self.turned > self.head_dim):
+        if self.position == "rotary" and (
+            self.n_rotary_dims % 2 or self.n_rotary_dims > self.head_dim
+        ):
             raise ModelError(
-                f"config: rotary_dim = {self.turned} must be even and at most {self.head_dim}"
+                f"config: rotary_dim = {self.n_rotary_dims} must be even and at most"
+                f" {self.head_dim}"
             )
         exact = self.relative_buckets // (2 if self.causal or self.decoder_layers else 4)
         if self.position == "relative" and not 0 < exact < self.relative_distance:
@@ -184,7 +187,7 @@ class ModelConfig:
         return self.kv_heads or self.n_heads
 
     @property
-    def turned(self) -> int:
+    def n_rotary_dims(self) -> int:
         """How many elements of each head rotary positions turn."""
         return self.rotary_dim or self.head_dim
 

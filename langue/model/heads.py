@@ -45,6 +45,8 @@ class Head(nn.Module):
 
     out: nn.Linear
     per_token: ClassVar[bool] = False  # whether it gives something of each token, (T, ...)
+    # how the names of the weights begin that mean nothing for other labels
+    of_labels: ClassVar[tuple[str, ...]] = ("out.",)
 
     def reads(self, batch: Sequences) -> Tensor | None:
         """The tokens whose hidden states the head takes, (M,); None: all T."""

@@ -25,14 +25,21 @@ class Sinusoidal(nn.Module):
         super().__init__()
         # On the CPU also while the model is drawn up on the meta device: no file holds these
         # numbers.
+        positions = torch.arange(length, dtype=torch.float64, device="cpu")
         steps = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")
         rates = torch.exp(-math.log(10_000.0) * steps / dim)
-        angles = torch.arange(length, dtype=torch.float64, device="cpu")[:, None] * rates
+        angles = positions[:, None] * rates  # (length, ceil(D / 2))
+        n_sines = (dim + 1) // 2
+        n_cosines = dim // 2
+        if halves:
+            sines = slice(0, n_sines)
+            cosines = slice(n_sines, None)
+        else:
+            sines = slice(0, None, 2)
+            cosines = slice(1, None, 2)
         table = torch.zeros(length, dim, device="cpu")
-        sines = slice(0, (dim + 1) // 2) if halves else slice(0, None, 2)
-        cosines = slice((dim + 1) // 2, None) if halves else slice(1, None, 2)
         table[:, sines] = angles.sin().float()
-        table[:, cosines] = angles.cos()[:, : dim // 2].float()
+        table[:, cosines] = angles.cos()[:, :n_cosines].float()
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -59,7 +66,7 @@ class Rotary(nn.Module):
     def __init__(self, config: ModelConfig, local: bool = False) -> None:
         super().__init__()
         own = local and config.rotary_local_base > 0
-        self.size = config.turned
+        self.size = config.n_rotary_dims
         self.base = config.rotary_local_base if own else config.rotary_base
         self.scaling = "none" if own else config.rotary_scaling
         self.factor = config.rotary_factor
@@ -77,28 +84,36 @@ class Rotary(nn.Module):
     def forward(self, positions: Tensor, groups: LengthBuckets) -> Rotation:
         """positions (T,) -> cosines and sines (T, R / 2), float32; groups cover those tokens that
         are in sequences."""
-        rates = cast(Tensor, self.rates)
+        rates = cast(Tensor, self.rates)  # (R / 2,)
         if self.scaling == "dynamic":
-            lengths = torch.cat(
-                [
-                    positions[o : o + n * t].view(n, t)[:, -1:].expand(n, t).flatten()
-                    for o, n, t in groups
-                ]
-            )
-            lengths = F.pad(lengths, (0, len(positions) - len(lengths)))
-            stretch = self.factor * (lengths + 1).clamp(min=self.length) / self.length - (
-                self.factor - 1
-            )
-            bases = self.base * stretch ** (self.size / (self.size - 2))  # (T,)
-            rates = 1.0 / bases[:, None] ** (
-                torch.arange(0, self.size, 2, device=positions.device) / self.size
-            )
-        angles = positions[:, None].float() * rates
-        return angles.cos() * self.amplitude, angles.sin() * self.amplitude
+            rates = self._dynamic_rates(positions, groups)  # (T, R / 2)
+        angles = positions[:, None].float() * rates  # (T, R / 2)
+        cosines = angles.cos() * self.amplitude
+        sines = angles.sin() * self.amplitude
+        return cosines, sines
+
+    def _dynamic_rates(self, positions: Tensor, groups: LengthBuckets) -> Tensor:
+        """The rates (T, R / 2) of each token: its sequence's base is larger, the longer the
+        sequence is beyond `rotary_length`."""
+        last_positions = []
+        for offset, n, t in groups:
+            of_group = positions[offset : offset + n * t].view(n, t)
+            last = of_group[:, -1:]  # (n, 1)
+            last_positions.append(last.expand(n, t).flatten())  # (n * t,)
+        last_position = torch.cat(last_positions)
+        in_no_sequence = len(positions) - len(last_position)
+        last_position = F.pad(last_position, (0, in_no_sequence))  # (T,)
+        length = (last_position + 1).clamp(min=self.length)
+        stretch = self.factor * length / self.length - (self.factor - 1)
+        bases = self.base * stretch ** (self.size / (self.size - 2))  # (T,)
+        exponents = torch.arange(0, self.size, 2, device=positions.device) / self.size
+        return 1.0 / bases[:, None] ** exponents
 
 
 def _rates(base: float, size: int) -> Tensor:
-    return 1.0 / base ** (torch.arange(0, size, 2, device="cpu").float() / size)
+    """base^(-2i / R) of each pair, (R / 2,)."""
+    exponents = torch.arange(0, size, 2, device="cpu").float() / size
+    return 1.0 / base**exponents
 
 
 def _llama3(rates: Tensor, length: int, config: ModelConfig) -> Tensor:
@@ -107,8 +122,10 @@ def _llama3(rates: Tensor, length: int, config: ModelConfig) -> Tensor:
     turns = length * rates / (2 * math.pi)
     low = config.rotary_low
     high = config.rotary_high
-    keep = ((turns - low) / (high - low)).clamp(0, 1)
-    return rates * keep + rates / config.rotary_factor * (1 - keep)
+    ramp = (turns - low) / (high - low)
+    keep = ramp.clamp(0, 1)
+    slowed = rates / config.rotary_factor
+    return rates * keep + slowed * (1 - keep)
 
 
 def _yarn(rates: Tensor, base: float, length: int, config: ModelConfig) -> Tensor:
@@ -117,14 +134,17 @@ def _yarn(rates: Tensor, base: float, length: int, config: ModelConfig) -> Tenso
     size = 2 * len(rates)
 
     def index(turns: float) -> float:
-        return size * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(base))
+        """Of the rate that makes so many turns over the length."""
+        wavelength = length / (turns * 2 * math.pi)
+        return size * math.log(wavelength) / (2 * math.log(base))
 
     low = max(math.floor(index(config.rotary_high)), 0)
     high = min(math.ceil(index(config.rotary_low)), size - 1)
-    ramp = ((torch.arange(len(rates), device="cpu").float() - low) / (high - low or 0.001)).clamp(
-        0, 1
-    )
-    return rates / config.rotary_factor * ramp + rates * (1 - ramp)
+    width = high - low or 0.001
+    indices = torch.arange(len(rates), device="cpu").float()
+    ramp = ((indices - low) / width).clamp(0, 1)
+    slowed = rates / config.rotary_factor
+    return slowed * ramp + rates * (1 - ramp)
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
@@ -134,8 +154,12 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     first = x[..., :half].float()
     second = x[..., half : 2 * half].float()
     rest = x[..., 2 * half :]
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
-    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+    new_first = first * cos - second * sin
+    new_second = second * cos + first * sin
+    rotated = torch.cat([new_first, new_second], dim=-1).to(x.dtype)  # (T, H, R)
+    if not rest.shape[-1]:
+        return rotated
+    return torch.cat([rotated, rest], dim=-1)  # (T, H, K)
 
 
 class RelativeBias(nn.Module):
@@ -152,17 +176,25 @@ class RelativeBias(nn.Module):
     def forward(self, length: int) -> Tensor:
         """(H, S, S): near distances have a bucket each, far ones share buckets that grow as their
         logarithm."""
-        places = torch.arange(length, device=self.table.weight.device)
-        ahead = places[None, :] - places[:, None]  # key minus query
-        buckets = self.buckets if self.causal else self.buckets // 2
-        side = torch.zeros_like(ahead) if self.causal else (ahead > 0).long() * buckets
-        distance = (-ahead).clamp(min=0) if self.causal else ahead.abs()
+        positions = torch.arange(length, device=self.table.weight.device)
+        offset = positions[None, :] - positions[:, None]  # (S, S), key minus query
+        if self.causal:
+            buckets = self.buckets
+            first_bucket = torch.zeros_like(offset)
+            distance = (-offset).clamp(min=0)
+        else:  # keys after the query have the second half of the buckets
+            buckets = self.buckets // 2
+            first_bucket = (offset > 0).long() * buckets
+            distance = offset.abs()
         exact = buckets // 2
-        ratio = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.distance / exact)
-        far = (exact + (ratio * (buckets - exact)).long()).clamp(max=buckets - 1)
-        bucket = side + torch.where(distance < exact, distance, far)
-        bias: Tensor = self.table(bucket).permute(2, 0, 1)
-        return bias
+        # how far between `exact` and the farthest distance, on a logarithmic scale
+        log_distance = torch.log(distance.clamp(min=1).float() / exact)
+        ratio = log_distance / math.log(self.distance / exact)
+        shared = (ratio * (buckets - exact)).long()
+        far = (exact + shared).clamp(max=buckets - 1)
+        bucket = first_bucket + torch.where(distance < exact, distance, far)
+        of_heads: Tensor = self.table(bucket)  # (S, S, H)
+        return of_heads.permute(2, 0, 1)
 
 
 class Alibi(nn.Module):
@@ -177,8 +209,11 @@ class Alibi(nn.Module):
         self.register_buffer("slopes", torch.tensor(slopes, device="cpu"), persistent=False)
 
     def forward(self, length: int) -> Tensor:
-        places = torch.arange(length, device=cast(Tensor, self.slopes).device)
-        return -cast(Tensor, self.slopes)[:, None, None] * (places[None, :] - places[:, None]).abs()
+        """(H, S, S)."""
+        slopes = cast(Tensor, self.slopes)
+        positions = torch.arange(length, device=slopes.device)
+        distance = (positions[None, :] - positions[:, None]).abs()  # (S, S)
+        return -slopes[:, None, None] * distance
 
 
 def make_bias(config: ModelConfig) -> nn.Module | None:

@@ -6,7 +6,7 @@ M selected tokens, C labels, N sequences; the tokens of sequence n are offsets[n
 A causal decoder's head reads the state of the token itself, as the published classes do.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +19,31 @@ from langue.model.kernels import Dropout
 from langue.model.layers import ACTIVATIONS, make_norm
 
 
+class ChainScores(NamedTuple):
+    """What a linear-chain conditional random field scores sequences of labels by (Lafferty et al.
+    2001).
+
+    The score of labels y of a sequence of length L is edge[C, y_1] + sum_t emission[t, y_t]
+    + sum_t edge[y_t, y_(t+1)] + edge[y_L, C]; their probability is exp(score) / Z, where Z sums
+    over all C^L sequences of labels.
+    """
+
+    emissions: Tensor  # (T, C)
+    # (C + 1, C + 1) from a row's label to a column's; row C: at the beginning, column C: at the end
+    edges: Tensor
+
+
 class TokenHead(Head):
     """A linear map of each token's state to a score for each label (Devlin et al. 2018, section
     5.3).
 
     Before it the state passes a map, an activation and a norm where the family's published class
-    has them (ModernBERT, Warner et al. 2024). With a `crf`, the scores are its emissions: the loss
-    and the labels are the CRF's.
+    has them (ModernBERT, Warner et al. 2024). With a `crf`, the scores are its emissions, and it
+    gives the edges beside them.
     """
 
     per_token: ClassVar[bool] = True  # it gives a row for each token, not for each sequence
+    of_labels: ClassVar[tuple[str, ...]] = ("out.", "crf.")
 
     def __init__(
         self, config: ModelConfig, n_outputs: int, *, dropout: float = 0.1, crf: bool = False
@@ -46,9 +61,9 @@ class TokenHead(Head):
 
     def forward(
         self, hidden: Tensor, batch: Sequences | None = None, *, places: Tensor | None = None
-    ) -> Tensor:
+    ) -> Tensor | ChainScores:
         """hidden (T, D), places (M,) int64: the tokens that are scored, as `Batch.places` has them;
-        None: all are. Returns (M, C), in fp32 or above. batch: given to every head, and not read
+        None: all are. Gives (M, C), in fp32 or above. batch: given to every head, and not read
         by this one, for which a token's sequence is of no matter."""
         selected = hidden if places is None else hidden[places]  # (M, D)
         if self.dense is not None and self.norm is not None:
@@ -57,7 +72,10 @@ class TokenHead(Head):
         dtype = torch.promote_types(self.out.weight.dtype, torch.float32)
         # scores are compared and summed up along a sequence, which bf16 is too coarse for
         with torch.autocast(selected.device.type, enabled=False):
-            return F.linear(selected.to(dtype), self.out.weight.to(dtype), self.out.bias.to(dtype))
+            scores = F.linear(
+                selected.to(dtype), self.out.weight.to(dtype), self.out.bias.to(dtype)
+            )
+        return scores if self.crf is None else ChainScores(scores, self.crf.edges().to(dtype))
 
 
 class SpanHead(TokenHead):
@@ -84,12 +102,12 @@ def sequence_log_softmax(scores: Tensor, offsets: Tensor) -> Tensor:
 
 
 class CRF(nn.Module):
-    """A linear-chain conditional random field over the labels of a sequence (Lafferty et al. 2001).
+    """The edges of a conditional random field over C labels. New ones are zero: the labels of a
+    sequence are then independent."""
 
-    The score of labels y of a sequence x of length L is start[y_1] + sum_t emission[t, y_t]
-    + sum_t transitions[y_t, y_(t+1)] + end[y_L]; its probability is exp(score) / Z, where Z sums
-    over all C^L sequences of labels. New transitions are zero: the labels are then independent.
-    """
+    # The peak of their learning rate, where that of the model is lower: at the rate of a pretrained
+    # model they would stay where they begin, some hundredths of a nat from zero (docs/LOG.md).
+    least_rate: ClassVar[float] = 0.01
 
     def __init__(self, n_labels: int) -> None:
         super().__init__()
@@ -97,113 +115,123 @@ class CRF(nn.Module):
         self.start = nn.Parameter(torch.zeros(n_labels))
         self.end = nn.Parameter(torch.zeros(n_labels))
 
-    def forward(self, emissions: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
-        """The negative log-likelihood of each sequence's labels, in nats.
-
-        emissions (M, C), labels (M,) int64, offsets (N + 1,) int64 -> (N,). A sequence without
-        tokens has the likelihood 1.
-        """
-        return self.log_partition(emissions, offsets) - self.score(emissions, labels, offsets)
-
-    def score(self, emissions: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
-        """The score of each sequence's labels: (M, C), (M,), (N + 1,) -> (N,)."""
-        lengths = offsets.diff()
-        sequence = torch.repeat_interleave(lengths)  # (M,)
-        each = emissions.gather(1, labels[:, None])[:, 0]  # (M,)
-        before = torch.cat([labels[:1], labels])[: len(labels)]  # the label before, where there is
-        inside = torch.ones_like(labels, dtype=torch.bool)
-        inside[offsets[:-1][lengths > 0]] = False
-        each = each + torch.where(inside, self.transitions[before, labels], 0.0)
-        scores = emissions.new_zeros(len(lengths)).index_add(0, sequence, each)
-        first = labels[offsets[:-1][lengths > 0]]
-        last = labels[offsets[1:][lengths > 0] - 1]
-        ends = self.start[first] + self.end[last]
-        return scores.index_add(0, torch.nonzero(lengths)[:, 0], ends)
-
-    def log_partition(self, emissions: Tensor, offsets: Tensor) -> Tensor:
-        """log Z of each sequence by the forward algorithm, in log space: (M, C), (N + 1,) -> (N,).
-
-        alpha[y], the log of the summed exponentials of all beginnings that end in y, of all
-        sequences at once; those that are shorter drop out.
-        """
-        steps, order = _steps(offsets)
-        done = []
-        alpha = self.start + emissions[:0]  # (0, C) where no sequence has a token
-        for t, rows in enumerate(steps):  # rows (n,): where token t of the longest n stands
-            if t == 0:
-                alpha = self.start + emissions[rows]  # (n, C)
-                continue
-            done.append(alpha[len(rows) :])
-            before = alpha[: len(rows), :, None] + self.transitions  # (n, C, C)
-            alpha = before.logsumexp(1) + emissions[rows]  # (n, C)
-        done.append(alpha)
-        empty = emissions.new_zeros(len(order) - sum(map(len, done)))
-        ended = [(each + self.end).logsumexp(1) for each in reversed(done)]
-        by_length = torch.cat([*ended, empty])  # (N,), the longest first
-        return by_length[order.argsort()]
-
-    def marginals(self, emissions: Tensor, offsets: Tensor) -> Tensor:
-        """The probability of each label of each token: (M, C), (N + 1,) -> (M, C).
-
-        It is the derivative of log Z by the emission: the backward pass is the backward algorithm
-        (Eisner 2016).
-        """
-        with torch.enable_grad():
-            leaf = emissions.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.log_partition(leaf, offsets).sum(), leaf)
-        return gradient
-
-    def decode(self, emissions: Tensor, offsets: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """The likeliest labels of each sequence: (M, C), (N + 1,) -> (M,) int64; allowed: as in
-        `viterbi`."""
-        return viterbi(
-            emissions.detach(),
-            offsets,
-            transitions=self.transitions.detach(),
-            start=self.start.detach(),
-            end=self.end.detach(),
-            allowed=allowed,
-        )
+    def edges(self) -> Tensor:
+        """As `ChainScores` has them: (C + 1, C + 1)."""
+        begins = torch.cat([self.start, self.start.new_zeros(1)])  # (C + 1,)
+        inner = torch.cat([self.transitions, self.end[:, None]], 1)  # (C, C + 1)
+        return torch.cat([inner, begins[None]])
 
 
-def viterbi(
-    emissions: Tensor,
-    offsets: Tensor,
-    *,
-    transitions: Tensor | None = None,
-    start: Tensor | None = None,
-    end: Tensor | None = None,
-    allowed: Tensor | None = None,
+def chain_loss(
+    chain: ChainScores, labels: Tensor, offsets: Tensor, whole: Tensor | None = None
 ) -> Tensor:
+    """The negative log-likelihood of each sequence's labels, in nats.
+
+    chain of M tokens, labels (M,) int64, offsets (N + 1,) int64 -> (N,). A sequence without tokens
+    has the likelihood 1. whole (N, 2): whether a sequence begins where its text does, and ends
+    there; None: all do. What stands beside one that does not is unknown, and no edge leads there.
+    """
+    return log_partition(chain, offsets, whole) - chain_score(chain, labels, offsets, whole)
+
+
+def chain_score(
+    chain: ChainScores, labels: Tensor, offsets: Tensor, whole: Tensor | None = None
+) -> Tensor:
+    """The score of each sequence's labels: M tokens, (M,), (N + 1,) -> (N,)."""
+    emissions, edges = chain
+    lengths = offsets.diff()
+    sequence = torch.repeat_interleave(lengths)  # (M,)
+    each = emissions.gather(1, labels[:, None])[:, 0]  # (M,)
+    before = torch.cat([labels[:1], labels])[: len(labels)]  # the label before, where there is
+    inside = torch.ones_like(labels, dtype=torch.bool)
+    inside[offsets[:-1][lengths > 0]] = False
+    each = each + torch.where(inside, edges[before, labels], 0.0)
+    scores = emissions.new_zeros(len(lengths)).index_add(0, sequence, each)
+    begins, ends = _borders(edges, whole, len(lengths))
+    filled = torch.nonzero(lengths)[:, 0]
+    first = labels[offsets[:-1][filled]]
+    last = labels[offsets[1:][filled] - 1]
+    return scores.index_add(0, filled, begins[filled, first] + ends[filled, last])
+
+
+def log_partition(chain: ChainScores, offsets: Tensor, whole: Tensor | None = None) -> Tensor:
+    """log Z of each sequence by the forward algorithm, in log space: M tokens, (N + 1,) -> (N,).
+
+    alpha[y], the log of the summed exponentials of all beginnings that end in y, of all sequences
+    at once; those that are shorter drop out.
+    """
+    emissions, edges = chain
+    inner = edges[:-1, :-1]
+    steps, order = _steps(offsets)
+    begins, ends = _borders(edges, whole, len(order))
+    begins, ends = begins[order], ends[order]  # (N, C), the longest first
+    done = []
+    alpha = emissions[:0]  # (0, C) where no sequence has a token
+    for t, rows in enumerate(steps):  # rows (n,): where token t of the longest n stands
+        if t == 0:
+            alpha = begins[: len(rows)] + emissions[rows]  # (n, C)
+            continue
+        done.append(alpha[len(rows) :])
+        before = alpha[: len(rows), :, None] + inner  # (n, C, C)
+        alpha = before.logsumexp(1) + emissions[rows]  # (n, C)
+    done.append(alpha)
+    last = torch.cat(done[::-1])  # (N', C): of the sequences with tokens, the longest first
+    ended = (last + ends[: len(last)]).logsumexp(1)
+    empty = emissions.new_zeros(len(order) - len(last))
+    return torch.cat([ended, empty])[order.argsort()]
+
+
+def _borders(edges: Tensor, whole: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+    """What is added at the beginning and at the end of each sequence: (N, C) each."""
+    begins = edges[-1, :-1].expand(count, -1)
+    ends = edges[:-1, -1].expand(count, -1)
+    if whole is None:
+        return begins, ends
+    return torch.where(whole[:, :1], begins, 0.0), torch.where(whole[:, 1:], ends, 0.0)
+
+
+def marginals(chain: ChainScores, offsets: Tensor) -> Tensor:
+    """The probability of each label of each token: M tokens, (N + 1,) -> (M, C).
+
+    It is the derivative of log Z by the emission: the backward pass is the backward algorithm
+    (Eisner 2016).
+    """
+    with torch.enable_grad():
+        leaf = chain.emissions.detach().requires_grad_()
+        total = log_partition(ChainScores(leaf, chain.edges.detach()), offsets).sum()
+        (gradient,) = torch.autograd.grad(total, leaf)
+    return gradient
+
+
+def constrained(edges: Tensor, allowed: Tensor) -> Tensor:
+    """Edges by which no sequence has a probability that is not allowed.
+
+    allowed (C + 1, C + 1) bool: whether label j may follow label i; row C: whether it may begin,
+    column C: whether it may end a sequence.
+    """
+    return edges.masked_fill(~allowed.to(edges.device), -torch.inf)
+
+
+def viterbi(chain: ChainScores, offsets: Tensor) -> Tensor:
     """The labels of the highest score of each sequence (Viterbi 1967), all sequences at once.
 
-    emissions (M, C), offsets (N + 1,) -> (M,) int64. transitions (C, C), start (C,), end (C,): as
-    in `CRF`, zero where there are none, so that constraints work on a model trained without them.
-    allowed (C + 1, C + 1) bool: whether label j may follow label i; row C: whether it may begin,
-    column C: whether it may end a sequence. ModelError where no sequence of labels is allowed.
+    M tokens, offsets (N + 1,) -> (M,) int64. ModelError where the edges allow no sequence.
     """
-    labels = emissions.shape[1]
-    edges = emissions.new_zeros(labels + 1, labels + 1)  # the last row begins, the last column ends
-    if transitions is not None:
-        edges[:labels, :labels] = transitions
-    if start is not None:
-        edges[labels, :labels] = start
-    if end is not None:
-        edges[:labels, labels] = end
-    if allowed is not None:
-        edges = edges.masked_fill(~allowed.to(edges.device), -torch.inf)
+    emissions, edges = chain
+    inner = edges[:-1, :-1]
+    end = edges[:-1, -1]
     steps, _ = _steps(offsets)
     found = torch.empty(len(emissions), dtype=torch.int64, device=emissions.device)
     if not steps:
         return found
-    best = edges[labels, :labels] + emissions[steps[0]]  # (n, C), of all beginnings that end so
-    final = [best + edges[:labels, labels]]
+    best = edges[-1, :-1] + emissions[steps[0]]  # (n, C), of all beginnings that end so
+    final = [best + end]
     back = []  # of each step: (n, C), which label comes before
     for rows in steps[1:]:
-        highest, previous = (best[: len(rows), :, None] + edges[:labels, :labels]).max(1)
+        highest, previous = (best[: len(rows), :, None] + inner).max(1)
         best = highest + emissions[rows]
         back.append(previous)
-        final.append(best + edges[:labels, labels])
+        final.append(best + end)
     current = final[0]  # (N', C): of each sequence that is not empty, at its last token
     for each in final[1:]:
         current = torch.cat([each, current[len(each) :]])

@@ -81,7 +81,7 @@ class SelfAttention(nn.Module):
         )
 
     def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
-        """wanted (N,): as in `Block`; what attends is then these tokens alone."""
+        """query_positions (N,): as in `Block`; what attends is then these tokens alone."""
         parts: tuple[Tensor, ...]
         if self.packed and context.cache is None and query_positions is None:
             parts = (self.qkv(x).view(x.shape[0], 3, self.heads, self.width),)  # (T, 3, H, K)
@@ -95,7 +95,7 @@ class SelfAttention(nn.Module):
     def _projected(
         self, x: Tensor, query_positions: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (T, H, K), or (N, H, K) of the wanted tokens alone, keys and values (T, G, K) of
+        """Queries (T, H, K), or (N, H, K) of the queried tokens alone, keys and values (T, G, K) of
         all."""
         asking = x if query_positions is None else x[query_positions]
         if not self.stacked:
@@ -128,7 +128,7 @@ class SelfAttention(nn.Module):
         pairs = []
         asked = 0
         for offset, n, t in context.groups:
-            # queries of a sequence: all its tokens, or the wanted one
+            # queries of a sequence: all its tokens, or the queried one
             each = t if len(q) == len(k) else 1
             pairs.append((asked, offset, n, each, t))
             asked += n * each
@@ -225,9 +225,9 @@ class Block(nn.Module):
     al. 2020, arXiv:2002.04745. both: x = x + norm(sublayer(norm(x))), Gemma 2. parallel: the
     sublayers read the same x.
 
-    wanted (N,): one token of each sequence; only its state is computed, from the keys and values of
-    all, and what is returned is (N, D). The last block of a stack needs no more where one token
-    stands for its text.
+    query_positions (N,): one token of each sequence; only its state is computed, from the
+    keys and values of all, and what is returned is (N, D). The last block of a stack needs
+    no more where one token stands for its text.
     """
 
     def __init__(self, config: ModelConfig, layer: int = 0, cross: bool = False) -> None:
@@ -246,7 +246,7 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def can_narrow(self, context: Context, query_positions: Tensor) -> bool:
-        """Whether the wanted tokens can be computed alone: their place among the keys is the last,
+        """Whether the queried tokens can be computed alone: their place among the keys is the last,
         or of no matter."""
         scores = self.attention.scores
         # among processes: its rows are not to be had apart
@@ -295,7 +295,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, cross: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.recompute = False
+        self.activation_checkpointing = False
         size = config.embedding_dim or config.dim
         # The decoder of a pair uses the encoder's embedding, unless it has a vocabulary of its own.
         own = not cross or config.decoder_vocab_size
@@ -348,12 +348,16 @@ class Transformer(nn.Module):
         longest = max((t for _, _, t in groups), default=0) + max(cache.lengths if cache else (0,))
         bias = None if self.bias is None else self.bias(longest)
         context = Context(groups, rotation, local, bias, encoder_states, pairs or [], cache)
-        recompute = self.recompute and self.training
+        checkpointing = self.activation_checkpointing and self.training
         last = cast(Block, self.blocks[-1])
         narrow = query_positions is not None and last.can_narrow(context, query_positions)
         for block in self.blocks:
             rows = query_positions if narrow and block is last else None
-            x = self._recomputed(block, x, context, rows) if recompute else block(x, context, rows)
+            x = (
+                self._checkpointed(block, x, context, rows)
+                if checkpointing
+                else block(x, context, rows)
+            )
         if not narrow:
             x = x[query_positions] if query_positions is not None else x[:count]
         if cache is not None:
@@ -362,7 +366,7 @@ class Transformer(nn.Module):
         return out
 
     @staticmethod
-    def _recomputed(
+    def _checkpointed(
         block: nn.Module, x: Tensor, context: Context, query_positions: Tensor | None
     ) -> Tensor:
         """What a block makes of x, of which only x is kept: the backward pass computes it again,
@@ -476,8 +480,8 @@ def set_dropout(model: nn.Module, hidden: float | None, attention: float | None)
                 part.cross.dropout = attention
 
 
-def set_recompute(model: nn.Module, query_positions: bool) -> None:
+def set_activation_checkpointing(model: nn.Module, enabled: bool) -> None:
     """Whether training keeps what blocks compute, or computes it again in the backward pass."""
     for part in model.modules():
         if isinstance(part, Transformer):
-            part.recompute = query_positions
+            part.activation_checkpointing = enabled

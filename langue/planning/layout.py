@@ -89,9 +89,9 @@ def _layouts(config: ModelConfig, hardware: Hardware, devices: int) -> Iterator[
         if devices % (tensor * pipeline):
             continue
         data = devices // (tensor * pipeline)
-        for recompute in (False, True):
+        for activation_checkpointing in (False, True):
             for sharded in (False, True) if data > 1 else (False,):
-                yield Layout(data, sharded, tensor, pipeline, recompute)
+                yield Layout(data, sharded, tensor, pipeline, activation_checkpointing)
 
 
 def utilisation(
@@ -105,7 +105,7 @@ def utilisation(
     """
     nodes = max(1.0, layout.devices / hardware.node)
     left: float = stated * PER_DOUBLING ** (math.log2(nodes) + math.log2(layout.tensor))
-    if layout.recompute:
+    if layout.activation_checkpointing:
         left *= RECOMPUTED
     if layout.pipeline > 1:
         layers = (config.n_layers + config.decoder_layers) // layout.pipeline

@@ -30,7 +30,7 @@ class Layout:
     # stages of layers, one after another (Narayanan et al. 2021, arXiv:2104.04473)
     pipeline: int = 1
     # blocks are computed again in the backward pass (Chen et al. 2016, arXiv:1604.06174)
-    recompute: bool = False
+    activation_checkpointing: bool = False
     sequences: int = 1  # that a replica computes at once
 
     @property
@@ -116,11 +116,15 @@ def activations(config: ModelConfig, length: int, layout: Layout, low: int) -> f
     layers = math.ceil((config.n_layers + config.decoder_layers) / layout.pipeline)
     each = kept(config, low)
     stream = FULL * config.dim
-    block = stream if layout.recompute else each
+    block = stream if layout.activation_checkpointing else each
     waiting = layout.pipeline  # batches that have gone forward and not yet back
     # the embedding's sum, the last norm's input and output
     ends = stream + stream + low * config.dim
-    a_token = waiting * (layers * block + stream) + (each if layout.recompute else 0) + ends
+    a_token = (
+        waiting * (layers * block + stream)
+        + (each if layout.activation_checkpointing else 0)
+        + ends
+    )
     return layout.sequences * length * a_token / layout.tensor
 
 
@@ -159,7 +163,7 @@ def memory(
     outside = sizes.outside / layout.around
     local = math.ceil(layers / layout.pipeline) * block + outside
     share = local / (layout.data if layout.sharded else 1)
-    copied = block + outside if layout.recompute else local
+    copied = block + outside if layout.activation_checkpointing else local
     return Memory(
         weights=FULL * share,
         gradients=FULL * share,

@@ -107,10 +107,10 @@ class Inputs:
         if self._truncation is not None:
             self._truncation.add(found, room)
         if found.lost is not None:
-            self._count_unknown(found.lost)
+            self.count_unknown(found.lost)
         return _without_end(found, self.tokenizer, self.checkpoint.ends) if prompt else found
 
-    def _count_unknown(self, lost: Lost) -> None:
+    def count_unknown(self, lost: Lost) -> None:
         """Add to what is being counted; where nothing is, tell it at once."""
         if self._lost is not None:
             self._lost.add(lost)
@@ -178,8 +178,11 @@ def is_pair(item: Any) -> bool:
     return isinstance(item, list | tuple) and len(item) > 0 and isinstance(item[0], str)
 
 
-def is_empty(item: Any) -> bool:
-    """Whether there is nothing in a text, in one side of a pair, or in a list of token ids."""
+def is_empty(item: Any, words: bool = False) -> bool:
+    """Whether there is nothing in a text, in one side of a pair, or in a list of token ids. words:
+    a list is one of words, and is empty where all of them are."""
+    if words and isinstance(item, (tuple, list)):
+        return all(each is None or isinstance(each, str) and is_missing(each) for each in item)
     if isinstance(item, (tuple, list)) and 0 < len(item) <= 2:
         return any(
             each is None or isinstance(each, (str, float)) and is_missing(each) for each in item

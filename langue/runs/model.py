@@ -140,12 +140,12 @@ class Model:
         tokenizer = self.tokenizer.for_languages(source_language, target_language)
         if self.task is None:
             return self._language_logits(texts, targets, tokenizer)
-        _, network = self._trained()
+        task, network = self._trained()
         with self.inputs.counting_truncation():
             examples = self._examples(texts, room=self._task_room(), tokenizer=tokenizer)
         parts = []
-        for batch, scores in infer(network, examples, self.device, self.dtype):
-            found = scores.float().cpu().numpy()
+        for batch, outputs in infer(network, examples, self.device, self.dtype):
+            found: Any = task.logits(outputs).float().cpu().numpy()
             if network.head.per_token:
                 found = np.split(found, batch.starts[1:-1].tolist())
             parts.append((batch.rows, found))
@@ -288,7 +288,7 @@ class Model:
     def _answerable(self, items: list[Any]) -> tuple[list[int], Encoded]:
         """Which of these texts, pairs or lists of token ids have something in them, and these
         encoded."""
-        rows = [row for row, item in enumerate(items) if not is_empty(item)]
+        rows = [row for row, item in enumerate(items) if not is_empty(item, self.reads_words)]
         filled = [items[row] for row in rows]
         if self._trained()[0].takes_texts:
             check_kind(filled)
@@ -304,7 +304,10 @@ class Model:
     def _encode_items(self, items: list[Any]) -> Encoded:
         task, _ = self._trained()
         as_texts = partial(self._examples, room=self._task_room())
-        return task.encode_items(items, self.tokenizer, self.data, self.config, as_texts)
+        encoded = task.encode_items(items, self.tokenizer, self.data, self.config, as_texts)
+        if not task.takes_texts and encoded.examples.lost is not None:
+            self.inputs.count_unknown(encoded.examples.lost)
+        return encoded
 
     def read_inputs(self, data: Any, columns: Mapping[str, str] | None = None) -> "Source":
         """Rows to predict from: the columns that the task reads, without the target."""
@@ -325,6 +328,11 @@ class Model:
     def items(self, table: "Table") -> list[Any]:
         """A table's rows as `predict` takes them."""
         return self._trained()[0].items(table)
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether a list that is given to predict from is a list of words."""
+        return "tokens" in self._trained()[0].columns.inputs
 
     def _task_room(self) -> Room:
         """Where the task's texts are cut."""

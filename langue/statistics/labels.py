@@ -16,15 +16,21 @@ SHARES_OF_RIGHT = ("accuracy", "f1_micro")
 def label_margins(confusion: m.Ints) -> tuple[m.Ints, m.Ints, m.Ints]:
     """Of each label (C,): the examples told right, those that have it, and those that are said
     to."""
-    return confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    hit = confusion.diagonal()
+    true = confusion.sum(axis=1)
+    predicted = confusion.sum(axis=0)
+    return hit, true, predicted
 
 
 def label_counts(hit: m.Ints, true: m.Ints, predicted: m.Ints) -> Counts:
     """The examples that each label's part of a macro average is of, of the labels that occur."""
     either = true + predicted - hit
     occurs = either > 0
-    counts = {"precision_macro": predicted, "recall_macro": true, "f1_macro": either}
-    return {name: of_label[occurs] for name, of_label in counts.items()}
+    return {
+        "precision_macro": predicted[occurs],
+        "recall_macro": true[occurs],
+        "f1_macro": either[occurs],
+    }
 
 
 def positive_intervals(
@@ -32,14 +38,18 @@ def positive_intervals(
 ) -> dict[str, Interval | None]:
     """Exact intervals of one label's precision, recall and F1."""
     right = int(hit[positive])
-    either = int(true[positive] + predicted[positive]) - right
+    n_true = int(true[positive])
+    n_predicted = int(predicted[positive])
+    either = n_true + n_predicted - right
     # F1 is 2J / (1 + J) with J = right / either, a share of the examples that have the label or are
     # said to.
     low, high = clopper_pearson(right, either)
+    f1_low = 2 * low / (1 + low)
+    f1_high = 2 * high / (1 + high)
     return {
-        "precision": clopper_pearson(right, int(predicted[positive])),
-        "recall": clopper_pearson(right, int(true[positive])),
-        "f1": (2 * low / (1 + low), 2 * high / (1 + high)),
+        "precision": clopper_pearson(right, n_predicted),
+        "recall": clopper_pearson(right, n_true),
+        "f1": (f1_low, f1_high),
     }
 
 
@@ -48,16 +58,21 @@ def systems_of_labels(
 ) -> Systems:
     """Two systems that gave each example one label, all (N,). Examples of the same label and
     answers are one kind."""
-    exact = mcnemar(first == true, second == true) if metric in SHARES_OF_RIGHT else None
-    coded, sizes = np.unique((true * n_labels + first) * n_labels + second, return_counts=True)
-    true = coded // n_labels**2
-    first = coded // n_labels % n_labels
-    second = coded % n_labels
+    exact = None
+    if metric in SHARES_OF_RIGHT:
+        exact = mcnemar(first == true, second == true)
+    codes = (true * n_labels + first) * n_labels + second  # (N,) one number for each kind
+    kinds, sizes = np.unique(codes, return_counts=True)
+    true = kinds // n_labels**2  # (K,), and so the two below
+    first = kinds // n_labels % n_labels
+    second = kinds % n_labels
 
     def measure(true: m.Ints, answers: m.Ints) -> m.Measure:
         return m.decision_measure(true, answers, n_labels, positive)
 
-    mixed = measure(np.concatenate([true, true]), np.concatenate([first, second]))
+    both_true = np.concatenate([true, true])  # (2K,)
+    both_answers = np.concatenate([first, second])
+    mixed = measure(both_true, both_answers)
     return Systems(measure(true, first), measure(true, second), mixed, sizes, exact)
 
 
@@ -71,9 +86,18 @@ def systems_of_several(
     labels and answers are one kind."""
     exact = None
     if metric == "accuracy":  # of all labels of a text at once
-        exact = mcnemar((first == true).all(axis=1), (second == true).all(axis=1))
-    kinds, sizes = np.unique(np.hstack([true, first, second]), axis=0, return_counts=True)
+        first_right = (first == true).all(axis=1)
+        second_right = (second == true).all(axis=1)
+        exact = mcnemar(first_right, second_right)
+    together = np.hstack([true, first, second])  # (N, 3C)
+    kinds, sizes = np.unique(together, axis=0, return_counts=True)
     true, first, second = np.split(kinds, 3, axis=1)  # three of (K, C)
-    mixed = m.multilabel_measure(np.concatenate([true, true]), np.concatenate([first, second]))
-    measures = m.multilabel_measure(true, first), m.multilabel_measure(true, second)
-    return Systems(*measures, mixed, sizes, exact)
+    both_true = np.concatenate([true, true])  # (2K, C)
+    both_answers = np.concatenate([first, second])
+    return Systems(
+        m.multilabel_measure(true, first),
+        m.multilabel_measure(true, second),
+        m.multilabel_measure(both_true, both_answers),
+        sizes,
+        exact,
+    )

@@ -1,4 +1,4 @@
-"""Next-token prediction (Bengio et al. 2003; Radford et al. 2018). What arrives: pieces of
+"""Next-token prediction (Bengio et al. 2003; Radford et al. 2018). What arrives: chunks of
 documents. What leaves: batches in which every token is to be predicted from those before it.
 
 A document t1 ... tn is read as b t1 ... tn and predicted as t1 ... tn e: what begins it (b) makes
@@ -34,7 +34,7 @@ class Causal(LanguageObjective):
         self.end = self.special.need("eos", "sep", "bos")
 
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch:
-        """With b at place -1 of a document and e at its end, a piece's tokens are one place before
+        """With b at place -1 of a document and e at its end, a chunk's tokens are one place before
         its labels."""
         sizes = corpus.lengths[chunks.document]
         first = np.maximum(chunks.begin - 1, 0)

@@ -26,9 +26,9 @@ from langue.statistics.intervals import RESAMPLES
 from langue.statistics.labels import systems_of_labels, systems_of_several
 from langue.tasks.columns import PAIR_SYNONYMS, TEXT_SYNONYMS, Columns
 from langue.tasks.judge_labels import judge_labels, judge_several_labels
-from langue.tasks.judgement import Example, Examples, Judgement, Passage
+from langue.tasks.judgement import Examples, Judgement
 from langue.tasks.objective import LOSS
-from langue.tasks.pooled import PooledOptions, PooledTask, passages_of, published_outputs
+from langue.tasks.pooled import PooledOptions, PooledTask, published_outputs, worst_mistakes
 from langue.tasks.task import Baseline
 from langue.text.read.parse import is_missing
 from langue.text.read.split import parted
@@ -419,15 +419,12 @@ class Classify(PooledTask):
             badness = said.max(axis=1)
             wrong = picked != true
             names = [(self.labels[t], self.labels[p]) for t, p in zip(true, picked, strict=True)]
-        order = sorted(np.flatnonzero(wrong).tolist(), key=lambda i: (-badness[i], i))[:limit]
-        texts = passages_of(table, order)
         return Examples(
             title="Worst mistakes",
             columns=("true", "predicted", "confidence"),
-            rows=[
-                Example([Passage(text) for text in passages], (*names[i], float(badness[i])))
-                for i, passages in zip(order, texts, strict=True)
-            ],
+            rows=worst_mistakes(
+                table, badness, wrong, limit, lambda row: (*names[row], float(badness[row]))
+            ),
             shares=(2,),
             note=(
                 "The surest of its wrong answers first: a good place to look for wrong labels, too."

@@ -1,4 +1,4 @@
-"""Span denoising (T5, Raffel et al. 2019, arXiv:1910.10683, section 3.1.4). What arrives: pieces of
+"""Span denoising (T5, Raffel et al. 2019, arXiv:1910.10683, section 3.1.4). What arrives: chunks of
 documents. What leaves: pairs: the text with spans replaced by sentinels, and the spans, each after
 its sentinel.
 
@@ -52,7 +52,7 @@ class Denoise(LanguageObjective):
         count = _taken(block, settings.noise_ratio, settings.noise_span)[1]
         if count > sentinels:
             raise SettingsError(
-                f"a piece of {block} tokens has {count} spans and the tokenizer {sentinels}"
+                f"a chunk of {block} tokens has {count} spans and the tokenizer {sentinels}"
                 " sentinels",
                 do=(
                     "shorten data.seq_len, raise task.noise_span, or train the tokenizer with more"
@@ -66,18 +66,18 @@ class Denoise(LanguageObjective):
         targets = []
         starts = np.cumsum(chunks.length) - chunks.length
         for row, begin in enumerate(starts):
-            piece = text[begin : begin + chunks.length[row]]
+            chunk = text[begin : begin + chunks.length[row]]
             key = [self.seed, chunks.epoch, int(chunks.document[row]), int(chunks.begin[row])]
             if chunks.repeat_index is not None and chunks.repeat_index[row]:
                 key.append(int(chunks.repeat_index[row]))
             noise = noise_mask(
-                len(piece),
+                len(chunk),
                 self.settings.noise_ratio,
                 self.settings.noise_span,
                 np.random.Generator(np.random.PCG64(key)),
             )
-            sources.append(self._replaced(piece, noise))
-            targets.append(self._replaced(piece, ~noise, first=bool(noise[0])))
+            sources.append(self._replaced(chunk, noise))
+            targets.append(self._replaced(chunk, ~noise, first=bool(noise[0])))
         labels = np.concatenate(targets)
         lengths = [len(target) for target in targets]
         inputs = np.roll(labels, 1)
@@ -87,15 +87,15 @@ class Denoise(LanguageObjective):
         return gather_pairs(read, examples(inputs, lengths, labels), np.arange(len(chunks)), device)
 
     def _replaced(
-        self, piece: NDArray[np.int32], hidden: NDArray[np.bool_], first: bool = False
+        self, chunk: NDArray[np.int32], hidden: NDArray[np.bool_], first: bool = False
     ) -> NDArray[np.int32]:
-        """The piece with each run of hidden tokens as one sentinel, numbered in order; and the end.
+        """The chunk with each run of hidden tokens as one sentinel, numbered in order; and the end.
 
-        first: the text of sentinel 0 begins the piece, and so no hidden run is before it.
+        first: the text of sentinel 0 begins the chunk, and so no hidden run is before it.
         """
         begins = hidden & ~np.concatenate([[False], hidden[:-1]])
         number = np.cumsum(begins) - 1 + first
-        out = np.where(begins, np.asarray(self.special.sentinels)[number], piece)[begins | ~hidden]
+        out = np.where(begins, np.asarray(self.special.sentinels)[number], chunk)[begins | ~hidden]
         parts = ([self.special.sentinels[0]] if first else []), out, [self.end]
         return np.concatenate(parts).astype(np.int32)
 
@@ -116,7 +116,7 @@ def noise_mask(
 
 
 def _taken(length: int, ratio: float, span: float) -> tuple[int, int]:
-    """How many tokens, and in how many runs, which are no fewer in a longer piece."""
+    """How many tokens, and in how many runs, which are no fewer in a longer chunk."""
     taken = min(max(round(length * ratio), 1), max(1, length - 1))
     return taken, max(1, min(round(taken / span), taken, length - taken))
 

@@ -1,7 +1,7 @@
 """What arrives: documents as tokens and a language model. What leaves: how well it predicts them,
 as (sum, count).
 
-What causal, masked and denoising pretraining share; each says in its own file how a piece of text
+What causal, masked and denoising pretraining share; each says in its own file how a chunk of text
 becomes a batch.
 """
 
@@ -55,7 +55,7 @@ class LanguageObjective(Objective):
 
     @classmethod
     def fits(cls, settings: Any, block: int, sentinels: int) -> None:
-        """SettingsError where pieces of a block cannot be made with so many sentinels."""
+        """SettingsError where chunks of a block cannot be made with so many sentinels."""
 
     @classmethod
     def learns_pairs(cls, settings: Any) -> bool:
@@ -64,11 +64,11 @@ class LanguageObjective(Objective):
 
     @classmethod
     def check_documents(cls, settings: Any, n_documents: int) -> None:
-        """SettingsError where pieces cannot be made of so few documents."""
+        """SettingsError where chunks cannot be made of so few documents."""
 
     @abstractmethod
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch | Pairs:
-        """The batch of these pieces, its labels being what is to be predicted."""
+        """The batch of these chunks, its labels being what is to be predicted."""
 
     def stream(
         self, corpus: Documents, *, block: int, budget: int, seed: int, ramp: int = 0
@@ -98,7 +98,7 @@ class LanguageObjective(Objective):
 
     @classmethod
     def overhead_for(cls, settings: Any) -> SpecialTokenOverhead:
-        """How pieces are wrapped with these settings."""
+        """How chunks are wrapped with these settings."""
         return cls.overhead
 
     @classmethod
@@ -210,7 +210,7 @@ class HeldOutSet:
     """Held-out documents in batches that are the same at every evaluation."""
 
     def __init__(self, stream: Stream, most: int = 0) -> None:
-        """most: tokens that are judged on, taken from evenly spread pieces; 0: all."""
+        """most: tokens that are judged on, taken from evenly spread chunks; 0: all."""
         self.stream = stream
         chunks = stream.chunks(0)
         tokens = int(chunks[:, 2].sum())

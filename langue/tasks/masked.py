@@ -1,10 +1,10 @@
-"""Masked language modelling (Devlin et al. 2018, arXiv:1810.04805). What arrives: pieces of
+"""Masked language modelling (Devlin et al. 2018, arXiv:1810.04805). What arrives: chunks of
 documents. What leaves: batches in which some tokens are hidden and are to be predicted from all
 others.
 
 Of the tokens drawn, 80 % become the mask, 10 % a random token and 10 % stay; they are drawn anew in
 every pass (Liu et al. 2019, arXiv:1907.11692), a share of the tokens or of whole words, and of each
-piece at least one. Each piece stands between [CLS] and [SEP], or as [CLS] first part [SEP] second
+chunk at least one. Each chunk stands between [CLS] and [SEP], or as [CLS] first part [SEP] second
 part [SEP] where the model also learns whether the second follows.
 """
 
@@ -45,7 +45,7 @@ class MaskedOptions(Section):
     pairs: Literal["none", "next", "order"] = Field(
         default="none",
         description=(
-            "masked LM: also tell whether a piece's second part follows (next) or comes first"
+            "masked LM: also tell whether a chunk's second part follows (next) or comes first"
             " (order)"
         ),
     )
@@ -110,7 +110,7 @@ class Masked(LanguageObjective):
         chunks: Chunks,
         parts: Parts | None,
     ) -> Examples:
-        """[CLS] before each piece's first token, [SEP] after its last, and after its first part
+        """[CLS] before each chunk's first token, [SEP] after its last, and after its first part
         where it has two."""
         ends = np.cumsum(chunks.length)
         begins = ends - chunks.length
@@ -136,9 +136,9 @@ class Masked(LanguageObjective):
         return replace(made, segments=segments, targets=parts.label)
 
     def extra(self, model: LanguageModel, states: Tensor, batch: Batch) -> Tensor | None:
-        """The pair loss. All is divided by the number of predicted tokens, so each piece's counts
+        """The pair loss. All is divided by the number of predicted tokens, so each chunk's counts
         as often as tokens of it are predicted on average: the mean over tokens of the masked loss
-        and a mean over pieces of the pair loss, weighed by their length, are added, and both are
+        and a mean over chunks of the pair loss, weighed by their length, are added, and both are
         sums that any division of a batch leaves exact."""
         if self.pairs is None:
             return None
@@ -159,7 +159,7 @@ class Masked(LanguageObjective):
     def _follows(
         self, model: LanguageModel, states: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which pieces are asked (P,), what the model says of them (P, 2), and what is so (P,)."""
+        """Which chunks are asked (P,), what the model says of them (P, 2), and what is so (P,)."""
         assert batch.targets is not None
         asked = (batch.targets != NOT_ASKED).nonzero().squeeze(1)
         return (
@@ -176,7 +176,7 @@ class Masked(LanguageObjective):
         of: NDArray[np.int64],
         cut: NDArray[np.int64] | None,
     ) -> NDArray[np.bool_]:
-        """Which tokens are predicted, of every piece at least one; all of a word are drawn by the
+        """Which tokens are predicted, of every chunk at least one; all of a word are drawn by the
         number of its first one; none goes over a cut."""
         number = uniform(self.seed, DRAWN, chunks, places, of)
         first_tokens = np.cumsum(chunks.length) - chunks.length

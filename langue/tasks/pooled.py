@@ -2,11 +2,12 @@
 linear map."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from langue.hub.family import SEQUENCE, Family
 from langue.model.config import ModelConfig
 from langue.model.heads import Head, PooledHead, resolve_pooling
 from langue.settings.sections import DataSettings, Section
+from langue.tasks import judgement
 from langue.tasks.objective import Outcome
 from langue.tasks.task import Task, rows_with_tokens
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -97,7 +99,7 @@ class PooledTask(Task):
         return self.encode(tokenizer, table.select(kept), rest, data, config)
 
     def outputs_to_measure(self, outputs: Tensor, batch: Batch) -> Any:
-        return batch.targets, outputs
+        return batch.targets, outputs.detach()
 
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
         targets, outputs = (
@@ -154,11 +156,22 @@ class PooledTask(Task):
         )
 
 
-def passages_of(table: "Table", rows: Sequence[int]) -> list[list[str]]:
-    """The text of each of these rows, with its pair where there is one."""
-    chosen = table.select(rows)
+def worst_mistakes(
+    table: "Table",
+    badness: NDArray[Any],
+    wrong: NDArray[np.bool_],
+    limit: int,
+    values: Callable[[int], tuple[Any, ...]],
+) -> list[judgement.Example]:
+    """The rows (n,) that are wrong, the worst first: each one's text, its pair where there is one,
+    and `values`."""
+    order = sorted(np.flatnonzero(wrong).tolist(), key=lambda row: (-badness[row], row))[:limit]
+    chosen = table.select(order)
     columns = [chosen.column(name) for name in ("text", "pair") if name in table.rows.column_names]
-    return [list(texts) for texts in zip(*columns, strict=True)]
+    return [
+        judgement.Example([judgement.Passage(text) for text in texts], values(row))
+        for row, texts in zip(order, zip(*columns, strict=True), strict=True)
+    ]
 
 
 def published_outputs(

@@ -17,8 +17,8 @@ from langue.statistics import metrics as m
 from langue.statistics.compare import Systems, systems_of
 from langue.statistics.intervals import RESAMPLES, bootstrap
 from langue.tasks.columns import PAIR_SYNONYMS, TEXT_SYNONYMS, Columns
-from langue.tasks.judgement import Example, Examples, Judgement, Passage, Points
-from langue.tasks.pooled import PooledOptions, PooledTask, passages_of, published_outputs
+from langue.tasks.judgement import Examples, Judgement, Points
+from langue.tasks.pooled import PooledOptions, PooledTask, published_outputs, worst_mistakes
 from langue.tasks.task import Baseline
 
 if TYPE_CHECKING:
@@ -194,17 +194,14 @@ class Regress(PooledTask):
         true = np.asarray(golds)
         said = np.asarray(_scores(predictions), dtype=np.float64)
         errors = np.abs(true - said)
-        order = sorted(np.flatnonzero(errors > 0).tolist(), key=lambda i: (-errors[i], i))[:limit]
+
+        def values(row: int) -> tuple[str, str, float]:
+            return f"{true[row]:.4g}", f"{said[row]:.4g}", float(errors[row])
+
         return Examples(
             title="Worst mistakes",
             columns=("true", "predicted", "error"),
-            rows=[
-                Example(
-                    [Passage(text) for text in passages],
-                    (f"{true[i]:.4g}", f"{said[i]:.4g}", float(errors[i])),
-                )
-                for i, passages in zip(order, passages_of(table, order), strict=True)
-            ],
+            rows=worst_mistakes(table, errors, errors > 0, limit, values),
             note="The largest errors first: a good place to look for wrong scores, too.",
         )
 

@@ -1,17 +1,17 @@
 """Tagging: a tag for each word of a text, such as a named entity's type or a part of speech.
 
 Words are joined to a text, the text is read in windows where it is long, and the token in which a
-word begins carries its tag (Devlin et al. 2018, section 5.3). What tags mark stands in
-langue/text/tags.py.
+word begins carries its tag (Devlin et al. 2018, section 5.3). Tags are chosen together, so that no
+invalid sequence is given; with `task.crf` how well they follow each other is learnt, too (Lample et
+al. 2016, arXiv:1603.01360). What tags mark stands in langue/text/tags.py.
 """
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -29,21 +29,29 @@ from langue.hub.checkpoint import classes_of
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
 from langue.model.heads import Head
-from langue.model.token_heads import TokenHead
+from langue.model.token_heads import (
+    ChainScores,
+    TokenHead,
+    chain_loss,
+    constrained,
+    marginals,
+    viterbi,
+)
 from langue.settings.sections import DataSettings, Section
 from langue.statistics.metrics import Measure
 from langue.tasks import judgement
 from langue.tasks.columns import Columns
 from langue.tasks.judgement import Judgement
-from langue.tasks.task import Baseline, Task
+from langue.tasks.task import Baseline, Task, rows_with_tokens
 from langue.text.quality.script import mostly_unspaced
+from langue.text.read.parse import replace_lone_surrogates
 from langue.text.tags import (
-    IOB2,
     SCHEMES,
     Entity,
     Gazetteer,
     MostFrequentTag,
     Scheme,
+    allowed_edges,
     count_entities,
     count_tags,
     entities_of,
@@ -51,8 +59,9 @@ from langue.text.tags import (
     normalised,
     precision_recall_f1,
     prefixed,
-    transitions_of,
-    viterbi,
+    split_tag,
+    tags_of_spans,
+    words_of,
 )
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -60,9 +69,7 @@ if TYPE_CHECKING:
     from langue.text.read.source import Table
 
 
-# The words of a text that does not come as a list of them.
-_WORD = re.compile(r"\w+|[^\w\s]")
-_CHARACTER = re.compile(r"\S")
+SEARCHED = 1 << 22  # scores of pairs of labels that are searched at once: bounds the memory
 
 
 class TagOptions(Section):
@@ -79,6 +86,13 @@ class TagOptions(Section):
     )
     stride: int = Field(
         default=64, ge=0, description="tokens that the windows of a long text have in common"
+    )
+    crf: bool = Field(
+        default=False,
+        description=(
+            "learn how well tags follow each other, too (a conditional random field), which"
+            " transformers does not know"
+        ),
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the head")
 
@@ -99,7 +113,18 @@ class _Words:
 
     texts: list[str]
     spans: list[list[tuple[int, int]]]  # of each row, the characters of its words
+    starts: NDArray[np.int64]  # (rows + 1,) where each row's words begin among all words
     word: list[NDArray[np.int64]]  # of each sequence, the words that its labelled tokens begin
+    # (k, 2) words that begin in the token in which another one begins, and that other one
+    sharing: NDArray[np.int64]
+    without: int  # words in which no token begins
+
+
+class _Scores(NamedTuple):
+    """What is kept of a sequence."""
+
+    words: NDArray[np.float32]  # (m, C) the log-probability of each label of the words in it
+    edges: Tensor | None  # (C + 1, C + 1) of the conditional random field, the same one for all
 
 
 class Tag(Task):
@@ -128,7 +153,7 @@ class Tag(Task):
         self.scheme = scheme
         self.separator = separator
         self.settings = settings
-        self.transitions = transitions_of(labels, scheme)
+        self.allowed = allowed_edges(labels, scheme)
         self.primary_metric = "accuracy" if scheme is None else "f1"
         self.best = self.primary_metric
         self.main_metric = self.primary_metric
@@ -139,7 +164,7 @@ class Tag(Task):
     @classmethod
     def fit(cls, train: "Table", options: TagOptions) -> Self:
         raw = cls.read_targets(train, options)
-        scheme = find_scheme(raw)
+        scheme = find_scheme(raw, train.where)
         notes: list[str] = []
         if scheme is None:
             if options.scheme != "auto":
@@ -196,7 +221,7 @@ class Tag(Task):
         labels = [str(names[key]) for key in sorted(names, key=int)]
         scheme = find_scheme([labels])
         task = cls(labels, scheme, " ", TagOptions())
-        task.transitions = transitions_of(labels, None)
+        task.allowed = allowed_edges(labels, None)
         return task
 
     def published(self) -> dict[str, Any]:
@@ -214,10 +239,16 @@ class Tag(Task):
                 f"transformers: no class for this head on {family.name}; AutoModel loads the body,"
                 " and the head stays langue's."
             )
-        return (
+        same = (
             "transformers: AutoModelForTokenClassification gives the same logits; the tag of a word"
             " is that of the token in which it begins, and invalid sequences are ruled out here"
             " alone."
+        )
+        if not self.settings.crf:
+            return same
+        return (
+            f"{same} It leaves out, with a warning, how well tags follow each other (head.crf.* of"
+            " model.safetensors), so that its likeliest tags are not those that langue gives."
         )
 
     # --- rows ---
@@ -306,18 +337,14 @@ class Tag(Task):
         config: ModelConfig,
     ) -> tuple["Table", Encoded]:
         rows = self.items(table)
-        bad = next((row for row, words in enumerate(rows) if not _has_text(words)), None)
-        if bad is not None:
-            if data.invalid == "error":
-                raise DataError(
-                    "the row has no words",
-                    where=table.where(bad),
-                    do="fill it in or take it out (in training: data.invalid=drop)",
-                )
-            kept = [row for row, words in enumerate(rows) if _has_text(words)]
+        usable = np.array([_fault(words) is None for words in rows], bool)
+        kept = rows_with_tokens(table, usable, data, lambda row: str(_fault(rows[row])))
+        if kept is not None:
             rest = None if golds is None else [golds[row] for row in kept]
             return self.encode(tokenizer, table.select(kept), rest, data, config)
-        return table, self._encoded(rows, golds, tokenizer, data, config)
+        encoded = self._encoded(rows, golds, tokenizer, data, config)
+        self._notes += _notes_on_words(table.origin, encoded)
+        return table, encoded
 
     def encode_items(
         self,
@@ -331,11 +358,11 @@ class Tag(Task):
         them), or lists of words."""
         rows: list[Any] = []
         for number, item in enumerate(items):
-            words = item.get("tokens") if isinstance(item, Mapping) else item
+            words = item.get("tokens", item.get("text")) if isinstance(item, Mapping) else item
             if isinstance(words, str):
-                rows.append(words)
+                rows.append(replace_lone_surrogates(words))
             elif isinstance(words, Sequence) and all(map(_is_text, words)):
-                rows.append(list(words))
+                rows.append([replace_lone_surrogates(word) for word in words])
             else:
                 raise ModelError(
                     f"item {number + 1} is neither a text nor a list of words",
@@ -351,7 +378,9 @@ class Tag(Task):
         data: DataSettings,
         config: ModelConfig,
     ) -> Encoded:
-        texts, spans = zip(*(self._joined(words) for words in rows), strict=True)
+        joined = [self._joined(words) for words in rows]
+        texts = [text for text, _ in joined]
+        spans = [own for _, own in joined]
         windows = encode_windows(
             tokenizer,
             texts,
@@ -359,31 +388,42 @@ class Tag(Task):
             stride=self.settings.stride,
         )
         check_vocabulary(tokenizer, windows.examples, config)
+        starts = np.cumsum([0, *map(len, spans)])
         labels = np.full(len(windows.examples.tokens), -1, np.int32)
         word_of = np.full(len(labels), -1, np.int64)
+        sharing = [np.zeros((0, 2), np.int64)]
+        without = 0
         for row, places in enumerate(places_of_words(windows, spans)):
             words = np.flatnonzero(places >= 0)
+            without += len(places) - len(words)
             # Two words may begin in one token, which then carries the first one's tag.
-            tokens, first = np.unique(places[words], return_index=True)
-            word_of[tokens] = words[first]
+            tokens, first, which = np.unique(places[words], return_index=True, return_inverse=True)
+            owners = words[first][which]
+            pairs = np.stack([words, owners], axis=1)
+            sharing.append(starts[row] + pairs[words != owners])
+            word_of[tokens] = starts[row] + words[first]
             labels[tokens] = 0
             if golds is not None:
                 labels[tokens] = [self.index[golds[row][word]] for word in words[first]]
         bounds = windows.examples.starts
         parts = [word_of[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
         context = _Words(
-            texts=list(texts),
-            spans=[list(each) for each in spans],
+            texts=texts,
+            spans=spans,
+            starts=starts,
             word=[part[part >= 0] for part in parts],
+            sharing=np.concatenate(sharing),
+            without=without,
         )
         examples = replace(windows.examples, labels=labels)
+        if self.settings.crf:
+            examples = examples.with_targets(_whole(windows.row))
         return Encoded(examples, len(rows), golds, windows.row, context)
 
     def _joined(self, words: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
         """A row as one text, and the characters of each of its words."""
         if isinstance(words, str):
-            pattern = _CHARACTER if self.separator == "" else _WORD
-            return words, [match.span() for match in pattern.finditer(words)]
+            return words, words_of(words)
         spans = []
         begin = 0
         for word in words:
@@ -416,17 +456,28 @@ class Tag(Task):
     # --- training ---
 
     def head(self, config: ModelConfig, pad: int | None = None) -> Head:
-        return TokenHead(config, len(self.labels), dropout=self.settings.dropout)
+        chosen = self.settings
+        return TokenHead(config, len(self.labels), dropout=chosen.dropout, crf=chosen.crf)
 
     def head_kind(self, family: Family) -> str:
         return TOKEN
 
-    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """The summed cross-entropy of the words' tags, and their number: outputs (T, C), labels
-        (M,)."""
-        assert batch.labels is not None
-        scores = _of_words(outputs, batch)
-        return F.cross_entropy(scores, batch.labels, reduction="sum"), float(len(batch.labels))
+    def loss(self, outputs: Tensor | ChainScores, batch: Batch) -> tuple[Tensor, float]:
+        """The summed negative log-likelihood of the words' tags, and their number: outputs (T, C),
+        labels (M,). Of each tag for itself, or of those of a sequence."""
+        labels = batch.labels
+        assert labels is not None
+        scores = _of_words(self.logits(outputs), batch)
+        if isinstance(outputs, ChainScores):
+            chain = ChainScores(scores, outputs.edges)
+            offsets = _offsets_of_words(batch)
+            loss = chain_loss(chain, labels, offsets, batch.targets).sum()
+        else:
+            loss = F.cross_entropy(scores, labels, reduction="sum")
+        return loss, float(len(labels))
+
+    def logits(self, outputs: Tensor | ChainScores) -> Tensor:
+        return outputs.emissions if isinstance(outputs, ChainScores) else outputs
 
     def metric_names(self) -> list[str]:
         if self.scheme is None:
@@ -438,36 +489,81 @@ class Tag(Task):
 
     # --- predicting ---
 
-    def decode(self, outputs: Tensor, batch: Batch) -> Any:
-        """Of each sequence, the log-probabilities (m, C) of the words that begin in it."""
-        logarithms = _of_words(outputs, batch).float().log_softmax(-1).cpu().numpy()
-        places = batch.places
-        if places is None:
-            places = torch.arange(batch.n_tokens)
-        sequence = torch.searchsorted(batch.starts, places.to(batch.starts.device), right=True) - 1
-        counts = np.bincount(sequence.cpu().numpy(), minlength=len(batch))
-        return np.split(logarithms, np.cumsum(counts)[:-1])
+    def decode(self, outputs: Tensor | ChainScores, batch: Batch) -> list[_Scores]:
+        scores = _of_words(self.logits(outputs), batch).float()
+        # Emissions that are shifted at a word, all alike, give the same probabilities of tags.
+        logarithms = scores.log_softmax(-1).cpu().numpy()
+        edges = outputs.edges.cpu() if isinstance(outputs, ChainScores) else None
+        bounds = _offsets_of_words(batch).cpu().numpy()
+        return [_Scores(part, edges) for part in np.split(logarithms, bounds[1:-1])]
 
-    def merge(self, sequences: Any, encoded: Encoded) -> list[Tagged]:
+    def merge(self, sequences: list[_Scores], encoded: Encoded) -> list[Tagged]:
         """The best valid tags of each row, of the scores of its windows' words."""
         words: _Words = encoded.context
         count = len(self.labels)
         # A word that no token stands for, such as a zero-width space, says nothing of its tag.
-        even = -np.log(count)
-        scores = [np.full((len(spans), count), even) for spans in words.spans]
-        rows = np.arange(encoded.n_rows) if encoded.row is None else encoded.row
-        for row, word, found in zip(rows, words.word, sequences, strict=True):
-            scores[row][word] = found
-        best = viterbi(scores, *self.transitions)
-        return [self._tagged(words, row, scores[row], best[row]) for row in range(encoded.n_rows)]
-
-    def _tagged(
-        self, words: _Words, row: int, scores: NDArray[np.float64], best: NDArray[np.int64]
-    ) -> Tagged:
-        chosen = np.exp(scores[np.arange(len(best)), best])
+        scores = np.full((words.starts[-1], count), -np.log(count))
+        for word, found in zip(words.word, sequences, strict=True):
+            scores[word] = found.words
+        word, owner = words.sharing.T
+        scores[word] = self._going_on(scores[owner])
+        edges = next((found.edges for found in sequences), None)
+        best, probability = self._best(scores, words.starts, edges)
         tags = [self.labels[place] for place in best]
-        # A word that begins in another's token has no scores of its own, and goes on as that one.
-        return Tagged(words.texts[row], words.spans[row], tags, [float(each) for each in chosen])
+        predictions = []
+        for row, (begin, end) in enumerate(zip(words.starts, words.starts[1:], strict=False)):
+            part = slice(begin, end)
+            own = probability[part].tolist()
+            predictions.append(Tagged(words.texts[row], words.spans[row], tags[part], own))
+        return predictions
+
+    def _going_on(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The scores (k, C) of words that begin in the token of a word with these: of the same
+        type, and inside of an entity."""
+        if self.scheme is None:
+            return scores
+        split = [split_tag(label) for label in self.labels]
+        begins = {self.scheme.first, self.scheme.only} - {self.scheme.middle}
+        found = np.full(scores.shape, -np.inf)
+        for place, (prefix, kind) in enumerate(split):
+            if prefix not in begins:
+                same = [other for other, (_, its) in enumerate(split) if its == kind]
+                found[:, place] = np.logaddexp.reduce(scores[:, same], axis=1)
+        return found
+
+    def _best(
+        self, scores: NDArray[np.float64], starts: NDArray[np.int64], edges: Tensor | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The best valid labels (W,) of all rows' words, and how likely each is.
+
+        scores (W, C), starts (rows + 1,). Without edges the likeliest labels one by one are the
+        answer where they are valid, so that the search is for the other rows alone.
+        """
+        count = len(self.labels)
+        best = scores.argmax(axis=1)
+        rows = np.flatnonzero(np.diff(starts) > 0)
+        if edges is None:
+            before = np.roll(best, 1)
+            before[starts[rows]] = count
+            wrong = ~self.allowed[before, best]
+            wrong[starts[rows + 1] - 1] |= ~self.allowed[best[starts[rows + 1] - 1], count]
+            rows = rows[np.logical_or.reduceat(wrong, starts[rows])] if len(rows) else rows
+            edges = torch.zeros(count + 1, count + 1)
+            joint = None
+        else:
+            joint = np.zeros(len(best))
+        edges = constrained(edges.double(), torch.from_numpy(self.allowed))
+        step = max(1, SEARCHED // count**2)
+        for begin in range(0, len(rows), step):
+            some = rows[begin : begin + step]
+            places = np.concatenate([np.arange(starts[row], starts[row + 1]) for row in some])
+            offsets = torch.from_numpy(np.cumsum([0, *np.diff(starts)[some]]))
+            chain = ChainScores(torch.from_numpy(scores[places]), edges)
+            found = viterbi(chain, offsets)
+            best[places] = found.numpy()
+            if joint is not None:
+                joint[places] = marginals(chain, offsets).gather(1, found[:, None])[:, 0].numpy()
+        return best, np.exp(scores[np.arange(len(best)), best]) if joint is None else joint
 
     def show(self, prediction: Tagged, top: int | None) -> list[dict[str, Any]]:
         if self.scheme is None:
@@ -619,9 +715,45 @@ def _passage(prediction: Tagged, true: set[Entity], said: set[Entity]) -> judgem
     return judgement.Passage(prediction.text, highlights)
 
 
-def _of_words(outputs: Tensor, batch: Batch) -> Tensor:
+def _of_words(scores: Tensor, batch: Batch) -> Tensor:
     """The scores (M, C), of all (T, C), of the tokens in which words begin."""
-    return outputs if batch.places is None else outputs[batch.places]
+    return scores if batch.places is None else scores[batch.places]
+
+
+def _offsets_of_words(batch: Batch) -> Tensor:
+    """Where each sequence's words begin among the M words of a batch: (N + 1,)."""
+    return batch.starts if batch.places is None else torch.searchsorted(batch.places, batch.starts)
+
+
+def _whole(row: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each window begins where its row's text does, and ends there: (n,) -> (n, 2)."""
+    other = np.diff(row) != 0
+    return np.stack([np.append(True, other), np.append(other, True)], axis=1)[: len(row)]
+
+
+def _notes_on_words(origin: str, encoded: Encoded) -> list[str]:
+    """What became of texts and words that are not read as they stand."""
+    words: _Words = encoded.context
+    assert encoded.row is not None
+    windows = np.bincount(encoded.row, minlength=1)
+    several = windows[windows > 1]
+    notes = []
+    if len(several):
+        notes.append(
+            f"{origin}: {len(several):,} of {len(encoded):,} texts are longer than the model reads"
+            f" at once, and are read in {several.sum():,} windows"
+        )
+    if len(words.sharing):
+        notes.append(
+            f"{origin}: {len(words.sharing):,} of {words.starts[-1]:,} words begin in the token of"
+            " the word before them, and get its tag"
+        )
+    if words.without:
+        notes.append(
+            f"{origin}: of {words.without:,} of {words.starts[-1]:,} words the tokenizer leaves"
+            " nothing, and no tag is learnt"
+        )
+    return notes
 
 
 def _is_text(value: Any) -> bool:
@@ -632,11 +764,13 @@ def _agreements(gold: Sequence[str], tags: Sequence[str]) -> int:
     return sum(one == other for one, other in zip(gold, tags, strict=True))
 
 
-def _has_text(row: Any) -> bool:
-    """Whether a row has words, none of them empty."""
-    if isinstance(row, str):
-        return bool(row.strip())
-    return bool(row) and all(isinstance(word, str) and word.strip() for word in row)
+def _fault(row: str | Sequence[str]) -> str | None:
+    """Why a text, or a list of words, cannot be read; None where it can."""
+    words = [row] if isinstance(row, str) else row
+    empty = [number for number, word in enumerate(words, start=1) if not word.strip()]
+    if len(empty) == len(words):
+        return "the row has no words"
+    return f"word {empty[0]} is empty" if empty else None
 
 
 def _separator(train: "Table", options: TagOptions) -> str:
@@ -645,33 +779,3 @@ def _separator(train: "Table", options: TagOptions) -> str:
         return " " if options.join == "space" else ""
     sample = "".join("".join(words) for words in Tag.items(train)[:1000])
     return "" if mostly_unspaced(sample) else " "
-
-
-def tags_of_spans(text: str, spans: Any, where: Callable[[], str]) -> list[str]:
-    """The tags of a text's words, of spans [{start, end, label}] of its characters.
-
-    DataError where spans overlap, or one begins or ends within a word.
-    """
-    pattern = _CHARACTER if mostly_unspaced(text) else _WORD
-    words = [match.span() for match in pattern.finditer(text)]
-    begins = {begin: place for place, (begin, _) in enumerate(words)}
-    ends = {end: place + 1 for place, (_, end) in enumerate(words)}
-    entities: list[Entity] = []
-    for span in sorted(spans or (), key=lambda each: (each["start"], each["end"])):
-        start, end = int(span["start"]), int(span["end"])
-        shown = f"{start} to {end} ({text[start:end]!r})"
-        if start not in begins or end not in ends:
-            raise DataError(
-                f"the span {shown} begins or ends within a word or a blank",
-                where=where(),
-                do="let it cover whole words (in training: data.invalid=drop)",
-            )
-        entity = Entity(begins[start], ends[end], str(span["label"]))
-        if entities and entity.start < entities[-1].end:
-            raise DataError(
-                f"the span {shown} overlaps another one",
-                where=where(),
-                do="keep one of them: a word has one tag (in training: data.invalid=drop)",
-            )
-        entities.append(entity)
-    return IOB2.write(entities, len(words))

@@ -276,11 +276,16 @@ class Task(Objective):
     def weights_to_begin_with(
         self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None, network: nn.Module
     ) -> dict[str, Tensor]:
-        """All but the last map of a head whose outputs mean something else."""
+        """All but what a head has learnt of labels, where these are others, or it has no place for
+        it."""
+        assert isinstance(network, TaskModel)
+        is_same = saved is not None and self.has_outputs_of(saved)
+        held = {name for name, _ in network.named_parameters()}
+        of_labels = tuple(f"head.{name}" for name in network.head.of_labels)
         taken = {
             name: tensor
             for name, tensor in weights.items()
-            if not name.startswith("head.out.") or (saved and self.has_outputs_of(saved))
+            if not name.startswith(of_labels) or is_same and name in held
         }
         return self.rescale_head(taken, back=True)
 
@@ -291,8 +296,13 @@ class Task(Objective):
         return dev
 
     @abstractmethod
-    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-        """The summed loss, and what it is summed over."""
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
+        """The summed loss, and what it is summed over. outputs: what the head gives."""
+
+    def logits(self, outputs: Any) -> Tensor:
+        """The scores that a published class gives, of what the head gives."""
+        scores: Tensor = outputs
+        return scores
 
     def rescale_head(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
         """The network's weights as they are saved, where it is trained on targets in another scale
@@ -302,10 +312,10 @@ class Task(Objective):
     def forward(self, model: nn.Module, batch: Batch) -> Outcome:
         outputs = model(batch)
         loss, count = self.loss(outputs, batch)
-        return Outcome(loss, count, self.outputs_to_measure(outputs.detach(), batch))
+        return Outcome(loss, count, self.outputs_to_measure(outputs, batch))
 
-    def outputs_to_measure(self, outputs: Tensor, batch: Batch) -> Any:
-        """What `train_metric` needs of a batch."""
+    def outputs_to_measure(self, outputs: Any, batch: Batch) -> Any:
+        """What `train_metric` needs of a batch, without the graph of its gradients."""
         return None
 
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
@@ -356,7 +366,7 @@ class Task(Objective):
     # --- predicting ---
 
     @abstractmethod
-    def decode(self, outputs: Tensor, batch: Batch) -> Any:
+    def decode(self, outputs: Any, batch: Batch) -> Any:
         """What is kept of each sequence of a batch, one a sequence in the batch's order."""
 
     def merge(self, sequences: Any, encoded: Encoded) -> Any:
@@ -379,7 +389,7 @@ class Task(Objective):
         was_training = model.training
         model.eval()
         examples = encoded.examples
-        scored = examples.targets is not None or examples.labels is not None
+        scored = encoded.golds is not None
         parts = []
         total = 0.0
         count = 0.0
@@ -468,18 +478,22 @@ def _as_text(value: Any) -> str:
 
 
 def rows_with_tokens(
-    table: "Table", usable: np.ndarray[Any, Any], data: DataSettings
+    table: "Table",
+    usable: np.ndarray[Any, Any],
+    data: DataSettings,
+    fault: Callable[[int], str] = lambda row: "the text has no tokens",
 ) -> np.ndarray[Any, Any] | None:
     """The rows whose texts have tokens, usable (n,), where that is not all of them.
 
     DataError at the first that has none, unless these are to be dropped; and where none has any.
+    fault: what is wrong with such a row.
     """
     if usable.all():
         return None
     if data.invalid == "error":
+        bad = int(usable.argmin())
         do = "fill it in or take it out (in training: data.invalid=drop)"
-        where = table.where(int(usable.argmin()))
-        raise DataError("the text has no tokens", where=where, do=do)
+        raise DataError(fault(bad), where=table.where(bad), do=do)
     if not usable.any():
         raise DataError(
             "no text has any tokens", where=table.origin, do="is it text that the model can read?"

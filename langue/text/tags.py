@@ -1,21 +1,28 @@
 """Tags of words: what they mark, and how well they mark it.
 
-Entities in the schemes IO, IOB1, IOB2, IOBES and BILOU, the best valid sequence of tags, counts for
+Entities in the schemes IO, IOB1, IOB2, IOBES and BILOU, which tag may follow which, counts for
 precision and recall, and two baselines: a gazetteer, and the most frequent tag of each word.
 """
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from langue.errors import DataError
+from langue.text.quality.script import UNSPACED, is_unspaced
 
 OUTSIDE = "O"
+# A character of the scripts without spaces, a run of letters and digits, or a symbol.
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]")
 _PREFIXED = re.compile(r"([BIMELSU])-(.+)", re.DOTALL)
+# what is meant as a prefix, and is none of those: B_PER, X-PER, PER-B
+_NEARLY = re.compile(r"[BIMELSU]_.+|[A-Z]-.+|.+[-_][BIMELSU]", re.DOTALL)
 _STANDARD = {"M": "I", "L": "E", "U": "S"}  # prefixes of BMES and BILOU, as IOBES writes them
 
 
@@ -152,32 +159,40 @@ def entities_of(tags: Sequence[str]) -> list[Entity]:
     return found
 
 
-def find_scheme(sequences: Iterable[Sequence[str]]) -> Scheme | None:
+def find_scheme(
+    sequences: Iterable[Sequence[str]], where: Callable[[int], str] | None = None
+) -> Scheme | None:
     """The scheme that tags are written in; None where they are plain, such as parts of speech.
 
     Tags of `O` and bare types are IO. IOB1 is told from IOB2 by its `B`, which stands only after an
-    entity of its own type; it is read by `entities_of` and written as IOB2.
+    entity of its own type; it is read by `entities_of` and written as IOB2. DataError where some
+    tags have a prefix and others none, or one that is of no scheme; where: the place of a sequence.
     """
-    prefixes: Counter[str] = Counter()
-    bare: Counter[str] = Counter()
-    for tags in sequences:
+    written: set[str] = set()
+    outside = False
+    bare: dict[str, int] = {}  # a tag without prefix -> the first sequence that has it
+    for number, tags in enumerate(sequences):
         for tag in tags:
             prefix, _ = split_tag(tag)
             if prefix:
-                prefixes[prefix] += 1
-            elif tag != OUTSIDE:
-                bare[tag] += 1
+                written.add(prefix)
+            elif tag == OUTSIDE:
+                outside = True
             else:
-                prefixes[""] += 1
-    written = {prefix for prefix in prefixes if prefix}
-    if written and bare:
-        tag = bare.most_common(1)[0][0]
+                bare.setdefault(tag, number)
+    if not written and not outside:
+        return None
+    odd = bare if written else [tag for tag in bare if _NEARLY.fullmatch(tag)]
+    if odd:
+        tag = min(odd, key=bare.__getitem__)
+        others = f" and others have one ({', '.join(sorted(written))})" if written else ""
         raise DataError(
-            f"the tag {tag!r} has no prefix and others have one ({', '.join(sorted(written))})",
+            f"the tag {tag!r} has no prefix of a scheme{others}",
+            where="" if where is None else where(bare[tag]),
             do="write all entities as B-TYPE and I-TYPE, or all tags as plain words",
         )
     if bare:
-        return IO if prefixes[""] else None
+        return IO
     if written & {"E", "S"}:
         return IOBES
     return IOB2 if "B" in written else IO
@@ -193,62 +208,13 @@ def normalised(tags: Sequence[str], scheme: Scheme) -> tuple[list[str], int]:
     return made, changed
 
 
-def viterbi(
-    scores: Sequence[NDArray[np.float64]],
-    allowed: NDArray[np.bool_],
-    starts: NDArray[np.bool_],
-    ends: NDArray[np.bool_],
-) -> list[NDArray[np.int64]]:
-    """The best valid sequence of labels for each text (Viterbi 1967).
-
-    scores: one array (W, C) a text, the log-probability of each label at each word; allowed (C, C):
-    which label may follow which; starts, ends (C,): which may stand first and last. The likeliest
-    labels one by one are the answer where they are valid, so that the search is for the other texts
-    alone.
-    """
-    best = [np.asarray(each.argmax(axis=1), np.int64) for each in scores]
-    transitions = np.where(allowed, 0.0, -np.inf)
-    for text, labels in enumerate(best):
-        if not len(labels):
-            continue
-        valid = starts[labels[0]] and ends[labels[-1]] and allowed[labels[:-1], labels[1:]].all()
-        if not valid:
-            best[text] = _search(scores[text], transitions, starts, ends)
-    return best
-
-
-def _search(
-    scores: NDArray[np.float64],
-    transitions: NDArray[np.float64],
-    starts: NDArray[np.bool_],
-    ends: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    words, _ = scores.shape
-    came_from = np.zeros(scores.shape, np.int64)
-    total = scores[0] + np.where(starts, 0.0, -np.inf)
-    for word in range(1, words):
-        reached = total[:, None] + transitions  # (C before, C after)
-        came_from[word] = reached.argmax(axis=0)
-        total = reached.max(axis=0) + scores[word]
-    labels = np.zeros(words, np.int64)
-    labels[-1] = (total + np.where(ends, 0.0, -np.inf)).argmax()
-    for word in range(words - 1, 0, -1):
-        labels[word - 1] = came_from[word, labels[word]]
-    return labels
-
-
-def transitions_of(
-    labels: Sequence[str], scheme: Scheme | None
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """allowed (C, C), starts (C,) and ends (C,) of `viterbi`; without a scheme everything is
-    allowed."""
-    count = len(labels)
+def allowed_edges(labels: Sequence[str], scheme: Scheme | None) -> NDArray[np.bool_]:
+    """Whether a label may follow another, (C + 1, C + 1); row C: whether it may begin a text,
+    column C: whether it may end one. Without a scheme everything is allowed."""
     if scheme is None:
-        return np.ones((count, count), bool), np.ones(count, bool), np.ones(count, bool)
-    allowed = np.array([[scheme.allows(before, after) for after in labels] for before in labels])
-    starts = np.array([scheme.allows(OUTSIDE, label) for label in labels])
-    ends = np.array([scheme.allows(label, OUTSIDE) for label in labels])
-    return allowed, starts, ends
+        return np.ones((len(labels) + 1, len(labels) + 1), bool)
+    tags = [*labels, OUTSIDE]  # which stands beside a text
+    return np.array([[scheme.allows(before, after) for after in tags] for before in tags])
 
 
 @dataclass(frozen=True)
@@ -360,3 +326,65 @@ def count_tags(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
             counts[1, text, place[other]] += 1
             counts[2, text, place[one]] += 1
     return EntityCounts(types, *counts)
+
+
+def tags_of_spans(text: str, spans: Any, where: Callable[[], str]) -> list[str]:
+    """The tags of a text's words, of spans [{start, end, label}] of its characters.
+
+    DataError where spans overlap, one begins or ends within a word, or there is no list of them.
+    """
+    if spans is None:
+        raise DataError(
+            "the spans are missing",
+            where=where(),
+            do="give a list, [] where nothing is marked (in training: data.invalid=drop)",
+        )
+    words = words_of(text)
+    begins = {begin: place for place, (begin, _) in enumerate(words)}
+    ends = {end: place + 1 for place, (_, end) in enumerate(words)}
+    entities: list[Entity] = []
+    for span in sorted(spans, key=lambda each: (each["start"], each["end"])):
+        start, end = int(span["start"]), int(span["end"])
+        shown = f"{start} to {end} ({text[start:end]!r})"
+        if start not in begins or end not in ends:
+            raise DataError(
+                f"the span {shown} begins or ends within a word or a blank",
+                where=where(),
+                do="let it cover whole words (in training: data.invalid=drop)",
+            )
+        entity = Entity(begins[start], ends[end], str(span["label"]))
+        if entities and entity.start < entities[-1].end:
+            raise DataError(
+                f"the span {shown} overlaps another one",
+                where=where(),
+                do="keep one of them: a word has one tag (in training: data.invalid=drop)",
+            )
+        entities.append(entity)
+    return IOB2.write(entities, len(words))
+
+
+def words_of(text: str) -> list[tuple[int, int]]:
+    """The characters of each word of a text that does not come as a list of words: runs of letters
+    and digits with their combining marks, single symbols, and single characters of the scripts that
+    write no spaces."""
+    found: list[tuple[int, int]] = []
+    for match in _WORD.finditer(text):
+        begin, end = match.span()
+        if found and found[-1][1] == begin and _goes_on(text, found[-1][0], begin):
+            begin, _ = found.pop()
+        found.append((begin, end))
+    return found
+
+
+def _goes_on(text: str, begin: int, place: int) -> bool:
+    """Whether the word from `begin` on, which `_WORD` ends before `place`, goes on there: with a
+    mark, or behind one."""
+    if _is_mark(text[place]):
+        return True
+    letter = text[place].isalnum() and not is_unspaced(text[place])
+    return letter and _is_mark(text[place - 1]) and text[begin].isalnum()
+
+
+def _is_mark(character: str) -> bool:
+    """A combining mark, or a joiner, which stand within words and are no letters to `_WORD`."""
+    return unicodedata.category(character)[0] == "M" or character in "\u200c\u200d"

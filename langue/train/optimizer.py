@@ -94,10 +94,16 @@ class Optimizers:
 
 def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> Optimizers:
     """Matrices and embeddings decay, biases and norms do not; Muon, where it is wished, takes the
-    blocks' matrices."""
+    blocks' matrices. A module's `least_rate` is the least that the peak rate of its weights is."""
     groups: dict[Group, list[nn.Parameter]] = defaultdict(list)
+    least = {
+        name: float(module.least_rate)
+        for name, module in model.named_modules()
+        if hasattr(module, "least_rate")
+    }
     for name, weight in model.named_parameters():
         scale = settings.layer_decay ** (n_layers + 1 - depth(name, n_layers))
+        scale = max(scale, least.get(name.rpartition(".")[0], 0.0) / settings.lr)
         decay = settings.weight_decay if weight.ndim >= 2 else 0.0
         muon = settings.optimizer == "muon" and weight.ndim == 2 and ".blocks." in name
         stacked = 3 if name.endswith(".qkv.weight") else 2 if name.endswith(".kv.weight") else 0

@@ -27,7 +27,7 @@ from langue.errors import DataError, Interrupted, RunError
 from langue.files import exclusive_lock
 from langue.model.config import ModelConfig
 from langue.model.language_model import compile_parts
-from langue.model.transformer import set_recompute
+from langue.model.transformer import set_activation_checkpointing
 from langue.runtime import (
     HeapTrimmer,
     device,
@@ -123,7 +123,7 @@ class Trainer:
         if self.device.type == "cpu":
             self.heap = HeapTrimmer() if keep_freed_memory() else None
             keep_kernels(training=True)
-        set_recompute(model, settings.activation_checkpointing)
+        set_activation_checkpointing(model, settings.activation_checkpointing)
         # several processes that train together; None: this one is alone
         self.parallel: Parallel | None = None
         self.share = (0, 1)  # which of how many parts of a batch is ours

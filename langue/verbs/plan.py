@@ -48,7 +48,9 @@ ASSUMED = {
         "each doubling of nodes or of tensor parallel leaves 98% of it, an assumption (Llama 3"
         " 405B: 43% on 8,192 H100, 41% on 16,384, arXiv:2407.21783, table 4)"
     ),
-    "recompute": "recomputing the blocks leaves three quarters of it: 6 of 8 operations count",
+    "activation_checkpointing": (
+        "recomputing the blocks leaves three quarters of it: 6 of 8 operations count"
+    ),
     "pipeline": "a pipeline stands still for part of its work (arXiv:2104.04473)",
     "sides": "every token is reckoned to pass encoder and decoder, which is the most it can",
     "paper": (
@@ -105,12 +107,12 @@ def plan(
     device_ = _hardware(hardware)
     if seconds:
         flops = seconds * devices * device_.peak * (mfu or MFU)
-    wanted = None if tokens is None else float(parse_count(str(tokens)))
-    config, kind, length = _model(size, preset, model, vocabulary, length, flops, wanted)
+    budget_tokens = None if tokens is None else float(parse_count(str(tokens)))
+    config, kind, length = _model(size, preset, model, vocabulary, length, flops, budget_tokens)
     sizes = count_parameters(config)
-    if wanted is None:
-        wanted = flops / (6 * sizes.total) if flops else TOKENS_A_PARAMETER * sizes.total
-    batch = _batch(batch_tokens, sizes.total, wanted, length)
+    if budget_tokens is None:
+        budget_tokens = flops / (6 * sizes.total) if flops else TOKENS_A_PARAMETER * sizes.total
+    batch = _batch(batch_tokens, sizes.total, budget_tokens, length)
     layout, memory = choose(config, sizes, device_, devices, length, batch)
     local = hardware == "here"
     measured = time_steps(config, length, device_.peak if local else None) if measure else None
@@ -119,10 +121,10 @@ def plan(
     reached = stated if mfu is not None else utilisation(stated, layout, device_, config, passes)
     rate = device_.peak * devices * reached / flops_per_token(config, length)
     if seconds and tokens is None:
-        wanted = rate * seconds  # now that it is known how fast it goes
+        budget_tokens = rate * seconds  # now that it is known how fast it goes
     content = {
         "model": _about(config, sizes, kind, length),
-        "training": _training(config, sizes, wanted, batch, length),
+        "training": _training(config, sizes, budget_tokens, batch, length),
         "hardware": (
             asdict(device_)
             | {
@@ -134,10 +136,10 @@ def plan(
         ),
         "layout": asdict(layout) | {"name": layout.name, "in_langue": layout.here},
         "memory": _memory(config, length, layout, memory, device_),
-        "cost": _cost(wanted, rate, device_, devices, pue),
+        "cost": _cost(budget_tokens, rate, device_, devices, pue),
         "measured": measured,
     }
-    spent = 6 * sizes.total * wanted
+    spent = 6 * sizes.total * budget_tokens
     laws = optima(spent, config.vocab_size)
     return content | {
         "optimal": {"flops": spent, "laws": laws},
@@ -341,11 +343,13 @@ def _memory(
     config: ModelConfig, length: int, layout: Layout, memory: Memory, where: Hardware
 ) -> dict[str, Any]:
     low = 2 if where.bf16 else 4
+    keeping = replace(layout, activation_checkpointing=False)
+    recomputing = replace(layout, activation_checkpointing=True)
     return asdict(memory) | {
         "total": memory.total,
         "device": where.memory,
-        "activations_kept": activations(config, length, replace(layout, recompute=False), low),
-        "activations_recomputed": activations(config, length, replace(layout, recompute=True), low),
+        "activations_kept": activations(config, length, keeping, low),
+        "activations_recomputed": activations(config, length, recomputing, low),
         "logits_whole": logits(config, length, layout, low, where.room, whole=True),
     }
 
@@ -371,7 +375,7 @@ def _assumed(content: dict[str, Any], layout: Layout, pue: float) -> list[str]:
         said.append(ASSUMED["mfu"])
     if where["mfu_from"] != "given":
         said += [ASSUMED["scale"]] if where["devices"] > where["node"] or layout.tensor > 1 else []
-        said += [ASSUMED["recompute"]] if layout.recompute else []
+        said += [ASSUMED["activation_checkpointing"]] if layout.activation_checkpointing else []
         said += [ASSUMED["pipeline"]] if layout.pipeline > 1 else []
     said += [ASSUMED["sides"]] if content["model"]["architecture"] == "encoder-decoder" else []
     said += [] if layout.here else [ASSUMED["paper"]]

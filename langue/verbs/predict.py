@@ -12,7 +12,7 @@ from langue.files import atomic_file, refuse_existing
 from langue.progress import bar, say
 from langue.runs.model import Model, Top, load
 from langue.settings.recipe import display_name
-from langue.text.read.parse import replace_lone_surrogates
+from langue.text.read.parse import is_missing, replace_lone_surrogates
 from langue.text.read.source import Table
 from langue.text.read.table import SPLITS
 
@@ -56,11 +56,16 @@ def predict(
     if texts is not None:
         texts = list(texts)
         results = model.predict(texts, top=top)
+        words = model.reads_words
         empty = [row for row, result in enumerate(results) if result is None]
         _tell_empty(len(empty), len(texts), f"text {empty[0] + 1}" if empty else "")
         if out is not None:
             with atomic_file(Path(out)) as temporary:
-                temporary.write_text("".join(map(_line, texts, results)), "utf-8")
+                lines = [
+                    _line(_as_row(text, words), result)
+                    for text, result in zip(texts, results, strict=True)
+                ]
+                temporary.write_text("".join(lines), "utf-8")
         return [] if out is not None else results
     source = model.read_inputs(data, columns)
     table = source.test or source.train or source.dev
@@ -79,7 +84,7 @@ def predict(
         return [result for part in _bulk(model, table, top) for _, result in part]
     with atomic_file(Path(out)) as temporary, temporary.open("w", encoding="utf-8") as handle:
         for part in _bulk(model, table, top):
-            handle.writelines(_line(text, result) for text, result in part)
+            handle.writelines(_line(row, result) for row, result in part)
     return []
 
 
@@ -102,8 +107,8 @@ def _tell_empty(count: int, of: int, first: str) -> None:
         )
 
 
-def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[Any, Any]]]:
-    """(text, prediction) of a table's rows in order, a chunk at a time, with a progress bar."""
+def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[dict[str, Any], Any]]]:
+    """(row, prediction) of a table's rows in order, a chunk at a time, with a progress bar."""
     empty = 0
     first = ""
     with bar("predicting", len(table)) as advance, model.inputs.counting_truncation():
@@ -115,24 +120,35 @@ def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[Any, Any]
                 if prediction is None:
                     first = first or part.where(row)
                     empty += 1
-            yield list(zip(items, predictions, strict=True))
+            columns = {name: part.column(name) for name in part.rows.column_names}
+            values = zip(*columns.values(), strict=True)
+            rows = [dict(zip(columns, row, strict=True)) for row in values]
+            yield list(zip(rows, predictions, strict=True))
             advance(len(part))
     _tell_empty(empty, len(table), first)
 
 
-def _sound(text: Any) -> str | None:
-    """A text as JSON has it; null where there is none."""
-    return replace_lone_surrogates(text) if isinstance(text, str) else None
+def _as_row(item: Any, words: bool) -> dict[str, Any]:
+    """What a user has given to predict from, by the names of columns. words: a list is one of
+    words, or else a pair of texts or token ids."""
+    if isinstance(item, Mapping):
+        return dict(item)
+    if item is None or isinstance(item, (str, float)):
+        return {"text": item}
+    if words:
+        return {"tokens": list(item)}
+    if len(item) == 2 and any(each is None or isinstance(each, (str, float)) for each in item):
+        return {"text": item[0], "pair": item[1]}
+    return {"tokens": [int(each) for each in item]}
 
 
-def _line(text: Any, prediction: Any) -> str:
-    row: dict[str, Any]
-    if isinstance(text, Mapping):
-        row = {name: _sound(each) if isinstance(each, str) else each for name, each in text.items()}
-    elif text is None or isinstance(text, (str, float)):
-        row = {"text": _sound(text)}
-    elif len(text) == 2 and any(each is None or isinstance(each, (str, float)) for each in text):
-        row = {"text": _sound(text[0]), "pair": _sound(text[1])}
-    else:
-        row = {"tokens": [int(each) for each in text]}
-    return json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n"
+def _sound(value: Any) -> Any:
+    """A value as JSON has it: null for a text that there is not."""
+    if isinstance(value, str):
+        return replace_lone_surrogates(value)
+    return None if isinstance(value, float) and is_missing(value) else value
+
+
+def _line(row: Mapping[str, Any], prediction: Any) -> str:
+    written = {name: _sound(value) for name, value in row.items()}
+    return json.dumps({**written, "prediction": prediction}, ensure_ascii=False) + "\n"

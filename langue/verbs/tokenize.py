@@ -40,7 +40,9 @@ def tokenize(
     division = SplitAssignment.of(chosen.dev_fraction, chosen.seed, dedup)
     notes: list[str] = []
     texts = open_texts(as_list(sources), reading, notes)
-    found = Tokenizer.load(locate(tokenizer, wanted=("tokenizer.json", "config.json", *SIDE_FILES)))
+    found = Tokenizer.load(
+        locate(tokenizer, patterns=("tokenizer.json", "config.json", *SIDE_FILES))
+    )
     building = Building(texts, found, reading, division, chosen.shard_tokens)
     with bar("text to tokens", total_size(texts)) as advance:
         facts = build(building, Path(out), force=force, progress=advance, notes=notes)

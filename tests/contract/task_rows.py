@@ -112,6 +112,7 @@ CASES = {
             ({"tokens": ["fine", "film"], "tags": ["O"]}, "1 tags for 2 tokens"),
         ],
     ),
+    "tag with a CRF": Case("tag", tagged, as_tagged, [], {"task.crf": True}),
     "tag words": Case("tag", partial(tagged, prefixes=False), as_tagged, []),
     "regress": Case(
         "regress",

@@ -311,7 +311,7 @@ def test_bf16_is_held_and_saved_as_it_is(tmp_path, name):
     assert all(w.dtype == torch.bfloat16 for w in held)
 
 
-CLASSIFIERS = [name for name, family in FAMILIES.items() if "classify" in family.architectures]
+CLASSIFIERS = [name for name, family in FAMILIES.items() if "sequence" in family.architectures]
 POOLINGS = [(name, pooling) for name in CLASSIFIERS for pooling in FAMILIES[name].poolings]
 
 
@@ -323,7 +323,7 @@ def draw_classifier(name, pooling):
     config.problem_type = "multi_label_classification"
     for key, value in FAMILIES[name].poolings[pooling].items():
         setattr(config, key, value)
-    reference = getattr(transformers, FAMILIES[name].architectures["classify"])(config).eval()
+    reference = getattr(transformers, FAMILIES[name].architectures["sequence"])(config).eval()
     for weight in reference.parameters():
         weight.data.copy_(0.3 * torch.randn(weight.shape))
     return reference
@@ -340,7 +340,7 @@ def test_every_classifier_that_the_reference_has_is_there():
     lacking = {name for name in FAMILIES if name not in CLASSIFIERS}
     assert lacking == {"nanochat", "t5", "mt5", "bart", "mbart", "marian"}
     assert all(
-        name in CLASSIFIERS for name, family in FAMILIES.items() if "classify" in family.heads
+        name in CLASSIFIERS for name, family in FAMILIES.items() if "sequence" in family.heads
     )
 
 
@@ -384,7 +384,7 @@ def test_verify_and_inspect_see_a_classifiers_head(tmp_path, name):
     ] == model.task.labels
     store_reference(model, tmp_path / "stored.safetensors")
     weights = load_file(folder / "model.safetensors")
-    key = FAMILIES[name].heads["classify"][0].theirs[0]
+    key = FAMILIES[name].heads["sequence"][0].theirs[0]
     save_file(weights | {key: 1.01 * weights[key]}, folder / "model.safetensors", {"format": "pt"})
     checks = {
         c["check"]: c["ok"]
@@ -417,7 +417,7 @@ def test_a_new_head_is_the_references_too(tmp_path, name, pooling, task):
     reference = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "run"
     ).eval()
-    assert type(reference).__name__ == FAMILIES[name].architectures["classify"]
+    assert type(reference).__name__ == FAMILIES[name].architectures["sequence"]
     assert close(ours, classified(reference, ids))
     published = task.published()
     assert reference.config.id2label == {
@@ -466,7 +466,7 @@ def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
         with torch.no_grad():
             outputs = network(gather(examples_of(ids), np.arange(len(ids)))).numpy()
         np.testing.assert_allclose(load(run).logits(ids), outputs, atol=1e-5, rtol=1e-4)
-        published = "classify" in family.heads and pooling in family.poolings
+        published = "sequence" in family.heads and pooling in family.poolings
         assert (
             "AutoModelForSequenceClassification gives"
             in task.describe_transformers_support(family, DataSettings())
@@ -474,7 +474,7 @@ def test_poolings_that_no_class_expresses_stay_ours(tmp_path, name):
         body = family.body_class(checkpoint.config)
         architecture = json.loads((run / "config.json").read_text())["architectures"][0]
         assert architecture == (
-            family.architectures["classify"] if published else f"LangueHeadOn{body}"
+            family.architectures["sequence"] if published else f"LangueHeadOn{body}"
         )
 
 

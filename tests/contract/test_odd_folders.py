@@ -64,7 +64,7 @@ def test_a_head_of_another_kind_goes_along(tmp_path, stem):
         torch.equal(before[key], after[key]) for key in before
     )
     # What is trained from it has a new head, whatever is called as it is.
-    checkpoint = read_checkpoint(describe(folder), head="classify")
+    checkpoint = read_checkpoint(describe(folder), head="sequence")
     assert not [name for name in checkpoint.weights if name.startswith("head.")]
 
 

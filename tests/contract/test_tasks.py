@@ -239,4 +239,10 @@ def test_packed_sequences_are_those_read_one_at_a_time(name: str, tiny: Path) ->
     single = [gather(examples, np.asarray([row])) for row in range(len(examples))]
     expected = decoded(single)
     for value, other in zip(decoded(every), expected, strict=True):
-        np.testing.assert_allclose(value, other, atol=1e-5)
+        for part, same in zip(parts_of(value), parts_of(other), strict=True):
+            np.testing.assert_allclose(part, same, atol=1e-5)
+
+
+def parts_of(value):
+    """The arrays that are kept of a sequence."""
+    return [part for part in value if part is not None] if isinstance(value, tuple) else [value]

@@ -181,7 +181,7 @@ def test_a_crf_goes_along(tmp_path):
             )
             assert_scores_agree(opened.eval(), scores_of(network))
         # trained further with a head of another kind, it is none of its weights
-        weights = read_checkpoint(describe(tmp_path / f"{name}-run"), "classify").weights
+        weights = read_checkpoint(describe(tmp_path / f"{name}-run"), "sequence").weights
         assert not [key for key in weights if key.startswith("head.")]
 
 

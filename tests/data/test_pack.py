@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.data.batch import Examples, gather
-from langue.data.loader import Loader, Split, ahead
+from langue.data.loader import Loader, Split, prefetch
 from langue.data.pack import shuffled_batches, sorted_batches
 from langue.errors import DataError, SettingsError
 from langue.model.heads import first_tokens, last_tokens, pool_mean
@@ -122,17 +122,17 @@ def test_the_next_step_is_made_while_one_is_in_use():
         used.wait(10)
         raise DataError("damaged")
 
-    steps = ahead(items())
+    steps = prefetch(items())
     assert next(steps) == "first" and made.wait(10)
     assert next(steps) == "second"
     used.set()
     with pytest.raises(DataError, match="damaged"):
         next(steps)
-    assert list(ahead(iter(range(100)))) == list(range(100))
-    left = ahead(itertools.count())
+    assert list(prefetch(iter(range(100)))) == list(range(100))
+    left = prefetch(itertools.count())
     assert next(left) == 0
     left.close()
-    assert not [each for each in threading.enumerate() if each.name.startswith("langue-ahead")]
+    assert not [each for each in threading.enumerate() if each.name.startswith("langue-prefetch")]
 
 
 def test_so_many_steps_are_known_without_planning_so_many_passes():

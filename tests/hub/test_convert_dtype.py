@@ -16,9 +16,9 @@ from langue.hub.weights import read_safetensors
 
 
 @pytest.mark.parametrize("wanted", [None, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("piece", [1, 100, 2**24])
-def test_parts_are_stacked_in_the_precision_wanted(monkeypatch, wanted, piece):
-    monkeypatch.setattr(convert_dtype, "PIECE", piece)
+@pytest.mark.parametrize("chunk", [1, 100, 2**24])
+def test_parts_are_stacked_in_the_precision_wanted(monkeypatch, wanted, chunk):
+    monkeypatch.setattr(convert_dtype, "CHUNK_BYTES", chunk)
     parts = [
         torch.randn(3, 5),
         torch.randn(7, 5).bfloat16(),
@@ -43,21 +43,21 @@ def test_one_part_of_the_precision_wanted_is_itself_and_vectors_and_numbers_are_
 
 def test_what_others_read_is_not_given_back():
     """Memory of no file is zeroes where it was given back."""
-    one, turned, tied, inside = (torch.randn(4096, 64) for _ in range(4))
+    one, transposed, tied, inside = (torch.randn(4096, 64) for _ in range(4))
     whole = {
         "one": one.clone(),
-        "turned": turned.clone(),
+        "transposed": transposed.clone(),
         "tied": tied.clone(),
         "inside": inside.clone(),
     }
-    published = [one, turned, tied, tied, inside]
+    published = [one, transposed, tied, tied, inside]
     holder = DtypeConverter(torch.bfloat16, published)
-    for tensor in (one, turned.t(), tied):
+    for tensor in (one, transposed.t(), tied):
         holder.stack([tensor])
     holder.done([inside], [inside.t()])
     assert torch.equal(tied, whole["tied"]) and torch.equal(inside, whole["inside"])
     # so that the test can fail
-    assert not torch.equal(one, whole["one"]) and not torch.equal(turned, whole["turned"])
+    assert not torch.equal(one, whole["one"]) and not torch.equal(transposed, whole["transposed"])
 
 
 class Made(TorchDispatchMode):

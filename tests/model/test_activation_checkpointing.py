@@ -2,8 +2,8 @@
 
 Peak memory of one training step on the CPU over that of the process before it, 24 layers of width
 256, 4,096 tokens in 8 sequences, dropout on (`MALLOC_MMAP_THRESHOLD_=65536 python -m
-tests.model.test_recompute no|yes`): 2,745 MiB, computed again 469 MiB, of which weights and
-gradients are 150. Without that variable glibc keeps freed pieces: 3,300 and 1,285.
+tests.model.test_activation_checkpointing no|yes`): 2,745 MiB, computed again 469 MiB, of which
+weights and gradients are 150. Without that variable glibc keeps freed pieces: 3,300 and 1,285.
 """
 
 import sys
@@ -14,7 +14,7 @@ import torch
 
 from langue.data.batch import Batch, Examples, gather
 from langue.model.config import ModelConfig
-from langue.model.transformer import Transformer, initialise, set_recompute
+from langue.model.transformer import Transformer, initialise, set_activation_checkpointing
 from langue.runtime import peak_memory
 
 ENCODER = ModelConfig(vocab_size=100, dim=32, n_layers=6, n_heads=4, ffn_dim=64, max_length=512)
@@ -38,12 +38,14 @@ def batch(sequences: int, length: int) -> Batch:
     )
 
 
-def step(config: ModelConfig, recompute: bool, given: Batch) -> tuple[list[torch.Tensor], int]:
+def step(
+    config: ModelConfig, activation_checkpointing: bool, given: Batch
+) -> tuple[list[torch.Tensor], int]:
     """Gradients of one step with dropout, and the bytes that its forward pass kept for the backward
     pass."""
     model = Transformer(config)
     initialise(model, 0.1, 0)
-    set_recompute(model, recompute)
+    set_activation_checkpointing(model, activation_checkpointing)
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -69,7 +71,7 @@ def test_the_same_gradients_to_the_bit_with_dropout_for_less(config):
 
 def test_nothing_is_computed_again_outside_training():
     model = Transformer(ENCODER).eval()
-    set_recompute(model, True)
+    set_activation_checkpointing(model, True)
     calls = []
     model.blocks[0].register_forward_hook(lambda *_: calls.append(1))
     model(*batch(1, 8).inputs).sum().backward()

@@ -10,7 +10,7 @@ import torch
 from langue.data.batch import Examples, gather
 from langue.model.config import ModelConfig
 from langue.model.heads import first_tokens, last_tokens
-from langue.model.transformer import Transformer, initialise, set_recompute
+from langue.model.transformer import Transformer, initialise, set_activation_checkpointing
 
 SIZES = {"vocab_size": 50, "dim": 24, "n_layers": 3, "n_heads": 4, "ffn_dim": 40, "max_length": 32}
 SIZES |= {"dropout": 0.0, "attention_dropout": 0.0}
@@ -52,15 +52,15 @@ def batch():
     )
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
 @pytest.mark.parametrize("which", ["first", "last"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_wanted_tokens_are_those_of_all(name, which, recompute):
+def test_wanted_tokens_are_those_of_all(name, which, activation_checkpointing):
     axes, *narrow = CONFIGS[name]
     whole = Transformer(ModelConfig(**SIZES | axes))
     initialise(whole, 0.3, 0)
     spared = copy.deepcopy(whole)
-    set_recompute(spared, recompute)
+    set_activation_checkpointing(spared, activation_checkpointing)
     given = batch()
     query_positions = first_tokens(given) if which == "first" else last_tokens(given)
     expected = whole(*given.inputs)[query_positions]

@@ -55,7 +55,7 @@ def test_sixteen_bytes_a_parameter_and_their_copy():
     assert activations(GPT2, 1024, Layout(sequences=2), 2) == 2048 * (
         12 * 38 * 768 + (4 + 4 + 4 + 2) * 768
     )
-    recomputed = activations(GPT2, 1024, Layout(sequences=2, recompute=True), 2)
+    recomputed = activations(GPT2, 1024, Layout(sequences=2, activation_checkpointing=True), 2)
     assert recomputed == 2048 * (12 * 4 * 768 + 38 * 768 + 14 * 768)
     # 256 tokens of logits at 12 bytes, the output matrix's gradient, and the hidden states' with
     # what they were.
@@ -173,7 +173,7 @@ def test_a_large_model_is_divided_and_fits():
         assert layout.devices == devices and taken.total <= USABLE * TABLE[hardware].memory
         assert layout.tensor <= TABLE[hardware].linked
         assert layout.data * layout.sequences * 4096 <= 1 << 22
-    assert choose(config, sizes, TABLE["rtx4090"], 8, 4096, 1 << 22)[0].recompute
+    assert choose(config, sizes, TABLE["rtx4090"], 8, 4096, 1 << 22)[0].activation_checkpointing
     # 1,024 sequences are too few for 2,048 replicas: each is spread over a node's devices.
     assert layout.tensor > 1 and layout.pipeline == 1 and not layout.here
 
@@ -200,7 +200,9 @@ def test_utilisation_falls_with_scale_by_what_is_stated():
     h100 = TABLE["h100"]
     assert utilisation(0.4, Layout(data=8), h100, GPT2, 1) == pytest.approx(0.4)
     assert utilisation(0.4, Layout(data=64), h100, GPT2, 1) == pytest.approx(0.4 * 0.98**3)
-    assert utilisation(0.4, Layout(data=8, recompute=True), h100, GPT2, 1) == pytest.approx(0.3)
+    assert utilisation(
+        0.4, Layout(data=8, activation_checkpointing=True), h100, GPT2, 1
+    ) == pytest.approx(0.3)
     # 4 stages of 3 layers, interleaved by 3; 8 batches: 3 / 24 of the work is waited for.
     assert utilisation(0.4, Layout(data=2, pipeline=4), h100, GPT2, 8) == pytest.approx(
         0.4 / (1 + 3 / 24)

@@ -128,31 +128,6 @@ def test_a_causal_loss_is_the_sum_over_one_sequence_at_a_time():
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked", "denoise"])
-def test_what_is_judged_together_is_what_each_document_has_alone(kind):
-    objective, data, tok = made(kind, [12, 100, 30, 7, 19])
-    model = model_for(kind, tok)
-    held = HeldOutSet(objective.stream(data, block=40, budget=120, seed=0))
-    judged = objective.judge(model, held, device=CPU, dtype=torch.float32)
-    frame = objective.overhead
-    for document in range(5):
-        alone = [0.0, 0]
-        for begin, length in held.chunks[held.chunks[:, 0] == document][:, 1:3]:
-            outcome = objective.forward(
-                model,
-                objective.make(
-                    data, Chunks(*(np.asarray([x]) for x in (document, begin, length)), 0), CPU
-                ),
-            )
-            alone = [alone[0] + float(outcome.loss), alone[1] + outcome.count]
-        assert judged.losses[document] == pytest.approx(alone[0], rel=1e-5)
-        assert judged.counts[document] == alone[1]
-    if kind == "causal":
-        assert judged.counts.tolist() == (data.lengths + frame.document).tolist()
-    right, told = judged.shares["accuracy"]
-    assert told.tolist() == judged.counts.tolist() and 0 <= right.sum() < told.sum()
-
-
-@pytest.mark.parametrize("kind", ["causal", "masked", "denoise"])
 def test_the_z_term_is_learned_and_not_taken_for_perplexity(kind):
     objective, data, tok = made(kind, [12, 30, 7])
     heavy = OBJECTIVES[kind](tok, OBJECTIVES[kind].Options(), z_loss=0.1, seed=3)

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2 as SEQEVAL_IOB2
@@ -14,23 +15,26 @@ from seqeval.scheme import IOBES as SEQEVAL_IOBES
 from seqeval.scheme import Entities
 
 import langue
-from langue.data.batch import gather
+from langue.data.batch import Examples, gather
+from langue.data.encoded import Encoded
 from langue.errors import DataError
 from langue.generation.sample import examples_of
-from langue.tasks.tag import tags_of_spans
+from langue.model.token_heads import ChainScores, constrained, viterbi
+from langue.tasks.tag import Tag, Tagged, _Scores, _Words
 from langue.text.tags import (
     IO,
     IOB2,
     IOBES,
     Entity,
     Gazetteer,
+    allowed_edges,
     count_entities,
     entities_of,
     find_scheme,
     normalised,
     precision_recall_f1,
-    transitions_of,
-    viterbi,
+    tags_of_spans,
+    words_of,
 )
 from tests.tiny import PLAIN, tiny_bert, write_jsonl
 
@@ -71,32 +75,58 @@ def test_bilou_and_bmes_read_as_iobes() -> None:
 def test_what_is_allowed_is_what_can_be_written(scheme) -> None:
     """Every sequence of 4 labels is valid by its transitions where its entities are written so."""
     labels = scheme.labels(["A", "B"])
-    allowed, starts, ends = transitions_of(labels, scheme)
+    allowed = allowed_edges(labels, scheme)
     for sequence in itertools.product(range(len(labels)), repeat=4):
-        valid = starts[sequence[0]] and ends[sequence[-1]]
-        valid = valid and all(allowed[a, b] for a, b in itertools.pairwise(sequence))
         tags = [labels[index] for index in sequence]
-        assert bool(valid) == (scheme.write(entities_of(tags), 4) == tags), tags
+        assert is_valid(allowed, sequence) == (scheme.write(entities_of(tags), 4) == tags), tags
 
 
+def is_valid(allowed, sequence) -> bool:
+    beside = len(allowed) - 1
+    return all(allowed[a, b] for a, b in itertools.pairwise([beside, *sequence, beside]))
+
+
+@pytest.mark.parametrize("crf", [False, True])
 @pytest.mark.parametrize("scheme", [IOB2, IOBES])
-def test_viterbi_finds_the_best_valid_sequence(scheme) -> None:
+def test_the_best_valid_tags_are_chosen(scheme, crf: bool, monkeypatch) -> None:
+    """Against all sequences, in texts of several lengths; how likely each tag is, too."""
+    monkeypatch.setattr("langue.tasks.tag.SEARCHED", 100)  # some rows at a time
     labels = scheme.labels(["A"])
-    allowed, starts, ends = transitions_of(labels, scheme)
+    task = Tag(labels, scheme, " ", Tag.Options(crf=crf))
     random_ = np.random.default_rng(0)
-    texts = [random_.normal(size=(4, len(labels))) for _ in range(50)]
-    for scores, found in zip(texts, viterbi(texts, allowed, starts, ends), strict=True):
-        best = max(
-            (
-                sequence
-                for sequence in itertools.product(range(len(labels)), repeat=4)
-                if starts[sequence[0]]
-                and ends[sequence[-1]]
-                and all(allowed[a, b] for a, b in itertools.pairwise(sequence))
-            ),
-            key=lambda sequence: sum(scores[word, label] for word, label in enumerate(sequence)),
+    lengths = [4, 0, 1, 3, 4, 2, 1, 0]
+    starts = np.cumsum([0, *lengths])
+    scores = random_.normal(size=(starts[-1], len(labels)))
+    edges = torch.randn(
+        len(labels) + 1, len(labels) + 1, generator=torch.Generator().manual_seed(0)
+    )
+    best, chances = task._best(scores, starts, edges if crf else None)
+    added = edges.double().numpy() if crf else np.zeros(edges.shape)
+    for begin, end in itertools.pairwise(starts):
+        if begin == end:
+            continue
+        beside = len(labels)
+        sequences = [
+            each
+            for each in itertools.product(range(len(labels)), repeat=int(end - begin))
+            if is_valid(task.allowed, each)
+        ]
+        totals = np.array(
+            [
+                sum(scores[begin + word, label] for word, label in enumerate(each))
+                + sum(added[a, b] for a, b in itertools.pairwise([beside, *each, beside]))
+                for each in sequences
+            ]
         )
-        assert found.tolist() == list(best)
+        chosen = sequences[int(totals.argmax())]
+        assert tuple(best[begin:end]) == chosen
+        shares = np.exp(totals) / np.exp(totals).sum()
+        for word, label in enumerate(chosen):
+            expected = sum(
+                share for share, each in zip(shares, sequences, strict=True) if each[word] == label
+            )
+            expected = expected if crf else np.exp(scores[begin + word, label])
+            assert chances[begin + word] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +146,15 @@ def test_the_scheme_is_found(tags: list[str], scheme) -> None:
 
 
 def test_schemes_are_not_mixed() -> None:
-    with pytest.raises(DataError, match="the tag 'PER' has no prefix and others have one"):
-        find_scheme([["B-PER", "PER", "O"]])
+    with pytest.raises(DataError, match="row 1: the tag .PER. has no prefix of a scheme and"):
+        find_scheme([["O"], ["B-PER", "PER", "O"]], lambda row: f"row {row}")
+
+
+@pytest.mark.parametrize("tag", ["B_PER", "X-PER", "PER-B", "PER_I"])
+def test_prefixes_of_no_scheme_are_no_types(tag: str) -> None:
+    with pytest.raises(DataError, match=f"the tag '{tag}' has no prefix of a scheme"):
+        find_scheme([["O", "LOC"], [tag, "O"]])
+    assert find_scheme([["NN", tag]]) is None
 
 
 def test_tags_of_other_schemes_are_rewritten_and_counted() -> None:
@@ -259,7 +296,9 @@ def test_transformers_reads_the_run_with_equal_logits(tagger) -> None:
         ({"tokens": ["the", "film"], "tags": ["O"]}, "1 tags for 2 tokens"),
         ({"tokens": ["the"], "tags": "O"}, "the tags are a str, not a list of words"),
         ({"tokens": ["the"], "tags": [""]}, "empty or no text"),
-        ({"tokens": ["the"], "tags": ["PER"]}, "has no prefix and others have one"),
+        ({"tokens": ["the"], "tags": ["PER"]}, "31: the tag 'PER' has no prefix of a scheme and"),
+        ({"tokens": ["the", " "], "tags": ["O", "O"]}, "31: word 2 is empty"),
+        ({"tokens": ["the"], "tags": None}, "31: the tags are NoneType"),
         ({"tokens": [], "tags": []}, "there are no tokens"),
     ],
 )
@@ -304,9 +343,179 @@ def test_spans_of_a_text_are_tags_of_its_words(tagger, tmp_path) -> None:
     [
         ([(1, 3)], "begins or ends within a word"),
         ([(0, 3), (0, 12)], "overlaps another"),
+        (None, "the spans are missing"),
     ],
 )
 def test_spans_that_are_no_words_are_one_line(spans, message) -> None:
+    if spans is None:
+        with pytest.raises(DataError, match=message):
+            tags_of_spans("Ada", None, str)
+        return
     given = [{"start": start, "end": end, "label": "PER"} for start, end in spans]
     with pytest.raises(DataError, match=message):
         tags_of_spans("Ada Lovelace met Babbage.", given, str)
+
+
+def test_texts_of_several_scripts_have_the_words_that_their_spans_have(tagger) -> None:
+    """In one table: each row's words are found by its own characters."""
+    rows = [
+        {"text": "北京的film很好", "spans": [{"start": 0, "end": 2, "label": "LOC"}]},
+        {"text": "the warm film", "spans": [{"start": 4, "end": 8, "label": "PER"}]},
+    ] * 10
+    found = langue.preview("tag", model=tagger / "bert", data=rows)
+    task = found.task
+    for table, golds in ((found.source.train, found.encoded["train"].golds),):
+        for text, gold in zip(task.items(table), golds, strict=True):
+            assert len(gold) == len(words_of(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Ada's U.S. e-mail", ["Ada", "'", "s", "U", ".", "S", ".", "e", "-", "mail"]),
+        ("在2008年OK吗", ["在", "2008", "年", "OK", "吗"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("cafe\u0301s", ["cafe\u0301s"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("❤\ufe0flove", ["❤\ufe0f", "love"]),
+        (" \n", []),
+    ],
+)
+def test_words_of_a_text(text: str, words: list[str]) -> None:
+    assert [text[begin:end] for begin, end in words_of(text)] == words
+
+
+def test_a_word_without_a_token_of_its_own_goes_on_as_the_one_before() -> None:
+    """Of three words, the second begins in the token of the first."""
+    context = _Words(
+        texts=["ab c"],
+        spans=[[(0, 1), (1, 2), (3, 4)]],
+        starts=np.array([0, 3]),
+        word=[np.array([0, 2])],
+        sharing=np.array([[1, 0]]),
+        without=0,
+    )
+    examples = Examples(np.zeros(4, np.int32), np.array([0, 4]), None, np.zeros(1, np.int32))
+    encoded = Encoded(examples, 1, row=np.array([0]), context=context)
+    labels = IOBES.labels(["X"])  # O, B-X, I-X, E-X, S-X
+    task = Tag(labels, IOBES, "", Tag.Options())
+    sure = np.log([[0.1, 0.2, 0.1, 0.1, 0.5], [0.96, 0.01, 0.01, 0.01, 0.01]])
+    (found,) = task.merge([_Scores(sure, None)], encoded)
+    assert found.tags == ["B-X", "E-X", "O"]
+    assert found.scores == pytest.approx([0.2, 0.9, 0.96])
+    plain = Tag(labels, None, "", Tag.Options())
+    (found,) = plain.merge([_Scores(sure, None)], encoded)
+    assert found.tags == ["S-X", "S-X", "O"]
+
+
+def test_files_of_texts_and_of_words_are_predicted_as_given_by_hand(tagger, tmp_path) -> None:
+    model = langue.load(tagger / "run")
+    texts = ["  the warm cold   was a night", "café  the bright film", "…"]
+    by_hand = model.predict(texts)
+    assert by_hand[0] and by_hand[0][0]["word"] == "warm cold"
+    for text, found in zip(texts, by_hand, strict=True):
+        assert [text[each["start"] : each["end"]] for each in found] == [e["word"] for e in found]
+    write_jsonl(tmp_path / "a.jsonl", [{"text": text, "more": 1} for text in [*texts, ""]])
+    (tmp_path / "a.txt").write_text("\n".join(texts) + "\n", "utf-8")
+    words = [["the", "warm"], ["grim"], ["the", "night", "was", "cold"]]
+    write_jsonl(tmp_path / "b.jsonl", [{"tokens": each} for each in words])
+    for name, column, items in (
+        ("a.jsonl", "text", [*texts, ""]),
+        ("a.txt", "text", texts),
+        ("b.jsonl", "tokens", words),
+    ):
+        out = tmp_path / f"{name}.out"
+        langue.predict(tagger / "run", data=tmp_path / name, out=out)
+        rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+        assert [row[column] for row in rows] == items
+        assert [row["prediction"] for row in rows] == model.predict(items)
+        langue.predict(tagger / "run", texts=items, out=tmp_path / f"{name}.again")
+        assert (tmp_path / f"{name}.again").read_text("utf-8") == out.read_text("utf-8")
+    assert model.predict(["", None, [], [" "]]) == [None] * 4
+    assert model.predict([["", "warm"]]) != [None]
+
+
+def test_what_is_not_read_as_it_stands_is_counted(tagger) -> None:
+    rows = [{"tokens": ["the", "warm"] * 60, "tags": ["O", "B-PER"] * 60}] * 3
+    rows += [{"tokens": ["the", "\u200b", "cold"], "tags": ["O", "O", "B-PER"]}] * 30
+    notes = langue.preview("tag", model=tagger / "bert", data=rows).source.notes
+    assert any("longer than the model reads at once, and are read in" in note for note in notes)
+    assert any("the tokenizer leaves nothing" in note for note in notes)
+
+
+# --- with a conditional random field ---
+
+
+@pytest.fixture(scope="module")
+def chained(tagger):
+    settings = {"train.epochs": 12, "train.lr": 4e-3, "train.batch_examples": 16, "task.crf": True}
+    data = {"train": sentences(120), "dev": sentences(30, 3), "test": sentences(40, 1)}
+    return langue.finetune(
+        "tag", model=tagger / "bert", data=data, out=tagger / "chained", **settings
+    )
+
+
+def test_a_crf_is_learned_saved_and_loaded(chained, tagger) -> None:
+    assert chained.metrics["metrics"]["f1"] > 0.7
+    assert "head.crf" in chained.facts["transformers"]
+    model = chained.load()
+    with safe_open(chained.folder / "model.safetensors", "pt") as file:
+        for part, weight in model.network.head.crf.named_parameters():
+            assert torch.equal(file.get_tensor(f"head.crf.{part}"), weight)
+    learnt = model.network.head.crf.transitions
+    labels = model.task.labels
+    # two entities never stand side by side in these sentences: I- after B-, seldom O
+    assert learnt[labels.index("B-PER"), labels.index("B-LOC")] < -0.1
+    assert float(learnt.detach().abs().max()) > 0.5
+    found = model.predict(["the warm cold was a night"])[0]
+    assert all(0 < each["score"] <= 1 for each in found)
+
+
+def test_transformers_reads_the_emissions_of_a_crf(chained) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoModelForTokenClassification.from_pretrained(chained.folder).eval()
+    model = chained.load()
+    text = "the warm cold was a night"
+    ids = model.tokenizer.encode_batch([text])[0].ids
+    with torch.no_grad():
+        expected = theirs(torch.tensor([ids])).logits[0].numpy()
+    np.testing.assert_allclose(model.logits([text])[0], expected, atol=1e-5)
+
+
+def test_tags_of_a_crf_are_sought_over_the_whole_text(chained) -> None:
+    """The edges lead over the seams of windows, where training had none."""
+    model = chained.load()
+    words = [word for row in sentences(30, 2) for word in row["tokens"]]
+    encoded = model._encode_items([words])
+    assert len(encoded.examples) > 2
+    whole = encoded.examples.targets
+    assert whole[0].tolist() == [True, False] and whole[-1].tolist() == [False, True]
+    assert not whole[1:-1].any()
+    batch = gather(encoded.examples, np.arange(len(encoded.examples)))
+    with torch.no_grad():
+        scores, edges = model.network(batch)
+    bounds = torch.searchsorted(batch.places, batch.starts)
+    joined = torch.zeros(len(words), len(model.task.labels))
+    parts = scores[batch.places].split(bounds.diff().tolist())
+    for row, part in zip(batch.rows, parts, strict=True):
+        joined[encoded.context.word[row]] = part
+    chain = ChainScores(joined, constrained(edges, torch.from_numpy(model.task.allowed)))
+    best = viterbi(chain, torch.tensor([0, len(words)]))
+    (found,) = model.apply(encoded)
+    assert isinstance(found, Tagged)
+    assert found.tags == [model.task.labels[label] for label in best]
+
+
+def test_taggers_with_and_without_a_crf_are_trained_further_as_each_other(
+    chained, tagger, tmp_path
+) -> None:
+    """The scores of tags are kept; edges are new, and have a rate of their own, or left behind."""
+    rows = {"train": sentences(40), "dev": sentences(10, 3)}
+    still = {"train.epochs": 1, "train.lr": 1e-9}
+    for before, crf in ((chained.folder, False), (tagger / "run", True)):
+        out = tmp_path / str(crf)
+        langue.finetune("tag", model=before, data=rows, out=out, **still, **{"task.crf": crf})
+        old, new = (langue.load(folder).network.head for folder in (before, out))
+        torch.testing.assert_close(old.out.weight, new.out.weight, atol=1e-5, rtol=0)
+        assert (new.crf is not None) == crf
+        assert new.crf is None or 1e-3 < float(new.crf.transitions.detach().abs().max()) < 0.1

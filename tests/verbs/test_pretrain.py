@@ -74,18 +74,8 @@ def tokenizer(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("objective", "loader"),
-    [
-        ("causal", "AutoModelForCausalLM"),
-        ("masked", "AutoModelForMaskedLM"),
-        ("denoise", "AutoModelForSeq2SeqLM"),
-    ],
-)
-def test_a_run_learns_and_loads_everywhere(tmp_path, text, tokenizer, objective, loader):
-    import torch
-    import transformers
-
+@pytest.mark.parametrize("objective", ["causal", "masked", "denoise"])
+def test_a_run_learns_and_says_what_it_learned(tmp_path, text, tokenizer, objective):
     run = langue.pretrain(objective, data=text, tokenizer=tokenizer, out=tmp_path / "run", **TINY)
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     train = [line["loss"] for line in log if line["split"] == "train"]
@@ -109,20 +99,8 @@ def test_a_run_learns_and_loads_everywhere(tmp_path, text, tokenizer, objective,
         "curves.png",
     ):
         assert (run.folder / name).is_file()
-    model = langue.load(run.folder)
-    ids = [[7, 30, 41, 52, 63], [80, 81]]
-    both = objective == "denoise"
-    ours = model.logits(ids, ids) if both else model.logits(ids)
-    theirs = getattr(transformers, loader).from_pretrained(run.folder).eval()
-    for mine, each in zip(ours, ids, strict=True):
-        tensor = torch.tensor([each])
-        with torch.no_grad():
-            out = (
-                theirs(tensor, **({"decoder_input_ids": tensor} if both else {})).logits[0].numpy()
-            )
-        np.testing.assert_allclose(mine, out, rtol=1e-4, atol=1e-5)
     if objective == "causal":
-        assert isinstance(model.generate(["the dog"], max_tokens=5)[0], str)
+        assert isinstance(run.load().generate(["the dog"], max_tokens=5)[0], str)
         compared = run.metrics["baseline"]["comparison"]
         theirs = run.metrics["baseline"]["metrics"]
         # documents, of which each is predicted by both
@@ -409,7 +387,7 @@ def test_what_goes_wrong_is_said(tmp_path, text, tokenizer):
         (
             "denoise",
             {"task.noise_span": 1, "data.seq_len": 700, "train.batch_tokens": 700},
-            "a piece of 700 tokens has 105",
+            "a chunk of 700 tokens has 105",
         ),
         ("masked", {"task.pairs": "next", "model.preset": "modernbert"}, "tells two parts apart"),
         ("masked", {"task.pairs": "next", "data.seq_len": 3}, "data.seq_len = 3 leaves no room"),

@@ -29,7 +29,7 @@ from langue.data.corpus.reader import DTYPES, FORMAT, Shard, is_corpus, vocabula
 from langue.data.corpus.split import HashSplitter, SplitAssignment
 from langue.errors import DataError, LangueError, RunError
 from langue.text.quality.hash_set import Uint64Set
-from langue.text.read.documents import PIECE, Piece, Reading, Tally, Texts
+from langue.text.read.documents import PIECE_CHARACTERS, Piece, Reading, Tally, Texts
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import SAMPLE, Lost, gap_of
 
@@ -60,7 +60,12 @@ class Building:
     shard_tokens: int = SHARD_TOKENS
 
     def fingerprint(self, tokenizer_sha256: str) -> str:
-        said = [FORMAT, PIECE, tokenizer_sha256, [each.fingerprint() for each in self.texts]]
+        said = [
+            FORMAT,
+            PIECE_CHARACTERS,
+            tokenizer_sha256,
+            [each.fingerprint() for each in self.texts],
+        ]
         said += [
             {**asdict(self.reading), "columns": dict(self.reading.columns)},
             asdict(self.division),

@@ -148,7 +148,7 @@ class Stream:
         before. Chunks of like length meet, their order is random."""
         budgets = self._budgets(epoch)
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        document, begin, length, repeat_index = self._pieces(random)
+        document, begin, length, repeat_index = self._chunks(random)
         order = np.arange(len(length), dtype=np.int32 if len(length) < MANY else np.int64)
         random.shuffle(order)
         mean = int(length.sum(dtype=np.int64)) / len(length) + self.overhead.chunk
@@ -181,9 +181,9 @@ class Stream:
     def chunks(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
         """(P, 4): as in a batch, every chunk of an epoch; without `random` cuts stay, and nothing
         is sampled twice."""
-        return np.stack(self._pieces(random), axis=1).astype(np.int64)
+        return np.stack(self._chunks(random), axis=1).astype(np.int64)
 
-    def _pieces(self, random: np.random.Generator | None) -> tuple[Numbers, ...]:
+    def _chunks(self, random: np.random.Generator | None) -> tuple[Numbers, ...]:
         """The columns of all chunks (P,), in as few bytes as will do: there may be many
         millions."""
         lengths = self.corpus.lengths + self.overhead.document

@@ -92,7 +92,7 @@ _TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
 # The classes that have these read a decoder's states, which no head of ours does.
-OUTPUTS = {"classify": "classification_head.out_proj.weight", "span": "qa_outputs.weight"}
+OUTPUTS = {"sequence": "classification_head.out_proj.weight", "span": "qa_outputs.weight"}
 
 
 def make(

@@ -56,7 +56,7 @@ BERT = Family(
         *rule("blocks.{i}.feedforward_norm", _LAYER + "output.LayerNorm"),
     ],
     heads={
-        "classify": [*rule("head.pooler", "bert.pooler.dense"), *rule("head.out", "classifier")],
+        "sequence": [*rule("head.pooler", "bert.pooler.dense"), *rule("head.out", "classifier")],
         "lm": [
             *rule("head.dense", "cls.predictions.transform.dense"),
             *rule("head.norm", "cls.predictions.transform.LayerNorm"),

@@ -55,7 +55,7 @@ DISTILBERT = Family(
         *rule("blocks.{i}.feedforward_norm", _LAYER + "output_layer_norm"),
     ],
     heads={
-        "classify": [*rule("head.pooler", "pre_classifier"), *rule("head.out", "classifier")],
+        "sequence": [*rule("head.pooler", "pre_classifier"), *rule("head.out", "classifier")],
         "lm": [
             *rule("head.dense", "vocab_transform"),
             *rule("head.norm", "vocab_layer_norm"),

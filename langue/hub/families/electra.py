@@ -34,7 +34,7 @@ ELECTRA = Family(
     architectures=classes("Electra", "ForMaskedLM"),
     body=[*bert.BERT.body, *rule("widen", "embeddings_project")],
     heads={
-        "classify": [
+        "sequence": [
             *rule("head.pooler", "classifier.dense"),
             *rule("head.out", "classifier.out_proj"),
         ],

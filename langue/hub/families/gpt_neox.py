@@ -33,7 +33,7 @@ def read(config: Config) -> ModelConfig:
 
 def write(config: ModelConfig) -> dict[str, Any]:
     ropes = write_rope_keys(config)
-    part = config.turned / config.head_dim
+    part = config.n_rotary_dims / config.head_dim
     for key in ("rope_parameters", "rope_scaling"):
         ropes[key] = ropes[key] and {"partial_rotary_factor": part} | ropes[key]
     before = {"rotary_pct": part, "rotary_emb_base": config.rotary_base}
@@ -57,7 +57,7 @@ GPT_NEOX = Family(
         *rule("final_norm", "final_layer_norm"),
     ],
     heads={
-        "classify": [Rule("head.out.weight", ("score.weight",))],
+        "sequence": [Rule("head.out.weight", ("score.weight",))],
         "lm": [Rule("head.out.weight", ("embed_out.weight",))],
     },
     poolings={"last": {}},

@@ -101,7 +101,7 @@ MODERNBERT = Family(
         *rule("final_norm", "final_norm"),
     ],
     heads={
-        "classify": [*_TRANSFORM, *rule("head.out", "classifier")],
+        "sequence": [*_TRANSFORM, *rule("head.out", "classifier")],
         "lm": [
             *_TRANSFORM,
             Rule("head.out.weight", ("decoder.weight",)),

@@ -37,7 +37,7 @@ def _family(name: str, stem: str) -> Family:
         architectures=classes(stem, "ForMaskedLM"),
         body=bert.BERT.body,
         heads={
-            "classify": [
+            "sequence": [
                 *rule("head.pooler", "classifier.dense"),
                 *rule("head.out", "classifier.out_proj"),
             ],

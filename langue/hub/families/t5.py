@@ -143,7 +143,7 @@ def _family(name: str, stem: str, read: Any) -> Family:
         ],
         heads={"lm": [Rule("head.out.weight", ("lm_head.weight",))]},
         outputs={
-            "classify": "classification_head.out_proj.weight",
+            "sequence": "classification_head.out_proj.weight",
             "span": "qa_outputs.weight",
         },
         unused=(

@@ -241,7 +241,7 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
         if said.kind == "llama" and stem.endswith(("attn_q", "attn_k")):
             tensor = pairs_apart(tensor, _heads(tensor, stem, said), weights_dtype)
         weights[f"{names[stem]}.{part}"] = (
-            tensor.t() if _turned(said.kind, names[stem], tensor) else tensor
+            tensor.t() if _is_transposed(said.kind, names[stem], tensor) else tensor
         )
     return weights
 
@@ -255,7 +255,7 @@ def _names(kind: str, layers: int) -> dict[str, str]:
     }
 
 
-def _turned(kind: str, name: str, tensor: Tensor) -> bool:
+def _is_transposed(kind: str, name: str, tensor: Tensor) -> bool:
     """Whether the Hub has the matrix as (in, out)."""
     return kind == "gpt2" and tensor.ndim == 2 and name.rpartition(".")[2].startswith("c_")
 
@@ -317,14 +317,14 @@ def save(
 def _given(name: str, tensor: Tensor, names: Mapping[str, str], said: _Said, dtype: str) -> Given:
     ours, _, part = name.rpartition(".")
     stem = names[ours]
-    turned = _turned(said.kind, ours, tensor)
+    transposed = _is_transposed(said.kind, ours, tensor)
 
     def make() -> Tensor:
-        whole = tensor.t() if turned else tensor
+        whole = tensor.t() if transposed else tensor
         exchanged = said.kind == "llama" and stem.endswith(("attn_q", "attn_k"))
         return _pairs_together(whole, _heads(whole, stem, said)) if exchanged else whole
 
-    shape = tuple(tensor.shape)[::-1] if turned else tuple(tensor.shape)
+    shape = tuple(tensor.shape)[::-1] if transposed else tuple(tensor.shape)
     stored = "F32" if tensor.ndim < 2 or stem == "position_embd" else dtype.upper()
     if stored == "Q8_0" and shape[-1] % BLOCK:
         # rows that are no whole number of blocks, as llama.cpp's own converter has it
@@ -351,7 +351,7 @@ def _metadata(kind: str, config: ModelConfig, rope: Mapping[str, Any]) -> dict[s
             "attention.value_length": config.head_dim,
             "attention.layer_norm_rms_epsilon": float(config.norm_eps),
             "rope.freq_base": float(config.rotary_base),
-            "rope.dimension_count": config.turned,
+            "rope.dimension_count": config.n_rotary_dims,
         }
     if rope.get("rope_type") == "linear":
         values |= {

@@ -121,7 +121,7 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
     sizes = _sizes(file)
     data = map_file(file)
     offset = _HEADER.size
-    turned = {"self_attn.q_proj": sizes["heads"], "self_attn.k_proj": sizes["kv_heads"]}
+    permuted = {"self_attn.q_proj": sizes["heads"], "self_attn.k_proj": sizes["kv_heads"]}
     weights: dict[str, Tensor] = {}
     for name, shape in _layout(sizes):
         once = name in _ONCE
@@ -133,7 +133,7 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
             )
             offset += tensor.nbytes
             weights[place] = (
-                pairs_apart(tensor, turned[name], weights_dtype) if name in turned else tensor
+                pairs_apart(tensor, permuted[name], weights_dtype) if name in permuted else tensor
             )
     weights.pop("unread", None)
     return weights

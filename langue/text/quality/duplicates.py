@@ -197,9 +197,9 @@ def _candidates(
     sizes = np.where(novel < looked_up, sizes, 0)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     prefix = order[(rank < looked_up[owner[order]]) & (count[order] > 0)]
-    wanted = np.zeros(int(BUCKETS) + 1, bool)
-    wanted[(queries.values[prefix] & BUCKETS).astype(np.int64)] = True
-    some = np.flatnonzero(wanted[(held.values & BUCKETS).astype(np.int64)])
+    in_bucket = np.zeros(int(BUCKETS) + 1, bool)
+    in_bucket[(queries.values[prefix] & BUCKETS).astype(np.int64)] = True
+    some = np.flatnonzero(in_bucket[(held.values & BUCKETS).astype(np.int64)])
     some = some[np.argsort(held.values[some], kind="stable")]
     values = held.values[some]
     rows = held.rows[some]

@@ -161,16 +161,16 @@ def _of_label_studio(value: dict[str, Any], where: str) -> dict[str, Any]:
             where=where,
             do='call it "text" in its data',
         )
-    finished = [
-        each
-        for each in value["annotations"]
-        if isinstance(each, dict) and not each.get("was_cancelled")
-    ]
+    finished = []
+    for annotation in value["annotations"]:
+        if isinstance(annotation, dict) and not annotation.get("was_cancelled"):
+            finished.append(annotation)
     if len(finished) > 1:
         raise DataError(
             f"it has {len(finished)} annotations", where=where, do="keep one of them a text"
         )
-    found = {**data, "text": data.get("text", texts[0] if texts else None)}
+    only_text = texts[0] if texts else None
+    found = {**data, "text": data.get("text", only_text)}
     if finished:
         regions = _listed(finished[0].get("result", []), "result", where, _SPANS)
         marked = [each.get("value") for each in regions if isinstance(each, dict)]
@@ -215,12 +215,12 @@ def faults(columns: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
                 yield row, f"{n_tags} tags for {n_tokens} tokens", "give each token one tag"
     if "text" in columns and "spans" in columns:
         lengths = pc.utf8_length(columns["text"]).to_pylist()
-        for row, (length, marked) in enumerate(
-            zip(lengths, columns["spans"].to_pylist(), strict=True)
-        ):
+        spans_of_rows = columns["spans"].to_pylist()
+        for row, marked in enumerate(spans_of_rows):
+            length = lengths[row] or 0
             end = max((each["end"] for each in marked or ()), default=0)
-            if end > (length or 0):
-                what = f"a span ends at {end}, but its text has {length or 0} characters"
+            if end > length:
+                what = f"a span ends at {end}, but its text has {length} characters"
                 yield row, what, "count the characters of the text as it stands in the row"
 
 
@@ -238,13 +238,15 @@ def _listed(value: Any, name: str, where: str, do: str) -> Sequence[Any]:
     if isinstance(value, (list, tuple)):
         return value
     if isinstance(value, Mapping):
-        sides = {key: each for key, each in value.items() if isinstance(each, (list, tuple))}
-        if not sides:
+        columns = {key: each for key, each in value.items() if isinstance(each, (list, tuple))}
+        if not columns:
             return [value]
-        if len({len(each) for each in sides.values()}) > 1:
-            sizes = " and ".join(f"{len(each)} of {key!r}" for key, each in sides.items())
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) > 1:
+            sizes = " and ".join(f"{len(column)} of {key!r}" for key, column in columns.items())
             raise DataError(f"the {name} are of different numbers: {sizes}", where=where, do=do)
-        return [dict(zip(sides, item, strict=True)) for item in zip(*sides.values(), strict=True)]
+        items = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, item, strict=True)) for item in items]
     raise DataError(f"the {name} are a {type(value).__name__}, not a list", where=where, do=do)
 
 

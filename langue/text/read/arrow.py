@@ -1,6 +1,6 @@
 """What arrives: records of any length, or Arrow tables of a Parquet file, a Hub data set or a
-`datasets.Dataset`. What leaves: one Arrow table of the wanted columns under our names: texts as
-strings, class numbers as class names.
+`datasets.Dataset`. What leaves: one Arrow table of the columns that are read, under our names:
+texts as strings, class numbers as class names.
 
 Up to SPILL bytes stay in memory; more goes to a file that is memory-mapped and has no name any
 more, so that nothing is left behind and nothing stale is ever read.
@@ -94,7 +94,7 @@ def from_records(
     """(table, line of each row). `read` begins anew each time; `names` gives ours -> theirs of the
     columns seen."""
     types: dict[str, Any] = {}
-    late: dict[str, None] = {}  # columns that are wanted, wherever they first appear
+    late: dict[str, None] = {}  # columns to read, wherever they first appear
     while True:
         try:
             return _gather(read(), names, where, note, types, late)
@@ -112,17 +112,17 @@ def _gather(
 ) -> tuple[Any, "array[int]"]:
     sink = Sink()
     places = array("L")
-    wanted: Mapping[str, str] = {}
+    theirs_by_ours: Mapping[str, str] = {}
     repaired = 0
     for numbers, rows in _chunks(records):
         found = names(list(dict.fromkeys([*late, *(key for row in rows for key in row)])))
         late.update(dict.fromkeys(found.values()))
-        if places and found != wanted:
+        if places and found != theirs_by_ours:
             raise _Again
-        wanted = found
+        theirs_by_ours = found
         places.extend(numbers)
         arrays = {}
-        for ours, theirs in wanted.items():
+        for ours, theirs in theirs_by_ours.items():
             values = [row.get(theirs) for row in rows]
             if ours in TEXTS:
                 values = [
@@ -245,27 +245,29 @@ def _scalar(value: Any, name: str, where: Callable[[int], str], number: int) -> 
     return None if value is None or value != value else str(value)
 
 
-def from_arrow(batches: Iterable[Any], features: Any, wanted: Mapping[str, str], where: str) -> Any:
-    """One table of the wanted columns of Arrow tables; `features` of `datasets` tell which numbers
+def from_arrow(
+    batches: Iterable[Any], features: Any, theirs_by_ours: Mapping[str, str], where: str
+) -> Any:
+    """One table of these columns of Arrow tables; `features` of `datasets` tell which numbers
     are classes."""
     sink = Sink()
     begin = 1
     for part in batches:
-        for batch in convert(part, features, wanted, where, begin).to_batches():
+        for batch in convert(part, features, theirs_by_ours, where, begin).to_batches():
             sink.add(batch)
         begin += len(part)
     return sink.table() if sink.size or sink.batches else None
 
 
 def convert(
-    table: Any, features: Any, wanted: Mapping[str, str], where: str, begin: int = 1
+    table: Any, features: Any, theirs_by_ours: Mapping[str, str], where: str, begin: int = 1
 ) -> Any:
     """As `from_arrow`, for a table that is memory-mapped already: columns that need no change are
     not copied. begin: the number of its first row."""
     return pa.table(
         {
             ours: _column(table[theirs], features[theirs], ours, where, begin)
-            for ours, theirs in wanted.items()
+            for ours, theirs in theirs_by_ours.items()
         }
     )
 

@@ -133,6 +133,12 @@ class _Layout:
 
     def _settle(self, first: Sequence[str], line: int) -> None:
         """Take the columns from the fields of the first line that has any."""
+        if any("\r" in field for field in first):
+            raise DataError(
+                "its lines end in carriage returns alone",
+                where=f"{self.where}, line {line}",
+                do="save it with line feeds, \\n or \\r\\n",
+            )
         self.width = len(first)
         self.universal = self.universal or (
             not self.names
@@ -207,6 +213,6 @@ def _fields(line: str) -> list[str]:
     return [field for field in fields if field] if "" in fields else fields
 
 
-def _first(wanted: Iterable[str], names: Sequence[str], otherwise: Any) -> Any:
-    """The place of the first wanted name that is there."""
-    return next((names.index(name) for name in wanted if name in names), otherwise)
+def _first(candidates: Iterable[str], names: Sequence[str], otherwise: Any) -> Any:
+    """The place of the first candidate that is there."""
+    return next((names.index(name) for name in candidates if name in names), otherwise)

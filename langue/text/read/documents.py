@@ -22,7 +22,7 @@ from langue.text.read.open import Columns, check_kind, exists, expanded, load_hu
 from langue.text.read.parse import batches, kind, parquet, parsed, records
 from langue.text.read.table import TEXT_SYNONYMS
 
-PIECE = 1 << 20  # characters
+PIECE_CHARACTERS = 1 << 20  # characters
 Kind = Literal["line", "blank", "file"]
 _END = None  # where a document ends, in a stream of its parts
 
@@ -191,10 +191,10 @@ def _pieces(parts: Iterable[str | None], tally: Tally) -> Iterator[Piece]:
         if part is not _END:
             held.append(part)
             length += len(part)
-            if length > PIECE + PIECE // 8:
+            if length > PIECE_CHARACTERS + PIECE_CHARACTERS // 8:
                 text = "".join(held)
                 begin = 0
-                while len(text) - begin > PIECE + PIECE // 8:
+                while len(text) - begin > PIECE_CHARACTERS + PIECE_CHARACTERS // 8:
                     piece = text[begin : (cut := _cut(text, begin))]
                     begin = cut
                     yield Piece(piece, _size(piece), first, False)
@@ -217,12 +217,14 @@ def _size(text: str) -> int:
 
 
 def _cut(text: str, begin: int) -> int:
-    """Where the next piece begins: at the last white space before PIECE that a word follows, else
-    at PIECE."""
-    for at in range(begin + PIECE - 1, begin + PIECE - PIECE // 8, -1):
+    """Where the next piece begins: at the last white space before PIECE_CHARACTERS that a word
+    follows, else there."""
+    for at in range(
+        begin + PIECE_CHARACTERS - 1, begin + PIECE_CHARACTERS - PIECE_CHARACTERS // 8, -1
+    ):
         if text[at].isspace() and not text[at + 1].isspace():
             return at
-    return begin + PIECE
+    return begin + PIECE_CHARACTERS
 
 
 def _parts(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:

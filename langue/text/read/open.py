@@ -35,7 +35,7 @@ _SHARD = re.compile(r"-\d+-of-\d+")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns are wanted, by our names, and what theirs are called where that differs."""
+    """Which columns are read, by our names, and what theirs are called where that differs."""
 
     need: tuple[str, ...]
     optional: tuple[str, ...]
@@ -44,12 +44,12 @@ class Columns:
     synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def find(self, there: Sequence[str], where: str) -> dict[str, str]:
-        """ours -> theirs of the wanted columns among those that are there; a DataError with the
+        """ours -> theirs of the columns among those that are there; a DataError with the
         remedy for others."""
-        wanted = {
+        theirs_by_ours = {
             ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)
         }
-        found = self._found(list(wanted), there)
+        found = self._found(list(theirs_by_ours), there)
         instead = {}
         if any(ours in INSTEAD and ours not in found for ours in self.need):
             others = [INSTEAD[ours] for ours in self.need if ours in INSTEAD]
@@ -58,7 +58,7 @@ class Columns:
             found |= instead
         missing = [
             ours
-            for ours in wanted
+            for ours in theirs_by_ours
             if ours not in found
             and (ours in self.need or ours in self.renamed)
             and INSTEAD.get(ours) not in instead
@@ -70,7 +70,7 @@ class Columns:
                 do='write {"text": "...", ...}',
             )
         if missing:
-            names = " and ".join(repr(wanted[ours]) for ours in missing)
+            names = " and ".join(repr(theirs_by_ours[ours]) for ours in missing)
             free = [name for name in there if name and name not in found.values()]
             remedy = ",".join(f"{ours}={self._nearest(ours, free) or 'NAME'}" for ours in missing)
             raise DataError(
@@ -85,11 +85,11 @@ class Columns:
             )
         return found
 
-    def _found(self, wanted: Sequence[str], there: Sequence[str]) -> dict[str, str]:
+    def _found(self, names: Sequence[str], there: Sequence[str]) -> dict[str, str]:
         """ours -> theirs of those that are there, by our name for them or the one that is theirs
         alone."""
         found = {}
-        for ours in wanted:
+        for ours in names:
             named = [self.renamed[ours]] if ours in self.renamed else [ours]
             if named == [ours] and ours not in there:
                 published = [each for each in PUBLISHED.get(ours, ()) if each in there]
@@ -217,9 +217,9 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
         import pyarrow as pa
 
         file = parquet(path, where)
-        wanted = columns.find(file.schema_arrow.names, where)
+        theirs_by_ours = columns.find(file.schema_arrow.names, where)
         schema = file.schema_arrow
-        used = pa.schema([schema.field(name) for name in wanted.values()], schema.metadata)
+        used = pa.schema([schema.field(name) for name in theirs_by_ours.values()], schema.metadata)
         try:
             features = datasets.Features.from_arrow_schema(used)
         except ValueError as error:  # a type that `datasets` has not
@@ -227,8 +227,8 @@ def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "ar
             raise DataError(
                 f"a column cannot be read: {what}", where=where, do="write it as strings"
             ) from None
-        parts = batches(file, list(wanted.values()), where)
-        table = from_arrow(map(_as_table, parts), features, wanted, where)
+        parts = batches(file, list(theirs_by_ours.values()), where)
+        table = from_arrow(map(_as_table, parts), features, theirs_by_ours, where)
     else:
         unit = "row" if kind(path) == ".json" else "line"
         heard: dict[str, None] = {}  # a file may be read more than once: each note once
@@ -313,11 +313,13 @@ def _from_mapping(
 
 
 def _from_dataset(data: Any, origin: str, columns: Columns) -> Table:
-    wanted = columns.find(data.column_names, origin)
+    theirs_by_ours = columns.find(data.column_names, origin)
     if not len(data):
         raise DataError("there are no rows in it", where=origin, do="leave the split out")
     flat = data.flatten_indices() if data._indices is not None else data
-    return Table(as_dataset(convert(flat.data.table, flat.features, wanted, origin)), origin)
+    return Table(
+        as_dataset(convert(flat.data.table, flat.features, theirs_by_ours, origin)), origin
+    )
 
 
 def _from_list(data: Sequence[Any], origin: str, columns: Columns, notes: list[str]) -> Table:

@@ -167,17 +167,17 @@ def declare(
     for index in sorted(declared.numbered):
         token = declared.numbered[index]
         place = backend.token_to_id(token.content)
-        wanted = _united(token, declared, present.get(token.content))
+        union = _united(token, declared, present.get(token.content))
         if place is None:
-            new[index] = wanted
+            new[index] = union
             continue
         if place != index:
             what = f"{token.content!r} is to be token {index} and is {place}"
             if not whole:
                 raise ModelError(what, where=where)
             notes.append(f"added_tokens_decoder: {what} in tokenizer.json, which is followed")
-        if repr(wanted) != repr(present.get(token.content)):
-            changed.append(wanted)
+        if repr(union) != repr(present.get(token.content)):
+            changed.append(union)
     listed = {token.content for token in declared.numbered.values()}
     last: list[AddedToken] = []
     for name, token in (declared.defaults | declared.special).items():

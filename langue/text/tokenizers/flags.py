@@ -35,24 +35,24 @@ def _prefix_space(
 ) -> list[str]:
     flag = options.get("add_prefix_space")
     steps = _Steps(backend)
-    wanted = bool(flag)
+    prefix_space = bool(flag)
     source = "the class" if flag is None else "tokenizer_config.json"
-    flag_text = f"add_prefix_space = {str(wanted).lower()} of {source}"
+    flag_text = f"add_prefix_space = {str(prefix_space).lower()} of {source}"
     if published.prefix_space_default is not None and steps.of_bytes:
-        wanted = published.prefix_space_default if flag is None else wanted
-        if wanted == steps.prefixed:
+        prefix_space = published.prefix_space_default if flag is None else prefix_space
+        if prefix_space == steps.prefixed:
             return []
         alone = steps.byte_level_alone
-        steps.put_prefix(wanted)
+        steps.put_prefix(prefix_space)
         return (
             []
             if alone
             else [f"{flag_text} is followed, as transformers 5 does; 4.57 follows tokenizer.json"]
         )
-    if flag is None or not steps.decides or wanted == steps.prefixed:
+    if flag is None or not steps.decides or prefix_space == steps.prefixed:
         return []
     if published.of_sentencepiece and steps.of_sentencepiece:
-        steps.put_prefix(wanted, always=options.get("legacy") is True)
+        steps.put_prefix(prefix_space, always=options.get("legacy") is True)
         once = published.prefix_space_ignored_once
         return (
             [f"{flag_text} is followed, as transformers 5 does; 4.57 follows tokenizer.json"]
@@ -132,18 +132,18 @@ class _Steps:
         )
         return prepends or any(_puts_space(step) for step in self.cuts)
 
-    def put_prefix(self, wanted: bool, always: bool = False) -> None:
+    def put_prefix(self, prefix_space: bool, always: bool = False) -> None:
         """Change the tokenizer. always: before each part of a text that special tokens cut, not the
         first alone."""
-        scheme = ("always" if always else "first") if wanted else "never"
+        scheme = ("always" if always else "first") if prefix_space else "never"
         for step in self.cuts:
             if step["type"] == "ByteLevel":
-                step["add_prefix_space"] = wanted
+                step["add_prefix_space"] = prefix_space
             elif step["type"] == "Metaspace":
                 step["prepend_scheme"] = scheme
         if self.of_sentencepiece and not any(step["type"] == "Metaspace" for step in self.cuts):
             kept = [step for step in self.normalizers if step["type"] != "Prepend"]
-            if wanted and not always and not self.cuts:
+            if prefix_space and not always and not self.cuts:
                 cut = {
                     "type": "Metaspace",
                     "replacement": SPACE,
@@ -151,11 +151,11 @@ class _Steps:
                     "split": False,
                 }
                 self.tree["pre_tokenizer"] = cut
-            elif wanted:
+            elif prefix_space:
                 kept = [{"type": "Prepend", "prepend": SPACE}, *kept]
             self.tree["normalizer"] = {"type": "Sequence", "normalizers": kept}
         if self.of_sentencepiece:
-            self._strip_in_decoding(wanted)
+            self._strip_in_decoding(prefix_space)
         changed = tokenizers.Tokenizer.from_str(json.dumps(self.tree))
         if changed.normalizer is not None:
             self.backend.normalizer = changed.normalizer
@@ -164,15 +164,15 @@ class _Steps:
         if changed.decoder is not None:
             self.backend.decoder = changed.decoder
 
-    def _strip_in_decoding(self, wanted: bool) -> None:
+    def _strip_in_decoding(self, prefix_space: bool) -> None:
         """The space that is put before a text is taken away again, and none other."""
         steps = _flat(self.tree["decoder"], "decoders")
         for step in steps:
             if step["type"] == "Metaspace":
-                step["prepend_scheme"] = "always" if wanted else "never"
+                step["prepend_scheme"] = "always" if prefix_space else "never"
                 return
         kept = [step for step in steps if step["type"] != "Strip"]
-        strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if wanted else []
+        strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix_space else []
         self.tree["decoder"] = {"type": "Sequence", "decoders": [*kept, *strip]}
 
 

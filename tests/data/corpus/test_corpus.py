@@ -450,7 +450,7 @@ def test_a_single_document_larger_than_what_is_looked_at(tmp_path, monkeypatch, 
     from langue.data.corpus import split
     from langue.text.read import documents
 
-    monkeypatch.setattr(documents, "PIECE", 64)
+    monkeypatch.setattr(documents, "PIECE_CHARACTERS", 64)
     monkeypatch.setattr(split, "PEEK_BYTES", 200)
     text = "".join(f"{n:03d}the{end}" for n in range(300))
     (tmp_path / "one.txt").write_text(text)

@@ -46,7 +46,7 @@ def test_two_bytes_a_token_as_long_as_they_are_enough(tmp_path, size, bytes_):
 def test_memory_does_not_grow_with_a_document(tmp_path, monkeypatch):
     """Of four megabytes and of sixteen, in pieces of 16 kB: what building takes is the same, and a
     fraction of them."""
-    monkeypatch.setattr(documents, "PIECE", 1 << 14)
+    monkeypatch.setattr(documents, "PIECE_CHARACTERS", 1 << 14)
     monkeypatch.setattr(lines, "BLOCK", 1 << 14)
     monkeypatch.setattr(split, "PEEK_BYTES", 1 << 14)
     monkeypatch.setattr(builder, "BATCH_BYTES", 1 << 14)

@@ -120,7 +120,7 @@ def test_attention_in_pieces_is_attention(causal, monkeypatch):
     scores = packed.AttentionConfig(causal=causal)
     found = []
     for size in (1, 2 * 4 * 60 * 60, 1 << 40):  # one sequence at a time, two, all
-        monkeypatch.setattr(packed, "PIECE", size)
+        monkeypatch.setattr(packed, "CHUNK_SCORES", size)
         torch.manual_seed(0)
         qkv = torch.randn(304, 3, 4, 8, dtype=torch.float64, requires_grad=True)
         bias = torch.randn(4, 60, 60, dtype=torch.float64, requires_grad=True)

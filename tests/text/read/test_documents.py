@@ -75,7 +75,7 @@ def test_pieces_are_the_text(tmp_path_factory, text, document, block, piece):
     path.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("langue.text.read.lines.BLOCK", block)
-        patch.setattr(documents, "PIECE", piece)
+        patch.setattr(documents, "PIECE_CHARACTERS", piece)
         found, _, _ = read(path, document=document)
         longest = max(
             (len(p.text) for p in open_texts([path], Reading(), [])[0].pieces(Reading(), Tally())),
@@ -92,7 +92,7 @@ def test_pieces_are_the_text(tmp_path_factory, text, document, block, piece):
 
 
 def test_a_piece_is_cut_before_the_white_space_that_a_word_follows(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PIECE", 32)
+    monkeypatch.setattr(documents, "PIECE_CHARACTERS", 32)
     path = tmp_path / "a.txt"
     path.write_text("word  another\n\n" * 20)
     pieces = [
@@ -269,7 +269,7 @@ def test_pieces_are_cut_where_tokens_are(tmp_path, monkeypatch, kind):
         tmp_path / kind,
     )
     (tmp_path / "a.txt").write_bytes(text.encode())
-    monkeypatch.setattr(documents, "PIECE", 50)
+    monkeypatch.setattr(documents, "PIECE_CHARACTERS", 50)
     pieces = [
         piece.text
         for piece in open_texts([tmp_path / "a.txt"], Reading(), [])[0].pieces(Reading(), Tally())

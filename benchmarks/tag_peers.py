@@ -1,0 +1,324 @@
+"""What arrives: a model folder, tagged sentences, a number of epochs. What leaves: entity F1 on the
+test sentences, and the processor's seconds that training took, of langue and of transformers.
+
+Both train the same encoder with the same rate, schedule, decay and batches of 32, the token in
+which a word begins carrying its tag, as transformers' run_ner.py has it; its Trainer has the
+options that make it fastest here. Of both the last weights are judged, by seqeval's two readings of
+tags.
+The two processes take turns of some seconds each, one being stopped while the other runs, so that
+whatever else the machine does meets both alike.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import material, results
+from benchmarks.finetune_peers import best_options, step_clock
+from benchmarks.machine import facts, floor_seconds, rates
+from benchmarks.noise import others
+
+SHARED = {"lr": 2e-4, "warmup": 0.1, "weight_decay": 0.01, "batch": 32, "max_length": 512}
+TURN = 20.0  # seconds that a side runs before it is the other's turn
+DEFAULT_STEPS = 24  # of the Trainer with batches drawn at random, which are timed alone
+SKIP = 4
+
+
+def ours(job: dict[str, Any]) -> dict[str, Any]:
+    """langue's Trainer on what `langue finetune --task tag` prepares."""
+    from langue.runs.prepare import prepare
+    from langue.runtime import device, precision
+    from langue.settings.sections import resolve
+    from langue.tasks.tag import Tag
+    from langue.train.embedding_rows import trim_embedding
+    from langue.train.trainer import Trainer
+    from langue.verbs.finetune import build
+
+    chosen = {
+        "train.lr": SHARED["lr"],
+        "train.warmup": SHARED["warmup"],
+        "train.weight_decay": SHARED["weight_decay"],
+        "train.batch_examples": SHARED["batch"],
+        "train.epochs": job["epochs"],
+        "train.checkpoint_every": 10**6,
+        "data.max_length": SHARED["max_length"],
+        "data.duplicates": False,
+    }
+    settings = resolve(chosen | job["settings"], options=Tag.Options)
+    prepared = prepare("tag", model=job["model"], data=job["data"], columns=None, settings=settings)
+    network = build(prepared, prepared.settings)
+    train = prepared.encoded["train"]
+    test = prepared.encoded["test"]
+    batches = prepared.task.batches(train, prepared.settings.train)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            network, prepared.task, batches, None, prepared.settings.train, Path(folder)
+        )
+        began = time.process_time()
+        with trim_embedding(network.body, train.examples):
+            trainer.run()
+        seconds = time.process_time() - began
+    began = time.process_time()
+    kind = precision(prepared.settings.train.precision)
+    predictions, _ = prepared.task.apply(network, test, device=device(), dtype=kind)
+    return {
+        "seconds": seconds,
+        "judging": time.process_time() - began,
+        "lengths": train.examples.lengths.tolist(),
+        "steps": trainer.progress.step,
+        "tags": [each.tags for each in predictions],
+    }
+
+
+def hf(job: dict[str, Any]) -> dict[str, Any]:
+    """transformers' token classification: `steps` times so many steps; else F1 is measured too."""
+    import numpy as np
+    from transformers import (
+        AutoModelForTokenClassification,
+        AutoTokenizer,
+        DataCollatorForTokenClassification,
+        Trainer,
+        TrainingArguments,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    train = _rows(job, "train")
+    names = sorted({tag for row in train for tag in row["tags"]})
+    index = {name: place for place, name in enumerate(names)}
+
+    def encode(row: dict[str, Any]) -> dict[str, Any]:
+        found = tokenizer(
+            row["tokens"],
+            is_split_into_words=True,
+            truncation=True,
+            max_length=SHARED["max_length"],
+        )
+        before = [None, *found.word_ids()]
+        labels = [
+            -100 if word is None or word == last else index[row["tags"][word]]
+            for word, last in zip(found.word_ids(), before, strict=False)
+        ]
+        return {"input_ids": found["input_ids"], "labels": labels}
+
+    model = AutoModelForTokenClassification.from_pretrained(job["model"], num_labels=len(names))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=SHARED["batch"],
+            per_device_eval_batch_size=SHARED["batch"],
+            learning_rate=SHARED["lr"],
+            warmup_steps=SHARED["warmup"],  # below 1: a share of all
+            weight_decay=SHARED["weight_decay"],
+            num_train_epochs=job["epochs"],
+            max_steps=job["steps"],
+            **job["options"],
+        )
+        clock = _cpu_clock()
+        trainer: Any = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=[encode(row) for row in train],
+            data_collator=DataCollatorForTokenClassification(tokenizer),
+            processing_class=tokenizer,
+            callbacks=[clock],
+        )
+        began = time.process_time()
+        trainer.train()
+        seconds = time.process_time() - began
+        if job["steps"] > 0:
+            spent = clock.cpu[-1] - clock.cpu[SKIP - 1]
+            return {"seconds_a_step": spent / (len(clock.cpu) - SKIP)}
+        began = time.process_time()
+        rows = [encode(row) for row in _rows(job, "test")]
+        scores = trainer.predict(rows).predictions
+    tags = []
+    for row, score in zip(rows, scores, strict=True):
+        best = np.argmax(score, axis=1)
+        tags.append([names[best[i]] for i, label in enumerate(row["labels"]) if label != -100])
+    return {
+        "seconds": seconds,
+        "judging": time.process_time() - began,
+        "steps": len(clock.cpu),
+        "tags": tags,
+    }
+
+
+def _cpu_clock() -> Any:
+    """A callback that keeps the processor's seconds at the end of each step."""
+    clock = step_clock()
+    clock.cpu = []
+    clock.on_step_end = lambda *_, **__: clock.cpu.append(time.process_time())
+    return clock
+
+
+def _rows(job: dict[str, Any], split: str) -> list[dict[str, Any]]:
+    lines = Path(job["data"], f"{split}.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+PEERS = {"langue": ours, "hf": hf}
+
+
+def run(
+    model: str | None, data: Path, epochs: float, share: float, settings: dict[str, Any]
+) -> None:
+    """share: of the training sentences that is used. settings: of langue's side, over the shared
+    ones."""
+    from langue.hub.checkpoint import describe, read_checkpoint
+
+    folder = material.model_folder(model)
+    config = read_checkpoint(describe(folder)).config
+    machine = facts()
+    measured = rates(config)
+    with tempfile.TemporaryDirectory() as temporary, others() as share_of_others:
+        sizes = _write(data, Path(temporary), share)
+        job = {"model": str(folder), "data": temporary, "epochs": epochs, "steps": -1}
+        jobs = {
+            "langue": job | {"settings": settings},
+            "hf": job | {"options": best_options()},
+        }
+        answers = take_slices(jobs, TURN)
+        plain = best_options() | {"train_sampling_strategy": "random"}
+        timed = job | {"options": plain, "steps": DEFAULT_STEPS}
+        alone = take_slices({"hf": timed}, TURN)["hf"]
+        golds = [row["tags"] for row in _rows(job, "test")]
+    floor = epochs * floor_seconds(
+        config, answers["langue"]["lengths"], measured["fp32"], training=True
+    )
+    text = (
+        results.machine_text(machine, measured)
+        + "\n"
+        + _table(answers, golds, floor, f"{sizes}, {epochs:g} epochs", share_of_others[0])
+    )
+    padded = alone["seconds_a_step"] * answers["hf"]["steps"]
+    text += (
+        f"\ntransformers with batches drawn at random (its default), {DEFAULT_STEPS} steps timed:"
+        f" {padded:.0f} s for as many steps; langue is faster by"
+        f" {padded / answers['langue']['seconds']:.2f}\n"
+    )
+    print(text)
+    kept = {
+        name: {k: v for k, v in each.items() if k != "lengths"} for name, each in answers.items()
+    }
+    content = {"machine": machine, "rates": measured, "floor": floor, "answers": kept}
+    print(results.save("tag", content | {"default_batches": padded}, text))
+
+
+def _write(data: Path, folder: Path, share: float) -> str:
+    """The splits as JSON lines, which both sides read; how large they are."""
+    from langue.text.read.source import read
+
+    source = read(data, need=("tokens", "tags"))
+    sizes = []
+    for name in ("train", "dev", "test"):
+        table = getattr(source, name)
+        count = max(1, round(share * len(table))) if name == "train" else len(table)
+        table = table.select(range(count))
+        rows = zip(table.column("tokens"), table.column("tags"), strict=True)
+        lines = [json.dumps({"tokens": tokens, "tags": tags}) + "\n" for tokens, tags in rows]
+        (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
+        sizes.append(f"{name} {count:,}")
+    return f"{data.name}: {', '.join(sizes)} sentences"
+
+
+def _table(
+    answers: dict[str, Any], golds: list[list[str]], floor: float, title: str, busy: float
+) -> str:
+    lines = [
+        f"### tag, {title}, batches of {SHARED['batch']}, rate {SHARED['lr']:g}",
+        "",
+        "| side | F1 | F1, strict IOB2 | invalid tags | training, CPU s | share of the floor |"
+        " judging, CPU s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, each in answers.items():
+        loose, strict, invalid = scores(golds, each["tags"])
+        lines.append(
+            f"| {name} | {100 * loose:.2f} | {100 * strict:.2f} | {invalid} |"
+            f" {each['seconds']:.0f} | {floor / each['seconds']:.0%} | {each['judging']:.1f} |"
+        )
+    ratio = answers["hf"]["seconds"] / answers["langue"]["seconds"]
+    lines += [
+        "",
+        f"floor: {floor:.0f} s; langue is faster by {ratio:.2f}; others took {busy:.0%} of the"
+        " machine",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def scores(
+    golds: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]
+) -> tuple[float, float, int]:
+    """F1 as seqeval has it by default, strictly, and how many tags follow one that they may
+    not."""
+    from langue.text.tags import IOB2, count_entities, entities_of, precision_recall_f1
+
+    found = []
+    for read in (entities_of, IOB2.read):
+        counts = count_entities([read(each) for each in golds], [read(each) for each in tags])
+        sides = (counts.right.sum(), counts.predicted.sum(), counts.true.sum())
+        found.append(float(precision_recall_f1(*sides)["f1"]))
+    invalid = sum(
+        not IOB2.allows(before, after)
+        for each in tags
+        for before, after in zip(["O", *each], each, strict=False)
+    )
+    return found[0], found[1], invalid
+
+
+def take_slices(jobs: dict[str, dict[str, Any]], seconds: float) -> dict[str, dict[str, Any]]:
+    """What each side answers, the processes running for so many seconds in turn until all have
+    ended."""
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as temporary:
+        running: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            for name, job in jobs.items():
+                folder = Path(temporary, name)
+                folder.mkdir()
+                (folder / "job.json").write_text(json.dumps(job))
+                with (folder / "log").open("wb") as log:
+                    running[name] = subprocess.Popen(
+                        [sys.executable, "-m", "benchmarks.tag_peers", name, str(folder)],
+                        stdout=log,
+                        stderr=log,
+                        env=os.environ | quiet,
+                    )
+                running[name].send_signal(signal.SIGSTOP)
+            _alternate(dict(running), seconds)
+            for name, process in running.items():
+                if process.returncode:
+                    raise RuntimeError((Path(temporary, name) / "log").read_text()[-4000:])
+            return {
+                name: json.loads((Path(temporary, name) / "answer.json").read_text())
+                for name in jobs
+            }
+        finally:
+            for process in running.values():
+                if process.poll() is None:
+                    process.kill()
+
+
+def _alternate(waiting: dict[str, "subprocess.Popen[bytes]"], seconds: float) -> None:
+    while waiting:
+        for name in list(waiting):
+            process = waiting[name]
+            process.send_signal(signal.SIGCONT)
+            try:
+                process.wait(seconds)
+                del waiting[name]
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGSTOP)
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[2])
+    answer = PEERS[sys.argv[1]](json.loads((place / "job.json").read_text()))
+    (place / "answer.json").write_text(json.dumps(answer))
