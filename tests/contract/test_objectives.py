@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from langue.runs.prepare_language import Pretraining
 from torch.nn import functional as F
 
 import langue
