@@ -58,12 +58,12 @@ def _command(name: str, command: Any) -> str:
 
 
 def _settings() -> str:
-    rows = [
-        f"| `{key}` | `{written(row['default'])}` | {_otherwise(row)} | {row['description']}"
-        + (f": `{'` `'.join(row['choices'])}`" if row["choices"] else "")
-        + " |"
-        for key, row in listed().items()
-    ]
+    rows = []
+    for key, row in listed().items():
+        default = f"`{written(row['default'])}`{_of_others(row)}"
+        choices = f": `{'` `'.join(row['choices'])}`" if row["choices"] else ""
+        described = f"{row['description']}{choices}"
+        rows.append(f"| `{key}` | {default} | {_otherwise(row)} | {described} |")
     head = (
         "# Settings\n\nWritten `section.key=value` after a command, or in a TOML recipe; the"
         " command wins."
@@ -73,6 +73,11 @@ def _settings() -> str:
         + "\n".join(rows)
     )
     return f"{head}\n\n{table}\n"
+
+
+def _of_others(row: dict[str, Any]) -> str:
+    """The defaults of other tasks than the first that has the setting."""
+    return "".join(f", {name}: `{written(value)}`" for name, value in row.get("others", {}).items())
 
 
 def _otherwise(row: dict[str, Any]) -> str:

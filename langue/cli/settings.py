@@ -31,7 +31,10 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
     grid.add_column("what it does")
     for key, row in rows.items():
         choices = f" ({', '.join(row['choices'])})" if row["choices"] else ""
-        otherwise = f" [pretrain: {written(row['pretrain'])}]" if "pretrain" in row else ""
+        others = row.get("others", {}) | (
+            {"pretrain": row["pretrain"]} if "pretrain" in row else {}
+        )
+        otherwise = "".join(f" [{name}: {written(value)}]" for name, value in others.items())
         grid.add_row(
             key, Text(written(row["default"]) + otherwise), Text(row["description"] + choices)
         )
@@ -40,7 +43,7 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
 
 def listed() -> dict[str, dict[str, Any]]:
     """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections;
-    `pretrain` where pretraining has another default."""
+    `pretrain` where pretraining has another default, `others` by the tasks that have another."""
     from typing import Literal, get_args, get_origin
 
     from langue.settings.sections import PRETRAINING, known
@@ -52,6 +55,12 @@ def listed() -> dict[str, dict[str, Any]]:
             list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
         )
         rows[key] = {"default": field.default, "description": field.description, "choices": choices}
+        others = {}
+        for owner, options in OPTIONS.items():
+            own = options.model_fields.get(key.removeprefix("task."))
+            if key.startswith("task.") and own is not None and own.default != field.default:
+                others[owner.split()[-1]] = own.default
+        rows[key] |= {"others": others} if others else {}
         rows[key] |= {"pretrain": PRETRAINING[key]} if key in PRETRAINING else {}
     return rows
 

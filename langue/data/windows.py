@@ -66,16 +66,18 @@ def encode_windows(
     flat = _joined([part.ids for part in parts], np.int32)  # (S,)
     types = _joined([part.types for part in parts], np.uint8)  # (S,)
     offsets = _joined([part.offsets for part in parts], np.int32).reshape(-1, 2)  # (S, 2)
+    rows = np.asarray([part.row for part in parts], np.int64)
+    of_texts = starts[np.searchsorted(rows, np.arange(len(texts) + 1))]  # (texts + 1,)
     examples = Examples(
         tokens=flat,
         starts=starts,
         segments=types if segments and firsts is not None else None,
         cut=np.zeros(len(parts), np.int32),
-        lost=unknown_in(tokenizer, flat, starts, 0, texts, firsts),
+        lost=unknown_in(tokenizer, flat, of_texts, 0, texts, firsts),
     )
     return Windows(
         examples=examples,
-        row=np.asarray([part.row for part in parts], np.int64),
+        row=rows,
         first=np.asarray([part.first for part in parts], np.int64),
         begin=np.asarray([part.begin for part in parts], np.int64),
         size=np.asarray([part.size for part in parts], np.int64),

@@ -14,6 +14,7 @@ _TASKS = {
     "classify": "tasks.classify:Classify",
     "regress": "tasks.regress:Regress",
     "tag": "tasks.tag:Tag",
+    "extract": "tasks.extract:Extract",
 }
 _OBJECTIVES = {
     "causal": "tasks.causal:Causal",

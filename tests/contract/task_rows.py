@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from langue.tasks.extract import Answered, Span
 from langue.tasks.tag import Tagged
 from tests.tiny import BAD, GOOD, PLAIN
 
@@ -80,6 +81,31 @@ def as_tagged(task: Any, golds: Any) -> list[Tagged]:
     return found
 
 
+def asked(n: int, unanswered: int = 0) -> list[dict[str, Any]]:
+    """Contexts with one word of `GOOD` or `BAD`, which is the answer; every so many has none."""
+    generator = random.Random(6)
+    rows = []
+    for index in range(n):
+        words = generator.choices(PLAIN, k=3 + index % 7)
+        question = "the good film" if index % 2 else "the bad film"
+        row = {"id": f"q{index}", "question": question, "answers": []}
+        if not unanswered or index % unanswered:
+            place = generator.randrange(len(words) + 1)
+            words.insert(place, generator.choice(GOOD if index % 2 else BAD))
+            start = len("".join(f"{word} " for word in words[:place]))
+            row["answers"] = [{"text": words[place], "start": start}]
+        rows.append(row | {"context": " ".join(words)})
+    return rows
+
+
+def as_answered(task: Any, golds: Any) -> list[Answered]:
+    found = []
+    for gold in golds:
+        spans = [Span(text, 0, len(text), 1.0) for text in gold.texts[:1]]
+        found.append(Answered(spans, *(() if spans else (1.0, np.inf))))
+    return found
+
+
 def one_hot(task: Any, golds: Any) -> Any:
     return np.eye(len(task.labels))[np.asarray(golds)]
 
@@ -114,6 +140,31 @@ CASES = {
     ),
     "tag with a CRF": Case("tag", tagged, as_tagged, [], {"task.crf": True}),
     "tag words": Case("tag", partial(tagged, prefixes=False), as_tagged, []),
+    "extract": Case(
+        "extract",
+        asked,
+        as_answered,
+        [
+            ({"question": " ", "context": "a", "answers": []}, "the question is empty"),
+            ({"question": "who", "context": " ", "answers": []}, "the context is empty"),
+            ({"question": "who", "context": "a film", "answers": None}, "has no answers"),
+            (
+                {"question": "who", "context": "a film", "answers": [{"text": "it", "start": 0}]},
+                "the answer 'it' does not stand in its context",
+            ),
+        ],
+    ),
+    "extract or nothing": Case(
+        "extract",
+        partial(asked, unanswered=3),
+        as_answered,
+        [
+            (
+                {"question": "who", "context": "a", "answers": [{"text": " ", "start": 0}]},
+                "an answer is empty",
+            )
+        ],
+    ),
     "regress": Case(
         "regress",
         scored,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from langue.runs.prepare_language import Pretraining, new_model, prepare_language, stream_of
 from torch.nn import functional as F
 
 import langue
@@ -20,12 +19,16 @@ from langue.hub.checkpoint import describe, load_into, read_checkpoint, without_
 from langue.hub.weights import read_safetensors
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
+from langue.runs.arguments import Call
+from langue.runs.corpora import Pretraining
+from langue.runs.execute import Run
+from langue.runs.prepare import build
 from langue.settings.sections import PRETRAINING, resolve
 from langue.statistics.metrics import LOWER_IS_BETTER
 from langue.tasks import OBJECTIVES, OPTIONS
 from langue.tasks.language import HeldOutSet, LanguageObjective
 from langue.train.trainer import Trainer
-from langue.verbs.pretrain import Pretrained, pretrain
+from langue.verbs.pretrain import pretrain
 from tests.contract.objective_cases import CASES, MALFORMED, SHAPE, documents, word_tokenizer
 from tests.contract.test_tasks import interrupted
 from tests.tiny import write_jsonl
@@ -53,9 +56,9 @@ def data_folder(folder: Path, n: int) -> Path:
 @pytest.fixture(scope="module")
 def overfitted(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory):
     """Runs on eight documents, made once a case."""
-    made: dict[str, Pretrained] = {}
+    made: dict[str, Run] = {}
 
-    def run(name: str) -> Pretrained:
+    def run(name: str) -> Run:
         if name not in made:
             case = CASES[name]
             folder = tmp_path_factory.mktemp("objective")
@@ -86,15 +89,16 @@ def prepared_case(name: str, tokenizer: Path, folder: Path, **settings: Any) -> 
         "tokenizer": tokenizer,
         "columns": None,
     }
-    return prepare_language(arguments, chosen, folder)
+    call = Call(OBJECTIVES[case.objective], arguments, chosen, chosen)
+    return Pretraining.make(call, folder)
 
 
 def whole_documents(prepared: Pretraining, rows: np.ndarray) -> Batch | Pairs:
     """A batch of these documents, each one chunk."""
-    overhead = prepared.objective.overhead.document
+    overhead = prepared.task.overhead.document
     lengths = prepared.train.lengths[rows] + overhead
     chunks = Chunks(rows, np.zeros_like(rows), lengths, 0)
-    return prepared.objective.make(prepared.train, chunks, CPU)
+    return prepared.task.make(prepared.train, chunks, CPU)
 
 
 def test_every_objective_has_a_case() -> None:
@@ -116,13 +120,13 @@ def test_one_batch_of_eight_gives_the_gradient_of_four_of_two(
     name: str, tokenizer: Path, tmp_path: Path
 ) -> None:
     prepared = prepared_case(name, tokenizer, tmp_path, **{"train.z_loss": 0.1})
-    model = new_model(prepared).double().eval()
+    model = build(prepared).double().eval()
 
     def gradient(size: int) -> tuple[list[float], dict[str, torch.Tensor]]:
         model.zero_grad()
         sums = np.zeros(3)
         for rows in np.split(np.arange(8), 8 // size):
-            outcome = prepared.objective.forward(model, whole_documents(prepared, rows))
+            outcome = prepared.task.forward(model, whole_documents(prepared, rows))
             outcome.loss.backward()
             sums += [float(outcome.loss.detach()), outcome.count, float(outcome.aux_loss)]
         grads = {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
@@ -141,9 +145,9 @@ def test_packed_documents_are_judged_as_each_is_alone(
 ) -> None:
     # blocks shorter than the documents, so that a document is several chunks
     prepared = prepared_case(name, tokenizer, tmp_path, **{"data.seq_len": 9})
-    objective = prepared.objective
-    model = new_model(prepared).eval()
-    held = HeldOutSet(stream_of(prepared, prepared.dev))
+    objective = prepared.task
+    model = build(prepared).eval()
+    held = HeldOutSet(prepared.task.batches(prepared.dev, prepared.settings))
     judged = objective.judge(model, held, device=CPU, dtype=torch.float32)
     assert len(held.chunks) > 9
     for document in range(9):
@@ -185,12 +189,12 @@ def test_transformers_agrees(name: str, overfitted, tokenizer: Path, tmp_path: P
     model = LanguageModel(prepared.config).eval()
     load_run(model, overfitted(name).folder, prepared)
     batch = whole_documents(prepared, np.arange(8))
-    side = prepared.objective.predicted(batch)
+    side = prepared.task.predicted(batch)
     with torch.no_grad():
-        ours = model.logits(prepared.objective.states(model, batch))
+        ours = model.logits(prepared.task.states(model, batch))
         outputs = [theirs(**given) for given in sequences(batch)]
         expected = torch.cat([getattr(output, case.logits)[0] for output in outputs])
-        outcome = prepared.objective.forward(model, batch)
+        outcome = prepared.task.forward(model, batch)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
     places = slice(None) if side.places is None else side.places
     loss = F.cross_entropy(expected[places], side.labels, reduction="sum")
@@ -198,7 +202,7 @@ def test_transformers_agrees(name: str, overfitted, tokenizer: Path, tmp_path: P
 
 
 def load_run(model: LanguageModel, folder: Path, prepared: Pretraining) -> None:
-    pairs = prepared.objective.learns_pairs(prepared.settings.task)
+    pairs = prepared.task.learns_pairs(prepared.settings.task)
     checkpoint = read_checkpoint(describe(folder), head="lm", pairs=pairs)
     assert not load_into(model, without_extra(checkpoint.weights), where=str(folder))
 
@@ -240,11 +244,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(
         prepared = prepared_case(name, tokenizer, tmp_path, **settings)
         source, _, first, last = prepared.train.sources[0]
         prepared.train.sources[0] = (source, 2.5, first, last)
-        batches = stream_of(prepared, prepared.train)
-        held = HeldOutSet(stream_of(prepared, prepared.dev))
+        batches = prepared.task.batches(prepared.train, prepared.settings)
+        held = HeldOutSet(prepared.task.batches(prepared.dev, prepared.settings))
         chosen = prepared.settings.train
-        model = new_model(prepared)
-        return Trainer(model, prepared.objective, batches, held, chosen, tmp_path / folder)
+        model = build(prepared)
+        return Trainer(model, prepared.task, batches, held, chosen, tmp_path / folder)
 
     whole = trainer("whole")
     whole.run()
@@ -263,10 +267,10 @@ def test_perfect_predictions_are_judged_perfect(
     name: str, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = prepared_case(name, tokenizer, tmp_path)
-    objective = prepared.objective
+    objective = prepared.task
     model = Oracle(prepared.config)
     monkeypatch.setattr(objective, "states", lambda model, batch: right_answers(objective, batch))
-    held = HeldOutSet(stream_of(prepared, prepared.dev))
+    held = HeldOutSet(prepared.task.batches(prepared.dev, prepared.settings))
     found, loss = objective.evaluate(model, held, device=CPU, dtype=torch.float32)
     judged = objective.judge(model, held, device=CPU, dtype=torch.float32)
     right, told = judged.shares["accuracy"]

@@ -113,3 +113,13 @@ def test_words_are_placed_in_the_window_that_shows_most_around_them() -> None:
         same = (made.offsets == made.offsets[place]).all(axis=1)
         assert margin == made.margin[same][: len(made.margin)].max()
     assert other[0] >= 0 and other[1] == -1  # nothing begins where the text has ended
+
+
+def test_what_is_unknown_in_a_late_window_is_counted() -> None:
+    """A text of many windows has more of them than there are texts."""
+    texts = [f"{text_of(60)} unheard", text_of(3)]
+    for firsts in (None, ["w1", "w2 of"]):
+        made = encode_windows(words(), texts, firsts, max_length=10, stride=3)
+        lost = made.examples.lost
+        assert lost is not None and lost.unknown >= (1 if firsts is None else 2)
+        assert lost.lost == len("unheard") + (0 if firsts is None else len("of"))
