@@ -60,7 +60,7 @@ HARMLESS = (
     *("prompt_lookup_num_tokens", "max_matching_ngram_size", "assistant_lookbehind"),
     *("target_lookbehind", "assistant_ensemble_weight", "compile_config", "disable_compile"),
     *("continuous_batching_config", "prefill_chunk_size", "transformers_version", "_commit_hash"),
-    *("_from_model_config", "_original_object_hash", "auto_map"),
+    *("_from_model_config", "_original_object_hash", "auto_map", "cls_token_id", "sep_token_id"),
 )
 
 

@@ -157,14 +157,15 @@ def can_group(columns: int) -> bool:
 
 
 def quantize(matrix: Tensor, kind: str) -> Weight:
-    """A matrix (O, K) as a weight of a kind; fp32 of fp32 and bf16 of bf16 is the matrix itself.
+    """A matrix (O, K) as a weight of a kind; fp32 of fp32 and bf16 of bf16 is the matrix itself,
+    where its rows lie one after another (GPT-2's files have columns so).
 
     ModelError where a number is not finite or beyond what the kind can hold, or K is no multiple of
     32 for int8 and int4.
     """
     checked = check_weight_kind(kind)
     if checked in _DTYPES:
-        return Weight(checked, matrix.detach().to(_DTYPES[checked]))
+        return Weight(checked, matrix.detach().to(_DTYPES[checked]).contiguous())
     rows, columns = matrix.shape
     if not can_group(columns):
         raise ModelError(f"a row of {columns} numbers is no whole number of groups of {GROUP}")

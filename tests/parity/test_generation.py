@@ -157,13 +157,13 @@ def test_arguments_win_and_what_is_not_given_is_the_models(tmp_path):
 
 
 def test_what_is_not_followed_is_said_once(tmp_path, capsys):
-    words = {"num_beams": 4, "length_penalty": 2.0, "use_cache": True, "a_key": 7, "typical_p": 1.0}
+    words = {"guidance_scale": 4, "use_cache": True, "a_key": 7, "typical_p": 1.0}
     folder = save(tmp_path / "m", draw_model("llama", 0))
     written = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps(written | words))
     model = load(folder)
     with pytest.warns(
-        LangueWarning, match="says num_beams = 4, a_key = 7, which is not followed here"
+        LangueWarning, match="says guidance_scale = 4, a_key = 7, which is not followed here"
     ):
         model.generate([[5]], max_tokens=1)
     with warnings.catch_warnings():
@@ -171,7 +171,7 @@ def test_what_is_not_followed_is_said_once(tmp_path, capsys):
         model.generate([[5]], max_tokens=1)
     assert run(["generate", str(folder), "--prompt", "w5", "--max-tokens", "1"]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert [line for line in said if "num_beams" in line][0].startswith("langue: warning: ")
+    assert [line for line in said if "guidance_scale" in line][0].startswith("langue: warning: ")
 
 
 def test_every_key_of_the_reference_is_known():
