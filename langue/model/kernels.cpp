@@ -3,7 +3,7 @@
 //
 // Three rules hold for every function, and are tested:
 //   1. A row's result depends on that row alone: the order of its sums is the same at every number
-//      of rows and at any place among them. The sizes of blocks below are constants for that reason.
+//      of rows and at any place among them. Blocks have constant sizes for that reason.
 //   2. Results do not depend on the number of threads: a result is computed by one thread.
 //   3. What is not a number in one row or sequence changes no other.
 //
@@ -34,7 +34,7 @@
 
 namespace {
 
-// ---- Vectors: the only part that knows instruction sets ------------------------------------------
+// ---- Vectors: the only part that knows instruction sets ---------------------------------------
 
 #ifdef LANGUE_AVX512
 constexpr int LANES = 16;
@@ -189,7 +189,7 @@ struct Weight {
     int32_t halves;  // whether scales and mins have 16 bits
 };
 
-// ---- Threads -------------------------------------------------------------------------------------
+// ---- Threads ----------------------------------------------------------------------------------
 
 // OpenMP would be a second runtime beside PyTorch's, and the threads of each would wait by spinning
 // where the other's have work.
@@ -205,7 +205,8 @@ class Pool {
             return;
         }
         grow(threads - 1);
-        Job job{[](const void* what, int i) { (*static_cast<const Task*>(what))(i); }, &task, count};
+        const auto call = [](const void* what, int i) { (*static_cast<const Task*>(what))(i); };
+        Job job{call, &task, count};
         {
             const std::lock_guard<std::mutex> lock(mutex);
             current = &job;
@@ -297,7 +298,7 @@ inline void with_constant(int value, const Call& call) {
     call(std::integral_constant<int, MOST>{});
 }
 
-// ---- Products with weights of floating point: y = x W^T + b --------------------------------------
+// ---- Products with weights of floating point: y = x W^T + b -----------------------------------
 
 // Both lie with K contiguous, so an output is a product of two rows: LANES partial sums over each
 // CHUNK of the inputs, then the sum of these.
@@ -367,17 +368,18 @@ void dense(const Weight& w, const float* x, const float* bias, float* y, int64_t
             for (int64_t m = 0; m < rows; m += ROWS) {
                 const float* in = x + m * inputs + k;
                 float* out = y + m * outputs + begin;
-                with_constant<ROWS>(int(std::min<int64_t>(ROWS, rows - m)), [&](auto count_of_rows) {
-                    constexpr int M = decltype(count_of_rows)::value;
+                const auto tile = [&](auto tile_rows) {
+                    constexpr int M = decltype(tile_rows)::value;
                     constexpr int O = M > 2 ? COLUMNS : WIDE / M;
                     dense_rows<Number, M, O>(in, inputs, weights, block, count, out, outputs);
-                });
+                };
+                with_constant<ROWS>(int(std::min<int64_t>(ROWS, rows - m)), tile);
             }
         }
     });
 }
 
-// ---- Products with weights of whole numbers ------------------------------------------------------
+// ---- Products with weights of whole numbers ---------------------------------------------------
 
 // The inputs become whole numbers, too: each UNIT of a row is divided by its own largest absolute
 // value. The products of a group are summed exactly, as whole numbers; then, group after group,
@@ -764,7 +766,8 @@ void coded_panel(const Weight& w, int64_t output, const Quantised& x, int64_t ro
 }
 
 template <class Code, int PARTS, bool MINS>
-void coded(const Weight& w, const float* x, const float* bias, float* y, int64_t rows, int threads) {
+void coded(const Weight& w, const float* x, const float* bias, float* y, int64_t rows,
+           int threads) {
     constexpr int64_t TASK_UNITS = 512;  // of x, a task of quantising
     constexpr int PANELS = 4;            // of a task of multiplying
     static thread_local Quantised quantised;
@@ -783,7 +786,7 @@ void coded(const Weight& w, const float* x, const float* bias, float* y, int64_t
     });
 }
 
-// ---- Attention of one query a sequence to pages of keys and values -------------------------------
+// ---- Attention of one query a sequence to pages of keys and values ----------------------------
 
 constexpr int PAGE = 16;  // tokens
 
@@ -802,7 +805,6 @@ struct Attention {
     float scale;
     int32_t window;  // 0: none
     float cap;       // 0: none
-    const float* slopes;  // (H,) or null
 };
 
 // A block is about a page of the system's, where hardware that guesses the next place stops.
@@ -833,12 +835,15 @@ inline void mix(const float* weights, const float* values, int count, int64_t wi
     Floats total[VECTORS];
     for (int i = 0; i < VECTORS; i++) total[i] = load<Floats>(out + i * LANES);
     for (int t = 0; t < count; t++)
-        for (int i = 0; i < VECTORS; i++)
-            total[i] = fma(splat(weights[t]), load<Floats>(values + t * width + i * LANES), total[i]);
+        for (int i = 0; i < VECTORS; i++) {
+            const Floats value = load<Floats>(values + t * width + i * LANES);
+            total[i] = fma(splat(weights[t]), value, total[i]);
+        }
     for (int i = 0; i < VECTORS; i++) store(out + i * LANES, total[i]);
 }
 
-inline void mix_all(const float* weights, const float* values, int count, int64_t width, float* out) {
+inline void mix_all(const float* weights, const float* values, int count, int64_t width,
+                    float* out) {
     constexpr int VECTORS = 8;
     int64_t i = 0;
     for (; i + VECTORS * LANES <= width; i += VECTORS * LANES)
@@ -849,16 +854,18 @@ inline void mix_all(const float* weights, const float* values, int count, int64_
 }
 
 // One head of one sequence: softmax(cap(q K^T scale) - slope * distance) V over its last `window`
-// tokens. table: its pages; `scores` has room for whole pages and a vector.
+// tokens. table: its pages; `scores` has room for whole pages; is_first: of the heads that share
+// these keys, which so are not in the caches yet.
 void attend_head(const float* query, const Pages& pages, const int32_t* table, int64_t kv_head,
-                 int length, const Attention& how, float slope, float* scores, float* out) {
+                 int length, const Attention& how, float slope, bool is_first, float* scores,
+                 float* out) {
     const int begin = how.window ? std::max(0, length - how.window) : 0;
     const int first = begin / PAGE;
     const int last = (length - 1) / PAGE;
     const int places = (last + 1 - first) * PAGE;
     for (int page = first; page <= last; page++) {
-        const bool more = page < last;
-        fetch(pages.block(!more, table[more ? page + 1 : first], kv_head), pages.width);
+        const int next = page < last ? page + 1 : first;  // after the last keys, values
+        if (is_first) fetch(pages.block(page == last, table[next], kv_head), pages.width);
         page_scores(query, pages.block(0, table[page], kv_head), pages.width,
                     scores + (page - first) * PAGE);
     }
@@ -888,7 +895,7 @@ void attend_head(const float* query, const Pages& pages, const int32_t* table, i
         const int skip = std::max(0, begin - page * PAGE);
         const int count = std::min(PAGE, length - page * PAGE) - skip;
         const float* values = pages.block(1, table[page], kv_head) + skip * pages.width;
-        if (page < last) fetch(pages.block(1, table[page + 1], kv_head), pages.width);
+        if (is_first && page < last) fetch(pages.block(1, table[page + 1], kv_head), pages.width);
         mix_all(scores + (page - first) * PAGE + skip, values, count, pages.width, out);
     }
     for (int64_t i = 0; i < pages.width; i++) out[i] /= total;
@@ -896,7 +903,7 @@ void attend_head(const float* query, const Pages& pages, const int32_t* table, i
 
 }  // namespace
 
-// ---- What Python calls: 0, or what is wrong (native.py has the words) ----------------------------
+// ---- What Python calls: 0, or what is wrong (native.py has the words) -------------------------
 
 extern "C" {
 
@@ -932,7 +939,7 @@ int langue_attend(const float* q, float* data, int64_t pages, int64_t kv_heads, 
                   int64_t sequences, int64_t heads, float scale, int window, float cap,
                   const float* slopes, float* out, int threads) {
     const Pages all{data, pages, kv_heads, width};
-    const Attention how{scale, window, cap, slopes};
+    const Attention how{scale, window, cap};
     for (int64_t n = 0; n < sequences; n++) {
         if (lengths[n] < 1 || lengths[n] > table_pages * PAGE) return BAD_LENGTH;
         const int last = (lengths[n] - 1) / PAGE;
@@ -949,7 +956,8 @@ int langue_attend(const float* q, float* data, int64_t pages, int64_t kv_heads, 
         for (int64_t head = kv_head * serves; head < (kv_head + 1) * serves; head++) {
             const int64_t at = (n * heads + head) * width;
             attend_head(q + at, all, tables + n * table_pages, kv_head, lengths[n], how,
-                        slopes ? slopes[head] : 0, scores.data(), out + at);
+                        slopes ? slopes[head] : 0, head == kv_head * serves, scores.data(),
+                        out + at);
         }
     });
     return NONE;
@@ -971,7 +979,7 @@ int langue_write(const float* k, const float* v, float* data, int64_t pages, int
     return NONE;
 }
 
-// x (tokens, heads, width), in place; cosines and sines (tokens, half): element i turns with i + half
+// x (tokens, heads, width), in place; cosines, sines (tokens, half): element i turns with i + half
 int langue_rotate(float* x, const float* cosines, const float* sines, int64_t tokens, int64_t heads,
                   int64_t width, int64_t half) {
     for (int64_t t = 0; t < tokens; t++)

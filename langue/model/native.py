@@ -89,10 +89,10 @@ class Native:
         self._linear.argtypes = [pointer, pointer, pointer, pointer, long, number]
         self._described: dict[int, _Described] = {}
         self._attend = library.langue_attend
-        self._attend.argtypes = (
-            [pointer, pointer, long, long, long, pointer, long, pointer, long, long]
-            + [real, number, real, pointer, pointer, number]
-        )  # fmt: skip
+        self._attend.argtypes = [
+            *(pointer, pointer, long, long, long, pointer, long, pointer, long, long),
+            *(real, number, real, pointer, pointer, number),
+        ]
         self._write = library.langue_write
         self._write.argtypes = [pointer, pointer, pointer, long, long, long, pointer, long]
         self._rotate = library.langue_rotate
@@ -287,16 +287,17 @@ def _inputs(weight: StoredWeight) -> int:
 
 
 def _check(x: Tensor, name: str, dtype: torch.dtype = torch.float32) -> None:
-    if x.dtype != dtype or not x.is_contiguous() or x.device.type != "cpu":
+    if x.dtype is not dtype or not x.is_contiguous() or not x.is_cpu:
         raise ValueError(f"{name}: {x.dtype} on {x.device}, or with gaps; {dtype} wanted")
 
 
 def _check_pages(pages: Tensor, width: int) -> int:
     """The heads of keys and values."""
     _check(pages, "pages")
-    if pages.dim() != 5 or len(pages) != 2 or tuple(pages.shape[3:]) != (PAGE, width):
-        raise ValueError(f"pages {tuple(pages.shape)}; (2, P, G, {PAGE}, {width}) wanted")
-    return pages.shape[2]
+    shape = pages.shape
+    if len(shape) != 5 or shape[0] != 2 or shape[3] != PAGE or shape[4] != width:
+        raise ValueError(f"pages {tuple(shape)}; (2, P, G, {PAGE}, {width}) wanted")
+    return shape[2]
 
 
 _DTYPES = {
