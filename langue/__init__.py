@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from langue.verbs.predict import predict
     from langue.verbs.pretrain import Pretrained, pretrain
     from langue.verbs.preview import preview
+    from langue.verbs.quantize import quantize
     from langue.verbs.quickstart import quickstart
     from langue.verbs.tokenize import tokenize
     from langue.verbs.verify import verify
@@ -44,7 +45,7 @@ __all__ = [
 ]
 __all__ += ["plan"]
 __all__ += ["Pretrained", "pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
-__all__ += ["LangueWarning", "inspect_data"]
+__all__ += ["LangueWarning", "inspect_data", "quantize"]
 
 _HOMES = {
     "LangueError": "errors",

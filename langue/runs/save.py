@@ -3,7 +3,7 @@ What leaves: the files of a run that make it loadable, here and by `transformers
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -11,10 +11,12 @@ from langue.errors import ModelError
 from langue.files import read_json, write_json
 from langue.hub.checkpoint import Checkpoint, Description, family_of, write_checkpoint
 from langue.hub.families.registry import FAMILIES
-from langue.model.weight_kinds import AnyWeight
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
+
+if TYPE_CHECKING:
+    from langue.model.weight_kinds import AnyWeight
 
 
 def head_of(task: Task, described: Description) -> str:
@@ -31,7 +33,7 @@ def write_task_checkpoint(
     weights: Mapping[str, Tensor],
     data: DataSettings,
     pairs: bool | None = None,
-    stored: Mapping[str, AnyWeight] | None = None,
+    stored: "Mapping[str, AnyWeight] | None" = None,
 ) -> None:
     """pairs: whether the task is one of pairs of texts; None: it is not known. stored: as in
     `write_checkpoint`."""

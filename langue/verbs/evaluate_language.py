@@ -68,7 +68,7 @@ def evaluate_language(
                 text.verify()
                 advance(1)
             return _scores(objective, checkpoint, text, settings, split, began)
-    with _tokens(
+    with as_corpus(
         as_list(data), tokenizer, Reading(columns or own, invalid=settings.data.invalid, only=split)
     ) as text:
         return _scores(
@@ -127,7 +127,7 @@ def _own(run: Path, named: Any) -> Path:
 
 
 @contextmanager
-def _tokens(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Iterator[Corpus]:
+def as_corpus(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Iterator[Corpus]:
     """The text, or the split of it that is read, as a corpus for the moment."""
     notes: list[str] = []
     texts = open_texts(named, reading, notes)
