@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from langue.verbs.predict import predict
     from langue.verbs.pretrain import pretrain
     from langue.verbs.preview import preview
+    from langue.verbs.quantize import quantize
     from langue.verbs.quickstart import quickstart
     from langue.verbs.tokenize import tokenize
     from langue.verbs.verify import verify
@@ -48,6 +49,8 @@ __all__ = [
 __all__ += ["plan"]
 __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data"]
+__all__ += ["Pretrained", "pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
+__all__ += ["LangueWarning", "inspect_data", "quantize"]
 
 _HOMES = {
     "LangueError": "errors",

@@ -26,6 +26,7 @@ from langue.cli.plan import plan
 from langue.cli.predict import predict
 from langue.cli.pretrain import pretrain
 from langue.cli.preview import preview
+from langue.cli.quantize import quantize
 from langue.cli.quickstart import quickstart
 from langue.cli.settings import settings
 from langue.cli.tokenize import tokenize
@@ -52,6 +53,7 @@ data = typer.Typer(
     help="Look at text, and make it ready to train on.",
 )
 tokenizer = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train a tokenizer.")
+compress = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make a model smaller.")
 
 # A mistyped option reaches the verb as a word, which then names the nearest setting or option.
 _LENIENT = {"ignore_unknown_options": True}
@@ -72,6 +74,8 @@ app.command(rich_help_panel="Use")(generate)
 app.command(rich_help_panel="Models")(inspect)
 app.command(rich_help_panel="Models")(verify)
 app.command(rich_help_panel="Models")(convert)
+app.add_typer(compress, name="compress", rich_help_panel="Models")
+compress.command()(quantize)
 
 
 def _version(requested: bool) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -30,21 +30,15 @@ from langue.hub.generation_config import (
     read_generation,
     saved_generation,
 )
-from langue.hub.quantized import (
-    StoredRows,
-    check_quantization,
-    is_quantized,
-    packed,
-    quantization_config,
-    refuse_others,
-    unpacked,
-)
 from langue.hub.snapshot import fetch, fetch_file
 from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
-from langue.model.weight_kinds import GROUP, AnyWeight, Weight
 from langue.text.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from langue.hub.quantized import StoredRows
+    from langue.model.weight_kinds import AnyWeight
 
 # What configs say of heads.
 OF_HEADS = ("id2label", "label2id", "problem_type", "classifier_", "summary_")
@@ -77,7 +71,7 @@ class Checkpoint:
     writes: dict[str, Any] = field(default_factory=dict)  # as a Description's
     # matrices as the file has them, where that was asked for; in `weights` tensors of their shapes
     # stand for them
-    stored: dict[str, AnyWeight] = field(default_factory=dict)
+    stored: "dict[str, AnyWeight]" = field(default_factory=dict)
 
     @cached_property
     def generation(self) -> GenerationConfig:
@@ -183,9 +177,7 @@ class FormatReader(Protocol):
 
     def find(self, path: Path) -> Path | None: ...
     def read_config(self, file: Path) -> dict[str, Any]: ...
-    def read_weights(
-        self, file: Path, weights_dtype: torch.dtype | None, rows: StoredRows | None = None
-    ) -> dict[str, Tensor]: ...
+    def read_weights(self, file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]: ...
     def read_tokenizer(self, file: Path) -> Tokenizer: ...
 
 
@@ -289,7 +281,10 @@ def family_of(described: Description) -> tuple[Family, ModelConfig]:
             f"model_type {kind!r} is not known", where=where, do=f"known: {', '.join(FAMILIES)}"
         )
     try:
-        check_quantization(described.published)
+        if is_quantized(described.published):
+            from langue.hub.quantized import check_quantization
+
+            check_quantization(described.published)
         config = family.read(described.published)
         # a mask that its class would not draw otherwise
         if config.architecture != "encoder-decoder":
@@ -324,6 +319,10 @@ def _check_bounds(config: ModelConfig) -> None:
         raise ModelError(f"config: {wrong[0][0]} = {wrong[0][1]:,} is beyond any model")
 
 
+def is_quantized(published: Mapping[str, Any]) -> bool:
+    return published.get("quantization_config") is not None
+
+
 def layers_in(config: ModelConfig) -> int:
     """Of both sides, and a mixture's counted again for every expert."""
     return (config.n_layers + config.decoder_layers) * max(1, config.n_experts)
@@ -341,25 +340,35 @@ def _read_weights(
     described: Description,
     family: Family,
     weights_dtype: torch.dtype | None,
-    rows: StoredRows | None,
+    rows: "StoredRows | None",
 ) -> dict[str, Tensor]:
     """rows: where the Weights of a file are kept; None: they are read as fp32 matrices, or in the
     dtype that is wanted."""
     reader = described.reader
     original = described.original
     if reader is not None and original is not None:
-        return reader.read_weights(original, weights_dtype, rows)
+        # of a format that has matrices of whole numbers
+        read_stored = getattr(reader, "read_stored", None)
+        if rows is None or read_stored is None:
+            return reader.read_weights(original, weights_dtype)
+        kept: dict[str, Tensor] = read_stored(original, rows)
+        return kept
     theirs = read_weights(described.folder, weights_dtype, family.shared_names)
     if not is_quantized(described.published):
-        refuse_others(theirs)
+        if not all(tensor.is_floating_point() for tensor in theirs.values()):
+            from langue.hub.quantized import refuse_others
+
+            refuse_others(theirs)
         return theirs
+    from langue.hub.quantized import unpacked
+
     found = {}
     for name, value in unpacked(theirs).items():
-        if isinstance(value, Weight):
+        if isinstance(value, Tensor):
+            found[name] = value
+        else:
             plain = value.dequantize().to(weights_dtype) if rows is None else rows.numbered(value)
             found[name] = plain.t() if family.is_turned(name) else plain
-        else:
-            found[name] = value
     return found
 
 
@@ -376,7 +385,11 @@ def read_checkpoint(
     whole numbers are kept so, in the checkpoint's `stored`."""
     folder = described.folder
     tokenizer = read_tokenizer(described)
-    rows = StoredRows() if stored else None
+    rows = None
+    if stored:
+        from langue.hub.quantized import StoredRows
+
+        rows = StoredRows()
     family, config, weights, kept = _read_model(described, head, pairs, weights_dtype, rows)
     if len(tokenizer) > config.vocab_size + SPARE:
         raise ModelError(
@@ -393,8 +406,8 @@ def _read_model(
     head: str | None,
     pairs: bool,
     weights_dtype: torch.dtype | None,
-    rows: StoredRows | None,
-) -> tuple[Family, ModelConfig, dict[str, Tensor], dict[str, AnyWeight]]:
+    rows: "StoredRows | None",
+) -> "tuple[Family, ModelConfig, dict[str, Tensor], dict[str, AnyWeight]]":
     other = None
     try:
         family, said = family_of(described)
@@ -418,7 +431,7 @@ def _read_model(
     return family, config, weights, stored
 
 
-def _take_stored(weights: dict[str, Tensor], rows: StoredRows) -> dict[str, AnyWeight]:
+def _take_stored(weights: dict[str, Tensor], rows: "StoredRows") -> "dict[str, AnyWeight]":
     """The Weights of matrices that stand as the numbers of their rows, which give way in `weights`
     to tensors of their shapes that take no memory. What no use of ours needs is taken as fp32."""
     stored: dict[str, AnyWeight] = {}
@@ -504,7 +517,7 @@ def write_checkpoint(
     extra: Mapping[str, Any] | None = None,
     published: Mapping[str, Any] | None = None,
     writes: Mapping[str, Any] | None = None,
-    stored: Mapping[str, AnyWeight] | None = None,
+    stored: "Mapping[str, AnyWeight] | None" = None,
 ) -> None:
     """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must
     exist. published and writes: a Description's; stored: matrices of whole numbers, under the
@@ -512,10 +525,16 @@ def write_checkpoint(
     published = published or {}
     # A head that is not known here goes along with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None
-    rows = StoredRows()
-    numbered = {name: rows.numbered(weight) for name, weight in (stored or {}).items()}
-    theirs = family.to_theirs({**weights, **numbered}, config, head, other)
-    quantized = _pack(theirs, rows, family) if stored else {}
+    quantized: dict[str, Any] = {}
+    if stored:
+        from langue.hub.quantized import StoredRows, pack
+
+        rows = StoredRows()
+        numbered = {name: rows.numbered(weight) for name, weight in stored.items()}
+        theirs = family.to_theirs({**weights, **numbered}, config, head, other)
+        quantized = pack(theirs, rows, family)
+    else:
+        theirs = family.to_theirs(weights, config, head, other)
     special = special_ids(tokenizer, published)
     body_class = family.body_class(config)
     own_head = head is not None and head not in family.architectures
@@ -557,37 +576,6 @@ def write_checkpoint(
         save_file(plain, str(temporary), metadata={"format": "pt"})
     tokenizer.save(folder)
     write_tokenizer_config(folder, tokenizer, described, config)
-
-
-def _pack(theirs: dict[str, Tensor], rows: StoredRows, family: Family) -> dict[str, Any]:
-    """Put the tensors of a quantised layout in the places of the rows' numbers; returns what
-    config.json says of it. ModelError where the matrices are of several kinds."""
-    kinds: set[str] = set()
-    plain = {family.output.removesuffix(".weight")} - {""}
-    for name in list(theirs):
-        stem = name.removesuffix(".weight")
-        if rows.is_numbered(theirs[name]):
-            weight = rows.taken(theirs.pop(name))
-            if not isinstance(weight, Weight) or weight.group != GROUP or weight.mins is not None:
-                raise ModelError(
-                    f"{name} is of {weight.kind} in a form that a folder of ours cannot hold",
-                    do="load the model with weights=fp32, or quantise the one it was made from",
-                )
-            kinds.add(weight.kind)
-            theirs |= packed(stem, weight)
-            # No class of `transformers` reads a quantised (in, out) matrix: it would draw a new one,
-            # and answer by chance. So it is refused because of the size.
-            if family.is_turned(name):
-                theirs[name] = torch.zeros(0)
-        elif stem != name and theirs[name].ndim == 2:
-            plain.add(stem)
-    if len(kinds) > 1:
-        raise ModelError(
-            f"the matrices are of {' and '.join(sorted(kinds))}, and a folder holds one kind",
-            do="load the model with weights=fp32, or quantise the one it was made from",
-        )
-    ignore = plain - {name.removesuffix(".weight_packed") for name in theirs}
-    return {"quantization_config": quantization_config(kinds.pop(), ignore)}
 
 
 def _pad_of(tokenizer: Tokenizer, published: Mapping[str, Any]) -> int | None:

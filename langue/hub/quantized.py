@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from langue.errors import ModelError
+from langue.hub.family import Family
 from langue.model.weight_kinds import GROUP, AnyWeight, StackedWeight, Weight, take_rows
 
 METHOD = "compressed-tensors"
@@ -34,10 +35,6 @@ _REMEDY = (
     "take the model that it was made from: langue.load(MODEL, weights=...), or langue compress"
     " quantize MODEL"
 )
-
-
-def is_quantized(published: Mapping[str, Any]) -> bool:
-    return published.get("quantization_config") is not None
 
 
 def check_quantization(published: Mapping[str, Any]) -> None:
@@ -226,3 +223,34 @@ class StoredRows:
     def taken(self, numbers: Tensor) -> AnyWeight:
         """The Weight whose rows have these numbers."""
         return take_rows(self.weights, numbers.reshape(-1).long())
+
+
+def pack(theirs: dict[str, Tensor], rows: StoredRows, family: Family) -> dict[str, Any]:
+    """Put the tensors of a quantised layout in the places of the rows' numbers; returns what
+    config.json says of it. ModelError where the matrices are of several kinds."""
+    kinds: set[str] = set()
+    plain = {family.output.removesuffix(".weight")} - {""}
+    for name in list(theirs):
+        stem = name.removesuffix(".weight")
+        if rows.is_numbered(theirs[name]):
+            weight = rows.taken(theirs.pop(name))
+            if not isinstance(weight, Weight) or weight.group != GROUP or weight.mins is not None:
+                raise ModelError(
+                    f"{name} is of {weight.kind} in a form that a folder of ours cannot hold",
+                    do="load the model with weights=fp32, or quantise the one it was made from",
+                )
+            kinds.add(weight.kind)
+            theirs |= packed(stem, weight)
+            # No class of `transformers` reads a quantised (in, out) matrix: it would draw a new
+            # one, and answer by chance. So it is refused because of the size.
+            if family.is_turned(name):
+                theirs[name] = torch.zeros(0)
+        elif stem != name and theirs[name].ndim == 2:
+            plain.add(stem)
+    if len(kinds) > 1:
+        raise ModelError(
+            f"the matrices are of {' and '.join(sorted(kinds))}, and a folder holds one kind",
+            do="load the model with weights=fp32, or quantise the one it was made from",
+        )
+    ignore = plain - {name.removesuffix(".weight_packed") for name in theirs}
+    return {"quantization_config": quantization_config(kinds.pop(), ignore)}

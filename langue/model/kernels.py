@@ -25,16 +25,17 @@ log(Z)^2, with Z = sum exp(logits); the last term keeps logits from drifting (Pa
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from langue.model.weight_kinds import AnyWeight, StackedWeight, Weight
-from langue.model.weight_linear import product
 from langue.runtime import device_memory, has_bf16
+
+if TYPE_CHECKING:
+    from langue.model.weight_kinds import AnyWeight
 
 PART = 2**18  # bytes drawn at a time, which are compared while a core's cache has them
 # Numbers in float32 that a vector of this processor holds; in bf16 they are twice as many.
@@ -59,9 +60,11 @@ def in_bf16(device: torch.device) -> bool:
     )
 
 
-def linear(x: Tensor, weight: Tensor | AnyWeight, bias: Tensor | None) -> Tensor:
+def linear(x: Tensor, weight: "Tensor | AnyWeight", bias: Tensor | None) -> Tensor:
     """x W^T + b: x (T, I), weight (O, I), bias (O,) -> (T, O)."""
-    if isinstance(weight, (Weight, StackedWeight)):
+    if not isinstance(weight, Tensor):
+        from langue.model.weight_linear import product
+
         return product(x, weight, bias)
     # a part of what processes share, which is a tensor of another kind
     shared = hasattr(weight, "to_local")

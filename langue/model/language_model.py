@@ -3,7 +3,7 @@ vocabulary."""
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from langue.model.kernels import chunk_size, cross_entropy, linear
 from langue.model.layers import ACTIVATIONS, make_norm
 from langue.model.position import RelativeBias
 from langue.model.transformer import Block, CrossAttention, SelfAttention, Transformer, initialise
-from langue.model.weight_kinds import AnyWeight
+
+if TYPE_CHECKING:
+    from langue.model.weight_kinds import AnyWeight
 
 
 class LanguageHead(nn.Module):
@@ -46,7 +48,7 @@ class LanguageHead(nn.Module):
         out: Tensor = self.pairs(self.pooled(self.pooler(first)))
         return out
 
-    def forward(self, hidden: Tensor, table: Tensor | AnyWeight) -> Tensor:
+    def forward(self, hidden: Tensor, table: "Tensor | AnyWeight") -> Tensor:
         """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T,
         V)."""
         weight = table if self.out is None else self.out.weight
@@ -54,7 +56,7 @@ class LanguageHead(nn.Module):
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
 
     def loss(
-        self, hidden: Tensor, table: Tensor | AnyWeight, labels: Tensor, z_loss: float = 0.0
+        self, hidden: Tensor, table: "Tensor | AnyWeight", labels: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them;
         and its z term."""
@@ -72,7 +74,7 @@ class LanguageHead(nn.Module):
         )
 
     def _loss_in_use(
-        self, hidden: Tensor, table: Tensor | AnyWeight, labels: Tensor
+        self, hidden: Tensor, table: "Tensor | AnyWeight", labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`loss` of a model whose output matrix is a Weight: the logits are those of `forward`, a
         chunk's at a time, and there is no gradient."""

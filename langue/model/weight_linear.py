@@ -57,6 +57,9 @@ def product(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
     kernels = native() if x.device.type == "cpu" else None
     if kernels is not None and kernels.reads(weight):
         out = kernels.linear(rows, weight, bias)
+    native = _native() if x.device.type == "cpu" else None
+    if native is not None and native.reads(weight):
+        out: Tensor = native.linear(rows, weight, bias)
     else:
         out = widened_product(rows, weight, bias)
     return out.view(*x.shape[:-1], len(weight))
@@ -64,7 +67,7 @@ def product(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
 
 def _divided(bias: Tensor, weight: StackedWeight) -> Sequence[Tensor]:
     """The bias of each of its parts."""
-    return torch.split(bias, [len(part) for part in weight.stack])  # type: ignore[no-any-return, no-untyped-call]
+    return torch.split(bias, [len(part) for part in weight.stack])
 
 
 def widened_product(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:

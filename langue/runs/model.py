@@ -24,13 +24,13 @@ from langue.hub.checkpoint import (
     classes_of,
     describe,
     family_of,
+    is_quantized,
     load_into,
     read_checkpoint,
     without_extra,
     write_checkpoint,
 )
 from langue.hub.family import EXTRA_PREFIX, LM_CLASSES
-from langue.hub.quantized import is_quantized
 from langue.hub.sentence_transformers import copy_modules
 from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
@@ -474,12 +474,7 @@ class Model:
         Matrices of int8 or int4 are written in the layout of `compressed-tensors`.
         """
         path = Path(folder)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ModelError(
-                "the folder exists and is not empty, or is a file",
-                where=str(path),
-                do="choose another",
-            )
+        refuse_filled(path)
         with atomic_folder(path) as temporary:
             if self.task is not None and self.network is not None:
                 tensors, stored = tensors_and_weights(self.network)
@@ -531,6 +526,17 @@ def _data_settings(checkpoint: Checkpoint) -> DataSettings:
     return DataSettings(max_length=max(4, inputs.room.tokens), truncation=inputs.cut_side)
 
 
+def refuse_filled(folder: str | Path) -> None:
+    """ModelError where something is there already that a model would be written over."""
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ModelError(
+            "the folder exists and is not empty, or is a file",
+            where=str(path),
+            do="choose another",
+        )
+
+
 def load(
     name: str | Path, revision: str | None = None, dtype: str = "fp32", weights: str | None = None
 ) -> Model:
@@ -544,7 +550,8 @@ def load(
     a folder of `langue compress quantize` (which is held so in any case, unless dtype or weights
     say otherwise), or the precision of each matrix.
     """
-    kind = precision(dtype)
+    # whole numbers are multiplied with states in fp32: to ask the hardware is to be answered so
+    kind = precision("fp32" if dtype == "auto" and weights is not None else dtype)
     if weights is not None and kind != torch.float32:
         raise SettingsError(
             f"dtype = {dtype} and weights = {weights} both say what the matrices are held in",
@@ -554,8 +561,9 @@ def load(
         check_weight_kind(weights)
     described = describe(name, revision)
     family_of(described)
-    if weights is None and kind == torch.float32 and is_quantized(described.published):
+    if weights is None and dtype in ("fp32", "auto") and is_quantized(described.published):
         weights = STORED
+        kind = torch.float32
     return _load(described, kind, weights)
 
 
@@ -566,8 +574,17 @@ def load_plain(name: str | Path, revision: str | None = None, dtype: str = "fp32
 
 def load_for_folder(name: str | Path, revision: str | None, kind: str) -> Model:
     """`load` with the linear maps in a kind, and the tables of tokens and the output matrix in
-    bf16: as a folder holds them that other programs read."""
-    return _load(describe(name, revision), torch.float32, check_weight_kind(kind), table="bf16")
+    bf16: as a folder holds them that other programs read. ModelError for one that is quantised
+    already."""
+    described = describe(name, revision)
+    family_of(described)
+    if is_quantized(described.published):
+        raise ModelError(
+            "the model is quantised already, and to quantise twice adds one error to the other",
+            where=str(described.folder),
+            do="take the model that it was made from",
+        )
+    return _load(described, torch.float32, check_weight_kind(kind), table="bf16")
 
 
 def _load(

@@ -11,13 +11,13 @@ from langue.errors import ModelError
 from langue.files import read_json, write_json
 from langue.hub.checkpoint import Checkpoint, Description, family_of, write_checkpoint
 from langue.hub.families.registry import FAMILIES
-from langue.model.weight_kinds import AnyWeight
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
 
 if TYPE_CHECKING:
     from langue.tasks.language import LanguageObjective
+    from langue.model.weight_kinds import AnyWeight
 
 
 def head_of(task: Task, described: Description) -> str:
@@ -34,7 +34,7 @@ def write_task_checkpoint(
     weights: Mapping[str, Tensor],
     data: DataSettings,
     pairs: bool | None = None,
-    stored: Mapping[str, AnyWeight] | None = None,
+    stored: "Mapping[str, AnyWeight] | None" = None,
 ) -> None:
     """pairs: whether the task is one of pairs of texts; None: it is not known. stored: as in
     `write_checkpoint`."""

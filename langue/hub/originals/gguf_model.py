@@ -226,12 +226,21 @@ def _factors(width: int, rope: Mapping[str, Any]) -> Tensor:
     return (1 / ((1 - share) / factor + share)).float()
 
 
-def read_weights(
-    file: Path, weights_dtype: torch.dtype | None, rows: StoredRows | None = None
-) -> dict[str, Tensor]:
+def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The tensors under their published names. What must be made of the file's, and is not its own
-    pages, is a matrix in the precision that is wanted. rows: where the matrices are kept as the
-    file has them, and the tensors are the numbers of their rows."""
+    pages, is a matrix in the precision that is wanted."""
+    return _read(file, weights_dtype, None)
+
+
+def read_stored(file: Path, rows: StoredRows) -> dict[str, Tensor]:
+    """`read_weights`, the matrices of which are kept in `rows` as the file has them: the tensors
+    are the numbers of their rows."""
+    return _read(file, None, rows)
+
+
+def _read(
+    file: Path, weights_dtype: torch.dtype | None, rows: StoredRows | None
+) -> dict[str, Tensor]:
     found = read(file)
     said = _Said(found.metadata, str(file))
     names = _names(said.kind, min(said.get("block_count"), len(found.tensors)))

@@ -1,0 +1,77 @@
+"""What arrives: the words after `langue compress quantize`. What leaves: a folder with a model in
+fewer bits, and what that costs, printed."""
+
+from typing import Annotated, Any
+
+import typer
+
+from langue.cli.options import Columns, Debug, Json, Named, Revision, parse_columns
+
+
+def quantize(
+    model: Named,
+    out: Annotated[str, typer.Option("--out", help="The folder to write.")],
+    weights: Annotated[
+        str, typer.Option(help="int8, or int4, which takes half as much and is less exact.")
+    ] = "int8",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            help="Text on which a decoder's perplexity is told, before and after.",
+            show_default=False,
+        ),
+    ] = None,
+    columns: Columns = None,
+    revision: Revision = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model with its linear maps as whole numbers of 8 or 4 bits, 32 of which share a
+    scale.
+
+        langue compress quantize runs/story --weights int4 --out story-int4 --data held-out.txt
+
+        langue generate story-int4 --prompt "Once upon a time"
+
+    How far each matrix is off is printed. The folder has the layout of compressed-tensors, which
+    vLLM and `transformers` read, too; but GPT-2's is read here alone. Tables of tokens and the
+    output matrix are written in bf16.
+    """
+    from langue.cli.show import print_json
+    from langue.verbs.quantize import quantize as verb
+
+    content = verb(
+        model,
+        out,
+        weights=weights,
+        data=data or None,
+        columns=parse_columns(columns),
+        revision=revision,
+    )
+    if as_json:
+        print_json(content)
+    else:
+        print_quantized(content)
+
+
+def print_quantized(content: dict[str, Any]) -> None:
+    """The errors, the sizes, and the perplexities where there are some."""
+    from rich.console import Console
+
+    from langue.cli.plan import size_of
+    from langue.cli.sections import print_table
+    from langue.compress.matrix_errors import MatrixError, table_of_errors
+
+    console = Console()
+    print_table(console, table_of_errors([MatrixError(**each) for each in content["matrices"]]))
+    before = size_of(content["bytes_before"])
+    console.print(f"weights: {before} in fp32, {size_of(content['bytes_after'])} now")
+    if content["perplexity"] is not None:
+        told = content["perplexity"]
+        change = told["after"] / told["before"] - 1
+        console.print(
+            f"perplexity: {told['before']:.4f} before, {told['after']:.4f} after"
+            f" ({change:+.2%}), on {told['documents']:,} documents, {told['tokens']:,} tokens"
+        )
+    console.print(content["out"], markup=False, highlight=False)

@@ -1,0 +1,114 @@
+"""What arrives: a model and a kind of weights. What leaves: a folder with its matrices in fewer
+bits, and what that costs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langue.compress.matrix_errors import matrix_errors
+from langue.data.corpus.reader import Corpus
+from langue.errors import ModelError, SettingsError
+from langue.model.language_model import LanguageModel
+from langue.runs.judge_language import judged
+from langue.runs.model import Model, load_for_folder, load_plain, refuse_filled
+from langue.runs.prepare_language import Pretraining
+from langue.runs.train_tokenizer import as_list
+from langue.settings.sections import PRETRAINING, resolve
+from langue.tasks import OBJECTIVES
+from langue.text.read.documents import Reading
+from langue.verbs.evaluate_language import as_corpus
+
+FOLDER_KINDS = ("int8", "int4")
+LONGEST = 1024  # tokens of a block of text that a model is judged on
+
+
+def quantize(
+    model: str | Path,
+    out: str | Path,
+    *,
+    weights: str = "int8",
+    data: Any = None,
+    columns: Mapping[str, str] | None = None,
+    revision: str | None = None,
+) -> dict[str, Any]:
+    """Write `model` (what `load` takes) to the folder `out` with its linear maps in int8 or int4.
+
+    The tables of tokens and the output matrix are written in bf16, what cannot be grouped by 32,
+    too. data: text on which a decoder's perplexity is told, before and after. Returns
+    the error of each matrix, the bytes before and after, and the perplexities. SettingsError for
+    another kind; ModelError where the model is quantised already, an encoder and int4, or not one
+    that predicts `data`.
+    """
+    if weights not in FOLDER_KINDS:
+        raise SettingsError(
+            f"weights = {weights!r} is none of what a folder is quantised to", do="int8 or int4"
+        )
+    refuse_filled(out)
+    after = load_for_folder(model, revision, weights)
+    before = load_plain(model, revision)
+    whole = before.language or before.network or before.body
+    held = after.language or after.network or after.body
+    errors = matrix_errors(whole, held)
+    names = {error.name for error in errors}
+    changed = sum(w.nbytes for n, w in whole.named_parameters() if n[: -len(".weight")] in names)
+    kept = sum(weight.nbytes for weight in held.parameters())
+    found: dict[str, Any] = {
+        "out": str(out),
+        "weights": weights,
+        "matrices": [asdict(error) for error in errors],
+        "bytes_before": changed + kept,
+        "bytes_after": sum(error.nbytes for error in errors) + kept,
+        "perplexity": None,
+    }
+    if data is not None:
+        _check_predicts(before)
+        with as_corpus(
+            as_list(data), before.tokenizer, Reading(columns or {}, only="test")
+        ) as text:
+            found["perplexity"] = {
+                "documents": text.n_documents,
+                "tokens": text.n_tokens,
+                "before": _perplexity(before, text),
+                "after": _perplexity(after, text),
+            }
+    after.save(out)
+    return found
+
+
+def _check_predicts(model: Model) -> None:
+    if model.language is None or model.config.architecture != "decoder":
+        raise ModelError(
+            f"an {model.config.architecture} has no perplexity"
+            if model.language is not None
+            else "a model without a language-model head has no perplexity",
+            where=str(model.checkpoint.folder),
+            do="leave --data out: the errors of the matrices are told all the same",
+        )
+
+
+@torch.no_grad()
+def _perplexity(model: Model, text: Corpus) -> float:
+    """Of all documents of the text, each token predicted from those before it in its block."""
+    kind = next(each for each in OBJECTIVES.values() if each.architecture == "decoder")
+    length = min(LONGEST, model.config.longest)
+    chosen = {"data.seq_len": length, "train.precision": "fp32"}
+    settings = resolve(PRETRAINING, kind.tokenizer_defaults, chosen, options=kind.Options)
+    objective = kind(model.tokenizer, settings.task)
+    prepared = Pretraining(
+        objective,
+        model.checkpoint.family,
+        model.config,
+        model.tokenizer,
+        text,
+        text,
+        settings,
+        model.checkpoint,
+    )
+    assert isinstance(model.language, LanguageModel)
+    metrics, _, _ = judged(prepared, model.language)
+    value = metrics["perplexity"]
+    assert isinstance(value, float)
+    return value
