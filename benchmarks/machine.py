@@ -57,7 +57,12 @@ def precisions() -> list[str]:
     return ["fp32", "bf16"] if has_bf16("cpu") else ["fp32"]
 
 
-def rate(config: ModelConfig, dtype: torch.dtype, repeats: int = 9) -> float:
+def rate(
+    config: ModelConfig,
+    dtype: torch.dtype,
+    repeats: int = 9,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """FLOP/s over the products of one layer's forward and backward pass, at the best of
     `repeats`."""
     products: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -74,23 +79,27 @@ def rate(config: ModelConfig, dtype: torch.dtype, repeats: int = 9) -> float:
             torch.mm(a, b, out=out)
 
     flops = sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in products)
-    return flops / min(timed(once, repeats))
+    return flops / min(timed(once, repeats, clock))
 
 
-def timed(work: Callable[[], object], repeats: int) -> list[float]:
+def timed(
+    work: Callable[[], object], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Seconds of each of `repeats` calls after one that is not counted."""
     work()
     seconds = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = clock()
         work()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
     return seconds
 
 
-def rates(config: ModelConfig) -> dict[str, float]:
+def rates(config: ModelConfig, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+    """FLOP/s in each precision. clock: time.process_time for that of one processor's seconds, which
+    other work on the machine does not lengthen."""
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    return {name: rate(config, dtypes[name]) for name in precisions()}
+    return {name: rate(config, dtypes[name], clock=clock) for name in precisions()}
 
 
 def floor_seconds(

@@ -135,6 +135,8 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
         if job["steps"] > 0:
             spent = clock.cpu[-1] - clock.cpu[SKIP - 1]
             return {"seconds_a_step": spent / (len(clock.cpu) - SKIP)}
+        # grouped by length, they would be judged in another order than they are read in
+        trainer.args.train_sampling_strategy = "random"
         began = time.process_time()
         rows = [encode(row) for row in _rows(job, "test")]
         scores = trainer.predict(rows).predictions
@@ -176,7 +178,7 @@ def run(
     folder = material.model_folder(model)
     config = read_checkpoint(describe(folder)).config
     machine = facts()
-    measured = rates(config)
+    measured = rates(config, time.process_time)
     with tempfile.TemporaryDirectory() as temporary, others() as share_of_others:
         sizes = _write(data, Path(temporary), share)
         job = {"model": str(folder), "data": temporary, "epochs": epochs, "steps": -1}

@@ -17,7 +17,7 @@ from langue.hub.checkpoint import (
 )
 from langue.hub.families.registry import FAMILIES
 from langue.hub.family import CRF_PARAMETERS, TOKEN_CLASSES
-from langue.model.token_heads import CRF, SpanHead, TokenHead
+from langue.model.token_heads import CRF, ChainScores, SpanHead, TokenHead
 from langue.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -64,6 +64,7 @@ def scores_of(network):
     """The scores (T, C) of each of the sequences, in their order."""
     batch = gather(examples_of(IDS), np.arange(len(IDS)))
     scores = network["head"](network["body"](*batch.inputs))
+    scores = scores.emissions if isinstance(scores, ChainScores) else scores
     parts = scores.split(batch.starts.diff().tolist())
     return [parts[row] for row in np.argsort(batch.rows)]
 

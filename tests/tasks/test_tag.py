@@ -465,7 +465,8 @@ def test_a_crf_is_learned_saved_and_loaded(chained, tagger) -> None:
     labels = model.task.labels
     # two entities never stand side by side in these sentences: I- after B-, seldom O
     assert learnt[labels.index("B-PER"), labels.index("B-LOC")] < -0.1
-    assert float(learnt.detach().abs().max()) > 0.5
+    # further than 96 steps at the rate of the model lead, which falls from 4e-3
+    assert float(learnt.detach().abs().max()) > 0.3
     found = model.predict(["the warm cold was a night"])[0]
     assert all(0 < each["score"] <= 1 for each in found)
 
