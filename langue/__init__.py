@@ -48,8 +48,6 @@ __all__ = [
 ]
 __all__ += ["plan"]
 __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
-__all__ += ["LangueWarning", "inspect_data"]
-__all__ += ["Pretrained", "pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data", "quantize"]
 
 _HOMES = {

@@ -56,10 +56,7 @@ def product(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
     bias = None if bias is None else bias.detach()
     kernels = native() if x.device.type == "cpu" else None
     if kernels is not None and kernels.reads(weight):
-        out = kernels.linear(rows, weight, bias)
-    native = _native() if x.device.type == "cpu" else None
-    if native is not None and native.reads(weight):
-        out: Tensor = native.linear(rows, weight, bias)
+        out: Tensor = kernels.linear(rows, weight, bias)
     else:
         out = widened_product(rows, weight, bias)
     return out.view(*x.shape[:-1], len(weight))

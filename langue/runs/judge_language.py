@@ -157,7 +157,7 @@ def evaluate_text(
                 advance(1)
             return scored(text, split)
     reading = Reading(columns or own, invalid=settings.data.invalid, only=split)
-    with _as_corpus(as_list(data), tokenizer, reading) as text:
+    with as_corpus(as_list(data), tokenizer, reading) as text:
         return scored(text, "the text" if split == "test" else split)
 
 
@@ -186,7 +186,7 @@ def _own_corpus(run: Path, named: Any) -> Path:
 
 
 @contextmanager
-def _as_corpus(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Iterator[Corpus]:
+def as_corpus(named: list[Any], tokenizer: Tokenizer, reading: Reading) -> Iterator[Corpus]:
     """The text, or the split of it that is read, as a corpus for the moment."""
     notes: list[str] = []
     texts = open_texts(named, reading, notes)

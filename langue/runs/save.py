@@ -16,8 +16,8 @@ from langue.tasks import TASKS
 from langue.tasks.task import Task
 
 if TYPE_CHECKING:
-    from langue.tasks.language import LanguageObjective
     from langue.model.weight_kinds import AnyWeight
+    from langue.tasks.language import LanguageObjective
 
 
 def head_of(task: Task, described: Description) -> str:

@@ -12,14 +12,13 @@ from langue.compress.matrix_errors import matrix_errors
 from langue.data.corpus.reader import Corpus
 from langue.errors import ModelError, SettingsError
 from langue.model.language_model import LanguageModel
-from langue.runs.judge_language import judged
+from langue.runs.corpora import Pretraining
+from langue.runs.judge_language import as_corpus, judged
 from langue.runs.model import Model, load_for_folder, load_plain, refuse_filled
-from langue.runs.prepare_language import Pretraining
 from langue.runs.train_tokenizer import as_list
 from langue.settings.sections import PRETRAINING, resolve
 from langue.tasks import OBJECTIVES
 from langue.text.read.documents import Reading
-from langue.verbs.evaluate_language import as_corpus
 
 FOLDER_KINDS = ("int8", "int4")
 LONGEST = 1024  # tokens of a block of text that a model is judged on
@@ -98,14 +97,7 @@ def _perplexity(model: Model, text: Corpus) -> float:
     settings = resolve(PRETRAINING, kind.tokenizer_defaults, chosen, options=kind.Options)
     objective = kind(model.tokenizer, settings.task)
     prepared = Pretraining(
-        objective,
-        model.checkpoint.family,
-        model.config,
-        model.tokenizer,
-        text,
-        text,
-        settings,
-        model.checkpoint,
+        task=objective, checkpoint=model.checkpoint, settings=settings, train=text, dev=text
     )
     assert isinstance(model.language, LanguageModel)
     metrics, _, _ = judged(prepared, model.language)
