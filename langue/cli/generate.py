@@ -216,7 +216,7 @@ def generate(
         "source_language": source_language,
         "target_language": target_language,
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if data is not None and (prompt or stream or n > 1):
         other = "--prompt" if prompt else "--stream" if stream else "--n"
         raise SettingsError(f"--data and {other} are given together", do="give one of them")

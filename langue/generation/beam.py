@@ -153,7 +153,8 @@ class BeamJob(Job):
             return True
         longest = asked.early_stopping == "never" and asked.length_penalty > 0
         hoped = self.limit if longest else length
-        return best / hoped**asked.length_penalty <= self.complete[-1].score
+        expected: float = best / hoped**asked.length_penalty
+        return expected <= self.complete[-1].score
 
     def _go_on(self, pool: PagePool, chosen: Sequence[tuple[int, int, float]]) -> None:
         """The chosen ways are the beams now: those that nobody goes on from end, and where several

@@ -63,7 +63,7 @@ def look_up(tokens: Sequence[int], count: int) -> list[int]:
         found = np.flatnonzero((windows == known[-size:]).all(1))
         if len(found):
             begin = int(found[-1]) + size
-            return known[begin : begin + count].tolist()
+            return list(tokens[begin : begin + count])
     return []
 
 

@@ -379,7 +379,7 @@ class Transformer(nn.Module):
         def rows(begin: int, end: int) -> Tensor:
             return bias(end, begin)  # type: ignore[no-any-return]
 
-        return SpanBias(rows, bias.slopes if isinstance(bias, Alibi) else None)
+        return SpanBias(rows, cast(Tensor, bias.slopes) if isinstance(bias, Alibi) else None)
 
     @staticmethod
     def _checkpointed(

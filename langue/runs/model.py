@@ -256,8 +256,9 @@ class Model:
             return []
         answers = generator.generate(items, asked)
         as_text = isinstance(items[0], str) or is_pair(items[0]) or is_conversation(items[0])
-        made = []
+        made: list[Any] = []
         for each in answers:
+            shown: list[Any]
             if details:
                 shown = [detailed(answer) for answer in each]
             else:

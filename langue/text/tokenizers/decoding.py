@@ -18,7 +18,7 @@ from tokenizers import models
 
 from langue.errors import ModelError
 from langue.text.tokenizers.tokenizer import HALF, Tokenizer
-from langue.text.tokenizers.words import ALPHABET
+from langue.text.tokenizers.unknown import ALPHABET
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # what SentencePiece writes where it knows no token
 _BYTE_OF = {letter: byte for byte, letter in ALPHABET.items()}
