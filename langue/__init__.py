@@ -62,7 +62,8 @@ _HOMES = {
 
 class _Face(ModuleType):
     """A verb keeps its name where a subpackage has it too: importing `langue.evaluation.judge` must
-    not make `langue.evaluate` a module that cannot be called."""
+    not make `langue.evaluate` a module that cannot be called.
+    """
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in __all__ and isinstance(value, ModuleType)):

@@ -1,5 +1,6 @@
 """What arrives: `python -m langue ...`, so that `torchrun -m langue ...` works. What leaves: the
-command."""
+command.
+"""
 
 from langue.cli import main
 

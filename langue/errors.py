@@ -10,7 +10,8 @@ MOST = 600  # characters of what is said: names and shapes come from files, whic
 
 class LangueError(Exception):
     """One line: `where: what; do`. `what` is the fact, `where` the file and line or key, `do` the
-    remedy."""
+    remedy.
+    """
 
     exit_code = 2
 

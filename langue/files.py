@@ -1,5 +1,6 @@
 """What arrives: bytes to keep.
-What leaves: files that are complete or absent, never half; and their checksums."""
+What leaves: files that are complete or absent, never half; and their checksums.
+"""
 
 import contextlib
 import errno
@@ -30,7 +31,8 @@ def _sync(path: Path) -> None:
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Write to the yielded temporary path; on success it replaces `path` in one step, on failure
-    nothing is left."""
+    nothing is left.
+    """
     refuse_existing(path, force=True)
     with disk_errors(path):
         path, temporary = _beside(path)
@@ -50,7 +52,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """As `atomic_file`, for a folder: it appears under its name only when everything in it is on
-    disk."""
+    disk.
+    """
     with disk_errors(path):
         path, temporary = _beside(path)
         temporary.mkdir()
@@ -64,7 +67,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def _beside(path: Path) -> tuple[Path, Path]:
     """Where `path` is, for a link is followed and stays one; and a name in the same folder that
-    nothing has."""
+    nothing has.
+    """
     path = Path(os.path.realpath(path))  # of a link that leads to itself, itself
     path.parent.mkdir(parents=True, exist_ok=True)
     return path, path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -72,7 +76,8 @@ def _beside(path: Path) -> tuple[Path, Path]:
 
 def refuse_existing(file: str | Path | None, force: bool) -> None:
     """RunError where there is something already where a file is to be written, but for a file that
-    `force` replaces."""
+    `force` replaces.
+    """
     if file is None:
         return
     with disk_errors(path := Path(file)):
@@ -90,7 +95,8 @@ def refuse_existing(file: str | Path | None, force: bool) -> None:
 
 def complete_folder(temporary: Path, path: Path) -> None:
     """Give a folder, written by whomever beside `path`, that name once everything in it is on
-    disk."""
+    disk.
+    """
     with disk_errors(path):
         _complete(temporary, path)
 
@@ -121,7 +127,8 @@ def clear(folder: Path) -> None:
 @contextlib.contextmanager
 def replace_on_success(folder: Path, force: bool) -> Iterator[None]:
     """Within, the folder that `force` replaces stands aside, an empty one in its place; where what
-    is done within fails, it comes back. RunError where another process is at work in it."""
+    is done within fails, it comes back. RunError where another process is at work in it.
+    """
     if not force or not folder.exists():
         yield
         return
@@ -157,7 +164,8 @@ UNLOCKABLE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)
 def exclusive_lock(folder: Path) -> Iterator[None]:
     """Make the folder where it is missing, and keep every other process that asks out of it.
     RunError where one is in it. Where what is done within fails and leaves nothing in a folder that
-    was made, that goes again."""
+    was made, that goes again.
+    """
     with disk_errors(folder):
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +182,8 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def in_use(folder: Path) -> Iterator[None]:
     """Keep processes out that want to be alone in the folder, and none that reads it too. RunError
-    where one is."""
+    where one is.
+    """
     with _locked(folder, fcntl.LOCK_SH, folder):
         yield
 
@@ -249,7 +258,8 @@ def write_text(path: Path, content: str) -> None:
 
 def read_json(path: Path) -> Any:
     """JSON of a file that this project or a model publisher wrote; errors name the file and the
-    line."""
+    line.
+    """
     try:
         if path.stat().st_size > MOST_JSON:
             raise RunError(
@@ -268,7 +278,8 @@ def read_json(path: Path) -> Any:
 
 def unreadable(error: OSError, where: str | Path, kind: type[LangueError]) -> LangueError:
     """The error of what is there and may not or cannot be read, which says nothing of what is in
-    it."""
+    it.
+    """
     return kind(
         f"cannot be read: {error.strerror or error}",
         where=str(where),
@@ -283,7 +294,8 @@ def sha256(path: Path) -> str:
 
 def refuse_code(config: dict[str, Any], file: Path) -> None:
     """ModelError where a published config names code of its own, which is never run: what that
-    would make of the weights or the text is then not known, whatever else the config says."""
+    would make of the weights or the text is then not known, whatever else the config says.
+    """
     named = [key for key in ("auto_map", "custom_pipelines") if config.get(key)]
     if named:
         raise ModelError(

@@ -1,5 +1,6 @@
 """What arrives: a device's name. What leaves: what its maker says it can do: peak, memory, power,
-with the source."""
+with the source.
+"""
 
 import difflib
 import time
@@ -89,7 +90,8 @@ NOISE = ("nvidia", "geforce", "amd", "instinct", "sxm5", "sxm4", "sxm", "hbm3e",
 
 def read(name: str) -> Hardware | None:
     """By its name, however it is spelled: H100, RTX 4090, NVIDIA A100-SXM4-80GB. None: it is not in
-    the table."""
+    the table.
+    """
     plain = _plain(name)
     return next((known for known in TABLE.values() if plain == _plain(known.name)), None)
 
@@ -120,7 +122,8 @@ PRODUCT = {"cpu": (1024, 384, 1536), "cuda": (8192, 8192, 8192)}
 
 def matmul_rate(dtype: torch.dtype) -> float:
     """Measured matrix-product rate of this machine in FLOP/s, over products of a Transformer's
-    shape."""
+    shape.
+    """
     keep_kernels(training=True)  # these products are a training's first
     rows, inner, columns = PRODUCT.get(device().type, PRODUCT["cpu"])
     a = torch.randn(rows, inner, device=device()).to(dtype)
@@ -135,7 +138,8 @@ def matmul_rate(dtype: torch.dtype) -> float:
 
 def peak(dtype: torch.dtype) -> float:
     """FLOP/s of this process's device: what its maker says of a known GPU in bf16, else what is
-    measured."""
+    measured.
+    """
     if device().type == "cuda" and dtype == torch.bfloat16:
         known = read(torch.cuda.get_device_name(device()))
         if known is not None:

@@ -1,5 +1,6 @@
 """What arrives: the size of some work. What leaves: a progress bar on stderr while it is done, and
-times in words."""
+times in words.
+"""
 
 import sys
 import warnings
@@ -40,7 +41,8 @@ def span(seconds: float) -> str:
 @contextmanager
 def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Yields a function that is told how much more is done. The bar goes when the work is done.
-    None: nobody knows."""
+    None: nobody knows.
+    """
     of = "" if total is None else "/{task.total:,}"
     with Progress(
         TextColumn("[bold]{task.description}"),

@@ -1,5 +1,6 @@
 """What arrives: names and where in the package the things behind them are. What leaves: the things,
-each imported when it is first asked for, so that a name costs nothing until it is used."""
+each imported when it is first asked for, so that a name costs nothing until it is used.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import import_module

@@ -26,7 +26,8 @@ R = TypeVar("R")
 
 def device() -> "torch.device":
     """The accelerator of this process where there is one, else the CPU. `LANGUE_DEVICE`
-    overrides."""
+    overrides.
+    """
     import torch
 
     forced = os.environ.get("LANGUE_DEVICE")
@@ -56,7 +57,8 @@ def has_bf16(kind: str) -> bool:
 def has_amx_bf16() -> bool:
     """Whether the processor multiplies bf16 matrices tile by tile (AMX). PyTorch's attention kernel
     is made for that, and needs no code of oneDNN's for each length of texts; on other processors
-    ours is faster (docs/LOG.md)."""
+    ours is faster (docs/LOG.md).
+    """
     import torch
 
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
@@ -76,7 +78,8 @@ def precision(name: str = "auto") -> "torch.dtype":
 
 def check_compiler() -> None:
     """SettingsError where PyTorch's compiler does not work: it calls a C++ compiler, and for GPUs
-    Triton."""
+    Triton.
+    """
     import torch
 
     try:
@@ -96,7 +99,8 @@ def check_compiler() -> None:
 def keep_freed_memory() -> bool:
     """Have glibc keep what one training step frees for the next: given back to the system, the same
     pages are asked for again, and zeroed, in every step. Whether it does; by other C libraries
-    nothing is changed."""
+    nothing is changed.
+    """
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return False
     import ctypes
@@ -112,7 +116,8 @@ class HeapTrimmer:
     """Gives back what `keep_freed_memory` has kept, once it is far more than the steps need: what
     lives on (oneDNN's code for a new shape) comes to lie between what is freed, the pieces left are
     too small for the next step, and three gigabytes become twelve over a thousand steps whose
-    shapes differ."""
+    shapes differ.
+    """
 
     # steps until as much is held as is needed; more than that many times it is too much
     settled = 8
@@ -144,7 +149,8 @@ def give_freed_memory() -> None:
 
 def resident_memory() -> int | None:
     """Bytes of this process that are in memory now; None where the system does not tell in Linux's
-    way."""
+    way.
+    """
     try:
         with open("/proc/self/statm", "rb") as handle:
             return int(handle.read().split()[1]) * mmap.PAGESIZE
@@ -157,7 +163,8 @@ def keep_kernels(training: bool = False) -> None:
     each shape of a training: half a millisecond's work or more, and lengths differ from batch to
     batch; but up to a megabyte, so that where texts without end are read it keeps its usual 1,024,
     and PyTorch few beside, who keeps as many again for each thread. Both ask at their first
-    product; settings of the environment's own stand."""
+    product; settings of the environment's own stand.
+    """
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
     if training:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
@@ -167,7 +174,8 @@ def keep_kernels(training: bool = False) -> None:
 def disable_cudnn_sdpa() -> None:
     """Have PyTorch compute attention on GPUs by kernels that are there: cuDNN's is planned for each
     shape anew ("may trigger excessive recompilation", says PyTorch), and here no two batches, and
-    no two tokens that are written, have shapes in common."""
+    no two tokens that are written, have shapes in common.
+    """
     import torch
 
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -176,7 +184,8 @@ def disable_cudnn_sdpa() -> None:
 def release_pages(read: "torch.Tensor") -> None:
     """Give back the memory under a tensor that nobody will read again, while it is yet part of
     something larger: the pages of a mapped file, above all, which stay resident otherwise for as
-    long as the file is mapped."""
+    long as the file is mapped.
+    """
     if read.device.type != "cpu" or not hasattr(mmap, "MADV_DONTNEED"):
         return
     import ctypes
@@ -192,7 +201,8 @@ def release_pages(read: "torch.Tensor") -> None:
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """What `work` makes of each item, in their order; for work that torch does, outside of Python's
-    lock."""
+    lock.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     # that are ours
@@ -204,7 +214,8 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 @cache
 def _workers(threads: int) -> "ThreadPoolExecutor":
     """Threads that live on: a new one has to ask the system for all the memory that the last one
-    had."""
+    had.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(threads, "langue")
@@ -215,7 +226,8 @@ os.register_at_fork(after_in_child=_workers.cache_clear)  # a fork has none of i
 
 def parallel_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """What `work` makes of each item, in their order: as many at a time as torch has threads, each
-    in one thread."""
+    in one thread.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -245,7 +257,8 @@ def world_size() -> int:
 
 def restarted() -> bool:
     """Whether torchrun has started this process again, after one of its group had died
-    (`--max-restarts`)."""
+    (`--max-restarts`).
+    """
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
@@ -259,7 +272,8 @@ def device_memory(place: "torch.device") -> int | None:
 
 def free_memory(place: "torch.device") -> int:
     """Bytes that may still be taken on a device; of a processor as Linux estimates it without
-    swapping, else half of what is there."""
+    swapping, else half of what is there.
+    """
     import torch
 
     if place.type == "cuda":
@@ -274,7 +288,8 @@ def free_memory(place: "torch.device") -> int:
 
 def peak_memory() -> int:
     """Most memory that was in use at once so far, in bytes: a GPU's where there is one, else what
-    was resident."""
+    was resident.
+    """
     place = device()
     if place.type == "cuda":
         import torch

@@ -95,7 +95,8 @@ def _langue(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. A user's error is one line on stderr; `--debug` shows where it came
-    from."""
+    from.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # a terminal that knows fewer letters is no reason to stop
     for stream in (sys.stdout, sys.stderr):
@@ -116,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _leave(code: int) -> NoReturn:
     """End a worker of torchrun without the interpreter's own end, which now and then aborted one
     whose work was done (`terminate called without an active exception`, docs/LOG.md), and torchrun
-    took the run for a failed one."""
+    took the run for a failed one.
+    """
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -139,7 +141,8 @@ def run(words: list[str]) -> int:
 @contextlib.contextmanager
 def _as_one() -> Iterator[None]:
     """Several processes (torchrun) as if they were one: the first speaks, and an error is told
-    once."""
+    once.
+    """
     if world_size() == 1:
         yield
         return
@@ -155,7 +158,8 @@ def _as_one() -> Iterator[None]:
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
     """Each of our warnings as one line on stderr, without the place in the code that it comes
-    from."""
+    from.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("always", LangueWarning)
         others = warnings.showwarning
@@ -172,7 +176,8 @@ def _warnings_as_lines() -> Iterator[None]:
 
 def _scarce(error: Exception) -> str:
     """What the machine had too little of, where that is what stopped the command: no defect of
-    anyone's."""
+    anyone's.
+    """
     said = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
         return (

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue convert`. What leaves: the model in the Hub's layout, or as
-a GGUF file."""
+a GGUF file.
+"""
 
 from typing import Annotated
 

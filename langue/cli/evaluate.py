@@ -1,5 +1,6 @@
 """What arrives: the words after `langue evaluate`. What leaves: scores with intervals, the baseline
-beside, printed."""
+beside, printed.
+"""
 
 from typing import Annotated
 

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue finetune`. What leaves: a run directory, its scores
-printed."""
+printed.
+"""
 
 import shlex
 from typing import Annotated

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue inspect`. What leaves: a model as a tree, with its sizes,
-printed."""
+printed.
+"""
 
 from typing import Annotated
 

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue data inspect`. What leaves: what a text or corpus holds,
-printed."""
+printed.
+"""
 
 from typing import Annotated
 

@@ -1,5 +1,6 @@
 """What arrives: options that several verbs take, as written.
-What leaves: them declared once, and parsed for the verb."""
+What leaves: them declared once, and parsed for the verb.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -78,7 +79,8 @@ def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
 
 def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[str, Any]:
     """Trailing words as settings. `--key value` and `--key=value` are taken too, since other tools
-    write them so."""
+    write them so.
+    """
     from langue.settings.aliases import ours_of
     from langue.settings.sections import known, parse_words
 

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue predict`. What leaves: predictions, printed or in a
-file."""
+file.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue pretrain`. What leaves: a run directory with a language
-model."""
+model.
+"""
 
 from typing import Annotated, Any
 

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue data preview`. What leaves: what `langue finetune` would
-train on, printed."""
+train on, printed.
+"""
 
 import typer
 

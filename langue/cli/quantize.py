@@ -1,5 +1,6 @@
 """What arrives: the words after `langue compress quantize`. What leaves: a folder with a model in
-fewer bits, and what that costs, printed."""
+fewer bits, and what that costs, printed.
+"""
 
 from typing import Annotated, Any
 

@@ -1,5 +1,6 @@
 """What arrives: `langue quickstart`. What leaves: the main job done once on what is at hand, and
-what to type next."""
+what to type next.
+"""
 
 import time
 from typing import Annotated

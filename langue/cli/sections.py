@@ -1,5 +1,6 @@
 """What arrives: sections of a report. What leaves: them printed for people, texts and labels
-without what would steer a terminal."""
+without what would steer a terminal.
+"""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,6 @@
 """What arrives: `langue settings`. What leaves: every key that a recipe or a command may set,
-printed."""
+printed.
+"""
 
 from typing import Any
 
@@ -43,7 +44,8 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
 
 def listed() -> dict[str, dict[str, Any]]:
     """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections;
-    `pretrain` where pretraining has another default, `others` by the tasks that have another."""
+    `pretrain` where pretraining has another default, `others` by the tasks that have another.
+    """
     from typing import Literal, get_args, get_origin
 
     from langue.settings.sections import PRETRAINING, known

@@ -1,5 +1,6 @@
 """What arrives: what a verb returned. What leaves: it printed, for people through Rich, for
-programs as JSON."""
+programs as JSON.
+"""
 
 import json
 import math
@@ -28,13 +29,15 @@ def print_json(content: Any) -> None:
 
 def preview_printer(as_json: bool) -> "Callable[[Finetuning], None]":
     """What a training verb calls before it trains. Programs that read stdout get only the result
-    there."""
+    there.
+    """
     return lambda prepared: print_preview(prepared, Console(stderr=as_json))
 
 
 def print_preview(prepared: "Finetuning", console: Console) -> None:
     """What will be trained on rows: examples with their tokens, the splits, what is cut,
-    duplicates, batches, steps and time."""
+    duplicates, batches, steps and time.
+    """
     from langue.progress import span
 
     facts = prepared.facts
@@ -75,7 +78,8 @@ def print_preview(prepared: "Finetuning", console: Console) -> None:
 
 def _example(prepared: "Finetuning", row: int) -> Text:
     """One training example: its tokens as the model gets them, then its target, which carries the
-    loss."""
+    loss.
+    """
     encoded = prepared.encoded["train"]
     examples = encoded.examples
     tokenizer = prepared.checkpoint.tokenizer
@@ -169,7 +173,8 @@ def print_metrics(content: Mapping[str, Any]) -> None:
 
 def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what
-    carries loss; sizes."""
+    carries loss; sizes.
+    """
     from langue.progress import span
     from langue.runs.corpora import first_pieces
     from langue.runs.judge_language import listed

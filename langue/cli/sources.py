@@ -26,7 +26,8 @@ Dedup = Annotated[bool, typer.Option("--dedup", help="Leave out documents that a
 
 def apart(words: Sequence[str] | None, context: typer.Context) -> tuple[list[str], dict[str, Any]]:
     """A word is a setting where it has an equals sign, or is an option of none, and no file is
-    called so."""
+    called so.
+    """
     sources: list[str] = []
     others: list[str] = []
     for word in words or ():

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue data tokenize`. What leaves: a corpus folder, its sizes
-printed."""
+printed.
+"""
 
 import shlex
 from typing import Annotated

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue tokenizer train`. What leaves: a tokenizer's folder, its
-fertility printed."""
+fertility printed.
+"""
 
 import shlex
 from typing import Annotated

@@ -1,5 +1,6 @@
 """What arrives: the words after `langue verify`.
-What leaves: each check with its outcome; exit code 1 where one fails."""
+What leaves: each check with its outcome; exit code 1 where one fails.
+"""
 
 from typing import Annotated
 

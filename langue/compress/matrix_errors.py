@@ -1,5 +1,6 @@
 """What arrives: a model, and the same with its matrices in fewer bits. What leaves: how far each
-matrix is off."""
+matrix is off.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

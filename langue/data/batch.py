@@ -22,7 +22,8 @@ from langue.text.tokenizers.unknown import Lost
 @dataclass(frozen=True)
 class Examples:
     """A whole split, encoded: columns over one flat run of tokens, in the order of the source's
-    rows."""
+    rows.
+    """
 
     tokens: NDArray[np.int32]  # (S,) all tokens of all examples
     starts: NDArray[np.int64]  # (n + 1,) where each example begins
@@ -90,7 +91,8 @@ def gather(
     examples: Examples, rows: NDArray[np.int64], device: torch.device | None = None
 ) -> Batch:
     """The examples at `rows` as one batch, in order of length (equal lengths in the order
-    given)."""
+    given).
+    """
     lengths = examples.lengths[rows]
     order = np.argsort(lengths, kind="stable")
     rows = rows[order]
@@ -121,7 +123,8 @@ def gather(
 
 def _tensor(array: NDArray[Any], device: torch.device | None) -> Tensor:
     """On the device, which reads it when it comes to it: from memory that stays in its place, a
-    GPU's driver does not wait until all else is done."""
+    GPU's driver does not wait until all else is done.
+    """
     made = torch.from_numpy(array)
     if device is None or device.type == "cpu":
         return made

@@ -1,5 +1,6 @@
 """What arrives: texts (and their pairs).
-What leaves: `Examples`, cut to the longest length where they must be, and counted."""
+What leaves: `Examples`, cut to the longest length where they must be, and counted.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -67,7 +68,8 @@ def _encodings(
 
 def _kept(encoding: tokenizers.Encoding, max_length: int, cut: str) -> NDArray[np.int64]:
     """Places of the tokens that stay: all special ones, and as much of each text as fits, the
-    longer cut first."""
+    longer cut first.
+    """
     of = np.asarray([-1 if s is None else s for s in encoding.sequence_ids], np.int64)
     # Some tokenizers give special tokens a sequence; the mask is the surer witness.
     of[np.asarray(encoding.special_tokens_mask, bool)] = -1

@@ -1,5 +1,6 @@
 """What arrives: a split's rows as a task encodes them.
-What leaves: `Encoded`: token sequences, the row that each is of, and what is true of each row."""
+What leaves: `Encoded`: token sequences, the row that each is of, and what is true of each row.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ class Encoded:
 
 def in_order(n: int, parts: Sequence[tuple[NDArray[np.int64], Any]]) -> Any:
     """What was made of the sequences of batches, (rows, values) each, in the order of the n
-    sequences: an array where the values are arrays of one shape, a list where they are lists."""
+    sequences: an array where the values are arrays of one shape, a list where they are lists.
+    """
     if parts and isinstance(parts[0][1], np.ndarray):
         first = parts[0][1]
         array = np.zeros((n, *first.shape[1:]), first.dtype)

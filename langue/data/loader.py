@@ -1,5 +1,6 @@
 """What arrives: a source of batches and where training stands.
-What leaves: one step's batches after another, from there on."""
+What leaves: one step's batches after another, from there on.
+"""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +24,13 @@ Rows = NDArray[np.int64]  # a batch before it is made: one row for each of its s
 
 class BatchSource(Protocol):
     """Where batches come from. Both methods are functions of their arguments alone, so that any
-    epoch can be resumed."""
+    epoch can be resumed.
+    """
 
     def plan(self, epoch: int) -> Sequence[Rows]:
         """The batches of one epoch over the data, in their order; each may be made when it is asked
-        for."""
+        for.
+        """
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
         """One of them, made; `rows` may be a part of what `plan` said."""
@@ -61,7 +64,8 @@ class Loader:
         self, source: BatchSource, accumulate: int = 1, share: tuple[int, int] | None = None
     ) -> None:
         """share: which of how many parts of a batch is this process's; None: each process has
-        one."""
+        one.
+        """
         self.source = source
         self.accumulate = accumulate
         self.share = (rank(), world_size()) if share is None else share
@@ -88,7 +92,8 @@ class Loader:
 
     def total(self, epochs: float, most: int = 0) -> int:
         """Optimiser steps of `epochs` epochs, the last of which may be a part of one; at most
-        `most` unless it is 0."""
+        `most` unless it is 0.
+        """
         if 0 < most <= epochs:  # every epoch has a step
             return most
         steps = 0
@@ -105,7 +110,8 @@ class Loader:
         self, step: int, total: int, device: torch.device
     ) -> Iterator[tuple[float, list[Batch | Pairs]]]:
         """From global step `step` (0 is the first) to the last of `total`: (epoch reached after it,
-        its batches). What is for an accelerator is made while it works at the step before."""
+        its batches). What is for an accelerator is made while it works at the step before.
+        """
         steps = islice(self._iterate(step, device), total - step)
         return steps if device.type == "cpu" else prefetch(steps)
 
@@ -129,7 +135,8 @@ class Loader:
     def _made(self, rows: Rows, epoch: int, device: torch.device) -> Batch | Pairs:
         """This process's part of a batch; where a short one leaves it nothing (the last of an
         epoch, the first of a ramp), a sequence that another has already, and that does not count:
-        all must go forward and back together."""
+        all must go forward and back together.
+        """
         number, of = self.share
         own = rows[number::of]
         batch = self.source.batch(own if len(own) else rows[:1], epoch, device)

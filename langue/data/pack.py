@@ -67,7 +67,8 @@ def exact_bounds(
 
 def sorted_batches(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
     """All rows, longest first (so that memory runs out at once or never), for evaluation and
-    prediction."""
+    prediction.
+    """
     check_budget(lengths, budget)
     return fill(np.argsort(-lengths, kind="stable"), lengths, budget, 0)
 

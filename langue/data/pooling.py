@@ -22,7 +22,8 @@ def _mean_sqrt_len(states: Tensor, skip: int) -> Tensor:
 
 def _weighted_mean(states: Tensor, skip: int) -> Tensor:
     """Each token weighs as much as its place in the text, from 1 on (Muennighoff 2022,
-    arXiv:2202.08904)."""
+    arXiv:2202.08904).
+    """
     weights = torch.arange(skip + 1, states.shape[1] + 1, dtype=states.dtype, device=states.device)
     weighted = states[:, skip:] * weights[:, None]
     return weighted.sum(1) / weights.sum()
@@ -48,7 +49,8 @@ def reads(modes: tuple[str, ...], batch: Batch, skip: int = 0) -> Tensor | None:
 
 def pool(hidden: Tensor, batch: Batch, modes: tuple[str, ...], skip: int = 0) -> Tensor:
     """hidden: (T, D), or (N, D) where `reads` says which token -> (N, len(modes) * D), side by
-    side."""
+    side.
+    """
     if reads(modes, batch, skip) is not None:
         return hidden
     if modes == ("mean",) and not skip:

@@ -1,5 +1,6 @@
 """Floor 5. What arrives: cells of a section, and texts as hostile as they come. What leaves: words
-that pages and terminals show alike."""
+that pages and terminals show alike.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def parts_of(label: str) -> list[str]:
 
 def format_cell(cell: Cell, share: bool = False) -> str:
     """A cell for people: shares in percent, counts with commas, measurements with four digits, a
-    dash where it is undefined."""
+    dash where it is undefined.
+    """
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return "–"
     if isinstance(cell, bool):
@@ -61,7 +63,8 @@ def number_columns(rows: Sequence[Sequence[Cell]], width: int) -> list[bool]:
 
 def bars(table: Table) -> list[float | None]:
     """How much of its bar each row fills, 0 to 1; None: it has none. Shares fill it at one, other
-    numbers at the largest of the column."""
+    numbers at the largest of the column.
+    """
     if table.bar is None:
         return [None] * len(table.rows)
     column = [row[table.bar] for row in table.rows]

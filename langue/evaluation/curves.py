@@ -1,5 +1,6 @@
 """Floor 5. What arrives: the lines of log.jsonl. What leaves: curves.png, loss and quality by step,
-train and dev, and the same for a page."""
+train and dev, and the same for a page.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +153,8 @@ def _dev(
     kept: float | None = None,
 ) -> None:
     """The dev line, its best point (kept: the point of this step) ringed and named in the
-    legend."""
+    legend.
+    """
     if not points:
         return
     axes.plot(*_columns(points), color=DEV, linewidth=2, marker="o", markersize=4, label="dev")
@@ -170,7 +172,8 @@ def _best(
     points: list[tuple[float, float]], lower: bool, losses: Mapping[float, float]
 ) -> tuple[float, float]:
     """The step whose weights are kept: of equal values that with the lowest loss, as the trainer
-    chooses."""
+    chooses.
+    """
     return min(
         points, key=lambda point: (point[1] if lower else -point[1], losses.get(point[0], math.inf))
     )
@@ -178,7 +181,8 @@ def _best(
 
 def _dress(axes: Any, log: Sequence[Line], rising: bool) -> None:
     """Quiet axes, and a thin line where each pass over the data ends, named where the curves are
-    not."""
+    not.
+    """
     from matplotlib.ticker import MaxNLocator
 
     axes.spines[["top", "right"]].set_visible(False)
@@ -221,7 +225,8 @@ def _pass_ends(log: Sequence[Line]) -> list[float]:
 
 def _quality(log: Sequence[Line]) -> str:
     """The metric of the right half: the one by which the best step is chosen, which training steps
-    log too."""
+    log too.
+    """
     there = {name for line in log if line.get("split") == "train" for name in line}
     return next((name for name in QUALITY if name in there), "accuracy")
 
@@ -244,7 +249,8 @@ def _reach(points: list[tuple[float, float]]) -> int:
 
 def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """The mean of a fifteenth of the run around each point: centred, as an average that trails
-    would lie above dev."""
+    would lie above dev.
+    """
     reach = _reach(points)
     sums = [0.0]
     for _, value in points:

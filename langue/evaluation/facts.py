@@ -1,5 +1,6 @@
 """Floor 5. What arrives: the facts of what was prepared for training. What leaves: the sections
-that show them."""
+that show them.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Floor 5. What arrives: a passage and its highlights, which may overlap. What leaves: the passage
-in segments, each with all that covers it."""
+in segments, each with all that covers it.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ LONGEST = 60  # characters of a label that are shown beside a metric
 @dataclass(frozen=True)
 class Verdict:
     """Whether the model is worth more than its baseline: `outcome` is better, same, worse or
-    unknown."""
+    unknown.
+    """
 
     outcome: str
     sentence: str
@@ -32,7 +33,8 @@ class Verdict:
 
 def verdict(summary: Mapping[str, Any]) -> Verdict:
     """What the comparison in a metrics.json says of the model and its baseline, in one honest
-    sentence."""
+    sentence.
+    """
     baseline = summary.get("baseline") or {}
     comparison = baseline.get("comparison")
     name = comparison["metric"] if comparison else summary["main_metric"]
@@ -72,7 +74,8 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
 
 def _apart(comparison: Mapping[str, Any]) -> str:
     """By how much two systems differ for sure: `, by 0.52 to 5.48 points over the same 300
-    examples`."""
+    examples`.
+    """
     name = comparison["metric"]
     ends = sorted(abs(end) for end in comparison["interval"])
     low, high = (format_metric(name, end).removesuffix("%") for end in ends)
@@ -122,7 +125,8 @@ def metric_label(name: str) -> str:
 
 def format_metric(name: str, value: float | None) -> str:
     """A metric's value as people write it: shares in percent, perplexity with two decimals, the
-    rest with four; a dash where it is undefined."""
+    rest with four; a dash where it is undefined.
+    """
     if value is None or not math.isfinite(value):
         return "–"
     # of scores that lie near each other, where four decimals say nothing

@@ -71,7 +71,8 @@ class KneserNey:
 
     def log_probabilities(self, tokens: Tokens, starts: Tokens) -> Floats:
         """Of each token and of each document's end, in order: (tokens + documents,), or (tokens,)
-        without an end."""
+        without an end.
+        """
         stream = _stream(tokens, starts, self.vocab_size, self.eos)
         out = np.empty(len(stream))
         for begin in range(0, len(stream), CHUNK):
@@ -133,7 +134,8 @@ def baseline(
     memory: int = 4 * 2**30,
 ) -> Baseline:
     """Train on (tokens, starts), judge on others. `starts` has one more entry than there are
-    documents."""
+    documents.
+    """
     began = time.perf_counter()
     model = fit(*train, vocab_size=vocab_size, eos=eos, order=order, limit=limit, memory=memory)
     logs = model.log_probabilities(*dev)
@@ -170,7 +172,8 @@ def fit(
     memory: int = 4 * 2**30,
 ) -> KneserNey:
     """tokens (T,), starts (documents + 1,). limit: only the first so many tokens. memory: bytes;
-    where an order might need more, the model ends below it and its `note` says so."""
+    where an order might need more, the model ends below it and its `note` says so.
+    """
     if order < 1:
         raise SettingsError(
             f"an n-gram model of order {order} does not exist", do="give at least 1"
@@ -281,7 +284,8 @@ def _ranked(
     stream: Places, ranks: Places, places: Places, n: int, symbols: int
 ) -> tuple[Ints, Ints, Places, Places, Places]:
     """Keys of the n-grams that end at `places`, their counts, their contexts' ranks, the rank at
-    each place of the stream, and the places in the order of these."""
+    each place of the stream, and the places in the order of these.
+    """
     below = ranks[places]
     left = stream[places - n + 1]
     new = np.empty(len(places), bool)
@@ -325,7 +329,8 @@ def _sorted(ranks: Places, left: Places, symbols: int) -> tuple[Ints, NDArray[np
 
 def _weighed(counted: _Counted, a: Ints) -> Level:
     """Discounted counts over their contexts' totals, and what each context leaves to the order
-    below."""
+    below.
+    """
     discount = np.asarray([0.0, *discounts(a)])
     taken = discount[np.minimum(a, 3)]
     totals = np.bincount(counted.contexts, weights=a, minlength=counted.below)
@@ -339,7 +344,8 @@ def _weighed(counted: _Counted, a: Ints) -> Level:
 
 def discounts(counts: Ints) -> tuple[float, float, float]:
     """What n-grams counted once, twice, and more often give away (Chen and Goodman 1998, equation
-    17)."""
+    17).
+    """
     n1, n2, n3, n4 = (int(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4))
     if not (n1 and n2 and n3 and n4):
         return FALLBACK

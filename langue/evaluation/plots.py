@@ -1,5 +1,6 @@
 """Floor 5. What arrives: points of a section. What leaves: where they lie in a drawing, for a
-template to draw as inline SVG that follows light and dark."""
+template to draw as inline SVG that follows light and dark.
+"""
 
 from __future__ import annotations
 

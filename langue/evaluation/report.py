@@ -126,7 +126,8 @@ def _label(value: str, limit: int = MAX_LABEL) -> str:
 
 def _finalize(value: Any) -> Any:
     """What a template is about to escape: any value as text without characters that cannot be
-    shown. What a macro has made is escaped already."""
+    shown. What a macro has made is escaped already.
+    """
     return value if hasattr(value, "__html__") else cells.visible(str(value))
 
 
@@ -136,7 +137,8 @@ def _kinds_of(rows: Iterable[Any]) -> list[HighlightKind]:
 
 def _groups(sections: Iterable[Section]) -> Iterator[list[Section]]:
     """The sections in their order, small ones that follow each other in pairs, and empty ones left
-    out."""
+    out.
+    """
     waiting: Section | None = None
     for section in sections:
         if isinstance(section, Matrix) and len(section.rows) > MAX_LABELS:

@@ -1,5 +1,6 @@
 """Floor 5. What arrives: the content of a metrics.json. What leaves: its metrics as rows, which
-pages and terminals show alike."""
+pages and terminals show alike.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ def _least(
     theirs: Mapping[str, float | None],
 ) -> float:
     """Where the scale shared by all metrics begins, so that near numbers can be told apart: a round
-    one below all."""
+    one below all.
+    """
     rising = [name for name in metrics if name not in LOWER_IS_BETTER]
     found = [
         number

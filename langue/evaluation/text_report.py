@@ -1,5 +1,6 @@
 """Floor 5. What arrives: the facts of a text. What leaves: the sections that show them, and a page
-of these."""
+of these.
+"""
 
 from __future__ import annotations
 

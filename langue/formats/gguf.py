@@ -125,7 +125,8 @@ class Gguf:
 
     def tensor(self, name: str, weights_dtype: torch.dtype | None = None) -> Tensor:
         """A tensor: F32, F16 and BF16 as the file's own pages; others as fp32, a matrix in the
-        precision that `weights_dtype` says, where it says one."""
+        precision that `weights_dtype` says, where it says one.
+        """
         stored = self.tensors[name]
         if stored.kind not in _STORED:
             raise ModelError(
@@ -159,7 +160,8 @@ class Gguf:
 @dataclass(frozen=True)
 class Blocks:
     """Numbers in groups that share a scale: int8 (..., group); or uint8 (..., 16), in which byte j
-    holds elements j, in its low bits, and j + 16, less 8 where there are no minima."""
+    holds elements j, in its low bits, and j + 16, less 8 where there are no minima.
+    """
 
     numbers: Tensor
     scales: Tensor
@@ -181,7 +183,8 @@ class Blocks:
 
 def unpack(kind: str, raw: Tensor) -> Blocks:
     """Whole blocks of bytes as their groups, one after another. The scales of Q4_K and Q6_K are
-    products of two numbers, in fp32, where they are exact."""
+    products of two numbers, in fp32, where they are exact.
+    """
     blocks = raw.view(-1, _STORED[kind][1])
     if kind in ("Q8_0", "Q4_0"):
         scales = blocks[:, :2].clone().view(torch.float16)[:, 0]
@@ -192,7 +195,8 @@ def unpack(kind: str, raw: Tensor) -> Blocks:
 
 def _unpack_q4_k(blocks: Tensor) -> Blocks:
     """Of 256 numbers: two float16, for the scales and the minima; eight scales and eight minima of
-    6 bits in 12 bytes; and bytes that hold numbers of two groups of 32, the first in low bits."""
+    6 bits in 12 bytes; and bytes that hold numbers of two groups of 32, the first in low bits.
+    """
     of_all = blocks[:, :4].clone().view(torch.float16).float()  # (B, 2)
     first, second, third = blocks[:, 4:16].view(-1, 3, 4).unbind(1)  # (B, 4) each
     scales = torch.cat([first & 63, third & 15 | first >> 6 << 4], dim=1)  # (B, 8)
@@ -210,7 +214,8 @@ def _unpack_q4_k(blocks: Tensor) -> Blocks:
 def _unpack_q6_k(blocks: Tensor) -> Blocks:
     """Of 256 numbers: the low four bits, in halves of 128 numbers as two times 32 bytes, each of
     which holds numbers that are 64 apart; the upper two bits, one byte for four numbers that are 32
-    apart; 16 scales of 8 bits; and one float16."""
+    apart; 16 scales of 8 bits; and one float16.
+    """
     low = blocks[:, :128].view(-1, 2, 2, 32)  # (B, halves, 2, 32)
     four = torch.cat([low & 15, low >> 4], dim=2)  # (B, halves, 4, 32)
     high = blocks[:, 128:192].view(-1, 2, 1, 32)
@@ -316,7 +321,8 @@ class _Reader:
 
 def read(path: Path) -> Gguf:
     """The header. ModelError where the file breaks a rule of the format; no tensor's bytes are
-    touched."""
+    touched.
+    """
     with path.open("rb") as handle:
         if handle.read(4) != MAGIC:
             raise ModelError("not a GGUF file", where=str(path))
@@ -393,7 +399,8 @@ def _check_places(reader: _Reader, tensors: Mapping[str, Stored]) -> None:
 @dataclass(frozen=True)
 class Given:
     """A tensor to write. `make` gives its numbers when they are wanted, so that one is held at a
-    time."""
+    time.
+    """
 
     name: str
     kind: str
@@ -403,7 +410,8 @@ class Given:
 
 def write(path: Path, metadata: Mapping[str, Any], tensors: Iterable[Given]) -> None:
     """Write a file. Values may be bool, int (uint32), float (float32), str, lists of str, and
-    arrays of numbers."""
+    arrays of numbers.
+    """
     given = list(tensors)
     with atomic_file(path) as temporary, temporary.open("wb") as handle:
         handle.write(MAGIC + struct.pack("<IQQ", VERSION, len(given), len(metadata)))
@@ -467,7 +475,8 @@ def _encoded(given: Given) -> bytes:
 
 def quantise(numbers: NDArray[np.float32]) -> bytes:
     """Q8_0: the largest of 32 becomes 127, the others whole numbers beside it, halves away from
-    zero."""
+    zero.
+    """
     blocks = numbers.reshape(-1, BLOCK)
     scale = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
     with np.errstate(divide="ignore", over="ignore"):

@@ -61,7 +61,8 @@ Message = tuple[int, int, int]  # kind, where its data begins, how much there is
 def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Every array under its path, `layers/dense/kernel`, as the file's own pages (weights_dtype: as
     `numbers` has it). ModelError where the file is damaged, or holds what is not read: chunked or
-    compressed arrays, and types that are no numbers."""
+    compressed arrays, and types that are no numbers.
+    """
     try:
         return dict(_File(map_file(file), weights_dtype).arrays())
     except (ValueError, struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
@@ -182,7 +183,8 @@ class _File:
 
     def symbols(self, tree: int, heap: int) -> Iterator[tuple[str, int]]:
         """The names of a group of the older kind: a B-tree of tables, the names' letters in a
-        heap."""
+        heap.
+        """
         if self.cut(heap, 4) != b"HEAP":
             raise ValueError("a group without names")
         letters = self.number(heap + 24, 8)

@@ -1,6 +1,7 @@
 """What arrives: a file of weights, mapped, and where a tensor lies in it. What leaves: the tensor:
 the file's own pages; or, where it must be decoded, numbers in the precision that is wanted from the
-first."""
+first.
+"""
 
 import math
 import mmap
@@ -21,7 +22,8 @@ DECODED = 2**18
 
 def map_file(path: Path) -> mmap.mmap:
     """A file's pages. They are copied where they are written to: the file itself is never changed.
-    ModelError where it may not be read."""
+    ModelError where it may not be read.
+    """
     try:
         with path.open("rb") as handle:
             return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -38,7 +40,8 @@ def numbers(
 ) -> Tensor:
     """The numbers that lie at a place of a mapped file, as its own pages. Where that is no place of
     whole numbers, as torch asks for, they are copied: a matrix in the precision that
-    `weights_dtype` says."""
+    `weights_dtype` says.
+    """
     count = math.prod(shape)
     if not count:  # numpy has an error of its own for sizes that none has
         return torch.from_numpy(np.zeros(tuple(shape), np.uint8)).to(dtype)
@@ -55,7 +58,8 @@ def numbers(
 
 def in_pieces(raw: Tensor, unit: int) -> Iterator[Tensor]:
     """Bytes of a mapped file, whole units at a time, which are given back when the next are asked
-    for."""
+    for.
+    """
     for piece in torch.split(raw, DECODED // unit * unit):
         yield piece
         release_pages(piece)
@@ -70,7 +74,8 @@ def fill(
 ) -> Tensor:
     """A tensor of numbers that come in their order, a piece at a time: a matrix in the precision
     that `weights_dtype` says, other things, and a single row, which may be a vector under another
-    name, in their own."""
+    name, in their own.
+    """
     narrow = (
         weights_dtype is not None and dtype.is_floating_point and len(shape) > 1 and 1 not in shape
     )

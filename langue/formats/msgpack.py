@@ -59,7 +59,8 @@ class _Array(NamedTuple):
 
 def read(file: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Every array under its path, `params/bert/...` (weights_dtype: as in `numbers`, since most
-    arrays of such a file are not aligned). ModelError where the file breaks its format."""
+    arrays of such a file are not aligned). ModelError where the file breaks its format.
+    """
     flat: dict[str, Tensor] = {}
 
     def walk(branch: Any, path: str) -> None:
@@ -133,7 +134,8 @@ def _many(
     data: memoryview, at: int, count: int, named: bool, depth: int, left: Iterator[int]
 ) -> tuple[Any, int]:
     """A map or a list. Every element takes a byte at least, so a count cannot claim more than the
-    file has."""
+    file has.
+    """
     if count > len(data) - at:
         raise ValueError("a count is larger than the file")
     items: list[Any] = []

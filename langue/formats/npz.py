@@ -59,7 +59,8 @@ def weights(
     file: Path, is_selected: Callable[[str], bool], weights_dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
     """The arrays whose names are selected, which must be of floating numbers, as fp32; matrices as
-    `fill` has it."""
+    `fill` has it.
+    """
 
     def take(name: str, head: _Head, handle: IO[bytes]) -> Tensor:
         if head.dtype.kind != "f":
@@ -86,7 +87,8 @@ def _scan(
     file: Path, is_selected: Callable[[str], bool], take: Callable[[str, _Head, IO[bytes]], T]
 ) -> dict[str, T]:
     """What `take` makes of each selected array's name, header and bytes; read to their end,
-    their sum is checked."""
+    their sum is checked.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()

@@ -52,7 +52,8 @@ def find(folder: Path) -> Path | None:
 
 def read(index: Path, weights_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """All numeric tensors, as the file's own pages (weights_dtype: as in `numbers`). ModelError
-    where the file breaks its format."""
+    where the file breaks its format.
+    """
     try:
         return _read(index, weights_dtype)
     except PermissionError as error:
@@ -186,7 +187,8 @@ def _block(data: bytes, handle: tuple[int, int]) -> bytes:
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a block, each key given as what it shares with the one before and what it
-    adds."""
+    adds.
+    """
     (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
     end = len(block) - 4 * (restarts + 1)
     at = 0

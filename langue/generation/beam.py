@@ -145,7 +145,8 @@ class BeamJob(Job):
 
     def _is_over(self, best: float, length: int) -> bool:
         """Whether no running beam can be expected to replace a complete one; best: the score of the
-        best that runs."""
+        best that runs.
+        """
         if len(self.complete) < self.width:
             return False
         asked = self.beams_asked
@@ -158,7 +159,8 @@ class BeamJob(Job):
 
     def _go_on(self, pool: PagePool, chosen: Sequence[tuple[int, int, float]]) -> None:
         """The chosen ways are the beams now: those that nobody goes on from end, and where several
-        go on from one, all but the last go on from a copy."""
+        go on from one, all but the last go on from a copy.
+        """
         children = Counter(parent for parent, _, _ in chosen)
         alive = [beam.row for index, beam in enumerate(self.beams) if children[index]]
         for index, beam in enumerate(self.beams):

@@ -237,7 +237,8 @@ def _as_arrays(numbers: dict[int, int]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 class _Trials:
     """A process that compiles grammars on trial, one at a time, and is killed where it takes too
-    long."""
+    long.
+    """
 
     def __init__(self, tokens: Sequence[bytes], memory: int = MEMORY) -> None:
         """memory: bytes that constraints may take, all that are tried together."""
@@ -249,7 +250,8 @@ class _Trials:
 
     def run(self, form: str, request: bytes) -> str:
         """The constraint as a grammar that compiles. ModelError where it does not, or takes too
-        much time or memory."""
+        much time or memory.
+        """
         try:
             answer = self._ask(request)
         except (EOFError, OSError):  # it may have been killed from outside: once more

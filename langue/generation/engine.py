@@ -59,7 +59,8 @@ class Engine:
         sequences that are written at a time; tokens: that all of these have at most. tokenizer: for
         text and stop strings. step_tokens: of prompts, that a step reads at most. dtype: of the
         products, where it is not the weights'. drafter: guesses next tokens, at most so many a
-        step, which the model checks together."""
+        step, which the model checks together.
+        """
         config = model.body.config
         if config.architecture == "encoder":
             raise ModelError("an encoder sees both ways and does not generate")
@@ -174,7 +175,8 @@ class Engine:
     @torch.no_grad()
     def step(self, now: float = 0.0) -> list[Delta]:
         """Let every running sequence go on by a token or a part of its prompt; now: on the clock of
-        the requests' deadlines. Returns what is new."""
+        the requests' deadlines. Returns what is new.
+        """
         self._expire(now)
         deltas = self._late
         self._late = []
@@ -210,7 +212,8 @@ class Engine:
     def _admit(self) -> None:
         """Let in who waits, while there is room for the worst case of each: by priority, then the
         owner who has had least, then who came first. Nobody overtakes one who does not fit; who
-        waits for a beginning that is being read by another does not hold up the rest."""
+        waits for a beginning that is being read by another does not hold up the rest.
+        """
         admitted = []
         rows = sum(job.width for job in self.running)
         reading = {key for job in self.running for key in self._unread(job)}
@@ -305,7 +308,8 @@ class Engine:
 
     def _plan(self) -> "_Plan":
         """What the next step computes: all that are being written, and chunks of prompts in the
-        order of their admission, as many as a step may have; at least one."""
+        order of their admission, as many as a step may have; at least one.
+        """
         plan = _Plan()
         prefilling = []
         for job in self.running:

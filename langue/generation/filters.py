@@ -30,7 +30,8 @@ def top_k(logits: Logits, k: int) -> Kept:
 
 def top_p(logits: Logits, p: float) -> Kept:
     """The smallest set that holds a share p of the probability (Holtzman et al. 2019,
-    arXiv:1904.09751); of equally likely tokens at its border those with the lower ids."""
+    arXiv:1904.09751); of equally likely tokens at its border those with the lower ids.
+    """
     probabilities = softmax(logits)
     ordered = -np.sort(-probabilities[_are_enough(probabilities, p)])
     before = running_sum(ordered) - ordered
@@ -46,14 +47,16 @@ def top_p(logits: Logits, p: float) -> Kept:
 
 def min_p(logits: Logits, share: float) -> Kept:
     """Those at least so likely as `share` of the likeliest (Nguyen et al. 2024,
-    arXiv:2407.01082)."""
+    arXiv:2407.01082).
+    """
     keep: Kept = logits >= logits.max() + np.float32(math.log(share))
     return keep
 
 
 def typical_p(logits: Logits, mass: float) -> Kept:
     """Those whose surprise -log p is nearest to the entropy, until they hold `mass` of the
-    probability (Meister et al. 2022, arXiv:2202.00666)."""
+    probability (Meister et al. 2022, arXiv:2202.00666).
+    """
     surprise = _surprise(logits)
     probabilities = np.exp(-surprise)
     distance = np.abs(surprise - _entropy(surprise))
@@ -67,14 +70,16 @@ def typical_p(logits: Logits, mass: float) -> Kept:
 
 def epsilon_cutoff(logits: Logits, epsilon: float) -> Kept:
     """Those of at least probability epsilon, and the likeliest (Hewitt et al. 2022,
-    arXiv:2210.15191)."""
+    arXiv:2210.15191).
+    """
     keep: Kept = (softmax(logits) >= epsilon) | (logits == logits.max())
     return keep
 
 
 def eta_cutoff(logits: Logits, epsilon: float) -> Kept:
     """Those of at least probability min(epsilon, sqrt(epsilon) exp(-entropy)), and the likeliest
-    (Hewitt et al. 2022, arXiv:2210.15191)."""
+    (Hewitt et al. 2022, arXiv:2210.15191).
+    """
     surprise = _surprise(logits)
     eta = min(epsilon, math.sqrt(epsilon) * math.exp(-_entropy(surprise)))
     keep: Kept = (np.exp(-surprise) >= eta) | (logits == logits.max())
@@ -90,7 +95,8 @@ def softmax(logits: Logits) -> Logits:
 
 def _are_enough(probabilities: Logits, share: float) -> Kept:
     """Tokens that hold `share` together, so that only what may come before them need be sorted: the
-    others are below half of (1 - share) / C, and hold less than 1 - share even with rounding."""
+    others are below half of (1 - share) / C, and hold less than 1 - share even with rounding.
+    """
     keep: Kept = probabilities >= (1 - share) / (2 * len(probabilities))
     return keep
 

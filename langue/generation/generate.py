@@ -1,5 +1,6 @@
 """What arrives: a language model and prompts as token ids. What leaves: the tokens that it writes
-after each."""
+after each.
+"""
 
 from collections import Counter
 from collections.abc import Sequence

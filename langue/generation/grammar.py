@@ -23,7 +23,8 @@ _SIMPLER = "make it simpler"
 
 def lark_of(form: str, value: Any) -> str:
     """The constraint in llguidance's dialect of Lark. ModelError where it is not what it should be,
-    or says what is not followed."""
+    or says what is not followed.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -109,7 +110,8 @@ def vocabulary_of(tokens: Sequence[bytes]) -> Any:
 
 def compile_grammar(vocabulary: Any, form: str, lark: str) -> Any:
     """A matcher whose first mask is computed, so that it is known to have one. ModelError where
-    there is none."""
+    there is none.
+    """
     from llguidance import LLMatcher, LLParserLimits
 
     limits = LLParserLimits(verbose_errors=False)

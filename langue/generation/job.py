@@ -65,7 +65,8 @@ class Row:
 
     def fork(self, pool: PagePool) -> tuple["Row", int]:
         """The same sequence, which goes on by itself: whole pages are shared, the last one, if it
-        is not full, is copied. And how many pages were taken for it."""
+        is not full, is copied. And how many pages were taken for it.
+        """
         other = copy(self)
         other.tokens = list(self.tokens)
         other.table = self.table.copy()
@@ -99,7 +100,8 @@ class Job(ABC):
         self, id: int, request: Request, context: Sequence[int] | None, limit: int
     ) -> None:
         """context: a decoder's prompt; None: an encoder reads it, and what is gone on from is the
-        start token. limit: new tokens that there is room for."""
+        start token. limit: new tokens that there is room for.
+        """
         self.id = id
         self.request = request
         self.has_source = context is None
@@ -116,12 +118,14 @@ class Job(ABC):
     @property
     def most_tokens(self) -> int:
         """Tokens of one row that have keys and values in the worst case: the last one written is
-        never read."""
+        never read.
+        """
         return len(self.context) + self.limit - 1
 
     def worst_pages(self, window: int, step_tokens: int) -> int:
         """Pages that it may come to hold at one time; window: the widest that any layer has, 0
-        where one sees everything; step_tokens: most of a prompt's tokens in one step."""
+        where one sees everything; step_tokens: most of a prompt's tokens in one step.
+        """
         pages = pages_for(self.most_tokens)
         if window:
             pages = min(pages, pages_for(window + max(step_tokens, CHUNK)) + 1)
@@ -130,7 +134,8 @@ class Job(ABC):
     @abstractmethod
     def advance(self, pool: PagePool, logits: Sequence[Tensor]) -> Delta:
         """Go on by what the model says of each row's asked tokens, (asked, V) each; pool: for rows
-        that begin and end."""
+        that begin and end.
+        """
 
     def finish(self, reason: FinishReason, error: LangueError | None = None) -> Delta:
         """The last delta, with the text that was held back."""
@@ -247,7 +252,8 @@ class SampleJob(Job):
 
     def is_ready(self, logits: Tensor) -> bool:
         """Whether the last of these logits are of the next token; those before, of the prompt's
-        tokens, are kept where they were asked for."""
+        tokens, are kept where they were asked for.
+        """
         row = self.rows[0]
         if self.request.prompt_logprobs and not self.answer.tokens:
             self.read_prompt(logits)

@@ -20,7 +20,8 @@ Key = bytes  # of a chunk: a digest of all tokens up to its end
 
 def chunk_keys(tokens: Sequence[int], salt: str = "") -> list[Key]:
     """Keys of the whole chunks of a prompt, but for one that would hold its last token: that is
-    always computed, for what follows it. salt: what sets apart those who may not share."""
+    always computed, for what follows it. salt: what sets apart those who may not share.
+    """
     keys = []
     digest = hashlib.blake2b(salt.encode("utf-8"), digest_size=16)
     for end in range(CHUNK, len(tokens), CHUNK):
@@ -31,7 +32,8 @@ def chunk_keys(tokens: Sequence[int], salt: str = "") -> list[Key]:
 
 class PagePool:
     """Who holds which page. Every page is free, held by one or more sequences, or kept: known as
-    part of a prompt and held by none."""
+    part of a prompt and held by none.
+    """
 
     def __init__(
         self, count: int, copy: Callable[[int, int], None] = lambda source, to: None

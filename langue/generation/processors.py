@@ -20,7 +20,8 @@ Tokens = tuple[int, ...]
 
 class Context:
     """The tokens of one sequence: those given (a decoder's prompt, or an encoder-decoder's start
-    token), and those written since."""
+    token), and those written since.
+    """
 
     def __init__(self, given: Sequence[int] | NDArray[np.int64]) -> None:
         self.given = len(given)
@@ -62,7 +63,8 @@ class LogitsProcessor(Protocol):
 
 class SequenceBias:
     """A bias is added to the logit of the last token of a sequence, where those before it have just
-    been written. Sequences of one token: OpenAI's `logit_bias`. Bias -inf: bad words."""
+    been written. Sequences of one token: OpenAI's `logit_bias`. Bias -inf: bad words.
+    """
 
     def __init__(self, biases: Mapping[Tokens, float], name: str) -> None:
         self.name = name
@@ -104,7 +106,8 @@ def bad_words(words: Sequence[Tokens], end: frozenset[int]) -> SequenceBias | No
 
 class RepetitionPenalty:
     """Logits of tokens in the context are divided by the penalty, negative ones multiplied by it
-    (Keskar et al. 2019, arXiv:1909.05858)."""
+    (Keskar et al. 2019, arXiv:1909.05858).
+    """
 
     name = "repetition_penalty"
 
@@ -121,7 +124,8 @@ class RepetitionPenalty:
 
 class CountPenalty:
     """OpenAI's penalties: logit - presence * (count > 0) - frequency * count, where a token's count
-    is of what was written, without what was given."""
+    is of what was written, without what was given.
+    """
 
     name = "presence_penalty and frequency_penalty"
 
@@ -188,7 +192,8 @@ class Suppress:
 
 class Forced:
     """One of these tokens comes next where the context has `at` tokens: the language that mBART
-    begins with, or the end of a text that has no more room."""
+    begins with, or the end of a text that has no more room.
+    """
 
     def __init__(self, tokens: Sequence[int], at: int, name: str) -> None:
         self.name = name

@@ -1,5 +1,6 @@
 """What arrives: what a caller asks of the engine. What leaves: what the engine answers, piece by
-piece and whole."""
+piece and whole.
+"""
 
 import math
 from collections.abc import Sequence

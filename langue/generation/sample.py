@@ -142,7 +142,8 @@ def sampling_of(
     logprobs: int | None = None,
 ) -> Sampling:
     """What the caller gives, and where that is None what the model's generation config says: greedy
-    unless it has `do_sample`."""
+    unless it has `do_sample`.
+    """
     if temperature is None:
         temperature = config.temperature if config.do_sample else 0.0
     if top_k is None:
@@ -176,7 +177,8 @@ def sampling_of(
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A chosen token; where asked for, log-probabilities of the model's own distribution, at
-    temperature 1 and before any processor."""
+    temperature 1 and before any processor.
+    """
 
     token: int
     logprob: float | None = None
@@ -235,7 +237,8 @@ class Chooser:
     @property
     def begins_forced(self) -> bool:
         """Whether the next token is the one that the model's config forces to come first: no part
-        of the text, so that a constraint does not see it."""
+        of the text, so that a constraint does not see it.
+        """
         return any(f.name == FORCED_BEGIN and f.is_due(self.context) for f in self.forced)
 
     def process(self, logits: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -269,7 +272,8 @@ class Chooser:
         self, logits: Tensor, allowed: Tensor | None
     ) -> tuple[NDArray[np.int64] | None, NDArray[np.float32]]:
         """The tokens (C,) that may be drawn, None for all, and their weights (C,), the highest
-        1."""
+        1.
+        """
         found = self.process(logits, allowed).cpu().numpy()
         tokens = None
         if self.sampling.temperature == 0:
@@ -331,7 +335,8 @@ class Chooser:
 
 def draw(weights: NDArray[np.floating[Any]], uniform: float) -> int:
     """The place of a draw from weights (C,), which need not sum to 1, by the inverse of their
-    distribution function, in float64."""
+    distribution function, in float64.
+    """
     so_far = filters.running_sum(weights)
     total = so_far[-1]
     last = int(np.searchsorted(so_far, total))  # what follows weighs nothing
@@ -404,7 +409,8 @@ def processors_of(
 
 def forced_of(config: GenerationConfig, given: int, limit: int) -> list[Forced]:
     """What the config forces to come first and last; limit: how many tokens may follow the context,
-    whose tokens are `given`."""
+    whose tokens are `given`.
+    """
     found = []
     if config.forced_bos is not None and given == 1:
         found.append(Forced([config.forced_bos], 1, FORCED_BEGIN))

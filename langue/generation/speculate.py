@@ -43,7 +43,8 @@ class Drafter(ABC):
 
 class PromptLookup(Drafter):
     """What followed the same few tokens before, in the prompt or since (Saxena 2023): for answers
-    that repeat parts of their prompt."""
+    that repeat parts of their prompt.
+    """
 
     def page_bytes(self) -> int:
         return 0
@@ -69,7 +70,8 @@ def look_up(tokens: Sequence[int], count: int) -> list[int]:
 
 class DraftModel(Drafter):
     """A smaller model with the same vocabulary, whose keys and values stand in pages beside the
-    model's own, under the same numbers."""
+    model's own, under the same numbers.
+    """
 
     def __init__(self, model: LanguageModel, target: LanguageModel) -> None:
         own = model.body.config
@@ -93,7 +95,8 @@ class DraftModel(Drafter):
 
     def propose(self, jobs: Sequence[SampleJob], counts: Sequence[int]) -> list[list[int]]:
         """Each by the draws that the model will choose by, so that they agree where the two models'
-        distributions do."""
+        distributions do.
+        """
         guessed: list[list[int]] = [[] for _ in jobs]
         for place in range(max(counts, default=0)):
             going = [row for row, count in enumerate(counts) if count > place]

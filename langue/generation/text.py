@@ -41,7 +41,8 @@ class TextStream:
         self, tokenizer: Tokenizer, context: Sequence[int] | None = None, stop: Sequence[str] = ()
     ) -> None:
         """context: a decoder's prompt; None: the tokens are decoded alone. ModelError where a stop
-        string is empty."""
+        string is empty.
+        """
         self._tokenizer = tokenizer
         self._decoding = decoding_of(tokenizer)
         self._stops = [_Stop(each) for each in dict.fromkeys(stop)]
@@ -189,7 +190,8 @@ class TextStream:
 
 class _Stop:
     """How much of a stop string a text ends with, read character by character (Knuth, Morris and
-    Pratt 1977)."""
+    Pratt 1977).
+    """
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str) or not text:
@@ -250,7 +252,8 @@ def _closed(text: str) -> int:
 
 def _goes_on(text: str, at: int) -> bool:
     """Whether the code point at a place is of the same character, as a reader sees it, as the one
-    before. Said too often rather than too seldom: the text then comes a little later."""
+    before. Said too often rather than too seldom: the text then comes a little later.
+    """
     before = text[at - 1]
     here = text[at]
     if before.isspace() or here.isspace():
@@ -280,7 +283,8 @@ def _is_syllable_or_first(character: str) -> bool:
 
 def _extends(character: str) -> bool:
     """Combining marks, joiners, emoji's variants and skin tones, tags, Japanese voicing marks, and
-    Korean letters within a syllable."""
+    Korean letters within a syllable.
+    """
     return (
         unicodedata.category(character)[0] == "M"
         or character in "\u200c\u200d\uff9e\uff9f"

@@ -89,7 +89,8 @@ class Checkpoint:
     @property
     def pad(self) -> int | None:
         """The token that fills up batches elsewhere; a text's end is before it. None where nothing
-        says one."""
+        says one.
+        """
         token = self.published.get("pad_token_id")
         if type(token) is int:
             return token
@@ -99,7 +100,8 @@ class Checkpoint:
     @property
     def batch_pad(self) -> int | None:
         """The token that fills up batches elsewhere once the model is saved: where none is said,
-        another stands in."""
+        another stands in.
+        """
         if self.pad is not None:
             return self.pad
         token = _pad_of(self.tokenizer, self.published)
@@ -119,7 +121,8 @@ def locate(
     weights: bool = True,
 ) -> Path:
     """The local folder of a model: itself, or a snapshot of the Hub's. patterns: of the
-    files that are fetched in the place of the model; weights: whether those are needed too."""
+    files that are fetched in the place of the model; weights: whether those are needed too.
+    """
     folder = Path(os.path.expanduser(name))  # `~nobody` stays what it is
     if folder.is_dir() or _find_format(folder):
         return folder
@@ -151,7 +154,8 @@ def locate(
 
 def _says_all(folder: Path) -> bool:
     """Whether a config.json of the Hub's kind is there, so that no weights need be seen to know
-    what the model is."""
+    what the model is.
+    """
     return (folder / "config.json").is_file() and "model_type" in _object(folder / "config.json")
 
 
@@ -206,7 +210,8 @@ def _find_format(path: Path) -> tuple[FormatReader, Path] | None:
 
 def describe(name: str | Path, revision: str | None = None, *, weights: bool = True) -> Description:
     """weights: whether they will be read, so that they are fetched too where the model is the
-    Hub's."""
+    Hub's.
+    """
     folder = locate(name, revision, weights=weights)
     foreign = None if _is_of_the_hub(folder) else _find_format(folder)
     if foreign is not None:
@@ -237,7 +242,8 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
 
 def _is_of_the_hub(path: Path) -> bool:
     """Whether it has a config.json of the Hub's kind; Keras has one of its own, beside weights of
-    another name."""
+    another name.
+    """
     if not (path / "config.json").is_file():
         return False
     if not (path / "model.weights.h5").is_file():
@@ -301,7 +307,8 @@ def family_of(described: Description) -> tuple[Family, ModelConfig]:
 
 def _check_bounds(config: ModelConfig) -> None:
     """ModelError where the config claims what no model has, before anything is drawn up or computed
-    for it."""
+    for it.
+    """
     claims = {name: value for name, value in config.to_dict().items() if type(value) is int}
     claims["heads times their width"] = config.n_heads * config.head_dim
     if config.position.startswith("sinusoidal"):  # a table that no file holds
@@ -343,7 +350,8 @@ def _read_weights(
     rows: "StoredRows | None",
 ) -> dict[str, Tensor]:
     """rows: where the Weights of a file are kept; None: they are read as fp32 matrices, or in the
-    dtype that is wanted."""
+    dtype that is wanted.
+    """
     reader = described.reader
     original = described.original
     if reader is not None and original is not None:
@@ -382,7 +390,8 @@ def read_checkpoint(
     """Read a model folder. `head`: which head's weights to take where they are there ("sequence",
     "token", "span", "lm"); `pairs`: those too that say of two parts whether the second follows;
     `weights_dtype`: the precision that they are held in; `stored`: matrices that the file has as
-    whole numbers are kept so, in the checkpoint's `stored`."""
+    whole numbers are kept so, in the checkpoint's `stored`.
+    """
     folder = described.folder
     tokenizer = read_tokenizer(described)
     rows = None
@@ -433,7 +442,8 @@ def _read_model(
 
 def _take_stored(weights: dict[str, Tensor], rows: "StoredRows") -> "dict[str, AnyWeight]":
     """The Weights of matrices that stand as the numbers of their rows, which give way in `weights`
-    to tensors of their shapes that take no memory. What no use of ours needs is taken as fp32."""
+    to tensors of their shapes that take no memory. What no use of ours needs is taken as fp32.
+    """
     stored: dict[str, AnyWeight] = {}
     for name, tensor in weights.items():
         if not rows.is_numbered(tensor):
@@ -521,7 +531,8 @@ def write_checkpoint(
 ) -> None:
     """config.json, model.safetensors and the tokenizer, as `transformers` reads them. `folder` must
     exist. published and writes: a Description's; stored: matrices of whole numbers, under the
-    names that `weights` would have them by."""
+    names that `weights` would have them by.
+    """
     published = published or {}
     # A head that is not known here goes along with its class, so that others read it as before.
     other = family.other(classes_of(published)) if head is None and family.prefix else None

@@ -29,14 +29,16 @@ ACTIVATIONS = {
 
 class Names:
     """A table: our axis = their key, or (key, value) with the value that a config stands for which
-    lacks the key."""
+    lacks the key.
+    """
 
     def __init__(self, **names: str | tuple[str, Any]) -> None:
         self.names = names
 
     def read(self, config: Config, **axes: Any) -> dict[str, Any]:
         """The axes of the table beside those given, which the family has whatever its configs say.
-        ModelError for a key without a default that is missing or is not a count."""
+        ModelError for a key without a default that is missing or is not a count.
+        """
         for ours, theirs in self.names.items():
             if isinstance(theirs, str):
                 axes[ours] = take(config, theirs)

@@ -18,7 +18,8 @@ CHUNK_BYTES = 2**24
 
 class DtypeConverter:
     """Holds matrices in one precision (None: the file's), and gives back what it has read and
-    nobody else will."""
+    nobody else will.
+    """
 
     def __init__(self, weights_dtype: torch.dtype | None, published: Iterable[Tensor]) -> None:
         self.weights_dtype = weights_dtype
@@ -27,7 +28,8 @@ class DtypeConverter:
 
     def stack(self, parts: list[Tensor]) -> Tensor:
         """The parts along the first axis; a single one of the wanted precision is itself. What has
-        one axis is left in the precision that it has."""
+        one axis is left in the precision that it has.
+        """
         kind = reduce(torch.promote_types, (part.dtype for part in parts))
         if self.weights_dtype is not None and parts[0].ndim > 1 and kind.is_floating_point:
             kind = self.weights_dtype
@@ -59,7 +61,8 @@ class DtypeConverter:
 
 def pairs_apart(tensor: Tensor, heads: int, weights_dtype: torch.dtype | None) -> Tensor:
     """Of each head, the rows that turn together: neighbours come half a head apart, as the Hub has
-    them. Nobody else reads the tensor."""
+    them. Nobody else reads the tensor.
+    """
     holder = DtypeConverter(weights_dtype, [tensor])
     made = holder.stack([rows[odd::2] for rows in tensor.chunk(heads) for odd in (0, 1)])
     holder.done([tensor], [made])

@@ -83,7 +83,8 @@ DECODING = {  # the heads of nearly every published decoder
 
 def classes(stem: str, lm: str) -> dict[str, str]:
     """The classes of `transformers` that load a family's models, where they are called as most are;
-    lm: the ending."""
+    lm: the ending.
+    """
     return {"body": f"{stem}Model", SEQUENCE: f"{stem}ForSequenceClassification", "lm": stem + lm}
 
 
@@ -140,7 +141,8 @@ def _join(
 
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
     """Whether `_join` has a meaning for such parts; whether what it makes has the config's shape is
-    seen later."""
+    seen later.
+    """
     if parts[0].ndim == 0 or any(
         part.shape != parts[0].shape or part.dtype not in HELD for part in parts
     ):
@@ -197,7 +199,8 @@ def _exchanged(part: Tensor, width: int) -> Tensor:
 @cache
 def parameters(config: ModelConfig) -> dict[str, torch.Size]:
     """The names and shapes that a language model of this config has, "body.*" and "head.*"; nothing
-    is allocated."""
+    is allocated.
+    """
     return {name: weight.shape for name, weight in build_on_meta(config).named_parameters()}
 
 
@@ -234,7 +237,8 @@ class Family:
         """Rename and stack published tensors. Every one is used once; ModelError names what is left
         over or missing. `theirs` is emptied, so that what is stacked or converted is not held
         twice. weights_dtype: what those are held in (None: what they came in); other: whether there
-        is a head of a kind that is not known here, which is kept."""
+        is a head of a kind that is not known here, which is kept.
+        """
         names = Counter(map(self._today, theirs))
         twice = next((name for name, count in names.items() if count > 1), None)
         if twice is not None:
@@ -335,7 +339,8 @@ class Family:
 
     def head_kind(self, pooling: str) -> str:
         """Which rules name the weights of a head with this pooling: the published classifier's, or
-        none ("mean")."""
+        none ("mean").
+        """
         return SEQUENCE if pooling in self.poolings and SEQUENCE in self.heads else pooling
 
     @property
@@ -347,7 +352,8 @@ class Family:
 
     def guard(self, head: str | None) -> str:
         """What the published class for such a head calls its output matrix; "" where there is no
-        class. A head of any other kind is pooled, and the class a sequence classifier."""
+        class. A head of any other kind is pooled, and the class a sequence classifier.
+        """
         kind = head if head in TOKEN_CLASSES else SEQUENCE
         rules = self.heads.get(str(kind), [])
         named = (r.theirs[0] for r in rules if r.ours == "head.out.weight")
@@ -372,7 +378,8 @@ class Family:
     ) -> ModelConfig:
         """The config as the weights have it: an output matrix with values of its own is not tied,
         whatever is said; and a token classifier without a decoder is an encoder (T5's, whose config
-        is of both sides)."""
+        is of both sides).
+        """
         published = {self._today(name): tensor for name, tensor in theirs.items()}
         if config.decoder_layers and self.architectures.get("token") in classes:
             decoder = {r.theirs[0] for r in self.body if r.ours.startswith("decoder.")}
@@ -392,7 +399,8 @@ class Family:
     @property
     def shared_names(self) -> frozenset[str]:
         """Every published name of a tensor that has several names, with the body's prefix and
-        without."""
+        without.
+        """
         names = {self.output} - {""}
         for r in [*self.body, *(r for rules in self.heads.values() for r in rules)]:
             of_body = ("", self.prefix, *self.prefixes.values())
@@ -420,7 +428,8 @@ class Family:
 
     def other(self, classes: Sequence[str], head: str | None = None) -> str | None:
         """Of these classes of `transformers`, the one whose head is neither of the kind that is
-        asked for nor one that reading another skips: its weights are kept as they are."""
+        asked for nor one that reading another skips: its weights are kept as they are.
+        """
         skipped = {*self.architectures} - {*TOKEN_CLASSES}
         if head in TOKEN_CLASSES:
             skipped -= {SEQUENCE}
@@ -430,7 +439,8 @@ class Family:
 
     def has_lm_head(self, config: ModelConfig, classes: Sequence[str]) -> bool:
         """Whether a model saved as one of these classes of `transformers` scores tokens: it has a
-        head for that, or needs no weights of its own for one."""
+        head for that, or needs no weights of its own for one.
+        """
         own = [r for r in self._head(config, "lm", False) if not r.zero]
         free = not own and config.architecture != "encoder" and not self.other(classes)
         return free or any(name.endswith(LM_CLASSES) for name in classes)
@@ -441,7 +451,8 @@ class Family:
 
     def _body(self, config: ModelConfig, prefix: str) -> list[Rule]:
         """The rules that this config's parameters need, one a layer; prefix: what stands before
-        their names."""
+        their names.
+        """
         needed = parameters(config)
         rules = []
         for r in _expand(self.body, config):
@@ -490,7 +501,8 @@ def _prefixed(mapping: Rule, prefix: str) -> Rule:
 
 def _fill_in(rules: Sequence[Rule], published: dict[str, Tensor]) -> None:
     """Put a tensor that the file has under another of its names under the one that its rule
-    uses."""
+    uses.
+    """
     substitutes: dict[str, Tensor] = {}
     for r in rules:
         if not (r.tied or r.substitutes) or r.theirs[0] in published:

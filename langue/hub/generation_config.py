@@ -263,7 +263,8 @@ class _Reader:
 
     def words(self, key: str) -> tuple[tuple[int, ...], ...]:
         """A list of token sequences; a sequence with a token that the vocabulary lacks is left
-        out."""
+        out.
+        """
         value = self.content.get(key)
         if value is None:
             return ()
@@ -279,7 +280,8 @@ class _Reader:
 
     def biases(self, key: str) -> tuple[tuple[tuple[int, ...], float], ...]:
         """A list of pairs of a token sequence and a number; a sequence with a token that the
-        vocabulary lacks is left out."""
+        vocabulary lacks is left out.
+        """
         value = self.content.get(key)
         if value is None:
             return ()

@@ -110,7 +110,8 @@ def preset(
     axes: dict[str, Any] | None = None,
 ) -> tuple[Family, ModelConfig]:
     """A new model's family and config. name: one of PRESETS or KINDS; size: parameters, `10M`;
-    axes: of ModelConfig."""
+    axes: of ModelConfig.
+    """
     known = KINDS.get(name, name) if size or name not in PRESETS else name
     if known not in PRESETS:
         close = difflib.get_close_matches(name, [*PRESETS, *KINDS], 1, 0.4)
@@ -169,7 +170,8 @@ def _shapes(config: ModelConfig, dim: int) -> list[ModelConfig]:
 
 def count(config: ModelConfig) -> int:
     """Parameters of matrices and embeddings, of all experts; norms and biases, under a hundredth,
-    are left out."""
+    are left out.
+    """
     config = replace(config, experts_per_token=config.n_experts)
     tables = config.vocab_size * (1 if config.tied else 2) + (
         config.max_length if config.position == "learned" else 0
@@ -179,7 +181,8 @@ def count(config: ModelConfig) -> int:
 
 def _with(config: ModelConfig, axes: dict[str, Any]) -> ModelConfig:
     """The config with some axes changed, and those that follow from them where they were not named
-    themselves."""
+    themselves.
+    """
     if "dim" in axes and axes["dim"] != config.dim:
         ratio = config.ffn_dim / config.dim
         heads = axes.get("n_heads", max(1, axes["dim"] // config.head_dim))
@@ -211,7 +214,8 @@ def _repeated(windows: tuple[int, ...], layers: int) -> tuple[int, ...]:
 
 def roundtrip_or_raise(family: Family, config: ModelConfig) -> ModelConfig:
     """The config, if the family's published form can say all of it; ModelError names the axis that
-    is lost. Dropout is a matter of training, and may be one that no published form knows."""
+    is lost. Dropout is a matter of training, and may be one that no published form knows.
+    """
     unsaid = {"tied", "max_length", "dropout", "attention_dropout"}
     again = family.read({"model_type": family.name} | family.write(config))
     for field in fields(config):

@@ -39,7 +39,8 @@ _REMEDY = (
 
 def check_quantization(published: Mapping[str, Any]) -> None:
     """ModelError where config.json says that the weights are quantised in a way that is not read
-    here."""
+    here.
+    """
     said = published.get("quantization_config")
     if said is None:
         return
@@ -227,7 +228,8 @@ class StoredRows:
 
 def pack(theirs: dict[str, Tensor], rows: StoredRows, family: Family) -> dict[str, Any]:
     """Put the tensors of a quantised layout in the places of the rows' numbers; returns what
-    config.json says of it. ModelError where the matrices are of several kinds."""
+    config.json says of it. ModelError where the matrices are of several kinds.
+    """
     kinds: set[str] = set()
     plain = {family.output.removesuffix(".weight")} - {""}
     for name in list(theirs):

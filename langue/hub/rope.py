@@ -1,5 +1,6 @@
 """What arrives: how published configs write rotary positions and windows, today's way and
-yesterday's. What leaves: the axes of `ModelConfig`, and back."""
+yesterday's. What leaves: the axes of `ModelConfig`, and back.
+"""
 
 import math
 from collections.abc import Mapping
@@ -42,7 +43,8 @@ def read_rope(
     part: float = 1.0,
 ) -> dict[str, Any]:
     """The rotary axes. given: today's `rope_parameters`, where the family nests them; part: the
-    share that turns."""
+    share that turns.
+    """
     rope = dict(given if given is not None else _said(config))
     kind = rope.get("rope_type", rope.get("type", "default"))
     kind = "none" if kind == "default" else kind
@@ -137,7 +139,8 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
 
 def write_rope_keys(config: ModelConfig) -> dict[str, Any]:
     """Rotary positions as the configs of transformers 5 have them, and beside that as those before:
-    version 4 ignores `rope_parameters`, and would turn by its default without a word."""
+    version 4 ignores `rope_parameters`, and would turn by its default without a word.
+    """
     rope = write_rope(config)
     scaling = None if config.rotary_scaling == "none" else rope
     return {"rope_parameters": rope, "rope_theta": config.rotary_base, "rope_scaling": scaling}
@@ -147,7 +150,8 @@ def read_two_ropes(
     config: Config, *, head_dim: int, bases: tuple[float, float], old: tuple[str, str]
 ) -> dict[str, Any]:
     """Rotary axes where layers with a window turn at a base of their own. bases: the (whole, local)
-    defaults; old: the names under which yesterday's configs have them."""
+    defaults; old: the names under which yesterday's configs have them.
+    """
     nested = config.get("rope_parameters") or {}
     whole = {"rope_theta": config.get(old[0], bases[0])} | (nested.get("full_attention") or {})
     whole |= config.get("rope_scaling") or {}
@@ -168,7 +172,8 @@ def write_two_ropes(config: ModelConfig) -> dict[str, Any]:
 
 def read_windows(config: Config, window: int | None, pattern: list[bool]) -> tuple[int, ...]:
     """Each layer's window. pattern: which layers have one where the config does not list
-    `layer_types`."""
+    `layer_types`.
+    """
     types = config.get("layer_types")
     if types is not None:
         unknown = [kind for kind in types if kind not in ("sliding_attention", "full_attention")]

@@ -87,7 +87,8 @@ class Normalize(nn.Module):
 
 class Dense(nn.Module):
     """activation(x W + b), and x itself or a linear map of it beside, where `use_residual` says
-    so."""
+    so.
+    """
 
     def __init__(
         self, linear: nn.Linear, activation: nn.Module, residual: nn.Module | None
@@ -137,7 +138,8 @@ def read_sentence_input(folder: Path) -> SentenceInput | None:
 
 def read_sentence_pooling(folder: Path, dim: int) -> SentencePooling | None:
     """None where the folder is not one of sentence-transformers. dim: the size of the model's
-    hidden states."""
+    hidden states.
+    """
     file = folder / MODULES
     if not file.is_file():
         return None
@@ -311,7 +313,8 @@ def _fill(folder: Path, targets: Mapping[str, Tensor]) -> None:
 
 def _prompts(file: Path) -> tuple[dict[str, str], str | None]:
     """The texts that may be put before a text, by their names, and the name of the one that is by
-    default."""
+    default.
+    """
     config = _object(file)
     saved = config.get("prompts") or {}
     if not isinstance(saved, dict) or not all(

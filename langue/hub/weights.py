@@ -54,7 +54,8 @@ def read_weights(
     """All tensors of a folder's safetensors, else of a clean `.bin` (one file, or shards with their
     index), of Flax, of Keras, or of T5's TensorFlow checkpoint, under the names that `transformers`
     gives them. Safetensors are mapped: they are read from the disk as they are used. shared: names
-    of tensors that have several names, of which an index and its files may list different ones."""
+    of tensors that have several names, of which an index and its files may list different ones.
+    """
     readers: dict[str, Reader] = {
         "model.safetensors": read_safetensors,
         "pytorch_model.bin": _read_bin,
@@ -82,7 +83,8 @@ def _read_shards(
     index: Path, suffix: str, read: Reader, shared: Collection[str]
 ) -> dict[str, Tensor]:
     """Each tensor from the file that the index names for it; a file and the index must agree, but
-    for `shared`."""
+    for `shared`.
+    """
     content = read_json(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):

@@ -115,7 +115,8 @@ def attention_mask(
     config: AttentionConfig, queries: int, keys: int, device: torch.device
 ) -> Tensor | None:
     """Which of (queries, keys) may not be seen, the last query being at the last key; None where
-    all may."""
+    all may.
+    """
     causal = config.causal and queries > 1
     windowed = 0 < config.window < keys
     if not causal and not windowed:
@@ -130,7 +131,8 @@ def additive_mask(
     config: AttentionConfig, bias: Tensor | None, queries: int, keys: int, like: Tensor
 ) -> Tensor | None:
     """What is added to the scores: (queries, keys) or (H, queries, keys), of the last queries; None
-    for nothing. bias: of all queries, or of these alone."""
+    for nothing. bias: of all queries, or of these alone.
+    """
     hidden = attention_mask(config, queries, keys, like.device)
     if bias is None:
         part = None
@@ -204,7 +206,8 @@ def ragged_attention(
 
 def _parts(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
     """The rows of x in parts of these sizes, one after another. Of slices autograd would make a
-    gradient each as large as all of x, and add them up; of these it makes one."""
+    gradient each as large as all of x, and add them up; of these it makes one.
+    """
     rest = len(x) - sum(sizes)
     if len(sizes) == 1 and not rest:  # nor a copy of it, where one part is all
         return (x,)
@@ -287,7 +290,8 @@ def _span_attention(
     bias: SpanBias | None,
 ) -> Tensor:
     """`paged_attention` of these spans, the other rows undefined: spans of as many tokens and keys
-    are one dense product over stacked matrices."""
+    are one dense product over stacked matrices.
+    """
     heads, width = q.shape[1:]
     out = q.new_empty(len(q), heads * width)
     alike: dict[tuple[int, int], list[Span]] = {}
@@ -322,7 +326,8 @@ def _tokens(x: Tensor, n: int) -> Tensor:
 
 def _chunks(groups: LengthBuckets, heads: int) -> LengthBuckets:
     """The groups, cut so that what is made of a chunk is still in the caches at the next operation,
-    and its memory the next chunk's."""
+    and its memory the next chunk's.
+    """
     chunks: LengthBuckets = []
     for offset, n, t in groups:
         most = max(1, CHUNK_SCORES // (heads * t * t))
@@ -363,7 +368,8 @@ def _product(a: Tensor, b: Tensor, alpha: float, out: Tensor | None = None) -> T
 
 class _Attention(torch.autograd.Function):
     """Forward and backward over all groups at once, so that autograd keeps one node a layer and not
-    ten a group."""
+    ten a group.
+    """
 
     @staticmethod
     def forward(

@@ -35,7 +35,8 @@ def kernels_for(x: Tensor) -> Native | None:
 
 def first_page_in_window(position: int, window: int) -> int:
     """The first page that a token at this position, or a later one, can see; window: as in
-    `AttentionConfig`, 0 for everything."""
+    `AttentionConfig`, 0 for everything.
+    """
     return max(0, position - window + 1) // PAGE if window else 0
 
 
@@ -94,7 +95,8 @@ class PagedKeys:
 
     def __init__(self, pages: Pages, spans: Sequence[Span], slots: Tensor | None = None) -> None:
         """spans: in the order of the step's tokens, which they cover; slots (T,): where the tokens'
-        own keys go, None where all keys are there."""
+        own keys go, None where all keys are there.
+        """
         self.pages = pages
         self.spans = spans
         self.slots = slots
@@ -129,7 +131,8 @@ def slots_of(table: NDArray[np.int32], begin: int, end: int) -> NDArray[np.int64
 
 def check_pageable(config: ModelConfig) -> None:
     """ModelError for an encoder-decoder whose two attentions have heads of different numbers, whose
-    keys have no place in one page."""
+    keys have no place in one page.
+    """
     if config.decoder_layers and config.decoder().n_kv_heads != config.decoder().n_heads:
         raise ModelError(
             "the decoder shares key/value heads in self-attention and not in cross-attention",

@@ -244,7 +244,8 @@ class ModelConfig:
 
     def forward_flops(self, lengths: list[int]) -> int:
         """Floating-point operations of the matrix products of one forward pass over sequences of
-        these lengths."""
+        these lengths.
+        """
         attention = (
             self.n_layers
             * 4

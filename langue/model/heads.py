@@ -41,7 +41,8 @@ class Sequences(Protocol):
 
 class Head(nn.Module):
     """What a task puts on the body. Its weights are saved under `head.`; the last linear map is
-    called `out`, and is drawn anew where its outputs mean something else."""
+    called `out`, and is drawn anew where its outputs mean something else.
+    """
 
     out: nn.Linear
     per_token: ClassVar[bool] = False  # whether it gives something of each token, (T, ...)

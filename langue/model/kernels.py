@@ -50,7 +50,8 @@ FEWEST = 256  # tokens of a chunk, so that its matrix products stay large
 
 def in_bf16(device: torch.device) -> bool:
     """Whether products are made in bf16 now, by oneDNN on a processor (which some builds of PyTorch
-    are without)."""
+    are without).
+    """
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -93,7 +94,8 @@ def threshold(probability: float) -> int:
 
 def random_keep(shape: torch.Size | tuple[int, ...], dropped: int, device: torch.device) -> Tensor:
     """Mask of `shape` (uint8), 0 with probability `dropped`/256 and else 1, from the default
-    generator of `device`."""
+    generator of `device`.
+    """
     size = math.prod(shape)
     if device.type == "cpu" and not torch.compiler.is_compiling():
         # NumPy draws and compares many times as fast as torch (docs/LOG.md). Seeded from torch's
@@ -143,7 +145,8 @@ class _Dropout(torch.autograd.Function):
 
 class Dropout(nn.Module):
     """Zero each element with `probability` (rounded to 1/256) while training; identity
-    otherwise."""
+    otherwise.
+    """
 
     def __init__(self, probability: float) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """What arrives: hidden states (T, D). What leaves: logits (T, V), a score for every token of the
-vocabulary."""
+vocabulary.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 class LanguageHead(nn.Module):
     """logits = h E^T + b, E the embedding (Press and Wolf 2016, arXiv:1608.05859) or a matrix of
-    its own."""
+    its own.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -50,7 +52,8 @@ class LanguageHead(nn.Module):
 
     def forward(self, hidden: Tensor, table: "Tensor | AnyWeight") -> Tensor:
         """hidden (T, D), table (V, E): the embedding, used where the head is tied. Returns (T,
-        V)."""
+        V).
+        """
         weight = table if self.out is None else self.out.weight
         logits = linear(self._features(hidden), weight, self.bias)
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
@@ -59,7 +62,8 @@ class LanguageHead(nn.Module):
         self, hidden: Tensor, table: "Tensor | AnyWeight", labels: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy of `forward`'s logits with labels (T,), without holding them;
-        and its z term."""
+        and its z term.
+        """
         weight = table if self.out is None else self.out.weight
         if not isinstance(weight, Tensor):
             return self._loss_in_use(hidden, table, labels)
@@ -77,7 +81,8 @@ class LanguageHead(nn.Module):
         self, hidden: Tensor, table: "Tensor | AnyWeight", labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`loss` of a model whose output matrix is a Weight: the logits are those of `forward`, a
-        chunk's at a time, and there is no gradient."""
+        chunk's at a time, and there is no gradient.
+        """
         total = torch.zeros((), device=hidden.device)
         begin = 0
         for part in torch.split(labels, chunk_size(len(table), None)):
@@ -108,7 +113,8 @@ class LanguageModel(nn.Module):
 
     def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """(T, D), (T,) -> the summed cross-entropy of `logits`, and how much of it is the z
-        term."""
+        term.
+        """
         return self.head.loss(hidden, self.body.output_table, labels, z_loss)
 
 
@@ -156,7 +162,8 @@ def _init_unscaled(model: nn.Module, dim: int, generator: torch.Generator) -> No
 
 class _SkipInit(TorchFunctionMode):
     """Leaves new weights as they are: filling those of the meta device imports all of the compiler,
-    for nothing."""
+    for nothing.
+    """
 
     def __torch_function__(
         self,
@@ -173,7 +180,8 @@ class _SkipInit(TorchFunctionMode):
 @contextlib.contextmanager
 def on_meta_device() -> Iterator[None]:
     """Modules made here are names and shapes alone, on the meta device: their numbers are to come
-    from a file."""
+    from a file.
+    """
     with torch.device("meta"), _SkipInit():
         yield
 
@@ -186,7 +194,8 @@ def build_on_meta(config: ModelConfig) -> LanguageModel:
 def compile_parts(model: nn.Module) -> None:
     """Have PyTorch's compiler fuse what a block does besides its ragged attention, and what the
     loss does with logits. Each is compiled once for all batches of as many tokens, and once more
-    for all other sizes."""
+    for all other sizes.
+    """
     for part in model.modules():
         if isinstance(part, (SelfAttention, CrossAttention)):
             part.ragged = torch.compiler.disable(part.ragged)  # type: ignore[method-assign, no-untyped-call]

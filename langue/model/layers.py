@@ -27,7 +27,8 @@ class RMSNorm(nn.RMSNorm):
 
 class OffsetRMSNorm(nn.RMSNorm):
     """x / rms(x) * (1 + w): the weight is stored as its difference from one, so that decay pulls
-    towards identity."""
+    towards identity.
+    """
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
@@ -54,7 +55,8 @@ class PlainRMSNorm(nn.Module):
 
 def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
     """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang and Sennrich 2019,
-    arXiv:1910.07467)."""
+    arXiv:1910.07467).
+    """
     size = config.dim if dim is None else dim
     if config.norm == "rms":
         return RMSNorm(size, eps=config.norm_eps)
@@ -67,7 +69,8 @@ def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
 
 class _SquaredReLU(torch.autograd.Function):
     """By itself, autograd computes a power and a threshold in seven passes over memory, where two
-    products suffice."""
+    products suffice.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -117,7 +120,8 @@ class FeedForward(nn.Module):
 
 class Mixture(nn.Module):
     """y = sum over the k best experts e of p_e FFN_e(x), with p = softmax(x W_router), over all
-    experts in float32."""
+    experts in float32.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

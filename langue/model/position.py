@@ -1,5 +1,6 @@
 """What arrives: each token's place in its own sequence, positions (T,). What leaves: vectors (T, D)
-to add to the embedding, rotations of queries and keys, or biases (H, S, S) on scores."""
+to add to the embedding, rotations of queries and keys, or biases (H, S, S) on scores.
+"""
 
 import math
 from typing import cast
@@ -86,7 +87,8 @@ class Rotary(nn.Module):
     ) -> Rotation:
         """positions (T,) -> cosines and sines (T, R / 2), float32; groups cover those tokens that
         are in sequences. lengths (T,): of the sequence that each is in, where its last token is not
-        among these."""
+        among these.
+        """
         rates = cast(Tensor, self.rates)  # (R / 2,)
         if self.scaling == "dynamic":
             if lengths is None:
@@ -99,7 +101,8 @@ class Rotary(nn.Module):
 
     def _dynamic_rates(self, lengths: Tensor) -> Tensor:
         """The rates (T, R / 2) of each token, by the length (T,) of the sequence that it is in: the
-        base is larger, the longer this is beyond `rotary_length`."""
+        base is larger, the longer this is beyond `rotary_length`.
+        """
         length = lengths.clamp(min=self.length)
         stretch = self.factor * length / self.length - (self.factor - 1)
         bases = self.base * stretch ** (self.size / (self.size - 2))  # (T,)
@@ -125,7 +128,8 @@ def _rates(base: float, size: int) -> Tensor:
 
 def _llama3(rates: Tensor, length: int, config: ModelConfig) -> Tensor:
     """Llama 3.1, arXiv:2407.21783: slow rates divided by the factor, fast ones kept, a ramp
-    between."""
+    between.
+    """
     turns = length * rates / (2 * math.pi)
     low = config.rotary_low
     high = config.rotary_high
@@ -137,7 +141,8 @@ def _llama3(rates: Tensor, length: int, config: ModelConfig) -> Tensor:
 
 def _yarn(rates: Tensor, base: float, length: int, config: ModelConfig) -> Tensor:
     """YaRN, Peng et al. 2023, arXiv:2309.00071: as above, with the ramp over the index of the
-    rate."""
+    rate.
+    """
     size = 2 * len(rates)
 
     def index(turns: float) -> float:
@@ -171,7 +176,8 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 class RelativeBias(nn.Module):
     """T5's learned bias on each head's scores by bucketed distance (Raffel et al. 2019,
-    arXiv:1910.10683)."""
+    arXiv:1910.10683).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -182,7 +188,8 @@ class RelativeBias(nn.Module):
 
     def forward(self, length: int, begin: int = 0) -> Tensor:
         """(H, S - begin, S), of the queries from `begin` on: near distances have a bucket each, far
-        ones share buckets that grow as their logarithm."""
+        ones share buckets that grow as their logarithm.
+        """
         positions = torch.arange(length, device=self.table.weight.device)
         offset = positions[None, :] - positions[begin:, None]  # (S - begin, S), key minus query
         if self.causal:
@@ -206,7 +213,8 @@ class RelativeBias(nn.Module):
 
 class Alibi(nn.Module):
     """-m_h |i - j| on each head's scores, m_h a geometric series (Press et al. 2021,
-    arXiv:2108.12409)."""
+    arXiv:2108.12409).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

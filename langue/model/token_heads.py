@@ -64,7 +64,8 @@ class TokenHead(Head):
     ) -> Tensor | ChainScores:
         """hidden (T, D), places (M,) int64: the tokens that are scored, as `Batch.places` has them;
         None: all are. Gives (M, C), in fp32 or above. batch: given to every head, and not read
-        by this one, for which a token's sequence is of no matter."""
+        by this one, for which a token's sequence is of no matter.
+        """
         selected = hidden if places is None else hidden[places]  # (M, D)
         if self.dense is not None and self.norm is not None:
             selected = self.norm(self.activation(self.dense(selected)))
@@ -80,7 +81,8 @@ class TokenHead(Head):
 
 class SpanHead(TokenHead):
     """Two scores a token: how well an answer starts and ends there (Devlin et al. 2018, section
-    4.2)."""
+    4.2).
+    """
 
     def __init__(self, config: ModelConfig, *, dropout: float = 0.1) -> None:
         super().__init__(config, 2, dropout=dropout)
@@ -103,7 +105,8 @@ def sequence_log_softmax(scores: Tensor, offsets: Tensor) -> Tensor:
 
 class CRF(nn.Module):
     """The edges of a conditional random field over C labels. New ones are zero: the labels of a
-    sequence are then independent."""
+    sequence are then independent.
+    """
 
     # The peak of their learning rate, where that of the model is lower: at the rate of a pretrained
     # model they would stay where they begin, some hundredths of a nat from zero (docs/LOG.md).

@@ -48,7 +48,8 @@ class Step:
 @dataclass
 class Context:
     """What all blocks of a stack share in one forward pass. Not frozen: the compiler would look
-    into every field of it, and compile a block anew for each batch's groups."""
+    into every field of it, and compile a block anew for each batch's groups.
+    """
 
     groups: LengthBuckets
     rotation: Rotation | None = None
@@ -110,7 +111,8 @@ class SelfAttention(nn.Module):
         self, x: Tensor, query_positions: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T, H, K), or (N, H, K) of the queried tokens alone, keys and values (T, G, K) of
-        all."""
+        all.
+        """
         asking = x if query_positions is None else x[query_positions]
         if not self.stacked:
             q = self.q(asking)
@@ -132,7 +134,8 @@ class SelfAttention(nn.Module):
 
     def ragged(self, parts: tuple[Tensor, ...], context: Context) -> Tensor:
         """All that depends on where sequences begin and end, which no two batches have in
-        common."""
+        common.
+        """
         dropout = self.dropout if self.training else 0.0
         if len(parts) == 1:
             return self_attention(*parts, context.groups, dropout, self.scores, context.bias)
@@ -160,7 +163,8 @@ class SelfAttention(nn.Module):
         query_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T or N, H, K), keys and values (T, G, K), normalised and turned where the config
-        says so."""
+        says so.
+        """
         if self.q_norm is not None and self.k_norm is not None:
             q = self.q_norm(q).to(v.dtype)
             k = self.k_norm(k).to(v.dtype)
@@ -185,7 +189,8 @@ class SelfAttention(nn.Module):
 
 class CrossAttention(nn.Module):
     """Queries of the decoder's tokens, keys and values of the encoder's output (Vaswani et al.
-    2017, section 3.2.3)."""
+    2017, section 3.2.3).
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -248,7 +253,8 @@ class Block(nn.Module):
 
     def can_narrow(self, context: Context, query_positions: Tensor) -> bool:
         """Whether the queried tokens can be computed alone: their place among the keys is the last,
-        or of no matter."""
+        or of no matter.
+        """
         scores = self.attention.scores
         # among processes: its rows are not to be had apart
         shared = hasattr(self.attention.out.weight, "to_local")
@@ -386,7 +392,8 @@ class Transformer(nn.Module):
         block: nn.Module, x: Tensor, context: Context, query_positions: Tensor | None
     ) -> Tensor:
         """What a block makes of x, of which only x is kept: the backward pass computes it again,
-        with the same random numbers (Chen et al. 2016, arXiv:1604.06174)."""
+        with the same random numbers (Chen et al. 2016, arXiv:1604.06174).
+        """
         out: Tensor = checkpoint(block, x, context, query_positions, use_reentrant=False)
         return out
 
@@ -423,7 +430,8 @@ class Transformer(nn.Module):
         query_positions: Tensor | None = None,
     ) -> Tensor:
         """The decoder's hidden states (T, D), given the encoder's output in the order that `pairs`
-        says, or in pages."""
+        says, or in pages.
+        """
         assert self.decoder is not None
         out: Tensor = self.decoder(
             tokens,
@@ -441,7 +449,8 @@ class Transformer(nn.Module):
         self, tokens: Tensor, positions: Tensor, step: Step, query_positions: Tensor
     ) -> Tensor:
         """The hidden states (N, D) of those tokens of a step of generation that are asked for, of
-        the side that writes."""
+        the side that writes.
+        """
         if self.decoder is not None:
             return self.decode(tokens, positions, [], step=step, query_positions=query_positions)
         out: Tensor = self(tokens, positions, [], step=step, query_positions=query_positions)
@@ -449,7 +458,8 @@ class Transformer(nn.Module):
 
     def write_encoder_keys(self, encoder_states: Tensor, pages: Pages, slots: Tensor) -> None:
         """Keep what the decoder's cross-attention sees of the encoder's output (S, D); slots
-        (S,)."""
+        (S,).
+        """
         assert self.decoder is not None
         for block in self.decoder.blocks:
             cross = cast(Block, block).cross
@@ -475,7 +485,8 @@ def _to_fill(rows: int, device: torch.device) -> int:
     Processors multiply bf16 in tiles, and PyTorch has oneDNN make code for each number of rows,
     which is another one in every batch and takes as long as the products, and a megabyte each. So
     there the last tile is filled: from `FILLED` rows on, to a multiple of `TILE` or a thirty-second
-    of them, whichever is more."""
+    of them, whichever is more.
+    """
     return (
         -rows % max(TILE, 1 << (rows.bit_length() - 6)) if rows >= FILLED and in_bf16(device) else 0
     )
@@ -483,7 +494,8 @@ def _to_fill(rows: int, device: torch.device) -> int:
 
 class TrimmedEmbedding(nn.Module):
     """An embedding of which only the rows `used` (R,), ascending, may be asked for: tokens (T,) ->
-    (T, E)."""
+    (T, E).
+    """
 
     def __init__(self, table: nn.Embedding, used: Tensor) -> None:
         super().__init__()
@@ -499,7 +511,8 @@ class TrimmedEmbedding(nn.Module):
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:
     """Fresh weights: matrices and embeddings normal(0, std), biases zero, norms one (BERT, Devlin
-    et al. 2018)."""
+    et al. 2018).
+    """
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):

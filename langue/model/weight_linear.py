@@ -83,7 +83,8 @@ def widened_product(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """F.linear in fp32; on processors by oneDNN, whose rows do not depend on how many there are,
-    but for one alone, which is computed twice (MKL's sums differ below 8 rows)."""
+    but for one alone, which is computed twice (MKL's sums differ below 8 rows).
+    """
     onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     with torch.autocast(x.device.type, enabled=False):
         if not onednn or not len(x):
@@ -242,7 +243,8 @@ def _rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.
 
 def tensors_and_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, AnyWeight]]:
     """What a model is saved as: its tensors, and its matrices of whole numbers, by the names that
-    parameters have. A table of tokens or an output matrix is a tensor in any case, in fp32."""
+    parameters have. A table of tokens or an output matrix is a tensor in any case, in fp32.
+    """
     tensors: dict[str, Tensor] = dict(model.named_parameters())
     stored: dict[str, AnyWeight] = {}
     for name, weight in held_weights(model).items():

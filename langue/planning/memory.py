@@ -19,7 +19,8 @@ FULL = 4  # bytes of fp32
 @dataclass(frozen=True)
 class Layout:
     """How a model and its batches are spread: `data` replicas, each over `tensor` times `pipeline`
-    devices."""
+    devices.
+    """
 
     data: int = 1
     # FSDP: replicas share weights, gradients and moments (Rajbhandari et al. 2020)
@@ -86,7 +87,8 @@ class Sizes:
 
 def kept(config: ModelConfig, low: int) -> int:
     """Bytes that a block keeps of a token for the backward pass; `low`: bytes of a number in the
-    matrix products."""
+    matrix products.
+    """
     heads = config.n_heads * config.head_dim
     groups = config.n_kv_heads * config.head_dim
     norms = (
@@ -138,7 +140,8 @@ def logits(
     whole: bool = False,
 ) -> float:
     """Bytes of a chunk of logits (in both precisions, with what its loss leaves) and of the
-    gradients they give; whole: of all of them at once; room: as in `chunk_size`."""
+    gradients they give; whole: of all of them at once; room: as in `chunk_size`.
+    """
     vocabulary = config.decoder_vocab_size or config.vocab_size
     width = config.embedding_dim or config.dim
     tokens = layout.sequences * length
@@ -179,7 +182,8 @@ def memory(
 
 def memory_to_use(config: ModelConfig, sizes: Sizes, length: int) -> float:
     """Bytes of the weights in fp32 and, where a model writes text, of the keys and values that it
-    keeps of `length` tokens."""
+    keeps of `length` tokens.
+    """
     layers = config.n_layers + config.decoder_layers
     cached = 0
     if config.architecture != "encoder":

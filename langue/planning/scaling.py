@@ -35,7 +35,8 @@ class Law:
 
     def best(self, flops: float) -> tuple[float, float]:
         """Parameters and tokens of the lowest loss with 6 N D = flops (Hoffmann et al. 2022,
-        equation 4)."""
+        equation 4).
+        """
         g = (self.alpha * self.a / (self.beta * self.b)) ** (1 / (self.alpha + self.beta))
         parameters = g * (flops / 6) ** (self.beta / (self.alpha + self.beta))
         return parameters, flops / (6 * parameters)
@@ -55,14 +56,16 @@ def by_rule(flops: float) -> tuple[float, float]:
 
 def expected_loss(parameters: float, tokens: float, vocabulary: int) -> float | None:
     """What the last law expects, in nats a token; None where guessing among the vocabulary's tokens
-    costs no more."""
+    costs no more.
+    """
     loss = BESIROGLU.loss(parameters, tokens)
     return loss if loss < math.log(vocabulary) else None
 
 
 def optima(flops: float, vocabulary: int) -> list[dict[str, str | float | None]]:
     """What each of the three says, and the loss that the last law expects of it, as `expected_loss`
-    has it."""
+    has it.
+    """
     said = [("20 tokens a parameter, arXiv:2203.15556", by_rule(flops))]
     said += [(law.source, law.best(flops)) for law in (HOFFMANN, BESIROGLU)]
     return [

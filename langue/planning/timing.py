@@ -1,5 +1,6 @@
 """What arrives: a model's config. What leaves: how fast this machine trains it, and how fast it
-multiplies, timed."""
+multiplies, timed.
+"""
 
 import statistics
 import time
@@ -26,7 +27,8 @@ STEPS = 3
 def flops_per_token(config: ModelConfig, length: int) -> float:
     """Operations of forward and backward: three times those of the matrix products forward,
     attention and logits too (the convention of PaLM, Chowdhery et al. 2022, arXiv:2204.02311,
-    appendix B)."""
+    appendix B).
+    """
     vocabulary = config.decoder_vocab_size or config.vocab_size
     return 3 * (
         config.forward_flops([length]) / length
@@ -36,7 +38,8 @@ def flops_per_token(config: ModelConfig, length: int) -> float:
 
 def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> dict[str, Any]:
     """Train a version of the model that is small enough for a few steps on random tokens. peak: of
-    this machine, in FLOP/s; else it is measured."""
+    this machine, in FLOP/s; else it is measured.
+    """
     if config.decoder_layers:
         raise SettingsError(
             "steps of an encoder-decoder are not timed here", do="leave --measure out"

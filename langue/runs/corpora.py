@@ -1,6 +1,7 @@
 """What arrives: a pretraining command.
 What leaves: the text as a corpus, opened or built, its tokenizer and the model: all that training
-needs, and the facts to see first."""
+needs, and the facts to see first.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -195,7 +196,8 @@ def given_corpus(data: Any) -> Path | None:
 
 def same_tokens(tokenizer: Tokenizer, own: Tokenizer, where: Path) -> None:
     """DataError where a number would be another token to the model than it was to the one that
-    wrote it."""
+    wrote it.
+    """
     theirs, ours = (each.backend.get_vocab(with_added_tokens=True) for each in (tokenizer, own))
     if theirs == ours:
         return
@@ -221,7 +223,8 @@ def _build(
     check: Callable[[Tokenizer | None], None],
 ) -> None:
     """The corpus at `path`, with the tokenizer that was named, or the model's, or one trained on
-    the text."""
+    the text.
+    """
     columns = arguments["columns"] or {}
     notes = list[str]()
     tokenizer = own
@@ -257,7 +260,8 @@ def _task_and_model(
     settings: Settings,
 ) -> tuple[LanguageObjective, Checkpoint]:
     """The task and the model that it begins from, or what is wrong with them: for neither is any
-    text needed."""
+    text needed.
+    """
     task = kind(tokenizer, settings.task, z_loss=settings.train.z_loss, seed=settings.train.seed)
     task.fits(settings.task, settings.data.seq_len, len(task.special.sentinels))
     family, config = _shape(kind, vocabulary(tokenizer), published, settings)
@@ -270,7 +274,8 @@ def _task_and_model(
 
 def _check_shape(kind: type[LanguageObjective], settings: Settings) -> None:
     """What is wrong with the model's shape, whatever becomes of the tokenizer: how many tokens it
-    will have, the text says, and no size is refused that some number of them has."""
+    will have, the text says, and no size is refused that some number of them has.
+    """
     errors = []
     for vocab_size in np.geomspace(settings.tokenizer.vocab_size, FEWEST, 17).astype(int).tolist():
         try:
@@ -365,7 +370,8 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
 
 def notes_on_data(prepared: Pretraining, data: Any) -> list[str]:
     """What one should know of the text before paying: how little is held out, how much of it is
-    unknown."""
+    unknown.
+    """
     train = prepared.train
     dev = prepared.dev
     given = given_corpus(data) is not None
@@ -389,7 +395,8 @@ def _new_parts(checkpoint: Checkpoint) -> list[str]:
 def _flops_a_token(prepared: Pretraining, stream: Stream) -> float:
     """Operations of forward and backward for one token of the budget, counted over pieces of some
     documents: what is predicted of them, what passes an encoder and what a decoder, is the
-    objective's to say."""
+    objective's to say.
+    """
     sizes = prepared.train.lengths
     # of which the last is not empty
     documents = np.append(np.arange(min(COUNTED, len(sizes))), sizes.argmax())
@@ -419,7 +426,8 @@ def first_pieces(
 ) -> list[list[tuple[str, bool]]]:
     """The tokens of the first batch's longest pieces, each with whether it carries loss: what is
     predicted at a token stands after it where each predicts the next, and in its place where it was
-    hidden."""
+    hidden.
+    """
     stream = prepared.task.batches(prepared.train, prepared.settings)
     rows = stream.plan(0)[0]
     rows = rows[np.argsort(-rows[:, 2], kind="stable")[:pieces]]
@@ -442,7 +450,8 @@ def first_pieces(
 
 def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
     """What so few documents to judge on mean. train, held: how many there are. remedy: what goes
-    before a setting that holds out FEW of them, where there are enough."""
+    before a setting that holds out FEW of them, where there are enough.
+    """
     if held >= FEW:
         return []
     if held < 2:

@@ -118,7 +118,8 @@ class SentenceEncoder:
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
         """What goes before each text: as it is given, or as the folder has it under the name or by
-        default."""
+        default.
+        """
         if prompt is not None and name is not None:
             raise ModelError("both prompt and prompt_name are given", do="give one of them")
         said = self._sentence_input
@@ -139,7 +140,8 @@ class SentenceEncoder:
 
 def _after_prompt(prompt: str, item: Any, required: bool) -> Any:
     """A string, or a pair, after the prompt; token ids are as they are, unless a prompt was asked
-    for."""
+    for.
+    """
     if isinstance(item, str):
         return prompt + item
     if is_pair(item):

@@ -123,7 +123,8 @@ def _left_as_it_was(folder: Path) -> Iterator[None]:
 
 def _begin(folder: Path, call: Call, resume: bool) -> None:
     """On resume the check that the recipe is the same. A run that makes something of its data in
-    its folder is there from now on, so that it can go on with that."""
+    its folder is there from now on, so that it can go on with that.
+    """
     written = write_recipe(call.arguments, call.settings)
     if resume:
         check_resumable(folder, written)
@@ -171,7 +172,8 @@ def _train(folder: Path, prepared: Prepared, network: nn.Module, resume: bool) -
 
 def _rows_in_use(prepared: Prepared, network: nn.Module) -> AbstractContextManager[None]:
     """Within, only the rows of the embedding are trained that the texts hold, where it is known
-    which these are."""
+    which these are.
+    """
     texts = prepared.examples_of_training
     body: Transformer = network.body  # type: ignore[assignment]
     return trim_embedding(body, *texts) if texts else nullcontext()

@@ -1,6 +1,7 @@
 """What arrives: where a run is to be, or is.
 What leaves: its folder, which one process has at a time, and the checks that a run that goes on is
-still what it was."""
+still what it was.
+"""
 
 import os
 import tomllib
@@ -35,7 +36,8 @@ CHANGEABLE_ON_RESUME = (
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:
     """The run directory, checked before any work is done (one is never overwritten without `force`,
     nor taken from a run that is at work in it), and whether to go on with what is there: as asked,
-    or because torchrun has started this process again."""
+    or because torchrun has started this process again.
+    """
     folder = Path(out)
     with disk_errors(folder):
         there = (folder / RECIPE).is_file()
@@ -65,7 +67,8 @@ def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, boo
 
 def _refuse_busy(folder: Path) -> None:
     """RunError where a run is at work in the folder; one of an earlier version is, where its
-    checkpoints are locked."""
+    checkpoints are locked.
+    """
     for path in (folder, folder / "checkpoints"):
         if path.exists():
             with at_work(path):
@@ -75,7 +78,8 @@ def _refuse_busy(folder: Path) -> None:
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
     """Within, no other run gets the folder, which is made where it is missing. Of the processes of
-    a run the first asks for it, and ends the others where it does not get it."""
+    a run the first asks for it, and ends the others where it does not get it.
+    """
     if rank() > 0:
         yield
         return
@@ -85,7 +89,8 @@ def at_work(folder: Path) -> Iterator[None]:
 
 def check_output_outside_inputs(folder: Path, reads: Iterable[Any]) -> None:
     """SettingsError where what is to be read, the model, the data and the like, is in the folder to
-    be replaced."""
+    be replaced.
+    """
     for each in (Path(name) for name in reads if isinstance(name, (str, Path))):
         if each.exists() and each.resolve().is_relative_to(os.path.realpath(folder)):
             raise SettingsError(
@@ -95,7 +100,8 @@ def check_output_outside_inputs(folder: Path, reads: Iterable[Any]) -> None:
 
 def check_resumable(folder: Path, written: str) -> None:
     """A run goes on only as what it was, but for what is CHANGEABLE_ON_RESUME; its recipe then says
-    so."""
+    so.
+    """
     path = folder / RECIPE
     before = read_recipe(path)
     now = flat_keys(tomllib.loads(written))
@@ -117,7 +123,8 @@ def check_resumable(folder: Path, written: str) -> None:
 
 def _without_foreign(recipe: Mapping[str, Any], name: Any) -> dict[str, Any]:
     """A recipe without the settings of other tasks and objectives than this one, which those of
-    earlier versions hold too."""
+    earlier versions hold too.
+    """
     own = {
         key for of, options in OPTIONS.items() if of.endswith(f" {name}") for key in known(options)
     }
@@ -127,7 +134,8 @@ def _without_foreign(recipe: Mapping[str, Any], name: Any) -> dict[str, Any]:
 
 def changed_data(folder: Path, now: Mapping[str, str]) -> str:
     """What of a run's data is not what it was when the run in `folder` began, in words: the first
-    split, or the corpus; "" where all is, or nothing says it. now: `Prepared.fingerprint`."""
+    split, or the corpus; "" where all is, or nothing says it. now: `Prepared.fingerprint`.
+    """
     kept = folder / DIGESTS
     before = read_json(kept) if kept.is_file() else {}
     if not isinstance(before, dict):

@@ -1,5 +1,6 @@
 """What arrives: prompts, conversations or sources. What leaves: what a language model writes, as
-its own generation config says where the user does not."""
+its own generation config says where the user does not.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -91,7 +92,8 @@ class Options:
 
 def _beams(options: Options, config: GenerationConfig) -> Beams | None:
     """The search that is asked for: by the caller, or, where nothing is to be drawn, by the model's
-    generation config."""
+    generation config.
+    """
     width = options.beams
     draws = options.temperature or (options.temperature is None and config.do_sample)
     if width is None:
@@ -158,7 +160,8 @@ class TextEngine:
     ) -> int:
         """Queue a prompt (a string, token ids or a conversation); returns its number. The options
         are those of `Model.generate`, but for n and draft; priority, owner and deadline as in
-        `Request`."""
+        `Request`.
+        """
         asked = options_of(options)
         if asked.draft is not None or asked.n != 1 and asked.beams is None:
             name = "n" if asked.draft is None else "draft"
@@ -360,7 +363,8 @@ class TextGenerator:
     ) -> GenerationConfig:
         """The config with the tokens that a decoder starts with and writes first: those of the
         language that is asked for; else what the model's config says, or, where it says nothing,
-        its tokenizer's."""
+        its tokenizer's.
+        """
         start = config.start
         first = config.forced_bos
         unsaid = "decoder_start_token_id" not in self.checkpoint.published

@@ -1,5 +1,6 @@
 """What arrives: what a user gives a model: strings, pairs of them, token ids or conversations.
-What leaves: a list of one kind, encoded within the room that the model has; or one clear error."""
+What leaves: a list of one kind, encoded within the room that the model has; or one clear error.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ PARTS = {"head": "the beginning", "tail": "the end", "head-tail": "the beginning
 @dataclass(frozen=True)
 class Room:
     """How many tokens a text may have, special tokens included, and what becomes of a longer
-    one."""
+    one.
+    """
 
     tokens: int
     source: str  # what says so
@@ -121,7 +123,8 @@ class Inputs:
     @contextmanager
     def counting_truncation(self) -> Iterator[None]:
         """One warning for all texts that are cut inside, and one for what the tokenizer does not
-        know of them, however many calls there are."""
+        know of them, however many calls there are.
+        """
         if self._truncation is not None:
             yield
             return
@@ -180,7 +183,8 @@ def is_pair(item: Any) -> bool:
 
 def is_empty(item: Any, words: bool = False) -> bool:
     """Whether there is nothing in a text, in one side of a pair, or in a list of token ids. words:
-    a list is one of words, and is empty where all of them are."""
+    a list is one of words, and is empty where all of them are.
+    """
     if words and isinstance(item, (tuple, list)):
         return all(each is None or isinstance(each, str) and is_missing(each) for each in item)
     if isinstance(item, (tuple, list)) and 0 < len(item) <= 2:
@@ -205,7 +209,8 @@ def encode_items(
     items: list[Any], tokenizer: Tokenizer, config: ModelConfig, room: Room, vocabulary: int
 ) -> Examples:
     """Strings or pairs as token ids, and token ids as they are. vocabulary: tokens that there
-    are."""
+    are.
+    """
     check_kind(items)
     if items and not isinstance(items[0], str) and not is_pair(items[0]):
         return _from_ids(items, config.longest, vocabulary)
@@ -266,7 +271,8 @@ def _from_ids(items: list[Any], longest: int, vocabulary: int) -> Examples:
 
 def _without_end(examples: Examples, tokenizer: Tokenizer, ends: frozenset[int]) -> Examples:
     """Prompts to go on from: the tokens that the tokenizer adds to say that a text is over are left
-    off."""
+    off.
+    """
     added = 0
     for token in reversed(frame_of(tokenizer.backend)[1]):
         if token not in ends:

@@ -130,7 +130,8 @@ def evaluate_run(
     show: Show | None,
 ) -> dict[str, Any]:
     """Judge a run on a split of its own data, or on other data, as it was at the end of training;
-    returns what metrics.json would have."""
+    returns what metrics.json would have.
+    """
     path = Path(run) / RECIPE
     recipe = read_recipe(path) if path.is_file() else {}
     described = describe(run)
@@ -193,7 +194,8 @@ def _evaluate_rows(
 
 def _task_model(run: str | Path, recipe: Mapping[str, Any]) -> Model:
     """The run's model, held, multiplied and judged as at the end of its training, so that the
-    numbers are those of then."""
+    numbers are those of then.
+    """
     model = load(run)
     if model.task is None:
         raise RunError(
@@ -237,7 +239,8 @@ def _rows_of(source: Source, split: str, where: str) -> Table:
 
 def _own_rows(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:
     """The data that the run was trained on, split as it was then; RunError where it is not what it
-    was."""
+    was.
+    """
     assert model.task is not None
     named, columns, settings = split_recipe(recipe)
     if named.get("data", ROWS) == ROWS:

@@ -1,5 +1,6 @@
 """What arrives: a language model and text that it has not seen. What leaves: how well it predicts
-it, with an n-gram model of the same tokens beside."""
+it, with an n-gram model of the same tokens beside.
+"""
 
 import math
 import time
@@ -109,7 +110,8 @@ def evaluate_text(
 ) -> dict[str, Any]:
     """As at the end of training, with the objective and the pieces of then. data: None, a corpus,
     or text; split: test is what was held out, dev where there is no other, and all of a text that
-    is not divided."""
+    is not divided.
+    """
     assert run.task is not None
     began = time.perf_counter()
     named, own, words = split_recipe(recipe)
@@ -237,7 +239,8 @@ def judged(
 
 def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
     """What the model was worth before its first step, where some of its weights were new and that
-    was looked at."""
+    was looked at.
+    """
     first = next((line for line in log if line["split"] == "dev" and line["step"] == 0), None)
     if first is None or "new_weights" not in facts:
         return {}
@@ -253,7 +256,8 @@ def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
 
 def began(content: Mapping[str, Any]) -> str:
     """One sentence on what the model that was trained further lacked, and what it was worth
-    then."""
+    then.
+    """
     before = content.get("before")
     if before is None:
         return ""
@@ -305,7 +309,8 @@ def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[s
 
 def baseline_of(prepared: Pretraining, of_documents: DocumentLosses) -> dict[str, Any] | None:
     """A Kneser-Ney n-gram model of the same tokens, where tokens are predicted one after another,
-    and how it compares with what the model made of the held-out documents."""
+    and how it compares with what the model made of the held-out documents.
+    """
     if prepared.task.architecture != "decoder":
         return None
     train, dev = (
@@ -345,7 +350,8 @@ def baseline_of(prepared: Pretraining, of_documents: DocumentLosses) -> dict[str
 
 def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The tokens of a corpus and where its documents start: all, or, where `most` tokens are fewer,
-    those of documents drawn from all its sources, the last of them cut."""
+    those of documents drawn from all its sources, the last of them cut.
+    """
     lengths = np.asarray(corpus.lengths)
     documents = np.arange(len(lengths))
     if 0 < most < lengths.sum():

@@ -1,5 +1,6 @@
 """What arrives: a Hub name, a folder or a run. What leaves: a model in use: hidden states,
-embeddings, predictions."""
+embeddings, predictions.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -268,7 +269,8 @@ class Model:
 
     def stream(self, prompt: Any, **options: Any) -> Iterator[str]:
         """What the model writes after one prompt, piece by piece as it comes; the options are those
-        of `generate`, but for n and beams. The pieces joined are the text."""
+        of `generate`, but for n and beams. The pieces joined are the text.
+        """
         for delta in self._writer().stream(prompt, options_of(options)):
             if delta.text:
                 yield delta.text
@@ -389,7 +391,8 @@ class Model:
 
     def _answerable(self, items: list[Any]) -> tuple[list[int], Encoded]:
         """Which of these texts, pairs or lists of token ids have something in them, and these
-        encoded."""
+        encoded.
+        """
         rows = [row for row, item in enumerate(items) if not is_empty(item, self.reads_words)]
         filled = [items[row] for row in rows]
         if self._trained()[0].takes_texts:
@@ -454,7 +457,8 @@ class Model:
 
     def check_pairs(self, pairs: bool, where: str = "") -> None:
         """ModelError where pairs of texts are given to a run of single ones, or the other way
-        round."""
+        round.
+        """
         if self.pairs is not None and self.pairs != pairs:
             kinds = ("pairs of texts", "single texts")
             trained, given = kinds if self.pairs else kinds[::-1]
@@ -520,7 +524,8 @@ class Model:
 
 def _data_settings(checkpoint: Checkpoint) -> DataSettings:
     """How the task's texts are cut: as the run says, or as `transformers` cuts what it
-    published."""
+    published.
+    """
     if checkpoint.task is not None:
         return DataSettings.of_run(checkpoint.task.get("data", {}))
     inputs = Inputs(checkpoint)
@@ -576,7 +581,8 @@ def load_plain(name: str | Path, revision: str | None = None, dtype: str = "fp32
 def load_for_folder(name: str | Path, revision: str | None, kind: str) -> Model:
     """`load` with the linear maps in a kind, and the tables of tokens and the output matrix in
     bf16: as a folder holds them that other programs read. ModelError for one that is quantised
-    already."""
+    already.
+    """
     described = describe(name, revision)
     family_of(described)
     if is_quantized(described.published):
@@ -660,7 +666,8 @@ class _Plan:
 
     def prepare(self, module: nn.Module, prefix: str = "") -> None:
         """Make the Weights that a module on the meta device is to have, whose names the checkpoint
-        has with a prefix. There they give way to tensors of their shapes that take no memory."""
+        has with a prefix. There they give way to tensors of their shapes that take no memory.
+        """
         weights = self.checkpoint.weights
         kinds = planned_kinds(module, self.kind, self.table)
         names = [name for name in kinds if f"{prefix}{name}.weight" in weights]
@@ -686,7 +693,8 @@ class _Plan:
 
     def apply(self, module: M, prefix: str = "") -> M:
         """The module, its other tensors there, with these Weights; prefix: what their names have
-        and the module's have not."""
+        and the module's have not.
+        """
         given = {name.removeprefix(prefix): weight for name, weight in self.made.items()}
         return with_weights(module, self.kind, self.table, given)
 

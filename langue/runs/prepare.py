@@ -81,7 +81,8 @@ class Prepared(ABC):
     @abstractmethod
     def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write the model with these weights: loadable here, and by `transformers` where it has
-        the head."""
+        the head.
+        """
 
     @classmethod
     @abstractmethod
@@ -176,13 +177,15 @@ PREPARED: Registry[type[Prepared]] = Registry(
 
 def prepare(call: Call, folder: Path | None = None, *, resume: bool = False) -> Prepared:
     """Everything that training needs. folder: of the run, which keeps what pretraining makes of
-    text; resume: the run goes on."""
+    text; resume: the run goes on.
+    """
     return PREPARED[call.kind.learns_from].make(call, folder, resume)
 
 
 def build(prepared: Prepared) -> nn.Module:
     """The model to train: a new one, or one with the published weights, a new head where it has
-    none for this task, and dropout as set."""
+    none for this task, and dropout as set.
+    """
     checkpoint = prepared.checkpoint
     settings = prepared.settings
     torch.manual_seed(settings.train.seed)
@@ -221,7 +224,8 @@ def _encode(
     notes: list[str],
 ) -> dict[str, Encoded]:
     """Each split as tokens. `tables` are left with the rows that have some, `notes` say what was
-    lost on the way."""
+    lost on the way.
+    """
     encoded: dict[str, Encoded] = {}
     with bar("reading texts as tokens", sum(map(len, tables.values()))) as advance:
         for name, table in tables.items():
@@ -246,7 +250,8 @@ def read_source(
     kind: type[Task], data: Any, columns: Mapping[str, str] | None, settings: Settings
 ) -> Source:
     """The splits with the columns that the task needs, rows without a usable target dropped where
-    that is wished."""
+    that is wished.
+    """
     chosen = settings.data
     source = read(
         data,
@@ -282,7 +287,8 @@ def dropped_note(table: Table, kept: Table) -> str:
 
 def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
     """Drop rows whose target cannot be read, or (outside train) was not seen in training; say how
-    many."""
+    many.
+    """
     assert source.train is not None
     kept: dict[str, Table | None] = dict.fromkeys(SPLITS)
     notes = list(source.notes)
@@ -306,7 +312,8 @@ def with_usable_targets(
     notes: list[str],
 ) -> Table:
     """The rows whose target can be read and, where there is a task already, was seen in its
-    training; a note says how many are dropped. DataError where none is left."""
+    training; a note says how many are dropped. DataError where none is left.
+    """
     rows = kind.usable_rows(table, options, ready)
     target = kind.columns.target
     if not rows:
@@ -319,7 +326,8 @@ def with_usable_targets(
 
 def few_examples(split: str, number: int) -> list[str]:
     """How wide a figure is that few examples give: a share's 95% interval reaches at most 0.98 /
-    sqrt(n) to either side of it, where it is a half."""
+    sqrt(n) to either side of it, where it is a half.
+    """
     if number >= FEW:
         return []
     wide = f"{98 / max(1, number) ** 0.5:.0f} points"
@@ -331,7 +339,8 @@ def few_examples(split: str, number: int) -> list[str]:
 
 def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
     """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps,
-    time."""
+    time.
+    """
     train = prepared.examples["train"]
     chosen = settings.train
     task = prepared.task
@@ -375,7 +384,8 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
 
 def duplicates(task: Task, source: Source) -> dict[str, dict[str, Any]]:
     """Rows of dev and test that stand in train too, exactly or nearly: the commonest way to fool
-    oneself."""
+    oneself.
+    """
     assert source.train is not None
     tables = {name: getattr(source, name) for name in ("dev", "test")}
     return {

@@ -35,7 +35,8 @@ TOLERANCE = 1e-4  # of the norm: another machine's fp32 sums in another order
 
 def probes(model: Model) -> list[list[int]]:
     """The sequences of token ids that models are held against each other on. Without padding, which
-    some references take for no token at all."""
+    some references take for no token at all.
+    """
     draw = np.random.default_rng(0)
     known = min(model.config.vocab_size, model.config.decoder_vocab_size or model.config.vocab_size)
     ids = [draw.integers(0, known, length) for length in LENGTHS]
@@ -46,7 +47,8 @@ def probes(model: Model) -> list[list[int]]:
 
 def answers(model: Model) -> list[NDArray[np.float32]]:
     """What the model gives for them, (t, V) or (t, D) each; (1, labels) where it has a task's
-    head."""
+    head.
+    """
     ids = probes(model)
     if model.task is not None:
         return list(model.logits(ids)[:, None])

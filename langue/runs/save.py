@@ -1,5 +1,6 @@
 """What arrives: a trained task model.
-What leaves: the files of a run that make it loadable, here and by `transformers`."""
+What leaves: the files of a run that make it loadable, here and by `transformers`.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,8 @@ def write_task_checkpoint(
     stored: "Mapping[str, AnyWeight] | None" = None,
 ) -> None:
     """pairs: whether the task is one of pairs of texts; None: it is not known. stored: as in
-    `write_checkpoint`."""
+    `write_checkpoint`.
+    """
     family = checkpoint.family
     length = checkpoint.config.longest
     write_checkpoint(

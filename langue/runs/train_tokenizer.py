@@ -1,5 +1,6 @@
 """What arrives: running text. What leaves: a tokenizer trained on it, and a report of how it cuts
-that text."""
+that text.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,8 @@ def sampled(texts: Sequence[Texts], reading: Reading, limit: int, advance: Any) 
 
 def as_list(sources: Any) -> list[Any]:
     """One source, or a list of them; a list of records is one. Words are names of sources, never
-    texts."""
+    texts.
+    """
     several = isinstance(sources, (list, tuple)) and not any(
         isinstance(each, Mapping) for each in sources
     )

@@ -1,5 +1,6 @@
 """What a setting of ours is called elsewhere: transformers, nanoGPT, Megatron, T5 and
-their kin. Who writes such a name is told ours."""
+their kin. Who writes such a name is told ours.
+"""
 
 # Other names that a setting may be given by: a shorter one, and what it was called in older recipes
 # and runs.
@@ -97,6 +98,7 @@ SETTING_ALIASES = {name: ours for ours, names in _ELSEWHERE.items() for name in 
 
 def ours_of(key: str) -> str | None:
     """Our key for another library's, written with a section or without, `--block-size` or
-    `block_size`."""
+    `block_size`.
+    """
     name = key.lstrip("-").replace("-", "_")
     return SETTING_ALIASES.get(name) or SETTING_ALIASES.get(name.split(".")[-1])

@@ -90,7 +90,8 @@ def display_name(data: Any) -> str:
 
 def to_toml(tree: Mapping[str, Any]) -> str:
     """TOML text of top-level scalars and one level of tables. None has no TOML form and is left
-    out."""
+    out.
+    """
 
     def literal(value: Any) -> str:
         if isinstance(value, bool):

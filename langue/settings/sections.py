@@ -371,7 +371,8 @@ def refuse_others(
     chosen: Settings, usual: Settings, others: Mapping[str, str] | list[str], of: str
 ) -> None:
     """SettingsError at a setting that would be accepted and do nothing. others: such settings, or
-    what each is called here; of: what they are settings of."""
+    what each is called here; of: what they are settings of.
+    """
     for key, here in (
         others.items() if isinstance(others, Mapping) else ((key, "") for key in others)
     ):
@@ -400,7 +401,8 @@ def resolve_for(
     elsewhere: Mapping[str, type[Section]] = _NONE,
 ) -> Settings:
     """As `resolve`, for a verb that reads these settings alone: SettingsError at another. Words are
-    Python's, too."""
+    Python's, too.
+    """
     chosen = resolve(
         usual,
         {key.replace("__", "."): value for key, value in words.items()},

@@ -150,7 +150,8 @@ class Logistic:
 
 class LogisticOfEach:
     """Targets are zeros and ones (N, C), predictions probabilities (N, C): a model of each
-    label."""
+    label.
+    """
 
     name = "logistic regression"
 
@@ -170,7 +171,8 @@ class LogisticOfEach:
 
 class Features:
     """TF-IDF rows of texts; of pairs, both sides, what they share, what differs, and how much they
-    overlap."""
+    overlap.
+    """
 
     def __init__(self, order: int, min_df: int) -> None:
         self.ngrams = Ngrams(order, min_df)
@@ -178,7 +180,8 @@ class Features:
 
     def fit(self, columns: list[list[str]]) -> list[list[Any]]:
         """Counts of each column of texts (one, or two for pairs): a list with one matrix an
-        order."""
+        order.
+        """
         both = self.ngrams.fit([text for column in columns for text in column])
         n = len(columns[0])
         return [
@@ -191,7 +194,8 @@ class Features:
 
     def matrix(self, counts: list[list[Any]], order: int) -> Any:
         """The features (N, F) of n-grams up to `order`, weighted as the first call, training's,
-        found."""
+        found.
+        """
         from sklearn.feature_extraction.text import TfidfTransformer
 
         stacked = [sparse.hstack(matrices[:order], format="csr") for matrices in counts]
@@ -211,7 +215,8 @@ class Features:
 
 def _overlap(weighted: list[Any], words: list[Any]) -> Any:
     """(N, 6): cosine, Jaccard, the share of each side's words in the other, the ratio of lengths,
-    signed and not."""
+    signed and not.
+    """
     shared, left, right = (
         np.asarray(counts.sum(axis=1)).ravel()
         for counts in (words[0].multiply(words[1]), words[0], words[1])
@@ -224,7 +229,8 @@ def _overlap(weighted: list[Any], words: list[Any]) -> Any:
 
 def _affordable(texts: Sequence[str], pairs: Sequence[str] | None, seed: int) -> Array:
     """The rows to train on, in order: all, or as many as `MAX_CHARACTERS` allows, drawn at
-    random."""
+    random.
+    """
     sizes = np.array([len(text) for text in texts])
     if pairs is not None:
         sizes = sizes + np.array([len(text) for text in pairs])
@@ -248,7 +254,8 @@ def _choose(
     seed: int,
 ) -> tuple[int, float, Any]:
     """The order and the strength that do best on a part of the training set held out for it, and
-    what was settled there."""
+    what was settled there.
+    """
     shuffled = np.random.default_rng(seed).permutation(len(targets))
     n_held = int(HELD_OUT * len(targets))
     held = np.sort(shuffled[:n_held])

@@ -55,7 +55,8 @@ class Comparison:
 @dataclass(frozen=True)
 class Systems:
     """What both systems answered to K kinds of examples, as measures of how often each kind
-    counts."""
+    counts.
+    """
 
     model: m.Measure  # of weights (K, R)
     baseline: m.Measure  # of weights (K, R)
@@ -122,7 +123,8 @@ def compare_systems(
 
 def outcome(comparison: dict[str, Any]) -> str:
     """Whether the model of a `Comparison.as_json` is better, worse, or the same as far as one can
-    tell."""
+    tell.
+    """
     interval = comparison["interval"]
     if comparison["p_value"] > LEVEL or interval is None or interval[0] <= 0 <= interval[1]:
         return "same"
@@ -174,7 +176,8 @@ def _kept(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floa
 
 def mcnemar(model_right: npt.NDArray[np.bool_], baseline_right: npt.NDArray[np.bool_]) -> float:
     """The exact two-sided p-value of McNemar's test: of the answers that one system alone has
-    right, either has as many where they are equal."""
+    right, either has as many where they are equal.
+    """
     model_alone = int((model_right & ~baseline_right).sum())
     baseline_alone = int((baseline_right & ~model_right).sum())
     fewer = min(model_alone, baseline_alone)

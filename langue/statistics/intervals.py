@@ -65,7 +65,8 @@ def bootstrap(
 
 def clopper_pearson(right: int, total: int) -> Interval:
     """The exact 95% interval of a share; of nothing, all that a share can be (Clopper and Pearson
-    1934)."""
+    1934).
+    """
     low = float(betaincinv(right, total - right + 1, _TAIL)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, total - right, 1 - _TAIL)) if right < total else 1.0
     return low, high
@@ -115,7 +116,8 @@ def lowest_shares(counts: m.Ints) -> m.Floats:
 
 def drawn(generator: np.random.Generator, sizes: m.Ints, columns: int) -> m.Floats:
     """How often each of K kinds of examples, sizes (K,), is drawn, (K, columns): as many draws with
-    replacement a column as there are examples."""
+    replacement a column as there are examples.
+    """
     n = int(sizes.sum())
     kinds = len(sizes)
     if n > 4 * kinds:

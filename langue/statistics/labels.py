@@ -15,7 +15,8 @@ SHARES_OF_RIGHT = ("accuracy", "f1_micro")
 
 def label_margins(confusion: m.Ints) -> tuple[m.Ints, m.Ints, m.Ints]:
     """Of each label (C,): the examples told right, those that have it, and those that are said
-    to."""
+    to.
+    """
     hit = confusion.diagonal()
     true = confusion.sum(axis=1)
     predicted = confusion.sum(axis=0)
@@ -57,7 +58,8 @@ def systems_of_labels(
     true: m.Ints, first: m.Ints, second: m.Ints, n_labels: int, positive: int, metric: str
 ) -> Systems:
     """Two systems that gave each example one label, all (N,). Examples of the same label and
-    answers are one kind."""
+    answers are one kind.
+    """
     exact = None
     if metric in SHARES_OF_RIGHT:
         exact = mcnemar(first == true, second == true)
@@ -83,7 +85,8 @@ def systems_of_several(
     metric: str,
 ) -> Systems:
     """Two systems that gave each example any number of labels, all (N, C). Examples of the same
-    labels and answers are one kind."""
+    labels and answers are one kind.
+    """
     exact = None
     if metric == "accuracy":  # of all labels of a text at once
         first_right = (first == true).all(axis=1)

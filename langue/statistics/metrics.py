@@ -57,7 +57,8 @@ def multilabel(
     targets: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float = THRESHOLD
 ) -> Metrics:
     """Subset accuracy, Hamming loss, precision, recall and F1 of any number of labels a text; both
-    arguments (N, C)."""
+    arguments (N, C).
+    """
     return plain(multilabel_measure(targets, probabilities, threshold), len(_array(targets)))
 
 
@@ -287,7 +288,8 @@ def per_label(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]
 
 def _averages(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]:
     """Macro: the mean over labels that occur, whatever their size. Micro: over all decisions
-    together."""
+    together.
+    """
     occurs = (true + predicted) > 0  # (C, R)
     n_labels = occurs.sum(axis=0)
     macro = {
@@ -305,7 +307,8 @@ def _averages(hit: Floats, true: Floats, predicted: Floats) -> dict[str, Floats]
 
 def _mcc(hit: Floats, true: Floats, predicted: Floats) -> Floats:
     """Matthews' correlation of classes (Gorodkin 2004): 0 for constant predictions, undefined for
-    one true class."""
+    one true class.
+    """
     n = true.sum(axis=0)
     covariance = hit.sum(axis=0) * n - (true * predicted).sum(axis=0)
     var_true = n**2 - (true**2).sum(axis=0)
@@ -342,7 +345,8 @@ def _centred(values: Floats) -> Floats:
 
 def _ranker(values: Floats) -> Callable[[Floats], Floats]:
     """A function from weights (N, R) to the centred rank (N, R) of each example among those drawn,
-    ties shared."""
+    ties shared.
+    """
     _, group = np.unique(values, return_inverse=True)
     n_groups = int(group.max()) + 1
 
@@ -357,7 +361,8 @@ def _ranker(values: Floats) -> Callable[[Floats], Floats]:
 
 def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
     """Pearson's correlation under weights (N, R); `x` and `y` are (N, R) or (N, 1). NaN where one
-    is constant."""
+    is constant.
+    """
     n = weights.sum(axis=0)
 
     def mean(values: Floats) -> Floats:

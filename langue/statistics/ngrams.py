@@ -34,7 +34,8 @@ def tokens(text: str) -> list[str]:
 
 class Ngrams:
     """The n-grams of `order` 1 to N that stand in at least `min_df` of the texts it was fitted
-    on."""
+    on.
+    """
 
     def __init__(self, order: int, min_df: int = 2) -> None:
         self.order = order
@@ -88,7 +89,8 @@ class Ngrams:
 
     def _keys(self, gram: Ints, ids: Ints, text_of: Ints) -> Ints:
         """The key of each (n+1)-gram at its last token: n-gram and word as one integer; -1 where
-        there is none."""
+        there is none.
+        """
         key = np.full(len(ids), -1)
         inside = (text_of[1:] == text_of[:-1]) & (gram[:-1] >= 0) & (ids[1:] >= 0)
         key[1:][inside] = gram[:-1][inside] * len(self.words) + ids[1:][inside]

@@ -1,5 +1,6 @@
 """What arrives: contexts and questions. What leaves: the sentence of a context that is nearest to a
-question, which a model that finds answers has to beat."""
+question, which a model that finds answers has to beat.
+"""
 
 import math
 import re
@@ -42,7 +43,8 @@ class NearestSentence:
 
     def find(self, question: str, context: str) -> tuple[int, int]:
         """The characters of the sentence of one of the contexts; the first of those that are
-        equally near."""
+        equally near.
+        """
         asked = {word: n * self._weight(word) ** 2 for word, n in Counter(tokens(question)).items()}
         best = (0, len(context))
         highest = -1.0

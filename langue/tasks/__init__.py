@@ -1,5 +1,6 @@
 """What the field does with a model, one file a task. `TASKS` and `OBJECTIVES` name them: a task
-enters langue by standing in this list."""
+enters langue by standing in this list.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -35,7 +35,8 @@ class Causal(LanguageObjective):
 
     def make(self, corpus: Documents, chunks: Chunks, device: torch.device) -> Batch:
         """With b at place -1 of a document and e at its end, a chunk's tokens are one place before
-        its labels."""
+        its labels.
+        """
         sizes = corpus.lengths[chunks.document]
         first = np.maximum(chunks.begin - 1, 0)
         text = corpus.tokens(
@@ -53,6 +54,7 @@ class Causal(LanguageObjective):
 
     def metrics(self, loss: float, dev: HeldOutSet, shares: dict[str, float]) -> Metrics:
         """bits_per_byte: what one byte of the text costs, which can be compared across tokenizers:
-        a byte that an unknown token stands for costs eight bits more."""
+        a byte that an unknown token stands for costs eight bits more.
+        """
         bits = loss / math.log(2) / dev.bytes_per_prediction + dev.lost_bits
         return {"perplexity": perplexity(loss), "bits_per_byte": bits}

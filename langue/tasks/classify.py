@@ -1,5 +1,6 @@
 """Classification. What arrives: texts (or pairs) with a label each, or any number of labels.
-What leaves: a probability for every label."""
+What leaves: a probability for every label.
+"""
 
 import difflib
 import math
@@ -109,7 +110,8 @@ class Classify(PooledTask):
         positive: str | None = None,
     ) -> None:
         """positive: of two labels, the one that precision, recall and F1 are of; None: the
-        second."""
+        second.
+        """
         self.labels = labels
         self.settings = settings
         self.weights = weights
@@ -315,7 +317,8 @@ class Classify(PooledTask):
         self, golds: Any, predictions: NDArray[Any], threshold: float | None = None
     ) -> m.Measure:
         """threshold: with several labels, the probability from which on one is given; None: the
-        task's."""
+        task's.
+        """
         if self.settings.multi_label:
             chosen = self.threshold if threshold is None else threshold
             return m.multilabel_measure(golds, predictions, chosen)
@@ -334,7 +337,8 @@ class Classify(PooledTask):
 
     def default_best(self) -> str:
         """Macro F1 where rare labels are to weigh as much as frequent ones: accuracy would reward
-        the frequent."""
+        the frequent.
+        """
         if self.settings.class_weights == "balanced":
             return "f1_macro"
         return "f1_micro" if self.settings.multi_label else "accuracy"
@@ -403,7 +407,8 @@ class Classify(PooledTask):
         self, table: "Table", golds: Any, predictions: NDArray[Any], limit: int = 20
     ) -> Examples | None:
         """Worst is the highest confidence in a wrong label; with several, the most confident wrong
-        decision about one label."""
+        decision about one label.
+        """
         true = np.asarray(golds)
         said = np.asarray(predictions, dtype=np.float64)
         if self.settings.multi_label:
@@ -443,7 +448,8 @@ class Classify(PooledTask):
         as_model: bool = True,
     ) -> LabelBaseline:
         """TF-IDF with logistic regression, which is strong on topics and sentiment and takes
-        seconds."""
+        seconds.
+        """
         balanced = as_model and self.settings.class_weights == "balanced"
         weight = "balanced" if balanced else None
         several = self.settings.multi_label
@@ -529,7 +535,8 @@ def _positive(
     raw: Sequence[Any], labels: list[str], settings: ClassifyOptions, origin: str
 ) -> str | None:
     """Of two labels the one that precision, recall and F1 are of: as set, else the rarer, else the
-    second."""
+    second.
+    """
     chosen = settings.positive
     binary = len(labels) == 2 and not settings.multi_label
     if chosen is None:
@@ -555,7 +562,8 @@ def _positive(
 
 def _unparted(raw: Sequence[str], settings: ClassifyOptions, origin: str) -> list[str]:
     """What is said of labels such as `a|b` where each is taken as one name. SettingsError, unless
-    that is wished (`task.multi_label = false`), where their parts are found in other labels too."""
+    that is wished (`task.multi_label = false`), where their parts are found in other labels too.
+    """
     barred = [label for label in raw if "|" in label]
     if not barred or settings.multi_label is False:
         return []

@@ -11,7 +11,8 @@ PAIR_SYNONYMS = ("sentence2", "text_pair", "hypothesis", "question2")
 @dataclass(frozen=True)
 class Columns:
     """The columns that a task reads. `target` is what it predicts: rows without a usable one can be
-    dropped."""
+    dropped.
+    """
 
     required: tuple[str, ...]
     target: str

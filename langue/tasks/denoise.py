@@ -104,7 +104,8 @@ def noise_mask(
     length: int, ratio: float, span: float, random: np.random.Generator
 ) -> NDArray[np.bool_]:
     """(length,) which tokens are taken out: runs of mean length `span`, as many tokens as `ratio`
-    asks, kept and taken runs in turn, a kept one first (a single token is taken)."""
+    asks, kept and taken runs in turn, a kept one first (a single token is taken).
+    """
     taken, runs = _taken(length, ratio, span)
     kept = length - taken
     if not kept:

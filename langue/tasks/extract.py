@@ -142,7 +142,8 @@ class Extract(Task):
 
     def __init__(self, settings: ExtractOptions, *, no_answer: bool, threshold: float = 0.0):
         """no_answer: whether that there is none is an answer. threshold: the logarithm of odds over
-        which it is given."""
+        which it is given.
+        """
         self.settings = settings
         self.no_answer = no_answer
         chosen = settings.no_answer_threshold
@@ -188,7 +189,8 @@ class Extract(Task):
     @classmethod
     def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
         """Nothing says whether a published model has seen questions without answers: it may say
-        that there is none, as soon as that is likelier than any answer."""
+        that there is none, as soon as that is likelier than any answer.
+        """
         own = any(name.endswith(TOKEN_CLASSES[SPAN]) for name in classes_of(published))
         if not own or SPAN not in family.heads or len(published.get("id2label") or "01") != 2:
             return None
@@ -330,7 +332,8 @@ class Extract(Task):
         config: ModelConfig,
     ) -> tuple[Encoded, NDArray[np.int64]]:
         """Also how many tokens each row's question loses. A row in which there is nothing to read
-        has no sequences."""
+        has no sequences.
+        """
         filled = [row for row, pair in enumerate(rows) if not any(map(is_missing, pair))]
         while True:
             windows = encode_windows(
@@ -417,7 +420,8 @@ class Extract(Task):
 
     def settle_on_dev(self, golds: Any, predictions: Any) -> None:
         """Choose the threshold of no answer as SQuAD 2.0's script finds the best one, by what the
-        checkpoint was chosen by; it stays 0 where dev does not have both kinds of questions."""
+        checkpoint was chosen by; it stays 0 where dev does not have both kinds of questions.
+        """
         answerable = np.array([bool(gold.texts) for gold in golds])
         if answerable.all() or not answerable.any():
             self._notes.append(
@@ -573,7 +577,8 @@ class Extract(Task):
         as_model: bool = True,
     ) -> Baseline | None:
         """The sentence of the context that is most like the question; or, where that is better on
-        the training rows, that no question has an answer."""
+        the training rows, that no question has an answer.
+        """
         began = time.perf_counter()
         sentences = NearestSentence([*train[0].column("context"), *test[0].column("context")])
         name = "sentence nearest by tf-idf"
@@ -679,7 +684,8 @@ def _different(
 
 def _token_span(offsets: NDArray[np.int32], span: tuple[int, int] | None) -> tuple[int, int]:
     """The first and the last of a context's tokens in which characters of the span stand; the last
-    is before the first where there are none."""
+    is before the first where there are none.
+    """
     if span is None:
         return 0, -1
     first = int(np.searchsorted(offsets[:, 1], span[0], side="right"))
@@ -691,7 +697,8 @@ def _targets(
     context: _Contexts, row: NDArray[np.int64], golds: Sequence[Gold]
 ) -> NDArray[np.int64]:
     """(n, 2) where the answer starts and ends in each window; 0, its first token, where the window
-    does not show it whole."""
+    does not show it whole.
+    """
     shown = context.windows
     targets = np.zeros((len(row), 2), np.int64)
     for place, each in enumerate(row.tolist()):

@@ -29,7 +29,8 @@ def judge_labels(
     seed: int = 0,
 ) -> Judgement:
     """One label a row: golds (N,), probabilities (N, C). positive: of two labels, the one that
-    precision, recall and F1 are of."""
+    precision, recall and F1 are of.
+    """
     n_labels = len(labels)
     true, probability = m.check_classification(golds, probabilities, n_labels)
     predicted = probability.argmax(axis=1)
@@ -82,7 +83,8 @@ def judge_several_labels(
     seed: int = 0,
 ) -> Judgement:
     """Any number of labels a row, golds zeros and ones (N, C), probabilities (N, C). threshold: the
-    probability from which on a label is given."""
+    probability from which on a label is given.
+    """
     true, probability = m.check_multilabel(golds, probabilities)
     if true.shape[1] != len(labels):
         raise ValueError(f"{len(labels)} labels and targets {true.shape}")

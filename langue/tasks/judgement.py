@@ -47,7 +47,8 @@ class Matrix:
 
     def largest(self, limit: int = 15) -> Table:
         """The largest counts, off the diagonal where that is what is right: for a matrix that does
-        not fit where it is shown."""
+        not fit where it is shown.
+        """
         found = [
             (count, i, j)
             for i, row in enumerate(self.counts)
@@ -131,7 +132,8 @@ Section = Table | Matrix | Points | Examples
 @dataclass(frozen=True)
 class Judgement:
     """How good predictions are. `None` stands for what is undefined, and `notes` says why, or for
-    no interval."""
+    no interval.
+    """
 
     examples: int
     metrics: Metrics

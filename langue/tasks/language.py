@@ -139,7 +139,8 @@ class LanguageObjective(Objective):
         self, model: LanguageModel, states: Tensor, batch: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """What else is told right or wrong of a batch: of which sequences (P,), and whether it was
-        right (P,)."""
+        right (P,).
+        """
         return {}
 
     def forward(self, model: nn.Module, batch: Any) -> Outcome:
@@ -232,7 +233,8 @@ class HeldOutSet:
     @property
     def lost_bits(self) -> float:
         """Bits for each byte of text that unknown tokens owe: eight for each byte that one stands
-        for, as it would take to write it out."""
+        for, as it would take to write it out.
+        """
         corpus = self.stream.corpus
         return 8 * corpus.lost_bytes / max(1, corpus.n_bytes)
 
@@ -247,7 +249,8 @@ class HeldOutSet:
 @dataclass(frozen=True)
 class DocumentLosses:
     """What a model made of held-out text, document by document (n,): sums over the predicted
-    tokens."""
+    tokens.
+    """
 
     losses: NDArray[np.float64]  # in nats
     counts: NDArray[np.int64]
@@ -276,7 +279,8 @@ class DocumentLosses:
         self, weights: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
         """weights (n, R), how often each document counts in each of R samples -> the mean loss and
-        the shares (R,)."""
+        the shares (R,).
+        """
         shares = {
             name: right @ weights / np.maximum(told @ weights, 1)
             for name, (right, told) in self.shares.items()
@@ -291,7 +295,8 @@ def select_labelled(states: Tensor, side: Batch) -> Tensor:
 
 def token_losses(model: LanguageModel, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(M, D), (M,) -> each token's cross-entropy (M,), float64, and whether its logit is the
-    highest; never more than a chunk's logits are held."""
+    highest; never more than a chunk's logits are held.
+    """
     losses = []
     right = []
     size = chunk_size(model.body.config.vocab_size, device_memory(states.device))
@@ -322,7 +327,8 @@ def scores(
     objective: LanguageObjective, held: HeldOutSet, judged: DocumentLosses
 ) -> tuple[Metrics, dict[str, Any]]:
     """The metrics and their 95% intervals: where they lie when documents are drawn anew
-    (bootstrap), and, of fewer than FEW documents, from the spread between them."""
+    (bootstrap), and, of fewer than FEW documents, from the spread between them.
+    """
 
     def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         losses, shares = judged.summed(weights)
@@ -348,7 +354,8 @@ def few_intervals(
 ) -> dict[str, Any]:
     """95% intervals by Student's t over few documents, of the loss and of each share, as of a ratio
     of two sums (Cochran 1977, chapter 6); what follows from the loss lies where its ends put it.
-    None where documents do not differ; nothing at all of a single one."""
+    None where documents do not differ; nothing at all of a single one.
+    """
     ratios = {name: ratio_interval(right, told) for name, (right, told) in judged.shares.items()}
     loss = ratio_interval(judged.losses, judged.counts)
     if loss is None:
@@ -370,7 +377,8 @@ def few_intervals(
 
 def ratio_interval(sums: NDArray[Any], counts: NDArray[Any]) -> tuple[float, float] | None:
     """Where sum(sums) / sum(counts) lies with 95% confidence if documents, (n,), are drawn at
-    random."""
+    random.
+    """
     there = counts > 0
     sums = sums[there]
     counts = counts[there]

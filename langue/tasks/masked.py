@@ -111,7 +111,8 @@ class Masked(LanguageObjective):
         parts: Parts | None,
     ) -> Examples:
         """[CLS] before each chunk's first token, [SEP] after its last, and after its first part
-        where it has two."""
+        where it has two.
+        """
         ends = np.cumsum(chunks.length)
         begins = ends - chunks.length
         if parts is None:
@@ -139,7 +140,8 @@ class Masked(LanguageObjective):
         """The pair loss. All is divided by the number of predicted tokens, so each chunk's counts
         as often as tokens of it are predicted on average: the mean over tokens of the masked loss
         and a mean over chunks of the pair loss, weighed by their length, are added, and both are
-        sums that any division of a batch leaves exact."""
+        sums that any division of a batch leaves exact.
+        """
         if self.pairs is None:
             return None
         asked, logits, labels = self._follows(model, states, batch)
@@ -177,7 +179,8 @@ class Masked(LanguageObjective):
         cut: NDArray[np.int64] | None,
     ) -> NDArray[np.bool_]:
         """Which tokens are predicted, of every chunk at least one; all of a word are drawn by the
-        number of its first one; none goes over a cut."""
+        number of its first one; none goes over a cut.
+        """
         number = uniform(self.seed, DRAWN, chunks, places, of)
         first_tokens = np.cumsum(chunks.length) - chunks.length
         if self.words is not None:

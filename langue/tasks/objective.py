@@ -38,7 +38,8 @@ class Outcome:
 
 def check_best(best: str, metrics: Sequence[str], of: str) -> None:
     """SettingsError where a checkpoint cannot be best in this: it is neither LOSS nor one of the
-    metrics of `of`."""
+    metrics of `of`.
+    """
     known = (LOSS, *metrics)
     if best in known:
         return
@@ -68,19 +69,22 @@ class Objective(ABC):
     @abstractmethod
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> nn.Module:
         """A new model. pad: the token that fills up batches elsewhere, which a text's end does not
-        count."""
+        count.
+        """
 
     def weights_to_begin_with(
         self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None, network: nn.Module
     ) -> dict[str, Tensor]:
         """Those of a published model's weights that a new model takes over. saved: what its run
-        says of its task, where it is one of ours; network: the new model."""
+        says of its task, where it is one of ours; network: the new model.
+        """
         return dict(weights)
 
     @abstractmethod
     def batches(self, train: Any, settings: Settings) -> BatchSource:
         """Where the batches of training come from. train: the training split, as the task reads
-        it."""
+        it.
+        """
 
     @abstractmethod
     def held_out(self, dev: Any, settings: Settings) -> Any:
@@ -95,14 +99,16 @@ class Objective(ABC):
     @abstractmethod
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
         """`primary_metric` over the batches of one training step, whose mean loss, without what is
-        `aux_loss`, was `loss`."""
+        `aux_loss`, was `loss`.
+        """
 
     @abstractmethod
     def evaluate(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
         """The metrics and the mean loss on held-out data; the model is left in the mode it was
-        in."""
+        in.
+        """
 
     @abstractmethod
     def settle(

@@ -99,7 +99,8 @@ class Pairs:
 
     def _by_length(self, corpus: Documents) -> tuple[Numbers, Numbers, Numbers]:
         """A corpus's documents in order of length, each document's place in that order, and the
-        lengths in order."""
+        lengths in order.
+        """
         if self.known is None or self.known[0] is not corpus:
             order = np.argsort(corpus.lengths, kind="stable")
             self.known = corpus, (order, np.argsort(order), corpus.lengths[order])

@@ -1,5 +1,6 @@
 """What tasks share that predict of a whole text, or of a pair of texts: one vector a text, and a
-linear map."""
+linear map.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -110,7 +111,8 @@ class PooledTask(Task):
     @abstractmethod
     def predict(self, outputs: Tensor) -> Any:
         """outputs (N, n_outputs) -> what is judged and shown: probabilities or scores, (N,
-        n_outputs)."""
+        n_outputs).
+        """
 
     def decode(self, outputs: Tensor, batch: Batch) -> Any:
         return self.predict(outputs)
@@ -164,7 +166,8 @@ def worst_mistakes(
     values: Callable[[int], tuple[Any, ...]],
 ) -> list[judgement.Example]:
     """The rows (n,) that are wrong, the worst first: each one's text, its pair where there is one,
-    and `values`."""
+    and `values`.
+    """
     order = sorted(np.flatnonzero(wrong).tolist(), key=lambda row: (-badness[row], row))[:limit]
     chosen = table.select(order)
     columns = [chosen.column(name) for name in ("text", "pair") if name in table.rows.column_names]
@@ -178,7 +181,8 @@ def published_outputs(
     published: Mapping[str, Any], family: Family
 ) -> tuple[str, list[str], str | None] | None:
     """(pooling, names of the outputs, problem type) of a sequence classifier that was published in
-    `transformers`' words; None of another model."""
+    `transformers`' words; None of another model.
+    """
     classes = [name for name in classes_of(published) if name.endswith("ForSequenceClassification")]
     if not classes or SEQUENCE not in family.heads:
         return None

@@ -1,5 +1,6 @@
 """Regression. What arrives: texts (or pairs) with a number each.
-What leaves: a number for every text."""
+What leaves: a number for every text.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -62,7 +63,8 @@ class Regress(PooledTask):
     @property
     def mean(self) -> float:
         """Without a bias, as heads of the last token are published, there is nothing to fold a mean
-        into."""
+        into.
+        """
         return 0.0 if self.settings.pooling == "last" else self._mean
 
     @classmethod
@@ -234,7 +236,8 @@ class Regress(PooledTask):
         self, golds: Any, predictions: NDArray[Any], baseline: Baseline, metric: str
     ) -> Systems:
         """Each score is a kind of its own. What is exchanged is on one scale: for a correlation,
-        ranks or standard scores, since which scale a system answers in is no part of it."""
+        ranks or standard scores, since which scale a system answers in is no part of it.
+        """
         true, first = m.check_regression(golds, _scores(predictions))
         _, second = m.check_regression(golds, baseline.predictions)
         if metric not in m.REGRESSION:

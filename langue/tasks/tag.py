@@ -214,7 +214,8 @@ class Tag(Task):
     def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
         """Of a published tagger the words are those between blanks. Its labels do not say whether
         it keeps to IOB1 or IOB2, so that every sequence of them is taken as `entities_of` reads
-        it."""
+        it.
+        """
         if not any(name.endswith("ForTokenClassification") for name in classes_of(published)):
             return None
         names = published.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
@@ -355,7 +356,8 @@ class Tag(Task):
         as_texts: Callable[[list[Any]], Examples],
     ) -> Encoded:
         """Items are texts, whose words stand between blanks (or are characters, in scripts without
-        them), or lists of words."""
+        them), or lists of words.
+        """
         rows: list[Any] = []
         for number, item in enumerate(items):
             words = item.get("tokens", item.get("text")) if isinstance(item, Mapping) else item
@@ -464,7 +466,8 @@ class Tag(Task):
 
     def loss(self, outputs: Tensor | ChainScores, batch: Batch) -> tuple[Tensor, float]:
         """The summed negative log-likelihood of the words' tags, and their number: outputs (T, C),
-        labels (M,). Of each tag for itself, or of those of a sequence."""
+        labels (M,). Of each tag for itself, or of those of a sequence.
+        """
         labels = batch.labels
         assert labels is not None
         scores = _of_words(self.logits(outputs), batch)
@@ -519,7 +522,8 @@ class Tag(Task):
 
     def _going_on(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """The scores (k, C) of words that begin in the token of a word with these: of the same
-        type, and inside of an entity."""
+        type, and inside of an entity.
+        """
         if self.scheme is None:
             return scores
         split = [split_tag(label) for label in self.labels]

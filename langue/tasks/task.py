@@ -86,7 +86,8 @@ class Task(Objective):
     @abstractmethod
     def fit(cls, train: "Table", options: Any) -> Self:
         """Learn from the training rows what the targets are. DataError where nothing can be learnt
-        from them."""
+        from them.
+        """
 
     @classmethod
     @abstractmethod
@@ -100,14 +101,16 @@ class Task(Objective):
     @classmethod
     def options_of(cls, saved: Mapping[str, Any]) -> Any:
         """The options of a run's `settings`; keys of other tasks, which runs of earlier versions
-        kept too, are passed over."""
+        kept too, are passed over.
+        """
         fields = cls.Options.model_fields
         return cls.Options(**{key: value for key, value in saved.items() if key in fields})
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any], family: Family) -> Self | None:
         """The task of a model that others published in `transformers`' words; None where it is of
-        another task."""
+        another task.
+        """
         return None
 
     @abstractmethod
@@ -116,7 +119,8 @@ class Task(Objective):
 
     def published_head(self, family: Family, pad: int | None) -> dict[str, Any]:
         """What config.json keeps of how the head reads the hidden states. pad: the padding token
-        that batches were made with."""
+        that batches were made with.
+        """
         return {}
 
     @abstractmethod
@@ -135,7 +139,8 @@ class Task(Objective):
 
     def has_outputs_of(self, saved: Mapping[str, Any]) -> bool:
         """Whether a run's outputs mean the same as this task's, so that its head is trained
-        further."""
+        further.
+        """
         return saved.get("task") == self.name
 
     # --- rows ---
@@ -144,7 +149,8 @@ class Task(Objective):
     @abstractmethod
     def read_target(cls, value: Any, options: Any, where: Callable[[], str]) -> Any:
         """One row's raw target; DataError, at `where()`, for one that is empty or of the wrong
-        kind."""
+        kind.
+        """
 
     def known_target(self, target: Any, where: Callable[[], str]) -> Any:
         """A raw target as it is judged; DataError for one that training did not have."""
@@ -171,7 +177,8 @@ class Task(Objective):
     @classmethod
     def usable_rows(cls, table: "Table", options: Any, ready: "Task | None") -> list[int]:
         """The rows whose target can be read and, where there is a task already, was seen in its
-        training."""
+        training.
+        """
         usable = []
         for row, value in enumerate(cls.raw_targets(table)):
             try:
@@ -207,7 +214,8 @@ class Task(Objective):
         as_texts: Callable[[list[Any]], Examples],
     ) -> Encoded:
         """What a user gives to predict from. as_texts encodes strings, pairs of strings and lists
-        of token ids, and counts what is cut."""
+        of token ids, and counts what is cut.
+        """
         return Encoded.of(as_texts(items))
 
     @classmethod
@@ -268,7 +276,8 @@ class Task(Objective):
     @abstractmethod
     def head_kind(self, family: Family) -> str:
         """Which of the family's heads (`Family.heads`) names the weights in published folders; a
-        word that is none of them where the family has no class for this head."""
+        word that is none of them where the family has no class for this head.
+        """
 
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> TaskModel:
         return TaskModel(config, partial(self.head, config, pad), seed)
@@ -277,7 +286,8 @@ class Task(Objective):
         self, weights: Mapping[str, Tensor], saved: Mapping[str, Any] | None, network: nn.Module
     ) -> dict[str, Tensor]:
         """All but what a head has learnt of labels, where these are others, or it has no place for
-        it."""
+        it.
+        """
         assert isinstance(network, TaskModel)
         is_same = saved is not None and self.has_outputs_of(saved)
         held = {name for name, _ in network.named_parameters()}
@@ -306,7 +316,8 @@ class Task(Objective):
 
     def rescale_head(self, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
         """The network's weights as they are saved, where it is trained on targets in another scale
-        than theirs; back: the inverse, of a head that is trained further."""
+        than theirs; back: the inverse, of a head that is trained further.
+        """
         return dict(weights)
 
     def forward(self, model: nn.Module, batch: Batch) -> Outcome:
@@ -408,7 +419,8 @@ class Task(Objective):
     @abstractmethod
     def show(self, prediction: Any, top: int | None) -> list[dict[str, Any]]:
         """One prediction as the `transformers` pipelines of version 4 return it, the best `top`;
-        None: all."""
+        None: all.
+        """
 
     def answer(self, prediction: Any) -> Any:
         """What the task promises of a row: by default the best that `show` has."""
@@ -427,7 +439,8 @@ class Task(Objective):
         self, golds: Any, predictions: Any, main: str | None = None, *, seed: int = 0
     ) -> Judgement:
         """How good predictions are. main: the metric that the judgement goes by; None: the task's
-        own."""
+        own.
+        """
         measure = self.measure(golds, predictions)
         metrics = plain(measure, len(golds))
         return Judgement(

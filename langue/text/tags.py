@@ -87,7 +87,8 @@ class Scheme:
 
     def _end(self, tags: Sequence[str], start: int) -> int | None:
         """Where the entity ends that begins at `start`; None where none begins or it is never
-        closed."""
+        closed.
+        """
         prefix, kind = split_tag(tags[start])
         if prefix == self.only and prefix != self.first:
             return start + 1
@@ -107,7 +108,8 @@ class Scheme:
 
     def allows(self, before: str, after: str) -> bool:
         """Whether tag `after` may follow tag `before`; `O` stands for the beginning and the end of
-        a text, too."""
+        a text, too.
+        """
         before_prefix, before_type = split_tag(before)
         after_prefix, after_type = split_tag(after)
         open_ = before_prefix in (self.first, self.middle) and before_prefix != ""
@@ -210,7 +212,8 @@ def normalised(tags: Sequence[str], scheme: Scheme) -> tuple[list[str], int]:
 
 def allowed_edges(labels: Sequence[str], scheme: Scheme | None) -> NDArray[np.bool_]:
     """Whether a label may follow another, (C + 1, C + 1); row C: whether it may begin a text,
-    column C: whether it may end one. Without a scheme everything is allowed."""
+    column C: whether it may end one. Without a scheme everything is allowed.
+    """
     if scheme is None:
         return np.ones((len(labels) + 1, len(labels) + 1), bool)
     tags = [*labels, OUTSIDE]  # which stands beside a text
@@ -220,7 +223,8 @@ def allowed_edges(labels: Sequence[str], scheme: Scheme | None) -> NDArray[np.bo
 @dataclass(frozen=True)
 class EntityCounts:
     """Of each text and type (n, K): entities that were found rightly, that were found, and that
-    there are."""
+    there are.
+    """
 
     types: list[str]
     right: NDArray[np.float64]
@@ -245,7 +249,8 @@ def precision_recall_f1(
     right: NDArray[np.float64], predicted: NDArray[np.float64], true: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
     """Shares of counts of any one shape; 0 where nothing was found or nothing is there, as seqeval
-    has it."""
+    has it.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(predicted > 0, right / predicted, 0.0)
         recall = np.where(true > 0, right / true, 0.0)
@@ -292,7 +297,8 @@ class Gazetteer:
 
 class MostFrequentTag:
     """The baseline of plain tags: each word's commonest tag in training, and the commonest of all
-    for new words."""
+    for new words.
+    """
 
     def __init__(self, texts: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> None:
         counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -316,7 +322,8 @@ def prefixed(tags: Sequence[str]) -> list[str]:
 
 def count_tags(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
     """Of each text and plain tag: words that have it rightly, that are given it, and that have
-    it."""
+    it.
+    """
     types = sorted({tag for side in (true, predicted) for tags in side for tag in tags})
     place = {tag: index for index, tag in enumerate(types)}
     counts = np.zeros((3, len(true), max(1, len(types))))
@@ -366,7 +373,8 @@ def tags_of_spans(text: str, spans: Any, where: Callable[[], str]) -> list[str]:
 def words_of(text: str) -> list[tuple[int, int]]:
     """The characters of each word of a text that does not come as a list of words: runs of letters
     and digits with their combining marks, single symbols, and single characters of the scripts that
-    write no spaces."""
+    write no spaces.
+    """
     found: list[tuple[int, int]] = []
     for match in _WORD.finditer(text):
         begin, end = match.span()
@@ -378,7 +386,8 @@ def words_of(text: str) -> list[tuple[int, int]]:
 
 def _goes_on(text: str, begin: int, place: int) -> bool:
     """Whether the word from `begin` on, which `_WORD` ends before `place`, goes on there: with a
-    mark, or behind one."""
+    mark, or behind one.
+    """
     if _is_mark(text[place]):
         return True
     letter = text[place].isalnum() and not is_unspaced(text[place])

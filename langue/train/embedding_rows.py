@@ -23,7 +23,8 @@ from langue.model.transformer import Transformer, TrimmedEmbedding
 @contextmanager
 def trim_embedding(body: Transformer, *splits: Examples | None) -> Iterator[None]:
     """The body with the rows of its embedding that the splits hold; afterwards with all of them,
-    trained where they were. It reads no other text in between."""
+    trained where they were. It reads no other text in between.
+    """
     table = body.token
     assert isinstance(table, nn.Embedding)
     held = np.zeros(table.num_embeddings, bool)

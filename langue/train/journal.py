@@ -1,5 +1,6 @@
 """What arrives: what happened at each step. What leaves: `log.jsonl`, one JSON object a line, and a
-progress bar."""
+progress bar.
+"""
 
 import json
 import math
@@ -107,7 +108,8 @@ class Journal:
 
 def _whole_lines(path: Path, most: int) -> int:
     """Bytes of the lines that are there of so many: where the power went off, fewer may be, and
-    part of one."""
+    part of one.
+    """
     with path.open("rb") as file:
         return file.read(most).rfind(b"\n") + 1
 

@@ -31,7 +31,8 @@ STEPS = 5
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """(B, n, m) -> U V^T of each one's singular value decomposition U S V^T, up to factors of 0.7
-    to 1.2."""
+    to 1.2.
+    """
     a, b, c = QUINTIC
     x = matrices.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
@@ -45,7 +46,8 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
 
 class Muon(torch.optim.Optimizer):
     """Groups hold matrices; `parts` of a group are the rows of the matrices that are stacked in
-    each of its weights."""
+    each of its weights.
+    """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.95) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "parts": ()})
@@ -84,7 +86,8 @@ class Muon(torch.optim.Optimizer):
 
     def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
         """Nesterov's: the gradient, carried on by the running mean that it has just been added
-        to."""
+        to.
+        """
         assert weight.grad is not None
         state = self.state[weight]
         if "momentum_buffer" not in state:

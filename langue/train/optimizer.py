@@ -55,7 +55,8 @@ def factor(step: int, total: int, settings: TrainSettings) -> float:
 
 def depth(name: str, n_layers: int) -> int:
     """0 for the embeddings and what else stands before the blocks, i + 1 for block i, n_layers + 1
-    for what follows."""
+    for what follows.
+    """
     block = re.search(r"body\.(?:decoder\.)?blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1
@@ -84,7 +85,8 @@ class Optimizers:
 
     def state(self) -> Iterator[tuple[Tensor, dict[str, Any], frozenset[str]]]:
         """Each weight with the dictionary of what its optimiser remembers of it, and what it does
-        once it has moved."""
+        once it has moved.
+        """
         for part in self.parts:
             for group in part.param_groups:
                 for weight in group["params"]:
@@ -94,7 +96,8 @@ class Optimizers:
 
 def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> Optimizers:
     """Matrices and embeddings decay, biases and norms do not; Muon, where it is wished, takes the
-    blocks' matrices. A module's `least_rate` is the least that the peak rate of its weights is."""
+    blocks' matrices. A module's `least_rate` is the least that the peak rate of its weights is.
+    """
     groups: dict[Group, list[nn.Parameter]] = defaultdict(list)
     least = {
         name: float(module.least_rate)

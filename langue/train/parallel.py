@@ -109,7 +109,8 @@ def _fresh_store(store: Any, number: int, size: int) -> Any:
 
 def _first_report(error: Exception, store: Any) -> Exception:
     """What this process raises for an error: itself where it is the first, else something that is
-    not shown."""
+    not shown.
+    """
     gone = not isinstance(error, LangueError) and any(word in str(error) for word in GONE)
     if gone:
         do = "the last complete checkpoint is kept: the same command with --resume goes on from it"
@@ -151,13 +152,15 @@ def any_rank(value: bool) -> bool:
 
 def broadcast_bool(value: bool) -> bool:
     """What the first process says: they could differ in the last bit of a score, and must not part
-    ways over it."""
+    ways over it.
+    """
     return sums(value and rank() == 0)[0] > 0
 
 
 class Engine(nn.Module):
     """Model and objective as one module, so that the hooks of ddp and fsdp see where a forward
-    pass begins and ends."""
+    pass begins and ends.
+    """
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
@@ -172,7 +175,8 @@ class Engine(nn.Module):
 
 class Parallel:
     """`model` is what is trained: the given one, or with fsdp or tp a divided copy of it, for which
-    the given one gives up its memory until `finish`."""
+    the given one gives up its memory until `finish`.
+    """
 
     def __init__(
         self, model: nn.Module, objective: Objective, settings: TrainSettings, place: torch.device
@@ -214,7 +218,8 @@ class Parallel:
 
     def _replicate(self) -> None:
         """find_unused_parameters: a model may have weights that an objective does not use (a
-        decoder, say)."""
+        decoder, say).
+        """
         # where none is, torch complains
         self.engine.register_parameter("unused", nn.Parameter(torch.zeros(1)))
         self.engine.to(self.place)
@@ -246,7 +251,8 @@ class Parallel:
     @contextmanager
     def micro_step(self, sync: bool) -> Iterator[None]:
         """Around the forward and backward pass of one of a step's batches: gradients are exchanged
-        after the last."""
+        after the last.
+        """
         if self.sharded:
             self.engine.set_requires_gradient_sync(sync)  # type: ignore[operator]
         silent = not sync and isinstance(self.wrapped, nn.parallel.DistributedDataParallel)
@@ -255,7 +261,8 @@ class Parallel:
 
     def forward_backward(self, batch: Any, dtype: torch.dtype, last: bool) -> Outcome:
         """One of a step's batches; last: whether it is the last, after which gradients are summed
-        over the processes."""
+        over the processes.
+        """
         with self.micro_step(sync=last):
             with torch.autocast(self.place.type, dtype, enabled=dtype != torch.float32):
                 outcome = self.forward(batch)
@@ -273,13 +280,15 @@ class Parallel:
 
     def divide_gradients(self, count: float) -> None:
         """Divide the gradients by the count over all processes; ddp has divided them by the number
-        of processes."""
+        of processes.
+        """
         by = count / (1 if self.divided else world_size())
         torch._foreach_div_([local_shard(gradient) for gradient in self._gradients()], by)
 
     def clip_gradients(self, largest: float) -> float:
         """As `optimizer.clip_gradients`, where some gradients are shared among processes and others
-        are not."""
+        are not.
+        """
         gradients = self._gradients()
         kinds = [[g for g in gradients if is_dtensor(g) == shared] for shared in (False, True)]
         norms = [float(gather_full(torch.nn.utils.get_total_norm(kind))) for kind in kinds if kind]

@@ -89,7 +89,8 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor as `like` is divided; in a shape that does not fit it stays whole, for the
-    caller to refuse."""
+    caller to refuse.
+    """
     if not is_dtensor(like) or is_dtensor(tensor) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import DTensor
@@ -107,14 +108,16 @@ def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 def each_with_its_parts(tensor: Tensor, parts: Sequence[int], processes: int) -> Tensor:
     """Rows in such an order that an even division gives every process its share of each of the
-    parts."""
+    parts.
+    """
     pieces = [part.chunk(processes) for part in torch.split(tensor, list(parts))]
     return torch.cat([piece[number] for number in range(processes) for piece in pieces])
 
 
 class Writer:
     """Writes checkpoints while training goes on: tensors are copied at once, the files follow in
-    another thread."""
+    another thread.
+    """
 
     def __init__(self) -> None:
         # its own, for the thread's messages to keep apart from training's
@@ -128,7 +131,8 @@ class Writer:
         self, path: Path, tensors: Mapping[str, Tensor], facts: Any, done: Callable[[], None]
     ) -> None:
         """Begin `path`, which appears when every process has written; then `done` is called, in the
-        first process."""
+        first process.
+        """
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
         from torch.distributed.checkpoint.state_dict_saver import async_save
 
@@ -183,7 +187,8 @@ class Writer:
 
 def read_shards(folder: Path, like: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
     """What `Writer` wrote, each tensor divided as the one that `like` names for it. Each process
-    reads its own rows."""
+    reads its own rows.
+    """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load

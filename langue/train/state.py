@@ -85,7 +85,8 @@ def save_state(
 def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]) -> None:
     """Keep the weights of the best evaluation, and those of the best one before the newest
     checkpoint: a run that goes on from there may find no better ones. A run resumed from before it
-    reaches it again and writes it again."""
+    reaches it again and writes it again.
+    """
     path = folder / f"best-{step:08d}"
     weights = _whole_weights(model)
     if rank() == 0:
@@ -99,7 +100,8 @@ def save_best(folder: Path, model: nn.Module, step: int, metrics: dict[str, Any]
 
 def _drop_others(path: Path, beside: Path | None = None) -> None:
     """Only once the new one is complete on disk, remove the others of its kind, and what a run that
-    was killed had begun to write."""
+    was killed had begun to write.
+    """
     kind = path.name.split("-")[0]
     for other in [*path.parent.glob(f"{kind}-*"), *path.parent.glob(f".{kind}-*")]:
         if other not in (path, beside):
@@ -112,7 +114,8 @@ def save_weights(folder: Path, model: nn.Module) -> None:
 
 def _whole_weights(model: nn.Module) -> dict[str, Tensor]:
     """All weights, one gathered after another; in the first process only, where they are
-    divided."""
+    divided.
+    """
     kept: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
         tensor = gather_full(weight.detach(), weight)
@@ -210,7 +213,8 @@ def _taken(kept: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tens
 
 def keep_batches(folder: Path, step: int, batches: Sequence[Any]) -> Path:
     """The tokens of a step's batches, for inspection: suspect-STEP.safetensors with `tokens` and
-    `starts` of each."""
+    `starts` of each.
+    """
     share = f"-process-{rank()}" if world_size() > 1 else ""
     path = folder / f"suspect-{step:08d}{share}.safetensors"
     tensors: dict[str, torch.Tensor] = {}

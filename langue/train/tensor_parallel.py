@@ -50,7 +50,8 @@ def apply_tensor_parallel(model: nn.Module) -> None:
 
 def check(config: ModelConfig, processes: int) -> None:
     """SettingsError where the axes of a model do not let its blocks be divided among so many
-    processes."""
+    processes.
+    """
     counts = {"n_heads": config.n_heads, "kv_heads": config.n_kv_heads, "ffn_dim": config.ffn_dim}
     odd = next((f"{name} = {count}" for name, count in counts.items() if count % processes), "")
     if odd:

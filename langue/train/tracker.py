@@ -1,5 +1,6 @@
 """What arrives: the lines of log.jsonl as they are written. What leaves: the same numbers in
-TensorBoard or W&B."""
+TensorBoard or W&B.
+"""
 
 import os
 from pathlib import Path
@@ -57,7 +58,8 @@ KINDS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb}
 
 def make_tracker(kind: str, folder: Path, begin: int) -> Tracker | None:
     """begin: the step that the run goes on from. SettingsError where the library is not
-    installed."""
+    installed.
+    """
     if kind == "none":
         return None
     try:

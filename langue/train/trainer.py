@@ -98,7 +98,8 @@ class Trainer:
     """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held
     out. peak: FLOP/s of the device, where the share of it that a language model uses is to be told.
     sample: what the model makes of some prompts, as pairs, shown and kept at each evaluation.
-    look_first: also judge the model before its first step."""
+    look_first: also judge the model before its first step.
+    """
 
     def __init__(
         self,
@@ -161,7 +162,8 @@ class Trainer:
 
     def run(self, resume: bool = False) -> Progress:
         """Train to the end, or from the newest checkpoint to the end; the model then holds the best
-        weights."""
+        weights.
+        """
         self.model.train()
         newest = latest(self.folder / "checkpoints") if resume else None
         if newest is not None:
@@ -309,7 +311,8 @@ class Trainer:
 
     def _unfit(self, loss: float, norm: float, batches: list[Any]) -> bool:
         """Whether the step is to be left out; RunError where that is not wished. Its batches are
-        kept in a file."""
+        kept in a file.
+        """
         at = self.progress
         settings = self.settings
         found = check_loss(loss, at.recent, settings.spike)

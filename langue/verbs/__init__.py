@@ -1,2 +1,3 @@
 """What each verb of the face does, from its arguments to files and results. The command line only
-parses and prints."""
+parses and prints.
+"""

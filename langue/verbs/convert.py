@@ -1,5 +1,6 @@
 """What arrives: a model in any layout that loads. What leaves: a folder in the Hub's layout, or a
-GGUF file."""
+GGUF file.
+"""
 
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def convert(
 ) -> Path:
     """Write `model` (a Hub name, a folder, a run, a llama2.c or GGUF file) to `out`: a folder as
     `transformers` reads it (dtype: fp32, or bf16 for its matrices), or, where its name ends in
-    .gguf, a file as llama.cpp does (f16, or q8_0 or f32)."""
+    .gguf, a file as llama.cpp does (f16, or q8_0 or f32).
+    """
     path = Path(out)
     as_file = path.suffix.lower() == gguf_model.SUFFIX
     if dtype is not None and dtype not in (gguf_model.FILE_TYPES if as_file else FOLDER_TYPES):

@@ -1,5 +1,6 @@
 """What arrives: a trained run and labelled text, or text. What leaves: scores with intervals, the
-baseline beside."""
+baseline beside.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,5 +1,6 @@
 """What arrives: a task, a pretrained model, labelled data and settings. What leaves: a run
-directory, judged."""
+directory, judged.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,5 +1,6 @@
 """What arrives: a language model and prompts, or a file of them. What leaves: what it writes after
-each, as it is known."""
+each, as it is known.
+"""
 
 import json
 import sys

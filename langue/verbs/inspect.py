@@ -51,7 +51,8 @@ POSITIONS = {
 
 def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> dict[str, Any]:
     """Its tree, parameters and bytes, tokenizer, uses, and the memory that a text of `length`
-    tokens takes."""
+    tokens takes.
+    """
     described = describe(model, revision, weights=False)
     family, config = family_of(described)
     tokenizer = read_tokenizer(described)
@@ -87,7 +88,8 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
 
 def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
     """Its kind and size, its special tokens by role, the languages that it is told, and what its
-    files contradict each other in."""
+    files contradict each other in.
+    """
     ids = asdict(special_ids(tokenizer))
     roles = {role: tokenizer.token(ids[role]) for role in ROLES if ids[role] is not None}
     languages = (
@@ -154,7 +156,8 @@ def _memory(
     config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], length: int, speaks: bool
 ) -> dict[str, int]:
     """Bytes in fp32 for one text of so many tokens, to use the model and to train it with AdamW, as
-    `langue plan` reckons them."""
+    `langue plan` reckons them.
+    """
     counts = {name: math.prod(shape) for name, shape in shapes.items()}
     blocks = sum(n for name, n in counts.items() if "blocks." in name)
     sizes = Sizes(sum(counts.values()), blocks)

@@ -1,5 +1,6 @@
 """What arrives: a corpus folder, or running text. What leaves: what is in it, as data and, when
-asked, as a page."""
+asked, as a page.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,5 +1,6 @@
 """What arrives: a model or a budget, and hardware. What leaves: what training would take, before an
-hour is spent."""
+hour is spent.
+"""
 
 import math
 import os

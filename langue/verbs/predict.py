@@ -1,5 +1,6 @@
 """What arrives: a run and texts, or a file of them. What leaves: what the task promises of each, in
-order."""
+order.
+"""
 
 import json
 import os
@@ -130,7 +131,8 @@ def _bulk(model: Model, table: Table, top: Top) -> Iterator[list[tuple[dict[str,
 
 def _as_row(item: Any, words: bool) -> dict[str, Any]:
     """What a user has given to predict from, by the names of columns. words: a list is one of
-    words, or else a pair of texts or token ids."""
+    words, or else a pair of texts or token ids.
+    """
     if isinstance(item, Mapping):
         return dict(item)
     if item is None or isinstance(item, (str, float)):

@@ -1,5 +1,6 @@
 """What arrives: an objective, text or a corpus, and settings. What leaves: a run directory with a
-language model."""
+language model.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -19,7 +19,8 @@ def preview(
     **settings: Any,
 ) -> Finetuning:
     """What `finetune` would train on, without training: `.facts` holds the numbers. Takes
-    `finetune`'s arguments."""
+    `finetune`'s arguments.
+    """
     layer = read_recipe(Path(recipe)) if recipe else {}
     given = {"task": task, "model": model, "data": data, "columns": columns}
     words = {key.replace("__", "."): value for key, value in settings.items()}

@@ -1,5 +1,6 @@
 """What arrives: a model and a kind of weights. What leaves: a folder with its matrices in fewer
-bits, and what that costs."""
+bits, and what that costs.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -1,5 +1,6 @@
 """What arrives: nothing. What leaves: the main job done once, on a model and a data set that need
-no network."""
+no network.
+"""
 
 import json
 from collections.abc import Callable
@@ -25,7 +26,8 @@ SETTINGS: dict[str, Any] = {"train.epochs": 2, "data.max_length": 128, "train.lr
 
 def embedded_model() -> Path:
     """The folder of the pretrained encoder that the extra `quickstart` installs (MiniLM-L6, Wang et
-    al. 2020)."""
+    al. 2020).
+    """
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise ModelError(
@@ -43,7 +45,8 @@ def embedded_model() -> Path:
 
 def write_docstrings(folder: Path, force: bool) -> None:
     """The docstrings of this Python's standard library as train/dev/test files, in a folder that
-    holds nothing else. force: replace such files that are others, as another Python's."""
+    holds nothing else. force: replace such files that are others, as another Python's.
+    """
     texts = {
         f"{split}.jsonl": "".join(
             json.dumps(row, ensure_ascii=False) + "\n" for row in rows
@@ -75,7 +78,8 @@ def quickstart(
     **settings: Any,
 ) -> Run:
     """Fine-tune the embedded MiniLM to tell from a docstring which package of the standard library
-    it comes from."""
+    it comes from.
+    """
     folder, resume = run_folder(Path(out).resolve(), force=force, resume=resume)
     model = embedded_model()
     data = folder.with_name(folder.name + "-data")

@@ -46,7 +46,8 @@ _NAMES = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(PACKAGES)})(?![A-Za-z])")
 
 def build(seed: int = 0, library: Path | None = None) -> dict[str, list[Row]]:
     """`{"train": [{"text", "label", "module"}, ...], "dev": ..., "test": ...}`, by (seed, Python
-    version)."""
+    version).
+    """
     root = library or Path(sysconfig.get_path("stdlib"))
     splits: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
     seen: set[str] = set()
@@ -69,7 +70,8 @@ def build(seed: int = 0, library: Path | None = None) -> dict[str, list[Row]]:
 
 def _groups(root: Path, label: str, package: str, seen: set[str]) -> dict[str, list[Row]]:
     """The package's distinct docstrings by what must not be divided: a module, or a class where
-    modules are few."""
+    modules are few.
+    """
     folder = root / package
     files = sorted(folder.rglob("*.py")) if folder.is_dir() else [root / f"{package}.py"]
     files = [
@@ -103,7 +105,8 @@ def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
 
 def _divide(groups: dict[str, list[Row]], order: random.Random) -> dict[str, list[Row]]:
     """Whole groups, in random order, to test and dev until their shares are full; a group too big
-    for that trains."""
+    for that trains.
+    """
     total = sum(len(rows) for rows in groups.values())
     splits: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
     names = sorted(groups)

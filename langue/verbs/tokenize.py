@@ -1,5 +1,6 @@
 """What arrives: running text and a tokenizer. What leaves: a corpus folder that pretraining
-reads."""
+reads.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

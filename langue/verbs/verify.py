@@ -179,7 +179,8 @@ def _same_tokens(model: Model) -> tuple[bool | None, str]:
 
 def _same_logits(model: Model) -> tuple[bool | None, str]:
     """Sequences one at a time there and together here; hidden states where there is no head, or
-    none of theirs."""
+    none of theirs.
+    """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -218,7 +219,8 @@ def _same_logits(model: Model) -> tuple[bool | None, str]:
 
 def _their_head(model: Model) -> str:
     """Which of the family's classes gives the numbers of the model's own head; "body" where none
-    does."""
+    does.
+    """
     if model.task is not None:
         kind = model.task.head_kind(model.checkpoint.family)
         if kind in model.checkpoint.family.heads:

@@ -83,7 +83,8 @@ def build(
     notes: list[str] | None = None,
 ) -> dict[str, Any]:
     """Write the corpus folder; its corpus.json's content is returned. progress: is told bytes of
-    files gone through."""
+    files gone through.
+    """
     notes = [] if notes is None else notes
     backend = _plain(building.tokenizer)
     _check(out, force)
@@ -103,7 +104,8 @@ def build(
 
 def _plain(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     """A copy that takes the names of special tokens in a text for the characters that they are, and
-    that remembers more words."""
+    that remembers more words.
+    """
     if tokenizer.has_two_vocabularies:
         raise DataError(
             "the tokenizer has two sides, source and target",
@@ -197,7 +199,8 @@ def _record(out: Path, mark: str, done: dict[str, list[Shard]]) -> None:
 
 class _First:
     """The first texts of each split, on which unknown characters are measured: the same ones in a
-    build that goes on where it was."""
+    build that goes on where it was.
+    """
 
     def __init__(self) -> None:
         self.texts: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -326,7 +329,8 @@ def _needed(
     first: _First,
 ) -> Iterator[tuple[str, Piece]]:
     """What finished shards do not hold; `counts` learns how many documents each source gives to
-    each split."""
+    each split.
+    """
     seen = dict.fromkeys(SPLITS, 0)
     for source, count in zip(texts, counts, strict=True):
         for split, piece in divider.divided(source):
@@ -438,7 +442,8 @@ def _unknown(
     notes: list[str],
 ) -> dict[str, dict[str, int | None]]:
     """How many tokens of each split are unknown, and about how many bytes they stand for; notes get
-    a line where that is much."""
+    a line where that is much.
+    """
     gap = gap_of(tokenizer)
     counts: dict[str, dict[str, int | None]] = {}
     for split in SPLITS:

@@ -88,7 +88,8 @@ class Corpus:
     @classmethod
     def open(cls, folder: Path, split: str = "train") -> "Corpus":
         """DataError where the folder is no corpus, was not finished, or its files are not what it
-        says they are."""
+        says they are.
+        """
         folder = Path(folder)
         facts = read_facts(folder)
         if split not in facts["splits"]:
@@ -119,7 +120,8 @@ class Corpus:
 
     def tokens(self, documents: Numbers, begin: Numbers, length: Numbers) -> NDArray[np.int32]:
         """The flat run of `length[i]` tokens from `begin[i]` on of document `documents[i]`, for all
-        i."""
+        i.
+        """
         documents, begin, length = (
             np.asarray(each, np.int64) for each in (documents, begin, length)
         )
@@ -162,7 +164,8 @@ class Corpus:
 
     def count(self, token: int, most: int = 0) -> tuple[int, int]:
         """How often a token stands in the first `most` tokens (0: in all), and how many those
-        are."""
+        are.
+        """
         found = read = 0
         for part in self._maps:
             part = part[: most - read] if most else part
@@ -172,7 +175,8 @@ class Corpus:
 
     def verify(self) -> None:
         """DataError at the first file whose checksum is not the one that it was written with. Reads
-        everything."""
+        everything.
+        """
         for shard in self.shards:
             for suffix, said in ((".bin", shard.bin_sha256), (".idx", shard.idx_sha256)):
                 path = self.folder / f"{shard.file}{suffix}"
@@ -279,7 +283,8 @@ def _problem(facts: dict[str, Any]) -> str:
 
 def _are_unknown(said: Any) -> bool:
     """Whether it says how many tokens of each split are unknown, and how many bytes they stand for,
-    if it is known."""
+    if it is known.
+    """
     if not isinstance(said, dict) or not all(isinstance(each, dict) for each in said.values()):
         return False
     return all(

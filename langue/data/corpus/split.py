@@ -86,7 +86,8 @@ class HashSplitter:
 
     def _marked(self, pieces: Iterator[Piece]) -> Iterator[tuple[int, Piece]]:
         """Each with the number that its document's first piece hashes to; copies are counted or
-        left out."""
+        left out.
+        """
         mark = whole = 0
         # marks that the source brought, as far as it is looked at before any is given out
         here: set[int] = set()
@@ -115,7 +116,8 @@ class HashSplitter:
 
     def _single(self, texts: Texts, head: list[tuple[int, Piece]], whole: bool) -> int:
         """Characters of the source's only document; 0 where it has more of them. whole: whether
-        head is all of it."""
+        head is all of it.
+        """
         if whole:
             return sum(len(piece.text) for _, piece in head)
         characters = 0

@@ -69,7 +69,8 @@ class Chunks:
 @dataclass(frozen=True)
 class SpecialTokenOverhead:
     """How an objective wraps a chunk: tokens that a document has beside its own, and that every
-    chunk gets added."""
+    chunk gets added.
+    """
 
     # 1: what begins a document is a token of it too, and its end something to predict
     document: int = 0
@@ -81,7 +82,8 @@ Make = Callable[["Documents", Chunks, torch.device], Batch | Pairs]
 
 class Stream:
     """A corpus as a source of batches: every document once an epoch, or as often as its source's
-    weight says."""
+    weight says.
+    """
 
     def __init__(
         self,
@@ -95,7 +97,8 @@ class Stream:
         ramp: int = 0,
     ) -> None:
         """block: longest chunk; budget: tokens of a batch; ramp: batches over which it grows from
-        an eighth."""
+        an eighth.
+        """
         if not len(corpus.lengths) or not int(corpus.lengths.sum()):
             raise DataError("the corpus is empty", do="give text with at least one document")
         check_sizes(overhead, block, budget)
@@ -110,7 +113,8 @@ class Stream:
 
     def expected(self) -> int:
         """Tokens of an epoch, with what wraps its chunks: the mean over epochs, where weights
-        sample some documents."""
+        sample some documents.
+        """
         size = self.corpus.lengths + self.overhead.document
         wrapped = size + self.overhead.chunk * -(-size // (self.block - self.overhead.chunk))
         return round(
@@ -136,7 +140,8 @@ class Stream:
 
     def _budgets(self, epoch: int) -> Numbers:
         """Budgets of an epoch's batches. The ramp goes on where the epoch before left it; how many
-        batches that had, planning says."""
+        batches that had, planning says.
+        """
         while len(self._before) <= epoch and self._before[-1] < len(self.budgets) - 1:
             self.plan(len(self._before) - 1)
         before = self._before[min(epoch, len(self._before) - 1)]
@@ -145,7 +150,8 @@ class Stream:
 
     def plan(self, epoch: int) -> "BatchSampler":
         """Batches as (N, 4): document, first token, tokens, how often the document was drawn
-        before. Chunks of like length meet, their order is random."""
+        before. Chunks of like length meet, their order is random.
+        """
         budgets = self._budgets(epoch)
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         document, begin, length, repeat_index = self._chunks(random)
@@ -180,12 +186,14 @@ class Stream:
 
     def chunks(self, epoch: int, random: np.random.Generator | None = None) -> Rows:
         """(P, 4): as in a batch, every chunk of an epoch; without `random` cuts stay, and nothing
-        is sampled twice."""
+        is sampled twice.
+        """
         return np.stack(self._chunks(random), axis=1).astype(np.int64)
 
     def _chunks(self, random: np.random.Generator | None) -> tuple[Numbers, ...]:
         """The columns of all chunks (P,), in as few bytes as will do: there may be many
-        millions."""
+        millions.
+        """
         lengths = self.corpus.lengths + self.overhead.document
         documents, copies = self._sample_documents(random)
         there = lengths[documents] > 0
@@ -213,7 +221,8 @@ class Stream:
         self, random: np.random.Generator | None
     ) -> tuple[Numbers, NDArray[np.uint16]]:
         """Documents of one epoch, and how often each was drawn before: those of a source with
-        weight 1.5 once each, and half of them once more."""
+        weight 1.5 once each, and half of them once more.
+        """
         parts = []
         copies = []
         for _, weight, first, last in self.corpus.sources:
@@ -236,7 +245,8 @@ class Stream:
 
 def _cut(size: Numbers, block: int, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     """Documents of these sizes as chunks: which each is of, its first token, its tokens. shift:
-    tokens of a long one's first chunk, a short one before the first whole block."""
+    tokens of a long one's first chunk, a short one before the first whole block.
+    """
     shift = np.where(size > LONG * block, shift, 0)
     first = np.where(shift > 0, 1, 0)
     count = first + -(-(size - shift) // block)
@@ -249,7 +259,8 @@ def _cut(size: Numbers, block: int, shift: Numbers) -> tuple[Numbers, Numbers, N
 
 class BatchSampler(Sequence[Rows]):
     """The batches of an epoch, each made when it is asked for: only the offsets of its chunks are
-    kept."""
+    kept.
+    """
 
     def __init__(
         self,
@@ -264,7 +275,8 @@ class BatchSampler(Sequence[Rows]):
         random: np.random.Generator,
     ) -> None:
         """Chunks (P,) in their order; first, within: see `exact_bounds`; wrap: tokens that each
-        chunk gets added; ramp: batches that stay in their places."""
+        chunk gets added; ramp: batches that stay in their places.
+        """
         self.document = document
         self.begin = begin
         self.length = length

@@ -1,6 +1,7 @@
 """BART (Lewis et al. 2019, arXiv:1910.13461), which has norms after each sublayer, and mBART (Liu
 et al. 2020, arXiv:2001.08210), before: encoder-decoders near the one first published. What
-marian.py differs from by axes."""
+marian.py differs from by axes.
+"""
 
 import math
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm encoder, learned positions, two segments,
-exact GELU."""
+exact GELU.
+"""
 
 from typing import Any
 

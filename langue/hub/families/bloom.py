@@ -1,5 +1,6 @@
 """BLOOM (Scao et al. 2022, arXiv:2211.05100): a causal decoder without positions in its embedding,
-which is normed; what is far away counts less, by a fixed slope a head (ALiBi)."""
+which is normed; what is far away counts less, by a fixed slope a head (ALiBi).
+"""
 
 from typing import Any
 

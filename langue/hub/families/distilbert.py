@@ -1,5 +1,6 @@
 """DistilBERT (Sanh et al. 2019, arXiv:1910.01108): BERT without segments, under names of its
-own."""
+own.
+"""
 
 from typing import Any
 

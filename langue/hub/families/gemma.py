@@ -1,6 +1,7 @@
 """Gemma 2 (arXiv:2408.00118) and Gemma 3's text side (arXiv:2503.19786): Llama with norms before
 and after each sublayer, weights of norms stored less one, a scaled embedding, windows, and soft
-caps or norms of queries and keys."""
+caps or norms of queries and keys.
+"""
 
 import math
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """GPT-2 (Radford et al. 2019) and OpenAI GPT (Radford et al. 2018): causal decoders with learned
 positions, whose matrices are stored as (in, out). The first is pre-norm; the older one post-norm
-and without a final norm."""
+and without a final norm.
+"""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
 """Llama 1-3 (Touvron et al. 2023, arXiv:2302.13971) and Mistral (Jiang et al. 2023,
-arXiv:2310.06825), which has windows. What qwen.py, mixture.py and gemma.py differ from by axes."""
+arXiv:2310.06825), which has windows. What qwen.py, mixture.py and gemma.py differ from by axes.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,8 @@ _NAMES = Names(
 
 def read(config: Config, *, width: int | None = None, **axes: Any) -> ModelConfig:
     """width: of a head, where the config does not say it; axes: what a family has otherwise than
-    Llama."""
+    Llama.
+    """
     require(config, pretraining_tp=(None, 1))
     named = _NAMES.read(
         config,

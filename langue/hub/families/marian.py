@@ -1,5 +1,6 @@
 """Marian (Junczys-Dowmunt et al. 2018, arXiv:1804.00344), as published for translation: BART with
-sinusoidal positions and without a norm of the embedding. Its two vocabularies may differ."""
+sinusoidal positions and without a norm of the embedding. Its two vocabularies may differ.
+"""
 
 from typing import Any
 

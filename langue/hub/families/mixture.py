@@ -1,5 +1,6 @@
 """Mixtral (Jiang et al. 2024, arXiv:2401.04088) and Qwen's mixtures of experts (arXiv:2407.10671,
-arXiv:2505.09388): Llama with a router and experts in the place of the feed-forward."""
+arXiv:2505.09388): Llama with a router and experts in the place of the feed-forward.
+"""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
 """ModernBERT (Warner et al. 2024, arXiv:2412.13663): pre-norm, rotary positions, windows in most
-layers, GeGLU."""
+layers, GeGLU.
+"""
 
 from typing import Any
 
@@ -67,7 +68,8 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 def _every(config: ModelConfig) -> int:
     """Of how many layers the first sees everything; the pattern of windows begins with one that
-    does."""
+    does.
+    """
     whole = [i for i in range(1, config.n_layers) if not config.window(i)]
     return whole[0] if whole else config.n_layers
 

@@ -1,7 +1,8 @@
 """nanochat (Karpathy 2025, github.com/karpathy/nanochat): a decoder with what the speed-run records
 of GPT-2's training show to pay: norms without weights, normalised queries and keys, squared ReLU,
 capped logits (Jordan et al. 2024, github.com/KellerJordan/modded-nanogpt). It is what `langue
-pretrain` makes for small budgets."""
+pretrain` makes for small budgets.
+"""
 
 from typing import Any
 

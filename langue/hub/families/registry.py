@@ -1,5 +1,6 @@
 """Every published family that loads, by the `model_type` of its configs; encoders, decoders and
-encoder-decoders."""
+encoder-decoders.
+"""
 
 from langue.hub.family import Family, with_token_heads
 from langue.registry import Registry

@@ -1,6 +1,7 @@
 """RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau et al. 2019, arXiv:1911.02116) and
 CamemBERT: BERT with positions counted from behind the padding token's number, and a masked-LM head
-of other names."""
+of other names.
+"""
 
 from dataclasses import replace
 from typing import Any

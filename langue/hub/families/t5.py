@@ -1,5 +1,6 @@
 """T5 1.0 and 1.1 (Raffel et al. 2019, arXiv:1910.10683), Flan-T5 and mT5: encoder-decoders with
-relative-position biases, RMSNorm before each sublayer, no other biases, and unscaled attention."""
+relative-position biases, RMSNorm before each sublayer, no other biases, and unscaled attention.
+"""
 
 from typing import Any
 

@@ -26,7 +26,8 @@ def from_flax(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_mesh(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """T5's: `encoder/block_003/layer_000/SelfAttention/q` ->
     `encoder.block.3.layer.0.SelfAttention.q.weight`. What an optimiser kept of each (`_slot_`) and
-    the step are left out."""
+    the step are left out.
+    """
     weights: dict[str, Tensor] = {}
     for name, tensor in theirs.items():
         if "_slot_" in name or name == "global_step":

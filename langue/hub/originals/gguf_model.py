@@ -215,7 +215,8 @@ def _rope(said: _Said, found: Gguf | None, width: int) -> dict[str, Any]:
 
 def _factors(width: int, rope: Mapping[str, Any]) -> Tensor:
     """By how much Llama 3 stretches each frequency's wave: short ones not at all, long ones in
-    full."""
+    full.
+    """
     exponents = torch.arange(0, width, 2, dtype=torch.float64) / width
     waves = 2 * torch.pi * torch.pow(float(rope["rope_theta"]), exponents)
     turns = float(rope["original_max_position_embeddings"]) / waves
@@ -228,13 +229,15 @@ def _factors(width: int, rope: Mapping[str, Any]) -> Tensor:
 
 def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The tensors under their published names. What must be made of the file's, and is not its own
-    pages, is a matrix in the precision that is wanted."""
+    pages, is a matrix in the precision that is wanted.
+    """
     return _read(file, weights_dtype, None)
 
 
 def read_stored(file: Path, rows: StoredRows) -> dict[str, Tensor]:
     """`read_weights`, the matrices of which are kept in `rows` as the file has them: the tensors
-    are the numbers of their rows."""
+    are the numbers of their rows.
+    """
     return _read(file, None, rows)
 
 
@@ -317,7 +320,8 @@ def save(
     dtype: str = "f16",
 ) -> None:
     """Write a model ("body.*" and "head.*") for llama.cpp. Vectors stay fp32; so do learned
-    positions."""
+    positions.
+    """
     kind = _KINDS.get(family.name)
     if kind is None:
         raise ModelError(

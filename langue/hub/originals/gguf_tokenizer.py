@@ -64,7 +64,8 @@ _SAME |= {"starcoder": "smollm", "refact": "smollm", "command-r": "smollm"}
 
 def to_metadata(tokenizer: Tokenizer, published: Mapping[str, Any], size: int) -> dict[str, Any]:
     """The tokenizer as metadata. size: of the model's vocabulary; ids that have no token get one
-    that is never used."""
+    that is never used.
+    """
     said = json.loads(tokenizer.backend.to_str())
     model = said["model"]
     if tokenizer.has_two_vocabularies or model["type"] != "BPE" or model.get("dropout"):

@@ -1,6 +1,7 @@
 """Google's release of BERT: `bert_model.ckpt.*`, `bert_config.json` and `vocab.txt`
 (github.com/google-research/bert). What leaves: config, weights and tokenizer in the words of
-`transformers`."""
+`transformers`.
+"""
 
 import re
 from pathlib import Path
@@ -43,7 +44,8 @@ def read_weights(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Te
 
 def renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     """`bert/encoder/layer_3/output/dense/kernel` -> `bert.encoder.layer.3.output.dense.weight`:
-    stored (in, out)."""
+    stored (in, out).
+    """
     *path, last = re.sub(r"layer_(\d+)", r"layer/\1", name).split("/")
     if last == "kernel":
         return ".".join([*path, "weight"]), tensor.t()
@@ -56,7 +58,8 @@ def renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 def read_tokenizer(index: Path) -> Tokenizer:
     """Lower case where the vocabulary has nothing else: the release says it in the folder's name
-    alone."""
+    alone.
+    """
     path = index.parent / "vocab.txt"
     if not path.is_file():
         raise ModelError("the release lacks its vocab.txt", where=str(index.parent))

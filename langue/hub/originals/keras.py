@@ -90,7 +90,8 @@ def read_config(weights: Path) -> dict[str, Any]:
 
 def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """`layers/transformer_encoder_1/_feedforward_output_dense/vars/0` ->
-    `bert.encoder.layer.1.output.dense.weight`."""
+    `bert.encoder.layer.1.output.dense.weight`.
+    """
     weights: dict[str, Tensor] = {}
     for name, tensor in hdf5.read(file, weights_dtype).items():
         if not name.startswith("optimizer/") and "seed_generator" not in name:
@@ -102,7 +103,8 @@ def read_weights(file: Path, weights_dtype: torch.dtype | None) -> dict[str, Ten
 def _renamed(name: str, tensor: Tensor, where: str) -> tuple[str, Tensor]:
     """Names are of classes, with a count from the second on. A map of attention has its heads as a
     dimension: of the input in the last of the four, (heads, head, out), else of the output, (in,
-    heads, head)."""
+    heads, head).
+    """
     found = re.fullmatch(r"layers/([^/]+)/(?:(.+)/)?vars/([01])", name.replace("/_", "/"))
     layer, path, which = found.groups(default="") if found else ("", "", "")
     block = re.fullmatch(r"transformer_encoder(?:_(\d+))?", layer)
@@ -145,7 +147,8 @@ def from_tf(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`bert/tf_bert_model/bert/encoder/layer_._0/output/dense/kernel:0` ->
     `bert.encoder.layer.0.output.dense.weight`. The first two parts are the layer and the model that
     it belongs to; `_._` stands before a list's number, `___` between what Keras calls a layer and
-    its true name."""
+    its true name.
+    """
     weights: dict[str, Tensor] = {}
     for name, tensor in arrays.items():
         path = re.sub(r":\d+$", "", name).replace("_._", "/").split("/")

@@ -36,7 +36,8 @@ _ONCE |= {"unread": "unread"}
 
 def find(path: Path) -> Path | None:
     """The model file that `path` is, or that lies in it beside its tokenizer; None where there is
-    none."""
+    none.
+    """
     if path.is_file():
         return path if path.suffix == ".bin" and any(path.parent.glob(_TOKENS)) else None
     tokens = set(path.glob(_TOKENS))
@@ -182,7 +183,8 @@ def read_tokenizer(file: Path) -> Tokenizer:
 
 def _pieces(path: Path) -> list[tuple[str, float]]:
     """(piece, score) in order: an int32 (the longest piece), then of each a float32, an int32 and
-    so many bytes."""
+    so many bytes.
+    """
     data = path.read_bytes()
     at = 4
     pieces = []

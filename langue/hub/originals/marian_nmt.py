@@ -62,7 +62,8 @@ def find(path: Path) -> Path | None:
 
 def read_config(file: Path) -> dict[str, Any]:
     """The options as a config of the Hub's; each size is checked against the file's arrays before
-    it is believed."""
+    it is believed.
+    """
     options = options_of(file)
     shapes = npz.shapes(file)
     tables, shared, tied = tables_of(options)

@@ -1,6 +1,7 @@
 """What arrives: the options and vocabularies of a Marian release, YAML beside its .npz or inside,
 which may be hostile. What leaves: texts by name, checked for what changes the mathematics; and the
-vocabularies' numbers."""
+vocabularies' numbers.
+"""
 
 import re
 from pathlib import Path
@@ -75,7 +76,8 @@ def _beside(file: Path) -> Flat:
 
 def tables_of(options: Flat) -> tuple[tuple[str, str], bool, bool]:
     """The two embeddings' names, whether they are one, and whether the output matrix is the
-    target's."""
+    target's.
+    """
     every, source, output = (
         options.get(f"tied-embeddings{end}") == "true" for end in ("-all", "-src", "")
     )
@@ -109,7 +111,8 @@ def read_yaml(path: Path) -> Flat:
 def _parse(data: bytes, path: Path) -> Flat:
     """A mapping of names to texts or lists of texts. Nothing is made of a text, so that `no` and
     `1e5` stay what they are; and the parser's events are read one by one, since its own tree can be
-    so deep that the process dies of it."""
+    so deep that the process dies of it.
+    """
     import yaml  # of huggingface_hub's
 
     content: Flat = {}

@@ -1,6 +1,7 @@
 """OpenAI's release of GPT-2: `model.ckpt.*`, `hparams.json`, `encoder.json` and `vocab.bpe`
 (github.com/openai/gpt-2). What leaves: config, weights and tokenizer in the words of
-`transformers`."""
+`transformers`.
+"""
 
 import re
 from pathlib import Path
@@ -47,7 +48,8 @@ def read_config(index: Path) -> dict[str, Any]:
 
 def read_weights(index: Path, weights_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """`model/h3/attn/c_attn/w`, (1, in, out), is `transformer.h.3.attn.c_attn.weight`, (in, out)
-    there too."""
+    there too.
+    """
     weights: dict[str, Tensor] = {}
     for name, tensor in tensorflow.read(index, weights_dtype).items():
         *path, last = re.sub(

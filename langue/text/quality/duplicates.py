@@ -76,7 +76,8 @@ def _key(text: str) -> int:
 @dataclass(frozen=True)
 class _Shingles:
     """Sets of shingles, flat: `values[starts[i]:starts[i + 1]]` are text i's, ascending, each
-    once."""
+    once.
+    """
 
     values: NDArray[np.uint64]
     starts: NDArray[np.int64]
@@ -132,7 +133,8 @@ class _Hasher:
 
 def _shingles(words: NDArray[np.uint64], ends: NDArray[np.int64]) -> _Shingles:
     """Shingles of texts that lie behind each other; a text shorter than RUN words is one
-    shingle."""
+    shingle.
+    """
     sizes = np.diff(ends, prepend=0)
     padded = np.concatenate([words, np.zeros(RUN, np.uint64)])
     last = np.repeat(ends, sizes)  # the end of the text that each word stands in
@@ -155,7 +157,8 @@ def _near(
     train: Sequence[str], test: Sequence[str], near: float, done: set[int], *, within: bool
 ) -> list[tuple[int, int, float]]:
     """(row of test, row of train, similarity) of each test text that has a near copy and is not
-    `done`: the best."""
+    `done`: the best.
+    """
     hasher = _Hasher()
     asked = list(hasher.chunks(test))
     best: dict[int, tuple[float, int]] = {}

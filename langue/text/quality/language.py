@@ -138,7 +138,8 @@ _SPLIT = re.compile(r"[\s\d.,;:!?()\[\]\"'’‘“”«»„\-–—…،؛؟�
 
 def _weights(lists: Mapping[str, str]) -> dict[str, list[tuple[str, float]]]:
     """For each word the languages that have it, and what it says for each: less, the more there
-    are."""
+    are.
+    """
     sets = {language: set(words.split()) for language, words in lists.items()}
     shared = Counter(word for words in sets.values() for word in words)
     return {

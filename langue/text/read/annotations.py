@@ -44,7 +44,8 @@ def words(value: Any, name: str, where: str) -> list[str | None] | None:
 
 def spans(value: Any, name: str, where: str) -> list[dict[str, Any]] | None:
     """A list of `{start, end, label}`, one for each label; an error where one is empty or turned
-    round. Whether it ends within its text is asked by `faults`."""
+    round. Whether it ends within its text is asked by `faults`.
+    """
     if _is_missing(value):
         return None
     found = []
@@ -106,7 +107,8 @@ FORMS: dict[str, Callable[[Any, str, str], Any]] = {
 
 def record(value: Any, where: str) -> Any:
     """A record that spaCy, GLiNER or Label Studio writes, as one with `text` and `spans`; any other
-    as it is."""
+    as it is.
+    """
     if isinstance(value, dict):
         if "tokenized_text" in value:
             return _of_gliner(value, where)
@@ -152,7 +154,8 @@ def _of_gliner(value: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _of_label_studio(value: dict[str, Any], where: str) -> dict[str, Any]:
     """A task of Label Studio's JSON export. Regions without offsets, such as choices, are left
-    out."""
+    out.
+    """
     data = value["data"]
     texts = [each for each in data.values() if isinstance(each, str)]
     if "text" not in data and len(texts) != 1:
@@ -182,7 +185,8 @@ def _of_label_studio(value: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _check_region(span: dict[str, Any], text: Any, where: str) -> None:
     """DataError where a region's own text stands elsewhere: a browser counts a character beyond
-    U+FFFF as two. White space may differ."""
+    U+FFFF as two. White space may differ.
+    """
     start, end, own = (span.get(name) for name in ("start", "end", "text"))
     if not (isinstance(start, int) and isinstance(end, int)):
         return
@@ -200,7 +204,8 @@ def _check_region(span: dict[str, Any], text: Any, where: str) -> None:
 
 def faults(columns: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
     """(row, what is wrong, what to do) of rows whose columns do not fit each other: Arrow arrays by
-    name."""
+    name.
+    """
     import pyarrow.compute as pc
 
     if "tokens" in columns:
@@ -234,7 +239,8 @@ def _first(value: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 def _listed(value: Any, name: str, where: str, do: str) -> Sequence[Any]:
     """The items of a list, or of a dictionary of lists that stand side by side, as `datasets` keeps
-    lists of dictionaries."""
+    lists of dictionaries.
+    """
     if isinstance(value, (list, tuple)):
         return value
     if isinstance(value, Mapping):

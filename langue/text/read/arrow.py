@@ -38,7 +38,8 @@ _TYPES = {
 
 class _Again(Exception):
     """Later rows have a column that the first had not, or one of a wider type: read again with what
-    is known now."""
+    is known now.
+    """
 
 
 class Sink:
@@ -92,7 +93,8 @@ def from_records(
     note: Callable[[str], None],
 ) -> tuple[Any, "array[int]"]:
     """(table, line of each row). `read` begins anew each time; `names` gives ours -> theirs of the
-    columns seen."""
+    columns seen.
+    """
     types: dict[str, Any] = {}
     late: dict[str, None] = {}  # columns to read, wherever they first appear
     while True:
@@ -185,7 +187,8 @@ def _array(
     numbers: list[int],
 ) -> Any:
     """Arrow array of the column's type so far; raises _Again where that does not hold these values
-    too."""
+    too.
+    """
     if name in _TYPES:
         return pa.array(values, _TYPES[name])
     known = types.get(name)
@@ -225,7 +228,8 @@ def _refuse_lists(
     values: list[Any], name: str, where: Callable[[int], str], numbers: list[int]
 ) -> None:
     """DataError where all are lists, which are then of different things: at the first that is not
-    of words."""
+    of words.
+    """
     if all(isinstance(value, (list, tuple)) for value in values if value is not None):
         others = (any(not isinstance(each, str) for each in value or ()) for value in values)
         row = next(
@@ -249,7 +253,8 @@ def from_arrow(
     batches: Iterable[Any], features: Any, theirs_by_ours: Mapping[str, str], where: str
 ) -> Any:
     """One table of these columns of Arrow tables; `features` of `datasets` tell which numbers
-    are classes."""
+    are classes.
+    """
     sink = Sink()
     begin = 1
     for part in batches:
@@ -263,7 +268,8 @@ def convert(
     table: Any, features: Any, theirs_by_ours: Mapping[str, str], where: str, begin: int = 1
 ) -> Any:
     """As `from_arrow`, for a table that is memory-mapped already: columns that need no change are
-    not copied. begin: the number of its first row."""
+    not copied. begin: the number of its first row.
+    """
     return pa.table(
         {
             ours: _column(table[theirs], features[theirs], ours, where, begin)
@@ -322,14 +328,16 @@ def _are_bytes(kind: Any) -> bool:
 
 def _named(row: list[int | None] | None, names: list[str]) -> list[str] | None:
     """A row's classes by their names; none where all that it has are unknown, as `_classes` tells
-    them."""
+    them.
+    """
     found = [names[each] for each in row or () if each is not None and each >= 0]
     return found if found or row == [] else None
 
 
 def _tags(row: list[int | None] | None, names: list[str]) -> list[str | None] | None:
     """A row's tags by their names, none in the place of an unknown one, so that each stays with its
-    token; none where all are unknown."""
+    token; none where all are unknown.
+    """
     if row is None:
         return None
     found = [names[each] if each is not None and each >= 0 else None for each in row]

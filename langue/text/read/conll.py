@@ -107,7 +107,8 @@ class _Layout:
         self, block: list[str], begin: int, document: int
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The record of a block of lines, the first of which is the line `begin`; none where no
-        line is a word."""
+        line is a word.
+        """
         rows = _split(block)
         if not self.width:
             self._settle(rows[0], begin)

@@ -119,7 +119,8 @@ class Texts:
 
 def open_texts(sources: Sequence[Any], reading: Reading, notes: list[str]) -> list[Texts]:
     """Each source is `PATH`, `PATH@WEIGHT`, a folder, a Hub name, a `datasets.Dataset`, a list of
-    rows, or a mapping of splits to one of these two."""
+    rows, or a mapping of splits to one of these two.
+    """
     if not sources:
         raise DataError("no source is named", do="name a file, a folder or a Hub data set")
     found = [_open(source, reading, notes, index) for index, source in enumerate(sources)]
@@ -183,7 +184,8 @@ def _digest(rows: Iterable[Any]) -> str:
 
 def _pieces(parts: Iterable[str | None], tally: Tally) -> Iterator[Piece]:
     """Documents from their parts, each closed by _END; those of white space alone are counted and
-    left out."""
+    left out.
+    """
     held: list[str] = []
     length = 0
     first = True
@@ -218,7 +220,8 @@ def _size(text: str) -> int:
 
 def _cut(text: str, begin: int) -> int:
     """Where the next piece begins: at the last white space before PIECE_CHARACTERS that a word
-    follows, else there."""
+    follows, else there.
+    """
     for at in range(
         begin + PIECE_CHARACTERS - 1, begin + PIECE_CHARACTERS - PIECE_CHARACTERS // 8, -1
     ):

@@ -136,7 +136,8 @@ def _kept(block: bytes) -> list[bytes]:
 
 def not_utf8(block: bytes, at: int, line: int, where: str, before: int = 0) -> DataError:
     """The error of the byte `at` of a block whose first line is `line`, of which `before` bytes
-    stand before the block."""
+    stand before the block.
+    """
     line_feeds = block.count(b"\n", 0, at)
     column = at - block.rfind(b"\n", 0, at) + (0 if line_feeds else before)
     return DataError(
@@ -148,7 +149,8 @@ def not_utf8(block: bytes, at: int, line: int, where: str, before: int = 0) -> D
 
 def beginning(raw: bytes, where: str) -> bytes:
     """The first bytes of a file without their byte order mark; a DataError where they are of
-    another format."""
+    another format.
+    """
     for magic, (what, do) in _MAGIC.items():
         if raw.startswith(magic):
             raise DataError(f"the content is {what}", where=where, do=do)
@@ -160,7 +162,8 @@ def opened(
     path: Path, where: str, raw: Callable[[IO[bytes]], None] | None = None
 ) -> Iterator[IO[bytes]]:
     """The decompressed bytes; what goes wrong while they are read becomes a DataError. raw: is
-    given the file itself, whose place says how much of it is read."""
+    given the file itself, whose place says how much of it is read.
+    """
     kind = compression(path)
     try:
         with path.open("rb") as file:
@@ -192,7 +195,8 @@ def opened(
 
 class _Zstd(io.RawIOBase):
     """Decompressed bytes of a zstd stream. The package's own reader takes a stream cut short for a
-    complete one."""
+    complete one.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
@@ -225,7 +229,8 @@ class _Zstd(io.RawIOBase):
 
 def likely_encoding(sample: bytes) -> str:
     """The best guess at the encoding of bytes that are not UTF-8, by how their high bytes stand
-    together."""
+    together.
+    """
     high = [byte > 0x7F for byte in sample]
     together = sum(a and b for a, b in zip(high, high[1:], strict=False))
     if b"\x00" in sample:
@@ -244,7 +249,8 @@ def likely_encoding(sample: bytes) -> str:
 
 def _share(sample: bytes, encoding: str, low: str, top: str) -> float:
     """Among the characters beyond ASCII, the share between `low` and `top`; 0 where the bytes
-    cannot be so encoded."""
+    cannot be so encoded.
+    """
     text = sample.decode(encoding, "replace")
     beyond = [c for c in text if c > "\x7f"]
     if text.count("\ufffd") > 0.02 * len(beyond) + 1:
@@ -254,7 +260,8 @@ def _share(sample: bytes, encoding: str, low: str, top: str) -> float:
 
 def _leads(sample: bytes) -> bytes:
     """First bytes of the double-byte characters; in Chinese text most are level 1 hanzi, B0 to
-    D7."""
+    D7.
+    """
     leads = bytearray()
     index = 0
     while index < len(sample):

@@ -1,5 +1,6 @@
 """What arrives: the name of a source of running text. What leaves: its weight, and its files by
-split."""
+split.
+"""
 
 import math
 import re
@@ -90,7 +91,8 @@ def for_training(
 
 def only(splits: Mapping[str, Rows], asked: str | None, where: str, notes: list[str]) -> Rows:
     """The split that is asked for; None: train. test is what was held out: test where there is one,
-    else dev, and where the text is not divided all of it."""
+    else dev, and where the text is not divided all of it.
+    """
     there = {ALIASES.get(str(name), str(name)): rows for name, rows in splits.items()}
     likely = {None: ("train",), "test": ("test", "dev", "train")}.get(asked, (asked,))
     chosen = next((name for name in likely if name in there), None)

@@ -45,7 +45,8 @@ class Columns:
 
     def find(self, there: Sequence[str], where: str) -> dict[str, str]:
         """ours -> theirs of the columns among those that are there; a DataError with the
-        remedy for others."""
+        remedy for others.
+        """
         theirs_by_ours = {
             ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)
         }
@@ -87,7 +88,8 @@ class Columns:
 
     def _found(self, names: Sequence[str], there: Sequence[str]) -> dict[str, str]:
         """ours -> theirs of those that are there, by our name for them or the one that is theirs
-        alone."""
+        alone.
+        """
         found = {}
         for ours in names:
             named = [self.renamed[ours]] if ours in self.renamed else [ours]
@@ -113,7 +115,8 @@ def _listed(names: Sequence[str]) -> str:
 
 def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Table], bool]:
     """({split: table}, whether the data came divided into splits; if not, the one table is called
-    train)."""
+    train).
+    """
     import datasets
 
     if isinstance(data, datasets.Dataset):
@@ -365,7 +368,8 @@ def quiet() -> Iterator[None]:
 
 def load_hub(name: str, **options: Any) -> Any:
     """The splits of a data set of the Hub, `owner/name` or `owner/name:configuration`, as
-    `datasets` gives them."""
+    `datasets` gives them.
+    """
     import datasets
 
     path, _, configuration = name.partition(":")

@@ -29,7 +29,8 @@ Note = Callable[[str], None]
 
 def kind(path: Path) -> str:
     """The suffix that says how a file is read, the compression's left aside: ".jsonl" of
-    "train.jsonl.gz"."""
+    "train.jsonl.gz".
+    """
     return (path.with_suffix("") if compression(path) else path).suffix.lower()
 
 
@@ -64,7 +65,8 @@ def parsed(line: str, where: str, example: str) -> Any:
 
 def as_record(value: Any, where: str) -> dict[str, Any]:
     """A record as the dictionary it is; a bare string is a text. What annotation tools write is
-    brought to our columns."""
+    brought to our columns.
+    """
     value = annotated(value, where)
     if isinstance(value, dict):
         return value
@@ -79,7 +81,8 @@ def as_record(value: Any, where: str) -> dict[str, Any]:
 
 def _json(path: Path, where: str, note: Note) -> Iterator[Record]:
     """One JSON value holding the records, or JSON lines under this name. Records are numbered, not
-    located."""
+    located.
+    """
     text = "\n".join(line for _, line in lines(path, where))
     if not text.strip():
         return iter(())
@@ -110,7 +113,8 @@ def _json(path: Path, where: str, note: Note) -> Iterator[Record]:
 
 def _rows(value: Any, where: str) -> Any:
     """The list of records in a JSON value: the value itself, its only list of records, or its
-    columns side by side."""
+    columns side by side.
+    """
     if isinstance(value, list):
         return value
     if isinstance(value, dict):
@@ -127,7 +131,8 @@ def _rows(value: Any, where: str) -> Any:
 
 def _txt(path: Path, where: str, note: Note) -> Iterator[Record]:
     """One text a line. Blank lines at the end are no texts; between texts they are empty ones, left
-    to be judged."""
+    to be judged.
+    """
     blank: list[int] = []
     for number, line in lines(path, where):
         if not line or line.isspace():
@@ -164,7 +169,8 @@ def _plain_quotes(path: Path, where: str) -> bool:
     """Whether a TSV uses quotation marks as characters: some field opens with one that does not
     close it, and no field needs quoting, every line having as many as the first. Read as quoted,
     rows would run into each other; where bytes can be read both ways, joining rows is the worse
-    mistake."""
+    mistake.
+    """
     width = 0
     stray = False
     for _, line in lines(path, where):
@@ -219,7 +225,8 @@ def _separated(
 
 def _next_row(reader: Any) -> list[str] | None:
     """The next row however long its fields: the limit is the process's, so it is put back at
-    once."""
+    once.
+    """
     limit = csv.field_size_limit(sys.maxsize)
     try:
         return next(reader, None)
@@ -268,7 +275,8 @@ def batches(file: Any, names: list[str], where: str, size: int = 1 << 16) -> Ite
 
 def is_missing(value: Any) -> bool:
     """Whether a value is none, blank, or the not-a-number that stands for a missing one in tables
-    of pandas."""
+    of pandas.
+    """
     return value is None or value != value or not str(value).strip()
 
 

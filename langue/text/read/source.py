@@ -99,7 +99,8 @@ def read(
 
 def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str]) -> Table:
     """The table without rows whose text is empty, or an error at the first; an optional text that
-    no row has goes."""
+    no row has goes.
+    """
     import pyarrow.compute as pc
 
     needed = present(need, table)

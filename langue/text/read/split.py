@@ -45,7 +45,8 @@ def hold_out_groups(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """(kept, held) row numbers, each ascending, rows of one value together: groups in a drawn order
     as long as they fit into `n_held` rows, at least one. None where that would not leave `left`
-    groups."""
+    groups.
+    """
     known = {value: number for number, value in enumerate(dict.fromkeys(values))}
     if len(known) <= left:
         return None
@@ -59,7 +60,8 @@ def hold_out_groups(
 
 def _quota(sizes: NDArray[np.int64], n_held: int) -> NDArray[np.int64] | None:
     """Rows to hold out of each class: its share by largest remainder, at least one of it left;
-    None: impossible."""
+    None: impossible.
+    """
     room = np.maximum(sizes - 1, 0)
     if room.sum() < n_held:
         return None
@@ -76,7 +78,8 @@ def all_seen(
     kept: NDArray[np.int64], held: NDArray[np.int64], labels: Sequence[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The division, of rows that carry any number of labels, with rows exchanged until every label
-    of a held row stands in a kept one too, as far as that can be."""
+    of a held row stands in a kept one too, as far as that can be.
+    """
     sets = [_several(label) for label in labels]
     counts = Counter(label for row in kept for label in sets[row])
     stay = list(kept)
@@ -101,7 +104,8 @@ def all_seen(
 
 def are_several(labels: Sequence[Any]) -> bool:
     """Whether rows carry any number of labels: as lists, or, from a CSV file, with `|` between
-    them."""
+    them.
+    """
     return any(
         isinstance(label, (list, tuple)) or isinstance(label, str) and "|" in label
         for label in labels
@@ -123,7 +127,8 @@ def _several(label: Any) -> set[Any]:
 
 def class_numbers(labels: Sequence[Any]) -> NDArray[np.int64] | None:
     """(n,) numbers of labels in sorted order; None where labels are lists, real numbers, or mostly
-    different."""
+    different.
+    """
     if any(isinstance(label, (list, tuple, dict)) for label in labels):
         return None
     if any(isinstance(label, float) and not label.is_integer() for label in labels):

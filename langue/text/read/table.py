@@ -1,5 +1,6 @@
 """What arrives: an Arrow table of one split. What leaves: a `Table`, whose rows know where they
-stand in their file."""
+stand in their file.
+"""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -82,7 +83,8 @@ def present(need: Sequence[str], table: Table) -> list[str]:
 
 def as_dataset(table: Any) -> "datasets.Dataset":
     """The Arrow table as a `datasets.Dataset`. Its fingerprint is drawn: computing one would read
-    every row."""
+    every row.
+    """
     import datasets
 
     return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=secrets.token_hex(8))

@@ -23,7 +23,8 @@ Messages = Sequence[Mapping[str, Any]]
 
 def template_of(folder: Path | None, options: Mapping[str, Any]) -> str | None:
     """The template of a model, by what its tokenizer_config.json says; of several named ones,
-    `default`."""
+    `default`.
+    """
     if folder is not None and (file := folder / "chat_template.jinja").is_file():
         try:
             return file.read_text("utf-8")
@@ -48,7 +49,8 @@ def render(
     add_generation_prompt: bool = True,
 ) -> str:
     """The conversation as one text; with the marks that begin an answer, where that is wished.
-    tokens: the special ones by the names that templates know them by, such as `bos_token`."""
+    tokens: the special ones by the names that templates know them by, such as `bos_token`.
+    """
     template = template_of(folder, options)
     where = str(folder or "")
     if template is None:
@@ -93,7 +95,8 @@ def end_of_turn(
 ) -> str | None:
     """The one of these tokens that the template writes right after an answer; None where it writes
     none, or where there is no template, or none that takes a question and its answer. special: as
-    `render`'s tokens."""
+    `render`'s tokens.
+    """
     if template_of(folder, options) is None:
         return None
     talk = [{"role": "user", "content": "question"}, {"role": "assistant", "content": PROBE}]
@@ -126,7 +129,8 @@ def _environment() -> Any:
 
     class Generation(Extension):
         """`{% generation %}` marks what the model wrote, for training; what is inside is rendered
-        as it is."""
+        as it is.
+        """
 
         tags = {"generation"}  # noqa: RUF012
 

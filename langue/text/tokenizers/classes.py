@@ -110,14 +110,16 @@ OF_FILE: dict[str, str] = {
 
 def class_name(value: Any) -> str:
     """A tokenizer class without its endings: `Bert` of BertTokenizerFast; empty where `value` is no
-    name."""
+    name.
+    """
     name = str(value or "").removesuffix("Fast").removesuffix("Tokenizer")
     return GENERIC if name == "TokenizersBackend" else name
 
 
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file, empty where there is no such file. ModelError where it holds
-    something else."""
+    something else.
+    """
     content = read_json(file) if file.is_file() else {}
     if not isinstance(content, dict):
         raise ModelError("the file is not a JSON object", where=str(file))
@@ -145,7 +147,8 @@ def class_of(folder: Path | None, options: Mapping[str, Any]) -> str:
 
 def check_class(kind: str, known: tuple[str, ...], file: Path) -> None:
     """ModelError where a class, if one is named, is not one that uses a file in the way that is
-    known here."""
+    known here.
+    """
     if kind not in ("", GENERIC, *known):
         raise ModelError(
             f"how {kind}Tokenizer uses this file is not known",

@@ -85,7 +85,8 @@ def read(
 
 def _entries(source: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """(key, entry) of each special token that a file names; an entry of None says that there is
-    none."""
+    none.
+    """
     for role in ROLES:
         if f"{role}_token" in source:
             yield f"{role}_token", source[f"{role}_token"]
@@ -125,7 +126,8 @@ def _numbered(
     folder: Path | None, options: Mapping[str, Any], special: Mapping[str, AddedToken], where: str
 ) -> dict[int, AddedToken]:
     """Tokens by the ids that they are to have: `added_tokens_decoder`, or added_tokens.json in
-    older folders."""
+    older folders.
+    """
     decoder = options.get("added_tokens_decoder")
     if isinstance(decoder, dict):
         found: dict[int, AddedToken] = {}

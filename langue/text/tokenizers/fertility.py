@@ -24,7 +24,8 @@ COUNTS = ("lines", "words", "characters", "bytes", "tokens", "unknown")
 def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
     """`{"vocab_size", "used", "all": {...}, "scripts": {"Latin": {...}, ...}, "languages":
     {"English": {...}, ...}, "notes": [...]}`, scripts and languages by their share of the text;
-    notes say what the tokenizer does not know."""
+    notes say what the tokenizer does not know.
+    """
     gap = gap_of(tokenizer)
     lost = Lost(tokenizer)
     unknown = -1 if gap.token is None else gap.token

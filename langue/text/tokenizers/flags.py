@@ -25,7 +25,8 @@ def follow(
     backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str, roles: Roles
 ) -> list[str]:
     """Bring a tokenizer that was read from a tokenizer.json in line. Returns the contradictions
-    that remain."""
+    that remain.
+    """
     published = CLASSES.get(kind, PublishedClass())
     return _prefix_space(backend, options, published) + _frame(backend, options, published, roles)
 
@@ -85,7 +86,8 @@ def notes_of_older(options: Mapping[str, Any], kind: str) -> list[str]:
 
 class _Steps:
     """How a tokenizer normalises and cuts a text, as its own JSON says it, without its
-    vocabulary."""
+    vocabulary.
+    """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self.backend = backend
@@ -134,7 +136,8 @@ class _Steps:
 
     def put_prefix(self, prefix_space: bool, always: bool = False) -> None:
         """Change the tokenizer. always: before each part of a text that special tokens cut, not the
-        first alone."""
+        first alone.
+        """
         scheme = ("always" if always else "first") if prefix_space else "never"
         for step in self.cuts:
             if step["type"] == "ByteLevel":
@@ -198,7 +201,8 @@ def _frame(
     roles: Roles,
 ) -> list[str]:
     """Whether bos stands before a text, and eos behind it, and whether that is what the flags
-    say."""
+    say.
+    """
     notes: list[str] = []
     tokens = {role: roles.get(role) for role in ("bos", "eos")}
     ids = {

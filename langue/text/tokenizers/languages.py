@@ -32,7 +32,8 @@ SHOWN = 12  # languages that an error lists
 @dataclass(frozen=True)
 class LanguageRule:
     """Where a class of tokenizers puts the code of a language. `{}` in a frame stands for the
-    code."""
+    code.
+    """
 
     codes: tuple[str, ...]  # the languages that the class knows
     default: str | None  # a source's language where nothing names it
@@ -60,7 +61,8 @@ class Languages:
         self, rule: LanguageRule, ids: Mapping[str, int], tokens: Mapping[str, str] | None = None
     ) -> None:
         """ids: of the codes and of what stands in the frames. tokens: codes by the names that the
-        backend has."""
+        backend has.
+        """
         self.rule = rule
         self.ids = dict(ids)
         self.codes = [code for code in rule.codes if code in self.ids]
@@ -96,7 +98,8 @@ class Languages:
 
 def languages_of(backend: tokenizers.Tokenizer, kind: str) -> Languages | None:
     """The languages of a tokenizer of this class; None where the class or its vocabulary has
-    none."""
+    none.
+    """
     rule = RULES.get(kind)
     if rule is None:
         return None

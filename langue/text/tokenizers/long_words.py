@@ -33,7 +33,8 @@ class LongWords:
 
     def cut(self, texts: Iterable[str]) -> Iterator[str]:
         """The texts, in parts where a word is longer than the limit: between its pieces nothing is
-        learned."""
+        learned.
+        """
         for text in texts:
             begin = 0
             for place in self._places(text):

@@ -51,7 +51,8 @@ class Side:
 @dataclass(frozen=True)
 class Sides:
     """A source's and a target's tokenizer, what reads the target's ids, and the languages that the
-    model is told."""
+    model is told.
+    """
 
     source: Side
     target: Side
@@ -61,7 +62,8 @@ class Sides:
 
 def load(folder: Path, options: Mapping[str, Any]) -> Sides:
     """From a folder with source.spm, target.spm and vocab.json; target_vocab.json, where the target
-    has its own."""
+    has its own.
+    """
     own = (folder / "target_vocab.json").is_file()
     files = [folder / "vocab.json", folder / ("target_vocab.json" if own else "vocab.json")]
     source, target = (read_json(file) for file in files)
@@ -79,7 +81,8 @@ def sides(
     where: str,
 ) -> Sides:
     """Of the sentencepiece files and the vocabularies (name -> id) of source and target, whose ids
-    count."""
+    count.
+    """
     for ids in vocabularies:
         if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
             raise ModelError("the vocabulary does not number its names from 0", where=where)
@@ -102,7 +105,8 @@ def sides(
 
 def _run(name: str) -> str:
     """What the backend calls a name that a whole run of unknown characters may be, or that stands
-    for a language."""
+    for a language.
+    """
     return f"{EDGE}{name}{EDGE}"
 
 
@@ -154,7 +158,8 @@ def _edges(known: set[str]) -> str:
 
 def _code_at_the_beginning(codes: set[str], special: Iterable[str]) -> Prepare:
     """Write the `>>code<<` that a text, or what follows a special token in it, begins with as the
-    backend calls it."""
+    backend calls it.
+    """
     begins = "|".join([r"\A", *(re.escape(name) for name in special)])
     pattern = re.compile(rf"({begins})(>>.*?<<)", re.DOTALL)
 

@@ -119,7 +119,8 @@ def _score(raw: bytes | None) -> float:
 def merges_of(scores: Mapping[str, float], where: str = "") -> list[tuple[str, str]]:
     """BPE's merges, which a sentencepiece file implies: any two pieces that make a third, the
     likelier first. ModelError where the pieces have more cuts, each of which may be a merge, than
-    any vocabulary."""
+    any vocabulary.
+    """
     if max(map(len, scores), default=0) > LONGEST:
         raise ModelError(
             f"its tokenizer has a piece of more than {LONGEST} characters", where=where
@@ -144,7 +145,8 @@ def build(
     """The tokenizer, no special tokens around a text. vocabulary: its pieces in another order, with
     their scores; unknown: the piece for what is unknown, where it is not the file's; once: a space
     is put before the text alone, not also after a special token in it; last_steps: of
-    normalisation, where spaces are marks already."""
+    normalisation, where spaces are marks already.
+    """
     pieces = (
         [(piece, score) for piece, score, _ in found.pieces]
         if vocabulary is None
@@ -240,7 +242,8 @@ def load(path: Path, options: Mapping[str, Any], kind: str = "") -> tokenizers.T
 
 def load_fairseq(path: Path, kind: str) -> tokenizers.Tokenizer:
     """XLM-R's and mBART's sentencepiece.bpe.model. Ids are fairseq's: four tokens of its own, the
-    file's pieces, the names of languages where the class has some, and <mask>."""
+    file's pieces, the names of languages where the class has some, and <mask>.
+    """
     check_class(kind, ("XLMRoberta", *RULES), path)  # CamemBERT's has other ids
     found = read(path)
     own = ["<s>", "<pad>", "</s>", "<unk>"]

@@ -1,5 +1,6 @@
 """What arrives: a tokenizer. What leaves: the ids of the tokens that begin, end, separate, mask and
-pad, and of the one that stands for what it does not know."""
+pad, and of the one that stands for what it does not know.
+"""
 
 from dataclasses import dataclass
 

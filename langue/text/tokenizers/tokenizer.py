@@ -46,7 +46,8 @@ MOST_BYTES = 200_000_000  # of one file; a quarter of a million tokens take some
 
 class Tokenizer:
     """Encode and decode. `encode` adds the special tokens that the model was trained with; nothing
-    is padded."""
+    is padded.
+    """
 
     def __init__(
         self,
@@ -64,7 +65,8 @@ class Tokenizer:
         """target: what cuts texts for the decoder, where that is not the same; reader: what
         decodes; options: what its tokenizer_config.json says; languages: those of a translation
         model; prepare: what is done to a text before the backend cuts it; notes: what its files
-        contradict each other in; declarations: what they declare, where that is read already."""
+        contradict each other in; declarations: what they declare, where that is read already.
+        """
         backend.no_padding()
         backend.no_truncation()  # cut and counted in data/encode.py, never silently here
         self.backend = backend
@@ -145,7 +147,8 @@ class Tokenizer:
         cls, backend: tokenizers.Tokenizer, folder: Path, options: dict[str, Any], *, whole: bool
     ) -> "Tokenizer":
         """What was read from a folder's tokenizer.json (whole) or built from older files, with all
-        that the files beside it say."""
+        that the files beside it say.
+        """
         kind = _class_as_read(backend, folder, options)
         languages = languages_of(backend, kind)
         codes = tuple(languages.codes) if languages is not None else ()
@@ -187,7 +190,8 @@ class Tokenizer:
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, offsets: bool = False
     ) -> list[tokenizers.Encoding]:
         """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and
-        sequence_ids."""
+        sequence_ids.
+        """
         if self._prepare is not None:
             texts = [self._prepare(text) for text in texts]
             pairs = None if pairs is None else [self._prepare(text) for text in pairs]
@@ -260,7 +264,8 @@ class Tokenizer:
 
     def chat(self, messages: "Messages", add_generation_prompt: bool = True) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template;
-        ModelError without one."""
+        ModelError without one.
+        """
         from langue.text.tokenizers.chat import render
 
         return render(
@@ -273,7 +278,8 @@ class Tokenizer:
 
     def end_of_turn(self) -> int | None:
         """The token that the model's chat template writes right after an answer; None where it
-        writes none."""
+        writes none.
+        """
         from langue.text.tokenizers.chat import end_of_turn
 
         added = [token.content for token in self.backend.get_added_tokens_decoder().values()]
@@ -337,7 +343,8 @@ def _class_as_read(
 ) -> str:
     """The class that a tokenizer is of. Llama 3 and others call theirs a Llama's, which has
     sentencepiece's pieces and special tokens, and is one of bytes: `transformers` 5 takes it for
-    the generic class, and so is done here."""
+    the generic class, and so is done here.
+    """
     kind = class_of(folder, options)
     of_bytes = isinstance(backend.decoder, decoders.ByteLevel)
     return GENERIC if of_bytes and CLASSES.get(kind, PublishedClass()).of_sentencepiece else kind

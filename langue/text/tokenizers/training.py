@@ -101,7 +101,8 @@ def check(chosen: TokenizerSettings) -> None:
 
 def _met(texts: Iterable[str]) -> Iterator[str]:
     """The texts, or an error where there are none. The trainers themselves learn nothing from
-    nothing, silently."""
+    nothing, silently.
+    """
     met = False
     for text in texts:
         met = met or not text.isspace() and bool(text)
@@ -225,7 +226,8 @@ def _wordpiece(
 
 def _cut_words(backend: tokenizers.Tokenizer, texts: list[str], notes: list[str]) -> bool:
     """Have the tokenizer cut words where WordPiece's limit is, if the texts have longer ones;
-    whether that is worth its time in use too, which is a fifth of all."""
+    whether that is worth its time in use too, which is a fifth of all.
+    """
     long = LongWords(WORDPIECE_LIMIT, backend.normalizer, backend.pre_tokenizer)
     long.count(texts)
     if not long.words:
@@ -276,7 +278,8 @@ def _unigram(
     texts: Iterable[str], chosen: TokenizerSettings, notes: list[str]
 ) -> tokenizers.Tokenizer:
     """Spaces are written as SPACE before the word they precede; none is added, so that none need be
-    taken away."""
+    taken away.
+    """
     cuts = [
         pre_tokenizers.Split(Regex(r"\n"), "isolated"),
         pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never"),
@@ -303,7 +306,8 @@ def _unigram(
 
 def _holds_all(texts: list[str], chosen: TokenizerSettings, normaliser: Any) -> None:
     """SettingsError where there is no room for all characters, each of which the trainer makes a
-    token: it would exceed the size that was asked for, or stop."""
+    token: it would exceed the size that was asked for, or stop.
+    """
     met: set[str] = set()
     for text in texts:
         met.update(text if normaliser is None else normaliser.normalize_str(text))

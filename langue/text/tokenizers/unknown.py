@@ -44,7 +44,8 @@ class Gap:
 @dataclass
 class Lost:
     """How much of some text is unknown. Tokens are counted by whoever has them, characters
-    measured."""
+    measured.
+    """
 
     tokenizer: Tokenizer
     tokens: int = 0  # of the text
@@ -63,7 +64,8 @@ class Lost:
 
     def measure(self, texts: Iterable[str]) -> None:
         """Look at what stands behind the unknown tokens of texts, as far as there is room in the
-        sample."""
+        sample.
+        """
         for text in texts:
             if self.sampled >= SAMPLE:
                 return
@@ -157,7 +159,8 @@ def unknown_in(
     pairs: Sequence[str] | None = None,
 ) -> Lost:
     """What is lost of texts (n,), or pairs of them, whose tokens are `ids[starts[i]:starts[i +
-    1]]`, after `cut` tokens were left out."""
+    1]]`, after `cut` tokens were left out.
+    """
     lost = Lost(tokenizer, tokens=len(ids))
     gap = lost.gap
     if gap.token is not None:

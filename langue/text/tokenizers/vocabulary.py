@@ -45,7 +45,8 @@ def named_token(options: Mapping[str, Any], role: str, kind: str) -> str:
 
 def wordpiece(path: Path, options: Mapping[str, Any], kind: str = "Bert") -> tokenizers.Tokenizer:
     """BERT's WordPiece from `vocab.txt`, normalised as its tokenizer_config says (lower case unless
-    told otherwise)."""
+    told otherwise).
+    """
     check_class(kind, WORDPIECE, path)
     words = path.read_text("utf-8").split("\n")
     vocabulary = {word.rstrip("\r"): index for index, word in enumerate(words) if word.rstrip("\r")}
@@ -80,7 +81,8 @@ def merged(
 ) -> tokenizers.Tokenizer:
     """BPE (Sennrich et al. 2016, arXiv:1508.07909) from `vocab.json` and `merges.txt`, by whatever
     names: of bytes as GPT-2, RoBERTa and Qwen2 have it, or, where words end with a mark, of letters
-    as the first GPT does."""
+    as the first GPT does.
+    """
     vocabulary = read_json(words)
     if not isinstance(vocabulary, dict) or not all(
         type(index) is int for index in vocabulary.values()
@@ -115,7 +117,8 @@ def merged(
 
 def _frame_by_flags(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str) -> None:
     """Put bos and eos around a text where tokenizer_config.json asks for it, and there are such
-    tokens."""
+    tokens.
+    """
     around: dict[str, list[str]] = {}
     for role in ("bos", "eos"):
         token = named(options.get(f"{role}_token")) or CLASSES[kind or "GPT2"].special.get(role)
@@ -128,7 +131,8 @@ def _letters(
     words: Path, merges: Path, options: Mapping[str, Any], kind: str
 ) -> tokenizers.Tokenizer:
     """The first GPT's (Radford et al. 2018): BERT's words in lower case, each with a mark at its
-    end."""
+    end.
+    """
     check_class(kind, ("OpenAIGPT",), words)
     unknown = named_token(options, "unk", "OpenAIGPT")
     backend = tokenizers.Tokenizer(
@@ -142,7 +146,8 @@ def _letters(
 
 def follow_normaliser(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str) -> None:
     """How BERT's classes normalise a text is tokenizer_config.json's to say, against a
-    tokenizer.json too."""
+    tokenizer.json too.
+    """
     normal = backend.normalizer
     if isinstance(normal, normalizers.BertNormalizer) and kind in WORDPIECE:
         backend.normalizer = normalizers.BertNormalizer(

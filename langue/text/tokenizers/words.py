@@ -27,7 +27,8 @@ _UNTOLD = (b"\xe0", b"\xe1")
 class Words:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """What goes on with a word bears the mark of its kind of vocabulary, ##; where there is
-        none, it begins with a letter, a mark on one or a digit, without the mark of a space."""
+        none, it begins with a letter, a mark on one or a digit, without the mark of a space.
+        """
         tokens = [tokenizer.token(index) for index in range(len(tokenizer))]
         mark = getattr(tokenizer.backend.model, "continuing_subword_prefix", None) or ""
         bytewise = set(_VALUES) <= set(tokens)
@@ -48,7 +49,8 @@ class Words:
 
     def begin(self, text: NDArray[np.int32], starts: Any = 0) -> NDArray[np.bool_]:
         """(T,) tokens -> (T,). starts: where what comes before says nothing, and a word begins in
-        any case."""
+        any case.
+        """
         within = self.within[text]
         head = self.head[text]
         within[starts] = False
@@ -78,7 +80,8 @@ def _raw(token: str, bytewise: bool) -> bytes:
 
 def _text(raw: bytes) -> str:
     """With another character of its kind, Han or a letter, in the place of a last one that is
-    cut."""
+    cut.
+    """
     text = raw.decode("utf-8", "replace")
     if not text.endswith("\ufffd"):
         return text
