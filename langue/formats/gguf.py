@@ -15,7 +15,7 @@ import mmap
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ class Gguf:
                 do=f"give a file of {', '.join(_STORED)}",
             )
         if stored.kind in BLOCK_KINDS:
-            decoded = (unpack(stored.kind, piece).dequantised() for piece in self._pieces(stored))
+            decoded = map(partial(_dequantised, stored.kind), self._pieces(stored))
             return mapped.fill(stored.shape, torch.float32, weights_dtype, decoded)
         dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored.kind]
         return mapped.numbers(self._data, stored.offset, dtype, stored.shape, weights_dtype)
@@ -168,17 +168,27 @@ class Blocks:
     mins: Tensor | None = None
 
     def dequantised(self) -> Tensor:
-        """All numbers in their order, in fp32."""
-        found = self.numbers
-        if found.dtype == torch.uint8:
-            found = torch.cat([found & 15, found >> 4], dim=-1)
-        values = found.float()
-        if found.dtype == torch.uint8 and self.mins is None:
+        """All numbers in their order, in fp32.
+
+        By NumPy: torch aligns what it takes for a moment, and where weights that stay are made in
+        between, the heap kept holes of up to half of the model.
+        """
+        found = self.numbers.numpy()
+        scales = self.scales.float().numpy()[..., None]
+        is_packed = found.dtype == np.uint8
+        if is_packed:
+            found = np.concatenate([found & 15, found >> 4], axis=-1)
+        values = found.astype(np.float32)
+        if is_packed and self.mins is None:
             values -= 8
-        values *= self.scales.float()[..., None]
+        values *= scales
         if self.mins is not None:
-            values -= self.mins[..., None]
-        return values.view(-1)
+            values -= self.mins.numpy()[..., None]
+        return torch.from_numpy(values.reshape(-1))
+
+
+def _dequantised(kind: str, raw: Tensor) -> Tensor:
+    return unpack(kind, raw).dequantised()
 
 
 def unpack(kind: str, raw: Tensor) -> Blocks:
@@ -188,7 +198,7 @@ def unpack(kind: str, raw: Tensor) -> Blocks:
     blocks = raw.view(-1, _STORED[kind][1])
     if kind in ("Q8_0", "Q4_0"):
         scales = blocks[:, :2].clone().view(torch.float16)[:, 0]
-        numbers = blocks[:, 2:].clone()
+        numbers = blocks[:, 2:]  # where they are: what is made of them is a copy anyway
         return Blocks(numbers.view(torch.int8) if kind == "Q8_0" else numbers, scales)
     return _unpack_q4_k(blocks) if kind == "Q4_K" else _unpack_q6_k(blocks)
 
