@@ -26,151 +26,181 @@ def _option(help: str, metavar: str, panel: str = CHOICE, **limits: Any) -> Any:
     )
 
 
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        "-p",
+        help="A beginning, or a source; repeat it for more.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help='Instead: JSON lines with "prompt", "messages" or "tokens"; - for standard input.',
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
+]
+MaxTokens = Annotated[
+    int | None,
+    _option("Most tokens to write; default: 64.", "N", END, min=1),
+]
+MinTokens = Annotated[
+    int | None,
+    _option("Fewest tokens; default: 0.", "N", END, min=0),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="End before this text; repeat it for more.",
+        rich_help_panel=END,
+        show_default=False,
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    _option("0: always the likeliest token; default: 0.", "X", min=0.0),
+]
+TopK = Annotated[
+    int | None,
+    _option("Draw among so many of the likeliest; default: 0, all.", "N", min=0),
+]
+TopP = Annotated[
+    float | None,
+    _option("Draw among those that hold so much; default: 1.", "X", min=0.0, max=1.0),
+]
+MinP = Annotated[
+    float | None,
+    _option("Draw among those with this share of the highest; default: 0.", "X", min=0.0, max=1.0),
+]
+TypicalP = Annotated[
+    float | None,
+    _option("Draw among the most typical that hold so much; default: 1.", "X", min=0.0, max=1.0),
+]
+Seed = Annotated[int, typer.Option(help="Of the draw.", rich_help_panel=CHOICE)]
+Answers = Annotated[int, typer.Option(min=1, help="Answers.", rich_help_panel=CHOICE)]
+Beams = Annotated[
+    int | None,
+    _option("Beam search with so many; default: 1, none.", "N", min=1),
+]
+LengthPenalty = Annotated[
+    float | None,
+    _option("Of beams: above 0 favours long answers; default: 1.", "X"),
+]
+EarlyStopping = Annotated[
+    bool | None,
+    typer.Option(
+        "--early-stopping",
+        help="Of beams: end with the first complete ones.",
+        rich_help_panel=CHOICE,
+        show_default=False,
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    _option("Weaken tokens that are there already; default: 1, not.", "X", min=0.0),
+]
+PresencePenalty = Annotated[
+    float | None,
+    _option("Taken off tokens written before; default: 0.", "X"),
+]
+FrequencyPenalty = Annotated[
+    float | None,
+    _option("The same for each time; default: 0.", "X"),
+]
+NoRepeatNgram = Annotated[
+    int | None,
+    _option("So many tokens never come twice in a row.", "N", min=0),
+]
+LogitBias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TOKEN=NUMBER",
+        help="Added to the logit of a token id; repeat it for more.",
+        rich_help_panel=CHOICE,
+        show_default=False,
+    ),
+]
+Logprobs = Annotated[
+    int | None,
+    _option("Tell log-probabilities, and of so many of the likeliest.", "N", min=0),
+]
+JsonSchema = Annotated[
+    str | None,
+    _option("A JSON Schema, or a file of one.", "TEXT", FORM),
+]
+Regex = Annotated[
+    str | None,
+    _option("A regular expression.", "TEXT", FORM),
+]
+Choice = Annotated[
+    list[str] | None,
+    typer.Option(help="One of these texts; repeat it.", rich_help_panel=FORM, show_default=False),
+]
+Grammar = Annotated[
+    str | None,
+    _option("A file with a grammar in Lark's form.", "TEXT", FORM),
+]
+SourceLanguage = Annotated[
+    str | None,
+    _option("Of the sources, by a code of the model, such as en_XX.", "TEXT", LANGUAGES),
+]
+TargetLanguage = Annotated[
+    str | None,
+    _option("To write, by a code of the model, such as de_DE or deu.", "TEXT", LANGUAGES),
+]
+Draft = Annotated[
+    str | None,
+    _option("What guesses tokens to check: prompt, or a smaller model.", "MODEL", SPEED),
+]
+DraftTokens = Annotated[int | None, _option("Guessed a step; default: 4.", "N", SPEED, min=1)]
+Stream = Annotated[bool, typer.Option("--stream", help="Print the text as it is written.")]
+
+Weights = Annotated[
+    str | None,
+    _option("Hold matrices as fp32, bf16, int8, int4, or stored.", "KIND", SPEED),
+]
+
+
 def generate(
+    context: typer.Context,
     model: Named,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--prompt",
-            "-p",
-            help="A beginning, or a source; repeat it for more.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help='Instead: JSON lines with "prompt", "messages" or "tokens"; - for standard input.',
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        _option("Most tokens to write; default: 64.", "N", END, min=1),
-    ] = None,
-    min_tokens: Annotated[
-        int | None,
-        _option("Fewest tokens; default: 0.", "N", END, min=0),
-    ] = None,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="End before this text; repeat it for more.",
-            rich_help_panel=END,
-            show_default=False,
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        _option("0: always the likeliest token; default: 0.", "X", min=0.0),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        _option("Draw among so many of the likeliest; default: 0, all.", "N", min=0),
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        _option("Draw among those that hold so much; default: 1.", "X", min=0.0, max=1.0),
-    ] = None,
-    min_p: Annotated[
-        float | None,
-        _option(
-            "Draw among those with this share of the highest; default: 0.", "X", min=0.0, max=1.0
-        ),
-    ] = None,
-    typical_p: Annotated[
-        float | None,
-        _option(
-            "Draw among the most typical that hold so much; default: 1.", "X", min=0.0, max=1.0
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.", rich_help_panel=CHOICE)] = 0,
-    n: Annotated[int, typer.Option(min=1, help="Answers.", rich_help_panel=CHOICE)] = 1,
-    beams: Annotated[
-        int | None,
-        _option("Beam search with so many; default: 1, none.", "N", min=1),
-    ] = None,
-    length_penalty: Annotated[
-        float | None,
-        _option("Of beams: above 0 favours long answers; default: 1.", "X"),
-    ] = None,
-    early_stopping: Annotated[
-        bool | None,
-        typer.Option(
-            "--early-stopping",
-            help="Of beams: end with the first complete ones.",
-            rich_help_panel=CHOICE,
-            show_default=False,
-        ),
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None,
-        _option("Weaken tokens that are there already; default: 1, not.", "X", min=0.0),
-    ] = None,
-    presence_penalty: Annotated[
-        float | None,
-        _option("Taken off tokens written before; default: 0.", "X"),
-    ] = None,
-    frequency_penalty: Annotated[
-        float | None,
-        _option("The same for each time; default: 0.", "X"),
-    ] = None,
-    no_repeat_ngram: Annotated[
-        int | None,
-        _option("So many tokens never come twice in a row.", "N", min=0),
-    ] = None,
-    logit_bias: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TOKEN=NUMBER",
-            help="Added to the logit of a token id; repeat it for more.",
-            rich_help_panel=CHOICE,
-            show_default=False,
-        ),
-    ] = None,
-    logprobs: Annotated[
-        int | None,
-        _option("Tell log-probabilities, and of so many of the likeliest.", "N", min=0),
-    ] = None,
-    json_schema: Annotated[
-        str | None,
-        _option("A JSON Schema, or a file of one.", "TEXT", FORM),
-    ] = None,
-    regex: Annotated[
-        str | None,
-        _option("A regular expression.", "TEXT", FORM),
-    ] = None,
-    choice: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="One of these texts; repeat it.", rich_help_panel=FORM, show_default=False
-        ),
-    ] = None,
-    grammar: Annotated[
-        str | None,
-        _option("A file with a grammar in Lark's form.", "TEXT", FORM),
-    ] = None,
-    source_language: Annotated[
-        str | None,
-        _option("Of the sources, by a code of the model, such as en_XX.", "TEXT", LANGUAGES),
-    ] = None,
-    target_language: Annotated[
-        str | None,
-        _option("To write, by a code of the model, such as de_DE or deu.", "TEXT", LANGUAGES),
-    ] = None,
-    draft: Annotated[
-        str | None,
-        _option("What guesses tokens to check: prompt, or a smaller model.", "MODEL", SPEED),
-    ] = None,
-    draft_tokens: Annotated[
-        int | None, _option("Guessed a step; default: 4.", "N", SPEED, min=1)
-    ] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Print the text as it is written.")
-    ] = False,
+    prompt: Prompt = None,
+    data: Data = None,
+    out: Out = None,
+    max_tokens: MaxTokens = None,
+    min_tokens: MinTokens = None,
+    stop: Stop = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    typical_p: TypicalP = None,
+    seed: Seed = 0,
+    n: Answers = 1,
+    beams: Beams = None,
+    length_penalty: LengthPenalty = None,
+    early_stopping: EarlyStopping = None,
+    repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    no_repeat_ngram: NoRepeatNgram = None,
+    logit_bias: LogitBias = None,
+    logprobs: Logprobs = None,
+    json_schema: JsonSchema = None,
+    regex: Regex = None,
+    choice: Choice = None,
+    grammar: Grammar = None,
+    source_language: SourceLanguage = None,
+    target_language: TargetLanguage = None,
+    weights: Weights = None,
+    draft: Draft = None,
+    draft_tokens: DraftTokens = None,
+    stream: Stream = False,
     revision: Revision = None,
     force: Force = False,
     as_json: Json = False,
@@ -188,47 +218,17 @@ def generate(
 
     A model's generation_config.json replaces these defaults, and an option replaces both.
     """
-    given = {
-        "max_tokens": max_tokens,
-        "min_tokens": min_tokens,
-        "stop": stop,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "typical_p": typical_p,
-        "seed": seed,
-        "beams": beams,
-        "length_penalty": length_penalty,
-        "early_stopping": early_stopping,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "no_repeat_ngram": no_repeat_ngram,
-        "logit_bias": _biases(logit_bias),
-        "logprobs": logprobs,
-        "json_schema": json_schema if json_schema is None else _text_or_file(json_schema),
-        "regex": regex,
-        "choices": choice,
-        "grammar": grammar if grammar is None else _text_or_file(grammar),
-        "draft": draft,
-        "draft_tokens": draft_tokens,
-        "source_language": source_language,
-        "target_language": target_language,
-    }
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options = _options(context.params)
     if data is not None and (prompt or stream or n > 1):
         other = "--prompt" if prompt else "--stream" if stream else "--n"
         raise SettingsError(f"--data and {other} are given together", do="give one of them")
     if data is not None:
-        _bulk(model, data, out, options, force, revision)
+        _bulk(_load(model, revision, weights), data, out, options, force)
         return
     if out is not None:
         raise SettingsError("--out is for --data", do="give --data FILE, or leave out --out")
-    from langue.runs.model import load
-
     prompts = list(prompt) if prompt else [_read()]
-    ready = load(model, revision, dtype="auto")
+    ready = _load(model, revision, weights)
     if stream:
         _stream(ready, prompts, options, n)
         return
@@ -236,26 +236,47 @@ def generate(
     _print(ready, prompts, written if n > 1 else [[each] for each in written], as_json)
 
 
-def _bulk(
-    model: str,
-    data: str,
-    out: str | None,
-    options: dict[str, Any],
-    force: bool,
-    revision: str | None,
-) -> None:
-    """JSON lines in, JSON lines out, each as soon as it is known."""
+OPTIONS = (
+    *("max_tokens", "min_tokens", "stop", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("seed", "beams", "length_penalty", "early_stopping", "repetition_penalty"),
+    *("presence_penalty", "frequency_penalty", "no_repeat_ngram", "logit_bias", "logprobs"),
+    *("json_schema", "regex", "choice", "grammar", "draft", "draft_tokens"),
+    *("source_language", "target_language"),
+)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Those of `Model.generate` that were given, as it takes them."""
+    found = {name: given[name] for name in OPTIONS if given[name] not in (None, [], ())}
+    if "choice" in found:
+        found["choices"] = found.pop("choice")
+    if "logit_bias" in found:
+        found["logit_bias"] = _biases(found["logit_bias"])
+    for name in ("json_schema", "grammar"):
+        if name in found:
+            found[name] = _text_or_file(found[name])
+    return found
+
+
+def _load(model: str, revision: str | None, weights: str | None) -> "Model":
     from langue.runs.model import load
+
+    if weights is None:
+        return load(model, revision, dtype="auto")
+    return load(model, revision, weights=weights)
+
+
+def _bulk(model: "Model", data: str, out: str | None, options: dict[str, Any], force: bool) -> None:
+    """JSON lines in, JSON lines out, each as soon as it is known."""
     from langue.verbs.generate import Failures, answers, read_lines
     from langue.verbs.generate import generate as verb
 
     if out is not None:
-        verb(model, data=data, out=out, force=force, revision=revision, **options)
+        verb(model, data=data, out=out, force=force, **options)
         print(f"Answers: {out}")
         return
-    ready = load(model, revision, dtype="auto")
     failed = Failures("standard input, line" if data == "-" else f"{data}, line")
-    for answer in answers(ready, failed.watched(read_lines(data)), options):
+    for answer in answers(model, failed.watched(read_lines(data)), options):
         failed.count(answer)
         print(json.dumps(answer, ensure_ascii=False), flush=True)
     failed.tell(may_raise=True)
@@ -289,10 +310,8 @@ def _print(
         print(f"{given}{answer['text']}" if continues else answer["text"])
 
 
-def _biases(words: list[str] | None) -> dict[int, float] | None:
+def _biases(words: list[str]) -> dict[int, float]:
     """`["5=-100"]` as a dict."""
-    if not words:
-        return None
     biases = {}
     for word in words:
         token, _, value = word.partition("=")

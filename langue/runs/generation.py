@@ -5,7 +5,6 @@ its own generation config says where the user does not.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,11 +45,11 @@ class Options:
     length_penalty: float | None = None
     early_stopping: bool | str | None = None
     repetition_penalty: float | None = None
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     no_repeat_ngram: int | None = None
     min_tokens: int | None = None
-    stop: str | Sequence[str] = ()
+    stop: str | Sequence[str] | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
     prompt_logprobs: bool = False
@@ -59,7 +58,7 @@ class Options:
     choices: Sequence[str] | None = None
     grammar: str | None = None
     # what guesses tokens for the model to check: "prompt", by looking up what is repeated, or a
-    # smaller model of the same tokenizer, loaded or by its name
+    # smaller model of the same tokenizer
     draft: Any = None
     draft_tokens: int = GUESSES  # that are guessed a step
     source_language: str | None = None  # of a translation model of many languages
@@ -67,7 +66,7 @@ class Options:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
     def constraints(self) -> dict[str, Any]:
@@ -240,10 +239,6 @@ class TextGenerator:
         """What guesses next tokens; ModelError where it cannot for this model."""
         if draft == LOOK_UP:
             return PromptLookup()
-        if isinstance(draft, str | Path):
-            from langue.runs.model import load
-
-            draft = load(draft)
         if draft.language is None:
             raise ModelError("the draft model has no language-model head", do="take another")
         if draft.tokenizer.backend.get_vocab() != self.tokenizer.backend.get_vocab():

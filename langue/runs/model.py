@@ -44,7 +44,14 @@ from langue.model.weight_linear import (
     with_weights,
 )
 from langue.runs.embed import SentenceEncoder
-from langue.runs.generation import TextEngine, TextGenerator, detailed, options_of
+from langue.runs.generation import (
+    LOOK_UP,
+    Options,
+    TextEngine,
+    TextGenerator,
+    detailed,
+    options_of,
+)
 from langue.runs.inputs import (
     Inputs,
     Room,
@@ -193,11 +200,11 @@ class Model:
         beams: int | None = None,
         length_penalty: float | None = None,
         repetition_penalty: float | None = None,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
+        presence_penalty: float | None = None,
+        frequency_penalty: float | None = None,
         no_repeat_ngram: int | None = None,
         min_tokens: int | None = None,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
         logit_bias: Mapping[int, float] | None = None,
         logprobs: int | None = None,
         json_schema: Mapping[str, Any] | str | None = None,
@@ -252,7 +259,7 @@ class Model:
         }
         generator = self._writer()
         items = listed(prompts, "prompts")
-        asked = options_of({**given, **options})
+        asked = _with_draft(options_of({**given, **options}))
         if not items:
             return []
         answers = generator.generate(items, asked)
@@ -271,7 +278,7 @@ class Model:
         """What the model writes after one prompt, piece by piece as it comes; the options are those
         of `generate`, but for n and beams. The pieces joined are the text.
         """
-        for delta in self._writer().stream(prompt, options_of(options)):
+        for delta in self._writer().stream(prompt, _with_draft(options_of(options))):
             if delta.text:
                 yield delta.text
 
@@ -287,7 +294,8 @@ class Model:
         memory: bytes for keys and values, never passed; None: half of what is free. rows: sequences
         that are written at a time. draft, draft_tokens: as in `generate`.
         """
-        return self._writer().engine(memory, rows, draft=draft, draft_tokens=draft_tokens)
+        drafting = _with_draft(options_of({"draft": draft, "draft_tokens": draft_tokens}))
+        return self._writer().engine(memory, rows, draft=drafting.draft, draft_tokens=draft_tokens)
 
     def _writer(self) -> TextGenerator:
         self._language()
@@ -520,6 +528,14 @@ class Model:
     def _examples(self, texts: Any, **options: Any) -> Examples:
         """As `Inputs.examples`."""
         return self.inputs.examples(texts, **options)
+
+
+def _with_draft(options: Options) -> Options:
+    """With the draft model loaded, where it is given by its name."""
+    draft = options.draft
+    if draft is None or draft == LOOK_UP or isinstance(draft, Model):
+        return options
+    return replace(options, draft=load(draft))
 
 
 def _data_settings(checkpoint: Checkpoint) -> DataSettings:

@@ -47,6 +47,8 @@ def generate(
             "generate needs either prompts or data", do='give --prompt "..." or --data FILE'
         )
     refuse_existing(out, force)
+    if data is not None and str(data) != STANDARD_INPUT and not Path(data).is_file():
+        raise DataError("there is no such file", where=str(data))
     ready = model if isinstance(model, Model) else load(model, revision, dtype="auto")
     if data is None:
         lines: Iterable[Mapping[str, Any]] = [{_key_of(prompt): prompt} for prompt in prompts or ()]

@@ -112,8 +112,13 @@ def test_settings_are_taken_as_other_tools_write_them(verb: Any, words: str) -> 
     assert calls.settings["train.lr"] == "1"
 
 
-def test_json_alone_stands_on_stdout(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_alone_stands_on_stdout(
+    verb: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = verb("finetune", finished())
+    monkeypatch.setattr(
+        "langue.cli.show.print_preview", lambda found, console: console.print(found)
+    )
     assert run(["finetune", "--out", "o", "--json"]) == 0
     calls.settings["show"]("what will be trained")
     streams = capsys.readouterr()
@@ -177,7 +182,12 @@ def test_predict_takes_pairs_all_labels_and_files(
     assert run(["predict", "r", "--text", "a", "--pair", "b", "--pair", "c"]) == 2
 
 
-def test_preview_prints_facts(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preview_prints_facts(
+    verb: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "langue.cli.show.print_preview", lambda found, console: console.print(found.facts)
+    )
     assert (
         run(["data", "preview", "--model", "m", "--data", "d", "data.truncation=head", "--json"])
         == 0

@@ -138,7 +138,7 @@ def test_members_of_a_tie_group_that_differ_are_named_or_apart(tmp_path, name):
     chosen."""
     reference = draw_tied(name)
     folder = save(tmp_path / "m", reference)
-    output = FAMILIES[name]._output
+    output = FAMILIES[name].output
     groups, whole = tied(name, folder, reference)
     for members in groups:
         for odd in members[1:]:

@@ -236,7 +236,8 @@ def test_a_setting_of_another_task_is_passed_over_or_refused(kind: Any) -> None:
     """At its default, as recipes of earlier versions have those of all tasks, it is passed over."""
     settle = partial(resolve, options=kind.Options, elsewhere=OPTIONS)
     every = {key: field.default for key, field in known(*OPTIONS.values()).items()}
-    assert settle(every) == settle({})
+    own = {key: field.default for key, field in known(kind.Options).items()}
+    assert settle(every | own) == settle({})
     if kind is not Classify:
         settle({"task.multi_label": False})  # as before labels with bars were asked about
         for multi_label in (True, "true"):
