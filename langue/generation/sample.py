@@ -255,9 +255,10 @@ class Chooser:
             logits = processor(logits, self.context)
         due = [forced for forced in self.forced if forced.is_due(self.context)]
         if allowed is not None:
+            allowed = allowed.to(logits.device)
             due = [f for f in due if f.name == FORCED_BEGIN or bool(allowed[f.tokens].any())]
             if not due:
-                logits = torch.where(allowed.to(logits.device), logits, FORBIDDEN)
+                logits = torch.where(allowed, logits, FORBIDDEN)
         for forced in due:
             logits = forced(logits, self.context)
         if (self.processors or allowed is not None) and logits.amax() == FORBIDDEN:

@@ -102,12 +102,19 @@ class Rotary(nn.Module):
     def _dynamic_rates(self, lengths: Tensor) -> Tensor:
         """The rates (T, R / 2) of each token, by the length (T,) of the sequence that it is in: the
         base is larger, the longer this is beyond `rotary_length`.
+
+        Those of one length are computed by themselves: of all together the powers are rounded in
+        one way or another by how many there are.
         """
-        length = lengths.clamp(min=self.length)
-        stretch = self.factor * length / self.length - (self.factor - 1)
-        bases = self.base * stretch ** (self.size / (self.size - 2))  # (T,)
-        exponents = torch.arange(0, self.size, 2, device=lengths.device) / self.size
-        return 1.0 / bases[:, None] ** exponents
+        exponents = torch.arange(0, self.size, 2, device=lengths.device) / self.size  # (R / 2,)
+        distinct, places = lengths.unique(return_inverse=True)
+        of_lengths = []
+        for length in distinct.tolist():
+            beyond = max(length, self.length) / self.length
+            stretch = self.factor * beyond - (self.factor - 1)
+            base = self.base * stretch ** (self.size / (self.size - 2))
+            of_lengths.append(1.0 / base**exponents)
+        return torch.stack(of_lengths)[places]
 
 
 def sequence_lengths(positions: Tensor, groups: LengthBuckets) -> Tensor:

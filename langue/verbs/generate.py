@@ -5,13 +5,13 @@ each, as it is known.
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError, LangueError, SettingsError
 from langue.files import atomic_file, refuse_existing
-from langue.progress import say
+from langue.progress import bar, say
 from langue.runs.generation import detailed, options_of
 from langue.runs.model import Model, load
 
@@ -63,14 +63,25 @@ def generate(
             handle = stack.enter_context(temporary.open("w", encoding="utf-8"))
         found = []
         failed = Failures(where)
+        advance = stack.enter_context(_progress(data, out))
         for answer in answers(ready, failed.watched(lines), options):
             failed.count(answer)
+            advance(1)
             if handle is None:
                 found.append(answer)
             else:
                 handle.write(json.dumps(answer, ensure_ascii=False) + "\n")
     failed.tell(may_raise=data is None or failed.total == 1)
     return found
+
+
+def _progress(data: str | Path | None, out: str | Path | None) -> Any:
+    """A bar over the lines of a file whose answers are written to another; else nothing."""
+    if out is None or data is None or str(data) == STANDARD_INPUT:
+        return nullcontext(lambda count: None)
+    with open(data, "rb") as handle:
+        total = sum(1 for line in handle if line.strip())
+    return bar("writing", total)
 
 
 class Failures:

@@ -318,11 +318,14 @@ def random_requests(count, seed):
     return requests
 
 
-@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4"])
-@pytest.mark.parametrize("kind", ["rotary", "alibi", "experts"])
+IN_COMPANY = [(kind, "fp32") for kind in KINDS]
+IN_COMPANY += [("rotary", "bf16"), ("learned", "int8"), ("experts", "int8"), ("alibi", "int4")]
+
+
+@pytest.mark.parametrize(("kind", "weights"), IN_COMPANY)
 def test_an_answer_is_the_same_to_the_bit_in_any_company(weights, kind):
     """Alone, and with others that come and go; what was read of a prompt is used again by some.
-    `python -m tests.generation.arrivals` does this with 10,000 arrivals a kind of weights."""
+    `python -m tests.generation.arrivals` does this with 10,000 arrivals of each kind."""
     model = with_weights(make(kind), weights)
     requests = random_requests(24, seed=3)
     alone = [answers_of(model, [request], {0: [0]})[0] for request in requests]
