@@ -1,5 +1,5 @@
-"""`python -m tests.generation.arrivals [10000 [KIND ...]]`: so many arrivals of requests at random times, each
-answered as alone to the bit, for every kind of model and of weights.
+"""`python -m tests.generation.arrivals [10000 [KIND ...]]`: so many requests arrive at random
+times, and each is answered as alone to the bit, for every kind of model and of weights.
 """
 
 import random
