@@ -107,7 +107,7 @@ class Rotary(nn.Module):
         one way or another by how many there are.
         """
         exponents = torch.arange(0, self.size, 2, device=lengths.device) / self.size  # (R / 2,)
-        distinct, places = lengths.unique(return_inverse=True)
+        distinct, places = torch.unique(lengths, return_inverse=True)
         of_lengths = []
         for length in distinct.tolist():
             beyond = max(length, self.length) / self.length
