@@ -72,4 +72,5 @@ def finetune(
     print_metrics(run.metrics)
     print(run.facts["transformers"])
     print(f"Report: {run.folder / 'report.html'}")
-    print(f'Use it: langue predict {shlex.quote(str(run.folder))} --text "..."')
+    pair = ' --pair "..."' if run.facts.get("reads_two_texts") else ""
+    print(f'Use it: langue predict {shlex.quote(str(run.folder))} --text "..."{pair}')

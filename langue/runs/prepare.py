@@ -362,10 +362,12 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
         for name, each in prepared.encoded.items()
         if len(each)
     }
+    columns = prepared.source.train.rows.column_names if prepared.source.train else ()
     return {
         "origin": prepared.source.train.origin if prepared.source.train else "",
         "model": str(prepared.checkpoint.folder),
         "task": task.name,
+        "reads_two_texts": "pair" in columns or len(task.columns.inputs) == 2,
         **task.facts(),
         "splits": splits,
         "notes": prepared.source.notes,

@@ -105,6 +105,18 @@ def test_finetune_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
     )
 
 
+@pytest.mark.parametrize(("two", "ends"), [(True, '--text "..." --pair "..."'), (False, '"..."')])
+def test_what_to_type_next_has_as_many_texts_as_the_task_reads(
+    verb: Any, capsys: pytest.CaptureFixture[str], two: bool, ends: str
+) -> None:
+    run_of = finished()
+    run_of.facts["reads_two_texts"] = two
+    verb("finetune", run_of)
+    assert run(["finetune", "--out", "o"]) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("Use it")]
+    assert line.endswith(ends) and ("--pair" in line) == two
+
+
 @pytest.mark.parametrize("words", ["train.lr=1", "--train.lr=1", "--train.lr 1"])
 def test_settings_are_taken_as_other_tools_write_them(verb: Any, words: str) -> None:
     calls = verb("finetune", finished())
