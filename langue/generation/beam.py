@@ -23,7 +23,6 @@ from langue.generation.pages import PagePool
 from langue.generation.request import Beams, Completion, Delta, Request
 from langue.generation.sample import Chooser
 from langue.generation.text import TextStream
-from langue.text.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass
@@ -49,29 +48,13 @@ class Hypothesis:
 class BeamJob(Job):
     """A request that is answered by beam search."""
 
-    def __init__(
-        self,
-        id: int,
-        request: Request,
-        context: Sequence[int] | None,
-        limit: int,
-        *,
-        vocabulary: int,
-        positions: int,
-        tokenizer: Tokenizer | None = None,
-        constraint: Constraint | None = None,
-    ) -> None:
-        """As of `SampleJob`."""
-        super().__init__(id, request, context, min(limit, positions))
-        assert request.beams is not None
-        _check(request)
-        self.beams_asked: Beams = request.beams
+    def begin(self) -> None:
+        assert self.request.beams is not None
+        _check(self.request)
+        self.beams_asked: Beams = self.request.beams
         self.width = self.beams_asked.width
-        self.at_positions = positions < limit
-        self.given = context
-        self.tokenizer = tokenizer
-        chooser = Chooser(request.sampling, request.config, self.context, limit, vocabulary)
-        first = Beam(Row(self.context, self.most_tokens), chooser, constraint, [], 0.0)
+        row = Row(self.context, self.most_tokens)
+        first = Beam(row, self.chooser, self.constraint, [], 0.0)
         self.beams = [first]
         self.complete: list[Hypothesis] = []  # at most `width`, the best first
 

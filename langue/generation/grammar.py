@@ -102,6 +102,7 @@ def vocabulary_of(tokens: Sequence[bytes]) -> Any:
         def __init__(self) -> None:
             self.tokens = [*tokens, b"<end>"]
 
+        # asked for only where text is forced, which the grammars forbid (`no_forcing`)
         def __call__(self, text: Any) -> list[int]:
             raise NotImplementedError("no text is forced, so none is cut into tokens")
 

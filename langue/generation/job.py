@@ -97,16 +97,33 @@ class Job(ABC):
     n_unsure = 0  # tokens at a row's end that were guessed
 
     def __init__(
-        self, id: int, request: Request, context: Sequence[int] | None, limit: int
+        self,
+        id: int,
+        request: Request,
+        context: Sequence[int] | None,
+        limit: int,
+        *,
+        vocabulary: int,
+        positions: int,
+        tokenizer: Tokenizer | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         """context: a decoder's prompt; None: an encoder reads it, and what is gone on from is the
-        start token. limit: new tokens that there is room for.
+        start token. limit: new tokens that are asked for; positions: those that the model has
+        positions for. constraint: what the text is held to, from its beginning.
         """
         self.id = id
         self.request = request
+        self.given = context
         self.has_source = context is None
         self.context = [request.config.start] if context is None else list(context)
-        self.limit = limit
+        self.limit = min(limit, positions)
+        self.at_positions = positions < limit
+        self.tokenizer = tokenizer
+        self.constraint = constraint
+        self.chooser = Chooser(
+            request.sampling, request.config, self.context, limit, vocabulary, request.sample
+        )
         self.answer = Completion(prompt_tokens=len(request.prompt))
         self.worst = 0  # pages promised to it, those that it holds of others' prompts left out
         self.known: frozenset[int] = frozenset()  # these
@@ -114,6 +131,11 @@ class Job(ABC):
         self.keys = chunk_keys(self.context, request.owner)
         self.key_set = set(self.keys)
         self.n_kept = 0  # of the chunks that these are of, those that are known to all
+        self.begin()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Make the first row, and what else the kind of job has."""
 
     @property
     def most_tokens(self) -> int:
@@ -169,29 +191,12 @@ class Job(ABC):
 class SampleJob(Job):
     """One sequence, whose next token is the likeliest or drawn."""
 
-    def __init__(
-        self,
-        id: int,
-        request: Request,
-        context: Sequence[int] | None,
-        limit: int,
-        *,
-        vocabulary: int,
-        positions: int,
-        tokenizer: Tokenizer | None = None,
-        constraint: Constraint | None = None,
-    ) -> None:
-        """positions: new tokens that the model has positions for."""
-        super().__init__(id, request, context, min(limit, positions))
-        self.at_positions = positions < limit
+    def begin(self) -> None:
+        request = self.request
         self.rows = [Row(self.context, self.most_tokens)]
-        self.chooser = Chooser(
-            request.sampling, request.config, self.context, limit, vocabulary, request.sample
-        )
-        self.constraint = constraint
         self.stream: TextStream | None = None
-        if tokenizer is not None and (request.as_text or request.stop):
-            self.stream = TextStream(tokenizer, context, request.stop)
+        if self.tokenizer is not None and (request.as_text or request.stop):
+            self.stream = TextStream(self.tokenizer, self.given, request.stop)
         if request.prompt_logprobs:
             self.rows[0].asked_from = 0
             self.answer.prompt_choices.append(None)

@@ -39,8 +39,8 @@ def generate(
     `messages` (a conversation) or `tokens` (ids), and may have options of its own, which come
     before those that are given here; its other keys are kept. out: write JSON lines there, and
     return nothing but an empty list. options: as `Model.generate` has them. A line that cannot be
-    answered has `error` in the place of an answer, and does not stop the others; the first of them
-    is an error at the end.
+    answered has `error` in the place of an answer, and does not stop the others: how many there are
+    is said, and where the answers are in a file, or there are none, the first is raised at the end.
     """
     if (prompts is None) == (data is None):
         raise SettingsError(
@@ -71,7 +71,7 @@ def generate(
                 found.append(answer)
             else:
                 handle.write(json.dumps(answer, ensure_ascii=False) + "\n")
-    failed.tell(may_raise=data is None or failed.total == 1)
+    failed.tell(may_raise=out is not None)
     return found
 
 

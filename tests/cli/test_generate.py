@@ -40,9 +40,10 @@ def test_a_file_of_prompts_is_answered_in_its_order(folder, tmp_path, capsys):
     data = write(tmp_path / "prompts.jsonl", rows)
     out = tmp_path / "answers.jsonl"
     words = ["generate", str(folder), "--data", data, "--max-tokens", "6"]
-    assert run([*words, "--out", str(out)]) == 0
+    assert run([*words, "--out", str(out)]) == 2  # when all that can be answered is
     said = capsys.readouterr()
     assert "3 of 7 prompts have an error" in said.err
+    assert f"{data}, line 4" in said.err.splitlines()[-1]
     answers = lines(out.read_text("utf-8"))
     assert ["error" in answer for answer in answers] == [False] * 3 + [True] * 3 + [False]
     assert [answer.get("id") for answer in answers[:2]] == [7, None]
