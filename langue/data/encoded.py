@@ -25,8 +25,12 @@ class Encoded:
     golds: Any = None  # what is true, one a row: a sequence or an array; None: it is not known
     row: NDArray[np.int64] | None = None  # (n,) the row of each sequence; None: they are the rows
     context: Any = None  # what the task needs to merge sequences and to speak of the text
+    # of an encoder-decoder: what the decoder reads for each of the n sequences, with its `labels`
+    decoder: Examples | None = None
 
     def __post_init__(self) -> None:
+        if self.decoder is not None and len(self.decoder) != len(self.examples):
+            raise ValueError(f"{len(self.examples)} sources and {len(self.decoder)} targets")
         if self.row is None and len(self.examples) != self.n_rows:
             raise ValueError(f"{len(self.examples)} sequences and {self.n_rows} rows")
         if self.row is not None and len(self.row) != len(self.examples):
@@ -43,6 +47,13 @@ class Encoded:
 
     def __len__(self) -> int:
         return self.n_rows
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) tokens of each sequence, those that a decoder reads for it with them."""
+        if self.decoder is None:
+            return self.examples.lengths
+        return self.examples.lengths + self.decoder.lengths
 
     def rows_with_tokens(self) -> NDArray[np.bool_]:
         """(n_rows,) whether there is anything to read in a row."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from langue.data.batch import Batch, Examples, Pairs, gather
+from langue.data.batch import Batch, Examples, Pairs, gather, gather_pairs
 from langue.data.pack import shuffled_batches
 from langue.errors import SettingsError
 from langue.runtime import rank, world_size
@@ -51,6 +51,27 @@ class Split:
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch:
         return gather(self.examples, rows, device)
+
+
+class PairSplit:
+    """Sources and targets of an encoder-decoder as a source of batches: as `Split`, by the tokens
+    of both.
+    """
+
+    def __init__(self, sources: Examples, targets: Examples, settings: TrainSettings) -> None:
+        self.sources = sources
+        self.targets = targets
+        self.settings = settings
+
+    def plan(self, epoch: int) -> list[Rows]:
+        chosen = self.settings
+        lengths = self.sources.lengths + self.targets.lengths
+        return shuffled_batches(
+            lengths, chosen.batch_tokens, chosen.batch_examples, chosen.seed, epoch
+        )
+
+    def batch(self, rows: Rows, epoch: int, device: torch.device) -> Pairs:
+        return gather_pairs(self.sources, self.targets, rows, device)
 
 
 class Loader:

@@ -80,6 +80,22 @@ class Checkpoint:
         where = str(self.folder / FILE)
         return read_generation(self.writes, self.published, vocabulary, where)
 
+    def generation_in(self, tokenizer: Tokenizer, target: str | None = None) -> GenerationConfig:
+        """The same, with the tokens that a decoder starts with and writes first: those of the
+        language `target`; else what the model's config says, or, where it says nothing, the
+        tokenizer's.
+        """
+        config = self.generation
+        start = config.start
+        first = config.forced_bos
+        unsaid = "decoder_start_token_id" not in self.published
+        if tokenizer.decoder_start is not None and (target or unsaid):
+            start = tokenizer.decoder_start
+        has_codes = tokenizer.decoder_start is not None or tokenizer.first_token is not None
+        if has_codes and (target or first is None):
+            first = tokenizer.first_token
+        return replace(config, start=start, forced_bos=first)
+
     @property
     def ends(self) -> frozenset[int]:
         """The tokens that end a text: those of its config, and its tokenizer's."""

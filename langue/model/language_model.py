@@ -77,6 +77,21 @@ class LanguageHead(nn.Module):
             compiled=self.compiled,
         )
 
+    def excess(self, hidden: Tensor, table: Tensor, labels: Tensor) -> Tensor:
+        """The sum over tokens of the label's logit less the mean of all logits: what label
+        smoothing adds to the cross-entropy, times its share. hidden (T, D), labels (T,).
+
+        Logits are linear in the features here, so that no logits are needed but the labels'; they
+        must not be capped.
+        """
+        assert not self.cap
+        weight = table if self.out is None else self.out.weight
+        features = self._features(hidden).float()
+        found = (features * (weight[labels] - weight.mean(0)).float()).sum()
+        if self.bias is not None:
+            found = found + (self.bias[labels] - self.bias.mean()).sum()
+        return found
+
     def _loss_in_use(
         self, hidden: Tensor, table: "Tensor | AnyWeight", labels: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -116,6 +131,10 @@ class LanguageModel(nn.Module):
         term.
         """
         return self.head.loss(hidden, self.body.output_table, labels, z_loss)
+
+    def excess(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """As `LanguageHead.excess`."""
+        return self.head.excess(hidden, self.body.output_table, labels)
 
 
 def init_weights(model: LanguageModel, seed: int) -> None:

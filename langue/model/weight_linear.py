@@ -206,6 +206,15 @@ def with_weights(
     return _rebuilt(model, "", made).eval()  # type: ignore[return-value]
 
 
+def for_generation(model: M, dtype: torch.dtype) -> M:
+    """The model as it generates: where its products are in fp32 on a processor, by those whose rows
+    do not depend on how many there are, as the engine promises. dtype: of the products.
+    """
+    plain = device_of(model).type == "cpu" and dtype == torch.float32
+    is_held = bool(held_weights(model))
+    return with_weights(model, "fp32") if plain and not is_held else model
+
+
 def _quantized(name: str, matrix: Tensor, kind: str) -> Weight:
     try:
         return quantize(matrix, kind)

@@ -13,6 +13,7 @@ from langue.registry import Registry
 from langue.settings.recipe import ROWS, split_recipe
 from langue.settings.sections import (
     FINETUNING,
+    OF_NEW_MODELS,
     ONLY_PRETRAINING,
     PRETRAINING,
     Settings,
@@ -102,7 +103,10 @@ def resolve_call(
     _check_arguments(command, arguments)
     kind: type[Objective] = command.registry[arguments[command.names]]
     usual = (command.usual, kind.tokenizer_defaults)
-    settle = partial(resolve, options=kind.Options, others=command.others, elsewhere=OPTIONS)
+    others = command.others
+    if arguments["model"] is None:  # a new one is made
+        others = {key: here for key, here in others.items() if key not in OF_NEW_MODELS}
+    settle = partial(resolve, options=kind.Options, others=others, elsewhere=OPTIONS)
     settings = settle(*usual, rest, words)
     if kind.learns_from == "documents":
         if settings.train.max_steps:  # so many steps, whatever the epochs that they take
@@ -111,17 +115,14 @@ def resolve_call(
             rest = {key: value for key, value in rest.items() if key != "train.epochs"}
             settings = settle(*usual, rest, words)
     unset = settle(*usual)
-    refuse_others(settings, unset, command.others, command.of_others)
+    refuse_others(settings, unset, others, command.of_others)
     return Call(kind, arguments, settings, unset)
 
 
 def _check_arguments(command: Command, arguments: Mapping[str, Any]) -> None:
     """SettingsError where one is missing, of the wrong type or not known."""
-    for key, do in command.needs.items():
-        if arguments[key] is None:
-            raise SettingsError(f"no {key} was named", do=do)
-    for key, (kind, expected) in command.types.items():
-        if not isinstance(arguments[key], kind):
+    for key, (type_of_key, expected) in command.types.items():
+        if arguments[key] is not None and not isinstance(arguments[key], type_of_key):
             raise SettingsError(f"{key} = {arguments[key]!r} cannot be used", do=f"give {expected}")
     name = arguments[command.names]
     if name not in command.registry:
@@ -129,6 +130,10 @@ def _check_arguments(command: Command, arguments: Mapping[str, Any]) -> None:
             f"the {command.names} {name!r} is not known",
             do=f"known: {', '.join(command.registry)}",
         )
+    for key, do in command.needs.items():
+        may_be_new = key == "model" and command.registry[name].preset is not None
+        if arguments[key] is None and not may_be_new:
+            raise SettingsError(f"no {key} was named", do=do)
 
 
 def without_settled(command: Command, layer: Mapping[str, Any]) -> dict[str, Any]:

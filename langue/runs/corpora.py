@@ -22,11 +22,12 @@ from langue.files import sha256
 from langue.hardware import matmul_rate
 from langue.hub.checkpoint import Checkpoint, describe, locate, read_checkpoint
 from langue.hub.family import Family, parameters
-from langue.hub.presets import count, preset
+from langue.hub.presets import count
 from langue.model.config import ModelConfig
 from langue.progress import bar, say
 from langue.runs.arguments import MANY, Call, check_rereadable
 from langue.runs.folder import CORPUS
+from langue.runs.new_model import AXES, TOKENIZER, shape_of_new_model
 from langue.runs.prepare import Prepared
 from langue.runs.save import write_language_checkpoint
 from langue.runs.train_tokenizer import as_list, train_tokenizer
@@ -48,23 +49,6 @@ from langue.train.throughput import body_flops, head_flops
 FEWEST = 100  # tokens that a vocabulary may come to have
 MOST_COUNTED = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
 COUNTED = 256  # documents whose first pieces say what a token costs
-# What a new model can be told of its shape.
-AXES = (
-    "dim",
-    "n_layers",
-    "n_heads",
-    "kv_heads",
-    "ffn_dim",
-    "activation",
-    "gated",
-    "tied",
-    "bias",
-    "qk_norm",
-    "logit_cap",
-    "rotary_base",
-    "dropout",
-    "attention_dropout",
-)
 
 
 @dataclass(kw_only=True)
@@ -233,7 +217,7 @@ def _build(
         if own is not None:
             same_tokens(tokenizer, own, Path(arguments["tokenizer"]))
     elif tokenizer is None:
-        made = path.parent / "tokenizer"
+        made = path.parent / TOKENIZER
         chosen = {
             f"tokenizer.{key}": value for key, value in settings.tokenizer.model_dump().items()
         }
@@ -298,11 +282,8 @@ def _shape(
         family = checkpoint.family
         config = checkpoint.config
     else:
-        axes = {
-            axis: value for axis in AXES if (value := getattr(settings.model, axis)) is not None
-        }
-        name = settings.model.preset or kind.preset
-        family, config = preset(name, vocab_size, block, size=settings.model.size, axes=axes)
+        assert kind.preset is not None
+        family, config = shape_of_new_model(kind.preset, vocab_size, block, settings)
     kind.suits(config)
     if kind.learns_pairs(settings.task):
         config = _with_pairs(family, config)

@@ -21,7 +21,7 @@ from langue.hub.checkpoint import Checkpoint
 from langue.hub.generation_config import GenerationConfig
 from langue.model.cache import PAGE
 from langue.model.language_model import LanguageModel
-from langue.model.weight_linear import device_of, held_weights, with_weights
+from langue.model.weight_linear import for_generation
 from langue.progress import warn
 from langue.runs.inputs import Inputs, check_kind, is_conversation, is_pair, too_long
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -216,10 +216,7 @@ class TextGenerator:
         self.tokenizer = checkpoint.tokenizer
         self.inputs = inputs
         self.dtype = dtype
-        # by products whose rows do not depend on how many there are, as the engine promises
-        plain = device_of(language).type == "cpu" and dtype == torch.float32
-        is_held = bool(held_weights(language))
-        self.language = with_weights(language, "fp32") if plain and not is_held else language
+        self.language = for_generation(language, dtype)
         self._has_warned = False
 
     def engine(
@@ -292,7 +289,8 @@ class TextGenerator:
     def requests(self, items: list[Any], options: Options) -> list[Request]:
         """One a prompt."""
         tokenizer = self.tokenizer.for_languages(options.source_language, options.target_language)
-        config = self._in_language(self.generation, tokenizer, options.target_language)
+        config = self.checkpoint.generation_in(tokenizer, options.target_language)
+        config = replace(config, end=self.ends)
         ids = self._prompt_ids(items, tokenizer)
         self._warn_of_generation(config)
         as_text = isinstance(items[0], str) or is_pair(items[0]) or is_conversation(items[0])
@@ -342,7 +340,7 @@ class TextGenerator:
     @cached_property
     def _grammars(self) -> Grammars:
         vocabulary = self.config.decoder_vocab_size or self.config.vocab_size
-        return Grammars(self.tokenizer.target, vocabulary, self.generation.end)
+        return Grammars(self.tokenizer.target, vocabulary, self.ends)
 
     def _most_tokens(self, request: Request) -> int:
         """Of prompt and answer, in whole pages."""
@@ -352,23 +350,6 @@ class TextGenerator:
             limit = request.config.new_tokens(given)
         written = min(limit, self.config.longest)
         return len(request.prompt) + given + written + 4 * PAGE
-
-    def _in_language(
-        self, config: GenerationConfig, tokenizer: Tokenizer, target: str | None
-    ) -> GenerationConfig:
-        """The config with the tokens that a decoder starts with and writes first: those of the
-        language that is asked for; else what the model's config says, or, where it says nothing,
-        its tokenizer's.
-        """
-        start = config.start
-        first = config.forced_bos
-        unsaid = "decoder_start_token_id" not in self.checkpoint.published
-        if tokenizer.decoder_start is not None and (target or unsaid):
-            start = tokenizer.decoder_start
-        has_codes = tokenizer.decoder_start is not None or tokenizer.first_token is not None
-        if has_codes and (target or first is None):
-            first = tokenizer.first_token
-        return replace(config, start=start, forced_bos=first)
 
     def _prompt_ids(self, items: list[Any], tokenizer: Tokenizer) -> list[list[int]]:
         """Token ids to go on from, or of the sources of an encoder-decoder."""
@@ -390,11 +371,13 @@ class TextGenerator:
         return ids
 
     @cached_property
-    def generation(self) -> GenerationConfig:
-        """The checkpoint's, whose texts end also where its chat template ends an answer."""
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a text: the checkpoint's, and the one with which its chat template
+        ends an answer.
+        """
         end = self.checkpoint.ends
         token = self.tokenizer.end_of_turn()
-        return replace(self.checkpoint.generation, end=end if token is None else end | {token})
+        return end if token is None else end | {token}
 
     def _warn_of_generation(self, config: GenerationConfig) -> None:
         """Once: what the model's generation config says in vain."""

@@ -87,7 +87,7 @@ class Model:
         checkpoint: Checkpoint,
         body: Transformer,
         task: Task | None,
-        network: TaskModel | None,
+        network: nn.Module | None,
         dtype: torch.dtype,
         language: LanguageModel | None = None,
         weights: str | None = None,
@@ -101,6 +101,8 @@ class Model:
         self.inputs = Inputs(self.checkpoint)
         self.body = body
         self.task = task
+        if task is not None:
+            task.use(self.checkpoint)
         self.network = network
         self.language = language
         self.device = device_of(body)
@@ -172,9 +174,10 @@ class Model:
         off, so that row i scores token i. source_language, target_language: as in `generate`.
         """
         tokenizer = self.tokenizer.for_languages(source_language, target_language)
-        if self.task is None:
+        if self.task is None or self.task.has_language_head:
             return self._language_logits(texts, targets, tokenizer)
         task, network = self._trained()
+        assert isinstance(network, TaskModel)
         with self.inputs.counting_truncation():
             examples = self._examples(texts, room=self._task_room(), tokenizer=tokenizer)
         parts = []
@@ -516,7 +519,7 @@ class Model:
                 )
                 copy_modules(self.checkpoint.folder, temporary)
 
-    def _trained(self) -> tuple[Task, TaskModel]:
+    def _trained(self) -> tuple[Task, nn.Module]:
         if self.task is None or self.network is None:
             raise ModelError(
                 "the model has no task head, so it has no predictions",
@@ -631,12 +634,15 @@ def _load(
     )
     plan = None if held is None else _Plan(checkpoint, held, table)
     where = str(checkpoint.folder)
-    network = language = None
-    if task is None:
+    network: nn.Module | None = None
+    language = None
+    if task is None or task.has_language_head:
         body, language = _language_model(checkpoint, kind, plan)
+        network = None if task is None else language
     else:
         with on_meta_device():
             network = task.network(checkpoint.config, pad=checkpoint.pad)
+        assert isinstance(network, TaskModel)
         if plan is not None:
             plan.prepare(network.body, "body.")
         tensors = without_extra(checkpoint.weights)

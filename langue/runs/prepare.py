@@ -6,9 +6,11 @@ Here are labelled rows; text for pretraining is in `langue/runs/corpora.py`.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
@@ -120,6 +122,8 @@ class Finetuning(Prepared):
 
     @property
     def examples_of_training(self) -> list[Examples]:
+        if self.task.has_language_head:  # every row of the embedding is scored
+            return []
         return [each.examples for each in (self.train, self.dev) if each is not None]
 
     def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
@@ -153,7 +157,17 @@ class Finetuning(Prepared):
         tables = {name: table for name in SPLITS if (table := getattr(source, name)) is not None}
         check_same_columns(tables)
         golds = {name: task.golds(table) for name, table in tables.items()}
-        checkpoint = _published_model(task, call.arguments["model"], settings)
+        model = call.arguments["model"]
+        if model is None:
+            from langue.runs.new_model import new_checkpoint
+
+            assert kind.preset is not None
+            with _folder_of(folder) as kept:
+                texts = kind.training_texts(source.train)
+                checkpoint = new_checkpoint(kind.preset, texts, kept, settings, source.notes)
+        else:
+            checkpoint = _published_model(task, model, settings)
+        task.use(checkpoint)
         encoded = _encode(task, checkpoint, tables, golds, settings, source.notes)
         made = cls(
             task=task,
@@ -203,6 +217,16 @@ def build(prepared: Prepared) -> nn.Module:
     body: Transformer = network.body  # type: ignore[assignment]
     set_dropout(body, settings.model.dropout, settings.model.attention_dropout)
     return network
+
+
+@contextmanager
+def _folder_of(run: Path | None) -> Iterator[Path]:
+    """Where a run keeps what it makes before training; what is only looked at is not kept."""
+    if run is not None:
+        yield run
+        return
+    with TemporaryDirectory(prefix="langue-") as temporary:
+        yield Path(temporary)
 
 
 def _published_model(task: Task, model: Any, settings: Settings) -> Checkpoint:
@@ -341,20 +365,19 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
     """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps,
     time.
     """
-    train = prepared.examples["train"]
     chosen = settings.train
     task = prepared.task
     loader = Loader(task.batches(prepared.train, settings), chosen.accumulate)
     steps = loader.total(chosen.epochs, chosen.max_steps)
     per_pass = len(loader.steps(0))
-    lengths = train.lengths
+    lengths = prepared.train.lengths
     passes = steps / per_pass
     flops = 3 * prepared.checkpoint.config.forward_flops(lengths.tolist()) * passes
     splits = {
         name: {
             "examples": len(each),
-            "tokens": int(each.examples.lengths.sum()),
-            "longest": int(each.examples.lengths.max()),
+            "tokens": int(each.lengths.sum()),
+            "longest": int(each.lengths.max()),
             "cut_examples": int((each.examples.cut > 0).sum()),
             "cut_tokens": int(each.examples.cut.sum()),
             "balance": task.balance(each.golds),

@@ -51,6 +51,7 @@ def write_task_checkpoint(
         head=task.head_kind(family),
         extra=task.published() | task.published_head(family, checkpoint.batch_pad),
         published=checkpoint.published,
+        writes=checkpoint.writes | task.generation(),
         stored=stored,
     )
     # Where `transformers` cuts texts, if it is told to, and on which side it cuts and pads: a

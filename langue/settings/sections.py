@@ -329,21 +329,15 @@ FINETUNING = {
 # Of a tokenizer that is trained, and of text that becomes a corpus.
 OF_TRAINING_TOKENIZERS = [f"tokenizer.{name}" for name in TokenizerSettings.model_fields]
 OF_BUILDING = ["data.dev_fraction", "data.invalid", "data.seed", "data.shard_tokens"]
+OF_NEW_MODELS = [
+    *OF_TRAINING_TOKENIZERS,
+    *(f"model.{name}" for name in ModelSettings.model_fields if name not in OF_ALL_MODELS),
+]
 ONLY_PRETRAINING = {
-    **{
-        "data.seq_len": "data.max_length",
-        "data.dev_tokens": "data.dev_max",
-        "data.shard_tokens": "",
-    },
-    **dict.fromkeys(
-        [
-            "train.z_loss",
-            "train.ramp_steps",
-            *OF_TRAINING_TOKENIZERS,
-        ],
-        "",
-    ),
-    **{f"model.{name}": "" for name in ModelSettings.model_fields if name not in OF_ALL_MODELS},
+    "data.seq_len": "data.max_length",
+    "data.dev_tokens": "data.dev_max",
+    "data.shard_tokens": "",
+    **dict.fromkeys(["train.z_loss", "train.ramp_steps", *OF_NEW_MODELS], ""),
 }
 
 

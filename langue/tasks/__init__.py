@@ -16,6 +16,7 @@ _TASKS = {
     "regress": "tasks.regress:Regress",
     "tag": "tasks.tag:Tag",
     "extract": "tasks.extract:Extract",
+    "seq2seq": "tasks.seq2seq:Seq2Seq",
 }
 _OBJECTIVES = {
     "causal": "tasks.causal:Causal",

@@ -8,7 +8,7 @@ becomes a batch.
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +41,6 @@ class LanguageObjective(Objective):
     learns_from = "documents"
     architecture: str  # of the model that it trains
     overhead: SpecialTokenOverhead
-    preset: ClassVar[str]  # the new model's architecture where none is named
 
     def __init__(
         self, tokenizer: Tokenizer, settings: Any, *, z_loss: float = 0.0, seed: int = 0
@@ -113,19 +112,11 @@ class LanguageObjective(Objective):
 
     def predicted(self, batch: Any) -> Batch:
         """The side of a batch whose tokens are predicted."""
-        side: Batch = batch.target if isinstance(batch, Pairs) else batch
-        return side
+        return decoder_side(batch)
 
     def states(self, model: LanguageModel, batch: Any) -> Tensor:
         """The hidden states (T, D) of the side whose tokens are predicted."""
-        if isinstance(batch, Pairs):
-            encoder_states = model.body(*batch.source.inputs)[batch.order]
-            decoded: Tensor = model.body.decode(
-                *batch.target.inputs[:3], encoder_states, batch.groups
-            )
-            return decoded
-        encoded: Tensor = model.body(*batch.inputs)
-        return encoded
+        return language_states(model, batch)
 
     def hidden(self, model: LanguageModel, batch: Any) -> Tensor:
         """The hidden states (M, D) that the labels are predicted from."""
@@ -286,6 +277,21 @@ class DocumentLosses:
             for name, (right, told) in self.shares.items()
         }
         return self.losses @ weights / np.maximum(self.counts @ weights, 1), shares
+
+
+def decoder_side(batch: Batch | Pairs) -> Batch:
+    """The side of a batch whose tokens are predicted."""
+    return batch.target if isinstance(batch, Pairs) else batch
+
+
+def language_states(model: LanguageModel, batch: Batch | Pairs) -> Tensor:
+    """The hidden states (T, D) of the side whose tokens are predicted."""
+    if isinstance(batch, Pairs):
+        encoder_states = model.body(*batch.source.inputs)[batch.order]
+        decoded: Tensor = model.body.decode(*batch.target.inputs[:3], encoder_states, batch.groups)
+        return decoded
+    encoded: Tensor = model.body(*batch.inputs)
+    return encoded
 
 
 def select_labelled(states: Tensor, side: Batch) -> Tensor:

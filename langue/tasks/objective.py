@@ -55,6 +55,8 @@ class Objective(ABC):
 
     name: ClassVar[str]
     learns_from: ClassVar[Literal["rows", "documents"]]
+    # the architecture of a new model where none is named; None: it needs a model
+    preset: ClassVar[str | None] = None
     Options: ClassVar[type[Section]] = Section  # its `task.*` settings
     # the options that leave something to the run, and the values that do: what a run has settled
     # stays as it is when the run goes on

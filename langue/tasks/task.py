@@ -23,6 +23,7 @@ from langue.data.encoded import Encoded, in_order
 from langue.data.loader import BatchSource, Split
 from langue.data.pack import sorted_batches
 from langue.errors import DataError
+from langue.hub.checkpoint import Checkpoint
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
 from langue.model.heads import Head, TaskModel
@@ -76,6 +77,9 @@ class Task(Objective):
     # whether it predicts from texts, pairs of them and token ids, all of one kind in a call;
     # else `encode_items` says what it takes
     takes_texts: ClassVar[bool] = True
+    # whether its network is a language model with its head, which scores every token of the
+    # vocabulary; else a body with the task's own `head`
+    has_language_head: ClassVar[bool] = False
     # what it is judged by where the checkpoint was chosen by the loss, or by nothing
     main_metric: str
     settings: Any  # its Options
@@ -133,6 +137,15 @@ class Task(Objective):
 
     def adapt_to(self, config: ModelConfig) -> None:
         """Settle what depends on the model, so that what is saved is explicit."""
+
+    def use(self, checkpoint: Checkpoint) -> None:
+        """Take what it needs of the model that it is trained on or used with. ModelError for a
+        model of another kind.
+        """
+
+    def generation(self) -> dict[str, Any]:
+        """What generation_config.json keeps of how texts are written."""
+        return {}
 
     def go_on_from(self, saved: Mapping[str, Any]) -> None:
         """Take over what a run of this task that is trained further has settled."""
@@ -245,6 +258,11 @@ class Task(Objective):
         columns = [[_as_text(value) for value in table.column(name)] for name in there]
         return ["\n".join(parts) for parts in zip(*columns, strict=True)]
 
+    @classmethod
+    def training_texts(cls, table: "Table") -> list[str]:
+        """The texts that a tokenizer is trained on, where the task begins with a new model."""
+        return cls.texts(table)
+
     # --- what people see before they train ---
 
     def notes(self) -> list[str]:
@@ -269,9 +287,9 @@ class Task(Objective):
 
     # --- training ---
 
-    @abstractmethod
     def head(self, config: ModelConfig, pad: int | None = None) -> Head:
-        """A new head. pad: a token that a text's end does not count."""
+        """A new head, of a task that has its own. pad: a token that a text's end does not count."""
+        raise NotImplementedError(f"the task {self.name} has no head of its own")
 
     @abstractmethod
     def head_kind(self, family: Family) -> str:
@@ -279,7 +297,7 @@ class Task(Objective):
         word that is none of them where the family has no class for this head.
         """
 
-    def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> TaskModel:
+    def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> nn.Module:
         return TaskModel(config, partial(self.head, config, pad), seed)
 
     def weights_to_begin_with(
@@ -305,9 +323,9 @@ class Task(Objective):
     def held_out(self, dev: Encoded | None, settings: Settings) -> Encoded | None:
         return dev
 
-    @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
         """The summed loss, and what it is summed over. outputs: what the head gives."""
+        raise NotImplementedError(f"the task {self.name} has no head of its own")
 
     def logits(self, outputs: Any) -> Tensor:
         """The scores that a published class gives, of what the head gives."""
@@ -376,9 +394,9 @@ class Task(Objective):
 
     # --- predicting ---
 
-    @abstractmethod
     def decode(self, outputs: Any, batch: Batch) -> Any:
         """What is kept of each sequence of a batch, one a sequence in the batch's order."""
+        raise NotImplementedError(f"the task {self.name} has no head of its own")
 
     def merge(self, sequences: Any, encoded: Encoded) -> Any:
         """One prediction a row, of what `decode` kept of each sequence."""

@@ -408,7 +408,7 @@ def test_a_word_without_a_token_of_its_own_goes_on_as_the_one_before() -> None:
 
 
 def test_files_of_texts_and_of_words_are_predicted_as_given_by_hand(tagger, tmp_path) -> None:
-    model = langue.load(tagger / "run")
+    model = langue.load(tagger / "run", dtype="auto")  # as `langue predict` has it
     texts = ["  the warm cold   was a night", "café  the bright film", "…"]
     by_hand = model.predict(texts)
     assert by_hand[0] and by_hand[0][0]["word"] == "warm cold"

@@ -237,7 +237,7 @@ def test_a_chat_ends_with_its_turn_and_with_the_tokenizers_end(tmp_path, chat):
         "chat_template": CHATS[chat],
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(options))
-    assert load(folder)._text_generator.generation.end == {*ids.values()}
+    assert load(folder)._text_generator.ends == {*ids.values()}
     # What a prompt ends with is the user's own, and no end that the tokenizer put there.
     ready = load(folder)
     seen = ready._text_generator._prompt_ids(["a<|eot|>", "a</end>"], ready.tokenizer)
@@ -249,4 +249,4 @@ def test_a_chat_ends_with_its_turn_and_with_the_tokenizers_end(tmp_path, chat):
         (folder / "tokenizer_config.json").write_text(
             json.dumps(options | {"chat_template": template})
         )
-        assert load(folder)._text_generator.generation.end == {ids["<|endoftext|>"], ids["</end>"]}
+        assert load(folder)._text_generator.ends == {ids["<|endoftext|>"], ids["</end>"]}

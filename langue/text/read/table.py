@@ -19,11 +19,16 @@ TEXT_SYNONYMS = (
     *("body", "message", "premise", "document", "tweet"),
 )
 SPLITS = ("train", "dev", "test")
-TEXTS = frozenset({"text", "pair", "source", "target", "question", "context"})
+TEXTS = frozenset({"text", "pair", "source", "question", "context"})
 """Columns that are text whatever their values look like: 7 becomes "7"."""
 
 # names that published data sets give our columns and nothing else: taken where ours is not there
-PUBLISHED = {"tags": ("ner_tags", "pos_tags"), "spans": ("entities",)}
+PUBLISHED = {
+    "tags": ("ner_tags", "pos_tags"),
+    "spans": ("entities",),
+    "source": ("text", "document", "article", "dialogue"),
+    "target": ("summary", "summaries", "highlights"),
+}
 # what does for a needed column where it is not there: words with tags may come as a text with spans
 INSTEAD = {"tokens": "text", "tags": "spans"}
 

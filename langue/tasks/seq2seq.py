@@ -1,0 +1,452 @@
+"""Text to text: translation, summary, or any other target that is written for a source.
+
+An encoder-decoder reads the source and writes the target (Sutskever et al. 2014; Vaswani et al.
+2017); a decoder goes on from the source, put between `task.prefix` and `task.suffix`. Translations
+are judged by BLEU and chrF, other texts by ROUGE.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from langue.data.batch import Examples, examples_of
+from langue.data.encode import encode_texts
+from langue.data.encoded import Encoded
+from langue.errors import DataError, ModelError
+from langue.hub.family import Family
+from langue.model.config import ModelConfig
+from langue.settings.sections import DataSettings
+from langue.statistics import rouge, translation
+from langue.statistics.metrics import Measure
+from langue.statistics.ngrams import tokens as words
+from langue.statistics.sentences import sentences
+from langue.tasks import judgement
+from langue.tasks.columns import Columns
+from langue.tasks.judgement import Judgement
+from langue.tasks.task import Baseline, rows_with_tokens
+from langue.tasks.writing import (
+    Prompt,
+    WritingOptions,
+    WritingTask,
+    Written,
+    labelled_examples,
+    prompt_and_target,
+)
+from langue.text.read.parse import is_missing, replace_lone_surrogates
+from langue.text.tokenizers.flags import frame_of
+from langue.text.tokenizers.special import special_ids
+from langue.text.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from langue.text.read.source import Table
+
+# What an answer is called, as the pipelines of `transformers` 4 called it.
+KEYS = {"translation": "translation_text", "summary": "summary_text", "text": "generated_text"}
+GRAM = 4  # words in a row that count as repeated, or as copied
+TRIED = 500  # rows of training on which baselines are compared
+LEADS = (1, 3)  # sentences of a source that stand for its summary
+
+
+class Seq2SeqOptions(WritingOptions):
+    output: Literal["translation", "summary", "text"] = Field(
+        default="text",
+        description=(
+            "what is written: translations are judged by BLEU and chrF, summaries and other texts"
+            " by ROUGE"
+        ),
+    )
+    prefix: str = Field(
+        default="", description="text before each source, as T5's translate English to German:"
+    )
+    suffix: str = Field(
+        default="\n", description="text between a source and its target, which a decoder reads"
+    )
+
+
+class Seq2Seq(WritingTask):
+    """A target for a source."""
+
+    name = "seq2seq"
+    Options = Seq2SeqOptions
+    preset = "t5"
+    tokenizer_defaults = {"tokenizer.kind": "unigram"}
+    columns = Columns(
+        required=("source", "target"),
+        target="target",
+        proportional=False,
+        together="source",
+        synonyms={
+            "source": ("text", "document", "article", "dialogue", "input", "question", "src"),
+            "target": ("summary", "highlights", "output", "answer", "label", "tgt"),
+        },
+    )
+    settings: Seq2SeqOptions
+
+    def __init__(self, settings: Seq2SeqOptions, *, max_new_tokens: int | None = None) -> None:
+        super().__init__(settings, max_new_tokens=max_new_tokens)
+        self.key = KEYS[settings.output]
+        translates = settings.output == "translation"
+        if translates:
+            translation.check_installed()
+        self.names = translation.METRICS if translates else rouge.METRICS
+        self.primary_metric = self.main_metric = self.best = self.default_best()
+
+    # --- what the training rows define ---
+
+    @classmethod
+    def fit(cls, train: "Table", options: Seq2SeqOptions) -> Self:
+        golds = cls.read_targets(train, options)
+        if not golds:
+            raise DataError("there are no pairs of source and target", where=train.origin)
+        return cls(options)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        return cls(cls.options_of(saved["settings"]), max_new_tokens=saved["max_new_tokens"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"max_new_tokens": self.max_new_tokens, "settings": self.settings.model_dump()}
+
+    def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
+        said = super().describe_transformers_support(family, data)
+        around = [repr(self.settings.prefix)] if self.settings.prefix else []
+        if self.is_decoder:
+            around.append(repr(self.settings.suffix))
+        return (
+            said.replace("texts.", f"texts for a source with {' and '.join(around)}.")
+            if (around)
+            else said
+        )
+
+    # --- rows ---
+
+    @classmethod
+    def read_target(cls, value: Any, options: Any, where: Callable[[], str]) -> tuple[str, ...]:
+        """The references; of several the first is learnt."""
+        several = value if isinstance(value, list | tuple) else [value]
+        texts = [replace_lone_surrogates(str(each)) for each in several if not is_missing(each)]
+        texts = [text for text in texts if text.strip()]
+        if not texts:
+            raise DataError(
+                "the target is empty",
+                where=where(),
+                do="fill it in or take the row out (in training: data.invalid=drop)",
+            )
+        return tuple(texts)
+
+    @classmethod
+    def items(cls, table: "Table") -> list[Any]:
+        sources: list[Any] = table.column("source")
+        return sources
+
+    @classmethod
+    def training_texts(cls, table: "Table") -> list[str]:
+        targets = (cls.read_target(value, None, str)[0] for value in table.column("target"))
+        return [*table.column("source"), *targets]
+
+    def encode(
+        self,
+        tokenizer: Tokenizer,
+        table: "Table",
+        golds: Any,
+        data: DataSettings,
+        config: ModelConfig,
+    ) -> tuple["Table", Encoded]:
+        sources = table.column("source")
+        targets = None if golds is None else [texts[0] for texts in golds]
+        encoded = self._encoded(sources, targets, tokenizer, data, config)
+        kept = rows_with_tokens(table, encoded.rows_with_tokens(), data)
+        if kept is not None:
+            rest = None if golds is None else [golds[row] for row in kept]
+            return self.encode(tokenizer, table.select(kept), rest, data, config)
+        self._tell_cut(encoded, table, data)
+        return table, replace(encoded, golds=golds)
+
+    def encode_items(
+        self,
+        items: list[Any],
+        tokenizer: Tokenizer,
+        data: DataSettings,
+        config: ModelConfig,
+        as_texts: Callable[[list[Any]], Examples],
+    ) -> Encoded:
+        """Sources as strings, or as the token ids of a whole prompt."""
+        if items and not isinstance(items[0], str):
+            examples = as_texts(items)
+            parts = np.split(examples.tokens, examples.starts[1:-1])
+            return Encoded(examples, len(items), context=[Prompt(p.tolist()) for p in parts])
+        examples = as_texts([self._prompt_text(source) for source in items])
+        return self._with_prompts(examples, items, tokenizer, config)
+
+    def _prompt_text(self, source: str) -> str:
+        suffix = self.settings.suffix if self.is_decoder else ""
+        return f"{self.settings.prefix}{source}{suffix}"
+
+    def _with_prompts(
+        self, examples: Examples, sources: Sequence[str], tokenizer: Tokenizer, config: ModelConfig
+    ) -> Encoded:
+        """The sources as they are read, without the tokens that end a text where a decoder goes on
+        from it.
+        """
+        parts = [part.tolist() for part in np.split(examples.tokens, examples.starts[1:-1])]
+        if config.architecture == "decoder":
+            parts = [_without_end(part, tokenizer, self.ends) for part in parts]
+        prompts = [Prompt(*pair) for pair in zip(parts, sources, strict=True)]
+        read = replace(examples_of(parts or [[]]), cut=examples.cut, lost=examples.lost)
+        return Encoded(read if parts else examples, len(parts), context=prompts)
+
+    def _encoded(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str] | None,
+        tokenizer: Tokenizer,
+        data: DataSettings,
+        config: ModelConfig,
+    ) -> Encoded:
+        """Sources, and what is learnt of each target, which is cut at its end."""
+        room = min(data.max_length, config.longest)
+        source_room = room if targets is None or not self.is_decoder else max(1, room - 1)
+        read = encode_texts(
+            tokenizer,
+            [self._prompt_text(replace_lone_surrogates(source)) for source in sources],
+            None,
+            max_length=source_room,
+            cut=data.truncation,
+            config=config,
+        )
+        encoded = self._with_prompts(read, sources, tokenizer, config)
+        if targets is None:
+            return encoded
+        labels, cut = self._target_ids(targets, tokenizer, room)
+        self.settle_length(examples_of(labels))
+        if not self.is_decoder:
+            start = self._generation_config().start
+            inputs = [[start, *target[:-1]] for target in labels]
+            return replace(encoded, decoder=labelled_examples(inputs, labels, cut))
+        tokens = []
+        of_tokens = []
+        for row, (prompt, target) in enumerate(zip(encoded.context, labels, strict=True)):
+            more = max(0, len(prompt.tokens) + len(target) - 1 - room)
+            short = target[: len(target) - more] if more else target
+            cut[row] += len(target) - len(short)
+            each = prompt_and_target(prompt.tokens, short)
+            tokens.append(each[0])
+            of_tokens.append(each[1])
+        examples = labelled_examples(tokens, of_tokens, cut + read.cut)
+        return replace(encoded, examples=replace(examples, lost=read.lost))
+
+    def _target_ids(
+        self, targets: Sequence[str], tokenizer: Tokenizer, room: int
+    ) -> tuple[list[list[int]], NDArray[np.int32]]:
+        """Each target with the token that ends it, and how many tokens are cut of it."""
+        own = tokenizer.target
+        end = _end_token(own, self.ends)
+        backend = own.backend
+        special = not self.is_decoder
+        found = backend.encode_batch(list(targets), add_special_tokens=special)
+        ids = []
+        cut = np.zeros(len(targets), np.int32)
+        for row, encoding in enumerate(found):
+            tokens = list(encoding.ids)
+            if tokens and tokens[-1] == end:
+                tokens.pop()
+            cut[row] = max(0, len(tokens) - (room - 1))
+            ids.append([*tokens[: room - 1], end])
+        return ids, cut
+
+    def _tell_cut(self, encoded: Encoded, table: "Table", data: DataSettings) -> None:
+        """A note of the targets that are cut; sources are told of with all texts."""
+        if encoded.decoder is None:
+            return
+        cut = encoded.decoder.cut
+        count = int((cut > 0).sum())
+        if count:
+            first = table.where(int(np.flatnonzero(cut)[0]))
+            self._notes.append(
+                f"{table.origin}: {count:,} of {len(table):,} targets are longer than"
+                f" {data.max_length:,} tokens (data.max_length): {int(cut.sum()):,} tokens at their"
+                f" ends are not learnt, first {first}"
+            )
+
+    # --- what people see ---
+
+    def balance(self, golds: Any) -> dict[str, float]:
+        lengths = [len(words(texts[0])) for texts in golds]
+        return {"words, median": float(np.median(lengths)), "words, most": float(max(lengths))}
+
+    def show_target(self, gold: tuple[str, ...]) -> str:
+        text = gold[0] if len(gold[0]) <= 160 else gold[0][:159] + "…"
+        return text + (f" (and {len(gold) - 1} more)" if len(gold) > 1 else "")
+
+    # --- judging ---
+
+    def metric_names(self) -> list[str]:
+        return list(self.names)
+
+    def default_best(self) -> str:
+        return self.names[0] if self.settings.output == "translation" else self.names[-1]
+
+    def measure(self, golds: Any, predictions: Any) -> Measure:
+        written = [prediction.texts[0] for prediction in predictions]
+        if self.settings.output == "translation":
+            return translation.TranslationScores(written, golds).measure
+        scores = rouge.scores(written, golds)  # (N, metrics)
+
+        def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+            means = scores.T @ weights / weights.sum(axis=0)  # (metrics, R)
+            return dict(zip(rouge.METRICS, means, strict=True))
+
+        return measure
+
+    def judge(
+        self, golds: Any, predictions: Any, main: str | None = None, *, seed: int = 0
+    ) -> Judgement:
+        found = super().judge(golds, predictions, main, seed=seed)
+        written = [prediction.texts[0] for prediction in predictions]
+        sources = [prediction.source for prediction in predictions]
+        rows = [
+            ["written", *_habits(written, sources, golds)],
+            ["reference", *_habits([texts[0] for texts in golds], sources, golds)],
+        ]
+        table = judgement.Table(
+            title="How the texts are",
+            columns=("", "length ratio", "repeated", "copied from the source", "empty"),
+            rows=rows,
+            shares=(2, 3),
+            note=(
+                f"Length in words by that of the references; {GRAM} words in a row that the text"
+                " itself, or the source, has before."
+            ),
+        )
+        notes = list(found.notes)
+        settled: dict[str, Any] = {"written": dict(zip(HABITS, rows[0][1:], strict=True))}
+        if self.settings.output == "translation":
+            signatures = translation.TranslationScores(written, golds).signatures
+            settled["signatures"] = signatures
+            notes += [f"{name}: {signature}" for name, signature in signatures.items()]
+        return replace(found, sections=(table,), notes=notes, settled=settled)
+
+    def mistakes(
+        self, table: "Table", golds: Any, predictions: Any, limit: int = 20
+    ) -> judgement.Examples | None:
+        written = [prediction.texts[0] for prediction in predictions]
+        alike = rouge.scores(written, golds)[:, -1]
+        order = np.argsort(alike, kind="stable")
+        worst = [int(row) for row in order if written[row] not in golds[row]][:limit]
+        sources = table.select(worst).column("source") if worst else []
+        rows = [
+            judgement.Example(
+                [judgement.Passage(source)], (golds[row][0], written[row], float(alike[row]))
+            )
+            for row, source in zip(worst, sources, strict=True)
+        ]
+        return judgement.Examples(
+            title="Furthest from the reference",
+            columns=("reference", "written", "ROUGE-L"),
+            rows=rows,
+            texts_are="source",
+        )
+
+    def baseline(
+        self,
+        train: tuple["Table", Any],
+        test: tuple["Table", Any],
+        *,
+        metric: str,
+        as_model: bool = True,
+    ) -> Baseline | None:
+        """The source itself, or its first sentences: the best of these on rows of training."""
+        began = time.perf_counter()
+        tried = train[0].select(np.arange(min(TRIED, len(train[0]))))
+        golds = train[1][: len(tried)]
+        best: tuple[float, int, str] | None = None
+        makers = _simple_systems()
+        for number, (name, make) in enumerate(makers.items()):
+            value = self.metrics(golds, _as_written(make, tried))[metric] or 0.0
+            if best is None or value > best[0]:
+                best = value, number, name
+        assert best is not None
+        predictions = _as_written(makers[best[2]], test[0])
+        metrics = self.metrics(test[1], predictions)
+        seconds = round(time.perf_counter() - began, 3)
+        return Baseline(best[2], metrics, predictions, seconds)
+
+
+HABITS = ("length_ratio", "repeated", "copied", "empty")
+
+
+def _habits(
+    written: Sequence[str], sources: Sequence[str], golds: Sequence[Sequence[str]]
+) -> list[float | int | None]:
+    """Of texts: their length by the references', the shares of their n-grams that they repeat and
+    that the source has, and how many are empty.
+    """
+    lengths = [len(words(text)) for text in written]
+    true = sum(len(words(texts[0])) for texts in golds)
+    grams = [_grams(text) for text in written]
+    total = sum(map(len, grams))
+    repeated = sum(len(each) - len(set(each)) for each in grams)
+    of_sources = (set(_grams(source)) for source in sources)
+    pairs = zip(grams, of_sources, strict=True)
+    copied = sum(gram in there for each, there in pairs for gram in each)
+    return [
+        sum(lengths) / true if true else None,
+        repeated / total if total else None,
+        copied / total if total else None,
+        sum(not text for text in written),
+    ]
+
+
+def _grams(text: str) -> list[tuple[str, ...]]:
+    own = words(text)
+    return [tuple(own[begin : begin + GRAM]) for begin in range(len(own) - GRAM + 1)]
+
+
+def _simple_systems() -> dict[str, Callable[[str], str]]:
+    systems: dict[str, Callable[[str], str]] = {"the source itself": str}
+    for count in LEADS:
+        of = "sentence" if count == 1 else f"{count} sentences"
+        systems[f"first {of} of the source"] = partial(_lead, count)
+    return systems
+
+
+def _lead(count: int, text: str) -> str:
+    spans = sentences(text)[:count]
+    return text[spans[0][0] : spans[-1][1]] if spans else text
+
+
+def _as_written(make: Callable[[str], str], table: "Table") -> list[Written]:
+    sources = table.column("source")
+    return [Written([make(source)], [0.0], source) for source in sources]
+
+
+def _end_token(tokenizer: Tokenizer, ends: frozenset[int]) -> int:
+    """The token that ends a target: the tokenizer's, if it is one of those that end a text."""
+    own = tokenizer.end
+    if own is not None:
+        return own
+    special = special_ids(tokenizer)
+    for token in (special.eos, special.sep):
+        if token is not None:
+            return token
+    if not ends:
+        raise ModelError(
+            "the model has no token that ends a text",
+            do="name eos_token in its tokenizer_config.json",
+        )
+    return min(ends)
+
+
+def _without_end(tokens: list[int], tokenizer: Tokenizer, ends: frozenset[int]) -> list[int]:
+    """A prompt without the tokens that the tokenizer adds to say that a text is over."""
+    for token in reversed(frame_of(tokenizer.backend)[1]):
+        if token not in ends or tokens[-1:] != [token] or len(tokens) == 1:
+            break
+        tokens = tokens[:-1]
+    return tokens
