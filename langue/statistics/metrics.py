@@ -33,6 +33,8 @@ _AS_ACCURACY = (
 LOWER_IS_BETTER = frozenset(
     {"mse", "calibration_error", "hamming_loss", "loss", "perplexity", "bits_per_byte"}
 )
+# those on a scale of 100, as their users know them; others that are shares are on one of 1
+OF_HUNDRED = frozenset({"bleu", "chrf", "rouge1", "rouge2", "rougeL"})
 OF_POSITIVE = ("precision", "recall", "f1")  # of one label of two
 REGRESSION = ("pearson", "spearman", "mse")
 FEW_CELLS = 2048  # rows times groups

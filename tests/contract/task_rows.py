@@ -11,6 +11,7 @@ import numpy as np
 
 from langue.tasks.extract import Answered, Span
 from langue.tasks.tag import Tagged
+from langue.tasks.writing import Written
 from tests.tiny import BAD, GOOD, PLAIN
 
 
@@ -25,6 +26,7 @@ class Case:
     # what is wrong with a row, and what the message says of it
     malformed: list[tuple[dict[str, Any], str]]
     settings: dict[str, Any] = field(default_factory=dict)
+    is_new: bool = False  # whether it begins with a new model and not with a published one
 
 
 def texts(n: int, *columns: str) -> list[dict[str, Any]]:
@@ -106,10 +108,35 @@ def as_answered(task: Any, golds: Any) -> list[Answered]:
     return found
 
 
+def translated(n: int) -> list[dict[str, Any]]:
+    """Texts, and for each its words in turn, those of `GOOD` and `BAD` told apart."""
+    rows = []
+    for row in texts(n, "source"):
+        words = row["source"].split()[:4]
+        rows.append(row | {"target": " ".join(reversed(words))})
+    return rows
+
+
+def as_written(task: Any, golds: Any) -> list[Written]:
+    return [Written([texts[0]], [0.0]) for texts in golds]
+
+
 def one_hot(task: Any, golds: Any) -> Any:
     return np.eye(len(task.labels))[np.asarray(golds)]
 
 
+NEW = {
+    "model.dim": 32,
+    "model.n_layers": 2,
+    "model.n_heads": 2,
+    "model.ffn_dim": 64,
+    "tokenizer.kind": "bpe",
+    "tokenizer.vocab_size": 300,
+    "tokenizer.min_frequency": 0,
+    "train.epochs": 150,
+    "train.lr": 1e-2,
+    "train.evaluate_every": 75,
+}
 NO_TEXT = ({"text": " ", "label": "pos"}, "the text is empty")
 CASES = {
     "classify": Case(
@@ -173,5 +200,20 @@ CASES = {
             ({"text": " ", "score": 1.0}, "the text is empty"),
             ({"text": "fine", "score": None}, "is not a number"),
         ],
+    ),
+    "seq2seq": Case(
+        "seq2seq",
+        translated,
+        as_written,
+        [
+            ({"source": " ", "target": "a"}, "the source is empty"),
+            ({"source": "a film", "target": " "}, "the target is empty"),
+            ({"source": "a film", "target": None}, "the target is empty"),
+        ],
+        NEW | {"task.output": "translation"},
+        is_new=True,
+    ),
+    "seq2seq by a decoder": Case(
+        "seq2seq", translated, as_written, [], NEW | {"model.preset": "llama"}, is_new=True
     ),
 }

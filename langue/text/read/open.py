@@ -53,7 +53,7 @@ class Columns:
         found = self._found(list(theirs_by_ours), there)
         instead = {}
         if any(ours in INSTEAD and ours not in found for ours in self.need):
-            others = [INSTEAD[ours] for ours in self.need if ours in INSTEAD]
+            others = [*dict.fromkeys(INSTEAD[ours] for ours in self.need if ours in INSTEAD)]
             instead = self._found(others, there)
             instead = instead if len(instead) == len(others) else {}
             found |= instead

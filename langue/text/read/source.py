@@ -17,7 +17,7 @@ import numpy as np
 
 from langue.errors import DataError
 from langue.text.read.split import all_seen, are_several, class_numbers, hold_out, hold_out_groups
-from langue.text.read.table import INSTEAD, SPLITS, TEXTS, Source, Table, present
+from langue.text.read.table import INSTEAD, SPLITS, TEXTS, Source, Table, as_dataset, present
 
 __all__ = ["Source", "Table", "read"]
 
@@ -78,6 +78,8 @@ def read(
         found, divided = tables(
             data, Columns(tuple(need), tuple(optional), dict(columns or {}), synonyms), notes
         )
+        chosen = {name: theirs for name, theirs in (columns or {}).items() if name in need}
+        found = {name: _with_languages(each, need, chosen, notes) for name, each in found.items()}
         found = {
             name: _with_annotations(_with_texts(table, need, invalid, notes), invalid, notes)
             for name, table in found.items()
@@ -137,6 +139,41 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
                 do="name another column with --columns",
             )
     return table
+
+
+def _with_languages(
+    table: Table, need: Sequence[str], chosen: Mapping[str, str], notes: list[str]
+) -> Table:
+    """The table with texts in several languages, `{"en": ..., "de": ...}`, as source and target.
+
+    chosen: the languages of these, where they are named; else the first two, in their order.
+    """
+    if "translation" not in table.rows.column_names:
+        return table
+    import pyarrow as pa
+
+    rows = table.column("translation")
+    first = next((row for row in rows if isinstance(row, Mapping)), {})
+    names = [name for name in ("source", "target") if name in need]
+    free = iter([language for language in first if language not in chosen.values()])
+    languages = {name: chosen.get(name) or next(free, None) for name in names}
+    for name, language in languages.items():
+        if language not in first:
+            raise DataError(
+                f"the texts of `translation` are in {', '.join(first) or 'no language'}, none of"
+                f" which is the {name}",
+                where=table.where(0),
+                do=f"say which is: --columns {name}={next(iter(first), 'LANGUAGE')}",
+            )
+    if not chosen:
+        turned = ",".join(f"{name}={each}" for name, each in zip(names, first, strict=False))
+        said = ", ".join(f"{language} as the {name}" for name, language in languages.items())
+        notes.append(f"{table.origin}: `translation` is read with {said} (--columns {turned})")
+    made = {
+        name: [None if row is None else row.get(language) for row in rows]
+        for name, language in languages.items()
+    }
+    return replace(table, rows=as_dataset(pa.table(made)))
 
 
 def _with_annotations(table: Table, invalid: str, notes: list[str]) -> Table:

@@ -29,8 +29,14 @@ PUBLISHED = {
     "source": ("text", "document", "article", "dialogue"),
     "target": ("summary", "summaries", "highlights"),
 }
-# what does for a needed column where it is not there: words with tags may come as a text with spans
-INSTEAD = {"tokens": "text", "tags": "spans"}
+# what does for a needed column where it is not there: words with tags may come as a text with
+# spans, a source and its target as one text in several languages
+INSTEAD = {
+    "tokens": "text",
+    "tags": "spans",
+    "source": "translation",
+    "target": "translation",
+}
 
 
 @dataclass(frozen=True)
