@@ -51,7 +51,7 @@ def test_a_file_of_prompts_is_answered_in_its_order(folder, tmp_path, capsys):
     assert answers[1]["logprobs"][0]["top"][0]["token"] == answers[1]["tokens"][0]
     assert "top_p" in answers[4]["error"] and "give" in answers[4]["error"]
     assert "prompt and tokens" in answers[5]["error"]
-    model = load(folder)
+    model = load(folder, dtype="auto")
     assert answers[6]["text"] == model.generate(["the bat"], 6)[0]
     assert answers[2]["text"] == model.generate(["a"], 6, temperature=1.5, seed=3)[0]
     # printed, the same; and what failed is an error in the end
