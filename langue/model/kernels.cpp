@@ -303,14 +303,15 @@ inline void with_constant(int value, const Call& call) {
 // Both lie with K contiguous, so an output is a product of two rows: LANES partial sums over each
 // CHUNK of the inputs, then the sum of these.
 constexpr int CHUNK = 1024;
-constexpr int ROWS = 4;     // of x, and
-constexpr int COLUMNS = 3;  // rows of W whose partial sums are held in registers at once
-constexpr int WIDE = 8;     // rows of W with a single row of x
-constexpr int BLOCK = 24;   // outputs of a task: their chunks of W stay in a core's second cache
+constexpr int ROWS = 4;      // of x, and
+constexpr int COLUMNS = 3;   // rows of W whose partial sums are held in registers at once
+constexpr int STREAMS = 4;   // rows of W with one or two rows of x
+constexpr int BLOCK = 24;    // outputs of a task: their chunks of W stay in a core's second cache
+constexpr int LONGEST = 384; // outputs of a task with few rows of x, which read W once
 
 template <class Number, int M, int O>
 void dense_tile(const float* x, int64_t x_stride, const Number* w, int64_t w_stride, int count,
-                float* y, int64_t y_stride) {
+                float* y, int64_t y_stride, int64_t y_step) {
     constexpr int PADDED = (M * O + 7) / 8 * 8;
     constexpr int LINE = 64 / sizeof(Number);
     Floats partial[PADDED] = {};
@@ -324,11 +325,8 @@ void dense_tile(const float* x, int64_t x_stride, const Number* w, int64_t w_str
         }
     };
     int k = 0;
-    for (; k + LINE <= count; k += LINE) {
-        if constexpr (M < ROWS)  // few rows wait for memory, which guesses the next place wrongly
-            for (int o = 0; o < O; o++) __builtin_prefetch(w + (O + o) * w_stride + k);
+    for (; k + LINE <= count; k += LINE)
         for (int i = 0; i < LINE; i += LANES) add(k + i);
-    }
     for (; k + LANES <= count; k += LANES) add(k);
     float total[PADDED];
     for (int i = 0; i < PADDED; i += 8) sums(partial + i, total + i);
@@ -337,18 +335,26 @@ void dense_tile(const float* x, int64_t x_stride, const Number* w, int64_t w_str
             float rest = 0;  // of inputs that fill no vector
             for (int i = k; i < count; i++)
                 rest += x[m * x_stride + i] * widen_one(w[o * w_stride + i]);
-            y[m * y_stride + o] += total[m * O + o] + rest;
+            y[m * y_stride + o * y_step] += total[m * O + o] + rest;
         }
 }
 
+// Adds what the inputs from `first` to `last` give to `block` outputs. The rows of W that are read
+// at once are far from each other and each is followed by its next one: O long streams, which
+// hardware sees coming, where neighbours would be O short ones.
 template <class Number, int M, int O>
-void dense_rows(const float* x, int64_t inputs, const Number* w, int outputs, int count, float* y,
-                int64_t y_stride) {
-    int o = 0;
-    for (; o + O <= outputs; o += O)
-        dense_tile<Number, M, O>(x, inputs, w + o * inputs, inputs, count, y + o, y_stride);
-    for (; o < outputs; o++)
-        dense_tile<Number, M, 1>(x, inputs, w + o * inputs, inputs, count, y + o, y_stride);
+void dense_rows(const float* x, const Number* w, int64_t inputs, int64_t first, int64_t last,
+                float* y, int64_t outputs, int block) {
+    const int apart = block / O;
+    for (int o = 0; o < apart; o++)
+        for (int64_t k = first; k < last; k += CHUNK)
+            dense_tile<Number, M, O>(x + k, inputs, w + o * inputs + k, apart * inputs,
+                                     int(std::min<int64_t>(CHUNK, last - k)), y + o, outputs,
+                                     apart);
+    for (int o = apart * O; o < block; o++)
+        for (int64_t k = first; k < last; k += CHUNK)
+            dense_tile<Number, M, 1>(x + k, inputs, w + o * inputs + k, inputs,
+                                     int(std::min<int64_t>(CHUNK, last - k)), y + o, outputs, 1);
 }
 
 template <class Number>
@@ -356,26 +362,27 @@ void dense(const Weight& w, const float* x, const float* bias, float* y, int64_t
            int threads) {
     const int64_t outputs = w.outputs;
     const int64_t inputs = w.inputs;
-    pool->run(int((outputs + BLOCK - 1) / BLOCK), threads, [&](int task) {
-        const int64_t begin = int64_t(task) * BLOCK;
-        const int block = int(std::min<int64_t>(BLOCK, outputs - begin));
+    const bool few = rows <= ROWS;
+    const int64_t share = std::min<int64_t>(LONGEST, (outputs + threads - 1) / threads);
+    const int64_t size = few ? std::max<int64_t>(BLOCK, share) : BLOCK;
+    const int64_t span = few ? inputs : CHUNK;
+    pool->run(int((outputs + size - 1) / size), threads, [&](int task) {
+        const int64_t begin = int64_t(task) * size;
+        const int block = int(std::min(size, outputs - begin));
+        const Number* weights = static_cast<const Number*>(w.data) + begin * inputs;
         for (int64_t m = 0; m < rows; m++)
             for (int64_t o = begin; o < begin + block; o++)
                 y[m * outputs + o] = bias ? bias[o] : 0;
-        for (int64_t k = 0; k < inputs; k += CHUNK) {
-            const int count = int(std::min<int64_t>(CHUNK, inputs - k));
-            const Number* weights = static_cast<const Number*>(w.data) + begin * inputs + k;
+        for (int64_t k = 0; k < inputs; k += span)
             for (int64_t m = 0; m < rows; m += ROWS) {
-                const float* in = x + m * inputs + k;
-                float* out = y + m * outputs + begin;
                 const auto tile = [&](auto tile_rows) {
                     constexpr int M = decltype(tile_rows)::value;
-                    constexpr int O = M > 2 ? COLUMNS : WIDE / M;
-                    dense_rows<Number, M, O>(in, inputs, weights, block, count, out, outputs);
+                    dense_rows<Number, M, (M > 2 ? COLUMNS : STREAMS)>(
+                        x + m * inputs, weights, inputs, k, std::min(k + span, inputs),
+                        y + m * outputs + begin, outputs, block);
                 };
                 with_constant<ROWS>(int(std::min<int64_t>(ROWS, rows - m)), tile);
             }
-        }
     });
 }
 
