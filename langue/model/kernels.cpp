@@ -303,14 +303,15 @@ inline void with_constant(int value, const Call& call) {
 // Both lie with K contiguous, so an output is a product of two rows: LANES partial sums over each
 // CHUNK of the inputs, then the sum of these.
 constexpr int CHUNK = 1024;
-constexpr int ROWS = 4;     // of x, and
-constexpr int COLUMNS = 3;  // rows of W whose partial sums are held in registers at once
-constexpr int WIDE = 8;     // rows of W with a single row of x
-constexpr int BLOCK = 24;   // outputs of a task: their chunks of W stay in a core's second cache
+constexpr int ROWS = 4;       // of x, and
+constexpr int COLUMNS = 3;    // rows of W whose partial sums are held in registers at once
+constexpr int STREAMS = 4;    // rows of W with one or two rows of x
+constexpr int BLOCK = 24;     // outputs of a task: their chunks of W stay in a core's second cache
+constexpr int LONGEST = 384;  // outputs of a task of few rows of x, by which W is read once
 
 template <class Number, int M, int O>
 void dense_tile(const float* x, int64_t x_stride, const Number* w, int64_t w_stride, int count,
-                float* y, int64_t y_stride) {
+                float* y, int64_t y_stride, int64_t y_step) {
     constexpr int PADDED = (M * O + 7) / 8 * 8;
     constexpr int LINE = 64 / sizeof(Number);
     Floats partial[PADDED] = {};
@@ -324,11 +325,8 @@ void dense_tile(const float* x, int64_t x_stride, const Number* w, int64_t w_str
         }
     };
     int k = 0;
-    for (; k + LINE <= count; k += LINE) {
-        if constexpr (M < ROWS)  // few rows wait for memory, which guesses the next place wrongly
-            for (int o = 0; o < O; o++) __builtin_prefetch(w + (O + o) * w_stride + k);
+    for (; k + LINE <= count; k += LINE)
         for (int i = 0; i < LINE; i += LANES) add(k + i);
-    }
     for (; k + LANES <= count; k += LANES) add(k);
     float total[PADDED];
     for (int i = 0; i < PADDED; i += 8) sums(partial + i, total + i);
@@ -337,18 +335,26 @@ void dense_tile(const float* x, int64_t x_stride, const Number* w, int64_t w_str
             float rest = 0;  // of inputs that fill no vector
             for (int i = k; i < count; i++)
                 rest += x[m * x_stride + i] * widen_one(w[o * w_stride + i]);
-            y[m * y_stride + o] += total[m * O + o] + rest;
+            y[m * y_stride + o * y_step] += total[m * O + o] + rest;
         }
 }
 
+// Adds what the inputs from `first` to `last` give to `block` outputs. The rows of W that are read
+// at once are far from each other and each is followed by its next one: O long streams, which
+// hardware sees coming, where neighbours would be O short ones.
 template <class Number, int M, int O>
-void dense_rows(const float* x, int64_t inputs, const Number* w, int outputs, int count, float* y,
-                int64_t y_stride) {
-    int o = 0;
-    for (; o + O <= outputs; o += O)
-        dense_tile<Number, M, O>(x, inputs, w + o * inputs, inputs, count, y + o, y_stride);
-    for (; o < outputs; o++)
-        dense_tile<Number, M, 1>(x, inputs, w + o * inputs, inputs, count, y + o, y_stride);
+void dense_rows(const float* x, const Number* w, int64_t inputs, int64_t first, int64_t last,
+                float* y, int64_t outputs, int block) {
+    const int apart = block / O;
+    for (int o = 0; o < apart; o++)
+        for (int64_t k = first; k < last; k += CHUNK)
+            dense_tile<Number, M, O>(x + k, inputs, w + o * inputs + k, apart * inputs,
+                                     int(std::min<int64_t>(CHUNK, last - k)), y + o, outputs,
+                                     apart);
+    for (int o = apart * O; o < block; o++)
+        for (int64_t k = first; k < last; k += CHUNK)
+            dense_tile<Number, M, 1>(x + k, inputs, w + o * inputs + k, inputs,
+                                     int(std::min<int64_t>(CHUNK, last - k)), y + o, outputs, 1);
 }
 
 template <class Number>
@@ -356,26 +362,27 @@ void dense(const Weight& w, const float* x, const float* bias, float* y, int64_t
            int threads) {
     const int64_t outputs = w.outputs;
     const int64_t inputs = w.inputs;
-    pool->run(int((outputs + BLOCK - 1) / BLOCK), threads, [&](int task) {
-        const int64_t begin = int64_t(task) * BLOCK;
-        const int block = int(std::min<int64_t>(BLOCK, outputs - begin));
+    const bool few = rows <= ROWS;
+    const int64_t share = std::min<int64_t>(LONGEST, (outputs + threads - 1) / threads);
+    const int64_t size = few ? std::max<int64_t>(BLOCK, share) : BLOCK;
+    const int64_t span = few ? inputs : CHUNK;
+    pool->run(int((outputs + size - 1) / size), threads, [&](int task) {
+        const int64_t begin = int64_t(task) * size;
+        const int block = int(std::min(size, outputs - begin));
+        const Number* weights = static_cast<const Number*>(w.data) + begin * inputs;
         for (int64_t m = 0; m < rows; m++)
             for (int64_t o = begin; o < begin + block; o++)
                 y[m * outputs + o] = bias ? bias[o] : 0;
-        for (int64_t k = 0; k < inputs; k += CHUNK) {
-            const int count = int(std::min<int64_t>(CHUNK, inputs - k));
-            const Number* weights = static_cast<const Number*>(w.data) + begin * inputs + k;
+        for (int64_t k = 0; k < inputs; k += span)
             for (int64_t m = 0; m < rows; m += ROWS) {
-                const float* in = x + m * inputs + k;
-                float* out = y + m * outputs + begin;
                 const auto tile = [&](auto tile_rows) {
                     constexpr int M = decltype(tile_rows)::value;
-                    constexpr int O = M > 2 ? COLUMNS : WIDE / M;
-                    dense_rows<Number, M, O>(in, inputs, weights, block, count, out, outputs);
+                    dense_rows<Number, M, (M > 2 ? COLUMNS : STREAMS)>(
+                        x + m * inputs, weights, inputs, k, std::min(k + span, inputs),
+                        y + m * outputs + begin, outputs, block);
                 };
                 with_constant<ROWS>(int(std::min<int64_t>(ROWS, rows - m)), tile);
             }
-        }
     });
 }
 
@@ -390,6 +397,7 @@ constexpr int UNIT = 32;
 constexpr int QUADS = UNIT / 4;
 constexpr int PANEL_UNITS = 32;  // 8 or 16 KB of weights: in a core's first cache
 constexpr int TILE = 4;          // rows of x computed at once
+constexpr int64_t FEW = 8;       // rows of x for which a panel would not pay
 constexpr int64_t ROW_BLOCK = 256;
 
 struct Quantised {  // rows of x
@@ -592,79 +600,92 @@ inline void dot(const uint8_t (*codes)[LANES][4], int quads, const int8_t* x, in
 
 #ifdef LANGUE_AVX2
 
+// The same of one unit of eight rows of weights as they lie, for M rows of x: sums of either half
+// of it, or of all of it in `lower`.
+template <int M>
+inline void dot_eight(Int4, const uint8_t* const* rows, int64_t offset, const int8_t* x,
+                      int64_t stride, __m256i (&lower)[M], __m256i (&)[M]) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    __m256i v[M][4];
+    for (int i = 0; i < 4; i++) {  // rows i and i + 4 in one vector
+        const __m256i both = _mm256_set_m128i(load<__m128i>(rows[i + 4] + offset),
+                                              load<__m128i>(rows[i] + offset));
+        const __m256i low = _mm256_and_si256(both, mask);
+        const __m256i high = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
+        for (int m = 0; m < M; m++) {
+            const __m256i first = _mm256_broadcastsi128_si256(load<__m128i>(x + m * stride));
+            const __m256i second = _mm256_broadcastsi128_si256(load<__m128i>(x + m * stride + 16));
 #ifdef LANGUE_AVX512
-template <class Code>
-constexpr bool SHORT_SUMS = false;
+            v[m][i] = _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(__m256i{}, low, first), high, second);
 #else
-template <class Code>
-constexpr bool SHORT_SUMS = Code::NIBBLES;  // 16 products of 15 and 127 are below 2^15
+            v[m][i] = _mm256_add_epi16(_mm256_maddubs_epi16(low, first),
+                                       _mm256_maddubs_epi16(high, second));
 #endif
-
-template <class Code>
-inline __m256i partial_products(__m256i w, __m256i inputs) {
-#ifdef LANGUE_AVX512
-    return _mm256_dpbusd_epi32(__m256i{}, w, inputs);
-#else
-    if constexpr (SHORT_SUMS<Code>) return _mm256_maddubs_epi16(w, inputs);
-    const __m256i pairs =
-        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(inputs, w));
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-#endif
-}
-
-template <class Code>
-inline void halves_of(const __m256i (&v)[8], __m256i& lower, __m256i& upper) {
-    __m256i four[2];
-    for (int i = 0; i < 2; i++) {
-        const __m256i* part = v + 4 * i;
-        if constexpr (SHORT_SUMS<Code>)
-            four[i] = _mm256_hadd_epi16(_mm256_hadd_epi16(part[0], part[1]),
-                                        _mm256_hadd_epi16(part[2], part[3]));
-        else
-            four[i] = _mm256_hadd_epi32(_mm256_hadd_epi32(part[0], part[1]),
-                                        _mm256_hadd_epi32(part[2], part[3]));
+        }
     }
-    if constexpr (SHORT_SUMS<Code>) {
-        const __m256i all = _mm256_hadd_epi16(four[0], four[1]);
-        lower = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(all));
-        upper = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(all, 1));
-    } else {
-        lower = _mm256_permute2x128_si256(four[0], four[1], 0x20);
-        upper = _mm256_permute2x128_si256(four[0], four[1], 0x31);
+    for (int m = 0; m < M; m++) {
+#ifdef LANGUE_AVX512
+        lower[m] = _mm256_hadd_epi32(_mm256_hadd_epi32(v[m][0], v[m][1]),
+                                     _mm256_hadd_epi32(v[m][2], v[m][3]));
+#else  // in 16 bits, which hold 16 products of 15 and 127
+        const __m256i pairs = _mm256_hadd_epi16(_mm256_hadd_epi16(v[m][0], v[m][1]),
+                                                _mm256_hadd_epi16(v[m][2], v[m][3]));
+        lower[m] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#endif
     }
 }
 
+template <int M>
+inline void dot_eight(Int8, const uint8_t* const* rows, int64_t offset, const int8_t* x,
+                      int64_t stride, __m256i (&lower)[M], __m256i (&upper)[M]) {
+    __m256i v[M][8];
+    for (int i = 0; i < 8; i++) {
+        const __m256i w = unit_of<Int8>(rows[i] + offset);
+        for (int m = 0; m < M; m++) {
+            const __m256i inputs = load<__m256i>(x + m * stride);
+#ifdef LANGUE_AVX512
+            v[m][i] = _mm256_dpbusd_epi32(__m256i{}, w, inputs);
+#else
+            v[m][i] = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(inputs, w));
+            v[m][i] = _mm256_madd_epi16(v[m][i], _mm256_set1_epi16(1));
+#endif
+        }
+    }
+    for (int m = 0; m < M; m++) {
+        __m256i four[2];
+        for (int i = 0; i < 2; i++)
+            four[i] = _mm256_hadd_epi32(_mm256_hadd_epi32(v[m][4 * i], v[m][4 * i + 1]),
+                                        _mm256_hadd_epi32(v[m][4 * i + 2], v[m][4 * i + 3]));
+        lower[m] = _mm256_permute2x128_si256(four[0], four[1], 0x20);
+        upper[m] = _mm256_permute2x128_si256(four[0], four[1], 0x31);
+    }
+}
+
 #endif
 
-// The same of one unit where the weights lie: for so few rows of x that a panel would not pay.
-// PARTS: groups of a unit, out[part][m].
+// The same of one unit where the weights lie. PARTS: groups of a unit, out[part][m].
 template <class Code, int PARTS, int M>
 inline void dot_in_place(const uint8_t* const* rows, int64_t offset, const int8_t* x,
                          int64_t stride, Ints (&out)[PARTS][M]) {
 #ifdef LANGUE_AVX2
-    int32_t total[PARTS][M][LANES];
-    for (int first = 0; first < LANES; first += 8) {
-        __m256i partial[M][8];  // sums of two products in 16 bits, or of four in 32
-        for (int row = 0; row < 8; row++) {
-            const __m256i w = unit_of<Code>(rows[first + row] + offset);
-            for (int m = 0; m < M; m++) {
-                const __m256i inputs = load<__m256i>(x + m * stride);
-                partial[m][row] = partial_products<Code>(w, inputs);
-            }
-        }
-        for (int m = 0; m < M; m++) {
-            __m256i lower, upper;  // sums of either half of the unit, of eight rows
-            halves_of<Code>(partial[m], lower, upper);
-            if constexpr (PARTS == 2) {
-                store(&total[0][m][first], lower);
-                store(&total[1][m][first], upper);
-            } else {
-                store(&total[0][m][first], _mm256_add_epi32(lower, upper));
-            }
-        }
+    __m256i lower[LANES / 8][M];
+    __m256i upper[LANES / 8][M];
+    const auto whole = [](const __m256i (&eights)[LANES / 8][M], int m) {
+#ifdef LANGUE_AVX512  // not by way of memory, where a load would wait for both stores
+        return (Ints)_mm512_inserti64x4(_mm512_castsi256_si512(eights[0][m]), eights[1][m], 1);
+#else
+        return (Ints)eights[0][m];
+#endif
+    };
+    for (int i = 0; i < LANES / 8; i++)
+        dot_eight(Code{}, rows + 8 * i, offset, x, stride, lower[i], upper[i]);
+    for (int m = 0; m < M; m++) {
+        out[0][m] = whole(lower, m);
+        if constexpr (PARTS == 2)
+            out[1][m] = whole(upper, m);
+        else if constexpr (!Code::NIBBLES)
+            out[0][m] += whole(upper, m);
     }
-    for (int part = 0; part < PARTS; part++)
-        for (int m = 0; m < M; m++) out[part][m] = load<Ints>(total[part][m]);
 #else
     uint8_t codes[QUADS][LANES][4];
     lay_unit<Code>(rows, offset, codes);
@@ -675,8 +696,16 @@ inline void dot_in_place(const uint8_t* const* rows, int64_t offset, const int8_
 #endif
 }
 
-// PARTS: groups of a unit. total (rows, LANES): added to. IN_PLACE: the panel has scales alone.
-template <class Code, int PARTS, bool MINS, bool IN_PLACE, int M>
+// Fetches the LANES rows that follow: a share for each unit that is read, in the order in which
+// they lie, as hardware follows one long stream and not LANES short ones.
+template <class Code>
+inline void fetch_next(const uint8_t* rows, int64_t row_units, int64_t offset) {
+    const uint8_t* next = rows + (row_units * Code::BYTES + offset) * LANES;
+    for (int i = 0; i < LANES * Code::BYTES; i += 64) __builtin_prefetch(next + i, 0, 2);
+}
+
+// PARTS: groups of a unit. total (rows, LANES): added to. PANEL: it has codes, not scales alone.
+template <class Code, int PARTS, bool MINS, bool PANEL, int M>
 void coded_tile(const Panel& panel, const uint8_t* const* rows, int64_t offset, int units,
                 const Quantised& x, int64_t at, int64_t row_units, float (*total)[LANES]) {
     constexpr int OFFSET = MINS ? 0 : Code::OFFSET;
@@ -687,11 +716,9 @@ void coded_tile(const Panel& panel, const uint8_t* const* rows, int64_t offset, 
     for (int unit = 0; unit < units; unit++) {
         const int8_t* inputs = &x.values[(at + unit) * UNIT];
         Ints all[PARTS][M];
-        if constexpr (IN_PLACE) {
+        if constexpr (!PANEL) {
             const int64_t place = offset + unit * Code::BYTES;
-            if (place % 64 == 0)
-                for (int lane = 0; lane < LANES; lane++)
-                    __builtin_prefetch(rows[lane] + place + LANES * row_units * Code::BYTES);
+            fetch_next<Code>(rows[0], row_units, place);
             dot_in_place<Code, PARTS, M>(rows, place, inputs, stride, all);
         } else {
             for (int part = 0; part < PARTS; part++)
@@ -738,22 +765,24 @@ void coded_panel(const Weight& w, int64_t output, const Quantised& x, int64_t ro
         for (int64_t unit = 0; unit < row_units; unit += PANEL_UNITS) {
             const int units = int(std::min<int64_t>(PANEL_UNITS, row_units - unit));
             const int64_t offset = unit * Code::BYTES;
-            const bool in_place = block < TILE;
+            const bool in_place = block <= FEW;
             lay_scales(w.scales, w.halves, scales, unit * PARTS, units * PARTS, panel.scales);
             if constexpr (MINS)
                 lay_scales(w.mins, w.halves, scales, unit * PARTS, units * PARTS, panel.mins);
-            for (int i = 0; i < units && !in_place; i++)
+            for (int i = 0; i < units && !in_place; i++) {
+                fetch_next<Code>(data[0], row_units, offset + i * Code::BYTES);
                 lay_unit<Code>(data, offset + i * Code::BYTES, panel.codes[i]);
+            }
             for (int64_t m = 0; m < block; m += TILE) {
                 const auto tile = [&](auto code) {
                     constexpr int M = decltype(code)::value;
                     const int64_t at = (first + m) * row_units + unit;
-                    if (in_place && M < TILE)
-                        coded_tile<Code, PARTS, MINS, true, M>(panel, data, offset, units, x, at,
-                                                               row_units, total + m);
-                    else
+                    if (in_place)
                         coded_tile<Code, PARTS, MINS, false, M>(panel, data, offset, units, x, at,
                                                                 row_units, total + m);
+                    else
+                        coded_tile<Code, PARTS, MINS, true, M>(panel, data, offset, units, x, at,
+                                                               row_units, total + m);
                 };
                 with_constant<TILE>(int(std::min<int64_t>(TILE, block - m)), tile);
             }
