@@ -7,7 +7,7 @@ a table, and shares with the old one whatever it does not change.
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +126,54 @@ class WeightLinear(_Held):
         return product(x, self.weight, self.bias)
 
 
+class _FrozenProduct(torch.autograd.Function):
+    """`product`, whose gradient by x is the gradient times the same numbers: the matrix itself has
+    none, and is widened again on the way back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        ctx.kind = x.dtype
+        return product(x.detach(), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        given = gradients[0].float().reshape(-1, len(ctx.weight))  # (T, O)
+        back = _product_back(given, ctx.weight)  # (T, K)
+        return back.view(*gradients[0].shape[:-1], -1).to(ctx.kind), None, None
+
+
+def _product_back(gradient: Tensor, weight: AnyWeight) -> Tensor:
+    """(T, O) by the matrix (O, K), some rows of it at a time, widened to fp32: (T, K)."""
+    out = gradient.new_zeros(len(gradient), weight.shape[1])
+    step = max(1, _WIDENED // weight.shape[1])
+    with torch.autocast(gradient.device.type, enabled=False):
+        for begin in range(0, len(weight), step):
+            rows = slice(begin, begin + step)
+            out.addmm_(gradient[:, rows], weight[rows].dequantize())
+    return out
+
+
+class FrozenWeightLinear(WeightLinear):
+    """A WeightLinear under training of something else: gradients reach what it multiplies, and
+    never itself.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rows(x, 0, len(self.weight))
+
+    def rows(self, x: Tensor, begin: int, end: int) -> Tensor:
+        """What it gives in some of its rows: (..., end - begin)."""
+        whole = begin == 0 and end == len(self.weight)
+        weight = self.weight if whole else self.weight[begin:end]
+        bias = self.bias if whole or self.bias is None else self.bias[begin:end]
+        if not torch.is_grad_enabled() or not x.requires_grad:
+            return product(x, weight, bias)
+        out: Tensor = _FrozenProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return out
+
+
 class WeightEmbedding(_Held):
     """A table of embeddings as a Weight: tokens (T,) -> the rows (T, E) that they name, in fp32."""
 
@@ -203,7 +251,7 @@ def with_weights(
         # held as it is, and multiplied as all others are: its rows do not depend on how many
         made[name] = WeightLinear(quantize(part.weight, "fp32"), part.bias)
     _tell_ungrouped(_wanted_kinds(model, kind, table), changed)
-    return _rebuilt(model, "", made).eval()  # type: ignore[return-value]
+    return rebuilt(model, "", made).eval()  # type: ignore[return-value]
 
 
 def for_generation(model: M, dtype: torch.dtype) -> M:
@@ -240,7 +288,7 @@ def _tell_ungrouped(wanted: Mapping[str, str], parts: Mapping[str, nn.Module]) -
         )
 
 
-def _rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.Module:
+def rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.Module:
     """The tree with some of its modules replaced; the others are new, around the old tensors."""
     if name in made:
         return made[name]
@@ -249,7 +297,7 @@ def _rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.
         setattr(new, kind, dict(getattr(module, kind)))
     for last, part in module._modules.items():
         if part is not None:
-            new._modules[last] = _rebuilt(part, f"{name}.{last}".lstrip("."), made)
+            new._modules[last] = rebuilt(part, f"{name}.{last}".lstrip("."), made)
     return new
 
 

@@ -33,7 +33,7 @@ from langue.model.transformer import Transformer, set_dropout
 from langue.progress import bar
 from langue.registry import Registry
 from langue.runs.arguments import Call, check_rereadable
-from langue.runs.save import head_of, write_task_checkpoint
+from langue.runs.save import head_of, write_task_checkpoint, write_task_facts
 from langue.runtime import precision
 from langue.settings.recipe import display_name
 from langue.settings.sections import Section, Settings
@@ -130,6 +130,15 @@ class Finetuning(Prepared):
         rows = self.source.train
         pairs = rows is not None and "pair" in rows.rows.column_names
         weights = self.task.rescale_head(weights)
+        if self.settings.model.adapter is not None:
+            from langue.runs.adapters import write_adapter_files
+
+            data = self.settings.data
+            head = self.task.head_kind(self.checkpoint.family)
+            of = self.checkpoint, self.settings.model, head
+            base = write_adapter_files(folder, *of, weights)
+            write_task_facts(folder, self.checkpoint, self.task, data, pairs, {"base": base})
+            return
         write_task_checkpoint(
             folder, self.checkpoint, self.task, weights, self.settings.data, pairs
         )
@@ -216,6 +225,10 @@ def build(prepared: Prepared) -> nn.Module:
     )
     body: Transformer = network.body  # type: ignore[assignment]
     set_dropout(body, settings.model.dropout, settings.model.attention_dropout)
+    if settings.model.adapter is not None:
+        from langue.runs.adapters import adapt
+
+        return adapt(network, checkpoint, settings)
     return network
 
 
@@ -235,6 +248,10 @@ def _published_model(task: Task, model: Any, settings: Settings) -> Checkpoint:
     if described.task is not None and described.task.get("task") == task.name:
         task.go_on_from(described.task)
     checkpoint = read_checkpoint(described, head=head_of(task, described))
+    if settings.model.adapter is not None:
+        from langue.runs.adapters import check
+
+        check(checkpoint, settings)
     languages = settings.data.source_language, settings.data.target_language
     return replace(checkpoint, tokenizer=checkpoint.tokenizer.for_languages(*languages))
 

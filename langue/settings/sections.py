@@ -142,6 +142,39 @@ class ModelSettings(Section):
         default=None, ge=0, lt=1, description="None: the model's own"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit of a Hub model")
+    adapter: Literal["lora", "dora", "ia3"] | None = Field(
+        default=None,
+        description=(
+            "train a few numbers beside the matrices, which stay as they are, and save them alone;"
+            " None: train all"
+        ),
+    )
+    lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's and DoRA's products")
+    lora_alpha: float = Field(
+        default=16.0, gt=0, description="they are multiplied by lora_alpha / lora_rank"
+    )
+    lora_targets: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "the linear maps that have adapters, by the ends of their published names, as"
+            " q_proj,v_proj; all-linear: all; none given: queries and values, of ia3 keys, values"
+            " and what the feed-forward's second map reads"
+        ),
+    )
+    lora_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="dropout of what LoRA's products read"
+    )
+    rslora: bool = Field(
+        default=False,
+        description="rank-stabilised LoRA: multiplied by lora_alpha / sqrt(lora_rank) instead",
+    )
+    base_weights: Literal["fp32", "bf16", "int8", "int4"] | None = Field(
+        default=None,
+        description=(
+            "what the matrices beside the adapters are held in, as of langue.load(weights=); int8"
+            " and int4 are QLoRA"
+        ),
+    )
     preset: str | None = Field(
         default=None,
         description=(
@@ -290,7 +323,19 @@ class TrainSettings(Section):
     )
 
 
-OF_ALL_MODELS = ("dropout", "attention_dropout", "revision")  # not of new ones alone
+OF_ADAPTERS = (
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
+    "lora_dropout",
+    "rslora",
+    "base_weights",
+)
+# not of new ones alone
+OF_ALL_MODELS = ("dropout", "attention_dropout", "revision", "adapter", *OF_ADAPTERS)
+# Peak rates where adapters are trained, about ten times those of all weights ("LoRA without
+# regret", Schulman et al. 2025); IA3's are Liu et al.'s.
+ADAPTER_RATES = {"lora": 1e-3, "dora": 1e-3, "ia3": 3e-3}
 
 
 class Settings(Section):
