@@ -140,6 +140,13 @@ def read_config(folder: Path) -> AdapterConfig:
         raise ModelError(
             f"peft_type = {kind!r} is not read here", where=str(file), do="known: LORA, IA3"
         )
+    base = said.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelError(
+            f"the adapter does not say of which model it is: base_model_name_or_path = {base!r}",
+            where=str(file),
+            do="set it there to the folder, or the Hub name, of that model",
+        )
     for key in _REFUSED:
         if said.get(key) not in _NOTHING:
             raise ModelError(
@@ -163,12 +170,9 @@ def read_config(folder: Path) -> AdapterConfig:
 
 
 def _config_of(said: Mapping[str, Any]) -> AdapterConfig:
-    base = said["base_model_name_or_path"]
-    if not isinstance(base, str) or not base:
-        raise ValueError(f"base_model_name_or_path = {base!r}")
     lora = said["peft_type"] == "LORA"
     common: dict[str, Any] = {
-        "base": base,
+        "base": said["base_model_name_or_path"],
         "revision": said.get("revision"),
         "task_type": said.get("task_type"),
         "targets": _names(said.get("target_modules")),
@@ -408,7 +412,8 @@ def read_tensors(folder: Path, family: Family) -> Tensors:
         if ending is None:
             whole[family.today(name)] = tensor
             continue
-        module = _module(name.removesuffix(f".{ending}"), family)
+        weight = family.today(f"{name.removesuffix(f'.{ending}')}.weight")
+        module = weight.removesuffix(".weight")
         by_module.setdefault(module, {})[_ENDINGS[ending]] = tensor
     return Tensors(by_module, whole)
 
@@ -429,7 +434,11 @@ def make_adapter(
     known = places(family, config, family.prefix)
     patches: list[Patch] = []
     values: list[Values] = []
-    for module, own in tensors.adapters.items():
+    for name, own in tensors.adapters.items():
+        # of a body alone, names are without what others begin with
+        module = (
+            name if name in known or family.prefix + name not in known else family.prefix + name
+        )
         place = known.get(module) or _place_in_head(module, own, family, config, head)
         if place is None and family.is_unused(f"{module}.weight"):
             continue
@@ -483,12 +492,6 @@ def _place_in_head(
             columns = tensors["a"].shape[-1] if "a" in tensors else 0
             return Place((Slice(layer, 0, rows, torch.arange(rows)),), rows, columns, False)
     return None
-
-
-def _module(name: str, family: Family) -> str:
-    """A module's name as `places` has it, with the body's prefix."""
-    today = family.today(f"{name}.weight").removesuffix(".weight")
-    return today if today.startswith(family.prefix) else family.prefix + today
 
 
 def _other_base(what: str, file: Path, config: AdapterConfig) -> ModelError:

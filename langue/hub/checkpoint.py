@@ -163,10 +163,10 @@ def locate(
     if patterns is not None:
         return fetch(str(name), revision, patterns, weights=False)
     found = fetch(str(name), revision, weights=False)
+    if (found / ADAPTER_CONFIG).is_file():
+        fetch_file(str(name), revision, ADAPTER_WEIGHTS)
+        return found
     if weights or not _says_all(found):
-        if (found / ADAPTER_CONFIG).is_file():
-            fetch_file(str(name), revision, ADAPTER_WEIGHTS)
-            return found
         found = fetch(str(name), revision, weights=True)
         from langue.hub.originals import keras
 

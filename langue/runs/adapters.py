@@ -47,10 +47,13 @@ from langue.model.language_model import LanguageModel, on_meta_device
 from langue.model.transformer import Transformer
 from langue.model.weight_linear import device_of, with_weights
 from langue.runs.parts import Parts
+from langue.runs.prepare import Prepared
 from langue.runs.save import head_of, task_of
 from langue.runtime import world_size
 from langue.settings.sections import ModelSettings, Settings
 from langue.tasks.task import Task
+
+RANK = 8  # of LoRA's products, where nothing is said
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,14 @@ def plan(checkpoint: Checkpoint, chosen: ModelSettings) -> Plan:
     if method == "ia3" and chosen.lora_targets:
         second = [name for name in modules if _is_second(known[name])]
         inputs = tuple(second)
+    rank = RANK if chosen.lora_rank is None else chosen.lora_rank
     config = AdapterConfig(
         method=method,
         base="",
-        rank=chosen.lora_rank,
-        alpha=chosen.lora_alpha,
-        dropout=chosen.lora_dropout,
-        rank_stabilised=chosen.rslora,
+        rank=rank,
+        alpha=2.0 * rank if chosen.lora_alpha is None else chosen.lora_alpha,
+        dropout=chosen.lora_dropout or 0.0,
+        rank_stabilised=bool(chosen.rslora),
         inputs=inputs,
     )
     return Plan(config, tuple(make_patches(modules, known, config)), tuple(modules), known)
@@ -92,6 +96,11 @@ def _is_second(place: Place) -> bool:
 
 def check(checkpoint: Checkpoint, settings: Settings) -> None:
     """SettingsError or ModelError at what adapters cannot be trained on."""
+    if settings.model.freeze:
+        raise SettingsError(
+            "model.freeze does nothing beside model.adapter, which freezes the whole body",
+            do="leave model.freeze out",
+        )
     if checkpoint.adapter:
         raise ModelError(
             f"{checkpoint.name} is an adapter already, of {checkpoint.folder}",
@@ -104,6 +113,36 @@ def check(checkpoint: Checkpoint, settings: Settings) -> None:
             do="leave train.parallel out",
         )
     plan(checkpoint, settings.model)
+
+
+def trained_weights(prepared: Prepared) -> str:
+    """How many weights are trained, of how many, for people."""
+    checkpoint = prepared.checkpoint
+    planned = plan(checkpoint, prepared.settings.model)
+    with on_meta_device():
+        network = prepared.task.network(checkpoint.config, pad=checkpoint.batch_pad)
+    in_adapters = sum(_count(patch, planned) for patch in planned.patches)
+    in_head = 0
+    if not isinstance(network, LanguageModel):
+        named = network.named_parameters()
+        in_head = sum(weight.numel() for name, weight in named if name.startswith("head."))
+    whole = sum(weight.numel() for weight in network.parameters()) + in_adapters
+    head = f", and {in_head:,} of the head" if in_head else ""
+    return (
+        f"{in_adapters:,} of {prepared.settings.model.adapter} beside {len(planned.modules)} linear"
+        f" maps{head}: {in_adapters + in_head:,} of {whole:,} weights"
+    )
+
+
+def _count(patch: Patch, planned: Plan) -> int:
+    """Of one adapter; what patches of one matrix share counts with the first."""
+    place = planned.known[patch.published]
+    first = place.slices[0].layer == patch.layer and place.slices[0].begin == patch.begin
+    rows = patch.end - patch.begin
+    of_inputs = place.columns if first else 0
+    counts = {"a": patch.rank * of_inputs, "b": patch.rank * rows, "magnitude": rows}
+    counts["scales"] = of_inputs if patch.method == "ia3_input" else rows
+    return sum(counts[name] for name in PARAMETERS[patch.method])
 
 
 def adapt(network: nn.Module, checkpoint: Checkpoint, settings: Settings) -> nn.Module:

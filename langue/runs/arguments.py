@@ -14,6 +14,7 @@ from langue.settings.recipe import ROWS, split_recipe
 from langue.settings.sections import (
     ADAPTER_RATES,
     FINETUNING,
+    OF_ADAPTERS,
     OF_NEW_MODELS,
     ONLY_PRETRAINING,
     PRETRAINING,
@@ -116,7 +117,10 @@ def resolve_call(
             rest = {key: value for key, value in rest.items() if key != "train.epochs"}
             settings = settle(*usual, rest, words)
     method = settings.model.adapter
-    if method is not None:
+    if method is None:
+        others = [f"model.{name}" for name in OF_ADAPTERS]
+        refuse_others(settings, settle(*usual), others, "model.adapter, which is not set")
+    else:
         usual = (*usual, {"train.lr": ADAPTER_RATES[method]})
         settings = settle(*usual, rest, words)
     unset = settle(*usual)

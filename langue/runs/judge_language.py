@@ -148,7 +148,7 @@ def evaluate_text(
             "seconds": round(time.perf_counter() - began, 3),
         }
 
-    given = _own_corpus(run.folder, named.get("data")) if data is None else data
+    given = _own_corpus(run.told, named.get("data")) if data is None else data
     if (corpus := given_corpus(given)) is not None:
         split = {"test": "dev"}.get(split, split)
         with in_use(corpus):

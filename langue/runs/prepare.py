@@ -189,6 +189,10 @@ class Finetuning(Prepared):
             settings=settings.model_copy(update={"task": task.settings}),
         )
         made.facts = facts(made, made.settings)
+        if settings.model.adapter is not None:
+            from langue.runs.adapters import trained_weights
+
+            made.facts["trained"] = trained_weights(made)
         return made
 
 
@@ -215,7 +219,7 @@ def build(prepared: Prepared) -> nn.Module:
     pad = checkpoint.batch_pad
     network = prepared.task.network(checkpoint.config, settings.train.seed, pad)
     if not checkpoint.weights:
-        return network
+        return _frozen(network, prepared)
     weights = without_extra(checkpoint.weights)
     load_into(
         network,
@@ -229,6 +233,17 @@ def build(prepared: Prepared) -> nn.Module:
         from langue.runs.adapters import adapt
 
         return adapt(network, checkpoint, settings)
+    return _frozen(network, prepared)
+
+
+def _frozen(network: nn.Module, prepared: Prepared) -> nn.Module:
+    """The network with the parts frozen that are not to be trained."""
+    parts = prepared.settings.model.freeze
+    if parts:
+        from langue.runs.freeze import freeze_parts
+
+        config = prepared.config
+        freeze_parts(network, parts, max(config.n_layers, config.decoder_layers))
     return network
 
 

@@ -102,14 +102,25 @@ def write_language_checkpoint(
         published=ids | checkpoint.published,
         writes=checkpoint.writes,
     )
+    write_objective_facts(folder, objective, data)
+
+
+def write_objective_facts(
+    folder: Path,
+    objective: "LanguageObjective",
+    data: DataSettings,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """langue.json of a language model. more: its other keys."""
     kept = {"max_length": data.seq_len, "truncation": "head"}
-    write_json(folder / "langue.json", {"objective": objective.name, "data": kept})
+    facts = {"objective": objective.name, "data": kept}
+    write_json(folder / "langue.json", facts | dict(more or {}))
 
 
 def task_of(described: Description) -> Task | None:
     """The task of a run of ours, or of a model with such a head that `transformers` saved."""
     ours = described.task is not None and "objective" not in described.task
-    where = str(described.folder / ("config.json" if described.task is None else "langue.json"))
+    where = str(described.told / ("config.json" if described.task is None else "langue.json"))
     try:
         DataSettings.of_run((described.task or {}).get("data", {}))
         if described.task is None or not ours:

@@ -149,24 +149,35 @@ class ModelSettings(Section):
             " None: train all"
         ),
     )
-    lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's and DoRA's products")
-    lora_alpha: float = Field(
-        default=16.0, gt=0, description="they are multiplied by lora_alpha / lora_rank"
+    lora_rank: int | None = Field(
+        default=None, ge=1, description="rank of LoRA's and DoRA's products; None: 8"
     )
-    lora_targets: tuple[str, ...] = Field(
-        default=(),
+    lora_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        description="they are multiplied by lora_alpha / lora_rank; None: twice the rank",
+    )
+    lora_targets: tuple[str, ...] | None = Field(
+        default=None,
         description=(
             "the linear maps that have adapters, by the ends of their published names, as"
-            " q_proj,v_proj; all-linear: all; none given: queries and values, of ia3 keys, values"
+            " q_proj,v_proj; all-linear: all; None: queries and values, of ia3 keys, values"
             " and what the feed-forward's second map reads"
         ),
     )
-    lora_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="dropout of what LoRA's products read"
+    lora_dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="dropout of what LoRA's products read; None: 0"
     )
-    rslora: bool = Field(
-        default=False,
+    rslora: bool | None = Field(
+        default=None,
         description="rank-stabilised LoRA: multiplied by lora_alpha / sqrt(lora_rank) instead",
+    )
+    freeze: tuple[str, ...] | None = Field(
+        default=None,
+        description=(
+            "parts that are not trained: embeddings, layers as 0-5 or 3, or body, which is all but"
+            " the head"
+        ),
     )
     base_weights: Literal["fp32", "bf16", "int8", "int4"] | None = Field(
         default=None,
@@ -332,7 +343,7 @@ OF_ADAPTERS = (
     "base_weights",
 )
 # not of new ones alone
-OF_ALL_MODELS = ("dropout", "attention_dropout", "revision", "adapter", *OF_ADAPTERS)
+OF_ALL_MODELS = ("dropout", "attention_dropout", "revision", "freeze", "adapter", *OF_ADAPTERS)
 # Peak rates where adapters are trained, about ten times those of all weights ("LoRA without
 # regret", Schulman et al. 2025); IA3's are Liu et al.'s.
 ADAPTER_RATES = {"lora": 1e-3, "dora": 1e-3, "ia3": 3e-3}
