@@ -29,6 +29,7 @@ from langue.model.weight_kinds import (
 M = TypeVar("M", bound=nn.Module)
 # numbers of a weight that the PyTorch product widens at a time
 _WIDENED = 2**20
+_WIDENED_IN_TRAINING = 2**24  # for large products
 # Modules that stay as they are: what decides between experts, and BERT's guess about two parts.
 _KEPT = ("router", "shared_gate", "pooler", "pairs")
 # What a table of embeddings is held in: it is the output matrix too where it is tied, whose errors
@@ -127,32 +128,45 @@ class WeightLinear(_Held):
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """`product`, whose gradient by x is the gradient times the same numbers: the matrix itself has
-    none, and is widened again on the way back.
+    """x W^T + b with the numbers that a weight stands for, in autocast's precision where it is on,
+    and its gradient by x. They are widened again on the way back, some rows at a time, and have no
+    gradient themselves (Dettmers et al. 2023, arXiv:2305.14314).
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
+        device = x.device.type
+        narrow = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if narrow else torch.float32
         ctx.weight = weight
-        ctx.kind = x.dtype
-        return product(x.detach(), weight, bias)
+        ctx.kinds = x.dtype, dtype
+        own_bias = None if bias is None else bias.detach().to(dtype)
+        rows = x.detach().reshape(-1, x.shape[-1]).to(dtype)  # (T, K)
+        parts = []
+        with torch.autocast(device, enabled=False):
+            for chosen in _rows_at_a_time(weight):
+                wide = weight[chosen].dequantize().to(dtype)
+                parts.append(F.linear(rows, wide, None if own_bias is None else own_bias[chosen]))
+        out = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return out.view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        given = gradients[0].float().reshape(-1, len(ctx.weight))  # (T, O)
-        back = _product_back(given, ctx.weight)  # (T, K)
-        return back.view(*gradients[0].shape[:-1], -1).to(ctx.kind), None, None
+        weight: AnyWeight = ctx.weight
+        kind, dtype = ctx.kinds
+        given = gradients[0].reshape(-1, len(weight)).to(dtype)  # (T, O)
+        out = torch.zeros(len(given), weight.shape[1], device=given.device)  # (T, K)
+        with torch.autocast(given.device.type, enabled=False):
+            for chosen in _rows_at_a_time(weight):
+                out += given[:, chosen] @ weight[chosen].dequantize().to(dtype)
+        return out.view(*gradients[0].shape[:-1], -1).to(kind), None, None
 
 
-def _product_back(gradient: Tensor, weight: AnyWeight) -> Tensor:
-    """(T, O) by the matrix (O, K), some rows of it at a time, widened to fp32: (T, K)."""
-    out = gradient.new_zeros(len(gradient), weight.shape[1])
-    step = max(1, _WIDENED // weight.shape[1])
-    with torch.autocast(gradient.device.type, enabled=False):
-        for begin in range(0, len(weight), step):
-            rows = slice(begin, begin + step)
-            out.addmm_(gradient[:, rows], weight[rows].dequantize())
-    return out
+def _rows_at_a_time(weight: AnyWeight) -> Iterator[slice]:
+    """Parts of a matrix that are widened one after another in training."""
+    step = max(1, _WIDENED_IN_TRAINING // weight.shape[1])
+    for begin in range(0, len(weight), step):
+        yield slice(begin, min(begin + step, len(weight)))
 
 
 class FrozenWeightLinear(WeightLinear):
@@ -168,7 +182,7 @@ class FrozenWeightLinear(WeightLinear):
         whole = begin == 0 and end == len(self.weight)
         weight = self.weight if whole else self.weight[begin:end]
         bias = self.bias if whole or self.bias is None else self.bias[begin:end]
-        if not torch.is_grad_enabled() or not x.requires_grad:
+        if not torch.is_grad_enabled():
             return product(x, weight, bias)
         out: Tensor = _FrozenProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return out

@@ -28,7 +28,14 @@ from langue.hub.adapters import (
     write_adapter,
     written_targets,
 )
-from langue.hub.checkpoint import Checkpoint, adapter_of, describe, load_into, read_tokenizer
+from langue.hub.checkpoint import (
+    Checkpoint,
+    Description,
+    adapter_of,
+    describe,
+    load_into,
+    read_tokenizer,
+)
 from langue.hub.family import TOKEN_CLASSES
 from langue.hub.snapshot import ADAPTER_CONFIG as CONFIG
 from langue.hub.snapshot import ADAPTER_WEIGHTS as WEIGHTS
@@ -264,6 +271,13 @@ def _saved(names: Iterable[str], prefix: str) -> list[str]:
         inside = prefix and name.startswith(prefix)
         found[name.rpartition(".")[0] if inside else name.partition(".")[0]] = None
     return list(found)
+
+
+def with_adapter(network: nn.Module, described: Description, checkpoint: Checkpoint) -> nn.Module:
+    """A language model of a base with the adapter of a description."""
+    adapter = adapter_of(described, checkpoint.config, "lm")
+    made = with_adapters(network, adapter.patches, adapter.values)
+    return with_parameters(made, adapter.whole)
 
 
 def parts_with_adapter(base: Parts, folder: str | Path) -> Parts:
