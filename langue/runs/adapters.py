@@ -54,10 +54,10 @@ from langue.model.language_model import LanguageModel, on_meta_device
 from langue.model.transformer import Transformer
 from langue.model.weight_linear import device_of, with_weights
 from langue.runs.parts import Parts
-from langue.runs.prepare import Prepared
 from langue.runs.save import head_of, task_of
 from langue.runtime import world_size
 from langue.settings.sections import ModelSettings, Settings
+from langue.tasks.objective import Objective
 from langue.tasks.task import Task
 
 RANK = 8  # of LoRA's products, where nothing is said
@@ -122,12 +122,11 @@ def check(checkpoint: Checkpoint, settings: Settings) -> None:
     plan(checkpoint, settings.model)
 
 
-def trained_weights(prepared: Prepared) -> str:
+def trained_weights(task: Objective, checkpoint: Checkpoint, chosen: ModelSettings) -> str:
     """How many weights are trained, of how many, for people."""
-    checkpoint = prepared.checkpoint
-    planned = plan(checkpoint, prepared.settings.model)
+    planned = plan(checkpoint, chosen)
     with on_meta_device():
-        network = prepared.task.network(checkpoint.config, pad=checkpoint.batch_pad)
+        network = task.network(checkpoint.config, pad=checkpoint.batch_pad)
     in_adapters = sum(_count(patch, planned) for patch in planned.patches)
     in_head = 0
     if not isinstance(network, LanguageModel):
@@ -136,7 +135,7 @@ def trained_weights(prepared: Prepared) -> str:
     whole = sum(weight.numel() for weight in network.parameters()) + in_adapters
     head = f", and {in_head:,} of the head" if in_head else ""
     return (
-        f"{in_adapters:,} of {prepared.settings.model.adapter} beside {len(planned.modules)} linear"
+        f"{in_adapters:,} of {chosen.adapter} beside {len(planned.modules)} linear"
         f" maps{head}: {in_adapters + in_head:,} of {whole:,} weights"
     )
 

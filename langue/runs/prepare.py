@@ -192,7 +192,7 @@ class Finetuning(Prepared):
         if settings.model.adapter is not None:
             from langue.runs.adapters import trained_weights
 
-            made.facts["trained"] = trained_weights(made)
+            made.facts["trained"] = trained_weights(task, checkpoint, settings.model)
         return made
 
 
