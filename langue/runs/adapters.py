@@ -50,6 +50,7 @@ from langue.model.adapters import (
     with_parameters,
 )
 from langue.model.adapters import with_gradients as let_gradients_through
+from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, on_meta_device
 from langue.model.transformer import Transformer
 from langue.model.weight_linear import device_of, with_weights
@@ -162,12 +163,22 @@ def adapt(network: nn.Module, checkpoint: Checkpoint, settings: Settings) -> nn.
     if isinstance(network, LanguageModel):
         freeze(network.head)
     if chosen.base_weights is not None:
-        network.body = let_gradients_through(with_weights(body, chosen.base_weights))
+        held = let_gradients_through(with_weights(body, chosen.base_weights))
+        if isinstance(network, LanguageModel):  # whose tables are its output matrix too
+            keep_tables(held, body)
+        network.body = held
     matrices = {
         name: part.weight for name, part in network.named_modules() if hasattr(part, "weight")
     }
     values = new_values(planned.patches, matrices, settings.train.seed)
     return with_adapters(network, planned.patches, values)
+
+
+def keep_tables(held: Transformer, plain: Transformer) -> None:
+    """Put the tables of tokens of another tree in the place of a body's own."""
+    held.token = plain.token
+    if held.decoder is not None and plain.decoder is not None:
+        held.decoder.token = plain.decoder.token
 
 
 def values_of(patches: Sequence[Patch], weights: Mapping[str, Tensor]) -> list[Values]:
@@ -297,11 +308,14 @@ def parts_with_adapter(base: Parts, folder: str | Path) -> Parts:
         tokenizer=read_tokenizer(described),
         adapter=described.adapter,
     )
-    network = language = None
-    if task is None:
+    network: nn.Module | None = None
+    language: Any = None
+    speaks = task is None or task.has_language_head
+    if speaks:
         language = base.language
         whole: nn.Module = base.body if language is None else language
     else:
+        assert task is not None
         whole = _with_head(base, task, checkpoint, adapter)
     prefix = "body." if whole is base.body else ""
     kept = [
@@ -312,13 +326,14 @@ def parts_with_adapter(base: Parts, folder: str | Path) -> Parts:
     replaced = {
         name.removeprefix(prefix): w
         for name, w in adapter.whole.items()
-        if not name.startswith("head.") or task is None
+        if not name.startswith("head.") or speaks
     }
     made = with_parameters(made, replaced)
     made.eval()
-    if task is None:
-        language = None if language is None else made  # type: ignore[assignment]
+    if speaks:
+        language = None if language is None else made
         body = made if language is None else made.body
+        network = None if task is None else language
     else:
         network = made
         body = made.body
@@ -331,17 +346,19 @@ def _with_head(base: Parts, task: Task, checkpoint: Checkpoint, adapter: Adapter
     """
     with on_meta_device():
         network = task.network(checkpoint.config, pad=checkpoint.pad)
-    names = dict(network.head.named_parameters())
+    assert isinstance(network, TaskModel)
+    head = network.head
+    names = dict(head.named_parameters())
     given = {
         name.removeprefix("head."): tensor
         for name, tensor in adapter.whole.items()
         if name.startswith("head.")
     }
     if base.network is not None:
-        own = dict(base.network.head.named_parameters())
+        own = dict(base.network.head.named_parameters())  # type: ignore[union-attr]
         given = {name: w.detach() for name, w in own.items() if name in names} | given
-    load_into(network.head, given, where=str(adapter.folder), copy=False)
-    network.head.to(device_of(base.body))
+    load_into(head, given, where=str(adapter.folder), copy=False)
+    head.to(device_of(base.body))
     network.body = base.body
     return network
 

@@ -118,8 +118,8 @@ def resolve_call(
             settings = settle(*usual, rest, words)
     method = settings.model.adapter
     if method is None:
-        others = [f"model.{name}" for name in OF_ADAPTERS]
-        refuse_others(settings, settle(*usual), others, "model.adapter, which is not set")
+        idle = [f"model.{name}" for name in OF_ADAPTERS]
+        refuse_others(settings, settle(*usual), idle, "model.adapter, which is not set")
     else:
         usual = (*usual, {"train.lr": ADAPTER_RATES[method]})
         settings = settle(*usual, rest, words)

@@ -65,6 +65,7 @@ from langue.runs.save import head_of, task_of, write_task_checkpoint
 from langue.runs.weight_plan import STORED, WeightPlan
 from langue.runtime import device, precision
 from langue.settings.sections import DataSettings
+from langue.tasks import TASKS
 from langue.tasks.task import Task, infer
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -641,7 +642,10 @@ def load(
         kind = torch.float32
     if base is None:
         return _load(described, kind, weights)
-    model = _load(base, kind, weights, trained_so=True)
+    task = str((described.task or {}).get("task"))
+    of_language = task in TASKS and TASKS[task].has_language_head
+    table = "fp32" if of_language and weights not in (None, STORED) else None
+    model = _load(base, kind, weights, table, trained_so=True)
     model.add_adapter(described.told, DEFAULT)
     model.use_adapter(DEFAULT)
     return model

@@ -4,8 +4,9 @@ weights.
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from langue.hub.checkpoint import Checkpoint
-from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel
 from langue.model.transformer import Transformer
 from langue.tasks.task import Task
@@ -18,5 +19,5 @@ class Parts:
     checkpoint: Checkpoint
     body: Transformer
     task: Task | None
-    network: TaskModel | None
+    network: nn.Module | None  # with the task's head; of a task that writes, `language`
     language: LanguageModel | None

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from langue.data.batch import Examples
 from langue.data.encoded import Encoded
 from langue.data.loader import Loader
-from langue.errors import DataError
+from langue.errors import DataError, SettingsError
 from langue.hardware import matmul_rate
 from langue.hub.checkpoint import (
     Checkpoint,
@@ -171,6 +171,11 @@ class Finetuning(Prepared):
             from langue.runs.new_model import new_checkpoint
 
             assert kind.preset is not None
+            if settings.model.adapter is not None:
+                raise SettingsError(
+                    "model.adapter is of a model that exists, and a new one is made",
+                    do="name the model with --model",
+                )
             with _folder_of(folder) as kept:
                 texts = kind.training_texts(source.train)
                 checkpoint = new_checkpoint(kind.preset, texts, kept, settings, source.notes)

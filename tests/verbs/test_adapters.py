@@ -235,6 +235,23 @@ def test_a_folder_with_a_model_and_an_adapter_is_refused(trained, model, tmp_pat
         langue.load(tmp_path / "both")
 
 
+@pytest.mark.parametrize("held", [None, "int8"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_task_that_writes(kind, held, tmp_path):
+    base = tiny_decoder(tmp_path / "base", kind)
+    texts = [row["text"] for row in reviews(30)]
+    rows = [{"source": text[:20], "target": text[:8]} for text in texts]
+    data = write_jsonl(tmp_path / "train.jsonl", rows)
+    settings = {**SHORT, "model.adapter": "lora", "model.base_weights": held}
+    out = tmp_path / "run"
+    run = langue.finetune("seq2seq", model=base, data=data, out=out, **settings)
+    assert langue.evaluate(out)["metrics"] == run.metrics["metrics"]
+    loaded = langue.load(out)
+    assert loaded.weights == held and loaded.predict(["the film"])
+    loaded.use_adapter(None)
+    assert loaded.task is None
+
+
 def test_a_language_model_with_an_adapter(tmp_path):
     base = tiny_decoder(tmp_path / "base", "llama")
     text = tmp_path / "text.txt"
