@@ -24,6 +24,7 @@ from langue.hub.convert_dtype import DtypeConverter
 from langue.hub.family import SEQUENCE, Family, Rule, joined
 from langue.hub.snapshot import ADAPTER_CONFIG as CONFIG
 from langue.hub.snapshot import ADAPTER_WEIGHTS as WEIGHTS
+from langue.hub.snapshot import WEIGHTS as WEIGHT_FILES
 from langue.hub.weights import read_safetensors
 from langue.model.adapters import OF_INPUTS, PARAMETERS, Method, Patch, Values
 from langue.model.config import ModelConfig
@@ -163,7 +164,7 @@ def read_config(folder: Path) -> AdapterConfig:
         )
     try:
         return _config_of(said)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, re.error) as error:
         raise ModelError(
             f"the config cannot be followed ({type(error).__name__}: {error})", where=str(file)
         ) from error
@@ -186,13 +187,24 @@ def _config_of(said: Mapping[str, Any]) -> AdapterConfig:
         alpha=float(said.get("lora_alpha", 8)),
         dropout=float(said.get("lora_dropout", 0.0)),
         rank_stabilised=bool(said.get("use_rslora")),
-        alphas={str(key): float(value) for key, value in said.get("alpha_pattern", {}).items()},
+        alphas={_tame(key): float(value) for key, value in said.get("alpha_pattern", {}).items()},
         **common,
     )
 
 
 def _names(said: Any) -> str | tuple[str, ...]:
-    return said if isinstance(said, str) else tuple(map(str, said or ()))
+    return _tame(said) if isinstance(said, str) else tuple(map(str, said or ()))
+
+
+def _tame(pattern: str) -> str:
+    """A pattern of modules' names; ValueError where it repeats anything but `.*`, and that a few
+    times, so that it is tried in no time at all.
+    """
+    repeats = re.sub(r"\.\*", "", pattern)
+    if len(pattern) > 500 or pattern.count(".*") > 4 or re.search(r"[*+?{]", repeats):
+        raise ValueError(f"the pattern {pattern[:80]!r} is not followed here")
+    re.compile(pattern)
+    return pattern
 
 
 def _found(pattern: str, module: str) -> bool:
@@ -253,6 +265,7 @@ def _places_of(
             if len(own):
                 begin = int(own[0])
                 end = int(own[-1]) + 1
+                assert end - begin == len(own), f"the rows of {name} do not stand together"
                 slices.append(Slice(layer, begin, end, order[begin:end] - place * each))
         turned = r.change == "transpose"
         made[name.removesuffix(".weight")] = Place(tuple(slices), each, layers[0][2], turned)
@@ -407,6 +420,8 @@ def read_tensors(folder: Path, family: Family) -> Tensors:
     by_module: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
     for key, tensor in read_safetensors(file).items():
+        if not tensor.ndim or not tensor.is_floating_point():
+            raise ModelError(f"{key} is no tensor of weights", where=str(file))
         name = key.removeprefix(PREFIX)
         ending = next((end for end in _ENDINGS if name.endswith(f".{end}")), None)
         if ending is None:
@@ -615,11 +630,12 @@ def write_adapter(
 
 def digest_of(folder: Path, original: Path | None) -> str:
     """SHA-256 of a model's config and weight files, by which it is known again."""
-    endings = (".safetensors", ".bin", ".msgpack", ".h5", ".npz")
-    files = [original] if original is not None else []
-    if original is None:
-        files = [folder / "config.json"]
-        files += sorted(f for f in folder.iterdir() if f.suffix in endings or ".ckpt" in f.name)
+    files = [folder / "config.json"] if original is None else [original]
+    for patterns in WEIGHT_FILES if original is None else ():
+        there = {file for pattern in patterns for file in folder.glob(pattern)}
+        files += sorted(there)
+        if there:  # those of other formats are not read
+            break
     whole = hashlib.sha256()
     for file in files:
         with file.open("rb") as handle:

@@ -61,6 +61,17 @@ from langue.settings.sections import ModelSettings, Settings
 from langue.tasks.objective import Objective
 from langue.tasks.task import Task
 
+# What opens the folder elsewhere, by its task_type, and those that are told how many labels there
+# are.
+PEFT_CLASSES = {
+    "SEQ_CLS": "AutoPeftModelForSequenceClassification",
+    "TOKEN_CLS": "AutoPeftModelForTokenClassification",
+    "QUESTION_ANS": "AutoPeftModelForQuestionAnswering",
+    "CAUSAL_LM": "AutoPeftModelForCausalLM",
+    SEQ2SEQ_TYPE: "AutoPeftModelForSeq2SeqLM",
+    BODY_TYPE: "AutoPeftModelForFeatureExtraction",
+}
+COUNTING = (PEFT_CLASSES["SEQ_CLS"], PEFT_CLASSES["TOKEN_CLS"])
 RANK = 8  # of LoRA's products, where nothing is said
 
 
@@ -139,6 +150,22 @@ def trained_weights(task: Objective, checkpoint: Checkpoint, chosen: ModelSettin
         f"{in_adapters:,} of {chosen.adapter} beside {len(planned.modules)} linear"
         f" maps{head}: {in_adapters + in_head:,} of {whole:,} weights"
     )
+
+
+def describe_peft_support(task: Task, checkpoint: Checkpoint, chosen: ModelSettings) -> str:
+    """What users of PEFT get from the saved folder, in a sentence or two."""
+    head = task.head_kind(checkpoint.family)
+    kind = PEFT_CLASSES[_task_type(checkpoint, head)]
+    outputs = len(task.output_names())
+    more = f", num_labels={outputs}" if kind in COUNTING and outputs not in (0, 2) else ""
+    said = f"peft: {kind}.from_pretrained(FOLDER{more}) gives the same logits"
+    if kind == PEFT_CLASSES[BODY_TYPE]:
+        said = f"peft: {kind} gives the same states, and the head stays langue's"
+    if checkpoint.original is not None:
+        said = "peft: it cannot read the base, which is in another format: langue convert it first"
+    if chosen.base_weights not in (None, "fp32"):
+        said += f", but for what the base loses in {chosen.base_weights}"
+    return f"{said}. langue convert FOLDER OUT --merge makes a model of it that needs no peft."
 
 
 def _count(patch: Patch, planned: Plan) -> int:

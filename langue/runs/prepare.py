@@ -195,8 +195,9 @@ class Finetuning(Prepared):
         )
         made.facts = facts(made, made.settings)
         if settings.model.adapter is not None:
-            from langue.runs.adapters import trained_weights
+            from langue.runs.adapters import describe_peft_support, trained_weights
 
+            made.facts["transformers"] = describe_peft_support(task, checkpoint, settings.model)
             made.facts["trained"] = trained_weights(task, checkpoint, settings.model)
         return made
 
