@@ -24,6 +24,9 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Work an adapter into the weights of its base.")
+    ] = False,
     revision: Revision = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -42,13 +45,17 @@ def convert(
 
         langue convert story.gguf story
 
+    What a run with model.adapter has trained, as a whole model:
+
+        langue convert runs/lora runs/merged --merge
+
     A run is written so where llama.cpp has its architecture: one of langue pretrain --preset llama
     or --preset gpt2.
     """
     from langue.cli.show import print_json
     from langue.verbs.convert import convert as verb
 
-    path = str(verb(model, out, dtype=dtype, revision=revision))
+    path = str(verb(model, out, dtype=dtype, revision=revision, merge=merge))
     if as_json:
         print_json({"out": path})
     else:

@@ -57,7 +57,8 @@ def print_preview(prepared: "Finetuning", console: Console) -> None:
     console.print(_splits(facts))
     for remark in prepared.task.remarks():
         console.print(Text(f"· {remark}"))
-    for note in facts["notes"]:
+    trained = [f"trained: {facts['trained']}"] if "trained" in facts else []
+    for note in [*trained, *facts["notes"]]:
         console.print(Text(f"· {note}"))
     for split, found in facts["duplicates"].items():
         if found["exact"] or found["near"]:
@@ -197,6 +198,7 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
             if "new_weights" in facts
             else {}
         ),
+        **({"trained": facts["trained"]} if "trained" in facts else {}),
         "text": (
             f"{facts['documents']:,} documents, {facts['tokens']:,} tokens of"
             f" {facts['vocabulary']:,}, {facts['bytes'] / max(1, facts['tokens']):.2f} bytes each"
@@ -326,6 +328,7 @@ def print_model(facts: Mapping[str, Any]) -> None:
             f"{facts['parameters']:,} ({_size(facts['bytes']['fp32'])} in fp32, "
             f"{_size(facts['bytes']['bf16'])} in bf16)"
         ),
+        **_adapter_row(facts["adapter"]),
         "context": context,
         **_tokenizer_rows(facts["tokenizer"]),
         "uses": ", ".join(facts["uses"]),
@@ -338,6 +341,18 @@ def print_model(facts: Mapping[str, Any]) -> None:
     for name, value in rows.items():
         grid.add_row(Text(name, "bold"), Text(value))  # labels may look like markup
     console.print(grid)
+
+
+def _adapter_row(adapter: Mapping[str, Any] | None) -> dict[str, str]:
+    """What of the model was trained beside its base, where it is an adapter."""
+    if adapter is None:
+        return {}
+    return {
+        "adapter": (
+            f"{adapter['method']} of {adapter['maps']} linear maps of {adapter['base']};"
+            f" {adapter['trained']:,} weights were trained"
+        )
+    }
 
 
 def _tokenizer_rows(facts: Mapping[str, Any]) -> dict[str, str]:

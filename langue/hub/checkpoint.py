@@ -30,13 +30,14 @@ from langue.hub.generation_config import (
     read_generation,
     saved_generation,
 )
-from langue.hub.snapshot import fetch, fetch_file
+from langue.hub.snapshot import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fetch, fetch_file
 from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from langue.hub.adapters import Adapter
     from langue.hub.quantized import StoredRows
     from langue.model.weight_kinds import AnyWeight
 
@@ -72,6 +73,11 @@ class Checkpoint:
     # matrices as the file has them, where that was asked for; in `weights` tensors of their shapes
     # stand for them
     stored: "dict[str, AnyWeight]" = field(default_factory=dict)
+    # as a Description's: what it was asked for by, the file of another format, and the adapter that
+    # is worked into the weights
+    name: str = ""
+    original: Path | None = None
+    adapter: Path | None = None
 
     @cached_property
     def generation(self) -> GenerationConfig:
@@ -157,6 +163,9 @@ def locate(
     if patterns is not None:
         return fetch(str(name), revision, patterns, weights=False)
     found = fetch(str(name), revision, weights=False)
+    if (found / ADAPTER_CONFIG).is_file():
+        fetch_file(str(name), revision, ADAPTER_WEIGHTS)
+        return found
     if weights or not _says_all(found):
         found = fetch(str(name), revision, weights=True)
         from langue.hub.originals import keras
@@ -186,6 +195,15 @@ class Description:
     writes: dict[str, Any] = field(default_factory=dict)
     original: Path | None = None  # the file of a model in a format other than the Hub's
     reader: "FormatReader | None" = None  # what reads it
+    name: str = ""  # what it was asked for by
+    # the folder of an adapter, of which all else here is what the base says; and that alone
+    adapter: Path | None = None
+    base: "Description | None" = None
+
+    @property
+    def told(self) -> Path:
+        """The folder that was asked for: of the adapter where it is one."""
+        return self.folder if self.adapter is None else self.adapter
 
 
 class FormatReader(Protocol):
@@ -229,13 +247,14 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     Hub's.
     """
     folder = locate(name, revision, weights=weights)
+    if (folder / ADAPTER_CONFIG).is_file():
+        return _describe_adapter(str(name), folder, weights)
     foreign = None if _is_of_the_hub(folder) else _find_format(folder)
     if foreign is not None:
         reader, original = foreign
         published = reader.read_config(original)
-        return Description(
-            folder, published, None, generation_of_config(published), original, reader
-        )
+        told = generation_of_config(published)
+        return Description(folder, published, None, told, original, reader, str(name))
     if not (folder / "config.json").is_file():
         raise ModelError(
             "the folder has no config.json", where=str(folder), do="give a model folder or a run"
@@ -253,7 +272,36 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
         raise ModelError(f"config: {odd[0]} is not a list", where=str(folder / "config.json"))
     published = _named(published)
     task = _object(folder / "langue.json") if (folder / "langue.json").is_file() else None
-    return Description(folder, published, task, writes)
+    return Description(folder, published, task, writes, name=str(name))
+
+
+def _describe_adapter(name: str, folder: Path, weights: bool) -> Description:
+    """What an adapter's base says, and the adapter of its task."""
+    from langue.hub import adapters
+
+    said = adapters.read_config(folder)
+    try:
+        base = describe(said.base, said.revision, weights=weights)
+    except LangueError as error:
+        raise ModelError(
+            f"the base of the adapter, {said.base}: {error.what}",
+            where=error.where if error.where != said.base else str(folder),
+            do=f"set base_model_name_or_path in {folder / ADAPTER_CONFIG} to where it is",
+        ) from error
+    if base.adapter is not None:
+        raise ModelError(
+            f"the base of the adapter, {said.base}, is an adapter itself",
+            where=str(folder),
+            do=f"merge that one first: langue convert {said.base} FOLDER --merge, and set"
+            f" base_model_name_or_path in {folder / ADAPTER_CONFIG} to FOLDER",
+        )
+    task = _object(folder / "langue.json") if (folder / "langue.json").is_file() else None
+    published = dict(base.published)
+    if task is None:
+        family, _ = family_of(base)
+        tensors = adapters.read_tensors(folder, family)
+        published |= adapters.published_of(said, tensors, family, base.published)
+    return replace(base, published=published, task=task, name=name, adapter=folder, base=base)
 
 
 def _is_of_the_hub(path: Path) -> bool:
@@ -352,6 +400,9 @@ def layers_in(config: ModelConfig) -> int:
 
 
 def read_tokenizer(described: Description) -> Tokenizer:
+    own = described.adapter
+    if own is not None and (own / "tokenizer.json").is_file():
+        return Tokenizer.load(own)
     reader = described.reader
     original = described.original
     if reader is None or original is None:
@@ -423,7 +474,68 @@ def read_checkpoint(
             where=str(folder),
         )
     told = described.published, described.writes
-    return Checkpoint(folder, family, config, described.task, weights, tokenizer, *told, kept)
+    made = Checkpoint(
+        folder,
+        family,
+        config,
+        described.task,
+        weights,
+        tokenizer,
+        *told,
+        stored=kept,
+        name=described.name,
+        original=described.original,
+        adapter=described.adapter,
+    )
+    if described.adapter is not None:
+        _merge_adapter(described, made, head)
+    return made
+
+
+def adapter_of(described: Description, config: ModelConfig, head: str | None) -> "Adapter":
+    """The adapter that a description is of; ModelError where it is of another base, or its base is
+    not what it was.
+    """
+    from langue.hub import adapters
+
+    assert described.adapter is not None
+    family, _ = family_of(described)
+    _check_base(described)
+    said = adapters.read_config(described.adapter)
+    tensors = adapters.read_tensors(described.adapter, family)
+    return adapters.make_adapter(described.adapter, said, tensors, family, config, head)
+
+
+def _check_base(described: Description) -> None:
+    """ModelError where an adapter of ours says what its base was, and it is something else now."""
+    from langue.hub.adapters import digest_of
+
+    kept = (described.task or {}).get("base")
+    if not isinstance(kept, dict) or "sha256" not in kept:
+        return
+    if kept["sha256"] != digest_of(described.folder, described.original):
+        raise ModelError(
+            f"the base of the adapter, {described.folder}, has changed since it was trained",
+            where=str(described.adapter),
+            do="put it back as it was, or set base_model_name_or_path in"
+            f" {described.told / ADAPTER_CONFIG} to a copy that is as it was",
+        )
+
+
+def _merge_adapter(described: Description, checkpoint: Checkpoint, head: str | None) -> None:
+    """Work an adapter into the weights of its base, which are widened where they are held in few
+    bits.
+    """
+    from langue.model.adapters import merge_into
+
+    adapter = adapter_of(described, checkpoint.config, head)
+    weights = checkpoint.weights
+    weights |= adapter.whole
+    for patch in adapter.patches:
+        stored = checkpoint.stored.pop(f"{patch.layer}.weight", None)
+        if stored is not None:
+            weights[f"{patch.layer}.weight"] = stored.dequantize()
+    merge_into(weights, adapter.patches, adapter.values)
 
 
 def _read_model(
@@ -495,15 +607,20 @@ def load_into(
     new: str = "",
     copy: bool = True,
     weights_dtype: torch.dtype = torch.float32,
+    trained: bool = False,
 ) -> list[str]:
     """Put weights into a module, shapes checked. Names starting with `new` may be absent; returns
-    those that were.
+    those that were. trained: those that are not frozen, and no others.
 
     copy=False: the tensors themselves become the parameters, so that no second copy is held; for a
     module that may have been drawn up on the meta device, and is not trained in a way that the
     file's mapped pages would mind.
     """
-    targets = dict(module.named_parameters())
+    targets = {
+        name: weight
+        for name, weight in module.named_parameters()
+        if weight.requires_grad or not trained
+    }
     wrong = [
         n for n, t in weights.items() if n in targets and tuple(t.shape) != tuple(targets[n].shape)
     ]

@@ -122,7 +122,7 @@ def with_token_heads(
     )
 
 
-def _join(
+def joined(
     r: Rule, parts: list[Tensor], config: ModelConfig, holder: DtypeConverter
 ) -> list[Tensor]:
     """Their tensors as ours."""
@@ -140,8 +140,8 @@ def _join(
 
 
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
-    """Whether `_join` has a meaning for such parts; whether what it makes has the config's shape is
-    seen later.
+    """Whether `joined` has a meaning for such parts; whether what it makes has the config's shape
+    is seen later.
     """
     if parts[0].ndim == 0 or any(
         part.shape != parts[0].shape or part.dtype not in HELD for part in parts
@@ -157,7 +157,7 @@ def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
 def _taken(
     r: Rule, published: dict[str, Tensor], config: ModelConfig, holder: DtypeConverter
 ) -> list[Tensor]:
-    """`_join` of what is taken out of `published`. What it copies is not held beside the copy."""
+    """`joined` of what is taken out of `published`. What it copies is not held beside the copy."""
     parts = [published.pop(name) for name in r.theirs]
     if not _joinable(r, parts, config):
         told = (
@@ -169,13 +169,13 @@ def _taken(
             f"{r.ours} cannot be made of {shapes}",
             do="the config and the weights are not of one model",
         )
-    joined = _join(r, parts, config, holder)
-    holder.done(parts, joined)
-    return joined
+    made = joined(r, parts, config, holder)
+    holder.done(parts, made)
+    return made
 
 
 def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
-    """The inverse of `_join`."""
+    """The inverse of `joined`."""
     whole = wholes[0] if len(wholes) == 1 else torch.cat(wholes)
     if r.change == "row":
         whole = whole[None]
@@ -239,13 +239,13 @@ class Family:
         twice. weights_dtype: what those are held in (None: what they came in); other: whether there
         is a head of a kind that is not known here, which is kept.
         """
-        names = Counter(map(self._today, theirs))
+        names = Counter(map(self.today, theirs))
         twice = next((name for name, count in names.items() if count > 1), None)
         if twice is not None:
             raise ModelError(
                 f"{twice} is there under an old name and a new one", do="leave one of them"
             )
-        published = {self._today(name): theirs.pop(name) for name in list(theirs)}
+        published = {self.today(name): theirs.pop(name) for name in list(theirs)}
         for guard in map(self.guard, (SEQUENCE, *TOKEN_CLASSES)):  # written by `to_theirs`
             if guard in published and published[guard].numel() == 0:
                 del published[guard]
@@ -262,10 +262,10 @@ class Family:
             if all(name in published for name in mapping.theirs)
         ]
         holder = DtypeConverter(weights_dtype, published.values())
-        joined = in_threads(lambda r: _taken(r, published, config, holder), there)
+        taken_up = in_threads(lambda r: _taken(r, published, config, holder), there)
         ours = {
             name: part
-            for mapping, parts in zip(there, joined, strict=True)
+            for mapping, parts in zip(there, taken_up, strict=True)
             for name, part in zip(mapping.ours.split(","), parts, strict=True)
         }
         if all(r.zero or r in there for r in heads):
@@ -281,11 +281,7 @@ class Family:
         beside = [
             name for name in published if other and not bare and not name.startswith(self.prefix)
         ]
-        left = [
-            n
-            for n in published
-            if n not in of_run + beside and not any(re.search(p, n) for p in self.unused)
-        ]
+        left = [n for n in published if n not in of_run + beside and not self.is_unused(n)]
         if missing or left:
             raise ModelError(
                 _difference(missing, left), do="the config and the weights are not of one model"
@@ -312,7 +308,7 @@ class Family:
         the body alone loads as ever.
         """
         bare = head is None and not other
-        prefix = self._prefix_of(head or self._kind(other))
+        prefix = self.prefix_of(head or self._kind(other))
         theirs: dict[str, Tensor] = {}
         covered: set[str] = set()
         rules = self._body(config, "" if bare else prefix)
@@ -359,7 +355,7 @@ class Family:
         named = (r.theirs[0] for r in rules if r.ours == "head.out.weight")
         return next(named, self.outputs.get(str(kind), ""))
 
-    def _prefix_of(self, kind: str) -> str:
+    def prefix_of(self, kind: str) -> str:
         """What stands before the names of the body in the class of such a head."""
         return self.prefixes.get(kind, self.prefix)
 
@@ -380,7 +376,7 @@ class Family:
         whatever is said; and a token classifier without a decoder is an encoder (T5's, whose config
         is of both sides).
         """
-        published = {self._today(name): tensor for name, tensor in theirs.items()}
+        published = {self.today(name): tensor for name, tensor in theirs.items()}
         if config.decoder_layers and self.architectures.get("token") in classes:
             decoder = {r.theirs[0] for r in self.body if r.ours.startswith("decoder.")}
             starts = tuple(name.partition("{i}")[0] for name in decoder)
@@ -413,7 +409,7 @@ class Family:
 
     def is_turned(self, name: str) -> bool:
         """Whether the published matrix is (in, out), as GPT-2's are."""
-        name = self._today(name)
+        name = self.today(name)
         for r in [*self.body, *(r for rules in self.heads.values() for r in rules)]:
             for theirs in r.theirs if r.change == "transpose" else ():
                 pattern = re.escape(theirs).replace(r"\{i\}", r"\d+")
@@ -476,12 +472,44 @@ class Family:
             )
         return rules
 
+    def rules_of_body(self, config: ModelConfig, prefix: str) -> list[Rule]:
+        """The rules that this config's parameters need; prefix: what their published names begin
+        with.
+        """
+        return self._body(config, prefix)
+
+    def some_to_ours(
+        self, theirs: Mapping[str, Tensor], config: ModelConfig, head: str | None
+    ) -> dict[str, Tensor]:
+        """`to_ours` of tensors that are only some of a model's: those that make up one of ours."""
+        rules = [*self._body(config, self.prefix), *self._head(config, head, False)]
+        left = dict(theirs)
+        holder = DtypeConverter(None, [])
+        ours: dict[str, Tensor] = {}
+        for r in rules:
+            if all(name in left for name in r.theirs):
+                parts = _taken(r, left, config, holder)
+                ours |= dict(zip(r.ours.split(","), parts, strict=True))
+        own = head is not None and head not in self.heads
+        return ours | {name: t for name, t in left.items() if own and name.startswith("head.")}
+
+    def is_unused(self, name: str) -> bool:
+        """Whether no use of ours needs this published weight."""
+        return any(re.search(pattern, name) for pattern in self.unused)
+
+    def rules_of_head(self, config: ModelConfig, head: str) -> list[Rule]:
+        """The rules of the published head of such a kind; none where there is no class for it."""
+        return self._head(config, head, False)
+
     def _head(self, config: ModelConfig, head: str | None, bare: bool) -> list[Rule]:
         needed = parameters(config)
         rules = [r for r in self.heads.get(head or "", []) if head != "lm" or r.ours in needed]
         return [_strip(r, self.prefix) for r in rules] if bare else rules
 
-    def _today(self, name: str) -> str:
+    def today(self, name: str) -> str:
+        """A published weight's name as the rules have it, of that in an old file or another
+        class.
+        """
         for own in self.prefixes.values():
             if name.startswith(own):
                 name = self.prefix + name.removeprefix(own)

@@ -11,6 +11,9 @@ from langue.errors import ModelError
 
 # what the model is, and its tokenizer
 SAYS = ("*.json", "*.txt", "*.model", "*.spm", "*.bpe", "*.yml", "*.jinja")
+# the two files of an adapter of another model
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = (
     ("model*.safetensors",),
     ("pytorch_model*.bin",),

@@ -82,6 +82,20 @@ def linear(x: Tensor, weight: "Tensor | AnyWeight", bias: Tensor | None) -> Tens
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
 
 
+def rows_of(layer: nn.Module, x: Tensor, begin: int, end: int) -> Tensor:
+    """What a linear map gives in some of its rows: (..., I) -> (..., end - begin)."""
+    rows: Any = getattr(layer, "rows", None)
+    if rows is not None:
+        out: Tensor = rows(x, begin, end)
+        return out
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    if begin == 0 and end == len(weight):
+        out = layer(x)
+        return out
+    bias: Tensor | None = layer.bias  # type: ignore[assignment]
+    return linear(x, weight[begin:end], None if bias is None else bias[begin:end])
+
+
 class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)

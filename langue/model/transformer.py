@@ -26,7 +26,7 @@ from langue.model.attention import (
 )
 from langue.model.cache import PagedKeys, Pages, kernels_for
 from langue.model.config import ModelConfig
-from langue.model.kernels import Dropout, Linear, in_bf16, linear
+from langue.model.kernels import Dropout, Linear, in_bf16, rows_of
 from langue.model.layers import make_feedforward, make_norm
 from langue.model.position import Alibi, Rotary, Rotation, make_bias, make_position, rotate
 
@@ -122,10 +122,8 @@ class SelfAttention(nn.Module):
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
             end = self.heads * self.width
-            weight = self.qkv.weight
-            bias = self.qkv.bias
-            q = linear(asking, weight[:end], None if bias is None else bias[:end])
-            k, v = linear(x, weight[end:], None if bias is None else bias[end:]).chunk(2, dim=-1)
+            q = rows_of(self.qkv, asking, 0, end)
+            k, v = rows_of(self.qkv, x, end, 3 * end).chunk(2, dim=-1)
         return (
             q.view(len(q), -1, self.width),
             k.view(len(k), -1, self.width),

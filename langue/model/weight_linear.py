@@ -7,7 +7,7 @@ a table, and shares with the old one whatever it does not change.
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from langue.model.weight_kinds import (
 M = TypeVar("M", bound=nn.Module)
 # numbers of a weight that the PyTorch product widens at a time
 _WIDENED = 2**20
+_WIDENED_IN_TRAINING = 2**24  # for large products
 # Modules that stay as they are: what decides between experts, and BERT's guess about two parts.
 _KEPT = ("router", "shared_gate", "pooler", "pairs")
 # What a table of embeddings is held in: it is the output matrix too where it is tied, whose errors
@@ -126,6 +127,67 @@ class WeightLinear(_Held):
         return product(x, self.weight, self.bias)
 
 
+class _FrozenProduct(torch.autograd.Function):
+    """x W^T + b with the numbers that a weight stands for, in autocast's precision where it is on,
+    and its gradient by x. They are widened again on the way back, some rows at a time, and have no
+    gradient themselves (Dettmers et al. 2023, arXiv:2305.14314).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
+        device = x.device.type
+        narrow = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if narrow else torch.float32
+        ctx.weight = weight
+        ctx.kinds = x.dtype, dtype
+        own_bias = None if bias is None else bias.detach().to(dtype)
+        rows = x.detach().reshape(-1, x.shape[-1]).to(dtype)  # (T, K)
+        parts = []
+        with torch.autocast(device, enabled=False):
+            for chosen in _rows_at_a_time(weight):
+                wide = weight[chosen].dequantize().to(dtype)
+                parts.append(F.linear(rows, wide, None if own_bias is None else own_bias[chosen]))
+        out = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return out.view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        weight: AnyWeight = ctx.weight
+        kind, dtype = ctx.kinds
+        given = gradients[0].reshape(-1, len(weight)).to(dtype)  # (T, O)
+        out = torch.zeros(len(given), weight.shape[1], device=given.device)  # (T, K)
+        with torch.autocast(given.device.type, enabled=False):
+            for chosen in _rows_at_a_time(weight):
+                out += given[:, chosen] @ weight[chosen].dequantize().to(dtype)
+        return out.view(*gradients[0].shape[:-1], -1).to(kind), None, None
+
+
+def _rows_at_a_time(weight: AnyWeight) -> Iterator[slice]:
+    """Parts of a matrix that are widened one after another in training."""
+    step = max(1, _WIDENED_IN_TRAINING // weight.shape[1])
+    for begin in range(0, len(weight), step):
+        yield slice(begin, min(begin + step, len(weight)))
+
+
+class FrozenWeightLinear(WeightLinear):
+    """A WeightLinear under training of something else: gradients reach what it multiplies, and
+    never itself.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rows(x, 0, len(self.weight))
+
+    def rows(self, x: Tensor, begin: int, end: int) -> Tensor:
+        """What it gives in some of its rows: (..., end - begin)."""
+        whole = begin == 0 and end == len(self.weight)
+        weight = self.weight if whole else self.weight[begin:end]
+        bias = self.bias if whole or self.bias is None else self.bias[begin:end]
+        if not torch.is_grad_enabled():
+            return product(x, weight, bias)
+        out: Tensor = _FrozenProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return out
+
+
 class WeightEmbedding(_Held):
     """A table of embeddings as a Weight: tokens (T,) -> the rows (T, E) that they name, in fp32."""
 
@@ -203,7 +265,7 @@ def with_weights(
         # held as it is, and multiplied as all others are: its rows do not depend on how many
         made[name] = WeightLinear(quantize(part.weight, "fp32"), part.bias)
     _tell_ungrouped(_wanted_kinds(model, kind, table), changed)
-    return _rebuilt(model, "", made).eval()  # type: ignore[return-value]
+    return rebuilt(model, "", made).eval()  # type: ignore[return-value]
 
 
 def for_generation(model: M, dtype: torch.dtype) -> M:
@@ -240,7 +302,7 @@ def _tell_ungrouped(wanted: Mapping[str, str], parts: Mapping[str, nn.Module]) -
         )
 
 
-def _rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.Module:
+def rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.Module:
     """The tree with some of its modules replaced; the others are new, around the old tensors."""
     if name in made:
         return made[name]
@@ -249,7 +311,7 @@ def _rebuilt(module: nn.Module, name: str, made: Mapping[str, nn.Module]) -> nn.
         setattr(new, kind, dict(getattr(module, kind)))
     for last, part in module._modules.items():
         if part is not None:
-            new._modules[last] = _rebuilt(part, f"{name}.{last}".lstrip("."), made)
+            new._modules[last] = rebuilt(part, f"{name}.{last}".lstrip("."), made)
     return new
 
 

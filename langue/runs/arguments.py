@@ -12,7 +12,9 @@ from langue.errors import SettingsError
 from langue.registry import Registry
 from langue.settings.recipe import ROWS, split_recipe
 from langue.settings.sections import (
+    ADAPTER_RATES,
     FINETUNING,
+    OF_ADAPTERS,
     OF_NEW_MODELS,
     ONLY_PRETRAINING,
     PRETRAINING,
@@ -102,7 +104,7 @@ def resolve_call(
     arguments |= {key: value for key, value in given.items() if value is not None}
     _check_arguments(command, arguments)
     kind: type[Objective] = command.registry[arguments[command.names]]
-    usual = (command.usual, kind.tokenizer_defaults)
+    usual: tuple[Mapping[str, Any], ...] = (command.usual, kind.tokenizer_defaults)
     others = command.others
     if arguments["model"] is None:  # a new one is made
         others = {key: here for key, here in others.items() if key not in OF_NEW_MODELS}
@@ -114,6 +116,13 @@ def resolve_call(
         elif rest.get("train.epochs") == MANY:  # as a recipe of so many steps has it
             rest = {key: value for key, value in rest.items() if key != "train.epochs"}
             settings = settle(*usual, rest, words)
+    method = settings.model.adapter
+    if method is None:
+        idle = [f"model.{name}" for name in OF_ADAPTERS]
+        refuse_others(settings, settle(*usual), idle, "model.adapter, which is not set")
+    else:
+        usual = (*usual, {"train.lr": ADAPTER_RATES[method]})
+        settings = settle(*usual, rest, words)
     unset = settle(*usual)
     refuse_others(settings, unset, others, command.of_others)
     return Call(kind, arguments, settings, unset)

@@ -29,7 +29,7 @@ from langue.runs.arguments import MANY, Call, check_rereadable
 from langue.runs.folder import CORPUS
 from langue.runs.new_model import AXES, TOKENIZER, shape_of_new_model
 from langue.runs.prepare import Prepared
-from langue.runs.save import write_language_checkpoint
+from langue.runs.save import write_language_checkpoint, write_objective_facts
 from langue.runs.train_tokenizer import as_list, train_tokenizer
 from langue.runtime import precision, rank
 from langue.settings.sections import (
@@ -74,6 +74,13 @@ class Pretraining(Prepared):
         return [self.train.folder]
 
     def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        if self.settings.model.adapter is not None:
+            from langue.runs.adapters import write_adapter_files
+
+            of = self.checkpoint, self.settings.model, "lm"
+            base = write_adapter_files(folder, *of, weights)
+            write_objective_facts(folder, self.task, self.settings.data, {"base": base})
+            return
         write_language_checkpoint(folder, self.checkpoint, self.task, weights, self.settings.data)
 
     def fingerprint(self) -> dict[str, str]:
@@ -97,6 +104,15 @@ class Pretraining(Prepared):
         if corpus is not None or model is not None or arguments["tokenizer"] is not None:
             what = "a tokenizer that is trained, and there is one"
             refuse_others(settings, call.usual, OF_TRAINING_TOKENIZERS, what)
+        if model is None and settings.model.adapter is not None:
+            raise SettingsError(
+                "model.adapter is of a model that is trained further, and none is named",
+                do="name it with --model",
+            )
+        if settings.model.base_weights is not None:
+            raise SettingsError(
+                "model.base_weights is of fine-tuning, and does nothing here", do="leave it out"
+            )
         if model is None:
             return
         for name in ("preset", "size", *AXES):
@@ -117,6 +133,10 @@ class Pretraining(Prepared):
             described = describe(call.arguments["model"], settings.model.revision)
             pairs = kind.learns_pairs(settings.task)
             published = read_checkpoint(described, head="lm", pairs=pairs)
+            if settings.model.adapter is not None:
+                from langue.runs.adapters import check as check_adapters
+
+                check_adapters(published, settings)
 
         def check(tokenizer: Tokenizer | None) -> None:
             check_sizes(
@@ -135,6 +155,10 @@ class Pretraining(Prepared):
         task, checkpoint = _task_and_model(kind, tokenizer, published, settings)
         made = cls(task=task, checkpoint=checkpoint, settings=settings, train=train, dev=dev)
         made.facts = _facts(made, call.arguments)
+        if settings.model.adapter is not None:
+            from langue.runs.adapters import trained_weights
+
+            made.facts["trained"] = trained_weights(task, checkpoint, settings.model)
         return made
 
 

@@ -176,7 +176,8 @@ def _rows_in_use(prepared: Prepared, network: nn.Module) -> AbstractContextManag
     """
     texts = prepared.examples_of_training
     body: Transformer = network.body  # type: ignore[assignment]
-    return trim_embedding(body, *texts) if texts else nullcontext()
+    trained = isinstance(body.token, nn.Embedding) and body.token.weight.requires_grad
+    return trim_embedding(body, *texts) if texts and trained else nullcontext()
 
 
 def _watched(prepared: Prepared) -> dict[str, Any]:

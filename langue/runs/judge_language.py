@@ -125,7 +125,12 @@ def evaluate_text(
         options=kind.Options,
         elsewhere=OPTIONS,
     )
-    checkpoint = read_checkpoint(run, head="lm", pairs=kind.learns_pairs(settings.task))
+    # an adapter is judged beside the weights of its base, as it was trained
+    whole = run if run.base is None else run.base
+    settings = settings.model_copy(
+        update={"model": settings.model.model_copy(update={"adapter": None})}
+    )
+    checkpoint = read_checkpoint(whole, head="lm", pairs=kind.learns_pairs(settings.task))
     tokenizer = checkpoint.tokenizer
     objective = kind(tokenizer, settings.task, seed=settings.train.seed)
     objective.vocabulary = min(objective.vocabulary, checkpoint.config.vocab_size)
@@ -134,7 +139,12 @@ def evaluate_text(
         prepared = Pretraining(
             task=objective, checkpoint=checkpoint, settings=settings, train=text, dev=text
         )
-        network = build(prepared).to(device())
+        network = build(prepared)
+        if run.adapter is not None:
+            from langue.runs.adapters import with_adapter
+
+            network = with_adapter(network, run, checkpoint)
+        network = network.to(device())
         assert isinstance(network, LanguageModel)
         metrics, intervals, _ = judged(prepared, network)
         few = notes_on_held_out(0, text.n_documents)
@@ -148,7 +158,7 @@ def evaluate_text(
             "seconds": round(time.perf_counter() - began, 3),
         }
 
-    given = _own_corpus(run.folder, named.get("data")) if data is None else data
+    given = _own_corpus(run.told, named.get("data")) if data is None else data
     if (corpus := given_corpus(given)) is not None:
         split = {"test": "dev"}.get(split, split)
         with in_use(corpus):

@@ -36,12 +36,10 @@ from langue.hub.sentence_transformers import copy_modules
 from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
 from langue.model.transformer import Transformer
-from langue.model.weight_kinds import AnyWeight, check_weight_kind, quantize
+from langue.model.weight_kinds import check_weight_kind
 from langue.model.weight_linear import (
     device_of,
-    planned_kinds,
     tensors_and_weights,
-    with_weights,
 )
 from langue.runs.embed import SentenceEncoder
 from langue.runs.generation import (
@@ -62,9 +60,12 @@ from langue.runs.inputs import (
     is_pair,
     listed,
 )
+from langue.runs.parts import Parts
 from langue.runs.save import head_of, task_of, write_task_checkpoint
-from langue.runtime import device, in_threads, precision
+from langue.runs.weight_plan import STORED, WeightPlan
+from langue.runtime import device, precision
 from langue.settings.sections import DataSettings
+from langue.tasks import TASKS
 from langue.tasks.task import Task, infer
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 
 PAIR = "pair"  # the column of the second text
 LOGITS = 2048  # tokens of a batch whose logits are held whole
-STORED = "stored"  # of weights: as the file has them
+DEFAULT = "default"  # the name of the adapter that a folder is loaded with
 M = TypeVar("M", bound=nn.Module)
 # how many labels of a text are shown: what the task gives, so many, or all
 Top = int | Literal["auto"] | None
@@ -93,24 +94,64 @@ class Model:
         weights: str | None = None,
     ) -> None:
         self.config = checkpoint.config
+        self.device = device_of(body)
+        self.dtype = dtype
+        # what its matrices are held in, where `load` was told
+        self.weights = weights
+        # the model by the names of its adapters, and without one
+        self._parts: dict[str | None, Parts] = {
+            None: Parts(checkpoint, body, task, network, language)
+        }
+        self.adapter: str | None = None  # the name of the adapter in use
+        self._take(self._parts[None])
+
+    def _take(self, parts: Parts) -> None:
+        """Be made of these from now on."""
+        for name in ("_sentence_encoder", "_text_generator"):
+            self.__dict__.pop(name, None)
+        checkpoint = parts.checkpoint
         self.data = _data_settings(checkpoint)
         self.tokenizer = checkpoint.tokenizer.for_languages(
             self.data.source_language, self.data.target_language
         )
         self.checkpoint = replace(checkpoint, tokenizer=self.tokenizer)
         self.inputs = Inputs(self.checkpoint)
-        self.body = body
-        self.task = task
-        if task is not None:
-            task.use(self.checkpoint)
-        self.network = network
-        self.language = language
-        self.device = device_of(body)
-        self.dtype = dtype
-        # what its matrices are held in, where `load` was told
-        self.weights = weights
+        self.body = parts.body
+        self.task = parts.task
+        if self.task is not None:
+            self.task.use(self.checkpoint)
+        self.network = parts.network
+        self.language = parts.language
         # what the task is of; None: not known
         self.pairs: bool | None = (checkpoint.task or {}).get("pairs")
+
+    def add_adapter(self, folder: str | Path, name: str) -> None:
+        """Load an adapter of this model, of `langue finetune` or of PEFT, beside it, to be used
+        once `use_adapter` names it. It shares the model's weights.
+
+        ModelError where it is of another base.
+        """
+        from langue.runs.adapters import parts_with_adapter
+
+        if name in self._parts:
+            raise ModelError(f"there is an adapter {name!r} already", do="give it another name")
+        self._parts[name] = parts_with_adapter(self._parts[None], folder)
+
+    def use_adapter(self, name: str | None) -> None:
+        """Answer with this adapter, its head and its task from now on; None: as the base does."""
+        if name not in self._parts:
+            known = ", ".join(repr(each) for each in self._parts if each is not None)
+            raise ModelError(
+                f"there is no adapter {name!r}",
+                do=f"known: {known or 'none'}; add_adapter(folder, name) loads one",
+            )
+        self.adapter = name
+        self._take(self._parts[name])
+
+    @property
+    def adapters(self) -> list[str]:
+        """The names of the adapters that are loaded."""
+        return [name for name in self._parts if name is not None]
 
     @cached_property
     def _sentence_encoder(self) -> SentenceEncoder:
@@ -487,12 +528,17 @@ class Model:
     def save(self, folder: str | Path) -> None:
         """Write a folder that `load`, and `transformers` where it has the architecture, read.
 
-        Matrices of int8 or int4 are written in the layout of `compressed-tensors`.
+        Matrices of int8 or int4 are written in the layout of `compressed-tensors`. Of a model with
+        an adapter in use the adapter alone is written; `langue convert --merge` writes the whole.
         """
         path = Path(folder)
         refuse_filled(path)
         with atomic_folder(path) as temporary:
-            if self.task is not None and self.network is not None:
+            if self.adapter is not None:
+                from langue.runs.adapters import copy_adapter
+
+                copy_adapter(self.checkpoint, temporary)
+            elif self.task is not None and self.network is not None:
                 tensors, stored = tensors_and_weights(self.network)
                 write_task_checkpoint(
                     temporary, self.checkpoint, self.task, tensors, self.data, self.pairs, stored
@@ -573,7 +619,8 @@ def load(
     table of tokens of an int4 model in int8). What cannot be grouped is held in bf16, with a
     LangueWarning. "stored": as the file has them, which is a GGUF file's Q8_0, Q4_0, Q4_K or Q6_K,
     a folder of `langue compress quantize` (which is held so in any case, unless dtype or weights
-    say otherwise), or the precision of each matrix.
+    say otherwise), or the precision of each matrix. Of an adapter it is what the base's are held
+    in, by default as it was trained; the adapter is in use, under the name "default".
     """
     # whole numbers are multiplied with states in fp32: to ask the hardware is to be answered so
     kind = precision("fp32" if dtype == "auto" and weights is not None else dtype)
@@ -586,10 +633,22 @@ def load(
         check_weight_kind(weights)
     described = describe(name, revision)
     family_of(described)
+    base = described.base
+    if base is not None and weights is None and dtype in ("fp32", "auto"):
+        weights = ((described.task or {}).get("base") or {}).get("weights")
+        kind = torch.float32 if weights is not None else kind
     if weights is None and dtype in ("fp32", "auto") and is_quantized(described.published):
         weights = STORED
         kind = torch.float32
-    return _load(described, kind, weights)
+    if base is None:
+        return _load(described, kind, weights)
+    task = str((described.task or {}).get("task"))
+    of_language = task in TASKS and TASKS[task].has_language_head
+    table = "fp32" if of_language and weights not in (None, STORED) else None
+    model = _load(base, kind, weights, table, trained_so=True)
+    model.add_adapter(described.told, DEFAULT)
+    model.use_adapter(DEFAULT)
+    return model
 
 
 def load_plain(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
@@ -614,12 +673,17 @@ def load_for_folder(name: str | Path, revision: str | None, kind: str) -> Model:
 
 
 def _load(
-    described: Description, kind: torch.dtype, held: str | None, table: str | None = None
+    described: Description,
+    kind: torch.dtype,
+    held: str | None,
+    table: str | None = None,
+    trained_so: bool = False,
 ) -> Model:
+    """trained_so: whether adapters may have been trained on weights that are held so."""
     task = task_of(described)
     head = "lm" if task is None else head_of(task, described)
     quantized = is_quantized(described.published)
-    if held == "int4" and family_of(described)[1].architecture == "encoder":
+    if held == "int4" and not trained_so and family_of(described)[1].architecture == "encoder":
         raise ModelError(
             "an encoder is not held in int4, whose errors go straight into its states",
             where=str(described.folder),
@@ -632,7 +696,7 @@ def _load(
         weights_dtype=None if held else kind,
         stored=held == STORED or (quantized and held in ("int8", "int4")),
     )
-    plan = None if held is None else _Plan(checkpoint, held, table)
+    plan = None if held is None else WeightPlan(checkpoint, held, table)
     where = str(checkpoint.folder)
     network: nn.Module | None = None
     language = None
@@ -665,64 +729,8 @@ def _load(
     return Model(checkpoint, body, task, network, kind, language, held)
 
 
-class _Plan:
-    """Which Weights a checkpoint's matrices are to be held as.
-
-    held: a kind, or "stored"; table: that of tables of tokens and the output matrix.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, held: str, table: str | None = None) -> None:
-        self.checkpoint = checkpoint
-        self.stored = held == STORED
-        self.kind = "fp32" if self.stored else held
-        self.table = table
-        self.made: dict[str, AnyWeight] = {}
-        there = {weight.kind for weight in checkpoint.stored.values() if weight.is_quantized}
-        if there and not self.stored and there != {held}:
-            raise ModelError(
-                f"the model is quantised already ({', '.join(sorted(there))}), and to quantise"
-                " twice adds one error to the other",
-                where=str(checkpoint.folder),
-                do="take the model that it was made from",
-            )
-
-    def prepare(self, module: nn.Module, prefix: str = "") -> None:
-        """Make the Weights that a module on the meta device is to have, whose names the checkpoint
-        has with a prefix. There they give way to tensors of their shapes that take no memory.
-        """
-        weights = self.checkpoint.weights
-        kinds = planned_kinds(module, self.kind, self.table)
-        names = [name for name in kinds if f"{prefix}{name}.weight" in weights]
-
-        def made(name: str) -> AnyWeight:
-            key = f"{prefix}{name}.weight"
-            if key in self.checkpoint.stored:
-                return self.checkpoint.stored.pop(key)
-            matrix = weights.pop(key)
-            weights[key] = torch.zeros(()).expand(matrix.shape)
-            narrow = matrix.dtype == torch.bfloat16
-            own = ("bf16" if narrow else "fp32") if self.stored else kinds[name]
-            try:
-                return quantize(matrix, own)
-            except ModelError as error:
-                what = f"{key}: {error.what}"
-                raise ModelError(what, where=str(self.checkpoint.folder), do=error.do) from error
-
-        self.made = dict(zip(names, in_threads(made, names), strict=True))
-        # what is no linear map, as a table of positions
-        for key, weight in self.checkpoint.stored.items():
-            weights[key] = weight.dequantize()
-
-    def apply(self, module: M, prefix: str = "") -> M:
-        """The module, its other tensors there, with these Weights; prefix: what their names have
-        and the module's have not.
-        """
-        given = {name.removeprefix(prefix): weight for name, weight in self.made.items()}
-        return with_weights(module, self.kind, self.table, given)
-
-
 def _language_model(
-    checkpoint: Checkpoint, kind: torch.dtype, plan: _Plan | None
+    checkpoint: Checkpoint, kind: torch.dtype, plan: WeightPlan | None
 ) -> tuple[Transformer, LanguageModel | None]:
     """The body, and the whole with its language-model head where the folder has one."""
     where = str(checkpoint.folder)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from langue.data.batch import Examples
 from langue.data.encoded import Encoded
 from langue.data.loader import Loader
-from langue.errors import DataError
+from langue.errors import DataError, SettingsError
 from langue.hardware import matmul_rate
 from langue.hub.checkpoint import (
     Checkpoint,
@@ -33,7 +33,7 @@ from langue.model.transformer import Transformer, set_dropout
 from langue.progress import bar
 from langue.registry import Registry
 from langue.runs.arguments import Call, check_rereadable
-from langue.runs.save import head_of, write_task_checkpoint
+from langue.runs.save import head_of, write_task_checkpoint, write_task_facts
 from langue.runtime import precision
 from langue.settings.recipe import display_name
 from langue.settings.sections import Section, Settings
@@ -130,6 +130,15 @@ class Finetuning(Prepared):
         rows = self.source.train
         pairs = rows is not None and "pair" in rows.rows.column_names
         weights = self.task.rescale_head(weights)
+        if self.settings.model.adapter is not None:
+            from langue.runs.adapters import write_adapter_files
+
+            data = self.settings.data
+            head = self.task.head_kind(self.checkpoint.family)
+            of = self.checkpoint, self.settings.model, head
+            base = write_adapter_files(folder, *of, weights)
+            write_task_facts(folder, self.checkpoint, self.task, data, pairs, {"base": base})
+            return
         write_task_checkpoint(
             folder, self.checkpoint, self.task, weights, self.settings.data, pairs
         )
@@ -162,6 +171,11 @@ class Finetuning(Prepared):
             from langue.runs.new_model import new_checkpoint
 
             assert kind.preset is not None
+            if settings.model.adapter is not None:
+                raise SettingsError(
+                    "model.adapter is of a model that exists, and a new one is made",
+                    do="name the model with --model",
+                )
             with _folder_of(folder) as kept:
                 texts = kind.training_texts(source.train)
                 checkpoint = new_checkpoint(kind.preset, texts, kept, settings, source.notes)
@@ -180,6 +194,11 @@ class Finetuning(Prepared):
             settings=settings.model_copy(update={"task": task.settings}),
         )
         made.facts = facts(made, made.settings)
+        if settings.model.adapter is not None:
+            from langue.runs.adapters import describe_peft_support, trained_weights
+
+            made.facts["transformers"] = describe_peft_support(task, checkpoint, settings.model)
+            made.facts["trained"] = trained_weights(task, checkpoint, settings.model)
         return made
 
 
@@ -206,7 +225,7 @@ def build(prepared: Prepared) -> nn.Module:
     pad = checkpoint.batch_pad
     network = prepared.task.network(checkpoint.config, settings.train.seed, pad)
     if not checkpoint.weights:
-        return network
+        return _frozen(network, prepared)
     weights = without_extra(checkpoint.weights)
     load_into(
         network,
@@ -216,6 +235,21 @@ def build(prepared: Prepared) -> nn.Module:
     )
     body: Transformer = network.body  # type: ignore[assignment]
     set_dropout(body, settings.model.dropout, settings.model.attention_dropout)
+    if settings.model.adapter is not None:
+        from langue.runs.adapters import adapt
+
+        return adapt(network, checkpoint, settings)
+    return _frozen(network, prepared)
+
+
+def _frozen(network: nn.Module, prepared: Prepared) -> nn.Module:
+    """The network with the parts frozen that are not to be trained."""
+    parts = prepared.settings.model.freeze
+    if parts:
+        from langue.runs.freeze import freeze_parts
+
+        config = prepared.config
+        freeze_parts(network, parts, max(config.n_layers, config.decoder_layers))
     return network
 
 
@@ -235,6 +269,10 @@ def _published_model(task: Task, model: Any, settings: Settings) -> Checkpoint:
     if described.task is not None and described.task.get("task") == task.name:
         task.go_on_from(described.task)
     checkpoint = read_checkpoint(described, head=head_of(task, described))
+    if settings.model.adapter is not None:
+        from langue.runs.adapters import check
+
+        check(checkpoint, settings)
     languages = settings.data.source_language, settings.data.target_language
     return replace(checkpoint, tokenizer=checkpoint.tokenizer.for_languages(*languages))
 

@@ -41,7 +41,6 @@ def write_task_checkpoint(
     `write_checkpoint`.
     """
     family = checkpoint.family
-    length = checkpoint.config.longest
     write_checkpoint(
         folder,
         family=family,
@@ -54,18 +53,29 @@ def write_task_checkpoint(
         writes=checkpoint.writes | task.generation(),
         stored=stored,
     )
+    write_task_facts(folder, checkpoint, task, data, pairs)
+
+
+def write_task_facts(
+    folder: Path,
+    checkpoint: Checkpoint,
+    task: Task,
+    data: DataSettings,
+    pairs: bool | None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """langue.json, beside the tokenizer, which is told where texts are cut. more: other keys."""
     # Where `transformers` cuts texts, if it is told to, and on which side it cuts and pads: a
     # decoder's positions count from a text's first token, which left padding would move.
     sides = {"padding_side": "right", "truncation_side": "right"}
-    cuts = {"model_max_length": min(data.max_length, length)}
+    cuts = {"model_max_length": min(data.max_length, checkpoint.config.longest)}
     written = read_json(folder / "tokenizer_config.json")
     write_json(folder / "tokenizer_config.json", {**written, **sides, **cuts})
     kept: dict[str, Any] = {"max_length": data.max_length, "truncation": data.truncation}
     languages = {"source_language": data.source_language, "target_language": data.target_language}
     kept |= {name: code for name, code in languages.items() if code is not None}
-    write_json(
-        folder / "langue.json", {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs}
-    )
+    facts = {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs}
+    write_json(folder / "langue.json", facts | dict(more or {}))
 
 
 def write_language_checkpoint(
@@ -92,14 +102,25 @@ def write_language_checkpoint(
         published=ids | checkpoint.published,
         writes=checkpoint.writes,
     )
+    write_objective_facts(folder, objective, data)
+
+
+def write_objective_facts(
+    folder: Path,
+    objective: "LanguageObjective",
+    data: DataSettings,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """langue.json of a language model. more: its other keys."""
     kept = {"max_length": data.seq_len, "truncation": "head"}
-    write_json(folder / "langue.json", {"objective": objective.name, "data": kept})
+    facts = {"objective": objective.name, "data": kept}
+    write_json(folder / "langue.json", facts | dict(more or {}))
 
 
 def task_of(described: Description) -> Task | None:
     """The task of a run of ours, or of a model with such a head that `transformers` saved."""
     ours = described.task is not None and "objective" not in described.task
-    where = str(described.folder / ("config.json" if described.task is None else "langue.json"))
+    where = str(described.told / ("config.json" if described.task is None else "langue.json"))
     try:
         DataSettings.of_run((described.task or {}).get("data", {}))
         if described.task is None or not ours:

@@ -142,6 +142,50 @@ class ModelSettings(Section):
         default=None, ge=0, lt=1, description="None: the model's own"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit of a Hub model")
+    adapter: Literal["lora", "dora", "ia3"] | None = Field(
+        default=None,
+        description=(
+            "train a few numbers beside the matrices, which stay as they are, and save them alone;"
+            " None: train all"
+        ),
+    )
+    lora_rank: int | None = Field(
+        default=None, ge=1, description="rank of LoRA's and DoRA's products; None: 8"
+    )
+    lora_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        description="they are multiplied by lora_alpha / lora_rank; None: twice the rank",
+    )
+    lora_targets: tuple[str, ...] | None = Field(
+        default=None,
+        description=(
+            "the linear maps that have adapters, by the ends of their published names, as"
+            " q_proj,v_proj; all-linear: all; None: queries and values, of ia3 keys, values"
+            " and what the feed-forward's second map reads"
+        ),
+    )
+    lora_dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="dropout of what LoRA's products read; None: 0"
+    )
+    rslora: bool | None = Field(
+        default=None,
+        description="rank-stabilised LoRA: multiplied by lora_alpha / sqrt(lora_rank) instead",
+    )
+    freeze: tuple[str, ...] | None = Field(
+        default=None,
+        description=(
+            "parts that are not trained: embeddings, layers as 0-5 or 3, or body, which is all but"
+            " the head"
+        ),
+    )
+    base_weights: Literal["fp32", "bf16", "int8", "int4"] | None = Field(
+        default=None,
+        description=(
+            "what the matrices beside the adapters are held in, as of langue.load(weights=); int8"
+            " and int4 are QLoRA"
+        ),
+    )
     preset: str | None = Field(
         default=None,
         description=(
@@ -290,7 +334,19 @@ class TrainSettings(Section):
     )
 
 
-OF_ALL_MODELS = ("dropout", "attention_dropout", "revision")  # not of new ones alone
+OF_ADAPTERS = (
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
+    "lora_dropout",
+    "rslora",
+    "base_weights",
+)
+# not of new ones alone
+OF_ALL_MODELS = ("dropout", "attention_dropout", "revision", "freeze", "adapter", *OF_ADAPTERS)
+# Peak rates where adapters are trained, about ten times those of all weights ("LoRA without
+# regret", Schulman et al. 2025); IA3's are Liu et al.'s.
+ADAPTER_RATES = {"lora": 1e-3, "dora": 1e-3, "ia3": 3e-3}
 
 
 class Settings(Section):

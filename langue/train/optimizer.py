@@ -64,6 +64,11 @@ def depth(name: str, n_layers: int) -> int:
     return 0 if re.match(before, name) else n_layers + 1
 
 
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The weights that training changes, by name: all but those that are frozen."""
+    return ((name, w) for name, w in model.named_parameters() if w.requires_grad)
+
+
 class Optimizers:
     """One or two optimisers as if they were one."""
 
@@ -104,7 +109,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, n_layers: int) -> 
         for name, module in model.named_modules()
         if hasattr(module, "least_rate")
     }
-    for name, weight in model.named_parameters():
+    for name, weight in trained_parameters(model):
         scale = settings.layer_decay ** (n_layers + 1 - depth(name, n_layers))
         scale = max(scale, least.get(name.rpartition(".")[0], 0.0) / settings.lr)
         decay = settings.weight_decay if weight.ndim >= 2 else 0.0
@@ -160,7 +165,7 @@ class EMA:
         self.decay = decay
         self.divided = divided
         kept = {"updates": torch.zeros(())} if decay else {}
-        named = model.named_parameters() if decay else ()
+        named = trained_parameters(model) if decay else ()
         self.weights: dict[str, Tensor] = kept | {
             name: weight.detach().clone() for name, weight in named
         }
@@ -171,7 +176,7 @@ class EMA:
             return
         number = float(self.weights["updates"].add_(1))
         share = 1 - min(self.decay, (1 + number) / (10 + number))
-        named = dict(model.named_parameters())
+        named = dict(trained_parameters(model))
         averages = [self.weights[name] for name in named]
         weights: list[Tensor] = list(named.values())
         if self.divided:
@@ -183,14 +188,14 @@ class EMA:
     def copy_to(self, model: nn.Module) -> None:
         """The averaged weights as the model's."""
         if self.decay:
-            for name, weight in model.named_parameters():
+            for name, weight in trained_parameters(model):
                 weight.copy_(self.weights[name])
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """The model with the averaged weights, and afterwards with its own."""
         kept = (
-            {name: weight.detach().clone() for name, weight in model.named_parameters()}
+            {name: weight.detach().clone() for name, weight in trained_parameters(model)}
             if self.decay
             else {}
         )
@@ -199,6 +204,6 @@ class EMA:
             yield
         finally:
             with torch.no_grad():
-                for name, weight in model.named_parameters():
+                for name, weight in trained_parameters(model):
                     if self.decay:
                         weight.copy_(kept[name])

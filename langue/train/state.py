@@ -22,7 +22,7 @@ from langue.files import atomic_file, atomic_folder, read_json, write_json
 from langue.hub.checkpoint import load_into
 from langue.hub.weights import read_safetensors
 from langue.runtime import rank, world_size
-from langue.train.optimizer import Optimizers
+from langue.train.optimizer import Optimizers, trained_parameters
 from langue.train.sharding import (
     Writer,
     distribute_like,
@@ -53,7 +53,7 @@ def save_state(
     the first does.
     """
     path = folder / f"step-{progress['step']:08d}"
-    names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
+    names: dict[Tensor, str] = {weight: name for name, weight in trained_parameters(model)}
     of = {name: weight for weight, name in names.items()}
     kept = {
         f"{kind}.{names[weight]}": t
@@ -113,11 +113,11 @@ def save_weights(folder: Path, model: nn.Module) -> None:
 
 
 def _whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """All weights, one gathered after another; in the first process only, where they are
-    divided.
+    """All weights that are trained, one gathered after another; in the first process only, where
+    they are divided.
     """
     kept: dict[str, Tensor] = {}
-    for name, weight in model.named_parameters():
+    for name, weight in trained_parameters(model):
         tensor = gather_full(weight.detach(), weight)
         if not is_dtensor(weight):
             kept[name] = tensor.contiguous()
@@ -131,12 +131,12 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 
 def _put(weights: dict[str, Tensor], model: nn.Module, folder: Path) -> None:
-    named = dict(model.named_parameters())
+    named = dict(trained_parameters(model))
     fitting = {
         name: distribute_like(t, named[name]) if name in named else t for name, t in weights.items()
     }
     try:
-        load_into(model, fitting, where=str(folder))
+        load_into(model, fitting, where=str(folder), trained=True)
     except ModelError as error:
         raise RunError(error.what, where=str(folder), do=OTHER) from None
 
@@ -164,7 +164,7 @@ def load_state(
 ) -> dict[str, Any]:
     """Put weights, memories and averages back; returns what `save_state` was given as progress."""
     progress = _facts(path)
-    named = dict(model.named_parameters())
+    named = dict(trained_parameters(model))
 
     def like(key: str) -> Tensor | None:
         """What the tensor of a checkpoint is shaped and divided as."""

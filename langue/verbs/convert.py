@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from langue.errors import ModelError, SettingsError
+from langue.hub.checkpoint import describe
 from langue.hub.originals import gguf_model
 from langue.runs.model import Model, load_plain
 
@@ -14,11 +15,17 @@ FOLDER_TYPES = ("fp32", "bf16")
 
 
 def convert(
-    model: str | Path, out: str | Path, *, dtype: str | None = None, revision: str | None = None
+    model: str | Path,
+    out: str | Path,
+    *,
+    dtype: str | None = None,
+    revision: str | None = None,
+    merge: bool = False,
 ) -> Path:
     """Write `model` (a Hub name, a folder, a run, a llama2.c or GGUF file) to `out`: a folder as
     `transformers` reads it (dtype: fp32, or bf16 for its matrices), or, where its name ends in
-    .gguf, a file as llama.cpp does (f16, or q8_0 or f32).
+    .gguf, a file as llama.cpp does (f16, or q8_0 or f32). merge: an adapter is worked into the
+    weights of its base.
     """
     path = Path(out)
     as_file = path.suffix.lower() == gguf_model.SUFFIX
@@ -31,6 +38,14 @@ def convert(
         )
     if as_file and path.exists():
         raise ModelError("the file exists", where=str(path), do="choose another")
+    described = describe(model, revision, weights=False)
+    if described.adapter is None and merge:
+        raise SettingsError(f"{model} is no adapter: there is nothing to merge", do="leave it out")
+    if described.adapter is not None and not merge:
+        raise ModelError(
+            f"{model} is an adapter of {described.folder}, and no model by itself",
+            do="work it into the weights of its base with --merge",
+        )
     loaded = load_plain(model, revision, "fp32" if as_file else dtype or "fp32")
     if as_file:
         _write_gguf(loaded, path, dtype or "f16")

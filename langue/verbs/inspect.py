@@ -69,6 +69,8 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         if speaks or task or name.startswith("body.")
     }
     total = sum(math.prod(shape) for shape in shapes.values())
+    adapter = None if described.adapter is None else _adapter(described)
+    trained = total if adapter is None else adapter["trained"]
     return {
         "model": str(model),
         "family": family.name,
@@ -76,13 +78,33 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         "task": task and {"name": task.name, "labels": task.output_names()},
         "axes": _axes(config),
         "parameters": total,
+        "adapter": adapter,
         "bytes": {name: total * size for name, size in BYTES.items()},
         "context": None if config.max_length >= ANY_LENGTH else config.max_length,
         "tokenizer": _tokenizer(tokenizer),
         "uses": _uses(config, speaks, task),
-        "memory": _memory(config, shapes, length, speaks),
+        "memory": _memory(config, shapes, length, speaks, trained),
         "tree": _tree("model", shapes),
         "config": {name: value for name, value in config.to_dict().items()},
+    }
+
+
+def _adapter(described: Description) -> dict[str, Any]:
+    """What an adapter is, of which base, and how many weights were trained."""
+    from langue.hub.adapters import read_config, read_tensors
+
+    assert described.adapter is not None
+    said = read_config(described.adapter)
+    tensors = read_tensors(described.adapter, family_of(described)[0])
+    held = [
+        *(t for own in tensors.adapters.values() for t in own.values()),
+        *tensors.whole.values(),
+    ]
+    return {
+        "method": said.method,
+        "base": said.base,
+        "maps": len(tensors.adapters),
+        "trained": sum(tensor.numel() for tensor in held),
     }
 
 
@@ -153,18 +175,24 @@ def _uses(config: ModelConfig, speaks: bool, task: Task | None) -> list[str]:
 
 
 def _memory(
-    config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], length: int, speaks: bool
+    config: ModelConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    length: int,
+    speaks: bool,
+    trained: int,
 ) -> dict[str, int]:
     """Bytes in fp32 for one text of so many tokens, to use the model and to train it with AdamW, as
-    `langue plan` reckons them.
+    `langue plan` reckons them. trained: how many of its weights have gradients and moments.
     """
     counts = {name: math.prod(shape) for name, shape in shapes.items()}
     blocks = sum(n for name, n in counts.items() if "blocks." in name)
     sizes = Sizes(sum(counts.values()), blocks)
     training = memory(config, sizes, length, Layout(), FULL, None, of_language=speaks)
+    share = min(1.0, trained / max(1, sizes.total))
+    frozen = (training.gradients + training.moments) * (1 - share)
     return {
         "inference": round(memory_to_use(config, sizes, length)),
-        "training": round(training.total),
+        "training": round(training.total - frozen),
         "length": length,
     }
 
