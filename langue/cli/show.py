@@ -228,6 +228,16 @@ def print_language(content: Mapping[str, Any]) -> None:
     print_notes(console, content.get("notes", []))
 
 
+def print_task(content: Mapping[str, Any]) -> None:
+    """What a model made of a task file, and what its numbers depend on."""
+    console = Console()
+    console.print(_scores(content, "row"))
+    how = ("few_shot", "target_delimiter", "prefix_token", "max_length", "stride", "dtype")
+    said = [f"{name} {content[name]!r}" for name in how if name in content]
+    console.print(Text(f"{content['task']}, {content['output_type']}: {', '.join(said)}"))
+    print_notes(console, content["notes"])
+
+
 def print_notes(console: Console, notes: list[str]) -> None:
     from langue.evaluation.cells import visible
 

@@ -69,6 +69,7 @@ from langue.tasks.task import Task, infer
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from langue.runs.likelihood import Likelihoods
     from langue.text.read.source import Source, Table
 
 PAIR = "pair"  # the column of the second text
@@ -119,6 +120,13 @@ class Model:
     @cached_property
     def _text_generator(self) -> TextGenerator:
         return TextGenerator(self.checkpoint, self._language(), self.inputs, self.dtype)
+
+    @cached_property
+    def likelihoods(self) -> "Likelihoods":
+        """How likely the model takes texts to be, after others."""
+        from langue.runs.likelihood import Likelihoods
+
+        return Likelihoods(self.checkpoint, self._language(), self.inputs, self.dtype)
 
     def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
         """The last hidden state of every token, special ones included: one (t, D) array a text.
