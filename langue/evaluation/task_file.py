@@ -40,10 +40,11 @@ AGGREGATIONS = {
 }
 SAMPLERS = ("default", "first_n")
 # what says something about a task and changes none of its numbers
-SILENT = set(
+_SILENT = (
     "tag group group_alias task_alias metadata should_decontaminate unsafe_code"
-    " doc_to_decontamination_query".split()
+    " doc_to_decontamination_query"
 )
+SILENT = set(_SILENT.split())
 # what is code, or of other data than text
 REFUSED = {
     **dict.fromkeys(

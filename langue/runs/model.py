@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.data.encoded import Encoded, in_order
@@ -36,13 +35,8 @@ from langue.hub.sentence_transformers import copy_modules
 from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
 from langue.model.transformer import Transformer
-from langue.model.weight_kinds import AnyWeight, check_weight_kind, quantize
-from langue.model.weight_linear import (
-    device_of,
-    planned_kinds,
-    tensors_and_weights,
-    with_weights,
-)
+from langue.model.weight_kinds import check_weight_kind
+from langue.model.weight_linear import device_of, tensors_and_weights
 from langue.runs.embed import SentenceEncoder
 from langue.runs.generation import (
     LOOK_UP,
@@ -63,19 +57,19 @@ from langue.runs.inputs import (
     listed,
 )
 from langue.runs.save import head_of, task_of, write_task_checkpoint
-from langue.runtime import device, in_threads, precision
+from langue.runs.weight_plan import STORED, WeightPlan
+from langue.runtime import device, precision
 from langue.settings.sections import DataSettings
 from langue.tasks.task import Task, infer
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langue.runs.likelihood import Likelihoods
+    from langue.runs.prompted import Normalize
     from langue.text.read.source import Source, Table
 
 PAIR = "pair"  # the column of the second text
 LOGITS = 2048  # tokens of a batch whose logits are held whole
-STORED = "stored"  # of weights: as the file has them
-M = TypeVar("M", bound=nn.Module)
 # how many labels of a text are shown: what the task gives, so many, or all
 Top = int | Literal["auto"] | None
 
@@ -284,6 +278,66 @@ class Model:
                 shown = [answer.text if as_text else answer.tokens for answer in each]
             made.append(shown if n > 1 else shown[0])
         return made
+
+    def rank(
+        self,
+        prompt: str | Sequence[str],
+        choices: Sequence[str] | Sequence[Sequence[str]],
+        *,
+        normalize: "Normalize" = "none",
+        neutral: str | Sequence[str] | None = None,
+        delimiter: str | None = None,
+    ) -> list[Any]:
+        """The choices by how likely the model takes each to follow the prompt, the likeliest first:
+        `{"choice", "score", "logprob", "tokens"}`, the scores adding up to 1.
+
+        Of several prompts, a list each; choices: for all, or a list a prompt. normalize: tokens,
+        characters or bytes, which the log-likelihood is divided by, lest short choices be
+        favoured. neutral: one or several prompts that say nothing, by which scores are calibrated,
+        lest frequent choices be. delimiter: between prompt and choice where there is no blank;
+        None: one of a decoder.
+        """
+        from langue.runs.prompted import rank
+
+        return rank(self.likelihoods, prompt, choices, normalize, neutral, delimiter)
+
+    def zero_shot(
+        self,
+        texts: Sequence[str],
+        labels: str | Sequence[str],
+        *,
+        template: str = "This example is {}.",
+        examples: Sequence[tuple[str, str]] = (),
+        multi_label: bool = False,
+        normalize: "Normalize" = "none",
+        calibrate: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Labels of texts without training, `{"sequence", "labels", "scores"}` a text, the
+        likeliest first, as the `transformers` pipeline gives them.
+
+        By a classifier that knows entailment, or else by a language model, which goes on with the
+        text, a new line and the template, or with a template that has {text} in it; there,
+        examples: (text, label) shown before; normalize as in `rank`; calibrate: by texts without
+        content. multi_label: each label by itself.
+        """
+        from langue.runs.prompted import zero_shot
+
+        given = (template, examples, multi_label, normalize, calibrate)
+        return zero_shot(self, texts, labels, *given)
+
+    def fill_mask(
+        self, texts: Texts, top: int = 5, targets: str | Sequence[str] | None = None
+    ) -> list[Any]:
+        """What the masks of each text may be, the likeliest first, as the `transformers` pipeline
+        gives it: `{"score", "token", "token_str", "sequence"}`.
+
+        A text of several masks has a list for each, found as if the others stayed masked. targets:
+        among these tokens alone.
+        """
+        from langue.runs.fill_mask import MaskFiller
+
+        filler = MaskFiller(self.checkpoint, self._language(), self.inputs)
+        return filler.fill(texts, top, targets, self.dtype)
 
     def stream(self, prompt: Any, **options: Any) -> Iterator[str]:
         """What the model writes after one prompt, piece by piece as it comes; the options are those
@@ -640,7 +694,7 @@ def _load(
         weights_dtype=None if held else kind,
         stored=held == STORED or (quantized and held in ("int8", "int4")),
     )
-    plan = None if held is None else _Plan(checkpoint, held, table)
+    plan = None if held is None else WeightPlan(checkpoint, held, table)
     where = str(checkpoint.folder)
     network: nn.Module | None = None
     language = None
@@ -673,64 +727,8 @@ def _load(
     return Model(checkpoint, body, task, network, kind, language, held)
 
 
-class _Plan:
-    """Which Weights a checkpoint's matrices are to be held as.
-
-    held: a kind, or "stored"; table: that of tables of tokens and the output matrix.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, held: str, table: str | None = None) -> None:
-        self.checkpoint = checkpoint
-        self.stored = held == STORED
-        self.kind = "fp32" if self.stored else held
-        self.table = table
-        self.made: dict[str, AnyWeight] = {}
-        there = {weight.kind for weight in checkpoint.stored.values() if weight.is_quantized}
-        if there and not self.stored and there != {held}:
-            raise ModelError(
-                f"the model is quantised already ({', '.join(sorted(there))}), and to quantise"
-                " twice adds one error to the other",
-                where=str(checkpoint.folder),
-                do="take the model that it was made from",
-            )
-
-    def prepare(self, module: nn.Module, prefix: str = "") -> None:
-        """Make the Weights that a module on the meta device is to have, whose names the checkpoint
-        has with a prefix. There they give way to tensors of their shapes that take no memory.
-        """
-        weights = self.checkpoint.weights
-        kinds = planned_kinds(module, self.kind, self.table)
-        names = [name for name in kinds if f"{prefix}{name}.weight" in weights]
-
-        def made(name: str) -> AnyWeight:
-            key = f"{prefix}{name}.weight"
-            if key in self.checkpoint.stored:
-                return self.checkpoint.stored.pop(key)
-            matrix = weights.pop(key)
-            weights[key] = torch.zeros(()).expand(matrix.shape)
-            narrow = matrix.dtype == torch.bfloat16
-            own = ("bf16" if narrow else "fp32") if self.stored else kinds[name]
-            try:
-                return quantize(matrix, own)
-            except ModelError as error:
-                what = f"{key}: {error.what}"
-                raise ModelError(what, where=str(self.checkpoint.folder), do=error.do) from error
-
-        self.made = dict(zip(names, in_threads(made, names), strict=True))
-        # what is no linear map, as a table of positions
-        for key, weight in self.checkpoint.stored.items():
-            weights[key] = weight.dequantize()
-
-    def apply(self, module: M, prefix: str = "") -> M:
-        """The module, its other tensors there, with these Weights; prefix: what their names have
-        and the module's have not.
-        """
-        given = {name.removeprefix(prefix): weight for name, weight in self.made.items()}
-        return with_weights(module, self.kind, self.table, given)
-
-
 def _language_model(
-    checkpoint: Checkpoint, kind: torch.dtype, plan: _Plan | None
+    checkpoint: Checkpoint, kind: torch.dtype, plan: WeightPlan | None
 ) -> tuple[Transformer, LanguageModel | None]:
     """The body, and the whole with its language-model head where the folder has one."""
     where = str(checkpoint.folder)
