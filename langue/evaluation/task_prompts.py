@@ -164,7 +164,9 @@ class Prompts:
         if not isinstance(answer, str):
             raise _not("doc_to_target", answer, "a text to be shown as an example", row)
         if prefix:
-            answer = _joined(prefix, answer)
+            begun = _turn(question, prefix, own.target_delimiter)
+            apart = not (prefix[-1].isspace() or answer[0].isspace())
+            return begun + (" " if apart else "") + answer + own.delimiter
         return question + own.target_delimiter + answer + own.delimiter
 
     def question(self, row: Row, shots: Sequence[Row], unconditional: bool = False) -> Question:
@@ -205,11 +207,6 @@ def _turn(question: str, prefix: str | None, delimiter: str) -> str:
         return question
     apart = question != "" and not (question[-1].isspace() or prefix[0].isspace())
     return question + (delimiter if apart else "") + prefix
-
-
-def _joined(prefix: str, answer: str) -> str:
-    apart = not (prefix[-1].isspace() or answer[0].isspace())
-    return prefix + (" " if apart else "") + answer
 
 
 def _literal(text: str) -> Any:

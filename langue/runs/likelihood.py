@@ -24,6 +24,8 @@ from langue.model.config import ANY_LENGTH
 from langue.model.language_model import LanguageModel
 from langue.model.weight_linear import device_of
 from langue.runs.inputs import Inputs, without_end
+from langue.runs.shared_prefix import Group, can_share, groups_of, packed, states_of
+from langue.runtime import parallel_map, world_size
 from langue.tasks.language import token_losses
 from langue.tasks.task import infer
 from langue.text.read.parse import replace_lone_surrogates
@@ -31,6 +33,8 @@ from langue.text.tokenizers.special import special_ids
 
 UNBOUNDED = 2048  # tokens read at most where neither config nor tokenizer says
 PAIR_TOKENS = 4096  # of sources and targets in a batch
+CPU_TOKENS = 2048  # in a batch of sequences that begin alike
+GPU_TOKENS = 16384
 Done = Callable[[int], None]
 # which tokens, their losses, whether each is the likeliest
 Found = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]
@@ -263,14 +267,34 @@ class Likelihoods:
 
     def _decoded(self, asked: Asked) -> Iterator[tuple[Any, ...]]:
         """(which tokens, their losses, whether they are right, inputs read) of each batch."""
-        examples = examples_of(asked.inputs)
+        budget = max(self.longest, CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
         tokens_of = _tokens_by_input(asked)
+        groups = groups_of(asked.inputs, budget) if can_share(self.config) else []
+        together = {row for group in groups for row in group.rows}
+
+        def shared(part: list[Group]) -> tuple[Any, ...]:
+            rows = [row for group in part for row in group.rows]
+            which = np.concatenate([tokens_of[row] for row in rows])
+            places = {row: asked.places[tokens_of[row]] for row in rows}
+            with torch.no_grad(), self._autocast():
+                states = states_of(
+                    self.language, part, asked.inputs, places, self.device, self.dtype
+                )
+                return which, *self._losses(states, asked, which), len(rows)
+
+        batches = packed(groups, asked.inputs, budget)
+        in_parallel = self.device.type == "cpu" and world_size() == 1
+        yield from parallel_map(shared, batches) if in_parallel else map(shared, batches)
+        alone = np.asarray([row for row in range(len(asked.inputs)) if row not in together])
 
         def work(batch: Batch) -> Found:
-            return self._losses(self.language.body(*batch.inputs), batch, asked, tokens_of)
+            own = [tokens_of[row] for row in alone[batch.rows]]
+            return self._of_batch(self.language.body(*batch.inputs), batch, own, asked)
 
-        for batch, found in infer(work, examples, self.device, self.dtype):
-            yield *found, len(batch)
+        if len(alone):
+            examples = examples_of([asked.inputs[row] for row in alone])
+            for batch, found in infer(work, examples, self.device, self.dtype):
+                yield *found, len(batch)
 
     def _translated(
         self, asked: Asked, requests: Sequence[Continuation]
@@ -285,31 +309,36 @@ class Likelihoods:
         tokens_of = _tokens_by_input(asked)
         sizes = sources.lengths[source_of] + targets.lengths
         for rows in sorted_batches(sizes, max(PAIR_TOKENS, int(sizes.max()))):
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with self._autocast():
                 pairs = gather_pairs(sources, targets, rows, self.device, source_of)
                 batch = pairs.target
                 encoder_states = self.language.body(*pairs.source.inputs)[pairs.order]
                 states = self.language.body.decode(*batch.inputs[:3], encoder_states, pairs.groups)
-                found = self._losses(states, batch, asked, tokens_of)
+                own = [tokens_of[row] for row in batch.rows]
+                found = self._of_batch(states, batch, own, asked)
             yield *found, len(batch)
 
-    def _losses(
-        self,
-        states: torch.Tensor,
-        batch: Batch,
-        asked: Asked,
-        tokens_of: list[NDArray[np.int64]],
+    def _of_batch(
+        self, states: torch.Tensor, batch: Batch, own: list[NDArray[np.int64]], asked: Asked
     ) -> Found:
-        """Which tokens are predicted from a batch's states (T, D), their losses, and whether they
-        are right; (M,) each.
-        """
-        which = np.concatenate([tokens_of[row] for row in batch.rows])
-        counts = [len(tokens_of[row]) for row in batch.rows]
-        begins = np.repeat(batch.starts[:-1].cpu().numpy(), counts)
+        """Of a batch's states (T, D), and the tokens that are scored of each of its sequences."""
+        which = np.concatenate(own)
+        begins = np.repeat(batch.starts[:-1].cpu().numpy(), [len(each) for each in own])
         places = torch.from_numpy(begins + asked.places[which]).to(self.device)
+        return which, *self._losses(states[places], asked, which)
+
+    def _losses(
+        self, states: torch.Tensor, asked: Asked, which: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Of the tokens `which` and the states (M, D) that they are predicted from: their losses,
+        and whether they are the likeliest.
+        """
         labels = torch.from_numpy(asked.labels[which]).to(self.device)
-        losses, right = token_losses(self.language, states[places], labels)
-        return which, losses.cpu().numpy(), right.cpu().numpy()
+        losses, right = token_losses(self.language, states, labels)
+        return losses.cpu().numpy(), right.cpu().numpy()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 def _parted(context: str, text: str) -> tuple[str, str]:
