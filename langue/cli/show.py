@@ -300,6 +300,17 @@ def print_predictions(texts: list[str], results: list[Any]) -> None:
     Console().print(grid)
 
 
+def print_ranked(given: list[str], answers: list[list[tuple[str, float]]]) -> None:
+    """Under each text its answers, one a row, with how sure they are."""
+    console = Console()
+    for text, rows in zip(given, answers, strict=True):
+        grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for said, score in rows:
+            grid.add_row(f"{score:.4f}", Text(said, "bold"))
+        console.print(Text(text, "dim"))
+        console.print(grid)
+
+
 def _said(prediction: Mapping[str, Any]) -> str:
     """The words of a prediction: a label, or a type and the words that are of it."""
     return " ".join(value for value in prediction.values() if isinstance(value, str)) or "–"

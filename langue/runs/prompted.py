@@ -16,6 +16,7 @@ from langue.runs.likelihood import Likelihood, Likelihoods
 Normalize = Literal["none", "tokens", "characters", "bytes"]
 NORMALIZE = ("none", "tokens", "characters", "bytes")
 NEUTRAL = ("N/A", "", "[MASK]")  # texts without content (Zhao et al. 2021, section 5)
+TEMPLATE = "This example is {}."  # of the `transformers` pipeline
 BETWEEN = "\n\n"  # examples and the question
 
 
