@@ -35,7 +35,7 @@ class Question:
 
     requests: list[tuple[str, str]]
     gold: Any
-    doc: Mapping[str, Any]
+    row: Row
     choices: list[str] | None = None
     without_context: tuple[tuple[str, str], ...] = ()
 
@@ -175,17 +175,17 @@ class Prompts:
         kind = task.output_type
         gold = self.target(row)
         if kind == "loglikelihood_rolling":
-            return Question([("", _text_of(gold, row))], gold, row.values)
+            return Question([("", _text_of(gold, row))], gold, row)
         context = self.context(row, shots)
         if kind == "multiple_choice":
             return self._choice(row, context, gold, unconditional)
         if isinstance(context, list):
             raise _not("doc_to_text", task.doc_to_text, f"a text, as {kind} needs", row)
         if kind == "loglikelihood":
-            return Question([(context, _text_of(gold, row))], gold, row.values)
+            return Question([(context, _text_of(gold, row))], gold, row)
         if task.doc_to_choice is not None:
             gold = _chosen(self.choices(row), gold, row)
-        return Question([(context, "")], gold, row.values)
+        return Question([(context, "")], gold, row)
 
     def _choice(
         self, row: Row, context: str | list[str], gold: Any, unconditional: bool
@@ -198,7 +198,7 @@ class Prompts:
             gold = self.text(row)
         else:
             requests = [(context, f"{delimiter}{choice}") for choice in choices]
-        return Question(requests, gold, row.values, choices, alone if unconditional else ())
+        return Question(requests, gold, row, choices, alone if unconditional else ())
 
 
 def _turn(question: str, prefix: str | None, delimiter: str) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from langue.evaluation.answer_filters import exact_match
 from langue.evaluation.task_file import Metric, TaskFile
 from langue.evaluation.task_prompts import Question
+from langue.statistics.metrics import number
 
 RESAMPLES = 1000
 MOST_WEIGHTS = 2_000_000  # of the bootstrap, that are held at once
@@ -103,17 +104,17 @@ Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 def summarise(
     task: TaskFile, rows: Sequence[Values], names: Mapping[str, Metric]
-) -> tuple[dict[str, float], dict[str, float | None], dict[str, tuple[float, float] | None]]:
+) -> tuple[dict[str, float | None], dict[str, float | None], dict[str, tuple[float, float] | None]]:
     """Metrics by the name that they are shown under, their standard errors, and 95% intervals:
     of means the sample's standard error, of others a bootstrap over rows.
     """
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float | None] = {}
     errors: dict[str, float | None] = {}
     intervals: dict[str, tuple[float, float] | None] = {}
     for name, metric in names.items():
         items = [row[name] for row in rows]
         work = _aggregation(metric.aggregation, items)
-        metrics[name] = float(work(np.ones((len(items), 1)))[0])
+        metrics[name] = number(work(np.ones((len(items), 1)))[0])
         if metric.aggregation == "mean":
             errors[name], intervals[name] = _of_mean(np.asarray(items, np.float64))
         else:

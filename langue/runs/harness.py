@@ -30,7 +30,7 @@ from langue.runs.model import Model, load
 from langue.runs.task_rows import TaskRows, task_rows
 from langue.text.tokenizers.special import special_ids
 
-CHUNK = 4096  # rows whose requests are held and scored together
+CHUNK = 512  # rows whose requests are held and scored together
 WRITTEN = 256  # prompts that are answered together
 MOST_NEW = 256  # tokens of an answer, where the file does not say
 ENDS = {"max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"}
@@ -97,7 +97,6 @@ class _Judge:
         self.unconditional = any(m.name == "acc_mutual_info" for m in task.metrics)
         self.prompts = Prompts(task, rows.columns)
         self.likelihoods: Likelihoods = model.likelihoods
-        self.n_cut = 0
         if task.output_type == "generate_until":
             self.generation = _generation(task)
 
@@ -119,20 +118,20 @@ class _Judge:
                 questions = [
                     self.prompts.question(row, shots.draw(row), self.unconditional) for row in part
                 ]
-                for row, question, (values, said) in zip(
-                    part, questions, ask(questions), strict=True
-                ):
+                for question, (values, said) in zip(questions, ask(questions), strict=True):
                     made.append(values)
                     if handle is not None:
-                        handle.write(self._line(row.where, question, values, said))
+                        handle.write(self._line(question, values, said))
                 advance(len(part))
         return made
 
-    def _scored(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
-        return self.likelihoods.score(self.likelihoods.encode_pairs(pairs))
+    def _scored(self, asked: Sequence[tuple[Question, tuple[str, str]]]) -> list[Likelihood]:
+        where = [question.row.where for question, _ in asked]
+        pairs = [pair for _, pair in asked]
+        return self.likelihoods.score(self.likelihoods.encode_pairs(pairs, where))
 
     def _choose(self, questions: list[Question]) -> Iterator[tuple[Values, dict[str, Any]]]:
-        pairs = [pair for q in questions for pair in (*q.requests, *q.without_context)]
+        pairs = [(q, pair) for q in questions for pair in (*q.requests, *q.without_context)]
         found = iter(self._scored(pairs))
         for question in questions:
             asked = [next(found) for _ in question.requests]
@@ -143,7 +142,7 @@ class _Judge:
             yield values, said | ({"without_context": alone} if alone else {})
 
     def _continue(self, questions: list[Question]) -> Iterator[tuple[Values, dict[str, Any]]]:
-        for each in self._scored([question.requests[0] for question in questions]):
+        for each in self._scored([(question, question.requests[0]) for question in questions]):
             said = {"logprobs": [each.logprob], "greedy": each.greedy}
             yield of_continuation(each.logprob, each.greedy), said
 
@@ -172,7 +171,7 @@ class _Judge:
         filters = self.task.filters
         steps = {"": TAKE_FIRST} if filters is None else {f.name: f.steps for f in filters}
         for filter_name, each in steps.items():
-            answer = filtered(list(texts), each, question.doc)[0]
+            answer = filtered(list(texts), each, question.row.values)[0]
             answers[filter_name] = answer
             for metric in self.task.metrics:
                 shown = metric.name if len(steps) == 1 else f"{metric.name},{filter_name}"
@@ -202,12 +201,12 @@ class _Judge:
                 do="lower max_gen_toks",
             )
         ids = self.likelihoods.ids(texts)
-        self.n_cut += sum(len(each) > room for each in ids)
+        self.likelihoods.n_cut += sum(len(each) > room for each in ids)
+        self.likelihoods.tokens_cut += sum(max(0, len(each) - room) for each in ids)
         return [each[-room:] or [self.likelihoods.prefix] for each in ids]
 
     def _line(
         self,
-        where: str,
         question: Question,
         values: Values,
         said: Mapping[str, Any],
@@ -215,8 +214,8 @@ class _Judge:
         means = [name for name, metric in self.names.items() if metric.aggregation == "mean"]
         scores = {name: values[name] for name in means}
         line = {
-            "where": where,
-            "doc": dict(question.doc),
+            "where": question.row.where,
+            "doc": dict(question.row.values),
             "requests": question.requests,
             "gold": values.get("gold", question.gold),
             **said,
@@ -245,11 +244,10 @@ class _Judge:
         said = []
         if self.task.silent:
             said.append(f"read, and of no effect on the numbers: {', '.join(self.task.silent)}")
-        cut = self.n_cut + self.likelihoods.n_cut
-        if cut:
+        if cut := self.likelihoods.n_cut:
             said.append(
                 f"{cut:,} contexts do not fit into {self.likelihoods.longest:,} tokens and lost"
-                " their beginning"
+                f" their beginnings, {self.likelihoods.tokens_cut:,} tokens"
             )
         if missing := sum(has_no_gold(each) for each in values):
             said.append(

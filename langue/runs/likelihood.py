@@ -7,9 +7,9 @@ has those that the context alone does not have; blanks at the end of a context a
 continuation's; after nothing, a text is read as after the token that begins one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,7 +35,6 @@ UNBOUNDED = 2048  # tokens read at most where neither config nor tokenizer says
 PAIR_TOKENS = 4096  # of sources and targets in a batch
 CPU_TOKENS = 2048  # in a batch of sequences that begin alike
 GPU_TOKENS = 16384
-Done = Callable[[int], None]
 # which tokens, their losses, whether each is the likeliest
 Found = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]
 
@@ -101,7 +100,7 @@ class Likelihoods:
         self.n_cut = 0  # requests whose context was cut
         self.tokens_cut = 0
 
-    @property
+    @cached_property
     def prefix(self) -> int:
         """The token that a text is read after where there is no context: its begin, else its
         end.
@@ -119,11 +118,15 @@ class Likelihoods:
 
     # --- texts to tokens ---
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Continuation]:
-        """(context, continuation) texts as tokens; DataError where a continuation has none."""
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], where: Sequence[str] = ()
+    ) -> list[Continuation]:
+        """(context, continuation) texts as tokens; DataError where a continuation has none. where:
+        each pair stands, for the message.
+        """
         parted = [_parted(*map(replace_lone_surrogates, pair)) for pair in pairs]
         if not self.is_decoder:
-            return self._sources_and_targets(parted)
+            return self._sources_and_targets(parted, where)
         contexts = list(dict.fromkeys(context for context, _ in parted if context))
         after_nothing = list(dict.fromkeys(text for context, text in parted if not context))
         wholes = list(dict.fromkeys(context + text for context, text in parted if context))
@@ -139,10 +142,12 @@ class Likelihoods:
                 made.append(Continuation(bare[text][:1], bare[text][1:]))
             else:
                 made.append(Continuation([self.prefix], bare[text]))
-            self._check(made[-1], row, text)
+            _check(made[-1], text, where[row] if where else f"continuation {row + 1}")
         return made
 
-    def _sources_and_targets(self, pairs: Sequence[tuple[str, str]]) -> list[Continuation]:
+    def _sources_and_targets(
+        self, pairs: Sequence[tuple[str, str]], where: Sequence[str]
+    ) -> list[Continuation]:
         sources = list(dict.fromkeys(context for context, _ in pairs))
         targets = list(dict.fromkeys(text for _, text in pairs))
         found = self.inputs.examples(sources)
@@ -153,20 +158,8 @@ class Likelihoods:
         made = []
         for row, (context, text) in enumerate(pairs):
             made.append(Continuation(ids_of_source[context], ids_of_target[text]))
-            self._check(made[-1], row, text)
+            _check(made[-1], text, where[row] if where else f"continuation {row + 1}")
         return made
-
-    def _check(self, made: Continuation, row: int, text: str) -> None:
-        if not made.tokens:
-            raise DataError(
-                f"{text!r} has no tokens of its own after its context",
-                where=f"continuation {row + 1}",
-                do="give a text that adds something",
-            )
-        if not made.context:
-            raise DataError(
-                "the context has no tokens", where=f"continuation {row + 1}", do="fill it in"
-            )
 
     def ids(
         self,
@@ -213,21 +206,25 @@ class Likelihoods:
     # --- tokens to likelihoods ---
 
     @torch.no_grad()
-    def score(self, requests: Sequence[Continuation], done: Done | None = None) -> list[Likelihood]:
+    def score(self, requests: Sequence[Continuation]) -> list[Likelihood]:
         """The likelihood of each, in their order. A context that is too long loses its beginning,
         which is counted.
         """
         if not requests:
             return []
+        size = max(len(request.tokens) for request in requests)
+        if size > self.longest:
+            raise ModelError(
+                f"a continuation of {size:,} tokens, and the model has room for {self.longest:,}",
+                do="shorten it, or score it with output_type: loglikelihood_rolling",
+            )
         asked = self._ask_decoder(requests) if self.is_decoder else self._ask_pairs(requests)
         losses = np.zeros(len(asked.labels))
         right = np.zeros(len(asked.labels), bool)
         batches = self._decoded(asked) if self.is_decoder else self._translated(asked, requests)
-        for which, found, correct, count in batches:
+        for which, found, correct in batches:
             losses[which] = found
             right[which] = correct
-            if done is not None:
-                done(count)
         sums = np.add.reduceat(losses, asked.starts[:-1])
         greedy = np.logical_and.reduceat(right, asked.starts[:-1])
         return [
@@ -242,12 +239,6 @@ class Likelihoods:
         inputs: list[list[int]] = []
         places: list[NDArray[np.int64]] = []
         for request in requests:
-            if len(request.tokens) > self.longest:
-                raise ModelError(
-                    f"a continuation of {len(request.tokens):,} tokens, and the model reads"
-                    f" {self.longest:,}",
-                    do="shorten it, or score it with output_type: loglikelihood_rolling",
-                )
             whole = [*request.context, *request.tokens]
             cut = max(0, len(whole) - self.longest - 1)
             self.n_cut += cut > 0
@@ -265,14 +256,14 @@ class Likelihoods:
         places = [np.arange(len(request.tokens)) for request in requests]
         return _asked(requests, inputs, np.arange(len(requests)), places)
 
-    def _decoded(self, asked: Asked) -> Iterator[tuple[Any, ...]]:
-        """(which tokens, their losses, whether they are right, inputs read) of each batch."""
+    def _decoded(self, asked: Asked) -> Iterator[Found]:
+        """What is found of each batch; those first that begin alike."""
         budget = max(self.longest, CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
         tokens_of = _tokens_by_input(asked)
         groups = groups_of(asked.inputs, budget) if can_share(self.config) else []
         together = {row for group in groups for row in group.rows}
 
-        def shared(part: list[Group]) -> tuple[Any, ...]:
+        def shared(part: list[Group]) -> Found:
             rows = [row for group in part for row in group.rows]
             which = np.concatenate([tokens_of[row] for row in rows])
             places = {row: asked.places[tokens_of[row]] for row in rows}
@@ -280,7 +271,7 @@ class Likelihoods:
                 states = states_of(
                     self.language, part, asked.inputs, places, self.device, self.dtype
                 )
-                return which, *self._losses(states, asked, which), len(rows)
+                return which, *self._losses(states, asked, which)
 
         batches = packed(groups, asked.inputs, budget)
         in_parallel = self.device.type == "cpu" and world_size() == 1
@@ -293,12 +284,10 @@ class Likelihoods:
 
         if len(alone):
             examples = examples_of([asked.inputs[row] for row in alone])
-            for batch, found in infer(work, examples, self.device, self.dtype):
-                yield *found, len(batch)
+            for _, found in infer(work, examples, self.device, self.dtype):
+                yield found
 
-    def _translated(
-        self, asked: Asked, requests: Sequence[Continuation]
-    ) -> Iterator[tuple[Any, ...]]:
+    def _translated(self, asked: Asked, requests: Sequence[Continuation]) -> Iterator[Found]:
         """As `_decoded`; each source is read once a batch."""
         numbers: dict[tuple[int, ...], int] = {}
         source_of = np.asarray(
@@ -316,7 +305,7 @@ class Likelihoods:
                 states = self.language.body.decode(*batch.inputs[:3], encoder_states, pairs.groups)
                 own = [tokens_of[row] for row in batch.rows]
                 found = self._of_batch(states, batch, own, asked)
-            yield *found, len(batch)
+            yield found
 
     def _of_batch(
         self, states: torch.Tensor, batch: Batch, own: list[NDArray[np.int64]], asked: Asked
@@ -339,6 +328,17 @@ class Likelihoods:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def _check(made: Continuation, text: str, where: str) -> None:
+    if not made.tokens:
+        raise DataError(
+            f"{text!r} has no tokens of its own after its context",
+            where=where,
+            do="give a text that adds something",
+        )
+    if not made.context:
+        raise DataError("the context has no tokens", where=where, do="fill it in")
 
 
 def _parted(context: str, text: str) -> tuple[str, str]:

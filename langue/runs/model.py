@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.data.encoded import Encoded, in_order

@@ -45,6 +45,11 @@ def evaluate(
     refuse_existing(out, force)
     refuse_existing(samples, force)
     if task_file is not None:
+        if split != "test":
+            raise SettingsError(
+                f"split = {split} is of runs, and a task file says its own",
+                do="write validation_split there, or name one file with --data",
+            )
         content = evaluate_task_file(
             run,
             task_file,

@@ -189,18 +189,20 @@ def test_texts_match_but_for_what_is_ignored():
 
 
 def test_a_choice_is_chosen_by_each_metric_in_its_own_way():
-    question = Question([], 1, {}, ["no", "naïve", "maybe so"])
+    question = Question([], 1, row(), ["no", "naïve", "maybe so"])
     values = of_choices(question, [-4.0, -5.0, -7.0], [False, True, False], [-1.0, -9.0, -9.0])
     # a character: 2, 1, 0.875; a byte: 2, 0.83, 0.875; beyond by itself: -3, 4, 2
     assert (values["acc"], values["acc_norm"], values["acc_bytes"]) == (0.0, 0.0, 1.0)
     assert (values["acc_mutual_info"], values["exact_match"]) == (1.0, 1.0)
-    tied = of_choices(Question([], 1, {}, ["a", "b"]), [-1.0, -1.0], [True, True])
+    tied = of_choices(Question([], 1, row(), ["a", "b"]), [-1.0, -1.0], [True, True])
     assert tied["acc"] == 0.0  # the first of equals
-    several = of_choices(Question([], [0, 2], {}, ["a", "b", "c"]), [-1.0, -2.0, -3.0], [False] * 3)
+    several = of_choices(
+        Question([], [0, 2], row(), ["a", "b", "c"]), [-1.0, -2.0, -3.0], [False] * 3
+    )
     assert several["acc"] == 1.0
-    named = of_choices(Question([], "b", {}, ["a", "b"]), [-2.0, -1.0], [False] * 2)
+    named = of_choices(Question([], "b", row(), ["a", "b"]), [-2.0, -1.0], [False] * 2)
     assert named["acc"] == 1.0
-    absent = of_choices(Question([], 7, {}, ["a", "b"]), [-2.0, -1.0], [False] * 2)
+    absent = of_choices(Question([], 7, row(), ["a", "b"]), [-2.0, -1.0], [False] * 2)
     assert absent["acc"] == 0.0 and absent["gold"] == -100
 
 
