@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from langue.runs.train_tokenizer import train_tokenizer
     from langue.verbs.convert import convert
     from langue.verbs.evaluate import evaluate
+    from langue.verbs.fill_mask import fill_mask
     from langue.verbs.finetune import finetune
     from langue.verbs.generate import generate
     from langue.verbs.inspect import inspect
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from langue.verbs.preview import preview
     from langue.verbs.quantize import quantize
     from langue.verbs.quickstart import quickstart
+    from langue.verbs.rank import rank
     from langue.verbs.tokenize import tokenize
     from langue.verbs.verify import verify
+    from langue.verbs.zero_shot import zero_shot
 
 __version__ = "0.1.0"
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
 __all__ += ["plan"]
 __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data", "quantize"]
+__all__ += ["fill_mask", "rank", "zero_shot"]
 
 _HOMES = {
     "LangueError": "errors",

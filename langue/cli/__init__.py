@@ -26,6 +26,7 @@ from langue.cli.plan import plan
 from langue.cli.predict import predict
 from langue.cli.pretrain import pretrain
 from langue.cli.preview import preview
+from langue.cli.prompted import fill_mask, rank, zero_shot
 from langue.cli.quantize import quantize
 from langue.cli.quickstart import quickstart
 from langue.cli.settings import settings
@@ -34,7 +35,8 @@ from langue.cli.train_tokenizer import train_tokenizer
 from langue.cli.verify import verify
 from langue.errors import AlreadyReported, LangueError, LangueWarning
 from langue.files import FULL
-from langue.runtime import rank, world_size
+from langue.runtime import rank as process_rank
+from langue.runtime import world_size
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -71,6 +73,9 @@ app.command(rich_help_panel="Train")(settings)
 app.command(rich_help_panel="Use")(evaluate)
 app.command(rich_help_panel="Use")(predict)
 app.command(rich_help_panel="Use")(generate)
+app.command(rich_help_panel="Use")(rank)
+app.command(rich_help_panel="Use")(zero_shot)
+app.command(rich_help_panel="Use")(fill_mask)
 app.command(rich_help_panel="Models")(inspect)
 app.command(rich_help_panel="Models")(verify)
 app.command(rich_help_panel="Models")(convert)
@@ -133,7 +138,7 @@ def run(words: list[str]) -> int:
         if "--debug" in words:
             raise
         return _explain(error)
-    if code == 130 and rank() == 0:
+    if code == 130 and process_rank() == 0:
         print("langue: interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
@@ -149,7 +154,7 @@ def _as_one() -> Iterator[None]:
     from langue.train.parallel import processes
 
     with processes(), open(os.devnull, "w") as nowhere, contextlib.ExitStack() as muted:
-        if rank():
+        if process_rank():
             muted.enter_context(contextlib.redirect_stdout(nowhere))
             muted.enter_context(contextlib.redirect_stderr(nowhere))
         yield

@@ -2,21 +2,49 @@
 beside, printed.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from langue.cli.options import Columns, Data, Debug, Force, Json, parse_columns
 
+HARNESS = "Task files"
+
+
+def _option(help: str, metavar: str, **limits: Any) -> Any:
+    return typer.Option(
+        help=help, metavar=metavar, rich_help_panel=HARNESS, show_default=False, **limits
+    )
+
+
+TaskFile = Annotated[str | None, _option("A task of lm-evaluation-harness, YAML or JSON.", "FILE")]
+FewShot = Annotated[
+    int | None, _option("Examples before each question; default: as the file says.", "N", min=0)
+]
+Limit = Annotated[int | None, _option("Ask the first so many rows only.", "N", min=1)]
+Samples = Annotated[
+    str | None,
+    _option("Write there what each row was asked and answered, as JSON lines.", "FILE"),
+]
+
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run directory.", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run directory; with --task-file any language model.", show_default=False
+        ),
+    ],
     data: Data = None,
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     columns: Columns = None,
     out: Annotated[
         str | None, typer.Option(help="Also write the scores there, as JSON.", show_default=False)
     ] = None,
+    task_file: TaskFile = None,
+    few_shot: FewShot = None,
+    limit: Limit = None,
+    samples: Samples = None,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -33,12 +61,16 @@ def evaluate(
 
         langue evaluate runs/small --data other.txt
 
+    Any language model answers a task file of lm-evaluation-harness:
+
+        langue evaluate runs/small --task-file lambada.yaml --data test.jsonl
+
     The baseline is trained on the run's own training split.
     """
     from rich.console import Console
 
     from langue.cli.sections import print_sections
-    from langue.cli.show import print_json, print_language, print_metrics
+    from langue.cli.show import print_json, print_language, print_metrics, print_task
     from langue.tasks.judgement import Section
     from langue.verbs.evaluate import evaluate as verb
 
@@ -51,8 +83,13 @@ def evaluate(
         out=out,
         force=force,
         show=sections.extend,
+        task_file=task_file,
+        few_shot=few_shot,
+        limit=limit,
+        samples=samples,
     )
     show = print_language if "perplexity" in content["metrics"] else print_metrics
+    show = print_task if task_file is not None else show
     (print_json if as_json else show)(content)
     if not as_json:
         print_sections(Console(), sections)

@@ -230,6 +230,16 @@ def print_language(content: Mapping[str, Any]) -> None:
     print_notes(console, content.get("notes", []))
 
 
+def print_task(content: Mapping[str, Any]) -> None:
+    """What a model made of a task file, and what its numbers depend on."""
+    console = Console()
+    console.print(_scores(content, "row"))
+    how = ("few_shot", "target_delimiter", "prefix_token", "max_length", "stride", "dtype")
+    said = [f"{name} {content[name]!r}" for name in how if name in content]
+    console.print(Text(f"{content['task']}, {content['output_type']}: {', '.join(said)}"))
+    print_notes(console, content["notes"])
+
+
 def print_notes(console: Console, notes: list[str]) -> None:
     from langue.evaluation.cells import visible
 
@@ -290,6 +300,17 @@ def print_predictions(texts: list[str], results: list[Any]) -> None:
             score = "" if math.isnan(sure) else f"{sure:.3f}"
             grid.add_row(Text(_said(each), "bold"), score, Text(shown))
     Console().print(grid)
+
+
+def print_ranked(given: list[str], answers: list[list[tuple[str, float]]]) -> None:
+    """Under each text its answers, one a row, with how sure they are."""
+    console = Console()
+    for text, rows in zip(given, answers, strict=True):
+        grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for said, score in rows:
+            grid.add_row(f"{score:.4f}", Text(said, "bold"))
+        console.print(Text(text, "dim"))
+        console.print(grid)
 
 
 def _said(prediction: Mapping[str, Any]) -> str:

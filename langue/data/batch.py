@@ -177,11 +177,16 @@ def gather_pairs(
     targets: Examples,
     rows: NDArray[np.int64],
     device: torch.device | None = None,
+    source_of: NDArray[np.int64] | None = None,
 ) -> Pairs:
-    """The pairs at `rows` of two splits of equal length."""
-    short = np.lexsort((sources.lengths[rows], targets.lengths[rows]))
+    """The pairs at `rows` of two splits of equal length.
+
+    source_of (n,): the source of each target, where several have the same, which is read once.
+    """
+    of = np.arange(len(targets)) if source_of is None else source_of
+    short = np.lexsort((sources.lengths[of[rows]], targets.lengths[rows]))
     rows = rows[short]
-    source = gather(sources, rows, device)
+    source = gather(sources, rows if source_of is None else np.unique(of[rows]), device)
     target = gather(targets, rows, device)
     place = {int(row): index for index, row in enumerate(source.rows)}
     starts = np.concatenate([[0], np.cumsum(sources.lengths[source.rows])])
@@ -189,7 +194,7 @@ def gather_pairs(
     groups: PairedLengthBuckets = []
     read = memory = 0
     for row in target.rows:
-        index = place[int(row)]
+        index = place[int(of[row])]
         pieces.append(np.arange(starts[index], starts[index + 1]))
         t = int(targets.lengths[row])
         s = len(pieces[-1])

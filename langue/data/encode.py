@@ -26,16 +26,17 @@ def encode(
     max_length: int,
     cut: str = "head-tail",
     segments: bool = False,
+    special: bool = True,
 ) -> Examples:
     """Token ids with special tokens, at most `max_length` each, and how much of the texts is
     unknown to the tokenizer.
 
-    segments: also which of the two texts each token is of.
+    segments: also which of the two texts each token is of. special: with special tokens.
     """
     ids: list[NDArray[np.int32]] = []
     types: list[NDArray[np.uint8]] = []
     removed: list[int] = []
-    for encoding in _encodings(tokenizer, texts, pairs):
+    for encoding in _encodings(tokenizer, texts, pairs, special):
         tokens = np.asarray(encoding.ids, np.int32)
         kept: NDArray[np.int64] | slice = slice(None)
         if len(tokens) > max_length:
@@ -57,12 +58,14 @@ def encode(
 
 
 def _encodings(
-    tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None
+    tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, special: bool
 ) -> Iterable[tokenizers.Encoding]:
     for begin in range(0, len(texts), CHUNK):
         some = list(texts[begin : begin + CHUNK])
         yield from tokenizer.encode_batch(
-            some, None if pairs is None else list(pairs[begin : begin + CHUNK])
+            some,
+            None if pairs is None else list(pairs[begin : begin + CHUNK]),
+            special=special,
         )
 
 

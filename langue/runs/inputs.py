@@ -110,7 +110,7 @@ class Inputs:
             self._truncation.add(found, room)
         if found.lost is not None:
             self.count_unknown(found.lost)
-        return _without_end(found, self.tokenizer, self.checkpoint.ends) if prompt else found
+        return without_end(found, self.tokenizer, self.checkpoint.ends) if prompt else found
 
     def count_unknown(self, lost: Lost) -> None:
         """Add to what is being counted; where nothing is, tell it at once."""
@@ -269,7 +269,7 @@ def _from_ids(items: list[Any], longest: int, vocabulary: int) -> Examples:
     return Examples(tokens.astype(np.int32), starts, None, np.zeros(len(items), np.int32))
 
 
-def _without_end(examples: Examples, tokenizer: Tokenizer, ends: frozenset[int]) -> Examples:
+def without_end(examples: Examples, tokenizer: Tokenizer, ends: frozenset[int]) -> Examples:
     """Prompts to go on from: the tokens that the tokenizer adds to say that a text is over are left
     off.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -37,10 +37,7 @@ from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
 from langue.model.transformer import Transformer
 from langue.model.weight_kinds import check_weight_kind
-from langue.model.weight_linear import (
-    device_of,
-    tensors_and_weights,
-)
+from langue.model.weight_linear import device_of, tensors_and_weights
 from langue.runs.embed import SentenceEncoder
 from langue.runs.generation import (
     LOOK_UP,
@@ -70,6 +67,8 @@ from langue.tasks.task import Task, infer
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from langue.runs.likelihood import Likelihoods
+    from langue.runs.prompted import Normalize
     from langue.text.read.source import Source, Table
 
 PAIR = "pair"  # the column of the second text
@@ -160,6 +159,13 @@ class Model:
     @cached_property
     def _text_generator(self) -> TextGenerator:
         return TextGenerator(self.checkpoint, self._language(), self.inputs, self.dtype)
+
+    @cached_property
+    def likelihoods(self) -> "Likelihoods":
+        """How likely the model takes texts to be, after others."""
+        from langue.runs.likelihood import Likelihoods
+
+        return Likelihoods(self.checkpoint, self._language(), self.inputs, self.dtype)
 
     def hidden(self, texts: Texts) -> list[NDArray[np.float32]]:
         """The last hidden state of every token, special ones included: one (t, D) array a text.
@@ -317,6 +323,66 @@ class Model:
                 shown = [answer.text if as_text else answer.tokens for answer in each]
             made.append(shown if n > 1 else shown[0])
         return made
+
+    def rank(
+        self,
+        prompt: str | Sequence[str],
+        choices: Sequence[str] | Sequence[Sequence[str]],
+        *,
+        normalize: "Normalize" = "none",
+        neutral: str | Sequence[str] | None = None,
+        delimiter: str | None = None,
+    ) -> list[Any]:
+        """The choices by how likely the model takes each to follow the prompt, the likeliest first:
+        `{"choice", "score", "logprob", "tokens"}`, the scores adding up to 1.
+
+        Of several prompts, a list each; choices: for all, or a list a prompt. normalize: tokens,
+        characters or bytes, which the log-likelihood is divided by, lest short choices be
+        favoured. neutral: one or several prompts that say nothing, by which scores are calibrated,
+        lest frequent choices be. delimiter: between prompt and choice where there is no blank;
+        None: one of a decoder.
+        """
+        from langue.runs.prompted import rank
+
+        return rank(self.likelihoods, prompt, choices, normalize, neutral, delimiter)
+
+    def zero_shot(
+        self,
+        texts: Sequence[str],
+        labels: str | Sequence[str],
+        *,
+        template: str = "This example is {}.",
+        examples: Sequence[tuple[str, str]] = (),
+        multi_label: bool = False,
+        normalize: "Normalize" = "none",
+        calibrate: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Labels of texts without training, `{"sequence", "labels", "scores"}` a text, the
+        likeliest first, as the `transformers` pipeline gives them.
+
+        By a classifier that knows entailment, or else by a language model, which goes on with the
+        text, a new line and the template, or with a template that has {text} in it; there,
+        examples: (text, label) shown before; normalize as in `rank`; calibrate: by texts without
+        content. multi_label: each label by itself.
+        """
+        from langue.runs.prompted import zero_shot
+
+        given = (template, examples, multi_label, normalize, calibrate)
+        return zero_shot(self, texts, labels, *given)
+
+    def fill_mask(
+        self, texts: Texts, top: int = 5, targets: str | Sequence[str] | None = None
+    ) -> list[Any]:
+        """What the masks of each text may be, the likeliest first, as the `transformers` pipeline
+        gives it: `{"score", "token", "token_str", "sequence"}`.
+
+        A text of several masks has a list for each, found as if the others stayed masked. targets:
+        among these tokens alone.
+        """
+        from langue.runs.fill_mask import MaskFiller
+
+        filler = MaskFiller(self.checkpoint, self._language(), self.inputs)
+        return filler.fill(texts, top, targets, self.dtype)
 
     def stream(self, prompt: Any, **options: Any) -> Iterator[str]:
         """What the model writes after one prompt, piece by piece as it comes; the options are those

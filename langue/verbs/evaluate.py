@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from langue.errors import SettingsError
 from langue.files import refuse_existing, write_json
+from langue.runs.harness import evaluate_task_file
 from langue.runs.judge import evaluate_run
 from langue.tasks.judgement import Section
 
@@ -20,6 +22,10 @@ def evaluate(
     out: str | Path | None = None,
     force: bool = False,
     show: Callable[[Sequence[Section]], None] | None = None,
+    task_file: str | Path | None = None,
+    few_shot: int | None = None,
+    limit: int | None = None,
+    samples: str | Path | None = None,
 ) -> dict[str, Any]:
     """Judge a run on a split of its own data, or on other data; returns the content of
     metrics.json. Of a pretraining run it is judged how well it predicts the text that was held out,
@@ -30,9 +36,34 @@ def evaluate(
     that split (`seen`). `out`: also write the result there as JSON.
     `show`: called with the sections of a report that are not in the result: scores by label,
     confusions, mistakes.
+
+    task_file: instead, any language model is asked what a task file of `lm-evaluation-harness` asks
+    of its rows, or of `data`; columns are then names in the task file -> names in the data. There,
+    few_shot: examples before each question; limit: of the rows, the first so many; samples: a file
+    for what each row was asked and answered, one JSON object a line.
     """
     refuse_existing(out, force)
-    content = evaluate_run(run, data=data, split=split, columns=columns, show=show)
+    refuse_existing(samples, force)
+    if task_file is not None:
+        if split != "test":
+            raise SettingsError(
+                f"split = {split} is of runs, and a task file says its own",
+                do="write validation_split there, or name one file with --data",
+            )
+        content = evaluate_task_file(
+            run,
+            task_file,
+            data=data,
+            columns=columns,
+            few_shot=few_shot,
+            limit=limit,
+            samples=samples,
+        )
+    else:
+        asked = {"few_shot": few_shot, "limit": limit, "samples": samples}
+        if extra := [name for name, value in asked.items() if value is not None]:
+            raise SettingsError(f"{extra[0]} is of task files", do="give one with --task-file")
+        content = evaluate_run(run, data=data, split=split, columns=columns, show=show)
     if out is not None:
         write_json(Path(out), content)
     return content

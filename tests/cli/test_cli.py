@@ -150,6 +150,7 @@ def test_evaluate_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
         "columns": {"text": "a", "label": "b"},
         "out": "o.json",
         "force": False,
+        **dict.fromkeys(("task_file", "few_shot", "limit", "samples")),
     }
     assert json.loads(capsys.readouterr().out) == CONTENT
 

@@ -24,6 +24,8 @@ WORDS = {
     "inspect_data": ("data", "inspect"),
     "tokenize": ("data", "tokenize"),
     "train_tokenizer": ("tokenizer", "train"),
+    "fill_mask": ("fill-mask",),
+    "zero_shot": ("zero-shot",),
 }
 
 
@@ -41,7 +43,8 @@ def options(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["finetune", "evaluate", "plan", "predict", "verify", *WORDS, "quickstart"]
+    "name",
+    ["finetune", "evaluate", "plan", "predict", "verify", "rank", *WORDS, "quickstart"],
 )
 def test_a_verb_is_the_same_in_both(name: str) -> None:
     parameters = inspect.signature(getattr(langue, name)).parameters.values()

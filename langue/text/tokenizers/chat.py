@@ -2,10 +2,8 @@
 on from.
 
 How roles and turns are marked is the model's own matter: a Jinja template in its
-tokenizer_config.json or in chat_template.jinja, rendered as `transformers` renders it. A template
-comes with a model and is hostile until shown otherwise: it runs in Jinja's sandbox, which reaches
-no attribute that could do harm and bounds ranges, and what it writes or multiplies is bounded here.
-How long it computes without writing, and what it holds meanwhile, is not.
+tokenizer_config.json or in chat_template.jinja, rendered as `transformers` renders it, in the
+sandbox of `langue/text/sandbox.py`.
 """
 
 import datetime
@@ -15,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError, ModelError
+from langue.text.sandbox import TooLong, sandbox, written
 
-MOST = 4_000_000  # characters of one conversation
 PROBE = "qzxanswerxzq"  # a text that no template writes by itself
 Messages = Sequence[Mapping[str, Any]]
 
@@ -66,25 +64,16 @@ def render(
                 f"message {index + 1} is not a role with content",
                 do='{"role": "user", "content": "..."}',
             )
-    out = list[str]()
-    size = 0
     known = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
     known |= {"tools": None, "documents": None, **tokens}
     try:
-        for part in _environment().from_string(template).generate(**known):
-            size += len(part)
-            if size > MOST:
-                raise ModelError(
-                    f"the chat template writes more than {MOST:,} characters", where=where
-                )
-            out.append(part)
-    except ModelError:
-        raise
+        return written(_environment().from_string(template), known)
+    except TooLong as error:
+        raise ModelError(f"the chat template {error.what}", where=where) from None
     # a template is code of others: whatever it raises is its own trouble
     except Exception as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the chat template cannot be followed: {said}", where=where) from error
-    return "".join(out)
 
 
 def end_of_turn(
@@ -113,19 +102,6 @@ def _environment() -> Any:
     """With what templates of the Hub may call."""
     from jinja2 import TemplateError
     from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Bounded(ImmutableSandboxedEnvironment):
-        """One short expression, `'a' * 10**12`, is not to fill the memory."""
-
-        intercepted_binops = frozenset({"*", "**"})
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            sized = [len(each) if hasattr(each, "__len__") else each for each in (left, right)]
-            most = 2**64 if sized == [left, right] else MOST
-            if operator == "**" or not abs(sized[0] * sized[1]) <= most:
-                raise TemplateError(f"{operator} of what may be too large")
-            return super().call_binop(context, operator, left, right)
 
     class Generation(Extension):
         """`{% generation %}` marks what the model wrote, for training; what is inside is rendered
@@ -144,7 +120,7 @@ def _environment() -> Any:
     def now(form: str) -> str:
         return datetime.datetime.now().strftime(form)
 
-    environment = Bounded(
+    environment = sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
 

@@ -187,10 +187,15 @@ class Tokenizer:
         return self.target.backend is not self.backend
 
     def encode_batch(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, offsets: bool = False
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        offsets: bool = False,
+        special: bool = True,
     ) -> list[tokenizers.Encoding]:
         """Whole texts (or pairs) on all cores; the encodings carry ids, type_ids and
-        sequence_ids.
+        sequence_ids. special: with the tokens that the model reads around a text.
         """
         if self._prepare is not None:
             texts = [self._prepare(text) for text in texts]
@@ -200,8 +205,8 @@ class Tokenizer:
         items: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
         try:
             if offsets:
-                return self.backend.encode_batch(items)
-            return self.backend.encode_batch_fast(items)
+                return self.backend.encode_batch(items, add_special_tokens=special)
+            return self.backend.encode_batch_fast(items, add_special_tokens=special)
         except Exception as error:
             if type(error) is not Exception:
                 raise

@@ -1,0 +1,190 @@
+"""What arrives: the words after `langue rank`, `zero-shot` and `fill-mask`. What leaves: answers
+without training, printed or in a file.
+"""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from langue.cli.options import Columns, Debug, Force, Json, Named, parse_columns
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="A text; repeat it for more.", show_default=False),
+]
+Rows = Annotated[
+    str | None, typer.Option("--data", help="Instead: a file with such texts.", show_default=False)
+]
+Out = Annotated[
+    str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
+]
+Normalize = Annotated[
+    Literal["none", "tokens", "characters", "bytes"],
+    typer.Option(help="What log-likelihoods are divided by, lest short answers be favoured."),
+]
+
+
+def rank(
+    model: Named,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="Repeat it for more.", show_default=False),
+    ] = None,
+    choices: Annotated[
+        list[str] | None,
+        typer.Option("--choice", help="What may follow; repeat it for more.", show_default=False),
+    ] = None,
+    data: Rows = None,
+    out: Out = None,
+    columns: Columns = None,
+    normalize: Normalize = "none",
+    neutral: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A prompt that says nothing, which scores are calibrated by; repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Rank answers by how likely a language model takes them to follow a prompt.
+
+    One prompt, then a file with the columns prompt and choices:
+
+        langue rank MODEL --prompt "The capital of France is" \\
+            --choice Paris --choice Rome
+        langue rank MODEL --data questions.jsonl --out ranked.jsonl
+    """
+    from langue.verbs.rank import rank as verb
+
+    found = verb(
+        model,
+        prompts=prompts or None,
+        choices=choices or None,
+        data=data,
+        out=out,
+        columns=parse_columns(columns),
+        normalize=normalize,
+        neutral=neutral or None,
+        force=force,
+    )
+    _show(prompts, found, out, as_json, lambda each: (each["choice"], each["score"]))
+
+
+def zero_shot(
+    model: Named,
+    labels: Annotated[
+        list[str], typer.Option("--label", help="Repeat it for each label.", show_default=False)
+    ],
+    texts: Texts = None,
+    data: Rows = None,
+    out: Out = None,
+    columns: Columns = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            help="A sentence about a label, {}; of a language model perhaps with {text} before."
+        ),
+    ] = "This example is {}.",
+    examples: Annotated[
+        str | None,
+        typer.Option(
+            help="A file with the columns text and label, shown to a language model.",
+            show_default=False,
+        ),
+    ] = None,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="Judge each label by itself.")
+    ] = False,
+    normalize: Normalize = "none",
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Take off what labels are worth without a text."),
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Give texts labels that no model was trained on.
+
+    By a model that knows entailment, or by any language model:
+
+        langue zero-shot MODEL --label sports --label politics \\
+            --text "They won by two goals."
+        langue zero-shot MODEL --label good --label bad --data reviews.csv \\
+            --template "{text} It was {}." --examples few.csv --out labelled.jsonl
+    """
+    from langue.verbs.zero_shot import zero_shot as verb
+
+    found = verb(
+        model,
+        labels=labels,
+        texts=texts or None,
+        data=data,
+        out=out,
+        columns=parse_columns(columns),
+        template=template,
+        examples=examples,
+        multi_label=multi_label,
+        normalize=normalize,
+        calibrate=calibrate,
+        force=force,
+    )
+    if not as_json and out is None:
+        found = [list(zip(each["labels"], each["scores"], strict=True)) for each in found]
+    _show(texts, found, out, as_json, lambda each: each)
+
+
+def fill_mask(
+    model: Named,
+    texts: Texts = None,
+    data: Rows = None,
+    out: Out = None,
+    columns: Columns = None,
+    top: Annotated[int, typer.Option(min=1, help="How many tokens of each mask.")] = 5,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Only this token; repeat it for more.", show_default=False),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fill the masks of texts by a masked model.
+
+    One text, among all tokens and among two:
+
+        langue fill-mask MODEL --text "Paris is the [MASK] of France."
+        langue fill-mask MODEL --text "A [MASK] film." --target good --target bad
+    """
+    from langue.verbs.fill_mask import fill_mask as verb
+
+    found = verb(
+        model,
+        texts=texts or None,
+        data=data,
+        out=out,
+        columns=parse_columns(columns),
+        top=top,
+        targets=targets or None,
+        force=force,
+    )
+    if not as_json and out is None:
+        found = [each if isinstance(each[0], dict) else sum(each, []) for each in found]
+    _show(texts, found, out, as_json, lambda each: (each["sequence"], each["score"]))
+
+
+def _show(
+    given: list[str] | None, found: list[Any], out: str | None, as_json: bool, cells: Any
+) -> None:
+    """Answers as rows of what is said and how sure it is, under what was given."""
+    from langue.cli.show import print_json, print_ranked
+
+    if out is not None:
+        print(f"Answers: {out}")
+    elif as_json or not given:
+        print_json(found)
+    else:
+        print_ranked(given, [[cells(each) for each in answers] for answers in found])

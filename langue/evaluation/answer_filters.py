@@ -1,0 +1,207 @@
+"""What arrives: what a model wrote in answer to a question, perhaps several times. What leaves: the
+answer in it, by the filters that task files name.
+
+Each filter is that of `lm-evaluation-harness` of this name.
+"""
+
+import re
+import string
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from langue.errors import DataError
+
+Answers = list[Any]
+FALLBACK = "[invalid]"
+FIRST = r"#### (\-?[0-9\.\,]+)"  # an answer as GSM8K marks it
+
+
+def take_first(answers: Answers, doc: Mapping[str, Any]) -> Answers:
+    """The first of several."""
+    return answers[:1]
+
+
+def take_first_k(answers: Answers, doc: Mapping[str, Any], k: int) -> Answers:
+    """The first k."""
+    if len(answers) < k:
+        raise DataError(
+            f"take_first_k needs {k} answers, and there are {len(answers)}",
+            do=f"write repeats: {k}, or more",
+        )
+    return answers[:k]
+
+
+def majority_vote(answers: Answers, doc: Mapping[str, Any]) -> Answers:
+    """The most frequent; of equally frequent ones the first."""
+    return [Counter(answers).most_common(1)[0][0]]
+
+
+def lowercase(answers: Answers, doc: Mapping[str, Any]) -> Answers:
+    return [answer.lower() for answer in answers]
+
+
+def uppercase(answers: Answers, doc: Mapping[str, Any]) -> Answers:
+    return [answer.upper() for answer in answers]
+
+
+def remove_whitespace(answers: Answers, doc: Mapping[str, Any]) -> Answers:
+    """Without blanks at both ends."""
+    return [answer.strip() for answer in answers]
+
+
+def replace_by(
+    answers: Answers,
+    doc: Mapping[str, Any],
+    mapping_dict: Mapping[Any, Any],
+    default_value: Any = None,
+) -> Answers:
+    """What a table has for each."""
+    return [mapping_dict.get(answer, default_value) for answer in answers]
+
+
+def regex(
+    answers: Answers,
+    doc: Mapping[str, Any],
+    regex_pattern: str = FIRST,
+    group_select: int = 0,
+    fallback: str = FALLBACK,
+) -> Answers:
+    """What a pattern finds, by default the first time."""
+    return [_found(regex_pattern, answer, group_select) or fallback for answer in answers]
+
+
+def multi_choice_regex(
+    answers: Answers,
+    doc: Mapping[str, Any],
+    regex_pattern: str = FIRST,
+    group_select: int = 0,
+    fallback: str = FALLBACK,
+    ignore_case: bool = False,
+    ignore_punctuation: bool = False,
+    regexes_to_ignore: Sequence[str] = (),
+) -> Answers:
+    """The letter of a choice, `(A)`: by the pattern, by the choice's words, or after a colon."""
+
+    def bare(text: str) -> str:
+        for pattern in regexes_to_ignore:
+            text = re.sub(pattern, "", text)
+        text = text.lower() if ignore_case else text
+        return text.translate(_punctuation()) if ignore_punctuation else text
+
+    choices = [bare(str(choice).strip()) for choice in doc.get("choices", [])]
+    letters = [chr(ord("A") + index) for index in range(len(choices))]
+    by_words = {choice: f"({letter})" for choice, letter in zip(choices, letters, strict=True)}
+    words = "|".join(sorted(map(re.escape, choices), key=len, reverse=True))
+    made = []
+    for answer in answers:
+        found = _found(regex_pattern, answer, group_select)
+        if not found and choices:
+            match = _found(words, bare(answer), group_select)
+            found = by_words.get(match, match)
+        if not found and choices:
+            match = _found(rf":[\s]*({'|'.join(letters)})", answer, group_select)
+            found = f"({match})" if match in letters else match
+        made.append(found or fallback)
+    return made
+
+
+def _found(pattern: str, answer: Any, which: int) -> str:
+    """The match of this number, of its groups the first that holds something; "" where there is
+    none.
+    """
+    matches = re.findall(pattern, answer if isinstance(answer, str) else "")
+    if not -len(matches) <= which < len(matches):
+        return ""
+    match = matches[which]
+    if isinstance(match, tuple):
+        match = next((each for each in match if each), "")
+    return str(match).strip()
+
+
+@cache
+def _punctuation() -> dict[int, None]:
+    every = range(sys.maxunicode)
+    return dict.fromkeys(i for i in every if unicodedata.category(chr(i)).startswith("P"))
+
+
+FILTERS: dict[str, tuple[Callable[..., Answers], tuple[str, ...]]] = {
+    "take_first": (take_first, ()),
+    "take_first_k": (take_first_k, ("k",)),
+    "majority_vote": (majority_vote, ()),
+    "lowercase": (lowercase, ()),
+    "uppercase": (uppercase, ()),
+    "remove_whitespace": (remove_whitespace, ()),
+    "map": (replace_by, ("mapping_dict", "default_value")),
+    "regex": (regex, ("regex_pattern", "group_select", "fallback")),
+    "multi_choice_regex": (
+        multi_choice_regex,
+        (
+            *("regex_pattern", "group_select", "fallback", "ignore_case", "ignore_punctuation"),
+            "regexes_to_ignore",
+        ),
+    ),
+}
+
+
+def check_step(step: Mapping[str, Any], where: str) -> None:
+    """DataError where a step of a task file is no filter that there is, or takes no such option."""
+    name = step.get("function")
+    if name not in FILTERS:
+        raise DataError(
+            f"the filter {name!r} is not known", where=where, do=f"use {', '.join(FILTERS)}"
+        )
+    taken = FILTERS[str(name)][1]
+    if wrong := [key for key in step if key not in ("function", *taken)]:
+        raise DataError(
+            f"the filter {name} does not take {wrong[0]}",
+            where=where,
+            do=f"it takes {', '.join(taken) or 'nothing'}",
+        )
+    if name == "take_first_k" and (type(step.get("k")) is not int or step["k"] < 1):
+        raise DataError("take_first_k has no k", where=where, do="write k: 2, or another number")
+    if name == "map" and not isinstance(step.get("mapping_dict"), dict):
+        raise DataError("map has no mapping_dict", where=where, do="write mapping_dict: {A: B}")
+    patterns = [step.get("regex_pattern", ""), *(step.get("regexes_to_ignore") or [])]
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{pattern!r} is no regular expression: {error}", where=where, do="correct it"
+            ) from None
+
+
+def filtered(
+    answers: Answers, steps: Sequence[Mapping[str, Any]], doc: Mapping[str, Any]
+) -> Answers:
+    """The answers after each step, in order."""
+    for step in steps:
+        work = FILTERS[step["function"]][0]
+        given = {key: value for key, value in step.items() if key != "function"}
+        answers = work(answers, doc, **given)
+    return answers
+
+
+def exact_match(
+    answer: str,
+    gold: str,
+    regexes_to_ignore: Sequence[str] = (),
+    ignore_case: bool = False,
+    ignore_punctuation: bool = False,
+    ignore_numbers: bool = False,
+) -> bool:
+    """Whether two texts are the same, but for what is to be ignored."""
+    dropped = string.punctuation if ignore_punctuation else ""
+    dropped += string.digits if ignore_numbers else ""
+
+    def bare(text: str) -> str:
+        for pattern in regexes_to_ignore or ():
+            text = re.sub(pattern, "", text)
+        text = text.lower() if ignore_case else text
+        return text.translate(str.maketrans("", "", dropped))
+
+    return bare(answer) == bare(gold)
