@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from langue.verbs.quantize import quantize
     from langue.verbs.quickstart import quickstart
     from langue.verbs.tokenize import tokenize
+    from langue.verbs.tune import tune
     from langue.verbs.verify import verify
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ __all__ = [
 __all__ += ["plan"]
 __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data", "quantize"]
+__all__ += ["tune"]
 
 _HOMES = {
     "LangueError": "errors",

@@ -33,6 +33,7 @@ VERBS = (
     ["settings"],
     ["data", "preview"],
     ["inspect"],
+    ["tune"],
 )
 
 

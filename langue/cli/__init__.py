@@ -31,6 +31,7 @@ from langue.cli.quickstart import quickstart
 from langue.cli.settings import settings
 from langue.cli.tokenize import tokenize
 from langue.cli.train_tokenizer import train_tokenizer
+from langue.cli.tune import tune
 from langue.cli.verify import verify
 from langue.errors import AlreadyReported, LangueError, LangueWarning
 from langue.files import FULL
@@ -61,6 +62,7 @@ app.command(rich_help_panel="Start")(quickstart)
 app.command(rich_help_panel="Train")(plan)
 app.command(rich_help_panel="Train", context_settings=_LENIENT)(pretrain)
 app.command(rich_help_panel="Train", context_settings=_LENIENT)(finetune)
+app.command(rich_help_panel="Train", context_settings=_LENIENT)(tune)
 app.add_typer(data, name="data", rich_help_panel="Train")
 data.command(context_settings=_LENIENT)(preview)
 data.command("inspect", context_settings=_LENIENT)(inspect_data)
