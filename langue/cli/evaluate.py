@@ -11,6 +11,10 @@ from langue.cli.options import Columns, Data, Debug, Force, Json, parse_columns
 
 def evaluate(
     run: Annotated[str, typer.Argument(help="A run directory.", show_default=False)],
+    other: Annotated[
+        str | None,
+        typer.Argument(help="Another run, to be compared with in pairs.", show_default=False),
+    ] = None,
     data: Data = None,
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     columns: Columns = None,
@@ -33,6 +37,10 @@ def evaluate(
 
         langue evaluate runs/small --data other.txt
 
+    Two runs of one task on the same rows, the difference tested in pairs:
+
+        langue evaluate runs/a runs/b
+
     The baseline is trained on the run's own training split.
     """
     from rich.console import Console
@@ -45,6 +53,7 @@ def evaluate(
     sections: list[Section] = []
     content = verb(
         run,
+        other,
         data=data,
         split=split,
         columns=parse_columns(columns),

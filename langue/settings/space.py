@@ -28,6 +28,8 @@ FIXED = {
     **dict.fromkeys(
         (
             "data.dev_fraction",
+            "data.folds",
+            "data.fold",
             "data.test_fraction",
             "data.dev_max",
             "data.invalid",

@@ -72,6 +72,12 @@ def clopper_pearson(right: int, total: int) -> Interval:
     return low, high
 
 
+def bounds(name: str) -> Interval:
+    """The least and the largest value that a metric can have."""
+    low = -1.0 if name in _SIGNED else 0.0
+    return low, math.inf if name in _UNBOUNDED else 1.0
+
+
 def at_end(name: str, value: float, count: int | m.Ints) -> Interval:
     """The interval of a metric that is as high or low as can be, for which no resample differs; the
     value itself, twice, where it is not at an end.

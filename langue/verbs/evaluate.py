@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from langue.files import refuse_existing, write_json
+from langue.runs.compare import compare_runs
 from langue.runs.judge import evaluate_run
 from langue.tasks.judgement import Section
 
 
 def evaluate(
     run: str | Path,
+    other: str | Path | None = None,
     *,
     data: Any = None,
     split: str = "test",
@@ -28,11 +30,16 @@ def evaluate(
     The baseline is trained on the run's own training split; where that cannot be read any more it
     is left out and the result says so. Of other data the result also says how many texts stand in
     that split (`seen`). `out`: also write the result there as JSON.
+    other: another run of the same task, which stands in the baseline's place: both answer the same
+    rows, and the difference in the main metric is tested in pairs.
     `show`: called with the sections of a report that are not in the result: scores by label,
     confusions, mistakes.
     """
     refuse_existing(out, force)
-    content = evaluate_run(run, data=data, split=split, columns=columns, show=show)
+    if other is None:
+        content = evaluate_run(run, data=data, split=split, columns=columns, show=show)
+    else:
+        content = compare_runs(run, other, data=data, split=split, columns=columns)
     if out is not None:
         write_json(Path(out), content)
     return content
