@@ -79,8 +79,8 @@ def execute(
     """Train as a command says, from what is given to a judged run.
 
     given: the command's arguments. settings: by `section.key`, or with two underscores. show:
-    called with the `Prepared`, before training. watch: as of `Trainer`. judge: false leaves the
-    trained model in its checkpoints alone, to be written and judged when the run is resumed.
+    called with the `Prepared`, before training. watch: as of `Trainer`. judge: false leaves it
+    to a resume to judge the model.
     Processes that torchrun started train together; the first writes, shows and judges.
     """
     folder, resume = run_folder(out, force=force, resume=resume)
@@ -178,9 +178,10 @@ def _train(
             network, task, batches, dev, settings.train, folder, watch=watch, **watched
         )
         progress = trainer.run(resume)
-    if judge and rank() == 0:
+    if rank() == 0:
         task.settle(network, dev, device=device(), dtype=precision(settings.train.precision))
         write_run(folder, prepared, network)
+    if judge and rank() == 0:
         seconds = max(progress.seconds, time.perf_counter() - began)
         judge_run(folder, prepared, network, seconds, progress.tokens)
     barrier()

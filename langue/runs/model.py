@@ -391,7 +391,7 @@ class Model:
         items = listed(texts)
         answers: list[Any] = [None] * len(items)
         with self.inputs.counting_truncation():
-            rows, encoded = self._answerable(items)
+            rows, encoded = self.answerable(items)
         for row, prediction in zip(rows, self.apply(encoded), strict=True):
             if top == "auto":
                 answers[row] = task.answer(prediction)
@@ -400,7 +400,7 @@ class Model:
                 answers[row] = shown[0] if top == 1 else shown
         return answers
 
-    def _answerable(self, items: list[Any]) -> tuple[list[int], Encoded]:
+    def answerable(self, items: list[Any]) -> tuple[list[int], Encoded]:
         """Which of these texts, pairs or lists of token ids have something in them, and these
         encoded.
         """
