@@ -72,6 +72,18 @@ def clopper_pearson(right: int, total: int) -> Interval:
     return low, high
 
 
+def wilson(right: float, total: float) -> Interval | None:
+    """Wilson's 95% interval of a share (1927); None of nothing."""
+    if not total:
+        return None
+    z = 1.959963984540054
+    share = right / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    spread = share * (1 - share) / total + z * z / (4 * total * total)
+    reach = z * math.sqrt(spread) / (1 + z * z / total)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
 def bounds(name: str) -> Interval:
     """The least and the largest value that a metric can have."""
     low = -1.0 if name in _SIGNED else 0.0
