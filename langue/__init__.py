@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from langue.verbs.preview import preview
     from langue.verbs.quantize import quantize
     from langue.verbs.quickstart import quickstart
+    from langue.verbs.rate import rate
     from langue.verbs.tokenize import tokenize
     from langue.verbs.tune import tune
     from langue.verbs.verify import verify
@@ -51,7 +52,7 @@ __all__ = [
 __all__ += ["plan"]
 __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data", "quantize"]
-__all__ += ["tune"]
+__all__ += ["rate", "tune"]
 __all__ += ["Tagger", "TextClassifier", "TextEmbedder", "TextRegressor"]
 
 _HOMES = {

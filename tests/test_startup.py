@@ -34,6 +34,7 @@ VERBS = (
     ["data", "preview"],
     ["inspect"],
     ["tune"],
+    ["rate"],
 )
 
 

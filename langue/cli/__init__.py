@@ -28,6 +28,7 @@ from langue.cli.pretrain import pretrain
 from langue.cli.preview import preview
 from langue.cli.quantize import quantize
 from langue.cli.quickstart import quickstart
+from langue.cli.rate import rate
 from langue.cli.settings import settings
 from langue.cli.tokenize import tokenize
 from langue.cli.train_tokenizer import train_tokenizer
@@ -73,6 +74,7 @@ app.command(rich_help_panel="Train")(settings)
 app.command(rich_help_panel="Use")(evaluate)
 app.command(rich_help_panel="Use")(predict)
 app.command(rich_help_panel="Use")(generate)
+app.command(rich_help_panel="Use")(rate)
 app.command(rich_help_panel="Models")(inspect)
 app.command(rich_help_panel="Models")(verify)
 app.command(rich_help_panel="Models")(convert)
