@@ -21,6 +21,7 @@ CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the
 _TAIL = 0.025  # either side of a 95% interval
 _SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
 _UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
+_OF_100 = frozenset({"bleu", "chrf", "rouge1", "rouge2", "rougeL"})  # on this scale
 
 Interval = tuple[float, float]
 Counts = dict[str, int | m.Ints]
@@ -87,6 +88,8 @@ def wilson(right: float, total: float) -> Interval | None:
 def bounds(name: str) -> Interval:
     """The least and the largest value that a metric can have."""
     low = -1.0 if name in _SIGNED else 0.0
+    if name in _OF_100:
+        return low, 100.0
     return low, math.inf if name in _UNBOUNDED else 1.0
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from langue.statistics import rouge, translation
 from langue.statistics.intervals import bounds
 from langue.statistics.repeats import spread
 
@@ -28,4 +29,6 @@ def test_one_run_has_no_spread_and_an_interval_stays_within_bounds():
     assert spread([0.5]).interval is None and spread([0.5]).deviation is None
     low, high = spread([0.9, 1.0], bounds=bounds("accuracy")).interval
     assert high == 1.0 and low == pytest.approx(max(0, 0.95 - 12.706 * 0.05), abs=1e-3)
+    for name in (*translation.METRICS, *rouge.METRICS):
+        assert bounds(name) == (0, 100)
     assert bounds("mcc") == (-1, 1) and bounds("loss") == (0, float("inf"))
