@@ -47,6 +47,9 @@ def rate(
     max_tokens: Annotated[
         int | None, typer.Option(help="Most tokens of an answer.", min=1, show_default=False)
     ] = None,
+    repeat: Annotated[
+        float, typer.Option(help="Share of the pairs shown again in the end, sides exchanged.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of each rater's order and sides.")] = 0,
     port: Annotated[int, typer.Option(help="Of the page; 0: any that is free.", min=0)] = 0,
     as_json: Json = False,
@@ -81,6 +84,7 @@ def rate(
         judge_prompt=judge_prompt,
         report=report,
         max_tokens=max_tokens,
+        repeat=repeat,
         seed=seed,
         port=port,
     )

@@ -131,7 +131,7 @@ def more_data_sentence(content: Mapping[str, Any]) -> str:
     called = named(name, content)
     of = f"from {found['from']:,} to {found['to']:,} rows"
     if found["comparison"] is None:
-        return f"Whether more data helped {of} cannot be said: {called} is undefined."
+        return f"Whether more data helped {of} cannot be said: {found['why']}."
     change = found["comparison"]["difference"]
     moved = format_metric(name, abs(change))
     way = "falls" if change < 0 else "rises"

@@ -166,9 +166,16 @@ def _check_asked(asked: Mapping[str, str], number: int) -> None:
         )
 
 
-def order_of(items: Sequence[Item], systems: Sequence[str], rater: str, seed: int) -> list[Pair]:
+def order_of(
+    items: Sequence[Item],
+    systems: Sequence[str],
+    rater: str,
+    seed: int,
+    repeated: float = 0.0,
+) -> list[Pair]:
     """All pairs of answers in an order of the rater's own. Of each two systems either stands on the
-    left as often, but for one.
+    left as often, but for one. repeated: so great a share of the pairs comes again, the sides
+    exchanged, once all were shown: whether the rater says the same.
     """
     digest = sha256(f"{seed}/{rater}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
@@ -179,7 +186,9 @@ def order_of(items: Sequence[Item], systems: Sequence[str], rater: str, seed: in
         for item, side in zip(both, sides, strict=True):
             left, right = (first, second) if side else (second, first)
             pairs.append(Pair(item, left, right))
-    return [pairs[place] for place in generator.permutation(len(pairs))]
+    order = [pairs[place] for place in generator.permutation(len(pairs))]
+    again = generator.permutation(len(order))[: round(repeated * len(order))]
+    return order + [Pair(order[i].item, order[i].right, order[i].left) for i in again]
 
 
 # --- votes ---

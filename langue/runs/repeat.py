@@ -263,7 +263,12 @@ def _more_data(
     last, before = (
         next(run for run in runs if run["share"] == share) for share in (shares[-1], shares[-2])
     )
-    compared = compare_runs(folder / last["folder"], folder / before["folder"])
+    found: dict[str, Any] = {"from": before["rows"], "to": last["rows"], "outcome": "unknown"}
+    try:
+        compared = compare_runs(folder / last["folder"], folder / before["folder"])
+    except RunError as error:  # rows that were given in Python, of which the runs keep none
+        return found | {"comparison": None, "why": str(error)}
     comparison = compared["baseline"]["comparison"]
-    found = "unknown" if comparison is None else outcome(comparison)
-    return {"from": before["rows"], "to": last["rows"], "outcome": found, "comparison": comparison}
+    if comparison is None:
+        return found | {"comparison": None, "why": "the metric is undefined"}
+    return found | {"outcome": outcome(comparison), "comparison": comparison}

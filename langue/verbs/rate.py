@@ -33,6 +33,7 @@ def rate(
     judge_prompt: str | Path | None = None,
     report: str | Path | None = None,
     max_tokens: int | None = None,
+    repeat: float = 0.0,
     seed: int = 0,
     port: int = 0,
     show: Callable[[str], None] | None = None,
@@ -46,7 +47,9 @@ def rate(
     has judged is not shown again. A page on this machine shows pairs blind until all are judged;
     show: called with its address. judge: instead a model votes, in both orders; judge_prompt: a
     file of how it is asked, with {question}, {left} and {right}. report: a file of votes, which is
-    only reported. seed: of each rater's order and sides. port: of the page; 0: any that is free.
+    only reported. repeat: so great a share of the pairs is shown again in the end, sides exchanged:
+    whether a rater says the same. seed: of each rater's order and sides. port: of the page; 0: any
+    that is free.
     """
     if report is not None:
         if systems or out or judge:
@@ -64,6 +67,8 @@ def rate(
         raise SettingsError("there is no file to keep votes in", do="give --out votes.jsonl")
     if judge is not None and rater is not None:
         raise SettingsError("a model as judge is the rater", do="leave --rater out")
+    if not 0 <= repeat <= 1:
+        raise SettingsError(f"repeat = {repeat} is no share of the pairs", do="give 0.1")
     asked = _asked(judge_prompt, judge)
     lines = None if data is None else _lines(data)
     outputs = {
@@ -72,7 +77,7 @@ def rate(
     }
     items = items_of(outputs, lines)
     who = str(judge) if judge is not None else rater or "1"
-    pairs = order_of(items, named, who, seed)
+    pairs = order_of(items, named, who, seed, 0.0 if judge is not None else repeat)
     votes = VotesFile(Path(out))
     try:
         if judge is not None:

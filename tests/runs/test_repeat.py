@@ -88,6 +88,13 @@ def test_runs_that_were_made_are_not_made_again(given, curve, tmp_path, monkeypa
     assert again.metrics["metrics"] == curve.metrics["metrics"]
 
 
+def test_rows_that_are_kept_nowhere_still_give_a_curve(given, tmp_path):
+    data = {"train": reviews(40, 5), "dev": reviews(10, 6), "test": reviews(10, 7)}
+    run = finetune(model=given["model"], data=data, out=tmp_path / "c", shares=[0.5, 1], **SMALL)
+    assert run.metrics["more_data"]["outcome"] == "unknown"
+    assert "cannot be said" in (run.folder / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

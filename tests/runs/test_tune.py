@@ -1,6 +1,7 @@
 """A search over settings: what it tries, what it keeps, and that it goes on where it was ended."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -168,4 +169,11 @@ def test_what_cannot_be_is_said_before_anything_is_trained(given, tmp_path, word
     trials = words.pop("trials", 2)
     with pytest.raises(SettingsError, match=said):
         tune(**given, out=tmp_path / "study", trials=trials, **words)
+    assert not (tmp_path / "study").exists()
+
+
+def test_without_optuna_the_extra_is_named(given, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SettingsError, match=r"pip install 'langue\[tune\]'"):
+        tune(**given, out=tmp_path / "study", trials=2, **SPACE)
     assert not (tmp_path / "study").exists()

@@ -168,6 +168,21 @@ def test_raters_have_orders_and_sides_of_their_own_which_are_balanced():
     assert set(sides.values()) == {20} and len(sides) == 6
 
 
+def test_a_share_comes_again_with_the_sides_exchanged(files):
+    found, page = rated(files, by_the_first, rater="me", repeat=0.5)
+    assert found["votes"] == 8 and found["both_orders"]["me"]["agreed"] == 4
+    assert found["both_orders"]["me"]["of"] == 4 and len(lines(files["out"])) == 12
+
+    found, _ = rated(files, by_one_key, rater="you", repeat=1.0)
+    assert found["both_orders"]["you"]["agreed"] == 1  # the pair of equal texts
+
+
+def by_one_key(page):
+    state = page.next()
+    while not state["finished"]:
+        state = page.vote(state["place"], LEFT)
+
+
 @pytest.mark.parametrize("again", ["", '{"item": 1, "rat'])
 def test_what_was_judged_is_not_shown_again(files, again, capsys):
     first = {}
@@ -285,6 +300,7 @@ def test_models_answer_and_judge(tmp_path):
         ({"report": "votes.jsonl"}, "leave report out"),
         ({"judge": "m", "rater": "me"}, "leave --rater out"),
         ({"judge_prompt": "p.txt"}, "--judge MODEL"),
+        ({"repeat": 2.0}, "no share of the pairs"),
     ],
 )
 def test_what_cannot_be_rated(files, change, said):
