@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langue.errors import DataError, LangueError, SettingsError
-from langue.files import disk_errors
+from langue.files import disk_errors, unreadable
 from langue.progress import bar, say
 from langue.statistics.votes import BAD, LEFT, RIGHT, TIE, VOTES, Vote
 
@@ -198,12 +198,7 @@ def read_votes(path: str | Path) -> list[Vote]:
     """The votes of a file; DataError names the line that is none. A half last line, which a killed
     process left, is passed over and said.
     """
-    try:
-        content = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"cannot be read: {error}", where=str(path), do="give a votes file"
-        ) from None
+    content = read_plain(path)
     lines = content.split("\n")
     if lines[-1]:
         say(f"{path}: the last line is cut off, and is not counted")
@@ -226,6 +221,16 @@ def read_votes(path: str | Path) -> list[Vote]:
             )
         found.append(Vote(*(record[key] for key in KEYS)))
     return found
+
+
+def read_plain(path: str | Path) -> str:
+    """A text file; DataError where it cannot be read."""
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError as error:
+        raise unreadable(error, path, DataError) from None
+    except UnicodeDecodeError:
+        raise DataError("it is not UTF-8", where=str(path), do="convert it") from None
 
 
 class VotesFile:

@@ -96,6 +96,7 @@ def tune_run(
     layer = {} if recipe is None else read_recipe(Path(recipe))
     space, fixed = parse_space(words, known(*OPTIONS.values()))
     if not space:
+        resolve_call(FINETUNE, layer, given, fixed)  # where a name is mistyped, it says so
         raise SettingsError(
             "no setting is searched",
             do="give one a range, as train.lr=1e-5..1e-3, or a list, as train.epochs=1,2,4",

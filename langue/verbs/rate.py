@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from langue.errors import DataError, SettingsError
+from langue.errors import SettingsError
 from langue.progress import say
 from langue.runs.rating import (
     ASKED,
@@ -15,6 +15,7 @@ from langue.runs.rating import (
     items_of,
     judge_pairs,
     order_of,
+    read_plain,
     read_votes,
 )
 from langue.statistics import votes as statistics
@@ -115,20 +116,14 @@ def _asked(path: str | Path | None, judge: Any) -> str:
         return ASKED
     if judge is None:
         raise SettingsError("judge_prompt is of a model as judge", do="give --judge MODEL too")
-    try:
-        return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot be read: {error}", where=str(path)) from None
+    return read_plain(path)
 
 
 def _lines(path: str | Path) -> list[Mapping[str, Any]]:
     """The lines of a file of JSON lines, or of text."""
     if Path(path).suffix != ".txt":
         return list(read_lines(path))
-    try:
-        content = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path)) from None
+    content = read_plain(path)
     return [{"text": line} for line in content.removesuffix("\n").split("\n")]
 
 

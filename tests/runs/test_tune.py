@@ -162,6 +162,7 @@ def test_a_failed_trial_is_counted(given, tmp_path, monkeypatch):
         ({"train.lr": "-1..1"}, "train.lr = '-1'"),
         ({"train.schedule": "linear,triangle"}, "triangle"),
         ({"train.lrr": "1e-5..1e-3", "train.epochs": "1,2"}, "did you mean train.lr"),
+        ({"train.lrr": "1e-5..1e-3"}, "did you mean train.lr"),
         ({"train.epochs": "1,2", "trials": 0}, "trials = 0"),
     ],
 )
