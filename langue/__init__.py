@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langue.errors import LangueError, LangueWarning
+    from langue.estimators import Tagger, TextClassifier, TextEmbedder, TextRegressor
     from langue.runs.execute import Run
     from langue.runs.model import Model, load
     from langue.runs.train_tokenizer import train_tokenizer
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from langue.verbs.quantize import quantize
     from langue.verbs.quickstart import quickstart
     from langue.verbs.rank import rank
+    from langue.verbs.rate import rate
     from langue.verbs.tokenize import tokenize
+    from langue.verbs.tune import tune
     from langue.verbs.verify import verify
     from langue.verbs.zero_shot import zero_shot
 
@@ -53,12 +56,15 @@ __all__ += ["plan"]
 __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data", "quantize"]
 __all__ += ["fill_mask", "rank", "zero_shot"]
+__all__ += ["rate", "tune"]
+__all__ += ["Tagger", "TextClassifier", "TextEmbedder", "TextRegressor"]
 
 _HOMES = {
     "LangueError": "errors",
     "LangueWarning": "errors",
     "Model": "runs.model",
     "Run": "runs.execute",
+    **dict.fromkeys(("Tagger", "TextClassifier", "TextEmbedder", "TextRegressor"), "estimators"),
     "load": "runs.model",
     "train_tokenizer": "runs.train_tokenizer",
 }
@@ -78,6 +84,10 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'langue' has no attribute {name!r}")
     return getattr(import_module(f"langue.{_HOMES.get(name, f'verbs.{name}')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 sys.modules[__name__].__class__ = _Face

@@ -24,7 +24,7 @@ FLOORS = (
     {"train"},
     {"evaluation", "planning", "explain", "compress", "knowledge"},
     {"runs"},
-    {"verbs"},
+    {"verbs", "estimators"},
     {"serve"},
     {"cli"},
     {"__init__", "__main__"},

@@ -33,6 +33,8 @@ VERBS = (
     ["settings"],
     ["data", "preview"],
     ["inspect"],
+    ["tune"],
+    ["rate"],
 )
 
 

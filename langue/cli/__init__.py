@@ -29,9 +29,11 @@ from langue.cli.preview import preview
 from langue.cli.prompted import fill_mask, rank, zero_shot
 from langue.cli.quantize import quantize
 from langue.cli.quickstart import quickstart
+from langue.cli.rate import rate
 from langue.cli.settings import settings
 from langue.cli.tokenize import tokenize
 from langue.cli.train_tokenizer import train_tokenizer
+from langue.cli.tune import tune
 from langue.cli.verify import verify
 from langue.errors import AlreadyReported, LangueError, LangueWarning
 from langue.files import FULL
@@ -63,6 +65,7 @@ app.command(rich_help_panel="Start")(quickstart)
 app.command(rich_help_panel="Train")(plan)
 app.command(rich_help_panel="Train", context_settings=_LENIENT)(pretrain)
 app.command(rich_help_panel="Train", context_settings=_LENIENT)(finetune)
+app.command(rich_help_panel="Train", context_settings=_LENIENT)(tune)
 app.add_typer(data, name="data", rich_help_panel="Train")
 data.command(context_settings=_LENIENT)(preview)
 data.command("inspect", context_settings=_LENIENT)(inspect_data)
@@ -76,6 +79,7 @@ app.command(rich_help_panel="Use")(generate)
 app.command(rich_help_panel="Use")(rank)
 app.command(rich_help_panel="Use")(zero_shot)
 app.command(rich_help_panel="Use")(fill_mask)
+app.command(rich_help_panel="Use")(rate)
 app.command(rich_help_panel="Models")(inspect)
 app.command(rich_help_panel="Models")(verify)
 app.command(rich_help_panel="Models")(convert)

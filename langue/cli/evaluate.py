@@ -35,6 +35,10 @@ def evaluate(
             help="A run directory; with --task-file any language model.", show_default=False
         ),
     ],
+    other: Annotated[
+        str | None,
+        typer.Argument(help="Another run, to be compared with in pairs.", show_default=False),
+    ] = None,
     data: Data = None,
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     columns: Columns = None,
@@ -61,6 +65,10 @@ def evaluate(
 
         langue evaluate runs/small --data other.txt
 
+    Two runs of one task on the same rows, the difference tested in pairs:
+
+        langue evaluate runs/a runs/b
+
     Any language model answers a task file of lm-evaluation-harness:
 
         langue evaluate runs/small --task-file lambada.yaml --data test.jsonl
@@ -77,6 +85,7 @@ def evaluate(
     sections: list[Section] = []
     content = verb(
         run,
+        other,
         data=data,
         split=split,
         columns=parse_columns(columns),

@@ -20,6 +20,7 @@ from langue.cli.options import (
     parse_columns,
     parse_settings,
 )
+from langue.errors import SettingsError
 
 
 def finetune(
@@ -36,6 +37,20 @@ def finetune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
     ] = False,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Cross-validate: so many runs, each judged on another part of train.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Runs with so many seeds.", show_default=False)
+    ] = None,
+    shares: Annotated[
+        str | None,
+        typer.Option(help="Runs on shares of the training rows: 0.1,0.3,1.", show_default=False),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -50,6 +65,10 @@ def finetune(
     It shows what will be trained, trains, and writes the run: the model,
     metrics.json, curves.png and report.html. Ctrl-C saves; the same command
     with --resume goes on.
+
+    How far luck goes: --folds 5 cross-validates, --seeds 3 has three seeds,
+    and --shares 0.1,0.3,1 draws a learning curve, which says whether more
+    data would help. Each run is a run of its own below --out.
     """
     from langue.cli.show import preview_printer, print_json, print_metrics
     from langue.verbs.finetune import finetune as verb
@@ -63,14 +82,38 @@ def finetune(
         recipe=recipe,
         force=force,
         resume=resume,
+        folds=folds,
+        seeds=seeds,
+        shares=_parse_shares(shares),
         show=preview_printer(as_json),
         **parse_settings(settings, context),
     )
     if as_json:
         print_json(run.metrics)
         return
+    if "runs" in run.metrics:
+        from rich.console import Console
+
+        from langue.cli.sections import print_sections
+        from langue.evaluation.repeats import sections_of_repeats
+
+        print_sections(Console(), sections_of_repeats(run.metrics))
+        print(f"Report: {run.folder / 'report.html'}")
+        return
     print_metrics(run.metrics)
     print(run.facts["transformers"])
     print(f"Report: {run.folder / 'report.html'}")
     pair = ' --pair "..."' if run.facts.get("reads_two_texts") else ""
     print(f'Use it: langue predict {shlex.quote(str(run.folder))} --text "..."{pair}')
+
+
+def _parse_shares(written: str | None) -> list[float] | None:
+    """`0.1,0.3,1` as numbers."""
+    if written is None:
+        return None
+    try:
+        return [float(part) for part in written.split(",")]
+    except ValueError:
+        raise SettingsError(
+            f"--shares {written!r} are no numbers", do="write --shares 0.1,0.3,1"
+        ) from None

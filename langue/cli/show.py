@@ -160,16 +160,18 @@ def print_metrics(content: Mapping[str, Any]) -> None:
                 " dev)"
             )
         )
-    seen = content.get("seen", {})
-    if seen.get("exact") or seen.get("near"):
-        console.print(
-            Text(
-                f"! of these {seen['of']:,} texts {seen['exact']:,} stand in the run's training"
-                f" data exactly and {seen['near']:,} nearly; what was learnt by heart counts here"
-                " as skill",
-                "yellow",
+    whose = {"seen": "the run's", "other_seen": "the other run's"}
+    for key, owner in whose.items():
+        seen = content.get(key, {})
+        if seen.get("exact") or seen.get("near"):
+            console.print(
+                Text(
+                    f"! of these {seen['of']:,} texts {seen['exact']:,} stand in {owner} training"
+                    f" data exactly and {seen['near']:,} nearly; what was learnt by heart counts"
+                    " here as skill",
+                    "yellow",
+                )
             )
-        )
 
 
 def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:

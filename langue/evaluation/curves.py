@@ -40,7 +40,7 @@ class Curves:
 
     def write(self, path: str | Path) -> None:
         """Write both halves as one picture, side by side."""
-        figure = _figure(11, 4.2, 150)
+        figure = new_figure(11, 4.2, 150)
         left, right = figure.subplots(1, 2)
         self._draw_loss(left)
         self._draw_quality(right)
@@ -51,7 +51,7 @@ class Curves:
         """Each half as a PNG file of its own, to be read on a narrow page too."""
         made = []
         for half in (self._draw_loss, self._draw_quality):
-            figure = _figure(4.3, 3.4, 220)
+            figure = new_figure(4.3, 3.4, 220)
             half(figure.subplots())
             file = BytesIO()
             figure.savefig(file, format="png", metadata={"Software": None})
@@ -69,7 +69,7 @@ class Curves:
     def _draw_loss(self, axes: Any) -> None:
         _dress(axes, self.log, rising=False)
         raw = _points(self.log, "train", "loss")
-        _title(axes, "Loss")
+        set_title(axes, "Loss")
         axes.plot(*_columns(raw), color=TRAIN, alpha=0.22, linewidth=1)
         smoothed = "train (smoothed)" if _reach(raw) else "train"
         axes.plot(*_columns(_smooth(raw)), color=TRAIN, linewidth=2, label=smoothed)
@@ -81,7 +81,7 @@ class Curves:
         lower = name in LOWER_IS_BETTER
         _dress(axes, self.log, rising=not lower)
         title = named(name, next((line for line in self.log if "positive" in line), {}))
-        _title(axes, title[:1].upper() + title[1:])
+        set_title(axes, title[:1].upper() + title[1:])
         train = _points(self.log, "train", name)
         if train:
             axes.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")
@@ -101,7 +101,7 @@ class Curves:
         _legend(axes)
 
 
-def _figure(width: float, height: float, dpi: int) -> Any:
+def new_figure(width: float, height: float, dpi: int) -> Any:
     """An empty picture, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -111,7 +111,7 @@ def _figure(width: float, height: float, dpi: int) -> Any:
     return figure
 
 
-def _title(axes: Any, words: str) -> None:
+def set_title(axes: Any, words: str) -> None:
     axes.set_title(words, loc="left", fontsize=12, fontweight="bold", color=INK, parse_math=False)
 
 

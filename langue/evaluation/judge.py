@@ -33,7 +33,7 @@ class Verdict:
 
 def verdict(summary: Mapping[str, Any]) -> Verdict:
     """What the comparison in a metrics.json says of the model and its baseline, in one honest
-    sentence.
+    sentence; or, where the content is of two runs (`other`), of these.
     """
     baseline = summary.get("baseline") or {}
     comparison = baseline.get("comparison")
@@ -52,14 +52,18 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
     if comparison is None:
         return Verdict("unknown", f"Not compared with its baseline example by example: {against}.")
     found = outcome(comparison)
+    of_run = "other" in summary
+    beside = "the other run" if of_run else "its baseline"
     if found == "same":
         return Verdict(
-            "same", f"Not distinguishable from its baseline: {against}{_undecided(comparison)}."
+            "same", f"Not distinguishable from {beside}: {against}{_undecided(comparison)}."
         )
     against += _apart(comparison)
     if found == "worse":
         return Verdict(
-            "worse", f"Worse than its baseline: {against}. Use the baseline, or train longer."
+            "worse",
+            f"Worse than {beside}: {against}."
+            + ("" if of_run else " Use the baseline, or train longer."),
         )
     off, usual = (each.get("mse") for each in (summary["metrics"], baseline.get("metrics") or {}))
     if off is not None and usual is not None and off > usual:
@@ -67,9 +71,9 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
             f"mean squared error {format_metric('mse', off)} against {format_metric('mse', usual)}"
         )
         return Verdict(
-            "same", f"It ranks better than its baseline, but errs more: {against}; {errors}."
+            "same", f"It ranks better than {beside}, but errs more: {against}; {errors}."
         )
-    return Verdict("better", f"Better than its baseline: {against}.")
+    return Verdict("better", f"Better than {beside}: {against}.")
 
 
 def _apart(comparison: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ from langue.runtime import check_compiler, device, precision, rank
 from langue.settings.recipe import read_recipe, write_recipe
 from langue.train.embedding_rows import trim_embedding
 from langue.train.parallel import barrier
-from langue.train.trainer import Trainer
+from langue.train.trainer import Trainer, Watch
 
 if TYPE_CHECKING:
     from langue.runs.model import Model
@@ -53,8 +53,9 @@ class Run:
     """A finished run."""
 
     folder: Path
-    metrics: dict[str, Any]  # the content of metrics.json
+    metrics: dict[str, Any]  # the content of metrics.json; empty where it was not judged
     facts: dict[str, Any]  # what was shown before training
+    score: float | None = None  # the best on dev, in what is chosen by: higher is better
 
     def load(self) -> "Model":
         from langue.runs.model import load
@@ -72,12 +73,15 @@ def execute(
     force: bool = False,
     resume: bool = False,
     show: Callable[[Any], None] | None = None,
+    watch: Watch | None = None,
+    judge: bool = True,
 ) -> Run:
     """Train as a command says, from what is given to a judged run.
 
     given: the command's arguments. settings: by `section.key`, or with two underscores. show:
-    called with the `Prepared`, before training. Processes that torchrun started train together;
-    the first writes, shows and judges.
+    called with the `Prepared`, before training. watch: as of `Trainer`. judge: false leaves it
+    to a resume to judge the model.
+    Processes that torchrun started train together; the first writes, shows and judges.
     """
     folder, resume = run_folder(out, force=force, resume=resume)
     words = {key.replace("__", "."): value for key, value in settings.items()}
@@ -107,8 +111,9 @@ def execute(
                     show(prepared)
                 network = build(prepared)
         _keep_what_it_is(folder, call, prepared, resume)
-        _train(folder, prepared, network, resume)
-    return Run(folder, read_json(folder / "metrics.json"), prepared.facts)
+        score = _train(folder, prepared, network, resume, watch, judge)
+    metrics = read_json(folder / "metrics.json") if judge else {}
+    return Run(folder, metrics, prepared.facts, score)
 
 
 @contextmanager
@@ -149,8 +154,17 @@ def _keep_what_it_is(folder: Path, call: Call, prepared: Prepared, resume: bool)
     barrier()
 
 
-def _train(folder: Path, prepared: Prepared, network: nn.Module, resume: bool) -> None:
-    """Train, settle what is settled on dev, write the model and judge it."""
+def _train(
+    folder: Path,
+    prepared: Prepared,
+    network: nn.Module,
+    resume: bool,
+    watch: Watch | None,
+    judge: bool,
+) -> float | None:
+    """Train, settle what is settled on dev, write the model and judge it; returns the best score
+    on dev.
+    """
     from langue.runs.judge import judge_run
 
     began = time.perf_counter()
@@ -160,14 +174,18 @@ def _train(folder: Path, prepared: Prepared, network: nn.Module, resume: bool) -
     dev = task.held_out(prepared.dev, settings)
     with _rows_in_use(prepared, network):
         watched = _watched(prepared)
-        trainer = Trainer(network, task, batches, dev, settings.train, folder, **watched)
+        trainer = Trainer(
+            network, task, batches, dev, settings.train, folder, watch=watch, **watched
+        )
         progress = trainer.run(resume)
     if rank() == 0:
         task.settle(network, dev, device=device(), dtype=precision(settings.train.precision))
         write_run(folder, prepared, network)
+    if judge and rank() == 0:
         seconds = max(progress.seconds, time.perf_counter() - began)
         judge_run(folder, prepared, network, seconds, progress.tokens)
     barrier()
+    return progress.best
 
 
 def _rows_in_use(prepared: Prepared, network: nn.Module) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from langue.data.encoded import Encoded
 from langue.errors import DataError, LangueError, RunError
 from langue.evaluation import report
 from langue.evaluation.curves import Curves
@@ -149,32 +150,13 @@ def _evaluate_rows(
     columns: Mapping[str, str] | None,
     show: Show | None,
 ) -> dict[str, Any]:
-    model = _task_model(run, recipe)
+    model = task_model(run, recipe)
     task = model.task
     assert task is not None
     began = time.perf_counter()
-    source: Source | None = None
-    train = None
-    try:
-        source = _own_rows(model, recipe, Path(run))
-        assert source.train is not None
-        train = source.train, task.golds(source.train)
-    except LangueError as error:
-        if data is None:
-            raise
-        say(f"no baseline, and no look for texts of the training: {error.what}")
-    notes: list[str] = []  # of its own data they were told before it was trained
-    if data is not None:
-        source = _other_rows(model, data, columns or split_recipe(recipe)[1] or None)
-        notes = source.notes
-    assert source is not None
-    table = _rows_of(source, split, display_name(run if data is None else data))
-    model.check_pairs("pair" in table.rows.column_names, table.origin)
-    if model.data.invalid == "drop" and data is not None:
-        table = with_usable_targets(type(task), task, split, table, task.settings, notes)
-    rows, encoded = task.encode(model.tokenizer, table, task.golds(table), model.data, model.config)
-    if len(rows) < len(table):
-        notes.append(dropped_note(table, rows))
+    source, train, notes = rows_to_judge(model, recipe, run, data, columns)
+    table = rows_of(source, split, display_name(run if data is None else data))
+    rows, encoded = encode_rows(model, table, split, data is not None, notes)
     for note in notes:
         say(note)
     with bar(f"judging on {split}", len(encoded.examples)) as advance:
@@ -192,7 +174,53 @@ def _evaluate_rows(
     return content
 
 
-def _task_model(run: str | Path, recipe: Mapping[str, Any]) -> Model:
+def rows_to_judge(
+    model: Model,
+    recipe: Mapping[str, Any],
+    run: str | Path,
+    data: Any,
+    columns: Mapping[str, str] | None,
+) -> tuple[Source, tuple[Table, Any] | None, list[str]]:
+    """The run's own data, or other data, by split; the run's training rows with their golds, None
+    where they cannot be read any more; and notes on what was read.
+    """
+    assert model.task is not None
+    source: Source | None = None
+    train = None
+    try:
+        source = own_rows(model, recipe, Path(run))
+        assert source.train is not None
+        train = source.train, model.task.golds(source.train)
+    except LangueError as error:
+        if data is None:
+            raise
+        say(f"no baseline, and no look for texts of the training: {error.what}")
+    notes: list[str] = []  # of its own data they were told before it was trained
+    if data is not None:
+        source = _other_rows(model, data, columns or split_recipe(recipe)[1] or None)
+        notes = source.notes
+    assert source is not None
+    return source, train, notes
+
+
+def encode_rows(
+    model: Model, table: Table, split: str, foreign: bool, notes: list[str]
+) -> tuple[Table, Encoded]:
+    """The rows that can be judged, and their tokens; notes say what is dropped. foreign: the data
+    is not the run's own.
+    """
+    task = model.task
+    assert task is not None
+    model.check_pairs("pair" in table.rows.column_names, table.origin)
+    if model.data.invalid == "drop" and foreign:
+        table = with_usable_targets(type(task), task, split, table, task.settings, notes)
+    rows, encoded = task.encode(model.tokenizer, table, task.golds(table), model.data, model.config)
+    if len(rows) < len(table):
+        notes.append(dropped_note(table, rows))
+    return rows, encoded
+
+
+def task_model(run: str | Path, recipe: Mapping[str, Any]) -> Model:
     """The run's model, held, multiplied and judged as at the end of its training, so that the
     numbers are those of then.
     """
@@ -226,7 +254,7 @@ def _other_rows(model: Model, data: Any, columns: Mapping[str, str] | None) -> S
     )
 
 
-def _rows_of(source: Source, split: str, where: str) -> Table:
+def rows_of(source: Source, split: str, where: str) -> Table:
     """A split; DataError where there is none of that name."""
     table: Table | None = getattr(source, split) if split in SPLITS else None
     if table is None or not len(table):
@@ -237,7 +265,7 @@ def _rows_of(source: Source, split: str, where: str) -> Table:
     return table
 
 
-def _own_rows(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:
+def own_rows(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:
     """The data that the run was trained on, split as it was then; RunError where it is not what it
     was.
     """

@@ -74,7 +74,6 @@ if TYPE_CHECKING:
 PAIR = "pair"  # the column of the second text
 LOGITS = 2048  # tokens of a batch whose logits are held whole
 DEFAULT = "default"  # the name of the adapter that a folder is loaded with
-M = TypeVar("M", bound=nn.Module)
 # how many labels of a text are shown: what the task gives, so many, or all
 Top = int | Literal["auto"] | None
 
@@ -498,7 +497,7 @@ class Model:
         items = listed(texts)
         answers: list[Any] = [None] * len(items)
         with self.inputs.counting_truncation():
-            rows, encoded = self._answerable(items)
+            rows, encoded = self.answerable(items)
         for row, prediction in zip(rows, self.apply(encoded), strict=True):
             if top == "auto":
                 answers[row] = task.answer(prediction)
@@ -507,7 +506,7 @@ class Model:
                 answers[row] = shown[0] if top == 1 else shown
         return answers
 
-    def _answerable(self, items: list[Any]) -> tuple[list[int], Encoded]:
+    def answerable(self, items: list[Any]) -> tuple[list[int], Encoded]:
         """Which of these texts, pairs or lists of token ids have something in them, and these
         encoded.
         """

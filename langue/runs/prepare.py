@@ -36,7 +36,7 @@ from langue.runs.arguments import Call, check_rereadable
 from langue.runs.save import head_of, write_task_checkpoint, write_task_facts
 from langue.runtime import precision
 from langue.settings.recipe import display_name
-from langue.settings.sections import Section, Settings
+from langue.settings.sections import DataSettings, Section, Settings
 from langue.tasks.objective import Objective
 from langue.tasks.task import Task
 from langue.text.read.source import Source, Table, read
@@ -326,6 +326,8 @@ def read_source(
         dev_fraction=chosen.dev_fraction or 0.1,
         test_fraction=chosen.test_fraction,
         dev_max=chosen.dev_max,
+        fold=_fold(chosen),
+        share=chosen.share,
         seed=chosen.seed,
         invalid=chosen.invalid,
     )
@@ -336,6 +338,18 @@ def read_source(
             what, where=display_name(data), do="name a file, or a folder with a train file"
         )
     return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
+
+
+def _fold(chosen: DataSettings) -> tuple[int, int] | None:
+    """Which fold of how many is test; SettingsError where there is no such."""
+    if chosen.folds is None and chosen.fold is None:
+        return None
+    if chosen.folds is None or chosen.fold is None or chosen.fold > chosen.folds:
+        raise SettingsError(
+            f"data.folds = {chosen.folds} and data.fold = {chosen.fold} name no fold",
+            do="give both, as data.folds=5 data.fold=1, or --folds 5",
+        )
+    return chosen.fold, chosen.folds
 
 
 def dropped_note(table: Table, kept: Table) -> str:

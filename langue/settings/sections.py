@@ -64,6 +64,20 @@ class DataSettings(Section):
     test_fraction: float = Field(
         default=0.1, gt=0, lt=1, description="share taken for test where no split is given"
     )
+    folds: int | None = Field(
+        default=None,
+        ge=2,
+        description="parts of the training rows, of which one is test; None: test is as it comes",
+    )
+    fold: int | None = Field(
+        default=None, ge=1, description="which of data.folds is test, from 1; --folds runs all"
+    )
+    share: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of the training rows that is trained on; None: all",
+    )
     dev_max: int = Field(default=2000, ge=1, description="most examples taken from train for dev")
     invalid: Literal["error", "drop"] = Field(
         default="error", description="what an unusable row does: stop, or be counted"
@@ -379,7 +393,16 @@ FINETUNING = {
     "data.test_fraction": "data.dev_fraction",
     "task.dropout": "model.dropout",
     **dict.fromkeys(
-        ["data.truncation", "data.duplicates", "data.source_language", "data.target_language"], ""
+        [
+            "data.folds",
+            "data.fold",
+            "data.share",
+            "data.truncation",
+            "data.duplicates",
+            "data.source_language",
+            "data.target_language",
+        ],
+        "",
     ),
 }
 # Of a tokenizer that is trained, and of text that becomes a corpus.

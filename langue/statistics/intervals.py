@@ -21,6 +21,7 @@ CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the
 _TAIL = 0.025  # either side of a 95% interval
 _SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
 _UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
+_OF_100 = frozenset({"bleu", "chrf", "rouge1", "rouge2", "rougeL"})  # on this scale
 
 Interval = tuple[float, float]
 Counts = dict[str, int | m.Ints]
@@ -70,6 +71,26 @@ def clopper_pearson(right: int, total: int) -> Interval:
     low = float(betaincinv(right, total - right + 1, _TAIL)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, total - right, 1 - _TAIL)) if right < total else 1.0
     return low, high
+
+
+def wilson(right: float, total: float) -> Interval | None:
+    """Wilson's 95% interval of a share (1927); None of nothing."""
+    if not total:
+        return None
+    z = 1.959963984540054
+    share = right / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    spread = share * (1 - share) / total + z * z / (4 * total * total)
+    reach = z * math.sqrt(spread) / (1 + z * z / total)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def bounds(name: str) -> Interval:
+    """The least and the largest value that a metric can have."""
+    low = -1.0 if name in _SIGNED else 0.0
+    if name in _OF_100:
+        return low, 100.0
+    return low, math.inf if name in _UNBOUNDED else 1.0
 
 
 def at_end(name: str, value: float, count: int | m.Ints) -> Interval:

@@ -27,6 +27,8 @@ TASKS: "Registry[type[Task]]" = Registry(_TASKS)
 OBJECTIVES: "Registry[type[LanguageObjective]]" = Registry(_OBJECTIVES)
 DEFAULT_TASK = "classify"
 DEFAULT_OBJECTIVE = "causal"
+# What scikit-learn's estimators of `langue.estimators` are trained for.
+ESTIMATED = {"TextClassifier": "classify", "TextRegressor": "regress", "Tagger": "tag"}
 
 # The `task.*` settings of all, by what they are of.
 OPTIONS: "Registry[type[Section]]" = Registry(

@@ -480,6 +480,10 @@ class Classify(PooledTask):
             threshold=threshold,
         )
 
+    def beside(self, name: str, golds: Any, predictions: Any) -> LabelBaseline:
+        metrics = self.metrics(golds, predictions)
+        return LabelBaseline(name, metrics, predictions, 0.0, self.threshold)
+
     def systems(
         self, golds: Any, predictions: NDArray[Any], baseline: Baseline, metric: str
     ) -> Systems:

@@ -232,6 +232,9 @@ class Regress(PooledTask):
         metrics = self.metrics(np.asarray(test[1]), found.predictions)
         return Baseline(found.name, metrics, found.predictions, found.seconds)
 
+    def beside(self, name: str, golds: Any, predictions: Any) -> Baseline:
+        return Baseline(name, self.metrics(golds, predictions), _scores(predictions), 0.0)
+
     def systems(
         self, golds: Any, predictions: NDArray[Any], baseline: Baseline, metric: str
     ) -> Systems:

@@ -489,6 +489,10 @@ class Task(Objective):
         """
         return None
 
+    def beside(self, name: str, golds: Any, predictions: Any) -> Baseline:
+        """What this has predicted, as what another run is compared with."""
+        return Baseline(name, self.metrics(golds, predictions), predictions, 0.0)
+
     def systems(self, golds: Any, predictions: Any, baseline: Baseline, metric: str) -> Systems:
         """The model's and the baseline's answers to the same rows, for the paired comparison."""
         both = [*golds, *golds]

@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -59,6 +59,8 @@ PATIENCE = 20  # steps in a row that may be left out
 WINDOW = 100  # losses that a spike is measured against
 FEWEST = 20  # below which none is called a spike
 
+Watch = Callable[[Mapping[str, Any], float], None]
+
 
 @dataclass
 class Progress:
@@ -98,7 +100,9 @@ class Trainer:
     """train: where batches come from. dev: what `objective.evaluate` takes; None: nothing is held
     out. peak: FLOP/s of the device, where the share of it that a language model uses is to be told.
     sample: what the model makes of some prompts, as pairs, shown and kept at each evaluation.
-    look_first: also judge the model before its first step.
+    look_first: also judge the model before its first step. watch: called after each evaluation on
+    dev with its line of log.jsonl and its score in what is chosen by, higher is better; what it
+    raises ends the training.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Trainer:
         peak: float | None = None,
         sample: Callable[[nn.Module], list[tuple[str, str]]] | None = None,
         look_first: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.objective = objective
         self.dev = dev
@@ -157,6 +162,7 @@ class Trainer:
         self.mfu_meter = None if peak is None else _mfu_meter(config, many * peak)
         self.sample = None if divided else sample
         self.look_first = look_first
+        self.watch = watch
         self.progress = Progress()
         self.interrupted = False
 
@@ -401,7 +407,10 @@ class Trainer:
                 save_best(
                     self.folder / "checkpoints", self.model, at.step, {"loss": loss, **metrics}
                 )
-                return
+        if self.watch is not None:
+            self.watch(line, score)
+        if better:
+            return
         at.stale += 1
         at.stopped = bool(self.settings.patience) and at.stale >= self.settings.patience
         if at.stopped:

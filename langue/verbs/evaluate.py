@@ -8,6 +8,7 @@ from typing import Any
 
 from langue.errors import SettingsError
 from langue.files import refuse_existing, write_json
+from langue.runs.compare import compare_runs
 from langue.runs.harness import evaluate_task_file
 from langue.runs.judge import evaluate_run
 from langue.tasks.judgement import Section
@@ -15,6 +16,7 @@ from langue.tasks.judgement import Section
 
 def evaluate(
     run: str | Path,
+    other: str | Path | None = None,
     *,
     data: Any = None,
     split: str = "test",
@@ -34,6 +36,8 @@ def evaluate(
     The baseline is trained on the run's own training split; where that cannot be read any more it
     is left out and the result says so. Of other data the result also says how many texts stand in
     that split (`seen`). `out`: also write the result there as JSON.
+    other: another run of the same task, which stands in the baseline's place: both answer the same
+    rows, and the difference in the main metric is tested in pairs.
     `show`: called with the sections of a report that are not in the result: scores by label,
     confusions, mistakes.
 
@@ -45,6 +49,11 @@ def evaluate(
     refuse_existing(out, force)
     refuse_existing(samples, force)
     if task_file is not None:
+        if other is not None:
+            raise SettingsError(
+                "two runs are compared on their own task",
+                do="leave --task-file or the second run out",
+            )
         if split != "test":
             raise SettingsError(
                 f"split = {split} is of runs, and a task file says its own",
@@ -63,7 +72,10 @@ def evaluate(
         asked = {"few_shot": few_shot, "limit": limit, "samples": samples}
         if extra := [name for name, value in asked.items() if value is not None]:
             raise SettingsError(f"{extra[0]} is of task files", do="give one with --task-file")
-        content = evaluate_run(run, data=data, split=split, columns=columns, show=show)
+        if other is None:
+            content = evaluate_run(run, data=data, split=split, columns=columns, show=show)
+        else:
+            content = compare_runs(run, other, data=data, split=split, columns=columns)
     if out is not None:
         write_json(Path(out), content)
     return content

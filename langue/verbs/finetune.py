@@ -2,7 +2,7 @@
 directory, judged.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ def finetune(
     recipe: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
+    folds: int | None = None,
+    seeds: int | None = None,
+    shares: Sequence[float] | None = None,
     show: Callable[[Finetuning], None] | None = None,
     **settings: Any,
 ) -> Run:
@@ -32,10 +35,28 @@ def finetune(
     name, or rows. columns: ours -> theirs, `{"text": "review"}`. recipe: a TOML file with the same
     keys. settings: `section.key` values such as `**{"train.lr": 3e-5}`, or with two underscores,
     `train__lr=3e-5`. show: called with what was prepared, before training. Of the embedding the
-    rows in use are trained (train/embedding_rows.py). Raises LangueError for anything the user can
-    mend. Processes that torchrun started train together; the first writes, shows and judges.
+    rows in use are trained (train/embedding_rows.py). folds, seeds, shares: a run on each of so
+    many folds of the training rows, with so many seeds, on each of these shares of them; they are
+    then in folders below `out`, whose metrics.json sums them up. Raises LangueError for anything
+    the user can mend. Processes that torchrun started train together; the first writes, shows and
+    judges.
     """
     given = {"task": task, "model": model, "data": data, "columns": columns}
+    if folds is not None or seeds is not None or shares is not None:
+        from langue.runs.repeat import repeat
+
+        return repeat(
+            given,
+            settings,
+            out=out,
+            folds=folds,
+            seeds=seeds,
+            shares=shares,
+            recipe=recipe,
+            force=force,
+            resume=resume,
+            show=show,
+        )
     return execute(
         FINETUNE, given, settings, out=out, recipe=recipe, force=force, resume=resume, show=show
     )

@@ -96,6 +96,9 @@ def test_finetune_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
         "recipe": None,
         "force": True,
         "resume": False,
+        "folds": None,
+        "seeds": None,
+        "shares": None,
         "train.lr": "3e-5",
     }
     printed = capsys.readouterr().out
@@ -142,7 +145,7 @@ def test_evaluate_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
     calls = verb("evaluate", CONTENT)
     words = "evaluate r --data d --split dev --columns text=a --columns label=b --out o.json --json"
     assert run(words.split()) == 0
-    assert calls.args == ("r",)
+    assert calls.args == ("r", None)
     assert callable(calls.settings.pop("show"))
     assert calls.settings == {
         "data": "d",
@@ -159,7 +162,7 @@ def test_evaluate_gets_what_was_written(verb: Any, capsys: pytest.CaptureFixture
 def test_evaluate_prints_what_a_report_shows(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
-    def evaluate(run: str, *, show: Any, **_: Any) -> dict[str, Any]:
+    def evaluate(run: str, other: None, *, show: Any, **_: Any) -> dict[str, Any]:
         show([Table("By label", ("label", "F1"), [("[red]spam[/]", 0.5)], shares=(1,))])
         return CONTENT
 

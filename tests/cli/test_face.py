@@ -44,7 +44,18 @@ def options(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "name",
-    ["finetune", "evaluate", "plan", "predict", "verify", "rank", *WORDS, "quickstart"],
+    [
+        "finetune",
+        "evaluate",
+        "plan",
+        "predict",
+        "verify",
+        "rank",
+        *WORDS,
+        "quickstart",
+        "rate",
+        "tune",
+    ],
 )
 def test_a_verb_is_the_same_in_both(name: str) -> None:
     parameters = inspect.signature(getattr(langue, name)).parameters.values()

@@ -162,6 +162,16 @@ def test_what_is_saved_is_what_was_trained(name: str, overfitted, tmp_path: Path
 
 
 @every_case
+def test_a_run_can_be_compared_with_another(name: str, overfitted) -> None:
+    run = overfitted(name)
+    rows = CASES[name].rows(8)
+    found = evaluate(run.folder, run.folder, data={"test": rows})
+    beside = found["baseline"]
+    assert beside["metrics"] == found["metrics"] and found["examples"] == 8
+    assert beside["comparison"]["difference"] == 0 and beside["comparison"]["p_value"] == 1
+
+
+@every_case
 def test_a_run_that_was_stopped_goes_on_to_the_bit(name: str, tiny: Path, tmp_path: Path) -> None:
     def trainer(folder: str) -> Trainer:
         prepared = prepared_case(name, tiny, **{"train.epochs": 3, "train.batch_examples": 4})

@@ -16,7 +16,18 @@ from typing import Any, Literal
 import numpy as np
 
 from langue.errors import DataError
-from langue.text.read.split import all_seen, are_several, class_numbers, hold_out, hold_out_groups
+from langue.text.read.split import (
+    all_seen,
+    are_several,
+    class_numbers,
+    divide,
+    divide_groups,
+    firsts_of_labels,
+    hold_out,
+    hold_out_groups,
+    nested_order,
+    with_seen_labels,
+)
 from langue.text.read.table import INSTEAD, SPLITS, TEXTS, Source, Table, as_dataset, present
 
 __all__ = ["Source", "Table", "read"]
@@ -37,6 +48,8 @@ def read(
     dev_max: int = 2000,
     seed: int = 0,
     split: bool = True,
+    fold: tuple[int, int] | None = None,
+    share: float | None = None,
     invalid: Literal["error", "drop", "keep"] = "error",
     synonyms: Mapping[str, Sequence[str]] = _NO_SYNONYMS,
 ) -> Source:
@@ -47,7 +60,9 @@ def read(
     names. Where dev is missing, dev_fraction of the training rows, at most dev_max, becomes it;
     where test is missing too, test_fraction of all becomes test first; shares of the `stratify`
     labels are kept, or rows of one value of the column `together` stay together. split=False:
-    nothing is carved, and data without splits is the test split.
+    nothing is carved, and data without splits is the test split. fold: (number, of how many): of
+    the training rows that part becomes test, whatever test there is. share: of what is then left to
+    train on, so much is taken; a smaller share is part of a larger one.
     invalid: what a row with an empty text does: stop, be dropped and counted, or stay, for whoever
     gives an answer to every row. synonyms: what people call the columns, for the remedy.
     """
@@ -92,10 +107,14 @@ def read(
                 notes=notes,
                 **dict.fromkeys(SPLITS) | (found if divided else {"test": found["train"]}),
             )
+        if fold is not None and "train" in found:
+            _hold_fold(found, fold, seed, stratify, together, notes)
         shares = {"test": test_fraction} if "dev" not in found and "test" not in found else {}
         shares |= {"dev": dev_fraction} if "dev" not in found else {}
         if "train" in found:
             _carve(found, shares, dev_max, seed, stratify, together, notes)
+        if share is not None and "train" in found:
+            _take_share(found, share, seed, stratify, notes)
     return Source(notes=notes, **dict.fromkeys(SPLITS) | found)
 
 
@@ -256,6 +275,84 @@ def _carve(
         found["train"] = train.select(kept)
         found[name] = train.select(held)
         notes.append(f"{train.origin}: {_rows(len(held))} taken for {name}, {how} (seed {seed})")
+
+
+def _classes(table: Table, stratify: str | None) -> tuple[list[Any], Any]:
+    """The labels of the rows whose shares are to be kept, and their classes; (none, None) where
+    there are no such.
+    """
+    if stratify is None or stratify not in table.rows.column_names:
+        return [], None
+    labels = table.column(stratify)
+    return labels, class_numbers(labels)
+
+
+def _hold_fold(
+    found: dict[str, Table],
+    fold: tuple[int, int],
+    seed: int,
+    stratify: str | None,
+    together: str | None,
+    notes: list[str],
+) -> None:
+    """Make one fold of the training rows the test split."""
+    number, folds = fold
+    train = found["train"]
+    if len(train) < 2 * folds:
+        raise DataError(
+            f"{_rows(len(train))} cannot be divided into {folds} folds",
+            where=train.origin,
+            do="give more rows, or fewer folds",
+        )
+    labels, classes = _classes(train, stratify)
+    if together is not None and together in train.rows.column_names:
+        fold_of = divide_groups(train.column(together), folds, seed)
+        if fold_of is None:
+            raise DataError(
+                f"there are fewer values of {together} than {folds} folds, and the rows of one"
+                " stay together",
+                where=train.origin,
+                do="take fewer folds",
+            )
+    else:
+        fold_of = divide(len(train), folds, seed, classes)
+    kept = np.flatnonzero(fold_of != number - 1)
+    held = np.flatnonzero(fold_of == number - 1)
+    stay = int((fold_of < 0).sum())
+    if are_several(labels):
+        before = len(held)
+        kept, held = with_seen_labels(kept, held, labels)
+        stay = before - len(held)
+    if "test" in found:
+        notes.append(f"{found['test'].origin}: not looked at, as folds are judged")
+    found["train"] = train.select(kept)
+    found["test"] = train.select(held)
+    more = f"; {_rows(stay)} of a {stratify} that no other has are in no fold" if stay else ""
+    notes.append(
+        f"{train.origin}: {_rows(len(held))} are fold {number} of {folds} and test (seed {seed})"
+        + more
+    )
+
+
+def _take_share(
+    found: dict[str, Table], share: float, seed: int, stratify: str | None, notes: list[str]
+) -> None:
+    """Leave a share of the training rows, of each label at least one."""
+    train = found["train"]
+    labels, classes = _classes(train, stratify)
+    order = nested_order(len(train), seed, classes)
+    count = max(1, round(len(train) * share))
+    chosen = order[:count]
+    if classes is not None:  # the first of each class, so that all that is judged was seen
+        _, firsts = np.unique(classes[order], return_index=True)
+        chosen = np.union1d(chosen, order[firsts])
+    if are_several(labels):
+        chosen = np.union1d(chosen, firsts_of_labels(order, labels))
+    found["train"] = train.select(np.sort(chosen))
+    notes.append(
+        f"{train.origin}: {len(chosen):,} of {_rows(len(train))} are trained on (data.share ="
+        f" {share:g})"
+    )
 
 
 def _rows(number: int) -> str:

@@ -58,6 +58,83 @@ def hold_out_groups(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def nested_order(n_rows: int, seed: int, classes: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """(n_rows,) rows in a drawn order, of which each beginning has about the shares of the classes:
+    the first tenth is part of the first third.
+    """
+    order = np.random.RandomState(seed % 2**32).permutation(n_rows)
+    if classes is None:
+        return order
+    drawn = classes[order]
+    sizes = np.bincount(classes)
+    by_class = np.argsort(drawn, kind="stable")
+    rank = np.empty(n_rows, np.int64)
+    rank[by_class] = np.arange(n_rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place = (rank + 0.5) / sizes[drawn]
+    return order[np.argsort(place, kind="stable")]
+
+
+def divide(
+    n_rows: int, folds: int, seed: int, classes: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """(n_rows,) the fold of each row, from 0; the folds of each class differ by at most one row in
+    size. -1: of a class of one row, which is not held out, as what is judged must have been seen.
+    """
+    order = np.random.RandomState(seed % 2**32).permutation(n_rows)
+    if classes is not None:
+        order = order[np.argsort(classes[order], kind="stable")]
+    fold_of = np.empty(n_rows, np.int64)
+    fold_of[order] = np.arange(n_rows) % folds
+    if classes is not None:
+        fold_of[np.bincount(classes)[classes] == 1] = -1
+    return fold_of
+
+
+def divide_groups(values: Sequence[Any], folds: int, seed: int) -> NDArray[np.int64] | None:
+    """As `divide`, rows of one value in one fold: groups from the largest to the smallest, each to
+    the fold that has the fewest rows. None where there are fewer groups than folds.
+    """
+    known = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    if len(known) < folds:
+        return None
+    groups = np.fromiter((known[value] for value in values), np.int64, len(values))
+    sizes = np.bincount(groups)
+    drawn = np.random.RandomState(seed % 2**32).permutation(len(known))
+    filled = np.zeros(folds, np.int64)
+    fold_of_group = np.empty(len(known), np.int64)
+    for group in drawn[np.argsort(-sizes[drawn], kind="stable")]:
+        fold = int(filled.argmin())
+        fold_of_group[group] = fold
+        filled[fold] += sizes[group]
+    return fold_of_group[groups]
+
+
+def with_seen_labels(
+    kept: NDArray[np.int64], held: NDArray[np.int64], labels: Sequence[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The division, of rows that carry any number of labels, without held rows of a label that no
+    kept row has: these stay.
+    """
+    sets = [_several(label) for label in labels]
+    seen: set[Any] = set()
+    for row in kept:
+        seen |= sets[row]
+    go = np.array([row for row in held if sets[row] <= seen], np.int64)
+    return np.setdiff1d(np.arange(len(labels)), go), go
+
+
+def firsts_of_labels(order: NDArray[np.int64], labels: Sequence[Any]) -> NDArray[np.int64]:
+    """The rows, in this order, that carry a label which no row before carries."""
+    seen: set[Any] = set()
+    firsts = []
+    for row in order:
+        own = _several(labels[row])
+        if own - seen:
+            firsts.append(row)
+            seen |= own
+    return np.array(firsts, np.int64)
+
+
 def _quota(sizes: NDArray[np.int64], n_held: int) -> NDArray[np.int64] | None:
     """Rows to hold out of each class: its share by largest remainder, at least one of it left;
     None: impossible.

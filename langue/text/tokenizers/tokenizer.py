@@ -267,6 +267,13 @@ class Tokenizer:
         self.decoder_start = code if rule.target_code_at == "decoder start" else None
         self.first_token = code if rule.target_code_at == "first token" else None
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `chat` can write a conversation."""
+        from langue.text.tokenizers.chat import template_of
+
+        return template_of(self.folder, self.options) is not None
+
     def chat(self, messages: "Messages", add_generation_prompt: bool = True) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template;
         ModelError without one.

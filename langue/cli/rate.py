@@ -1,0 +1,186 @@
+"""What arrives: the words after `langue rate`. What leaves: a page to vote on, and what the votes
+say, printed.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from langue.cli.options import Debug, Json
+
+if TYPE_CHECKING:
+    from langue.tasks.judgement import Table
+
+
+def rate(
+    systems: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SYSTEM...",
+            help="Files of outputs (.jsonl, .txt), or models that answer --data.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="JSON lines of what is asked.", show_default=False)
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Append the votes there: votes.jsonl.", show_default=False)
+    ] = None,
+    rater: Annotated[
+        str | None, typer.Option(help="Who votes; default: 1.", show_default=False)
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="A model that votes, in both orders.", show_default=False)
+    ] = None,
+    judge_prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="A file of how it is asked, with {question}, {left} and {right}.",
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        str | None, typer.Option(help="Only say what these votes say.", show_default=False)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of an answer.", min=1, show_default=False)
+    ] = None,
+    repeat: Annotated[
+        float, typer.Option(help="Share of the pairs shown again in the end, sides exchanged.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of each rater's order and sides.")] = 0,
+    port: Annotated[int, typer.Option(help="Of the page; 0: any that is free.", min=0)] = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare systems by people's votes, blind.
+
+    Two files of outputs, a JSON line an item, with what was asked:
+
+        langue rate a.jsonl b.jsonl --data prompts.jsonl --out votes.jsonl
+
+    It opens a page on this machine that shows two answers side by side,
+    in an order and on sides of the rater's own. Keys: 1 and 2 for the better
+    one, 3 for a tie, 0 where both are bad, Backspace to go back. Each vote is
+    on disk at once; the same command goes on where it was ended.
+
+    Models answer first; a model can be the judge; and votes are reported:
+
+        langue rate runs/a runs/b --data prompts.jsonl --out votes.jsonl
+        langue rate a.jsonl b.jsonl --judge MODEL --out votes.jsonl
+        langue rate --report votes.jsonl
+    """
+    from langue.cli.show import print_json
+    from langue.verbs.rate import rate as verb
+
+    found = verb(
+        systems,
+        data=data,
+        out=out,
+        rater=rater,
+        judge=judge,
+        judge_prompt=judge_prompt,
+        report=report,
+        max_tokens=max_tokens,
+        repeat=repeat,
+        seed=seed,
+        port=port,
+    )
+    if as_json:
+        print_json(found)
+        return
+    _print(found)
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    from rich.console import Console
+
+    from langue.cli.sections import print_sections
+
+    raters = len(found["raters"])
+    print(
+        f"{found['votes']:,} votes on {found['items']:,} items by {raters}"
+        f" rater{'' if raters == 1 else 's'}"
+    )
+    print_sections(Console(), [_pairs(found), *_others(found)])
+    print(_position(found["position"]))
+
+
+def _pairs(found: Mapping[str, Any]) -> "Table":
+    from langue.tasks.judgement import Table
+
+    rows = []
+    for pair in found["pairs"]:
+        ends = pair["interval"]
+        rows.append(
+            [
+                pair["system"],
+                pair["against"],
+                pair["wins"],
+                pair["losses"],
+                pair["ties"],
+                pair["both_bad"],
+                _share(pair["win_rate"]),
+                "–" if ends is None else " – ".join(map(_share, ends)),
+                f"{pair['p_value']:.2g}",
+            ]
+        )
+    columns = ("system", "against", "wins", "losses", "ties", "both bad", "won", "95%", "p")
+    note = "won: of the votes that decided; the interval is Wilson's, p that of the sign test"
+    return Table("Pairs", columns, rows, note=note)
+
+
+def _others(found: Mapping[str, Any]) -> "list[Table]":
+    from langue.tasks.judgement import Table
+
+    tables = []
+    if found["bradley_terry"]:
+        ranked = [
+            [row["system"], f"{row['elo']:+.0f}", " to ".join(f"{e:+.0f}" for e in row["interval"])]
+            for row in found["bradley_terry"]
+        ]
+        note = "Bradley-Terry in points of Elo about their mean; 95% over items drawn anew"
+        tables.append(Table("Ranking", ("system", "Elo", "95%"), ranked, note=note))
+    agreed = found["agreement"]
+    if agreed:
+        rows = [
+            [" and ".join(each["raters"]), each["items"], _number(each["kappa"]), "Cohen's kappa"]
+            for each in agreed["cohen"]
+        ]
+        alpha = _number(agreed["krippendorff"])
+        rows.append(["all raters", agreed["items"], alpha, "Krippendorff's alpha"])
+        tables.append(Table("Agreement", ("raters", "items", "agreement", ""), rows))
+    if found["both_orders"]:
+        orders = [
+            [name, each["of"], _share(each["agreed"] / each["of"])]
+            for name, each in found["both_orders"].items()
+        ]
+        columns = ("rater", "pairs", "said the same")
+        note = "where the two orders disagree, the vote is a tie"
+        tables.append(Table("Both orders", columns, orders, note=note))
+    return tables
+
+
+def _position(found: Mapping[str, Any]) -> str:
+    if not found["of"]:
+        return "No vote was for a side."
+    ends = " – ".join(map(_share, found["interval"]))
+    said = (
+        "more than chance explains: the side decides"
+        if found["p_value"] < 0.05
+        else "no more than chance explains"
+    )
+    return (
+        f"The left was chosen in {_share(found['share'])} of {found['of']:,} votes for a side"
+        f" (95%: {ends}; p = {found['p_value']:.2g}), {said}."
+    )
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

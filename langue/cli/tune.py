@@ -1,0 +1,93 @@
+"""What arrives: the words after `langue tune`. What leaves: a study, its best trial printed."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langue.cli.options import (
+    Columns,
+    Data,
+    Debug,
+    Json,
+    PretrainedModel,
+    Recipe,
+    Task,
+    Words,
+    parse_columns,
+    parse_settings,
+)
+
+
+def tune(
+    context: typer.Context,
+    settings: Words = None,
+    *,
+    task: Task = None,
+    model: PretrainedModel = None,
+    data: Data = None,
+    out: Annotated[str, typer.Option(help="The study's folder to write.", show_default=False)],
+    trials: Annotated[int, typer.Option(help="Trials in all, those before --resume too.")] = 20,
+    seeds: Annotated[int, typer.Option(help="Runs of a trial, whose mean counts.")] = 1,
+    columns: Columns = None,
+    recipe: Recipe = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the study in --out.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Search for the settings that fine-tune best, with Optuna.
+
+    The learning rate and the size of batches:
+
+        langue tune --model sentence-transformers/all-MiniLM-L6-v2 \\
+            --data reviews.csv --out runs/study --trials 20 \\
+            train.lr=1e-5..1e-3 train.batch_tokens=2048,4096 train.epochs=2
+
+    LOW..HIGH is a range, drawn by its logarithm where the ends are positive
+    and ten times apart (:log and :linear say otherwise); commas list values;
+    a setting of several numbers takes [0.9,0.95],[0.9,0.999].
+
+    Trials are compared on dev, and one that falls behind is pruned. The best
+    is judged on test: the study holds it, best.toml for langue finetune
+    --recipe, study.png and report.html. After a Ctrl-C or a kill the same
+    command with --resume goes on.
+    """
+    from rich.console import Console
+
+    from langue.cli.sections import print_sections
+    from langue.cli.show import print_json, print_metrics
+    from langue.evaluation.study import sections_of_study
+    from langue.train.journal import read_log
+    from langue.verbs.tune import tune as verb
+
+    result = verb(
+        task,
+        model=model,
+        data=data,
+        out=out,
+        trials=trials,
+        seeds=seeds,
+        columns=parse_columns(columns),
+        recipe=recipe,
+        resume=resume,
+        **parse_settings(settings, context),
+    )
+    if as_json:
+        print_json(result)
+        return
+    print_sections(Console(), sections_of_study(result, read_log(Path(out) / "trials.jsonl")))
+    print(
+        f"{result['trials']} trials: {result['complete']} completed, {result['pruned']} pruned,"
+        f" {result['fail']} failed"
+    )
+    best = result["best"]
+    chosen = " ".join(f"{key}={value}" for key, value in best["settings"].items())
+    print(f"Best: trial {best['trial']}, dev {result['metric']} {best['dev']:.4f}: {chosen}")
+    judged = result["test"] if isinstance(result["test"], list) else [result["test"]]
+    for content in judged:
+        print_metrics(content)
+    print(f"Report: {Path(out) / 'report.html'}")
+    print(f"Use it: langue finetune --recipe {shlex.quote(result['recipe'])} --out RUN")

@@ -1,0 +1,36 @@
+"""What arrives: a task, a pretrained model, labelled data and a search space. What leaves: a study,
+its best trial judged.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from langue.runs.tune import tune_run
+
+
+def tune(
+    task: str | None = None,
+    *,
+    model: str | Path | None = None,
+    data: Any = None,
+    out: str | Path,
+    trials: int = 20,
+    seeds: int = 1,
+    columns: Mapping[str, str] | None = None,
+    recipe: str | Path | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Search settings of fine-tuning; returns the content of result.json.
+
+    settings: as of `finetune`, or what is searched: a range, `train__lr="1e-5..1e-3"`, or a list of
+    values, `**{"train.epochs": [1, 2, 4]}` (langue/settings/space.py). trials: in all, those before
+    a resume included; seeds: runs of a trial, the mean of which counts. out: the study's folder,
+    whose best.toml is a recipe for `finetune`. Raises LangueError for anything the user can mend.
+    Needs the extra `langue[tune]`.
+    """
+    given = {"task": task, "model": model, "data": data, "columns": columns}
+    return tune_run(
+        given, settings, out=out, trials=trials, seeds=seeds, recipe=recipe, resume=resume
+    )
