@@ -38,17 +38,15 @@ class SentenceEncoder:
         self.body = body
         self.inputs = inputs
         self.device = device_of(body)
-        # A run that was fine-tuned for a task pools in its own way, whatever it began as.
-        self.folder = None if checkpoint.task is not None else checkpoint.folder
+        # whose modules.json, where there is one, is its own: a run copies none of what it began as
+        self.folder = checkpoint.folder
 
     @cached_property
     def _sentence_input(self) -> SentenceInput | None:
-        return None if self.folder is None else read_sentence_input(self.folder)
+        return read_sentence_input(self.folder)
 
     @cached_property
     def _sentence_pooling(self) -> SentencePooling | None:
-        if self.folder is None:
-            return None
         found = read_sentence_pooling(self.folder, self.checkpoint.config.dim)
         if found is not None:
             found.steps.to(self.device)

@@ -187,7 +187,7 @@ class Model:
                 found = np.split(found, batch.starts[1:-1].tolist())
             parts.append((batch.rows, found))
         if not parts and not network.head.per_token:
-            return np.zeros((0, network.head.out.out_features), np.float32)
+            return np.zeros((0, network.head.size), np.float32)
         return in_order(len(examples), parts)
 
     def generate(

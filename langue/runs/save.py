@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from langue.tasks.language import LanguageObjective
 
 
-def head_of(task: Task, described: Description) -> str:
+def head_of(task: Task, described: Description) -> str | None:
     """The kind of head that the task has on this model, to which the task is adapted."""
     family, config = family_of(described)
     task.adapt_to(config)
@@ -60,6 +60,7 @@ def write_task_checkpoint(
     cuts = {"model_max_length": min(data.max_length, length)}
     written = read_json(folder / "tokenizer_config.json")
     write_json(folder / "tokenizer_config.json", {**written, **sides, **cuts})
+    task.write_beside(folder, checkpoint.config, data)
     kept: dict[str, Any] = {"max_length": data.max_length, "truncation": data.truncation}
     languages = {"source_language": data.source_language, "target_language": data.target_language}
     kept |= {name: code for name, code in languages.items() if code is not None}

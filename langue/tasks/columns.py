@@ -20,10 +20,14 @@ class Columns:
     proportional: bool = True  # splits that are carved keep the shares of the target's values
     # splits that are carved have rows of one value of this column, such as a context, together
     together: str | None = None
+    # the required columns that a prediction is made from; None: all but the target
+    needed_to_predict: tuple[str, ...] | None = None
     # what people call each, likeliest first: for the remedy alone, never taken by itself
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The required columns that a prediction is made from."""
+        if self.needed_to_predict is not None:
+            return self.needed_to_predict
         return tuple(name for name in self.required if name != self.target)

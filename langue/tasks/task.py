@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -131,6 +132,9 @@ class Task(Objective):
     def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
         """What `transformers` users get from the saved folder, in one plain sentence."""
 
+    def write_beside(self, folder: Path, config: ModelConfig, data: DataSettings) -> None:
+        """Write the files that a saved model of this task has besides those of all models."""
+
     def output_names(self) -> list[str]:
         """What the model tells apart, for people who inspect it."""
         return [str(name) for name in self.published().get("id2label", {}).values()]
@@ -146,6 +150,9 @@ class Task(Objective):
     def generation(self) -> dict[str, Any]:
         """What generation_config.json keeps of how texts are written."""
         return {}
+
+    def begin_from(self, folder: Path, config: ModelConfig) -> None:
+        """Take over what a published folder says of how such a task is done, besides its config."""
 
     def go_on_from(self, saved: Mapping[str, Any]) -> None:
         """Take over what a run of this task that is trained further has settled."""
@@ -292,9 +299,10 @@ class Task(Objective):
         raise NotImplementedError(f"the task {self.name} has no head of its own")
 
     @abstractmethod
-    def head_kind(self, family: Family) -> str:
+    def head_kind(self, family: Family) -> str | None:
         """Which of the family's heads (`Family.heads`) names the weights in published folders; a
-        word that is none of them where the family has no class for this head.
+        word that is none of them where the family has no class for this head; None: the head has no
+        weights, and the body alone is published.
         """
 
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> nn.Module:
