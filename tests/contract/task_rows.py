@@ -137,7 +137,7 @@ def compared(n: int) -> list[dict[str, Any]]:
 
 
 def answered(n: int, negatives: int = 0) -> list[dict[str, Any]]:
-    """Pairs of texts with words of their own, and texts that have some of them and are no answer."""
+    """Pairs of texts with words of their own; negatives have some of them."""
     generator = random.Random(8)
     words = [*PLAIN, *GOOD]
     rows: list[dict[str, Any]] = []
