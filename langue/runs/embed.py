@@ -114,6 +114,11 @@ class SentenceEncoder:
         )
         return Room(most, source, self.inputs.cut_side)
 
+    def has_prompt(self, name: str) -> bool:
+        """Whether the folder has a prompt of this name, be it empty."""
+        said = self._sentence_input
+        return said is not None and name in said.prompts
+
     def _prompt(self, prompt: str | None, name: str | None) -> str:
         """What goes before each text: as it is given, or as the folder has it under the name or by
         default.

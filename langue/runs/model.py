@@ -158,6 +158,17 @@ class Model:
         """
         return self._sentence_encoder.encode(texts, pool, prompt, prompt_name, self.dtype)
 
+    def encode_query(self, texts: Texts) -> NDArray[np.float32]:
+        """As `encode`, with the model's prompt for what is searched for, where it has one."""
+        return self.encode(texts, prompt_name=self._prompt_name("query"))
+
+    def encode_document(self, texts: Texts) -> NDArray[np.float32]:
+        """As `encode`, with the model's prompt for what is searched, where it has one."""
+        return self.encode(texts, prompt_name=self._prompt_name("document"))
+
+    def _prompt_name(self, name: str) -> str | None:
+        return name if self._sentence_encoder.has_prompt(name) else None
+
     def logits(
         self,
         texts: Texts,

@@ -105,6 +105,46 @@ def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return divided
 
 
+@dataclass(frozen=True)
+class Mined:
+    """The hard negatives of pairs of a query and an answer, as numbers of documents."""
+
+    negatives: list[list[int]]  # of each pair, the nearest to its query first
+    too_near: int  # documents that were passed over since they may be answers, too
+
+
+def mine(
+    whole: Collection,
+    vectors: tuple[Floats, Floats],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    number: int,
+    skip: int,
+    margin: float,
+) -> Mined:
+    """The documents that are nearest to a query and do not answer it.
+
+    vectors: of the queries (Q, D) and the documents (M, D). pairs: the query and the answer of
+    each, as numbers. Passed over are the `skip` nearest, and documents whose cosine is more than 1
+    - margin times that of the answer: many of those are answers that nobody has marked (de Souza P.
+    Moreira et al. 2024, arXiv:2407.15831, section 3).
+    """
+    queries, documents = (unit(each) for each in vectors)
+    number_of = {text: place for place, text in enumerate(whole.documents)}
+    negatives = []
+    too_near = 0
+    for query, answer in pairs:
+        cosines = documents @ queries[query]  # (M,)
+        highest = float(cosines[answer]) - margin * abs(float(cosines[answer]))
+        barred = {*whole.relevant[query].tolist(), number_of.get(whole.queries[query], -1)}
+        others = [each for each in np.argsort(-cosines, kind="stable") if each not in barred][skip:]
+        near = int((cosines[others] > highest).sum()) if others else 0
+        chosen = others[near : near + number]
+        too_near += near
+        negatives.append([int(each) for each in chosen])
+    return Mined(negatives, too_near)
+
+
 class BM25:
     """The documents of a collection, by their words (Robertson et al. 1994; idf as Lucene has it,
     which is never negative).
