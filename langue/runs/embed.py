@@ -17,6 +17,7 @@ from langue.errors import DataError, ModelError
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.sentence_transformers import (
     POOLING,
+    Normalize,
     SentenceInput,
     SentencePooling,
     lower_cased,
@@ -26,6 +27,7 @@ from langue.hub.sentence_transformers import (
 from langue.model.transformer import Transformer
 from langue.model.weight_linear import device_of
 from langue.runs.inputs import Inputs, Room, is_pair, listed
+from langue.statistics.retrieval import unit
 from langue.tasks.task import infer
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -65,15 +67,22 @@ class SentenceEncoder:
         prompt: str | None,
         prompt_name: str | None,
         dtype: torch.dtype,
+        dim: int | None = None,
     ) -> NDArray[np.float32]:
         """As `Model.encode`, (N, D); mode: its `pool`."""
         if mode is not None and POOLING.get(mode, mode) not in MODES:
             raise ModelError(f"pool = {mode!r} is not known", do=f"use one of: {', '.join(MODES)}")
+        followed = self._sentence_pooling if mode is None else None
+        size = self.checkpoint.config.dim if followed is None else followed.size
+        if dim is not None and not 0 < dim <= size:
+            raise ModelError(
+                f"dim = {dim}: the vectors have {size} elements",
+                do=f"give a number from 1 to {size}",
+            )
         items = listed(texts)
         before = self._prompt(prompt, prompt_name)
         if before:
             items = [_after_prompt(before, item, required=prompt is not None) for item in items]
-        followed = self._sentence_pooling if mode is None else None
         modes = (
             (POOLING.get(mode or "mean", mode or "mean"),) if followed is None else followed.modes
         )
@@ -97,11 +106,10 @@ class SentenceEncoder:
                 )
             return found
 
-        size = self.checkpoint.config.dim if followed is None else followed.size
         out = np.zeros((len(examples), size), np.float32)
         for batch, found in infer(vectors, examples, self.device, dtype):
             out[batch.rows] = found
-        return out
+        return out if dim is None else shortened(out, dim, followed)
 
     def _encode_room(self) -> Room:
         """Where `encode` cuts texts."""
@@ -139,6 +147,17 @@ class SentenceEncoder:
                 f"the model has no prompt {name!r}", where=str(self.checkpoint.folder), do=do
             )
         return known[name]
+
+
+def shortened(
+    vectors: NDArray[np.float32], dim: int, followed: SentencePooling | None
+) -> NDArray[np.float32]:
+    """The first elements of vectors (N, D), (N, dim), of length 1 where the last step sees to
+    that.
+    """
+    cut: NDArray[np.float32] = vectors[:, :dim]
+    is_unit = followed is not None and any(isinstance(each, Normalize) for each in followed.steps)
+    return unit(cut) if is_unit else cut
 
 
 def _after_prompt(prompt: str, item: Any, required: bool) -> Any:

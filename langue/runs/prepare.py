@@ -24,7 +24,6 @@ from langue.hardware import matmul_rate
 from langue.hub.checkpoint import (
     Checkpoint,
     describe,
-    family_of,
     load_into,
     read_checkpoint,
     without_extra,
@@ -235,7 +234,6 @@ def _published_model(task: Task, model: Any, settings: Settings) -> Checkpoint:
     described = describe(model, settings.model.revision)
     if described.task is not None and described.task.get("task") == task.name:
         task.go_on_from(described.task)
-    task.begin_from(described.folder, family_of(described)[1])
     checkpoint = read_checkpoint(described, head=head_of(task, described))
     languages = settings.data.source_language, settings.data.target_language
     return replace(checkpoint, tokenizer=checkpoint.tokenizer.for_languages(*languages))

@@ -11,21 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from langue.data.batch import Batch, Examples, parts_of
 from langue.data.encode import encode_texts
 from langue.data.encoded import Encoded
 from langue.data.loader import BatchSource, RowGroups
-from langue.data.pooling import pool, reads
+from langue.data.pooling import VectorHead
 from langue.errors import DataError, ModelError, SettingsError
+from langue.hub.checkpoint import Checkpoint
 from langue.hub.family import Family
 from langue.hub.sentence_transformers import (
     Normalize,
@@ -35,12 +35,12 @@ from langue.hub.sentence_transformers import (
     write_sentence_modules,
 )
 from langue.model.config import ModelConfig
-from langue.model.heads import Head, Sequences, resolve_pooling
+from langue.model.heads import Head, resolve_pooling
 from langue.runtime import world_size
 from langue.settings.sections import DataSettings, Section, Settings
 from langue.statistics import retrieval
 from langue.statistics.compare import Systems, systems_of, systems_of_scores
-from langue.statistics.metrics import Measure, regression_measure
+from langue.statistics.metrics import Measure, plain, regression_measure
 from langue.tasks import embedding_losses as losses
 from langue.tasks import judgement
 from langue.tasks.columns import TEXT_SYNONYMS, Columns
@@ -48,6 +48,7 @@ from langue.tasks.embedding_rows import (
     Gold,
     count_negatives,
     read_row,
+    scale_of,
     score_max,
     texts_of_item,
 )
@@ -145,33 +146,6 @@ class EmbedOptions(Section):
     )
 
 
-class EmbedHead(Head):
-    """The pooled hidden states, of length 1 where that is wished: (T, D), or (N, D) where one token
-    of each text is read, -> (N, D).
-    """
-
-    of_labels = ()
-
-    def __init__(self, config: ModelConfig, pooling: str, normalize: bool) -> None:
-        super().__init__()
-        self.modes = (pooling,)
-        self.normalize = normalize
-        self.dim = config.dim
-
-    @property
-    def size(self) -> int:
-        return self.dim
-
-    def reads(self, batch: Sequences) -> Tensor | None:
-        return reads(self.modes, cast(Batch, batch))
-
-    def forward(self, hidden: Tensor, batch: Sequences) -> Tensor:
-        # a mean of many states in bf16 would lose most of its digits
-        with torch.autocast(hidden.device.type, enabled=False):
-            pooled = pool(hidden.float(), cast(Batch, batch), self.modes)
-            return F.normalize(pooled, dim=-1) if self.normalize else pooled
-
-
 class Embed(Task):
     """Golds are a list of `Gold`, predictions a list of vectors (k, D): of each row's query, of
     what answers it, and of what does not.
@@ -204,6 +178,7 @@ class Embed(Task):
         ),
     }
     takes_texts = False
+    baseline_learns = False
     settings: EmbedOptions
 
     def __init__(
@@ -223,9 +198,14 @@ class Embed(Task):
         self.prompts = dict(prompts or {})
         self.default_prompt = default_prompt
         self.lower_case = lower_case
-        self.main_metric = "spearman" if has_scores else "ndcg@10"
-        self.primary_metric = self.best = self.main_metric
+        self._judge_by("spearman" if has_scores else "ndcg@10")
+        self._is_open = False  # whether the first rows that it meets say what it is judged by
+        self._is_run = False  # it is trained, and judges scores of any scale
+        self._scale = 0.0  # of the scores that it judges; 0: task.score_max
         self._notes: list[str] = []
+
+    def _judge_by(self, metric: str) -> None:
+        self.main_metric = self.primary_metric = self.best = metric
 
     # --- what the training rows define ---
 
@@ -257,13 +237,15 @@ class Embed(Task):
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Self:
-        return cls(
+        task = cls(
             cls.options_of(saved["settings"]),
             has_scores=bool(saved["has_scores"]),
             prompts={str(name): str(text) for name, text in saved["prompts"].items()},
             default_prompt=saved["default_prompt"],
             lower_case=bool(saved["lower_case"]),
         )
+        task._is_run = True
+        return task
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -274,7 +256,11 @@ class Embed(Task):
             "lower_case": self.lower_case,
         }
 
-    def begin_from(self, folder: Path, config: ModelConfig) -> None:
+    def use(self, checkpoint: Checkpoint) -> None:
+        if not self._is_run:
+            self._begin_from(checkpoint.folder, checkpoint.config)
+
+    def _begin_from(self, folder: Path, config: ModelConfig) -> None:
         """Take over how a folder of sentence-transformers makes vectors, where the options do not
         say it.
         """
@@ -292,7 +278,7 @@ class Embed(Task):
                 what = others[0] if others else "several poolings" if found.include_prompt else ""
                 raise ModelError(
                     f"a model with {what or 'a pooling that leaves prompts out'} is not trained"
-                    " further here",
+                    " further or judged here, but encodes",
                     where=str(folder),
                     do="begin with another, or take its modules.json away and choose task.pooling",
                 )
@@ -311,8 +297,6 @@ class Embed(Task):
         if self.settings.document_prompt is None:
             same = {"document_prompt": self.settings.query_prompt}
             self.settings = self.settings.model_copy(update=same)
-
-    def adapt_to(self, config: ModelConfig) -> None:
         if self.settings.pooling in ("auto", "first"):
             pooling = resolve_pooling(self.settings.pooling, config)
             self.settings = self.settings.model_copy(update={"pooling": pooling})
@@ -334,6 +318,15 @@ class Embed(Task):
         return self._notes
 
     # --- published folders ---
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: ModelConfig) -> Self | None:
+        if read_sentence_input(folder) is None:
+            return None
+        task = cls(EmbedOptions(), has_scores=False)
+        task._is_open = True
+        task._begin_from(folder, config)
+        return task
 
     def published(self) -> dict[str, Any]:
         return {}
@@ -403,8 +396,8 @@ class Embed(Task):
             )
         if not self.has_scores:
             return target
-        most = self.settings.score_max or 1.0
-        if not -most <= target.scores[0] <= most:
+        most = self._scale or self.settings.score_max or 1.0
+        if not self._scale and not -most <= target.scores[0] <= most:
             raise DataError(
                 f"the score {target.scores[0]:g} is not on the scale of training, which ends at"
                 f" {most:g}",
@@ -427,6 +420,16 @@ class Embed(Task):
         return usable
 
     def golds(self, table: "Table") -> list[Gold]:
+        if self._is_open:
+            fitted = self.fit(table, EmbedOptions())
+            self.has_scores = fitted.has_scores
+            of_rows = {name: getattr(fitted.settings, name) for name in ("loss", "score_max")}
+            self.settings = self.settings.model_copy(update=of_rows)
+            self._judge_by(fitted.main_metric)
+            self._is_open = False
+        if self.has_scores and self._is_run:
+            read = [gold.scores for gold in self.read_targets(table, self.settings) if gold.scores]
+            self._scale = scale_of(max((abs(each[0]) for each in read), default=1.0))
         found: list[Gold] = super().golds(table)
         counts = [count_negatives(negatives) for _, _, negatives, _ in self.raw_targets(table)]
         twice = sum(
@@ -538,7 +541,7 @@ class Embed(Task):
     # --- training ---
 
     def head(self, config: ModelConfig, pad: int | None = None) -> Head:
-        return EmbedHead(config, self.settings.pooling, bool(self.settings.normalize))
+        return VectorHead(config, self.settings.pooling, bool(self.settings.normalize))
 
     def batches(self, train: Encoded, settings: Settings) -> BatchSource:
         compares = self.settings.loss in COMPARE_ROWS
@@ -594,6 +597,24 @@ class Embed(Task):
         loss, count = losses.cached(vectors, again, partial(self._loss, targets=batch.targets))
         return Outcome(loss, count)
 
+    def outputs_to_measure(self, outputs: Tensor, batch: Batch) -> Any:
+        """Cosines and scores, where rows are judged by them one by one."""
+        if not self.has_scores or batch.targets is None:
+            return None
+        compared = losses.Compared.of_batch(outputs.detach().float(), batch.targets)
+        return compared.cosines, compared.scores
+
+    def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
+        if any(each.outputs is None for each in outcomes):
+            return None
+        cosines, scores = (
+            torch.cat(part).cpu().numpy()
+            for part in zip(*(each.outputs for each in outcomes), strict=True)
+        )
+        return plain(regression_measure(scores, cosines, SIMILARITY), len(scores))[
+            self.primary_metric
+        ]
+
     def metric_names(self) -> list[str]:
         return list(SIMILARITY if self.has_scores else retrieval.METRICS)
 
@@ -646,6 +667,8 @@ class Embed(Task):
     ) -> Judgement:
         found = super().judge(golds, predictions, main, seed=seed)
         sections: list[judgement.Section] = []
+        if self.settings.matryoshka:
+            sections.append(self._by_size(golds, predictions))
         if self.has_scores:
             true = np.asarray([gold.scores[0] for gold in golds])
             sections.append(judgement.scatter(true, similarities(predictions), seed))
@@ -653,11 +676,25 @@ class Embed(Task):
         whole = collection(golds)
         return replace(
             found,
+            sections=sections,
             notes=(
                 *found.notes,
                 f"{len(whole.queries):,} queries search the {len(whole.documents):,} documents of"
                 " the split.",
             ),
+        )
+
+    def _by_size(self, golds: Any, predictions: Any) -> judgement.Table:
+        """How good vectors are that are cut to the sizes that were trained."""
+        rows: list[list[judgement.Cell]] = []
+        for size in (predictions[0].shape[-1], *sorted(self.settings.matryoshka, reverse=True)):
+            found = self.metrics(golds, [each[:, :size] for each in predictions])
+            rows.append([str(size), *(found[name] for name in self.metric_names())])
+        return judgement.Table(
+            title="By size of the vectors",
+            columns=("elements", *self.metric_names()),
+            rows=rows,
+            note="Shorter ones are the first elements of the whole: encode(texts, dim=...).",
         )
 
     def mistakes(

@@ -102,15 +102,19 @@ def score_max(golds: Sequence[Gold], given: float | None, train: "Table") -> flo
             do="there is nothing to learn; give rows whose scores differ",
         )
     most = float(scores.max())
-    fitting = [each for each in SCALES if each >= most]
-    if given is None and not fitting or scores.min() < -1:
+    if given is None and most > SCALES[-1] or scores.min() < -1:
         row = int(scores.argmin() if scores.min() < -1 else scores.argmax())
         raise DataError(
             f"the score {scores[row]:g} is on no scale that is known",
             where=train.where(row),
             do="give scores from 0 (or -1) to 1, or say where the scale ends: task.score_max=...",
         )
-    return given if given is not None else fitting[0]
+    return given if given is not None else scale_of(most)
+
+
+def scale_of(most: float) -> float:
+    """Where the scale ends that the largest score is on: the score itself where none is known."""
+    return next((each for each in SCALES if each >= most), most)
 
 
 def count_negatives(negatives: Sequence[Any]) -> int:

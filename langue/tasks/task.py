@@ -81,6 +81,8 @@ class Task(Objective):
     # whether its network is a language model with its head, which scores every token of the
     # vocabulary; else a body with the task's own `head`
     has_language_head: ClassVar[bool] = False
+    # whether its baseline needs rows to be trained on
+    baseline_learns: ClassVar[bool] = True
     # what it is judged by where the checkpoint was chosen by the loss, or by nothing
     main_metric: str
     settings: Any  # its Options
@@ -118,6 +120,13 @@ class Task(Objective):
         """
         return None
 
+    @classmethod
+    def from_folder(cls, folder: Path, config: ModelConfig) -> Self | None:
+        """The task that other files of a published folder stand for, which has no head of weights;
+        None where there are none.
+        """
+        return None
+
     @abstractmethod
     def published(self) -> dict[str, Any]:
         """What config.json keeps, in the words of `transformers` (id2label and the like)."""
@@ -150,9 +159,6 @@ class Task(Objective):
     def generation(self) -> dict[str, Any]:
         """What generation_config.json keeps of how texts are written."""
         return {}
-
-    def begin_from(self, folder: Path, config: ModelConfig) -> None:
-        """Take over what a published folder says of how such a task is done, besides its config."""
 
     def go_on_from(self, saved: Mapping[str, Any]) -> None:
         """Take over what a run of this task that is trained further has settled."""

@@ -3,6 +3,7 @@ statements of the same."""
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from langue.tasks import OPTIONS, TASKS
 from langue.tasks import embedding_losses as losses
 from langue.tasks.embed import Embed
 from langue.text.read.source import read
+from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
+from langue.verbs.mine_negatives import mine_negatives
 from langue.verbs.quickstart import embedded_model
 from tests.contract.task_rows import answered, compared, opposed
 from tests.contract.test_tasks import prepared_from
-from tests.tiny import tiny_bert
+from tests.tiny import tiny_bert, write_jsonl
 
 QUICK = {
     "train.max_steps": 3,
@@ -560,3 +563,75 @@ def test_minilm_on_sts(shared_data: Any) -> None:
     prepared, predictions, _ = of_published(shared_data, 2000)
     found = prepared.task.metrics(prepared.encoded["test"].golds, predictions)
     assert found["spearman"] == pytest.approx(0.8203, abs=1e-4)
+
+
+def test_shorter_vectors_are_judged_and_have_length_one(tiny: Path, tmp_path: Path) -> None:
+    run = trained(tiny, answered(12), tmp_path / "run", task__matryoshka="16,8")
+    model = run.load()
+    whole = model.encode(TEXTS)
+    short = model.encode(TEXTS, dim=8)
+    expected = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
+    np.testing.assert_allclose(short, expected, atol=1e-6)
+    library = pytest.importorskip("sentence_transformers")
+    theirs = library.SentenceTransformer(str(run.folder), device="cpu", truncate_dim=8)
+    theirs = theirs.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(short, theirs, atol=1e-6)
+    with pytest.raises(LangueError, match="the vectors have 32 elements"):
+        model.encode(TEXTS, dim=33)
+    assert "By size of the vectors" in (run.folder / "report.html").read_text()
+
+
+def test_a_published_folder_is_judged_as_it_is(tiny: Path, tmp_path: Path) -> None:
+    """By scores of any scale, or by what it finds; and it is saved as it came."""
+    run = trained(tiny, compared(12), tmp_path / "run")
+    folder = tmp_path / "published"
+    ours = shutil.ignore_patterns("langue.json", "recipe.toml", "*.html", "checkpoints")
+    shutil.copytree(run.folder, folder, ignore=ours)
+    rows = [row | {"score": 5 * row["score"]} for row in compared(16)]
+    data = write_jsonl(tmp_path / "scored.jsonl", rows)
+    by_run = evaluate(run.folder, data=write_jsonl(tmp_path / "one.jsonl", compared(16)))
+    found = evaluate(folder, data=data)
+    assert found["metrics"] == pytest.approx(by_run["metrics"], abs=1e-3)  # in bf16
+    assert found["baseline"]["name"] == "cosine of tf-idf"
+    asked = evaluate(folder, data=write_jsonl(tmp_path / "pairs.jsonl", answered(8)))
+    assert asked["main_metric"] == "ndcg@10" and asked["baseline"]["name"] == "BM25"
+    model = load(folder)
+    assert model.predict([("warm", "warm")])[0]["score"] == pytest.approx(1.0)
+    model.save(tmp_path / "again")
+    names = {each.name for each in (tmp_path / "again").iterdir()}
+    assert "langue.json" not in names and "modules.json" in names
+
+
+def test_mined_negatives_are_the_nearest_that_do_not_answer(tiny: Path, tmp_path: Path) -> None:
+    run = trained(tiny, answered(12), tmp_path / "run")
+    pairs = [*answered(12), {"text": answered(1)[0]["text"], "pair": "a second answer"}]
+    data = write_jsonl(tmp_path / "pairs.jsonl", pairs)
+    more = write_jsonl(tmp_path / "more.jsonl", [{"text": each} for each in TEXTS])
+    words = {"model": run.folder, "data": data, "documents": more, "number": 2, "skip": 1}
+    out = tmp_path / "mined.jsonl"
+    found = mine_negatives(out=out, margin=0.1, **words)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    model = run.load()
+    every = list(dict.fromkeys([*(row["pair"] for row in pairs), *TEXTS]))
+    documents = model.encode(every)
+    answers = {
+        text: {r["pair"] for r in pairs if r["text"] == text}
+        for text in dict.fromkeys(row["text"] for row in pairs)
+    }
+    too_near = 0
+    for row, pair in zip(rows, pairs, strict=True):
+        assert (row["anchor"], row["positive"]) == (pair["text"], pair["pair"])
+        cosines = documents @ model.encode([pair["text"]])[0]
+        limit = cosines[every.index(pair["pair"])] * 0.9
+        order = [every[place] for place in np.argsort(-cosines)]
+        others = [text for text in order if text not in answers[pair["text"]]][1:]
+        kept = [text for text in others if cosines[every.index(text)] <= limit]
+        too_near += len(others) - len(kept)
+        names = [f"negative_{place}" for place in (1, 2) if f"negative_{place}" in row]
+        assert [row[name] for name in names] == kept[:2]
+    assert found["too_near"] == too_near and found["pairs"] == 13
+    # what is written is read
+    prepared = prepared_from("embed", tiny, {"train": rows, "dev": rows}, settings())
+    assert sum(len(gold.documents) - 1 for gold in prepared.train.golds) == found["negatives"]
+    with pytest.raises(SettingsError):
+        mine_negatives(out=tmp_path / "other", **(words | {"number": 0}))
