@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from langue.data.batch import Batch
 from langue.data.pooling import MODES, pool, reads
@@ -27,7 +28,6 @@ from langue.hub.sentence_transformers import (
 from langue.model.transformer import Transformer
 from langue.model.weight_linear import device_of
 from langue.runs.inputs import Inputs, Room, is_pair, listed
-from langue.statistics.retrieval import unit
 from langue.tasks.task import infer
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -157,7 +157,7 @@ def shortened(
     """
     cut: NDArray[np.float32] = vectors[:, :dim]
     is_unit = followed is not None and any(isinstance(each, Normalize) for each in followed.steps)
-    return unit(cut) if is_unit else cut
+    return F.normalize(torch.from_numpy(cut), dim=-1).numpy() if is_unit else cut
 
 
 def _after_prompt(prompt: str, item: Any, required: bool) -> Any:

@@ -10,8 +10,15 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.files import read_json, write_json
-from langue.hub.checkpoint import Checkpoint, Description, family_of, write_checkpoint
+from langue.hub.checkpoint import (
+    Checkpoint,
+    Description,
+    classes_of,
+    family_of,
+    write_checkpoint,
+)
 from langue.hub.families.registry import FAMILIES
+from langue.hub.family import EXTRA_PREFIX
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
@@ -42,6 +49,10 @@ def write_task_checkpoint(
     """
     family = checkpoint.family
     length = checkpoint.config.longest
+    own_class = family.body_class(checkpoint.config) in classes_of(checkpoint.published)
+    if task.head_kind(family) is None and own_class:  # what is kept is the body's, as a pooler
+        kept_weights = {n: w for n, w in checkpoint.weights.items() if n.startswith(EXTRA_PREFIX)}
+        weights = {**weights, **kept_weights}
     write_checkpoint(
         folder,
         family=family,

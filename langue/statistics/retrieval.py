@@ -65,9 +65,9 @@ def ranks(scores: Floats, relevant: Sequence[Ints]) -> list[Ints]:
     found = []
     for own, right in zip(scores, relevant, strict=True):
         reached = np.sort(own[right])[::-1]
-        others = np.sort(np.delete(own, right))
-        above = len(others) - np.searchsorted(others, reached, side="left")
-        found.append(above + np.arange(1, len(right) + 1))
+        # of all that reach a score, those that are relevant, too
+        above = [int((own >= each).sum() - (reached >= each).sum()) for each in reached]
+        found.append(np.asarray(above) + np.arange(1, len(right) + 1))
     return found
 
 

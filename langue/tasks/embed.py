@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from langue.data.batch import Batch, Examples, parts_of
+from langue.data.batch import Batch, Examples, examples_of, parts_of
 from langue.data.encode import encode_texts
 from langue.data.encoded import Encoded
 from langue.data.loader import BatchSource, RowGroups
@@ -50,6 +50,7 @@ from langue.tasks.embedding_rows import (
     read_row,
     scale_of,
     score_max,
+    shown,
     texts_of_item,
 )
 from langue.tasks.judge_embeddings import (
@@ -202,6 +203,7 @@ class Embed(Task):
         self._is_open = False  # whether the first rows that it meets say what it is judged by
         self._is_run = False  # it is trained, and judges scores of any scale
         self._scale = 0.0  # of the scores that it judges; 0: task.score_max
+        self._longest = 0  # tokens that a published folder reads of a text; 0: data.max_length
         self._notes: list[str] = []
 
     def _judge_by(self, metric: str) -> None:
@@ -321,10 +323,12 @@ class Embed(Task):
 
     @classmethod
     def from_folder(cls, folder: Path, config: ModelConfig) -> Self | None:
-        if read_sentence_input(folder) is None:
+        said = read_sentence_input(folder)
+        if said is None:
             return None
         task = cls(EmbedOptions(), has_scores=False)
         task._is_open = True
+        task._longest = said.max_length or 0
         task._begin_from(folder, config)
         return task
 
@@ -342,10 +346,10 @@ class Embed(Task):
 
     def write_beside(self, folder: Path, config: ModelConfig, data: DataSettings) -> None:
         chosen = self.settings
+        default = self.default_prompt
         prompts = {"query": chosen.query_prompt or "", "document": chosen.document_prompt or ""}
         if self.has_scores:  # its texts are all of one kind
-            prompts = {"query": "", "document": ""}
-        default = self.default_prompt
+            prompts = {}
         if self.has_scores and chosen.query_prompt:
             own = self.prompts | {"similarity": chosen.query_prompt}
             default = next(name for name, text in own.items() if text == chosen.query_prompt)
@@ -450,9 +454,12 @@ class Embed(Task):
 
     @classmethod
     def texts(cls, table: "Table") -> list[str]:
-        pairs = table.column_if_there("pair")
+        """Of scored pairs both; else the queries, since what answers many may stand everywhere."""
         texts = table.column("text")
-        return texts if pairs is None else [f"{a}\n{b}" for a, b in zip(texts, pairs, strict=True)]
+        pairs = table.column_if_there("pair")
+        if pairs is None or "score" not in table.rows.column_names:
+            return texts
+        return [f"{text}\n{pair}" for text, pair in zip(texts, pairs, strict=True)]
 
     def encode(
         self,
@@ -504,7 +511,7 @@ class Embed(Task):
             lower_cased(tokenizer) if self.lower_case else tokenizer,
             [before[min(at, 1)] + text for at, text in zip(place.tolist(), flat, strict=True)],
             None,
-            max_length=data.max_length,
+            max_length=min(data.max_length, self._longest or data.max_length),
             cut="head",
             config=config,
         )
@@ -535,8 +542,8 @@ class Embed(Task):
 
     def show_target(self, gold: Gold) -> str:
         if self.has_scores:
-            return f"{gold.scores[0]:g}"
-        return " | not: ".join(gold.documents)
+            return f"{gold.scores[0]:g} to: {shown(gold.documents[0])}"
+        return " | not: ".join(map(shown, gold.documents))
 
     # --- training ---
 
@@ -633,11 +640,23 @@ class Embed(Task):
         return np.split(sequences, np.searchsorted(encoded.row, np.arange(1, encoded.n_rows)))
 
     def apply(self, model: nn.Module, encoded: Encoded, **options: Any) -> tuple[Any, float | None]:
-        """The loss is of whole rows, of which a batch that is predicted may have a part."""
-        predictions, _ = super().apply(model, replace(encoded, golds=None), **options)
+        """A text that stands in several rows is read once. The loss is of whole rows, of which a
+        batch that is predicted may have a part.
+        """
         if encoded.golds is None or not encoded.n_rows:
-            return predictions, None
+            return super().apply(model, replace(encoded, golds=None), **options)
         assert encoded.row is not None and encoded.examples.targets is not None
+        _, place, text, _ = encoded.examples.targets.T
+        # a prompt tells documents from queries
+        keys = 2 * text + (place > 0)
+        _, first, same = np.unique(keys, return_index=True, return_inverse=True)
+        tokens = np.split(encoded.examples.tokens, encoded.examples.starts[1:-1])
+        once = examples_of([tokens[sequence] for sequence in first])
+        every = Encoded(once, len(first), row=np.arange(len(first)))
+        vectors, _ = super().apply(model, every, **options)
+        if (progress := options.get("progress")) is not None:
+            progress(len(keys) - len(first))
+        predictions = self.merge(np.concatenate(vectors)[same], encoded)
         total = count = 0.0
         for begin in range(0, encoded.n_rows, DEV_ROWS):
             end = min(begin + DEV_ROWS, encoded.n_rows)

@@ -15,6 +15,7 @@ from langue.text.read.parse import is_missing, replace_lone_surrogates
 if TYPE_CHECKING:
     from langue.text.read.source import Table
 
+SHOWN = 80  # characters of a text
 SCALES = (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 100.0)  # that people give scores of similarity on
 
 
@@ -138,3 +139,9 @@ def texts_of_item(item: Any, number: int) -> tuple[str, ...]:
             do='give "...", ("...", "..."), or {"text": "...", "pair": "..."}',
         )
     return tuple(replace_lone_surrogates(each) for each in parts)
+
+
+def shown(text: str) -> str:
+    """A text, or the beginning of a long one, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import stats
 from torch.nn import functional as F
 
@@ -344,6 +345,15 @@ def test_a_folder_of_sentence_transformers_is_trained_as_it_pools(
     for name in ("query", "document"):
         same = began.encode(TEXTS, prompt_name=name), run.load().encode(TEXTS, prompt_name=name)
         np.testing.assert_allclose(*same, atol=1e-5)
+    # scores do not speak of queries, whose prompts stay as they were
+    scored = trained(tmp_path / "st", compared(12), tmp_path / "scored", train__lr=1e-12).load()
+    same = began.encode(TEXTS, prompt_name="query"), scored.encode(TEXTS, prompt_name="query")
+    np.testing.assert_allclose(*same, atol=1e-5)
+    np.testing.assert_allclose(began.encode(TEXTS), scored.encode(TEXTS), atol=1e-5)
+    # what the body has besides, for others
+    pooler = load_file(run.folder / "model.safetensors")["pooler.dense.weight"]
+    began_with = load_file(tmp_path / "st" / "model.safetensors")["pooler.dense.weight"]
+    assert torch.equal(pooler, began_with)
     # a run that is trained further stays as it is
     again = trained(run.folder, answered(12), tmp_path / "again", train__lr=1e-12)
     np.testing.assert_allclose(again.load().encode(TEXTS), run.load().encode(TEXTS), atol=1e-5)
@@ -635,3 +645,13 @@ def test_mined_negatives_are_the_nearest_that_do_not_answer(tiny: Path, tmp_path
     assert sum(len(gold.documents) - 1 for gold in prepared.train.golds) == found["negatives"]
     with pytest.raises(SettingsError):
         mine_negatives(out=tmp_path / "other", **(words | {"number": 0}))
+
+
+def test_a_prompt_of_scored_pairs_is_the_default_one(tiny: Path, tmp_path: Path) -> None:
+    run = trained(tiny, compared(12), tmp_path / "run", task__query_prompt="the ")
+    model = run.load()
+    vectors = model.encode(["warm film", "cold film"])
+    np.testing.assert_allclose(vectors, model.encode(["the warm film", "the cold film"], prompt=""))
+    pair = model.predict([("warm film", "cold film")])[0]["score"]
+    assert pair == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-5)
+    np.testing.assert_allclose(vectors_of(run.folder, ["warm film"]), vectors[:1], atol=1e-6)
