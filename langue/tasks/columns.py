@@ -7,6 +7,17 @@ from langue.text.read.table import TEXT_SYNONYMS as TEXT_SYNONYMS
 
 PAIR_SYNONYMS = ("sentence2", "text_pair", "hypothesis", "question2")
 
+# of texts that are compared, searched for or searched
+COMPARED_SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "text": ("anchor", "query", "question", *TEXT_SYNONYMS),
+    "pair": (
+        *("positive", "sentence2", "answer", "document", "passage", "response"),
+        *("text_pair", "hypothesis", "question2", "context"),
+    ),
+    "score": ("label", "labels", "scores", "similarity", "similarity_score"),
+    "negative": ("hard_negative", "sentence3"),
+}
+
 
 @dataclass(frozen=True)
 class Columns:

@@ -43,7 +43,7 @@ from langue.statistics.compare import Systems, systems_of, systems_of_scores
 from langue.statistics.metrics import Measure, plain, regression_measure
 from langue.tasks import embedding_losses as losses
 from langue.tasks import judgement
-from langue.tasks.columns import TEXT_SYNONYMS, Columns
+from langue.tasks.columns import COMPARED_SYNONYMS, Columns
 from langue.tasks.embedding_rows import (
     Gold,
     count_negatives,
@@ -161,15 +161,7 @@ class Embed(Task):
         proportional=False,
         together="text",
         needed_to_predict=("text",),
-        synonyms={
-            "text": ("anchor", "query", "question", *TEXT_SYNONYMS),
-            "pair": (
-                *("positive", "sentence2", "answer", "document", "passage", "response"),
-                *("text_pair", "hypothesis", "question2", "context"),
-            ),
-            "score": ("label", "labels", "scores", "similarity", "similarity_score"),
-            "negative": ("hard_negative", "sentence3"),
-        },
+        synonyms=COMPARED_SYNONYMS,
     )
     settled_options = {
         "loss": ("auto",),

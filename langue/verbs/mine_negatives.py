@@ -14,7 +14,7 @@ from langue.files import atomic_file, refuse_existing
 from langue.progress import say
 from langue.runs.model import load
 from langue.statistics import retrieval
-from langue.tasks.embed import Embed
+from langue.tasks.columns import COMPARED_SYNONYMS
 from langue.text.read.source import Table, read
 
 
@@ -44,13 +44,14 @@ def mine_negatives(
             do="give a number of 1 or more, a skip of 0 or more, and a margin from 0 to below 1",
         )
     refuse_existing(out, force)
-    synonyms = Embed.columns.synonyms
-    found = read(data, columns=columns, need=("text", "pair"), split=False, synonyms=synonyms)
+    found = read(
+        data, columns=columns, need=("text", "pair"), split=False, synonyms=COMPARED_SYNONYMS
+    )
     table = _only(found.test, found.train, found.dev)
     pairs = list(zip(table.column("text"), table.column("pair"), strict=True))
     more: list[str] = []
     if documents is not None:
-        searched = read(documents, need=("text",), split=False, synonyms=synonyms)
+        searched = read(documents, need=("text",), split=False, synonyms=COMPARED_SYNONYMS)
         more = _only(searched.test, searched.train, searched.dev).column("text")
     whole = retrieval.collect([text for text, _ in pairs], [(pair,) for _, pair in pairs])
     known = set(whole.documents)
