@@ -44,14 +44,13 @@ def mine_negatives(
             do="give a number of 1 or more, a skip of 0 or more, and a margin from 0 to below 1",
         )
     refuse_existing(out, force)
-    found = read(
-        data, columns=columns, need=("text", "pair"), split=False, synonyms=COMPARED_SYNONYMS
-    )
+    known_as: dict[str, Any] = {"split": False, "synonyms": COMPARED_SYNONYMS}
+    found = read(data, columns=columns, need=("text", "pair"), **known_as)
     table = _only(found.test, found.train, found.dev)
     pairs = list(zip(table.column("text"), table.column("pair"), strict=True))
     more: list[str] = []
     if documents is not None:
-        searched = read(documents, need=("text",), split=False, synonyms=COMPARED_SYNONYMS)
+        searched = read(documents, need=("text",), **known_as)
         more = _only(searched.test, searched.train, searched.dev).column("text")
     whole = retrieval.collect([text for text, _ in pairs], [(pair,) for _, pair in pairs])
     known = set(whole.documents)

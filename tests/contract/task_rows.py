@@ -270,6 +270,7 @@ CASES = {
     ),
     "seq2seq by a decoder": Case(
         "seq2seq", translated, as_written, [], NEW | {"model.preset": "llama"}, is_new=True
+    ),
     "embed scored pairs": Case(
         "embed",
         compared,
