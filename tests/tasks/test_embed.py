@@ -655,3 +655,16 @@ def test_a_prompt_of_scored_pairs_is_the_default_one(tiny: Path, tmp_path: Path)
     pair = model.predict([("warm film", "cold film")])[0]["score"]
     assert pair == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-5)
     np.testing.assert_allclose(vectors_of(run.folder, ["warm film"]), vectors[:1], atol=1e-6)
+
+
+def test_a_finished_run_is_finished_again_with_what_it_has_settled(
+    tiny: Path, tmp_path: Path
+) -> None:
+    data = write_jsonl(tmp_path / "train.jsonl", answered(30))
+    words = QUICK | {"task.matryoshka": "16,8", "task.query_prompt": "the "}
+    run = finetune("embed", model=tiny, data=data, out=tmp_path / "run", **words)
+    expected = run.load().encode(TEXTS)
+    for given in ({}, {"task.loss": "auto", "task.normalize": "none"}):
+        again = finetune(out=run.folder, resume=True, **given)
+        assert again.metrics["metrics"] == run.metrics["metrics"]
+        np.testing.assert_array_equal(again.load().encode(TEXTS), expected)
