@@ -100,7 +100,7 @@ def score_max(golds: Sequence[Gold], given: float | None, train: "Table") -> flo
         raise DataError(
             f"every training row has the score {scores[0]:g}",
             where=train.origin,
-            do="there is nothing to learn; give rows whose scores differ",
+            do="give scores that differ, or take the column out to learn from the pairs alone",
         )
     most = float(scores.max())
     if given is None and most > SCALES[-1] or scores.min() < -1:
