@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from langue.verbs.generate import generate
     from langue.verbs.inspect import inspect
     from langue.verbs.inspect_data import inspect_data
+    from langue.verbs.mine_negatives import mine_negatives
     from langue.verbs.plan import plan
     from langue.verbs.predict import predict
     from langue.verbs.pretrain import pretrain
@@ -54,7 +55,7 @@ __all__ = [
 ]
 __all__ += ["plan"]
 __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
-__all__ += ["LangueWarning", "inspect_data", "quantize"]
+__all__ += ["LangueWarning", "inspect_data", "mine_negatives", "quantize"]
 __all__ += ["fill_mask", "rank", "zero_shot"]
 __all__ += ["rate", "tune"]
 __all__ += ["Tagger", "TextClassifier", "TextEmbedder", "TextRegressor"]

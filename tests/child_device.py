@@ -31,6 +31,22 @@ PRETRAINED: list[tuple[str, dict[str, Any]]] = [
 ]
 TUNED: list[dict[str, Any]] = [{}, {"task.pooling": "first"}, {"task.class_weights": "balanced"}]
 
+EMBEDDED: list[dict[str, Any]] = [
+    {"task.loss": "cosine"},
+    {"task.loss": "cosent"},
+    {"task.loss": "in_batch", "task.cached_tokens": 100, "task.symmetric": True},
+    {"task.loss": "in_batch", "task.matryoshka": "16"},
+]
+
+
+def scored_pairs(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By the share of the words of one that the other has."""
+    made = []
+    for row in pairs:
+        first, second = set(row["text"].split()), set(row["pair"].split())
+        made.append({**row, "score": len(first & second) / len(first | second)})
+    return made
+
 
 def texts() -> list[str]:
     draw = random.Random(0)
@@ -78,6 +94,19 @@ def done(precision: str, folder: Path) -> Iterator[tuple[str, Any]]:
     yield "judged again", langue.evaluate(run.folder, data=labelled)["metrics"]["calibration_error"]
     run = langue.finetune(task="regress", model=bert, data=scored, out=out / "scores", **common)
     yield "regress", [each["score"] for each in langue.load(run.folder).predict(rows[:9])]
+    pairs = [{"text": row, "pair": rows[place - 1]} for place, row in enumerate(rows)]
+    common.pop("task.dropout")
+    for index, words in enumerate(EMBEDDED):
+        run = langue.finetune(
+            task="embed",
+            model=bert,
+            data=scored_pairs(pairs) if words["task.loss"] in ("cosine", "cosent") else pairs,
+            out=out / f"embedded-{index}",
+            **common,
+            **words,
+        )
+        yield f"embed {words}", _losses(run)
+    yield "encoded", langue.load(run.folder).encode(rows[:9], dim=16).sum(0).tolist()
     yield "encode", langue.load(bert).encode(rows[:9]).sum(0).tolist()
     # With dropout, cut off half-way and resumed.
     words = {**NEW, "model.preset": "gpt2", "train.precision": precision}

@@ -22,6 +22,7 @@ from langue.cli.finetune import finetune
 from langue.cli.generate import generate
 from langue.cli.inspect import inspect
 from langue.cli.inspect_data import inspect_data
+from langue.cli.mine_negatives import mine_negatives
 from langue.cli.plan import plan
 from langue.cli.predict import predict
 from langue.cli.pretrain import pretrain
@@ -70,6 +71,7 @@ app.add_typer(data, name="data", rich_help_panel="Train")
 data.command(context_settings=_LENIENT)(preview)
 data.command("inspect", context_settings=_LENIENT)(inspect_data)
 data.command(context_settings=_LENIENT)(tokenize)
+data.command("mine")(mine_negatives)
 app.add_typer(tokenizer, name="tokenizer", rich_help_panel="Train")
 tokenizer.command("train", context_settings=_LENIENT)(train_tokenizer)
 app.command(rich_help_panel="Train")(settings)

@@ -316,7 +316,12 @@ def print_ranked(given: list[str], answers: list[list[tuple[str, float]]]) -> No
 
 
 def _said(prediction: Mapping[str, Any]) -> str:
-    """The words of a prediction: a label, or a type and the words that are of it."""
+    """The words of a prediction: a label, or a type and the words that are of it; of a vector its
+    beginning.
+    """
+    vectors = [value for value in prediction.values() if isinstance(value, list)]
+    if vectors:
+        return f"{' '.join(f'{each:.3f}' for each in vectors[0][:3])} … ({len(vectors[0])} numbers)"
     return " ".join(value for value in prediction.values() if isinstance(value, str)) or "–"
 
 

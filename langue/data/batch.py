@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langue.data.pack import fill
 from langue.model.attention import LengthBuckets, PairedLengthBuckets
 from langue.text.tokenizers.unknown import Lost
 
@@ -119,6 +120,33 @@ def gather(
         labels=None if labels is None else tensor(labels),
         places=None if places is None else tensor(places),
     )
+
+
+def parts_of(batch: Batch, budget: int) -> list[Batch]:
+    """The batch's sequences as smaller batches in the same order, each of at most `budget` tokens
+    or of one sequence; their labels are left out.
+    """
+    starts = batch.starts.cpu().numpy()
+    lengths = np.diff(starts)
+    parts = []
+    for chosen in fill(np.arange(len(batch)), lengths, budget, 0):
+        first, last = int(chosen[0]), int(chosen[-1]) + 1
+        tokens = slice(int(starts[first]), int(starts[last]))
+        parts.append(
+            replace(
+                batch,
+                tokens=batch.tokens[tokens],
+                positions=batch.positions[tokens],
+                starts=batch.starts[first : last + 1] - batch.starts[first],
+                groups=_groups(lengths[first:last]),
+                segments=None if batch.segments is None else batch.segments[tokens],
+                targets=None if batch.targets is None else batch.targets[first:last],
+                rows=batch.rows[first:last],
+                labels=None,
+                places=None,
+            )
+        )
+    return parts
 
 
 def _tensor(array: NDArray[Any], device: torch.device | None) -> Tensor:

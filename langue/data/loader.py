@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from langue.data.batch import Batch, Examples, Pairs, gather, gather_pairs
+from langue.data.encoded import Encoded
 from langue.data.pack import shuffled_batches
 from langue.errors import SettingsError
 from langue.runtime import rank, world_size
 from langue.settings.sections import TrainSettings
 
 T = TypeVar("T")
-Rows = NDArray[np.int64]  # a batch before it is made: one row for each of its sequences
+# a batch before it is made: one row for each of its sequences, or for some of them together
+Rows = NDArray[np.int64]
 
 
 class BatchSource(Protocol):
@@ -72,6 +74,38 @@ class PairSplit:
 
     def batch(self, rows: Rows, epoch: int, device: torch.device) -> Pairs:
         return gather_pairs(self.sources, self.targets, rows, device)
+
+
+class RowGroups:
+    """Rows of several sequences as a source: every row once an epoch, and all sequences of a row in
+    one batch.
+
+    train.batch_examples counts rows, and a row is as long as its sequences together. by_length:
+    similar rows meet in a batch; False: which ones meet is chance alone.
+    """
+
+    def __init__(self, encoded: Encoded, settings: TrainSettings, by_length: bool = True) -> None:
+        self.examples = encoded.examples
+        self.settings = settings
+        self.by_length = by_length
+        row = np.arange(encoded.n_rows) if encoded.row is None else encoded.row
+        self.bounds = np.searchsorted(row, np.arange(encoded.n_rows + 1))  # of each row's sequences
+        self.lengths = np.diff(self.examples.starts[self.bounds])  # (n_rows,) tokens
+
+    def plan(self, epoch: int) -> list[Rows]:
+        chosen = self.settings
+        return shuffled_batches(
+            self.lengths,
+            chosen.batch_tokens,
+            chosen.batch_examples,
+            chosen.seed,
+            epoch,
+            self.by_length,
+        )
+
+    def batch(self, rows: Rows, epoch: int, device: torch.device) -> Batch:
+        parts = [np.arange(self.bounds[row], self.bounds[row + 1]) for row in rows.tolist()]
+        return gather(self.examples, np.concatenate(parts), device)
 
 
 class Loader:

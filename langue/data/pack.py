@@ -14,16 +14,24 @@ BUCKET = 64  # batches that are shuffled together before being sorted by length
 
 
 def shuffled_batches(
-    lengths: NDArray[np.int64], budget: int, most: int, seed: int, epoch: int
+    lengths: NDArray[np.int64],
+    budget: int,
+    most: int,
+    seed: int,
+    epoch: int,
+    by_length: bool = True,
 ) -> list[NDArray[np.int64]]:
     """Random batches of rows; each at most `budget` tokens and `most` examples (0: no limit).
 
     Examples are shuffled, each stretch of about `BUCKET` batches is sorted by length so that equal
-    lengths meet in one batch, and the batches are shuffled again.
+    lengths meet in one batch, and the batches are shuffled again. by_length=False: which examples
+    meet does not depend on their lengths, for losses that compare those of a batch.
     """
     check_budget(lengths, budget)
     random = np.random.Generator(np.random.PCG64([seed, epoch]))
     order = random.permutation(len(lengths))
+    if not by_length:
+        return fill(order, lengths, budget, most)
     mean = float(lengths.mean()) if len(lengths) else 1.0
     size = max(1, int(budget / max(1.0, mean)))  # examples of a batch, about
     if most:
@@ -33,8 +41,8 @@ def shuffled_batches(
     rest = order[:0]  # what did not fill a batch goes on to the next stretch
     for begin in range(0, len(order), stretch):
         rows = np.concatenate([rest, order[begin : begin + stretch]])
-        by_length = rows[np.argsort(lengths[rows], kind="stable")]
-        *full, rest = fill(by_length, lengths, budget, most)
+        in_order = rows[np.argsort(lengths[rows], kind="stable")]
+        *full, rest = fill(in_order, lengths, budget, most)
         batches += full
     if len(rest):
         batches.append(rest)

@@ -7,12 +7,15 @@ text's front, such as a prompt.
 
 import math
 from collections.abc import Callable
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from langue.data.batch import Batch
-from langue.model.heads import first_tokens, last_tokens, pool_mean
+from langue.model.config import ModelConfig
+from langue.model.heads import Head, Sequences, first_tokens, last_tokens, pool_mean
 
 
 def _mean_sqrt_len(states: Tensor, skip: int) -> Tensor:
@@ -61,3 +64,30 @@ def pool(hidden: Tensor, batch: Batch, modes: tuple[str, ...], skip: int = 0) ->
         states = part.view(n, t, -1)  # (n, t, D)
         pooled.append(torch.cat([MODES[mode](states, skip) for mode in modes], -1))
     return torch.cat(pooled)
+
+
+class VectorHead(Head):
+    """The pooled hidden states, of length 1 where that is wished: (T, D), or (N, D) where one token
+    of each text is read, -> (N, D).
+    """
+
+    of_labels: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: ModelConfig, pooling: str, normalize: bool) -> None:
+        super().__init__()
+        self.modes = (pooling,)
+        self.normalize = normalize
+        self.dim = config.dim
+
+    @property
+    def size(self) -> int:
+        return self.dim
+
+    def reads(self, batch: Sequences) -> Tensor | None:
+        return reads(self.modes, cast(Batch, batch))
+
+    def forward(self, hidden: Tensor, batch: Sequences) -> Tensor:
+        # a mean of many states in bf16 would lose most of its digits
+        with torch.autocast(hidden.device.type, enabled=False):
+            pooled = pool(hidden.float(), cast(Batch, batch), self.modes)
+            return F.normalize(pooled, dim=-1) if self.normalize else pooled

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from langue.errors import ModelError
-from langue.files import read_json
+from langue.files import read_json, write_json
 from langue.hub.weights import read_weights
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 MODULES = "modules.json"
+LAYOUT = "3.0.0"  # the version whose layout is written
 INSIDE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a path that leads into a folder, never out of it
 CONFIG = "config_sentence_transformers.json"
 # The Transformer's settings, by what the model was when it was saved.
@@ -121,6 +122,47 @@ def copy_modules(folder: Path, target: Path) -> None:
     for name in names:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
+
+
+def write_sentence_modules(
+    folder: Path,
+    *,
+    size: int,
+    mode: str,
+    normalize: bool,
+    max_length: int,
+    lower_case: bool,
+    prompts: Mapping[str, str],
+    default_prompt: str | None,
+    similarity: str,
+) -> None:
+    """Make a folder that holds a Transformer one of sentence-transformers, in the older layout,
+    which old and new versions read.
+
+    size: of the hidden states. mode: of data/pooling.py. similarity: cosine or dot.
+    """
+    steps = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    steps += [("2_Normalize", "Normalize")] if normalize else []
+    modules = [
+        {"idx": idx, "name": str(idx), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for idx, (path, kind) in enumerate(steps)
+    ]
+    write_json(folder / MODULES, modules)
+    for path, _ in steps[1:]:
+        (folder / path).mkdir(exist_ok=True)
+    flags = {key: POOLING[name] == mode for key, name in LEGACY.items()}
+    pooling = {"word_embedding_dimension": size, **flags, "include_prompt": True}
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    if normalize:
+        write_json(folder / "2_Normalize" / "config.json", {})
+    write_json(folder / SETTINGS[0], {"max_seq_length": max_length, "do_lower_case": lower_case})
+    said = {
+        "__version__": {"sentence_transformers": LAYOUT},
+        "prompts": dict(prompts),
+        "default_prompt_name": default_prompt,
+        "similarity_fn_name": similarity,
+    }
+    write_json(folder / CONFIG, said)
 
 
 def read_sentence_input(folder: Path) -> SentenceInput | None:

@@ -49,6 +49,11 @@ class Head(nn.Module):
     # how the names of the weights begin that mean nothing for other labels
     of_labels: ClassVar[tuple[str, ...]] = ("out.",)
 
+    @property
+    def size(self) -> int:
+        """How many numbers it gives a sequence, or a token."""
+        return self.out.out_features
+
     def reads(self, batch: Sequences) -> Tensor | None:
         """The tokens whose hidden states the head takes, (M,); None: all T."""
         return None

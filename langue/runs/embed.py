@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from langue.data.batch import Batch
 from langue.data.pooling import MODES, pool, reads
@@ -17,6 +18,7 @@ from langue.errors import DataError, ModelError
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.sentence_transformers import (
     POOLING,
+    Normalize,
     SentenceInput,
     SentencePooling,
     lower_cased,
@@ -38,17 +40,15 @@ class SentenceEncoder:
         self.body = body
         self.inputs = inputs
         self.device = device_of(body)
-        # A run that was fine-tuned for a task pools in its own way, whatever it began as.
-        self.folder = None if checkpoint.task is not None else checkpoint.folder
+        # whose modules.json, where there is one, is its own: a run copies none of what it began as
+        self.folder = checkpoint.folder
 
     @cached_property
     def _sentence_input(self) -> SentenceInput | None:
-        return None if self.folder is None else read_sentence_input(self.folder)
+        return read_sentence_input(self.folder)
 
     @cached_property
     def _sentence_pooling(self) -> SentencePooling | None:
-        if self.folder is None:
-            return None
         found = read_sentence_pooling(self.folder, self.checkpoint.config.dim)
         if found is not None:
             found.steps.to(self.device)
@@ -67,15 +67,22 @@ class SentenceEncoder:
         prompt: str | None,
         prompt_name: str | None,
         dtype: torch.dtype,
+        dim: int | None = None,
     ) -> NDArray[np.float32]:
         """As `Model.encode`, (N, D); mode: its `pool`."""
         if mode is not None and POOLING.get(mode, mode) not in MODES:
             raise ModelError(f"pool = {mode!r} is not known", do=f"use one of: {', '.join(MODES)}")
+        followed = self._sentence_pooling if mode is None else None
+        size = self.checkpoint.config.dim if followed is None else followed.size
+        if dim is not None and not 0 < dim <= size:
+            raise ModelError(
+                f"dim = {dim}: the vectors have {size} elements",
+                do=f"give a number from 1 to {size}",
+            )
         items = listed(texts)
         before = self._prompt(prompt, prompt_name)
         if before:
             items = [_after_prompt(before, item, required=prompt is not None) for item in items]
-        followed = self._sentence_pooling if mode is None else None
         modes = (
             (POOLING.get(mode or "mean", mode or "mean"),) if followed is None else followed.modes
         )
@@ -99,11 +106,10 @@ class SentenceEncoder:
                 )
             return found
 
-        size = self.checkpoint.config.dim if followed is None else followed.size
         out = np.zeros((len(examples), size), np.float32)
         for batch, found in infer(vectors, examples, self.device, dtype):
             out[batch.rows] = found
-        return out
+        return out if dim is None else shortened(out, dim, followed)
 
     def _encode_room(self) -> Room:
         """Where `encode` cuts texts."""
@@ -115,6 +121,11 @@ class SentenceEncoder:
             "max_seq_length of the folder" if most == said.max_length else self.inputs.room.source
         )
         return Room(most, source, self.inputs.cut_side)
+
+    def has_prompt(self, name: str) -> bool:
+        """Whether the folder has a prompt of this name, be it empty."""
+        said = self._sentence_input
+        return said is not None and name in said.prompts
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
         """What goes before each text: as it is given, or as the folder has it under the name or by
@@ -136,6 +147,17 @@ class SentenceEncoder:
                 f"the model has no prompt {name!r}", where=str(self.checkpoint.folder), do=do
             )
         return known[name]
+
+
+def shortened(
+    vectors: NDArray[np.float32], dim: int, followed: SentencePooling | None
+) -> NDArray[np.float32]:
+    """The first elements of vectors (N, D), (N, dim), of length 1 where the last step sees to
+    that.
+    """
+    cut: NDArray[np.float32] = vectors[:, :dim]
+    is_unit = followed is not None and any(isinstance(each, Normalize) for each in followed.steps)
+    return F.normalize(torch.from_numpy(cut), dim=-1).numpy() if is_unit else cut
 
 
 def _after_prompt(prompt: str, item: Any, required: bool) -> Any:

@@ -4,6 +4,7 @@ The sequence that all tasks and pretraining objectives share: the data is read, 
 tokens of (`prepare`), a model is made (`build`), trained, written and judged.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -216,5 +217,8 @@ def write_run(folder: Path, prepared: Prepared, network: nn.Module) -> None:
     with atomic_folder(folder / "final") as temporary:
         prepared.write(temporary, dict(network.named_parameters()))
     for file in sorted((folder / "final").iterdir()):
-        file.replace(folder / file.name)
+        target = folder / file.name
+        if file.is_dir() and target.is_dir():  # a folder replaces none that holds something
+            shutil.rmtree(target)
+        file.replace(target)
     (folder / "final").rmdir()

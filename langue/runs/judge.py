@@ -194,7 +194,8 @@ def rows_to_judge(
     except LangueError as error:
         if data is None:
             raise
-        say(f"no baseline, and no look for texts of the training: {error.what}")
+        missing = "no baseline, and no look" if model.task is None or model.task.baseline_learns else "no look"
+        say(f"{missing} for texts of the training: {error.what}")
     notes: list[str] = []  # of its own data they were told before it was trained
     if data is not None:
         source = _other_rows(model, data, columns or split_recipe(recipe)[1] or None)
@@ -225,12 +226,13 @@ def task_model(run: str | Path, recipe: Mapping[str, Any]) -> Model:
     numbers are those of then.
     """
     model = load(run)
-    if model.task is None:
+    if not model.has_task():
         raise RunError(
             "the model has no task to evaluate",
             where=str(run),
             do="give a run of finetune or pretrain",
         )
+    assert model.task is not None
     model.dtype = precision(recipe.get("train.precision", "auto"))
     if recipe.get("data.invalid") == "drop":  # what was dropped from its training is dropped here
         model.data = model.data.model_copy(update={"invalid": "drop"})
@@ -306,6 +308,8 @@ def _judge(
     main = task.main_metric if best in (None, LOSS) else str(best)
     judgement = task.judge(golds, predictions, main)
     beside: dict[str, Any] | None = None
+    if train is None and not task.baseline_learns:
+        train = test
     if train is not None:
         with bar("baseline", 1) as advance:
             found = task.baseline(train, test, metric=main, as_model=best is not None)

@@ -120,6 +120,7 @@ class Model:
             self.task.use(self.checkpoint)
         self.network = parts.network
         self.language = parts.language
+        self.is_published = False  # whether the task is one that a published folder stands for
         # what the task is of; None: not known
         self.pairs: bool | None = (checkpoint.task or {}).get("pairs")
 
@@ -191,6 +192,7 @@ class Model:
         pool: str | None = None,
         prompt: str | None = None,
         prompt_name: str | None = None,
+        dim: int | None = None,
     ) -> NDArray[np.float32]:
         """One vector a text, (N, D).
 
@@ -200,9 +202,23 @@ class Model:
 
         pool: plain pooled hidden states instead: mean, first (cls), last (lasttoken), max,
         mean_sqrt_len or weightedmean. prompt: put before each string; prompt_name: the one that the
-        model has under this name. Token ids are taken as they are.
+        model has under this name. Token ids are taken as they are. dim: so many of the vectors'
+        first elements alone, which a model that was trained with task.matryoshka is made for; of
+        length 1 where the whole ones are.
         """
-        return self._sentence_encoder.encode(texts, pool, prompt, prompt_name, self.dtype)
+        encoder = self._sentence_encoder
+        return encoder.encode(texts, pool, prompt, prompt_name, self.dtype, dim)
+
+    def encode_query(self, texts: Texts, dim: int | None = None) -> NDArray[np.float32]:
+        """As `encode`, with the model's prompt for what is searched for, where it has one."""
+        return self.encode(texts, prompt_name=self._prompt_name("query"), dim=dim)
+
+    def encode_document(self, texts: Texts, dim: int | None = None) -> NDArray[np.float32]:
+        """As `encode`, with the model's prompt for what is searched, where it has one."""
+        return self.encode(texts, prompt_name=self._prompt_name("document"), dim=dim)
+
+    def _prompt_name(self, name: str) -> str | None:
+        return name if self._sentence_encoder.has_prompt(name) else None
 
     def logits(
         self,
@@ -233,7 +249,7 @@ class Model:
                 found = np.split(found, batch.starts[1:-1].tolist())
             parts.append((batch.rows, found))
         if not parts and not network.head.per_token:
-            return np.zeros((0, network.head.out.out_features), np.float32)
+            return np.zeros((0, network.head.size), np.float32)
         return in_order(len(examples), parts)
 
     def generate(
@@ -603,7 +619,7 @@ class Model:
                 from langue.runs.adapters import copy_adapter
 
                 copy_adapter(self.checkpoint, temporary)
-            elif self.task is not None and self.network is not None:
+            elif self.task is not None and self.network is not None and not self.is_published:
                 tensors, stored = tensors_and_weights(self.network)
                 write_task_checkpoint(
                     temporary, self.checkpoint, self.task, tensors, self.data, self.pairs, stored
@@ -630,7 +646,23 @@ class Model:
                 )
                 copy_modules(self.checkpoint.folder, temporary)
 
+    def has_task(self) -> bool:
+        """Whether there is something that it predicts: its run's, or its published folder's."""
+        if self.task is None:
+            every = (
+                kind.from_folder(self.checkpoint.folder, self.config) for kind in TASKS.values()
+            )
+            self.task = next((task for task in every if task is not None), None)
+            if self.task is not None:
+                with on_meta_device():
+                    network = self.task.network(self.config)
+                network.body = self.body
+                self.network = network
+                self.is_published = True
+        return self.task is not None
+
     def _trained(self) -> tuple[Task, nn.Module]:
+        self.has_task()
         if self.task is None or self.network is None:
             raise ModelError(
                 "the model has no task head, so it has no predictions",

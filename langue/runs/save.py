@@ -10,8 +10,15 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.files import read_json, write_json
-from langue.hub.checkpoint import Checkpoint, Description, family_of, write_checkpoint
+from langue.hub.checkpoint import (
+    Checkpoint,
+    Description,
+    classes_of,
+    family_of,
+    write_checkpoint,
+)
 from langue.hub.families.registry import FAMILIES
+from langue.hub.family import EXTRA_PREFIX
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from langue.tasks.language import LanguageObjective
 
 
-def head_of(task: Task, described: Description) -> str:
+def head_of(task: Task, described: Description) -> str | None:
     """The kind of head that the task has on this model, to which the task is adapted."""
     family, config = family_of(described)
     task.adapt_to(config)
@@ -41,6 +48,10 @@ def write_task_checkpoint(
     `write_checkpoint`.
     """
     family = checkpoint.family
+    own_class = family.body_class(checkpoint.config) in classes_of(checkpoint.published)
+    if task.head_kind(family) is None and own_class:  # what is kept is the body's, as a pooler
+        kept_weights = {n: w for n, w in checkpoint.weights.items() if n.startswith(EXTRA_PREFIX)}
+        weights = {**weights, **kept_weights}
     write_checkpoint(
         folder,
         family=family,
@@ -71,6 +82,7 @@ def write_task_facts(
     cuts = {"model_max_length": min(data.max_length, checkpoint.config.longest)}
     written = read_json(folder / "tokenizer_config.json")
     write_json(folder / "tokenizer_config.json", {**written, **sides, **cuts})
+    task.write_beside(folder, checkpoint.config, data)
     kept: dict[str, Any] = {"max_length": data.max_length, "truncation": data.truncation}
     languages = {"source_language": data.source_language, "target_language": data.target_language}
     kept |= {name: code for name, code in languages.items() if code is not None}

@@ -70,6 +70,50 @@ def systems_of(model: m.Measure, baseline: m.Measure, mixed: m.Measure, n: int) 
     return Systems(model, baseline, mixed, np.ones(n, np.int64))
 
 
+def systems_of_scores(
+    true: npt.ArrayLike, model: npt.ArrayLike, baseline: npt.ArrayLike, metric: str
+) -> Systems:
+    """Two systems that gave n examples a score, compared in one of `metrics.REGRESSION`; true,
+    model, baseline: (n,).
+
+    Each score is a kind of its own. What is exchanged is on one scale: for a correlation, ranks or
+    standard scores, since which scale a system answers in is no part of it.
+    """
+    true, first = m.check_regression(true, model)
+    _, second = m.check_regression(true, baseline)
+    if metric not in m.REGRESSION:
+        raise ValueError(f"{metric!r} is none of {', '.join(m.REGRESSION)}")
+    of_model = m.regression_measure(true, first, (metric,))
+    of_baseline = m.regression_measure(true, second, (metric,))
+    scale = {"spearman": _ranks, "pearson": _standard}.get(metric, np.asarray)
+    scaled_true = scale(true)
+    scaled = np.concatenate([scale(first), scale(second)])
+    # Spearman's correlation is Pearson's of ranks; those of exchanged answers are not ranked
+    # anew.
+    of_exchanged = "pearson" if metric == "spearman" else metric
+    both = np.concatenate([scaled_true, scaled_true])
+    measure = m.regression_measure(both, scaled, (of_exchanged,))
+
+    def mixed(weights: m.Floats) -> dict[str, m.Floats]:
+        return {metric: measure(weights)[of_exchanged]}
+
+    return systems_of(of_model, of_baseline, mixed, len(true))
+
+
+def _ranks(values: m.Floats) -> m.Floats:
+    """The mean rank of each value among all, (N,)."""
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    middle = np.cumsum(sizes) - (sizes - 1) / 2
+    return _standard(middle[group])
+
+
+def _standard(values: m.Floats) -> m.Floats:
+    """The values less their mean, over their standard deviation where they vary."""
+    spread = float(values.std())
+    standard: m.Floats = (values - values.mean()) / (spread if spread > 0 else 1.0)
+    return standard
+
+
 def compare_documents(
     model: tuple[m.Floats, m.Ints],
     baseline: tuple[m.Floats, m.Ints],

@@ -17,6 +17,7 @@ _TASKS = {
     "tag": "tasks.tag:Tag",
     "extract": "tasks.extract:Extract",
     "seq2seq": "tasks.seq2seq:Seq2Seq",
+    "embed": "tasks.embed:Embed",
 }
 _OBJECTIVES = {
     "causal": "tasks.causal:Causal",

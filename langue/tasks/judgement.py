@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Metrics = dict[str, float | None]
 Interval = tuple[float, float]  # lower and upper end, of 95%
 Cell = str | int | float | None  # None stands for what is undefined and is shown as a dash
+MAX_POINTS = 1500  # of a scatter plot
 HighlightKind = Literal["plain", "right", "wrong", "missed", "given"]
 
 
@@ -124,6 +128,26 @@ class Examples:
     texts_are: str = "text"
     shares: Sequence[int] = ()  # columns of fractions of one, shown in percent
     note: str = ""
+
+
+def scatter(true: NDArray[Any], predicted: NDArray[Any], seed: int) -> Points:
+    """What was predicted of examples against what is true, both (N,); of many a random part."""
+    shown = np.arange(len(true))
+    if len(true) > MAX_POINTS:
+        shown = np.random.default_rng(seed).choice(len(true), MAX_POINTS, replace=False)
+    told = (
+        f"{len(shown):,} of {len(true):,} examples, drawn at random"
+        if len(shown) < len(true)
+        else "Every example"
+    )
+    return Points(
+        title="Predicted against true",
+        x="true",
+        y="predicted",
+        points=[(float(true[i]), float(predicted[i])) for i in shown],
+        diagonal=True,
+        note=f"{told}; on the diagonal the prediction is exact.",
+    )
 
 
 Section = Table | Matrix | Points | Examples

@@ -15,10 +15,10 @@ from langue.errors import DataError
 from langue.hub.family import Family
 from langue.statistics import bag_of_words
 from langue.statistics import metrics as m
-from langue.statistics.compare import Systems, systems_of
+from langue.statistics.compare import Systems, systems_of_scores
 from langue.statistics.intervals import RESAMPLES, bootstrap
 from langue.tasks.columns import PAIR_SYNONYMS, TEXT_SYNONYMS, Columns
-from langue.tasks.judgement import Examples, Judgement, Points
+from langue.tasks.judgement import Examples, Judgement, scatter
 from langue.tasks.pooled import PooledOptions, PooledTask, published_outputs, worst_mistakes
 from langue.tasks.task import Baseline
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 LARGEST = 1e18  # of a score: squares of such are still float32's
 SCALES = 60  # powers of two: a million millions of millions
-MAX_POINTS = 1500  # of the scatter plot
 
 
 class Regress(PooledTask):
@@ -187,7 +186,7 @@ class Regress(PooledTask):
             intervals=bootstrap(measure, metrics, len(true), resamples, seed),
             primary_metric=main or self.main_metric,
             notes=notes,
-            sections=[_scatter(true, predicted, seed)],
+            sections=[scatter(true, predicted, seed)],
         )
 
     def mistakes(
@@ -238,64 +237,10 @@ class Regress(PooledTask):
     def systems(
         self, golds: Any, predictions: NDArray[Any], baseline: Baseline, metric: str
     ) -> Systems:
-        """Each score is a kind of its own. What is exchanged is on one scale: for a correlation,
-        ranks or standard scores, since which scale a system answers in is no part of it.
-        """
-        true, first = m.check_regression(golds, _scores(predictions))
-        _, second = m.check_regression(golds, baseline.predictions)
-        if metric not in m.REGRESSION:
-            raise ValueError(f"{metric!r} is none of {', '.join(m.REGRESSION)}")
-        of_model = m.regression_measure(true, first, (metric,))
-        of_baseline = m.regression_measure(true, second, (metric,))
-        scale = {"spearman": _ranks, "pearson": _standard}.get(metric, np.asarray)
-        scaled_true = scale(true)
-        scaled = np.concatenate([scale(first), scale(second)])
-        # Spearman's correlation is Pearson's of ranks; those of exchanged answers are not ranked
-        # anew.
-        of_exchanged = "pearson" if metric == "spearman" else metric
-        both = np.concatenate([scaled_true, scaled_true])
-        measure = m.regression_measure(both, scaled, (of_exchanged,))
-
-        def mixed(weights: m.Floats) -> dict[str, m.Floats]:
-            return {metric: measure(weights)[of_exchanged]}
-
-        return systems_of(of_model, of_baseline, mixed, len(true))
+        return systems_of_scores(golds, _scores(predictions), baseline.predictions, metric)
 
 
 def _scores(predictions: Any) -> NDArray[Any]:
     """(N, 1) -> (N,)."""
     array = np.asarray(predictions)
     return array[:, 0] if array.ndim == 2 else array
-
-
-def _scatter(true: m.Floats, predicted: m.Floats, seed: int) -> Points:
-    shown = np.arange(len(true))
-    if len(true) > MAX_POINTS:
-        shown = np.random.default_rng(seed).choice(len(true), MAX_POINTS, replace=False)
-    told = (
-        f"{len(shown):,} of {len(true):,} examples, drawn at random"
-        if len(shown) < len(true)
-        else "Every example"
-    )
-    return Points(
-        title="Predicted against true",
-        x="true",
-        y="predicted",
-        points=[(float(true[i]), float(predicted[i])) for i in shown],
-        diagonal=True,
-        note=f"{told}; on the diagonal the prediction is exact.",
-    )
-
-
-def _ranks(values: m.Floats) -> m.Floats:
-    """The mean rank of each value among all, (N,)."""
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    middle = np.cumsum(sizes) - (sizes - 1) / 2
-    return _standard(middle[group])
-
-
-def _standard(values: m.Floats) -> m.Floats:
-    """The values less their mean, over their standard deviation where they vary."""
-    spread = float(values.std())
-    standard: m.Floats = (values - values.mean()) / (spread if spread > 0 else 1.0)
-    return standard

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -80,6 +81,8 @@ class Task(Objective):
     # whether its network is a language model with its head, which scores every token of the
     # vocabulary; else a body with the task's own `head`
     has_language_head: ClassVar[bool] = False
+    # whether its baseline needs rows to be trained on
+    baseline_learns: ClassVar[bool] = True
     # what it is judged by where the checkpoint was chosen by the loss, or by nothing
     main_metric: str
     settings: Any  # its Options
@@ -117,6 +120,13 @@ class Task(Objective):
         """
         return None
 
+    @classmethod
+    def from_folder(cls, folder: Path, config: ModelConfig) -> Self | None:
+        """The task that other files of a published folder stand for, which has no head of weights;
+        None where there are none.
+        """
+        return None
+
     @abstractmethod
     def published(self) -> dict[str, Any]:
         """What config.json keeps, in the words of `transformers` (id2label and the like)."""
@@ -130,6 +140,9 @@ class Task(Objective):
     @abstractmethod
     def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
         """What `transformers` users get from the saved folder, in one plain sentence."""
+
+    def write_beside(self, folder: Path, config: ModelConfig, data: DataSettings) -> None:
+        """Write the files that a saved model of this task has besides those of all models."""
 
     def output_names(self) -> list[str]:
         """What the model tells apart, for people who inspect it."""
@@ -292,9 +305,10 @@ class Task(Objective):
         raise NotImplementedError(f"the task {self.name} has no head of its own")
 
     @abstractmethod
-    def head_kind(self, family: Family) -> str:
+    def head_kind(self, family: Family) -> str | None:
         """Which of the family's heads (`Family.heads`) names the weights in published folders; a
-        word that is none of them where the family has no class for this head.
+        word that is none of them where the family has no class for this head; None: the head has no
+        weights, and the body alone is published.
         """
 
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> nn.Module:

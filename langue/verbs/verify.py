@@ -226,6 +226,6 @@ def _their_head(model: Model) -> str:
     """
     if model.task is not None:
         kind = model.task.head_kind(model.checkpoint.family)
-        if kind in model.checkpoint.family.heads:
+        if kind is not None and kind in model.checkpoint.family.heads:
             return kind
     return "body" if model.language is None else "lm"

@@ -22,6 +22,7 @@ OTHER_NAME = {"text": "texts", "choice": "choices"}  # --text is one of them
 WORDS = {
     "preview": ("data", "preview"),
     "inspect_data": ("data", "inspect"),
+    "mine_negatives": ("data", "mine"),
     "tokenize": ("data", "tokenize"),
     "train_tokenizer": ("tokenizer", "train"),
     "fill_mask": ("fill-mask",),

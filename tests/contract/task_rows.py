@@ -27,6 +27,8 @@ class Case:
     malformed: list[tuple[dict[str, Any], str]]
     settings: dict[str, Any] = field(default_factory=dict)
     is_new: bool = False  # whether it begins with a new model and not with a published one
+    # whether its loss is one of each row, whatever others are in the batch
+    of_rows: bool = True
 
 
 def texts(n: int, *columns: str) -> list[dict[str, Any]]:
@@ -119,6 +121,59 @@ def translated(n: int) -> list[dict[str, Any]]:
 
 def as_written(task: Any, golds: Any) -> list[Written]:
     return [Written([texts[0]], [0.0]) for texts in golds]
+
+
+def compared(n: int) -> list[dict[str, Any]]:
+    """Pairs that share more words the more similar they are."""
+    generator = random.Random(7)
+    rows = []
+    for index in range(n):
+        share = index % 8
+        words = generator.sample(PLAIN, 7)
+        other = words[:share] + generator.choices(BAD, k=7 - share)
+        score = round(share / 7 + 0.001 * (index // 8), 4)
+        rows.append({"text": " ".join(words), "pair": " ".join(other), "score": score})
+    return rows
+
+
+def answered(n: int, negatives: int = 0) -> list[dict[str, Any]]:
+    """Pairs of texts with words of their own; negatives have some of them."""
+    generator = random.Random(8)
+    words = [*PLAIN, *GOOD]
+    rows: list[dict[str, Any]] = []
+    for index in range(n):
+        own = [words[index % len(words)], words[(7 * index + 3) % len(words)]]
+        query = [*own, *generator.sample(BAD, 2)]
+        row = {"text": " ".join(query), "pair": " ".join(["was", *own, chr(97 + index)])}
+        for number in range(1, 1 + negatives):
+            row[f"negative_{number}"] = " ".join([own[0], *generator.sample(BAD, 3)])
+        rows.append(row)
+    return rows
+
+
+def opposed(n: int, scored: bool = False) -> list[dict[str, Any]]:
+    """Pairs, of each eight of which the other seven answers are negatives."""
+    rows = answered(n)
+    for index, row in enumerate(rows):
+        near = rows[index - index % 8 : index - index % 8 + 8]
+        row["negatives"] = [each["pair"] for each in near if each is not row]
+        if scored:
+            row["score"] = [2.0] + [0.5] * len(row["negatives"])
+    return rows
+
+
+def as_vectors(task: Any, golds: Any) -> list[Any]:
+    """Of scored pairs angles; of others a direction for each query and what answers it."""
+    if task.has_scores:
+        scores = np.asarray([gold.scores[0] for gold in golds])
+        rows = np.stack([scores, np.sqrt(1 - scores**2)], 1)
+        return [np.stack([[1.0, 0.0], each]) for each in rows]
+    unit = np.eye(len(golds) + 1)
+    answers = {gold.documents[0]: row for row, gold in enumerate(golds)}
+    return [
+        unit[[row, *(answers.get(text, -1) for text in gold.documents)]]
+        for row, gold in enumerate(golds)
+    ]
 
 
 def one_hot(task: Any, golds: Any) -> Any:
@@ -215,5 +270,56 @@ CASES = {
     ),
     "seq2seq by a decoder": Case(
         "seq2seq", translated, as_written, [], NEW | {"model.preset": "llama"}, is_new=True
+    ),
+    "embed scored pairs": Case(
+        "embed",
+        compared,
+        as_vectors,
+        [
+            ({"text": " ", "pair": "a film", "score": 1.0}, "the text is empty"),
+            ({"text": "a film", "pair": " ", "score": 1.0}, "the pair is empty"),
+            ({"text": "a film", "pair": "a plot", "score": None}, "is not a number"),
+        ],
+    ),
+    "embed by order of scores": Case(
+        "embed", compared, as_vectors, [], {"task.loss": "cosent"}, of_rows=False
+    ),
+    "embed pairs": Case(
+        "embed",
+        answered,
+        as_vectors,
+        [({"text": "a film", "pair": "a film"}, "the pair is the text itself")],
+        of_rows=False,
+    ),
+    "embed negatives": Case(
+        "embed",
+        partial(answered, negatives=2),
+        as_vectors,
+        [
+            (
+                {"text": "a film", "pair": "a plot", "negative_1": "a plot", "negative_2": None},
+                "a negative is the pair itself",
+            )
+        ],
+        {"task.symmetric": True},
+        of_rows=False,
+    ),
+    "embed triplets": Case(
+        "embed",
+        opposed,
+        as_vectors,
+        [({"text": "a film", "pair": "a plot", "negatives": []}, "the row has no negative")],
+        {"task.loss": "triplet"},
+    ),
+    "embed from a teacher": Case(
+        "embed",
+        partial(opposed, scored=True),
+        as_vectors,
+        [
+            (
+                {"text": "a film", "pair": "a plot", "negatives": ["it", "a"], "score": [1.0]},
+                "1 scores for a pair and 2 negatives",
+            )
+        ],
     ),
 }

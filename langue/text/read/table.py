@@ -28,6 +28,8 @@ PUBLISHED = {
     "spans": ("entities",),
     "source": ("text", "document", "article", "dialogue"),
     "target": ("summary", "summaries", "highlights"),
+    "text": ("anchor",),
+    "pair": ("positive",),
 }
 # what does for a needed column where it is not there: words with tags may come as a text with
 # spans, a source and its target as one text in several languages

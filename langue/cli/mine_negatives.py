@@ -1,0 +1,76 @@
+"""What arrives: the words after `langue data mine`. What leaves: pairs with hard negatives in a
+file, and how many there are, printed.
+"""
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from langue.cli.options import Columns, Debug, Force, Json, parse_columns
+
+
+def mine_negatives(
+    *,
+    model: Annotated[
+        str, typer.Option(help="What encodes: a Hub name, a folder or a run.", show_default=False)
+    ],
+    data: Annotated[
+        str, typer.Option(help="Pairs: columns text and pair, or as named.", show_default=False)
+    ],
+    out: Annotated[str, typer.Option(help="The .jsonl file to write.", show_default=False)],
+    documents: Annotated[
+        str | None,
+        typer.Option(help="More texts to search, in a column text.", show_default=False),
+    ] = None,
+    columns: Columns = None,
+    number: Annotated[int, typer.Option(help="Negatives of each pair.")] = 3,
+    skip: Annotated[int, typer.Option(help="Pass over so many of the nearest.")] = 0,
+    margin: Annotated[
+        float,
+        typer.Option(
+            help="Pass over what comes nearer to the answer's cosine than this share of it."
+        ),
+    ] = 0.05,
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Find hard negatives: texts that a model takes for answers and that are none.
+
+    Pairs of a query and its answer become rows to train embeddings on:
+
+        langue data mine --model runs/embed --data pairs.jsonl --out mined.jsonl
+        langue finetune --task embed --model runs/embed --data mined.jsonl --out runs/harder
+
+    What is nearly as near as the answer is passed over (--margin): much of it
+    answers, too, and nobody has marked it.
+    """
+    from langue.cli.show import print_json
+    from langue.verbs.mine_negatives import mine_negatives as verb
+
+    found = verb(
+        model=model,
+        data=data,
+        out=out,
+        documents=documents,
+        columns=parse_columns(columns),
+        number=number,
+        skip=skip,
+        margin=margin,
+        force=force,
+    )
+    if as_json:
+        print_json(found)
+        return
+    print(
+        f"{found['negatives']:,} negatives of {found['pairs']:,} pairs, from"
+        f" {found['documents']:,} documents; {found['too_near']:,} times one was passed over as too"
+        " near the answer."
+    )
+    if found["short"]:
+        print(
+            f"{found['short']:,} pairs have fewer than {number}, {found['without']:,} of them none:"
+            " give --documents, or a lower --margin."
+        )
+    print(f"Use it: langue finetune --task embed --data {shlex.quote(str(out))} --out RUN")

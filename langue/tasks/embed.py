@@ -1,0 +1,786 @@
+"""Embeddings. What arrives: pairs of texts with how similar they are, or queries with what answers
+them and what does not. What leaves: one vector a text, near those of texts that mean the same.
+
+A bi-encoder (Reimers and Gurevych 2019, arXiv:1908.10084): the same network reads each text alone,
+and pools its hidden states. The folder that is written is also one of sentence-transformers.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from langue.data.batch import Batch, Examples, examples_of, parts_of
+from langue.data.encode import encode_texts
+from langue.data.encoded import Encoded
+from langue.data.loader import BatchSource, RowGroups
+from langue.data.pooling import VectorHead
+from langue.errors import DataError, ModelError, SettingsError
+from langue.hub.checkpoint import Checkpoint
+from langue.hub.family import Family
+from langue.hub.sentence_transformers import (
+    Normalize,
+    lower_cased,
+    read_sentence_input,
+    read_sentence_pooling,
+    write_sentence_modules,
+)
+from langue.model.config import ModelConfig
+from langue.model.heads import Head, resolve_pooling
+from langue.runtime import world_size
+from langue.settings.sections import DataSettings, Section, Settings
+from langue.statistics import retrieval
+from langue.statistics.compare import Systems, systems_of, systems_of_scores
+from langue.statistics.metrics import Measure, plain, regression_measure
+from langue.tasks import embedding_losses as losses
+from langue.tasks import judgement
+from langue.tasks.columns import COMPARED_SYNONYMS, Columns
+from langue.tasks.embedding_rows import (
+    Gold,
+    count_negatives,
+    read_row,
+    scale_of,
+    score_max,
+    shown,
+    texts_of_item,
+)
+from langue.tasks.judge_embeddings import (
+    collection,
+    search_measure,
+    search_metrics,
+    similarities,
+    worst_searches,
+)
+from langue.tasks.judgement import Judgement
+from langue.tasks.objective import Outcome
+from langue.tasks.pooled import worst_mistakes
+from langue.tasks.task import Baseline, Task, rows_with_tokens
+from langue.text.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from langue.text.read.source import Table
+
+NEGATIVES = ("negative", "negatives", *(f"negative_{number}" for number in range(1, 11)))
+DEV_ROWS = 64  # rows that are compared with each other for the loss on dev
+SIMILARITY = ("spearman", "pearson")
+# what is known of the training rows, and the losses that learn from it, the usual one first
+LOSSES = {
+    "pairs with scores": ("cosine", "cosent"),
+    "pairs without scores": ("in_batch",),
+    "negatives": ("in_batch", "triplet"),
+    "negatives with scores": ("margin_mse",),
+}
+COMPARE_ROWS = ("cosent", "in_batch")  # losses that compare the rows of a batch
+NEED_NEGATIVES = ("triplet", "margin_mse")
+
+
+class EmbedOptions(Section):
+    loss: Literal["auto", "cosine", "cosent", "in_batch", "triplet", "margin_mse"] = Field(
+        default="auto",
+        description=(
+            "cosine, cosent: of pairs with scores; in_batch: the other answers of a batch, and"
+            " negatives, are what does not answer; triplet: of negatives; margin_mse: of negatives"
+            " with scores of a teacher; auto: the first of these that the columns allow"
+        ),
+    )
+    pooling: Literal["auto", "mean", "first", "last", "max", "mean_sqrt_len", "weightedmean"] = (
+        Field(
+            default="auto",
+            description=(
+                "how a text's hidden states become one vector; auto: as the model's folder says,"
+                " else last for a causal decoder and mean for others"
+            ),
+        )
+    )
+    normalize: bool | None = Field(
+        default=None,
+        description=(
+            "give vectors of length 1; None: as the folder of sentence-transformers says, of others"
+            " yes unless the loss is margin_mse"
+        ),
+    )
+    scale: float = Field(
+        default=20.0, gt=0, description="what cosines are multiplied by in in_batch and cosent"
+    )
+    symmetric: bool = Field(
+        default=False, description="in_batch: also find each answer's query among the queries"
+    )
+    margin: float = Field(
+        default=0.5, gt=0, lt=2, description="triplet: by how much cosines are to differ"
+    )
+    matryoshka: tuple[int, ...] = Field(
+        default=(),
+        description="sizes that vectors may be cut to, which are trained beside the whole",
+    )
+    cached_tokens: int = Field(
+        default=0,
+        ge=0,
+        description=(
+            "tokens of a batch that are passed at a time, twice, with the same gradients: large"
+            " batches of in_batch in little memory; 0: all at once"
+        ),
+    )
+    score_max: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "what scores of pairs are divided by; None: the smallest of 1, 2, 3, 4, 5, 10 and 100"
+            " that no training score is above"
+        ),
+    )
+    query_prompt: str | None = Field(
+        default=None,
+        description="put before each text; None: the folder's, of pairs with scores its default",
+    )
+    document_prompt: str | None = Field(
+        default=None,
+        description="put before each pair and negative; None: as query_prompt",
+    )
+
+
+class Embed(Task):
+    """Golds are a list of `Gold`, predictions a list of vectors (k, D): of each row's query, of
+    what answers it, and of what does not.
+    """
+
+    name = "embed"
+    Options = EmbedOptions
+    columns = Columns(
+        required=("text", "pair"),
+        target="score",
+        optional=("pair", "score", *NEGATIVES),
+        proportional=False,
+        together="text",
+        needed_to_predict=("text",),
+        synonyms=COMPARED_SYNONYMS,
+    )
+    settled_options = {
+        "loss": ("auto",),
+        "pooling": ("auto",),
+        **dict.fromkeys(
+            ("normalize", "score_max", "query_prompt", "document_prompt"), (None, "none", "None")
+        ),
+    }
+    takes_texts = False
+    baseline_learns = False
+    settings: EmbedOptions
+
+    def __init__(
+        self,
+        settings: EmbedOptions,
+        *,
+        has_scores: bool,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt: str | None = None,
+        lower_case: bool = False,
+    ) -> None:
+        """has_scores: whether it is judged by scores of pairs, or else by what it finds. prompts,
+        default_prompt, lower_case: of the folder of sentence-transformers.
+        """
+        self.settings = settings
+        self.has_scores = has_scores
+        self.prompts = dict(prompts or {})
+        self.default_prompt = default_prompt
+        self.lower_case = lower_case
+        self._judge_by("spearman" if has_scores else "ndcg@10")
+        self._is_open = False  # whether the first rows that it meets say what it is judged by
+        self._is_run = False  # it is trained, and judges scores of any scale
+        self._scale = 0.0  # of the scores that it judges; 0: task.score_max
+        self._longest = 0  # tokens that a published folder reads of a text; 0: data.max_length
+        self._notes: list[str] = []
+
+    def _judge_by(self, metric: str) -> None:
+        self.main_metric = self.primary_metric = self.best = metric
+
+    # --- what the training rows define ---
+
+    @classmethod
+    def fit(cls, train: "Table", options: EmbedOptions) -> Self:
+        golds: list[Gold] = cls.read_targets(train, options)
+        scored = any(gold.scores for gold in golds)
+        kind = "negatives" if any(len(gold.documents) > 1 for gold in golds) else "pairs"
+        if scored or kind == "pairs":
+            kind += " with scores" if scored else " without scores"
+        possible = LOSSES[kind]
+        loss = possible[0] if options.loss == "auto" else options.loss
+        if loss not in possible:
+            raise SettingsError(
+                f"task.loss = {loss} does not learn from {kind}, which the training rows are",
+                do=f"use {' or '.join(possible)}, or give other columns",
+            )
+        settled: dict[str, Any] = {"loss": loss}
+        task = cls(options, has_scores=kind == "pairs with scores")
+        if task.has_scores:
+            settled["score_max"] = score_max(golds, options.score_max, train)
+            if settled["score_max"] != 1:
+                task._notes.append(
+                    f"scores are divided by {settled['score_max']:g} (task.score_max), which makes"
+                    " them cosines"
+                )
+        task.settings = options.model_copy(update=settled)
+        return task
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        task = cls(
+            cls.options_of(saved["settings"]),
+            has_scores=bool(saved["has_scores"]),
+            prompts={str(name): str(text) for name, text in saved["prompts"].items()},
+            default_prompt=saved["default_prompt"],
+            lower_case=bool(saved["lower_case"]),
+        )
+        task._is_run = True
+        return task
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.model_dump(),
+            "has_scores": self.has_scores,
+            "prompts": self.prompts,
+            "default_prompt": self.default_prompt,
+            "lower_case": self.lower_case,
+        }
+
+    def use(self, checkpoint: Checkpoint) -> None:
+        if not self._is_run:
+            self._begin_from(checkpoint.folder, checkpoint.config)
+
+    def _begin_from(self, folder: Path, config: ModelConfig) -> None:
+        """Take over how a folder of sentence-transformers makes vectors, where the options do not
+        say it.
+        """
+        said = read_sentence_input(folder)
+        chosen: dict[str, Any] = {}
+        if said is not None:
+            found = read_sentence_pooling(folder, config.dim)
+            assert found is not None
+            others = [
+                type(step).__name__
+                for step in found.steps
+                if not isinstance(step, Normalize | nn.Identity)
+            ]
+            if others or len(found.modes) > 1 or not found.include_prompt:
+                what = others[0] if others else "several poolings" if found.include_prompt else ""
+                raise ModelError(
+                    f"a model with {what or 'a pooling that leaves prompts out'} is not trained"
+                    " further or judged here, but encodes",
+                    where=str(folder),
+                    do="begin with another, or take its modules.json away and choose task.pooling",
+                )
+            chosen["pooling"] = found.modes[0]
+            chosen["normalize"] = any(isinstance(step, Normalize) for step in found.steps)
+            self.prompts = dict(said.prompts)
+            self.default_prompt = said.default_prompt
+            self.lower_case = said.lower_case
+            default = said.prompts.get(said.default_prompt or "", "")
+            chosen["query_prompt"] = default if self.has_scores else said.prompts["query"]
+            chosen["document_prompt"] = default if self.has_scores else said.prompts["document"]
+        usual = {"normalize": self.settings.loss != "margin_mse", "query_prompt": ""}
+        for name, value in (usual | chosen).items():
+            if getattr(self.settings, name) in (None, "auto"):
+                self.settings = self.settings.model_copy(update={name: value})
+        if self.settings.document_prompt is None:
+            same = {"document_prompt": self.settings.query_prompt}
+            self.settings = self.settings.model_copy(update=same)
+        if self.settings.pooling in ("auto", "first"):
+            pooling = resolve_pooling(self.settings.pooling, config)
+            self.settings = self.settings.model_copy(update={"pooling": pooling})
+        odd = [size for size in self.settings.matryoshka if not 0 < size < config.dim]
+        if odd:
+            raise SettingsError(
+                f"task.matryoshka = {odd[0]}: vectors of this model have {config.dim} elements",
+                do=f"give sizes from 1 to {config.dim - 1}",
+            )
+
+    def has_outputs_of(self, saved: Mapping[str, Any]) -> bool:
+        return True  # there are no weights of the head
+
+    def facts(self) -> dict[str, Any]:
+        chosen = self.settings
+        return {"pooling": chosen.pooling, "loss": chosen.loss, "normalize": chosen.normalize}
+
+    def notes(self) -> list[str]:
+        return self._notes
+
+    # --- published folders ---
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: ModelConfig) -> Self | None:
+        said = read_sentence_input(folder)
+        if said is None:
+            return None
+        task = cls(EmbedOptions(), has_scores=False)
+        task._is_open = True
+        task._longest = said.max_length or 0
+        task._begin_from(folder, config)
+        return task
+
+    def published(self) -> dict[str, Any]:
+        return {}
+
+    def head_kind(self, family: Family) -> None:
+        """There is no class but the body's."""
+
+    def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
+        return (
+            "transformers: AutoModel loads the body; sentence-transformers gives the same vectors,"
+            " of longer texts those of the first max_length tokens."
+        )
+
+    def write_beside(self, folder: Path, config: ModelConfig, data: DataSettings) -> None:
+        chosen = self.settings
+        default = self.default_prompt
+        prompts = {"query": chosen.query_prompt or "", "document": chosen.document_prompt or ""}
+        if self.has_scores:  # its texts are all of one kind
+            prompts = {}
+        if self.has_scores and chosen.query_prompt:
+            own = self.prompts | {"similarity": chosen.query_prompt}
+            default = next(name for name, text in own.items() if text == chosen.query_prompt)
+            prompts = {default: chosen.query_prompt}
+        write_sentence_modules(
+            folder,
+            size=config.dim,
+            mode=chosen.pooling,
+            normalize=bool(chosen.normalize),
+            max_length=min(data.max_length, config.longest),
+            lower_case=self.lower_case,
+            prompts={"query": "", "document": ""} | self.prompts | prompts,
+            default_prompt=default,
+            similarity="dot" if chosen.loss == "margin_mse" else "cosine",
+        )
+
+    # --- rows ---
+
+    @classmethod
+    def raw_targets(cls, table: "Table") -> list[Any]:
+        """Text, pair, negatives and, where there are such, score of each row."""
+        there = table.rows.column_names
+        texts = table.column("text")
+        pairs = table.column_if_there("pair") or [None] * len(texts)
+        columns = [table.column(name) for name in NEGATIVES if name in there]
+        negatives: list[tuple[Any, ...]] = [()] * len(texts)
+        if columns:
+            negatives = list(zip(*columns, strict=True))
+        column = table.column_if_there("score")
+        scores: list[tuple[Any, ...]] = [()] * len(texts)
+        if column is not None:
+            scores = [(score,) for score in column]
+        return list(zip(texts, pairs, negatives, scores, strict=True))
+
+    @classmethod
+    def read_target(cls, value: Any, options: EmbedOptions, where: Callable[[], str]) -> Gold:
+        text, pair, negatives, score = value
+        return read_row(text, pair, negatives, score, where)
+
+    def known_target(self, target: Gold, where: Callable[[], str]) -> Gold:
+        loss = self.settings.loss
+        if loss in NEED_NEGATIVES and len(target.documents) < 2:
+            do = "give one, or use task.loss=in_batch"
+            raise DataError("the row has no negative", where=where(), do=do)
+        if (self.has_scores or loss == "margin_mse") and not target.scores:
+            raise DataError(
+                "the row has no score, and training had", where=where(), do="give it a score"
+            )
+        if not self.has_scores:
+            return target
+        most = self._scale or self.settings.score_max or 1.0
+        if not self._scale and not -most <= target.scores[0] <= most:
+            raise DataError(
+                f"the score {target.scores[0]:g} is not on the scale of training, which ends at"
+                f" {most:g}",
+                where=where(),
+                do="correct it, or say where the scale ends: task.score_max=...",
+            )
+        return replace(target, scores=tuple(score / most for score in target.scores))
+
+    @classmethod
+    def usable_rows(cls, table: "Table", options: EmbedOptions, ready: Task | None) -> list[int]:
+        """Of training rows also those that have a negative, where the loss needs one."""
+        usable = super().usable_rows(table, options, ready)
+        if ready is not None:
+            return usable
+        raw = cls.raw_targets(table)
+        golds = {row: cls.read_target(raw[row], options, str) for row in usable}
+        taught = any(gold.scores and len(gold.documents) > 1 for gold in golds.values())
+        if options.loss in NEED_NEGATIVES or options.loss == "auto" and taught:
+            return [row for row, gold in golds.items() if len(gold.documents) > 1]
+        return usable
+
+    def golds(self, table: "Table") -> list[Gold]:
+        if self._is_open:
+            fitted = self.fit(table, EmbedOptions())
+            self.has_scores = fitted.has_scores
+            of_rows = {name: getattr(fitted.settings, name) for name in ("loss", "score_max")}
+            self.settings = self.settings.model_copy(update=of_rows)
+            self._judge_by(fitted.main_metric)
+            self._is_open = False
+        if self.has_scores and self._is_run:
+            read = [gold.scores for gold in self.read_targets(table, self.settings) if gold.scores]
+            self._scale = scale_of(max((abs(each[0]) for each in read), default=1.0))
+        found: list[Gold] = super().golds(table)
+        counts = [count_negatives(negatives) for _, _, negatives, _ in self.raw_targets(table)]
+        twice = sum(
+            count - len(gold.documents) + 1 for count, gold in zip(counts, found, strict=True)
+        )
+        if twice:
+            self._notes.append(
+                f"{table.origin}: {twice:,} negatives stand twice in their row and are taken once"
+            )
+        return found
+
+    @classmethod
+    def items(cls, table: "Table") -> list[Any]:
+        """Pairs where there are such, else texts."""
+        texts = table.column("text")
+        pairs = table.column_if_there("pair")
+        return texts if pairs is None else list(zip(texts, pairs, strict=True))
+
+    @classmethod
+    def texts(cls, table: "Table") -> list[str]:
+        """Of scored pairs both; else the queries, since what answers many may stand everywhere."""
+        texts = table.column("text")
+        pairs = table.column_if_there("pair")
+        if pairs is None or "score" not in table.rows.column_names:
+            return texts
+        return [f"{text}\n{pair}" for text, pair in zip(texts, pairs, strict=True)]
+
+    def encode(
+        self,
+        tokenizer: Tokenizer,
+        table: "Table",
+        golds: Any,
+        data: DataSettings,
+        config: ModelConfig,
+    ) -> tuple["Table", Encoded]:
+        rows = [(gold.query, *gold.documents) for gold in golds]
+        encoded = self._encoded(rows, golds, tokenizer, data, config)
+        assert encoded.row is not None
+        bare = np.zeros(len(rows), bool)
+        bare[encoded.row[encoded.examples.lengths == 0]] = True
+        kept = rows_with_tokens(table, ~bare, data, lambda row: "one of its texts has no tokens")
+        if kept is not None:
+            rest = [golds[row] for row in kept]
+            return self.encode(tokenizer, table.select(kept), rest, data, config)
+        if encoded.examples.cut.any():
+            self._notes.append(f"{table.origin}: longer texts lose their end, not their middle")
+        return table, encoded
+
+    def encode_items(
+        self,
+        items: list[Any],
+        tokenizer: Tokenizer,
+        data: DataSettings,
+        config: ModelConfig,
+        as_texts: Callable[[list[Any]], Examples],
+    ) -> Encoded:
+        """Texts, pairs of a text and a document, or records with `text` and perhaps `pair`."""
+        rows = [texts_of_item(item, number) for number, item in enumerate(items, start=1)]
+        return self._encoded(rows, None, tokenizer, data, config)
+
+    def _encoded(
+        self,
+        rows: Sequence[tuple[str, ...]],
+        golds: list[Gold] | None,
+        tokenizer: Tokenizer,
+        data: DataSettings,
+        config: ModelConfig,
+    ) -> Encoded:
+        """One sequence of each text of a row, its query first."""
+        row = np.repeat(np.arange(len(rows)), [len(texts) for texts in rows])
+        place = np.concatenate([np.arange(len(texts)) for texts in rows] or [row])
+        flat = [text for texts in rows for text in texts]
+        before = (self.settings.query_prompt or "", self.settings.document_prompt or "")
+        examples = encode_texts(
+            lower_cased(tokenizer) if self.lower_case else tokenizer,
+            [before[min(at, 1)] + text for at, text in zip(place.tolist(), flat, strict=True)],
+            None,
+            max_length=min(data.max_length, self._longest or data.max_length),
+            cut="head",
+            config=config,
+        )
+        if golds is None:
+            return Encoded(examples, len(rows), row=row)
+        numbers: dict[str, int] = {}
+        text = np.asarray([numbers.setdefault(each, len(numbers)) for each in flat], np.int64)
+        scores = [
+            each
+            for gold in golds
+            for each in (math.nan, *(gold.scores or (math.nan,) * len(gold.documents)))
+        ]
+        bits = losses.score_bits(np.asarray(scores))
+        targets = np.stack([row, place, text, bits], 1)  # (n, 4)
+        return Encoded(examples.with_targets(targets), len(rows), golds, row)
+
+    def balance(self, golds: Any) -> dict[str, float]:
+        if self.has_scores:
+            scores = [gold.scores[0] for gold in golds]
+            low, middle, high = (float(q) for q in np.quantile(scores, (0, 0.5, 1)))
+            return {"smallest": low, "median": middle, "largest": high}
+        negatives = sum(len(gold.documents) - 1 for gold in golds)
+        counts: dict[str, float] = {
+            "queries": len({gold.query for gold in golds}),
+            "documents": len({text for gold in golds for text in gold.documents}),
+        }
+        return counts | ({"negatives": negatives} if negatives else {})
+
+    def show_target(self, gold: Gold) -> str:
+        if self.has_scores:
+            return f"{gold.scores[0]:g} to: {shown(gold.documents[0])}"
+        return " | not: ".join(map(shown, gold.documents))
+
+    # --- training ---
+
+    def head(self, config: ModelConfig, pad: int | None = None) -> Head:
+        return VectorHead(config, self.settings.pooling, bool(self.settings.normalize))
+
+    def batches(self, train: Encoded, settings: Settings) -> BatchSource:
+        compares = self.settings.loss in COMPARE_ROWS
+        if world_size() > 1 and (compares or self.settings.cached_tokens):
+            what = (
+                f"task.loss = {self.settings.loss} compares the rows of a batch"
+                if compares
+                else "task.cached_tokens passes a batch twice"
+            )
+            raise SettingsError(
+                f"{what}, which {world_size()} processes do not have together",
+                do="start one process, with a larger train.batch_examples",
+            )
+        return RowGroups(train, settings.train, by_length=not compares)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        assert batch.targets is not None
+        return self._loss(outputs, batch.targets)
+
+    def _loss(self, vectors: Tensor, targets: Tensor) -> losses.Loss:
+        """Of vectors (N, D) and what `_encoded` says of each, (N, 4): summed over the sizes."""
+        compared = losses.Compared.of_batch(vectors.float(), targets)
+        total, count = self._loss_of(compared)
+        for size in self.settings.matryoshka:
+            total = (
+                total + self._loss_of(compared.shortened(size, bool(self.settings.normalize)))[0]
+            )
+        return total, count
+
+    def _loss_of(self, compared: losses.Compared) -> losses.Loss:
+        chosen = self.settings
+        if chosen.loss == "cosine":
+            return losses.cosine(compared)
+        if chosen.loss == "cosent":
+            return losses.cosent(compared, chosen.scale)
+        if chosen.loss == "triplet":
+            return losses.triplet(compared, chosen.margin)
+        if chosen.loss == "margin_mse":
+            return losses.margin_mse(compared)
+        return losses.in_batch(compared, chosen.scale, chosen.symmetric)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outcome:
+        if not self.settings.cached_tokens:
+            return super().forward(model, batch)
+        assert batch.targets is not None
+        vectors = []
+        again = []
+        for part in parts_of(batch, self.settings.cached_tokens):
+            make = _repeatable(model, part)
+            with torch.no_grad():
+                vectors.append(make())
+            again.append(make)
+        loss, count = losses.cached(vectors, again, partial(self._loss, targets=batch.targets))
+        return Outcome(loss, count)
+
+    def outputs_to_measure(self, outputs: Tensor, batch: Batch) -> Any:
+        """Cosines and scores, where rows are judged by them one by one."""
+        if not self.has_scores or batch.targets is None:
+            return None
+        compared = losses.Compared.of_batch(outputs.detach().float(), batch.targets)
+        return compared.cosines, compared.scores
+
+    def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
+        if any(each.outputs is None for each in outcomes):
+            return None
+        cosines, scores = (
+            torch.cat(part).cpu().numpy()
+            for part in zip(*(each.outputs for each in outcomes), strict=True)
+        )
+        return plain(regression_measure(scores, cosines, SIMILARITY), len(scores))[
+            self.primary_metric
+        ]
+
+    def metric_names(self) -> list[str]:
+        return list(SIMILARITY if self.has_scores else retrieval.METRICS)
+
+    def default_best(self) -> str:
+        return self.main_metric
+
+    # --- predicting ---
+
+    def decode(self, outputs: Tensor, batch: Batch) -> Any:
+        return outputs.float().cpu().numpy()
+
+    def merge(self, sequences: Any, encoded: Encoded) -> list[NDArray[np.float32]]:
+        if not encoded.n_rows:
+            return []
+        assert encoded.row is not None
+        return np.split(sequences, np.searchsorted(encoded.row, np.arange(1, encoded.n_rows)))
+
+    def apply(self, model: nn.Module, encoded: Encoded, **options: Any) -> tuple[Any, float | None]:
+        """A text that stands in several rows is read once. The loss is of whole rows, of which a
+        batch that is predicted may have a part.
+        """
+        if encoded.golds is None or not encoded.n_rows:
+            return super().apply(model, replace(encoded, golds=None), **options)
+        assert encoded.row is not None and encoded.examples.targets is not None
+        _, place, text, _ = encoded.examples.targets.T
+        # a prompt tells documents from queries
+        keys = 2 * text + (place > 0)
+        _, first, same = np.unique(keys, return_index=True, return_inverse=True)
+        tokens = np.split(encoded.examples.tokens, encoded.examples.starts[1:-1])
+        once = examples_of([tokens[sequence] for sequence in first])
+        every = Encoded(once, len(first), row=np.arange(len(first)))
+        vectors, _ = super().apply(model, every, **options)
+        if (progress := options.get("progress")) is not None:
+            progress(len(keys) - len(first))
+        predictions = self.merge(np.concatenate(vectors)[same], encoded)
+        total = count = 0.0
+        for begin in range(0, encoded.n_rows, DEV_ROWS):
+            end = min(begin + DEV_ROWS, encoded.n_rows)
+            own = slice(*np.searchsorted(encoded.row, (begin, end)))
+            vectors = torch.from_numpy(np.concatenate(predictions[begin:end]))
+            loss, number = self._loss(vectors, torch.from_numpy(encoded.examples.targets[own]))
+            total += float(loss)
+            count += number
+        return predictions, total / count if count else None
+
+    def show(self, prediction: NDArray[np.float32], top: int | None) -> list[dict[str, Any]]:
+        """Of a pair how similar the two are, of a text its vector."""
+        if len(prediction) == 1:
+            return [{"embedding": prediction[0].tolist()}]
+        return [{"label": "similarity", "score": float(similarities([prediction])[0])}]
+
+    # --- judging ---
+
+    def measure(self, golds: Any, predictions: Any) -> Measure:
+        if self.has_scores:
+            true = [gold.scores[0] for gold in golds]
+            return regression_measure(true, similarities(predictions), SIMILARITY)
+        return search_measure(search_metrics(golds, predictions))
+
+    def judge(
+        self, golds: Any, predictions: Any, main: str | None = None, *, seed: int = 0
+    ) -> Judgement:
+        found = super().judge(golds, predictions, main, seed=seed)
+        sections: list[judgement.Section] = []
+        if self.settings.matryoshka:
+            sections.append(self._by_size(golds, predictions))
+        if self.has_scores:
+            true = np.asarray([gold.scores[0] for gold in golds])
+            sections.append(judgement.scatter(true, similarities(predictions), seed))
+            return replace(found, sections=sections)
+        whole = collection(golds)
+        return replace(
+            found,
+            sections=sections,
+            notes=(
+                *found.notes,
+                f"{len(whole.queries):,} queries search the {len(whole.documents):,} documents of"
+                " the split.",
+            ),
+        )
+
+    def _by_size(self, golds: Any, predictions: Any) -> judgement.Table:
+        """How good vectors are that are cut to the sizes that were trained."""
+        rows: list[list[judgement.Cell]] = []
+        for size in (predictions[0].shape[-1], *sorted(self.settings.matryoshka, reverse=True)):
+            found = self.metrics(golds, [each[:, :size] for each in predictions])
+            rows.append([str(size), *(found[name] for name in self.metric_names())])
+        return judgement.Table(
+            title="By size of the vectors",
+            columns=("elements", *self.metric_names()),
+            rows=rows,
+            note="Shorter ones are the first elements of the whole: encode(texts, dim=...).",
+        )
+
+    def mistakes(
+        self, table: "Table", golds: Any, predictions: Any, limit: int = 20
+    ) -> judgement.Examples | None:
+        if not self.has_scores:
+            return worst_searches(table, golds, predictions, limit)
+        true = np.asarray([gold.scores[0] for gold in golds])
+        said = similarities(predictions)
+        errors = np.abs(true - said)
+
+        def values(row: int) -> tuple[str, str, float]:
+            return f"{true[row]:.3f}", f"{said[row]:.3f}", float(errors[row])
+
+        return judgement.Examples(
+            title="Worst mistakes",
+            columns=("true", "cosine", "error"),
+            rows=worst_mistakes(table, errors, errors > 1e-6, limit, values),
+            note="The largest errors first: a good place to look for wrong scores, too.",
+        )
+
+    def baseline(
+        self,
+        train: tuple["Table", Any],
+        test: tuple["Table", Any],
+        *,
+        metric: str,
+        as_model: bool = True,
+    ) -> Baseline:
+        """TF-IDF of scored pairs, BM25 of what is searched."""
+        began = time.perf_counter()
+        golds: list[Gold] = test[1]
+        predictions: Any
+        if self.has_scores:
+            name = "cosine of tf-idf"
+            known = [text for gold in train[1] for text in (gold.query, gold.documents[0])]
+            predictions = retrieval.tfidf_cosines(
+                [gold.query for gold in golds], [gold.documents[0] for gold in golds], known
+            )
+        else:
+            name = "BM25"
+            whole = collection(golds)
+            engine = retrieval.BM25(whole.documents)
+            predictions = engine.ranks(whole.queries, whole.relevant)
+        metrics = self.metrics(golds, predictions)
+        return Baseline(name, metrics, predictions, round(time.perf_counter() - began, 3))
+
+    def systems(self, golds: Any, predictions: Any, baseline: Baseline, metric: str) -> Systems:
+        if self.has_scores:
+            true = [gold.scores[0] for gold in golds]
+            return systems_of_scores(true, similarities(predictions), baseline.predictions, metric)
+        first, second = (
+            search_metrics(golds, each) for each in (predictions, baseline.predictions)
+        )
+        both = {name: np.concatenate([first[name], second[name]]) for name in first}
+        return systems_of(
+            search_measure(first), search_measure(second), search_measure(both), len(golds)
+        )
+
+
+# --- training ---
+
+
+def _repeatable(model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
+    """What passes a batch, with the same dropout each time, in the precision of now."""
+    kind = batch.tokens.device.type
+    devices = [batch.tokens.device] if kind == "cuda" else []
+    seed = torch.random.initial_seed()
+    place = int(batch.rows[0])
+    cast_to = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+    def make() -> Tensor:
+        with torch.random.fork_rng(devices), torch.autocast(kind, cast_to, cast_to is not None):
+            torch.manual_seed(hash((seed, place)) % 2**63)
+            found: Tensor = model(batch)
+            return found
+
+    return make

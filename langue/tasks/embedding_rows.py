@@ -1,0 +1,147 @@
+"""What arrives: rows of texts that are compared. What leaves: for each a `Gold`: a query, what
+answers it, what does not, and how similar they are.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from langue.errors import DataError, ModelError
+from langue.text.read.parse import is_missing, replace_lone_surrogates
+
+if TYPE_CHECKING:
+    from langue.text.read.source import Table
+
+SHOWN = 80  # characters of a text
+SCALES = (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 100.0)  # that people give scores of similarity on
+
+
+@dataclass(frozen=True)
+class Gold:
+    """What is true of a row."""
+
+    query: str
+    documents: tuple[str, ...]  # what answers it, then what does not
+    scores: tuple[float, ...] = ()  # of each document; none: not known
+
+
+def read_row(
+    text: str,
+    pair: Any,
+    given: Sequence[Any],
+    score: Sequence[Any],
+    where: Callable[[], str],
+) -> Gold:
+    """What is true of a row; DataError, at `where()`, where it cannot be.
+
+    given: its negatives, as columns of texts or of lists of them. score: its score, of rows that
+    have a column of them.
+    """
+    fix = "correct it or take it out (in training: data.invalid=drop)"
+    if is_missing(pair):
+        raise DataError("the pair is empty", where=where(), do=fix)
+    query, positive = replace_lone_surrogates(text), replace_lone_surrogates(pair)
+    negatives = []
+    for each in given:
+        for negative in each if isinstance(each, list | tuple) else [each]:
+            if negative is not None and not isinstance(negative, str | float | int):
+                raise DataError(f"the negative {negative!r} is no text", where=where(), do=fix)
+            if not is_missing(negative):
+                negatives.append(replace_lone_surrogates(str(negative)))
+    scores = _scores(score[0], len(negatives), where) if score else ()
+    if not scores and query == positive:
+        raise DataError("the pair is the text itself", where=where(), do=fix)
+    for name, own in (("pair", positive), ("text", query)):
+        if own in negatives:
+            raise DataError(f"a negative is the {name} itself", where=where(), do=fix)
+    kept = [place for place, each in enumerate(negatives) if each not in negatives[:place]]
+    documents = (positive, *(negatives[place] for place in kept))
+    if scores:
+        scores = (scores[0], *(scores[1 + place] for place in kept))
+    return Gold(query, documents, scores)
+
+
+def _scores(value: Any, negatives: int, where: Callable[[], str]) -> tuple[float, ...]:
+    """A row's score, or its scores of the pair and of each negative; a number beside one negative
+    is the margin between the two.
+    """
+    given = value if isinstance(value, list | tuple) else [value]
+    found = []
+    for each in given:
+        try:
+            number = math.nan if isinstance(each, bool) else float(each)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise DataError(
+                f"the score {each!r} is not a number",
+                where=where(),
+                do="correct it or take it out (in training: data.invalid=drop)",
+            )
+        found.append(number)
+    if negatives == 1 and len(found) == 1:
+        found.append(0.0)
+    if len(found) != 1 + negatives:
+        raise DataError(
+            f"{len(found)} scores for a pair and {negatives} negatives",
+            where=where(),
+            do="give a list of one each, the pair's first",
+        )
+    return tuple(found)
+
+
+def score_max(golds: Sequence[Gold], given: float | None, train: "Table") -> float:
+    """Where the scale of the scores ends."""
+    scores = np.asarray([gold.scores[0] for gold in golds if gold.scores])
+    if scores.min() == scores.max():
+        raise DataError(
+            f"every training row has the score {scores[0]:g}",
+            where=train.origin,
+            do="give scores that differ, or take the column out to learn from the pairs alone",
+        )
+    most = float(scores.max())
+    if given is None and most > SCALES[-1] or scores.min() < -1:
+        row = int(scores.argmin() if scores.min() < -1 else scores.argmax())
+        raise DataError(
+            f"the score {scores[row]:g} is on no scale that is known",
+            where=train.where(row),
+            do="give scores from 0 (or -1) to 1, or say where the scale ends: task.score_max=...",
+        )
+    return given if given is not None else scale_of(most)
+
+
+def scale_of(most: float) -> float:
+    """Where the scale ends that the largest score is on: the score itself where none is known."""
+    return next((each for each in SCALES if each >= most), most)
+
+
+def count_negatives(negatives: Sequence[Any]) -> int:
+    """How many negatives a row's columns give."""
+    return sum(
+        not is_missing(one)
+        for each in negatives
+        for one in (each if isinstance(each, list | tuple) else [each])
+    )
+
+
+def texts_of_item(item: Any, number: int) -> tuple[str, ...]:
+    """The texts of what a user gives; ModelError for anything else."""
+    if isinstance(item, Mapping):
+        parts = [item[name] for name in ("text", "pair") if name in item]
+    else:
+        parts = list(item) if isinstance(item, tuple | list) else [item]
+    if not 0 < len(parts) <= 2 or not all(isinstance(each, str) for each in parts):
+        raise ModelError(
+            f"item {number} is neither a text nor a pair of texts",
+            do='give "...", ("...", "..."), or {"text": "...", "pair": "..."}',
+        )
+    return tuple(replace_lone_surrogates(each) for each in parts)
+
+
+def shown(text: str) -> str:
+    """A text, or the beginning of a long one, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"

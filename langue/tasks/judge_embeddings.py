@@ -1,0 +1,94 @@
+"""What arrives: the vectors of rows, and what answers what. What leaves: how similar pairs are, and
+how high what answers a query is ranked among the documents of all rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from langue.statistics import retrieval
+from langue.statistics.metrics import Floats, Measure
+from langue.tasks import judgement
+from langue.tasks.embedding_rows import Gold
+from langue.tasks.pooled import worst_mistakes
+
+if TYPE_CHECKING:
+    from langue.text.read.source import Table
+
+
+def similarities(predictions: Any) -> Floats:
+    """(N,) the cosines of rows of two vectors; a baseline's are there already."""
+    if isinstance(predictions, np.ndarray):
+        return predictions
+    pairs = np.stack([each[:2] for each in predictions]).astype(np.float64)  # (N, 2, D)
+    unit = retrieval.unit(pairs)
+    cosines: Floats = (unit[:, 0] * unit[:, 1]).sum(-1)
+    return cosines
+
+
+def collection(golds: Sequence[Gold]) -> retrieval.Collection:
+    return retrieval.collect([gold.query for gold in golds], [gold.documents for gold in golds])
+
+
+def _vectors(whole: retrieval.Collection, predictions: Any) -> tuple[Floats, Floats]:
+    """Of the queries (Q, D) and the documents (M, D)."""
+    queries = np.stack([predictions[row][0] for row in whole.first])
+    documents = np.stack([predictions[row][1 + place] for row, place in whole.places])
+    return queries.astype(np.float64), documents.astype(np.float64)
+
+
+def search_metrics(golds: Sequence[Gold], predictions: Any) -> dict[str, Floats]:
+    """Each metric of each row, (N,): that of its query where it stands first, else nan.
+
+    predictions: vectors, or a baseline's ranks of each query's answers.
+    """
+    whole = collection(golds)
+    ranks = predictions
+    if len(predictions) == len(golds) and np.ndim(predictions[0]) == 2:
+        ranks = retrieval.cosine_ranks(*_vectors(whole, predictions), whole.relevant)
+    found = {}
+    for name, own in retrieval.values(ranks).items():
+        of_rows = np.full(len(golds), np.nan)
+        of_rows[whole.first] = own
+        found[name] = of_rows
+    return found
+
+
+def search_measure(values: Mapping[str, Floats]) -> Measure:
+    """The mean over queries, each weighed as the row in which it stands first."""
+    counted = np.isfinite(next(iter(values.values())))
+
+    def measure(weights: Floats) -> dict[str, Floats]:
+        own = weights[counted]
+        total = own.sum(axis=0)
+        below = np.where(total > 0, total, np.nan)
+        return {name: each[counted] @ own / below for name, each in values.items()}
+
+    return measure
+
+
+def worst_searches(
+    table: "Table", golds: Sequence[Gold], predictions: Any, limit: int
+) -> judgement.Examples:
+    """The queries whose answers are ranked lowest."""
+    whole = collection(golds)
+    queries, documents = _vectors(whole, predictions)
+    first = [int(ranks[0]) for ranks in retrieval.cosine_ranks(queries, documents, whole.relevant)]
+    rank = np.ones(len(golds), np.int64)
+    rank[whole.first] = first
+    query_of = {int(row): query for query, row in enumerate(whole.first)}
+
+    def values(row: int) -> tuple[int, str]:
+        own = query_of[row]
+        cosines = retrieval.unit(documents) @ retrieval.unit(queries[own])
+        cosines[whole.relevant[own]] = -np.inf
+        return int(rank[row]), whole.documents[int(cosines.argmax())]
+
+    return judgement.Examples(
+        title="Worst searches",
+        columns=("rank of the best answer", "best of the others"),
+        rows=worst_mistakes(table, rank.astype(np.float64), rank > 1, limit, values),
+        texts_are="query and answer",
+        note="The queries whose best answer is ranked lowest first.",
+    )
