@@ -194,7 +194,7 @@ def rows_to_judge(
     except LangueError as error:
         if data is None:
             raise
-        missing = "no baseline, and no look" if model.task is None or model.task.baseline_learns else "no look"
+        missing = "no baseline, and no look" if model.task.baseline_learns else "no look"
         say(f"{missing} for texts of the training: {error.what}")
     notes: list[str] = []  # of its own data they were told before it was trained
     if data is not None:

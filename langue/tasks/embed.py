@@ -756,13 +756,12 @@ class Embed(Task):
     def systems(self, golds: Any, predictions: Any, baseline: Baseline, metric: str) -> Systems:
         if self.has_scores:
             true = [gold.scores[0] for gold in golds]
-            return systems_of_scores(true, similarities(predictions), baseline.predictions, metric)
-        first, second = (
-            search_metrics(golds, each) for each in (predictions, baseline.predictions)
-        )
-        both = {name: np.concatenate([first[name], second[name]]) for name in first}
+            first, second = map(similarities, (predictions, baseline.predictions))
+            return systems_of_scores(true, first, second, metric)
+        own, theirs = (search_metrics(golds, each) for each in (predictions, baseline.predictions))
+        both = {name: np.concatenate([own[name], theirs[name]]) for name in own}
         return systems_of(
-            search_measure(first), search_measure(second), search_measure(both), len(golds)
+            search_measure(own), search_measure(theirs), search_measure(both), len(golds)
         )
 
 
