@@ -184,6 +184,13 @@ def adapt(network: nn.Module, checkpoint: Checkpoint, settings: Settings) -> nn.
     and a language model's frozen too.
     """
     chosen = settings.model
+    before = checkpoint.family.read(checkpoint.published).vocab_size
+    if checkpoint.config.vocab_size != before:
+        raise SettingsError(
+            f"the embedding has grown from {before:,} to {checkpoint.config.vocab_size:,} tokens,"
+            " and beside adapters it is neither trained nor saved",
+            do="leave model.adapter out, or name a model whose tokenizer has these tokens",
+        )
     planned = plan(checkpoint, chosen)
     body: Transformer = network.body  # type: ignore[assignment]
     freeze(body)

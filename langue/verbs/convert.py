@@ -9,6 +9,7 @@ import torch
 from langue.errors import ModelError, SettingsError
 from langue.hub.checkpoint import describe
 from langue.hub.originals import gguf_model
+from langue.progress import warn
 from langue.runs.model import Model, load_plain
 
 FOLDER_TYPES = ("fp32", "bf16")
@@ -45,6 +46,12 @@ def convert(
         raise ModelError(
             f"{model} is an adapter of {described.folder}, and no model by itself",
             do="work it into the weights of its base with --merge",
+        )
+    held = ((described.task or {}).get("base") or {}).get("weights")
+    if held not in (None, "fp32"):
+        warn(
+            f"the adapter was trained beside its base in {held}, and is merged into the base as it"
+            " was published: what it gives differs by what the base had lost"
         )
     loaded = load_plain(model, revision, "fp32" if as_file else dtype or "fp32")
     if as_file:
