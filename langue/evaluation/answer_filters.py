@@ -41,16 +41,16 @@ def majority_vote(answers: Answers, doc: Mapping[str, Any]) -> Answers:
 
 
 def lowercase(answers: Answers, doc: Mapping[str, Any]) -> Answers:
-    return [answer.lower() for answer in answers]
+    return [str(answer).lower() for answer in answers]
 
 
 def uppercase(answers: Answers, doc: Mapping[str, Any]) -> Answers:
-    return [answer.upper() for answer in answers]
+    return [str(answer).upper() for answer in answers]
 
 
 def remove_whitespace(answers: Answers, doc: Mapping[str, Any]) -> Answers:
     """Without blanks at both ends."""
-    return [answer.strip() for answer in answers]
+    return [str(answer).strip() for answer in answers]
 
 
 def replace_by(
@@ -100,7 +100,7 @@ def multi_choice_regex(
     for answer in answers:
         found = _found(regex_pattern, answer, group_select)
         if not found and choices:
-            match = _found(words, bare(answer), group_select)
+            match = _found(words, bare(str(answer)), group_select)
             found = by_words.get(match, match)
         if not found and choices:
             match = _found(rf":[\s]*({'|'.join(letters)})", answer, group_select)
@@ -165,7 +165,22 @@ def check_step(step: Mapping[str, Any], where: str) -> None:
         raise DataError("take_first_k has no k", where=where, do="write k: 2, or another number")
     if name == "map" and not isinstance(step.get("mapping_dict"), dict):
         raise DataError("map has no mapping_dict", where=where, do="write mapping_dict: {A: B}")
-    patterns = [step.get("regex_pattern", ""), *(step.get("regexes_to_ignore") or [])]
+    if type(step.get("group_select", 0)) is not int or not isinstance(
+        step.get("fallback", ""), str
+    ):
+        raise DataError(
+            f"group_select of {name} is no number, or fallback no text",
+            where=where,
+            do="correct it",
+        )
+    check_patterns([step.get("regex_pattern", "")], where)
+    check_patterns(step.get("regexes_to_ignore") or [], where)
+
+
+def check_patterns(patterns: Any, where: str) -> None:
+    """DataError where these are no list of regular expressions."""
+    if not isinstance(patterns, list):
+        raise DataError("regexes_to_ignore is no list", where=where, do="write a list of patterns")
     for pattern in patterns:
         try:
             re.compile(pattern)

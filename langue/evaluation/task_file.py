@@ -25,9 +25,12 @@ METRICS = {
     ),
     "loglikelihood": ("perplexity", "acc"),
     "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
+    "generate_until": ("exact_match", "bleu", "chrf"),
+}
+USUAL_METRICS = METRICS | {  # where none are named
+    "multiple_choice": ("acc", "acc_norm"),
     "generate_until": ("exact_match",),
 }
-USUAL_METRICS = METRICS | {"multiple_choice": ("acc", "acc_norm")}  # where none are named
 AGGREGATIONS = {
     **dict.fromkeys(("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"), "mean"),
     "f1": "f1",
@@ -37,7 +40,11 @@ AGGREGATIONS = {
     "word_perplexity": "weighted_perplexity",
     "byte_perplexity": "weighted_perplexity",
     "bits_per_byte": "bits_per_byte",
+    "bleu": "bleu",
+    "chrf": "chrf",
 }
+# of a metric, what decides nothing of one task's numbers
+SILENT_IN_METRICS = ("metric", "aggregation", "higher_is_better", "hf_evaluate", "weight_by_size")
 SAMPLERS = ("default", "first_n")
 # what says something about a task and changes none of its numbers
 _SILENT = (
@@ -94,7 +101,7 @@ KINDS: dict[str, Kind] = {
     "doc_to_choice": CHOICES,
     "fewshot_config": OBJECT,
     "num_fewshot": COUNT,
-    "repeats": COUNT,
+    "repeats": (lambda value: type(value) is int and value >= 1, "a number from 1 on"),
     "metric_list": OBJECTS,
     "filter_list": OBJECTS,
     "generation_kwargs": OBJECT,
@@ -346,6 +353,9 @@ def _fewshot(content: Mapping[str, Any], given: Mapping[str, Any], where: str) -
 
 
 def _metrics(content: Mapping[str, Any], kind: str, where: str) -> list[Metric]:
+    from langue.evaluation.answer_filters import check_patterns
+    from langue.statistics.translation import check_installed
+
     known = METRICS[kind]
     made = []
     for entry in content.get("metric_list") or [{"metric": name} for name in USUAL_METRICS[kind]]:
@@ -356,11 +366,7 @@ def _metrics(content: Mapping[str, Any], kind: str, where: str) -> list[Metric]:
                 where=where,
                 do=f"use {', '.join(known)}",
             )
-        options = {
-            key: value
-            for key, value in entry.items()
-            if key not in ("metric", "aggregation", "higher_is_better", "hf_evaluate")
-        }
+        options = {key: value for key, value in entry.items() if key not in SILENT_IN_METRICS}
         allowed = ("regexes_to_ignore", "ignore_case", "ignore_punctuation", "ignore_numbers")
         taken = allowed if name == "exact_match" and kind == "generate_until" else ()
         if wrong := [key for key in options if key not in taken]:
@@ -369,6 +375,15 @@ def _metrics(content: Mapping[str, Any], kind: str, where: str) -> list[Metric]:
                 where=where,
                 do=f"it takes {', '.join(taken) or 'aggregation and higher_is_better alone'}",
             )
+        if not all(isinstance(options.get(key, False), bool) for key in allowed[1:]):
+            raise DataError(
+                "ignore_case, ignore_punctuation or ignore_numbers is neither true nor false",
+                where=where,
+                do="write true or false",
+            )
+        check_patterns(options.get("regexes_to_ignore") or [], where)
+        if name in ("bleu", "chrf"):
+            check_installed()
         own = AGGREGATIONS[name]
         if entry.get("aggregation", own) != own:
             raise DataError(

@@ -122,7 +122,8 @@ class Prompts:
         if isinstance(found, dict):
             found = list(found.values())
         if isinstance(found, str):
-            found = _literal(found)
+            listed = _literal(found)
+            found = found if listed is None else listed
         if isinstance(found, list | tuple) and found and all(isinstance(e, str) for e in found):
             return list(found)
         raise _not("doc_to_choice", found, "a list of texts", row)
@@ -236,8 +237,11 @@ def _text_of(gold: Any, row: Row) -> str:
 
 def _not(key: str, found: Any, kind: str, row: Row) -> DataError:
     shown = repr(found)
+    there = ", ".join(sorted(map(str, row.values)))
     return DataError(
-        f"{key} gives {shown[:100]}, which is not {kind}", where=row.where, do=f"correct {key}"
+        f"{key} gives {shown[:100]}, which is not {kind}",
+        where=row.where,
+        do=f"correct {key}; the row has {there}",
     )
 
 

@@ -85,10 +85,14 @@ def of_whole(text: str, logprob: float) -> Values:
     }
 
 
-def of_written(answer: Any, gold: Any, options: Mapping[str, Any]) -> float:
-    """Whether what was written is right; of several right answers, any."""
-    right = gold if isinstance(gold, list) else [gold]
-    return float(any(exact_match(str(answer), str(each), **options) for each in right))
+def of_written(metric: Metric, answer: Any, gold: Any) -> Any:
+    """Whether what was written is right, of several right answers any; or, where a metric is of all
+    rows together, what is written and the right answers.
+    """
+    right = [str(each) for each in (gold if isinstance(gold, list) else [gold])]
+    if metric.name != "exact_match":
+        return str(answer), right
+    return float(any(exact_match(str(answer), each, **metric.options) for each in right))
 
 
 def has_no_gold(values: Values) -> bool:
@@ -138,7 +142,8 @@ def _aggregation(name: str, items: Sequence[Any]) -> Weighted:
         sums, sizes = np.asarray(items, np.float64).T
 
         def each(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = sums @ weights / (sizes @ weights)
+            with np.errstate(divide="ignore", invalid="ignore"):  # texts that are all empty
+                found: NDArray[np.float64] = sums @ weights / (sizes @ weights)
             return found
 
         if name == "bits_per_byte":
@@ -147,6 +152,12 @@ def _aggregation(name: str, items: Sequence[Any]) -> Weighted:
     if name == "brier_score":
         distances = np.asarray([_distance(gold, found) for gold, found in items])
         return lambda weights: distances @ weights / weights.sum(0)
+    if name in ("bleu", "chrf"):
+        from langue.statistics.translation import USUAL, TranslationScores
+
+        written, references = zip(*items, strict=True)
+        measure = TranslationScores(written, references, USUAL).measure
+        return lambda weights: measure(weights)[name]
     golds, answers = (np.asarray(side) for side in zip(*items, strict=True))
     score = _f1 if name == "f1" else _mcc
     return lambda weights: np.asarray([score(golds, answers, each) for each in weights.T])

@@ -175,7 +175,7 @@ class _Judge:
             answers[filter_name] = answer
             for metric in self.task.metrics:
                 shown = metric.name if len(steps) == 1 else f"{metric.name},{filter_name}"
-                values[shown] = of_written(answer, question.gold, metric.options)
+                values[shown] = of_written(metric, answer, question.gold)
         said: dict[str, Any] = {"written": texts if self.task.repeats > 1 else texts[0]}
         return values, said | {
             "answer": answers if len(steps) > 1 else next(iter(answers.values()))
@@ -282,7 +282,16 @@ def _generation(task: TaskFile) -> tuple[int, list[str], dict[str, Any]]:
             do="correct it",
         )
     options = {name: given[name] for name in SAMPLING if name in given}
+    beams = given.get("num_beams", 1)
+    if wrong := [name for name, value in options.items() if type(value) not in (int, float)]:
+        raise DataError(
+            f"generation_kwargs: {wrong[0]} is no number", where=task.file, do="write a number"
+        )
+    if type(beams) is not int or beams < 1:
+        raise DataError(
+            "generation_kwargs: num_beams is no number from 1 on", where=task.file, do="write 1"
+        )
     if not given.get("do_sample", bool(given.get("temperature"))):
         options = {name: each for name, each in options.items() if name == "repetition_penalty"}
         options["temperature"] = 0.0
-    return most, list(stops), options | {"beams": given.get("num_beams", 1)}
+    return most, list(stops), options | {"beams": beams}

@@ -23,11 +23,18 @@ USUAL = "13a"  # the tokenizer of languages that write spaces
 class TranslationScores:
     """What both metrics count of each segment."""
 
-    def __init__(self, written: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """references: one or more of each of the N texts."""
+    def __init__(
+        self,
+        written: Sequence[str],
+        references: Sequence[Sequence[str]],
+        tokenize: str | None = None,
+    ) -> None:
+        """references: one or more of each of the N texts; tokenize: of BLEU, None: by the script
+        of these.
+        """
         sacrebleu = _sacrebleu()
         text = "".join(texts[0] for texts in references)
-        self._bleu = sacrebleu.BLEU(tokenize=tokenizer_of(text))
+        self._bleu = sacrebleu.BLEU(tokenize=tokenize or tokenizer_of(text))
         self._chrf = sacrebleu.CHRF()
         most = max(map(len, references), default=1)
         # reference k of all texts; sacrebleu passes over None

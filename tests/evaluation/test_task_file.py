@@ -9,7 +9,7 @@ from langue.errors import DataError
 from langue.evaluation.answer_filters import exact_match, filtered
 from langue.evaluation.task_file import read_task_file
 from langue.evaluation.task_prompts import Prompts, Question, Row, Shots
-from langue.evaluation.task_scores import of_choices, of_whole, shown_names, summarise
+from langue.evaluation.task_scores import of_choices, of_whole, of_written, shown_names, summarise
 
 BASE = """
 task: reviews
@@ -18,6 +18,8 @@ doc_to_text: "Review: {{text}}\\nIt was"
 doc_to_target: label
 doc_to_choice: [bad, good]
 """
+
+WRITTEN = "output_type: generate_until\ndoc_to_target: text\n"
 
 
 def task(tmp_path, text=BASE, name="task.yaml"):
@@ -126,6 +128,15 @@ def test_examples_are_drawn_as_the_reference_draws_them(tmp_path):
         ("output_type: loglikelihood\n", "doc_to_target is missing"),
         ("output_type: multiple_choice\ndoc_to_target: a\n", "doc_to_choice is missing"),
         (BASE + "metric_list: [{metric: bleu}]\n", "'bleu' is not known for output_type"),
+        (BASE + "repeats: 0\n", "repeats = 0 is not a number from 1 on"),
+        (
+            WRITTEN + "metric_list: [{metric: exact_match, regexes_to_ignore: ['[']}]\n",
+            "'[' is no regular expression",
+        ),
+        (
+            WRITTEN + "metric_list: [{metric: exact_match, ignore_case: 'yes'}]\n",
+            "is neither true nor false",
+        ),
         (BASE + "metric_list: [{metric: acc, aggregation: median}]\n", "write aggregation: mean"),
         (BASE + "metric_list: [{metric: acc, ignore_case: true}]\n", "does not take ignore_case"),
         (BASE + "filter_list: [{name: a, filter: [{function: b}]}]\n", "filter 'b' is not known"),
@@ -153,7 +164,8 @@ def test_a_bad_file_gives_one_line(tmp_path, text, said):
         (("{{text}}", "{{text.__class__.__mro__}}"), "unsafe"),
         (("{{text}}", "{{text * 10000000}}"), "too large"),
         (("{{text}}", "{% for a in range(90000) %}{{text * 50}}{% endfor %}"), "4,000,000"),
-        (("[bad, good]", '"{{text}}"'), "doc_to_choice gives None, which is not a list of texts"),
+        (("[bad, good]", '"{{text}}"'), "doc_to_choice gives 'It.', which is not a list of texts"),
+        (("[bad, good]", '"{{[bad, good]}}"'), "'[Undefined, Undefined]', which is not a list"),
     ],
 )
 def test_a_template_that_cannot_be_followed_is_told_with_its_row(tmp_path, change, said):
@@ -226,3 +238,31 @@ def test_a_means_standard_error_is_the_samples(tmp_path):
     assert errors["acc"] == pytest.approx(np.std(right, ddof=1) / math.sqrt(5))
     low, high = intervals["acc"]
     assert 0.14 < low < 0.15 and 0.94 < high < 0.95  # Clopper and Pearson, 3 of 5
+
+
+def test_translations_are_scored_as_sacrebleu_does(tmp_path):
+    import sacrebleu
+
+    given = task(tmp_path, WRITTEN + "metric_list: [{metric: bleu}, {metric: chrf}]\n")
+    written = ["the cat sat on the mat .", "a dog ran in the long street"]
+    golds = ["the cat sat on a mat .", "the dog ran in the long street"]
+    rows = []
+    for answer, gold in zip(written, golds, strict=True):
+        rows.append({each.name: of_written(each, answer, gold) for each in given.metrics})
+    metrics, _, _ = summarise(given, rows, shown_names(given))
+    assert metrics["bleu"] == pytest.approx(sacrebleu.corpus_bleu(written, [golds]).score)
+    assert metrics["chrf"] == pytest.approx(sacrebleu.corpus_chrf(written, [golds]).score)
+
+
+def test_values_may_lie_deep_in_a_row(tmp_path):
+    """As ARC has them, by the reference's own file."""
+    text = """
+output_type: multiple_choice
+doc_to_text: "Question: {{question}}\\nAnswer:"
+doc_to_target: "{{choices.label.index(answerKey)}}"
+doc_to_choice: "{{choices.text}}"
+"""
+    choices = {"text": ["water", "it's air"], "label": ["A", "B"]}
+    question = ask(task(tmp_path, text), row(question="Which?", choices=choices, answerKey="B"))
+    assert question.requests[1] == ("Question: Which?\nAnswer:", " it's air")
+    assert question.gold == 1

@@ -76,6 +76,13 @@ filter_list:
              {function: take_first}]
 metric_list: [{metric: exact_match, ignore_case: true, ignore_punctuation: true}]
 """,
+    "translated": """
+output_type: generate_until
+doc_to_text: "{{text}} so"
+doc_to_target: "the {{good}} of it"
+generation_kwargs: {until: ["zz"], max_gen_toks: 24}
+metric_list: [{metric: bleu}, {metric: chrf}]
+""",
 }
 
 
@@ -137,10 +144,11 @@ def test_numbers_requests_and_answers_are_the_references(reference, tmp_path, mo
         line = lines[sample["doc_id"]]
         size = len(line["requests"])
         asked = [list(each) for each in sample["arguments"]][:size]
-        if name == "written":
+        if "generate_until" in TASKS[name]:
             assert line["requests"][0][0] == asked[0][0]
             assert line["written"] == sample["resps"][0][0]
-            assert line["answer"][sample["filter"]] == sample["filtered_resps"][0]
+            answer = line["answer"] if name == "translated" else line["answer"][sample["filter"]]
+            assert answer == sample["filtered_resps"][0]
             continue
         if name == "whole":
             assert line["requests"][0][1:] == asked[0]
