@@ -308,6 +308,11 @@ def test_cross_validation_in_two_processes(model):
     assert np.allclose(scores, alone)
 
 
+def test_a_tagger_is_cross_validated(model):
+    scores = cross_val_score(made("tagger", model), WORDS, TAGS, cv=2)
+    assert scores.shape == (2,) and np.isfinite(scores).all()
+
+
 def test_a_grid_is_searched(model):
     search = GridSearchCV(made("classifier", model), {"lr": [1e-6, 3e-3]}, cv=2)
     search.fit(np.array(TEXTS), np.array(LABELS))
