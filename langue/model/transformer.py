@@ -127,9 +127,9 @@ class SelfAttention(nn.Module):
             q = linear(asking, weight[:end], None if bias is None else bias[:end])
             k, v = linear(x, weight[end:], None if bias is None else bias[end:]).chunk(2, dim=-1)
         return (
-            q.view(len(q), -1, self.width),
-            k.view(len(k), -1, self.width),
-            v.view(len(v), -1, self.width),
+            q.view(q.shape[0], -1, self.width),
+            k.view(k.shape[0], -1, self.width),
+            v.view(v.shape[0], -1, self.width),
         )
 
     def ragged(self, parts: tuple[Tensor, ...], context: Context) -> Tensor:
