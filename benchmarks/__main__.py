@@ -1,14 +1,14 @@
-"""What arrives: `python -m benchmarks
-[finetune|encode|parallel|pretrain|gpt2|masked|shards|load|products|transfer|imdb|tag|walk]`. What
-leaves: tables on stdout and in benchmarks/results.
+"""What arrives: `python -m benchmarks WORD`, WORD one of finetune, encode, parallel, pretrain,
+gpt2, masked, shards, load, products, generate, transfer, imdb, tag, walk. What leaves: tables on
+stdout and in benchmarks/results.
 
 Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of
 nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten minutes each), shards
 (beside the tokenizers library), load (beside transformers; needs 8 GB of disk and as much memory),
-products (of inference, by kind of weights; beside llama.cpp where its libraries are), transfer
-(what pretraining buys; over an hour), imdb (about an hour) and tag (entities beside transformers; a
-quarter of an hour an epoch on a core) are run by name only. walk counts the files that a command
-crosses; it times nothing.
+products (of inference, by kind of weights; beside llama.cpp where its libraries are), generate
+(beside transformers; a minute), transfer (what pretraining buys; over an hour), imdb (about an
+hour) and tag (entities beside transformers; a quarter of an hour an epoch on a core) are run by
+name only. walk counts the files that a command crosses; it times nothing.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks import (
     encode_speed,
     finetune_speed,
+    generate_peers,
     gpt2_speed,
     imdb,
     load_speed,
@@ -48,6 +49,7 @@ def main() -> None:
             "shards",
             "load",
             "products",
+            "generate",
             "transfer",
             "imdb",
             "tag",
@@ -114,6 +116,12 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, nargs="+", default=[1, 16], help="products: rows of a product"
     )
+    parser.add_argument(
+        "--shape",
+        default="gpt2",
+        choices=list(generate_peers.SHAPES),
+        help="generate: of the model",
+    )
     parser.add_argument("--layers", type=int, default=12, help="products: of GPT-2's")
     parser.add_argument("--ggml", type=Path, help="products: folder with libggml-base.so")
     given = parser.parse_args()
@@ -148,6 +156,8 @@ def main() -> None:
         load_speed.run(given.rounds, given.patience, given.folder)
     if given.what == "products":
         products_speed.run(given.rows, given.rounds, given.layers, given.ggml)
+    if given.what == "generate":
+        generate_peers.run(given.shape, given.rounds)
     if given.what == "transfer":
         transfer.run(given.folder or Path("runs/transfer"), given.steps, given.seeds)
     if given.what == "imdb":

@@ -45,6 +45,7 @@ PATIENCE = 300  # seconds for the compiler, on a machine that does much else
 DIGEST = 32  # bytes of SHA-256 at the end of the library
 PAGE = 16  # tokens of a page of keys and values, as in kernels.cpp
 KINDS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
+GROUPS = {"int8": (16, 32), "int4": (32,)}  # of which there are kernels
 FAULTS = {
     1: "these weights have a group size that no kernel reads",
     2: "a page is outside of the pages",
@@ -102,7 +103,7 @@ class Native:
         """Whether `linear` has a kernel for these weights."""
         if weight.kind in ("fp32", "bf16"):
             return True
-        groups = {"int8": (16, 32), "int4": (32,)}.get(weight.kind, ())
+        groups = GROUPS.get(weight.kind, ())
         return weight.group in groups and not (weight.kind == "int8" and weight.mins is not None)
 
     def linear(self, x: Tensor, weight: StoredWeight, bias: Tensor | None = None) -> Tensor:
@@ -124,7 +125,7 @@ class Native:
             _check(x, "x")
         if bias is not None:
             _check(bias, "the bias")
-            if len(bias) != known.outputs:
+            if bias.shape[0] != known.outputs:
                 raise ValueError(f"a bias of {len(bias)} for {known.outputs} outputs")
         y = torch.empty(rows, known.outputs)
         fault = self._linear(
@@ -171,16 +172,18 @@ class Native:
         kv_heads = _check_pages(pages, width)
         _check(tables, "tables", torch.int32)
         _check(lengths, "lengths", torch.int32)
-        if heads % kv_heads or len(tables) != sequences or len(lengths) != sequences:
+        # shape[0], as PyTorch's `len` is a function of Python
+        lines = tables.shape[0]
+        if heads % kv_heads or lines != sequences or lengths.shape[0] != sequences:
             raise ValueError(
-                f"{heads} heads of queries for {kv_heads} of keys, or {len(tables)} tables and"
+                f"{heads} heads of queries for {kv_heads} of keys, or {lines} tables and"
                 f" {len(lengths)} lengths for {sequences} sequences"
             )
         if slopes is not None:
             _check(slopes, "slopes")
             if len(slopes) != heads:
                 raise ValueError(f"{len(slopes)} slopes for {heads} heads")
-        out = q.new_empty(sequences, heads * width)
+        out = torch.empty(sequences, heads * width)
         fault = self._attend(
             q.data_ptr(),
             pages.data_ptr(),
@@ -212,7 +215,7 @@ class Native:
         _check(k, "k")
         _check(v, "v")
         _check(slots, "slots", torch.int64)
-        if _check_pages(pages, width) != heads or v.shape != k.shape or len(slots) != tokens:
+        if _check_pages(pages, width) != heads or v.shape != k.shape or slots.shape[0] != tokens:
             raise ValueError(f"keys {k.shape}, values {v.shape}, pages {pages.shape} do not fit")
         _refuse(
             self._write(

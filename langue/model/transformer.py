@@ -125,9 +125,9 @@ class SelfAttention(nn.Module):
             q = rows_of(self.qkv, asking, 0, end)
             k, v = rows_of(self.qkv, x, end, 3 * end).chunk(2, dim=-1)
         return (
-            q.view(len(q), -1, self.width),
-            k.view(len(k), -1, self.width),
-            v.view(len(v), -1, self.width),
+            q.view(q.shape[0], -1, self.width),
+            k.view(k.shape[0], -1, self.width),
+            v.view(v.shape[0], -1, self.width),
         )
 
     def ragged(self, parts: tuple[Tensor, ...], context: Context) -> Tensor:

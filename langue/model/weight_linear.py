@@ -53,16 +53,16 @@ def product(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
             f"{weight.kind} weights are for use and give no gradients",
             do="train the model loaded without weights=",
         )
-    rows = x.detach().float()
+    # few steps of Python, as in `Native.linear`
+    rows = x if x.dtype is torch.float32 else x.float()
     if rows.ndim != 2:
         rows = rows.reshape(-1, x.shape[-1])
     rows = rows.contiguous()  # (T, K)
-    bias = None if bias is None else bias.detach()
-    kernels = native() if x.device.type == "cpu" else None
+    kernels = native() if x.is_cpu else None
     if kernels is not None and kernels.reads(weight):
         out: Tensor = kernels.linear(rows, weight, bias)
     else:
-        out = widened_product(rows, weight, bias)
+        out = widened_product(rows.detach(), weight, None if bias is None else bias.detach())
     return out if x.ndim == 2 else out.view(*x.shape[:-1], len(weight))
 
 
