@@ -22,20 +22,15 @@ from langue.generation.engine import GUESSES, MOST_ROWS
 from langue.hub.checkpoint import (
     Checkpoint,
     Description,
-    classes_of,
     describe,
     family_of,
     is_quantized,
-    load_into,
-    read_checkpoint,
-    without_extra,
     write_checkpoint,
 )
-from langue.hub.family import EXTRA_PREFIX, LM_CLASSES
+from langue.hub.family import EXTRA_PREFIX
 from langue.hub.sentence_transformers import copy_modules
 from langue.model.heads import TaskModel
-from langue.model.language_model import LanguageModel, build_on_meta, on_meta_device
-from langue.model.transformer import Transformer
+from langue.model.language_model import LanguageModel, on_meta_device
 from langue.model.weight_kinds import check_weight_kind
 from langue.model.weight_linear import device_of, tensors_and_weights
 from langue.runs.embed import SentenceEncoder
@@ -57,10 +52,10 @@ from langue.runs.inputs import (
     is_pair,
     listed,
 )
-from langue.runs.parts import Parts
-from langue.runs.save import head_of, task_of, write_task_checkpoint
-from langue.runs.weight_plan import STORED, WeightPlan
-from langue.runtime import device, precision
+from langue.runs.parts import Parts, read_parts
+from langue.runs.save import write_task_checkpoint
+from langue.runs.weight_plan import STORED
+from langue.runtime import precision
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task, infer
@@ -81,25 +76,14 @@ Top = int | Literal["auto"] | None
 class Model:
     """A loaded model. Texts may be strings, (text, pair) tuples, or lists of token ids."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        body: Transformer,
-        task: Task | None,
-        network: nn.Module | None,
-        dtype: torch.dtype,
-        language: LanguageModel | None = None,
-        weights: str | None = None,
-    ) -> None:
-        self.config = checkpoint.config
-        self.device = device_of(body)
+    def __init__(self, parts: Parts, dtype: torch.dtype, weights: str | None = None) -> None:
+        """dtype: of the products. weights: what its matrices are held in, where `load` was told."""
+        self.config = parts.checkpoint.config
+        self.device = device_of(parts.body)
         self.dtype = dtype
-        # what its matrices are held in, where `load` was told
         self.weights = weights
         # the model by the names of its adapters, and without one
-        self._parts: dict[str | None, Parts] = {
-            None: Parts(checkpoint, body, task, network, language)
-        }
+        self._parts: dict[str | None, Parts] = {None: parts}
         self.adapter: str | None = None  # the name of the adapter in use
         self._take(self._parts[None])
 
@@ -776,77 +760,4 @@ def _load(
     table: str | None = None,
     trained_so: bool = False,
 ) -> Model:
-    """trained_so: whether adapters may have been trained on weights that are held so."""
-    task = task_of(described)
-    head = "lm" if task is None else head_of(task, described)
-    quantized = is_quantized(described.published)
-    if held == "int4" and not trained_so and family_of(described)[1].architecture == "encoder":
-        raise ModelError(
-            "an encoder is not held in int4, whose errors go straight into its states",
-            where=str(described.folder),
-            do="use int8",
-        )
-    # what is quantised here is taken in the precision of the file
-    checkpoint = read_checkpoint(
-        described,
-        head,
-        weights_dtype=None if held else kind,
-        stored=held == STORED or (quantized and held in ("int8", "int4")),
-    )
-    plan = None if held is None else WeightPlan(checkpoint, held, table)
-    where = str(checkpoint.folder)
-    network: nn.Module | None = None
-    language = None
-    if task is None or task.has_language_head:
-        body, language = _language_model(checkpoint, kind, plan)
-        network = None if task is None else language
-    else:
-        with on_meta_device():
-            network = task.network(checkpoint.config, pad=checkpoint.pad)
-        assert isinstance(network, TaskModel)
-        if plan is not None:
-            plan.prepare(network.body, "body.")
-        tensors = without_extra(checkpoint.weights)
-        load_into(network, tensors, where=where, copy=False, weights_dtype=kind)
-        if plan is not None:
-            network.body = plan.apply(network.body)
-        body = network.body
-    # a body without its head never moves the head's meta tensors
-    (network or language or body).to(device()).eval()
-    # what the file has in another precision is not held beside
-    if held is not None or kind != torch.float32:
-        prefix = "" if network or language else "body."
-        whole = {prefix + name: w for name, w in (network or language or body).named_parameters()}
-        kept = {
-            name: whole.get(name, tensor)
-            for name, tensor in checkpoint.weights.items()
-            if held is None or name in whole or name.startswith(EXTRA_PREFIX)
-        }
-        checkpoint = replace(checkpoint, weights=kept)
-    return Model(checkpoint, body, task, network, kind, language, held)
-
-
-def _language_model(
-    checkpoint: Checkpoint, kind: torch.dtype, plan: WeightPlan | None
-) -> tuple[Transformer, LanguageModel | None]:
-    """The body, and the whole with its language-model head where the folder has one."""
-    where = str(checkpoint.folder)
-    whole = build_on_meta(checkpoint.config)
-    if plan is not None:
-        plan.prepare(whole)
-    weights = without_extra(checkpoint.weights)
-    family = checkpoint.family
-    classes = classes_of(checkpoint.published)
-    absent = load_into(whole, weights, where=where, new="head.", copy=False, weights_dtype=kind)
-    promised = any(name.endswith(LM_CLASSES) for name in classes)
-    if absent and (promised or len(absent) < len(list(whole.head.parameters()))):
-        raise ModelError(
-            f"weights of the language-model head missing: {', '.join(absent[:3])}", where=where
-        )
-    speaks = len(list(whole.head.parameters())) or family.has_lm_head(checkpoint.config, classes)
-    speaks = speaks and not absent and not family.other(classes)
-    if plan is not None and speaks:
-        whole = plan.apply(whole)
-    elif plan is not None:
-        return plan.apply(whole.body, "body."), None
-    return whole.body, whole if speaks else None
+    return Model(read_parts(described, kind, held, table, trained_so), kind, held)
