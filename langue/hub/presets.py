@@ -52,6 +52,16 @@ def _t5(layers: int, dim: int, heads: int, ffn: int, v1_1: bool = True) -> dict[
     } | newer
 
 
+def _mbart(layers: int, dim: int, heads: int, ffn: int) -> dict[str, Any]:
+    """Pre-norm, as Liu et al. 2020 have it, arXiv:2001.08210."""
+    sides = {
+        f"{side}_{key}": value
+        for side in ("encoder", "decoder")
+        for key, value in (("layers", layers), ("attention_heads", heads), ("ffn_dim", ffn))
+    }
+    return {"model_type": "mbart", "d_model": dim, "scale_embedding": True, **sides}
+
+
 def _wide(kind: str, layers: int, dim: int, heads: int, ffn: int) -> dict[str, Any]:
     sizes = {
         "num_hidden_layers": layers,
@@ -76,6 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "t5-base": _t5(12, 768, 12, 3072, v1_1=False),
     "t5-1.1-small": _t5(8, 512, 6, 1024),
     "t5-1.1-base": _t5(12, 768, 12, 2048),
+    "mbart-base": _mbart(6, 768, 12, 3072),
     # SmolLM's, arXiv:2502.02737
     "llama-135m": _wide("llama", 30, 576, 9, 1536) | {"num_key_value_heads": 3},
     # Llama 3.2
@@ -95,6 +106,7 @@ KINDS = {
     "modernbert": "modernbert-base",
     "gpt2": "gpt2",
     "t5": "t5-1.1-base",
+    "mbart": "mbart-base",
     "llama": "llama-135m",
     "langue": "langue",
 }
@@ -197,6 +209,11 @@ def _with(config: ModelConfig, axes: dict[str, Any]) -> ModelConfig:
         axes = {"windows": _repeated(config.windows, axes["n_layers"]), **axes}
     if config.logit_scale != 1.0 and "dim" in axes:
         axes = {"logit_scale": axes["dim"] ** -0.5, **axes}
+    if config.embedding_scale != 1.0 and "dim" in axes:
+        axes = {"embedding_scale": axes["dim"] ** 0.5, **axes}
+    for each, of_decoder in (("n_heads", "decoder_heads"), ("ffn_dim", "decoder_ffn_dim")):
+        if getattr(config, of_decoder) and each in axes:
+            axes = {of_decoder: axes[each], **axes}
     names = {field.name for field in fields(config)}
     unknown = [name for name in axes if name not in names]
     if unknown:

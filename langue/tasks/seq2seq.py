@@ -74,7 +74,7 @@ class Seq2Seq(WritingTask):
 
     name = "seq2seq"
     Options = Seq2SeqOptions
-    preset = "t5"
+    preset = "mbart"
     tokenizer_defaults = {"tokenizer.kind": "unigram"}
     columns = Columns(
         required=("source", "target"),
