@@ -25,7 +25,7 @@ coverage: .venv/ready
 		--cov=langue --cov-report=term:skip-covered
 
 test-slow: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses auto --dist loadfile
 
 # llama.cpp runs the files that langue writes. Its Python package comes as source, with the published vocabularies that
 # tokenizers are held against, and is compiled here: minutes, and a C++ compiler is needed.

@@ -19,9 +19,9 @@ PREPARED_BY_CI = ("make quickstart", "make test", "make lint", "pip install .")
 
 
 def commands(text: str) -> list[str]:
-    return [
-        line for kind, block in BLOCK.findall(text) if kind == "bash" for line in block.splitlines()
-    ]
+    """The lines of the blocks for a shell, continued ones as one."""
+    blocks = [block for kind, block in BLOCK.findall(text) if kind == "bash"]
+    return re.sub(r"\\\n\s*", "", "".join(blocks)).splitlines()
 
 
 def shape(text: str) -> list[str]:
@@ -56,6 +56,15 @@ def test_what_a_fresh_machine_runs_is_run_by_ci() -> None:
             assert re.search(rf"^.*{words[0]}\b.* {re.escape(words[-1])}$", script, re.MULTILINE), (
                 command
             )
+
+
+CLOZE = """\
+task: cloze
+output_type: multiple_choice
+doc_to_text: "{{prompt}}"
+doc_to_choice: choices
+doc_to_target: answer
+"""
 
 
 @pytest.fixture
@@ -124,6 +133,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lines = [" ".join(draw.choice(words) for _ in range(12)) + "." for _ in range(120)]
     (tmp_path / "books.txt").write_text("\n".join(lines), "utf-8")
     write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": "Once"}, {"prompt": "There was"}])
+    pairs = [{"source": f"the {each} film", "target": f"der {each} Film"} for each in words]
+    write_jsonl(tmp_path / "pairs.jsonl", pairs * 2)
+    scored = [{"text": each, "pair": f"a {each}", "score": n % 6} for n, each in enumerate(words)]
+    write_jsonl(tmp_path / "similar.jsonl", scored * 2)
+    asked = [{"prompt": "Once upon a", "choices": ["time", "ball"], "answer": 0}]
+    write_jsonl(tmp_path / "cloze.jsonl", asked)
+    (tmp_path / "cloze.yaml").write_text(CLOZE, "utf-8")
     return tmp_path
 
 
