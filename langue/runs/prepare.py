@@ -180,7 +180,7 @@ class Finetuning(Prepared):
                 texts = kind.training_texts(source.train)
                 checkpoint = new_checkpoint(kind.preset, texts, kept, settings, source.notes)
         else:
-            checkpoint = _published_model(task, model, settings)
+            checkpoint = task.completed(_published_model(task, model, settings))
         task.use(checkpoint)
         encoded = _encode(task, checkpoint, tables, golds, settings, source.notes)
         made = cls(
@@ -295,7 +295,7 @@ def _encode(
                 checkpoint.tokenizer, table, golds[name], settings.data, checkpoint.config
             )
             if len(kept) < len(table):
-                notes.append(dropped_note(table, kept))
+                notes.append(dropped_note(task, table, kept))
                 tables[name] = kept
             advance(len(table))
     for name, each in encoded.items():
@@ -352,13 +352,10 @@ def _fold(chosen: DataSettings) -> tuple[int, int] | None:
     return chosen.fold, chosen.folds
 
 
-def dropped_note(table: Table, kept: Table) -> str:
+def dropped_note(task: Task, table: Table, kept: Table) -> str:
     """How many rows `Task.encode` has left out of a table."""
     count = len(table) - len(kept)
-    return (
-        f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped whose text has no"
-        " tokens"
-    )
+    return f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped {task.why_dropped}"
 
 
 def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:

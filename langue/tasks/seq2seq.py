@@ -12,8 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import nn
 
 from langue.data.batch import Examples, examples_of
 from langue.data.encode import encode_texts
@@ -29,6 +31,7 @@ from langue.statistics.sentences import sentences
 from langue.tasks import judgement
 from langue.tasks.columns import Columns
 from langue.tasks.judgement import Judgement
+from langue.tasks.objective import Metrics
 from langue.tasks.task import Baseline, rows_with_tokens
 from langue.tasks.writing import (
     Prompt,
@@ -66,6 +69,11 @@ class Seq2SeqOptions(WritingOptions):
     )
     suffix: str = Field(
         default="\n", description="text between a source and its target, which a decoder reads"
+    )
+    dev_examples: int = Field(
+        default=200,
+        ge=1,
+        description="examples of dev for which texts are written in training, to be judged",
     )
 
 
@@ -285,6 +293,19 @@ class Seq2Seq(WritingTask):
         return text + (f" (and {len(gold) - 1} more)" if len(gold) > 1 else "")
 
     # --- judging ---
+
+    def evaluate(
+        self, model: nn.Module, dev: Encoded, *, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Metrics, float | None]:
+        """The loss on all of dev, and metrics of the texts that are written for a part of it."""
+        was_training = model.training
+        model.eval()
+        loss = self.mean_loss(model, dev, device, dtype)
+        few = min(len(dev), self.settings.dev_examples)
+        rows = np.linspace(0, len(dev) - 1, few).round().astype(np.int64)
+        written = self.write(model, [dev.context[row] for row in rows], dtype, beams=1)
+        model.train(was_training)
+        return self.metrics([dev.golds[row] for row in rows], written), loss
 
     def metric_names(self) -> list[str]:
         return list(self.names)

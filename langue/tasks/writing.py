@@ -32,7 +32,7 @@ from langue.model.language_model import LanguageModel, init_weights
 from langue.model.weight_linear import for_generation
 from langue.settings.sections import Section, Settings
 from langue.tasks.language import decoder_side, language_states, select_labelled
-from langue.tasks.objective import Metrics, Outcome
+from langue.tasks.objective import Outcome
 from langue.tasks.task import Task
 
 HEAD = "lm"  # what families call the head that scores every token
@@ -58,11 +58,6 @@ class WritingOptions(Section):
         ge=0,
         lt=1,
         description="share of the target's probability that all tokens get in equal parts",
-    )
-    dev_examples: int = Field(
-        default=200,
-        ge=1,
-        description="examples of dev for which texts are written in training, to be judged",
     )
 
 
@@ -193,19 +188,6 @@ class WritingTask(Task):
             count += found.count
         return total / count if count else None
 
-    def evaluate(
-        self, model: nn.Module, dev: Encoded, *, device: torch.device, dtype: torch.dtype
-    ) -> tuple[Metrics, float | None]:
-        """The loss on all of dev, and metrics of the texts that are written for a part of it."""
-        was_training = model.training
-        model.eval()
-        loss = self.mean_loss(model, dev, device, dtype)
-        few = min(len(dev), self.settings.dev_examples)
-        rows = np.linspace(0, len(dev) - 1, few).round().astype(np.int64)
-        written = self.write(model, [dev.context[row] for row in rows], dtype, beams=1)
-        model.train(was_training)
-        return self.metrics([dev.golds[row] for row in rows], written), loss
-
     # --- predicting ---
 
     def apply(
@@ -321,8 +303,8 @@ def prompt_and_target(prompt: Sequence[int], target: Sequence[int]) -> tuple[lis
 
 
 def labelled_examples(
-    tokens: Sequence[Sequence[int]],
-    labels: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int] | NDArray[np.int32]],
+    labels: Sequence[Sequence[int] | NDArray[np.int32]],
     cut: NDArray[np.int32],
 ) -> Examples:
     """Sequences with what is to be predicted at each token; cut (n,): tokens left out of each."""
@@ -331,7 +313,7 @@ def labelled_examples(
     return Examples(_flat(tokens), starts, None, cut, labels=_flat(labels))
 
 
-def _flat(parts: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+def _flat(parts: Sequence[Sequence[int] | NDArray[np.int32]]) -> NDArray[np.int32]:
     return np.concatenate([np.asarray(part, np.int32) for part in [*parts, []]]).astype(np.int32)
 
 
