@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 3  # training examples that a preview shows
 SHOWN_TOKENS = 60  # of each
+OTHERS = 2  # more sequences of an example, where it has several answers
 
 
 def print_json(content: Any) -> None:
@@ -95,6 +96,11 @@ def _example(prepared: "Finetuning", row: int) -> Text:
         _append_tokens(line, targets, tokenizer.target)
     else:
         _append_tokens(line, _tokens_of(encoded.examples, first, writes), tokenizer)
+    if writes:
+        for other in more[:OTHERS]:
+            line.append("| ", style="bold")
+            _append_tokens(line, _tokens_of(encoded.examples, other, writes), tokenizer)
+        more = more[OTHERS:]
     if more:
         line.append(f"+ {len(more)} more sequences ", style="dim italic")
     if not writes:

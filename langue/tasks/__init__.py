@@ -19,6 +19,7 @@ _TASKS = {
     "seq2seq": "tasks.seq2seq:Seq2Seq",
     "embed": "tasks.embed:Embed",
     "chat": "tasks.chat:Chat",
+    "preference": "tasks.preference:Preference",
 }
 _OBJECTIVES = {
     "causal": "tasks.causal:Causal",

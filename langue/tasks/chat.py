@@ -10,29 +10,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import nn
 
 from langue.data.batch import Examples, examples_of, gather
 from langue.data.encode import check_vocabulary
 from langue.data.encoded import Encoded
 from langue.data.pack import sorted_batches
-from langue.errors import DataError, ModelError, SettingsError
+from langue.errors import DataError, ModelError
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.family import Family
-from langue.hub.new_tokens import with_tokens
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
 from langue.settings.sections import DataSettings
 from langue.statistics import kneser_ney
 from langue.statistics.metrics import Measure
 from langue.tasks import judgement
+from langue.tasks.chat_templates import (
+    check_decoder,
+    ends_of_turns,
+    template_field,
+    with_template,
+)
 from langue.tasks.columns import Columns
 from langue.tasks.conversations import (
     ASSISTANT,
@@ -63,33 +66,6 @@ from langue.text.tokenizers.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from langue.text.read.source import Table
 
-OURS = "chatml"
-BEGIN_TURN = "<|im_start|>"
-END_TURN = "<|im_end|>"
-# OpenAI's ChatML, which says itself what the assistant writes
-TEMPLATE = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
-{%- if message['role'] == 'assistant' -%}
-{%- generation -%}
-{{- message['content'] | default('', true) -}}
-{%- for call in message['tool_calls'] | default([], true) -%}
-{{- '\\n<tool_call>\\n' + call['function'] | tojson + '\\n</tool_call>' -}}
-{%- endfor -%}
-{{- '<|im_end|>' -}}
-{%- endgeneration -%}
-{%- else -%}
-{%- if loop.first and tools and message['role'] == 'system' -%}
-{{- 'Tools: ' + tools | tojson + '\\n' -}}
-{%- endif -%}
-{{- message['content'] | default('', true) + '<|im_end|>' -}}
-{%- endif -%}
-{{- '\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
-{%- endif -%}
-"""
 METRICS = ("perplexity", "token_accuracy")
 SHOWN = 5  # conversations that are answered for the report
 COUNTED = 20_000_000  # tokens that the n-gram baseline is counted on
@@ -97,13 +73,7 @@ ORDER = 5
 
 
 class ChatOptions(WritingOptions):
-    template: str | None = Field(
-        default=None,
-        description=(
-            "chat template: chatml, or a file of Jinja; None: the model's own, or chatml where it"
-            " has none"
-        ),
-    )
+    template: str | None = template_field()
 
 
 @dataclass(frozen=True)
@@ -169,48 +139,16 @@ class Chat(WritingTask):
     # --- the model ---
 
     def completed(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The model with the chat template that is asked for, and with its tokens."""
-        self._check_decoder(checkpoint)
-        chosen = self.settings.template
-        tokenizer = checkpoint.tokenizer
-        own = tokenizer.chat_template
-        if chosen == OURS or (chosen is None and own is None):
-            grown = with_tokens(checkpoint, (BEGIN_TURN, END_TURN))
-            self._notes.append(
-                f"the model gets the chat template chatml, with {BEGIN_TURN} and {END_TURN} as"
-                " tokens, whose rows of the embedding begin as the mean of all"
-            )
-            return replace(grown, tokenizer=grown.tokenizer.with_chat_template(TEMPLATE))
-        if chosen is not None:
-            tokenizer = tokenizer.with_chat_template(_template_in(Path(chosen).expanduser()))
-        talk = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
-        tokenizer.chat(talk, False)  # whose error says what is wrong with the template
-        if tokenizer.end_of_turn() is None:
-            raise ModelError(
-                "the chat template writes no special token that ends an answer, so that the model"
-                " would not learn to stop",
-                where=str(checkpoint.folder) if chosen is None else chosen,
-                do=f"take another one: task.template={OURS}",
-            )
-        return replace(checkpoint, tokenizer=tokenizer)
+        check_decoder(self.name, checkpoint)
+        return with_template(checkpoint, self.settings.template, self._notes)
 
     def use(self, checkpoint: Checkpoint) -> None:
-        self._check_decoder(checkpoint)
+        check_decoder(self.name, checkpoint)
         super().use(checkpoint)
-
-    def _check_decoder(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.config.architecture != "decoder":
-            raise ModelError(
-                f"the task chat trains decoders, and the model is an"
-                f" {checkpoint.config.architecture}",
-                where=str(checkpoint.folder),
-                do="take a decoder, as gpt2",
-            )
 
     @property
     def ends(self) -> frozenset[int]:
-        token = self.model.tokenizer.end_of_turn()
-        return self.model.ends | (frozenset() if token is None else frozenset([token]))
+        return ends_of_turns(self.model)
 
     def generation(self) -> dict[str, Any]:
         return super().generation() | {"eos_token_id": sorted(self.ends)}
@@ -566,14 +504,3 @@ def _as_text(row: Mapping[str, Any]) -> str:
         elif value is not None:
             parts.append(str(value))
     return "\n".join(parts)
-
-
-def _template_in(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(
-            f"task.template = {file} cannot be read: {why}",
-            do=f"name a file of Jinja, or {OURS}",
-        ) from None

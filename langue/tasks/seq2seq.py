@@ -20,7 +20,7 @@ from torch import nn
 from langue.data.batch import Examples, examples_of
 from langue.data.encode import encode_texts
 from langue.data.encoded import Encoded
-from langue.errors import DataError, ModelError
+from langue.errors import DataError
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
 from langue.settings.sections import DataSettings
@@ -38,12 +38,12 @@ from langue.tasks.writing import (
     WritingOptions,
     WritingTask,
     Written,
+    end_token,
     labelled_examples,
     prompt_and_target,
 )
 from langue.text.read.parse import is_missing, replace_lone_surrogates
 from langue.text.tokenizers.flags import frame_of
-from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class Seq2Seq(WritingTask):
     ) -> tuple[list[list[int]], NDArray[np.int32]]:
         """Each target with the token that ends it, and how many tokens are cut of it."""
         own = tokenizer.target
-        end = _end_token(own, self.ends)
+        end = end_token(own, self.ends)
         backend = own.backend
         special = not self.is_decoder
         found = backend.encode_batch(list(targets), add_special_tokens=special)
@@ -445,23 +445,6 @@ def _lead(count: int, text: str) -> str:
 def _as_written(make: Callable[[str], str], table: "Table") -> list[Written]:
     sources = table.column("source")
     return [Written([make(source)], [0.0], source) for source in sources]
-
-
-def _end_token(tokenizer: Tokenizer, ends: frozenset[int]) -> int:
-    """The token that ends a target: the tokenizer's, if it is one of those that end a text."""
-    own = tokenizer.end
-    if own is not None:
-        return own
-    special = special_ids(tokenizer)
-    for token in (special.eos, special.sep):
-        if token is not None:
-            return token
-    if not ends:
-        raise ModelError(
-            "the model has no token that ends a text",
-            do="name eos_token in its tokenizer_config.json",
-        )
-    return min(ends)
 
 
 def _without_end(tokens: list[int], tokenizer: Tokenizer, ends: frozenset[int]) -> list[int]:

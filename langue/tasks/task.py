@@ -159,6 +159,12 @@ class Task(Objective):
         """A published model with what the task needs of it and it lacks, before it is trained."""
         return checkpoint
 
+    def begun_with(
+        self, model: nn.Module, encoded: Encoded, *, device: torch.device, dtype: torch.dtype
+    ) -> Encoded:
+        """A split with what its loss needs to know of the model as it is before training."""
+        return encoded
+
     def use(self, checkpoint: Checkpoint) -> None:
         """Take what it needs of the model that it is trained on or used with. ModelError for a
         model of another kind.

@@ -34,6 +34,8 @@ from langue.settings.sections import Section, Settings
 from langue.tasks.language import decoder_side, language_states, select_labelled
 from langue.tasks.objective import Outcome
 from langue.tasks.task import Task
+from langue.text.tokenizers.special import special_ids
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 HEAD = "lm"  # what families call the head that scores every token
 LOSS_TOKENS = 4096  # of a batch whose loss is computed in judging
@@ -70,22 +72,14 @@ class Written:
     source: str = ""
 
 
-class WritingTask(Task):
-    """A text for each row."""
+class LanguageTask(Task):
+    """A task whose network is a language model."""
 
     has_language_head: ClassVar[bool] = True
-    settings: WritingOptions
-    key: str  # what a text is called in an answer, as `transformers` pipelines call it
 
-    def __init__(self, settings: WritingOptions, *, max_new_tokens: int | None = None) -> None:
-        """max_new_tokens: what training has settled, where the settings leave it to that."""
-        self.settings = settings
-        chosen = settings.max_new_tokens
-        self.max_new_tokens = max_new_tokens if chosen is None else chosen
+    def __init__(self) -> None:
         self._notes: list[str] = []
         self._model: Checkpoint | None = None
-
-    # --- the model ---
 
     def use(self, checkpoint: Checkpoint) -> None:
         if checkpoint.config.architecture == "encoder":
@@ -93,13 +87,6 @@ class WritingTask(Task):
                 f"the task {self.name} writes texts, and an encoder does not",
                 where=str(checkpoint.folder),
                 do="take an encoder-decoder, as t5-small, or a decoder, as gpt2",
-            )
-        cap = checkpoint.config.logit_cap
-        if self.settings.label_smoothing and cap:
-            raise SettingsError(
-                f"task.label_smoothing = {self.settings.label_smoothing} does not go with logits"
-                f" that are capped (model.logit_cap = {cap:g})",
-                do="leave one of them out",
             )
         self._model = checkpoint
 
@@ -112,6 +99,11 @@ class WritingTask(Task):
     @property
     def is_decoder(self) -> bool:
         return self.model.config.architecture == "decoder"
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        return self.model.ends
 
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> LanguageModel:
         model = LanguageModel(config)
@@ -129,6 +121,39 @@ class WritingTask(Task):
     def published(self) -> dict[str, Any]:
         return {}
 
+    def describe_transformers_support(self, family: Family, data: Any) -> str:
+        auto = "AutoModelForCausalLM" if self.is_decoder else "AutoModelForSeq2SeqLM"
+        return f"transformers: {auto} gives the same logits, and writes the same texts."
+
+    def notes(self) -> list[str]:
+        return self._notes
+
+
+class WritingTask(LanguageTask):
+    """A text for each row."""
+
+    settings: WritingOptions
+    key: str  # what a text is called in an answer, as `transformers` pipelines call it
+
+    def __init__(self, settings: WritingOptions, *, max_new_tokens: int | None = None) -> None:
+        """max_new_tokens: what training has settled, where the settings leave it to that."""
+        super().__init__()
+        self.settings = settings
+        chosen = settings.max_new_tokens
+        self.max_new_tokens = max_new_tokens if chosen is None else chosen
+
+    # --- the model ---
+
+    def use(self, checkpoint: Checkpoint) -> None:
+        super().use(checkpoint)
+        cap = checkpoint.config.logit_cap
+        if self.settings.label_smoothing and cap:
+            raise SettingsError(
+                f"task.label_smoothing = {self.settings.label_smoothing} does not go with logits"
+                f" that are capped (model.logit_cap = {cap:g})",
+                do="leave one of them out",
+            )
+
     def generation(self) -> dict[str, Any]:
         chosen: dict[str, Any] = {"num_beams": self.settings.beams}
         if self.settings.beams > 1:
@@ -136,13 +161,6 @@ class WritingTask(Task):
         if self.max_new_tokens is not None:
             chosen |= {"max_new_tokens": self.max_new_tokens, "max_length": None}
         return chosen
-
-    def describe_transformers_support(self, family: Family, data: Any) -> str:
-        auto = "AutoModelForCausalLM" if self.is_decoder else "AutoModelForSeq2SeqLM"
-        return f"transformers: {auto} gives the same logits, and writes the same texts."
-
-    def notes(self) -> list[str]:
-        return self._notes
 
     # --- rows ---
 
@@ -267,11 +285,6 @@ class WritingTask(Task):
             do_sample=False,
         )
 
-    @property
-    def ends(self) -> frozenset[int]:
-        """The tokens that end a text."""
-        return self.model.ends
-
     def show(self, prediction: Written, top: int | None) -> list[dict[str, Any]]:
         """The likeliest texts; with their scores where they were searched by beams."""
         texts = prediction.texts[:top]
@@ -311,6 +324,23 @@ def labelled_examples(
     starts = np.zeros(len(tokens) + 1, np.int64)
     np.cumsum([len(each) for each in tokens], out=starts[1:])
     return Examples(_flat(tokens), starts, None, cut, labels=_flat(labels))
+
+
+def end_token(tokenizer: Tokenizer, ends: frozenset[int]) -> int:
+    """The token that ends a target: the tokenizer's, if it is one of those that end a text."""
+    own = tokenizer.end
+    if own is not None:
+        return own
+    special = special_ids(tokenizer)
+    for token in (special.eos, special.sep):
+        if token is not None:
+            return token
+    if not ends:
+        raise ModelError(
+            "the model has no token that ends a text",
+            do="name eos_token in its tokenizer_config.json",
+        )
+    return min(ends)
 
 
 def _flat(parts: Sequence[Sequence[int] | NDArray[np.int32]]) -> NDArray[np.int32]:

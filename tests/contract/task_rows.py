@@ -11,6 +11,7 @@ import numpy as np
 
 from langue.tasks.chat import Answered as Reply
 from langue.tasks.extract import Answered, Span
+from langue.tasks.preference import Rewarded
 from langue.tasks.tag import Tagged
 from langue.tasks.writing import Written
 from tests.tiny import BAD, GOOD, PLAIN
@@ -199,6 +200,40 @@ def as_replies(task: Any, golds: Any) -> list[Reply]:
     return [Reply(["x"], [0.0], "", nats=0.0, tokens=2, right=2) for _ in golds]
 
 
+def compared_answers(n: int) -> list[dict[str, Any]]:
+    """Two answers, the better one with a word of `GOOD`."""
+    generator = random.Random(9)
+    rows = []
+    for row in texts(n, "prompt"):
+        answers = [generator.choices(PLAIN, k=2) + [generator.choice(of)] for of in (GOOD, BAD)]
+        chosen, rejected = (" " + " ".join(words) for words in answers)
+        rows.append(row | {"chosen": chosen, "rejected": rejected})
+    return rows
+
+
+def talk_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The same as messages, without a prompt of their own."""
+    asked = {"role": "user", "content": row["prompt"]}
+    return {
+        name: [asked, {"role": "assistant", "content": row[name]}]
+        for name in ("chosen", "rejected")
+    }
+
+
+def rated_answers(n: int) -> list[dict[str, Any]]:
+    rows = []
+    for index, row in enumerate(compared_answers(n)):
+        answer = row["rejected"] if index % 2 else row["chosen"]
+        rows.append({"prompt": row["prompt"], "completion": answer, "label": index % 2 == 0})
+    return rows
+
+
+def as_rewards(task: Any, golds: Any) -> list[Rewarded]:
+    if task.has_pairs:
+        return [Rewarded(1.0, 0.0) for _ in golds]
+    return [Rewarded(0.5 if gold.good else -0.5, np.nan, gold.good) for gold in golds]
+
+
 def one_hot(task: Any, golds: Any) -> Any:
     return np.eye(len(task.labels))[np.asarray(golds)]
 
@@ -315,6 +350,46 @@ CASES = {
             ({"messages": None}, "the conversation is empty"),
         ],
         {"train.epochs": 80, "task.max_new_tokens": 12},
+        model="decoder",
+    ),
+    "preference": Case(
+        "preference",
+        compared_answers,
+        as_rewards,
+        [
+            ({"prompt": "a", "chosen": " b", "rejected": " b"}, "chosen and rejected are the same"),
+            ({"prompt": "a", "chosen": " ", "rejected": " b"}, "the chosen is empty"),
+            ({"prompt": "a", "chosen": " b", "rejected": None}, "the rejected is empty"),
+        ],
+        {"train.epochs": 20},
+        model="decoder",
+    ),
+    "preference without a reference": Case(
+        "preference",
+        lambda n: [talk_of(row) for row in compared_answers(n)],
+        as_rewards,
+        [
+            (
+                {
+                    "chosen": said(("user", "a"))["messages"],
+                    "rejected": said(("user", "b"))["messages"],
+                },
+                "has no turn of the assistant",
+            )
+        ],
+        {"train.epochs": 20, "task.loss": "orpo", "task.beta": 1.0},
+        model="decoder",
+    ),
+    "preference of single answers": Case(
+        "preference",
+        rated_answers,
+        as_rewards,
+        [
+            ({"prompt": "a", "completion": " b", "label": None}, "neither true nor false"),
+            ({"prompt": "a", "completion": " ", "label": True}, "the completion is empty"),
+        ],
+        {"train.epochs": 20, "task.loss": "kto"},
+        of_rows=False,
         model="decoder",
     ),
     "seq2seq by a decoder": Case(

@@ -198,8 +198,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(name: str, tiny: Path, tmp_pa
     def trainer(folder: str) -> Trainer:
         prepared = prepared_case(name, tiny, **{"train.epochs": 3, "train.batch_examples": 4})
         (tmp_path / folder).mkdir(exist_ok=True)
-        batches = prepared.task.batches(prepared.train, prepared.settings)
         network = build(prepared)
+        batches = prepared.task.batches(prepared.train, prepared.settings)
         settings = prepared.settings.train
         folder_ = tmp_path / folder
         return Trainer(network, prepared.task, batches, prepared.dev, settings, folder_)

@@ -18,7 +18,8 @@ from langue.cli.show import print_preview
 from langue.errors import DataError, ModelError, SettingsError
 from langue.hub.checkpoint import describe, read_checkpoint
 from langue.hub.new_tokens import with_tokens
-from langue.tasks.chat import TEMPLATE, Chat
+from langue.tasks.chat import Chat
+from langue.tasks.chat_templates import TEMPLATE
 from langue.tasks.conversations import read_conversation
 from langue.text.read.source import read
 from langue.text.tokenizers.assistant_turns import labelled, turns_of
