@@ -103,8 +103,9 @@ def finetune(
     print_metrics(run.metrics)
     print(run.facts["transformers"])
     print(f"Report: {run.folder / 'report.html'}")
-    pair = ' --pair "..."' if run.facts.get("reads_two_texts") else ""
-    print(f'Use it: langue predict {shlex.quote(str(run.folder))} --text "..."{pair}')
+    given = ' --text "..."' if run.facts["reads_texts"] else " --data FILE"
+    given += ' --pair "..."' if run.facts.get("reads_two_texts") else ""
+    print(f"Use it: langue predict {shlex.quote(str(run.folder))}{given}")
 
 
 def _parse_shares(written: str | None) -> list[float] | None:

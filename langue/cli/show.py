@@ -15,11 +15,14 @@ from rich.text import Text
 from rich.tree import Tree
 
 if TYPE_CHECKING:
+    from langue.data.batch import Examples
     from langue.runs.corpora import Pretraining
     from langue.runs.prepare import Finetuning
+    from langue.text.tokenizers.tokenizer import Tokenizer
 
 EXAMPLES = 3  # training examples that a preview shows
 SHOWN_TOKENS = 60  # of each
+OTHERS = 2  # more sequences of an example, where it has several answers
 
 
 def print_json(content: Any) -> None:
@@ -78,39 +81,68 @@ def print_preview(prepared: "Finetuning", console: Console) -> None:
 
 
 def _example(prepared: "Finetuning", row: int) -> Text:
-    """One training example: its tokens as the model gets them, then its target, which carries the
-    loss.
+    """One training example: its tokens as the model gets them, and what carries the loss: some of
+    these tokens where tokens are predicted, else the target behind them.
     """
     encoded = prepared.encoded["train"]
-    examples = encoded.examples
+    writes = prepared.task.has_language_head
     tokenizer = prepared.checkpoint.tokenizer
     first, *more = encoded.sequences_of(row).tolist()
-    part = slice(examples.starts[first], examples.starts[first + 1])
+    line = Text(overflow="fold")
+    if encoded.decoder is not None:
+        _append_tokens(line, _tokens_of(encoded.examples, first, False), tokenizer)
+        line.append("→ ", style="bold")
+        targets = _tokens_of(encoded.decoder, first, True)[1:]
+        _append_tokens(line, targets, tokenizer.target)
+    else:
+        _append_tokens(line, _tokens_of(encoded.examples, first, writes), tokenizer)
+    if writes:
+        for other in more[:OTHERS]:
+            line.append("| ", style="bold")
+            _append_tokens(line, _tokens_of(encoded.examples, other, writes), tokenizer)
+        more = more[OTHERS:]
+    if more:
+        line.append(f"+ {len(more)} more sequences ", style="dim italic")
+    if not writes:
+        line.append(f"→ {prepared.task.show_target(encoded.golds[row])}", style="bold green")
+    sides = [encoded.examples] + ([encoded.decoder] if encoded.decoder is not None else [])
+    if cut := sum(int(side.cut[[first, *more]].sum()) for side in sides):
+        line.append(f"  ({cut} tokens cut)", style="yellow")
+    return line
+
+
+def _tokens_of(examples: "Examples", row: int, follows: bool) -> list[tuple[int, bool]]:
+    """The tokens of a sequence, each with whether it carries loss. follows: what is predicted at a
+    token is the one after it; else it is something of its own.
+    """
+    part = slice(examples.starts[row], examples.starts[row + 1])
     ids = examples.tokens[part].tolist()
-    learnt = [False] * len(ids)  # tokens that carry loss
-    if examples.labels is not None:
-        learnt = (examples.labels[part] >= 0).tolist()
+    if examples.labels is None:
+        return [(token, False) for token in ids]
+    labels = examples.labels[part].tolist()
+    learnt = [label >= 0 for label in labels]
+    if not follows:
+        return list(zip(ids, learnt, strict=True))
+    # the last token that is predicted is not read, and stands among the labels alone
+    last = [labels[-1]] if learnt[-1] else []
+    return list(zip([*ids, *last], [False, *learnt], strict=False))
+
+
+def _append_tokens(line: Text, tokens: list[tuple[int, bool]], tokenizer: "Tokenizer") -> None:
     special = {
         index
         for index, token in tokenizer.backend.get_added_tokens_decoder().items()
         if token.special
     }
-    line = Text(overflow="fold")
-    shown = list(range(len(ids)))
-    if len(ids) > SHOWN_TOKENS:
-        shown = shown[: SHOWN_TOKENS // 2] + [-1] + shown[-SHOWN_TOKENS // 2 :]
-    for place in shown:
-        if place < 0:
-            line.append(f" … {len(ids) - SHOWN_TOKENS} more … ", style="dim italic")
+    half = SHOWN_TOKENS // 2
+    gone = len(tokens) - SHOWN_TOKENS
+    for place, (token, learnt) in enumerate(tokens):
+        if gone > 0 and half <= place < len(tokens) - half:
+            if place == half:
+                line.append(f"… {gone:,} more … ", style="dim italic")
             continue
-        style = "dim" if ids[place] in special else "green" if learnt[place] else ""
-        line.append(tokenizer.token(ids[place]) + " ", style=style)
-    if more:
-        line.append(f"+ {len(more)} more sequences ", style="dim italic")
-    line.append(f"→ {prepared.task.show_target(encoded.golds[row])}", style="bold green")
-    if cut := int(examples.cut[[first, *more]].sum()):
-        line.append(f"  ({cut} tokens cut)", style="yellow")
-    return line
+        style = "green" if learnt else "dim" if token in special else ""
+        line.append(f"{tokenizer.shown(token)} ", style=style)
 
 
 def _splits(facts: Mapping[str, Any]) -> Table:

@@ -445,10 +445,7 @@ def first_pieces(
     shown = []
     for a, b in zip(side.starts[:-1].tolist(), side.starts[1:].tolist(), strict=True):
         tokens = side.tokens[a : min(b, a + most)].tolist()
-        words = [
-            tokenizer.decode([token], skip_special=False).replace("\n", "⏎").strip()
-            for token in tokens
-        ]
+        words = [tokenizer.shown(token) for token in tokens]
         shown.append(list(zip([f"{word} " for word in words], carries[a:b].tolist(), strict=False)))
     return shown
 

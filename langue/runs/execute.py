@@ -39,6 +39,7 @@ from langue.runs.folder import (
 from langue.runs.prepare import PREPARED, Prepared, build, prepare
 from langue.runtime import check_compiler, device, precision, rank
 from langue.settings.recipe import read_recipe, write_recipe
+from langue.tasks.task import Task
 from langue.train.embedding_rows import trim_embedding
 from langue.train.parallel import barrier
 from langue.train.trainer import Trainer, Watch
@@ -200,9 +201,9 @@ def _rows_in_use(prepared: Prepared, network: nn.Module) -> AbstractContextManag
 
 
 def _watched(prepared: Prepared) -> dict[str, Any]:
-    """What else the training of a language model shows and keeps: options of `Trainer`."""
-    if prepared.task.learns_from == "rows":
-        return {}
+    """What else is shown and kept of the training: options of `Trainer`."""
+    if isinstance(prepared.task, Task):
+        return {"look_first": prepared.task.looks_first}
     from langue.runs.samples import samples
 
     return {

@@ -217,7 +217,7 @@ def encode_rows(
         table = with_usable_targets(type(task), task, split, table, task.settings, notes)
     rows, encoded = task.encode(model.tokenizer, table, task.golds(table), model.data, model.config)
     if len(rows) < len(table):
-        notes.append(dropped_note(table, rows))
+        notes.append(dropped_note(task, table, rows))
     return rows, encoded
 
 

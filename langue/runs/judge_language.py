@@ -23,7 +23,6 @@ from langue.evaluation import report
 from langue.evaluation.curves import Curves
 from langue.evaluation.facts import sections_of_facts
 from langue.evaluation.judge import Verdict, format_metric
-from langue.evaluation.kneser_ney import baseline
 from langue.files import in_use, sha256
 from langue.hub.checkpoint import Description, read_checkpoint
 from langue.model.language_model import LanguageModel
@@ -43,6 +42,7 @@ from langue.runtime import device, precision
 from langue.settings.recipe import split_recipe
 from langue.settings.sections import PRETRAINING, resolve
 from langue.statistics.compare import compare_documents, outcome
+from langue.statistics.kneser_ney import baseline
 from langue.tasks import OBJECTIVES, OPTIONS
 from langue.tasks.judgement import Example, Examples, Highlight, Passage
 from langue.tasks.language import DocumentLosses, HeldOutSet, scores

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -34,7 +35,7 @@ from langue.progress import bar
 from langue.registry import Registry
 from langue.runs.arguments import Call, check_rereadable
 from langue.runs.save import head_of, write_task_checkpoint, write_task_facts
-from langue.runtime import precision
+from langue.runtime import device, precision
 from langue.settings.recipe import display_name
 from langue.settings.sections import DataSettings, Section, Settings
 from langue.tasks.objective import Objective
@@ -126,6 +127,16 @@ class Finetuning(Prepared):
             return []
         return [each.examples for each in (self.train, self.dev) if each is not None]
 
+    def look_at(self, network: nn.Module) -> None:
+        """Keep what training needs to know of the model that it begins with."""
+        network.to(device()).eval()
+        dtype = precision(self.settings.train.precision)
+        known = partial(self.task.begun_with, network, device=device(), dtype=dtype)
+        self.encoded = {name: known(each) for name, each in self.encoded.items()}
+        self.train = self.encoded["train"]
+        self.dev = self.encoded.get("dev")
+        network.train()
+
     def write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         rows = self.source.train
         pairs = rows is not None and "pair" in rows.rows.column_names
@@ -180,7 +191,7 @@ class Finetuning(Prepared):
                 texts = kind.training_texts(source.train)
                 checkpoint = new_checkpoint(kind.preset, texts, kept, settings, source.notes)
         else:
-            checkpoint = _published_model(task, model, settings)
+            checkpoint = _completed(task, _published_model(task, model, settings), settings)
         task.use(checkpoint)
         encoded = _encode(task, checkpoint, tables, golds, settings, source.notes)
         made = cls(
@@ -217,7 +228,8 @@ def prepare(call: Call, folder: Path | None = None, *, resume: bool = False) -> 
 
 def build(prepared: Prepared) -> nn.Module:
     """The model to train: a new one, or one with the published weights, a new head where it has
-    none for this task, and dropout as set.
+    none for this task, and dropout as set. What the task needs to know of a published model before
+    it is trained is kept in what is prepared.
     """
     checkpoint = prepared.checkpoint
     settings = prepared.settings
@@ -233,6 +245,8 @@ def build(prepared: Prepared) -> nn.Module:
         where=str(checkpoint.folder),
         new="head.",
     )
+    if isinstance(prepared, Finetuning):
+        prepared.look_at(network)
     body: Transformer = network.body  # type: ignore[assignment]
     set_dropout(body, settings.model.dropout, settings.model.attention_dropout)
     if settings.model.adapter is not None:
@@ -261,6 +275,19 @@ def _folder_of(run: Path | None) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="langue-") as temporary:
         yield Path(temporary)
+
+
+def _completed(task: Task, checkpoint: Checkpoint, settings: Settings) -> Checkpoint:
+    """The model with what the task adds to it; SettingsError where an adapter would not hold it."""
+    known = len(checkpoint.tokenizer)
+    found = task.completed(checkpoint)
+    if settings.model.adapter is not None and len(found.tokenizer) > known:
+        raise SettingsError(
+            f"the model gets tokens of a chat template, whose rows of the embedding a"
+            f" {settings.model.adapter} adapter does not hold",
+            do="take a model that has a chat template, or leave model.adapter out",
+        )
+    return found
 
 
 def _published_model(task: Task, model: Any, settings: Settings) -> Checkpoint:
@@ -295,7 +322,7 @@ def _encode(
                 checkpoint.tokenizer, table, golds[name], settings.data, checkpoint.config
             )
             if len(kept) < len(table):
-                notes.append(dropped_note(table, kept))
+                notes.append(dropped_note(task, table, kept))
                 tables[name] = kept
             advance(len(table))
     for name, each in encoded.items():
@@ -352,13 +379,10 @@ def _fold(chosen: DataSettings) -> tuple[int, int] | None:
     return chosen.fold, chosen.folds
 
 
-def dropped_note(table: Table, kept: Table) -> str:
+def dropped_note(task: Task, table: Table, kept: Table) -> str:
     """How many rows `Task.encode` has left out of a table."""
     count = len(table) - len(kept)
-    return (
-        f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped whose text has no"
-        " tokens"
-    )
+    return f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped {task.why_dropped}"
 
 
 def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
@@ -442,6 +466,7 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
         "origin": prepared.source.train.origin if prepared.source.train else "",
         "model": str(prepared.checkpoint.folder),
         "task": task.name,
+        "reads_texts": True,
         "reads_two_texts": "pair" in columns or len(task.columns.inputs) == 2,
         **task.facts(),
         "splits": splits,

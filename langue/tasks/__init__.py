@@ -18,6 +18,8 @@ _TASKS = {
     "extract": "tasks.extract:Extract",
     "seq2seq": "tasks.seq2seq:Seq2Seq",
     "embed": "tasks.embed:Embed",
+    "chat": "tasks.chat:Chat",
+    "preference": "tasks.preference:Preference",
 }
 _OBJECTIVES = {
     "causal": "tasks.causal:Causal",

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from langue.data.batch import Batch, Examples, Pairs
 from langue.data.corpus.stream import Chunks, Documents, SpecialTokenOverhead, Stream
@@ -297,6 +298,26 @@ def language_states(model: LanguageModel, batch: Batch | Pairs) -> Tensor:
 def select_labelled(states: Tensor, side: Batch) -> Tensor:
     """The states (M, D), of all (T, D), of the tokens that carry loss."""
     return states if side.places is None else states[side.places]
+
+
+def token_log_probabilities(model: LanguageModel, states: Tensor, labels: Tensor) -> Tensor:
+    """(M, D), (M,) -> the log-probability of each label (M,), with its gradient; of the logits a
+    chunk's are held, and computed once more in the backward pass.
+    """
+
+    def of_part(states: Tensor, labels: Tensor) -> Tensor:
+        logits = model.logits(states).float()
+        return -F.cross_entropy(logits, labels, reduction="none")
+
+    size = chunk_size(model.body.config.vocab_size, device_memory(states.device))
+    parts = []
+    for begin in range(0, len(labels), size):
+        part = slice(begin, begin + size)
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(of_part, states[part], labels[part], use_reentrant=False))
+        else:
+            parts.append(of_part(states[part], labels[part]))
+    return torch.cat(parts)
 
 
 def token_losses(model: LanguageModel, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -104,6 +104,10 @@ class Objective(ABC):
         `aux_loss`, was `loss`.
         """
 
+    def logged(self, outcomes: list[Outcome]) -> dict[str, Any]:
+        """What else a training step's line of the log says of its batches."""
+        return {}
+
     @abstractmethod
     def evaluate(
         self, model: nn.Module, dev: Any, *, device: torch.device, dtype: torch.dtype

@@ -12,13 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import nn
 
 from langue.data.batch import Examples, examples_of
 from langue.data.encode import encode_texts
 from langue.data.encoded import Encoded
-from langue.errors import DataError, ModelError
+from langue.errors import DataError
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
 from langue.settings.sections import DataSettings
@@ -29,18 +31,19 @@ from langue.statistics.sentences import sentences
 from langue.tasks import judgement
 from langue.tasks.columns import Columns
 from langue.tasks.judgement import Judgement
+from langue.tasks.objective import Metrics
 from langue.tasks.task import Baseline, rows_with_tokens
 from langue.tasks.writing import (
     Prompt,
     WritingOptions,
     WritingTask,
     Written,
+    end_token,
     labelled_examples,
     prompt_and_target,
 )
 from langue.text.read.parse import is_missing, replace_lone_surrogates
 from langue.text.tokenizers.flags import frame_of
-from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -66,6 +69,11 @@ class Seq2SeqOptions(WritingOptions):
     )
     suffix: str = Field(
         default="\n", description="text between a source and its target, which a decoder reads"
+    )
+    dev_examples: int = Field(
+        default=200,
+        ge=1,
+        description="examples of dev for which texts are written in training, to be judged",
     )
 
 
@@ -246,7 +254,7 @@ class Seq2Seq(WritingTask):
     ) -> tuple[list[list[int]], NDArray[np.int32]]:
         """Each target with the token that ends it, and how many tokens are cut of it."""
         own = tokenizer.target
-        end = _end_token(own, self.ends)
+        end = end_token(own, self.ends)
         backend = own.backend
         special = not self.is_decoder
         found = backend.encode_batch(list(targets), add_special_tokens=special)
@@ -285,6 +293,19 @@ class Seq2Seq(WritingTask):
         return text + (f" (and {len(gold) - 1} more)" if len(gold) > 1 else "")
 
     # --- judging ---
+
+    def evaluate(
+        self, model: nn.Module, dev: Encoded, *, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Metrics, float | None]:
+        """The loss on all of dev, and metrics of the texts that are written for a part of it."""
+        was_training = model.training
+        model.eval()
+        loss = self.mean_loss(model, dev, device, dtype)
+        few = min(len(dev), self.settings.dev_examples)
+        rows = np.linspace(0, len(dev) - 1, few).round().astype(np.int64)
+        written = self.write(model, [dev.context[row] for row in rows], dtype, beams=1)
+        model.train(was_training)
+        return self.metrics([dev.golds[row] for row in rows], written), loss
 
     def metric_names(self) -> list[str]:
         return list(self.names)
@@ -424,23 +445,6 @@ def _lead(count: int, text: str) -> str:
 def _as_written(make: Callable[[str], str], table: "Table") -> list[Written]:
     sources = table.column("source")
     return [Written([make(source)], [0.0], source) for source in sources]
-
-
-def _end_token(tokenizer: Tokenizer, ends: frozenset[int]) -> int:
-    """The token that ends a target: the tokenizer's, if it is one of those that end a text."""
-    own = tokenizer.end
-    if own is not None:
-        return own
-    special = special_ids(tokenizer)
-    for token in (special.eos, special.sep):
-        if token is not None:
-            return token
-    if not ends:
-        raise ModelError(
-            "the model has no token that ends a text",
-            do="name eos_token in its tokenizer_config.json",
-        )
-    return min(ends)
 
 
 def _without_end(tokens: list[int], tokenizer: Tokenizer, ends: frozenset[int]) -> list[int]:

@@ -83,6 +83,10 @@ class Task(Objective):
     has_language_head: ClassVar[bool] = False
     # whether its baseline needs rows to be trained on
     baseline_learns: ClassVar[bool] = True
+    # whether the model is judged on dev before its first step, too
+    looks_first: ClassVar[bool] = False
+    # of rows that `encode` leaves out
+    why_dropped: ClassVar[str] = "whose text has no tokens"
     # what it is judged by where the checkpoint was chosen by the loss, or by nothing
     main_metric: str
     settings: Any  # its Options
@@ -150,6 +154,16 @@ class Task(Objective):
 
     def adapt_to(self, config: ModelConfig) -> None:
         """Settle what depends on the model, so that what is saved is explicit."""
+
+    def completed(self, checkpoint: Checkpoint) -> Checkpoint:
+        """A published model with what the task needs of it and it lacks, before it is trained."""
+        return checkpoint
+
+    def begun_with(
+        self, model: nn.Module, encoded: Encoded, *, device: torch.device, dtype: torch.dtype
+    ) -> Encoded:
+        """A split with what its loss needs to know of the model as it is before training."""
+        return encoded
 
     def use(self, checkpoint: Checkpoint) -> None:
         """Take what it needs of the model that it is trained on or used with. ModelError for a

@@ -32,8 +32,10 @@ from langue.model.language_model import LanguageModel, init_weights
 from langue.model.weight_linear import for_generation
 from langue.settings.sections import Section, Settings
 from langue.tasks.language import decoder_side, language_states, select_labelled
-from langue.tasks.objective import Metrics, Outcome
+from langue.tasks.objective import Outcome
 from langue.tasks.task import Task
+from langue.text.tokenizers.special import special_ids
+from langue.text.tokenizers.tokenizer import Tokenizer
 
 HEAD = "lm"  # what families call the head that scores every token
 LOSS_TOKENS = 4096  # of a batch whose loss is computed in judging
@@ -59,11 +61,6 @@ class WritingOptions(Section):
         lt=1,
         description="share of the target's probability that all tokens get in equal parts",
     )
-    dev_examples: int = Field(
-        default=200,
-        ge=1,
-        description="examples of dev for which texts are written in training, to be judged",
-    )
 
 
 @dataclass(frozen=True)
@@ -75,22 +72,14 @@ class Written:
     source: str = ""
 
 
-class WritingTask(Task):
-    """A text for each row."""
+class LanguageTask(Task):
+    """A task whose network is a language model."""
 
     has_language_head: ClassVar[bool] = True
-    settings: WritingOptions
-    key: str  # what a text is called in an answer, as `transformers` pipelines call it
 
-    def __init__(self, settings: WritingOptions, *, max_new_tokens: int | None = None) -> None:
-        """max_new_tokens: what training has settled, where the settings leave it to that."""
-        self.settings = settings
-        chosen = settings.max_new_tokens
-        self.max_new_tokens = max_new_tokens if chosen is None else chosen
+    def __init__(self) -> None:
         self._notes: list[str] = []
         self._model: Checkpoint | None = None
-
-    # --- the model ---
 
     def use(self, checkpoint: Checkpoint) -> None:
         if checkpoint.config.architecture == "encoder":
@@ -98,13 +87,6 @@ class WritingTask(Task):
                 f"the task {self.name} writes texts, and an encoder does not",
                 where=str(checkpoint.folder),
                 do="take an encoder-decoder, as t5-small, or a decoder, as gpt2",
-            )
-        cap = checkpoint.config.logit_cap
-        if self.settings.label_smoothing and cap:
-            raise SettingsError(
-                f"task.label_smoothing = {self.settings.label_smoothing} does not go with logits"
-                f" that are capped (model.logit_cap = {cap:g})",
-                do="leave one of them out",
             )
         self._model = checkpoint
 
@@ -117,6 +99,11 @@ class WritingTask(Task):
     @property
     def is_decoder(self) -> bool:
         return self.model.config.architecture == "decoder"
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        return self.model.ends
 
     def network(self, config: ModelConfig, seed: int = 0, pad: int | None = None) -> LanguageModel:
         model = LanguageModel(config)
@@ -134,6 +121,39 @@ class WritingTask(Task):
     def published(self) -> dict[str, Any]:
         return {}
 
+    def describe_transformers_support(self, family: Family, data: Any) -> str:
+        auto = "AutoModelForCausalLM" if self.is_decoder else "AutoModelForSeq2SeqLM"
+        return f"transformers: {auto} gives the same logits, and writes the same texts."
+
+    def notes(self) -> list[str]:
+        return self._notes
+
+
+class WritingTask(LanguageTask):
+    """A text for each row."""
+
+    settings: WritingOptions
+    key: str  # what a text is called in an answer, as `transformers` pipelines call it
+
+    def __init__(self, settings: WritingOptions, *, max_new_tokens: int | None = None) -> None:
+        """max_new_tokens: what training has settled, where the settings leave it to that."""
+        super().__init__()
+        self.settings = settings
+        chosen = settings.max_new_tokens
+        self.max_new_tokens = max_new_tokens if chosen is None else chosen
+
+    # --- the model ---
+
+    def use(self, checkpoint: Checkpoint) -> None:
+        super().use(checkpoint)
+        cap = checkpoint.config.logit_cap
+        if self.settings.label_smoothing and cap:
+            raise SettingsError(
+                f"task.label_smoothing = {self.settings.label_smoothing} does not go with logits"
+                f" that are capped (model.logit_cap = {cap:g})",
+                do="leave one of them out",
+            )
+
     def generation(self) -> dict[str, Any]:
         chosen: dict[str, Any] = {"num_beams": self.settings.beams}
         if self.settings.beams > 1:
@@ -141,13 +161,6 @@ class WritingTask(Task):
         if self.max_new_tokens is not None:
             chosen |= {"max_new_tokens": self.max_new_tokens, "max_length": None}
         return chosen
-
-    def describe_transformers_support(self, family: Family, data: Any) -> str:
-        auto = "AutoModelForCausalLM" if self.is_decoder else "AutoModelForSeq2SeqLM"
-        return f"transformers: {auto} gives the same logits, and writes the same texts."
-
-    def notes(self) -> list[str]:
-        return self._notes
 
     # --- rows ---
 
@@ -192,19 +205,6 @@ class WritingTask(Task):
             total += float(found.loss)
             count += found.count
         return total / count if count else None
-
-    def evaluate(
-        self, model: nn.Module, dev: Encoded, *, device: torch.device, dtype: torch.dtype
-    ) -> tuple[Metrics, float | None]:
-        """The loss on all of dev, and metrics of the texts that are written for a part of it."""
-        was_training = model.training
-        model.eval()
-        loss = self.mean_loss(model, dev, device, dtype)
-        few = min(len(dev), self.settings.dev_examples)
-        rows = np.linspace(0, len(dev) - 1, few).round().astype(np.int64)
-        written = self.write(model, [dev.context[row] for row in rows], dtype, beams=1)
-        model.train(was_training)
-        return self.metrics([dev.golds[row] for row in rows], written), loss
 
     # --- predicting ---
 
@@ -285,11 +285,6 @@ class WritingTask(Task):
             do_sample=False,
         )
 
-    @property
-    def ends(self) -> frozenset[int]:
-        """The tokens that end a text."""
-        return self.model.ends
-
     def show(self, prediction: Written, top: int | None) -> list[dict[str, Any]]:
         """The likeliest texts; with their scores where they were searched by beams."""
         texts = prediction.texts[:top]
@@ -321,8 +316,8 @@ def prompt_and_target(prompt: Sequence[int], target: Sequence[int]) -> tuple[lis
 
 
 def labelled_examples(
-    tokens: Sequence[Sequence[int]],
-    labels: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int] | NDArray[np.int32]],
+    labels: Sequence[Sequence[int] | NDArray[np.int32]],
     cut: NDArray[np.int32],
 ) -> Examples:
     """Sequences with what is to be predicted at each token; cut (n,): tokens left out of each."""
@@ -331,7 +326,24 @@ def labelled_examples(
     return Examples(_flat(tokens), starts, None, cut, labels=_flat(labels))
 
 
-def _flat(parts: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+def end_token(tokenizer: Tokenizer, ends: frozenset[int]) -> int:
+    """The token that ends a target: the tokenizer's, if it is one of those that end a text."""
+    own = tokenizer.end
+    if own is not None:
+        return own
+    special = special_ids(tokenizer)
+    for token in (special.eos, special.sep):
+        if token is not None:
+            return token
+    if not ends:
+        raise ModelError(
+            "the model has no token that ends a text",
+            do="name eos_token in its tokenizer_config.json",
+        )
+    return min(ends)
+
+
+def _flat(parts: Sequence[Sequence[int] | NDArray[np.int32]]) -> NDArray[np.int32]:
     return np.concatenate([np.asarray(part, np.int32) for part in [*parts, []]]).astype(np.int32)
 
 

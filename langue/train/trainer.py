@@ -310,7 +310,7 @@ class Trainer:
         name = self.objective.primary_metric
         metric = self.objective.train_metric(outcomes, (loss_sum - aux_loss) / count)
         line: dict[str, Any] = {"loss": mean_loss, "lr": rate, "grad_norm": norm, name: metric}
-        line |= self._positive([name])
+        line |= self._positive([name]) | self.objective.logged(outcomes)
         if skipped:
             line["skipped"] = True
         return line

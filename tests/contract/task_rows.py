@@ -5,11 +5,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from langue.tasks.chat import Answered as Reply
 from langue.tasks.extract import Answered, Span
+from langue.tasks.preference import Rewarded
 from langue.tasks.tag import Tagged
 from langue.tasks.writing import Written
 from tests.tiny import BAD, GOOD, PLAIN
@@ -26,9 +28,10 @@ class Case:
     # what is wrong with a row, and what the message says of it
     malformed: list[tuple[dict[str, Any], str]]
     settings: dict[str, Any] = field(default_factory=dict)
-    is_new: bool = False  # whether it begins with a new model and not with a published one
     # whether its loss is one of each row, whatever others are in the batch
     of_rows: bool = True
+    # what it begins with: a published encoder or decoder, or a new model
+    model: Literal["encoder", "decoder", "new"] = "encoder"
 
 
 def texts(n: int, *columns: str) -> list[dict[str, Any]]:
@@ -176,6 +179,61 @@ def as_vectors(task: Any, golds: Any) -> list[Any]:
     ]
 
 
+def talks(n: int) -> list[dict[str, Any]]:
+    """Conversations in which the assistant says a word of the user's last message."""
+    rows = []
+    for index, row in enumerate(texts(n, "text")):
+        words = row["text"].split()
+        messages = [{"role": "user", "content": " ".join(words[:3])}]
+        if index % 3 == 0:
+            messages.append({"role": "assistant", "content": words[0]})
+            messages.append({"role": "user", "content": words[1]})
+        rows.append({"messages": [*messages, {"role": "assistant", "content": words[1]}]})
+    return rows
+
+
+def said(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def as_replies(task: Any, golds: Any) -> list[Reply]:
+    return [Reply(["x"], [0.0], "", nats=0.0, tokens=2, right=2) for _ in golds]
+
+
+def compared_answers(n: int) -> list[dict[str, Any]]:
+    """Two answers, the better one with a word of `GOOD`."""
+    generator = random.Random(9)
+    rows = []
+    for row in texts(n, "prompt"):
+        answers = [generator.choices(PLAIN, k=2) + [generator.choice(of)] for of in (GOOD, BAD)]
+        chosen, rejected = (" " + " ".join(words) for words in answers)
+        rows.append(row | {"chosen": chosen, "rejected": rejected})
+    return rows
+
+
+def talk_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The same as messages, without a prompt of their own."""
+    asked = {"role": "user", "content": row["prompt"]}
+    return {
+        name: [asked, {"role": "assistant", "content": row[name]}]
+        for name in ("chosen", "rejected")
+    }
+
+
+def rated_answers(n: int) -> list[dict[str, Any]]:
+    rows = []
+    for index, row in enumerate(compared_answers(n)):
+        answer = row["rejected"] if index % 2 else row["chosen"]
+        rows.append({"prompt": row["prompt"], "completion": answer, "label": index % 2 == 0})
+    return rows
+
+
+def as_rewards(task: Any, golds: Any) -> list[Rewarded]:
+    if task.has_pairs:
+        return [Rewarded(1.0, 0.0) for _ in golds]
+    return [Rewarded(0.5 if gold.good else -0.5, np.nan, gold.good) for gold in golds]
+
+
 def one_hot(task: Any, golds: Any) -> Any:
     return np.eye(len(task.labels))[np.asarray(golds)]
 
@@ -266,10 +324,76 @@ CASES = {
             ({"source": "a film", "target": None}, "the target is empty"),
         ],
         NEW | {"task.output": "translation"},
-        is_new=True,
+        model="new",
+    ),
+    "chat": Case(
+        "chat",
+        talks,
+        as_replies,
+        [
+            (said(("user", "Hi"), ("assistant", " ")), "message 2 (assistant) is empty"),
+            (said(("assistant", "Hi"), ("user", "Yes")), "begins with the assistant"),
+            (said(("user", "Hi"), ("narrator", "Hm")), "has the unknown role 'narrator'"),
+            (
+                said(
+                    ("user", "Hi"),
+                ),
+                "has no turn of the assistant",
+            ),
+            (
+                said(
+                    ("system", "Hi"),
+                ),
+                "has nothing but the system's message",
+            ),
+            ({"messages": []}, "the conversation is empty"),
+            ({"messages": None}, "the conversation is empty"),
+        ],
+        {"train.epochs": 80, "task.max_new_tokens": 12},
+        model="decoder",
+    ),
+    "preference": Case(
+        "preference",
+        compared_answers,
+        as_rewards,
+        [
+            ({"prompt": "a", "chosen": " b", "rejected": " b"}, "chosen and rejected are the same"),
+            ({"prompt": "a", "chosen": " ", "rejected": " b"}, "the chosen is empty"),
+            ({"prompt": "a", "chosen": " b", "rejected": None}, "the rejected is empty"),
+        ],
+        {"train.epochs": 20},
+        model="decoder",
+    ),
+    "preference without a reference": Case(
+        "preference",
+        lambda n: [talk_of(row) for row in compared_answers(n)],
+        as_rewards,
+        [
+            (
+                {
+                    "chosen": said(("user", "a"))["messages"],
+                    "rejected": said(("user", "b"))["messages"],
+                },
+                "has no turn of the assistant",
+            )
+        ],
+        {"train.epochs": 20, "task.loss": "orpo", "task.beta": 1.0},
+        model="decoder",
+    ),
+    "preference of single answers": Case(
+        "preference",
+        rated_answers,
+        as_rewards,
+        [
+            ({"prompt": "a", "completion": " b", "label": None}, "neither true nor false"),
+            ({"prompt": "a", "completion": " ", "label": True}, "the completion is empty"),
+        ],
+        {"train.epochs": 20, "task.loss": "kto"},
+        of_rows=False,
+        model="decoder",
     ),
     "seq2seq by a decoder": Case(
-        "seq2seq", translated, as_written, [], NEW | {"model.preset": "llama"}, is_new=True
+        "seq2seq", translated, as_written, [], NEW | {"model.preset": "llama"}, model="new"
     ),
     "embed scored pairs": Case(
         "embed",

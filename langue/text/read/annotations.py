@@ -5,6 +5,7 @@
 | tokens, tags | `["EU", "rejects"]`, `["B-ORG", "O"]` | lists of strings or of numbers |
 | spans | `[{"start": 0, "end": 2, "label": "ORG"}]` | dictionaries, triples |
 | answers | `[{"text": "EU", "start": 0}]` | dictionaries, a dictionary of lists, strings |
+| messages and the like | see `langue/text/read/turns.py` | |
 
 Offsets count characters of the text as it is read, `end` being the first character behind. An
 answer that has no place in the file has the start -1. Records that spaCy, GLiNER and Label Studio
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langue.errors import DataError
+from langue.text.read.turns import tools, turns
 
 _STARTS = ("start", "start_offset", "begin")
 _ENDS = ("end", "end_offset")
@@ -102,6 +104,12 @@ FORMS: dict[str, Callable[[Any, str, str], Any]] = {
     "spans": spans,
     "answers": answers,
     "plausible_answers": answers,
+    "messages": turns,
+    "prompt": turns,
+    "completion": turns,
+    "chosen": turns,
+    "rejected": turns,
+    "tools": tools,
 }
 
 

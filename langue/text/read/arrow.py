@@ -26,6 +26,9 @@ SPILL = 1 << 28
 _WORDS = pa.list_(pa.string())
 _SPANS = pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64()), ("label", pa.string())]))
 _ANSWERS = pa.list_(pa.struct([("text", pa.string()), ("start", pa.int64())]))
+_TURNS = pa.list_(
+    pa.struct([("role", pa.string()), ("content", pa.string()), ("more", pa.string())])
+)
 # of the columns that have one form
 _TYPES = {
     "tokens": _WORDS,
@@ -33,6 +36,12 @@ _TYPES = {
     "spans": _SPANS,
     "answers": _ANSWERS,
     "plausible_answers": _ANSWERS,
+    "messages": _TURNS,
+    "prompt": _TURNS,
+    "completion": _TURNS,
+    "chosen": _TURNS,
+    "rejected": _TURNS,
+    "tools": pa.string(),
 }
 
 

@@ -20,7 +20,7 @@ from langue.errors import DataError
 from langue.files import unreadable
 from langue.text.read.arrow import convert, from_arrow, from_records
 from langue.text.read.parse import KINDS, Record, as_record, batches, kind, parquet, records
-from langue.text.read.table import INSTEAD, PUBLISHED, SPLITS, Table, as_dataset
+from langue.text.read.table import INSTEAD, PUBLISHED, SPLITS, Table, alternatives, as_dataset
 
 ALIASES = {
     "training": "train",
@@ -51,18 +51,20 @@ class Columns:
             ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)
         }
         found = self._found(list(theirs_by_ours), there)
-        instead = {}
+        has_others = False
         if any(ours in INSTEAD and ours not in found for ours in self.need):
-            others = [*dict.fromkeys(INSTEAD[ours] for ours in self.need if ours in INSTEAD)]
-            instead = self._found(others, there)
-            instead = instead if len(instead) == len(others) else {}
-            found |= instead
+            for others in alternatives(self.need):
+                instead = self._found(others, there)
+                has_others = len(instead) == len(others)
+                if has_others:
+                    found |= instead
+                    break
         missing = [
             ours
             for ours in theirs_by_ours
             if ours not in found
             and (ours in self.need or ours in self.renamed)
-            and INSTEAD.get(ours) not in instead
+            and not (has_others and ours in INSTEAD)
         ]
         if missing and (odd := [name for name in there if not isinstance(name, str)]):
             raise DataError(

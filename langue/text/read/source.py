@@ -10,6 +10,7 @@ used.
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -28,7 +29,15 @@ from langue.text.read.split import (
     nested_order,
     with_seen_labels,
 )
-from langue.text.read.table import INSTEAD, SPLITS, TEXTS, Source, Table, as_dataset, present
+from langue.text.read.table import (
+    SPLITS,
+    TEXTS,
+    Source,
+    Table,
+    alternatives,
+    as_dataset,
+    present,
+)
 
 __all__ = ["Source", "Table", "read"]
 
@@ -81,7 +90,7 @@ def read(
                 do=f"did you mean {near[0]}?",
             )
         # Where targets are not read, as in predicting, it does not matter what they are called.
-        read_too = {*need, *optional, *(INSTEAD[each] for each in need if each in INSTEAD)}
+        read_too = {*need, *optional, *chain.from_iterable(alternatives(need))}
         if name not in read_too and (name in TEXTS or not TEXTS.issuperset(need)):
             taken = ", ".join((*need, *optional))
             raise DataError(

@@ -30,14 +30,22 @@ PUBLISHED = {
     "target": ("summary", "summaries", "highlights"),
     "text": ("anchor",),
     "pair": ("positive",),
+    "messages": ("conversations", "conversation"),
+    "completion": ("response",),
+    "output": ("response",),
+    "input": ("context",),
 }
-# what does for a needed column where it is not there: words with tags may come as a text with
-# spans, a source and its target as one text in several languages
-INSTEAD = {
-    "tokens": "text",
-    "tags": "spans",
-    "source": "translation",
-    "target": "translation",
+# what does for a needed column where it is not there, likeliest first, and for all of a task's by
+# the same number: words with tags may come as a text with spans, a source and its target as one
+# text in several languages, a conversation as its parts
+INSTEAD: dict[str, tuple[tuple[str, ...], ...]] = {
+    "tokens": (("text",),),
+    "tags": (("spans",),),
+    "source": (("translation",),),
+    "target": (("translation",),),
+    "messages": (("prompt",), ("instruction",)),
+    "chosen": (("prompt", "completion", "label"),),
+    "rejected": (("prompt", "completion", "label"),),
 }
 
 
@@ -90,8 +98,18 @@ class Source:
 
 def present(need: Sequence[str], table: Table) -> list[str]:
     """The needed columns, or those of the table that do for them."""
-    there = table.rows.column_names
-    return [name if name in there else INSTEAD.get(name, name) for name in need]
+    there = set(table.rows.column_names)
+    rest = [name for name in need if name not in INSTEAD]
+    for names in alternatives(need):
+        if not there.issuperset(need) and there.issuperset(names):
+            return [*rest, *names]
+    return list(need)
+
+
+def alternatives(need: Sequence[str]) -> list[list[str]]:
+    """The columns that may stand for those of the needed ones that have others, one list a way."""
+    ways = zip(*(INSTEAD[name] for name in need if name in INSTEAD), strict=True)
+    return [list(dict.fromkeys(name for part in way for name in part)) for way in ways]
 
 
 def as_dataset(table: Any) -> "datasets.Dataset":

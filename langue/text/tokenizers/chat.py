@@ -9,6 +9,7 @@ sandbox of `langue/text/sandbox.py`.
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,21 @@ def template_of(folder: Path | None, options: Mapping[str, Any]) -> str | None:
 
 
 def render(
-    folder: Path | None,
-    options: Mapping[str, Any],
+    template: str | None,
     messages: Messages,
     *,
     tokens: Mapping[str, str],
     add_generation_prompt: bool = True,
+    tools: Sequence[Any] | None = None,
+    marks: tuple[str, str] | None = None,
+    where: str = "",
 ) -> str:
     """The conversation as one text; with the marks that begin an answer, where that is wished.
-    tokens: the special ones by the names that templates know them by, such as `bos_token`.
+
+    tokens: the special ones by the names that templates know them by, such as `bos_token`; tools:
+    the functions that the model may call; marks: put around what the template says that the model
+    writes (`{% generation %}`).
     """
-    template = template_of(folder, options)
-    where = str(folder or "")
     if template is None:
         raise ModelError(
             "the model has no chat template",
@@ -65,9 +69,9 @@ def render(
                 do='{"role": "user", "content": "..."}',
             )
     known = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
-    known |= {"tools": None, "documents": None, **tokens}
+    known |= {"tools": tools, "documents": None, **tokens}
     try:
-        return written(_environment().from_string(template), known)
+        return written(_compiled(template, marks), known)
     except TooLong as error:
         raise ModelError(f"the chat template {error.what}", where=where) from None
     # a template is code of others: whatever it raises is its own trouble
@@ -77,20 +81,17 @@ def render(
 
 
 def end_of_turn(
-    folder: Path | None,
-    options: Mapping[str, Any],
-    tokens: Sequence[str],
-    special: Mapping[str, str],
+    template: str | None, tokens: Sequence[str], special: Mapping[str, str]
 ) -> str | None:
     """The one of these tokens that the template writes right after an answer; None where it writes
     none, or where there is no template, or none that takes a question and its answer. special: as
     `render`'s tokens.
     """
-    if template_of(folder, options) is None:
+    if template is None:
         return None
     talk = [{"role": "user", "content": "question"}, {"role": "assistant", "content": PROBE}]
     try:
-        text = render(folder, options, talk, tokens=special, add_generation_prompt=False)
+        text = render(template, talk, tokens=special, add_generation_prompt=False)
     except ModelError:  # the tokenizer's own end of a text is then all that is known
         return None
     _, found, after = text.rpartition(PROBE)
@@ -98,9 +99,14 @@ def end_of_turn(
     return max(fits, key=len, default=None)
 
 
-def _environment() -> Any:
-    """With what templates of the Hub may call."""
-    from jinja2 import TemplateError
+@lru_cache(maxsize=16)
+def _compiled(template: str, marks: tuple[str, str] | None) -> Any:
+    return _environment(marks).from_string(template)
+
+
+def _environment(marks: tuple[str, str] | None) -> Any:
+    """With what templates of the Hub may call. marks: as in `render`."""
+    from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
 
     class Generation(Extension):
@@ -111,8 +117,14 @@ def _environment() -> Any:
         tags = {"generation"}  # noqa: RUF012
 
         def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            line = next(parser.stream).lineno
+            inside = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            if marks is None:
+                return inside
+            before, after = (
+                nodes.Output([nodes.TemplateData(mark)], lineno=line) for mark in marks
+            )
+            return [before, *inside, after]
 
     def refuse(message: str) -> None:
         raise TemplateError(message)

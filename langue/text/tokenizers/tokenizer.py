@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import decoders
 
 from langue.errors import ModelError
-from langue.files import refuse_code, write_json
+from langue.files import refuse_code, write_json, write_text
 from langue.text.tokenizers import declared, flags, vocabulary
 from langue.text.tokenizers.classes import CLASSES, GENERIC, PublishedClass, class_of, read_object
 from langue.text.tokenizers.languages import Languages, languages_of
@@ -81,6 +81,7 @@ class Tokenizer:
         self._names = found.names
         self.target = target or self
         self._prepare = prepare
+        self._chat_template: str | None = None  # in the place of the files'
         # Texts of several languages share one backend, whose frame is set before each batch.
         self._frame: Any = None
         # Special tokens that `tokenizers` 0.23 does not skip in decoding: it looks for them in
@@ -270,22 +271,45 @@ class Tokenizer:
     @property
     def has_chat_template(self) -> bool:
         """Whether `chat` can write a conversation."""
+        return self.chat_template is not None
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of its model's conversations; None where it has none."""
         from langue.text.tokenizers.chat import template_of
 
-        return template_of(self.folder, self.options) is not None
+        if self._chat_template is not None:
+            return self._chat_template
+        return template_of(self.folder, self.options)
 
-    def chat(self, messages: "Messages", add_generation_prompt: bool = True) -> str:
+    def with_chat_template(self, template: str) -> "Tokenizer":
+        """The same tokenizer with this template in the place of its files'."""
+        changed = copy.copy(self)
+        changed.target = changed if self.target is self else self.target
+        changed._chat_template = template
+        return changed
+
+    def chat(
+        self,
+        messages: "Messages",
+        add_generation_prompt: bool = True,
+        *,
+        tools: Sequence[Any] | None = None,
+        marks: tuple[str, str] | None = None,
+    ) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template;
-        ModelError without one.
+        ModelError without one. tools, marks: as in `render`.
         """
         from langue.text.tokenizers.chat import render
 
         return render(
-            self.folder,
-            self.options,
+            self.chat_template,
             messages,
             tokens=self._names,
             add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            marks=marks,
+            where=str(self.folder or ""),
         )
 
     def end_of_turn(self) -> int | None:
@@ -295,7 +319,7 @@ class Tokenizer:
         from langue.text.tokenizers.chat import end_of_turn
 
         added = [token.content for token in self.backend.get_added_tokens_decoder().values()]
-        found = end_of_turn(self.folder, self.options, added, self._names)
+        found = end_of_turn(self.chat_template, added, self._names)
         token: int | None = None if found is None else self.backend.token_to_id(found)
         return token
 
@@ -327,6 +351,13 @@ class Tokenizer:
         common = os.path.commonprefix([before, whole])
         return common, whole[len(common) :]
 
+    def shown(self, index: int) -> str:
+        """A token for people who look at texts token by token: the characters that it stands for,
+        without blanks around them; its name where these are none of their own.
+        """
+        text = self.decode([index], skip_special=False).replace("\n", "⏎").strip()
+        return text if text and HALF not in text else self.token(index)
+
     def token(self, index: int) -> str:
         return str(self.reader.id_to_token(index))
 
@@ -340,6 +371,8 @@ class Tokenizer:
         for name in SIDE_FILES:
             if self.folder is not None and (self.folder / name).is_file() and self.folder != folder:
                 shutil.copyfile(self.folder / name, folder / name)
+        if self._chat_template is not None:
+            write_text(folder / "chat_template.jinja", self._chat_template)
         config = folder / "tokenizer_config.json"
         if not config.is_file() or self._chosen_languages:
             content = (

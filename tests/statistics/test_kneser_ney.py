@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langue.errors import DataError, SettingsError
-from langue.evaluation.kneser_ney import FALLBACK, baseline, discounts, fit
+from langue.statistics.kneser_ney import FALLBACK, baseline, discounts, fit
 
 SIZE = 5
 EOS = 4
@@ -114,7 +114,7 @@ def test_blocks_do_not_change_what_is_judged(monkeypatch):
     documents = [rng.integers(0, 4, rng.integers(0, 12)).tolist() for _ in range(60)]
     model = fit(*flat(documents), vocab_size=SIZE, eos=EOS, order=4)
     whole = model.log_probabilities(*flat(documents))
-    monkeypatch.setattr(importlib.import_module("langue.evaluation.kneser_ney"), "CHUNK", 7)
+    monkeypatch.setattr(importlib.import_module("langue.statistics.kneser_ney"), "CHUNK", 7)
     assert np.array_equal(model.log_probabilities(*flat(documents)), whole)
 
 
@@ -123,7 +123,7 @@ def test_blocks_do_not_change_what_is_counted(monkeypatch, size):
     rng = np.random.default_rng(3)
     ranks = np.sort(rng.integers(0, 5 if size == 60 else 1, 300)).astype(np.int32)
     left = rng.integers(0, 9, 300).astype(np.int32)
-    module = importlib.import_module("langue.evaluation.kneser_ney")
+    module = importlib.import_module("langue.statistics.kneser_ney")
     order, new = module._sorted(ranks, left, size)
     pairs = list(zip(ranks[order].tolist(), left[order].tolist(), strict=True))
     assert pairs == sorted(zip(ranks.tolist(), left.tolist(), strict=True))

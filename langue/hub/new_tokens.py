@@ -1,0 +1,57 @@
+"""What arrives: a published model, and tokens that its tokenizer lacks. What leaves: the model with
+them, its embedding and its output matrix grown by a row each.
+
+A new row is the mean of all others (Hewitt 2021, "Initializing new word embeddings for pretrained
+language models"): so the model predicts what it did before, but for a small share of each
+probability. A row of zeros, or a random one, could be likelier than all words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from tokenizers import AddedToken
+from torch import Tensor
+
+from langue.errors import ModelError
+from langue.hub.checkpoint import Checkpoint
+
+OF_TOKENS = ("body.token.weight", "head.out.weight", "head.bias")  # one row, or number, a token
+
+
+def with_tokens(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
+    """The model with these special tokens, of a tokenizer with one vocabulary."""
+    tokenizer = checkpoint.tokenizer
+    known = tokenizer.backend.get_vocab(with_added_tokens=True)
+    new = [AddedToken(name, special=True, normalized=False) for name in names]
+    tokenizer.backend.add_special_tokens(new)
+    ids = tokenizer.backend.get_vocab(with_added_tokens=True)
+    rows = [ids[name] for name in names if name not in known]
+    if not rows:
+        return checkpoint
+    size = max(checkpoint.config.vocab_size, *(row + 1 for row in rows))
+    weights = dict(checkpoint.weights)
+    for name in OF_TOKENS:
+        if name in weights:
+            weights[name] = _grown(weights[name], size, rows)
+    if checkpoint.stored:
+        raise ModelError(
+            "the model's matrices are whole numbers, which do not grow",
+            where=str(checkpoint.folder),
+            do="take the model that it was made from",
+        )
+    return replace(checkpoint, config=replace(checkpoint.config, vocab_size=size), weights=weights)
+
+
+def _grown(table: Tensor, size: int, rows: Sequence[int]) -> Tensor:
+    """table (V, ...) -> (size, ...), whose new rows are the mean of the V there were, without those
+    of `rows`, which nothing has trained.
+    """
+    trained = torch.ones(len(table), dtype=torch.bool)
+    trained[[row for row in rows if row < len(table)]] = False
+    mean = table[trained].double().mean(0).to(table.dtype)
+    grown = table.new_empty((size, *table.shape[1:]))
+    grown[: len(table)] = table
+    grown[len(table) :] = mean
+    grown[list(rows)] = mean
+    return grown

@@ -1,0 +1,700 @@
+"""Preferences: a decoder learns to give the better of two answers, or the good ones of many.
+
+DPO and its variants hold the model to what it began as, the reference. What the reference makes of
+each answer does not change, so it is computed once, before training, and memory holds one model;
+a run that goes on computes it anew, from the same weights. ORPO and SimPO need no reference. Rows
+may be texts or messages; a loss is one of whole answers, so that all of a row's are in one batch.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from langue.data.batch import Batch, Examples, gather
+from langue.data.encode import check_vocabulary
+from langue.data.encoded import Encoded
+from langue.data.loader import BatchSource, RowGroups
+from langue.data.pack import fill
+from langue.errors import DataError, LangueError, ModelError, SettingsError
+from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, without_extra
+from langue.hub.family import Family
+from langue.model.config import ModelConfig
+from langue.model.language_model import LanguageModel, build_on_meta
+from langue.settings.sections import DataSettings, Section, Settings
+from langue.statistics.metrics import Measure
+from langue.tasks import judgement, preference_losses
+from langue.tasks.chat_templates import check_decoder, ends_of_turns, template_field, with_template
+from langue.tasks.columns import Columns
+from langue.tasks.conversations import ASSISTANT, rows_of
+from langue.tasks.judgement import Judgement
+from langue.tasks.language import language_states, select_labelled, token_log_probabilities
+from langue.tasks.objective import Metrics, Outcome
+from langue.tasks.preference_losses import UNPAIRED, WITHOUT_REFERENCE, Answers
+from langue.tasks.preference_rows import (
+    COLUMNS,
+    Preferred,
+    as_given,
+    as_row,
+    read_preference,
+    text_of,
+)
+from langue.tasks.task import Baseline
+from langue.tasks.writing import HEAD, LOSS_TOKENS, LanguageTask, end_token, labelled_examples
+from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, turns_of
+from langue.text.tokenizers.flags import frame_of
+from langue.text.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from langue.text.read.source import Table
+
+METRICS = ("accuracy", "margin")
+SMOOTHED = ("sigmoid", "robust")
+
+
+class PreferenceOptions(Section):
+    loss: Literal["sigmoid", "ipo", "hinge", "robust", "orpo", "simpo", "kto"] = Field(
+        default="sigmoid",
+        description=(
+            "what is minimised: sigmoid is DPO; ipo, hinge and robust are variants of it; orpo and"
+            " simpo need no reference model; kto learns from single answers, good and bad"
+        ),
+    )
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        description="how far the model is held to what it began as; simpo, orpo: scale of rewards",
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="sigmoid, robust: the share of preferences that are wrong",
+    )
+    gamma: float = Field(
+        default=0.5, ge=0, description="simpo: by how much the chosen answer is to be ahead"
+    )
+    good_weight: float = Field(default=1.0, gt=0, description="kto: weight of good answers")
+    bad_weight: float = Field(default=1.0, gt=0, description="kto: weight of bad answers")
+    template: str | None = template_field()
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """What a model makes of a row: rewards of its answers. rejected: NaN where there is one
+    answer. reference: by how much the first model finds the chosen answer likelier; NaN: not known.
+    """
+
+    chosen: float
+    rejected: float
+    good: bool | None = None
+    reference: float = np.nan
+    is_reward: bool = True  # else numbers that say which is preferred, and no more
+
+
+class Preference(LanguageTask):
+    """The better of two answers."""
+
+    name = "preference"
+    Options = PreferenceOptions
+    columns = Columns(
+        required=("chosen", "rejected"),
+        target="preference",
+        optional=("prompt", "tools"),
+        proportional=False,
+        synonyms={
+            "chosen": ("good", "preferred", "winner", "accepted", "answer_chosen"),
+            "rejected": ("bad", "dispreferred", "loser", "answer_rejected"),
+        },
+    )
+    takes_texts: ClassVar[bool] = False
+    looks_first: ClassVar[bool] = True
+    why_dropped: ClassVar[str] = (
+        "that the chat template cannot write, or of which an answer begins beyond data.max_length"
+    )
+    primary_metric = main_metric = best = "accuracy"
+    settings: PreferenceOptions
+
+    def __init__(
+        self,
+        settings: PreferenceOptions,
+        *,
+        has_pairs: bool = True,
+        has_messages: bool = False,
+        reference: str | None = None,
+    ) -> None:
+        """has_messages: rows are messages, not texts; reference: where the model that training
+        began with lies.
+        """
+        super().__init__()
+        self.settings = settings
+        self.has_pairs = has_pairs
+        self.has_messages = has_messages
+        self.reference = reference
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        chosen = self.settings
+        if (chosen.loss in UNPAIRED) == self.has_pairs:
+            rows = "two answers a row" if self.has_pairs else "one answer a row, good or bad"
+            raise SettingsError(
+                f"task.loss = {chosen.loss} does not learn from {rows}",
+                do="set task.loss=sigmoid" if self.has_pairs else "set task.loss=kto",
+            )
+        if chosen.label_smoothing and chosen.loss not in SMOOTHED:
+            raise SettingsError(
+                f"task.label_smoothing is of {' and '.join(SMOOTHED)}, and does nothing with"
+                f" task.loss = {chosen.loss}",
+                do="leave one of them out",
+            )
+
+    # --- what the training rows define ---
+
+    @classmethod
+    def fit(cls, train: "Table", options: PreferenceOptions) -> Self:
+        golds = cls.read_targets(train, options)
+        kinds = [isinstance(gold.chosen, list) for gold in golds]
+        if len(set(kinds)) > 1:
+            odd = next(row for row, kind in enumerate(kinds) if kind != kinds[0])
+            raise DataError(
+                "some rows are texts and others messages",
+                where=train.where(odd),
+                do="write all rows alike",
+            )
+        return cls(options, has_pairs=golds[0].good is None, has_messages=bool(kinds and kinds[0]))
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        return cls(
+            cls.options_of(saved["settings"]),
+            has_pairs=saved["has_pairs"],
+            has_messages=saved["has_messages"],
+            reference=saved["reference"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "has_pairs": self.has_pairs,
+            "has_messages": self.has_messages,
+            "reference": self.reference,
+            "settings": self.settings.model_dump(),
+        }
+
+    def describe_transformers_support(self, family: Family, data: DataSettings) -> str:
+        return "transformers: AutoModelForCausalLM gives the same logits."
+
+    # --- the model ---
+
+    def completed(self, checkpoint: Checkpoint) -> Checkpoint:
+        check_decoder(self.name, checkpoint)
+        if checkpoint.folder != Path():
+            self.reference = str(checkpoint.folder.resolve())
+        return self._with_template(checkpoint, self._notes)
+
+    def _with_template(self, checkpoint: Checkpoint, notes: list[str]) -> Checkpoint:
+        if not self.has_messages:
+            return checkpoint
+        return with_template(checkpoint, self.settings.template, notes)
+
+    def use(self, checkpoint: Checkpoint) -> None:
+        check_decoder(self.name, checkpoint)
+        super().use(checkpoint)
+
+    def generation(self) -> dict[str, Any]:
+        return {"eos_token_id": sorted(ends_of_turns(self.model))} if self.has_messages else {}
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.settings.loss not in WITHOUT_REFERENCE
+
+    def begun_with(
+        self, model: nn.Module, encoded: Encoded, *, device: torch.device, dtype: torch.dtype
+    ) -> Encoded:
+        """With what the reference makes of every answer."""
+        if not self.needs_reference:
+            return encoded
+        examples = encoded.examples
+        assert examples.targets is not None
+        targets = examples.targets.copy()
+        for batch in _batches(encoded, device):
+            with torch.no_grad(), _autocast(device, dtype):
+                logs, _ = _log_probabilities(model, batch)
+            targets[batch.rows, REFERENCE] = logs.double().cpu().numpy()
+        return replace(encoded, examples=examples.with_targets(targets))
+
+    def _referred(self, encoded: Encoded, device: torch.device, dtype: torch.dtype) -> Encoded:
+        """The same for rows that come after training, by the model that it began with."""
+        targets = encoded.examples.targets
+        assert targets is not None
+        if not self.needs_reference or not np.isnan(targets[:, REFERENCE]).any():
+            return encoded
+        if self.reference is None:
+            raise ModelError("the run does not say what its training began with")
+        try:
+            found = self._with_template(read_checkpoint(describe(self.reference), HEAD), [])
+        except LangueError as error:
+            raise ModelError(
+                f"the reference, which training began with, cannot be read: {error.what}",
+                where=self.reference,
+                do="put it back: rewards are measured by it",
+            ) from error
+        network = build_on_meta(found.config)
+        weights = without_extra(found.weights)
+        load_into(network, weights, where=self.reference, new="head.", copy=False)
+        network.to(device).eval()
+        return self.begun_with(network, encoded, device=device, dtype=dtype)
+
+    # --- rows ---
+
+    @classmethod
+    def raw_targets(cls, table: "Table") -> list[Any]:
+        return rows_of(table, COLUMNS)
+
+    @classmethod
+    def read_target(cls, value: Any, options: Any, where: Callable[[], str]) -> Preferred:
+        return read_preference(value, where)
+
+    @classmethod
+    def items(cls, table: "Table") -> list[Any]:
+        rows = rows_of(table, COLUMNS)
+        return [{name: as_given(value) for name, value in row.items()} for row in rows]
+
+    @classmethod
+    def texts(cls, table: "Table") -> list[str]:
+        found = []
+        for row in rows_of(table, COLUMNS):
+            turns = [turn for value in row.values() if isinstance(value, list) for turn in value]
+            found.append("\n".join(str(turn["content"]) for turn in turns))
+        return found
+
+    def encode(
+        self,
+        tokenizer: Tokenizer,
+        table: "Table",
+        golds: Sequence[Preferred],
+        data: DataSettings,
+        config: ModelConfig,
+    ) -> tuple["Table", Encoded]:
+        found, faults = self._labelled(tokenizer, golds)
+        if faults and data.invalid == "error":
+            row, fault = next(iter(faults.items()))
+            raise DataError(fault.what, where=table.where(row), do=fault.do)
+        room = min(data.max_length, config.longest) + 1  # the last token is not read
+        learnt = np.asarray([int(each.written[1:room].sum()) for each in found])
+        usable = np.flatnonzero((learnt.reshape(-1, 2) > 0).all(axis=1))  # (rows, 2)
+        if not len(usable):
+            raise DataError(
+                f"no row has answers within data.max_length = {data.max_length}",
+                where=table.origin,
+                do="raise data.max_length",
+            )
+        self._tell(table, found, learnt, faults, room)
+        if len(usable) < len(golds):
+            table = table.select(usable)
+            golds = [golds[row] for row in usable.tolist()]
+            found = [found[2 * row + side] for row in usable.tolist() for side in (0, 1)]
+        encoded = _encoded(found, golds, room)
+        check_vocabulary(tokenizer, encoded.examples, config)
+        return table, replace(encoded, golds=golds)
+
+    def encode_items(
+        self,
+        items: list[Any],
+        tokenizer: Tokenizer,
+        data: DataSettings,
+        config: ModelConfig,
+        as_texts: Callable[[list[Any]], Examples],
+    ) -> Encoded:
+        """Records of the columns of training; a row of one answer needs no label."""
+        rows = [read_preference(as_row(item), lambda: "the row", judged=False) for item in items]
+        found, faults = self._labelled(tokenizer, rows)
+        for fault in faults.values():
+            raise fault
+        return _encoded(found, rows, min(data.max_length, config.longest) + 1)
+
+    def _labelled(
+        self, tokenizer: Tokenizer, golds: Sequence[Preferred]
+    ) -> tuple[list[Labelled], dict[int, DataError]]:
+        """Two sequences a row, as tokens, and what is wrong with rows that cannot be written.
+
+        Of rows of one answer the second is the answer of the row before, by which KTO estimates how
+        far the model is from the reference.
+        """
+        faults = {}
+        made: list[Turns] = []
+        write = partial(self._turns, tokenizer)
+        for row, gold in enumerate(golds):
+            other = golds[row - 1].chosen if gold.good is not None else gold.rejected
+            try:
+                made += [write(gold, gold.chosen), write(gold, other)]
+            except DataError as error:
+                faults[row] = error
+                made += [Turns("", []), Turns("", [])]
+        found = labelled(tokenizer, made)
+        return found if self.has_messages else self._framed(tokenizer, found), faults
+
+    def _turns(self, tokenizer: Tokenizer, gold: Preferred, answer: Any) -> Turns:
+        if not self.has_messages:
+            text = gold.prompt + answer
+            return Turns(text, [(len(gold.prompt), len(text))])
+        end = tokenizer.end_of_turn()
+        token = None if end is None else str(tokenizer.backend.id_to_token(end))
+        found = turns_of(tokenizer, [*gold.prompt, *answer], gold.tools, token)
+        answers = sum(message["role"] == ASSISTANT for message in answer)
+        return Turns(found.text, found.spans[len(found.spans) - answers :])
+
+    def _framed(self, tokenizer: Tokenizer, found: Sequence[Labelled]) -> list[Labelled]:
+        """Texts with what begins and ends them; the end is a part of the answer."""
+        before = frame_of(tokenizer.backend)[0]
+        begin = self.model.published.get("bos_token_id")
+        if not before and isinstance(begin, int):
+            before = [begin]
+        end = end_token(tokenizer, self.model.ends)
+        made = []
+        for each in found:
+            ids = np.concatenate([before, each.ids, [end]]).astype(np.int32)
+            written = np.concatenate([np.zeros(len(before), bool), each.written, [True]])
+            made.append(Labelled(ids, written))
+        return made
+
+    def _tell(
+        self,
+        table: "Table",
+        found: Sequence[Labelled],
+        learnt: NDArray[np.int64],
+        faults: Mapping[int, DataError],
+        room: int,
+    ) -> None:
+        """Notes of what is not learnt."""
+        if faults:
+            row, fault = next(iter(faults.items()))
+            self._notes.append(
+                f"{table.origin}: {len(faults):,} rows cannot be written by the chat template,"
+                f" first {table.where(row)}: {fault.what}"
+            )
+        written = np.asarray([int(each.written[1:].sum()) for each in found])
+        cut = np.flatnonzero((learnt > 0) & (learnt < written))
+        if len(cut):
+            self._notes.append(
+                f"{table.origin}: {len(cut):,} of {len(found):,} answers are beyond"
+                f" {room - 1:,} tokens (data.max_length) and lose their ends, first"
+                f" {table.where(int(cut[0]) // 2)}"
+            )
+
+    # --- what people see ---
+
+    def facts(self) -> dict[str, Any]:
+        return {"reads_texts": False, "reads_two_texts": False}
+
+    def balance(self, golds: Sequence[Preferred]) -> dict[str, float]:
+        chosen = [len(text_of(gold.chosen)) for gold in golds]
+        if not self.has_pairs:
+            good = sum(bool(gold.good) for gold in golds)
+            return {"good": good, "bad": len(golds) - good}
+        rejected = [len(text_of(gold.rejected)) for gold in golds]
+        longer = np.mean(np.asarray(chosen) > np.asarray(rejected))
+        return {
+            "characters chosen, median": float(np.median(chosen)),
+            "rejected, median": float(np.median(rejected)),
+            "chosen is longer": float(longer),
+        }
+
+    def show_target(self, gold: Preferred) -> str:
+        if gold.good is not None:
+            return f"{'good' if gold.good else 'bad'}: {text_of(gold.chosen)}"
+        return f"{text_of(gold.chosen)} (rejected: {text_of(gold.rejected)})"
+
+    # --- training ---
+
+    def batches(self, train: Encoded, settings: Settings) -> BatchSource:
+        return RowGroups(train, settings.train)
+
+    def forward(self, model: nn.Module, batch: Any) -> Outcome:
+        first, second = _answers(model, batch)
+        good = batch.targets[np.argsort(batch.rows, kind="stable")][0::2, GOOD] > 0
+        losses = self._losses(first, second, good)
+        rewards = self._reward(first).detach(), self._reward(second).detach()
+        return Outcome(losses.sum(), float(len(losses)), (*rewards, good))
+
+    def _losses(self, first: Answers, second: Answers, good: Tensor) -> Tensor:
+        """A loss of each row, (N,)."""
+        chosen = self.settings
+        if chosen.loss == "kto":
+            weights = chosen.good_weight, chosen.bad_weight
+            return preference_losses.kto(first, second, good, chosen.beta, weights)
+        if chosen.loss == "simpo":
+            return preference_losses.simpo(first, second, chosen.beta, chosen.gamma)
+        if chosen.loss in SMOOTHED:
+            loss = getattr(preference_losses, chosen.loss)
+            found: Tensor = loss(first, second, chosen.beta, chosen.label_smoothing)
+            return found
+        plain: Tensor = getattr(preference_losses, chosen.loss)(first, second, chosen.beta)
+        return plain
+
+    def _reward(self, answers: Answers) -> Tensor:
+        """(N,) what an answer is worth to the model."""
+        by = answers.gain if self.needs_reference else answers.mean
+        return self.settings.beta * by
+
+    def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
+        return self._metrics_of(outcomes)["accuracy"]
+
+    def logged(self, outcomes: list[Outcome]) -> dict[str, Any]:
+        """Rewards of a step's answers, and by how much they differ."""
+        found = self._metrics_of(outcomes)
+        first = torch.cat([outcome.outputs[0] for outcome in outcomes])
+        second = torch.cat([outcome.outputs[1] for outcome in outcomes])
+        kept = {"margin": found["margin"]}
+        if not self.has_pairs:
+            return kept | {"reward": float(first.mean())}
+        return kept | {
+            "reward_chosen": float(first.mean()),
+            "reward_rejected": float(second.mean()),
+        }
+
+    def _metrics_of(self, outcomes: list[Outcome]) -> Metrics:
+        rows = []
+        for outcome in outcomes:
+            first, second, good = (each.tolist() for each in outcome.outputs)
+            rows += [self._rewarded(*each) for each in zip(first, second, good, strict=True)]
+        return self.metrics(rows, rows)
+
+    def _rewarded(self, first: float, second: float, good: bool) -> Rewarded:
+        if self.has_pairs:
+            return Rewarded(first, second)
+        return Rewarded(first, np.nan, bool(good))
+
+    # --- predicting ---
+
+    def evaluate(
+        self, model: nn.Module, dev: Encoded, *, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Metrics, float | None]:
+        found, loss = self.apply(model, dev, device=device, dtype=dtype)
+        return self.metrics(dev.golds, found), loss
+
+    def apply(
+        self,
+        model: nn.Module,
+        encoded: Encoded,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[list[Rewarded], float | None]:
+        encoded = self._referred(encoded, device, dtype)
+        was_training = model.training
+        model.eval()
+        found: list[Any] = [None] * encoded.n_rows
+        total = 0.0
+        for batch in _batches(encoded, device):
+            with torch.no_grad(), _autocast(device, dtype):
+                outcome = self.forward(model, batch)
+            total += float(outcome.loss)
+            assert batch.targets is not None
+            order = np.sort(batch.rows)
+            of = batch.targets[np.argsort(batch.rows, kind="stable"), REFERENCE].tolist()
+            parts = [each.tolist() for each in outcome.outputs]
+            for place, row in enumerate((order[0::2] // 2).tolist()):
+                made = self._rewarded(*(part[place] for part in parts))
+                if self.has_pairs:
+                    made = replace(made, reference=of[2 * place] - of[2 * place + 1])
+                found[row] = made
+            if progress is not None:
+                progress(len(batch))
+        model.train(was_training)
+        scored = encoded.golds is not None and encoded.n_rows
+        return found, total / encoded.n_rows if scored else None
+
+    def show(self, prediction: Rewarded, top: int | None) -> list[dict[str, Any]]:
+        """Answers by the probability that rewards give them (Bradley and Terry 1952)."""
+        names = ("chosen", "rejected") if self.has_pairs else ("good", "bad")
+        other = prediction.rejected if self.has_pairs else 0.0
+        share = float(1 / (1 + np.exp(other - prediction.chosen)))
+        scores = {names[0]: share, names[1]: 1 - share}
+        order = sorted(names, key=lambda name: -scores[name])
+        return [{"label": name, "score": scores[name]} for name in order[:top]]
+
+    # --- judging ---
+
+    def metric_names(self) -> list[str]:
+        return list(METRICS)
+
+    def default_best(self) -> str:
+        return "accuracy"
+
+    def measure(self, golds: Any, predictions: Sequence[Rewarded]) -> Measure:
+        chosen = np.asarray([each.chosen for each in predictions], np.float64)
+        rejected = np.asarray([each.rejected for each in predictions], np.float64)
+        good = np.asarray([each.good is not False for each in predictions])
+        known = np.asarray([each.is_reward for each in predictions])
+        if any(each.good is not None for each in predictions):
+            right = np.where(good, chosen > 0, chosen < 0) + 0.5 * (chosen == 0)
+            return _unpaired(right, np.where(known, chosen, np.nan), good)
+        ahead = chosen - rejected
+        right = (ahead > 0) + 0.5 * (ahead == 0)
+        ahead = np.where(known, ahead, np.nan)
+
+        def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+            count = weights.sum(axis=0)  # (R,)
+            return {"accuracy": right @ weights / count, "margin": ahead @ weights / count}
+
+        return measure
+
+    def judge(
+        self, golds: Any, predictions: Any, main: str | None = None, *, seed: int = 0
+    ) -> Judgement:
+        found = super().judge(golds, predictions, main, seed=seed)
+        if not self.has_pairs:
+            return found
+        ahead = np.asarray([each.reference for each in predictions])
+        rows: list[list[Any]] = [
+            ["reward of the chosen answer", float(np.mean([p.chosen for p in predictions]))],
+            ["reward of the rejected one", float(np.mean([p.rejected for p in predictions]))],
+        ]
+        settled = dict(zip(("reward_chosen", "reward_rejected"), (r[1] for r in rows), strict=True))
+        if not np.isnan(ahead).any():
+            before = float(np.mean((ahead > 0) + 0.5 * (ahead == 0)))
+            rows.append(["share that was likelier to begin with", before])
+            settled["reference_accuracy"] = before
+        table = judgement.Table(title="Rewards", columns=("", "mean"), rows=rows)
+        return replace(found, sections=(*found.sections, table), settled=settled)
+
+    def mistakes(
+        self, table: "Table", golds: Any, predictions: Any, limit: int = 20
+    ) -> judgement.Examples | None:
+        if not self.has_pairs:
+            return None
+        ahead = np.asarray([each.chosen - each.rejected for each in predictions])
+        worst = [int(row) for row in np.argsort(ahead, kind="stable") if ahead[row] < 0][:limit]
+        rows = [
+            judgement.Example(
+                [judgement.Passage(text_of(golds[row].prompt) or "(nothing)")],
+                (text_of(golds[row].chosen), text_of(golds[row].rejected), float(ahead[row])),
+            )
+            for row in worst
+        ]
+        return judgement.Examples(
+            title="Furthest from the preference",
+            columns=("chosen", "rejected", "margin"),
+            rows=rows,
+            texts_are="prompt",
+        )
+
+    def baseline(
+        self,
+        train: tuple["Table", Any],
+        test: tuple["Table", Any],
+        *,
+        metric: str,
+        as_model: bool = True,
+    ) -> Baseline | None:
+        """The longer answer, or the shorter one, whichever is preferred in training; of single
+        answers what most are.
+        """
+        began = time.perf_counter()
+        makers: dict[str, Callable[[Preferred], Rewarded]]
+        if self.has_pairs:
+            makers = {
+                "the longer answer": partial(_by_length, 1.0),
+                "the shorter answer": partial(_by_length, -1.0),
+            }
+        else:
+            makers = {"all are good": partial(_always, 1.0), "all are bad": partial(_always, -1.0)}
+        scores = {
+            name: self.metrics(train[1], [make(gold) for gold in train[1]])["accuracy"] or 0.0
+            for name, make in makers.items()
+        }
+        best = max(scores, key=lambda name: scores[name])
+        predictions = [makers[best](gold) for gold in test[1]]
+        metrics = self.metrics(test[1], predictions)
+        return Baseline(best, metrics, predictions, round(time.perf_counter() - began, 3))
+
+
+# --- columns of `Examples.targets`, of each sequence ---
+
+REFERENCE = 0  # its log-probability by the reference; NaN: not known, or not needed
+GOOD = 1  # 1: the row's answer is good, or there are two; 0: it is bad
+
+
+def _encoded(found: Sequence[Labelled], golds: Sequence[Preferred], room: int) -> Encoded:
+    tokens = [each.ids[:room][:-1] for each in found]
+    labels = [np.where(each.written, each.ids, -1)[1:room] for each in found]
+    cut = np.asarray([max(0, len(each.ids) - room) for each in found], np.int32)
+    targets = np.full((len(found), 2), np.nan)
+    targets[:, GOOD] = np.repeat([gold.good is not False for gold in golds], 2)
+    examples = labelled_examples(tokens, labels, cut).with_targets(targets)
+    return Encoded(examples, len(golds), row=np.repeat(np.arange(len(golds)), 2))
+
+
+def _batches(encoded: Encoded, device: torch.device) -> Iterator[Batch]:
+    """All rows, those of like length together."""
+    examples = encoded.examples
+    lengths = examples.lengths.reshape(-1, 2).sum(axis=1)  # (rows,)
+    order = np.argsort(-lengths, kind="stable")
+    for rows in fill(order, lengths, LOSS_TOKENS, 0):
+        sequences = np.stack([2 * rows, 2 * rows + 1], axis=1).ravel()  # (2 rows,)
+        yield gather(examples, sequences, device)
+
+
+def _log_probabilities(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Of each sequence of a batch, in its order: the summed log-probability of the tokens that are
+    labelled, and their number; (N,) both.
+    """
+    assert isinstance(model, LanguageModel) and batch.labels is not None
+    states = select_labelled(language_states(model, batch), batch)
+    logs = token_log_probabilities(model, states, batch.labels)  # (M,)
+    places = batch.places
+    if places is None:
+        places = torch.arange(batch.n_tokens, device=logs.device)
+    of = torch.searchsorted(batch.starts, places, right=True) - 1  # (M,)
+    sums = logs.new_zeros(len(batch)).index_add(0, of, logs)
+    counts = logs.new_zeros(len(batch)).index_add(0, of, torch.ones_like(logs))
+    return sums, counts
+
+
+def _answers(model: nn.Module, batch: Batch) -> tuple[Answers, Answers]:
+    """The first and the second answer of each row of a batch, in the rows' order."""
+    logs, tokens = _log_probabilities(model, batch)
+    assert batch.targets is not None
+    order = torch.from_numpy(np.argsort(batch.rows, kind="stable")).to(logs.device)
+    reference = batch.targets[:, REFERENCE].to(logs.dtype)
+    first, second = (
+        Answers(logs[part], reference[part], tokens[part]) for part in (order[0::2], order[1::2])
+    )
+    return first, second
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _unpaired(
+    right: NDArray[np.float64], rewards: NDArray[np.float64], good: NDArray[np.bool_]
+) -> Measure:
+    def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        means = []
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for which in (good, ~good):
+                part = weights[which]  # (n, R)
+                means.append(rewards[which] @ part / part.sum(axis=0))
+        margin = means[0] - means[1]
+        return {"accuracy": right @ weights / weights.sum(axis=0), "margin": margin}
+
+    return measure
+
+
+def _by_length(sign: float, gold: Preferred) -> Rewarded:
+    lengths = len(text_of(gold.chosen)), len(text_of(gold.rejected))
+    return Rewarded(sign * lengths[0], sign * lengths[1], is_reward=False)
+
+
+def _always(sign: float, gold: Preferred) -> Rewarded:
+    return Rewarded(sign, np.nan, gold.good, is_reward=False)
