@@ -137,6 +137,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_jsonl(tmp_path / "pairs.jsonl", pairs * 2)
     scored = [{"text": each, "pair": f"a {each}", "score": n % 6} for n, each in enumerate(words)]
     write_jsonl(tmp_path / "similar.jsonl", scored * 2)
+    talk = [{"role": "user", "content": "Once"}, {"role": "assistant", "content": "upon a time"}]
+    write_jsonl(tmp_path / "talks.jsonl", [{"messages": talk}] * 40)
+    pair = {"prompt": "Once", "chosen": " upon a time", "rejected": " ball"}
+    write_jsonl(tmp_path / "preferred.jsonl", [pair] * 40)
     asked = [{"prompt": "Once upon a", "choices": ["time", "ball"], "answer": 0}]
     write_jsonl(tmp_path / "cloze.jsonl", asked)
     (tmp_path / "cloze.yaml").write_text(CLOZE, "utf-8")
