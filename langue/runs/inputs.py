@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from langue.data.batch import Examples
 from langue.data.encode import encode_texts
-from langue.errors import ModelError
+from langue.errors import ModelError, PromptTooLong
 from langue.hub.checkpoint import Checkpoint
 from langue.model.config import ANY_LENGTH, ModelConfig
 from langue.progress import warn
@@ -241,9 +241,11 @@ def too_long(lengths: NDArray[np.int64], room: Room, longest: int) -> ModelError
     remedy = "shorten it, or split it"
     if longest > room.tokens:
         remedy += f"; token ids are taken up to {longest:,}"
-    return ModelError(
+    return PromptTooLong(
         f"{which} has {int(lengths[index]):,} tokens, and the model has room for {room.tokens:,}"
         f" ({room.source})",
+        tokens=int(lengths[index]),
+        room=room.tokens,
         do=remedy,
     )
 
@@ -261,7 +263,10 @@ def _from_ids(items: list[Any], longest: int, vocabulary: int) -> Examples:
         )
     lengths = [len(part) for part in parts]
     if min(lengths) < 1 or max(lengths) > longest:
-        raise ModelError(f"a sequence must have 1 to {longest} tokens")
+        what = f"a sequence must have 1 to {longest} tokens"
+        if min(lengths) < 1:
+            raise ModelError(what)
+        raise PromptTooLong(what, tokens=max(lengths), room=longest)
     tokens = np.concatenate(parts).astype(np.int64)
     if tokens.min() < 0 or tokens.max() >= vocabulary:
         raise ModelError(f"token ids must lie in 0 to {vocabulary - 1}")
