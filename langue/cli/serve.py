@@ -9,62 +9,70 @@ from langue.cli.options import Debug
 LIMITS = "Limits"
 
 
-def serve(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN ...", help="Runs, folders or Hub names.")
-    ],
-    host: Annotated[str, typer.Option(help="The address; others than loopback need keys.")] = (
-        "127.0.0.1"
+Runs = Annotated[list[str], typer.Argument(metavar="RUN ...", help="Runs, folders or Hub names.")]
+Host = Annotated[str, typer.Option(help="The address; others than loopback need keys.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="Of all models that are loaded, with keys and values, such as 8GB; default: 80% of"
+        " what is free.",
+        show_default=False,
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            help="Of all models that are loaded, with keys and values, such as 8GB; default: 80% of"
-            " what is free.",
-            show_default=False,
-        ),
-    ] = None,
-    api_keys: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="API keys, one a line; beside those of LANGUE_API_KEYS.",
-            show_default=False,
-        ),
-    ] = None,
-    idle: Annotated[
-        float, typer.Option(min=0, help="Unload a model after so many idle seconds; 0: never.")
-    ] = 600,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(help="A further name of this server; repeat it.", show_default=False),
-    ] = None,
-    cors: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORIGIN", help="Pages that may call; repeat it for more.", show_default=False
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, rich_help_panel=LIMITS, help="New tokens of one answer.")
-    ] = 4096,
-    max_body: Annotated[
-        int, typer.Option(min=1, rich_help_panel=LIMITS, help="Bytes of one call.")
-    ] = 8_000_000,
-    concurrent: Annotated[
-        int, typer.Option(min=1, rich_help_panel=LIMITS, help="Calls at a time.")
-    ] = 256,
-    rate: Annotated[
-        int, typer.Option(min=0, rich_help_panel=LIMITS, help="Calls a minute and key; 0: any.")
-    ] = 0,
-    deadline: Annotated[
-        float, typer.Option(min=0, rich_help_panel=LIMITS, help="Seconds of one answer; 0: any.")
-    ] = 600,
-    drain: Annotated[
-        int,
-        typer.Option(min=0, rich_help_panel=LIMITS, help="Seconds for open calls at the end."),
-    ] = 60,
+]
+ApiKeys = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="API keys, one a line; beside those of LANGUE_API_KEYS.",
+        show_default=False,
+    ),
+]
+Idle = Annotated[
+    float, typer.Option(min=0, help="Unload a model after so many idle seconds; 0: never.")
+]
+Name = Annotated[
+    list[str] | None,
+    typer.Option(help="A further name of this server; repeat it.", show_default=False),
+]
+Cors = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ORIGIN", help="Pages that may call; repeat it for more.", show_default=False
+    ),
+]
+MaxTokens = Annotated[
+    int, typer.Option(min=1, rich_help_panel=LIMITS, help="New tokens of one answer.")
+]
+MaxBody = Annotated[int, typer.Option(min=1, rich_help_panel=LIMITS, help="Bytes of one call.")]
+Concurrent = Annotated[int, typer.Option(min=1, rich_help_panel=LIMITS, help="Calls at a time.")]
+Rate = Annotated[
+    int, typer.Option(min=0, rich_help_panel=LIMITS, help="Calls a minute and key; 0: any.")
+]
+Deadline = Annotated[
+    float, typer.Option(min=0, rich_help_panel=LIMITS, help="Seconds of one answer; 0: any.")
+]
+Drain = Annotated[
+    int,
+    typer.Option(min=0, rich_help_panel=LIMITS, help="Seconds for open calls at the end."),
+]
+
+
+def serve(
+    runs: Runs,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    memory: Memory = None,
+    api_keys: ApiKeys = None,
+    idle: Idle = 600,
+    name: Name = None,
+    cors: Cors = None,
+    max_tokens: MaxTokens = 4096,
+    max_body: MaxBody = 8000000,
+    concurrent: Concurrent = 256,
+    rate: Rate = 0,
+    deadline: Deadline = 600,
+    drain: Drain = 60,
     debug: Debug = False,
 ) -> None:
     """Serve models over HTTP, with OpenAI's routes and routes of tasks.

@@ -77,6 +77,7 @@ class Inputs:
         # was made for.
         self.room = room_of(self.config, self.tokenizer, follow_tokenizer=checkpoint.task is None)
         self._truncation: Truncation | None = None
+        self._refuses_long = False
         self._lost: Lost | None = None  # what the tokenizer does not know, while it is counted
 
     @property
@@ -100,6 +101,8 @@ class Inputs:
         a string is an error.
         """
         room = room or self.room
+        if self._refuses_long:
+            room = replace(room, cut=None)
         chosen = tokenizer or self.tokenizer
         chosen = chosen.target if target else chosen
         vocabulary = self.config.vocab_size
@@ -121,16 +124,25 @@ class Inputs:
             warn(note)
 
     @contextmanager
-    def counting_truncation(self) -> Iterator[None]:
+    def refusing_long(self) -> Iterator[None]:
+        """PromptTooLong inside, where else a text is cut."""
+        self._refuses_long = True
+        try:
+            yield
+        finally:
+            self._refuses_long = False
+
+    @contextmanager
+    def counting_truncation(self) -> Iterator[Truncation]:
         """One warning for all texts that are cut inside, and one for what the tokenizer does not
         know of them, however many calls there are.
         """
         if self._truncation is not None:
-            yield
+            yield self._truncation
             return
         self._truncation, self._lost = Truncation(), Lost(self.tokenizer)
         try:
-            yield
+            yield self._truncation
             message = self._truncation.message()
             notes = self._lost.note()
         finally:

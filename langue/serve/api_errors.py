@@ -2,11 +2,14 @@
 `{"error": {"message", "type", "param", "code"}}`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langue.errors import LangueError
 
+_FIELD = re.compile(r"[a-z_][a-z0-9_]*")
+_KINDS = {"body", "str", "int", "float", "bool", "dict", "list"}
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -70,10 +73,10 @@ def too_long(given: int, asked: int, positions: int, param: str) -> ApiError:
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first thing that is wrong with the fields of a call, by pydantic's list."""
-    first = errors[0]
-    where = [part for part in first.get("loc", ()) if part != "body"]
+    # what is there and wrong tells more than what would be missing if it were right
+    first = min(errors, key=lambda each: each.get("type") == "missing")
     kind = str(first.get("type", ""))
-    name = ".".join(str(part) for part in where) or None
+    name = ".".join(_path(first.get("loc", ()))) or None
     if kind == "extra_forbidden":
         what = f"Unrecognized request argument supplied: {name}"
         return ApiError(400, what, param=name, code="unknown_parameter")
@@ -86,3 +89,13 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
         return ApiError(400, f"The body is not JSON: {first.get('ctx', {}).get('error', '')}")
     message = f"Invalid value for '{name}': {first.get('msg')}" if name else str(first.get("msg"))
     return ApiError(400, message, param=name, code="invalid_value")
+
+
+def _path(place: Sequence[Any]) -> list[str]:
+    """Where a field stands, without pydantic's names of the kinds that it may be of."""
+    found = []
+    for part in place:
+        is_field = isinstance(part, int) or _FIELD.fullmatch(part) and part not in _KINDS
+        if is_field:
+            found.append(str(part))
+    return found

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from langue import __version__
 from langue.errors import LangueError
-from langue.serve import chat, completions
+from langue.serve import chat, completions, embeddings, responses, tasks
 from langue.serve.api_errors import ApiError, of_langue, of_validation
 from langue.serve.guard import PAGE, App, Doors, Guard
 from langue.serve.metrics import CONTENT_TYPE
@@ -46,7 +46,7 @@ def make_app(state: State, doors: Doors) -> App:
         title="langue", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.serve = state
-    for routes in (chat, completions):
+    for routes in (chat, completions, responses, embeddings, tasks):
         app.include_router(routes.router)
     _add_errors(app)
     _add_own(app)

@@ -5,20 +5,19 @@ comes.
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from langue.generation.request import Completion
+from langue.serve.answering import answer
 from langue.serve.api_errors import ApiError
 from langue.serve.conversation import Tools, as_template_has_them, check_template, encode
 from langue.serve.fields import ChatFields
 from langue.serve.models import Loaded
-from langue.serve.sse import DONE, EventStream, event
-from langue.serve.state import state_of
-from langue.serve.writing import Answers, Asked, until_gone
+from langue.serve.sse import DONE, event
+from langue.serve.writing import Answers, Asked
 
 router = APIRouter()
 
@@ -26,22 +25,8 @@ router = APIRouter()
 @router.post("/v1/chat/completions")
 async def chat_completions(fields: ChatFields, request: Request) -> Response:
     """Answer a conversation, by the model's own chat template."""
-    state = state_of(request)
-    call = request.state.call
-    call.model = fields.model
     fields.check_stream()
-    stack = AsyncExitStack()
-    try:
-        loaded = await stack.enter_async_context(state.shelf.use(fields.model))
-        chat = _Chat(fields, loaded, Answers(loaded, call, state.limits))
-        await until_gone(request.receive, chat.start()) if not fields.stream else await chat.start()
-    except BaseException:
-        await stack.aclose()
-        raise
-    if fields.stream:
-        return EventStream(chat.events(stack))
-    async with stack:
-        return JSONResponse(await until_gone(request.receive, chat.whole()))
+    return await answer(fields, request, _Chat)
 
 
 class _Chat:
@@ -113,35 +98,34 @@ class _Chat:
     def _logprobs(self, choices: Any) -> dict[str, Any]:
         return self.loaded.tokens.chat_logprobs(choices)
 
-    async def events(self, stack: AsyncExitStack) -> AsyncIterator[str]:
+    async def events(self) -> AsyncIterator[str]:
         """What is answered, as it comes."""
-        async with stack:
-            for index in range(self.fields.n or 1):
-                yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
-            texts: dict[int, str] = {}
-            sent: dict[int, int] = {}
-            async for piece in self.answers.pieces():
-                index = piece.index
-                texts[index] = texts.get(index, "") + piece.delta.text
-                text = texts[index]
-                begin = sent.get(index, 0)
-                end = max(begin, self.tools.free(text))
-                calls: list[dict[str, Any]] = []
-                if piece.completion is not None:
-                    rest, calls = self.tools.read(text)
-                    end = len(rest) if calls else len(text)
-                logprobs = piece.delta.choices
-                if end > begin or logprobs:
-                    sent[index] = max(begin, end)
-                    yield self._chunk(index, {"content": text[begin:end]}, logprobs)
-                if piece.completion is not None:
-                    for place, each in enumerate(calls):
-                        yield self._chunk(index, {"tool_calls": [{"index": place, **each}]})
-                    reason = "tool_calls" if calls else piece.completion.finish_reason
-                    yield self._chunk(index, {}, reason=reason)
-            if self.fields.stream_options is not None and self.fields.stream_options.include_usage:
-                yield event(self._head() | {"choices": [], "usage": self.answers.usage})
-            yield DONE
+        for index in range(self.fields.n or 1):
+            yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
+        texts: dict[int, str] = {}
+        sent: dict[int, int] = {}
+        async for piece in self.answers.pieces():
+            index = piece.index
+            texts[index] = texts.get(index, "") + piece.delta.text
+            text = texts[index]
+            begin = sent.get(index, 0)
+            end = max(begin, self.tools.free(text))
+            calls: list[dict[str, Any]] = []
+            if piece.completion is not None:
+                rest, calls = self.tools.read(text)
+                end = len(rest) if calls else len(text)
+            logprobs = piece.delta.choices
+            if end > begin or logprobs:
+                sent[index] = max(begin, end)
+                yield self._chunk(index, {"content": text[begin:end]}, logprobs)
+            if piece.completion is not None:
+                for place, each in enumerate(calls):
+                    yield self._chunk(index, {"tool_calls": [{"index": place, **each}]})
+                reason = "tool_calls" if calls else piece.completion.finish_reason
+                yield self._chunk(index, {}, reason=reason)
+        if self.fields.stream_options is not None and self.fields.stream_options.include_usage:
+            yield event(self._head() | {"choices": [], "usage": self.answers.usage})
+        yield DONE
 
     def _head(self) -> dict[str, Any]:
         return {**self.head, "object": "chat.completion.chunk"}

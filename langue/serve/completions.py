@@ -5,19 +5,18 @@ model goes on with; with `echo` and `logprobs`, what it thinks of the beginning.
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from langue.generation.request import Completion
+from langue.serve.answering import answer
 from langue.serve.chat import must_write
-from langue.serve.fields import CompletionFields
+from langue.serve.fields import CompletionFields, as_list
 from langue.serve.models import Loaded
-from langue.serve.sse import DONE, EventStream, event
-from langue.serve.state import state_of
-from langue.serve.writing import Answers, Asked, Piece, until_gone
+from langue.serve.sse import DONE, event
+from langue.serve.writing import Answers, Asked, Piece
 
 router = APIRouter()
 NEW_TOKENS = 16  # where max_tokens is not given, as OpenAI has it
@@ -26,28 +25,8 @@ NEW_TOKENS = 16  # where max_tokens is not given, as OpenAI has it
 @router.post("/v1/completions")
 async def completions(fields: CompletionFields, request: Request) -> Response:
     """Go on from texts or token ids; of an encoder-decoder: from sources."""
-    state = state_of(request)
-    call = request.state.call
-    call.model = fields.model
     fields.check_stream()
-    stack = AsyncExitStack()
-    try:
-        loaded = await stack.enter_async_context(state.shelf.use(fields.model))
-        made = _Completions(fields, loaded, Answers(loaded, call, state.limits))
-        await until_gone(request.receive, made.start()) if not fields.stream else await made.start()
-    except BaseException:
-        await stack.aclose()
-        raise
-    if fields.stream:
-        return EventStream(made.events(stack))
-    async with stack:
-        return JSONResponse(await until_gone(request.receive, made.whole()))
-
-
-def prompts_of(given: Any) -> list[Any]:
-    """One or several, as a list."""
-    is_one = isinstance(given, str) or isinstance(given[0], int)
-    return [given] if is_one else list(given)
+    return await answer(fields, request, _Completions)
 
 
 class _Completions:
@@ -57,7 +36,7 @@ class _Completions:
         self.fields = fields
         self.loaded = loaded
         self.answers = answers
-        self.prompts = prompts_of(fields.prompt)
+        self.prompts = as_list(fields.prompt)
         self.n = fields.n or 1
         # nothing new is asked for: what is written is left off
         self.is_only_echo = fields.max_tokens == 0
@@ -113,24 +92,23 @@ class _Completions:
         reason = "length" if self.is_only_echo else answer.finish_reason
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
-    async def events(self, stack: AsyncExitStack) -> AsyncIterator[str]:
+    async def events(self) -> AsyncIterator[str]:
         """What is written, as it comes."""
-        async with stack:
-            offsets: dict[int, int] = {}
-            begun = set[int]()
-            async for piece in self.answers.pieces():
-                index = piece.index
-                if self.is_only_echo or self._waits_for_echo(index, begun):
-                    # what is known of the prompt is told with the first token
-                    if piece.completion is None:
-                        continue
-                    begun.add(index)
-                    yield self._event(self._choice(index, piece.completion))
+        offsets: dict[int, int] = {}
+        begun = set[int]()
+        async for piece in self.answers.pieces():
+            index = piece.index
+            if self.is_only_echo or self._waits_for_echo(index, begun):
+                # what is known of the prompt is told with the first token
+                if piece.completion is None:
                     continue
-                yield self._event(self._part(piece, offsets, begun))
-            if self.fields.stream_options is not None and self.fields.stream_options.include_usage:
-                yield event({**self.head, "choices": [], "usage": self._usage()})
-            yield DONE
+                begun.add(index)
+                yield self._event(self._choice(index, piece.completion))
+                continue
+            yield self._event(self._part(piece, offsets, begun))
+        if self.fields.stream_options is not None and self.fields.stream_options.include_usage:
+            yield event({**self.head, "choices": [], "usage": self._usage()})
+        yield DONE
 
     def _waits_for_echo(self, index: int, begun: set[int]) -> bool:
         """Whether log-probabilities of the prompt are told too, which come at the end."""

@@ -52,6 +52,12 @@ def _same(value: Any, other: Any) -> bool:
     return type(value) is type(other) and value == other
 
 
+def as_list(given: Any) -> list[Any]:
+    """One text or list of token ids, or several, as a list."""
+    is_one = isinstance(given, str) or isinstance(given[0], int)
+    return [given] if is_one else list(given)
+
+
 class StreamOptions(Fields):
     """What is told in a stream beside the text."""
 

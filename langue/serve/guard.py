@@ -33,6 +33,7 @@ MOST_CALLERS = 10_000  # whose rates are kept
 MOST_NAME = 128  # characters of a request id that a client gives
 OPEN = ("/live",)  # answered without a key, as are the files of the page: they tell nothing
 PAGE = "/page/"
+GONE = 499  # of HTTP, as others have it: nobody was there to read the answer
 _ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MOST_NAME}}}")
 
 
@@ -207,7 +208,8 @@ class _Call:
         """A line of JSON on stderr, without anything that was said."""
         seconds = time.monotonic() - self._began
         route = getattr(self.scope.get("route"), "path", "other")
-        status = str(self.status) if self.is_answered else "gone"
+        is_gone = not self.is_answered or self.status == GONE
+        status = "gone" if is_gone else str(self.status)
         metrics.count("langue_requests_total", route=route, status=status)
         metrics.observe("langue_request_seconds", seconds, route=route)
         line: dict[str, Any] = {
@@ -218,7 +220,7 @@ class _Call:
             "status": self.status,
             "seconds": round(seconds, 4),
         }
-        if not self.is_answered:
+        if is_gone:
             line["client"] = "gone"
         for name, value in (
             ("key", self.owner or None),

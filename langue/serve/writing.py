@@ -13,7 +13,7 @@ from typing import Any
 from langue.errors import LangueError, PromptTooLong
 from langue.generation.request import Completion, Delta, Request
 from langue.serve.api_errors import ApiError, of_langue, too_long
-from langue.serve.guard import Call, Limits
+from langue.serve.guard import GONE, Call, Limits
 from langue.serve.models import Loaded
 from langue.serve.worker import EngineError, of_sample
 
@@ -37,6 +37,9 @@ class Asked:
     seed: int | None = None
     max_tokens: int | None = None  # None: as many as there is room for, up to the server's limit
     param: str = "messages"  # the field that the prompts are in
+    limit_param: str = "max_tokens"  # and the one that max_tokens is of
+    # max_tokens: None is what the model's generation config says
+    as_configured: bool = False
     encode: Callable[[Any], Any] = lambda prompt: prompt  # done on a thread of its own
 
 
@@ -106,9 +109,11 @@ class Answers:
         most = self.limits.tokens or room
         if limit is None:
             limit = min(room, most)
+            if asked.as_configured:
+                limit = min(limit, request.config.new_tokens(given))
         if limit > most:
-            what = f"max_tokens = {limit:,} is more than this server's {most:,}"
-            raise ApiError(400, what, param="max_tokens", code="invalid_value")
+            what = f"{asked.limit_param} = {limit:,} is more than this server's {most:,}"
+            raise ApiError(400, what, param=asked.limit_param, code="invalid_value")
         if room < 1 or limit > room:
             asked_for = asked.max_tokens or 0
             raise too_long(given, asked_for, self.loaded.worker.room - 1, asked.param)
@@ -184,7 +189,7 @@ async def until_gone(receive: Any, work: Any) -> Any:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ApiError(499, "The client has gone")
+        raise ApiError(GONE, "The client has gone")
     finally:
         for each in (task, gone):
             if not each.done():
