@@ -14,6 +14,10 @@ from langue.serve.sse import EventStream
 from langue.serve.state import state_of
 from langue.serve.writing import Answers, until_gone
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
 
 class Written(Protocol):
     """What a route makes of a call."""

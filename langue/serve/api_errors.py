@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from langue.errors import LangueError
 
 _FIELD = re.compile(r"[a-z_][a-z0-9_]*")
+_OPTION = re.compile(r"([a-z_]+) (?:= |has )")
+FORMS = ("json_schema", "regex", "choices", "grammar")
 _KINDS = {"body", "str", "int", "float", "bool", "dict", "list"}
 TYPES = {
     400: "invalid_request_error",
@@ -17,6 +21,21 @@ TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+
+
+class Error(BaseModel):
+    """What is wrong with a call."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of an answer that is none."""
+
+    error: Error
 
 
 class ApiError(Exception):
@@ -49,7 +68,14 @@ class ApiError(Exception):
 
 
 def of_langue(error: LangueError, param: str | None = None) -> ApiError:
-    """What a user can mend."""
+    """What a user can mend. param: the field, where the error does not begin with an option's name
+    or say in which form it is.
+    """
+    named = _OPTION.match(error.what)
+    if named is not None:
+        param = named.group(1)
+    elif error.where.split(" ")[0] in FORMS:
+        param = error.where.split(" ")[0]
     return ApiError(400, str(error), param=param, code="invalid_value")
 
 

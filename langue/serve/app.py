@@ -15,12 +15,17 @@ from starlette.staticfiles import StaticFiles
 from langue import __version__
 from langue.errors import LangueError
 from langue.serve import chat, completions, embeddings, responses, tasks
-from langue.serve.api_errors import ApiError, of_langue, of_validation
+from langue.serve.api_errors import ApiError, ErrorBody, of_langue, of_validation
 from langue.serve.guard import PAGE, App, Doors, Guard
 from langue.serve.metrics import CONTENT_TYPE
 from langue.serve.models import Named
 from langue.serve.state import State, state_of
 
+# in the place of FastAPI's own error, whose shape is another
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The call cannot be answered as it is."},
+    "5XX": {"model": ErrorBody, "description": "The server cannot answer it now."},
+}
 PAGE_FILES = Path(__file__).parent / "page"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
@@ -47,7 +52,7 @@ def make_app(state: State, doors: Doors) -> App:
     )
     app.state.serve = state
     for routes in (chat, completions, responses, embeddings, tasks):
-        app.include_router(routes.router)
+        app.include_router(routes.router, responses=ERRORS)
     _add_errors(app)
     _add_own(app)
     if PAGE_FILES.is_dir():
@@ -113,13 +118,13 @@ def _add_errors(app: FastAPI) -> None:
 def _add_own(app: FastAPI) -> None:
     """What tells of the server itself."""
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=ERRORS)
     async def models(request: Request) -> dict[str, Any]:
         """The models that may be asked for."""
         found = [_as_model(each) for each in state_of(request).shelf.named.values()]
         return {"object": "list", "data": found}
 
-    @app.get("/v1/models/{id:path}")
+    @app.get("/v1/models/{id:path}", responses=ERRORS)
     async def model(id: str, request: Request) -> dict[str, Any]:
         """One of them."""
         return _as_model(state_of(request).shelf.find(id))
@@ -129,7 +134,7 @@ def _add_own(app: FastAPI) -> None:
         """Whether there is a server; no key is needed."""
         return {"status": "ok"}
 
-    @app.get("/health")
+    @app.get("/health", responses=ERRORS)
     async def health(request: Request) -> Response:
         """Whether every model moves on with what it was given."""
         shelf = state_of(request).shelf
@@ -139,14 +144,14 @@ def _add_own(app: FastAPI) -> None:
         status = {"status": "ok" if is_well else "hung", "models": shown}
         return JSONResponse(status, 200 if is_well else 503)
 
-    @app.get("/ready")
+    @app.get("/ready", responses=ERRORS)
     async def ready(request: Request) -> Response:
         """Whether calls are welcome."""
         is_ending = state_of(request).is_ending
         status = {"status": "ending" if is_ending else "ready"}
         return JSONResponse(status, 503 if is_ending else 200)
 
-    @app.get("/metrics")
+    @app.get("/metrics", responses=ERRORS, response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """What has happened, for Prometheus."""
         state = state_of(request)

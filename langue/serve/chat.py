@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from langue.generation.request import Completion
-from langue.serve.answering import answer
-from langue.serve.api_errors import ApiError
+from langue.serve.answering import STREAMED, answer
+from langue.serve.api_errors import FORMS, ApiError
 from langue.serve.conversation import Tools, as_template_has_them, check_template, encode
 from langue.serve.fields import ChatFields
 from langue.serve.models import Loaded
@@ -22,7 +22,7 @@ from langue.serve.writing import Answers, Asked
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=STREAMED)
 async def chat_completions(fields: ChatFields, request: Request) -> Response:
     """Answer a conversation, by the model's own chat template."""
     fields.check_stream()
@@ -71,6 +71,8 @@ class _Chat:
                 fields.n or 1,
                 fields.seed,
                 fields.max_tokens if limit is None else limit,
+                limit_param="max_tokens" if limit is None else "max_completion_tokens",
+                form_param=_form_param(self.tools, fields.response_format),
                 encode=lambda each: encode(tokenizer, each, tools),
             )
         )
@@ -138,6 +140,12 @@ class _Chat:
         return event(self._head() | {"choices": [choice]})
 
 
+def _form_param(tools: Tools, asked: Any) -> str | None:
+    if tools.must_call:
+        return "tools"
+    return None if asked is None else "response_format"
+
+
 def must_write(loaded: Loaded) -> None:
     """ApiError where a model does not go on from prompts."""
     if not loaded.writes and loaded.worker.room == 0:
@@ -149,7 +157,7 @@ def form_of(options: dict[str, Any], tools: Tools, asked: Any) -> dict[str, Any]
     """The schema that an answer is held to. ApiError where two are asked for."""
     schema: dict[str, Any] | None = None if asked is None else asked.schema_asked()
     forced = tools.schema()
-    own = [name for name in ("json_schema", "regex", "choices", "grammar") if name in options]
+    own = [name for name in FORMS if name in options]
     if forced is not None and (schema is not None or own):
         what = "'tool_choice' asks for a call, and another form is asked for too; give one"
         raise ApiError(400, what, param="tool_choice", code="invalid_value")

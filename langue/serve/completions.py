@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from langue.generation.request import Completion
-from langue.serve.answering import answer
+from langue.serve.answering import STREAMED, answer
 from langue.serve.chat import must_write
 from langue.serve.fields import CompletionFields, as_list
 from langue.serve.models import Loaded
@@ -22,7 +22,7 @@ router = APIRouter()
 NEW_TOKENS = 16  # where max_tokens is not given, as OpenAI has it
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=STREAMED)
 async def completions(fields: CompletionFields, request: Request) -> Response:
     """Go on from texts or token ids; of an encoder-decoder: from sources."""
     fields.check_stream()

@@ -15,10 +15,13 @@ from langue.serve.api_errors import ApiError
 # What is refused: the values that are taken since they ask for nothing, and what to do otherwise.
 Refused = dict[str, tuple[tuple[Any, ...], str]]
 LABELS = "a label of the caller's, which changes no answer"
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Bool = Annotated[bool, Field(strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Text = Annotated[str, StringConstraints(max_length=4_000_000)]
 Ids = list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]]
-Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False, strict=True)]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False, strict=True)]
+Factor = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, le=2**31, strict=True)]
 MOST_STOPS = 16
 MOST_LOGPROBS = 20
@@ -61,7 +64,7 @@ def as_list(given: Any) -> list[Any]:
 class StreamOptions(Fields):
     """What is told in a stream beside the text."""
 
-    include_usage: bool = False
+    include_usage: Bool = False
     refused: ClassVar[Refused] = {
         "include_obfuscation": ((False,), "streams are not padded"),
     }
@@ -73,10 +76,10 @@ class Sampled(Fields):
     """
 
     model: str
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     n: Annotated[int, Field(ge=1, le=128, strict=True)] | None = None
-    stream: bool | None = None
+    stream: Bool | None = None
     stream_options: StreamOptions | None = None
     stop: (
         Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -88,16 +91,14 @@ class Sampled(Fields):
     ) = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = (
-        None
-    )
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)] | None = None
+    logit_bias: dict[str, Bias] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)] | None = None
     user: str | None = Field(default=None, description=LABELS)
     # beyond OpenAI's, under the names that other servers share
     top_k: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+    typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+    repetition_penalty: Factor | None = None
     no_repeat_ngram: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
     min_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
     json_schema: dict[str, Any] | None = None
@@ -153,7 +154,7 @@ class CompletionFields(Sampled):
         | Annotated[list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1)]
     )
     max_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
-    echo: bool | None = None
+    echo: Bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
     refused: ClassVar[Refused] = {
         "best_of": ((1,), "ask for n answers and choose among them by their logprobs"),
@@ -167,7 +168,7 @@ class FunctionFields(Fields):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    strict: Bool | None = None
 
 
 class ToolFields(Fields):
@@ -239,7 +240,7 @@ class SchemaFields(Fields):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     description: str | None = None
-    strict: bool | None = None
+    strict: Bool | None = None
 
 
 class ResponseFormat(Fields):
@@ -270,12 +271,12 @@ class ChatFields(Sampled):
     messages: Annotated[list[MessageFields], Field(min_length=1)]
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
-    logprobs: bool | None = None
+    logprobs: Bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[ToolFields] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: Bool | None = None
     metadata: dict[str, str] | None = Field(default=None, description=LABELS)
     safety_identifier: str | None = Field(default=None, description=LABELS)
     prompt_cache_key: str | None = Field(default=None, description="beginnings are found anyway")
@@ -312,4 +313,4 @@ class EmbeddingFields(Fields):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Count | None = None
     user: str | None = Field(default=None, description=LABELS)
-    truncate: bool = Field(default=False, description="cut texts that are too long")
+    truncate: Bool = Field(default=False, description="cut texts that are too long")

@@ -12,13 +12,14 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from langue.generation.request import Completion
-from langue.serve.answering import answer
+from langue.serve.answering import STREAMED, answer
 from langue.serve.api_errors import ApiError
 from langue.serve.chat import form_of, must_write
 from langue.serve.conversation import Tools, as_template_has_them, check_template, encode
 from langue.serve.fields import (
     LABELS,
     MOST_LOGPROBS,
+    Bool,
     CalledFunction,
     Count,
     Fields,
@@ -124,15 +125,15 @@ class ResponseFields(Fields):
     input: Text | Annotated[list[InputMessage | InputCall | InputOutput], Field(min_length=1)]
     instructions: Text | None = None
     max_output_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
     include: list[Literal["message.output_text.logprobs"]] | None = None
     text: TextFields | None = None
     tools: list[FunctionTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
-    stream: bool | None = None
+    parallel_tool_calls: Bool | None = None
+    stream: Bool | None = None
     stream_options: ResponseStreamOptions | None = None
     metadata: dict[str, str] | None = Field(default=None, description=LABELS)
     user: str | None = Field(default=None, description=LABELS)
@@ -199,7 +200,7 @@ class ResponseFields(Fields):
         return Tools(given, choice, self.parallel_tool_calls)
 
 
-@router.post("/v1/responses")
+@router.post("/v1/responses", responses=STREAMED)
 async def responses(fields: ResponseFields, request: Request) -> Response:
     """Answer a conversation that is sent whole."""
     return await answer(fields, request, _Response, done=False)
@@ -244,6 +245,7 @@ class _Response:
             max_tokens=fields.max_output_tokens,
             param="input",
             limit_param="max_output_tokens",
+            form_param="tools" if self.tools.must_call else "text.format",
             encode=lambda each: encode(tokenizer, each, tools),
         )
         await self.answers.start(asked)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from langue.serve.api_errors import ApiError
 from langue.serve.embeddings import vectors_of
-from langue.serve.fields import Count, Fields, Finite, Text
+from langue.serve.fields import Bool, Count, Fields, Finite, Text
 from langue.serve.models import Loaded
 from langue.serve.state import state_of
 from langue.serve.texts import apply_together, check_count, n_tokens, usage_of
@@ -29,7 +29,7 @@ class ClassifyFields(Fields):
     model: str
     input: Texts | Annotated[list[Pair], Field(min_length=1)]
     top: Count | Literal["all"] | None = None
-    truncate: bool = Field(default=False, description=TRUNCATE)
+    truncate: Bool = Field(default=False, description=TRUNCATE)
 
 
 class TagFields(Fields):
@@ -43,7 +43,7 @@ class TagFields(Fields):
             Field(min_length=1),
         ]
     )
-    truncate: bool = Field(default=False, description=TRUNCATE)
+    truncate: Bool = Field(default=False, description=TRUNCATE)
 
 
 class Question(Fields):
@@ -75,8 +75,8 @@ class WriteFields(Fields):
     beams: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     length_penalty: Finite | None = None
     no_repeat_ngram: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] = 0
 
 
 class RerankFields(Fields):
@@ -86,8 +86,8 @@ class RerankFields(Fields):
     query: Text
     documents: Annotated[list[Text], Field(min_length=1)]
     top_n: Count | None = None
-    return_documents: bool = False
-    truncate: bool = Field(default=False, description=TRUNCATE)
+    return_documents: Bool = False
+    truncate: Bool = Field(default=False, description=TRUNCATE)
 
 
 @router.post("/v1/classify")

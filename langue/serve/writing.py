@@ -12,7 +12,7 @@ from typing import Any
 
 from langue.errors import LangueError, PromptTooLong
 from langue.generation.request import Completion, Delta, Request
-from langue.serve.api_errors import ApiError, of_langue, too_long
+from langue.serve.api_errors import FORMS, ApiError, of_langue, too_long
 from langue.serve.guard import GONE, Call, Limits
 from langue.serve.models import Loaded
 from langue.serve.worker import EngineError, of_sample
@@ -38,6 +38,7 @@ class Asked:
     max_tokens: int | None = None  # None: as many as there is room for, up to the server's limit
     param: str = "messages"  # the field that the prompts are in
     limit_param: str = "max_tokens"  # and the one that max_tokens is of
+    form_param: str | None = None  # the one that says what the text must be
     # max_tokens: None is what the model's generation config says
     as_configured: bool = False
     encode: Callable[[Any], Any] = lambda prompt: prompt  # done on a thread of its own
@@ -89,7 +90,7 @@ class Answers:
                     self._left += 1
         except LangueError as error:
             self.cancel()
-            raise _as_api(error, asked.param) from error
+            raise _as_api(error, asked.param, asked.form_param) from error
         except BaseException:
             self.cancel()
             raise
@@ -171,12 +172,15 @@ class Answers:
         self._ids.clear()
 
 
-def _as_api(error: LangueError, param: str | None) -> ApiError:
+def _as_api(error: LangueError, param: str | None, form_param: str | None = None) -> ApiError:
     if isinstance(error, EngineError):
         return ApiError(500, str(error), code="engine_error")
     if isinstance(error, PromptTooLong):
         return too_long(error.tokens, 0, error.room, param or "prompt")
-    return of_langue(error, param)
+    made = of_langue(error, param)
+    if made.param in FORMS and form_param is not None:
+        made.param = form_param
+    return made
 
 
 async def until_gone(receive: Any, work: Any) -> Any:

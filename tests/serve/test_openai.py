@@ -207,10 +207,13 @@ def test_tools_that_must_be_called_are(client, stream) -> None:
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"n": 0}, "n", "invalid_value"),
+        ({"extra_body": {"stream": 1}}, "stream", "invalid_value"),
+        ({"stop": [""]}, "stop", "invalid_value"),
+        ({"extra_body": {"min_tokens": 20}}, "min_tokens", "invalid_value"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {
                 "type": "string", "contentEncoding": "base64"}}}},
-            "messages",
+            "response_format",
             "invalid_value",
         ),
     ],
