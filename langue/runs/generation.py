@@ -198,12 +198,16 @@ class TextEngine:
         return self._engine.submit(request, constraint)
 
     @property
+    def capacity(self) -> int:
+        """Tokens that there are keys and values for, of all requests together."""
+        return self._engine.pool.count * PAGE
+
+    @property
     def room(self) -> int:
         """Tokens of a prompt and its answer that one request may come to at most: those that there
         are positions for, and pages.
         """
-        most = self._engine.pool.count * PAGE
-        return min(self._engine.positions + 1, most + 1)
+        return min(self._engine.positions, self.capacity) + 1
 
     @property
     def load(self) -> Load:

@@ -100,6 +100,9 @@ class Shelf:
         """A model, which is not unloaded meanwhile."""
         named = self.find(id)
         found = self.loaded.get(id)
+        if found is not None and not found.worker.is_alive:  # it broke, and is made anew
+            del self.loaded[id]
+            found = None
         if found is None:
             async with self._lock:
                 found = self.loaded.get(id) or await self._load(named)

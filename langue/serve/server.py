@@ -10,6 +10,7 @@ from typing import Any
 from langue.errors import SettingsError
 
 NEEDED = ("fastapi", "uvicorn")
+SILENT = 30  # seconds in which the first call of a connection must have begun
 DRAIN = 60  # seconds in which calls are answered to the end, once the server is told to end
 
 
@@ -97,6 +98,7 @@ def _run(
     ready: Callable[[str], None] | None,
 ) -> None:
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
     from langue.serve.app import make_app
 
@@ -115,6 +117,17 @@ def _run(
             state.is_ending = True
             super().handle_exit(sig, frame)
 
+    class Protocol(H11Protocol):
+        """Closes connections on which no call comes, or only a part of one."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(SILENT, self._close_if_silent)
+
+        def _close_if_silent(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.transport.close()
+
     config = uvicorn.Config(
         make_app(state, doors),
         lifespan="on",
@@ -124,7 +137,7 @@ def _run(
         timeout_graceful_shutdown=drain,
         timeout_keep_alive=30,
         h11_max_incomplete_event_size=64 * 1024,
-        http="h11",
+        http=Protocol,
         loop="asyncio",
         ws="none",
     )

@@ -20,6 +20,7 @@ from langue.runs.generation import TextEngine
 from langue.serve.metrics import Metrics
 
 MOST_TEXTS = 256  # that go through a model together
+LEAST_SHARE = 512  # tokens
 HUNG = 60.0  # seconds of one step after which something is wrong
 Sink = Callable[[Delta, Completion | None], None]  # called on the event loop
 
@@ -61,6 +62,8 @@ class Worker:
         self.metrics = metrics
         self.engine = make_engine() if make_engine is not None else None
         self.room = 0 if self.engine is None else self.engine.room
+        # what an answer may have that says nothing of its length: others are to fit beside
+        self.share = 0 if self.engine is None else max(LEAST_SHARE, self.engine.capacity // 8)
         if context:  # the last token that is written has no position
             self.room = min(self.room, context + 1)
         self._make_engine = make_engine
@@ -77,14 +80,20 @@ class Worker:
     # --- on the event loop ---
 
     @property
+    def is_alive(self) -> bool:
+        """Whether its thread lives."""
+        return self._thread.is_alive()
+
+    @property
     def is_well(self) -> bool:
         """Whether its thread lives and moves."""
         began = self._step_began
-        return self._thread.is_alive() and (began is None or time.monotonic() - began < HUNG)
+        return self.is_alive and (began is None or time.monotonic() - began < HUNG)
 
     async def put(self, request: Request, constraint: Constraint | None, sink: Sink) -> int:
         """Queue a request; its number. ModelError where it can never be answered."""
         future: asyncio.Future[int] = self._loop.create_future()
+        queued: list[int] = []
 
         def command() -> None:
             assert self.engine is not None
@@ -93,21 +102,27 @@ class Worker:
             except LangueError as error:
                 self._tell(_fail, future, error)
                 return
+            queued.append(id)
             self._writing[id] = _Writing(sink, self.name, time.monotonic())
             self.metrics.count("langue_prompt_tokens_total", len(request.prompt), model=self.name)
             self._tell(_resolve, future, id)
 
         self._add(command)
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:  # who asked has gone, and does not know the number
+            self._add(lambda: self._cancel(queued))
+            raise
 
     def cancel(self, id: int) -> None:
         """Take a request out."""
+        if self.is_alive:
+            self._add(lambda: self._cancel([id]))
 
-        def command() -> None:
+    def _cancel(self, ids: list[int]) -> None:
+        for id in ids:
             if id in self._writing and self.engine is not None:
                 self.engine.cancel(id)
-
-        self._add(command)
 
     async def apply(
         self, key: Any, function: Callable[[list[Any]], Sequence[Any]], items: list[Any]
@@ -115,6 +130,7 @@ class Worker:
         """What a function makes of each item; items of calls that have the same key go together."""
         if not items:
             return []
+        self._check()
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         with self._condition:
             self._texts.setdefault(key, []).append(_Texts(items, function, future))
@@ -130,9 +146,14 @@ class Worker:
         self._thread.join()
 
     def _add(self, command: Callable[[], None]) -> None:
+        self._check()
         with self._condition:
             self._commands.append(command)
             self._condition.notify()
+
+    def _check(self) -> None:
+        if not self.is_alive:
+            raise EngineError("the model's thread has ended", do="ask again")
 
     # --- in the thread ---
 
@@ -210,7 +231,7 @@ class Worker:
             told.append((writing.sink, delta, completion))
         self._writing.clear()
         self._tell(_deliver, told)
-        self.engine = None
+        self.engine = None  # what it holds is given back first
         assert self._make_engine is not None
         self.engine = self._make_engine()
 
@@ -219,6 +240,10 @@ class Worker:
         if not self._texts:
             return []
         key, waiting = next(iter(self._texts.items()))
+        waiting[:] = [each for each in waiting if not each.future.done()]  # others have gone
+        if not waiting:
+            del self._texts[key]
+            return []
         chosen = [waiting.pop(0)]
         count = len(chosen[0].items)
         while waiting and count + len(waiting[0].items) <= MOST_TEXTS:

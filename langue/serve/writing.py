@@ -109,7 +109,7 @@ class Answers:
         limit = asked.max_tokens
         most = self.limits.tokens or room
         if limit is None:
-            limit = min(room, most)
+            limit = min(room, most, self.loaded.worker.share)
             if asked.as_configured:
                 limit = min(limit, request.config.new_tokens(given))
         if limit > most:
