@@ -39,9 +39,11 @@ class Fields(BaseModel):
         if not isinstance(data, dict):
             return data
         left = {}
+        known = {field.alias or name for name, field in cls.model_fields.items()}
         for name, value in data.items():
             if name not in cls.refused:
-                left[name] = value
+                if value is not None or name in known:  # null asks for nothing
+                    left[name] = value
                 continue
             harmless, remedy = cls.refused[name]
             if value is not None and not any(_same(value, each) for each in harmless):

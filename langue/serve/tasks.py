@@ -2,92 +2,27 @@
 encoder-decoders write; texts of calls that come together go through the model together.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
 
 from langue.serve.api_errors import ApiError
 from langue.serve.embeddings import vectors_of
-from langue.serve.fields import Bool, Count, Fields, Finite, Text
 from langue.serve.models import Loaded
 from langue.serve.state import state_of
+from langue.serve.task_fields import (
+    AnswerFields,
+    ClassifyFields,
+    RerankFields,
+    TagFields,
+    WriteFields,
+)
 from langue.serve.texts import apply_together, check_count, n_tokens, usage_of
 from langue.serve.writing import Answers, Asked, until_gone
 
 router = APIRouter()
-Texts = Text | Annotated[list[Text], Field(min_length=1)]
-Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
-TRUNCATE = "cut texts that are too long"
-
-
-class ClassifyFields(Fields):
-    """`POST /v1/classify`."""
-
-    model: str
-    input: Texts | Annotated[list[Pair], Field(min_length=1)]
-    top: Count | Literal["all"] | None = None
-    truncate: Bool = Field(default=False, description=TRUNCATE)
-
-
-class TagFields(Fields):
-    """`POST /v1/tag`: texts, or lists of words."""
-
-    model: str
-    input: (
-        Texts
-        | Annotated[
-            list[Annotated[list[Text], Field(min_length=1)]],
-            Field(min_length=1),
-        ]
-    )
-    truncate: Bool = Field(default=False, description=TRUNCATE)
-
-
-class Question(Fields):
-    """A question, and the text that its answer stands in."""
-
-    question: Text
-    context: Text
-
-
-class AnswerFields(Fields):
-    """`POST /v1/answer`: one question with its context, or several as `input`."""
-
-    model: str
-    question: Text | None = None
-    context: Text | None = None
-    input: Annotated[list[Question], Field(min_length=1)] | None = None
-    top: Count | None = None
-
-
-class WriteFields(Fields):
-    """`POST /v1/translate` and `/v1/summarise`."""
-
-    model: str
-    input: Texts
-    source_language: str | None = None
-    target_language: str | None = None
-    max_tokens: Count | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
-    beams: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
-    length_penalty: Finite | None = None
-    no_repeat_ngram: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] = 0
-
-
-class RerankFields(Fields):
-    """`POST /v1/rerank`."""
-
-    model: str
-    query: Text
-    documents: Annotated[list[Text], Field(min_length=1)]
-    top_n: Count | None = None
-    return_documents: Bool = False
-    truncate: Bool = Field(default=False, description=TRUNCATE)
 
 
 @router.post("/v1/classify")

@@ -42,7 +42,8 @@ def test_it_is_the_answer_of_a_conversation(client) -> None:
 
 
 def test_events_add_up_to_the_answer(client) -> None:
-    whole = respond(client)
+    whole = respond(client, include=["message.output_text.logprobs"])
+    assert len(whole.output[0].content[0].logprobs) == whole.usage.output_tokens
     events = list(respond(client, stream=True))
     assert [each.sequence_number for each in events] == list(range(len(events)))
     kinds = [each.type.removeprefix("response.") for each in events]
@@ -67,10 +68,13 @@ def test_functions_are_called(client, stream) -> None:
     assert call.type == "function_call" and json.loads(call.arguments)["city"] in ("Rome", "Oslo")
     talk = [
         {"role": "user", "content": "hello"},
-        call.model_dump(exclude_none=True, exclude={"namespace", "created_by"}),
+        call.model_dump(),
         {"type": "function_call_output", "call_id": call.call_id, "output": "rain"},
     ]
-    assert respond(client, input=talk, tools=FUNCTIONS).output_text
+    answer = respond(client, input=talk, tools=FUNCTIONS)
+    assert answer.output_text
+    again = [*talk, *(each.model_dump() for each in answer.output), talk[0]]
+    assert respond(client, input=again, tools=FUNCTIONS).output_text
 
 
 def test_the_text_has_the_form_that_is_asked_for(client) -> None:
@@ -99,7 +103,7 @@ def test_what_is_not_followed_is_refused_by_its_name(client, options, param) -> 
 def test_every_field_of_the_client_is_followed_or_refused() -> None:
     from openai.types.responses import response_create_params
 
-    from langue.serve.responses import ResponseFields
+    from langue.serve.response_fields import ResponseFields
 
     known = {*ResponseFields.model_fields, *ResponseFields.refused}
     theirs = set(response_create_params.ResponseCreateParamsBase.__annotations__)
