@@ -99,8 +99,9 @@ def too_long(given: int, asked: int, positions: int, param: str) -> ApiError:
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first thing that is wrong with the fields of a call, by pydantic's list."""
-    # what is there and wrong tells more than what would be missing if it were right
-    first = min(errors, key=lambda each: each.get("type") == "missing")
+    # What is there and wrong tells more than what would be missing if it were right; and of the
+    # kinds that a field may be of, that one is meant which goes deepest.
+    first = min(errors, key=lambda each: (each.get("type") == "missing", -len(each["loc"])))
     kind = str(first.get("type", ""))
     name = ".".join(_path(first.get("loc", ()))) or None
     if kind == "extra_forbidden":

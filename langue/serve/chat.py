@@ -87,6 +87,7 @@ class _Chat:
     def _choice(self, index: int, answer: Completion) -> dict[str, Any]:
         text, calls = self.tools.read(answer.text)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        message["annotations"] = []
         if calls:
             message |= {"content": text or None, "tool_calls": calls}
         logprobs = self._logprobs(answer.choices) if self.fields.logprobs else None

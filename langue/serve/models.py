@@ -209,8 +209,10 @@ def name_all(runs: Sequence[str], memory: int | None) -> tuple[list[Named], int]
 def _named(run: str) -> Named:
     described = describe(run)
     config = family_of(described)[1]
-    is_folder = Path(run).exists()
-    id = Path(run).resolve().name if is_folder else run
+    path = Path(run)
+    id = run  # of the Hub
+    if path.exists():
+        id = path.resolve().stem if path.is_file() else path.resolve().name
     _check_tokenizer(described)
     kind = precision("auto")
     size = sum(each.numel() for each in build_on_meta(config).parameters()) * kind.itemsize
@@ -222,7 +224,7 @@ def _named(run: str) -> Named:
     if config.architecture != "encoder":
         writer = config if config.architecture == "decoder" else config.decoder()
         page = Pages.bytes_each(writer, kind)
-    created = int((described.folder / "config.json").stat().st_mtime) if is_folder else 0
+    created = int(path.stat().st_mtime) if path.exists() else 0
     return Named(id, run, created, config, size, page)
 
 

@@ -31,9 +31,7 @@ class InputMessage(Fields):
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[TextPart]
-    refused: ClassVar[Refused] = {
-        "phase": ((), "leave it out"),
-    }
+    phase: Literal["commentary", "final_answer"] | None = Field(default=None, description=LABELS)
     id: str | None = None
     status: str | None = None
 

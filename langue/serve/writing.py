@@ -12,6 +12,7 @@ from typing import Any
 
 from langue.errors import LangueError, PromptTooLong
 from langue.generation.request import Completion, Delta, Request
+from langue.generation.sample import Sampling
 from langue.serve.api_errors import FORMS, ApiError, of_langue, too_long
 from langue.serve.guard import GONE, Call, Limits
 from langue.serve.models import Loaded
@@ -52,6 +53,7 @@ class Answers:
         self.call = call
         self.limits = limits
         self.prompts: list[list[int]] = []  # of each prompt, its tokens
+        self.sampling = Sampling()  # as it is followed, once the first prompt is read
         self.cached_tokens = 0
         self.new_tokens = 0
         self._queue: asyncio.Queue[Piece] = asyncio.Queue()
@@ -83,6 +85,7 @@ class Answers:
                 request, constraint = await asyncio.to_thread(self._prepare, asked, prompt, seed)
                 placed = replace(request, owner=self.call.owner, deadline=deadline)
                 self.prompts.append(list(request.prompt))
+                self.sampling = request.sampling
                 for sample in range(asked.n):
                     index = self._left
                     each, fork = of_sample(placed, constraint, sample)

@@ -189,6 +189,15 @@ def test_tools_that_must_be_called_are(client, stream) -> None:
     assert chat(client, messages=talk, tools=TOOLS).choices[0].message.content
 
 
+def test_a_published_model_in_a_file_of_its_own_is_served(shared_data) -> None:
+    file = shared_data("stories260K") / "stories260K.bin"
+    with serving(file, "--memory", "100MB") as server:
+        answer = server.openai().completions.create(
+            model="stories260K", prompt="Once upon a time", max_tokens=20, temperature=0
+        )
+    assert answer.choices[0].text.startswith(", there was a little girl named Lily.")
+
+
 @pytest.mark.parametrize(
     ("options", "param", "code"),
     [
@@ -208,7 +217,7 @@ def test_tools_that_must_be_called_are(client, stream) -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"n": 0}, "n", "invalid_value"),
         ({"extra_body": {"stream": 1}}, "stream", "invalid_value"),
-        ({"stop": [""]}, "stop", "invalid_value"),
+        ({"stop": [""]}, "stop.0", "invalid_value"),
         ({"extra_body": {"min_tokens": 20}}, "min_tokens", "invalid_value"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {
