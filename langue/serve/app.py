@@ -38,7 +38,10 @@ def make_app(state: State, doors: Doors) -> App:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await state.shelf.load_first()
+        try:
+            await state.shelf.load_first()
+        except ApiError as error:  # who runs the server tells it, in one line
+            state.failure = error
         unloading = asyncio.create_task(state.shelf.unload_idle())
         try:
             yield

@@ -110,7 +110,9 @@ def _run(
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            if ready is not None and self.started:
+            if state.failure is not None:
+                self.should_exit = True
+            elif ready is not None and self.started:
                 ready(f"http://{shown}:{port}")
 
         def handle_exit(self, sig: int, frame: Any) -> None:
@@ -149,6 +151,8 @@ def _run(
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+    if state.failure is not None:
+        raise state.failure.__cause__ or SettingsError(state.failure.message)
     if not server.started:
         raise SettingsError("the server could not start", do="see what is said above")
 

@@ -5,6 +5,7 @@ from typing import cast
 
 from fastapi import Request
 
+from langue.serve.api_errors import ApiError
 from langue.serve.guard import Limits
 from langue.serve.metrics import Metrics
 from langue.serve.models import Shelf
@@ -17,6 +18,7 @@ class State:
     shelf: Shelf
     limits: Limits
     metrics: Metrics
+    failure: ApiError | None = None  # why it could not begin
     is_ending: bool = False  # calls are answered to the end, and none is wanted any more
 
 

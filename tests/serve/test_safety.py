@@ -1,6 +1,7 @@
 """Who may come in, what a server takes on, and how it ends."""
 
 import json
+import shutil
 import signal
 import socket
 import threading
@@ -242,6 +243,11 @@ def test_what_cannot_be_served_is_one_line(folder, tmp_path, capsys, monkeypatch
         if "token" not in file.name:
             (bare / file.name).write_bytes(file.read_bytes())
     assert "tokenizer" in refused(capsys, bare, "--port", 0)
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert str(broken) in refused(capsys, broken, "--port", 0)
     assert "would both be called tiny" in refused(capsys, folder, folder, "--port", 0)
     assert "API key" in refused(capsys, folder, "--port", 0, "--host", "0.0.0.0")
     with monkeypatch.context() as patch:
