@@ -20,6 +20,14 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="Hold matrices as fp32, bf16, int8, int4, or stored.",
+        show_default=False,
+    ),
+]
 ApiKeys = Annotated[
     str | None,
     typer.Option(
@@ -63,6 +71,7 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     memory: Memory = None,
+    weights: Weights = None,
     api_keys: ApiKeys = None,
     idle: Idle = 600,
     name: Name = None,
@@ -94,6 +103,7 @@ def serve(
         host=host,
         port=port,
         memory=memory,
+        weights=weights,
         api_keys=api_keys,
         idle=idle,
         names=name or (),

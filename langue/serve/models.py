@@ -12,12 +12,16 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from langue.errors import LangueError, SettingsError
 from langue.hub.checkpoint import describe, family_of, is_quantized
 from langue.model.cache import PAGE, Pages
 from langue.model.config import ModelConfig
 from langue.model.language_model import build_on_meta
+from langue.model.weight_kinds import check_weight_kind
 from langue.runs.model import load
+from langue.runs.weight_plan import STORED
 from langue.runtime import device, free_memory, precision
 from langue.serve.api_errors import ApiError
 from langue.serve.metrics import Metrics
@@ -27,6 +31,8 @@ from langue.serve.worker import Worker
 if TYPE_CHECKING:
     from langue.runs.model import Model
 
+# of a number of a matrix: in groups of 32 with a scale in fp16 where they are whole numbers
+BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0625, "int4": 0.5625}
 SHARE = 0.8  # of the memory that is free, where no budget is given
 LEAST = 512  # tokens of keys and values that a model which writes must have room for
 RETRY = 5.0  # seconds after which a place may be free
@@ -42,6 +48,7 @@ class Named:
     config: ModelConfig
     weights: int  # bytes
     page: int  # bytes of keys and values of a page; 0: it does not write
+    held: str | None = None  # what its matrices are held in, as `load` has it
     keys: int = 0  # bytes of keys and values that it is given
 
     @property
@@ -172,7 +179,8 @@ class Shelf:
 
 
 def _load(named: Named, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> Loaded:
-    model = load(named.run, dtype="auto")
+    held = named.held
+    model = load(named.run, dtype="auto") if held is None else load(named.run, weights=held)
     writes = model.language is not None and named.page > 0
     make_engine = (lambda: model.engine(memory=named.keys)) if writes else None
     context = model.inputs.room.tokens if model.config.architecture == "decoder" else 0
@@ -184,15 +192,17 @@ def _logits_of(model: "Model") -> int:
     return model.config.decoder_vocab_size or model.config.vocab_size
 
 
-def name_all(runs: Sequence[str], memory: int | None) -> tuple[list[Named], int]:
-    """The runs by their ids, and the budget. SettingsError where two have one id, or one does not
-    fit; ModelError where a run is no model that can be served.
+def name_all(
+    runs: Sequence[str], memory: int | None, held: str | None = None
+) -> tuple[list[Named], int]:
+    """The runs by their ids, and the budget. held: what matrices are held in. SettingsError where
+    two have one id, or one does not fit; ModelError where a run is no model that can be served.
     """
     if not runs:
         raise SettingsError("no run is given", do="langue serve RUN")
     named: list[Named] = []
     for run in runs:
-        one = _named(run)
+        one = _named(run, held)
         twin = next((each for each in named if each.id == one.id), None)
         if twin is not None:
             raise SettingsError(
@@ -206,7 +216,7 @@ def name_all(runs: Sequence[str], memory: int | None) -> tuple[list[Named], int]
     return named, memory
 
 
-def _named(run: str) -> Named:
+def _named(run: str, held: str | None) -> Named:
     described = describe(run)
     config = family_of(described)[1]
     path = Path(run)
@@ -214,8 +224,9 @@ def _named(run: str) -> Named:
     if path.exists():
         id = path.resolve().stem if path.is_file() else path.resolve().name
     _check_tokenizer(described)
-    kind = precision("auto")
-    size = sum(each.numel() for each in build_on_meta(config).parameters()) * kind.itemsize
+    kind = precision("auto") if held is None else torch.float32
+    each_bytes = kind.itemsize if held in (None, STORED) else BYTES[check_weight_kind(held)]
+    size = int(sum(each.numel() for each in build_on_meta(config).parameters()) * each_bytes)
     if is_quantized(described.published) or described.original is not None:
         folder = described.folder
         files = [described.original] if described.original else folder.glob("*.safetensors")
@@ -225,7 +236,7 @@ def _named(run: str) -> Named:
         writer = config if config.architecture == "decoder" else config.decoder()
         page = Pages.bytes_each(writer, kind)
     created = int(path.stat().st_mtime) if path.exists() else 0
-    return Named(id, run, created, config, size, page)
+    return Named(id, run, created, config, size, page, held)
 
 
 def _check_tokenizer(described: Any) -> None:

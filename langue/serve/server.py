@@ -20,6 +20,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     memory: str | None = None,
+    weights: str | None = None,
     api_keys: str | Path | None = None,
     idle: float = 600.0,
     names: Sequence[str] = (),
@@ -31,11 +32,12 @@ def serve(
     """Serve runs, folders and models of the Hub over HTTP, until SIGINT or SIGTERM; calls that came
     before are then answered to the end, for at most `drain` seconds.
 
-    memory: such as "8GB", of weights, keys and values; None: most of what is free. api_keys: a file
-    of keys, one a line, beside those of LANGUE_API_KEYS; without any, only loopback is served.
-    names: more names that the server is called by (the Host header); cors: origins of pages that
-    may call. limits: by the names of `Limits`. ready: is called with the address
-    once calls are taken. LangueError where a run or a setting cannot be used.
+    memory: such as "8GB", of weights, keys and values; None: most of what is free. weights: what
+    matrices are held in, as `langue.load` has it. api_keys: a file of keys, one a line, beside
+    those of LANGUE_API_KEYS; without any, only loopback is served. names: more names that the
+    server is called by (the Host header); cors: origins of pages that may call. limits: by the
+    names of `Limits`. ready: is called with the address once calls are taken. LangueError where a
+    run or a setting cannot be used.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -57,7 +59,7 @@ def serve(
     budget = None if memory is None else parse_size(memory)
     listening = _listen(host, port)
     try:
-        named, budget = name_all(runs, budget)
+        named, budget = name_all(runs, budget, weights)
         metrics = Metrics()
         state = State(Shelf(named, budget, idle, metrics), Limits(**(limits or {})), metrics)
         doors = Doors(keys, names_of(host, names), frozenset(cors))

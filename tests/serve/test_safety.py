@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from langue.cli import run
+from langue.runs.model import load
 from tests.serve.serving import serving, with_template
 from tests.tiny_decoder import tiny_decoder
 
@@ -218,6 +219,19 @@ def test_models_are_loaded_when_asked_for_and_unloaded(folder, tmp_path, capsys)
             assert models == {name: "ok"}  # there is room for one
         until(lambda: server.http.get("/health").json()["models"] == {})
         assert server.http.post("/v1/completions", json=fields).status_code == 200
+
+
+def test_matrices_may_be_held_in_few_bits(folder, capsys) -> None:
+    def need(*words):
+        line = refused(capsys, folder, "--port", 0, "--memory", "1KB", *words)
+        return int(line.rpartition("--memory ")[2].split()[0])
+
+    assert need("--weights", "int8") < need("--weights", "fp32")
+    assert "fp8" in refused(capsys, folder, "--port", 0, "--weights", "fp8")
+    with serving(folder, "--weights", "int8", "--memory", "60MB") as server:
+        answer = server.http.post("/v1/completions", json={**SHORT, "max_tokens": 8})
+        expected = load(folder, weights="int8").generate(["a"], 8)
+        assert answer.json()["choices"][0]["text"] == expected[0]
 
 
 def refused(capsys, *words):
