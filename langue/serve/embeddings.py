@@ -3,6 +3,7 @@ together go through the model together.
 """
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,18 +43,22 @@ async def embeddings(fields: EmbeddingFields, request: Request) -> Response:
 
 
 async def vectors_of(
-    loaded: Loaded, items: list[Any], request: Request, *, truncate: bool
+    loaded: Loaded, items: list[Any], request: Request, *, truncate: bool, of: str = "text"
 ) -> tuple[list[tuple[NDArray[np.float32], int]], int]:
-    """The vector of each text, and how many tokens it has; and how many texts were cut."""
+    """The vector of each text, and how many tokens it has; and how many texts were cut. of: whether
+    they are texts, or each a query or a document, where a model may have prompts of their own.
+    """
     model = loaded.model
+    ways: dict[str, Callable[[list[Any]], NDArray[np.float32]]]
+    ways = {"text": model.encode, "query": model.encode_query, "document": model.encode_document}
 
     def encode(texts: list[Any]) -> list[tuple[NDArray[np.float32], int]]:
-        vectors = model.encode(texts)
+        vectors = ways[of](texts)
         return list(zip(vectors, n_tokens(model, texts), strict=True))
 
     kind = "texts" if isinstance(items[0], str) else "ids"
     return await apply_together(
-        loaded, ("vectors", kind), encode, items, request, truncate=truncate
+        loaded, ("vectors", kind, of), encode, items, request, truncate=truncate
     )
 
 

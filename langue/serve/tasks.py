@@ -174,14 +174,18 @@ async def _fits(loaded: Loaded, fields: RerankFields, request: Request) -> tuple
     """How well each document fits, (N,); the tokens that were read; and how many were cut."""
     model = loaded.model
     task = model.task
-    if task is None or task.has_language_head:
-        texts: list[Any] = [fields.query, *fields.documents]
-        found, n_cut = await vectors_of(loaded, texts, request, truncate=fields.truncate)
+    if task is None or not task.takes_texts or task.has_language_head:
+        cut = fields.truncate
+        asked, n_cut = await vectors_of(loaded, [fields.query], request, truncate=cut, of="query")
+        found, more = await vectors_of(
+            loaded, fields.documents, request, truncate=cut, of="document"
+        )
+        query, tokens = asked[0]
         vectors = np.stack([each for each, _ in found])
-        norms = np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
-        cosines = vectors[1:] @ vectors[0] / (norms[1:] * norms[0])
-        return cosines, sum(count for _, count in found), n_cut
-    if not task.takes_texts or model.pairs is False:
+        norms = np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(query), 1e-12)
+        cosines = vectors @ query / norms
+        return cosines, tokens + sum(count for _, count in found), n_cut + more
+    if model.pairs is False:
         what = f"The model '{fields.model}' does not score pairs of texts"
         raise ApiError(400, what, param="model", code="model_not_supported")
 
