@@ -5,6 +5,7 @@ Run by `make docs`; a test fails where the pages are not what the code says.
 """
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,27 @@ import typer.main
 from langue.cli import app
 from langue.cli.settings import listed, written
 from langue.hub.family import SEQUENCE
+from langue.serve.fields import ChatFields, CompletionFields, EmbeddingFields
+from langue.serve.response_fields import ResponseFields
+from langue.serve.task_fields import (
+    AnswerFields,
+    ClassifyFields,
+    RerankFields,
+    TagFields,
+    WriteFields,
+)
 
 HERE = Path(__file__).parent
 
 
 def pages() -> dict[str, str]:
     """The text of each page, by its name."""
-    return {"commands.md": _commands(), "settings.md": _settings(), "families.md": _families()}
+    return {
+        "commands.md": _commands(),
+        "settings.md": _settings(),
+        "families.md": _families(),
+        "serving.md": _serving(),
+    }
 
 
 def _commands() -> str:
@@ -55,6 +70,38 @@ def _command(name: str, command: Any) -> str:
         rows.append(f"| `{shown}`{needed} | {parameter.help} |")
     text = inspect.cleandoc(command.help).replace("\b\n", "")
     return f"## {name}\n\n{text}\n\n" + "\n".join(rows)
+
+
+ROUTES = {
+    "/v1/chat/completions": ChatFields,
+    "/v1/completions": CompletionFields,
+    "/v1/responses": ResponseFields,
+    "/v1/embeddings": EmbeddingFields,
+    "/v1/classify": ClassifyFields,
+    "/v1/tag": TagFields,
+    "/v1/answer": AnswerFields,
+    "/v1/translate, /v1/summarise": WriteFields,
+    "/v1/rerank": RerankFields,
+}
+
+
+def _serving() -> str:
+    parts = [
+        "# Fields of the routes of `langue serve`\n\nEach field is followed, or refused with status"
+        " 400 and its name; a field that is not in these tables is not known, and refused too."
+        " `null` is as if it were not there. What is not given is as the model's generation config"
+        " says, and as `langue generate` has it where that says nothing."
+    ]
+    for route, fields in ROUTES.items():
+        rows = ["| field | what is done |", "|---|---|"]
+        for name, field in fields.model_fields.items():
+            done = f"taken: {field.description}" if field.description else "followed"
+            rows.append(f"| `{field.alias or name}` | {done} |")
+        for name, (harmless, remedy) in fields.refused.items():
+            taken = ", but as " + " or ".join(f"`{json.dumps(each)}`" for each in harmless)
+            rows.append(f"| `{name}` | refused{taken if harmless else ''}; {remedy} |")
+        parts.append(f"## {route}\n\n" + "\n".join(rows))
+    return "\n\n".join(parts) + "\n"
 
 
 def _settings() -> str:

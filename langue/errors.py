@@ -34,6 +34,15 @@ class ModelError(LangueError):
     """A model folder, config or weight file that cannot be loaded, or is not what it says."""
 
 
+class PromptTooLong(ModelError):
+    """A text of more tokens than the model has room for."""
+
+    def __init__(self, what: str, *, tokens: int, room: int, where: str = "", do: str = "") -> None:
+        super().__init__(what, where=where, do=do)
+        self.tokens = tokens
+        self.room = room
+
+
 class RunError(LangueError):
     """A run directory that is missing, occupied or damaged, or a run that cannot go on."""
 

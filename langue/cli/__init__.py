@@ -31,6 +31,7 @@ from langue.cli.prompted import fill_mask, rank, zero_shot
 from langue.cli.quantize import quantize
 from langue.cli.quickstart import quickstart
 from langue.cli.rate import rate
+from langue.cli.serve import serve
 from langue.cli.settings import settings
 from langue.cli.tokenize import tokenize
 from langue.cli.train_tokenizer import train_tokenizer
@@ -82,6 +83,7 @@ app.command(rich_help_panel="Use")(rank)
 app.command(rich_help_panel="Use")(zero_shot)
 app.command(rich_help_panel="Use")(fill_mask)
 app.command(rich_help_panel="Use")(rate)
+app.command(rich_help_panel="Use")(serve)
 app.command(rich_help_panel="Models")(inspect)
 app.command(rich_help_panel="Models")(verify)
 app.command(rich_help_panel="Models")(convert)

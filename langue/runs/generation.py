@@ -118,6 +118,16 @@ def options_of(given: Mapping[str, Any]) -> Options:
     return Options(**given)
 
 
+@dataclass(frozen=True)
+class Load:
+    """How much is asked of an engine: requests, and shares of its pages."""
+
+    waiting: int
+    running: int
+    used: float  # pages that requests hold
+    known: float  # pages that are kept for prompts that begin as earlier ones
+
+
 class TextEngine:
     """The engine, with prompts and answers in the kind that they are given in."""
 
@@ -171,6 +181,46 @@ class TextEngine:
         (request,) = self._generator.requests([prompt], asked)
         placed = replace(request, priority=priority, owner=owner, deadline=deadline)
         return self._submit(placed, asked)
+
+    def prepare(self, prompt: Any, **options: Any) -> Request:
+        """What `put` takes, of a prompt: encoded, which other threads may do while this engine
+        steps. ModelError where it cannot be answered.
+        """
+        (request,) = self._generator.requests([prompt], options_of(options))
+        return request
+
+    def constraint(self, request: Request, **options: Any) -> Constraint | None:
+        """What the options say that the text must be, compiled; as `prepare`."""
+        return self._generator.constraint(options_of(options), request)
+
+    def put(self, request: Request, constraint: Constraint | None) -> int:
+        """Queue what was prepared; returns its number."""
+        return self._engine.submit(request, constraint)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that there are keys and values for, of all requests together."""
+        return self._engine.pool.count * PAGE
+
+    @property
+    def room(self) -> int:
+        """Tokens of a prompt and its answer that one request may come to at most: those that there
+        are positions for, and pages.
+        """
+        return min(self._engine.positions, self.capacity) + 1
+
+    @property
+    def load(self) -> Load:
+        """How much is asked of it."""
+        engine = self._engine
+        pool = engine.pool
+        total = max(1, pool.count)
+        return Load(
+            len(engine.waiting),
+            len(engine.running),
+            (pool.count - len(pool.free) - pool.n_kept) / total,
+            pool.n_kept / total,
+        )
 
     def _submit(self, request: Request, options: Options) -> int:
         return self._engine.submit(request, self._generator.constraint(options, request))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from langue.data.batch import Examples
 from langue.data.encode import encode_texts
-from langue.errors import ModelError
+from langue.errors import ModelError, PromptTooLong
 from langue.hub.checkpoint import Checkpoint
 from langue.model.config import ANY_LENGTH, ModelConfig
 from langue.progress import warn
@@ -77,6 +77,7 @@ class Inputs:
         # was made for.
         self.room = room_of(self.config, self.tokenizer, follow_tokenizer=checkpoint.task is None)
         self._truncation: Truncation | None = None
+        self._refuses_long = False
         self._lost: Lost | None = None  # what the tokenizer does not know, while it is counted
 
     @property
@@ -100,6 +101,8 @@ class Inputs:
         a string is an error.
         """
         room = room or self.room
+        if self._refuses_long:
+            room = replace(room, cut=None)
         chosen = tokenizer or self.tokenizer
         chosen = chosen.target if target else chosen
         vocabulary = self.config.vocab_size
@@ -121,16 +124,25 @@ class Inputs:
             warn(note)
 
     @contextmanager
-    def counting_truncation(self) -> Iterator[None]:
+    def refusing_long(self) -> Iterator[None]:
+        """PromptTooLong inside, where else a text is cut."""
+        self._refuses_long = True
+        try:
+            yield
+        finally:
+            self._refuses_long = False
+
+    @contextmanager
+    def counting_truncation(self) -> Iterator[Truncation]:
         """One warning for all texts that are cut inside, and one for what the tokenizer does not
         know of them, however many calls there are.
         """
         if self._truncation is not None:
-            yield
+            yield self._truncation
             return
         self._truncation, self._lost = Truncation(), Lost(self.tokenizer)
         try:
-            yield
+            yield self._truncation
             message = self._truncation.message()
             notes = self._lost.note()
         finally:
@@ -241,9 +253,11 @@ def too_long(lengths: NDArray[np.int64], room: Room, longest: int) -> ModelError
     remedy = "shorten it, or split it"
     if longest > room.tokens:
         remedy += f"; token ids are taken up to {longest:,}"
-    return ModelError(
+    return PromptTooLong(
         f"{which} has {int(lengths[index]):,} tokens, and the model has room for {room.tokens:,}"
         f" ({room.source})",
+        tokens=int(lengths[index]),
+        room=room.tokens,
         do=remedy,
     )
 
@@ -261,7 +275,10 @@ def _from_ids(items: list[Any], longest: int, vocabulary: int) -> Examples:
         )
     lengths = [len(part) for part in parts]
     if min(lengths) < 1 or max(lengths) > longest:
-        raise ModelError(f"a sequence must have 1 to {longest} tokens")
+        what = f"a sequence must have 1 to {longest} tokens"
+        if min(lengths) < 1:
+            raise ModelError(what)
+        raise PromptTooLong(what, tokens=max(lengths), room=longest)
     tokens = np.concatenate(parts).astype(np.int64)
     if tokens.min() < 0 or tokens.max() >= vocabulary:
         raise ModelError(f"token ids must lie in 0 to {vocabulary - 1}")

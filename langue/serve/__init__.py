@@ -1,0 +1,1 @@
+"""Models behind HTTP: OpenAI's routes and routes of tasks, on the engine."""

@@ -1,0 +1,196 @@
+"""What arrives: models and limits. What leaves: an application of all routes, behind its guard."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from langue import __version__
+from langue.errors import LangueError
+from langue.serve import chat, completions, embeddings, responses, tasks
+from langue.serve.api_errors import ApiError, ErrorBody, of_langue, of_validation
+from langue.serve.guard import PAGE, App, Doors, Guard
+from langue.serve.metrics import CONTENT_TYPE
+from langue.serve.models import Named
+from langue.serve.state import State, state_of
+
+# in the place of FastAPI's own error, whose shape is another
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The call cannot be answered as it is."},
+    "5XX": {"model": ErrorBody, "description": "The server cannot answer it now."},
+}
+PAGE_FILES = Path(__file__).parent / "page"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
+    " data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def make_app(state: State, doors: Doors) -> App:
+    """The whole server but for its socket."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await state.shelf.load_first()
+        except ApiError as error:  # who runs the server tells it, in one line
+            state.failure = error
+        unloading = asyncio.create_task(state.shelf.unload_idle())
+        try:
+            yield
+        finally:
+            unloading.cancel()
+            await state.shelf.close()
+
+    # its own pages of documentation load scripts from elsewhere
+    app = FastAPI(
+        title="langue", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.serve = state
+    for routes in (chat, completions, responses, embeddings, tasks):
+        app.include_router(routes.router, responses=ERRORS)
+    _add_errors(app)
+    _add_own(app)
+    if PAGE_FILES.is_dir():
+        app.mount(PAGE.rstrip("/"), _Page(directory=PAGE_FILES), name="page")
+    inner: Any = app
+    if doors.origins:
+        from starlette.middleware.cors import CORSMiddleware
+
+        inner = CORSMiddleware(
+            app,
+            allow_origins=sorted(doors.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return Guard(inner, doors, state.limits, state.metrics)
+
+
+class _Page(StaticFiles):
+    """Files of the page, which may load nothing from elsewhere and run nothing but themselves."""
+
+    async def get_response(self, path: str, scope: Any) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["content-security-policy"] = POLICY
+        response.headers["referrer-policy"] = "no-referrer"
+        return response
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Answer every error in OpenAI's shape."""
+
+    def answer(error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body(), error.status, error.headers)
+
+    @app.exception_handler(ApiError)
+    async def of_api(request: Request, error: ApiError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(LangueError)
+    async def of_ours(request: Request, error: LangueError) -> Response:
+        return answer(of_langue(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def of_fields(request: Request, error: RequestValidationError) -> Response:
+        return answer(of_validation(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def of_http(request: Request, error: HTTPException) -> Response:
+        where = f"{request.method} {request.url.path[:200]}"
+        said = {404: f"There is no {where}", 405: f"{where} is not allowed"}
+        status = error.status_code
+        code = "unknown_url" if status == 404 else None
+        made = ApiError(status, said.get(status, str(error.detail)), code=code)
+        made.headers.update(error.headers or {})
+        return answer(made)
+
+    @app.exception_handler(Exception)
+    async def of_defects(request: Request, error: Exception) -> Response:
+        what = "The server failed; its log has more under the request's id"
+        return answer(ApiError(500, what, code="internal_error"))
+
+
+def _add_own(app: FastAPI) -> None:
+    """What tells of the server itself."""
+
+    @app.get("/v1/models", responses=ERRORS)
+    async def models(request: Request) -> dict[str, Any]:
+        """The models that may be asked for."""
+        found = [_as_model(each) for each in state_of(request).shelf.named.values()]
+        return {"object": "list", "data": found}
+
+    @app.get("/v1/models/{id:path}", responses=ERRORS)
+    async def model(id: str, request: Request) -> dict[str, Any]:
+        """One of them."""
+        return _as_model(state_of(request).shelf.find(id))
+
+    @app.get("/live")
+    async def live() -> dict[str, str]:
+        """Whether there is a server; no key is needed."""
+        return {"status": "ok"}
+
+    @app.get("/health", responses=ERRORS)
+    async def health(request: Request) -> Response:
+        """Whether every model moves on with what it was given."""
+        shelf = state_of(request).shelf
+        models = {each.id: each.worker.is_well for each in shelf.loaded.values()}
+        is_well = all(models.values())
+        shown = {name: "ok" if well else "hung" for name, well in models.items()}
+        status = {"status": "ok" if is_well else "hung", "models": shown}
+        return JSONResponse(status, 200 if is_well else 503)
+
+    @app.get("/ready", responses=ERRORS)
+    async def ready(request: Request) -> Response:
+        """Whether calls are welcome."""
+        is_ending = state_of(request).is_ending
+        status = {"status": "ending" if is_ending else "ready"}
+        return JSONResponse(status, 503 if is_ending else 200)
+
+    @app.get("/metrics", responses=ERRORS, response_class=PlainTextResponse)
+    async def metrics(request: Request) -> Response:
+        """What has happened, for Prometheus."""
+        state = state_of(request)
+        _measure(state)
+        return PlainTextResponse(state.metrics.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        """The page, where it is installed."""
+        file = PAGE_FILES / "index.html"
+        if not file.is_file():
+            raise ApiError(404, "This server has no page", code="unknown_url")
+        headers = {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
+        return Response(file.read_bytes(), media_type="text/html", headers=headers)
+
+
+def _measure(state: State) -> None:
+    for each in state.shelf.loaded.values():
+        engine = each.worker.engine
+        if engine is None:
+            continue
+        load = engine.load
+        for name, value in (
+            ("langue_requests_waiting", load.waiting),
+            ("langue_requests_running", load.running),
+            ("langue_cache_use_ratio", load.used),
+            ("langue_cache_known_ratio", load.known),
+        ):
+            state.metrics.set(name, value, model=each.id)
+
+
+def _as_model(named: Named) -> dict[str, Any]:
+    return {
+        "id": named.id,
+        "object": "model",
+        "created": named.created,
+        "owned_by": "langue",
+        "max_model_len": named.config.max_length,
+    }

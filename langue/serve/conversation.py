@@ -1,0 +1,229 @@
+"""What arrives: messages and tools as clients send them. What leaves: the tokens that a model goes
+on from, by its own chat template; and what of an answer is a call of a tool.
+
+Models write calls in forms of their own. These are read: `<tool_call>{...}</tool_call>` (Hermes,
+Qwen), a list after `[TOOL_CALLS]` (Mistral), and an answer that is nothing but JSON of a known
+function (Llama 3). A call that must come is held to its form, and cannot be anything else.
+"""
+
+import json
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from langue.errors import LangueError
+from langue.serve.api_errors import ApiError
+from langue.serve.fields import MessageFields, TextPart, ToolChoice, ToolFields
+from langue.text.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from langue.runs.model import Model
+
+MARKS = ("<tool_call>", "[TOOL_CALLS]")
+CLOSING = "</tool_call>"
+
+
+def plain_text(content: str | Sequence[TextPart] | None) -> str:
+    """The text of a message's parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text for part in content)
+
+
+def as_template_has_them(messages: Sequence[MessageFields]) -> list[dict[str, Any]]:
+    """The messages as chat templates know them: `developer` is `system`, parts are one text, and
+    the arguments of calls are objects. ApiError names what is wrong.
+    """
+    out = []
+    for index, message in enumerate(messages):
+        where = f"messages.{index}"
+        role = "system" if message.role == "developer" else message.role
+        if message.content is None and not message.tool_calls:
+            what = f"'{where}.content' is missing"
+            raise ApiError(400, what, param=f"{where}.content", code="missing_required_parameter")
+        if message.tool_calls is not None and role != "assistant":
+            what = f"'{where}.tool_calls' is of the assistant's messages only"
+            raise ApiError(400, what, param=f"{where}.tool_calls", code="invalid_value")
+        if (message.tool_call_id is not None) != (role == "tool"):
+            what = f"'{where}.tool_call_id' belongs to messages of the role tool, and to each"
+            raise ApiError(400, what, param=f"{where}.tool_call_id", code="invalid_value")
+        made: dict[str, Any] = {"role": role, "content": plain_text(message.content)}
+        if message.name is not None:
+            made["name"] = message.name
+        if message.tool_call_id is not None:
+            made["tool_call_id"] = message.tool_call_id
+        if message.tool_calls:
+            made["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {
+                        "name": call.function.name,
+                        "arguments": _arguments(call.function.arguments, where),
+                    },
+                }
+                for call in message.tool_calls
+            ]
+        out.append(made)
+    return out
+
+
+def _arguments(text: str, where: str) -> Any:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        what = f"'{where}.tool_calls': the arguments of a call are no JSON object"
+        raise ApiError(400, what, param=f"{where}.tool_calls", code="invalid_value")
+    return found
+
+
+def check_template(model: "Model", tools: bool) -> None:
+    """ApiError where the model is not one for conversation, or knows no tools."""
+    template = model.tokenizer.chat_template
+    if template is None:
+        what = "The model has no chat template; use /v1/completions, or a model for conversation"
+        raise ApiError(400, what, param="model", code="no_chat_template")
+    if tools and "tools" not in template:
+        what = "The model's chat template knows no tools; leave them out, or take another model"
+        raise ApiError(400, what, param="tools", code="unsupported_parameter")
+
+
+def encode(tokenizer: Tokenizer, messages: Any, tools: Any) -> list[int]:
+    """The tokens of a conversation, where an answer begins."""
+    try:
+        text = tokenizer.chat(messages, tools=tools)
+        text.encode()
+    except LangueError as error:
+        raise ApiError(400, str(error), param="messages", code="invalid_value") from error
+    except UnicodeEncodeError:
+        what = "a text holds half a character (a lone surrogate)"
+        raise ApiError(400, what, param="messages", code="invalid_value") from None
+    # the template has written the special tokens
+    ids: list[int] = tokenizer.backend.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+class Tools:
+    """The tools of one call, and what is said of their use."""
+
+    def __init__(
+        self,
+        tools: Sequence[ToolFields] | None,
+        choice: str | ToolChoice | None,
+        parallel: bool | None,
+    ) -> None:
+        """ApiError where a tool is chosen that there is not."""
+        self.given = list(tools or ())
+        self.names = [tool.function.name for tool in self.given]
+        self.is_single = parallel is False
+        chosen = choice.function.name if isinstance(choice, ToolChoice) else None
+        twice = next((name for name in self.names if self.names.count(name) > 1), None)
+        if twice is not None:
+            what = f"'tools' has two functions {twice}"
+            raise ApiError(400, what, param="tools", code="invalid_value")
+        if chosen is not None and chosen not in self.names:
+            what = f"'tool_choice' names {chosen}, which is not among the tools"
+            raise ApiError(400, what, param="tool_choice", code="invalid_value")
+        if choice not in (None, "none") and not self.given:
+            what = "'tool_choice' is given without tools"
+            raise ApiError(400, what, param="tool_choice", code="invalid_value")
+        self.may_call = bool(self.given) and choice != "none"
+        self.must_call = choice == "required" or chosen is not None
+        self.allowed = [chosen] if chosen is not None else self.names
+
+    def for_template(self) -> list[dict[str, Any]] | None:
+        """As chat templates know them; None where the model is not to know of any."""
+        if not self.may_call:
+            return None
+        return [tool.model_dump(exclude_none=True) for tool in self.given]
+
+    def schema(self) -> dict[str, Any] | None:
+        """What the answer must be where a tool must be called."""
+        if not self.must_call:
+            return None
+        either = []
+        for tool in self.given:
+            if tool.function.name not in self.allowed:
+                continue
+            arguments = tool.function.parameters or {"type": "object"}
+            either.append(
+                {
+                    "type": "object",
+                    "properties": {"name": {"const": tool.function.name}, "arguments": arguments},
+                    "required": ["name", "arguments"],
+                    "additionalProperties": False,
+                }
+            )
+        definitions: dict[str, Any] = {}
+        for one in either:  # references are from the root
+            inner = one["properties"]["arguments"]  # type: ignore[index]
+            for key in ("$defs", "definitions"):
+                if isinstance(inner, dict) and key in inner:
+                    definitions.setdefault(key, {}).update(inner[key])
+        return {"anyOf": either, **definitions} if len(either) > 1 else {**either[0], **definitions}
+
+    def read(self, text: str) -> tuple[str, list[dict[str, Any]]]:
+        """What of an answer is text, and the calls in it, as clients have them."""
+        if not self.may_call:
+            return text, []
+        before, calls = self._calls(text)
+        if calls is None:
+            return text, []
+        made = [_call(name, arguments) for name, arguments in calls]
+        return before, made[:1] if self.is_single else made
+
+    def _calls(self, text: str) -> tuple[str, list[tuple[str, Any]] | None]:
+        """The text before calls, and these by name and arguments; None where there are none."""
+        for mark in MARKS:
+            before, found, after = text.partition(mark)
+            if not found:
+                continue
+            bodies = [part.replace(CLOSING, "").strip() for part in after.split(mark)]
+            calls = [self._parsed(body) for body in bodies]
+            if any(each is None for each in calls):
+                return text, None
+            return before.rstrip(), [one for each in calls for one in each or ()]
+        return "", self._parsed(text.strip())
+
+    def _parsed(self, body: str) -> list[tuple[str, Any]] | None:
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            return None
+        calls = []
+        for each in found if isinstance(found, list) else [found]:
+            name = each.get("name") if isinstance(each, dict) else None
+            if name not in self.names:
+                return None
+            arguments = each.get("arguments", each.get("parameters"))
+            if not isinstance(arguments, dict):
+                return None
+            calls.append((name, arguments))
+        return calls or None
+
+    def free(self, text: str) -> int:
+        """How many characters of the text so far are no part of a call, whatever follows."""
+        if not self.may_call:
+            return len(text)
+        start = text.lstrip()
+        if self.must_call or not start or start[0] in "{[":
+            return 0
+        for mark in MARKS:
+            if mark in text:
+                return len(text[: text.index(mark)].rstrip())
+        longest = max(len(mark) for mark in MARKS) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(mark.startswith(text[-length:]) for mark in MARKS):
+                return len(text[:-length].rstrip())
+        return len(text.rstrip())
+
+
+def _call(name: str, arguments: Any) -> dict[str, Any]:
+    written = json.dumps(arguments, ensure_ascii=False)
+    return {
+        "id": f"call_{secrets.token_hex(12)}",
+        "type": "function",
+        "function": {"name": name, "arguments": written},
+    }

@@ -1,0 +1,318 @@
+"""What arrives: the JSON of a call. What leaves: its fields, checked; and a refusal that names the
+one that is not followed.
+
+No field is ignored. Those of OpenAI's request types that are not in a model here stand in its
+`refused`, each with the values that ask for nothing more than is done anyway. What is in neither
+is not known.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from langue.serve.api_errors import ApiError
+
+# What is refused: the values that are taken since they ask for nothing, and what to do otherwise.
+Refused = dict[str, tuple[tuple[Any, ...], str]]
+LABELS = "a label of the caller's, which changes no answer"
+Bool = Annotated[bool, Field(strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Text = Annotated[str, StringConstraints(max_length=4_000_000)]
+Ids = list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False, strict=True)]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False, strict=True)]
+Factor = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False, strict=True)]
+Count = Annotated[int, Field(ge=1, le=2**31, strict=True)]
+MOST_STOPS = 16
+MOST_LOGPROBS = 20
+
+
+class Fields(BaseModel):
+    """The fields of a call."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    refused: ClassVar[Refused] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        left = {}
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        for name, value in data.items():
+            if name not in cls.refused:
+                if value is not None or name in known:  # null asks for nothing
+                    left[name] = value
+                continue
+            harmless, remedy = cls.refused[name]
+            if value is not None and not any(_same(value, each) for each in harmless):
+                shown = " or ".join(repr(each) for each in harmless) or "null"
+                what = f"'{name}' is not supported here, but as {shown}; {remedy}"
+                raise ApiError(400, what, param=name, code="unsupported_parameter")
+        return left
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and value == other
+
+
+def as_list(given: Any) -> list[Any]:
+    """One text or list of token ids, or several, as a list."""
+    is_one = isinstance(given, str) or isinstance(given[0], int)
+    return [given] if is_one else list(given)
+
+
+class StreamOptions(Fields):
+    """What is told in a stream beside the text."""
+
+    include_usage: Bool = False
+    refused: ClassVar[Refused] = {
+        "include_obfuscation": ((False,), "streams are not padded"),
+    }
+
+
+class Sampled(Fields):
+    """How is to be written, as chat and completions have it. What is not given is as the model's
+    generation config says, and as langue's defaults where that says nothing.
+    """
+
+    model: str
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+    n: Annotated[int, Field(ge=1, le=128, strict=True)] | None = None
+    stream: Bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: (
+        Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+        | Annotated[
+            list[Annotated[str, StringConstraints(min_length=1, max_length=1000)]],
+            Field(max_length=MOST_STOPS),
+        ]
+        | None
+    ) = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, Bias] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)] | None = None
+    user: str | None = Field(default=None, description=LABELS)
+    # beyond OpenAI's, under the names that other servers share
+    top_k: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+    typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+    repetition_penalty: Factor | None = None
+    no_repeat_ngram: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
+    json_schema: dict[str, Any] | None = None
+    regex: Annotated[str, StringConstraints(max_length=100_000)] | None = None
+    choices: list[str] | None = None
+    grammar: Annotated[str, StringConstraints(max_length=1_000_000)] | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """The texts that end an answer."""
+        if self.stop is None:
+            return []
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    def options(self) -> dict[str, Any]:
+        """Those of `Model.generate` that were asked for."""
+        names = (
+            *("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p"),
+            *("typical_p", "repetition_penalty", "no_repeat_ngram", "min_tokens"),
+            *("json_schema", "regex", "choices", "grammar"),
+        )
+        found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.stops:
+            found["stop"] = self.stops
+        if self.logit_bias:
+            found["logit_bias"] = _biases(self.logit_bias)
+        return found
+
+    def check_stream(self) -> None:
+        """ApiError where something is told of a stream that there is not."""
+        if self.stream_options is not None and not self.stream:
+            what = "'stream_options' is for streams; set stream=true, or leave it out"
+            raise ApiError(400, what, param="stream_options", code="invalid_value")
+
+
+def _biases(given: dict[str, float]) -> dict[int, float]:
+    found = {}
+    for token, bias in given.items():
+        if not token.isdecimal() or not token.isascii() or len(token) > 10:
+            what = f"'logit_bias': {token[:50]!r} is no token id"
+            raise ApiError(400, what, param="logit_bias", code="invalid_value")
+        found[int(token)] = bias
+    return found
+
+
+class CompletionFields(Sampled):
+    """`POST /v1/completions`."""
+
+    prompt: (
+        Text
+        | Annotated[Ids, Field(min_length=1)]
+        | Annotated[list[Text], Field(min_length=1)]
+        | Annotated[list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1)]
+    )
+    max_tokens: Annotated[int, Field(ge=0, le=2**31, strict=True)] | None = None
+    echo: Bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
+    refused: ClassVar[Refused] = {
+        "best_of": ((1,), "ask for n answers and choose among them by their logprobs"),
+        "suffix": (("",), "no model here fills in between two texts"),
+    }
+
+
+class FunctionFields(Fields):
+    """What a model may call."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Bool | None = None
+
+
+class ToolFields(Fields):
+    """A tool, which is a function."""
+
+    type: Literal["function"]
+    function: FunctionFields
+
+
+class NamedFunction(Fields):
+    """A function by its name."""
+
+    name: str
+
+
+class ToolChoice(Fields):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class TextPart(Fields):
+    """A part of a message."""
+
+    type: Literal["text", "input_text", "output_text"]
+    text: Text
+    refused: ClassVar[Refused] = {
+        "annotations": (([],), "texts are taken without notes"),
+        "logprobs": (([],), "leave them out"),
+    }
+
+
+class CalledFunction(Fields):
+    """A function that the model called, and its arguments as JSON."""
+
+    name: str
+    arguments: Text
+
+
+class ToolCall(Fields):
+    """A call that the model made before."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class MessageFields(Fields):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[TextPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    refused: ClassVar[Refused] = {
+        "refusal": ((), "leave it out"),
+        "audio": ((), "models here read text only"),
+        "annotations": (([],), "leave them out"),
+        "function_call": ((), "use tool_calls"),
+        "reasoning_content": ((), "leave it out"),
+    }
+
+
+class SchemaFields(Fields):
+    """A JSON Schema by its name."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    description: str | None = None
+    strict: Bool | None = None
+
+
+class ResponseFormat(Fields):
+    """What form the answer has."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFields | None = None
+
+    def schema_asked(self) -> dict[str, Any] | None:
+        """What the answer must be; None where it is free."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return {"type": "object"}
+        if self.json_schema is None:
+            raise ApiError(
+                400,
+                "Missing required parameter: 'response_format.json_schema'",
+                param="response_format.json_schema",
+                code="missing_required_parameter",
+            )
+        return self.json_schema.schema_ or {"type": "object"}
+
+
+class ChatFields(Sampled):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[MessageFields], Field(min_length=1)]
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: Bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[ToolFields] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: Bool | None = None
+    metadata: dict[str, str] | None = Field(default=None, description=LABELS)
+    safety_identifier: str | None = Field(default=None, description=LABELS)
+    prompt_cache_key: str | None = Field(default=None, description="beginnings are found anyway")
+    refused: ClassVar[Refused] = {
+        "audio": ((), "models here write text only"),
+        "function_call": (("none",), "use tool_choice"),
+        "functions": (([],), "use tools"),
+        "modalities": ((["text"],), "models here write text only"),
+        "moderation": ((), "leave it out"),
+        "prediction": ((), "leave it out"),
+        "prompt_cache_options": ((), "beginnings are kept as long as there is room"),
+        "prompt_cache_retention": (
+            ("in_memory", "in-memory"),
+            "beginnings are kept as long as there is room",
+        ),
+        "reasoning_effort": (("none",), "say in the prompt how to think"),
+        "service_tier": (("auto", "default"), "all calls are served alike"),
+        "store": ((False,), "nothing is kept of a call"),
+        "verbosity": (("medium",), "say in the prompt how long an answer is to be"),
+        "web_search_options": ((), "nothing is fetched here"),
+    }
+
+
+class EmbeddingFields(Fields):
+    """`POST /v1/embeddings`."""
+
+    model: str
+    input: (
+        Text
+        | Annotated[Ids, Field(min_length=1)]
+        | Annotated[list[Text], Field(min_length=1)]
+        | Annotated[list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1)]
+    )
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Count | None = None
+    user: str | None = Field(default=None, description=LABELS)
+    truncate: Bool = Field(default=False, description="cut texts that are too long")

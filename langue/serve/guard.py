@@ -1,0 +1,330 @@
+"""What arrives: every call, before any route sees it. What leaves: those that may come in, with
+their body read; and a line of log for each.
+
+A program in a browser on this machine can reach loopback: so the Host header must be a name of ours
+(DNS rebinding), an Origin our own, and a body JSON (which browsers do not send elsewhere unasked).
+"""
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import re
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from langue.serve.api_errors import ApiError, busy
+from langue.serve.keys import Keys
+from langue.serve.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BODY_SECONDS = 30.0  # in which a body must have come
+MOST_CALLERS = 10_000  # whose rates are kept
+MOST_NAME = 128  # characters of a request id that a client gives
+OPEN = ("/live",)  # answered without a key, as are the files of the page: they tell nothing
+PAGE = "/page/"
+READS = "/v1/"  # routes below read bodies
+GONE = 499  # of HTTP, as others have it: nobody was there to read the answer
+_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MOST_NAME}}}")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes on. 0: no limit."""
+
+    body: int = 8_000_000  # bytes of a call
+    concurrent: int = 256  # calls at a time
+    rate: int = 0  # calls a minute and key
+    tokens: int = 4096  # that one answer may have
+    seconds: float = 600.0  # in which a call is answered
+    prompts: int = 256  # prompts, texts or answers of one call
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Who may come in, and by which names."""
+
+    keys: Keys = field(default_factory=Keys)
+    names: frozenset[str] = frozenset({"localhost"})  # of Host, beside addresses in numbers
+    origins: frozenset[str] = frozenset()  # other pages that may call (CORS)
+
+
+class Guard:
+    """ASGI middleware around all routes."""
+
+    def __init__(self, app: App, doors: Doors, limits: Limits, metrics: Metrics) -> None:
+        self.app = app
+        self.doors = doors
+        self.limits = limits
+        self.metrics = metrics
+        self.running = 0
+        self._rates = _Rates(limits.rate)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a call, or have it answered."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        call = _Call(scope, send)
+        self.running += 1
+        try:
+            await self._answer(call, receive)
+        finally:
+            self.running -= 1
+            call.log(self.metrics)
+
+    async def _answer(self, call: "_Call", receive: Receive) -> None:
+        try:
+            self._check(call)
+            body = await self._body(call, receive)
+        except ApiError as error:
+            await call.refuse(error)
+            return
+        call.scope.setdefault("state", {})["call"] = call
+        await self.app(call.scope, _replayed(body, receive), call.send)
+
+    def _check(self, call: "_Call") -> None:
+        headers = call.headers
+        host = headers.get("host", "")
+        if not _is_ours(host, self.doors.names):
+            what = f"The Host header {host[:100]!r} is not a name of this server"
+            raise ApiError(403, what, code="host_not_allowed")
+        origin = headers.get("origin")
+        own = f"{call.scope.get('scheme', 'http')}://{host}"
+        if origin is not None and origin != own and origin not in self.doors.origins:
+            what = f"Pages of {origin[:100]!r} may not call this server"
+            raise ApiError(403, what, code="origin_not_allowed")
+        is_preflight = call.method == "OPTIONS" and "access-control-request-method" in headers
+        if not is_preflight and not _is_open(call.path, call.method):
+            self._identify(call)
+        if call.method != "POST":
+            return
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and call.path.startswith(READS):
+            raise ApiError(415, "Send JSON, with Content-Type: application/json")
+        if self.limits.concurrent and self.running > self.limits.concurrent:
+            raise busy(f"{self.limits.concurrent} calls are being answered; try again", 1)
+        wait = self._rates.wait(call.owner)
+        if wait:
+            raise busy(f"More than {self.limits.rate} calls a minute; try again", wait)
+
+    def _identify(self, call: "_Call") -> None:
+        """Who calls, by the key."""
+        keys = self.doors.keys
+        if not keys:
+            return
+        kind, _, key = call.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not key.strip():
+            what = 'No API key was given; send "Authorization: Bearer KEY"'
+            raise ApiError(
+                401, what, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
+            )
+        owner = keys.owner(key.strip())
+        if owner is None:
+            what = "The API key is not known"
+            raise ApiError(
+                401, what, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
+            )
+        call.owner = owner
+
+    async def _body(self, call: "_Call", receive: Receive) -> bytes:
+        """The whole of it, before any work is done for it."""
+        if call.method not in ("POST", "PUT", "PATCH"):
+            return b""
+        most = self.limits.body
+        declared = call.headers.get("content-length", "0")
+        if most and declared.isdecimal() and int(declared[:20]) > most:
+            raise _too_large(most)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await _read(receive, most)
+        except TimeoutError:
+            what = f"The body did not come within {BODY_SECONDS:g} seconds"
+            raise ApiError(408, what) from None
+
+
+class _Call:
+    """One call, and what is told of it afterwards."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
+        given = self.headers.get("x-request-id", "")
+        self.id = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        self.owner = ""  # of the key; "" where there are no keys
+        self.model: str | None = None
+        self.prompt_tokens: int | None = None
+        self.new_tokens: int | None = None
+        self.status = 0
+        self.is_answered = False  # to the end
+        self._send = send
+        self._began = time.monotonic()
+
+    async def send(self, message: Message) -> None:
+        """Send on, with the id of the request."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.id.encode()),
+                (b"x-content-type-options", b"nosniff"),
+            ]
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.is_answered = True
+
+    async def refuse(self, error: ApiError) -> None:
+        """Answer with an error; what of a body is still on its way is not waited for."""
+        body = json.dumps(error.body()).encode()
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "connection": "close",
+            **error.headers,
+        }
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        start = {"type": "http.response.start", "status": error.status, "headers": raw}
+        await self.send(start)
+        await self.send({"type": "http.response.body", "body": body})
+
+    def log(self, metrics: Metrics) -> None:
+        """A line of JSON on stderr, without anything that was said."""
+        seconds = time.monotonic() - self._began
+        route = getattr(self.scope.get("route"), "path", "other")
+        is_gone = not self.is_answered or self.status == GONE
+        status = "gone" if is_gone else str(self.status)
+        metrics.count("langue_requests_total", route=route, status=status)
+        metrics.observe("langue_request_seconds", seconds, route=route)
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "request": self.id,
+            "method": self.method[:16],
+            "path": self.path[:200],
+            "status": self.status,
+            "seconds": round(seconds, 4),
+        }
+        if is_gone:
+            line["client"] = "gone"
+        for name, value in (
+            ("key", self.owner or None),
+            ("model", self.model),
+            ("prompt_tokens", self.prompt_tokens),
+            ("new_tokens", self.new_tokens),
+        ):
+            if value is not None:
+                line[name] = value
+        print(json.dumps(line), file=sys.stderr, flush=True)
+
+
+Call = _Call
+
+
+class _Rates:
+    """How many calls each caller has left: a bucket of a minute's calls that fills steadily."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self._left: dict[str, tuple[float, float]] = {}  # calls, and when that was
+
+    def wait(self, owner: str) -> float:
+        """Seconds until the next call may come; 0: it may, and is counted."""
+        if not self.rate:
+            return 0.0
+        now = time.monotonic()
+        left, then = self._left.get(owner, (float(self.rate), now))
+        left = min(float(self.rate), left + (now - then) * self.rate / 60)
+        if len(self._left) > MOST_CALLERS:
+            self._left.clear()
+        if left < 1:
+            self._left[owner] = (left, now)
+            return (1 - left) * 60 / self.rate
+        self._left[owner] = (left - 1, now)
+        return 0.0
+
+
+def names_of(host: str, more: Any = ()) -> frozenset[str]:
+    """The names that a server at this address is called by."""
+    own = {"localhost", host.lower(), *(name.lower() for name in more)}
+    if host in ("0.0.0.0", "::", ""):
+        own.add(socket.gethostname().lower())
+    return frozenset(own)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_ours(host: str, names: frozenset[str]) -> bool:
+    """A name that we have, or an address in numbers, which no name server can make point here."""
+    bare = host.strip().lower()
+    if bare.startswith("["):
+        bare = bare[1:].partition("]")[0]
+    else:
+        bare = bare.rpartition(":")[0] if bare.count(":") == 1 else bare
+    if any(hmac.compare_digest(bare.encode(), name.encode()) for name in names):
+        return True
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_open(path: str, method: str) -> bool:
+    is_page = path == "/" or path.startswith(PAGE)
+    return path in OPEN or is_page and method in ("GET", "HEAD")
+
+
+async def _read(receive: Receive, most: int) -> bytes:
+    parts = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ApiError(400, "The body ended before it was whole")
+        parts += message.get("body", b"")
+        if most and len(parts) > most:
+            raise _too_large(most)
+        if not message.get("more_body"):
+            return bytes(parts)
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"The body has more than {most:,} bytes", code="request_too_large")
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What gives the body, and then what comes."""
+    is_given = False
+
+    async def next_message() -> Mapping[str, Any]:
+        nonlocal is_given
+        if not is_given:
+            is_given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return next_message  # type: ignore[return-value]

@@ -1,0 +1,98 @@
+"""What arrives: a file of API keys, or LANGUE_API_KEYS. What leaves: whether a key is one of them,
+and whose calls are the same caller's.
+
+Keys are kept as SHA-256, and all are compared in constant time. A file may hold the digests in the
+place of the keys: `sha256:` and 64 digits.
+"""
+
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from langue.errors import SettingsError
+from langue.files import unreadable
+
+VARIABLE = "LANGUE_API_KEYS"
+LEAST = 8  # characters of a key
+_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
+
+
+class Keys:
+    """The keys that open a server; without any, it is open."""
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        """keys: as they are, or their digests."""
+        digests = dict.fromkeys(_digest_of(key) for key in keys)
+        self._digests = list(digests)
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def owner(self, key: str) -> str | None:
+        """A name for who has this key, which does not tell it; None where it is no key."""
+        given = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        found: bytes | None = None
+        for digest in self._digests:  # all of them, so that the time tells nothing
+            if hmac.compare_digest(digest, given):
+                found = digest
+        return None if found is None else hashlib.sha256(found).hexdigest()[:12]
+
+
+def read_keys(file: str | Path | None) -> Keys:
+    """The keys of a file, one a line (blank lines and those with # are not), and of the
+    environment. SettingsError where there is something else.
+    """
+    found = []
+    if file is not None:
+        found += _of_file(Path(file))
+    given = os.environ.get(VARIABLE)
+    if given is not None:
+        for key in given.split(","):
+            _check(key.strip(), VARIABLE)
+            found.append(key.strip())
+    return Keys(found)
+
+
+def _of_file(file: Path) -> list[str]:
+    try:
+        text = file.read_text("utf-8")
+    except FileNotFoundError:
+        what = "there is no such file of API keys"
+        raise SettingsError(what, where=str(file), do="make it, with one key a line") from None
+    except OSError as error:
+        raise unreadable(error, str(file), SettingsError) from error
+    except UnicodeDecodeError:
+        raise SettingsError("the keys are not UTF-8", where=str(file)) from None
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        key = line.strip()
+        if key and not key.startswith("#"):
+            _check(key, f"{file}, line {number}")
+            found.append(key)
+    if not found:
+        raise SettingsError("there is no key in it", where=str(file), do="write one a line")
+    return found
+
+
+def _check(key: str, where: str) -> None:
+    """SettingsError where it cannot be sent as a key, or is easily guessed; it is not shown."""
+    if key.startswith("sha256:"):
+        if not _DIGEST.fullmatch(key):
+            raise SettingsError("sha256: is not followed by 64 hexadecimal digits", where=where)
+        return
+    if len(key) < LEAST or not key.isascii() or not key.isprintable() or " " in key:
+        raise SettingsError(
+            f"a key has fewer than {LEAST} characters, or others than printable ASCII",
+            where=where,
+            do='make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+        )
+
+
+def _digest_of(key: str) -> bytes:
+    found = _DIGEST.fullmatch(key)
+    if found:
+        return bytes.fromhex(found.group(1))
+    return hashlib.sha256(key.encode("utf-8")).digest()

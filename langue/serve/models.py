@@ -1,0 +1,295 @@
+"""What arrives: the runs that a server is started with, and a budget of memory. What leaves: a
+model by its id, loaded when it is asked for, and unloaded when others need its place, or nobody
+asks.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from langue.errors import LangueError, SettingsError
+from langue.hub.checkpoint import describe, family_of, is_quantized
+from langue.model.cache import PAGE, Pages
+from langue.model.config import ModelConfig
+from langue.model.language_model import build_on_meta
+from langue.model.weight_kinds import check_weight_kind
+from langue.runs.model import load
+from langue.runs.weight_plan import STORED
+from langue.runtime import device, free_memory, precision
+from langue.serve.api_errors import ApiError
+from langue.serve.metrics import Metrics
+from langue.serve.token_texts import TokenTexts
+from langue.serve.worker import Worker
+
+if TYPE_CHECKING:
+    from langue.runs.model import Model
+
+# of a number of a matrix: in groups of 32 with a scale in fp16 where they are whole numbers
+BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0625, "int4": 0.5625}
+SHARE = 0.8  # of the memory that is free, where no budget is given
+LEAST = 512  # tokens of keys and values that a model which writes must have room for
+RETRY = 5.0  # seconds after which a place may be free
+
+
+@dataclass
+class Named:
+    """A run that can be asked for."""
+
+    id: str
+    run: str
+    created: int
+    config: ModelConfig
+    weights: int  # bytes
+    page: int  # bytes of keys and values of a page; 0: it does not write
+    held: str | None = None  # what its matrices are held in, as `load` has it
+    keys: int = 0  # bytes of keys and values that it is given
+
+    @property
+    def bytes(self) -> int:
+        return self.weights + self.keys
+
+
+@dataclass
+class Loaded:
+    """A model in memory, and the thread that owns it."""
+
+    named: Named
+    model: "Model"
+    worker: Worker
+    tokens: TokenTexts
+    active: int = 0  # calls that use it
+    used: float = field(default_factory=time.monotonic)
+    # texts of several languages share one tokenizer, whose frame is set before each
+    lock: Lock = field(default_factory=Lock)
+
+    @property
+    def id(self) -> str:
+        return self.named.id
+
+    @property
+    def writes(self) -> bool:
+        """Whether it goes on from prompts."""
+        return self.worker.engine is not None
+
+
+class Shelf:
+    """The models of a server."""
+
+    def __init__(self, named: Sequence[Named], memory: int, idle: float, metrics: Metrics) -> None:
+        """memory: bytes of weights, keys and values, all loaded models together; idle: seconds
+        after which a model that nobody uses is unloaded, 0 for never.
+        """
+        self.named = {each.id: each for each in named}
+        self.memory = memory
+        self.idle = idle
+        self.metrics = metrics
+        self.loaded: dict[str, Loaded] = {}
+        self._lock = asyncio.Lock()
+
+    def find(self, id: str) -> Named:
+        """A model by its id. ApiError where there is none."""
+        found = self.named.get(id)
+        if found is None:
+            known = ", ".join(self.named)
+            what = f"The model '{id[:200]}' does not exist; there are: {known}"
+            raise ApiError(404, what, param="model", code="model_not_found")
+        return found
+
+    @asynccontextmanager
+    async def use(self, id: str) -> AsyncIterator[Loaded]:
+        """A model, which is not unloaded meanwhile."""
+        named = self.find(id)
+        found = self.loaded.get(id)
+        if found is not None and not found.worker.is_alive:  # it broke, and is made anew
+            del self.loaded[id]
+            found = None
+        if found is None:
+            async with self._lock:
+                found = self.loaded.get(id) or await self._load(named)
+                found.active += 1
+        else:
+            found.active += 1
+        try:
+            yield found
+        finally:
+            found.active -= 1
+            found.used = time.monotonic()
+
+    async def load_first(self) -> None:
+        """As many as there is room for, in their order."""
+        async with self._lock:
+            used = 0
+            for named in self.named.values():
+                used += named.bytes
+                if used > self.memory:
+                    break
+                await self._load(named)
+
+    async def unload_idle(self) -> None:
+        """Now and then, what nobody has used for a while."""
+        while self.idle:
+            await asyncio.sleep(max(0.05, min(self.idle / 4, 15.0)))
+            async with self._lock:
+                since = time.monotonic() - self.idle
+                idle = [each for each in self.loaded.values() if each.used < since]
+                for each in idle:
+                    if not each.active:
+                        await self._unload(each)
+
+    async def close(self) -> None:
+        """Unload all."""
+        async with self._lock:
+            for each in list(self.loaded.values()):
+                await self._unload(each)
+
+    async def _load(self, named: Named) -> Loaded:
+        await self._make_room(named.bytes)
+        loop = asyncio.get_running_loop()
+        try:
+            found = await asyncio.to_thread(_load, named, loop, self.metrics)
+        except LangueError as error:
+            what = f"The model '{named.id}' cannot be loaded: {error}"
+            raise ApiError(503, what, code="model_not_loaded") from error
+        self.loaded[named.id] = found
+        self.metrics.set("langue_model_loaded", 1, model=named.id)
+        self.metrics.set("langue_model_bytes", named.bytes, model=named.id)
+        return found
+
+    async def _make_room(self, size: int) -> None:
+        """Unload what was used least recently, until there is room."""
+        while sum(each.named.bytes for each in self.loaded.values()) + size > self.memory:
+            idle = [each for each in self.loaded.values() if not each.active]
+            if not idle:
+                what = "All models that are in memory are in use, and another has no room beside"
+                again = {"Retry-After": f"{RETRY:g}"}
+                raise ApiError(503, what, code="model_not_loaded", headers=again)
+            await self._unload(min(idle, key=lambda each: each.used))
+
+    async def _unload(self, loaded: Loaded) -> None:
+        del self.loaded[loaded.id]
+        self.metrics.set("langue_model_loaded", 0, model=loaded.id)
+        await asyncio.to_thread(loaded.worker.close)
+
+
+def _load(named: Named, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> Loaded:
+    held = named.held
+    model = load(named.run, dtype="auto") if held is None else load(named.run, weights=held)
+    writes = model.language is not None and named.page > 0
+    make_engine = (lambda: model.engine(memory=named.keys)) if writes else None
+    context = model.inputs.room.tokens if model.config.architecture == "decoder" else 0
+    worker = Worker(named.id, loop, metrics, make_engine, context)
+    return Loaded(named, model, worker, TokenTexts(model.tokenizer.target, _logits_of(model)))
+
+
+def _logits_of(model: "Model") -> int:
+    return model.config.decoder_vocab_size or model.config.vocab_size
+
+
+def name_all(
+    runs: Sequence[str], memory: int | None, held: str | None = None
+) -> tuple[list[Named], int]:
+    """The runs by their ids, and the budget. held: what matrices are held in. SettingsError where
+    two have one id, or one does not fit; ModelError where a run is no model that can be served.
+    """
+    if not runs:
+        raise SettingsError("no run is given", do="langue serve RUN")
+    named: list[Named] = []
+    for run in runs:
+        one = _named(run, held)
+        twin = next((each for each in named if each.id == one.id), None)
+        if twin is not None:
+            raise SettingsError(
+                f"{twin.run} and {run} would both be called {one.id}",
+                do="rename one of the folders",
+            )
+        named.append(one)
+    if memory is None:
+        memory = int(free_memory(device()) * SHARE)
+    _divide(named, memory)
+    return named, memory
+
+
+def _named(run: str, held: str | None) -> Named:
+    described = describe(run)
+    config = family_of(described)[1]
+    path = Path(run)
+    id = run  # of the Hub
+    if path.exists():
+        id = path.resolve().stem if path.is_file() else path.resolve().name
+    _check_tokenizer(described)
+    kind = precision("auto") if held is None else torch.float32
+    each_bytes = kind.itemsize if held in (None, STORED) else BYTES[check_weight_kind(held)]
+    size = int(sum(each.numel() for each in build_on_meta(config).parameters()) * each_bytes)
+    if is_quantized(described.published) or described.original is not None:
+        folder = described.folder
+        files = [described.original] if described.original else folder.glob("*.safetensors")
+        size = sum(file.stat().st_size for file in files if file is not None)
+    page = 0
+    if config.architecture != "encoder":
+        writer = config if config.architecture == "decoder" else config.decoder()
+        page = Pages.bytes_each(writer, kind)
+    created = int(path.stat().st_mtime) if path.exists() else 0
+    return Named(id, run, created, config, size, page, held)
+
+
+def _check_tokenizer(described: Any) -> None:
+    """ModelError where the folder has none: what is asked for by text cannot be read."""
+    if described.original is not None:
+        return
+    from langue.text.tokenizers.tokenizer import Tokenizer
+
+    Tokenizer.load(described.folder)
+
+
+def _divide(named: Sequence[Named], memory: int) -> None:
+    """Give those that write what is left beside the weights, for keys and values: of all where all
+    fit together, else of each alone.
+    """
+    writers = [each for each in named if each.page]
+    weights = sum(each.weights for each in named)
+    least = sum(_least(each) for each in writers)
+    together = weights + least <= memory
+    for each in named:
+        if each.weights + _least(each) > memory:
+            need = each.weights + _least(each)
+            raise SettingsError(
+                f"the model takes {need:,} bytes with keys and values, and --memory is {memory:,}",
+                where=each.run,
+                do=f"give --memory {need} or more",
+            )
+        if each.page:
+            spare = (memory - weights - least) // len(writers) if together else 0
+            own = _least(each) + spare if together else memory - each.weights
+            each.keys = own
+
+
+def _least(named: Named) -> int:
+    """Bytes of keys and values without which a model is of no use."""
+    if not named.page:
+        return 0
+    return (min(named.config.longest, LEAST) // PAGE + 2) * named.page
+
+
+def parse_size(text: str) -> int:
+    """`"8GB"`, `"512 MB"`, `"1.5GiB"` or bytes. SettingsError where it is none."""
+    units = {"": 1, "b": 1}
+    for power, letter in enumerate("kmgt", 1):
+        units |= {letter: 1000**power, f"{letter}b": 1000**power, f"{letter}ib": 1024**power}
+    bare = text.strip().lower()
+    number = bare.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    unit = bare[len(number) :].strip()
+    try:
+        size = float(number) * units[unit]
+        whole = int(size)
+    except (ValueError, KeyError, OverflowError):
+        whole = 0
+    if whole < 1:
+        raise SettingsError(f"--memory {text!r} is no size", do="write 8GB, or bytes")
+    return whole

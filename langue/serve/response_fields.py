@@ -1,0 +1,185 @@
+"""The fields of `/v1/responses`: which are followed, and which are refused."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from langue.serve.conversation import Tools
+from langue.serve.fields import (
+    LABELS,
+    MOST_LOGPROBS,
+    Bool,
+    CalledFunction,
+    Count,
+    Fields,
+    FunctionFields,
+    MessageFields,
+    NamedFunction,
+    Refused,
+    SchemaFields,
+    Text,
+    TextPart,
+    ToolCall,
+    ToolChoice,
+    ToolFields,
+)
+
+
+class InputMessage(Fields):
+    """A message."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+    phase: Literal["commentary", "final_answer"] | None = Field(default=None, description=LABELS)
+    id: str | None = None
+    status: str | None = None
+
+
+class InputCall(Fields):
+    """A call of a function that the model made before."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: Text
+    id: str | None = None
+    status: str | None = None
+
+
+class InputOutput(Fields):
+    """What a function gave."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: Text | list[TextPart]
+    id: str | None = None
+    status: str | None = None
+
+
+class FunctionTool(FunctionFields):
+    """A function, as this route has it."""
+
+    type: Literal["function"]
+
+
+class NamedTool(Fields):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    name: str
+
+
+class Format(SchemaFields):
+    """What form the answer has."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str = "answer"
+
+    def schema_asked(self) -> dict[str, Any] | None:
+        """What the answer must be; None where it is free."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object" or self.schema_ is None:
+            return {"type": "object"}
+        return self.schema_
+
+
+class TextFields(Fields):
+    """Of the text that is answered."""
+
+    format: Format | None = None
+    refused: ClassVar[Refused] = {
+        "verbosity": (("medium",), "say in the instructions how long an answer is to be"),
+    }
+
+
+class ResponseStreamOptions(Fields):
+    """What is told in a stream beside the text."""
+
+    refused: ClassVar[Refused] = {"include_obfuscation": ((False,), "streams are not padded")}
+
+
+class ResponseFields(Fields):
+    """`POST /v1/responses`."""
+
+    model: str
+    input: Text | Annotated[list[InputMessage | InputCall | InputOutput], Field(min_length=1)]
+    instructions: Text | None = None
+    max_output_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
+    # there is no hidden reasoning that could be included
+    include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
+        None
+    )
+    text: TextFields | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: Bool | None = None
+    stream: Bool | None = None
+    stream_options: ResponseStreamOptions | None = None
+    metadata: dict[str, str] | None = Field(default=None, description=LABELS)
+    user: str | None = Field(default=None, description=LABELS)
+    safety_identifier: str | None = Field(default=None, description=LABELS)
+    prompt_cache_key: str | None = Field(default=None, description="beginnings are found anyway")
+    # nothing is kept of a call, which clients that send null or nothing do not know
+    refused: ClassVar[Refused] = {
+        "access_programs": (([],), "leave it out"),
+        "background": ((False,), "wait for the answer, or stream it"),
+        "background_options": ((), "wait for the answer, or stream it"),
+        "context_management": (([],), "send what is to be read"),
+        "conversation": ((), "nothing is kept of a call: send all items as input"),
+        "image": ((), "models here write text only"),
+        "max_tool_calls": ((), "functions are called by the client"),
+        "moderation": ((), "leave it out"),
+        "previous_response_id": ((), "nothing is kept of a call: send all items as input"),
+        "prompt": ((), "no prompts are kept here: send it as input"),
+        "prompt_cache_options": ((), "beginnings are kept as long as there is room"),
+        "prompt_cache_retention": (
+            ("in_memory", "in-memory"),
+            "beginnings are kept as long as there is room",
+        ),
+        "reasoning": (({},), "say in the instructions how to think"),
+        "service_tier": (("auto", "default"), "all calls are served alike"),
+        "store": ((False,), "nothing is kept of a call"),
+        "truncation": (("disabled",), "shorten the input"),
+    }
+
+    def conversation(self) -> list[MessageFields]:
+        """The input as messages."""
+        found = []
+        if self.instructions is not None:
+            found.append(MessageFields(role="system", content=self.instructions))
+        if isinstance(self.input, str):
+            return [*found, MessageFields(role="user", content=self.input)]
+        for item in self.input:
+            if isinstance(item, InputCall):
+                called = CalledFunction(name=item.name, arguments=item.arguments)
+                call = ToolCall(id=item.call_id, type="function", function=called)
+                last = found[-1] if found else None
+                if last is not None and last.tool_calls:  # made together
+                    last.tool_calls.append(call)
+                else:
+                    found.append(MessageFields(role="assistant", tool_calls=[call]))
+            elif isinstance(item, InputOutput):
+                call_id = item.call_id
+                found.append(MessageFields(role="tool", tool_call_id=call_id, content=item.output))
+            else:
+                found.append(MessageFields(role=item.role, content=item.content))
+        return found
+
+    def chosen_tools(self) -> Tools:
+        """The tools, and what is said of their use."""
+        given = [
+            ToolFields(
+                type="function",
+                function=FunctionFields(**each.model_dump(exclude={"type"}, exclude_none=True)),
+            )
+            for each in self.tools or ()
+        ]
+        choice: Any = self.tool_choice
+        if isinstance(choice, NamedTool):
+            choice = ToolChoice(type="function", function=NamedFunction(name=choice.name))
+        return Tools(given, choice, self.parallel_tool_calls)

@@ -1,0 +1,163 @@
+"""What arrives: the words of `langue serve`. What leaves: a server, until it is told to end."""
+
+import importlib.util
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from langue.errors import SettingsError
+
+NEEDED = ("fastapi", "uvicorn")
+SILENT = 30  # seconds in which the first call of a connection must have begun
+DRAIN = 60  # seconds in which calls are answered to the end, once the server is told to end
+
+
+def serve(
+    runs: Sequence[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    memory: str | None = None,
+    weights: str | None = None,
+    api_keys: str | Path | None = None,
+    idle: float = 600.0,
+    names: Sequence[str] = (),
+    cors: Sequence[str] = (),
+    drain: int = DRAIN,
+    limits: Mapping[str, Any] | None = None,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve runs, folders and models of the Hub over HTTP, until SIGINT or SIGTERM; calls that came
+    before are then answered to the end, for at most `drain` seconds.
+
+    memory: such as "8GB", of weights, keys and values; None: most of what is free. weights: what
+    matrices are held in, as `langue.load` has it. api_keys: a file of keys, one a line, beside
+    those of LANGUE_API_KEYS; without any, only loopback is served. names: more names that the
+    server is called by (the Host header); cors: origins of pages that may call. limits: by the
+    names of `Limits`. ready: is called with the address once calls are taken. LangueError where a
+    run or a setting cannot be used.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            f"serving needs {' and '.join(missing)}", do="pip install 'langue[serve]'"
+        )
+    from langue.serve.guard import Doors, Limits, is_loopback, names_of
+    from langue.serve.keys import VARIABLE, read_keys
+    from langue.serve.metrics import Metrics
+    from langue.serve.models import Shelf, name_all, parse_size
+    from langue.serve.state import State
+
+    keys = read_keys(api_keys)
+    if not keys and not is_loopback(host):
+        raise SettingsError(
+            f"--host {host} is reached from other machines, and there is no API key",
+            do=f"give --api-keys FILE or {VARIABLE}, or leave out --host",
+        )
+    budget = None if memory is None else parse_size(memory)
+    listening = _listen(host, port)
+    try:
+        named, budget = name_all(runs, budget, weights)
+        metrics = Metrics()
+        state = State(Shelf(named, budget, idle, metrics), Limits(**(limits or {})), metrics)
+        doors = Doors(keys, names_of(host, names), frozenset(cors))
+        _run(state, doors, listening, drain, ready)
+    finally:
+        listening.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that takes calls. SettingsError where the address cannot be had."""
+    bare = host.strip("[]")
+    try:
+        found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError, OverflowError):
+        raise SettingsError(
+            f"--host {host} is no address", do="give one, or leave it out"
+        ) from None
+    family, kind, protocol, _, address = found[0]
+    listening = socket.socket(family, kind, protocol)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen(1024)
+    except OSError as error:
+        listening.close()
+        raise SettingsError(
+            f"{host}:{port} cannot be served from: {error.strerror}",
+            do="give another --port, or end what serves there",
+        ) from error
+    return listening
+
+
+def _run(
+    state: Any,
+    doors: Any,
+    listening: socket.socket,
+    drain: int,
+    ready: Callable[[str], None] | None,
+) -> None:
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    from langue.serve.app import make_app
+
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+
+    class Server(uvicorn.Server):
+        """Tells when it is ready, and the routes when it is to end."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if state.failure is not None:
+                self.should_exit = True
+            elif ready is not None and self.started:
+                ready(f"http://{shown}:{port}")
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            state.is_ending = True
+            super().handle_exit(sig, frame)
+
+    class Protocol(H11Protocol):
+        """Closes connections on which no call comes, or only a part of one."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(SILENT, self._close_if_silent)
+
+        def _close_if_silent(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.transport.close()
+
+    config = uvicorn.Config(
+        make_app(state, doors),
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=drain,
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=64 * 1024,
+        http=Protocol,
+        loop="asyncio",
+        ws="none",
+    )
+    server = Server(config)
+    # uvicorn raises the signal that ended it once more, when all is done
+    before = {each: signal.signal(each, _ignore) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listening])
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if state.failure is not None:
+        raise state.failure.__cause__ or SettingsError(state.failure.message)
+    if not server.started:
+        raise SettingsError("the server could not start", do="see what is said above")
+
+
+def _ignore(number: int, frame: Any) -> None:
+    """The server has ended by it already."""

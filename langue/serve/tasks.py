@@ -1,0 +1,204 @@
+"""What arrives: texts for models of tasks. What leaves: what each model predicts of them, and what
+encoder-decoders write; texts of calls that come together go through the model together.
+"""
+
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from langue.serve.api_errors import ApiError
+from langue.serve.embeddings import vectors_of
+from langue.serve.models import Loaded
+from langue.serve.state import state_of
+from langue.serve.task_fields import (
+    AnswerFields,
+    ClassifyFields,
+    RerankFields,
+    TagFields,
+    WriteFields,
+)
+from langue.serve.texts import apply_together, check_count, n_tokens, usage_of
+from langue.serve.writing import Answers, Asked, until_gone
+
+router = APIRouter()
+
+
+@router.post("/v1/classify")
+async def classify(fields: ClassifyFields, request: Request) -> Response:
+    """The labels of each text or pair of texts, with their scores."""
+
+    def fits(loaded: Loaded) -> bool:
+        task = loaded.model.task
+        return task is not None and task.takes_texts and not task.has_language_head
+
+    items = [fields.input] if isinstance(fields.input, str) else list(fields.input)
+    top: Any = None if fields.top == "all" else fields.top or "auto"
+    pairs = [tuple(each) if isinstance(each, list) else each for each in items]
+    return await _predicted(request, fields, pairs, fits, "labels", top)
+
+
+@router.post("/v1/tag")
+async def tag(fields: TagFields, request: Request) -> Response:
+    """What stands in each text or list of words: entities, or a tag a word."""
+
+    def fits(loaded: Loaded) -> bool:
+        return loaded.model.task is not None and loaded.model.reads_words
+
+    items = [fields.input] if isinstance(fields.input, str) else list(fields.input)
+    return await _predicted(request, fields, items, fits, "entities", "auto")
+
+
+@router.post("/v1/answer")
+async def answer(fields: AnswerFields, request: Request) -> Response:
+    """The answer to each question, where it stands in its context; without text: there is none."""
+
+    def fits(loaded: Loaded) -> bool:
+        task = loaded.model.task
+        return task is not None and "question" in task.columns.inputs
+
+    one = (fields.question, fields.context)
+    if (fields.input is None) == (one == (None, None)) or None in one and fields.input is None:
+        what = "Give 'question' and 'context', or several of these as 'input'"
+        raise ApiError(400, what, param="question", code="missing_required_parameter")
+    if fields.input is None:
+        items = [{"question": fields.question, "context": fields.context}]
+    else:
+        items = [each.model_dump() for each in fields.input]
+    return await _predicted(request, fields, items, fits, "answers", fields.top or "auto")
+
+
+async def _predicted(
+    request: Request, fields: Any, items: list[Any], fits: Any, name: str, top: Any
+) -> Response:
+    """Predictions of each item, under a name. top: as `Model.predict` has it."""
+    state = state_of(request)
+    call = request.state.call
+    call.model = fields.model
+    check_count(items, state.limits)
+    async with state.shelf.use(fields.model) as loaded:
+        if not fits(loaded):
+            what = f"The model '{fields.model}' is not for {request.url.path}"
+            raise ApiError(400, what, param="model", code="model_not_supported")
+        model = loaded.model
+
+        def predict(texts: list[Any]) -> list[tuple[Any, int]]:
+            return list(zip(model.predict(texts, top=top), n_tokens(model, texts), strict=True))
+
+        found, n_cut = await apply_together(
+            loaded,
+            ("predict", type(items[0]).__name__, top),
+            predict,
+            items,
+            request,
+            truncate=getattr(fields, "truncate", True),
+        )
+    tokens = call.prompt_tokens = sum(count for _, count in found)
+    data = [
+        {"index": index, name: each if isinstance(each, list | None) else [each]}
+        for index, (each, _) in enumerate(found)
+    ]
+    head = {"object": "list", "data": data, "model": fields.model}
+    return JSONResponse(head | usage_of(tokens, n_cut))
+
+
+@router.post("/v1/translate")
+async def translate(fields: WriteFields, request: Request) -> Response:
+    """Each text in another language, by a model that was made for it."""
+    return await _written(fields, request)
+
+
+@router.post("/v1/summarise")
+async def summarise(fields: WriteFields, request: Request) -> Response:
+    """Each text in short, by a model that was made for it."""
+    return await _written(fields, request)
+
+
+async def _written(fields: WriteFields, request: Request) -> Response:
+    state = state_of(request)
+    request.state.call.model = fields.model
+    items = [fields.input] if isinstance(fields.input, str) else list(fields.input)
+    check_count(items, state.limits)
+    names = (
+        *("source_language", "target_language", "min_tokens", "beams", "length_penalty"),
+        *("no_repeat_ngram", "temperature"),
+    )
+    options = {name: getattr(fields, name) for name in names if getattr(fields, name) is not None}
+    async with state.shelf.use(fields.model) as loaded:
+        if loaded.model.config.architecture != "encoder-decoder" or not loaded.writes:
+            what = f"The model '{fields.model}' is not for {request.url.path}"
+            raise ApiError(400, what, param="model", code="model_not_supported")
+        answers = Answers(loaded, request.state.call, state.limits)
+        asked = Asked(
+            items,
+            options,
+            seed=fields.seed,
+            max_tokens=fields.max_tokens,
+            param="input",
+            as_configured=True,
+        )
+        await until_gone(request.receive, answers.start(asked))
+        found = await until_gone(request.receive, answers.whole())
+    data = [
+        {"index": index, "text": each.text, "finish_reason": each.finish_reason}
+        for index, each in enumerate(found)
+    ]
+    usage = answers.usage
+    return JSONResponse({"object": "list", "data": data, "model": fields.model, "usage": usage})
+
+
+@router.post("/v1/rerank")
+async def rerank(fields: RerankFields, request: Request) -> Response:
+    """Documents by how well they fit a query, the best first: by a model of pairs with one score,
+    or by the cosines of vectors.
+    """
+    state = state_of(request)
+    call = request.state.call
+    call.model = fields.model
+    check_count([fields.query, *fields.documents], state.limits)
+    async with state.shelf.use(fields.model) as loaded:
+        scores, tokens, n_cut = await _fits(loaded, fields, request)
+    call.prompt_tokens = tokens
+    order = np.argsort(-scores, kind="stable")[: fields.top_n]
+    results = []
+    for index in order.tolist():
+        one: dict[str, Any] = {"index": index, "relevance_score": float(scores[index])}
+        if fields.return_documents:
+            one["document"] = {"text": fields.documents[index]}
+        results.append(one)
+    return JSONResponse({"model": fields.model, "results": results} | usage_of(tokens, n_cut))
+
+
+async def _fits(loaded: Loaded, fields: RerankFields, request: Request) -> tuple[Any, int, int]:
+    """How well each document fits, (N,); the tokens that were read; and how many were cut."""
+    model = loaded.model
+    task = model.task
+    if task is None or not task.takes_texts or task.has_language_head:
+        cut = fields.truncate
+        asked, n_cut = await vectors_of(loaded, [fields.query], request, truncate=cut, of="query")
+        found, more = await vectors_of(
+            loaded, fields.documents, request, truncate=cut, of="document"
+        )
+        query, tokens = asked[0]
+        vectors = np.stack([each for each, _ in found])
+        norms = np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(query), 1e-12)
+        cosines = vectors @ query / norms
+        return cosines, tokens + sum(count for _, count in found), n_cut + more
+    if model.pairs is False:
+        what = f"The model '{fields.model}' does not score pairs of texts"
+        raise ApiError(400, what, param="model", code="model_not_supported")
+
+    def score(pairs: list[Any]) -> list[tuple[Any, int]]:
+        shown = model.predict(pairs, top=None)
+        return list(zip(shown, n_tokens(model, pairs), strict=True))
+
+    pairs = [(fields.query, document) for document in fields.documents]
+    answers, n_cut = await apply_together(
+        loaded, ("score",), score, pairs, request, truncate=fields.truncate
+    )
+    if any(each is None or len(each) != 1 for each, _ in answers):
+        what = f"The model '{fields.model}' has several labels, and none of them is a score"
+        raise ApiError(400, what, param="model", code="model_not_supported")
+    scores = np.asarray([each[0]["score"] for each, _ in answers])
+    return scores, sum(count for _, count in answers), n_cut

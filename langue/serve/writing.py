@@ -1,0 +1,212 @@
+"""What arrives: prompts and how to go on from them. What leaves: what a model writes, as it comes,
+of all answers of a call; and an end to it where nobody waits any more.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langue.errors import LangueError, PromptTooLong
+from langue.generation.request import Completion, Delta, Request
+from langue.generation.sample import Sampling
+from langue.serve.api_errors import FORMS, ApiError, of_langue, too_long
+from langue.serve.guard import GONE, Call, Limits
+from langue.serve.models import Loaded
+from langue.serve.worker import EngineError, of_sample
+
+
+@dataclass
+class Piece:
+    """What one step adds to an answer of a call."""
+
+    index: int
+    delta: Delta
+    completion: Completion | None  # where it has ended
+
+
+@dataclass
+class Asked:
+    """Prompts of one call, each with its answers."""
+
+    prompts: Sequence[Any]  # texts, token ids or conversations
+    options: dict[str, Any]
+    n: int = 1
+    seed: int | None = None
+    max_tokens: int | None = None  # None: as many as there is room for, up to the server's limit
+    param: str = "messages"  # the field that the prompts are in
+    limit_param: str = "max_tokens"  # and the one that max_tokens is of
+    form_param: str | None = None  # the one that says what the text must be
+    # max_tokens: None is what the model's generation config says
+    as_configured: bool = False
+    encode: Callable[[Any], Any] = lambda prompt: prompt  # done on a thread of its own
+
+
+class Answers:
+    """The answers of one call."""
+
+    def __init__(self, loaded: Loaded, call: Call, limits: Limits) -> None:
+        self.loaded = loaded
+        self.call = call
+        self.limits = limits
+        self.prompts: list[list[int]] = []  # of each prompt, its tokens
+        self.sampling = Sampling()  # as it is followed, once the first prompt is read
+        self.cached_tokens = 0
+        self.new_tokens = 0
+        self._queue: asyncio.Queue[Piece] = asyncio.Queue()
+        self._ids: dict[int, int] = {}  # index of an answer -> request
+        self._left = 0
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """As OpenAI counts."""
+        prompt = sum(len(each) for each in self.prompts)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": self.new_tokens,
+            "total_tokens": prompt + self.new_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
+        }
+
+    async def start(self, asked: Asked) -> None:
+        """Queue all. ApiError where one of them can never be answered; then none is."""
+        count = len(asked.prompts) * asked.n
+        if count > self.limits.prompts:
+            what = f"{count} answers are asked for, and one call may have {self.limits.prompts}"
+            raise ApiError(400, what, param="n" if asked.n > 1 else asked.param)
+        seconds = self.limits.seconds
+        deadline = time.monotonic() + seconds if seconds else None
+        seed = secrets.randbits(62) if asked.seed is None else asked.seed % 2**63
+        try:
+            for prompt in asked.prompts:
+                request, constraint = await asyncio.to_thread(self._prepare, asked, prompt, seed)
+                placed = replace(request, owner=self.call.owner, deadline=deadline)
+                self.prompts.append(list(request.prompt))
+                self.sampling = request.sampling
+                for sample in range(asked.n):
+                    index = self._left
+                    each, fork = of_sample(placed, constraint, sample)
+                    self._ids[index] = await self.loaded.worker.put(each, fork, self._sink(index))
+                    self._left += 1
+        except LangueError as error:
+            self.cancel()
+            raise _as_api(error, asked.param, asked.form_param) from error
+        except BaseException:
+            self.cancel()
+            raise
+        self.call.prompt_tokens = sum(len(each) for each in self.prompts)
+
+    def _prepare(self, asked: Asked, prompt: Any, seed: int) -> tuple[Request, Any]:
+        """A prompt encoded and its constraint compiled, on a thread of its own."""
+        engine = self.loaded.worker.engine
+        if engine is None:
+            raise EngineError("the engine is being made anew", do="try again")
+        options = {**asked.options, "seed": seed}
+        with self.loaded.lock:
+            request = engine.prepare(asked.encode(prompt), **options)
+        given = len(request.prompt) if self.loaded.model.config.architecture == "decoder" else 1
+        room = self.loaded.worker.room - given
+        limit = asked.max_tokens
+        most = self.limits.tokens or room
+        if limit is None:
+            limit = min(room, most, self.loaded.worker.share)
+            if asked.as_configured:
+                limit = min(limit, request.config.new_tokens(given))
+        if limit > most:
+            what = f"{asked.limit_param} = {limit:,} is more than this server's {most:,}"
+            raise ApiError(400, what, param=asked.limit_param, code="invalid_value")
+        if room < 1 or limit > room:
+            asked_for = asked.max_tokens or 0
+            raise too_long(given, asked_for, self.loaded.worker.room - 1, asked.param)
+        sampling = replace(
+            request.sampling,
+            max_tokens=limit,
+            min_tokens=min(request.sampling.min_tokens, limit)
+            if asked.options.get("min_tokens") is None
+            else request.sampling.min_tokens,
+        )
+        request = replace(request, sampling=sampling, as_text=True)
+        return request, engine.constraint(request, **options)
+
+    def _sink(self, index: int) -> Any:
+        def take(delta: Delta, completion: Completion | None) -> None:
+            self._queue.put_nowait(Piece(index, delta, completion))
+
+        return take
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """What comes, until all have ended. ApiError where one fails."""
+        try:
+            while self._left:
+                piece = await self._queue.get()
+                if piece.completion is not None:
+                    self._end(piece.index, piece.completion)
+                yield piece
+        finally:
+            self.cancel()
+            self.call.new_tokens = self.new_tokens
+
+    def _end(self, index: int, completion: Completion) -> None:
+        self._left -= 1
+        self._ids.pop(index, None)
+        self.new_tokens += len(completion.tokens)
+        self.cached_tokens += completion.cached_tokens
+        if completion.error is not None:
+            raise _as_api(completion.error, None)
+        if completion.finish_reason == "deadline":
+            what = f"The answer was not complete within {self.limits.seconds:g} seconds"
+            raise ApiError(504, what, code="deadline_exceeded")
+
+    async def whole(self) -> list[Completion]:
+        """All answers, when the last has ended; none where the caller has gone."""
+        found: dict[int, Completion] = {}
+        async for piece in self.pieces():
+            if piece.completion is not None:
+                found[piece.index] = piece.completion
+        return [found[index] for index in sorted(found)]
+
+    def cancel(self) -> None:
+        """Take out what has not ended."""
+        for id in self._ids.values():
+            self.loaded.worker.cancel(id)
+        self._ids.clear()
+
+
+def _as_api(error: LangueError, param: str | None, form_param: str | None = None) -> ApiError:
+    if isinstance(error, EngineError):
+        return ApiError(500, str(error), code="engine_error")
+    if isinstance(error, PromptTooLong):
+        return too_long(error.tokens, 0, error.room, param or "prompt")
+    made = of_langue(error, param)
+    if made.param in FORMS and form_param is not None:
+        made.param = form_param
+    return made
+
+
+async def until_gone(receive: Any, work: Any) -> Any:
+    """What a coroutine gives; it is cancelled where the caller goes, which Starlette sees only of
+    streams.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ApiError(GONE, "The client has gone")
+    finally:
+        for each in (task, gone):
+            if not each.done():
+                each.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await each
+
+
+async def _gone(receive: Any) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return

@@ -1,0 +1,78 @@
+"""A server as a process of its own, on a free port of loopback."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}"
+    "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}{% endfor %}"
+    "{% if tools %}<tools>{{ tools | tojson }}{% endif %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process: Any, address: str) -> None:
+        self.process = process
+        self.address = address
+        self.said: list[str] = []  # what it wrote to stderr
+        self.http = httpx.Client(base_url=address, timeout=60)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self.said.append(line)
+
+    def openai(self, **options: Any) -> Any:
+        """The client that people use, which checks all that it is sent."""
+        import openai
+
+        given = {"api_key": "none", "max_retries": 0, "_strict_response_validation": True}
+        return openai.OpenAI(base_url=f"{self.address}/v1", **given | options)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to end; its exit code."""
+        self.process.send_signal(number)
+        code: int = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+
+@contextlib.contextmanager
+def serving(*words: Any, **variables: str) -> Iterator[Server]:
+    """`langue serve` with these words, until the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "langue", "serve", *map(str, words), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("langue serves at "), process.stderr.read()
+        server = Server(process, line.split()[-1])
+        yield server
+        server.http.close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def with_template(folder: Path, template: str = CHAT) -> Path:
+    (folder / "chat_template.jinja").write_text(template, "utf-8")
+    return folder

@@ -1,0 +1,192 @@
+"""Models of tasks and encoder-decoders behind one server, each on its own route."""
+
+import base64
+import threading
+from functools import partial
+
+import numpy as np
+import openai
+import pytest
+
+from langue.cli import run
+from langue.runs import model
+from tests.serve.serving import serving
+from tests.tiny import reviews, tiny_bert, write_jsonl
+from tests.tiny_kinds import tiny_model
+
+TEXTS = ["a good film", "the plot was dull and the music was awful", "it was a long night"]
+load = partial(model.load, dtype="auto")
+NEAR = 0.02
+ONE = ["train.epochs=1", "train.batch_examples=8"]
+
+
+def finetuned(folder, name, rows, task, base):
+    data = write_jsonl(folder / f"{name}.jsonl", rows)
+    out = folder / name
+    words = ["finetune", "--task", task, "--model", str(base), "--data", str(data)]
+    assert run([*words, "--out", str(out), *ONE]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    base = tiny_bert(folder / "bert")
+    words = [{"tokens": text.split(), "tags": ["O"] * len(text.split())} for text in TEXTS * 4]
+    for row in words:
+        row["tags"][-1] = "B-END"
+    asked = [
+        {"question": "what was it", "context": text, "answers": [text.split()[-1]]}
+        for text in TEXTS * 4
+    ]
+    scored = [
+        {"text": row["text"], "pair": "a film", "score": index / 20}
+        for index, row in enumerate(reviews(20))
+    ]
+    finetuned(folder, "labels", reviews(24), "classify", base)
+    finetuned(folder, "tagger", words, "tag", base)
+    finetuned(folder, "answers", asked, "extract", base)
+    finetuned(folder, "scores", scored, "regress", base)
+    tiny_model(folder / "t5", "t5")
+    return folder
+
+
+NAMES = ("bert", "labels", "tagger", "answers", "scores", "t5")
+
+
+@pytest.fixture(scope="module")
+def server(folders):
+    with serving(*(folders / name for name in NAMES), "--memory", "100MB") as found:
+        yield found
+
+
+def ask(server, route, **fields):
+    answer = server.http.post(f"/v1/{route}", json=fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def close(found, expected):
+    """Scores may differ by what bf16 does not tell: other texts were in the batch."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            close(found[key], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            close(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, abs=NEAR)
+    else:
+        assert found == expected
+
+
+def test_routes_give_what_predict_gives(server, folders) -> None:
+    labels = ask(server, "classify", model="labels", input=TEXTS)["data"]
+    close(
+        [each["labels"][0] for each in labels],
+        load(folders / "labels").predict(TEXTS),
+    )
+    every = ask(server, "classify", model="labels", input=TEXTS[0], top="all")["data"]
+    close(every[0]["labels"], load(folders / "labels").predict(TEXTS[:1], top=None)[0])
+    tags = ask(server, "tag", model="tagger", input=TEXTS)["data"]
+    close([each["entities"] for each in tags], load(folders / "tagger").predict(TEXTS))
+    words = [text.split() for text in TEXTS]
+    close(ask(server, "tag", model="tagger", input=words)["data"], tags)
+    question = {"question": "what was it", "context": TEXTS[1]}
+    expected = load(folders / "answers").predict([question], top=2)[0]
+    close(ask(server, "answer", model="answers", top=2, **question)["data"][0]["answers"], expected)
+
+
+def test_encoder_decoders_write(server, folders) -> None:
+    expected = load(folders / "t5").generate(TEXTS, 8, beams=2)
+    found = ask(server, "translate", model="t5", input=TEXTS, max_tokens=8, beams=2)
+    assert [each["text"] for each in found["data"]] == expected
+    short = ask(server, "summarise", model="t5", input=TEXTS[0])
+    assert short["data"][0]["text"] == load(folders / "t5").generate(TEXTS[:1])[0]
+
+
+def test_documents_are_ranked(server, folders) -> None:
+    found = ask(server, "rerank", model="scores", query="a film", documents=TEXTS)["results"]
+    scores = [each["relevance_score"] for each in found]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 3
+    first = ask(server, "rerank", model="bert", query=TEXTS[1], documents=TEXTS, top_n=1,
+                return_documents=True)  # fmt: skip
+    (best,) = first["results"]
+    assert best["index"] == 1 and best["document"]["text"] == TEXTS[1]
+    assert best["relevance_score"] == pytest.approx(1, abs=1e-5)
+
+
+def test_embeddings_of_the_client(server, folders) -> None:
+    # strict, it checks the answer before it reads the base64 that it asks for by itself
+    client = server.openai(_strict_response_validation=False)
+    expected = load(folders / "bert").encode(TEXTS)
+    for options in ({}, {"encoding_format": "float"}):
+        found = client.embeddings.create(model="bert", input=TEXTS, **options)
+        vectors = np.array([each.embedding for each in found.data])
+        np.testing.assert_allclose(vectors, expected, atol=NEAR)
+    strict = server.openai().embeddings.create
+    assert strict(model="bert", input=TEXTS, encoding_format="float").data == found.data
+    short = client.embeddings.create(model="bert", input=TEXTS[0], dimensions=4)
+    np.testing.assert_allclose(short.data[0].embedding, expected[0, :4], atol=NEAR)
+    raw = ask(server, "embeddings", model="bert", input="a film", encoding_format="base64")
+    assert len(base64.b64decode(raw["data"][0]["embedding"])) == 4 * expected.shape[1]
+    ids = load(folders / "bert").tokenizer.encode_batch(TEXTS)
+    by_ids = client.embeddings.create(model="bert", input=[each.ids for each in ids])
+    np.testing.assert_allclose([e.embedding for e in by_ids.data], expected, atol=NEAR)
+    assert by_ids.usage.prompt_tokens == sum(len(each.ids) for each in ids)
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.embeddings.create(model="bert", input="a film", dimensions=1000)
+    assert caught.value.param == "dimensions"
+
+
+def test_what_is_too_long_is_refused_or_cut_and_told(server) -> None:
+    long = "a film " * 100
+    for route, name in (("embeddings", "bert"), ("classify", "labels")):
+        fields = {"model": name, "input": [TEXTS[0], long]}
+        refused = server.http.post(f"/v1/{route}", json=fields)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "context_length_exceeded"
+        cut = ask(server, route, truncate=True, **fields)
+        assert cut["truncated"] == 1 and len(cut["data"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("route", "fields", "code"),
+    [
+        ("classify", {"model": "tagger", "input": "a"}, "model_not_supported"),
+        ("tag", {"model": "labels", "input": "a"}, "model_not_supported"),
+        ("answer", {"model": "labels", "question": "a", "context": "b"}, "model_not_supported"),
+        ("answer", {"model": "answers", "question": "a"}, "missing_required_parameter"),
+        ("translate", {"model": "bert", "input": "a"}, "model_not_supported"),
+        ("rerank", {"model": "labels", "query": "a", "documents": ["b"]}, "model_not_supported"),
+        ("classify", {"model": "labels", "input": ""}, "invalid_value"),
+        ("classify", {"model": "labels", "input": [["a", "b"]]}, "invalid_value"),
+        ("chat/completions", {"model": "bert", "messages": [{"role": "user", "content": "a"}]},
+         "model_not_supported"),
+    ],
+)  # fmt: skip
+def test_what_a_model_does_not_do_is_refused(server, route, fields, code) -> None:
+    answer = server.http.post(f"/v1/{route}", json=fields)
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == code, answer.text
+
+
+def test_calls_that_come_together_are_computed_together(server) -> None:
+    """And one that fails does not fail the others."""
+    answers = []
+
+    def call(index):
+        text = "a film " * 100 if index == 5 else TEXTS[index % 3]
+        fields = {"model": "labels", "input": text}
+        answers.append((index, server.http.post("/v1/classify", json=fields)))
+
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(12)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert {index for index, each in answers if each.status_code != 200} == {5}
+    count = 'langue_batch_texts_count{model="labels"}'
+    lines = server.http.get("/metrics").text.splitlines()
+    assert any(line.startswith(count) for line in lines)
