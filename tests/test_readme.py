@@ -4,9 +4,14 @@ import csv
 import random
 import re
 import shlex
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from langue.cli import run
@@ -137,6 +142,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_jsonl(tmp_path / "pairs.jsonl", pairs * 2)
     scored = [{"text": each, "pair": f"a {each}", "score": n % 6} for n, each in enumerate(words)]
     write_jsonl(tmp_path / "similar.jsonl", scored * 2)
+    (tmp_path / "keys.txt").write_text("a-key-of-many-letters\n", "utf-8")
     talk = [{"role": "user", "content": "Once"}, {"role": "assistant", "content": "upon a time"}]
     write_jsonl(tmp_path / "talks.jsonl", [{"messages": talk}] * 40)
     pair = {"prompt": "Once", "chosen": " upon a time", "rejected": " ball"}
@@ -147,9 +153,33 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def serve(words: list[str]) -> None:
+    """The server as a process: it answers who has a key, and ends when it is told to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "langue", *words, "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    headers = {"Authorization": "Bearer a-key-of-many-letters"}
+    try:
+        for _ in range(600):
+            try:
+                models = httpx.get(f"http://127.0.0.1:{port}/v1/models", headers=headers).json()
+                break
+            except httpx.TransportError:
+                assert server.poll() is None, server.stderr and server.stderr.read()
+                time.sleep(0.1)
+        assert [each["id"] for each in models["data"]] == ["chat", "reviews"]
+    finally:
+        server.terminate()
+    assert server.wait(60) == 0
+
+
 def test_every_command_works(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in commands(ENGLISH):
-        if command.startswith("langue "):
+        if command.startswith("langue serve"):
+            serve(shlex.split(command)[1:])
+        elif command.startswith("langue "):
             code = run([*shlex.split(command)[1:], "--debug"])
             assert code == 0, (command, capsys.readouterr().err)
     for name in ("imdb", "folder", "reviews"):
