@@ -1,14 +1,14 @@
 """What arrives: `python -m benchmarks WORD`, WORD one of finetune, encode, parallel, pretrain,
-gpt2, masked, shards, load, products, generate, transfer, imdb, tag, walk. What leaves: tables on
-stdout and in benchmarks/results.
+gpt2, masked, shards, load, products, generate, transfer, imdb, tag, extract, walk. What leaves:
+tables on stdout and in benchmarks/results.
 
 Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of
 nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten minutes each), shards
 (beside the tokenizers library), load (beside transformers; needs 8 GB of disk and as much memory),
 products (of inference, by kind of weights; beside llama.cpp where its libraries are), generate
 (beside transformers; a minute), transfer (what pretraining buys; over an hour), imdb (about an
-hour) and tag (entities beside transformers; a quarter of an hour an epoch on a core) are run by
-name only. walk counts the files that a command crosses; it times nothing.
+hour), tag and extract (entities and answers beside transformers; a quarter of an hour an epoch on a
+core, or half of one) are run by name only. walk counts the files that a command crosses; it times nothing.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import (
     encode_speed,
+    extract_peers,
     finetune_speed,
     generate_peers,
     gpt2_speed,
@@ -53,6 +54,7 @@ def main() -> None:
             "transfer",
             "imdb",
             "tag",
+            "extract",
             "walk",
         ],
         default="all",
@@ -81,7 +83,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--data",
-        help="imdb, tag: folder with train and test; default: imdb or conll2003 in $LANGUE_DATA",
+        help="imdb, tag, extract: folder with train and test; default: theirs in $LANGUE_DATA",
     )
     parser.add_argument(
         "--hf-steps", type=int, default=0, help="imdb: time so many of HF's steps and extrapolate"
@@ -90,7 +92,10 @@ def main() -> None:
         "--side", action="append", choices=["langue", "hf"], help="imdb: one side only"
     )
     parser.add_argument(
-        "--set", nargs="*", default=[], help="imdb, tag: settings of langue, as train.lr=3e-5"
+        "--set",
+        nargs="*",
+        default=[],
+        help="imdb, tag, extract: settings of langue, as train.lr=3e-5",
     )
     parser.add_argument(
         "--nanogpt", type=Path, help="pretrain, gpt2: a checkout of github.com/karpathy/nanoGPT"
@@ -106,9 +111,9 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=3600, help="transfer: of pretraining")
     parser.add_argument("--seeds", type=int, default=3, help="transfer: runs of each side")
-    parser.add_argument("--epochs", type=float, default=3.0, help="tag: of training")
+    parser.add_argument("--epochs", type=float, default=3.0, help="tag, extract: of training")
     parser.add_argument(
-        "--share", type=float, default=1.0, help="tag: of the training sentences that is used"
+        "--share", type=float, default=1.0, help="tag, extract: of the training rows that is used"
     )
     parser.add_argument(
         "--sequences", type=int, default=32, help="gpt2: of 1,024 tokens, in a step"
@@ -162,15 +167,14 @@ def main() -> None:
         transfer.run(given.folder or Path("runs/transfer"), given.steps, given.seeds)
     if given.what == "imdb":
         imdb.run(given.model, given.data, given.hf_steps, given.set, given.side or ["langue", "hf"])
-    if given.what == "tag":
-        folder = Path(given.data or material.data_folder() / "conll2003")
-        tag_peers.run(
-            given.model,
-            folder,
-            given.epochs,
-            given.share,
-            dict(word.split("=", 1) for word in given.set),
-        )
+    if given.what in ("tag", "extract"):
+        usual, peers = {
+            "tag": ("conll2003", tag_peers.run),
+            "extract": ("squad", extract_peers.run),
+        }[given.what]
+        folder = Path(given.data or material.data_folder() / usual)
+        settings = dict(word.split("=", 1) for word in given.set)
+        peers(given.model, folder, given.epochs, given.share, settings)
     if given.what == "walk":
         walk.run(str(material.model_folder(given.model)))
 

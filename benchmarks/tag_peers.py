@@ -5,15 +5,10 @@ Both train the same encoder with the same rate, schedule, decay and batches of 3
 which a word begins carrying its tag, as transformers' run_ner.py has it; its Trainer has the
 options that make it fastest here. Of both the last weights are judged, by seqeval's two readings of
 tags.
-The two processes take turns of some seconds each, one being stopped while the other runs, so that
-whatever else the machine does meets both alike.
+The two processes take turns (benchmarks/task_sides.py).
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,60 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import material, results
-from benchmarks.finetune_peers import best_options, step_clock
+from benchmarks.finetune_peers import best_options
 from benchmarks.machine import facts, floor_seconds, rates
 from benchmarks.noise import others
+from benchmarks.task_sides import (
+    DEFAULT_STEPS,
+    SKIP,
+    TURN,
+    answer_job,
+    cpu_clock,
+    take_slices,
+    train_langue,
+    training_arguments,
+)
 
 SHARED = {"lr": 2e-4, "warmup": 0.1, "weight_decay": 0.01, "batch": 32, "max_length": 512}
-TURN = 20.0  # seconds that a side runs before it is the other's turn
-DEFAULT_STEPS = 24  # of the Trainer with batches drawn at random, which are timed alone
-SKIP = 4
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
-    """langue's Trainer on what `langue finetune --task tag` prepares."""
-    from langue.runs.prepare import prepare
-    from langue.runtime import device, precision
-    from langue.settings.sections import resolve
-    from langue.tasks.tag import Tag
-    from langue.train.embedding_rows import trim_embedding
-    from langue.train.trainer import Trainer
-    from langue.verbs.finetune import build
-
-    chosen = {
-        "train.lr": SHARED["lr"],
-        "train.warmup": SHARED["warmup"],
-        "train.weight_decay": SHARED["weight_decay"],
-        "train.batch_examples": SHARED["batch"],
-        "train.epochs": job["epochs"],
-        "train.checkpoint_every": 10**6,
-        "data.max_length": SHARED["max_length"],
-        "data.duplicates": False,
-    }
-    settings = resolve(chosen | job["settings"], options=Tag.Options)
-    prepared = prepare("tag", model=job["model"], data=job["data"], columns=None, settings=settings)
-    network = build(prepared, prepared.settings)
-    train = prepared.encoded["train"]
-    test = prepared.encoded["test"]
-    batches = prepared.task.batches(train, prepared.settings.train)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            network, prepared.task, batches, None, prepared.settings.train, Path(folder)
-        )
-        began = time.process_time()
-        with trim_embedding(network.body, train.examples):
-            trainer.run()
-        seconds = time.process_time() - began
-    began = time.process_time()
-    kind = precision(prepared.settings.train.precision)
-    predictions, _ = prepared.task.apply(network, test, device=device(), dtype=kind)
-    return {
-        "seconds": seconds,
-        "judging": time.process_time() - began,
-        "lengths": train.examples.lengths.tolist(),
-        "steps": trainer.progress.step,
-        "tags": [each.tags for each in predictions],
-    }
+    found = train_langue("tag", job, SHARED)
+    found["tags"] = [each.tags for each in found.pop("predictions")]
+    return found
 
 
 def hf(job: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +47,6 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
         AutoTokenizer,
         DataCollatorForTokenClassification,
         Trainer,
-        TrainingArguments,
     )
 
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
@@ -109,18 +70,8 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
 
     model = AutoModelForTokenClassification.from_pretrained(job["model"], num_labels=len(names))
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            per_device_train_batch_size=SHARED["batch"],
-            per_device_eval_batch_size=SHARED["batch"],
-            learning_rate=SHARED["lr"],
-            warmup_steps=SHARED["warmup"],  # below 1: a share of all
-            weight_decay=SHARED["weight_decay"],
-            num_train_epochs=job["epochs"],
-            max_steps=job["steps"],
-            **job["options"],
-        )
-        clock = _cpu_clock()
+        arguments = training_arguments(folder, job, SHARED)
+        clock = cpu_clock()
         trainer: Any = Trainer(
             model=model,
             args=arguments,
@@ -152,14 +103,6 @@ def hf(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cpu_clock() -> Any:
-    """A callback that keeps the processor's seconds at the end of each step."""
-    clock = step_clock()
-    clock.cpu = []
-    clock.on_step_end = lambda *_, **__: clock.cpu.append(time.process_time())
-    return clock
-
-
 def _rows(job: dict[str, Any], split: str) -> list[dict[str, Any]]:
     lines = Path(job["data"], f"{split}.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
@@ -186,10 +129,10 @@ def run(
             "langue": job | {"settings": settings},
             "hf": job | {"options": best_options()},
         }
-        answers = take_slices(jobs, TURN)
+        answers = take_slices(__name__, jobs, TURN)
         plain = best_options() | {"train_sampling_strategy": "random"}
         timed = job | {"options": plain, "steps": DEFAULT_STEPS}
-        alone = take_slices({"hf": timed}, TURN)["hf"]
+        alone = take_slices(__name__, {"hf": timed}, TURN)["hf"]
         golds = [row["tags"] for row in _rows(job, "test")]
     floor = epochs * floor_seconds(
         config, answers["langue"]["lengths"], measured["fp32"], training=True
@@ -275,52 +218,5 @@ def scores(
     return found[0], found[1], invalid
 
 
-def take_slices(jobs: dict[str, dict[str, Any]], seconds: float) -> dict[str, dict[str, Any]]:
-    """What each side answers, the processes running for so many seconds in turn until all have
-    ended."""
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
-    with tempfile.TemporaryDirectory() as temporary:
-        running: dict[str, subprocess.Popen[bytes]] = {}
-        try:
-            for name, job in jobs.items():
-                folder = Path(temporary, name)
-                folder.mkdir()
-                (folder / "job.json").write_text(json.dumps(job))
-                with (folder / "log").open("wb") as log:
-                    running[name] = subprocess.Popen(
-                        [sys.executable, "-m", "benchmarks.tag_peers", name, str(folder)],
-                        stdout=log,
-                        stderr=log,
-                        env=os.environ | quiet,
-                    )
-                running[name].send_signal(signal.SIGSTOP)
-            _alternate(dict(running), seconds)
-            for name, process in running.items():
-                if process.returncode:
-                    raise RuntimeError((Path(temporary, name) / "log").read_text()[-4000:])
-            return {
-                name: json.loads((Path(temporary, name) / "answer.json").read_text())
-                for name in jobs
-            }
-        finally:
-            for process in running.values():
-                if process.poll() is None:
-                    process.kill()
-
-
-def _alternate(waiting: dict[str, "subprocess.Popen[bytes]"], seconds: float) -> None:
-    while waiting:
-        for name in list(waiting):
-            process = waiting[name]
-            process.send_signal(signal.SIGCONT)
-            try:
-                process.wait(seconds)
-                del waiting[name]
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGSTOP)
-
-
 if __name__ == "__main__":
-    place = Path(sys.argv[2])
-    answer = PEERS[sys.argv[1]](json.loads((place / "job.json").read_text()))
-    (place / "answer.json").write_text(json.dumps(answer))
+    answer_job(PEERS)

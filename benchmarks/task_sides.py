@@ -1,0 +1,145 @@
+"""What the benchmarks of fine-tuning tasks share: langue's side, what transformers' Trainer is told,
+and two processes that take turns of some seconds each, one being stopped while the other runs, so
+that whatever else the machine does meets both alike.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.finetune_peers import step_clock
+
+TURN = 20.0  # seconds that a side runs before it is the other's turn
+DEFAULT_STEPS = 24  # of the Trainer with batches drawn at random, which are timed alone
+SKIP = 4
+
+
+def train_langue(task: str, job: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """langue's Trainer on what `langue finetune` prepares; with the answers to the test split.
+
+    shared: lr, warmup, weight_decay, batch and max_length, as both sides have them.
+    """
+    from langue.runs.arguments import FINETUNE, resolve_call
+    from langue.runs.prepare import Finetuning, build, prepare
+    from langue.runtime import device, precision
+    from langue.train.embedding_rows import trim_embedding
+    from langue.train.trainer import Trainer
+
+    chosen = {
+        "train.lr": shared["lr"],
+        "train.warmup": shared["warmup"],
+        "train.weight_decay": shared["weight_decay"],
+        "train.batch_examples": shared["batch"],
+        "train.epochs": job["epochs"],
+        "train.checkpoint_every": 10**6,
+        "data.max_length": shared["max_length"],
+        "data.duplicates": False,
+    }
+    given = {"task": task, "model": job["model"], "data": job["data"]}
+    prepared = prepare(resolve_call(FINETUNE, {}, given, chosen | job["settings"]))
+    assert isinstance(prepared, Finetuning)
+    network: Any = build(prepared)
+    settings = prepared.settings
+    batches = prepared.task.batches(prepared.train, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(network, prepared.task, batches, None, settings.train, Path(folder))
+        began = time.process_time()
+        with trim_embedding(network.body, prepared.train.examples):
+            trainer.run()
+        seconds = time.process_time() - began
+    began = time.process_time()
+    kind = precision(settings.train.precision)
+    test = prepared.encoded["test"]
+    predictions, _ = prepared.task.apply(network, test, device=device(), dtype=kind)
+    return {
+        "seconds": seconds,
+        "judging": time.process_time() - began,
+        "lengths": prepared.train.lengths.tolist(),
+        "steps": trainer.progress.step,
+        "predictions": predictions,
+    }
+
+
+def training_arguments(folder: str, job: dict[str, Any], shared: dict[str, Any]) -> Any:
+    """Those of transformers' Trainer for the same training."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=shared["batch"],
+        per_device_eval_batch_size=shared["batch"],
+        learning_rate=shared["lr"],
+        warmup_steps=shared["warmup"],  # below 1: a share of all
+        weight_decay=shared["weight_decay"],
+        num_train_epochs=job["epochs"],
+        max_steps=job["steps"],
+        **job["options"],
+    )
+
+
+def cpu_clock() -> Any:
+    """A callback that keeps the processor's seconds at the end of each step."""
+    clock = step_clock()
+    clock.cpu = []
+    clock.on_step_end = lambda *_, **__: clock.cpu.append(time.process_time())
+    return clock
+
+
+def take_slices(
+    module: str, jobs: dict[str, dict[str, Any]], seconds: float
+) -> dict[str, dict[str, Any]]:
+    """What each side of a module answers, the processes running for so many seconds in turn until
+    all have ended."""
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as temporary:
+        running: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            for name, job in jobs.items():
+                folder = Path(temporary, name)
+                folder.mkdir()
+                (folder / "job.json").write_text(json.dumps(job))
+                with (folder / "log").open("wb") as log:
+                    running[name] = subprocess.Popen(
+                        [sys.executable, "-m", module, name, str(folder)],
+                        stdout=log,
+                        stderr=log,
+                        env=os.environ | quiet,
+                    )
+                running[name].send_signal(signal.SIGSTOP)
+            _alternate(dict(running), seconds)
+            for name, process in running.items():
+                if process.returncode:
+                    raise RuntimeError((Path(temporary, name) / "log").read_text()[-4000:])
+            return {
+                name: json.loads((Path(temporary, name) / "answer.json").read_text())
+                for name in jobs
+            }
+        finally:
+            for process in running.values():
+                if process.poll() is None:
+                    process.kill()
+
+
+def _alternate(waiting: dict[str, "subprocess.Popen[bytes]"], seconds: float) -> None:
+    while waiting:
+        for name in list(waiting):
+            process = waiting[name]
+            process.send_signal(signal.SIGCONT)
+            try:
+                process.wait(seconds)
+                del waiting[name]
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGSTOP)
+
+
+def answer_job(peers: dict[str, Any]) -> None:
+    """Be the process of a side: argv has its name and the folder of its job."""
+    place = Path(sys.argv[2])
+    answer = peers[sys.argv[1]](json.loads((place / "job.json").read_text()))
+    (place / "answer.json").write_text(json.dumps(answer))
