@@ -126,7 +126,9 @@ def test_gradients_of_every_weight(tmp_path, name):
     reference.save_pretrained(tmp_path / "gradients")
     expected = load_file(tmp_path / "gradients" / "model.safetensors")
     largest = max(float(each.norm()) for each in expected.values())
-    assert expected.keys() - mapped.keys() <= {
+    # sinusoids, which a file may hold
+    fixed = {key for key, weight in reference.named_parameters() if not weight.requires_grad}
+    assert expected.keys() - mapped.keys() - fixed <= {
         "final_logits_bias",
         "shared.weight",
         "model.shared.weight",
@@ -337,7 +339,7 @@ def test_every_classifier_that_the_reference_has_is_there():
     """A family without one is a family for which there is none of this kind: T5's and BART's read a
     decoder's end."""
     lacking = {name for name in FAMILIES if name not in CLASSIFIERS}
-    assert lacking == {"nanochat", "t5", "mt5", "bart", "mbart", "marian"}
+    assert lacking == {"nanochat", "t5", "mt5", "bart", "mbart", "pegasus", "marian"}
     assert all(
         name in CLASSIFIERS for name, family in FAMILIES.items() if "sequence" in family.heads
     )

@@ -1,5 +1,5 @@
 """BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm encoder, learned positions, two segments,
-exact GELU.
+exact GELU. ERNIE (Sun et al. 2019, arXiv:1904.09223) is the same but for what it was trained on.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _NAMES = Names(
 
 def read(config: Config) -> ModelConfig:
     require(config, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
-    require(config, embedding_size=take(config, "hidden_size"))
+    require(config, embedding_size=take(config, "hidden_size"), use_task_id=False)
     axes = _NAMES.read(config)
     return ModelConfig(
         **axes, head_transform=True, head_activation=axes["activation"], head_bias=True
@@ -35,38 +35,54 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 _LAYER = "encoder.layer.{i}."
 
-BERT = Family(
-    name="bert",
-    prefix="bert.",
-    read=read,
-    write=write,
-    architectures=classes("Bert", "ForMaskedLM"),
-    body=[
-        Rule("token.weight", ("embeddings.word_embeddings.weight",)),
-        Rule("position.weight", ("embeddings.position_embeddings.weight",)),
-        Rule("segment.weight", ("embeddings.token_type_embeddings.weight",)),
-        *rule("embedding_norm", "embeddings.LayerNorm"),
-        *rule(
-            "blocks.{i}.attention.qkv",
-            *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value")),
-        ),
-        *rule("blocks.{i}.attention.out", _LAYER + "attention.output.dense"),
-        *rule("blocks.{i}.attention_norm", _LAYER + "attention.output.LayerNorm"),
-        *rule("blocks.{i}.feedforward.up", _LAYER + "intermediate.dense"),
-        *rule("blocks.{i}.feedforward.down", _LAYER + "output.dense"),
-        *rule("blocks.{i}.feedforward_norm", _LAYER + "output.LayerNorm"),
-    ],
-    heads={
-        "sequence": [*rule("head.pooler", "bert.pooler.dense"), *rule("head.out", "classifier")],
-        "lm": [
-            *rule("head.dense", "cls.predictions.transform.dense"),
-            *rule("head.norm", "cls.predictions.transform.LayerNorm"),
-            Rule("head.out.weight", ("cls.predictions.decoder.weight",)),
-            Rule("head.bias", ("cls.predictions.bias",), tied=("cls.predictions.decoder.bias",)),
-            *rule("head.pooler", "bert.pooler.dense"),
-            *rule("head.pairs", "cls.seq_relationship"),
+
+def _family(name: str, stem: str) -> Family:
+    return Family(
+        name=name,
+        prefix=f"{name}.",
+        read=read,
+        write=write,
+        architectures=classes(stem, "ForMaskedLM"),
+        body=[
+            Rule("token.weight", ("embeddings.word_embeddings.weight",)),
+            Rule("position.weight", ("embeddings.position_embeddings.weight",)),
+            Rule("segment.weight", ("embeddings.token_type_embeddings.weight",)),
+            *rule("embedding_norm", "embeddings.LayerNorm"),
+            *rule(
+                "blocks.{i}.attention.qkv",
+                *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value")),
+            ),
+            *rule("blocks.{i}.attention.out", _LAYER + "attention.output.dense"),
+            *rule("blocks.{i}.attention_norm", _LAYER + "attention.output.LayerNorm"),
+            *rule("blocks.{i}.feedforward.up", _LAYER + "intermediate.dense"),
+            *rule("blocks.{i}.feedforward.down", _LAYER + "output.dense"),
+            *rule("blocks.{i}.feedforward_norm", _LAYER + "output.LayerNorm"),
         ],
-    },
-    renames={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
-    unused=(r"embeddings\.position_ids$", r"(^|\.)pooler\.dense\.", r"^cls\.", r"^classifier\."),
-)
+        heads={
+            "sequence": [
+                *rule("head.pooler", f"{name}.pooler.dense"),
+                *rule("head.out", "classifier"),
+            ],
+            "lm": [
+                *rule("head.dense", "cls.predictions.transform.dense"),
+                *rule("head.norm", "cls.predictions.transform.LayerNorm"),
+                Rule("head.out.weight", ("cls.predictions.decoder.weight",)),
+                Rule(
+                    "head.bias", ("cls.predictions.bias",), tied=("cls.predictions.decoder.bias",)
+                ),
+                *rule("head.pooler", f"{name}.pooler.dense"),
+                *rule("head.pairs", "cls.seq_relationship"),
+            ],
+        },
+        renames={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
+        unused=(
+            r"embeddings\.position_ids$",
+            r"(^|\.)pooler\.dense\.",
+            r"^cls\.",
+            r"^classifier\.",
+        ),
+    )
+
+
+BERT = _family("bert", "Bert")
+ERNIE = _family("ernie", "Ernie")
