@@ -313,6 +313,26 @@ def _seed_oss(draw):
     return _llama_own(draw) | {"attention_out_bias": draw.choice([True, False])}
 
 
+def _stablelm(draw):
+    kept = _llama(draw, use_qkv_bias=draw.choice([True, False]))
+    del kept["head_dim"]
+    part = draw.choice([0.25, 0.5, 1.0])
+    return kept | {
+        "hidden_size": 32,
+        "layer_norm_eps": draw.choice([1e-5, 1e-3]),
+        "rope_parameters": _rope(draw, share=part),
+    }
+
+
+def _phi3(draw):
+    turned = {"rope_type": "default", "partial_rotary_factor": draw.choice([0.5, 1.0])}
+    return _llama(
+        draw,
+        sliding_window=draw.choice([None, 6]),
+        rope_parameters=turned | {"rope_theta": draw.choice([10_000.0, 500.0])},
+    )
+
+
 def _gemma1(draw):
     acts = ["gelu", "gelu_pytorch_tanh", "silu"]
     biases = {"attention_bias": draw.choice([True, False])}
@@ -365,6 +385,8 @@ REFERENCES = {
         lambda draw: _qwen(draw, attention_bias=draw.choice([True, False])),
     ),
     "nanochat": ("NanoChatConfig", "NanoChatForCausalLM", _nanochat),
+    "phi3": ("Phi3Config", "Phi3ForCausalLM", _phi3),
+    "stablelm": ("StableLmConfig", "StableLmForCausalLM", _stablelm),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", _mixtral),
     "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", _qwen2_moe),
     "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", _qwen3_moe),

@@ -185,7 +185,7 @@ def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
     key = next(
         key
         for key in weights
-        if re.search(r"(key|k_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key)
+        if re.search(r"(key|k_proj|qkv_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key)
     )
     save_file(
         weights | {key: weights[key].flip(0).contiguous()},
@@ -210,6 +210,12 @@ REFUSED = {
     "llama": [("pretraining_tp", 2), ("rope_scaling", {"rope_type": "longrope", "factor": 2.0})],
     "qwen2_moe": [("decoder_sparse_step", 2), ("mlp_only_layers", [0])],
     "gemma2": [("use_bidirectional_attention", True), ("layer_types", ["chunked_attention"])],
+    "opt": [("word_embed_proj_dim", 7), ("layer_norm_elementwise_affine", False)],
+    "gpt_neo": [("attention_layers", ["global", "strided", "local"])],
+    "ernie": [("use_task_id", True)],
+    "gemma": [("use_bidirectional_attention", True), ("hidden_activation", "relu")],
+    "stablelm": [("use_parallel_residual", True), ("qk_layernorm", True)],
+    "phi3": [("rope_parameters", {"rope_type": "longrope", "factor": 2.0})],
     "t5": [("feed_forward_proj", "gated-softsign")],
 }
 

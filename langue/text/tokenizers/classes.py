@@ -98,7 +98,7 @@ OF_MODEL_TYPE: dict[str, str] = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), "Gemma"),
     **dict.fromkeys(("t5", "mt5"), "T5"),
     **dict.fromkeys(("llama", "mistral", "mixtral", "modernbert", "bloom", "nanochat"), GENERIC),
-    **dict.fromkeys(("eurobert", "arcee", "seed_oss"), GENERIC),
+    **dict.fromkeys(("eurobert", "arcee", "seed_oss", "phi3", "stablelm"), GENERIC),
 }
 
 # The class of a folder that names none at all, or the generic one without a tokenizer.json, by the
