@@ -377,6 +377,14 @@ def _mpnet(draw):
     return kept
 
 
+def _nomic_bert(draw):
+    rope = _rope(draw)
+    if rope["rope_type"] == "dynamic":  # whose lengths the reference remembers
+        rope = {"rope_type": "default", "rope_theta": 300.0}
+    shorter = {"max_position_embeddings": 32, "hidden_act": draw.choice(["silu", "gelu"])}
+    return _encoder(draw, rope_parameters=rope) | shorter
+
+
 def _gemma1(draw):
     acts = ["gelu", "gelu_pytorch_tanh", "silu"]
     biases = {"attention_bias": draw.choice([True, False])}
@@ -393,6 +401,7 @@ REFERENCES = {
     "camembert": ("CamembertConfig", "CamembertForMaskedLM", _encoder),
     "data2vec-text": ("Data2VecTextConfig", "Data2VecTextForMaskedLM", _encoder),
     "mpnet": ("MPNetConfig", "MPNetForMaskedLM", _mpnet),
+    "nomic_bert": ("NomicBertConfig", "NomicBertForMaskedLM", _nomic_bert),
     "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", _distilbert),
     "electra": (
         "ElectraConfig",

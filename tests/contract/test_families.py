@@ -210,6 +210,7 @@ REFUSED = {
     "llama": [("pretraining_tp", 2), ("rope_scaling", {"rope_type": "longrope", "factor": 2.0})],
     "qwen2_moe": [("decoder_sparse_step", 2), ("mlp_only_layers", [0])],
     "gemma2": [("use_bidirectional_attention", True), ("layer_types", ["chunked_attention"])],
+    "nomic_bert": [("prenorm", True), ("rotary_scaling_factor", 2)],
     "opt": [("word_embed_proj_dim", 7), ("layer_norm_elementwise_affine", False)],
     "gpt_neo": [("attention_layers", ["global", "strided", "local"])],
     "ernie": [("use_task_id", True)],

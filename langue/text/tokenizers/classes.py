@@ -90,7 +90,7 @@ CLASSES: dict[str, PublishedClass] = {
 
 # The class of a folder that names none, by the model_type of its config.json.
 OF_MODEL_TYPE: dict[str, str] = {
-    **dict.fromkeys(("bert", "ernie", "distilbert", "electra"), "Bert"),
+    **dict.fromkeys(("bert", "ernie", "nomic_bert", "distilbert", "electra"), "Bert"),
     **dict.fromkeys(("roberta", "data2vec-text", "bart"), "Roberta"),
     **{"xlm-roberta": "XLMRoberta", "camembert": "Camembert", "mbart": "MBart", "marian": "Marian"},
     **{"openai-gpt": "OpenAIGPT", "gpt_neox": "GPTNeoX", "pegasus": "Pegasus", "mpnet": "MPNet"},
