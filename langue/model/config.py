@@ -13,7 +13,14 @@ from langue.errors import ModelError
 Norm = Literal["layer", "rms", "rms_offset", "rms_plain"]
 NormPlace = Literal["post", "pre", "both", "after"]
 Position = Literal[
-    "learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "alibi", "none"
+    "learned",
+    "sinusoidal",
+    "sinusoidal_halves",
+    "sinusoidal_fairseq",
+    "rotary",
+    "relative",
+    "alibi",
+    "none",
 ]
 Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh", "relu_squared"]
@@ -92,6 +99,7 @@ class ModelConfig:
     # attention and feed-forward read the same x and are summed, GPT-J and GPT-NeoX
     parallel: bool = False
     residual_scale: float = 1.0  # of what a sublayer adds to the residual stream, Granite
+    shared_layers: bool = False  # one block, applied n_layers times, ALBERT, arXiv:1909.11942
     first_norm: bool = True  # whether the first block has an attention norm
     final_norm: bool | None = None  # None: where norms stand before sublayers
     embedding_dim: int = 0  # 0: dim; else a linear map widens it, ELECTRA
@@ -166,6 +174,8 @@ class ModelConfig:
             raise ModelError("config: a window is not a count")
         if self.windows and len(self.windows) != self.n_layers:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
+        if self.shared_layers and (self.causal or self.decoder_layers or self.windows):
+            raise ModelError("config: shared_layers is for an encoder without windows")
         if not all(type(layer) is int and layer >= 0 for layer in self.unrotated):
             raise ModelError("config: a layer that does not turn is not a number")
         if self.position == "rotary" and (
@@ -210,7 +220,7 @@ class ModelConfig:
     @property
     def longest(self) -> int:
         """The longest sequence that the positions can express, in tokens."""
-        table = self.position in ("learned", "sinusoidal", "sinusoidal_halves")
+        table = self.position == "learned" or self.position.startswith("sinusoidal")
         return self.max_length if table else max(self.max_length, ANY_LENGTH)
 
     @property

@@ -331,7 +331,8 @@ class Transformer(nn.Module):
         self.embedding_norm = make_norm(config, size) if config.embedding_norm else None
         self.widen = nn.Linear(size, config.dim) if config.embedding_dim else None
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(config.n_layers))
+        blocks = 1 if config.shared_layers else config.n_layers
+        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(blocks))
         self.final_norm = make_norm(config) if config.has_final_norm else None
         rotary = config.position == "rotary"
         self.rotary = Rotary(config) if rotary else None
@@ -383,8 +384,9 @@ class Transformer(nn.Module):
         checkpointing = self.activation_checkpointing and self.training
         last = cast(Block, self.blocks[-1])
         narrow = query_positions is not None and last.can_narrow(context, query_positions)
-        for block in self.blocks:
-            rows = query_positions if narrow and block is last else None
+        for layer in range(self.config.n_layers):
+            block = self.blocks[layer % len(self.blocks)]
+            rows = query_positions if narrow and layer == self.config.n_layers - 1 else None
             x = (
                 self._checkpointed(block, x, context, rows)
                 if checkpointing

@@ -45,6 +45,7 @@ POSITIONS = {
         "none": "no positions",
     },
     **{"sinusoidal": "sinusoidal positions", "sinusoidal_halves": "sinusoidal positions"},
+    "sinusoidal_fairseq": "sinusoidal positions",
     "relative": "relative-position biases",
 }
 

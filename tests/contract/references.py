@@ -385,6 +385,14 @@ def _nomic_bert(draw):
     return _encoder(draw, rope_parameters=rope) | shorter
 
 
+def _albert(draw):
+    return _encoder(draw, embedding_size=draw.choice([6, 10]))
+
+
+def _m2m100(draw):
+    return _bart(draw) | {"pad_token_id": draw.choice([0, 1])}
+
+
 def _gemma1(draw):
     acts = ["gelu", "gelu_pytorch_tanh", "silu"]
     biases = {"attention_bias": draw.choice([True, False])}
@@ -401,6 +409,7 @@ REFERENCES = {
     "camembert": ("CamembertConfig", "CamembertForMaskedLM", _encoder),
     "data2vec-text": ("Data2VecTextConfig", "Data2VecTextForMaskedLM", _encoder),
     "mpnet": ("MPNetConfig", "MPNetForMaskedLM", _mpnet),
+    "albert": ("AlbertConfig", "AlbertForMaskedLM", _albert),
     "nomic_bert": ("NomicBertConfig", "NomicBertForMaskedLM", _nomic_bert),
     "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", _distilbert),
     "electra": (
@@ -456,6 +465,7 @@ REFERENCES = {
     "bart": ("BartConfig", "BartForConditionalGeneration", _bart),
     "mbart": ("MBartConfig", "MBartForConditionalGeneration", _bart),
     "pegasus": ("PegasusConfig", "PegasusForConditionalGeneration", _bart),
+    "m2m_100": ("M2M100Config", "M2M100ForConditionalGeneration", _m2m100),
     "marian": ("MarianConfig", "MarianMTModel", _marian),
 }
 

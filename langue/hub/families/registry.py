@@ -12,7 +12,7 @@ _SCORE = {"token": "score"}
 _SPAN = {"span": "qa_outputs"}
 _ENCODERS = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"),
-    *("ernie", "data2vec-text", "mpnet"),
+    *("ernie", "data2vec-text", "mpnet", "albert"),
 )
 _LLAMAS = (
     *("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"),
@@ -51,6 +51,7 @@ FAMILIES: Registry[Family] = Registry(
         "camembert": "hub.families.roberta:CAMEMBERT",
         "data2vec-text": "hub.families.roberta:DATA2VEC_TEXT",
         "mpnet": "hub.families.mpnet:MPNET",
+        "albert": "hub.families.albert:ALBERT",
         "nomic_bert": "hub.families.nomic_bert:NOMIC_BERT",
         "distilbert": "hub.families.distilbert:DISTILBERT",
         "electra": "hub.families.electra:ELECTRA",
@@ -86,6 +87,7 @@ FAMILIES: Registry[Family] = Registry(
         "bart": "hub.families.bart:BART",
         "mbart": "hub.families.bart:MBART",
         "pegasus": "hub.families.pegasus:PEGASUS",
+        "m2m_100": "hub.families.m2m100:M2M100",
         "marian": "hub.families.marian:MARIAN",
     },
     _with_token_heads,

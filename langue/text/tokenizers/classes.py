@@ -85,6 +85,14 @@ CLASSES: dict[str, PublishedClass] = {
     "MT5": PublishedClass(_T5),
     "Marian": PublishedClass(_T5),
     "MPNet": PublishedClass(_ROBERTA | {"unk": "[UNK]"}, mask_takes_space=True),
+    "Albert": PublishedClass(
+        {
+            **{"bos": "[CLS]", "eos": "[SEP]", "unk": "<unk>", "sep": "[SEP]", "pad": "<pad>"},
+            **{"cls": "[CLS]", "mask": "[MASK]"},
+        },
+        mask_takes_space=True,
+    ),
+    "M2M100": PublishedClass(_T5 | {"bos": "<s>", "sep": "</s>"}),
     "Pegasus": PublishedClass(_T5 | {"mask": "<mask_2>"}),
 }
 
@@ -94,6 +102,7 @@ OF_MODEL_TYPE: dict[str, str] = {
     **dict.fromkeys(("roberta", "data2vec-text", "bart"), "Roberta"),
     **{"xlm-roberta": "XLMRoberta", "camembert": "Camembert", "mbart": "MBart", "marian": "Marian"},
     **{"openai-gpt": "OpenAIGPT", "gpt_neox": "GPTNeoX", "pegasus": "Pegasus", "mpnet": "MPNet"},
+    **{"albert": "Albert", "m2m_100": "M2M100"},
     **dict.fromkeys(("gpt2", "gpt_neo", "opt"), "GPT2"),
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "Qwen2"),
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), "Gemma"),
