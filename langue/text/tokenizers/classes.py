@@ -92,6 +92,7 @@ CLASSES: dict[str, PublishedClass] = {
         },
         mask_takes_space=True,
     ),
+    "Nllb": PublishedClass(_ROBERTA, mask_takes_space=True),
     "M2M100": PublishedClass(_T5 | {"bos": "<s>", "sep": "</s>"}),
     "Pegasus": PublishedClass(_T5 | {"mask": "<mask_2>"}),
 }
