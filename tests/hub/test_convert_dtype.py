@@ -84,7 +84,7 @@ def test_heads_are_put_in_their_order_by_one_copy(wanted):
     for part in (torch.randn(48, 16), torch.randn(48)):
         expected = part.view(2, 3, 8, *part.shape[1:]).transpose(0, 1).reshape(part.shape)
         with Made() as made:
-            (joined,) = family._join(rule, [part], config, DtypeConverter(wanted, [part]))
+            (joined,) = family.joined(rule, [part], config, DtypeConverter(wanted, [part]))
         kind = wanted if wanted is not None and part.ndim > 1 else part.dtype
         assert joined.dtype == kind and torch.equal(joined, expected.to(kind))
         assert made.numbers == [part.numel()]
