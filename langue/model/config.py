@@ -60,6 +60,8 @@ class ModelConfig:
     gated: bool = False  # GLU: act(x W1) * (x W3), Shazeer 2020, arXiv:2002.05202
     bias: bool = True
     n_segments: int = 0  # 0: no segment embedding
+    # rows of a table of tasks, whose first is added to each token, ERNIE 2.0, arXiv:1907.12412
+    n_tasks: int = 0
     embedding_norm: bool = True  # a norm right after the embedding sum
     dropout: float = 0.1
     attention_dropout: float = 0.1

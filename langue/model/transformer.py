@@ -328,6 +328,7 @@ class Transformer(nn.Module):
         self.token = nn.Embedding(config.vocab_size, size) if own else None
         self.position = make_position(config, size)
         self.segment = nn.Embedding(config.n_segments, size) if config.n_segments else None
+        self.task = nn.Embedding(config.n_tasks, size) if config.n_tasks else None
         self.embedding_norm = make_norm(config, size) if config.embedding_norm else None
         self.widen = nn.Linear(size, config.dim) if config.embedding_dim else None
         self.dropout = Dropout(config.dropout)
@@ -434,6 +435,8 @@ class Transformer(nn.Module):
         if self.segment is not None:
             # Without segments every token is of the first: one row, added to all.
             x = x + (self.segment.weight[0] if segments is None else self.segment(segments))
+        if self.task is not None:
+            x = x + self.task.weight[0]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)

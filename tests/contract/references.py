@@ -393,6 +393,10 @@ def _m2m100(draw):
     return _bart(draw) | {"pad_token_id": draw.choice([0, 1])}
 
 
+def _ernie(draw):
+    return _encoder(draw, use_task_id=draw.choice([True, False]), task_type_vocab_size=4)
+
+
 def _gemma1(draw):
     acts = ["gelu", "gelu_pytorch_tanh", "silu"]
     biases = {"attention_bias": draw.choice([True, False])}
@@ -403,7 +407,7 @@ def _gemma1(draw):
 # values)
 REFERENCES = {
     "bert": ("BertConfig", "BertForMaskedLM", _encoder),
-    "ernie": ("ErnieConfig", "ErnieForMaskedLM", _encoder),
+    "ernie": ("ErnieConfig", "ErnieForMaskedLM", _ernie),
     "roberta": ("RobertaConfig", "RobertaForMaskedLM", _encoder),
     "xlm-roberta": ("XLMRobertaConfig", "XLMRobertaForMaskedLM", _encoder),
     "camembert": ("CamembertConfig", "CamembertForMaskedLM", _encoder),

@@ -214,7 +214,6 @@ REFUSED = {
     "nomic_bert": [("prenorm", True), ("rotary_scaling_factor", 2)],
     "opt": [("word_embed_proj_dim", 7), ("layer_norm_elementwise_affine", False)],
     "gpt_neo": [("attention_layers", ["global", "strided", "local"])],
-    "ernie": [("use_task_id", True)],
     "gemma": [("use_bidirectional_attention", True), ("hidden_activation", "relu")],
     "stablelm": [("use_parallel_residual", True), ("qk_layernorm", True)],
     "phi3": [("rope_parameters", {"rope_type": "longrope", "factor": 2.0})],

@@ -1,7 +1,9 @@
 """BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm encoder, learned positions, two segments,
-exact GELU. ERNIE (Sun et al. 2019, arXiv:1904.09223) is the same but for what it was trained on.
+exact GELU. ERNIE (Sun et al. 2019, arXiv:1904.09223) is the same; since ERNIE 2.0 with an embedding
+of the task.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from langue.hub.config_keys import USUAL, Config, Names, require, take
@@ -22,15 +24,25 @@ _NAMES = Names(
 
 def read(config: Config) -> ModelConfig:
     require(config, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
-    require(config, embedding_size=take(config, "hidden_size"), use_task_id=False)
+    require(config, embedding_size=take(config, "hidden_size"))
     axes = _NAMES.read(config)
     return ModelConfig(
         **axes, head_transform=True, head_activation=axes["activation"], head_bias=True
     )
 
 
+def read_ernie(config: Config) -> ModelConfig:
+    tasks = config.get("task_type_vocab_size", 3) if config.get("use_task_id", False) else 0
+    return replace(read(config), n_tasks=tasks)
+
+
 def write(config: ModelConfig) -> dict[str, Any]:
     return _NAMES.write(config)
+
+
+def write_ernie(config: ModelConfig) -> dict[str, Any]:
+    tasks = {"task_type_vocab_size": config.n_tasks} if config.n_tasks else {}
+    return write(config) | tasks | {"use_task_id": config.n_tasks > 0}
 
 
 _LAYER = "encoder.layer.{i}."
@@ -85,4 +97,6 @@ def _family(name: str, stem: str) -> Family:
 
 
 BERT = _family("bert", "Bert")
-ERNIE = _family("ernie", "Ernie")
+_TASKS = Rule("task.weight", ("embeddings.task_type_embeddings.weight",))
+_ERNIE = _family("ernie", "Ernie")
+ERNIE = replace(_ERNIE, read=read_ernie, write=write_ernie, body=[*_ERNIE.body, _TASKS])
