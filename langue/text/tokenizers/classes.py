@@ -83,6 +83,7 @@ CLASSES: dict[str, PublishedClass] = {
     "Gemma": PublishedClass(_GEMMA, framed_by_flags_once=True),
     "T5": PublishedClass(_T5),
     "MT5": PublishedClass(_T5),
+    "ByT5": PublishedClass(_T5),
     "Marian": PublishedClass(_T5),
     "MPNet": PublishedClass(_ROBERTA | {"unk": "[UNK]"}, mask_takes_space=True),
     "Albert": PublishedClass(
