@@ -50,12 +50,13 @@ class Rule:
     change: what else tells the two apart. `transpose`: theirs is (in, out); `heads`: theirs has
     queries, keys and values side by side within each head; `row`: theirs is one row of a matrix;
     `halves`: the two halves of theirs are two of ours, the names of which `ours` has with a comma
-    between; `reversed`: rotary positions turn theirs the other way, which is ours with the two
-    halves of each head of queries and keys exchanged. when: (axis, whether the config has it),
-    where two rules give one name. zero: ours is zero where a file lacks theirs, as published bodies
-    do that are used as language models. tied: other names of the same tensor. A file may have it
-    under any of them, once or several times. substitutes: names from which it is taken where the
-    file lacks it; where it is there, they are other tensors.
+    between; `grouped`: theirs is queries, keys and values one after another, which are three of
+    ours where heads share keys; `reversed`: rotary positions turn theirs the other way, which is
+    ours with the two halves of each head of queries and keys exchanged. when: (axis, whether the
+    config has it), where two rules give one name. zero: ours is zero where a file lacks theirs, as
+    published bodies do that are used as language models. tied: other names of the same tensor. A
+    file may have it under any of them, once or several times. substitutes: names from which it is
+    taken where the file lacks it; where it is there, they are other tensors.
     """
 
     ours: str
@@ -136,7 +137,15 @@ def joined(
     whole = holder.stack(parts)
     if r.change == "transpose" and whole.ndim == 2:
         whole = whole.t()
+    if r.change == "grouped":
+        return list(torch.split(whole, _group_rows(config)))
     return list(whole.chunk(2)) if r.change == "halves" else [whole]
+
+
+def _group_rows(config: ModelConfig) -> list[int]:
+    """How many rows the maps to queries, keys and values have."""
+    heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
+    return [count * config.head_dim for count in heads]
 
 
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
@@ -151,6 +160,8 @@ def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
         return False
     if r.change == "heads":
         return len(parts[0]) == config.n_heads * 3 * config.head_dim
+    if r.change == "grouped":
+        return len(parts[0]) == sum(_group_rows(config))
     return r.change != "reversed" or len(parts[0]) % config.head_dim == 0
 
 

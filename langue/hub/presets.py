@@ -8,6 +8,7 @@ factor of two), heads of 64, or 32 in narrow models.
 
 import bisect
 import difflib
+import math
 import re
 from dataclasses import fields, replace
 from typing import Any
@@ -207,9 +208,14 @@ def _with(config: ModelConfig, axes: dict[str, Any]) -> ModelConfig:
         axes = {"decoder_layers": axes["n_layers"], **axes}
     if config.windows and "n_layers" in axes:
         axes = {"windows": _repeated(config.windows, axes["n_layers"]), **axes}
-    if config.logit_scale != 1.0 and "dim" in axes:
+    if config.unrotated and "n_layers" in axes:
+        skipped = [int(layer in config.unrotated) for layer in range(config.n_layers)]
+        pattern = _repeated(tuple(skipped), axes["n_layers"])
+        unrotated = tuple(layer for layer, skips in enumerate(pattern) if skips)
+        axes = {"unrotated": unrotated, **axes}
+    if math.isclose(config.logit_scale, config.dim**-0.5) and "dim" in axes:
         axes = {"logit_scale": axes["dim"] ** -0.5, **axes}
-    if config.embedding_scale != 1.0 and "dim" in axes:
+    if math.isclose(config.embedding_scale, config.dim**0.5) and "dim" in axes:
         axes = {"embedding_scale": axes["dim"] ** 0.5, **axes}
     for each, of_decoder in (("n_heads", "decoder_heads"), ("ffn_dim", "decoder_ffn_dim")):
         if getattr(config, of_decoder) and each in axes:

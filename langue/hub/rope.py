@@ -40,10 +40,10 @@ def read_rope(
     head_dim: int,
     base: float = 10_000.0,
     given: Mapping[str, Any] | None = None,
-    part: float = 1.0,
+    part: float | None = None,
 ) -> dict[str, Any]:
     """The rotary axes. given: today's `rope_parameters`, where the family nests them; part: the
-    share that turns.
+    share that turns where the config does not say it; None: the family turns whole heads.
     """
     rope = dict(given if given is not None else _said(config))
     kind = rope.get("rope_type", rope.get("type", "default"))
@@ -59,7 +59,8 @@ def read_rope(
         raise ModelError(
             f"config: {odd[0] if odd else 'truncate'} of rope_type {kind!r} is not supported"
         )
-    share: Any = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", part))
+    usual = 1.0 if part is None else part
+    share: Any = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", usual))
     theta: Any = rope.get("rope_theta", config.get("rope_theta", base))
     length = rope.get("original_max_position_embeddings") if kind in ("yarn", "llama3") else None
     factor = rope.get("factor", 1.0 if kind == "none" else None)
@@ -68,7 +69,7 @@ def read_rope(
     if factor is None or not float(factor) > 0:
         raise ModelError(f"config: factor = {factor!r} of rope_type {kind!r} is no scale")
     # of the families that turn whole heads, none follows it
-    if share != 1.0 and part == 1.0 and kind == "none":
+    if share != 1.0 and part is None and kind == "none":
         raise ModelError(
             f"config: partial_rotary_factor = {share!r} is not supported for this family"
         )
@@ -144,6 +145,17 @@ def write_rope_keys(config: ModelConfig) -> dict[str, Any]:
     rope = write_rope(config)
     scaling = None if config.rotary_scaling == "none" else rope
     return {"rope_parameters": rope, "rope_theta": config.rotary_base, "rope_scaling": scaling}
+
+
+def write_partial_rope_keys(config: ModelConfig) -> dict[str, Any]:
+    """`write_rope_keys` of a family whose heads may turn in part: the share is said also where it
+    is all.
+    """
+    part = {"partial_rotary_factor": config.n_rotary_dims / config.head_dim}
+    ropes = write_rope_keys(config)
+    for key in ("rope_parameters", "rope_scaling"):
+        ropes[key] = ropes[key] and part | ropes[key]
+    return ropes | part
 
 
 def read_two_ropes(

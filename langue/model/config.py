@@ -11,9 +11,16 @@ from typing import Any, Literal, get_args, get_origin
 from langue.errors import ModelError
 
 Norm = Literal["layer", "rms", "rms_offset", "rms_plain"]
-NormPlace = Literal["post", "pre", "both"]
+NormPlace = Literal["post", "pre", "both", "after"]
 Position = Literal[
-    "learned", "sinusoidal", "sinusoidal_halves", "rotary", "relative", "alibi", "none"
+    "learned",
+    "sinusoidal",
+    "sinusoidal_halves",
+    "sinusoidal_fairseq",
+    "rotary",
+    "relative",
+    "alibi",
+    "none",
 ]
 Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh", "relu_squared"]
@@ -42,7 +49,8 @@ class ModelConfig:
         # one
         "layer"
     )
-    # post: after each residual sum, as first published; pre: before each sublayer
+    # post: after each residual sum, as first published; pre: before each sublayer; after: behind
+    # each sublayer, before the sum; both: before and behind
     norm_place: NormPlace = "post"
     norm_eps: float = 1e-12
     norm_bias: bool | None = None  # None: as `bias`
@@ -52,6 +60,8 @@ class ModelConfig:
     gated: bool = False  # GLU: act(x W1) * (x W3), Shazeer 2020, arXiv:2002.05202
     bias: bool = True
     n_segments: int = 0  # 0: no segment embedding
+    # rows of a table of tasks, whose first is added to each token, ERNIE 2.0, arXiv:1907.12412
+    n_tasks: int = 0
     embedding_norm: bool = True  # a norm right after the embedding sum
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -66,6 +76,7 @@ class ModelConfig:
     ffn_bias: bool | None = None
     # a norm over each head's queries and keys, Dehghani et al. 2023, arXiv:2302.05442
     qk_norm: bool = False
+    qk_norm_joint: bool = False  # that norm over all heads at once, OLMo 2, arXiv:2501.00656
     # of each layer: token i sees j where |i - j| < window; 0: everything
     windows: tuple[int, ...] = ()
     # what products of queries and keys are multiplied by; 0: 1 / sqrt(head width)
@@ -81,11 +92,16 @@ class ModelConfig:
     rotary_low: float = 1.0  # turns in `rotary_length` below which a frequency is stretched in full
     rotary_high: float = 1.0  # and above which it is left alone
     rotary_amplitude: float = 1.0  # YaRN's factor on cosines and sines
+    # layers whose queries and keys do not turn, Yang et al. 2025, arXiv:2501.18795
+    unrotated: tuple[int, ...] = ()
+    relative_bias: bool = False  # relative-position biases beside those positions, MPNet
     relative_buckets: int = 32  # T5's, Raffel et al. 2019, arXiv:1910.10683
     relative_distance: int = 128
     # blocks, embedding and head
     # attention and feed-forward read the same x and are summed, GPT-J and GPT-NeoX
     parallel: bool = False
+    residual_scale: float = 1.0  # of what a sublayer adds to the residual stream, Granite
+    shared_layers: bool = False  # one block, applied n_layers times, ALBERT, arXiv:1909.11942
     first_norm: bool = True  # whether the first block has an attention norm
     final_norm: bool | None = None  # None: where norms stand before sublayers
     embedding_dim: int = 0  # 0: dim; else a linear map widens it, ELECTRA
@@ -160,6 +176,10 @@ class ModelConfig:
             raise ModelError("config: a window is not a count")
         if self.windows and len(self.windows) != self.n_layers:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
+        if self.shared_layers and (self.causal or self.decoder_layers or self.windows):
+            raise ModelError("config: shared_layers is for an encoder without windows")
+        if not all(type(layer) is int and layer >= 0 for layer in self.unrotated):
+            raise ModelError("config: a layer that does not turn is not a number")
         if self.position == "rotary" and (
             self.n_rotary_dims % 2 or self.n_rotary_dims > self.head_dim
         ):
@@ -168,7 +188,7 @@ class ModelConfig:
                 f" {self.head_dim}"
             )
         exact = self.relative_buckets // (2 if self.causal or self.decoder_layers else 4)
-        if self.position == "relative" and not 0 < exact < self.relative_distance:
+        if self.has_relative_bias and not 0 < exact < self.relative_distance:
             raise ModelError(
                 f"config: relative_distance = {self.relative_distance} leaves no distance to the"
                 f" shared ones of {self.relative_buckets} buckets"
@@ -192,13 +212,17 @@ class ModelConfig:
         return self.rotary_dim or self.head_dim
 
     @property
+    def has_relative_bias(self) -> bool:
+        return self.position == "relative" or self.relative_bias
+
+    @property
     def has_final_norm(self) -> bool:
         return self.norm_place != "post" if self.final_norm is None else self.final_norm
 
     @property
     def longest(self) -> int:
         """The longest sequence that the positions can express, in tokens."""
-        table = self.position in ("learned", "sinusoidal", "sinusoidal_halves")
+        table = self.position == "learned" or self.position.startswith("sinusoidal")
         return self.max_length if table else max(self.max_length, ANY_LENGTH)
 
     @property

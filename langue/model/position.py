@@ -19,16 +19,17 @@ class Sinusoidal(nn.Module):
     """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(the same): Vaswani et al. 2017, section
     3.5.
 
-    halves: all sines first, then all cosines, as Marian has it.
+    halves: all sines first, then all cosines, as Marian has it. slowest: the last rate is 1 / 10000
+    itself, as fairseq has it.
     """
 
-    def __init__(self, length: int, dim: int, halves: bool = False) -> None:
+    def __init__(self, length: int, dim: int, halves: bool = False, slowest: bool = False) -> None:
         super().__init__()
         # On the CPU also while the model is drawn up on the meta device: no file holds these
         # numbers.
         positions = torch.arange(length, dtype=torch.float64, device="cpu")
         steps = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")
-        rates = torch.exp(-math.log(10_000.0) * steps / dim)
+        rates = torch.exp(-math.log(10_000.0) * steps / (dim - 2 if slowest else dim))
         angles = positions[:, None] * rates  # (length, ceil(D / 2))
         n_sines = (dim + 1) // 2
         n_cosines = dim // 2
@@ -51,8 +52,9 @@ def make_position(config: ModelConfig, dim: int) -> nn.Module | None:
     length = config.max_length + config.position_offset
     if config.position == "learned":
         return nn.Embedding(length, dim)
-    if config.position in ("sinusoidal", "sinusoidal_halves"):
-        return Sinusoidal(length, dim, halves=config.position == "sinusoidal_halves")
+    if config.position.startswith("sinusoidal"):
+        fairseq = config.position == "sinusoidal_fairseq"
+        return Sinusoidal(length, dim, config.position != "sinusoidal", slowest=fairseq)
     return None
 
 
@@ -239,6 +241,6 @@ class Alibi(nn.Module):
 
 
 def make_bias(config: ModelConfig) -> nn.Module | None:
-    if config.position == "relative":
+    if config.has_relative_bias:
         return RelativeBias(config)
     return Alibi(config) if config.position == "alibi" else None

@@ -86,8 +86,15 @@ class SelfAttention(nn.Module):
         else:
             self.q, self.k, self.v = into(self.heads), into(self.kv_heads), into(self.kv_heads)
         self.out = Linear(self.heads * self.width, config.dim, bias=config.has_bias("out"))
-        self.q_norm = make_norm(config, self.width) if config.qk_norm else None
-        self.k_norm = make_norm(config, self.width) if config.qk_norm else None
+        self.joint = config.qk_norm_joint
+
+        def norm(heads: int) -> nn.Module | None:
+            size = heads * self.width if self.joint else self.width
+            return make_norm(config, size) if config.qk_norm else None
+
+        self.q_norm = norm(self.heads)
+        self.k_norm = norm(self.kv_heads)
+        self.rotated = layer not in config.unrotated
         self.packed = (
             self.stacked
             and config.position != "rotary"
@@ -164,10 +171,10 @@ class SelfAttention(nn.Module):
         says so.
         """
         if self.q_norm is not None and self.k_norm is not None:
-            q = self.q_norm(q).to(v.dtype)
-            k = self.k_norm(k).to(v.dtype)
+            q = self._normed(self.q_norm, q).to(v.dtype)
+            k = self._normed(self.k_norm, k).to(v.dtype)
         rotation = context.local_rotation if self.scores.window else context.rotation
-        if rotation is not None:
+        if rotation is not None and self.rotated:
             asked = (
                 rotation
                 if query_positions is None
@@ -183,6 +190,12 @@ class SelfAttention(nn.Module):
                 q = rotate(q, asked)
                 k = rotate(k, rotation)
         return q, k, v
+
+    def _normed(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """x (T, H, K) with each head normalised, or all of a token together."""
+        if not self.joint:
+            return norm(x)  # type: ignore[no-any-return]
+        return norm(x.flatten(1)).view(x.shape)  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
@@ -226,8 +239,8 @@ class CrossAttention(nn.Module):
 
 class Block(nn.Module):
     """post: x = norm(x + sublayer(x)), as first published. pre: x = x + sublayer(norm(x)), Xiong et
-    al. 2020, arXiv:2002.04745. both: x = x + norm(sublayer(norm(x))), Gemma 2. parallel: the
-    sublayers read the same x.
+    al. 2020, arXiv:2002.04745. after: x = x + norm(sublayer(x)), OLMo 2, arXiv:2501.00656. both:
+    x = x + norm(sublayer(norm(x))), Gemma 2. parallel: the sublayers read the same x.
 
     query_positions (N,): one token of each sequence; only its state is computed, from the
     keys and values of all, and what is returned is (N, D). The last block of a stack needs
@@ -238,15 +251,18 @@ class Block(nn.Module):
         super().__init__()
         self.post = config.norm_place == "post"
         self.parallel = config.parallel
-        both = config.norm_place == "both"
+        self.scale = config.residual_scale
+        before = config.norm_place != "after"
+        behind = config.norm_place in ("both", "after")
+        first = before and (config.first_norm or layer > 0)
         self.attention = SelfAttention(config, layer)
-        self.attention_norm = make_norm(config) if config.first_norm or layer else nn.Identity()
-        self.attention_out_norm = make_norm(config) if both else nn.Identity()
+        self.attention_norm = make_norm(config) if first else nn.Identity()
+        self.attention_out_norm = make_norm(config) if behind else nn.Identity()
         self.cross = CrossAttention(config, layer) if cross else None
         self.cross_norm = make_norm(config) if cross else nn.Identity()
         self.feedforward = make_feedforward(config)
-        self.feedforward_norm = make_norm(config)
-        self.feedforward_out_norm = make_norm(config) if both else nn.Identity()
+        self.feedforward_norm = make_norm(config) if before else nn.Identity()
+        self.feedforward_out_norm = make_norm(config) if behind else nn.Identity()
         self.dropout = Dropout(config.dropout)
 
     def can_narrow(self, context: Context, query_positions: Tensor) -> bool:
@@ -273,8 +289,8 @@ class Block(nn.Module):
 
         kept = x if query_positions is None else x[query_positions]
         if self.parallel:
-            attended = self.dropout(attention(self.attention_norm(x)))
-            return kept + attended + self.dropout(feedforward(self.feedforward_norm(kept)))  # type: ignore[no-any-return]
+            attended = self._added(attention(self.attention_norm(x)))
+            return kept + attended + self._added(feedforward(self.feedforward_norm(kept)))
         x = self._residual(x, attention, self.attention_norm, kept)
         if self.cross is not None:
             cross = self.cross
@@ -286,8 +302,13 @@ class Block(nn.Module):
     ) -> Tensor:
         """kept: x, or that part of it which the sublayer's output is of."""
         if self.post:
-            return norm(kept + self.dropout(sublayer(x)))  # type: ignore[no-any-return]
-        return kept + self.dropout(sublayer(norm(x)))  # type: ignore[no-any-return]
+            return norm(kept + self._added(sublayer(x)))  # type: ignore[no-any-return]
+        return kept + self._added(sublayer(norm(x)))
+
+    def _added(self, out: Tensor) -> Tensor:
+        """What a sublayer adds to the residual stream."""
+        dropped: Tensor = self.dropout(out)
+        return dropped if self.scale == 1.0 else dropped * self.scale
 
 
 class Transformer(nn.Module):
@@ -307,10 +328,12 @@ class Transformer(nn.Module):
         self.token = nn.Embedding(config.vocab_size, size) if own else None
         self.position = make_position(config, size)
         self.segment = nn.Embedding(config.n_segments, size) if config.n_segments else None
+        self.task = nn.Embedding(config.n_tasks, size) if config.n_tasks else None
         self.embedding_norm = make_norm(config, size) if config.embedding_norm else None
         self.widen = nn.Linear(size, config.dim) if config.embedding_dim else None
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(config.n_layers))
+        blocks = 1 if config.shared_layers else config.n_layers
+        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(blocks))
         self.final_norm = make_norm(config) if config.has_final_norm else None
         rotary = config.position == "rotary"
         self.rotary = Rotary(config) if rotary else None
@@ -362,8 +385,9 @@ class Transformer(nn.Module):
         checkpointing = self.activation_checkpointing and self.training
         last = cast(Block, self.blocks[-1])
         narrow = query_positions is not None and last.can_narrow(context, query_positions)
-        for block in self.blocks:
-            rows = query_positions if narrow and block is last else None
+        for layer in range(self.config.n_layers):
+            block = self.blocks[layer % len(self.blocks)]
+            rows = query_positions if narrow and layer == self.config.n_layers - 1 else None
             x = (
                 self._checkpointed(block, x, context, rows)
                 if checkpointing
@@ -411,6 +435,8 @@ class Transformer(nn.Module):
         if self.segment is not None:
             # Without segments every token is of the first: one row, added to all.
             x = x + (self.segment.weight[0] if segments is None else self.segment(segments))
+        if self.task is not None:
+            x = x + self.task.weight[0]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)

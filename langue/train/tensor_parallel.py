@@ -64,6 +64,7 @@ def check(config: ModelConfig, processes: int) -> None:
         "a mixture of experts": config.n_experts > 0,
         f"{config.position} positions, which belong to heads": config.position
         in ("relative", "alibi"),
+        "relative-position biases, which belong to heads": config.relative_bias,
         "norms of queries and keys with weights, which all heads share": config.qk_norm
         and config.norm != "rms_plain",
     }

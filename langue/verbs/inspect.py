@@ -36,7 +36,7 @@ NORMS = {
     "rms_offset": "RMSNorm",
     "rms_plain": "RMSNorm without weights",
 }
-PLACES = {"post": "after", "pre": "before", "both": "before and after"}
+PLACES = {"post": "after", "pre": "before", "both": "before and after", "after": "at the end of"}
 POSITIONS = {
     **{
         "learned": "learned positions",
@@ -45,6 +45,7 @@ POSITIONS = {
         "none": "no positions",
     },
     **{"sinusoidal": "sinusoidal positions", "sinusoidal_halves": "sinusoidal positions"},
+    "sinusoidal_fairseq": "sinusoidal positions",
     "relative": "relative-position biases",
 }
 

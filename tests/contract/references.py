@@ -273,13 +273,148 @@ def _marian(draw):
     return _bart(draw) | own
 
 
+def _opt(draw):
+    heads = draw.choice([1, 2, 4])
+    width = heads * draw.choice([4, 8])
+    return {
+        "hidden_size": width,
+        "word_embed_proj_dim": width,
+        "num_hidden_layers": draw.choice([1, 2, 3]),
+        "num_attention_heads": heads,
+        "ffn_dim": draw.choice([20, 40]),
+        "max_position_embeddings": draw.choice([48, 64]),
+        "activation_function": draw.choice(["relu", "gelu"]),
+        "do_layer_norm_before": draw.choice([True, True, False]),
+        "_remove_final_layer_norm": draw.choice([True, False, False]),
+        "enable_bias": draw.choice([True, False]),
+        "tie_word_embeddings": draw.choice([True, False]),
+    }
+
+
+def _gpt_neo(draw):
+    heads = draw.choice([1, 2, 4])
+    return {
+        "hidden_size": heads * draw.choice([4, 8]),
+        "num_layers": 3,
+        "num_heads": heads,
+        "attention_types": draw.choice(
+            [[[["global", "local", "local"], 1]], [[["global"], 1], [["local"], 2]]]
+        ),
+        "intermediate_size": draw.choice([None, 20, 40]),
+        "max_position_embeddings": draw.choice([48, 64]),
+        "window_size": draw.choice([3, 6]),
+        "activation_function": draw.choice(["gelu_new", "relu", "gelu"]),
+        "layer_norm_epsilon": draw.choice([1e-5, 1e-3]),
+        "tie_word_embeddings": draw.choice([True, False]),
+    }
+
+
+def _seed_oss(draw):
+    return _llama_own(draw) | {"attention_out_bias": draw.choice([True, False])}
+
+
+def _stablelm(draw):
+    kept = _llama(draw, use_qkv_bias=draw.choice([True, False]))
+    del kept["head_dim"]
+    part = draw.choice([0.25, 0.5, 1.0])
+    return kept | {
+        "hidden_size": 32,
+        "layer_norm_eps": draw.choice([1e-5, 1e-3]),
+        "rope_parameters": _rope(draw, share=part),
+    }
+
+
+def _phi3(draw):
+    turned = {"rope_type": "default", "partial_rotary_factor": draw.choice([0.5, 1.0])}
+    return _llama(
+        draw,
+        sliding_window=draw.choice([None, 6]),
+        rope_parameters=turned | {"rope_theta": draw.choice([10_000.0, 500.0])},
+    )
+
+
+def _granite(draw):
+    return _llama_own(draw) | {
+        "embedding_multiplier": draw.choice([1.0, 3.0]),
+        "attention_multiplier": draw.choice([1.0, 0.2]),
+        "residual_multiplier": draw.choice([1.0, 0.4]),
+        "logits_scaling": draw.choice([1.0, 3.0]),
+    }
+
+
+def _smollm3(draw):
+    return _llama_own(draw) | {
+        "num_hidden_layers": 3,
+        "no_rope_layers": draw.choice([None, [0, 1, 1]]),
+        "no_rope_layer_interval": draw.choice([2, 3]),
+        "use_sliding_window": draw.choice([True, False]),
+        "sliding_window": 5,
+    }
+
+
+def _olmo2(draw):
+    kept = _llama(draw, attention_bias=draw.choice([True, False]))
+    del kept["head_dim"]
+    return kept
+
+
+def _olmo3(draw):
+    rope = _rope(draw)
+    # the reference looks for `truncate` where it is not
+    if rope["rope_type"] == "yarn":
+        rope = {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0}
+    local = {"rope_type": "default", "rope_theta": draw.choice([300.0, 500.0])}
+    return _olmo2(draw) | {
+        "num_hidden_layers": 4,
+        "sliding_window": draw.choice([4, 7]),
+        "rope_parameters": {"full_attention": rope, "sliding_attention": local},
+    }
+
+
+def _mpnet(draw):
+    kept = _encoder(draw)
+    del kept["type_vocab_size"]
+    return kept
+
+
+def _nomic_bert(draw):
+    rope = _rope(draw)
+    if rope["rope_type"] == "dynamic":  # whose lengths the reference remembers
+        rope = {"rope_type": "default", "rope_theta": 300.0}
+    shorter = {"max_position_embeddings": 32, "hidden_act": draw.choice(["silu", "gelu"])}
+    return _encoder(draw, rope_parameters=rope) | shorter
+
+
+def _albert(draw):
+    return _encoder(draw, embedding_size=draw.choice([6, 10]))
+
+
+def _m2m100(draw):
+    return _bart(draw) | {"pad_token_id": draw.choice([0, 1])}
+
+
+def _ernie(draw):
+    return _encoder(draw, use_task_id=draw.choice([True, False]), task_type_vocab_size=4)
+
+
+def _gemma1(draw):
+    acts = ["gelu", "gelu_pytorch_tanh", "silu"]
+    biases = {"attention_bias": draw.choice([True, False])}
+    return _llama(draw, **biases, hidden_act=draw.choice(acts))
+
+
 # model_type -> (the reference's config class, its class with a language-model head, the drawn
 # values)
 REFERENCES = {
     "bert": ("BertConfig", "BertForMaskedLM", _encoder),
+    "ernie": ("ErnieConfig", "ErnieForMaskedLM", _ernie),
     "roberta": ("RobertaConfig", "RobertaForMaskedLM", _encoder),
     "xlm-roberta": ("XLMRobertaConfig", "XLMRobertaForMaskedLM", _encoder),
     "camembert": ("CamembertConfig", "CamembertForMaskedLM", _encoder),
+    "data2vec-text": ("Data2VecTextConfig", "Data2VecTextForMaskedLM", _encoder),
+    "mpnet": ("MPNetConfig", "MPNetForMaskedLM", _mpnet),
+    "albert": ("AlbertConfig", "AlbertForMaskedLM", _albert),
+    "nomic_bert": ("NomicBertConfig", "NomicBertForMaskedLM", _nomic_bert),
     "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", _distilbert),
     "electra": (
         "ElectraConfig",
@@ -287,13 +422,16 @@ REFERENCES = {
         lambda draw: _encoder(draw, embedding_size=draw.choice([6, 10])),
     ),
     "modernbert": ("ModernBertConfig", "ModernBertForMaskedLM", _modernbert),
+    "eurobert": ("EuroBertConfig", "EuroBertForMaskedLM", _llama_own),
     "openai-gpt": (
         "OpenAIGPTConfig",
         "OpenAIGPTLMHeadModel",
         lambda draw: _gpt(draw) | {"afn": draw.choice(["gelu", "relu"])},
     ),
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", _gpt2),
+    "gpt_neo": ("GPTNeoConfig", "GPTNeoForCausalLM", _gpt_neo),
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", _neox),
+    "opt": ("OPTConfig", "OPTForCausalLM", _opt),
     "bloom": ("BloomConfig", "BloomForCausalLM", _bloom),
     "llama": ("LlamaConfig", "LlamaForCausalLM", _llama_own),
     "mistral": (
@@ -301,6 +439,12 @@ REFERENCES = {
         "MistralForCausalLM",
         lambda d: _llama(d, sliding_window=d.choice([None, 6])),
     ),
+    "arcee": (
+        "ArceeConfig",
+        "ArceeForCausalLM",
+        lambda draw: _llama_own(draw) | {"hidden_act": draw.choice(["relu2", "silu"])},
+    ),
+    "seed_oss": ("SeedOssConfig", "SeedOssForCausalLM", _seed_oss),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", _qwen2),
     "qwen3": (
         "Qwen3Config",
@@ -308,24 +452,37 @@ REFERENCES = {
         lambda draw: _qwen(draw, attention_bias=draw.choice([True, False])),
     ),
     "nanochat": ("NanoChatConfig", "NanoChatForCausalLM", _nanochat),
+    "smollm3": ("SmolLM3Config", "SmolLM3ForCausalLM", _smollm3),
+    "granite": ("GraniteConfig", "GraniteForCausalLM", _granite),
+    "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", _olmo2),
+    "olmo3": ("Olmo3Config", "Olmo3ForCausalLM", _olmo3),
+    "phi3": ("Phi3Config", "Phi3ForCausalLM", _phi3),
+    "stablelm": ("StableLmConfig", "StableLmForCausalLM", _stablelm),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", _mixtral),
     "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", _qwen2_moe),
     "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", _qwen3_moe),
+    "gemma": ("GemmaConfig", "GemmaForCausalLM", _gemma1),
     "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", _gemma2),
     "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM", _gemma3),
     "t5": ("T5Config", "T5ForConditionalGeneration", _t5),
     "mt5": ("MT5Config", "MT5ForConditionalGeneration", _t5),
     "bart": ("BartConfig", "BartForConditionalGeneration", _bart),
     "mbart": ("MBartConfig", "MBartForConditionalGeneration", _bart),
+    "pegasus": ("PegasusConfig", "PegasusForConditionalGeneration", _bart),
+    "m2m_100": ("M2M100Config", "M2M100ForConditionalGeneration", _m2m100),
     "marian": ("MarianConfig", "MarianMTModel", _marian),
 }
+
+
+# fairseq's, whose positions are counted from behind the padding token's number
+PADDED_BY_ONE = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "mpnet")
 
 
 def draw_config(name, seed):
     """A config of the reference, eager attention (its slow and plain path) chosen."""
     kind, _, values = REFERENCES[name]
     specials = {
-        "pad_token_id": 0 if name not in ("roberta", "xlm-roberta", "camembert") else 1,
+        "pad_token_id": 1 if name in PADDED_BY_ONE else 0,
         "bos_token_id": 1,
     }
     specials |= {"eos_token_id": 2, "sep_token_id": 2, "cls_token_id": 1}

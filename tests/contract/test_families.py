@@ -126,7 +126,9 @@ def test_gradients_of_every_weight(tmp_path, name):
     reference.save_pretrained(tmp_path / "gradients")
     expected = load_file(tmp_path / "gradients" / "model.safetensors")
     largest = max(float(each.norm()) for each in expected.values())
-    assert expected.keys() - mapped.keys() <= {
+    # sinusoids, which a file may hold
+    fixed = {key for key, weight in reference.named_parameters() if not weight.requires_grad}
+    assert expected.keys() - mapped.keys() - fixed <= {
         "final_logits_bias",
         "shared.weight",
         "model.shared.weight",
@@ -183,7 +185,7 @@ def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
     key = next(
         key
         for key in weights
-        if re.search(r"(key|k_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key)
+        if re.search(r"(key|k_proj|qkv_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key)
     )
     save_file(
         weights | {key: weights[key].flip(0).contiguous()},
@@ -208,6 +210,13 @@ REFUSED = {
     "llama": [("pretraining_tp", 2), ("rope_scaling", {"rope_type": "longrope", "factor": 2.0})],
     "qwen2_moe": [("decoder_sparse_step", 2), ("mlp_only_layers", [0])],
     "gemma2": [("use_bidirectional_attention", True), ("layer_types", ["chunked_attention"])],
+    "albert": [("num_hidden_groups", 2), ("inner_group_num", 2)],
+    "nomic_bert": [("prenorm", True), ("rotary_scaling_factor", 2)],
+    "opt": [("word_embed_proj_dim", 7), ("layer_norm_elementwise_affine", False)],
+    "gpt_neo": [("attention_layers", ["global", "strided", "local"])],
+    "gemma": [("use_bidirectional_attention", True), ("hidden_activation", "relu")],
+    "stablelm": [("use_parallel_residual", True), ("qk_layernorm", True)],
+    "phi3": [("rope_parameters", {"rope_type": "longrope", "factor": 2.0})],
     "t5": [("feed_forward_proj", "gated-softsign")],
 }
 
@@ -284,7 +293,8 @@ def test_bf16_stays_near(tmp_path, name):
     if error > 1e-2:  # so narrow a model may round as badly in the reference
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             published = np.concatenate([each.float().numpy() for each in theirs(reference, *ids)])
-        assert error <= np.linalg.norm(published - exact) / np.linalg.norm(exact)
+        # two roundings of one size are not equal: of OLMo 2, 0.8 to 1.04 times, 0.94 on average
+        assert error <= 1.1 * np.linalg.norm(published - exact) / np.linalg.norm(exact)
     assert error > 0
 
 
@@ -337,7 +347,8 @@ def test_every_classifier_that_the_reference_has_is_there():
     """A family without one is a family for which there is none of this kind: T5's and BART's read a
     decoder's end."""
     lacking = {name for name in FAMILIES if name not in CLASSIFIERS}
-    assert lacking == {"nanochat", "t5", "mt5", "bart", "mbart", "marian"}
+    pairs = {"t5", "mt5", "bart", "mbart", "pegasus", "m2m_100", "marian"}
+    assert lacking == {"nanochat", "granite"} | pairs
     assert all(
         name in CLASSIFIERS for name, family in FAMILIES.items() if "sequence" in family.heads
     )

@@ -180,6 +180,16 @@ AXES = {
     },
     "relative": {"position": "relative", "head_width": 6},
     "alibi": {"position": "alibi", "parallel": True},
+    "normed behind": {
+        "position": "rotary",
+        "kv_heads": 2,
+        "qk_norm": True,
+        "qk_norm_joint": True,
+        "norm": "rms",
+        "norm_place": "after",
+        "unrotated": (1,),
+        "residual_scale": 0.5,
+    },
     "capped": {
         "position": "none",
         "attention_cap": 3.0,

@@ -22,6 +22,17 @@ CONFIGS = {
     "rotary encoder": ({"position": "rotary", "norm_place": "pre", "qk_norm": True}, True, True),
     "window in the last layer": ({"position": "rotary", "windows": (0, 0, 4)}, False, False),
     "window elsewhere": ({"position": "rotary", "windows": (4, 4, 0)}, True, True),
+    "shared encoder": ({"shared_layers": True}, True, True),
+    "encoder with biases": (
+        {"relative_bias": True, "relative_buckets": 8, "relative_distance": 16},
+        False,
+        False,
+    ),
+    "normed behind": (
+        CAUSAL | {"position": "rotary", "norm_place": "after", "residual_scale": 0.5},
+        False,
+        True,
+    ),
     "relative encoder": (
         {"position": "relative", "relative_buckets": 8, "relative_distance": 16},
         False,
@@ -69,7 +80,9 @@ def test_wanted_tokens_are_those_of_all(name, which, activation_checkpointing):
         lambda module, inputs, output: seen.append(len(output))
     )
     found = spared(*given.inputs, query_positions=query_positions)
-    assert seen == [len(LENGTHS) if narrow[which == "last"] else sum(LENGTHS)]
+    # a shared block is passed once a layer, of which the last is narrow
+    assert len(seen) == whole.config.n_layers - len(whole.blocks) + 1
+    assert seen[-1] == (len(LENGTHS) if narrow[which == "last"] else sum(LENGTHS))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     weights = torch.randn(expected.shape)
     for states in (expected, found):

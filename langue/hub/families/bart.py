@@ -42,10 +42,9 @@ def read(config: Config, decoder_vocab_size: int = 0, **axes: Any) -> ModelConfi
     named = _NAMES.read(config)
     return ModelConfig(
         **named,
-        **axes,
+        **{"head_bias": True} | axes,
         norm_eps=1e-5,
         embedding_scale=math.sqrt(named["dim"]) if config.get("scale_embedding", False) else 1.0,
-        head_bias=True,
         # Untied, the three tables are apart: what encoder and decoder read with, and the output
         # matrix.
         decoder_vocab_size=decoder_vocab_size or (0 if named["tied"] else named["vocab_size"]),

@@ -1,7 +1,9 @@
 """BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm encoder, learned positions, two segments,
-exact GELU.
+exact GELU. ERNIE (Sun et al. 2019, arXiv:1904.09223) is the same; since ERNIE 2.0 with an embedding
+of the task.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from langue.hub.config_keys import USUAL, Config, Names, require, take
@@ -29,44 +31,72 @@ def read(config: Config) -> ModelConfig:
     )
 
 
+def read_ernie(config: Config) -> ModelConfig:
+    tasks = config.get("task_type_vocab_size", 3) if config.get("use_task_id", False) else 0
+    return replace(read(config), n_tasks=tasks)
+
+
 def write(config: ModelConfig) -> dict[str, Any]:
     return _NAMES.write(config)
 
 
+def write_ernie(config: ModelConfig) -> dict[str, Any]:
+    tasks = {"task_type_vocab_size": config.n_tasks} if config.n_tasks else {}
+    return write(config) | tasks | {"use_task_id": config.n_tasks > 0}
+
+
 _LAYER = "encoder.layer.{i}."
 
-BERT = Family(
-    name="bert",
-    prefix="bert.",
-    read=read,
-    write=write,
-    architectures=classes("Bert", "ForMaskedLM"),
-    body=[
-        Rule("token.weight", ("embeddings.word_embeddings.weight",)),
-        Rule("position.weight", ("embeddings.position_embeddings.weight",)),
-        Rule("segment.weight", ("embeddings.token_type_embeddings.weight",)),
-        *rule("embedding_norm", "embeddings.LayerNorm"),
-        *rule(
-            "blocks.{i}.attention.qkv",
-            *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value")),
-        ),
-        *rule("blocks.{i}.attention.out", _LAYER + "attention.output.dense"),
-        *rule("blocks.{i}.attention_norm", _LAYER + "attention.output.LayerNorm"),
-        *rule("blocks.{i}.feedforward.up", _LAYER + "intermediate.dense"),
-        *rule("blocks.{i}.feedforward.down", _LAYER + "output.dense"),
-        *rule("blocks.{i}.feedforward_norm", _LAYER + "output.LayerNorm"),
-    ],
-    heads={
-        "sequence": [*rule("head.pooler", "bert.pooler.dense"), *rule("head.out", "classifier")],
-        "lm": [
-            *rule("head.dense", "cls.predictions.transform.dense"),
-            *rule("head.norm", "cls.predictions.transform.LayerNorm"),
-            Rule("head.out.weight", ("cls.predictions.decoder.weight",)),
-            Rule("head.bias", ("cls.predictions.bias",), tied=("cls.predictions.decoder.bias",)),
-            *rule("head.pooler", "bert.pooler.dense"),
-            *rule("head.pairs", "cls.seq_relationship"),
+
+def _family(name: str, stem: str) -> Family:
+    return Family(
+        name=name,
+        prefix=f"{name}.",
+        read=read,
+        write=write,
+        architectures=classes(stem, "ForMaskedLM"),
+        body=[
+            Rule("token.weight", ("embeddings.word_embeddings.weight",)),
+            Rule("position.weight", ("embeddings.position_embeddings.weight",)),
+            Rule("segment.weight", ("embeddings.token_type_embeddings.weight",)),
+            *rule("embedding_norm", "embeddings.LayerNorm"),
+            *rule(
+                "blocks.{i}.attention.qkv",
+                *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value")),
+            ),
+            *rule("blocks.{i}.attention.out", _LAYER + "attention.output.dense"),
+            *rule("blocks.{i}.attention_norm", _LAYER + "attention.output.LayerNorm"),
+            *rule("blocks.{i}.feedforward.up", _LAYER + "intermediate.dense"),
+            *rule("blocks.{i}.feedforward.down", _LAYER + "output.dense"),
+            *rule("blocks.{i}.feedforward_norm", _LAYER + "output.LayerNorm"),
         ],
-    },
-    renames={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
-    unused=(r"embeddings\.position_ids$", r"(^|\.)pooler\.dense\.", r"^cls\.", r"^classifier\."),
-)
+        heads={
+            "sequence": [
+                *rule("head.pooler", f"{name}.pooler.dense"),
+                *rule("head.out", "classifier"),
+            ],
+            "lm": [
+                *rule("head.dense", "cls.predictions.transform.dense"),
+                *rule("head.norm", "cls.predictions.transform.LayerNorm"),
+                Rule("head.out.weight", ("cls.predictions.decoder.weight",)),
+                Rule(
+                    "head.bias", ("cls.predictions.bias",), tied=("cls.predictions.decoder.bias",)
+                ),
+                *rule("head.pooler", f"{name}.pooler.dense"),
+                *rule("head.pairs", "cls.seq_relationship"),
+            ],
+        },
+        renames={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
+        unused=(
+            r"embeddings\.position_ids$",
+            r"(^|\.)pooler\.dense\.",
+            r"^cls\.",
+            r"^classifier\.",
+        ),
+    )
+
+
+BERT = _family("bert", "Bert")
+_TASKS = Rule("task.weight", ("embeddings.task_type_embeddings.weight",))
+_ERNIE = _family("ernie", "Ernie")
+ERNIE = replace(_ERNIE, read=read_ernie, write=write_ernie, body=[*_ERNIE.body, _TASKS])

@@ -1,6 +1,6 @@
-"""Gemma 2 (arXiv:2408.00118) and Gemma 3's text side (arXiv:2503.19786): Llama with norms before
-and after each sublayer, weights of norms stored less one, a scaled embedding, windows, and soft
-caps or norms of queries and keys.
+"""Gemma 1 (arXiv:2403.08295): Llama with weights of norms stored less one and a scaled embedding.
+Gemma 2 (arXiv:2408.00118) and Gemma 3's text side (arXiv:2503.19786): also norms before and after
+each sublayer, windows, and soft caps or norms of queries and keys.
 """
 
 import math
@@ -19,6 +19,26 @@ from langue.hub.rope import (
     write_window,
 )
 from langue.model.config import ModelConfig
+
+
+def read_gemma(config: Config) -> ModelConfig:
+    require(config, use_bidirectional_attention=(None, False))
+    # of the published ones, the older say gelu and mean its approximation
+    require(config, hidden_activation=(None, "gelu_pytorch_tanh"))
+    defaults = {"hidden_act": "gelu", "head_dim": 256, "num_key_value_heads": 16}
+    published = defaults | {"tie_word_embeddings": True} | dict(config)
+    if published["hidden_act"] == "gelu":
+        published["hidden_act"] = "gelu_pytorch_tanh"
+    base = llama.read(published)
+    return replace(base, norm="rms_offset", embedding_scale=math.sqrt(base.dim))
+
+
+def write_gemma(config: ModelConfig) -> dict[str, Any]:
+    written = llama.write_llama(config)
+    del written["mlp_bias"]
+    if config.activation == "gelu_tanh":
+        written["hidden_act"] = "gelu_pytorch_tanh"
+    return written
 
 
 def _read(config: Config, every: int) -> ModelConfig:
@@ -69,9 +89,8 @@ def read_gemma3(config: Config) -> ModelConfig:
 
 
 def write_gemma2(config: ModelConfig) -> dict[str, Any]:
-    written = llama.write_llama(config)
-    activation = {"gelu_new": "gelu_pytorch_tanh"}.get(written.pop("hidden_act"), config.activation)
-    del written["mlp_bias"]
+    written = write_gemma(config)
+    activation = written.pop("hidden_act")
     return written | {
         "hidden_activation": activation,
         "query_pre_attn_scalar": round(config.attention_scale**-2),
@@ -102,5 +121,6 @@ def _family(name: str, stem: str, text: str, read: Any, write: Any) -> Family:
     return replace(llama.make(name, stem, read, write), body=_BODY, architectures=published)
 
 
+GEMMA = llama.make("gemma", "Gemma", read_gemma, write_gemma)
 GEMMA2 = _family("gemma2", "Gemma2", "Gemma2", read_gemma2, write_gemma2)
 GEMMA3 = _family("gemma3_text", "Gemma3", "Gemma3Text", read_gemma3, write_gemma3)

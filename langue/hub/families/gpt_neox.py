@@ -6,7 +6,7 @@ from typing import Any
 
 from langue.hub.config_keys import USUAL, Config, Names
 from langue.hub.family import Family, Rule, classes, rule
-from langue.hub.rope import read_rope, write_rope_keys
+from langue.hub.rope import read_rope, write_partial_rope_keys
 from langue.model.config import ModelConfig
 
 _NAMES = Names(
@@ -33,11 +33,8 @@ def read(config: Config) -> ModelConfig:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    ropes = write_rope_keys(config)
-    part = config.n_rotary_dims / config.head_dim
-    for key in ("rope_parameters", "rope_scaling"):
-        ropes[key] = ropes[key] and {"partial_rotary_factor": part} | ropes[key]
-    before = {"rotary_pct": part, "rotary_emb_base": config.rotary_base}
+    ropes = write_partial_rope_keys(config)
+    before = {"rotary_pct": ropes["partial_rotary_factor"], "rotary_emb_base": config.rotary_base}
     return _NAMES.write(config) | {"attention_bias": config.has_bias("qkv")} | ropes | before
 
 

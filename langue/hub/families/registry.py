@@ -10,19 +10,30 @@ from langue.registry import Registry
 _CLASSIFIER = {"token": "classifier"}
 _SCORE = {"token": "score"}
 _SPAN = {"span": "qa_outputs"}
-_ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
-_LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe")
+_ENCODERS = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"),
+    *("ernie", "data2vec-text", "mpnet", "albert"),
+)
+_LLAMAS = (
+    *("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"),
+    *("arcee", "seed_oss", "smollm3"),
+)
 _TOKEN_HEADS: dict[str, dict[str, str]] = {
-    **{name: _CLASSIFIER | _SPAN for name in (*_ENCODERS, "gpt2", "gpt_neox", "bloom")},
+    **{name: _CLASSIFIER | _SPAN for name in (*_ENCODERS, "gpt2", "gpt_neo", "gpt_neox", "bloom")},
     **{name: _SCORE | _SPAN for name in _LLAMAS},
     "modernbert": {"token": "classifier", "span": "classifier"},
+    "eurobert": _CLASSIFIER,
+    "nomic_bert": _CLASSIFIER,
+    "opt": _SPAN,
+    **{name: _SCORE for name in ("gemma", "stablelm", "phi3")},
     "gemma2": _SCORE,
     "t5": _CLASSIFIER,
     "mt5": _CLASSIFIER,
 }
+_TRANSFORMER_SPANS = ("llama", "qwen2", "qwen3", "qwen3_moe", "arcee", "seed_oss", "smollm3")
 # Of these classes, what some put before the names of the body.
 _PREFIXES: dict[str, dict[str, str]] = {
-    **{name: {"span": "transformer."} for name in ("llama", "qwen2", "qwen3", "qwen3_moe")},
+    **{name: {"span": "transformer."} for name in _TRANSFORMER_SPANS},
     **{name: {"token": "transformer."} for name in ("t5", "mt5")},
 }
 
@@ -34,23 +45,40 @@ def _with_token_heads(name: str, family: Family) -> Family:
 FAMILIES: Registry[Family] = Registry(
     {
         "bert": "hub.families.bert:BERT",
+        "ernie": "hub.families.bert:ERNIE",
         "roberta": "hub.families.roberta:ROBERTA",
         "xlm-roberta": "hub.families.roberta:XLM_ROBERTA",
         "camembert": "hub.families.roberta:CAMEMBERT",
+        "data2vec-text": "hub.families.roberta:DATA2VEC_TEXT",
+        "mpnet": "hub.families.mpnet:MPNET",
+        "albert": "hub.families.albert:ALBERT",
+        "nomic_bert": "hub.families.nomic_bert:NOMIC_BERT",
         "distilbert": "hub.families.distilbert:DISTILBERT",
         "electra": "hub.families.electra:ELECTRA",
         "modernbert": "hub.families.modernbert:MODERNBERT",
+        "eurobert": "hub.families.eurobert:EUROBERT",
         "openai-gpt": "hub.families.gpt2:OPENAI_GPT",
         "gpt2": "hub.families.gpt2:GPT2",
+        "gpt_neo": "hub.families.gpt_neo:GPT_NEO",
         "gpt_neox": "hub.families.gpt_neox:GPT_NEOX",
+        "opt": "hub.families.opt:OPT",
         "bloom": "hub.families.bloom:BLOOM",
         "llama": "hub.families.llama:LLAMA",
         "mistral": "hub.families.llama:MISTRAL",
+        "arcee": "hub.families.arcee:ARCEE",
+        "seed_oss": "hub.families.seed_oss:SEED_OSS",
         "qwen2": "hub.families.qwen:QWEN2",
         "qwen3": "hub.families.qwen:QWEN3",
+        "smollm3": "hub.families.smollm3:SMOLLM3",
+        "granite": "hub.families.granite:GRANITE",
+        "olmo2": "hub.families.olmo:OLMO2",
+        "olmo3": "hub.families.olmo:OLMO3",
+        "phi3": "hub.families.phi3:PHI3",
+        "stablelm": "hub.families.stablelm:STABLELM",
         "mixtral": "hub.families.mixture:MIXTRAL",
         "qwen2_moe": "hub.families.mixture:QWEN2_MOE",
         "qwen3_moe": "hub.families.mixture:QWEN3_MOE",
+        "gemma": "hub.families.gemma:GEMMA",
         "gemma2": "hub.families.gemma:GEMMA2",
         "gemma3_text": "hub.families.gemma:GEMMA3",
         "nanochat": "hub.families.nanochat:NANOCHAT",
@@ -58,6 +86,8 @@ FAMILIES: Registry[Family] = Registry(
         "mt5": "hub.families.t5:MT5",
         "bart": "hub.families.bart:BART",
         "mbart": "hub.families.bart:MBART",
+        "pegasus": "hub.families.pegasus:PEGASUS",
+        "m2m_100": "hub.families.m2m100:M2M100",
         "marian": "hub.families.marian:MARIAN",
     },
     _with_token_heads,

@@ -1,6 +1,6 @@
 """RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau et al. 2019, arXiv:1911.02116) and
 CamemBERT: BERT with positions counted from behind the padding token's number, and a masked-LM head
-of other names.
+of other names. So is data2vec's text side (Baevski et al. 2022, arXiv:2202.03555).
 """
 
 from dataclasses import replace
@@ -29,10 +29,10 @@ def write(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _family(name: str, stem: str) -> Family:
+def _family(name: str, stem: str, prefix: str = "roberta.") -> Family:
     return Family(
         name=name,
-        prefix="roberta.",
+        prefix=prefix,
         read=read,
         write=write,
         architectures=classes(stem, "ForMaskedLM"),
@@ -62,3 +62,4 @@ def _family(name: str, stem: str) -> Family:
 ROBERTA = _family("roberta", "Roberta")
 XLM_ROBERTA = _family("xlm-roberta", "XLMRoberta")
 CAMEMBERT = _family("camembert", "Camembert")
+DATA2VEC_TEXT = _family("data2vec-text", "Data2VecText", prefix="data2vec_text.")

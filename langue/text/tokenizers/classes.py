@@ -83,19 +83,47 @@ CLASSES: dict[str, PublishedClass] = {
     "Gemma": PublishedClass(_GEMMA, framed_by_flags_once=True),
     "T5": PublishedClass(_T5),
     "MT5": PublishedClass(_T5),
+    "ByT5": PublishedClass(_T5),
     "Marian": PublishedClass(_T5),
+    "MPNet": PublishedClass(_ROBERTA | {"unk": "[UNK]"}, mask_takes_space=True),
+    "Albert": PublishedClass(
+        {
+            **{"bos": "[CLS]", "eos": "[SEP]", "unk": "<unk>", "sep": "[SEP]", "pad": "<pad>"},
+            **{"cls": "[CLS]", "mask": "[MASK]"},
+        },
+        mask_takes_space=True,
+    ),
+    "Nllb": PublishedClass(_ROBERTA, mask_takes_space=True),
+    "M2M100": PublishedClass(_T5 | {"bos": "<s>", "sep": "</s>"}),
+    "Pegasus": PublishedClass(_T5 | {"mask": "<mask_2>"}),
 }
 
 # The class of a folder that names none, by the model_type of its config.json.
 OF_MODEL_TYPE: dict[str, str] = {
-    **dict.fromkeys(("bert", "distilbert", "electra"), "Bert"),
-    **dict.fromkeys(("roberta", "bart"), "Roberta"),
+    **dict.fromkeys(("bert", "ernie", "nomic_bert", "distilbert", "electra"), "Bert"),
+    **dict.fromkeys(("roberta", "data2vec-text", "bart"), "Roberta"),
     **{"xlm-roberta": "XLMRoberta", "camembert": "Camembert", "mbart": "MBart", "marian": "Marian"},
-    **{"openai-gpt": "OpenAIGPT", "gpt2": "GPT2", "gpt_neox": "GPTNeoX"},
+    **{"openai-gpt": "OpenAIGPT", "gpt_neox": "GPTNeoX", "pegasus": "Pegasus", "mpnet": "MPNet"},
+    **{"albert": "Albert", "m2m_100": "M2M100"},
+    **dict.fromkeys(("gpt2", "gpt_neo", "opt"), "GPT2"),
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "Qwen2"),
-    **dict.fromkeys(("gemma2", "gemma3_text"), "Gemma"),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), "Gemma"),
     **dict.fromkeys(("t5", "mt5"), "T5"),
     **dict.fromkeys(("llama", "mistral", "mixtral", "modernbert", "bloom", "nanochat"), GENERIC),
+    **dict.fromkeys(
+        (
+            "eurobert",
+            "arcee",
+            "seed_oss",
+            "phi3",
+            "stablelm",
+            "smollm3",
+            "granite",
+            "olmo2",
+            "olmo3",
+        ),
+        GENERIC,
+    ),
 }
 
 # The class of a folder that names none at all, or the generic one without a tokenizer.json, by the

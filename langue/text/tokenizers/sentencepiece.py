@@ -244,7 +244,8 @@ def load_fairseq(path: Path, kind: str) -> tokenizers.Tokenizer:
     """XLM-R's and mBART's sentencepiece.bpe.model. Ids are fairseq's: four tokens of its own, the
     file's pieces, the names of languages where the class has some, and <mask>.
     """
-    check_class(kind, ("XLMRoberta", *RULES), path)  # CamemBERT's has other ids
+    # CamemBERT's has other ids, and NLLB's is merged by pairs
+    check_class(kind, ("XLMRoberta", "MBart", "MBart50"), path)
     found = read(path)
     own = ["<s>", "<pad>", "</s>", "<unk>"]
     codes = RULES[kind].codes if kind in RULES else ()

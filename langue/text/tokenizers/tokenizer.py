@@ -402,6 +402,8 @@ def _from_older(folder: Path, options: dict[str, Any]) -> tokenizers.Tokenizer |
     options = options | {
         f"{role}_token": token for role, token in roles.items() if token is not None
     }
+    if kind == "ByT5":
+        return vocabulary.of_bytes(options, kind)
     from langue.text.tokenizers import sentencepiece
 
     for name in ("spiece.model", "tokenizer.model"):

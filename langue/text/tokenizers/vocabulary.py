@@ -115,6 +115,39 @@ def merged(
     return backend
 
 
+def of_bytes(options: Mapping[str, Any], kind: str) -> tokenizers.Tokenizer:
+    """ByT5's (Xue et al. 2021, arXiv:2105.13626), which has no vocabulary file: three special
+    tokens, a token for each byte of UTF-8, and sentinels.
+    """
+    special = [named_token(options, role, kind) for role in ("pad", "eos", "unk")]
+    count = options.get("extra_ids", 125)
+    if type(count) is not int or not 0 <= count <= 1000:
+        raise ModelError(f"extra_ids = {count!r} in tokenizer_config.json is no count of sentinels")
+    pieces = {token: index for index, token in enumerate([*special, *_letters_of_bytes()])}
+    backend = tokenizers.Tokenizer(models.BPE(pieces, [], unk_token=special[2]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, lstrip=True, rstrip=True) for token in special]
+    )
+    sentinels = [f"<extra_id_{index}>" for index in range(count)]
+    backend.add_special_tokens([AddedToken(token, special=True) for token in sentinels])
+    frame(backend, [], [special[1]])
+    return backend
+
+
+def _letters_of_bytes() -> list[str]:
+    """The letter that stands for each byte in byte-level tokenizers: itself where it can be seen
+    in Latin-1, and the next one from 256 on where it cannot (Radford et al. 2019).
+    """
+    seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    letters = []
+    for byte in range(256):
+        hidden = sum(each not in seen for each in range(byte))
+        letters.append(chr(byte if byte in seen else 256 + hidden))
+    return letters
+
+
 def _frame_by_flags(backend: tokenizers.Tokenizer, options: Mapping[str, Any], kind: str) -> None:
     """Put bos and eos around a text where tokenizer_config.json asks for it, and there are such
     tokens.

@@ -77,6 +77,25 @@ def test_codes_stand_where_the_reference_puts_them(tmp_path, kind, said, form):
         ours.for_languages(target="german")
 
 
+@pytest.mark.parametrize("said", [{}, {"src_lang": "fra_Latn", "tgt_lang": "zho_Hans"}], ids=str)
+def test_nllb_s_codes_stand_where_the_reference_puts_them(tmp_path, said):
+    pieces = [*(f"\u2581{letter}" for letter in "abdehilnrtw"), *"abcdefghijklmnopqrstuvwxyz_DE"]
+    own = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*own, *pieces]))}
+    made = transformers.NllbTokenizer(vocab=vocabulary, merges=[], **said)
+    made.save_pretrained(tmp_path)
+    theirs = transformers.NllbTokenizer.from_pretrained(tmp_path)
+    ours = Tokenizer.load(tmp_path)
+    assert ours.languages is not None and len(ours.languages.codes) == 202
+    if said:
+        same(ours, theirs)
+    theirs.src_lang = "deu_Latn"
+    theirs.tgt_lang = "ron_Latn"
+    asked = ours.for_languages("deu_Latn", "ron_Latn")
+    same(asked, theirs)
+    assert asked.target.encode_batch(["a"])[0].ids[0] == theirs.convert_tokens_to_ids("ron_Latn")
+
+
 def test_a_tokenizer_without_languages_says_so(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
     with pytest.raises(

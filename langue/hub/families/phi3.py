@@ -1,0 +1,53 @@
+"""Phi-3 (Abdin et al. 2024, arXiv:2404.14219) and Phi-4: Llama whose queries, keys and values are
+one matrix, and the two maps of its gated unit another.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from langue.hub.config_keys import Config, require, take
+from langue.hub.families import llama
+from langue.hub.family import Rule, rule
+from langue.hub.rope import read_rope, read_windows, write_partial_rope_keys, write_window
+from langue.model.config import ModelConfig
+
+
+def read(config: Config) -> ModelConfig:
+    require(config, attention_bias=False, mlp_bias=False)
+    everywhere = [True] * take(config, "num_hidden_layers")
+    rest = {k: v for k, v in config.items() if not k.startswith(("rope_", "partial_rotary_factor"))}
+    base = llama.read(
+        {"rms_norm_eps": 1e-5} | rest,
+        windows=read_windows({}, config.get("sliding_window"), everywhere),
+        dropout=config.get("resid_pdrop", 0.0),
+    )
+    axes = read_rope(config, head_dim=base.head_dim, part=1.0)
+    require(axes, rotary_scaling="none")  # what the published ones call yarn is longrope
+    return replace(base, **axes)
+
+
+def write(config: ModelConfig) -> dict[str, Any]:
+    return (
+        llama.write(config)
+        | {"sliding_window": write_window(config), "resid_pdrop": config.dropout}
+        | write_partial_rope_keys(config)
+    )
+
+
+_SPLIT = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # Llama's, which are joined here
+_QKV = "layers.{i}.self_attn.qkv_proj"
+_GATE_UP = "layers.{i}.mlp.gate_up_proj.weight"
+_ATTENTION = "blocks.{i}.attention."
+_FEEDFORWARD = "blocks.{i}.feedforward."
+
+PHI3 = replace(
+    llama.make("phi3", "Phi3", read, write),
+    body=[
+        *(r for r in llama.BODY if r.theirs[0].split(".")[-2] not in _SPLIT),
+        *rule(_ATTENTION + "qkv", _QKV),
+        Rule(
+            ",".join(f"{_ATTENTION}{part}.weight" for part in "qkv"), (f"{_QKV}.weight",), "grouped"
+        ),
+        Rule(f"{_FEEDFORWARD}gate.weight,{_FEEDFORWARD}up.weight", (_GATE_UP,), "halves"),
+    ],
+)
