@@ -218,22 +218,24 @@ def generate(
 
     A model's generation_config.json replaces these defaults, and an option replaces both.
     """
+    from langue.verbs.generate import ready
+
     options = _options(context.params)
     if data is not None and (prompt or stream or n > 1):
         other = "--prompt" if prompt else "--stream" if stream else "--n"
         raise SettingsError(f"--data and {other} are given together", do="give one of them")
     if data is not None:
-        _bulk(_load(model, revision, weights), data, out, options, force)
+        _bulk(ready(model, revision, weights), data, out, options, force)
         return
     if out is not None:
         raise SettingsError("--out is for --data", do="give --data FILE, or leave out --out")
     prompts = list(prompt) if prompt else [_read()]
-    ready = _load(model, revision, weights)
+    loaded = ready(model, revision, weights)
     if stream:
-        _stream(ready, prompts, options, n)
+        _stream(loaded, prompts, options, n)
         return
-    written = ready.generate(prompts, n=n, details=True, **options)
-    _print(ready, prompts, written if n > 1 else [[each] for each in written], as_json)
+    written = loaded.generate(prompts, n=n, details=True, **options)
+    _print(loaded, prompts, written if n > 1 else [[each] for each in written], as_json)
 
 
 OPTIONS = (
@@ -256,14 +258,6 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         if name in found:
             found[name] = _text_or_file(found[name])
     return found
-
-
-def _load(model: str, revision: str | None, weights: str | None) -> "Model":
-    from langue.runs.model import load
-
-    if weights is None:
-        return load(model, revision, dtype="auto")
-    return load(model, revision, weights=weights)
 
 
 def _bulk(model: "Model", data: str, out: str | None, options: dict[str, Any], force: bool) -> None:

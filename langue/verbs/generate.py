@@ -49,7 +49,7 @@ def generate(
     refuse_existing(out, force)
     if data is not None and str(data) != STANDARD_INPUT and not Path(data).is_file():
         raise DataError("there is no such file", where=str(data))
-    ready = model if isinstance(model, Model) else load(model, revision, dtype="auto")
+    loaded = ready(model, revision)
     if data is None:
         lines: Iterable[Mapping[str, Any]] = [{_key_of(prompt): prompt} for prompt in prompts or ()]
         where = "prompt"
@@ -64,7 +64,7 @@ def generate(
         found = []
         failed = Failures(where)
         advance = stack.enter_context(_progress(data, out))
-        for answer in answers(ready, failed.watched(lines), options):
+        for answer in answers(loaded, failed.watched(lines), options):
             failed.count(answer)
             advance(1)
             if handle is None:
@@ -73,6 +73,15 @@ def generate(
                 handle.write(json.dumps(answer, ensure_ascii=False) + "\n")
     failed.tell(may_raise=out is not None)
     return found
+
+
+def ready(model: str | Path | Model, revision: str | None, weights: str | None = None) -> Model:
+    """A model to write with, loaded where it is not yet; weights: as in `load`."""
+    if isinstance(model, Model):
+        return model
+    if weights is None:
+        return load(model, revision, dtype="auto")
+    return load(model, revision, weights=weights)
 
 
 def _progress(data: str | Path | None, out: str | Path | None) -> Any:

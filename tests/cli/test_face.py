@@ -50,6 +50,7 @@ def options(name: str) -> dict[str, Any]:
         "evaluate",
         "plan",
         "predict",
+        "chat",
         "verify",
         "rank",
         *WORDS,
