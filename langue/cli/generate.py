@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langue.cli.options import Debug, Force, Json, Named, Revision
+from langue.cli.options import Dash, Debug, Force, Json, Named, Revision, data_of
 from langue.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ Weights = Annotated[
 def generate(
     context: typer.Context,
     model: Named,
+    standard_input: Dash = None,
     prompt: Prompt = None,
     data: Data = None,
     out: Out = None,
@@ -211,15 +212,18 @@ def generate(
         langue generate runs/small --prompt "ROMEO:" --max-tokens 200 --temperature 0.8
         langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning." --beams 4
         langue generate runs/small --data prompts.jsonl --out answers.jsonl
+        another-program | langue generate runs/small -
         langue generate facebook/mbart-large-50-many-to-many-mmt -p "Good morning." \\
             --source-language en_XX --target-language de_DE
 
-    Without --prompt it reads one from standard input.
+    Without --prompt it reads one from standard input. As a filter (-, or --data -) it
+    reads JSON lines there, and writes each as soon as it is answered.
 
     A model's generation_config.json replaces these defaults, and an option replaces both.
     """
     from langue.verbs.generate import ready
 
+    data = data_of(standard_input, data)
     options = _options(context.params)
     if data is not None and (prompt or stream or n > 1):
         other = "--prompt" if prompt else "--stream" if stream else "--n"
@@ -262,15 +266,17 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 
 def _bulk(model: "Model", data: str, out: str | None, options: dict[str, Any], force: bool) -> None:
     """JSON lines in, JSON lines out, each as soon as it is known."""
-    from langue.verbs.generate import Failures, answers, read_lines
+    from langue.verbs.generate import Failures, answers, opened, place_of, read_lines, waits_of
     from langue.verbs.generate import generate as verb
 
     if out is not None:
         verb(model, data=data, out=out, force=force, **options)
         print(f"Answers: {out}")
         return
-    failed = Failures("standard input, line" if data == "-" else f"{data}, line")
-    for answer in answers(model, failed.watched(read_lines(data)), options):
+    source = opened(data)
+    failed = Failures(place_of(source))
+    lines = failed.watched(read_lines(source))
+    for answer in answers(model, lines, options, waits_of(source)):
         failed.count(answer)
         print(json.dumps(answer, ensure_ascii=False), flush=True)
     failed.tell(may_raise=True)
