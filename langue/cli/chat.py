@@ -22,7 +22,7 @@ from langue.cli.generate import (
     Weights,
     _option,
 )
-from langue.cli.options import Debug, Named, Revision
+from langue.cli.options import Debug, Named, Revision, harmless
 from langue.errors import LangueError, SettingsError
 
 if TYPE_CHECKING:
@@ -104,8 +104,11 @@ class _Terminal:
     """Messages and commands in, answers out, until the input ends."""
 
     def __init__(self, talk: "Conversation") -> None:
+        from langue.text.read.standard_input import StandardInput
+
         self.talk = talk
         self.is_live = sys.stdin.isatty()  # whether somebody types
+        self._piped = StandardInput()
 
     def run(self) -> None:
         if self.is_live:
@@ -123,6 +126,9 @@ class _Terminal:
                     raise
                 print(file=sys.stderr)
                 _note("Ctrl-D or /quit quits")
+                continue
+            except UnicodeDecodeError as error:
+                _note(f"what was typed is not {error.encoding}, and is left out")
                 continue
             if said.strip() and not self._follow(said):
                 return
@@ -149,7 +155,7 @@ class _Terminal:
         if name == "/retry":
             self._show(self.talk.retry())
         elif name == "/undo":
-            _note(f"taken back: {_seen(self.talk.undo())}")
+            _note(f"taken back: {harmless(self.talk.undo())}")
         elif name == "/clear":
             self.talk.clear()
             _note("the conversation begins anew")
@@ -161,7 +167,7 @@ class _Terminal:
             print(HELP, file=sys.stderr)
         else:
             raise SettingsError(
-                f"{_seen(name)} is no command",
+                f"{harmless(name)} is no command",
                 do="/help lists them; a blank before it makes it text",
             )
         return True
@@ -172,7 +178,7 @@ class _Terminal:
         if text:
             _note("from the next answer on, the model is told this first")
         else:
-            _note("no system message" + (f"; it was: {_seen(before)}" if before else ""))
+            _note("no system message" + (f"; it was: {harmless(before)}" if before else ""))
 
     def _save(self, file: str) -> None:
         if not file:
@@ -181,7 +187,7 @@ class _Terminal:
         turns = self.talk.turns
         parts = sum(not turn.is_whole for turn in turns)
         count = "1 turn" if len(turns) == 1 else f"{len(turns):,} turns"
-        said = f"{count} saved in {_seen(file)}"
+        said = f"{count} saved in {harmless(file)}"
         _note(said + (f"; {parts:,} of the answers were stopped or cut" if parts else ""))
 
     def _show(self, pieces: Iterator[str]) -> None:
@@ -190,7 +196,7 @@ class _Terminal:
         has_text = False
         with _stopped_by_interrupts(self.talk):
             for piece in pieces:
-                print(_seen(piece), end="", flush=True)
+                print(harmless(piece), end="", flush=True)
                 has_text = True
         if has_text:
             print(flush=True)
@@ -221,14 +227,14 @@ class _Terminal:
         return text
 
     def _line(self, prompt: str) -> str:
-        if self.is_live and sys.stdout.isatty():
-            return input(prompt)
         if self.is_live:
+            if sys.stdout.isatty():
+                return input(prompt)
             print(prompt, end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
+        line = next(self._piped, None)
+        if line is None:
             raise EOFError
-        return line.removesuffix("\n")
+        return line[1]
 
 
 def _edit_lines() -> None:
@@ -255,15 +261,8 @@ def _stopped_by_interrupts(talk: "Conversation") -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _seen(text: str) -> str:
-    """The text without what would steer the terminal."""
-    from langue.evaluation.cells import visible
-
-    return visible(text.replace("\r\n", "\n"))
-
-
 def _one_line(error: LangueError) -> str:
-    return _seen(str(error)).replace("\n", "\\n")
+    return harmless(str(error)).replace("\n", "\\n")
 
 
 def _note(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langue.cli.options import Dash, Debug, Force, Json, Named, Revision, data_of
+from langue.cli.options import Dash, Debug, Force, Json, Named, Revision, data_of, harmless
 from langue.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -286,9 +286,9 @@ def _stream(ready: "Model", prompts: list[str], options: dict[str, Any], n: int)
     if len(prompts) > 1 or n > 1:
         raise SettingsError("--stream is for one prompt and one answer", do="leave it out")
     if ready.config.architecture == "decoder":
-        print(prompts[0], end="", flush=True)
+        print(_shown(prompts[0]), end="", flush=True)
     for piece in ready.stream(prompts[0], **options):
-        print(piece, end="", flush=True)
+        print(_shown(piece), end="", flush=True)
     print()
 
 
@@ -307,7 +307,12 @@ def _print(
         return
     continues = ready.config.architecture == "decoder"
     for given, answer in pairs:
-        print(f"{given}{answer['text']}" if continues else answer["text"])
+        print(_shown(f"{given}{answer['text']}" if continues else answer["text"]))
+
+
+def _shown(text: str) -> str:
+    """As it is for a file or a program; for a terminal, without what would steer it."""
+    return harmless(text) if sys.stdout.isatty() else text
 
 
 def _biases(words: list[str]) -> dict[int, float]:

@@ -78,6 +78,13 @@ def data_of(dash: str | None, data: str | None) -> str | None:
     return dash
 
 
+def harmless(text: str) -> str:
+    """A text that a model or a user wrote, without what would steer the terminal."""
+    from langue.evaluation.cells import visible
+
+    return visible(text.replace("\r\n", "\n"))
+
+
 def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
     """`["text=review,label=sentiment"]` as a dict; the option may also be repeated."""
     if not given:

@@ -58,11 +58,11 @@ def predict(
             f"{out} is read, and --force would replace it", do="choose another --out"
         )
     if isinstance(data, str) and data == STANDARD_INPUT:
-        lines = predict_lines(run, columns, top)
+        predicted = predict_lines(run, columns, top)
         if out is None:
-            return [json.loads(line)["prediction"] for line in lines]
+            return [json.loads(line)["prediction"] for line in predicted]
         with atomic_file(Path(out)) as temporary, temporary.open("w", encoding="utf-8") as handle:
-            handle.writelines(f"{line}\n" for line in lines)
+            handle.writelines(f"{line}\n" for line in predicted)
         return []
     model = load(run, dtype="auto")
     if texts is not None:
@@ -172,25 +172,34 @@ def _predicted(
     """
     try:
         rows = [_row_of(number, text, has_objects) for number, text in lines]
-        if len({frozenset(row) for row in rows}) > 1:  # in a table, what one lacks would be empty
-            for line in lines:
-                yield from _predicted(model, [line], has_objects, columns, top)
-            return
-        if has_objects:
-            table = model.read_inputs(rows, columns).test
-            items: list[Any] = [] if table is None else model.items(table)
-        else:
-            items = [text for _, text in lines]
-        predictions = model.predict(items, top=top)
+        predictions = _predicted_together(model, rows, has_objects, columns, top)
     except LangueError as error:
         if len(lines) == 1:
             where = f"{NAME}, line {lines[0][0]}"
             raise DataError(error.what, where=where, do=error.do) from error
+        predictions = None
+    if predictions is None:
         for line in lines:
             yield from _predicted(model, [line], has_objects, columns, top)
         return
     for (number, _), row, prediction in zip(lines, rows, predictions, strict=True):
         yield number, row, prediction
+
+
+def _predicted_together(
+    model: Model,
+    rows: Sequence[dict[str, Any]],
+    has_objects: bool,
+    columns: Mapping[str, str] | None,
+    top: Top,
+) -> list[Any] | None:
+    """None: they have different keys, and in a table what one lacks would be there and empty."""
+    if len({frozenset(row) for row in rows}) > 1:
+        return None
+    if not has_objects:
+        return model.predict([row["text"] for row in rows], top=top)
+    table = model.read_inputs(rows, columns).test
+    return model.predict([] if table is None else model.items(table), top=top)
 
 
 def _within(file: Path, data: Path) -> bool:

@@ -39,6 +39,10 @@ def model(folder):
     return load(folder, dtype="auto")
 
 
+def piped(text):
+    return io.TextIOWrapper(io.BytesIO(text.encode("latin-1")))
+
+
 def answered(pieces):
     return "".join(pieces)
 
@@ -209,7 +213,7 @@ def test_a_talk_in_a_terminal(terminal, tmp_path):
 
 def test_what_is_piped_in_is_answered_line_by_line(folder, monkeypatch, capsys, tmp_path):
     def given(text, *words):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        monkeypatch.setattr(sys, "stdin", piped(text))
         code = run(["chat", str(folder), "--max-tokens", "6", *words])
         return code, capsys.readouterr()
 
@@ -218,6 +222,8 @@ def test_what_is_piped_in_is_answered_line_by_line(folder, monkeypatch, capsys, 
     one, again = said.out.splitlines()[:2]
     assert one == again
     assert "the same as before" in said.err and "taken back: hello" in said.err
+    code, said = given("gr\xfcn\n")
+    assert code == 2 and "standard input, line 1: byte 3" in said.err
     code, said = given("/help\n/quit\nhello\n")
     assert code == 0 and said.out == "" and "/system TEXT" in said.err
     for words, says in [("/nope", "/help"), ("/undo 3", "stands alone"), ("/save", "/save talk")]:
@@ -229,7 +235,7 @@ def test_what_a_model_writes_does_not_steer_the_terminal(folder, model, monkeypa
     written = answered(langue.chat(model, max_tokens=200, temperature=1.5).say("hello"))
     steers = [each for each in written if not each.isprintable() and each != "\n"]
     assert len(steers) > 3
-    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    monkeypatch.setattr(sys, "stdin", piped("hello\n"))
     assert run(["chat", str(folder), "--max-tokens", "200", "--temperature", "1.5"]) == 0
     shown = capsys.readouterr().out
     assert not any(ord(each) < 32 and each not in "\n\t" for each in shown)

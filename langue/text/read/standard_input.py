@@ -7,6 +7,7 @@ import select
 import sys
 from collections import deque
 from collections.abc import Iterator
+from typing import cast
 
 from langue.text.read.lines import not_utf8
 
@@ -21,7 +22,7 @@ class StandardInput:
 
     def __init__(self, blank: bool = True) -> None:
         """blank: whether lines in which there is nothing are given too."""
-        self._file = sys.stdin.buffer
+        self._file = cast(io.BufferedReader, sys.stdin.buffer)
         self._blank = blank
         self._lines: deque[tuple[int, bytes]] = deque()
         self._open: list[bytes] = []  # the parts of a line whose end is not there yet
