@@ -194,7 +194,8 @@ class _Terminal:
         """Print an answer as it comes, and say how it ended where the model did not end it."""
         turns = self.talk.turns
         has_text = False
-        with _stopped_by_interrupts(self.talk):
+        # where nobody types, an interrupt is for the command
+        with _stopped_by_interrupts(self.talk) if self.is_live else contextlib.nullcontext():
             for piece in pieces:
                 print(harmless(piece), end="", flush=True)
                 has_text = True

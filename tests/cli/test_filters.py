@@ -72,6 +72,7 @@ def test_a_program_that_waits_for_each_answer_gets_it(request, words, lines):
     assert child.returncode == 130 and said.decode() == "langue: interrupted\n"
 
 
+@pytest.mark.filterwarnings("ignore::langue.LangueWarning")  # of marks that it does not know
 def test_texts_a_line_each(reviewer, given, tmp_path):
     texts = ["a good film", "", "a bad { film", '"quoted"']
     content = b"\xef\xbb\xbf" + "\r\n".join(texts).encode()
