@@ -219,7 +219,8 @@ class Conversation:
         self._engine.collect(id)
 
     def _keep(self, before: list[Turn], question: str, answer: Completion) -> None:
-        if answer.error is not None or not answer.text or answer.finish_reason is None:
+        text = answer.text if self.plain else answer.text.strip()  # blank is no answer to train on
+        if answer.error is not None or not text or answer.finish_reason is None:
             if len(before) == len(self.turns):  # nothing stands there from an earlier try
                 self.unanswered = question
             return
