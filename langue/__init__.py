@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from langue.runs.execute import Run
     from langue.runs.model import Model, load
     from langue.runs.train_tokenizer import train_tokenizer
+    from langue.verbs.chat import chat
     from langue.verbs.convert import convert
     from langue.verbs.evaluate import evaluate
     from langue.verbs.fill_mask import fill_mask
@@ -58,6 +59,7 @@ __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data", "mine_negatives", "quantize"]
 __all__ += ["fill_mask", "rank", "zero_shot"]
 __all__ += ["rate", "tune"]
+__all__ += ["chat"]
 __all__ += ["Tagger", "TextClassifier", "TextEmbedder", "TextRegressor"]
 
 _HOMES = {

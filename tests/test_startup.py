@@ -35,6 +35,7 @@ VERBS = (
     ["inspect"],
     ["tune"],
     ["rate"],
+    ["chat"],
 )
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from langue import __version__
+from langue.cli.chat import chat
 from langue.cli.convert import convert
 from langue.cli.evaluate import evaluate
 from langue.cli.finetune import finetune
@@ -79,6 +80,7 @@ app.command(rich_help_panel="Train")(settings)
 app.command(rich_help_panel="Use")(evaluate)
 app.command(rich_help_panel="Use")(predict)
 app.command(rich_help_panel="Use")(generate)
+app.command(rich_help_panel="Use")(chat)
 app.command(rich_help_panel="Use")(rank)
 app.command(rich_help_panel="Use")(zero_shot)
 app.command(rich_help_panel="Use")(fill_mask)

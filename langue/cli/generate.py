@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langue.cli.options import Debug, Force, Json, Named, Revision
+from langue.cli.options import Dash, Debug, Force, Json, Named, Revision, data_of, harmless
 from langue.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ Weights = Annotated[
 def generate(
     context: typer.Context,
     model: Named,
+    standard_input: Dash = None,
     prompt: Prompt = None,
     data: Data = None,
     out: Out = None,
@@ -211,29 +212,34 @@ def generate(
         langue generate runs/small --prompt "ROMEO:" --max-tokens 200 --temperature 0.8
         langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning." --beams 4
         langue generate runs/small --data prompts.jsonl --out answers.jsonl
+        another-program | langue generate runs/small -
         langue generate facebook/mbart-large-50-many-to-many-mmt -p "Good morning." \\
             --source-language en_XX --target-language de_DE
 
-    Without --prompt it reads one from standard input.
+    Without --prompt it reads one from standard input. As a filter (-, or --data -) it
+    reads JSON lines there, and writes each as soon as it is answered.
 
     A model's generation_config.json replaces these defaults, and an option replaces both.
     """
+    from langue.verbs.generate import ready
+
+    data = data_of(standard_input, data)
     options = _options(context.params)
     if data is not None and (prompt or stream or n > 1):
         other = "--prompt" if prompt else "--stream" if stream else "--n"
         raise SettingsError(f"--data and {other} are given together", do="give one of them")
     if data is not None:
-        _bulk(_load(model, revision, weights), data, out, options, force)
+        _bulk(ready(model, revision, weights), data, out, options, force)
         return
     if out is not None:
         raise SettingsError("--out is for --data", do="give --data FILE, or leave out --out")
     prompts = list(prompt) if prompt else [_read()]
-    ready = _load(model, revision, weights)
+    loaded = ready(model, revision, weights)
     if stream:
-        _stream(ready, prompts, options, n)
+        _stream(loaded, prompts, options, n)
         return
-    written = ready.generate(prompts, n=n, details=True, **options)
-    _print(ready, prompts, written if n > 1 else [[each] for each in written], as_json)
+    written = loaded.generate(prompts, n=n, details=True, **options)
+    _print(loaded, prompts, written if n > 1 else [[each] for each in written], as_json)
 
 
 OPTIONS = (
@@ -258,25 +264,19 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _load(model: str, revision: str | None, weights: str | None) -> "Model":
-    from langue.runs.model import load
-
-    if weights is None:
-        return load(model, revision, dtype="auto")
-    return load(model, revision, weights=weights)
-
-
 def _bulk(model: "Model", data: str, out: str | None, options: dict[str, Any], force: bool) -> None:
     """JSON lines in, JSON lines out, each as soon as it is known."""
-    from langue.verbs.generate import Failures, answers, read_lines
+    from langue.verbs.generate import Failures, answers, opened, place_of, read_lines, waits_of
     from langue.verbs.generate import generate as verb
 
     if out is not None:
         verb(model, data=data, out=out, force=force, **options)
         print(f"Answers: {out}")
         return
-    failed = Failures("standard input, line" if data == "-" else f"{data}, line")
-    for answer in answers(model, failed.watched(read_lines(data)), options):
+    source = opened(data)
+    failed = Failures(place_of(source))
+    lines = failed.watched(read_lines(source))
+    for answer in answers(model, lines, options, waits_of(source)):
         failed.count(answer)
         print(json.dumps(answer, ensure_ascii=False), flush=True)
     failed.tell(may_raise=True)
@@ -286,9 +286,9 @@ def _stream(ready: "Model", prompts: list[str], options: dict[str, Any], n: int)
     if len(prompts) > 1 or n > 1:
         raise SettingsError("--stream is for one prompt and one answer", do="leave it out")
     if ready.config.architecture == "decoder":
-        print(prompts[0], end="", flush=True)
+        print(_shown(prompts[0]), end="", flush=True)
     for piece in ready.stream(prompts[0], **options):
-        print(piece, end="", flush=True)
+        print(_shown(piece), end="", flush=True)
     print()
 
 
@@ -307,7 +307,12 @@ def _print(
         return
     continues = ready.config.architecture == "decoder"
     for given, answer in pairs:
-        print(f"{given}{answer['text']}" if continues else answer["text"])
+        print(_shown(f"{given}{answer['text']}" if continues else answer["text"]))
+
+
+def _shown(text: str) -> str:
+    """As it is for a file or a program; for a terminal, without what would steer it."""
+    return harmless(text) if sys.stdout.isatty() else text
 
 
 def _biases(words: list[str]) -> dict[int, float]:

@@ -49,6 +49,12 @@ Recipe = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what --out names.")]
+Dash = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[-]", help="A filter: lines of standard input, as --data -.", show_default=False
+    ),
+]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
@@ -57,6 +63,26 @@ Words = Annotated[
         show_default=False,
     ),
 ]
+
+
+def data_of(dash: str | None, data: str | None) -> str | None:
+    """What --data says, or "-" where that stands alone."""
+    if dash is None:
+        return data
+    if dash != "-":
+        raise SettingsError(
+            f"{dash!r} is no option", do="write --data FILE, or - for standard input"
+        )
+    if data not in (None, "-"):
+        raise SettingsError(f"- and --data {data} are given together", do="give one of them")
+    return dash
+
+
+def harmless(text: str) -> str:
+    """A text that a model or a user wrote, without what would steer the terminal."""
+    from langue.evaluation.cells import visible
+
+    return visible(text.replace("\r\n", "\n"))
 
 
 def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:

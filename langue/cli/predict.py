@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from langue.cli.options import Columns, Debug, Force, Json, parse_columns
+from langue.cli.options import Columns, Dash, Debug, Force, Json, data_of, parse_columns
 from langue.errors import SettingsError
 
 
 def predict(
     run: Annotated[str, typer.Argument(help="A run, a folder or a Hub name.", show_default=False)],
+    standard_input: Dash = None,
     text: Annotated[
         list[str] | None, typer.Option(help="A text; repeat it for more.", show_default=False)
     ] = None,
@@ -52,20 +53,29 @@ def predict(
         langue predict runs/reviews --text "Two hours well spent."
         langue predict runs/reviews --data new.csv --columns text=review \\
             --out predicted.jsonl
+        another-program | langue predict runs/reviews -
 
     The file holds each text with its prediction, in the order of the texts; one
-    in which there is nothing has none.
+    in which there is nothing has none. As a filter (-, or --data -) it reads a text a
+    line, or JSON objects where the first line is one, and writes each line as a JSON
+    object with its prediction as soon as it is known.
     """
     from langue.cli.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
+    from langue.verbs.predict import predict_lines
 
+    data = data_of(standard_input, data)
+    if data == "-" and out is None and not text:
+        for line in predict_lines(run, parse_columns(columns), _top(top, all_labels)):
+            print(line, flush=True)
+        return
     results = verb(
         run,
         texts=_texts(text, pair),
         data=data,
         out=out,
         columns=parse_columns(columns),
-        top=None if all_labels else top or "auto",
+        top=_top(top, all_labels),
         force=force,
     )
     if out is not None:
@@ -74,6 +84,10 @@ def predict(
         print_json(results)
     else:
         print_predictions(text, results)
+
+
+def _top(top: int | None, all_labels: bool) -> Any:
+    return None if all_labels else top or "auto"
 
 
 def _texts(texts: list[str] | None, pairs: list[str] | None) -> Sequence[Any] | None:

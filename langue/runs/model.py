@@ -397,14 +397,17 @@ class Model:
         rows: int = MOST_ROWS,
         draft: Any = None,
         draft_tokens: int = GUESSES,
+        tokens: int | None = None,
     ) -> TextEngine:
         """For programs that submit prompts at any time, and collect what is written step by step.
 
         memory: bytes for keys and values, never passed; None: half of what is free. rows: sequences
-        that are written at a time. draft, draft_tokens: as in `generate`.
+        that are written at a time; tokens: that all of these have at most. draft, draft_tokens: as
+        in `generate`.
         """
         drafting = _with_draft(options_of({"draft": draft, "draft_tokens": draft_tokens}))
-        return self._writer().engine(memory, rows, draft=drafting.draft, draft_tokens=draft_tokens)
+        guessed = {"draft": drafting.draft, "draft_tokens": draft_tokens}
+        return self._writer().engine(memory, rows, tokens, **guessed)
 
     def _writer(self) -> TextGenerator:
         self._language()

@@ -3,8 +3,7 @@ each, as it is known.
 """
 
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from langue.files import atomic_file, refuse_existing
 from langue.progress import bar, say
 from langue.runs.generation import detailed, options_of
 from langue.runs.model import Model, load
+from langue.text.read.standard_input import NAME as STANDARD_INPUT_NAME
+from langue.text.read.standard_input import StandardInput
 
 STANDARD_INPUT = "-"
 # Lines of a file that are read ahead of the first that is not answered: memory does not grow with
@@ -49,13 +50,14 @@ def generate(
     refuse_existing(out, force)
     if data is not None and str(data) != STANDARD_INPUT and not Path(data).is_file():
         raise DataError("there is no such file", where=str(data))
-    ready = model if isinstance(model, Model) else load(model, revision, dtype="auto")
-    if data is None:
+    loaded = ready(model, revision)
+    source = None if data is None else opened(data)
+    if source is None:
         lines: Iterable[Mapping[str, Any]] = [{_key_of(prompt): prompt} for prompt in prompts or ()]
         where = "prompt"
     else:
-        lines = read_lines(data)
-        where = "standard input, line" if str(data) == STANDARD_INPUT else f"{data}, line"
+        lines = read_lines(source)
+        where = place_of(source)
     with ExitStack() as stack:
         handle = None
         if out is not None:
@@ -64,7 +66,7 @@ def generate(
         found = []
         failed = Failures(where)
         advance = stack.enter_context(_progress(data, out))
-        for answer in answers(ready, failed.watched(lines), options):
+        for answer in answers(loaded, failed.watched(lines), options, waits_of(source)):
             failed.count(answer)
             advance(1)
             if handle is None:
@@ -73,6 +75,26 @@ def generate(
                 handle.write(json.dumps(answer, ensure_ascii=False) + "\n")
     failed.tell(may_raise=out is not None)
     return found
+
+
+def ready(model: str | Path | Model, revision: str | None, weights: str | None = None) -> Model:
+    """A model to write with, loaded where it is not yet; weights: as in `load`."""
+    if isinstance(model, Model):
+        return model
+    if weights is None:
+        return load(model, revision, dtype="auto")
+    return load(model, revision, weights=weights)
+
+
+def place_of(source: str | Path | StandardInput) -> str:
+    """What stands before the number of a line in what is said of it."""
+    is_input = isinstance(source, StandardInput)
+    return f"{STANDARD_INPUT_NAME if is_input else source}, line"
+
+
+def waits_of(source: Any) -> Callable[[], bool]:
+    """The `would_wait` of `answers`."""
+    return source.would_wait if isinstance(source, StandardInput) else lambda: False
 
 
 def _progress(data: str | Path | None, out: str | Path | None) -> Any:
@@ -119,9 +141,15 @@ class Failures:
 
 
 def answers(
-    model: Model, lines: Iterable[Mapping[str, Any]], options: Mapping[str, Any]
+    model: Model,
+    lines: Iterable[Mapping[str, Any]],
+    options: Mapping[str, Any],
+    would_wait: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
-    """Each line with its answer, in order, as soon as it and those before it are known."""
+    """Each line with its answer, in order, as soon as it and those before it are known.
+
+    would_wait: whether the next line is not there yet; those that are there are then gone on with.
+    """
     given = dict(options)
     drafting = {name: given.pop(name) for name in ("draft", "draft_tokens") if name in given}
     engine = model.engine(**drafting)
@@ -129,7 +157,7 @@ def answers(
     waiting: list[tuple[dict[str, Any], int | None]] = []  # lines and their requests, in order
     is_open = True
     while is_open or waiting:
-        while is_open and len(waiting) < AHEAD:
+        while is_open and len(waiting) < AHEAD and not (waiting and would_wait()):
             line = next(source, None)
             if line is None:
                 is_open = False
@@ -201,19 +229,18 @@ def _key_of(prompt: Any) -> str:
     return "messages" if prompt and isinstance(prompt[0], Mapping) else "tokens"
 
 
-def read_lines(data: str | Path) -> Iterator[Mapping[str, Any]]:
+def read_lines(data: str | Path | StandardInput) -> Iterator[Mapping[str, Any]]:
     """The objects of a file of JSON lines, or of standard input, as they come."""
-    is_input = str(data) == STANDARD_INPUT
-    where = "standard input" if is_input else str(data)
+    where = STANDARD_INPUT_NAME if isinstance(data, StandardInput) else str(data)
     with ExitStack() as stack:
-        if is_input:
-            handle = sys.stdin
+        if isinstance(data, StandardInput):
+            lines: Iterable[tuple[int, str]] = data
         else:
             try:
-                handle = stack.enter_context(open(data, encoding="utf-8-sig"))
+                lines = enumerate(stack.enter_context(open(data, encoding="utf-8-sig")), 1)
             except OSError as error:
                 raise DataError(error.strerror or str(error), where=where) from error
-        for number, text in enumerate(handle, 1):
+        for number, text in lines:
             if not text.strip():
                 continue
             try:
@@ -227,3 +254,8 @@ def read_lines(data: str | Path) -> Iterator[Mapping[str, Any]]:
                     do='write {"prompt": "..."} on each line',
                 )
             yield line
+
+
+def opened(data: str | Path) -> str | Path | StandardInput:
+    """What `read_lines` reads: "-" is standard input."""
+    return StandardInput(blank=False) if str(data) == STANDARD_INPUT else data

@@ -8,15 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from langue.errors import RunError, SettingsError
+from langue.errors import DataError, LangueError, RunError, SettingsError
 from langue.files import atomic_file, refuse_existing
 from langue.progress import bar, say
 from langue.runs.model import Model, Top, load
 from langue.settings.recipe import display_name
 from langue.text.read.parse import is_missing, replace_lone_surrogates
 from langue.text.read.source import Table
+from langue.text.read.standard_input import NAME, StandardInput
 from langue.text.read.table import SPLITS
 
+STANDARD_INPUT = "-"
+AT_ONCE = 256  # lines of standard input that are predicted together, where so many are there
 CHUNK = 4096  # texts encoded and predicted together: memory stays constant whatever the file's size
 
 
@@ -33,9 +36,10 @@ def predict(
     """Predictions as `Model.predict` gives them, one a text, in order: None for a text in which
     there is nothing.
 
-    texts, or data (a file, folder or Hub name with a `text` column). out: write JSON lines there,
-    each with the text, or its token ids, and its prediction, and return nothing but an empty list:
-    bulk work does not fill the memory. How many texts have no prediction is told on stderr.
+    texts, or data (a file, folder or Hub name with a `text` column; "-": standard input). out:
+    write JSON lines there, each with the text, or its token ids, and its prediction, and return
+    nothing but an empty list: bulk work does not fill the memory. How many texts have no prediction
+    is told on stderr.
     """
     if (texts is None) == (data is None):
         raise SettingsError(
@@ -53,6 +57,13 @@ def predict(
         raise SettingsError(
             f"{out} is read, and --force would replace it", do="choose another --out"
         )
+    if isinstance(data, str) and data == STANDARD_INPUT:
+        predicted = predict_lines(run, columns, top)
+        if out is None:
+            return [json.loads(line)["prediction"] for line in predicted]
+        with atomic_file(Path(out)) as temporary, temporary.open("w", encoding="utf-8") as handle:
+            handle.writelines(f"{line}\n" for line in predicted)
+        return []
     model = load(run, dtype="auto")
     if texts is not None:
         texts = list(texts)
@@ -87,6 +98,108 @@ def predict(
         for part in _bulk(model, table, top):
             handle.writelines(_line(row, result) for row, result in part)
     return []
+
+
+def predict_lines(
+    run: str | Path, columns: Mapping[str, str] | None = None, top: Top = "auto"
+) -> Iterator[str]:
+    """A filter: each line of standard input as a JSON object with its prediction, in order, as soon
+    as it is known. Lines are texts, or JSON objects where the first one is. DataError with the line
+    that cannot be predicted, after those before it.
+    """
+    model = load(run, dtype="auto")
+    source = StandardInput()
+    has_objects: bool | None = None
+    empty: list[int] = []
+    total = 0
+    with model.inputs.counting_truncation():
+        while lines := _lines_there(source):
+            if has_objects is None:
+                has_objects = _is_object(lines[0][1])
+            for number, row, prediction in _predicted(model, lines, has_objects, columns, top):
+                if prediction is None:
+                    empty.append(number)
+                yield _line(row, prediction).removesuffix("\n")
+            total += len(lines)
+    _tell_empty(len(empty), total, f"line {empty[0]}" if empty else "")
+
+
+def _lines_there(source: StandardInput) -> list[tuple[int, str]]:
+    """The next line, and those that are there already, (number, text) each; none at the end."""
+    found: list[tuple[int, str]] = []
+    while len(found) < AT_ONCE and not (found and source.would_wait()):
+        try:
+            line = next(source, None)
+        except DataError:  # for the next call, after these
+            if not found:
+                raise
+            break
+        if line is None:
+            break
+        found.append(line)
+    return found
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def _row_of(number: int, text: str, has_objects: bool) -> dict[str, Any]:
+    if not has_objects:
+        return {"text": text}
+    if not _is_object(text):
+        raise DataError(
+            "not a JSON object, and the first line is one",
+            where=f"{NAME}, line {number}",
+            do="write JSON objects on all lines, or on none",
+        )
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _predicted(
+    model: Model,
+    lines: Sequence[tuple[int, str]],
+    has_objects: bool,
+    columns: Mapping[str, str] | None,
+    top: Top,
+) -> Iterator[tuple[int, dict[str, Any], Any]]:
+    """(number, row, prediction); where one of them cannot be predicted, those before it, and then
+    the DataError.
+    """
+    try:
+        rows = [_row_of(number, text, has_objects) for number, text in lines]
+        predictions = _predicted_together(model, rows, has_objects, columns, top)
+    except LangueError as error:
+        if len(lines) == 1:
+            where = f"{NAME}, line {lines[0][0]}"
+            raise DataError(error.what, where=where, do=error.do) from error
+        predictions = None
+    if predictions is None:
+        for line in lines:
+            yield from _predicted(model, [line], has_objects, columns, top)
+        return
+    for (number, _), row, prediction in zip(lines, rows, predictions, strict=True):
+        yield number, row, prediction
+
+
+def _predicted_together(
+    model: Model,
+    rows: Sequence[dict[str, Any]],
+    has_objects: bool,
+    columns: Mapping[str, str] | None,
+    top: Top,
+) -> list[Any] | None:
+    """None: they have different keys, and in a table what one lacks would be there and empty."""
+    if len({frozenset(row) for row in rows}) > 1:
+        return None
+    if not has_objects:
+        return model.predict([row["text"] for row in rows], top=top)
+    table = model.read_inputs(rows, columns).test
+    return model.predict([] if table is None else model.items(table), top=top)
 
 
 def _within(file: Path, data: Path) -> bool:

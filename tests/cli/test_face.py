@@ -15,7 +15,7 @@ from langue.runs.model import Model
 
 DOCS = Path(__file__).parents[2] / "docs"
 # what the command line prints or how
-ONLY_THERE = {"as_json", "debug", "all_labels", "pair", "help", "settings"}
+ONLY_THERE = {"as_json", "debug", "all_labels", "pair", "help", "settings", "standard_input"}
 ONLY_IN_PYTHON = {"show", "settings"}
 OTHER_NAME = {"text": "texts", "choice": "choices"}  # --text is one of them
 
@@ -50,6 +50,7 @@ def options(name: str) -> dict[str, Any]:
         "evaluate",
         "plan",
         "predict",
+        "chat",
         "verify",
         "rank",
         *WORDS,

@@ -65,7 +65,7 @@ def test_a_file_of_prompts_is_answered_in_its_order(folder, tmp_path, capsys):
 
 def test_standard_input_and_what_is_no_line_of_it(folder, monkeypatch, capsys):
     def given(text):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         code = run(["generate", str(folder), "--data", "-", "--max-tokens", "3"])
         return code, capsys.readouterr()
 
