@@ -8,7 +8,8 @@ nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten mi
 products (of inference, by kind of weights; beside llama.cpp where its libraries are), generate
 (beside transformers; a minute), transfer (what pretraining buys; over an hour), imdb (about an
 hour), tag and extract (entities and answers beside transformers; a quarter of an hour an epoch on a
-core, or half of one) are run by name only. walk counts the files that a command crosses; it times nothing.
+core, or half of one) are run by name only. walk counts the files that a command crosses; it times
+nothing.
 """
 
 import argparse

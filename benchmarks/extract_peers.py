@@ -1,9 +1,9 @@
-"""What arrives: a model folder, SQuAD 1.1 and a number of epochs. What leaves: exact match and F1 on
-the test questions, and the processor's seconds that training took, of langue and of transformers.
+"""What arrives: a model folder, SQuAD 1.1 and a number of epochs. What leaves: exact match and F1
+on the test questions, and the processor's seconds of training, of langue and of transformers.
 
 Both train the same encoder with the same rate, schedule, decay, batches and windows. transformers'
-side is its published recipe (run_qa.py): windows of 384 tokens with a stride of 128, the spans of the
-20 best starts and ends, answers of at most 30 tokens; its Trainer has the options that make it
+side is its published recipe (run_qa.py): windows of 384 tokens with a stride of 128, the spans of
+the 20 best starts and ends, answers of at most 30 tokens; its Trainer has the options that make it
 fastest here. The two processes take turns (benchmarks/task_sides.py).
 """
 

@@ -1,6 +1,6 @@
-"""What the benchmarks of fine-tuning tasks share: langue's side, what transformers' Trainer is told,
-and two processes that take turns of some seconds each, one being stopped while the other runs, so
-that whatever else the machine does meets both alike.
+"""What the benchmarks of fine-tuning tasks share: langue's side, what transformers' Trainer is
+told, and two processes that take turns of some seconds each, one being stopped while the other
+runs, so that whatever else the machine does meets both alike.
 """
 
 import json

@@ -286,16 +286,21 @@ def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
 def test_bf16_stays_near(tmp_path, name):
     reference = draw_model(name, 2, std=0.05)
     folder = save(tmp_path / "m", reference)
-    ids = inputs(reference, 2)
-    ours = np.concatenate(load(folder, dtype="bf16").logits(*ids))
-    exact = np.concatenate(load(folder).logits(*ids))
+    # of several inputs, since two ways to round are not equally far off in each
+    drawn = [inputs(reference, seed) for seed in range(2, 8)]
+    ours = logits_of_all(load(folder, dtype="bf16"), drawn)
+    exact = logits_of_all(load(folder), drawn)
     error = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
     if error > 1e-2:  # so narrow a model may round as badly in the reference
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            published = np.concatenate([each.float().numpy() for each in theirs(reference, *ids)])
-        # two roundings of one size are not equal: of OLMo 2, 0.8 to 1.04 times, 0.94 on average
-        assert error <= 1.1 * np.linalg.norm(published - exact) / np.linalg.norm(exact)
+            parts = [theirs(reference, *ids) for ids in drawn]
+        published = np.concatenate([each.float().numpy() for part in parts for each in part])
+        assert error <= np.linalg.norm(published - exact) / np.linalg.norm(exact)
     assert error > 0
+
+
+def logits_of_all(model, drawn):
+    return np.concatenate([np.concatenate(model.logits(*ids)) for ids in drawn])
 
 
 @every_family
