@@ -103,9 +103,11 @@ def finetune(
     print_metrics(run.metrics)
     print(run.facts["transformers"])
     print(f"Report: {run.folder / 'report.html'}")
-    given = ' --text "..."' if run.facts["reads_texts"] else " --data FILE"
-    given += ' --pair "..."' if run.facts.get("reads_two_texts") else ""
-    print(f"Use it: langue predict {shlex.quote(str(run.folder))}{given}")
+    given = ""
+    if run.facts["verb"] == "predict":
+        given = ' --text "..."' if run.facts["reads_texts"] else " --data FILE"
+        given += ' --pair "..."' if run.facts.get("reads_two_texts") else ""
+    print(f"Use it: langue {run.facts['verb']} {shlex.quote(str(run.folder))}{given}")
 
 
 def _parse_shares(written: str | None) -> list[float] | None:

@@ -466,6 +466,7 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
         "origin": prepared.source.train.origin if prepared.source.train else "",
         "model": str(prepared.checkpoint.folder),
         "task": task.name,
+        "verb": "predict",  # with which the run is used
         "reads_texts": True,
         "reads_two_texts": "pair" in columns or len(task.columns.inputs) == 2,
         **task.facts(),

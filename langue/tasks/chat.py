@@ -303,6 +303,9 @@ class Chat(WritingTask):
 
     # --- what people see ---
 
+    def facts(self) -> dict[str, Any]:
+        return {"verb": "chat"}
+
     def balance(self, golds: Sequence[Conversation]) -> dict[str, float]:
         answers = [len(gold.answers) for gold in golds]
         sizes = [len(said_in(each).split()) for gold in golds for each in gold.answers]
