@@ -62,10 +62,11 @@ def predict(
     """
     from langue.cli.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
-    from langue.verbs.predict import predict_lines
 
     data = data_of(standard_input, data)
     if data == "-" and out is None and not text:
+        from langue.verbs.predict import predict_lines
+
         for line in predict_lines(run, parse_columns(columns), _top(top, all_labels)):
             print(line, flush=True)
         return

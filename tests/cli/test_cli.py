@@ -68,11 +68,12 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Any:
     return put
 
 
+FACTS = {"transformers": "yes", "verb": "predict", "reads_texts": True}
+
+
 def finished() -> SimpleNamespace:
     loaded = SimpleNamespace(predict=labelled)
-    return SimpleNamespace(
-        folder=Path("runs/x"), metrics=CONTENT, facts={"transformers": "yes"}, load=lambda: loaded
-    )
+    return SimpleNamespace(folder=Path("runs/x"), metrics=CONTENT, facts=FACTS, load=lambda: loaded)
 
 
 def labelled(texts: list[str]) -> list[dict[str, Any]]:
@@ -113,7 +114,7 @@ def test_what_to_type_next_has_as_many_texts_as_the_task_reads(
     verb: Any, capsys: pytest.CaptureFixture[str], two: bool, ends: str
 ) -> None:
     run_of = finished()
-    run_of.facts["reads_two_texts"] = two
+    run_of.facts = FACTS | {"reads_two_texts": two}
     verb("finetune", run_of)
     assert run(["finetune", "--out", "o"]) == 0
     (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("Use it")]
