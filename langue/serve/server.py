@@ -136,6 +136,8 @@ def _run(
         make_app(state, doors),
         lifespan="on",
         log_level="warning",
+        # its own would close the handlers of all other loggers of this process
+        log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=drain,
