@@ -60,6 +60,27 @@ def _losses(run: Any) -> list[float]:
     return [line["loss"] for line in lines]
 
 
+def embedded(
+    precision: str, bert: Path, rows: list[str], out: Path, common: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    import langue
+
+    pairs = [{"text": row, "pair": rows[place - 1]} for place, row in enumerate(rows)]
+    for index, words in enumerate(EMBEDDED):
+        run = langue.finetune(
+            task="embed",
+            model=bert,
+            data=scored_pairs(pairs) if words["task.loss"] in ("cosine", "cosent") else pairs,
+            out=out / f"embedded-{index}",
+            **common,
+            **words,
+        )
+        yield f"embed {words}", _losses(run)
+    if precision == "fp32":  # in bf16 trainings drift apart; of them the losses are compared
+        yield "encoded", langue.load(run.folder).encode(rows[:9], dim=16).sum(0).tolist()
+    yield "shortened", langue.load(bert).encode(rows[:9], dim=16).sum(0).tolist()
+
+
 def done(precision: str, folder: Path) -> Iterator[tuple[str, Any]]:
     import langue
     from langue.errors import Interrupted
@@ -94,21 +115,8 @@ def done(precision: str, folder: Path) -> Iterator[tuple[str, Any]]:
     yield "judged again", langue.evaluate(run.folder, data=labelled)["metrics"]["calibration_error"]
     run = langue.finetune(task="regress", model=bert, data=scored, out=out / "scores", **common)
     yield "regress", [each["score"] for each in langue.load(run.folder).predict(rows[:9])]
-    pairs = [{"text": row, "pair": rows[place - 1]} for place, row in enumerate(rows)]
     common.pop("task.dropout")
-    for index, words in enumerate(EMBEDDED):
-        run = langue.finetune(
-            task="embed",
-            model=bert,
-            data=scored_pairs(pairs) if words["task.loss"] in ("cosine", "cosent") else pairs,
-            out=out / f"embedded-{index}",
-            **common,
-            **words,
-        )
-        yield f"embed {words}", _losses(run)
-    if precision == "fp32":  # in bf16 trainings drift apart; of them the losses are compared
-        yield "encoded", langue.load(run.folder).encode(rows[:9], dim=16).sum(0).tolist()
-    yield "shortened", langue.load(bert).encode(rows[:9], dim=16).sum(0).tolist()
+    yield from embedded(precision, bert, rows, out, common)
     yield "encode", langue.load(bert).encode(rows[:9]).sum(0).tolist()
     # With dropout, cut off half-way and resumed.
     words = {**NEW, "model.preset": "gpt2", "train.precision": precision}
