@@ -352,16 +352,21 @@ class Preference(LanguageTask):
         return Turns(found.text, found.spans[len(found.spans) - answers :])
 
     def _framed(self, tokenizer: Tokenizer, found: Sequence[Labelled]) -> list[Labelled]:
-        """Texts with what begins and ends them; the end is a part of the answer."""
+        """Texts with what begins and ends them; the end is a part of the answer.
+
+        A tokenizer that puts nothing before a text leaves the first token unpredicted. An answer to
+        an empty prompt is given the token that begins a text, so that no token of it is lost.
+        """
         before = frame_of(tokenizer.backend)[0]
         begin = self.model.published.get("bos_token_id")
-        if not before and isinstance(begin, int):
-            before = [begin]
         end = end_token(tokenizer, self.model.ends)
         made = []
         for each in found:
-            ids = np.concatenate([before, each.ids, [end]]).astype(np.int32)
-            written = np.concatenate([np.zeros(len(before), bool), each.written, [True]])
+            first = before
+            if not first and isinstance(begin, int) and each.written[:1].any():
+                first = [begin]
+            ids = np.concatenate([first, each.ids, [end]]).astype(np.int32)
+            written = np.concatenate([np.zeros(len(first), bool), each.written, [True]])
             made.append(Labelled(ids, written))
         return made
 

@@ -181,11 +181,11 @@ def test_the_first_loss_is_ln_2_and_the_reference_is_not_trained(model: Path) ->
 
 
 def test_tokens_and_labels(model: Path) -> None:
-    made = prepared(model, PAIRS[:2])
+    made = prepared(model, PAIRS[:3])
     encoded = made.encoded["train"]
     tokenizer = made.tokenizer
     shown = []
-    for sequence in range(4):
+    for sequence in range(6):
         part = slice(encoded.examples.starts[sequence], encoded.examples.starts[sequence + 1])
         tokens = encoded.examples.tokens[part].tolist()
         labels = encoded.examples.labels[part]
@@ -193,10 +193,12 @@ def test_tokens_and_labels(model: Path) -> None:
         shown.append((read, tokenizer.decode(labels[labels >= 0].tolist(), False)))
     start, end = "<|endoftext|>", "<|endoftext|>"
     assert shown == [
-        (f"{start}the film it", f" film it{end}"),
-        (f"{start}the bad", f" bad{end}"),
-        (f"{start}a plot was", f" was{end}"),
-        (f"{start}a plot was it", f" was it{end}"),
+        ("the film it", f" film it{end}"),
+        ("the bad", f" bad{end}"),
+        ("a plot was", f" was{end}"),
+        ("a plot was it", f" was it{end}"),
+        (f"{start}with a", f"with a{end}"),
+        (f"{start}dull a night", f"dull a night{end}"),
     ]
 
 
