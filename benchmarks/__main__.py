@@ -1,6 +1,6 @@
 """What arrives: `python -m benchmarks WORD`, WORD one of finetune, encode, parallel, pretrain,
-gpt2, masked, shards, load, products, generate, transfer, imdb, tag, extract, walk. What leaves:
-tables on stdout and in benchmarks/results.
+gpt2, masked, shards, load, products, generate, transfer, imdb, tag, extract, embed, adapter, chat,
+walk. What leaves: tables on stdout and in benchmarks/results.
 
 Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of
 nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten minutes each), shards
@@ -8,7 +8,8 @@ nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten mi
 products (of inference, by kind of weights; beside llama.cpp where its libraries are), generate
 (beside transformers; a minute), transfer (what pretraining buys; over an hour), imdb (about an
 hour), tag and extract (entities and answers beside transformers; a quarter of an hour an epoch on a
-core, or half of one) are run by name only. walk counts the files that a command crosses; it times
+core, or half of one), embed, adapter and chat (beside sentence-transformers, PEFT and trl; some
+minutes an epoch) are run by name only. walk counts the files that a command crosses; it times
 nothing.
 """
 
@@ -22,6 +23,7 @@ from benchmarks import (
     generate_peers,
     gpt2_speed,
     imdb,
+    library_peers,
     load_speed,
     masked_peers,
     material,
@@ -56,6 +58,9 @@ def main() -> None:
             "imdb",
             "tag",
             "extract",
+            "embed",
+            "adapter",
+            "chat",
             "walk",
         ],
         default="all",
@@ -112,9 +117,14 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=3600, help="transfer: of pretraining")
     parser.add_argument("--seeds", type=int, default=3, help="transfer: runs of each side")
-    parser.add_argument("--epochs", type=float, default=3.0, help="tag, extract: of training")
     parser.add_argument(
-        "--share", type=float, default=1.0, help="tag, extract: of the training rows that is used"
+        "--epochs", type=float, default=3.0, help="tag, extract, embed, adapter, chat: of training"
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=1.0,
+        help="tag, extract, embed, adapter, chat: of the training rows that is used",
     )
     parser.add_argument(
         "--sequences", type=int, default=32, help="gpt2: of 1,024 tokens, in a step"
@@ -176,6 +186,10 @@ def main() -> None:
         folder = Path(given.data or material.data_folder() / usual)
         settings = dict(word.split("=", 1) for word in given.set)
         peers(given.model, folder, given.epochs, given.share, settings)
+    if given.what in library_peers.PAIRS:
+        settings = dict(word.split("=", 1) for word in given.set)
+        data = Path(given.data) if given.data else None
+        library_peers.run(given.what, given.model, data, given.epochs, given.share, settings)
     if given.what == "walk":
         walk.run(str(material.model_folder(given.model)))
 

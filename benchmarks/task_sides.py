@@ -5,11 +5,13 @@ runs, so that whatever else the machine does meets both alike.
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,28 @@ DEFAULT_STEPS = 24  # of the Trainer with batches drawn at random, which are tim
 SKIP = 4
 
 
-def train_langue(task: str, job: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """langue's Trainer on what `langue finetune` prepares; with the answers to the test split.
+def predictions(prepared: Any, network: Any) -> Any:
+    """The answers of a trained network to the test split."""
+    from langue.runtime import device, precision
+
+    kind = precision(prepared.settings.train.precision)
+    found, _ = prepared.task.apply(network, prepared.encoded["test"], device=device(), dtype=kind)
+    return found
+
+
+def train_langue(
+    task: str,
+    job: dict[str, Any],
+    shared: dict[str, Any],
+    judge: Callable[[Any, Any], Any] = predictions,
+) -> dict[str, Any]:
+    """langue's Trainer on what `langue finetune` prepares, and what `judge` says of the network.
 
     shared: lr, warmup, weight_decay, batch and max_length, as both sides have them.
     """
     from langue.runs.arguments import FINETUNE, resolve_call
+    from langue.runs.execute import rows_in_use
     from langue.runs.prepare import Finetuning, build, prepare
-    from langue.runtime import device, precision
-    from langue.train.embedding_rows import trim_embedding
     from langue.train.trainer import Trainer
 
     chosen = {
@@ -50,19 +65,20 @@ def train_langue(task: str, job: dict[str, Any], shared: dict[str, Any]) -> dict
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(network, prepared.task, batches, None, settings.train, Path(folder))
         began = time.process_time()
-        with trim_embedding(network.body, prepared.train.examples):
+        with rows_in_use(prepared, network):
             trainer.run()
         seconds = time.process_time() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
-    kind = precision(settings.train.precision)
-    test = prepared.encoded["test"]
-    predictions, _ = prepared.task.apply(network, test, device=device(), dtype=kind)
+    judged = judge(prepared, network)
     return {
         "seconds": seconds,
         "judging": time.process_time() - began,
+        "memory": memory,
         "lengths": prepared.train.lengths.tolist(),
         "steps": trainer.progress.step,
-        "predictions": predictions,
+        "tokens": trainer.progress.tokens,
+        "predictions": judged,
     }
 
 

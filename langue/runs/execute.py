@@ -174,7 +174,7 @@ def _train(
     task = prepared.task
     batches = task.batches(prepared.train, settings)
     dev = task.held_out(prepared.dev, settings)
-    with _rows_in_use(prepared, network):
+    with rows_in_use(prepared, network):
         watched = _watched(prepared)
         trainer = Trainer(
             network, task, batches, dev, settings.train, folder, watch=watch, **watched
@@ -190,7 +190,7 @@ def _train(
     return progress.best
 
 
-def _rows_in_use(prepared: Prepared, network: nn.Module) -> AbstractContextManager[None]:
+def rows_in_use(prepared: Prepared, network: nn.Module) -> AbstractContextManager[None]:
     """Within, only the rows of the embedding are trained that the texts hold, where it is known
     which these are.
     """
