@@ -389,6 +389,26 @@ def _albert(draw):
     return _encoder(draw, embedding_size=draw.choice([6, 10]))
 
 
+def _deberta_v2(draw):
+    terms = draw.choice([["c2p", "p2c"], ["c2p", "p2c"], ["c2p"], ["p2c"], []])
+    relative = {
+        "relative_attention": bool(terms),
+        "pos_att_type": terms,
+        # near distances have an embedding each, far ones share them; or all have one, to a limit
+        "position_buckets": draw.choice([4, 6, 16, -1]),
+        "max_relative_positions": draw.choice([-1, 12, 24]),
+        "norm_rel_ebd": draw.choice(["layer_norm", "none"]) if terms else "none",
+        "share_att_key": draw.choice([True, False]),
+        "position_biased_input": draw.choice([True, False]),
+    }
+    convolution = draw.choice([{}, {"conv_kernel_size": 3, "conv_act": "gelu"}])
+    return _encoder(draw, **relative, **convolution) | {
+        "type_vocab_size": draw.choice([0, 2]),
+        "layer_norm_eps": draw.choice([1e-7, 1e-3]),
+        "pooler_hidden_act": draw.choice(["gelu", "tanh"]),
+    }
+
+
 def _m2m100(draw):
     return _bart(draw) | {"pad_token_id": draw.choice([0, 1])}
 
@@ -415,6 +435,7 @@ REFERENCES = {
     "mpnet": ("MPNetConfig", "MPNetForMaskedLM", _mpnet),
     "albert": ("AlbertConfig", "AlbertForMaskedLM", _albert),
     "nomic_bert": ("NomicBertConfig", "NomicBertForMaskedLM", _nomic_bert),
+    "deberta-v2": ("DebertaV2Config", "DebertaV2ForMaskedLM", _deberta_v2),
     "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", _distilbert),
     "electra": (
         "ElectraConfig",

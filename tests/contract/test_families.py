@@ -185,7 +185,9 @@ def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
     key = next(
         key
         for key in weights
-        if re.search(r"(key|k_proj|qkv_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key)
+        if re.search(
+            r"(key|key_proj|k_proj|qkv_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key
+        )
     )
     save_file(
         weights | {key: weights[key].flip(0).contiguous()},
