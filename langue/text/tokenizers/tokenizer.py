@@ -38,7 +38,8 @@ SIDE_FILES: tuple[str, ...] = (
         "chat_template.jinja",
     ),
     *("vocab.txt", "vocab.json", "target_vocab.json", "merges.txt"),
-    *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
+    *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model"),
+    *("source.spm", "target.spm"),
 )
 HALF = "\ufffd"  # what bytes that are no whole character decode to
 MOST_BYTES = 200_000_000  # of one file; a quarter of a million tokens take some 35 million
@@ -124,8 +125,8 @@ class Tokenizer:
             "the model folder has no tokenizer",
             where=str(folder),
             do=(
-                "put its tokenizer.json, vocab.txt, spiece.model or vocab.json with merges.txt"
-                " beside the weights"
+                "put its tokenizer.json, vocab.txt, spiece.model, spm.model or vocab.json with"
+                " merges.txt beside the weights"
             ),
         )
 
@@ -411,6 +412,8 @@ def _from_older(folder: Path, options: dict[str, Any]) -> tokenizers.Tokenizer |
             return sentencepiece.load(folder / name, options, kind)
     if (folder / "sentencepiece.bpe.model").is_file():
         return sentencepiece.load_fairseq(folder / "sentencepiece.bpe.model", kind)
+    if (folder / "spm.model").is_file():
+        return sentencepiece.load_deberta(folder / "spm.model", options, kind)
     if (folder / "vocab.txt").is_file():
         return vocabulary.wordpiece(folder / "vocab.txt", options, kind)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
