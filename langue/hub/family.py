@@ -48,15 +48,16 @@ class Rule:
     first axis.
 
     change: what else tells the two apart. `transpose`: theirs is (in, out); `heads`: theirs has
-    queries, keys and values side by side within each head; `row`: theirs is one row of a matrix;
-    `halves`: the two halves of theirs are two of ours, the names of which `ours` has with a comma
-    between; `grouped`: theirs is queries, keys and values one after another, which are three of
-    ours where heads share keys; `reversed`: rotary positions turn theirs the other way, which is
-    ours with the two halves of each head of queries and keys exchanged. when: (axis, whether the
-    config has it), where two rules give one name. zero: ours is zero where a file lacks theirs, as
-    published bodies do that are used as language models. tied: other names of the same tensor. A
-    file may have it under any of them, once or several times. substitutes: names from which it is
-    taken where the file lacks it; where it is there, they are other tensors.
+    queries, keys and values side by side within each head, and ours may be three; `row`: theirs is
+    one row of a matrix; `halves`: the two halves of theirs are two of ours, the names of which
+    `ours` has with a comma between; `grouped`: theirs is queries, keys and values one after
+    another, which are three of ours where heads share keys; `reversed`: rotary positions turn
+    theirs the other way, which is ours with the two halves of each head of queries and keys
+    exchanged. when: (axis, whether the config has it), where two rules give one name. zero: ours is
+    zero where a file lacks theirs, as published bodies do that are used as language models. tied:
+    other names of the same tensor. A file may have it under any of them, once or several times.
+    substitutes: names from which it is taken where the file lacks it; where it is there, they are
+    other tensors.
     """
 
     ours: str
@@ -139,7 +140,8 @@ def joined(
         whole = whole.t()
     if r.change == "grouped":
         return list(torch.split(whole, _group_rows(config)))
-    return list(whole.chunk(2)) if r.change == "halves" else [whole]
+    several = r.ours.count(",") + 1
+    return list(whole.chunk(several)) if several > 1 else [whole]
 
 
 def _group_rows(config: ModelConfig) -> list[int]:

@@ -72,6 +72,7 @@ class ModelConfig:
     kv_heads: int = 0
     head_width: int = 0  # 0: dim / n_heads
     qkv_bias: bool | None = None  # None: as `bias`; so below
+    key_bias: bool = True  # whether keys have one where queries and values do, DeBERTa 1
     out_bias: bool | None = None
     ffn_bias: bool | None = None
     # a norm over each head's queries and keys, Dehghani et al. 2023, arXiv:2302.05442
@@ -229,6 +230,8 @@ class ModelConfig:
             )
         odd = {
             "a decoder": self.architecture != "encoder",
+            "the maps of contents, whose keys have no bias,": self.shared_position_maps
+            and not self.stacks_qkv,
             "fewer kv_heads than heads": self.n_kv_heads != self.n_heads,
             "windows": any(self.windows),
             "rotary positions": self.position == "rotary",
@@ -258,6 +261,11 @@ class ModelConfig:
     @property
     def n_kv_heads(self) -> int:
         return self.kv_heads or self.n_heads
+
+    @property
+    def stacks_qkv(self) -> bool:
+        """Whether one matrix maps to queries, keys and values: they are of one size and kind."""
+        return self.n_heads == self.n_kv_heads and (self.key_bias or not self.has_bias("qkv"))
 
     @property
     def n_rotary_dims(self) -> int:

@@ -86,21 +86,27 @@ class SelfAttention(nn.Module):
             config.causal, config.window(layer), config.score_scale, config.attention_cap
         )
 
-        def into(heads: int) -> Linear:
-            return Linear(config.dim, heads * self.width, bias=config.has_bias("qkv"))
+        biased = config.has_bias("qkv")
+
+        def into(heads: int, bias: bool = biased) -> Linear:
+            return Linear(config.dim, heads * self.width, bias=bias)
 
         # Of one size they are stacked, for one product; of two they stay apart, and a file's are
         # used as they lie.
-        self.stacked = self.heads == self.kv_heads
+        self.stacked = config.stacks_qkv
+        of_keys = biased and config.key_bias
         if self.stacked:
             self.qkv = into(3 * self.heads)
         else:
-            self.q, self.k, self.v = into(self.heads), into(self.kv_heads), into(self.kv_heads)
+            self.q = into(self.heads)
+            self.k = into(self.kv_heads, of_keys)
+            self.v = into(self.kv_heads)
         self.out = Linear(self.heads * self.width, config.dim, bias=config.has_bias("out"))
         self.to_position = config.content_to_position
         self.from_position = config.position_to_content
         self.own_maps = not config.shared_position_maps
-        self.position_key = into(self.heads) if self.to_position and self.own_maps else None
+        own_keys = self.to_position and self.own_maps
+        self.position_key = into(self.heads, of_keys) if own_keys else None
         self.position_query = into(self.heads) if self.from_position and self.own_maps else None
         self.position_dropout = Dropout(config.dropout) if config.is_disentangled else None
         self.joint = config.qk_norm_joint

@@ -389,6 +389,13 @@ def _albert(draw):
     return _encoder(draw, embedding_size=draw.choice([6, 10]))
 
 
+def _deberta(draw):
+    kept = _deberta_v2(draw)
+    for key in ("position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size"):
+        kept.pop(key, None)
+    return kept
+
+
 def _deberta_v2(draw):
     terms = draw.choice([["c2p", "p2c"], ["c2p", "p2c"], ["c2p"], ["p2c"], []])
     relative = {
@@ -435,6 +442,7 @@ REFERENCES = {
     "mpnet": ("MPNetConfig", "MPNetForMaskedLM", _mpnet),
     "albert": ("AlbertConfig", "AlbertForMaskedLM", _albert),
     "nomic_bert": ("NomicBertConfig", "NomicBertForMaskedLM", _nomic_bert),
+    "deberta": ("DebertaConfig", "DebertaForMaskedLM", _deberta),
     "deberta-v2": ("DebertaV2Config", "DebertaV2ForMaskedLM", _deberta_v2),
     "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", _distilbert),
     "electra": (

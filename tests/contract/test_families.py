@@ -186,7 +186,8 @@ def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
         key
         for key in weights
         if re.search(
-            r"(key|key_proj|k_proj|qkv_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key
+            r"(key|key_proj|in_proj|k_proj|qkv_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$",
+            key,
         )
     )
     save_file(
@@ -213,6 +214,8 @@ REFUSED = {
     "qwen2_moe": [("decoder_sparse_step", 2), ("mlp_only_layers", [0])],
     "gemma2": [("use_bidirectional_attention", True), ("layer_types", ["chunked_attention"])],
     "albert": [("num_hidden_groups", 2), ("inner_group_num", 2)],
+    "deberta": [("talking_head", True), ("pos_att_type", "p2p|c2p")],
+    "deberta-v2": [("relative_attention", False), ("embedding_size", 8), ("conv_groups", 2)],
     "nomic_bert": [("prenorm", True), ("rotary_scaling_factor", 2)],
     "opt": [("word_embed_proj_dim", 7), ("layer_norm_elementwise_affine", False)],
     "gpt_neo": [("attention_layers", ["global", "strided", "local"])],

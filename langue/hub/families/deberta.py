@@ -1,7 +1,9 @@
-"""DeBERTa v2 (He et al. 2020, arXiv:2006.03654) and v3 (He et al. 2021, arXiv:2111.09543): BERT
-whose attention scores contents with distances, beside positions in the embedding or in their place.
+"""DeBERTa (He et al. 2020, arXiv:2006.03654), its second version, and its third (He et al. 2021,
+arXiv:2111.09543): BERT whose attention scores contents with distances, beside positions in the
+embedding or in their place. The first has each distance for itself, and keys without a bias.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from langue.errors import ModelError
@@ -36,6 +38,13 @@ def read(config: Config) -> ModelConfig:
     if not config.get("position_biased_input", True):
         axes["position"] = "none"
     return ModelConfig(**axes, **_read_distances(config), head_transform=True, head_bias=True)
+
+
+def read_first(config: Config) -> ModelConfig:
+    later = ("position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size")
+    require(config, talking_head=False)
+    own = {key: value for key, value in config.items() if key not in later}  # not followed
+    return replace(read(own), key_bias=False)
 
 
 def _read_distances(config: Config) -> dict[str, Any]:
@@ -86,6 +95,11 @@ def write(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def write_first(config: ModelConfig) -> dict[str, Any]:
+    later = ("position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size", "conv_act")
+    return {key: value for key, value in write(config).items() if key not in later}
+
+
 _SELF = "encoder.layer.{i}.attention.self."
 # of the masked-LM head, which files have under two names, and of that of ELECTRA's kind
 _OLD_HEAD = "lm_predictions.lm_head."
@@ -122,4 +136,23 @@ DEBERTA_V2 = Family(
     },
     # positions of the embedding are in files whose configs have none
     unused=(*bert.BERT.unused, r"embeddings\.position_embeddings\.", r"^mask_predictions\."),
+)
+
+_ATTENTION = "blocks.{i}.attention."
+DEBERTA = replace(
+    DEBERTA_V2,
+    name="deberta",
+    read=read_first,
+    write=write_first,
+    architectures=classes("Deberta", "ForMaskedLM"),
+    body=[
+        *(r for r in bert.BERT.body if ".attention.qkv." not in r.ours),
+        Rule(
+            ",".join(f"{_ATTENTION}{x}.weight" for x in "qkv"), (_SELF + "in_proj.weight",), "heads"
+        ),
+        *(Rule(f"{_ATTENTION}{x}.bias", (f"{_SELF}{x}_bias",)) for x in "qv"),
+        Rule(_ATTENTION + "position_key.weight", (_SELF + "pos_proj.weight",)),
+        *rule(_ATTENTION + "position_query", _SELF + "pos_q_proj"),
+        Rule("distances.table.weight", ("encoder.rel_embeddings.weight",)),
+    ],
 )
