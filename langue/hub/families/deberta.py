@@ -26,6 +26,8 @@ _NAMES = Names(
     convolution=("conv_kernel_size", 0),
     convolution_activation=("conv_act", "tanh"),
 )
+# what the second version brought
+_LATER = ("position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size", "conv_act")
 _TERMS = {"c2p": "content_to_position", "p2c": "position_to_content"}
 
 
@@ -41,9 +43,8 @@ def read(config: Config) -> ModelConfig:
 
 
 def read_first(config: Config) -> ModelConfig:
-    later = ("position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size")
     require(config, talking_head=False)
-    own = {key: value for key, value in config.items() if key not in later}  # not followed
+    own = {key: value for key, value in config.items() if key not in _LATER}  # not followed
     return replace(read(own), key_bias=False)
 
 
@@ -57,9 +58,9 @@ def _read_distances(config: Config) -> dict[str, Any]:
     norm = "layer_norm" in _parts(config, "norm_rel_ebd", ("layer_norm", "none"))
     if not terms:
         return {}
-    buckets, distance = (
-        config.get(f"{k}", -1) for k in ("position_buckets", "max_relative_positions")
-    )
+    said = {"position_buckets": -1, "max_relative_positions": -1} | dict(config)
+    buckets = take(said, "position_buckets")
+    distance = take(said, "max_relative_positions")
     return {
         **{axis: term in terms for term, axis in _TERMS.items()},
         "relative_buckets": max(0, 2 * buckets),
@@ -71,8 +72,10 @@ def _read_distances(config: Config) -> dict[str, Any]:
 def _parts(config: Config, key: str, known: tuple[str, ...]) -> list[str]:
     """A value that is a list, or a text with bars between."""
     value = config.get(key) or []
-    parts = value.lower().split("|") if isinstance(value, str) else list(value)
-    parts = [part.strip() for part in parts]
+    parts = value.lower().split("|") if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        raise ModelError(f"config: {key} = {value!r} is neither a list nor a text")
+    parts = [str(part).strip() for part in parts]
     for part in parts:
         require({key: part}, **{key: known})
     return parts
@@ -96,8 +99,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_first(config: ModelConfig) -> dict[str, Any]:
-    later = ("position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size", "conv_act")
-    return {key: value for key, value in write(config).items() if key not in later}
+    return {key: value for key, value in write(config).items() if key not in _LATER}
 
 
 _SELF = "encoder.layer.{i}.attention.self."
