@@ -18,6 +18,7 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.hub.config_keys import Config
 from langue.hub.convert_dtype import DtypeConverter
+from langue.hub.weights import UNQUANTISED
 from langue.model.config import ModelConfig
 from langue.model.language_model import build_on_meta
 from langue.runtime import in_threads
@@ -154,9 +155,7 @@ def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
     """Whether `joined` has a meaning for such parts; whether what it makes has the config's shape
     is seen later.
     """
-    if parts[0].ndim == 0 or any(
-        part.shape != parts[0].shape or part.dtype not in HELD for part in parts
-    ):
+    if parts[0].ndim == 0 or any(part.shape != parts[0].shape for part in parts):
         return False
     if r.change == "halves" and len(parts[0]) % 2:
         return False
@@ -172,6 +171,10 @@ def _taken(
 ) -> list[Tensor]:
     """`joined` of what is taken out of `published`. What it copies is not held beside the copy."""
     parts = [published.pop(name) for name in r.theirs]
+    odd = next((n for n, p in zip(r.theirs, parts, strict=True) if p.dtype not in HELD), None)
+    if odd is not None:
+        kind = str(parts[r.theirs.index(odd)].dtype)[6:]
+        raise ModelError(f"{odd} is of {kind}, which no weight is read from", do=UNQUANTISED)
     if not _joinable(r, parts, config):
         told = (
             f"{name} of shape {[*p.shape]} ({str(p.dtype)[6:]})"

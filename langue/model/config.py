@@ -82,6 +82,7 @@ class ModelConfig:
     windows: tuple[int, ...] = ()
     # what scores are multiplied by; 0: 1 / sqrt(head width), of the terms of a score together
     attention_scale: float = 0.0
+    scores_by_layer: bool = False  # scores of layer i are divided by i + 1, Mistral's GPT-2
     attention_cap: float = 0.0  # c tanh(score / c), Gemma 2, arXiv:2408.00118; 0: none
     # positions
     rotary_base: float = 10_000.0  # Su et al. 2021, arXiv:2104.09864
@@ -247,12 +248,15 @@ class ModelConfig:
     def is_disentangled(self) -> bool:
         return self.content_to_position or self.position_to_content
 
-    @property
-    def score_scale(self) -> float:
-        """`attention_scale`, with that of scores of several terms (He et al. 2020, section 3.2)."""
+    def score_scale(self, layer: int) -> float:
+        """`attention_scale` as a layer has it: of scores of several terms (He et al. 2020, section
+        3.2), and of scores that are smaller in later layers.
+        """
         terms = 1 + self.content_to_position + self.position_to_content
-        own = (self.head_dim * terms) ** -0.5 if terms > 1 else 0.0
-        return self.attention_scale or own
+        if terms == 1 and not self.scores_by_layer:
+            return self.attention_scale
+        scale = self.attention_scale or (self.head_dim * terms) ** -0.5
+        return scale / (layer + 1) if self.scores_by_layer else scale
 
     @property
     def head_dim(self) -> int:

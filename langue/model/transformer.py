@@ -83,7 +83,7 @@ class SelfAttention(nn.Module):
         self.width = config.head_dim
         self.dropout = config.attention_dropout
         self.scores = AttentionConfig(
-            config.causal, config.window(layer), config.score_scale, config.attention_cap
+            config.causal, config.window(layer), config.score_scale(layer), config.attention_cap
         )
 
         biased = config.has_bias("qkv")

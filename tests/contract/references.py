@@ -71,6 +71,8 @@ def _gpt2(draw):
         "n_inner": draw.choice([None, 20, 40]),
         "activation_function": draw.choice(["gelu_new", "relu", "gelu"]),
         "scale_attn_weights": draw.choice([True, False]),
+        "scale_attn_by_inverse_layer_idx": draw.choice([True, False]),
+        "reorder_and_upcast_attn": draw.choice([True, False]),
         "tie_word_embeddings": draw.choice([True, False]),
     }
 

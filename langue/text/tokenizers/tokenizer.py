@@ -9,6 +9,7 @@ vocabulary has is not read.
 """
 
 import copy
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -108,8 +109,7 @@ class Tokenizer:
         refuse_code(options, folder / "tokenizer_config.json")
         try:
             if (folder / "tokenizer.json").is_file():
-                whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-                return cls._of(whole, folder, options, whole=True)
+                return cls._of(_from_json(folder / "tokenizer.json"), folder, options, whole=True)
             from langue.text.tokenizers import marian
 
             if all((folder / name).is_file() for name in marian.FILES):
@@ -382,6 +382,30 @@ class Tokenizer:
                 | self._chosen_languages
             )
             write_json(config, content)
+
+
+def _from_json(file: Path) -> tokenizers.Tokenizer:
+    """ModelError where it is whole, and not what the library knows."""
+    text = file.read_text("utf-8-sig")  # Windows puts a mark first
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
+        if not _has_model(text):
+            raise
+        raise ModelError(
+            f"tokenizers {tokenizers.__version__} cannot read it, and it is not cut short"
+            f" ({error})",
+            where=str(file),
+            do="it may be of a newer release: pip install --upgrade tokenizers, if there is one",
+        ) from error
+
+
+def _has_model(text: str) -> bool:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("model"), dict)
 
 
 def _class_as_read(
