@@ -265,7 +265,7 @@ def read_json(path: Path) -> Any:
             raise RunError(
                 f"{path.stat().st_size:,} bytes of JSON are beyond any use", where=str(path)
             )
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8-sig"))  # Windows puts a mark first
     except FileNotFoundError:
         raise RunError("no such file", where=str(path)) from None
     except OSError as error:
@@ -303,6 +303,7 @@ def refuse_code(config: dict[str, Any], file: Path) -> None:
             where=str(file),
             do=(
                 f"where the other entries say all that the model is, take {named[0]} out of the"
-                " file"
+                " file; the code may compute something else, as attention both ways in a decoder,"
+                " and then results differ from those published: compare a few"
             ),
         )

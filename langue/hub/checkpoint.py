@@ -20,6 +20,7 @@ from torch import Tensor
 from langue.errors import LangueError, ModelError
 from langue.files import atomic_file, read_json, refuse_code, write_json
 from langue.hub import sentence_transformers
+from langue.hub.causes import is_pointer, naming_causes, refuse_pointer
 from langue.hub.config_keys import MOST, require
 from langue.hub.families.registry import FAMILIES
 from langue.hub.family import EXTRA_PREFIX, Family, parameters
@@ -148,6 +149,8 @@ def locate(
     folder = Path(os.path.expanduser(name))  # `~nobody` stays what it is
     if folder.is_dir() or _find_format(folder):
         return folder
+    if is_pointer(folder):
+        raise refuse_pointer(folder)
     if folder.exists():
         raise ModelError(
             "a file that is not a model",
@@ -247,6 +250,11 @@ def describe(name: str | Path, revision: str | None = None, *, weights: bool = T
     Hub's.
     """
     folder = locate(name, revision, weights=weights)
+    with naming_causes(folder):
+        return _describe(name, folder, weights)
+
+
+def _describe(name: str | Path, folder: Path, weights: bool) -> Description:
     if (folder / ADAPTER_CONFIG).is_file():
         return _describe_adapter(str(name), folder, weights)
     foreign = None if _is_of_the_hub(folder) else _find_format(folder)
@@ -400,6 +408,11 @@ def layers_in(config: ModelConfig) -> int:
 
 
 def read_tokenizer(described: Description) -> Tokenizer:
+    with naming_causes(described.told, described.folder):
+        return _read_tokenizer(described)
+
+
+def _read_tokenizer(described: Description) -> Tokenizer:
     own = described.adapter
     if own is not None and (own / "tokenizer.json").is_file():
         return Tokenizer.load(own)
@@ -460,13 +473,15 @@ def read_checkpoint(
     whole numbers are kept so, in the checkpoint's `stored`.
     """
     folder = described.folder
+    family_of(described)  # what is not known at all is said before what its files lack
     tokenizer = read_tokenizer(described)
     rows = None
     if stored:
         from langue.hub.quantized import StoredRows
 
         rows = StoredRows()
-    family, config, weights, kept = _read_model(described, head, pairs, weights_dtype, rows)
+    with naming_causes(described.told, folder):
+        family, config, weights, kept = _read_model(described, head, pairs, weights_dtype, rows)
     if len(tokenizer) > config.vocab_size + SPARE:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}"

@@ -24,6 +24,7 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
     "relu2": "relu_squared",
+    "tanh": "tanh",
 }
 
 

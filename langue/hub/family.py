@@ -18,6 +18,7 @@ from torch import Tensor
 from langue.errors import ModelError
 from langue.hub.config_keys import Config
 from langue.hub.convert_dtype import DtypeConverter
+from langue.hub.weights import UNQUANTISED
 from langue.model.config import ModelConfig
 from langue.model.language_model import build_on_meta
 from langue.runtime import in_threads
@@ -48,15 +49,16 @@ class Rule:
     first axis.
 
     change: what else tells the two apart. `transpose`: theirs is (in, out); `heads`: theirs has
-    queries, keys and values side by side within each head; `row`: theirs is one row of a matrix;
-    `halves`: the two halves of theirs are two of ours, the names of which `ours` has with a comma
-    between; `grouped`: theirs is queries, keys and values one after another, which are three of
-    ours where heads share keys; `reversed`: rotary positions turn theirs the other way, which is
-    ours with the two halves of each head of queries and keys exchanged. when: (axis, whether the
-    config has it), where two rules give one name. zero: ours is zero where a file lacks theirs, as
-    published bodies do that are used as language models. tied: other names of the same tensor. A
-    file may have it under any of them, once or several times. substitutes: names from which it is
-    taken where the file lacks it; where it is there, they are other tensors.
+    queries, keys and values side by side within each head, and ours may be three; `row`: theirs is
+    one row of a matrix; `halves`: the two halves of theirs are two of ours, the names of which
+    `ours` has with a comma between; `grouped`: theirs is queries, keys and values one after
+    another, which are three of ours where heads share keys; `reversed`: rotary positions turn
+    theirs the other way, which is ours with the two halves of each head of queries and keys
+    exchanged. when: (axis, whether the config has it), where two rules give one name. zero: ours is
+    zero where a file lacks theirs, as published bodies do that are used as language models. tied:
+    other names of the same tensor. A file may have it under any of them, once or several times.
+    substitutes: names from which it is taken where the file lacks it; where it is there, they are
+    other tensors.
     """
 
     ours: str
@@ -139,7 +141,8 @@ def joined(
         whole = whole.t()
     if r.change == "grouped":
         return list(torch.split(whole, _group_rows(config)))
-    return list(whole.chunk(2)) if r.change == "halves" else [whole]
+    several = r.ours.count(",") + 1
+    return list(whole.chunk(several)) if several > 1 else [whole]
 
 
 def _group_rows(config: ModelConfig) -> list[int]:
@@ -152,9 +155,7 @@ def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
     """Whether `joined` has a meaning for such parts; whether what it makes has the config's shape
     is seen later.
     """
-    if parts[0].ndim == 0 or any(
-        part.shape != parts[0].shape or part.dtype not in HELD for part in parts
-    ):
+    if parts[0].ndim == 0 or any(part.shape != parts[0].shape for part in parts):
         return False
     if r.change == "halves" and len(parts[0]) % 2:
         return False
@@ -170,6 +171,10 @@ def _taken(
 ) -> list[Tensor]:
     """`joined` of what is taken out of `published`. What it copies is not held beside the copy."""
     parts = [published.pop(name) for name in r.theirs]
+    odd = next((n for n, p in zip(r.theirs, parts, strict=True) if p.dtype not in HELD), None)
+    if odd is not None:
+        kind = str(parts[r.theirs.index(odd)].dtype)[6:]
+        raise ModelError(f"{odd} is of {kind}, which no weight is read from", do=UNQUANTISED)
     if not _joinable(r, parts, config):
         told = (
             f"{name} of shape {[*p.shape]} ({str(p.dtype)[6:]})"

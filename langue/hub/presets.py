@@ -63,6 +63,17 @@ def _mbart(layers: int, dim: int, heads: int, ffn: int) -> dict[str, Any]:
     return {"model_type": "mbart", "d_model": dim, "scale_embedding": True, **sides}
 
 
+def _deberta(layers: int, dim: int) -> dict[str, Any]:
+    """The third version's (He et al. 2021, arXiv:2111.09543)."""
+    return {
+        **{"model_type": "deberta-v2", "num_hidden_layers": layers, "hidden_size": dim},
+        **{"num_attention_heads": dim // 64, "intermediate_size": 4 * dim},
+        **{"relative_attention": True, "pos_att_type": "p2c|c2p", "share_att_key": True},
+        **{"position_buckets": 256, "max_relative_positions": 512, "norm_rel_ebd": "layer_norm"},
+        "position_biased_input": False,
+    }
+
+
 def _wide(kind: str, layers: int, dim: int, heads: int, ffn: int) -> dict[str, Any]:
     sizes = {
         "num_hidden_layers": layers,
@@ -98,6 +109,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_wide("modernbert", 22, 768, 12, 1152),
         **{"global_attn_every_n_layers": 3, "local_attention": 128, "tie_word_embeddings": True},
     },
+    "deberta-v3-xsmall": _deberta(12, 384),
+    "deberta-v3-small": _deberta(6, 768),
+    "deberta-v3-base": _deberta(12, 768),
     # Ours for small budgets: see nanochat.py; each part's worth is measured in docs/LOG.md.
     "langue": _wide("nanochat", 6, 384, 6, 1536) | {"final_logit_softcapping": 15.0},
 }
@@ -105,6 +119,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 KINDS = {
     "bert": "bert-base",
     "modernbert": "modernbert-base",
+    "deberta-v3": "deberta-v3-base",
     "gpt2": "gpt2",
     "t5": "t5-1.1-base",
     "mbart": "mbart-base",

@@ -47,6 +47,8 @@ def check_quantization(published: Mapping[str, Any]) -> None:
     if not isinstance(said, dict):
         raise ModelError("config: quantization_config is not an object")
     method = said.get("quant_method", METHOD if "config_groups" in said else None)
+    if method is None and {"load_in_8bit", "load_in_4bit"} & said.keys():
+        method = "bitsandbytes"  # whose older configs do not name it
     if method != METHOD:
         raise ModelError(
             f"config: quantization_config is of the method {method!r}, which is not read here",

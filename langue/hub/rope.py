@@ -11,7 +11,8 @@ from langue.hub.config_keys import Config
 from langue.model.config import ModelConfig
 
 _KEYS = {
-    "none": set[str](),
+    # sections are those of a picture's axes, which are one and the same in a text
+    "none": {"mrope_section", "mrope_interleaved"},
     "linear": {"factor"},
     "dynamic": {"factor"},
     "yarn": {
@@ -22,6 +23,7 @@ _KEYS = {
         "mscale",
         "mscale_all_dim",
         "truncate",
+        "finetuned",  # whether training followed, which changes nothing
     },
     "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
 }
@@ -47,7 +49,7 @@ def read_rope(
     """
     rope = dict(given if given is not None else _said(config))
     kind = rope.get("rope_type", rope.get("type", "default"))
-    kind = "none" if kind == "default" else kind
+    kind = "none" if kind in ("default", "mrope") else kind
     if kind not in _KEYS:
         raise ModelError(
             f"config: rope_type = {kind!r} is not known", do=f"known: default, {', '.join(_KEYS)}"

@@ -45,6 +45,9 @@ _BITS = {
     "BOOL": 8,
 }
 _BITS |= {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
+# which the format has and nothing here reads
+_UNREAD = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64")
+UNQUANTISED = "take the model as it was before its numbers were made fewer bits, in bf16 or fp32"
 Reader = Callable[[Path], dict[str, Tensor]]
 
 
@@ -92,15 +95,21 @@ def _read_shards(
     files = sorted(set(places.values()))
     if any(Path(name).name != name or not name.endswith(suffix) for name in files):
         raise ModelError("the index names a file outside the folder", where=str(index))
+    lost = [name for name in files if not (index.parent / name).is_file()]
+    if lost:
+        raise ModelError(
+            f"{len(lost)} of the {len(files)} files that the index names are not there: {lost[0]}",
+            where=str(index),
+            do=f"put {', '.join(lost[:3])} beside it, or fetch the model again",
+        )
     weights: dict[str, Tensor] = {}
     for file in files:
         shard = read(index.parent / file)
         expected = {name for name, place in places.items() if place == file}
-        odd = {
-            name
-            for name in shard.keys() ^ expected
-            if name not in shared or name in shard and name in places
-        }
+        # What no index lists is for the family to use or to refuse. What is listed and not there
+        # may be there under another name of its own.
+        odd = {name for name in expected - shard.keys() if name not in shared}
+        odd |= {name for name in shard.keys() - expected if name in places}
         if odd:
             raise ModelError(f"{file} and the index do not agree on {min(odd)!r}", where=str(index))
         again = next(
@@ -127,6 +136,8 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (it is no dict)
     except PermissionError as error:  # whole or not
         raise unreadable(error, file, ModelError) from None
+    except ModelError as error:
+        raise ModelError(error.what, where=str(file), do=error.do) from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"not a whole safetensors file: {error}",
@@ -165,7 +176,11 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _span(name: str, entry: Any) -> tuple[int, int, str]:
-    """Where a tensor's bytes begin and end, its shape and type agreeing."""
+    """Where a tensor's bytes begin and end, its shape and type agreeing. ModelError where it is of
+    a type that is not read.
+    """
+    if isinstance(entry, dict) and entry.get("dtype") in _UNREAD:
+        raise ModelError(f"{name!r} is of {entry['dtype']}, which is not read", do=UNQUANTISED)
     try:
         shape = entry["shape"]
         (first, last) = entry["data_offsets"]

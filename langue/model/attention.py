@@ -5,6 +5,7 @@ Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv:1706
 
     Attention(Q, K, V) = softmax(Q K^T / sqrt(K) + B) V
 
+where B may also be of queries and keys with the distances between them (`distances.py`).
 `attention_reference`, first below, states it: slow and obvious. The rest computes the same fast,
 and is tested against it. This is the only file that knows how ragged attention is computed.
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from langue.model.cache import PAGE, PagedKeys, Span, first_page_in_window, kernels_for, pages_for
+from langue.model.distances import Distances, distance_scores
 from langue.model.kernels import drop, random_keep, scale, softmax, softmax_gradient, threshold
 from langue.runtime import disable_cudnn_sdpa, has_amx_bf16
 
@@ -67,6 +69,7 @@ def attention_reference(
     key_starts: Tensor | None = None,
     config: AttentionConfig = FULL_ATTENTION,
     bias: Tensor | None = None,
+    distances: Distances | None = None,
 ) -> Tensor:
     """The formula in float64, one sequence and one head at a time: slow and obvious.
 
@@ -91,7 +94,10 @@ def attention_reference(
             k = all_keys[asked, kv_head]  # (s, K)
             v = all_values[asked, kv_head]  # (s, K)
 
-            scores = q @ k.T * config.alpha(width)  # (t, s)
+            scores = q @ k.T  # (t, s)
+            if distances is not None:
+                scores = scores + _with_distances(q, k, head, distances)
+            scores = scores * config.alpha(width)
             if config.cap:
                 scores = config.cap * torch.tanh(scores / config.cap)
             if bias is not None:
@@ -106,6 +112,19 @@ def attention_reference(
             weights = weights / weights.sum(dim=1, keepdim=True)  # rows sum to one
             out[asking, head] = weights @ v  # (t, K)
     return out.view(tokens, heads * width)
+
+
+def _with_distances(q: Tensor, k: Tensor, head: int, distances: Distances) -> Tensor:
+    """Of one sequence and head, one pair of tokens at a time: q, k (t, K) -> (t, t)."""
+    keys, queries = distances.keys, distances.queries
+    scores = torch.zeros(len(q), len(k), dtype=torch.float64)
+    for i in range(len(q)):
+        for j in range(len(k)):
+            if keys is not None:
+                scores[i, j] += q[i] @ keys[len(keys) // 2 + i - j, head].double()
+            if queries is not None:
+                scores[i, j] += k[j] @ queries[len(queries) // 2 + i - j, head].double()
+    return scores
 
 
 CHUNK_SCORES = 2**21  # weights, of which a few tensors at a time are worked on
@@ -153,6 +172,7 @@ def self_attention(
     dropout: float = 0.0,
     config: AttentionConfig = FULL_ATTENTION,
     bias: Tensor | None = None,
+    distances: Distances | None = None,
 ) -> Tensor:
     """Self-attention within each sequence of a flat batch.
 
@@ -163,10 +183,10 @@ def self_attention(
     """
     tiled = qkv.dtype == torch.bfloat16 and not torch.is_grad_enabled() and has_amx_bf16()
     # by kernels that never hold the weights (Dao et al. 2022, arXiv:2205.14135)
-    if qkv.device.type != "cpu" or tiled:
+    if qkv.device.type != "cpu" or tiled or distances is not None:
         q, k, v = qkv.unbind(1)
         return ragged_attention(
-            q, k, v, [(o, o, n, t, t) for o, n, t in groups], dropout, config, bias
+            q, k, v, [(o, o, n, t, t) for o, n, t in groups], dropout, config, bias, distances
         )
     # Inside, every product is in the dtype of qkv: autocast acts on the forward pass alone, and the
     # two must agree.
@@ -182,6 +202,7 @@ def ragged_attention(
     dropout: float = 0.0,
     config: AttentionConfig = FULL_ATTENTION,
     bias: Tensor | None = None,
+    distances: Distances | None = None,
 ) -> Tensor:
     """Attention of the tokens of one flat batch to those of another (or of the same).
 
@@ -197,7 +218,7 @@ def ragged_attention(
         for (_, _, n, tq, tk), queries, keys, values in zip(groups, asking, *asked, strict=True):
             keys, values = (x.view(n, tk, -1, width) for x in (keys, values))
             mixed = dense_attention(
-                queries.view(n, tq, heads, width), keys, values, dropout, config, bias
+                queries.view(n, tq, heads, width), keys, values, dropout, config, bias, distances
             )
             out.append(mixed.reshape(n * tq, heads * width))
     mixed = torch.cat(out) if len(out) > 1 else out[0]
@@ -221,8 +242,11 @@ def dense_attention(
     dropout: float = 0.0,
     config: AttentionConfig = FULL_ATTENTION,
     bias: Tensor | None = None,
+    distances: Distances | None = None,
 ) -> Tensor:
-    """Dense attention of n equal pairs: q (n, t, H, K), k and v (n, s, G, K) -> (n, t, H, K)."""
+    """Dense attention of n equal pairs: q (n, t, H, K), k and v (n, s, G, K) -> (n, t, H, K).
+    distances: of self-attention that sees everything, without a bias.
+    """
     if q.is_cuda:
         disable_cudnn_sdpa()
     queries = q.shape[1]
@@ -234,6 +258,8 @@ def dense_attention(
     square = config.causal and queries == keys > 1 and bias is None and not 0 < config.window < keys
     if not config.cap:
         mask = None if square else additive_mask(config, bias, queries, keys, q)
+        if distances is not None:
+            mask = distance_scores(q, k, distances) * alpha
         mixed = F.scaled_dot_product_attention(
             q, k, v, mask, dropout, is_causal=square, scale=alpha
         )

@@ -72,6 +72,7 @@ class ModelConfig:
     kv_heads: int = 0
     head_width: int = 0  # 0: dim / n_heads
     qkv_bias: bool | None = None  # None: as `bias`; so below
+    key_bias: bool = True  # whether keys have one where queries and values do, DeBERTa 1
     out_bias: bool | None = None
     ffn_bias: bool | None = None
     # a norm over each head's queries and keys, Dehghani et al. 2023, arXiv:2302.05442
@@ -79,8 +80,9 @@ class ModelConfig:
     qk_norm_joint: bool = False  # that norm over all heads at once, OLMo 2, arXiv:2501.00656
     # of each layer: token i sees j where |i - j| < window; 0: everything
     windows: tuple[int, ...] = ()
-    # what products of queries and keys are multiplied by; 0: 1 / sqrt(head width)
+    # what scores are multiplied by; 0: 1 / sqrt(head width), of the terms of a score together
     attention_scale: float = 0.0
+    scores_by_layer: bool = False  # scores of layer i are divided by i + 1, Mistral's GPT-2
     attention_cap: float = 0.0  # c tanh(score / c), Gemma 2, arXiv:2408.00118; 0: none
     # positions
     rotary_base: float = 10_000.0  # Su et al. 2021, arXiv:2104.09864
@@ -97,6 +99,12 @@ class ModelConfig:
     relative_bias: bool = False  # relative-position biases beside those positions, MPNet
     relative_buckets: int = 32  # T5's, Raffel et al. 2019, arXiv:1910.10683
     relative_distance: int = 128
+    # scores of contents with distances, and of distances with contents, DeBERTa, arXiv:2006.03654;
+    # relative_buckets = 0: each distance has an embedding of its own
+    content_to_position: bool = False
+    position_to_content: bool = False
+    shared_position_maps: bool = False  # the maps of contents serve distances too
+    position_norm: bool = False  # a norm over the embeddings of distances
     # blocks, embedding and head
     # attention and feed-forward read the same x and are summed, GPT-J and GPT-NeoX
     parallel: bool = False
@@ -104,6 +112,10 @@ class ModelConfig:
     shared_layers: bool = False  # one block, applied n_layers times, ALBERT, arXiv:1909.11942
     first_norm: bool = True  # whether the first block has an attention norm
     final_norm: bool | None = None  # None: where norms stand before sublayers
+    # tokens that a convolution of the embeddings sees, which is added to the first block's output
+    # and normalised, DeBERTa v2; 0: none
+    convolution: int = 0
+    convolution_activation: Activation = "tanh"
     embedding_dim: int = 0  # 0: dim; else a linear map widens it, ELECTRA
     embedding_scale: float = 1.0
     tied: bool = True  # the output matrix is the embedding's
@@ -193,10 +205,58 @@ class ModelConfig:
                 f"config: relative_distance = {self.relative_distance} leaves no distance to the"
                 f" shared ones of {self.relative_buckets} buckets"
             )
+        self._check_disentangled()
         if self.n_experts and not 0 < self.experts_per_token <= self.n_experts:
             raise ModelError(
                 f"config: experts_per_token = {self.experts_per_token} of {self.n_experts} experts"
             )
+
+    def _check_disentangled(self) -> None:
+        """Scores with distances, and a convolution, are of whole sequences that all tokens see."""
+        if self.convolution and (self.convolution % 2 == 0 or self.architecture != "encoder"):
+            raise ModelError(
+                f"config: convolution = {self.convolution} must be odd, and of an encoder"
+            )
+        if not self.is_disentangled:
+            return
+        if self.relative_buckets % 2 or self.relative_buckets == 2:
+            raise ModelError(
+                f"config: relative_buckets = {self.relative_buckets} must be even, and 0 or at"
+                " least 4"
+            )
+        if self.relative_distance <= self.relative_buckets // 4 + 1:
+            raise ModelError(
+                f"config: relative_distance = {self.relative_distance} leaves no distance to the"
+                f" shared ones of {self.relative_buckets} buckets"
+            )
+        odd = {
+            "a decoder": self.architecture != "encoder",
+            "the maps of contents, whose keys have no bias,": self.shared_position_maps
+            and not self.stacks_qkv,
+            "fewer kv_heads than heads": self.n_kv_heads != self.n_heads,
+            "windows": any(self.windows),
+            "rotary positions": self.position == "rotary",
+            "relative-position biases": self.has_relative_bias or self.position == "alibi",
+            "norms of queries and keys": self.qk_norm,
+            "a cap on scores": self.attention_cap > 0,
+        }
+        found = next((name for name, there in odd.items() if there), "")
+        if found:
+            raise ModelError(f"config: scores with distances and {found} are not for one model")
+
+    @property
+    def is_disentangled(self) -> bool:
+        return self.content_to_position or self.position_to_content
+
+    def score_scale(self, layer: int) -> float:
+        """`attention_scale` as a layer has it: of scores of several terms (He et al. 2020, section
+        3.2), and of scores that are smaller in later layers.
+        """
+        terms = 1 + self.content_to_position + self.position_to_content
+        if terms == 1 and not self.scores_by_layer:
+            return self.attention_scale
+        scale = self.attention_scale or (self.head_dim * terms) ** -0.5
+        return scale / (layer + 1) if self.scores_by_layer else scale
 
     @property
     def head_dim(self) -> int:
@@ -205,6 +265,11 @@ class ModelConfig:
     @property
     def n_kv_heads(self) -> int:
         return self.kv_heads or self.n_heads
+
+    @property
+    def stacks_qkv(self) -> bool:
+        """Whether one matrix maps to queries, keys and values: they are of one size and kind."""
+        return self.n_heads == self.n_kv_heads and (self.key_bias or not self.has_bias("qkv"))
 
     @property
     def n_rotary_dims(self) -> int:
@@ -277,6 +342,8 @@ class ModelConfig:
             * self.head_dim
             * sum(length * length for length in lengths)
         )
+        # of each token with twice as many distances as there are tokens, beside two products
+        attention *= 1 + self.content_to_position + self.position_to_content
         return 2 * self.matrix_parameters * sum(lengths) + attention
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from langue.model.config import ModelConfig
-from langue.model.kernels import Linear
+from langue.model.kernels import Dropout, Linear, linear
 
 
 class RMSNorm(nn.RMSNorm):
@@ -151,6 +151,34 @@ class Mixture(nn.Module):
         if self.shared is not None and self.shared_gate is not None:
             out = out + torch.sigmoid(self.shared_gate(x)) * self.shared(x)
         return out
+
+
+class Convolution(nn.Module):
+    """norm(y + act(conv(x))) of what enters a block and what leaves it, DeBERTa v2's: each token
+    sees its nearest neighbours in its own sequence, and zeros beyond its ends.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.map = nn.Conv1d(config.dim, config.dim, config.convolution)
+        self.activation = ACTIVATIONS[config.convolution_activation]
+        self.dropout = Dropout(config.dropout)
+        self.norm = make_norm(config)
+
+    def forward(self, y: Tensor, x: Tensor, positions: Tensor) -> Tensor:
+        """y, x (T, D); positions (T,) in each sequence. Returns (T, D)."""
+        width = self.map.kernel_size[0]
+        seen = [_neighbours(x, positions, i - width // 2) for i in range(width)]
+        weight = self.map.weight.permute(0, 2, 1).flatten(1)  # (D, width * D)
+        mixed = linear(torch.cat(seen, dim=1), weight, self.map.bias)
+        out: Tensor = self.norm(y + self.activation(self.dropout(mixed)))
+        return out
+
+
+def _neighbours(x: Tensor, positions: Tensor, apart: int) -> Tensor:
+    """The states of the tokens so many places further on in the same sequence; zeros beyond it."""
+    there = positions.roll(-apart) == positions + apart  # (T,): those of others begin at 0 again
+    return x.roll(-apart, 0) * there[:, None]
 
 
 def make_feedforward(config: ModelConfig) -> nn.Module:

@@ -1,5 +1,6 @@
 """What arrives: each token's place in its own sequence, positions (T,). What leaves: vectors (T, D)
-to add to the embedding, rotations of queries and keys, or biases (H, S, S) on scores.
+to add to the embedding, rotations of queries and keys, biases (H, S, S) on scores, or embeddings of
+distances (2 S, D).
 """
 
 import math
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 
 from langue.model.attention import LengthBuckets
 from langue.model.config import ModelConfig
+from langue.model.distances import DistanceStates
+from langue.model.layers import make_norm
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (T, R / 2)
 
@@ -244,3 +247,42 @@ def make_bias(config: ModelConfig) -> nn.Module | None:
     if config.has_relative_bias:
         return RelativeBias(config)
     return Alibi(config) if config.position == "alibi" else None
+
+
+class DistanceEmbedding(nn.Module):
+    """P of each distance between two tokens (He et al. 2020, arXiv:2006.03654, eq. 3), the far ones
+    in buckets (its code since version 2).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.span = config.relative_buckets // 2 or config.relative_distance  # k of eq. 3
+        self.exact = config.relative_buckets // 4  # 0: there are no buckets
+        self.distance = config.relative_distance
+        self.table = nn.Embedding(2 * self.span, config.dim)
+        self.norm = make_norm(config) if config.position_norm else None
+
+    def forward(self, length: int) -> DistanceStates:
+        """Of all distances in sequences of at most `length` tokens."""
+        apart = torch.arange(-length, length, device=self.table.weight.device)
+        rows = (self.bucket(apart) + self.span).clamp(0, 2 * self.span - 1)  # (2 S,), ascending
+        first, last = (int(row) for row in rows[[0, -1]])
+        states: Tensor = self.table.weight[first : last + 1]  # (R, D)
+        states = states.float() if states.dtype == torch.bfloat16 else states
+        return DistanceStates(states if self.norm is None else self.norm(states), rows - first)
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """distance (R,) int64 -> the same where it is near; far ones share numbers that grow as
+        their logarithm.
+        """
+        if not self.exact:
+            return distance
+        far = distance.abs().clamp(min=self.exact)
+        largest = torch.tensor((self.distance - 1) / self.exact, device=distance.device)
+        ratio = torch.log(far / self.exact) / torch.log(largest)
+        shared = self.exact + torch.ceil(ratio * (self.exact - 1)).long()
+        return torch.where(distance.abs() <= self.exact, distance, distance.sign() * shared)
+
+
+def make_distances(config: ModelConfig) -> DistanceEmbedding | None:
+    return DistanceEmbedding(config) if config.is_disentangled else None

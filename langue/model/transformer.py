@@ -26,9 +26,18 @@ from langue.model.attention import (
 )
 from langue.model.cache import PagedKeys, Pages, kernels_for
 from langue.model.config import ModelConfig
+from langue.model.distances import Distances, DistanceStates
 from langue.model.kernels import Dropout, Linear, in_bf16, rows_of
-from langue.model.layers import make_feedforward, make_norm
-from langue.model.position import Alibi, Rotary, Rotation, make_bias, make_position, rotate
+from langue.model.layers import Convolution, make_feedforward, make_norm
+from langue.model.position import (
+    Alibi,
+    Rotary,
+    Rotation,
+    make_bias,
+    make_distances,
+    make_position,
+    rotate,
+)
 
 TILE = 32
 FILLED = 256
@@ -61,6 +70,8 @@ class Context:
     pairs: PairedLengthBuckets = field(default_factory=list)
     step: Step | None = None
     span_bias: SpanBias | None = None  # `bias` of a step's spans
+    distances: DistanceStates | None = None  # which scores with distances are of
+    positions: Tensor | None = None  # (T,), which a convolution asks for
 
 
 class SelfAttention(nn.Module):
@@ -72,20 +83,32 @@ class SelfAttention(nn.Module):
         self.width = config.head_dim
         self.dropout = config.attention_dropout
         self.scores = AttentionConfig(
-            config.causal, config.window(layer), config.attention_scale, config.attention_cap
+            config.causal, config.window(layer), config.score_scale(layer), config.attention_cap
         )
 
-        def into(heads: int) -> Linear:
-            return Linear(config.dim, heads * self.width, bias=config.has_bias("qkv"))
+        biased = config.has_bias("qkv")
+
+        def into(heads: int, bias: bool = biased) -> Linear:
+            return Linear(config.dim, heads * self.width, bias=bias)
 
         # Of one size they are stacked, for one product; of two they stay apart, and a file's are
         # used as they lie.
-        self.stacked = self.heads == self.kv_heads
+        self.stacked = config.stacks_qkv
+        of_keys = biased and config.key_bias
         if self.stacked:
             self.qkv = into(3 * self.heads)
         else:
-            self.q, self.k, self.v = into(self.heads), into(self.kv_heads), into(self.kv_heads)
+            self.q = into(self.heads)
+            self.k = into(self.kv_heads, of_keys)
+            self.v = into(self.kv_heads)
         self.out = Linear(self.heads * self.width, config.dim, bias=config.has_bias("out"))
+        self.to_position = config.content_to_position
+        self.from_position = config.position_to_content
+        self.own_maps = not config.shared_position_maps
+        own_keys = self.to_position and self.own_maps
+        self.position_key = into(self.heads, of_keys) if own_keys else None
+        self.position_query = into(self.heads) if self.from_position and self.own_maps else None
+        self.position_dropout = Dropout(config.dropout) if config.is_disentangled else None
         self.joint = config.qk_norm_joint
 
         def norm(heads: int) -> nn.Module | None:
@@ -111,8 +134,29 @@ class SelfAttention(nn.Module):
             parts = self._apply_rotary(
                 *self._projected(x, query_positions), context, query_positions
             )
-        out: Tensor = self.out(self.ragged(parts, context))
+        out: Tensor = self.out(self.ragged(parts, context, self._distances(context.distances)))
         return out
+
+    def _distances(self, states: DistanceStates | None) -> Distances | None:
+        """This layer's keys and queries of distances."""
+        if states is None or self.position_dropout is None:
+            return None
+        kept = self.position_dropout(states.states)  # (R, D)
+        end = self.heads * self.width
+        keys = queries = None
+        if self.to_position:
+            keys = self._mapped(self.position_key, kept, states.rows, end)
+        if self.from_position:
+            queries = self._mapped(self.position_query, kept, states.rows, 0)
+        return Distances(keys, queries)
+
+    def _mapped(self, own: nn.Module | None, states: Tensor, rows: Tensor, begin: int) -> Tensor:
+        """Embeddings of distances (R, D) -> (2 S, H, K), by a map of their own, or by that of
+        contents whose rows begin there.
+        """
+        end = begin + self.heads * self.width
+        out: Tensor = rows_of(self.qkv, states, begin, end) if own is None else own(states)
+        return out.view(len(states), self.heads, self.width)[rows]
 
     def _projected(
         self, x: Tensor, query_positions: Tensor | None
@@ -137,13 +181,17 @@ class SelfAttention(nn.Module):
             v.view(v.shape[0], -1, self.width),
         )
 
-    def ragged(self, parts: tuple[Tensor, ...], context: Context) -> Tensor:
+    def ragged(
+        self, parts: tuple[Tensor, ...], context: Context, distances: Distances | None = None
+    ) -> Tensor:
         """All that depends on where sequences begin and end, which no two batches have in
         common.
         """
         dropout = self.dropout if self.training else 0.0
         if len(parts) == 1:
-            return self_attention(*parts, context.groups, dropout, self.scores, context.bias)
+            return self_attention(
+                *parts, context.groups, dropout, self.scores, context.bias, distances
+            )
         q, k, v = parts
         if context.step is not None:
             keys = context.step.own
@@ -157,7 +205,7 @@ class SelfAttention(nn.Module):
             each = t if len(q) == len(k) else 1
             pairs.append((asked, offset, n, each, t))
             asked += n * each
-        return ragged_attention(q, k, v, pairs, dropout, self.scores, context.bias)
+        return ragged_attention(q, k, v, pairs, dropout, self.scores, context.bias, distances)
 
     def _apply_rotary(
         self,
@@ -263,6 +311,7 @@ class Block(nn.Module):
         self.feedforward = make_feedforward(config)
         self.feedforward_norm = make_norm(config) if before else nn.Identity()
         self.feedforward_out_norm = make_norm(config) if behind else nn.Identity()
+        self.convolution = Convolution(config) if config.convolution and layer == 0 else None
         self.dropout = Dropout(config.dropout)
 
     def can_narrow(self, context: Context, query_positions: Tensor) -> bool:
@@ -272,10 +321,11 @@ class Block(nn.Module):
         scores = self.attention.scores
         # among processes: its rows are not to be had apart
         shared = hasattr(self.attention.out.weight, "to_local")
-        if shared or self.cross is not None or context.step is not None:
+        alone = self.cross is None and self.convolution is None
+        if shared or not alone or context.step is not None:
             return False
         if not scores.causal:
-            return not scores.window and context.bias is None
+            return not scores.window and context.bias is None and context.distances is None
         return query_positions.tolist() == [
             o + (i + 1) * t - 1 for o, n, t in context.groups for i in range(n)
         ]
@@ -287,6 +337,7 @@ class Block(nn.Module):
         def feedforward(y: Tensor) -> Tensor:
             return self.feedforward_out_norm(self.feedforward(y))  # type: ignore[no-any-return]
 
+        given = x
         kept = x if query_positions is None else x[query_positions]
         if self.parallel:
             attended = self._added(attention(self.attention_norm(x)))
@@ -295,7 +346,8 @@ class Block(nn.Module):
         if self.cross is not None:
             cross = self.cross
             x = self._residual(x, lambda y: cross(y, context), self.cross_norm, x)
-        return self._residual(x, feedforward, self.feedforward_norm, x)
+        x = self._residual(x, feedforward, self.feedforward_norm, x)
+        return x if self.convolution is None else self.convolution(x, given, context.positions)
 
     def _residual(
         self, x: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module, kept: Tensor
@@ -341,6 +393,7 @@ class Transformer(nn.Module):
             Rotary(config, local=True) if rotary and config.rotary_local_base else None
         )
         self.bias = make_bias(config)
+        self.distances = make_distances(config)
         self.decoder: Transformer | None = None
         if config.decoder_layers:
             self.decoder = Transformer(config.decoder(), True)
@@ -382,6 +435,9 @@ class Transformer(nn.Module):
             context.bias = self.bias(max((t for _, _, t in groups), default=0))
         elif self.bias is not None:
             context.span_bias = self._span_bias()
+        if self.distances is not None:
+            context.distances = self.distances(max((t for _, _, t in groups), default=0))
+        context.positions = positions
         checkpointing = self.activation_checkpointing and self.training
         last = cast(Block, self.blocks[-1])
         narrow = query_positions is not None and last.can_narrow(context, query_positions)
@@ -539,9 +595,9 @@ def initialise(module: nn.Module, std: float, seed: int) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
-        if isinstance(part, (nn.Linear, nn.Embedding)):
+        if isinstance(part, (nn.Linear, nn.Embedding, nn.Conv1d)):
             nn.init.normal_(part.weight, 0.0, std, generator=generator)
-        if isinstance(part, nn.Linear) and part.bias is not None:
+        if isinstance(part, (nn.Linear, nn.Conv1d)) and part.bias is not None:
             nn.init.zeros_(part.bias)
 
 

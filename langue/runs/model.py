@@ -22,12 +22,13 @@ from langue.generation.engine import GUESSES, MOST_ROWS
 from langue.hub.checkpoint import (
     Checkpoint,
     Description,
+    classes_of,
     describe,
     family_of,
     is_quantized,
     write_checkpoint,
 )
-from langue.hub.family import EXTRA_PREFIX
+from langue.hub.family import EXTRA_PREFIX, LM_CLASSES
 from langue.hub.sentence_transformers import copy_modules
 from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, on_meta_device
@@ -470,10 +471,22 @@ class Model:
             return replace(examples, tokens=tokens)
         return examples
 
+    @property
+    def lost_head(self) -> str | None:
+        """The class of `transformers` that the folder says it is of, where that scores tokens and
+        the folder has no weights for it.
+        """
+        classes = classes_of(self.checkpoint.published)
+        promised = next((name for name in classes if name.endswith(LM_CLASSES)), None)
+        return promised if self.language is None and self.task is None else None
+
     def _language(self) -> LanguageModel:
         if self.language is None:
+            lacks = "the model has no language-model head"
+            if self.lost_head is not None:
+                lacks = f"weights of the language-model head missing, which {self.lost_head} has"
             raise ModelError(
-                "the model has no language-model head, so it scores and writes no tokens",
+                f"{lacks}, so it scores and writes no tokens",
                 where=str(self.checkpoint.folder),
                 do=(
                     "load a model saved with its head (ForCausalLM, ForMaskedLM,"

@@ -134,10 +134,11 @@ def _axes(config: ModelConfig) -> list[str]:
     rotary = f" of base {config.rotary_base:,.0f}" if config.position == "rotary" else ""
     if config.rotary_scaling != "none":
         rotary += f" ({config.rotary_scaling}, {config.rotary_factor:g} times the context)"
+    scored = ", distances scored with contents" if config.is_disentangled else ""
     limited = [window for window in config.windows if window]
     return [
         f"{NORMS[config.norm]} {PLACES[config.norm_place]} each sublayer",
-        POSITIONS[config.position] + rotary,
+        POSITIONS[config.position] + rotary + scored,
         f"{config.n_heads} heads of {config.head_dim}"
         + (
             f", {config.n_kv_heads} of keys and values"

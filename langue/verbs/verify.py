@@ -122,6 +122,8 @@ def _finite(model: Model) -> tuple[bool, str]:
 
 
 def _tying(model: Model) -> tuple[bool | None, str]:
+    if model.lost_head is not None:
+        return False, f"weights of the head missing that {model.lost_head} has"
     if model.language is None:
         what = (
             "a body alone" if model.task is None else f"a body and what it is to {model.task.name}"

@@ -71,6 +71,8 @@ def _gpt2(draw):
         "n_inner": draw.choice([None, 20, 40]),
         "activation_function": draw.choice(["gelu_new", "relu", "gelu"]),
         "scale_attn_weights": draw.choice([True, False]),
+        "scale_attn_by_inverse_layer_idx": draw.choice([True, False]),
+        "reorder_and_upcast_attn": draw.choice([True, False]),
         "tie_word_embeddings": draw.choice([True, False]),
     }
 
@@ -389,6 +391,33 @@ def _albert(draw):
     return _encoder(draw, embedding_size=draw.choice([6, 10]))
 
 
+def _deberta(draw):
+    kept = _deberta_v2(draw)
+    for key in ("position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size"):
+        kept.pop(key, None)
+    return kept
+
+
+def _deberta_v2(draw):
+    terms = draw.choice([["c2p", "p2c"], ["c2p", "p2c"], ["c2p"], ["p2c"], []])
+    relative = {
+        "relative_attention": bool(terms),
+        "pos_att_type": terms,
+        # near distances have an embedding each, far ones share them; or all have one, to a limit
+        "position_buckets": draw.choice([4, 6, 16, -1]),
+        "max_relative_positions": draw.choice([-1, 12, 24]),
+        "norm_rel_ebd": draw.choice(["layer_norm", "none"]) if terms else "none",
+        "share_att_key": draw.choice([True, False]),
+        "position_biased_input": draw.choice([True, False]),
+    }
+    convolution = draw.choice([{}, {"conv_kernel_size": 3, "conv_act": "gelu"}])
+    return _encoder(draw, **relative, **convolution) | {
+        "type_vocab_size": draw.choice([0, 2]),
+        "layer_norm_eps": draw.choice([1e-7, 1e-3]),
+        "pooler_hidden_act": draw.choice(["gelu", "tanh"]),
+    }
+
+
 def _m2m100(draw):
     return _bart(draw) | {"pad_token_id": draw.choice([0, 1])}
 
@@ -415,6 +444,8 @@ REFERENCES = {
     "mpnet": ("MPNetConfig", "MPNetForMaskedLM", _mpnet),
     "albert": ("AlbertConfig", "AlbertForMaskedLM", _albert),
     "nomic_bert": ("NomicBertConfig", "NomicBertForMaskedLM", _nomic_bert),
+    "deberta": ("DebertaConfig", "DebertaForMaskedLM", _deberta),
+    "deberta-v2": ("DebertaV2Config", "DebertaV2ForMaskedLM", _deberta_v2),
     "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", _distilbert),
     "electra": (
         "ElectraConfig",

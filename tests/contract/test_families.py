@@ -185,7 +185,10 @@ def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
     key = next(
         key
         for key in weights
-        if re.search(r"(key|k_proj|qkv_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$", key)
+        if re.search(
+            r"(key|key_proj|in_proj|k_proj|qkv_proj|k_lin|\.k|Wqkv|c_attn|query_key_value)\.weight$",
+            key,
+        )
     )
     save_file(
         weights | {key: weights[key].flip(0).contiguous()},
@@ -205,12 +208,14 @@ def test_verify_finds_nothing_wrong_and_what_is(tmp_path, name):
 
 REFUSED = {
     "bert": [("position_embedding_type", "relative_key"), ("is_decoder", True)],
-    "gpt2": [("scale_attn_by_inverse_layer_idx", True), ("add_cross_attention", True)],
+    "gpt2": [("add_cross_attention", True)],
     "openai-gpt": [("afn", "softsign")],
-    "llama": [("pretraining_tp", 2), ("rope_scaling", {"rope_type": "longrope", "factor": 2.0})],
+    "llama": [("rope_scaling", {"rope_type": "longrope", "factor": 2.0})],
     "qwen2_moe": [("decoder_sparse_step", 2), ("mlp_only_layers", [0])],
     "gemma2": [("use_bidirectional_attention", True), ("layer_types", ["chunked_attention"])],
     "albert": [("num_hidden_groups", 2), ("inner_group_num", 2)],
+    "deberta": [("talking_head", True), ("pos_att_type", "p2p|c2p")],
+    "deberta-v2": [("relative_attention", False), ("embedding_size", 8), ("conv_groups", 2)],
     "nomic_bert": [("prenorm", True), ("rotary_scaling_factor", 2)],
     "opt": [("word_embed_proj_dim", 7), ("layer_norm_elementwise_affine", False)],
     "gpt_neo": [("attention_layers", ["global", "strided", "local"])],
@@ -259,8 +264,8 @@ def test_a_weight_too_few_or_too_many_is_an_error(tmp_path, name):
 
 @every_family
 def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
-    """A model that lost its output is not taken for a body: its class says that it scores
-    tokens."""
+    """A model that lost its output gives states, and is not taken for a body alone: its class says
+    that it scores tokens."""
     folder = save(tmp_path / "m", draw_model(name, 0))
     weights = load_file(folder / "model.safetensors")
     family = FAMILIES[name]
@@ -273,8 +278,11 @@ def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
     if all(head.values()):  # tied, with nothing else but what may be zero
         assert load(folder).language is not None
     else:
+        model = load(folder)
+        assert len(model.hidden(sequences(0))) == len(LENGTHS)
         with pytest.raises(ModelError, match="head missing"):
-            load(folder)
+            model.logits(*inputs(draw_model(name, 0), 0))
+        assert not all(check["ok"] for check in verify(folder)["checks"])
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(
             json.dumps(config | {"architectures": [family.architectures["body"]]})

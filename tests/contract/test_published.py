@@ -96,6 +96,16 @@ BART = {
     "num_hidden_layers": 2,
     "pad_token_id": 1, "scale_embedding": False,
 }
+DEBERTA = {
+    "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+    "hidden_size": 16, "initializer_range": 0.02, "intermediate_size": 40, "layer_norm_eps": 1e-7,
+    "max_position_embeddings": 64, "max_relative_positions": -1, "num_attention_heads": 2,
+    "num_hidden_layers": 2, "pad_token_id": 0, "padding_idx": 0, "pooler_dropout": 0,
+    "pooler_hidden_act": "gelu", "pooler_hidden_size": 16, "pos_att_type": "c2p|p2c",
+    "position_biased_input": False, "relative_attention": True, "type_vocab_size": 0,
+}
+DEBERTA_V3 = DEBERTA | {"norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p",
+    "position_buckets": 8, "share_att_key": True}
 MODERNBERT = {
     "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 1,
     "classifier_activation": "gelu",
@@ -307,6 +317,24 @@ PUBLISHED = {
             "Qwen3ForCausalLM",
         ),
         copies("model.embed_tokens.weight", "lm_head.weight"),
+    ),
+    "deberta-base": ("deberta", DEBERTA, "DebertaForMaskedLM"),
+    "deberta-v2-xlarge": (
+        "deberta-v2",
+        DEBERTA_V3 | {"conv_kernel_size": 3, "conv_act": "gelu", "attention_head_size": 8},
+        "DebertaV2ForMaskedLM",
+    ),
+    # its head of the masked-LM kind has names of its own, and beside it stands ELECTRA's
+    "deberta-v3-base": (
+        "deberta-v2",
+        DEBERTA_V3 | {"legacy": False},
+        "DebertaV2ForMaskedLM",
+        beside(
+            deberta__embeddings__position_embeddings__weight=(64, 16),
+            deberta__embeddings__position_ids=(1, 64),
+            mask_predictions__dense__weight=(16, 16),
+            mask_predictions__classifier__weight=(1, 16),
+        ),
     ),
     "gemma-2-2b": (
         "gemma2",

@@ -21,8 +21,9 @@ from langue.model.attention import (
 )
 from langue.model.cache import PAGE, PagedKeys, Pages, Span, pages_for
 from langue.model.config import ModelConfig
+from langue.model.distances import Distances
 from langue.model.heads import pool_mean
-from langue.model.position import Alibi, RelativeBias
+from langue.model.position import Alibi, DistanceEmbedding, RelativeBias
 from langue.model.transformer import Step, Transformer, initialise
 from langue.runtime import disable_cudnn_sdpa
 
@@ -102,6 +103,42 @@ def test_self_attention_with_fewer_key_heads(lengths, scores, biased, kv_heads, 
     out = ragged_attention(q, k, v, pairs, config=scores, bias=bias)
     expected = attention_reference((q, k, v), batch.starts, config=scores, bias=bias)
     assert (out.double() - expected).norm() <= 1e-5 * expected.norm()
+
+
+@settings(deadline=None, max_examples=40)
+@given(LENGTHS, st.booleans(), st.booleans(), st.booleans(), st.integers(0, 2**31))
+def test_scores_with_distances(lengths, to_position, packed, longer, seed):
+    """Against one pair of tokens at a time; the table may be of longer sequences than these."""
+    batch = batch_of(lengths)
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(batch.n_tokens, 3, 2, 4, generator=generator)
+    size = 2 * (max(lengths) + 3 * longer)
+    tables = torch.randn(2, size, 2, 4, generator=generator)
+    distances = Distances(tables[0] if to_position else None, tables[1])
+    scores = AttentionConfig(scale=0.3)
+    if packed:
+        out = self_attention(qkv, batch.groups, config=scores, distances=distances)
+    else:
+        pairs = [(o, o, n, t, t) for o, n, t in batch.groups]
+        out = ragged_attention(*qkv.unbind(1), pairs, config=scores, distances=distances)
+    expected = attention_reference(qkv, batch.starts, config=scores, distances=distances)
+    assert (out.double() - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_far_distances_share_an_embedding():
+    """Near ones have their own, up to half of the buckets; the farthest has the last."""
+    axes = {"content_to_position": True, "relative_buckets": 16, "relative_distance": 100}
+    table = DistanceEmbedding(ModelConfig(10, 8, 1, 2, 8, 16, **axes))
+    # 4 + ceil(3 log(d / 4) / log(99 / 4)), written out
+    expected = {0: 0, 3: 3, 4: 4, 5: 5, 11: 5, 12: 6, 33: 6, 34: 7, 99: 7, 100: 8}
+    for sign in (1, -1):
+        found = table.bucket(sign * torch.tensor(list(expected))).tolist()
+        assert found == [sign * bucket for bucket in expected.values()]
+    states, rows = table(200)
+    assert len(states) == 16 and len(rows) == 400
+    assert rows[0] == 0 and rows[200] == 8 and rows[-1] == 15 and not bool((rows.diff() < 0).any())
+    near, rows = table(3)  # of short texts, only what they need
+    assert len(near) == 6 and torch.equal(near, table.table.weight[5:11])
 
 
 @settings(deadline=None, max_examples=40)

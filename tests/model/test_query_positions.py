@@ -38,6 +38,12 @@ CONFIGS = {
         False,
         False,
     ),
+    "encoder of distances": (
+        {"content_to_position": True, "relative_buckets": 8, "relative_distance": 16},
+        False,
+        False,
+    ),
+    "convolution in the last layer": ({"n_layers": 1, "convolution": 3}, False, False),
     "decoder": (CAUSAL, False, True),
     "grouped decoder": (
         CAUSAL | {"position": "rotary", "kv_heads": 2, "qkv_bias": False},

@@ -173,6 +173,7 @@ def test_what_was_divided_by_rows_goes_on_divided_by_heads(runs):
         ({}, 3, "n_heads = 4 does not divide among 3 processes"),
         ({"kv_heads": 1}, 2, "kv_heads = 1 does not divide"),
         ({"ffn_dim": 47}, 2, "ffn_dim = 47 does not divide"),
+        ({"content_to_position": True}, 2, "tp is not for scores with distances"),
         ({"position": "alibi"}, 2, "tp is not for alibi positions"),
         ({"qk_norm": True}, 2, "norms of queries and keys with weights"),
         ({"n_experts": 4, "experts_per_token": 2}, 2, "a mixture of experts"),

@@ -53,13 +53,19 @@ def read_gpt2(config: Config) -> ModelConfig:
     config = own_names(config, _ALIASES)
     require(
         config,
-        scale_attn_by_inverse_layer_idx=False,
         add_cross_attention=False,
         scale_attn_weights=(True, False),
     )
     scale = 0.0 if config.get("scale_attn_weights", True) else 1.0
     activation = read_activation(config, "activation_function", "gelu_new")
-    return _read(config, norm_place="pre", activation=activation, attention_scale=scale)
+    # reorder_and_upcast_attn is about how sums are rounded in 16 bits, not about what is summed
+    return _read(
+        config,
+        norm_place="pre",
+        activation=activation,
+        attention_scale=scale,
+        scores_by_layer=bool(config.get("scale_attn_by_inverse_layer_idx", False)),
+    )
 
 
 def write_gpt2(config: ModelConfig) -> dict[str, Any]:
@@ -67,6 +73,7 @@ def write_gpt2(config: ModelConfig) -> dict[str, Any]:
         "n_inner": config.ffn_dim,
         "activation_function": write_activation(config.activation),
         "scale_attn_weights": config.attention_scale != 1.0,
+        "scale_attn_by_inverse_layer_idx": config.scores_by_layer,
     }
 
 

@@ -24,7 +24,7 @@ def read(config: Config, *, width: int | None = None, **axes: Any) -> ModelConfi
     """width: of a head, where the config does not say it; axes: what a family has otherwise than
     Llama.
     """
-    require(config, pretraining_tp=(None, 1))
+    # pretraining_tp is not read: in parts or whole, a product is the same
     named = _NAMES.read(
         config,
         norm="rms",

@@ -12,7 +12,7 @@ _SCORE = {"token": "score"}
 _SPAN = {"span": "qa_outputs"}
 _ENCODERS = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"),
-    *("ernie", "data2vec-text", "mpnet", "albert"),
+    *("ernie", "data2vec-text", "mpnet", "albert", "deberta", "deberta-v2"),
 )
 _LLAMAS = (
     *("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"),
@@ -54,6 +54,8 @@ FAMILIES: Registry[Family] = Registry(
         "albert": "hub.families.albert:ALBERT",
         "nomic_bert": "hub.families.nomic_bert:NOMIC_BERT",
         "distilbert": "hub.families.distilbert:DISTILBERT",
+        "deberta": "hub.families.deberta:DEBERTA",
+        "deberta-v2": "hub.families.deberta:DEBERTA_V2",
         "electra": "hub.families.electra:ELECTRA",
         "modernbert": "hub.families.modernbert:MODERNBERT",
         "eurobert": "hub.families.eurobert:EUROBERT",

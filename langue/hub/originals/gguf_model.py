@@ -6,6 +6,7 @@ a head apart in the Qwens; the Hub's names always mean the latter, so the rows o
 and keys change places on the way.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from langue.model.weight_kinds import Weight, WeightKind, quantize
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 SUFFIX = ".gguf"
+PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 MOST = 2**24  # of any size: a context, a vocabulary
 FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7}  # general.file_type
 _LLAMA = {
@@ -77,7 +79,8 @@ def find(path: Path) -> Path | None:
     if path.is_file():
         return path if path.suffix.lower() == SUFFIX else None
     files = [file for file in path.glob("*") if file.suffix.lower() == SUFFIX]
-    return files[0] if len(files) == 1 else None
+    in_parts = len(files) > 1 and all(PART.search(file.name) for file in files)
+    return min(files) if len(files) == 1 or in_parts else None
 
 
 def read_tokenizer(file: Path) -> Tokenizer:
@@ -87,6 +90,14 @@ def read_tokenizer(file: Path) -> Tokenizer:
 def read_config(file: Path) -> dict[str, Any]:
     """The metadata as a config of the Hub's."""
     found = read(file)
+    count = found.metadata.get("split.count", 0)
+    if count and count > 1:
+        whole = PART.sub("", file.name) + SUFFIX
+        raise ModelError(
+            f"one of {count} parts of a GGUF",
+            where=str(file),
+            do=f"join them with llama.cpp's tool: llama-gguf-split --merge FIRST_PART {whole}",
+        )
     names = {name.removesuffix(".weight") for name in found.tensors}
     said = _Said(found.metadata, str(file))
     if said.get("block_count") > len(found.tensors):

@@ -93,6 +93,10 @@ CLASSES: dict[str, PublishedClass] = {
         },
         mask_takes_space=True,
     ),
+    "DebertaV2": PublishedClass({"bos": "[CLS]", "eos": "[SEP]", **BERT}),
+    "Deberta": PublishedClass(
+        {"bos": "[CLS]", "eos": "[SEP]", **BERT}, mask_takes_space=True, prefix_space_default=False
+    ),
     "Nllb": PublishedClass(_ROBERTA, mask_takes_space=True),
     "M2M100": PublishedClass(_T5 | {"bos": "<s>", "sep": "</s>"}),
     "Pegasus": PublishedClass(_T5 | {"mask": "<mask_2>"}),
@@ -104,7 +108,7 @@ OF_MODEL_TYPE: dict[str, str] = {
     **dict.fromkeys(("roberta", "data2vec-text", "bart"), "Roberta"),
     **{"xlm-roberta": "XLMRoberta", "camembert": "Camembert", "mbart": "MBart", "marian": "Marian"},
     **{"openai-gpt": "OpenAIGPT", "gpt_neox": "GPTNeoX", "pegasus": "Pegasus", "mpnet": "MPNet"},
-    **{"albert": "Albert", "m2m_100": "M2M100"},
+    **{"albert": "Albert", "m2m_100": "M2M100", "deberta-v2": "DebertaV2", "deberta": "Deberta"},
     **dict.fromkeys(("gpt2", "gpt_neo", "opt"), "GPT2"),
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "Qwen2"),
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), "Gemma"),
@@ -131,6 +135,7 @@ OF_MODEL_TYPE: dict[str, str] = {
 OF_FILE: dict[str, str] = {
     "vocab.txt": "Bert",
     "spiece.model": "T5",
+    "spm.model": "DebertaV2",
     "tokenizer.model": "Llama",
     "sentencepiece.bpe.model": "XLMRoberta",
 }

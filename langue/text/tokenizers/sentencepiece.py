@@ -265,6 +265,34 @@ def load_fairseq(path: Path, kind: str) -> tokenizers.Tokenizer:
     return backend
 
 
+def load_deberta(path: Path, options: Mapping[str, Any], kind: str) -> tokenizers.Tokenizer:
+    """DeBERTa v2's and v3's spm.model, with the mask's token behind its pieces. A text is cut as
+    sentencepiece cuts it, as in training; `transformers` 5 normalises in a way of its own.
+    """
+    check_class(kind, ("DebertaV2",), path)
+    if options.get("split_by_punct"):
+        raise ModelError(
+            "split_by_punct = true in tokenizer_config.json is not followed",
+            where=str(path),
+            do="put a tokenizer.json beside it that cuts texts so",
+        )
+    found = read(path)
+    first, last, unknown = (options[f"{role}_token"] for role in ("cls", "sep", "unk"))
+    names = {piece for piece, _, _ in found.pieces}
+    missing = [name for name in (first, last, unknown) if name not in names]
+    if missing:
+        raise ModelError(f"the vocabulary lacks {', '.join(missing)}", where=str(path))
+    backend = build(found, unknown=unknown)
+    if options.get("do_lower_case"):
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), backend.normalizer])
+    roles = ("pad", "cls", "sep", "unk", "mask")
+    backend.add_special_tokens(
+        [AddedToken(options[f"{role}_token"], special=True) for role in roles]
+    )
+    frame_as_bert(backend, first, last)
+    return backend
+
+
 def frame(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) -> None:
     """Put special tokens around each text."""
     special = [(name, backend.token_to_id(name)) for name in {*first, *last}]
@@ -273,3 +301,14 @@ def frame(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) -> N
         backend.post_processor = processors.TemplateProcessing(
             single=single, pair=[*single, *first, "$B:1", *last], special_tokens=special
         )
+
+
+def frame_as_bert(backend: tokenizers.Tokenizer, first: str, last: str) -> None:
+    """Put `first` before a text, and `last` behind it and behind a second one (Devlin et al.
+    2018).
+    """
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{first}:0 $A:0 {last}:0",
+        pair=f"{first}:0 $A:0 {last}:0 $B:1 {last}:1",
+        special_tokens=[(name, backend.token_to_id(name)) for name in (first, last)],
+    )

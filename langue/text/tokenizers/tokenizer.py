@@ -9,6 +9,7 @@ vocabulary has is not read.
 """
 
 import copy
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -38,7 +39,8 @@ SIDE_FILES: tuple[str, ...] = (
         "chat_template.jinja",
     ),
     *("vocab.txt", "vocab.json", "target_vocab.json", "merges.txt"),
-    *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
+    *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model"),
+    *("source.spm", "target.spm"),
 )
 HALF = "\ufffd"  # what bytes that are no whole character decode to
 MOST_BYTES = 200_000_000  # of one file; a quarter of a million tokens take some 35 million
@@ -107,8 +109,7 @@ class Tokenizer:
         refuse_code(options, folder / "tokenizer_config.json")
         try:
             if (folder / "tokenizer.json").is_file():
-                whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-                return cls._of(whole, folder, options, whole=True)
+                return cls._of(_from_json(folder / "tokenizer.json"), folder, options, whole=True)
             from langue.text.tokenizers import marian
 
             if all((folder / name).is_file() for name in marian.FILES):
@@ -124,8 +125,8 @@ class Tokenizer:
             "the model folder has no tokenizer",
             where=str(folder),
             do=(
-                "put its tokenizer.json, vocab.txt, spiece.model or vocab.json with merges.txt"
-                " beside the weights"
+                "put its tokenizer.json, vocab.txt, spiece.model, spm.model or vocab.json with"
+                " merges.txt beside the weights"
             ),
         )
 
@@ -383,6 +384,30 @@ class Tokenizer:
             write_json(config, content)
 
 
+def _from_json(file: Path) -> tokenizers.Tokenizer:
+    """ModelError where it is whole, and not what the library knows."""
+    text = file.read_text("utf-8-sig")  # Windows puts a mark first
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # `tokenizers` raises bare Exception with the parser's words
+        if not _has_model(text):
+            raise
+        raise ModelError(
+            f"tokenizers {tokenizers.__version__} cannot read it, and it is not cut short"
+            f" ({error})",
+            where=str(file),
+            do="it may be of a newer release: pip install --upgrade tokenizers, if there is one",
+        ) from error
+
+
+def _has_model(text: str) -> bool:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("model"), dict)
+
+
 def _class_as_read(
     backend: tokenizers.Tokenizer, folder: Path | None, options: dict[str, Any]
 ) -> str:
@@ -411,6 +436,8 @@ def _from_older(folder: Path, options: dict[str, Any]) -> tokenizers.Tokenizer |
             return sentencepiece.load(folder / name, options, kind)
     if (folder / "sentencepiece.bpe.model").is_file():
         return sentencepiece.load_fairseq(folder / "sentencepiece.bpe.model", kind)
+    if (folder / "spm.model").is_file():
+        return sentencepiece.load_deberta(folder / "spm.model", options, kind)
     if (folder / "vocab.txt").is_file():
         return vocabulary.wordpiece(folder / "vocab.txt", options, kind)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():

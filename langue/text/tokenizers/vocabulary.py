@@ -15,7 +15,7 @@ from langue.errors import ModelError
 from langue.files import read_json
 from langue.text.tokenizers.classes import CLASSES, check_class
 from langue.text.tokenizers.declared import named
-from langue.text.tokenizers.sentencepiece import frame
+from langue.text.tokenizers.sentencepiece import frame, frame_as_bert
 
 # How Llama 3 and Qwen2 cut a text into words before merging bytes.
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -26,7 +26,7 @@ QWEN2 = _CONTRACTIONS + r"\p{N}" + _REST
 # Classes whose words are WordPiece's, and those whose words are bytes merged, cut as GPT-2 cuts
 # them.
 WORDPIECE = ("Bert", "DistilBert", "Electra")
-BYTES = ("GPT2", "Roberta", "Bart")
+BYTES = ("GPT2", "Roberta", "Bart", "Deberta")
 FRAMED = ("Roberta", "Bart")  # each text stands in <s> and </s>
 
 
@@ -64,11 +64,7 @@ def wordpiece(path: Path, options: Mapping[str, Any], kind: str = "Bert") -> tok
         lowercase=bool(options.get("do_lower_case", True)),
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{names['cls']}:0 $A:0 {names['sep']}:0",
-        pair=f"{names['cls']}:0 $A:0 {names['sep']}:0 $B:1 {names['sep']}:1",
-        special_tokens=[(names[role], vocabulary[names[role]]) for role in ("cls", "sep")],
-    )
+    frame_as_bert(backend, names["cls"], names["sep"])
     backend.decoder = decoders.WordPiece()
     backend.add_special_tokens(
         [AddedToken(name, special=True) for name in names.values() if name in vocabulary]
@@ -100,11 +96,14 @@ def merged(
     check_class(kind, BYTES, words)
     prefix = bool(options.get("add_prefix_space", False))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    if kind in FRAMED:
+    if kind in (*FRAMED, "Deberta"):
         first, last = (named_token(options, role, kind) for role in ("cls", "sep"))
         missing = [token for token in (first, last) if token not in vocabulary]
         if missing:
             raise ModelError(f"the vocabulary lacks {', '.join(missing)}", where=str(words))
+        if kind not in FRAMED:  # one between the two texts of a pair
+            frame_as_bert(backend, first, last)
+            return backend
         ends = (last, vocabulary[last]), (first, vocabulary[first])
         backend.post_processor = processors.RobertaProcessing(
             *ends, trim_offsets=True, add_prefix_space=prefix

@@ -140,6 +140,31 @@ def test_fairseq_ids_are_those_of_transformers(tmp_path, kind):
     )
 
 
+def test_debertas_texts_are_cut_as_the_library_cuts_them(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    head = [("[PAD]", 0.0, 3), ("[CLS]", 0.0, 3), ("[SEP]", 0.0, 3), ("[UNK]", 0.0, 2)]
+    path = tmp_path / "spm.model"
+    path.write_bytes(proto([*head, *WORDS, *LETTERS], unknown=3))
+    # as Microsoft's folders are: no word about special tokens
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    (tmp_path / "config.json").write_text('{"model_type": "deberta-v2"}')
+    ours = Tokenizer.load(tmp_path)
+    library = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    mask = len(head) + len(WORDS) + len(LETTERS)
+    assert len(ours) == mask + 1 and ours.backend.token_to_id("[MASK]") == mask
+    for text in TEXTS:
+        assert ours.encode_batch([text])[0].ids == [1, *library.encode(text), 2], text
+    (pair,) = ours.encode_batch(["the"], ["winner"])
+    assert pair.ids == [1, *library.encode("the"), 2, *library.encode("winner"), 2]
+    assert ours.encode_batch(["the [MASK]"])[0].ids[-2] == mask
+    assert ours.decode(ours.encode_batch(["the water in"])[0].ids) == "the water in"
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    assert Tokenizer.load(tmp_path).encode_batch(["THE"])[0].ids == [1, *library.encode("the"), 2]
+    (tmp_path / "tokenizer_config.json").write_text('{"split_by_punct": true}')
+    with pytest.raises(ModelError, match="split_by_punct = true"):
+        Tokenizer.load(tmp_path)
+
+
 def test_an_unknown_language_is_refused(tmp_path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(proto([*CONTROLS, *LETTERS]))
     (tmp_path / "tokenizer_config.json").write_text(
