@@ -68,7 +68,7 @@ export class ChatView {
     this.button.setAttribute("aria-label", label);
     this.button.title = label;
     const said = summary(this.conversation.settings);
-    fill(this.settings, icon("sliders"), said || t("settings"));
+    fill(this.settings, icon("sliders"), el("span", {}, said || t("settings")));
     this.settings.setAttribute("aria-label", said ? `${t("settings")}: ${said}` : t("settings"));
   }
 
@@ -212,6 +212,14 @@ export class ChatView {
     area.focus();
   }
 
+  /** Change what is shown; where its end is in sight, it stays so. */
+  atEnd(change) {
+    const { scroller } = this;
+    const isNear = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR;
+    change();
+    if (isNear) scroller.scrollTop = scroller.scrollHeight;
+  }
+
   /** Show an answer while it is written. */
   follow(writing, article, body) {
     const writer = markdownWriter(body);
@@ -220,11 +228,8 @@ export class ChatView {
     let unsaid = "";
     const flush = () => {
       frame = 0;
-      const { scroller } = this;
-      const isNear = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR;
-      writer.write(waiting);
+      this.atEnd(() => writer.write(waiting));
       waiting = "";
-      if (isNear) scroller.scrollTop = scroller.scrollHeight;
     };
     article.setAttribute("aria-busy", "true");
     body.append(el("p", { class: "waiting" }, t("isWriting")));
@@ -241,7 +246,7 @@ export class ChatView {
       cancelAnimationFrame(frame);
       this.app.say(writing.error || unsaid);
       const focused = document.activeElement;
-      this.draw();
+      this.atEnd(() => this.draw());
       this.drawHistory(this.history);
       if (focused === this.button || !focused.isConnected) this.input.focus();
     };

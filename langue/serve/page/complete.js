@@ -1,7 +1,7 @@
 // A text that a model goes on from, and what it writes; of each token, how likely it was.
 import { el, field, fill, icon, textArea } from "./dom.js";
 import { askSettings, fieldsOf, lastSettings, summary } from "./settings.js";
-import { number, t } from "./words.js";
+import { percent, t } from "./words.js";
 import { Writing, describe } from "./writing.js";
 
 const DRAFT = "langue.draft.";
@@ -65,7 +65,8 @@ export class CompleteView {
   draw() {
     this.button.textContent = t(this.writing ? "stop" : "continue");
     this.takeOver.hidden = !this.text || Boolean(this.writing);
-    fill(this.choice, icon("sliders"), summary({ ...this.settings, system: "" }) || t("settings"));
+    const said = summary({ ...this.settings, system: "" });
+    fill(this.choice, icon("sliders"), el("span", {}, said || t("settings")));
     fill(this.output, this.isShaded.checked ? this.tokens.map((_, index) => this.show(index)) : this.text);
     fill(this.token);
   }
@@ -114,7 +115,7 @@ export class CompleteView {
   /** How likely a token was, and what else could have stood there. */
   tell(index) {
     const { text, log, others } = this.tokens[index];
-    const said = (name, value) => `${JSON.stringify(name)} ${number(100 * Math.exp(value), 1)}%`;
+    const said = (name, value) => `${JSON.stringify(name)} ${percent(Math.exp(value))}`;
     const rest = Object.entries(others).filter(([name]) => name !== text);
     fill(this.token, el("strong", {}, said(text, log)), " · ", rest.map(([n, v]) => said(n, v)).join(" · "));
   }

@@ -25,6 +25,7 @@ function present(children) {
 const PICTURES = {
   sun: "M12 3v2M12 19v2M3 12h2M19 12h2M5.6 5.6 7 7M17 17l1.4 1.4M18.4 5.6 17 7M7 17l-1.4 1.4M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8Z",
   moon: "M19.5 14.5A8 8 0 0 1 9.5 4.5a8 8 0 1 0 10 10Z",
+  auto: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16ZM12 4v16M15 5v14M18 7.5v9",
   key: "M14 10a4 4 0 1 0-4 4l1-1h2v2h2v2h3v-3l-4.2-4.2M8.5 9.5h.01",
   list: "M4 7h16M4 12h16M4 17h16",
   copy: "M9 9h10v11H9zM15 9V4H5v11h4",

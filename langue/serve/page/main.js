@@ -3,6 +3,9 @@ import { call, key } from "./api.js";
 import { ChatView } from "./chat.js";
 import { CompleteView } from "./complete.js";
 import { el, field, fill, iconButton } from "./dom.js";
+import {
+  AnswersView, LabelsView, NumberView, ReportView, SpansView, TextView, VectorsView,
+} from "./results.js";
 import { openDialog } from "./settings.js";
 import { switchLanguage, t } from "./words.js";
 
@@ -14,6 +17,12 @@ const NOTICE = 8000; // milliseconds
 const VIEWS = {
   messages: [["chat", ChatView], ["complete", CompleteView]],
   continuation: [["complete", CompleteView]],
+  labels: [["tryIt", LabelsView]],
+  number: [["tryIt", NumberView]],
+  spans: [["tryIt", SpansView]],
+  answers: [["tryIt", AnswersView]],
+  text: [["tryIt", TextView]],
+  vectors: [["tryIt", VectorsView]],
 };
 
 class App {
@@ -56,7 +65,8 @@ class App {
 
   /** The views of the model in use: pairs of a name and a class. */
   get views() {
-    return VIEWS[this.model.result] ?? [];
+    const own = VIEWS[this.model.result];
+    return this.model.report ? [...own, ["report", ReportView]] : own;
   }
 
   draw() {
@@ -118,7 +128,7 @@ class App {
       localStorage.setItem(THEME, next);
       this.drawHead();
     };
-    return iconButton(now === "dark" ? "moon" : "sun", label, onclick, { id: "theme" });
+    return iconButton({ auto: "auto", light: "sun", dark: "moon" }[now], label, onclick, { id: "theme" });
   }
 
   switchLanguage() {

@@ -8,6 +8,8 @@ const WORDS = {
   apiKey: ["API key", "API 密钥"],
   askedKey: ["This server asks for an API key. It is kept until this tab is closed.",
     "此服务器需要 API 密钥。密钥只保存到此标签页关闭为止。"],
+  asTable: ["As a table ({n})", "以表格显示（{n}）"],
+  beams: ["Beams", "束宽"],
   broken: ["The answer broke off: the server has gone, or the connection.", "回答中断：服务器或连接已断开。"],
   cancel: ["Cancel", "取消"],
   chat: ["Chat", "对话"],
@@ -59,10 +61,12 @@ const WORDS = {
   question: ["Question", "问题"],
   repetition_penalty: ["Repetition penalty", "重复惩罚"],
   report: ["Report", "报告"],
+  resultHint: ["The result appears here.", "结果显示在此处。"],
   reset: ["Reset", "重置"],
   run: ["Run", "运行"],
   save: ["Save", "保存"],
   score: ["Score", "得分"],
+  seconds: ["{s} s", "{s} 秒"],
   seed: ["Seed", "随机种子"],
   send: ["Send", "发送"],
   settings: ["Settings", "设置"],
@@ -121,6 +125,9 @@ export function t(name, values = {}) {
   const said = WORDS[name][language === "en" ? 0 : 1];
   return said.replace(/\{(\w+)\}/g, (_, key) => values[key]);
 }
+
+/** A probability as the language writes it. */
+export const percent = (value) => `${number(100 * value, 1)}%`;
 
 /** A number as the language writes it. */
 export function number(value, digits = 0) {
