@@ -6,6 +6,7 @@ import * as store from "./store.js";
 import { number, t } from "./words.js";
 import { Writing, describe, writingOf } from "./writing.js";
 
+const SAID = 500; // characters that a screen reader is given at a time; as a rule, whole sentences
 const NEAR = 80; // pixels from the end, within which the view follows what is written
 
 export class ChatView {
@@ -161,7 +162,7 @@ export class ChatView {
       this.keep();
       this.draw();
       const next = this.messages.querySelector(`[data-node="${all[place + step].id}"]`);
-      (next.querySelector(`[data-step="${step}"]:enabled`) ?? next.querySelector("button")).focus();
+      (next.querySelector(`[data-step="${step}"]:enabled`) ?? next.querySelector("[data-step]:enabled")).focus();
     };
     const step = (by, name, label) =>
       iconButton(name, label, () => go(by), { "data-step": by, disabled: !all[place + by] });
@@ -237,10 +238,12 @@ export class ChatView {
       body.querySelector(":scope > .waiting")?.remove();
       waiting += part;
       frame ||= requestAnimationFrame(flush);
-      // a screen reader is given whole sentences
-      const sentences = (unsaid + part).split(/(?<=[.!?:;]\s|[。！？；\n])/);
-      unsaid = sentences.pop();
-      if (sentences.length) this.app.say(sentences.join(""));
+      unsaid += part;
+      if (!/[.!?:;。！？；\n]/.test(part) && unsaid.length < SAID) return;
+      const whole = unsaid.length < SAID ? unsaid.match(/^.*([.!?:;]\s|[。！？；\n])/s)?.[0] : unsaid;
+      if (!whole) return;
+      this.app.say(whole);
+      unsaid = unsaid.slice(whole.length);
     };
     writing.onEnd = () => {
       cancelAnimationFrame(frame);

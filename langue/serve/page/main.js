@@ -168,9 +168,10 @@ class App {
     setTimeout(() => notice.remove(), NOTICE);
   }
 
-  /** Have a screen reader say something. */
+  /** Have a screen reader say something, without the marks of Markdown. */
   say(text) {
-    if (text.trim()) document.getElementById("spoken").append(el("p", {}, text));
+    const plain = text.replace(/[*`|]|^[#>]+ /gm, "").trim();
+    if (plain) document.getElementById("spoken").append(el("p", {}, plain));
   }
 
   unsay() {

@@ -5,6 +5,7 @@ import * as smd from "./vendor/smd.min.js";
 
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 const SHIFT = 2; // the levels of headings above an answer's own
+const DEEPEST = 12; // elements in one another; further ones are left out, and their text is not
 
 /** Where a link may lead; null: nowhere. */
 export function safeAddress(text) {
@@ -22,6 +23,11 @@ export function markdownWriter(root) {
   const { add_token: add, set_attr: set } = renderer;
   const levels = [];
   renderer.add_token = (data, type) => {
+    if (data.index >= DEEPEST) {
+      data.nodes[data.index + 1] = data.nodes[data.index];
+      data.index += 1;
+      return;
+    }
     add(data, type);
     const made = data.nodes[data.index];
     const other = substitute(made, type, levels);
@@ -31,6 +37,7 @@ export function markdownWriter(root) {
     }
   };
   renderer.set_attr = (data, type, value) => {
+    if (data.index > DEEPEST) return;
     const node = data.nodes[data.index];
     if (type === smd.HREF) link(node, value);
     else if (type === smd.SRC) link(node, value, true);
