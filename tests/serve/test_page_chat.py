@@ -7,7 +7,7 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from tests.serve.browser import chromium, open_page, violations
+from tests.browser import chromium, open_page, violations
 from tests.serve.serving import serving, with_template
 from tests.tiny_decoder import tiny_decoder
 

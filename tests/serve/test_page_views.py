@@ -6,7 +6,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.serve.browser import chromium, open_page, violations
+from tests.browser import chromium, open_page, violations
 from tests.serve.serving import serving
 from tests.serve.tiny_runs import TEXTS, tiny_runs
 
