@@ -33,6 +33,7 @@ export class Sheet {
 
   drawButton() {
     this.button.textContent = t(this.aborter ? "stop" : "run");
+    this.result.setAttribute("aria-busy", Boolean(this.aborter));
   }
 
   async run() {
