@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import get_args
 
 import httpx
 import pytest
@@ -14,6 +15,9 @@ from langue.serve.keys import Keys
 from langue.serve.metrics import Metrics
 from langue.serve.models import Shelf
 from langue.serve.state import State
+from langue.serve.uses import CONTINUATION
+from langue.tasks import TASKS
+from langue.tasks.task import Result
 
 
 def get(path, method="GET", doors=None, **headers):
@@ -49,6 +53,16 @@ def test_nothing_is_named_that_is_not_here() -> None:
             assert not re.findall(r"https?://|innerHTML|insertAdjacentHTML", text), file
             named = re.findall(r'(?:from|src=|href=) ?"(?:\./|page/)([^"]+)"', text)
             assert all((site.FILES / each).is_file() for each in named), file
+
+
+def test_every_result_has_a_view() -> None:
+    results = set(get_args(Result))
+    assert {task.result for task in TASKS.values()} <= results
+    views = re.search(
+        r"const VIEWS = \{(.*?)\n\};", (site.FILES / "main.js").read_text("utf-8"), re.S
+    )
+    assert views is not None
+    assert set(re.findall(r"^  (\w+): \[\[", views.group(1), re.M)) == results | {CONTINUATION}
 
 
 @pytest.fixture

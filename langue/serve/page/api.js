@@ -10,10 +10,24 @@ export class ApiError extends Error {
   }
 }
 
-/** The API key, kept until the tab is closed. */
+/** The API key, kept until the tab is closed; where the browser keeps nothing, until it is left. */
 export const key = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
+  value: "",
+  get() {
+    try {
+      return this.value || (sessionStorage.getItem(KEY) ?? "");
+    } catch {
+      return this.value;
+    }
+  },
+  set(value) {
+    this.value = value;
+    try {
+      sessionStorage.setItem(KEY, value);
+    } catch {
+      // asked for again when the page is opened again
+    }
+  },
 };
 
 async function ask(path, body, signal) {

@@ -1,5 +1,5 @@
 // A conversation: its messages, what is written to be sent, and the conversations beside it.
-import { download, el, fill, icon, iconButton, isEnter, textArea } from "./dom.js";
+import { copyText, download, el, fill, icon, iconButton, isEnter, textArea } from "./dom.js";
 import { markdownWriter } from "./markdown.js";
 import { askSettings, fieldsOf, lastSettings, openDialog, summary } from "./settings.js";
 import * as store from "./store.js";
@@ -166,12 +166,12 @@ export class ChatView {
     };
     const step = (by, name, label) =>
       iconButton(name, label, () => go(by), { "data-step": by, disabled: !all[place + by] });
-    const isBusy = () => Boolean(writingOf(this.conversation.id));
+    const disabled = Boolean(writingOf(this.conversation.id));
     bar.append(
       iconButton("copy", t("copy"), () => this.copy(node.text)),
       node.role === "user"
-        ? iconButton("edit", t("edit"), () => isBusy() || this.edit(node))
-        : iconButton("again", t("again"), () => isBusy() || this.again(node)),
+        ? iconButton("edit", t("edit"), () => this.edit(node), { disabled })
+        : iconButton("again", t("again"), () => this.again(node), { disabled }),
     );
     if (all.length > 1) {
       const said = t("version", { n: place + 1, all: all.length });
@@ -181,7 +181,7 @@ export class ChatView {
   }
 
   async copy(text) {
-    await navigator.clipboard.writeText(text);
+    await copyText(text);
     this.app.notify(t("copied"));
   }
 

@@ -1,5 +1,6 @@
 // A text that a model goes on from, and what it writes; of each token, how likely it was.
 import { el, field, fill, icon, textArea } from "./dom.js";
+import { keep, read } from "./kept.js";
 import { askSettings, fieldsOf, lastSettings, summary } from "./settings.js";
 import { percent, t } from "./words.js";
 import { Writing, describe } from "./writing.js";
@@ -12,7 +13,7 @@ export class CompleteView {
   constructor(app, model) {
     Object.assign(this, { app, model, settings: lastSettings(), text: "", tokens: [], writing: null });
     this.prompt = textArea({ rows: 4 });
-    this.prompt.value = localStorage.getItem(DRAFT + model.id) ?? "";
+    this.prompt.value = read(DRAFT + model.id) ?? "";
     this.prompt.addEventListener("change", () => this.keepDraft());
     this.output = el("div", { class: "output", role: "group", "aria-label": t("output") });
     this.token = el("p", { class: "token", role: "status" });
@@ -48,11 +49,7 @@ export class CompleteView {
   }
 
   keepDraft() {
-    try {
-      localStorage.setItem(DRAFT + this.model.id, this.prompt.value);
-    } catch {
-      this.app.notify(t("full"));
-    }
+    if (!keep(DRAFT + this.model.id, this.prompt.value)) this.app.notify(t("full"));
   }
 
   askSettings() {

@@ -80,6 +80,17 @@ export function isEnter(event) {
   return event.key === "Enter" && !event.isComposing && event.keyCode !== 229;
 }
 
+/** Put a text on the clipboard; over plain HTTP from elsewhere only the old way is open. */
+export async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = el("textarea", { readonly: true });
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
 /** Give a text to be saved as a file. */
 export function download(name, text, type) {
   const url = URL.createObjectURL(new Blob([text], { type }));

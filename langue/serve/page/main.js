@@ -3,6 +3,7 @@ import { call, key } from "./api.js";
 import { ChatView } from "./chat.js";
 import { CompleteView } from "./complete.js";
 import { el, field, fill, iconButton } from "./dom.js";
+import { keep } from "./kept.js";
 import {
   AnswersView, LabelsView, NumberView, ReportView, SpansView, TextView, VectorsView,
 } from "./results.js";
@@ -52,7 +53,7 @@ class App {
     try {
       this.models = (await call("v1/models")).data;
     } catch (error) {
-      if (error.status === 401) this.askKey();
+      if (error.status === 401) this.askKey(key.get() && error.message);
       else this.fail(error.message);
       return;
     }
@@ -97,7 +98,7 @@ class App {
       el("button", { id: "language", type: "button", class: "quiet", lang: t("otherLanguage") === "中文" ? "zh" : "en",
         onclick: () => this.switchLanguage() }, t("otherLanguage")),
       this.themeButton(),
-      this.needsKey && iconButton("key", t("apiKey"), () => this.askKey()),
+      this.needsKey && iconButton("key", t("apiKey"), () => this.askKey("")),
     );
     if (focused) document.getElementById(focused)?.focus();
   }
@@ -125,7 +126,7 @@ class App {
     const onclick = () => {
       if (next === "auto") delete document.documentElement.dataset.theme;
       else document.documentElement.dataset.theme = next;
-      localStorage.setItem(THEME, next);
+      keep(THEME, next);
       this.drawHead();
     };
     return iconButton({ auto: "auto", light: "sun", dark: "moon" }[now], label, onclick, { id: "theme" });
@@ -138,7 +139,7 @@ class App {
   }
 
   /** Ask for the key, and begin anew with it. */
-  askKey() {
+  askKey(fault = "") {
     this.needsKey = true;
     this.drawHead();
     const input = el("input", { type: "password", autocomplete: "off", required: true });
@@ -150,6 +151,7 @@ class App {
     };
     const dialog = openDialog(t("apiKey"),
       el("p", {}, t("askedKey")),
+      fault && el("p", { class: "fault", role: "alert" }, fault),
       el("form", { onsubmit }, field(t("apiKey"), input),
         el("div", { class: "row end" }, el("button", { class: "main" }, t("useIt")))));
   }

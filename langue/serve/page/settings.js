@@ -1,5 +1,6 @@
 // How is to be written: what is left empty is as the model says.
 import { el, field, textArea } from "./dom.js";
+import { keep, readJson } from "./kept.js";
 import { t } from "./words.js";
 
 const KEY = "langue.settings";
@@ -15,11 +16,7 @@ const NUMBERS = [
 
 /** Those that were chosen last. */
 export function lastSettings() {
-  try {
-    return JSON.parse(localStorage.getItem(KEY)) ?? {};
-  } catch {
-    return {};
-  }
+  return readJson(KEY) ?? {};
 }
 
 /** The fields of a call that settings stand for. */
@@ -63,7 +60,7 @@ export function askSettings(settings, withSystem, done) {
     return found;
   };
   const close = (saved) => {
-    if (saved) localStorage.setItem(KEY, JSON.stringify(saved));
+    if (saved) keep(KEY, JSON.stringify(saved));
     dialog.close();
     if (saved) done(saved);
   };
@@ -95,7 +92,7 @@ export function askSettings(settings, withSystem, done) {
 /** A window over the page, which takes the focus and gives it back. */
 export function openDialog(title, ...content) {
   const heading = el("h2", { id: "dialog-title" }, title);
-  const dialog = el("dialog", { "aria-labelledby": "dialog-title" }, heading, ...content);
+  const dialog = el("dialog", { "aria-labelledby": "dialog-title" }, heading, content);
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();

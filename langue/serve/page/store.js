@@ -1,46 +1,36 @@
 // Conversations, kept in this browser alone. Each is a tree: to edit a message or to have an answer
 // written again begins a branch beside the old one, and nothing is lost.
+import { forget, keep, names, readJson } from "./kept.js";
+
 const PREFIX = "langue.conversation.";
 
-/** A message and what is before it: `{id, parent, role, text, info}`. */
-export const newId = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+const newId = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
 
+/** One without messages. A message is `{id, parent, role, text}`, an answer has `info` too. */
 export function newConversation(settings) {
   return { id: newId(), title: "", time: Date.now(), settings, nodes: [], leaf: null };
 }
 
 /** All that are kept, the latest first. */
 export function conversations() {
-  const found = [];
-  for (let index = 0; index < localStorage.length; index++) {
-    const name = localStorage.key(index);
-    if (name.startsWith(PREFIX)) found.push(load(name.slice(PREFIX.length)));
-  }
-  return found.filter(Boolean).sort((one, other) => other.time - one.time);
+  const ids = names().filter((name) => name.startsWith(PREFIX));
+  const found = ids.map((name) => load(name.slice(PREFIX.length))).filter(Boolean);
+  return found.sort((one, other) => other.time - one.time);
 }
 
 /** One of them; null where it is not kept, or is none. */
 export function load(id) {
-  try {
-    const found = JSON.parse(localStorage.getItem(PREFIX + id));
-    return Array.isArray(found?.nodes) ? found : null;
-  } catch {
-    return null;
-  }
+  const found = readJson(PREFIX + id);
+  return Array.isArray(found?.nodes) ? found : null;
 }
 
-/** Keep it; false where the browser has no room. */
+/** Keep it; false where the browser does not. */
 export function save(conversation) {
-  try {
-    localStorage.setItem(PREFIX + conversation.id, JSON.stringify(conversation));
-    return true;
-  } catch {
-    return false;
-  }
+  return keep(PREFIX + conversation.id, JSON.stringify(conversation));
 }
 
 export function remove(id) {
-  localStorage.removeItem(PREFIX + id);
+  forget(PREFIX + id);
 }
 
 /** The messages from the first to the leaf in use. */

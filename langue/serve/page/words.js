@@ -1,4 +1,6 @@
 // What the page says, in English and Chinese.
+import { keep, read } from "./kept.js";
+
 const KEY = "langue.language";
 
 const WORDS = {
@@ -27,8 +29,8 @@ const WORDS = {
   export: ["Export", "导出"],
   exported: ["{n} conversations, one a line, as their messages.", "已导出 {n} 个对话，每行一个，以消息列表表示。"],
   firstToken: ["first after {s} s", "首个词元 {s} 秒"],
-  full: ["The browser's storage is full: export and delete conversations. What is new is not kept.",
-    "浏览器存储已满：请导出并删除一些对话。新内容未保存。"],
+  full: ["What is new is not kept: the browser's storage is full, or off.",
+    "新内容未保存：浏览器存储已满或已关闭。"],
   history: ["Conversations", "对话记录"],
   interrupted: ["interrupted", "已中断"],
   isWriting: ["The model is writing…", "模型正在回答……"],
@@ -95,8 +97,7 @@ const WORDS = {
 };
 
 function preferred() {
-  const chosen = localStorage.getItem(KEY);
-  const first = chosen ?? navigator.language;
+  const first = read(KEY) ?? navigator.language;
   return first.toLowerCase().startsWith("zh") ? "zh" : "en";
 }
 
@@ -106,7 +107,7 @@ document.documentElement.lang = language;
 /** Use the other language from now on. */
 export function switchLanguage() {
   language = language === "en" ? "zh" : "en";
-  localStorage.setItem(KEY, language);
+  keep(KEY, language);
   document.documentElement.lang = language;
 }
 
