@@ -90,7 +90,8 @@ def _serving() -> str:
         "# Fields of the routes of `langue serve`\n\nEach field is followed, or refused with status"
         " 400 and its name; a field that is not in these tables is not known, and refused too."
         " `null` is as if it were not there. What is not given is as the model's generation config"
-        " says, and as `langue generate` has it where that says nothing."
+        " says, and as `langue generate` has it where that says nothing. What the page at `/` shows"
+        " is told in [page.md](page.md)."
     ]
     for route, fields in ROUTES.items():
         rows = ["| field | what is done |", "|---|---|"]

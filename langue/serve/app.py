@@ -3,22 +3,21 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.staticfiles import StaticFiles
 
 from langue import __version__
 from langue.errors import LangueError
 from langue.serve import chat, completions, embeddings, responses, tasks
 from langue.serve.api_errors import ApiError, ErrorBody, of_langue, of_validation
-from langue.serve.guard import PAGE, App, Doors, Guard
+from langue.serve.guard import App, Doors, Guard
 from langue.serve.metrics import CONTENT_TYPE
-from langue.serve.models import Named
+from langue.serve.models import Named, Shelf
+from langue.serve.site import add_site
 from langue.serve.state import State, state_of
 
 # in the place of FastAPI's own error, whose shape is another
@@ -26,11 +25,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The call cannot be answered as it is."},
     "5XX": {"model": ErrorBody, "description": "The server cannot answer it now."},
 }
-PAGE_FILES = Path(__file__).parent / "page"
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
-    " data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 def make_app(state: State, doors: Doors) -> App:
@@ -58,8 +52,7 @@ def make_app(state: State, doors: Doors) -> App:
         app.include_router(routes.router, responses=ERRORS)
     _add_errors(app)
     _add_own(app)
-    if PAGE_FILES.is_dir():
-        app.mount(PAGE.rstrip("/"), _Page(directory=PAGE_FILES), name="page")
+    add_site(app)
     inner: Any = app
     if doors.origins:
         from starlette.middleware.cors import CORSMiddleware
@@ -72,16 +65,6 @@ def make_app(state: State, doors: Doors) -> App:
             expose_headers=["x-request-id", "retry-after"],
         )
     return Guard(inner, doors, state.limits, state.metrics)
-
-
-class _Page(StaticFiles):
-    """Files of the page, which may load nothing from elsewhere and run nothing but themselves."""
-
-    async def get_response(self, path: str, scope: Any) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["content-security-policy"] = POLICY
-        response.headers["referrer-policy"] = "no-referrer"
-        return response
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -124,13 +107,15 @@ def _add_own(app: FastAPI) -> None:
     @app.get("/v1/models", responses=ERRORS)
     async def models(request: Request) -> dict[str, Any]:
         """The models that may be asked for."""
-        found = [_as_model(each) for each in state_of(request).shelf.named.values()]
+        shelf = state_of(request).shelf
+        found = [_as_model(each, shelf) for each in shelf.named.values()]
         return {"object": "list", "data": found}
 
     @app.get("/v1/models/{id:path}", responses=ERRORS)
     async def model(id: str, request: Request) -> dict[str, Any]:
         """One of them."""
-        return _as_model(state_of(request).shelf.find(id))
+        shelf = state_of(request).shelf
+        return _as_model(shelf.find(id), shelf)
 
     @app.get("/live")
     async def live() -> dict[str, str]:
@@ -161,15 +146,6 @@ def _add_own(app: FastAPI) -> None:
         _measure(state)
         return PlainTextResponse(state.metrics.text(), media_type=CONTENT_TYPE)
 
-    @app.get("/", include_in_schema=False)
-    async def page(request: Request) -> Response:
-        """The page, where it is installed."""
-        file = PAGE_FILES / "index.html"
-        if not file.is_file():
-            raise ApiError(404, "This server has no page", code="unknown_url")
-        headers = {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
-        return Response(file.read_bytes(), media_type="text/html", headers=headers)
-
 
 def _measure(state: State) -> None:
     for each in state.shelf.loaded.values():
@@ -186,11 +162,13 @@ def _measure(state: State) -> None:
             state.metrics.set(name, value, model=each.id)
 
 
-def _as_model(named: Named) -> dict[str, Any]:
+def _as_model(named: Named, shelf: Shelf) -> dict[str, Any]:
     return {
         "id": named.id,
         "object": "model",
         "created": named.created,
         "owned_by": "langue",
         "max_model_len": named.config.max_length,
+        "loaded": named.id in shelf.loaded,
+        **named.use.told(),
     }

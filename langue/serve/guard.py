@@ -33,6 +33,7 @@ MOST_CALLERS = 10_000  # whose rates are kept
 MOST_NAME = 128  # characters of a request id that a client gives
 OPEN = ("/live",)  # answered without a key, as are the files of the page: they tell nothing
 PAGE = "/page/"
+REPORTS = "/report/"  # of runs, behind words that only those with a key are told
 READS = "/v1/"  # routes below read bodies
 GONE = 499  # of HTTP, as others have it: nobody was there to read the answer
 _ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MOST_NAME}}}")
@@ -217,7 +218,8 @@ class _Call:
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "request": self.id,
             "method": self.method[:16],
-            "path": self.path[:200],
+            # the word behind it opens a report
+            "path": REPORTS if self.path.startswith(REPORTS) else self.path[:200],
             "status": self.status,
             "seconds": round(seconds, 4),
         }
@@ -295,7 +297,7 @@ def _is_ours(host: str, names: frozenset[str]) -> bool:
 
 
 def _is_open(path: str, method: str) -> bool:
-    is_page = path == "/" or path.startswith(PAGE)
+    is_page = path == "/" or path.startswith((PAGE, REPORTS))
     return path in OPEN or is_page and method in ("GET", "HEAD")
 
 

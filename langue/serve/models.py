@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,6 +26,7 @@ from langue.runtime import device, free_memory, precision
 from langue.serve.api_errors import ApiError
 from langue.serve.metrics import Metrics
 from langue.serve.token_texts import TokenTexts
+from langue.serve.uses import Use, use_of
 from langue.serve.worker import Worker
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Named:
     config: ModelConfig
     weights: int  # bytes
     page: int  # bytes of keys and values of a page; 0: it does not write
+    use: Use
     held: str | None = None  # what its matrices are held in, as `load` has it
     keys: int = 0  # bytes of keys and values that it is given
 
@@ -223,7 +225,7 @@ def _named(run: str, held: str | None) -> Named:
     id = run  # of the Hub
     if path.exists():
         id = path.resolve().stem if path.is_file() else path.resolve().name
-    _check_tokenizer(described)
+    use = use_of(described, config)
     kind = precision("auto") if held is None else torch.float32
     each_bytes = kind.itemsize if held in (None, STORED) else BYTES[check_weight_kind(held)]
     size = int(sum(each.numel() for each in build_on_meta(config).parameters()) * each_bytes)
@@ -236,16 +238,7 @@ def _named(run: str, held: str | None) -> Named:
         writer = config if config.architecture == "decoder" else config.decoder()
         page = Pages.bytes_each(writer, kind)
     created = int(path.stat().st_mtime) if path.exists() else 0
-    return Named(id, run, created, config, size, page, held)
-
-
-def _check_tokenizer(described: Any) -> None:
-    """ModelError where the folder has none: what is asked for by text cannot be read."""
-    if described.original is not None:
-        return
-    from langue.text.tokenizers.tokenizer import Tokenizer
-
-    Tokenizer.load(described.folder)
+    return Named(id, run, created, config, size, page, use, held)
 
 
 def _divide(named: Sequence[Named], memory: int) -> None:

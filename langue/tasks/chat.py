@@ -91,6 +91,7 @@ class Chat(WritingTask):
     """The assistant's next turn."""
 
     name = "chat"
+    result = "messages"
     Options = ChatOptions
     columns = Columns(
         required=("messages",),

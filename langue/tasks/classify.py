@@ -83,6 +83,7 @@ class Classify(PooledTask):
     """Binary, multi-class or (`task.multi_label`) multi-label classification."""
 
     name = "classify"
+    result = "labels"
     Options = ClassifyOptions
     columns = Columns(
         required=("text", "label"),

@@ -153,6 +153,7 @@ class Embed(Task):
     """
 
     name = "embed"
+    result = "vectors"
     Options = EmbedOptions
     columns = Columns(
         required=("text", "pair"),

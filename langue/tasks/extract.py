@@ -121,6 +121,7 @@ class Extract(Task):
     """Answers to questions that stand in a context."""
 
     name = "extract"
+    result = "answers"
     Options = ExtractOptions
     columns = Columns(
         required=("question", "context", "answers"),

@@ -104,6 +104,7 @@ class Preference(LanguageTask):
     """The better of two answers."""
 
     name = "preference"
+    result = "messages"
     Options = PreferenceOptions
     columns = Columns(
         required=("chosen", "rejected"),

@@ -38,6 +38,7 @@ class Regress(PooledTask):
     """
 
     name = "regress"
+    result = "number"
     Options = PooledOptions
     columns = Columns(
         required=("text", "score"),

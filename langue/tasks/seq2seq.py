@@ -81,6 +81,7 @@ class Seq2Seq(WritingTask):
     """A target for a source."""
 
     name = "seq2seq"
+    result = "text"
     Options = Seq2SeqOptions
     preset = "mbart"
     tokenizer_defaults = {"tokenizer.kind": "unigram"}

@@ -131,6 +131,7 @@ class Tag(Task):
     """Named entities, parts of speech, and whatever else is one tag a word."""
 
     name = "tag"
+    result = "spans"
     Options = TagOptions
     columns = Columns(
         required=("tokens", "tags"),

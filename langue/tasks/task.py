@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from langue.text.read.source import Table
 
 R = TypeVar("R")
+# What people look at in a prediction: labels with their probabilities, a number, parts of a text
+# that are marked, answers that stand in a context, a vector, a text, or the next message of a
+# conversation.
+Result = Literal["labels", "number", "spans", "answers", "vectors", "text", "messages"]
 # Tokens of a batch that is predicted: on an accelerator; and on a processor, so few that what a
 # layer computes stays in its caches, and few enough that every core gets some batches.
 BATCH_TOKENS = 16384
@@ -75,6 +79,7 @@ class Task(Objective):
 
     learns_from = "rows"
     columns: ClassVar[Columns]
+    result: ClassVar[Result]
     # whether it predicts from texts, pairs of them and token ids, all of one kind in a call;
     # else `encode_items` says what it takes
     takes_texts: ClassVar[bool] = True

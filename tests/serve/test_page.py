@@ -1,16 +1,23 @@
-"""Where files of the page are put: served without a key, and loading nothing from elsewhere."""
+"""The files of the page: served without a key, loading nothing from elsewhere."""
 
 import asyncio
+import re
+from typing import get_args
 
 import httpx
 import pytest
 
+from langue.files import sha256
 from langue.serve import app as module
+from langue.serve import site
 from langue.serve.guard import Doors, Limits
 from langue.serve.keys import Keys
 from langue.serve.metrics import Metrics
 from langue.serve.models import Shelf
 from langue.serve.state import State
+from langue.serve.uses import CONTINUATION
+from langue.tasks import TASKS
+from langue.tasks.task import Result
 
 
 def get(path, method="GET", doors=None, **headers):
@@ -26,11 +33,43 @@ def get(path, method="GET", doors=None, **headers):
     return asyncio.run(ask())
 
 
+# of the one script that is not ours, streaming-markdown 0.2.15, as npm has it; and its licence
+VENDORED = {
+    "smd.min.js": "20c0a39e6ec48b99e2f505f8488d2342fb3000d03523a7ced6cd94c14b15e8c5",
+    "smd.LICENSE": "35f9d60ce9f83fba5a4eaceedf6994e133d7dc9d50ab9098b909eb23564ebabb",
+}
+
+
+def test_what_is_not_ours_is_as_it_was_published() -> None:
+    vendored = {file.name: sha256(file) for file in (site.FILES / "vendor").iterdir()}
+    assert vendored == VENDORED
+
+
+def test_nothing_is_named_that_is_not_here() -> None:
+    """No address of the web, and no file that is missing."""
+    for file in site.FILES.iterdir():
+        if file.suffix in (".js", ".html", ".css"):
+            text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert not re.findall(r"https?://|innerHTML|insertAdjacentHTML", text), file
+            named = re.findall(r'(?:from|src=|href=) ?"(?:\./|page/)([^"]+)"', text)
+            assert all((site.FILES / each).is_file() for each in named), file
+
+
+def test_every_result_has_a_view() -> None:
+    results = set(get_args(Result))
+    assert {task.result for task in TASKS.values()} <= results
+    views = re.search(
+        r"const VIEWS = \{(.*?)\n\};", (site.FILES / "main.js").read_text("utf-8"), re.S
+    )
+    assert views is not None
+    assert set(re.findall(r"^  (\w+): \[\[", views.group(1), re.M)) == results | {CONTINUATION}
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     (tmp_path / "index.html").write_text("<title>langue</title>", "utf-8")
     (tmp_path / "page.js").write_text("export {}", "utf-8")
-    monkeypatch.setattr(module, "PAGE_FILES", tmp_path)
+    monkeypatch.setattr(site, "FILES", tmp_path)
     return tmp_path
 
 

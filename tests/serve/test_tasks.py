@@ -8,47 +8,17 @@ import numpy as np
 import openai
 import pytest
 
-from langue.cli import run
 from langue.runs import model
 from tests.serve.serving import serving
-from tests.tiny import reviews, tiny_bert, write_jsonl
-from tests.tiny_kinds import tiny_model
+from tests.serve.tiny_runs import TEXTS, tiny_runs
 
-TEXTS = ["a good film", "the plot was dull and the music was awful", "it was a long night"]
 load = partial(model.load, dtype="auto")
 NEAR = 0.02
-ONE = ["train.epochs=1", "train.batch_examples=8"]
-
-
-def finetuned(folder, name, rows, task, base):
-    data = write_jsonl(folder / f"{name}.jsonl", rows)
-    out = folder / name
-    words = ["finetune", "--task", task, "--model", str(base), "--data", str(data)]
-    assert run([*words, "--out", str(out), *ONE]) == 0
-    return out
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    base = tiny_bert(folder / "bert")
-    words = [{"tokens": text.split(), "tags": ["O"] * len(text.split())} for text in TEXTS * 4]
-    for row in words:
-        row["tags"][-1] = "B-END"
-    asked = [
-        {"question": "what was it", "context": text, "answers": [text.split()[-1]]}
-        for text in TEXTS * 4
-    ]
-    scored = [
-        {"text": row["text"], "pair": "a film", "score": index / 20}
-        for index, row in enumerate(reviews(20))
-    ]
-    finetuned(folder, "labels", reviews(24), "classify", base)
-    finetuned(folder, "tagger", words, "tag", base)
-    finetuned(folder, "answers", asked, "extract", base)
-    finetuned(folder, "scores", scored, "regress", base)
-    tiny_model(folder / "t5", "t5")
-    return folder
+    return tiny_runs(tmp_path_factory.mktemp("runs"))
 
 
 NAMES = ("bert", "labels", "tagger", "answers", "scores", "t5")

@@ -10,13 +10,14 @@ import threading
 from collections import Counter
 
 import pytest
+from playwright.sync_api import expect
 
 from langue.cli import run as command
 from langue.errors import DataError, SettingsError
-from langue.runs.rating import Ballot, Item, VotesFile, items_of, judge_pairs, order_of, read_votes
-from langue.runs.rating_page import RatingServer
+from langue.runs.rating import Item, VotesFile, items_of, judge_pairs, order_of, read_votes
 from langue.statistics.votes import BAD, LEFT, RIGHT, TIE
 from langue.verbs.rate import rate
+from tests.browser import chromium, open_page, violations
 from tests.tiny import write_jsonl
 
 HOSTILE = "<script>alert(1)</script> & \u2028 \U0001f600"
@@ -345,9 +346,44 @@ def test_what_is_no_vote_is_named(tmp_path, line, said):
         read_votes(path)
 
 
-def test_the_page_needs_nothing_from_elsewhere(tmp_path):
-    ballot = Ballot([], "me", VotesFile(tmp_path / "v.jsonl"))
-    with RatingServer(ballot) as server:
-        assert server.server_address[0] == "127.0.0.1"
-        assert "http" not in server.page.replace("http://www.w3.org", "")
-        assert "innerHTML" not in server.page and "zh:" in server.page
+def test_the_page_in_a_browser(files):
+    """By keys and by clicks; what was said is text, and nothing comes from elsewhere."""
+
+    is_whole = []
+
+    def look(page):
+        with chromium() as browser:
+            shown = open_page(browser, f"http://{page.host}/")
+            asked_for = []
+            shown.on("request", lambda request: asked_for.append(request.url))
+            texts = []
+            for place in range(1, 8):
+                expect(shown.locator("#count")).to_have_text(f"{place} / 7")
+                texts += shown.locator("#left, #right").all_text_contents()
+                assert violations(shown) == []
+                if place == 3:
+                    shown.keyboard.press("Backspace")
+                    expect(shown.locator("#count")).to_have_text("2 / 7")
+                    shown.keyboard.press("0")
+                    expect(shown.locator("#count")).to_have_text("3 / 7")
+                if place % 2:
+                    shown.keyboard.press("1")
+                else:
+                    shown.get_by_role("button", name="the second").click()
+            expect(shown.get_by_role("status")).to_contain_text("All are judged")
+            assert violations(shown) == []
+            assert HOSTILE in texts and shown.complaints == []
+            assert page.host.startswith("127.0.0.1:")
+            assert all(each.startswith(f"http://{page.host}/") for each in asked_for)
+            is_whole.append(True)
+
+    def act(page):
+        try:
+            look(page)
+        finally:
+            by_the_first(page)  # so that it ends in any case
+
+    found, _ = rated(files, act)
+    assert is_whole and found["votes"] == 8
+    votes = Counter(each["vote"] for each in lines(files["out"]))
+    assert votes == {LEFT: 4, RIGHT: 3, BAD: 1, TIE: 1}

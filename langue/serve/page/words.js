@@ -1,0 +1,127 @@
+// What the page says, in English and Chinese.
+import { keep, read } from "./kept.js";
+
+const KEY = "langue.language";
+
+const WORDS = {
+  again: ["Write again", "重新生成"],
+  answer: ["Answer", "回答"],
+  apiKey: ["API key", "API 密钥"],
+  askedKey: ["This server asks for an API key. It is kept until this tab is closed.",
+    "此服务器需要 API 密钥。密钥只保存到此标签页关闭为止。"],
+  asTable: ["As a table ({n})", "以表格显示（{n}）"],
+  beams: ["Beams", "束宽"],
+  broken: ["The answer broke off: the server has gone, or the connection.", "回答中断：服务器或连接已断开。"],
+  cancel: ["Cancel", "取消"],
+  chat: ["Chat", "对话"],
+  close: ["Close", "关闭"],
+  complete: ["Complete", "续写"],
+  context: ["Text", "文本"],
+  contextLength: ["{n} tokens of context", "上下文 {n} 个词元"],
+  continue: ["Continue", "续写"],
+  copied: ["Copied.", "已复制。"],
+  copy: ["Copy", "复制"],
+  dark: ["Dark", "深色"],
+  delete: ["Delete “{title}”", "删除“{title}”"],
+  deleted: ["“{title}” is deleted.", "已删除“{title}”。"],
+  edit: ["Edit", "编辑"],
+  empty: ["Ask something, or give the model something to do.", "提一个问题，或交给模型一项任务。"],
+  export: ["Export", "导出"],
+  exported: ["{n} conversations, one a line, as their messages.", "已导出 {n} 个对话，每行一个，以消息列表表示。"],
+  firstToken: ["first after {s} s", "首个词元 {s} 秒"],
+  full: ["What is new is not kept: the browser's storage is full, or off.",
+    "新内容未保存：浏览器存储已满或已关闭。"],
+  history: ["Conversations", "对话记录"],
+  interrupted: ["interrupted", "已中断"],
+  isWriting: ["The model is writing…", "模型正在回答……"],
+  length: ["cut at the limit of tokens", "达到词元上限"],
+  light: ["Light", "浅色"],
+  max_tokens: ["New tokens at most", "最多新词元"],
+  min_p: ["Min-p", "Min-p"],
+  model: ["Model", "模型"],
+  modelsOwn: ["the model's own", "模型默认"],
+  new: ["New conversation", "新对话"],
+  newer: ["Next version", "下一版本"],
+  noAnswer: ["No answer in this text", "文中没有答案"],
+  noModels: ["This server has no models.", "此服务器没有模型。"],
+  nothingFound: ["Nothing was found in this text.", "文中未找到任何内容。"],
+  older: ["Previous version", "上一版本"],
+  otherLanguage: ["中文", "English"],
+  output: ["Result", "结果"],
+  pair: ["Second text", "第二段文本"],
+  pairOptional: ["where the model compares two", "仅当模型比较两段文本时"],
+  probabilities: ["Probabilities", "概率"],
+  prompt: ["Text to go on from", "待续写的文本"],
+  query: ["What is sought", "查询"],
+  question: ["Question", "问题"],
+  repetition_penalty: ["Repetition penalty", "重复惩罚"],
+  report: ["Report", "报告"],
+  resultHint: ["The result appears here.", "结果显示在此处。"],
+  reset: ["Reset", "重置"],
+  run: ["Run", "运行"],
+  save: ["Save", "保存"],
+  seconds: ["{s} s", "{s} 秒"],
+  seed: ["Seed", "随机种子"],
+  send: ["Send", "发送"],
+  settings: ["Settings", "设置"],
+  skip: ["Skip to the content", "跳到正文"],
+  source: ["Source", "原文"],
+  sourceLanguage: ["From", "源语言"],
+  stop: ["Stop", "停止"],
+  stopTexts: ["Stop at", "停止文本"],
+  stopTextsHint: ["one a line", "每行一个"],
+  stopped: ["stopped", "已停止"],
+  system: ["System prompt", "系统提示"],
+  systemHint: ["what the model is told before the conversation", "对话开始前告知模型的内容"],
+  takeOver: ["Go on from it", "以此继续"],
+  targetLanguage: ["To", "目标语言"],
+  temperature: ["Temperature", "温度"],
+  texts: ["Texts to search", "待检索文本"],
+  textsHint: ["one a line", "每行一个"],
+  theme: ["Colours: {name}", "配色：{name}"],
+  themeAuto: ["as the system", "跟随系统"],
+  tokens: ["{n} tokens", "{n} 个词元"],
+  tokensPerSecond: ["{n} tokens/s", "{n} 词元/秒"],
+  top_k: ["Top-k", "Top-k"],
+  top_p: ["Top-p", "Top-p"],
+  tryIt: ["Try", "试用"],
+  undo: ["Undo", "撤销"],
+  unreachable: ["The server does not answer. Is langue serve still running?",
+    "服务器没有响应。langue serve 还在运行吗？"],
+  untitled: ["Untitled", "未命名"],
+  useIt: ["Use", "使用"],
+  version: ["{n} of {all}", "{n}/{all}"],
+  views: ["Views", "视图"],
+  words: ["Write here…", "在此输入……"],
+  you: ["You", "你"],
+};
+
+function preferred() {
+  const first = read(KEY) ?? navigator.language;
+  return first.toLowerCase().startsWith("zh") ? "zh" : "en";
+}
+
+export let language = preferred();
+document.documentElement.lang = language;
+
+/** Use the other language from now on. */
+export function switchLanguage() {
+  language = language === "en" ? "zh" : "en";
+  keep(KEY, language);
+  document.documentElement.lang = language;
+}
+
+/** A saying in the language of the page; `{name}` is replaced by a value. */
+export function t(name, values = {}) {
+  const said = WORDS[name][language === "en" ? 0 : 1];
+  return said.replace(/\{(\w+)\}/g, (_, key) => values[key]);
+}
+
+/** A probability as the language writes it. */
+export const percent = (value) => `${number(100 * value, 1)}%`;
+
+/** A number as the language writes it. */
+export function number(value, digits = 0) {
+  const format = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return value.toLocaleString(language === "en" ? "en" : "zh-CN", format);
+}
