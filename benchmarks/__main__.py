@@ -1,6 +1,6 @@
 """What arrives: `python -m benchmarks WORD`, WORD one of finetune, encode, parallel, pretrain,
 gpt2, masked, shards, load, products, generate, transfer, imdb, tag, extract, embed, adapter, chat,
-walk. What leaves: tables on stdout and in benchmarks/results.
+walk, hostile, schemas, serve. What leaves: tables on stdout and in benchmarks/results.
 
 Without a word, finetune and encode. parallel (one process and two), pretrain (beside a checkout of
 nanoGPT), gpt2 (beside the same, for a GPU), masked (beside transformers, ten minutes each), shards
@@ -10,7 +10,9 @@ products (of inference, by kind of weights; beside llama.cpp where its libraries
 hour), tag and extract (entities and answers beside transformers; a quarter of an hour an epoch on a
 core, or half of one), embed, adapter and chat (beside sentence-transformers, PEFT and trl; some
 minutes an epoch) are run by name only. walk counts the files that a command crosses; it times
-nothing.
+nothing. hostile (a server under hostile callers, for --minutes), schemas (what of the
+JSON-Schema-Test-Suite in --folder output is held to) and serve (a server beside a plain FastAPI
+route and `transformers serve`) are of `langue serve`.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from benchmarks import (
     finetune_speed,
     generate_peers,
     gpt2_speed,
+    hostile_load,
     imdb,
     library_peers,
     load_speed,
@@ -30,6 +33,8 @@ from benchmarks import (
     parallel_speed,
     pretrain_peers,
     products_speed,
+    schema_suite,
+    serve_peers,
     shards,
     tag_peers,
     transfer,
@@ -62,6 +67,9 @@ def main() -> None:
             "adapter",
             "chat",
             "walk",
+            "hostile",
+            "schemas",
+            "serve",
         ],
         default="all",
     )
@@ -110,10 +118,14 @@ def main() -> None:
     parser.add_argument(
         "--setting", default="cpu", choices=["cpu", "gpu"], help="pretrain: nanoGPT's for which"
     )
-    parser.add_argument("--minutes", type=float, default=10.0, help="masked: of each side")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="masked: of each side; hostile: of all"
+    )
     parser.add_argument("--megabytes", type=float, default=100.0, help="shards: of text")
     parser.add_argument(
-        "--folder", type=Path, help="load, transfer: where models are made, and left"
+        "--folder",
+        type=Path,
+        help="load, transfer: where models are made, and left; schemas: of the suite",
     )
     parser.add_argument("--steps", type=int, default=3600, help="transfer: of pretraining")
     parser.add_argument("--seeds", type=int, default=3, help="transfer: runs of each side")
@@ -190,6 +202,14 @@ def main() -> None:
         settings = dict(word.split("=", 1) for word in given.set)
         data = Path(given.data) if given.data else None
         library_peers.run(given.what, given.model, data, given.epochs, given.share, settings)
+    if given.what == "hostile":
+        hostile_load.run(given.minutes)
+    if given.what == "schemas":
+        if given.folder is None:
+            parser.error("schemas needs --folder, a checkout of the JSON-Schema-Test-Suite")
+        schema_suite.run(given.folder)
+    if given.what == "serve":
+        serve_peers.run(given.model, given.rounds, given.scale)
     if given.what == "walk":
         walk.run(str(material.model_folder(given.model)))
 

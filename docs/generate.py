@@ -14,6 +14,7 @@ import typer.main
 from langue.cli import app
 from langue.cli.settings import listed, written
 from langue.hub.family import SEQUENCE
+from langue.serve.decision_fields import DecisionFields
 from langue.serve.fields import ChatFields, CompletionFields, EmbeddingFields
 from langue.serve.response_fields import ResponseFields
 from langue.serve.task_fields import (
@@ -23,6 +24,7 @@ from langue.serve.task_fields import (
     TagFields,
     WriteFields,
 )
+from langue.serve.tokenizing import DetokenizeFields, TokenizeFields
 
 HERE = Path(__file__).parent
 
@@ -82,6 +84,9 @@ ROUTES = {
     "/v1/answer": AnswerFields,
     "/v1/translate, /v1/summarise": WriteFields,
     "/v1/rerank": RerankFields,
+    "/v1/decisions": DecisionFields,
+    "/tokenize": TokenizeFields,
+    "/detokenize": DetokenizeFields,
 }
 
 

@@ -8,14 +8,10 @@ valid text is allowed, and the model chooses.
 """
 
 import json
-import os
-import subprocess
 import sys
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -23,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langue.child import Child, Gone, NotStarted
 from langue.errors import ModelError
 from langue.generation.grammar import FORMS, compile_grammar, one_line, vocabulary_of
 from langue.generation.grammar_worker import MEMORY, pack
@@ -30,7 +27,6 @@ from langue.text.tokenizers.decoding import decoding_of, token_bytes
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 BUDGET = 2.0  # seconds in which a grammar compiles and gives its first mask, or is refused
-START = 60.0  # seconds in which a process is up that tries grammars
 KEPT = 32  # compiled grammars that are kept
 MOST_BYTES = 4_000_000  # of a schema, an expression, choices or a grammar
 
@@ -98,7 +94,7 @@ class Grammars:
         """End the process that tries grammars; the next constraint starts another."""
         with self._lock:
             if self._trials is not None:
-                self._trials.close()
+                self._trials.child.close()
 
     def _vocabulary(self, is_first: bool) -> "_Vocabulary":
         if is_first not in self._vocabularies:
@@ -236,112 +232,33 @@ def _as_arrays(numbers: dict[int, int]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 class _Trials:
-    """A process that compiles grammars on trial, one at a time, and is killed where it takes too
-    long.
-    """
+    """Compiles grammars on trial, in a process that is killed where one takes too long."""
 
     def __init__(self, tokens: Sequence[bytes], memory: int = MEMORY) -> None:
         """memory: bytes that constraints may take, all that are tried together."""
-        self._message = pack(tokens)
-        self._memory = memory
-        self._process: subprocess.Popen[bytes] | None = None
-        self._end: Any = None
-        self._is_up = False
+        self.child = Child("langue.generation.grammar_worker", memory, pack(tokens))
 
     def run(self, form: str, request: bytes) -> str:
         """The constraint as a grammar that compiles. ModelError where it does not, or takes too
         much time or memory.
         """
         try:
-            answer = self._ask(request)
-        except (EOFError, OSError):  # it may have been killed from outside: once more
-            self._restart()
-            try:
-                answer = self._ask(request)
-            except (EOFError, OSError):
-                self._restart()
-                what = "it takes too much memory, or is nested too deeply"
-                raise ModelError(what, where=form, do="make it simpler") from None
-        if answer is None:
-            self._restart()
-            what = f"it takes more than {BUDGET:g} seconds to compile"
-            raise ModelError(what, where=form, do="make it simpler")
-        if "lark" not in answer:
-            raise ModelError(answer["what"], where=answer["where"], do=answer["do"])
-        lark: str = answer["lark"]
-        return lark
-
-    def _ask(self, request: bytes) -> dict[str, str] | None:
-        """The process's answer, or None where it takes too long."""
-        if self._process is None:
-            self._start()
-        self._wait_until_up()
-        self._requests.send_bytes(request)
-        if not self._answers.poll(BUDGET):
-            return None
-        answer: dict[str, str] = json.loads(self._answers.recv_bytes())
-        return answer
-
-    def _restart(self) -> None:
-        self.close()
-        self._start()
-
-    def close(self) -> None:
-        if self._end is not None:
-            self._end()
-        self._process = None
-
-    def _start(self) -> None:
-        """Start the process, whose start-up overlaps with what happens here meanwhile."""
-        paths = [path or os.getcwd() for path in sys.path]
-        code = (
-            "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-            " from langue.generation.grammar_worker import main; main(int(sys.argv[2]))"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", code, json.dumps(paths), str(self._memory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it
-        )
-        assert process.stdin is not None and process.stdout is not None
-        self._process = process
-        self._requests = _connection(process.stdin)
-        self._answers = _connection(process.stdout)
-        self._end = weakref.finalize(self, _end, process, self._requests, self._answers)
-        self._is_up = False
-
-    def _wait_until_up(self) -> None:
-        if self._is_up:
-            return
-        try:
-            self._requests.send_bytes(self._message)
-            if not self._answers.poll(START):
-                raise EOFError
-            self._answers.recv_bytes()
-        except (EOFError, OSError):
-            self.close()
+            answer = self.child.ask(request, BUDGET)
+        except Gone:
+            what = "it takes too much memory, or is nested too deeply"
+            raise ModelError(what, where=form, do="make it simpler") from None
+        except NotStarted:
             raise ModelError(
                 "the process that tries grammars does not start",
                 do=f"see why {sys.executable} cannot be run with llguidance",
             ) from None
-        self._is_up = True
-
-
-def _connection(stream: Any) -> Connection:
-    """A pipe's end, for messages; it closes the descriptor itself."""
-    handle = os.dup(stream.fileno())
-    writable = stream.writable()
-    stream.close()
-    return Connection(handle, readable=not writable, writable=writable)
-
-
-def _end(process: "subprocess.Popen[bytes]", *connections: Connection) -> None:
-    process.kill()
-    process.wait()
-    for connection in connections:
-        connection.close()
+        if answer is None:
+            what = f"it takes more than {BUDGET:g} seconds to compile"
+            raise ModelError(what, where=form, do="make it simpler")
+        found: dict[str, str] = json.loads(answer)
+        if "lark" not in found:
+            raise ModelError(found["what"], where=found["where"], do=found["do"])
+        return found["lark"]
 
 
 def _as_json(form: str, value: Any) -> bytes:

@@ -105,6 +105,9 @@ def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
             continue
         if not isinstance(part, Mapping):
             raise _error(where, f"{_short(part)} is no schema", "give an object, true or false")
+        if "$ref" in part and "$id" in part:
+            what = "an $id beside a $ref is read one way in draft 7 and another way since"
+            raise _error(where, what, "leave the $id out")
         yield part
         for key, value in part.items():
             place = f"{where}/{key}"

@@ -16,7 +16,7 @@ from torch import nn
 from langue.data.batch import Batch, Examples, gather, gather_pairs
 from langue.data.encoded import Encoded, in_order
 from langue.data.pack import sorted_batches
-from langue.errors import ModelError, SettingsError
+from langue.errors import ModelError
 from langue.files import atomic_folder
 from langue.generation.engine import GUESSES, MOST_ROWS
 from langue.hub.checkpoint import (
@@ -55,7 +55,7 @@ from langue.runs.inputs import (
 )
 from langue.runs.parts import Parts, read_parts
 from langue.runs.save import write_task_checkpoint
-from langue.runs.weight_plan import STORED
+from langue.runs.weight_source import Source, source_of
 from langue.runtime import precision
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
@@ -120,6 +120,14 @@ class Model:
         if name in self._parts:
             raise ModelError(f"there is an adapter {name!r} already", do="give it another name")
         self._parts[name] = parts_with_adapter(self._parts[None], folder)
+
+    def beside(self, folder: str | Path) -> "Model":
+        """Another model, of this one's weights with an adapter beside them; both are in use at the
+        same time. ModelError where the adapter is of another base.
+        """
+        from langue.runs.adapters import parts_with_adapter
+
+        return Model(parts_with_adapter(self._parts[None], folder), self.dtype, self.weights)
 
     def use_adapter(self, name: str | None) -> None:
         """Answer with this adapter, its head and its task from now on; None: as the base does."""
@@ -719,33 +727,18 @@ def load(
     say otherwise), or the precision of each matrix. Of an adapter it is what the base's are held
     in, by default as it was trained; the adapter is in use, under the name "default".
     """
-    # whole numbers are multiplied with states in fp32: to ask the hardware is to be answered so
-    kind = precision("fp32" if dtype == "auto" and weights is not None else dtype)
-    if weights is not None and kind != torch.float32:
-        raise SettingsError(
-            f"dtype = {dtype} and weights = {weights} both say what the matrices are held in",
-            do="leave one of them out",
-        )
-    if weights not in (None, STORED):
-        check_weight_kind(weights)
-    described = describe(name, revision)
-    family_of(described)
-    base = described.base
-    if base is not None and weights is None and dtype in ("fp32", "auto"):
-        weights = ((described.task or {}).get("base") or {}).get("weights")
-        kind = torch.float32 if weights is not None else kind
-    if weights is None and dtype in ("fp32", "auto") and is_quantized(described.published):
-        weights = STORED
-        kind = torch.float32
-    if base is None:
-        return _load(described, kind, weights)
-    task = str((described.task or {}).get("task"))
-    of_language = task in TASKS and TASKS[task].has_language_head
-    table = "fp32" if of_language and weights not in (None, STORED) else None
-    model = _load(base, kind, weights, table, trained_so=True)
-    model.add_adapter(described.told, DEFAULT)
-    model.use_adapter(DEFAULT)
+    source = source_of(name, revision, dtype, weights)
+    model = load_base(source)
+    if source.adapter is not None:
+        model.add_adapter(source.adapter, DEFAULT)
+        model.use_adapter(DEFAULT)
     return model
+
+
+def load_base(source: Source) -> Model:
+    """Load a described model, without the adapter that it may be."""
+    of_adapter = source.adapter is not None
+    return _load(source.base, source.kind, source.held, source.table, trained_so=of_adapter)
 
 
 def load_plain(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:

@@ -12,7 +12,15 @@ from starlette.exceptions import HTTPException
 
 from langue import __version__
 from langue.errors import LangueError
-from langue.serve import chat, completions, embeddings, responses, tasks
+from langue.serve import (
+    chat,
+    completions,
+    decisions,
+    embeddings,
+    responses,
+    tasks,
+    tokenizing,
+)
 from langue.serve.api_errors import ApiError, ErrorBody, of_langue, of_validation
 from langue.serve.guard import App, Doors, Guard
 from langue.serve.metrics import CONTENT_TYPE
@@ -48,7 +56,7 @@ def make_app(state: State, doors: Doors) -> App:
         title="langue", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.serve = state
-    for routes in (chat, completions, responses, embeddings, tasks):
+    for routes in (chat, completions, responses, embeddings, tasks, decisions, tokenizing):
         app.include_router(routes.router, responses=ERRORS)
     _add_errors(app)
     _add_own(app)

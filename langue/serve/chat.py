@@ -13,10 +13,18 @@ from fastapi.responses import Response
 from langue.generation.request import Completion
 from langue.serve.answering import STREAMED, answer
 from langue.serve.api_errors import FORMS, ApiError
-from langue.serve.conversation import Tools, as_template_has_them, check_template, encode
+from langue.serve.conversation import (
+    Tools,
+    as_template_has_them,
+    check_template,
+    encode,
+    rendered,
+    template_variables,
+)
 from langue.serve.fields import ChatFields
 from langue.serve.models import Loaded
 from langue.serve.sse import DONE, event
+from langue.serve.thinking import Thinking
 from langue.serve.writing import Answers, Asked
 
 router = APIRouter()
@@ -37,11 +45,13 @@ class _Chat:
         self.loaded = loaded
         self.answers = answers
         self.tools = Tools(fields.tools, fields.tool_choice, fields.parallel_tool_calls)
+        self.thinking = Thinking(loaded.thought_marks)
         self.head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": fields.model,
         }
+        self.thought_tokens = 0
         if fields.top_logprobs is not None and not fields.logprobs:
             what = "'top_logprobs' needs logprobs=true"
             raise ApiError(400, what, param="top_logprobs", code="invalid_value")
@@ -50,16 +60,26 @@ class _Chat:
         """Queue it. ApiError where it cannot be answered."""
         fields = self.fields
         must_write(self.loaded)
-        check_template(self.loaded.model, self.tools.may_call)
+        check_template(self.loaded, self.tools.may_call)
         messages = as_template_has_them(fields.messages)
         tools = self.tools.for_template()
         options = fields.options()
         form = form_of(options, self.tools, fields.response_format)
         if form is not None:
             options["json_schema"] = form
+        if any(name in options for name in FORMS):
+            self.thinking.end()
+        effort = fields.reasoning_effort
+        kwargs = fields.chat_template_kwargs
+        variables = template_variables(self.loaded, kwargs, effort, "reasoning_effort")
         if fields.logprobs:
             options["logprobs"] = fields.top_logprobs or 0
-        tokenizer = self.loaded.model.tokenizer
+
+        def read(each: Any) -> list[int]:
+            text = rendered(self.loaded, each, tools, variables=variables)
+            self.thinking.begin(text)
+            return encode(self.loaded.model.tokenizer, text)
+
         limit = fields.max_completion_tokens
         if limit is not None and fields.max_tokens not in (None, limit):
             what = "'max_tokens' and 'max_completion_tokens' differ; give one of them"
@@ -73,7 +93,7 @@ class _Chat:
                 fields.max_tokens if limit is None else limit,
                 limit_param="max_tokens" if limit is None else "max_completion_tokens",
                 form_param=_form_param(self.tools, fields.response_format),
-                encode=lambda each: encode(tokenizer, each, tools),
+                encode=read,
             )
         )
 
@@ -82,12 +102,24 @@ class _Chat:
         found = await self.answers.whole()
         choices = [self._choice(index, each) for index, each in enumerate(found)]
         head = {**self.head, "object": "chat.completion"}
-        return {**head, "choices": choices, "usage": self.answers.usage}
+        return {**head, "choices": choices, "usage": self._usage()}
+
+    def _usage(self) -> dict[str, Any]:
+        details = {"reasoning_tokens": self.thought_tokens}
+        return {**self.answers.usage, "completion_tokens_details": details}
+
+    def _count(self, answer: Completion) -> None:
+        decode = self.loaded.model.tokenizer.decode
+        self.thought_tokens += self.thinking.count(answer.tokens, decode)
 
     def _choice(self, index: int, answer: Completion) -> dict[str, Any]:
-        text, calls = self.tools.read(answer.text)
+        self._count(answer)
+        parted = self.thinking.part(answer.text)
+        text, calls = self.tools.read(parted.text)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         message["annotations"] = []
+        if parted.thought:
+            message["reasoning_content"] = parted.thought
         if calls:
             message |= {"content": text or None, "tool_calls": calls}
         logprobs = self._logprobs(answer.choices) if self.fields.logprobs else None
@@ -107,14 +139,21 @@ class _Chat:
             yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
         texts: dict[int, str] = {}
         sent: dict[int, int] = {}
+        thought: dict[int, int] = {}
         async for piece in self.answers.pieces():
             index = piece.index
             texts[index] = texts.get(index, "") + piece.delta.text
-            text = texts[index]
+            parted = self.thinking.part(texts[index], is_whole=piece.completion is not None)
+            text = parted.text
+            known = thought.get(index, 0)
+            if len(parted.thought) > known:
+                thought[index] = len(parted.thought)
+                yield self._chunk(index, {"reasoning_content": parted.thought[known:]})
             begin = sent.get(index, 0)
             end = max(begin, self.tools.free(text))
             calls: list[dict[str, Any]] = []
             if piece.completion is not None:
+                self._count(piece.completion)
                 rest, calls = self.tools.read(text)
                 end = len(rest) if calls else len(text)
             logprobs = piece.delta.choices
@@ -127,7 +166,7 @@ class _Chat:
                 reason = "tool_calls" if calls else piece.completion.finish_reason
                 yield self._chunk(index, {}, reason=reason)
         if self.fields.stream_options is not None and self.fields.stream_options.include_usage:
-            yield event(self._head() | {"choices": [], "usage": self.answers.usage})
+            yield event(self._head() | {"choices": [], "usage": self._usage()})
         yield DONE
 
     def _head(self) -> dict[str, Any]:

@@ -8,19 +8,19 @@ function (Llama 3). A call that must come is held to its form, and cannot be any
 
 import json
 import secrets
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from langue.errors import LangueError
 from langue.serve.api_errors import ApiError
 from langue.serve.fields import MessageFields, TextPart, ToolChoice, ToolFields
+from langue.serve.models import Loaded
 from langue.text.tokenizers.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from langue.runs.model import Model
 
 MARKS = ("<tool_call>", "[TOOL_CALLS]")
 CLOSING = "</tool_call>"
+# what a template is told of by fields of their own
+OWN_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
 
 
 def plain_text(content: str | Sequence[TextPart] | None) -> str:
@@ -47,7 +47,12 @@ def as_template_has_them(messages: Sequence[MessageFields]) -> list[dict[str, An
         if (message.tool_call_id is not None) != (role == "tool"):
             what = f"'{where}.tool_call_id' belongs to messages of the role tool, and to each"
             raise ApiError(400, what, param=f"{where}.tool_call_id", code="invalid_value")
+        if message.reasoning_content is not None and role != "assistant":
+            what = f"'{where}.reasoning_content' is of the assistant's messages only"
+            raise ApiError(400, what, param=f"{where}.reasoning_content", code="invalid_value")
         made: dict[str, Any] = {"role": role, "content": plain_text(message.content)}
+        if message.reasoning_content:
+            made["reasoning_content"] = message.reasoning_content
         if message.name is not None:
             made["name"] = message.name
         if message.tool_call_id is not None:
@@ -79,9 +84,9 @@ def _arguments(text: str, where: str) -> Any:
     return found
 
 
-def check_template(model: "Model", tools: bool) -> None:
+def check_template(loaded: Loaded, tools: bool) -> None:
     """ApiError where the model is not one for conversation, or knows no tools."""
-    template = model.tokenizer.chat_template
+    template = loaded.template
     if template is None:
         what = "The model has no chat template; use /v1/completions, or a model for conversation"
         raise ApiError(400, what, param="model", code="no_chat_template")
@@ -90,13 +95,51 @@ def check_template(model: "Model", tools: bool) -> None:
         raise ApiError(400, what, param="tools", code="unsupported_parameter")
 
 
-def encode(tokenizer: Tokenizer, messages: Any, tools: Any) -> list[int]:
-    """The tokens of a conversation, where an answer begins."""
+def template_variables(
+    loaded: Loaded, given: Mapping[str, Any] | None, effort: str | None, param: str
+) -> dict[str, Any]:
+    """What a call has the template know beside its messages. effort: of thinking, by templates that
+    know it, or `none`, by those that can leave thoughts out. ApiError where the template does not
+    read what is given. param: the field of the effort.
+    """
+    template = loaded.template or ""
+    found = dict(given or {})
+    for name in found:
+        where = "chat_template_kwargs"
+        if name in OWN_VARIABLES or name not in template:
+            what = f"'{where}': the model's chat template reads no {name[:100]!r}"
+            raise ApiError(400, what, param=where, code="unsupported_parameter")
+    if effort is None or effort == "none" and loaded.thought_marks is None:
+        return found
+    if "reasoning_effort" in template:
+        return {"reasoning_effort": effort, **found}
+    if effort == "none" and "enable_thinking" in template:
+        return {"enable_thinking": False, **found}
+    what = f"'{param}': the model's chat template cannot be told how much to think; leave it out"
+    raise ApiError(400, what, param=param, code="unsupported_parameter")
+
+
+def rendered(
+    loaded: Loaded,
+    messages: Any,
+    tools: Any,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    begins_answer: bool = True,
+) -> str:
+    """The text of a conversation, by the model's template."""
     try:
-        text = tokenizer.chat(messages, tools=tools)
-        text.encode()
+        return loaded.model.tokenizer.chat(
+            messages, begins_answer, tools=tools, variables=variables, templates=loaded.templates
+        )
     except LangueError as error:
         raise ApiError(400, str(error), param="messages", code="invalid_value") from error
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a conversation's text."""
+    try:
+        text.encode()
     except UnicodeEncodeError:
         what = "a text holds half a character (a lone surrogate)"
         raise ApiError(400, what, param="messages", code="invalid_value") from None

@@ -8,12 +8,13 @@ is not known.
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from langue.serve.api_errors import ApiError
 
 # What is refused: the values that are taken since they ask for nothing, and what to do otherwise.
 Refused = dict[str, tuple[tuple[Any, ...], str]]
+EARLIER = "an earlier thought, for templates that read it"
 LABELS = "a label of the caller's, which changes no answer"
 Bool = Annotated[bool, Field(strict=True)]
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
@@ -22,6 +23,7 @@ Ids = list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False, strict=True)]
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False, strict=True)]
 Factor = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False, strict=True)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Count = Annotated[int, Field(ge=1, le=2**31, strict=True)]
 MOST_STOPS = 16
 MOST_LOGPROBS = 20
@@ -227,12 +229,12 @@ class MessageFields(Fields):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: Text | None = Field(default=None, description=EARLIER)
     refused: ClassVar[Refused] = {
         "refusal": ((), "leave it out"),
         "audio": ((), "models here read text only"),
         "annotations": (([],), "leave them out"),
         "function_call": ((), "use tool_calls"),
-        "reasoning_content": ((), "leave it out"),
     }
 
 
@@ -279,6 +281,8 @@ class ChatFields(Sampled):
     tools: list[ToolFields] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: Bool | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: dict[str, JsonValue] | None = None
     metadata: dict[str, str] | None = Field(default=None, description=LABELS)
     safety_identifier: str | None = Field(default=None, description=LABELS)
     prompt_cache_key: str | None = Field(default=None, description="beginnings are found anyway")
@@ -294,7 +298,6 @@ class ChatFields(Sampled):
             ("in_memory", "in-memory"),
             "beginnings are kept as long as there is room",
         ),
-        "reasoning_effort": (("none",), "say in the prompt how to think"),
         "service_tier": (("auto", "default"), "all calls are served alike"),
         "store": ((False,), "nothing is kept of a call"),
         "verbosity": (("medium",), "say in the prompt how long an answer is to be"),

@@ -34,7 +34,7 @@ MOST_NAME = 128  # characters of a request id that a client gives
 OPEN = ("/live",)  # answered without a key, as are the files of the page: they tell nothing
 PAGE = "/page/"
 REPORTS = "/report/"  # of runs, behind words that only those with a key are told
-READS = "/v1/"  # routes below read bodies
+READS = ("/v1/", "/tokenize", "/detokenize")  # routes below read bodies
 GONE = 499  # of HTTP, as others have it: nobody was there to read the answer
 _ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MOST_NAME}}}")
 

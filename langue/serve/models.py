@@ -5,32 +5,30 @@ asks.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
-
-import torch
+from weakref import WeakValueDictionary
 
 from langue.errors import LangueError, SettingsError
-from langue.hub.checkpoint import describe, family_of, is_quantized
+from langue.hub.checkpoint import family_of, is_quantized
 from langue.model.cache import PAGE, Pages
 from langue.model.config import ModelConfig
 from langue.model.language_model import build_on_meta
-from langue.model.weight_kinds import check_weight_kind
-from langue.runs.model import load
-from langue.runs.weight_plan import STORED
-from langue.runtime import device, free_memory, precision
+from langue.runs.model import Model, load_base
+from langue.runs.weight_source import Source, source_of
+from langue.runtime import device, free_memory
 from langue.serve.api_errors import ApiError
 from langue.serve.metrics import Metrics
+from langue.serve.thinking import marks_of
 from langue.serve.token_texts import TokenTexts
 from langue.serve.uses import Use, use_of
 from langue.serve.worker import Worker
-
-if TYPE_CHECKING:
-    from langue.runs.model import Model
+from langue.text.tokenizers.chat import TALK
+from langue.text.tokenizers.template_worker import Templates, TooSlow
 
 # of a number of a matrix: in groups of 32 with a scale in fp16 where they are whole numbers
 BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0625, "int4": 0.5625}
@@ -47,15 +45,19 @@ class Named:
     run: str
     created: int
     config: ModelConfig
-    weights: int  # bytes
+    source: Source
+    weights: int  # bytes; of an adapter, its base's
+    adapter: int  # bytes of an adapter
     page: int  # bytes of keys and values of a page; 0: it does not write
     use: Use
-    held: str | None = None  # what its matrices are held in, as `load` has it
     keys: int = 0  # bytes of keys and values that it is given
 
-    @property
-    def bytes(self) -> int:
-        return self.weights + self.keys
+
+def bytes_of(models: Iterable[Named]) -> int:
+    """Of all together, where adapters of one base share its weights."""
+    every = list(models)
+    bases = {each.source.key: each.weights for each in every}
+    return sum(bases.values()) + sum(each.adapter + each.keys for each in every)
 
 
 @dataclass
@@ -63,9 +65,11 @@ class Loaded:
     """A model in memory, and the thread that owns it."""
 
     named: Named
-    model: "Model"
+    model: Model
     worker: Worker
     tokens: TokenTexts
+    templates: Templates  # renders conversations
+    base: Model  # of an adapter: the model whose weights it shares; else the model itself
     active: int = 0  # calls that use it
     used: float = field(default_factory=time.monotonic)
     # texts of several languages share one tokenizer, whose frame is set before each
@@ -74,6 +78,22 @@ class Loaded:
     @property
     def id(self) -> str:
         return self.named.id
+
+    def close(self) -> None:
+        """End its thread and its process."""
+        self.worker.close()
+        self.templates.close()
+
+    @cached_property
+    def template(self) -> str | None:
+        """Of its conversations."""
+        return self.model.tokenizer.chat_template
+
+    @cached_property
+    def thought_marks(self) -> tuple[str, str] | None:
+        """What it puts around thoughts."""
+        added = self.model.tokenizer.backend.get_added_tokens_decoder().values()
+        return marks_of(self.template, {token.content for token in added if token.special})
 
     @property
     def writes(self) -> bool:
@@ -93,6 +113,8 @@ class Shelf:
         self.idle = idle
         self.metrics = metrics
         self.loaded: dict[str, Loaded] = {}
+        # the bases of loaded models, by what is the same of all that share one
+        self._bases: WeakValueDictionary[tuple[str, ...], Model] = WeakValueDictionary()
         self._lock = asyncio.Lock()
 
     def find(self, id: str) -> Named:
@@ -127,10 +149,10 @@ class Shelf:
     async def load_first(self) -> None:
         """As many as there is room for, in their order."""
         async with self._lock:
-            used = 0
+            first = list[Named]()
             for named in self.named.values():
-                used += named.bytes
-                if used > self.memory:
+                first.append(named)
+                if bytes_of(first) > self.memory:
                     break
                 await self._load(named)
 
@@ -152,21 +174,23 @@ class Shelf:
                 await self._unload(each)
 
     async def _load(self, named: Named) -> Loaded:
-        await self._make_room(named.bytes)
+        await self._make_room(named)
         loop = asyncio.get_running_loop()
+        base = self._bases.get(named.source.key)
         try:
-            found = await asyncio.to_thread(_load, named, loop, self.metrics)
+            found = await asyncio.to_thread(_load, named, base, loop, self.metrics)
         except LangueError as error:
             what = f"The model '{named.id}' cannot be loaded: {error}"
             raise ApiError(503, what, code="model_not_loaded") from error
         self.loaded[named.id] = found
+        self._bases[named.source.key] = found.base
         self.metrics.set("langue_model_loaded", 1, model=named.id)
-        self.metrics.set("langue_model_bytes", named.bytes, model=named.id)
+        self.metrics.set("langue_model_bytes", bytes_of([named]), model=named.id)
         return found
 
-    async def _make_room(self, size: int) -> None:
+    async def _make_room(self, named: Named) -> None:
         """Unload what was used least recently, until there is room."""
-        while sum(each.named.bytes for each in self.loaded.values()) + size > self.memory:
+        while bytes_of([named, *(each.named for each in self.loaded.values())]) > self.memory:
             idle = [each for each in self.loaded.values() if not each.active]
             if not idle:
                 what = "All models that are in memory are in use, and another has no room beside"
@@ -177,20 +201,42 @@ class Shelf:
     async def _unload(self, loaded: Loaded) -> None:
         del self.loaded[loaded.id]
         self.metrics.set("langue_model_loaded", 0, model=loaded.id)
-        await asyncio.to_thread(loaded.worker.close)
+        await asyncio.to_thread(loaded.close)
 
 
-def _load(named: Named, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> Loaded:
-    held = named.held
-    model = load(named.run, dtype="auto") if held is None else load(named.run, weights=held)
+def _load(
+    named: Named, base: Model | None, loop: asyncio.AbstractEventLoop, metrics: Metrics
+) -> Loaded:
+    """base: the model whose weights it shares, where that is loaded."""
+    source = named.source
+    if base is None:
+        base = load_base(source)
+    model = base if source.adapter is None else base.beside(source.adapter)
+    templates = Templates()
+    if model.tokenizer.chat_template is not None:
+        _try_template(model, templates)
     writes = model.language is not None and named.page > 0
     make_engine = (lambda: model.engine(memory=named.keys)) if writes else None
     context = model.inputs.room.tokens if model.config.architecture == "decoder" else 0
     worker = Worker(named.id, loop, metrics, make_engine, context)
-    return Loaded(named, model, worker, TokenTexts(model.tokenizer.target, _logits_of(model)))
+    tokens = TokenTexts(model.tokenizer.target, _logits_of(model))
+    return Loaded(named, model, worker, tokens, templates, base)
 
 
-def _logits_of(model: "Model") -> int:
+def _try_template(model: Model, templates: Templates) -> None:
+    """TooSlow where the model's template never ends, which the engine renders once without bounds.
+    What else may be wrong with it is told to who converses.
+    """
+    try:
+        model.tokenizer.chat(TALK, add_generation_prompt=False, templates=templates)
+    except TooSlow:
+        templates.close()
+        raise
+    except LangueError:
+        pass
+
+
+def _logits_of(model: Model) -> int:
     return model.config.decoder_vocab_size or model.config.vocab_size
 
 
@@ -219,26 +265,30 @@ def name_all(
 
 
 def _named(run: str, held: str | None) -> Named:
-    described = describe(run)
+    source = source_of(run, None, "auto" if held is None else "fp32", held)
+    described = source.described
     config = family_of(described)[1]
     path = Path(run)
     id = run  # of the Hub
     if path.exists():
         id = path.resolve().stem if path.is_file() else path.resolve().name
     use = use_of(described, config)
-    kind = precision("auto") if held is None else torch.float32
-    each_bytes = kind.itemsize if held in (None, STORED) else BYTES[check_weight_kind(held)]
+    each_bytes = BYTES.get(str(source.held), source.kind.itemsize)
     size = int(sum(each.numel() for each in build_on_meta(config).parameters()) * each_bytes)
     if is_quantized(described.published) or described.original is not None:
-        folder = described.folder
-        files = [described.original] if described.original else folder.glob("*.safetensors")
-        size = sum(file.stat().st_size for file in files if file is not None)
+        original = described.original
+        size = _size_of([original] if original else described.folder.glob("*.safetensors"))
+    adapter = 0 if source.adapter is None else _size_of(source.adapter.glob("*.safetensors"))
     page = 0
     if config.architecture != "encoder":
         writer = config if config.architecture == "decoder" else config.decoder()
-        page = Pages.bytes_each(writer, kind)
+        page = Pages.bytes_each(writer, source.kind)
     created = int(path.stat().st_mtime) if path.exists() else 0
-    return Named(id, run, created, config, size, page, use, held)
+    return Named(id, run, created, config, source, size, adapter, page, use)
+
+
+def _size_of(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
 
 
 def _divide(named: Sequence[Named], memory: int) -> None:
@@ -246,12 +296,12 @@ def _divide(named: Sequence[Named], memory: int) -> None:
     fit together, else of each alone.
     """
     writers = [each for each in named if each.page]
-    weights = sum(each.weights for each in named)
+    weights = bytes_of(named)  # no keys are given yet
     least = sum(_least(each) for each in writers)
     together = weights + least <= memory
     for each in named:
-        if each.weights + _least(each) > memory:
-            need = each.weights + _least(each)
+        need = bytes_of([each]) + _least(each)
+        if need > memory:
             raise SettingsError(
                 f"the model takes {need:,} bytes with keys and values, and --memory is {memory:,}",
                 where=each.run,
@@ -259,8 +309,7 @@ def _divide(named: Sequence[Named], memory: int) -> None:
             )
         if each.page:
             spare = (memory - weights - least) // len(writers) if together else 0
-            own = _least(each) + spare if together else memory - each.weights
-            each.keys = own
+            each.keys = _least(each) + (spare if together else memory - need)
 
 
 def _least(named: Named) -> int:

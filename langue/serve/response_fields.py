@@ -6,11 +6,13 @@ from pydantic import Field
 
 from langue.serve.conversation import Tools
 from langue.serve.fields import (
+    EARLIER,
     LABELS,
     MOST_LOGPROBS,
     Bool,
     CalledFunction,
     Count,
+    Effort,
     Fields,
     FunctionFields,
     MessageFields,
@@ -57,6 +59,43 @@ class InputOutput(Fields):
     status: str | None = None
 
 
+class SummaryText(Fields):
+    """A part of a summary of a thought."""
+
+    type: Literal["summary_text"]
+    text: Text
+
+
+class ThoughtText(Fields):
+    """A part of a thought."""
+
+    type: Literal["reasoning_text"]
+    text: Text
+
+
+class InputThought(Fields):
+    """What the model thought before."""
+
+    type: Literal["reasoning"]
+    content: list[ThoughtText] | None = Field(default=None, description=EARLIER)
+    summary: list[SummaryText] | None = Field(default=None, description="thoughts are whole here")
+    id: str | None = None
+    status: str | None = None
+    refused: ClassVar[Refused] = {"encrypted_content": (("",), "send its content")}
+
+
+class Reasoning(Fields):
+    """How is to be thought."""
+
+    effort: Effort | None = None
+    refused: ClassVar[Refused] = {
+        "context": (("auto",), "the template says which thoughts it reads"),
+        "generate_summary": ((), "thoughts are told whole"),
+        "mode": (("standard",), "there is one mode"),
+        "summary": ((), "thoughts are told whole"),
+    }
+
+
 class FunctionTool(FunctionFields):
     """A function, as this route has it."""
 
@@ -100,20 +139,24 @@ class ResponseStreamOptions(Fields):
     refused: ClassVar[Refused] = {"include_obfuscation": ((False,), "streams are not padded")}
 
 
+InputItem = InputMessage | InputCall | InputOutput | InputThought
+
+
 class ResponseFields(Fields):
     """`POST /v1/responses`."""
 
     model: str
-    input: Text | Annotated[list[InputMessage | InputCall | InputOutput], Field(min_length=1)]
+    input: Text | Annotated[list[InputItem], Field(min_length=1)]
     instructions: Text | None = None
     max_output_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS, strict=True)] | None = None
-    # there is no hidden reasoning that could be included
+    # thoughts are told whole, and none is hidden that could be included
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
         None
     )
+    reasoning: Reasoning | None = None
     text: TextFields | None = None
     tools: list[FunctionTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
@@ -141,7 +184,6 @@ class ResponseFields(Fields):
             ("in_memory", "in-memory"),
             "beginnings are kept as long as there is room",
         ),
-        "reasoning": (({},), "say in the instructions how to think"),
         "service_tier": (("auto", "default"), "all calls are served alike"),
         "store": ((False,), "nothing is kept of a call"),
         "truncation": (("disabled",), "shorten the input"),
@@ -154,8 +196,12 @@ class ResponseFields(Fields):
             found.append(MessageFields(role="system", content=self.instructions))
         if isinstance(self.input, str):
             return [*found, MessageFields(role="user", content=self.input)]
+        thought = None
         for item in self.input:
-            if isinstance(item, InputCall):
+            before = len(found)
+            if isinstance(item, InputThought):
+                thought = "".join(part.text for part in item.content or ()) or None
+            elif isinstance(item, InputCall):
                 called = CalledFunction(name=item.name, arguments=item.arguments)
                 call = ToolCall(id=item.call_id, type="function", function=called)
                 last = found[-1] if found else None
@@ -168,6 +214,9 @@ class ResponseFields(Fields):
                 found.append(MessageFields(role="tool", tool_call_id=call_id, content=item.output))
             else:
                 found.append(MessageFields(role=item.role, content=item.content))
+            if thought is not None and len(found) > before and found[-1].role == "assistant":
+                found[-1].reasoning_content = thought
+                thought = None
         return found
 
     def chosen_tools(self) -> Tools:

@@ -4,7 +4,7 @@ items that are answered, whole or as events; nothing of them is kept here.
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,10 +14,17 @@ from langue.generation.request import Completion
 from langue.serve.answering import STREAMED, answer
 from langue.serve.api_errors import ApiError
 from langue.serve.chat import form_of, must_write
-from langue.serve.conversation import as_template_has_them, check_template, encode
+from langue.serve.conversation import (
+    as_template_has_them,
+    check_template,
+    encode,
+    rendered,
+    template_variables,
+)
 from langue.serve.models import Loaded
 from langue.serve.response_fields import FunctionTool, NamedTool, ResponseFields
 from langue.serve.sse import event
+from langue.serve.thinking import Thinking
 from langue.serve.writing import Answers, Asked
 
 router = APIRouter()
@@ -44,12 +51,14 @@ class _Response:
         self.created = int(time.time())
         self.id = f"resp_{secrets.token_hex(16)}"
         self.message_id = f"msg_{secrets.token_hex(16)}"
+        self.thought_id = f"rs_{secrets.token_hex(16)}"
+        self.thinking = Thinking(loaded.thought_marks)
         self._number = -1
 
     async def start(self) -> None:
         """Queue it. ApiError where it cannot be answered."""
         must_write(self.loaded)
-        check_template(self.loaded.model, self.tools.may_call)
+        check_template(self.loaded, self.tools.may_call)
         fields = self.fields
         messages = as_template_has_them(fields.conversation())
         tools = self.tools.for_template()
@@ -61,9 +70,17 @@ class _Response:
         form = form_of(options, self.tools, self.form)
         if form is not None:
             options["json_schema"] = form
+            self.thinking.end()
+        effort = None if fields.reasoning is None else fields.reasoning.effort
+        variables = template_variables(self.loaded, None, effort, "reasoning.effort")
         if self.wants_logprobs:
             options["logprobs"] = fields.top_logprobs or 0
-        tokenizer = self.loaded.model.tokenizer
+
+        def read(each: Any) -> list[int]:
+            text = rendered(self.loaded, each, tools, variables=variables)
+            self.thinking.begin(text)
+            return encode(self.loaded.model.tokenizer, text)
+
         asked = Asked(
             [messages],
             options,
@@ -71,7 +88,7 @@ class _Response:
             param="input",
             limit_param="max_output_tokens",
             form_param="tools" if self.tools.must_call else "text.format",
-            encode=lambda each: encode(tokenizer, each, tools),
+            encode=read,
         )
         await self.answers.start(asked)
 
@@ -112,7 +129,7 @@ class _Response:
             "background": False,
             "max_tool_calls": None,
             "prompt_cache_key": fields.prompt_cache_key,
-            "reasoning": None,
+            "reasoning": None if fields.reasoning is None else fields.reasoning.model_dump(),
             "safety_identifier": fields.safety_identifier,
             "service_tier": "default",
             "truncation": "disabled",
@@ -126,10 +143,13 @@ class _Response:
                     "cache_write_tokens": 0,
                 },
                 "output_tokens": usage["completion_tokens"],
-                "output_tokens_details": {"reasoning_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": self._thought_tokens(answer)},
                 "total_tokens": usage["total_tokens"],
             },
         }
+
+    def _thought_tokens(self, answer: Completion) -> int:
+        return self.thinking.count(answer.tokens, self.loaded.model.tokenizer.decode)
 
     def _format(self) -> dict[str, Any]:
         if self.form is None:
@@ -146,10 +166,14 @@ class _Response:
         return {"parameters": None, "strict": None, **tool.model_dump(exclude_none=True)}
 
     def _items(self, answer: Completion) -> list[dict[str, Any]]:
-        text, calls = self.tools.read(answer.text)
+        parted = self.thinking.part(answer.text)
+        text, calls = self.tools.read(parted.text)
         status = "incomplete" if answer.finish_reason == "length" else "completed"
         items = []
-        if text or not calls:
+        if parted.thought:
+            ended = status if parted.thinks else "completed"
+            items.append(self._thought_item([_thought_part(parted.thought)], ended))
+        if text or not calls and not parted.thinks:
             items.append(self._message([self._part(text, answer.choices)], status))
         for call in calls:
             items.append(
@@ -165,6 +189,10 @@ class _Response:
 
     def _message(self, content: list[Any], status: str) -> dict[str, Any]:
         head = {"id": self.message_id, "type": "message", "role": "assistant"}
+        return {**head, "status": status, "content": content}
+
+    def _thought_item(self, content: list[Any], status: str) -> dict[str, Any]:
+        head = {"id": self.thought_id, "type": "reasoning", "summary": []}
         return {**head, "status": status, "content": content}
 
     def _part(self, text: str, choices: Any = ()) -> dict[str, Any]:
@@ -186,21 +214,22 @@ class _Response:
         yield self._event("created", response=self._body(None))
         yield self._event("in_progress", response=self._body(None))
         text = ""
-        sent = 0
         answer: Completion | None = None
+        thought = _Growing(self._event, self._thought_item([], "in_progress"), _thought_part(""))
+        message = _Growing(self._event, self._message([], "in_progress"), self._part(""))
         try:
             async for piece in self.answers.pieces():
                 text += piece.delta.text
                 answer = piece.completion
-                rest, calls = self.tools.read(text) if answer is not None else (text, [])
-                end = len(rest) if answer is not None else self.tools.free(text)
-                if end > sent:
-                    if not sent:
-                        for each in self._begin():
-                            yield each
-                    logprobs = self._logprobs(piece.delta.choices)
-                    yield self._of_text("delta", delta=text[sent:end], logprobs=logprobs)
-                    sent = end
+                if answer is not None:
+                    break
+                parted = self.thinking.part(text, is_whole=False)
+                for each in thought.grow(0, parted.thought):
+                    yield each
+                free = parted.text[: self.tools.free(parted.text)]
+                logprobs = self._logprobs(piece.delta.choices)
+                for each in message.grow(thought.has_begun, free, logprobs=logprobs):
+                    yield each
         except ApiError as error:
             body = self._body(None) | {"status": "failed"}
             body["error"] = {"code": "server_error", "message": error.message}
@@ -209,43 +238,21 @@ class _Response:
         assert answer is not None
         body = self._body(answer)
         for index, item in enumerate(body["output"]):
-            if item["type"] == "message":
-                for each in self._end(item, has_begun=sent > 0):
-                    yield each
+            if item["type"] == "function_call":
+                told = self._called(index, item)
+            elif item["type"] == "reasoning":
+                told = thought.end(index, item)
             else:
-                for each in self._called(index, item):
-                    yield each
+                logprobs = self._logprobs(piece.delta.choices)
+                told = message.end(index, item, logprobs=logprobs)
+            for each in told:
+                yield each
         yield self._event(body["status"], response=body)
 
     def _event(self, kind: str, /, **data: Any) -> str:
         self._number += 1
         kind = f"response.{kind}"
         return event({"type": kind, "sequence_number": self._number, **data}, kind)
-
-    def _place(self) -> dict[str, Any]:
-        return {"item_id": self.message_id, "output_index": 0, "content_index": 0}
-
-    def _of_text(self, name: str, **data: Any) -> str:
-        return self._event(f"output_text.{name}", **self._place(), **data)
-
-    def _begin(self) -> list[str]:
-        """The message and its one part are announced."""
-        item = self._message([], "in_progress")
-        return [
-            self._event("output_item.added", output_index=0, item=item),
-            self._event("content_part.added", **self._place(), part=self._part("")),
-        ]
-
-    def _end(self, item: dict[str, Any], has_begun: bool) -> list[str]:
-        """The message is whole."""
-        part = item["content"][0]
-        told = [] if has_begun else self._begin()
-        return [
-            *told,
-            self._of_text("done", text=part["text"], logprobs=part["logprobs"]),
-            self._event("content_part.done", **self._place(), part=part),
-            self._event("output_item.done", output_index=0, item=item),
-        ]
 
     def _called(self, index: int, item: dict[str, Any]) -> list[str]:
         """A call of a function, which is told at once."""
@@ -258,4 +265,57 @@ class _Response:
             self._event(f"{name}.delta", **place, delta=written),
             self._event(f"{name}.done", **place, arguments=written, name=item["name"]),
             self._event("output_item.done", output_index=index, item=item),
+        ]
+
+
+def _thought_part(text: str) -> dict[str, Any]:
+    return {"type": "reasoning_text", "text": text}
+
+
+class _Growing:
+    """An item whose one part is a text that comes bit by bit."""
+
+    def __init__(self, event: Callable[..., str], item: dict[str, Any], part: dict[str, Any]):
+        """item, part: before there is any text."""
+        self.event = event
+        self.item = item
+        self.part = part
+        self.sent = 0
+        self.has_begun = False
+
+    def _place(self, index: int) -> dict[str, Any]:
+        return {"item_id": self.item["id"], "output_index": index, "content_index": 0}
+
+    def _begin(self, index: int) -> list[str]:
+        """The item and its part are announced, once."""
+        if self.has_begun:
+            return []
+        self.has_begun = True
+        return [
+            self.event("output_item.added", output_index=index, item=self.item),
+            self.event("content_part.added", **self._place(index), part=self.part),
+        ]
+
+    def grow(self, index: int, text: str, **more: Any) -> list[str]:
+        """What the text has more than before. index: of the item in the output."""
+        if len(text) <= self.sent:
+            return []
+        told = self._begin(index)
+        delta = text[self.sent :]
+        self.sent = len(text)
+        name = f"{self.part['type']}.delta"
+        more = {key: value for key, value in more.items() if key in self.part}
+        return [*told, self.event(name, **self._place(index), delta=delta, **more)]
+
+    def end(self, index: int, item: dict[str, Any], **more: Any) -> list[str]:
+        """The item is whole."""
+        (part,) = item["content"]
+        place = self._place(index)
+        whole = {key: value for key, value in part.items() if key in ("text", "logprobs")}
+        return [
+            *self.grow(index, part["text"], **more),
+            *self._begin(index),
+            self.event(f"{part['type']}.done", **place, **whole),
+            self.event("content_part.done", **place, part=part),
+            self.event("output_item.done", output_index=index, item=item),
         ]

@@ -39,16 +39,10 @@ def serve(
     names of `Limits`. ready: is called with the address once calls are taken. LangueError where a
     run or a setting cannot be used.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SettingsError(
-            f"serving needs {' and '.join(missing)}", do="pip install 'langue[serve]'"
-        )
-    from langue.serve.guard import Doors, Limits, is_loopback, names_of
+    need(NEEDED, "serve")
+    from langue.serve.guard import Doors, is_loopback, names_of
     from langue.serve.keys import VARIABLE, read_keys
-    from langue.serve.metrics import Metrics
-    from langue.serve.models import Shelf, name_all, parse_size
-    from langue.serve.state import State
+    from langue.serve.state import state_for
 
     keys = read_keys(api_keys)
     if not keys and not is_loopback(host):
@@ -56,16 +50,22 @@ def serve(
             f"--host {host} is reached from other machines, and there is no API key",
             do=f"give --api-keys FILE or {VARIABLE}, or leave out --host",
         )
-    budget = None if memory is None else parse_size(memory)
     listening = _listen(host, port)
     try:
-        named, budget = name_all(runs, budget, weights)
-        metrics = Metrics()
-        state = State(Shelf(named, budget, idle, metrics), Limits(**(limits or {})), metrics)
+        state = state_for(runs, memory, weights, idle, limits)
         doors = Doors(keys, names_of(host, names), frozenset(cors))
         _run(state, doors, listening, drain, ready)
     finally:
         listening.close()
+
+
+def need(packages: Sequence[str], extra: str) -> None:
+    """SettingsError where a package is not installed that an extra of langue brings."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            f"serving needs {' and '.join(missing)}", do=f"pip install 'langue[{extra}]'"
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:

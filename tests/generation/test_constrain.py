@@ -228,6 +228,7 @@ IMPOSSIBLE = {
         "required property 'a'",
     ),
     "no value": ({"json_schema": False}, "no value is valid"),
+    "two bases": ({"json_schema": {"allOf": [{"$id": "/a/", "$ref": "b"}]}}, "beside a"),
     "no JSON": ({"json_schema": "{"}, "no JSON"),
     "no schema": ({"json_schema": [1]}, "no schema"),
     "too deep": ({"json_schema": nested(5000)}, "nested too deeply"),
@@ -300,15 +301,15 @@ def test_more_memory_than_is_given_is_refused_and_this_process_lives():
     with pytest.raises(ModelError, match="memory"):
         trials.run("json_schema", request)
     assert "start" in trials.run("regex", b'["regex", "a"]')
-    trials.close()
+    trials.child.close()
 
 
 def test_a_process_that_was_killed_is_started_again(grammars):
     grammars.compile(regex="first")
-    process = grammars._trials._process
+    process = grammars._trials.child.process
     os.kill(process.pid, signal.SIGKILL)
     assert grammars.compile(regex="second").allowed().any()
-    assert grammars._trials._process is not process
+    assert grammars._trials.child.process is not process
 
 
 @pytest.mark.parametrize(
@@ -427,7 +428,7 @@ def test_the_process_that_tries_grammars_ends_with_this_one():
         "tokenizer = KINDS['bytes']()\n"
         "grammars = Grammars(tokenizer, len(tokenizer), frozenset([0]))\n"
         "grammars.compile(regex='a')\n"
-        "print(grammars._trials._process.pid, flush=True)\n"
+        "print(grammars._trials.child.process.pid, flush=True)\n"
         "os._exit(0)\n"
     )
     root = Path(__file__).parents[2]

@@ -235,15 +235,21 @@ def test_what_is_not_followed_is_refused_by_its_name(client, options, param, cod
 
 
 def test_every_field_of_the_client_is_followed_or_refused() -> None:
-    from openai.types import completion_create_params, embedding_create_params
+    from openai.types import (
+        completion_create_params,
+        decision_create_params,
+        embedding_create_params,
+    )
     from openai.types.chat import completion_create_params as chat_params
 
+    from langue.serve.decision_fields import DecisionFields
     from langue.serve.fields import ChatFields, CompletionFields, EmbeddingFields
 
     for ours, theirs in (
         (ChatFields, chat_params.CompletionCreateParamsBase),
         (CompletionFields, completion_create_params.CompletionCreateParamsBase),
         (EmbeddingFields, embedding_create_params.EmbeddingCreateParams),
+        (DecisionFields, decision_create_params.DecisionCreateParams),
     ):
         known = {*ours.model_fields, *ours.refused}
         assert set(theirs.__annotations__) - known == set()

@@ -21,7 +21,7 @@ def folders(tmp_path_factory):
     return tiny_runs(tmp_path_factory.mktemp("runs"))
 
 
-NAMES = ("bert", "labels", "tagger", "answers", "scores", "t5")
+NAMES = ("bert", "labels", "tagger", "answers", "scores", "nli", "t5")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,58 @@ def test_encoder_decoders_write(server, folders) -> None:
     assert [each["text"] for each in found["data"]] == expected
     short = ask(server, "summarise", model="t5", input=TEXTS[0])
     assert short["data"][0]["text"] == load(folders / "t5").generate(TEXTS[:1])[0]
+
+
+def decide(server, model, *questions, text=TEXTS[1]):
+    client = server.openai()
+    found = client.decisions.create(model=model, input=text, questions=questions)
+    assert found.usage.total_tokens == found.usage.input_tokens > 0
+    assert [each.type for each in found.answers] == [each["type"] for each in questions]
+    return found.answers
+
+
+def questions_of(labels):
+    return (
+        {"type": "choice", "name": "q", "instructions": "How is it?",
+         "choices": [{"value": label} for label in labels]},
+        {"type": "score", "instructions": "How is it?",
+         "levels": [{"label": label, "description": "so"} for label in labels]},
+    )  # fmt: skip
+
+
+def test_questions_are_answered_by_probabilities(server, folders) -> None:
+    shown = load(folders / "labels").predict(TEXTS[1:2], top=None)[0]
+    scores = {each["label"]: each["score"] for each in shown}
+    labels = sorted(scores)
+    statement = {"type": "predicate", "instructions": labels[0]}
+    chosen, rated, judged = decide(server, "labels", *questions_of(labels), statement)
+    assert chosen.name == "q" and chosen.choice == max(scores, key=scores.get)
+    found = {each.value: each.probability for each in chosen.probabilities}
+    close(found, scores)
+    assert chosen.confidence == max(found.values())
+    assert rated.score == pytest.approx(found[labels[1]], abs=1e-6)  # the mean of 0 and 1
+    assert judged.probability == pytest.approx(scores[labels[0]], abs=NEAR)
+
+
+@pytest.mark.parametrize("name", ["nli", "t5"])
+def test_answers_that_no_label_stands_for(server, folders, name) -> None:
+    """By entailment, and by how likely a language model takes each answer."""
+    model = load(folders / name)
+    chosen, rated = decide(server, name, *questions_of(["good", "dull"]))
+    statement = {"type": "predicate", "instructions": [{"type": "input_text", "text": "It is."}]}
+    talk = [{"role": "user", "content": TEXTS[1]}]
+    (judged,) = decide(server, name, statement, text=talk)
+    if name == "nli":
+        (expected,) = model.zero_shot(TEXTS[1:2], ["good", "dull"], template="How is it? {}")
+        yes = model.zero_shot(TEXTS[1:2], ["It is."], template="{}", multi_label=True)
+        assert judged.probability == pytest.approx(yes[0]["scores"][0], abs=NEAR)
+        best, score = expected["labels"][0], expected["scores"][0]
+    else:
+        lines = [TEXTS[1], "", "How is it?", "- good", "- dull", "Answer:"]
+        ranked = model.rank("\n".join(lines), [" good", " dull"])
+        best, score = ranked[0]["choice"].strip(), ranked[0]["score"]
+    assert (chosen.choice, chosen.confidence) == (best, pytest.approx(score, abs=NEAR))
+    assert 0 <= rated.score <= 1 and 0 < judged.probability < 1
 
 
 def test_documents_are_ranked(server, folders) -> None:
@@ -131,6 +183,15 @@ def test_what_is_too_long_is_refused_or_cut_and_told(server) -> None:
         ("answer", {"model": "answers", "question": "a"}, "missing_required_parameter"),
         ("translate", {"model": "bert", "input": "a"}, "model_not_supported"),
         ("rerank", {"model": "labels", "query": "a", "documents": ["b"]}, "model_not_supported"),
+        ("decisions", {"model": "bert", "input": "a", "questions": [
+            {"type": "predicate", "instructions": "b"}]}, "model_not_supported"),
+        ("decisions", {"model": "labels", "input": "a", "questions": [
+            {"type": "predicate", "instructions": "no label"}]}, "invalid_value"),
+        ("decisions", {"model": "labels", "input": "a", "questions": [
+            {"type": "choice", "instructions": "b", "choices": [{"value": "x"}, {"value": "x"}]}]},
+         "invalid_value"),
+        ("decisions", {"model": "t5", "input": "a " * 5000, "questions": [
+            {"type": "predicate", "instructions": "b"}]}, "context_length_exceeded"),
         ("classify", {"model": "labels", "input": ""}, "invalid_value"),
         ("classify", {"model": "labels", "input": [["a", "b"]]}, "invalid_value"),
         ("chat/completions", {"model": "bert", "messages": [{"role": "user", "content": "a"}]},

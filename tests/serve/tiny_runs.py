@@ -17,7 +17,7 @@ def finetuned(folder, name, rows, task, base):
 
 
 def tiny_runs(folder):
-    """Make them in a folder: bert, labels, tagger, answers, scores and t5."""
+    """Make them in a folder: bert, labels, tagger, answers, scores, nli and t5."""
     base = tiny_bert(folder / "bert")
     words = [{"tokens": text.split(), "tags": ["O"] * len(text.split())} for text in TEXTS * 4]
     for row in words:
@@ -34,5 +34,11 @@ def tiny_runs(folder):
     finetuned(folder, "tagger", words, "tag", base)
     finetuned(folder, "answers", asked, "extract", base)
     finetuned(folder, "scores", scored, "regress", base)
+    pairs = [
+        {"text": TEXTS[i % 3], "pair": f"it was {label}", "label": label}
+        for i in range(4)
+        for label in ("entailment", "neutral", "contradiction")
+    ]
+    finetuned(folder, "nli", pairs, "classify", base)
     tiny_model(folder / "t5", "t5")
     return folder

@@ -17,6 +17,7 @@ from langue.errors import DataError, ModelError
 from langue.text.sandbox import TooLong, sandbox, written
 
 PROBE = "qzxanswerxzq"  # a text that no template writes by itself
+TALK = ({"role": "user", "content": "question"}, {"role": "assistant", "content": PROBE})
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -47,13 +48,14 @@ def render(
     add_generation_prompt: bool = True,
     tools: Sequence[Any] | None = None,
     marks: tuple[str, str] | None = None,
+    variables: Mapping[str, Any] | None = None,
     where: str = "",
 ) -> str:
     """The conversation as one text; with the marks that begin an answer, where that is wished.
 
     tokens: the special ones by the names that templates know them by, such as `bos_token`; tools:
     the functions that the model may call; marks: put around what the template says that the model
-    writes (`{% generation %}`).
+    writes (`{% generation %}`); variables: more that the template knows, as `enable_thinking`.
     """
     if template is None:
         raise ModelError(
@@ -68,8 +70,8 @@ def render(
                 f"message {index + 1} is not a role with content",
                 do='{"role": "user", "content": "..."}',
             )
-    known = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
-    known |= {"tools": tools, "documents": None, **tokens}
+    known = {**(variables or {}), "messages": list(messages), "documents": None}
+    known |= {"add_generation_prompt": add_generation_prompt, "tools": tools, **tokens}
     try:
         return written(_compiled(template, marks), known)
     except TooLong as error:
@@ -89,9 +91,8 @@ def end_of_turn(
     """
     if template is None:
         return None
-    talk = [{"role": "user", "content": "question"}, {"role": "assistant", "content": PROBE}]
     try:
-        text = render(template, talk, tokens=special, add_generation_prompt=False)
+        text = render(template, TALK, tokens=special, add_generation_prompt=False)
     except ModelError:  # the tokenizer's own end of a text is then all that is known
         return None
     _, found, after = text.rpartition(PROBE)

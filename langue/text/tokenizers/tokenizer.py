@@ -12,7 +12,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +28,7 @@ from langue.text.tokenizers.languages import Languages, languages_of
 if TYPE_CHECKING:
     from langue.text.tokenizers.chat import Messages
     from langue.text.tokenizers.marian import Sides
+    from langue.text.tokenizers.template_worker import Templates
 
 # What others read beside tokenizer.json; copied unchanged so that a saved model means the same to
 # them.
@@ -297,19 +298,24 @@ class Tokenizer:
         *,
         tools: Sequence[Any] | None = None,
         marks: tuple[str, str] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        templates: "Templates | None" = None,
     ) -> str:
         """The text of a conversation (`[{"role", "content"}]`) by the model's own template;
-        ModelError without one. tools, marks: as in `render`.
+        ModelError without one. tools, marks, variables: as in `render`; templates: what renders it
+        within bounds.
         """
         from langue.text.tokenizers.chat import render
 
-        return render(
+        by = render if templates is None else templates.render
+        return by(
             self.chat_template,
             messages,
             tokens=self._names,
             add_generation_prompt=add_generation_prompt,
             tools=tools,
             marks=marks,
+            variables=variables,
             where=str(self.folder or ""),
         )
 
