@@ -100,6 +100,7 @@ class ModelConfig:
     # blocks, embedding and head
     # attention and feed-forward read the same x and are summed, GPT-J and GPT-NeoX
     parallel: bool = False
+    shared_norm: bool = False  # one norm for the two of them, GPT-J
     residual_scale: float = 1.0  # of what a sublayer adds to the residual stream, Granite
     shared_layers: bool = False  # one block, applied n_layers times, ALBERT, arXiv:1909.11942
     first_norm: bool = True  # whether the first block has an attention norm
@@ -176,6 +177,8 @@ class ModelConfig:
             raise ModelError("config: a window is not a count")
         if self.windows and len(self.windows) != self.n_layers:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
+        if self.shared_norm and not (self.parallel and self.norm_place == "pre"):
+            raise ModelError("config: shared_norm is for parallel sublayers behind their norm")
         if self.shared_layers and (self.causal or self.decoder_layers or self.windows):
             raise ModelError("config: shared_layers is for an encoder without windows")
         if not all(type(layer) is int and layer >= 0 for layer in self.unrotated):
@@ -214,6 +217,11 @@ class ModelConfig:
     @property
     def has_relative_bias(self) -> bool:
         return self.position == "relative" or self.relative_bias
+
+    @property
+    def has_parallel_norms(self) -> bool:
+        """Whether the sublayers run side by side, each behind a norm of its own."""
+        return self.parallel and not self.shared_norm
 
     @property
     def has_final_norm(self) -> bool:

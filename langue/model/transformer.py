@@ -251,6 +251,7 @@ class Block(nn.Module):
         super().__init__()
         self.post = config.norm_place == "post"
         self.parallel = config.parallel
+        self.shared_norm = config.shared_norm
         self.scale = config.residual_scale
         before = config.norm_place != "after"
         behind = config.norm_place in ("both", "after")
@@ -261,7 +262,8 @@ class Block(nn.Module):
         self.cross = CrossAttention(config, layer) if cross else None
         self.cross_norm = make_norm(config) if cross else nn.Identity()
         self.feedforward = make_feedforward(config)
-        self.feedforward_norm = make_norm(config) if before else nn.Identity()
+        own = before and not config.shared_norm
+        self.feedforward_norm = make_norm(config) if own else nn.Identity()
         self.feedforward_out_norm = make_norm(config) if behind else nn.Identity()
         self.dropout = Dropout(config.dropout)
 
@@ -289,8 +291,13 @@ class Block(nn.Module):
 
         kept = x if query_positions is None else x[query_positions]
         if self.parallel:
-            attended = self._added(attention(self.attention_norm(x)))
-            return kept + attended + self._added(feedforward(self.feedforward_norm(kept)))
+            normed = self.attention_norm(x)
+            attended = self._added(attention(normed))
+            if not self.shared_norm:
+                normed = self.feedforward_norm(kept)
+            elif query_positions is not None:
+                normed = normed[query_positions]
+            return kept + attended + self._added(feedforward(normed))
         x = self._residual(x, attention, self.attention_norm, kept)
         if self.cross is not None:
             cross = self.cross

@@ -97,7 +97,8 @@ def kept(config: ModelConfig, low: int) -> int:
         * FULL
         * config.dim
     )
-    inputs = 2 * low * config.dim  # of the two sublayers' first matrices
+    # of the two sublayers' first matrices
+    inputs = (1 if config.shared_norm else 2) * low * config.dim
     attention = low * (2 * heads + 2 * groups)  # queries, keys, values, and what was mixed of them
     if config.position == "rotary" or config.qk_norm:
         attention += low * (heads + groups)  # before and after they are turned or normalised

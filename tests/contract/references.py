@@ -403,6 +403,85 @@ def _gemma1(draw):
     return _llama(draw, **biases, hidden_act=draw.choice(acts))
 
 
+def _gptj(draw):
+    kept = _gpt(draw) | {"n_head": 2, "n_embd": draw.choice([16, 32])}
+    return kept | {
+        "n_inner": draw.choice([None, 20, 40]),
+        "activation_function": draw.choice(["gelu_new", "relu", "gelu"]),
+        "rotary_dim": draw.choice([2, 4, 8]),
+        "tie_word_embeddings": draw.choice([True, False]),
+    }
+
+
+def _phi(draw):
+    kept = _llama(draw, qk_layernorm=draw.choice([True, False]))
+    del kept["head_dim"], kept["rms_norm_eps"]
+    return kept | {
+        "hidden_size": 32,
+        "layer_norm_eps": draw.choice([1e-5, 1e-3]),
+        "hidden_act": draw.choice(["gelu_new", "relu"]),
+        "rope_parameters": _rope(draw, share=draw.choice([0.5, 1.0])),
+    }
+
+
+def _falcon(draw):
+    kept = _bertlike(draw, 4) | {"ffn_hidden_size": draw.choice([None, 20])}
+    del kept["intermediate_size"]
+    layouts = [
+        {"multi_query": True, "parallel_attn": draw.choice([True, False])},
+        {"multi_query": False, "parallel_attn": draw.choice([True, False])},
+        {"new_decoder_architecture": True, "num_kv_heads": draw.choice([1, 2, 4])},
+        {
+            "new_decoder_architecture": True,
+            "num_kv_heads": draw.choice([1, 2, 4]),
+            "num_ln_in_parallel_attn": 1,
+        },
+    ]
+    return kept | {
+        **draw.choice(layouts),
+        "bias": draw.choice([True, False]),
+        "layer_norm_epsilon": draw.choice([1e-5, 1e-3]),
+        "activation": draw.choice(["gelu", "relu"]),
+        "tie_word_embeddings": draw.choice([True, False]),
+        "max_position_embeddings": 24,
+        "rope_parameters": _rope(draw),
+    }
+
+
+def _cohere(draw, **more):
+    kept = _llama(draw, attention_bias=draw.choice([True, False]), **more)
+    del kept["head_dim"], kept["rms_norm_eps"]
+    return kept | {
+        "layer_norm_eps": draw.choice([1e-5, 1e-3]),
+        "logit_scale": draw.choice([0.0625, 1.0, 2.0]),
+    }
+
+
+def _cohere2(draw):
+    return _cohere(draw, num_hidden_layers=4, sliding_window=draw.choice([4, 7]))
+
+
+def _glm(draw):
+    share = draw.choice([0.5, 1.0])
+    return _llama(
+        draw,
+        head_dim=8,
+        attention_bias=draw.choice([True, False]),
+        rope_parameters=_rope(draw, share=share),
+    )
+
+
+def _exaone4(draw):
+    kept = _llama(draw, num_hidden_layers=4)
+    windows = {
+        "sliding_window": draw.choice([4, None]),
+        "sliding_window_pattern": draw.choice([2, 4]),
+    }
+    if windows["sliding_window"] is None:  # its class divides by the pattern
+        windows["layer_types"] = ["full_attention"] * 4
+    return kept | windows
+
+
 # model_type -> (the reference's config class, its class with a language-model head, the drawn
 # values)
 REFERENCES = {
@@ -433,6 +512,24 @@ REFERENCES = {
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", _neox),
     "opt": ("OPTConfig", "OPTForCausalLM", _opt),
     "bloom": ("BloomConfig", "BloomForCausalLM", _bloom),
+    "gptj": ("GPTJConfig", "GPTJForCausalLM", _gptj),
+    "phi": ("PhiConfig", "PhiForCausalLM", _phi),
+    "falcon": ("FalconConfig", "FalconForCausalLM", _falcon),
+    "starcoder2": (
+        "Starcoder2Config",
+        "Starcoder2ForCausalLM",
+        lambda draw: (
+            _bertlike(draw, 4)
+            | {
+                "num_key_value_heads": draw.choice([1, 2, 4]),
+                "use_bias": draw.choice([True, False]),
+                "norm_epsilon": draw.choice([1e-5, 1e-3]),
+                "sliding_window": draw.choice([None, 5]),
+                "tie_word_embeddings": draw.choice([True, False]),
+                "rope_parameters": _rope(draw),
+            }
+        ),
+    ),
     "llama": ("LlamaConfig", "LlamaForCausalLM", _llama_own),
     "mistral": (
         "MistralConfig",
@@ -458,6 +555,11 @@ REFERENCES = {
     "olmo3": ("Olmo3Config", "Olmo3ForCausalLM", _olmo3),
     "phi3": ("Phi3Config", "Phi3ForCausalLM", _phi3),
     "stablelm": ("StableLmConfig", "StableLmForCausalLM", _stablelm),
+    "cohere": ("CohereConfig", "CohereForCausalLM", _cohere),
+    "cohere2": ("Cohere2Config", "Cohere2ForCausalLM", _cohere2),
+    "glm": ("GlmConfig", "GlmForCausalLM", _glm),
+    "glm4": ("Glm4Config", "Glm4ForCausalLM", _glm),
+    "exaone4": ("Exaone4Config", "Exaone4ForCausalLM", _exaone4),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", _mixtral),
     "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", _qwen2_moe),
     "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", _qwen3_moe),

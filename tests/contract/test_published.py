@@ -22,6 +22,7 @@ from langue.verbs.inspect import inspect
 
 transformers = pytest.importorskip("transformers")
 
+from tests.contract.published_decoders import DECODERS  # noqa: E402
 from tests.contract.references import REFERENCES, VOCABULARY, draw_config, scattered  # noqa: E402
 from tests.contract.test_families import close, save, sequences, theirs  # noqa: E402
 
@@ -402,6 +403,7 @@ PUBLISHED = {
         ),
         lambda weights: weights | {"model.encoder.embed_positions.weight": torch.ones(64, 16)},
     ),
+    **DECODERS,
 }
 
 

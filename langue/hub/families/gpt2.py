@@ -31,7 +31,7 @@ _NAMES = Names(
 )
 
 
-_ALIASES = {
+ALIASES = {
     "max_position_embeddings": "n_positions",
     "hidden_size": "n_embd",
     "num_attention_heads": "n_head",
@@ -50,7 +50,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_gpt2(config: Config) -> ModelConfig:
-    config = own_names(config, _ALIASES)
+    config = own_names(config, ALIASES)
     require(
         config,
         scale_attn_by_inverse_layer_idx=False,
@@ -71,7 +71,7 @@ def write_gpt2(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_gpt(config: Config) -> ModelConfig:
-    config = own_names(config, _ALIASES)
+    config = own_names(config, ALIASES)
     require(
         config, afn=("gelu", "relu", "silu", "swish"), n_inner=(None, 4 * take(config, "n_embd"))
     )

@@ -36,9 +36,13 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 _SPLIT = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # Llama's, which are joined here
 _QKV = "layers.{i}.self_attn.qkv_proj"
-_GATE_UP = "layers.{i}.mlp.gate_up_proj.weight"
 _ATTENTION = "blocks.{i}.attention."
 _FEEDFORWARD = "blocks.{i}.feedforward."
+GATE_UP = Rule(
+    f"{_FEEDFORWARD}gate.weight,{_FEEDFORWARD}up.weight",
+    ("layers.{i}.mlp.gate_up_proj.weight",),
+    "halves",
+)
 
 PHI3 = replace(
     llama.make("phi3", "Phi3", read, write),
@@ -48,6 +52,6 @@ PHI3 = replace(
         Rule(
             ",".join(f"{_ATTENTION}{part}.weight" for part in "qkv"), (f"{_QKV}.weight",), "grouped"
         ),
-        Rule(f"{_FEEDFORWARD}gate.weight,{_FEEDFORWARD}up.weight", (_GATE_UP,), "halves"),
+        GATE_UP,
     ],
 )
