@@ -5,6 +5,7 @@ A model family is data: everything that tells one published architecture from an
 here.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,7 +23,7 @@ Position = Literal[
     "alibi",
     "none",
 ]
-Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3"]
+Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3", "longrope"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh", "relu_squared"]
 
 ANY_LENGTH = 1_000_000  # no length is too long where positions are relative
@@ -92,6 +93,10 @@ class ModelConfig:
     rotary_low: float = 1.0  # turns in `rotary_length` below which a frequency is stretched in full
     rotary_high: float = 1.0  # and above which it is left alone
     rotary_amplitude: float = 1.0  # YaRN's factor on cosines and sines
+    # what each rate is divided by in sequences of up to `rotary_length` tokens, and in longer ones:
+    # LongRoPE, Ding et al. 2024, arXiv:2402.13753
+    rotary_short: tuple[float, ...] = ()
+    rotary_long: tuple[float, ...] = ()
     # layers whose queries and keys do not turn, Yang et al. 2025, arXiv:2501.18795
     unrotated: tuple[int, ...] = ()
     relative_bias: bool = False  # relative-position biases beside those positions, MPNet
@@ -190,6 +195,12 @@ class ModelConfig:
                 f"config: rotary_dim = {self.n_rotary_dims} must be even and at most"
                 f" {self.head_dim}"
             )
+        for divisors in (self.rotary_short, self.rotary_long):
+            if not all(type(each) in (int, float) and 0 < each < math.inf for each in divisors):
+                raise ModelError("config: a divisor of rotary rates is not above zero")
+            pairs = self.n_rotary_dims // 2 if self.rotary_scaling == "longrope" else 0
+            if len(divisors) != pairs:
+                raise ModelError(f"config: {len(divisors)} divisors of {pairs} rotary rates")
         exact = self.relative_buckets // (2 if self.causal or self.decoder_layers else 4)
         if self.has_relative_bias and not 0 < exact < self.relative_distance:
             raise ModelError(
@@ -213,6 +224,16 @@ class ModelConfig:
     def n_rotary_dims(self) -> int:
         """How many elements of each head rotary positions turn."""
         return self.rotary_dim or self.head_dim
+
+    @property
+    def rotates_by_length(self) -> bool:
+        """Whether positions turn by how long the whole sequence is."""
+        return self.rotary_scaling in ("dynamic", "longrope")
+
+    @property
+    def rotary_switch(self) -> int:
+        """The length beyond which all positions of a sequence turn otherwise; 0: there is none."""
+        return self.rotary_length if self.rotary_scaling == "longrope" else 0
 
     @property
     def has_relative_bias(self) -> bool:

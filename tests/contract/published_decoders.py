@@ -69,6 +69,26 @@ EXAONE4 = USUAL | {
     "sliding_window": 6, "sliding_window_pattern": "LLLG", "tie_word_embeddings": False,
     "use_cache": True,
 }
+PHI3 = USUAL | {
+    "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 1, "embd_pdrop": 0.0,
+    "eos_token_id": 60, "hidden_act": "silu", "initializer_range": 0.02, "num_key_value_heads": 4,
+    "original_max_position_embeddings": 8, "pad_token_id": 60, "resid_pdrop": 0.0,
+    "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 262144,
+    "rope_scaling": {
+        "long_factor": [1.05, 2.1, 30.5, 60.25], "short_factor": [1.0, 1.02, 1.04, 1.1],
+        "type": "longrope",
+    },
+    "tie_word_embeddings": False, "use_cache": True,
+}
+PHI4_MINI = PHI3 | {
+    "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "partial_rotary_factor": 0.75,
+    "rope_scaling": {
+        "long_factor": [1.0, 1.1, 1.5, 2.0, 14.5, 60.0], "short_factor": [1.0] * 6,
+        "type": "longrope",
+    },
+    "tie_word_embeddings": True,
+}
 # fmt: on
 
 # name -> (model_type, config, the reference's class)
@@ -82,5 +102,7 @@ DECODERS = {
     "c4ai-command-r7b": ("cohere2", COMMAND_R7B, "Cohere2ForCausalLM"),
     "glm-4-9b": ("glm", GLM4, "GlmForCausalLM"),
     "GLM-4-9B-0414": ("glm4", GLM4, "Glm4ForCausalLM"),
+    "Phi-3-mini-128k": ("phi3", PHI3, "Phi3ForCausalLM"),
+    "Phi-4-mini": ("phi3", PHI4_MINI, "Phi3ForCausalLM"),
     "EXAONE-4.0-32B": ("exaone4", EXAONE4, "Exaone4ForCausalLM"),
 }

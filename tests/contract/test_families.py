@@ -26,11 +26,18 @@ from langue.verbs.verify import verify
 
 transformers = pytest.importorskip("transformers")
 
-from tests.contract.references import REFERENCES, VOCABULARY, draw_config, draw_model  # noqa: E402
+from tests.contract.references import (  # noqa: E402
+    REFERENCES,
+    VARIANTS,
+    VOCABULARY,
+    draw_config,
+    draw_model,
+)
 
 # in order of length: the reference's `dynamic` positions remember the longest so far
 LENGTHS = (1, 7, 7, 16, 30)
 every_family = pytest.mark.parametrize("name", FAMILIES)
+every_variant = pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
 
 
 def save(folder, model):
@@ -73,7 +80,7 @@ def test_every_family_has_a_reference():
     assert set(REFERENCES) == set(FAMILIES)
 
 
-@every_family
+@every_variant
 @pytest.mark.parametrize("seed", range(3))
 def test_logits_and_saving(tmp_path, name, seed):
     reference = draw_model(name, seed)
@@ -97,7 +104,7 @@ def test_logits_and_saving(tmp_path, name, seed):
         np.testing.assert_array_equal(mine, other)
 
 
-@every_family
+@every_variant
 def test_gradients_of_every_weight(tmp_path, name):
     reference = draw_model(name, 7)
     model = load(save(tmp_path / "m", reference))
@@ -139,7 +146,7 @@ def test_gradients_of_every_weight(tmp_path, name):
         assert float((mapped[key] - expected[key]).norm()) <= 1e-4 * scale, key
 
 
-@every_family
+@every_variant
 def test_generation_is_the_references(tmp_path, name):
     reference = draw_model(name, 1)
     model = load(save(tmp_path / "m", reference))
@@ -282,7 +289,7 @@ def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
         assert load(folder).language is None
 
 
-@every_family
+@every_variant
 def test_bf16_stays_near(tmp_path, name):
     reference = draw_model(name, 2, std=0.05)
     folder = save(tmp_path / "m", reference)

@@ -463,6 +463,14 @@ def test_what_a_config_leaves_out_is_the_references_default(name):
             assert "is missing" in str(error), key
 
 
+@pytest.mark.parametrize("older", ["su", "yarn"])
+def test_older_names_of_longrope(older):
+    kind, said, _ = DECODERS["Phi-3-mini-128k"]
+    said = said | {"vocab_size": VOCABULARY}
+    old = said | {"rope_scaling": said["rope_scaling"] | {"type": older}}
+    assert FAMILIES[kind].read(old) == FAMILIES[kind].read(said)
+
+
 ROPES = [
     {"rope_type": kind, "factor": factor}
     for kind in ("yarn", "linear", "dynamic", ["x"])
