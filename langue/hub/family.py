@@ -623,9 +623,13 @@ def _strip(mapping: Rule, prefix: str) -> Rule:
 
 
 def _expand(rules: list[Rule], config: ModelConfig) -> list[Rule]:
-    """Each rule for every layer of its side (`{i}`) and every expert (`{e}`)."""
+    """Each rule for every layer of its side (`{i}`) and every expert (`{e}`), of the published
+    tensors of every head (`{h}`) and every head of keys (`{g}`).
+    """
     expanded: list[Rule] = []
     for r in rules:
+        if "{h}" in r.theirs[0] or "{g}" in r.theirs[0]:
+            r = replace(r, theirs=_of_heads(r.theirs[0], config))
         layers = config.decoder_layers if r.ours.startswith("decoder.") else config.n_layers
         for i in range(layers if "{i}" in r.ours else 1):
             for e in range(config.n_experts if "{e}" in r.ours else 1):
@@ -634,6 +638,11 @@ def _expand(rules: list[Rule], config: ModelConfig) -> list[Rule]:
                 )
                 expanded.append(replace(r, ours=ours, theirs=tuple(theirs)))
     return expanded
+
+
+def _of_heads(name: str, config: ModelConfig) -> tuple[str, ...]:
+    count = config.n_heads if "{h}" in name else config.n_kv_heads
+    return tuple(name.replace("{h}", str(i)).replace("{g}", str(i)) for i in range(count))
 
 
 def _difference(missing: list[str], left: list[str]) -> str:

@@ -77,6 +77,7 @@ class ModelConfig:
     ffn_bias: bool | None = None
     # a norm over each head's queries and keys, Dehghani et al. 2023, arXiv:2302.05442
     qk_norm: bool = False
+    qk_norm_each: bool = False  # each head with weights of its own, StableLM 2 12B
     qk_norm_joint: bool = False  # that norm over all heads at once, OLMo 2, arXiv:2501.00656
     # of each layer: token i sees j where |i - j| < window; 0: everything
     windows: tuple[int, ...] = ()
@@ -100,6 +101,7 @@ class ModelConfig:
     # layers whose queries and keys do not turn, Yang et al. 2025, arXiv:2501.18795
     unrotated: tuple[int, ...] = ()
     relative_bias: bool = False  # relative-position biases beside those positions, MPNet
+    relative_bias_each: bool = False  # each layer has its own, UMT5, arXiv:2304.09151
     relative_buckets: int = 32  # T5's, Raffel et al. 2019, arXiv:1910.10683
     relative_distance: int = 128
     # blocks, embedding and head
@@ -107,7 +109,8 @@ class ModelConfig:
     parallel: bool = False
     shared_norm: bool = False  # one norm for the two of them, GPT-J
     residual_scale: float = 1.0  # of what a sublayer adds to the residual stream, Granite
-    shared_layers: bool = False  # one block, applied n_layers times, ALBERT, arXiv:1909.11942
+    # blocks, each applied several times in turn, ALBERT, arXiv:1909.11942; 0: one for each layer
+    layer_groups: int = 0
     first_norm: bool = True  # whether the first block has an attention norm
     final_norm: bool | None = None  # None: where norms stand before sublayers
     embedding_dim: int = 0  # 0: dim; else a linear map widens it, ELECTRA
@@ -184,8 +187,14 @@ class ModelConfig:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
         if self.shared_norm and not (self.parallel and self.norm_place == "pre"):
             raise ModelError("config: shared_norm is for parallel sublayers behind their norm")
-        if self.shared_layers and (self.causal or self.decoder_layers or self.windows):
-            raise ModelError("config: shared_layers is for an encoder without windows")
+        if self.layer_groups and (self.causal or self.decoder_layers or self.windows):
+            raise ModelError("config: layer_groups are for an encoder without windows")
+        if self.layer_groups > self.n_layers:
+            raise ModelError(
+                f"config: layer_groups = {self.layer_groups} of {self.n_layers} layers"
+            )
+        if self.qk_norm_each and not (self.qk_norm and self.norm == "layer"):
+            raise ModelError("config: qk_norm_each is of LayerNorms of queries and keys")
         if not all(type(layer) is int and layer >= 0 for layer in self.unrotated):
             raise ModelError("config: a layer that does not turn is not a number")
         if self.position == "rotary" and (
@@ -219,6 +228,11 @@ class ModelConfig:
     @property
     def n_kv_heads(self) -> int:
         return self.kv_heads or self.n_heads
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks with weights of their own the layers of the first side have."""
+        return self.layer_groups or self.n_layers
 
     @property
     def n_rotary_dims(self) -> int:

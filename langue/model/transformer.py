@@ -6,7 +6,7 @@ each with a residual connection and a norm.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import cast
 
@@ -27,7 +27,7 @@ from langue.model.attention import (
 from langue.model.cache import PagedKeys, Pages, kernels_for
 from langue.model.config import ModelConfig
 from langue.model.kernels import Dropout, Linear, in_bf16, rows_of
-from langue.model.layers import make_feedforward, make_norm
+from langue.model.layers import HeadNorm, make_feedforward, make_norm
 from langue.model.position import Alibi, Rotary, Rotation, make_bias, make_position, rotate
 
 TILE = 32
@@ -62,6 +62,20 @@ class Context:
     step: Step | None = None
     span_bias: SpanBias | None = None  # `bias` of a step's spans
 
+    def with_bias(self, module: nn.Module | None) -> "Context":
+        """The same with what a module adds to the scores; as it is where there is none."""
+        if module is None:
+            return self
+        if self.step is None:
+            return replace(self, bias=module(max((t for _, _, t in self.groups), default=0)))
+
+        @cache
+        def rows(begin: int, end: int) -> Tensor:  # each computed once for all layers
+            return module(end, begin)  # type: ignore[no-any-return]
+
+        slopes = cast(Tensor, module.slopes) if isinstance(module, Alibi) else None
+        return replace(self, span_bias=SpanBias(rows, slopes))
+
 
 class SelfAttention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -89,6 +103,8 @@ class SelfAttention(nn.Module):
         self.joint = config.qk_norm_joint
 
         def norm(heads: int) -> nn.Module | None:
+            if config.qk_norm_each:
+                return HeadNorm(heads, self.width, config.norm_eps)
             size = heads * self.width if self.joint else self.width
             return make_norm(config, size) if config.qk_norm else None
 
@@ -261,6 +277,7 @@ class Block(nn.Module):
         self.attention_out_norm = make_norm(config) if behind else nn.Identity()
         self.cross = CrossAttention(config, layer) if cross else None
         self.cross_norm = make_norm(config) if cross else nn.Identity()
+        self.bias = make_bias(config) if config.relative_bias_each else None
         self.feedforward = make_feedforward(config)
         own = before and not config.shared_norm
         self.feedforward_norm = make_norm(config) if own else nn.Identity()
@@ -277,7 +294,7 @@ class Block(nn.Module):
         if shared or self.cross is not None or context.step is not None:
             return False
         if not scores.causal:
-            return not scores.window and context.bias is None
+            return not scores.window and context.bias is None and self.bias is None
         return query_positions.tolist() == [
             o + (i + 1) * t - 1 for o, n, t in context.groups for i in range(n)
         ]
@@ -339,15 +356,14 @@ class Transformer(nn.Module):
         self.embedding_norm = make_norm(config, size) if config.embedding_norm else None
         self.widen = nn.Linear(size, config.dim) if config.embedding_dim else None
         self.dropout = Dropout(config.dropout)
-        blocks = 1 if config.shared_layers else config.n_layers
-        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(blocks))
+        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(config.n_blocks))
         self.final_norm = make_norm(config) if config.has_final_norm else None
         rotary = config.position == "rotary"
         self.rotary = Rotary(config) if rotary else None
         self.local_rotary = (
             Rotary(config, local=True) if rotary and config.rotary_local_base else None
         )
-        self.bias = make_bias(config)
+        self.bias = None if config.relative_bias_each else make_bias(config)
         self.decoder: Transformer | None = None
         if config.decoder_layers:
             self.decoder = Transformer(config.decoder(), True)
@@ -385,36 +401,19 @@ class Transformer(nn.Module):
         if self.local_rotary is not None:
             local = self.local_rotary(positions, groups, lengths)
         context = Context(groups, rotation, local, None, encoder_states, pairs or [], step)
-        if self.bias is not None and step is None:
-            context.bias = self.bias(max((t for _, _, t in groups), default=0))
-        elif self.bias is not None:
-            context.span_bias = self._span_bias()
+        context = context.with_bias(self.bias)
         checkpointing = self.activation_checkpointing and self.training
         last = cast(Block, self.blocks[-1])
         narrow = query_positions is not None and last.can_narrow(context, query_positions)
         for layer in range(self.config.n_layers):
-            block = self.blocks[layer % len(self.blocks)]
+            block = cast(Block, self.blocks[layer * len(self.blocks) // self.config.n_layers])
             rows = query_positions if narrow and layer == self.config.n_layers - 1 else None
-            x = (
-                self._checkpointed(block, x, context, rows)
-                if checkpointing
-                else block(x, context, rows)
-            )
+            own = context.with_bias(block.bias)
+            x = self._checkpointed(block, x, own, rows) if checkpointing else block(x, own, rows)
         if not narrow:
             x = x[query_positions] if query_positions is not None else x[:count]
         out: Tensor = x if self.final_norm is None else self.final_norm(x)
         return out
-
-    def _span_bias(self) -> SpanBias:
-        """The bias of a step's spans, each computed once for all layers."""
-        bias = self.bias
-        assert bias is not None
-
-        @cache
-        def rows(begin: int, end: int) -> Tensor:
-            return bias(end, begin)  # type: ignore[no-any-return]
-
-        return SpanBias(rows, cast(Tensor, bias.slopes) if isinstance(bias, Alibi) else None)
 
     @staticmethod
     def _checkpointed(

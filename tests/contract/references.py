@@ -315,6 +315,8 @@ def _seed_oss(draw):
 
 def _stablelm(draw):
     kept = _llama(draw, use_qkv_bias=draw.choice([True, False]))
+    kept["use_parallel_residual"] = draw.choice([True, False])
+    kept["qk_layernorm"] = draw.choice([True, False])
     del kept["head_dim"]
     part = draw.choice([0.25, 0.5, 1.0])
     return kept | {
@@ -400,7 +402,8 @@ def _nomic_bert(draw):
 
 
 def _albert(draw):
-    return _encoder(draw, embedding_size=draw.choice([6, 10]))
+    own = {"num_hidden_layers": 3, "num_hidden_groups": draw.choice([1, 1, 2, 3])}
+    return _encoder(draw, embedding_size=draw.choice([6, 10])) | own
 
 
 def _m2m100(draw):
@@ -582,6 +585,7 @@ REFERENCES = {
     "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM", _gemma3),
     "t5": ("T5Config", "T5ForConditionalGeneration", _t5),
     "mt5": ("MT5Config", "MT5ForConditionalGeneration", _t5),
+    "umt5": ("UMT5Config", "UMT5ForConditionalGeneration", _t5),
     "bart": ("BartConfig", "BartForConditionalGeneration", _bart),
     "mbart": ("MBartConfig", "MBartForConditionalGeneration", _bart),
     "pegasus": ("PegasusConfig", "PegasusForConditionalGeneration", _bart),

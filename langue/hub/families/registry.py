@@ -30,6 +30,7 @@ _TOKEN_HEADS: dict[str, dict[str, str]] = {
     "gemma2": _SCORE,
     "t5": _CLASSIFIER,
     "mt5": _CLASSIFIER,
+    "umt5": _CLASSIFIER,
 }
 _TRANSFORMER_SPANS = (
     *("llama", "qwen2", "qwen3", "qwen3_moe"),
@@ -38,7 +39,7 @@ _TRANSFORMER_SPANS = (
 # Of these classes, what some put before the names of the body.
 _PREFIXES: dict[str, dict[str, str]] = {
     **{name: {"span": "transformer."} for name in _TRANSFORMER_SPANS},
-    **{name: {"token": "transformer."} for name in ("t5", "mt5")},
+    **{name: {"token": "transformer."} for name in ("t5", "mt5", "umt5")},
 }
 
 
@@ -97,6 +98,7 @@ FAMILIES: Registry[Family] = Registry(
         "nanochat": "hub.families.nanochat:NANOCHAT",
         "t5": "hub.families.t5:T5",
         "mt5": "hub.families.t5:MT5",
+        "umt5": "hub.families.t5:UMT5",
         "bart": "hub.families.bart:BART",
         "mbart": "hub.families.bart:MBART",
         "pegasus": "hub.families.pegasus:PEGASUS",
