@@ -82,7 +82,7 @@ _GEMMA3 = {  # what configs leave out of the text side of a model that also read
 
 def read_gemma3(config: Config) -> ModelConfig:
     config = _GEMMA3 | dict(config)
-    every = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
+    every: Any = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
     window = config.get("sliding_window", 4096)
     both_ways = bool(config.get("use_bidirectional_attention", False))  # EmbeddingGemma's body
     if both_ways and window:

@@ -52,8 +52,11 @@ def write(config: ModelConfig) -> dict[str, Any]:
     )
     if config.rotary_scaling == "longrope":
         # transformers 4 takes these three keys and no more, of which its class 5 makes today's
-        rope = {"type": "longrope", "short_factor": [*config.rotary_short]}
-        rope["long_factor"] = [*config.rotary_long]
+        rope: dict[str, Any] = {
+            "type": "longrope",
+            "short_factor": [*config.rotary_short],
+            "long_factor": [*config.rotary_long],
+        }
         usual = longrope_amplitude(config.rotary_factor, config.rotary_length)
         if config.rotary_amplitude != usual:
             rope["attention_factor"] = config.rotary_amplitude
