@@ -84,6 +84,9 @@ class ModelConfig:
     # what products of queries and keys are multiplied by; 0: 1 / sqrt(head width)
     attention_scale: float = 0.0
     attention_cap: float = 0.0  # c tanh(score / c), Gemma 2, arXiv:2408.00118; 0: none
+    # queries are multiplied by 1 + this times ln(1 + floor(position / rotary_length)), Llama 4; 0:
+    # they are not
+    query_growth: float = 0.0
     # positions
     rotary_base: float = 10_000.0  # Su et al. 2021, arXiv:2104.09864
     rotary_local_base: float = 0.0  # that of layers with a window; 0: the same, scaled alike

@@ -54,6 +54,7 @@ class Context:
     groups: LengthBuckets
     rotation: Rotation | None = None
     local_rotation: Rotation | None = None  # that of layers with a window
+    query_scale: Tensor | None = None  # (T,), what each token's queries are multiplied by
     bias: Tensor | None = None  # (H, S, S), added to the scores
     # (S, D): the encoder's output, in the order of the batch that attends to it
     encoder_states: Tensor | None = None
@@ -114,6 +115,7 @@ class SelfAttention(nn.Module):
         self.packed = (
             self.stacked
             and config.position != "rotary"
+            and not config.query_growth
             and not config.qk_norm
             and not config.attention_cap
         )
@@ -205,6 +207,10 @@ class SelfAttention(nn.Module):
             else:
                 q = rotate(q, asked)
                 k = rotate(k, rotation)
+        if context.query_scale is not None:
+            scale = context.query_scale
+            scale = scale if query_positions is None else scale[query_positions]
+            q = (q * scale[:, None, None]).to(k.dtype)
         return q, k, v
 
     def _normed(self, norm: nn.Module, x: Tensor) -> Tensor:
@@ -400,8 +406,15 @@ class Transformer(nn.Module):
         local = rotation
         if self.local_rotary is not None:
             local = self.local_rotary(positions, groups, lengths)
-        context = Context(groups, rotation, local, None, encoder_states, pairs or [], step)
-        context = context.with_bias(self.bias)
+        context = Context(
+            groups,
+            rotation,
+            local,
+            self._query_scale(positions),
+            encoder_states=encoder_states,
+            pairs=pairs or [],
+            step=step,
+        ).with_bias(self.bias)
         checkpointing = self.activation_checkpointing and self.training
         last = cast(Block, self.blocks[-1])
         narrow = query_positions is not None and last.can_narrow(context, query_positions)
@@ -414,6 +427,14 @@ class Transformer(nn.Module):
             x = x[query_positions] if query_positions is not None else x[:count]
         out: Tensor = x if self.final_norm is None else self.final_norm(x)
         return out
+
+    def _query_scale(self, positions: Tensor) -> Tensor | None:
+        """What queries at these positions (T,) are multiplied by, (T,); None: they are not."""
+        growth = self.config.query_growth
+        if not growth:
+            return None
+        length = self.config.rotary_length or self.config.max_length
+        return 1 + growth * torch.log1p((positions // length).float())
 
     @staticmethod
     def _checkpointed(

@@ -488,6 +488,33 @@ def _glm(draw):
     )
 
 
+def _ministral(draw):
+    return _llama(
+        draw,
+        num_hidden_layers=2,
+        layer_types=draw.choice([None, ["sliding_attention", "full_attention"]]),
+        sliding_window=draw.choice([4, 7]),
+    )
+
+
+def _ministral3(draw):
+    """Grown from 10 tokens on."""
+    rope = draw.choice(
+        [{"rope_type": "default"}, {"rope_type": "yarn", "factor": 4.0, "mscale": 1.0}]
+    )
+    own = {"rope_theta": 500.0, "original_max_position_embeddings": 10}
+    own["llama_4_scaling_beta"] = draw.choice([0.1, 0.5])
+    return _llama(draw, sliding_window=draw.choice([None, 6]), rope_parameters=rope | own)
+
+
+def _bigcode(draw):
+    return _gpt2(draw) | {"multi_query": draw.choice([True, False])}
+
+
+def _ernie4_5(draw):
+    return _llama(draw, use_bias=draw.choice([True, False]))
+
+
 def _exaone4(draw):
     kept = _llama(draw, num_hidden_layers=4)
     windows = {
@@ -527,6 +554,7 @@ REFERENCES = {
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", _gpt2),
     "gpt_neo": ("GPTNeoConfig", "GPTNeoForCausalLM", _gpt_neo),
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", _neox),
+    "gpt_bigcode": ("GPTBigCodeConfig", "GPTBigCodeForCausalLM", _bigcode),
     "opt": ("OPTConfig", "OPTForCausalLM", _opt),
     "bloom": ("BloomConfig", "BloomForCausalLM", _bloom),
     "gptj": ("GPTJConfig", "GPTJForCausalLM", _gptj),
@@ -553,6 +581,17 @@ REFERENCES = {
         "MistralForCausalLM",
         lambda d: _llama(d, sliding_window=d.choice([None, 6])),
     ),
+    "ministral": ("MinistralConfig", "MinistralForCausalLM", _ministral),
+    "ministral3": ("Ministral3Config", "Ministral3ForCausalLM", _ministral3),
+    "helium": (
+        "HeliumConfig",
+        "HeliumForCausalLM",
+        # whose output map has as many inputs as outputs
+        lambda draw: (
+            _llama_own(draw) | {"hidden_size": 32, "num_attention_heads": 4, "head_dim": 8}
+        ),
+    ),
+    "ernie4_5": ("Ernie4_5Config", "Ernie4_5ForCausalLM", _ernie4_5),
     "arcee": (
         "ArceeConfig",
         "ArceeForCausalLM",

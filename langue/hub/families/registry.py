@@ -16,17 +16,21 @@ _ENCODERS = (
 )
 _LLAMAS = (
     *("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"),
-    *("arcee", "seed_oss", "smollm3", "exaone4"),
+    *("arcee", "seed_oss", "smollm3", "exaone4", "ministral", "ministral3"),
 )
 _TOKEN_HEADS: dict[str, dict[str, str]] = {
     **{name: _CLASSIFIER | _SPAN for name in (*_ENCODERS, "gpt2", "gpt_neo", "gpt_neox", "bloom")},
+    "gpt_bigcode": _CLASSIFIER,
     "falcon": _CLASSIFIER | _SPAN,
     **{name: _SCORE | _SPAN for name in _LLAMAS},
     "modernbert": {"token": "classifier", "span": "classifier"},
     "eurobert": _CLASSIFIER,
     "nomic_bert": _CLASSIFIER,
     **{name: _SPAN for name in ("opt", "gptj")},
-    **{name: _SCORE for name in ("gemma", "stablelm", "phi3", "phi", "starcoder2", "glm", "glm4")},
+    **{
+        name: _SCORE
+        for name in ("gemma", "stablelm", "phi3", "phi", "starcoder2", "glm", "glm4", "helium")
+    },
     "gemma2": _SCORE,
     "t5": _CLASSIFIER,
     "mt5": _CLASSIFIER,
@@ -34,7 +38,7 @@ _TOKEN_HEADS: dict[str, dict[str, str]] = {
 }
 _TRANSFORMER_SPANS = (
     *("llama", "qwen2", "qwen3", "qwen3_moe"),
-    *("arcee", "seed_oss", "smollm3", "exaone4"),
+    *("arcee", "seed_oss", "smollm3", "exaone4", "ministral"),
 )
 # Of these classes, what some put before the names of the body.
 _PREFIXES: dict[str, dict[str, str]] = {
@@ -66,6 +70,7 @@ FAMILIES: Registry[Family] = Registry(
         "gpt2": "hub.families.gpt2:GPT2",
         "gpt_neo": "hub.families.gpt_neo:GPT_NEO",
         "gpt_neox": "hub.families.gpt_neox:GPT_NEOX",
+        "gpt_bigcode": "hub.families.gpt2:GPT_BIGCODE",
         "opt": "hub.families.opt:OPT",
         "bloom": "hub.families.bloom:BLOOM",
         "gptj": "hub.families.gptj:GPTJ",
@@ -74,6 +79,10 @@ FAMILIES: Registry[Family] = Registry(
         "starcoder2": "hub.families.starcoder2:STARCODER2",
         "llama": "hub.families.llama:LLAMA",
         "mistral": "hub.families.llama:MISTRAL",
+        "ministral": "hub.families.ministral:MINISTRAL",
+        "ministral3": "hub.families.ministral:MINISTRAL3",
+        "helium": "hub.families.interleaved:HELIUM",
+        "ernie4_5": "hub.families.interleaved:ERNIE",
         "arcee": "hub.families.arcee:ARCEE",
         "seed_oss": "hub.families.seed_oss:SEED_OSS",
         "qwen2": "hub.families.qwen:QWEN2",
