@@ -117,6 +117,9 @@ class ModelConfig:
     first_norm: bool = True  # whether the first block has an attention norm
     final_norm: bool | None = None  # None: where norms stand before sublayers
     embedding_dim: int = 0  # 0: dim; else a linear map widens it, ELECTRA
+    widen_bias: bool = True
+    position_widened: bool = False  # positions are added behind that map, OPT-350m
+    narrowed: bool = False  # the last states are mapped back, without a bias
     embedding_scale: float = 1.0
     tied: bool = True  # the output matrix is the embedding's
     # dense, activation and norm before the output matrix, BERT's masked-LM head
@@ -190,6 +193,8 @@ class ModelConfig:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
         if self.shared_norm and not (self.parallel and self.norm_place == "pre"):
             raise ModelError("config: shared_norm is for parallel sublayers behind their norm")
+        if (self.narrowed or self.position_widened) and not self.embedding_dim:
+            raise ModelError("config: no embedding_dim, and states are to be mapped from or to it")
         if self.layer_groups and (self.causal or self.decoder_layers or self.windows):
             raise ModelError("config: layer_groups are for an encoder without windows")
         if self.layer_groups > self.n_layers:
@@ -231,6 +236,11 @@ class ModelConfig:
     @property
     def n_kv_heads(self) -> int:
         return self.kv_heads or self.n_heads
+
+    @property
+    def out_dim(self) -> int:
+        """Elements of the last states."""
+        return self.embedding_dim if self.narrowed else self.dim
 
     @property
     def n_blocks(self) -> int:

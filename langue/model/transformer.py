@@ -356,14 +356,17 @@ class Transformer(nn.Module):
         # The decoder of a pair uses the encoder's embedding, unless it has a vocabulary of its own.
         own = not cross or config.decoder_vocab_size
         self.token = nn.Embedding(config.vocab_size, size) if own else None
-        self.position = make_position(config, size)
+        self.position = make_position(config, config.dim if config.position_widened else size)
         self.segment = nn.Embedding(config.n_segments, size) if config.n_segments else None
         self.task = nn.Embedding(config.n_tasks, size) if config.n_tasks else None
         self.embedding_norm = make_norm(config, size) if config.embedding_norm else None
-        self.widen = nn.Linear(size, config.dim) if config.embedding_dim else None
+        self.widen = (
+            nn.Linear(size, config.dim, bias=config.widen_bias) if config.embedding_dim else None
+        )
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(config.n_blocks))
         self.final_norm = make_norm(config) if config.has_final_norm else None
+        self.narrow = nn.Linear(config.dim, size, bias=False) if config.narrowed else None
         rotary = config.position == "rotary"
         self.rotary = Rotary(config) if rotary else None
         self.local_rotary = (
@@ -387,7 +390,8 @@ class Transformer(nn.Module):
         token: nn.Embedding | None = None,
         query_positions: Tensor | None = None,
     ) -> Tensor:
-        """tokens, positions, segments (T,) int64; groups as in `self_attention`. Returns (T, D).
+        """tokens, positions, segments (T,) int64; groups as in `self_attention`. Returns (T, D), or
+        (T, E) where the config narrows them.
 
         query_positions (N,): where one token of each sequence stands: only their states are
         returned, (N, D), and the last block computes no others if it can. encoder_states (S, D) and
@@ -426,7 +430,7 @@ class Transformer(nn.Module):
         if not narrow:
             x = x[query_positions] if query_positions is not None else x[:count]
         out: Tensor = x if self.final_norm is None else self.final_norm(x)
-        return out
+        return out if self.narrow is None else self.narrow(out)
 
     def _query_scale(self, positions: Tensor) -> Tensor | None:
         """What queries at these positions (T,) are multiplied by, (T,); None: they are not."""
@@ -457,6 +461,10 @@ class Transformer(nn.Module):
             x = x.float()
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
+        widen = self.widen
+        if self.config.position_widened and widen is not None:
+            x = widen(x)
+            widen = None
         if self.position is not None:
             x = x + self.position(positions + self.config.position_offset)
         if self.segment is not None:
@@ -467,7 +475,7 @@ class Transformer(nn.Module):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)
-        return x if self.widen is None else self.widen(x)
+        return x if widen is None else widen(x)
 
     def decode(
         self,

@@ -89,12 +89,47 @@ PHI4_MINI = PHI3 | {
     },
     "tie_word_embeddings": True,
 }
+OPT350 = {
+    "_remove_final_layer_norm": False, "activation_dropout": 0.0, "activation_function": "relu",
+    "attention_dropout": 0.0, "bos_token_id": 2, "do_layer_norm_before": False, "dropout": 0.1,
+    "eos_token_id": 2, "ffn_dim": 40, "hidden_size": 32, "init_std": 0.02, "layerdrop": 0.0,
+    "max_position_embeddings": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
+    "pad_token_id": 1, "prefix": "</s>", "use_cache": True, "word_embed_proj_dim": 16,
+}
+STARCODER = GPTJ | {
+    "activation_function": "gelu_pytorch_tanh", "attention_softmax_in_fp32": True,
+    "inference_runner": 0, "max_batch_size": None, "max_sequence_length": None,
+    "multi_query": True, "n_inner": 40, "pad_key_length": True, "pre_allocate_kv_cache": False,
+    "scale_attention_softmax_in_fp32": True, "summary_use_proj": True,
+    "tie_word_embeddings": True, "validate_runner_input": True,
+}
+MINISTRAL3 = USUAL | {
+    "attention_dropout": 0.0, "head_dim": 8, "hidden_act": "silu", "initializer_range": 0.02,
+    "num_key_value_heads": 2, "rms_norm_eps": 1e-05, "sliding_window": None,
+    "rope_parameters": {
+        "beta_fast": 32.0, "beta_slow": 1.0, "factor": 16.0, "llama_4_scaling_beta": 0.1,
+        "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 8,
+        "rope_theta": 1000000.0, "rope_type": "yarn", "type": "yarn",
+    },
+    "tie_word_embeddings": False, "use_cache": True,
+}
+STABLELM_12B = USUAL | {
+    "bos_token_id": 60, "eos_token_id": 60, "hidden_act": "silu", "hidden_dropout": 0.0,
+    "initializer_range": 0.02, "layer_norm_eps": 1e-05, "norm_eps": 1e-05,
+    "num_key_value_heads": 2, "partial_rotary_factor": 0.25, "qk_layernorm": True,
+    "rope_theta": 10000, "tie_word_embeddings": False, "use_cache": True,
+    "use_parallel_residual": True, "use_qkv_bias": False,
+}
 # fmt: on
 
 # name -> (model_type, config, the reference's class)
 DECODERS = {
     "starcoder2-3b": ("starcoder2", STARCODER2, "Starcoder2ForCausalLM"),
     "gpt-j-6b": ("gptj", GPTJ, "GPTJForCausalLM"),
+    "opt-350m": ("opt", OPT350, "OPTForCausalLM"),
+    "starcoder": ("gpt_bigcode", STARCODER, "GPTBigCodeForCausalLM"),
+    "Ministral-3-3B": ("ministral3", MINISTRAL3, "Ministral3ForCausalLM"),
+    "stablelm-2-12b": ("stablelm", STABLELM_12B, "StableLmForCausalLM"),
     "phi-2": ("phi", PHI2, "PhiForCausalLM"),
     "falcon-7b": ("falcon", FALCON7, "FalconForCausalLM"),
     "falcon-40b": ("falcon", FALCON40, "FalconForCausalLM"),

@@ -278,7 +278,7 @@ def _opt(draw):
     width = heads * draw.choice([4, 8])
     return {
         "hidden_size": width,
-        "word_embed_proj_dim": width,
+        "word_embed_proj_dim": draw.choice([width, width, 12]),
         "num_hidden_layers": draw.choice([1, 2, 3]),
         "num_attention_heads": heads,
         "ffn_dim": draw.choice([20, 40]),

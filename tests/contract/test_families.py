@@ -219,7 +219,7 @@ REFUSED = {
     "gemma2": [("use_bidirectional_attention", True), ("layer_types", ["chunked_attention"])],
     "albert": [("inner_group_num", 2), ("num_hidden_groups", 9)],
     "nomic_bert": [("prenorm", True), ("rotary_emb_interleaved", True)],
-    "opt": [("word_embed_proj_dim", 7), ("layer_norm_elementwise_affine", False)],
+    "opt": [("layer_norm_elementwise_affine", False)],
     "gpt_neo": [("attention_layers", ["global", "strided", "local"])],
     "gemma": [("use_bidirectional_attention", True), ("hidden_activation", "relu")],
     "falcon": [("alibi", True)],

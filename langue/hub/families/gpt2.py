@@ -73,9 +73,8 @@ def write_gpt2(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_bigcode(config: Config) -> ModelConfig:
-    shared = {"kv_heads": 1} if config.get("multi_query", True) else {}
-    renamed = {"activation_function": "gelu_pytorch_tanh"} | dict(config)
-    return replace(read_gpt2(renamed), **shared)
+    base = read_gpt2({"activation_function": "gelu_pytorch_tanh"} | dict(config))
+    return replace(base, kv_heads=1) if config.get("multi_query", True) else base
 
 
 def write_bigcode(config: ModelConfig) -> dict[str, Any]:
