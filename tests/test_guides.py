@@ -1,6 +1,7 @@
 """ARCHITECTURE.md and CONTRIBUTING.md: what they name is there, and their example works."""
 
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import torch
 import yaml
 
 import langue
-from langue.hub.families.registry import FAMILIES
 from langue.tasks import TASKS
 from tests.contract import task_rows
 from tests.contract import test_tasks as task_battery
@@ -17,9 +17,6 @@ from tests.test_floors import FLOORS
 from tests.tiny import tiny_bert, write_jsonl
 
 transformers = pytest.importorskip("transformers")
-
-from tests.contract import references  # noqa: E402
-from tests.contract import test_families as battery  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE, CONTRIBUTING = (
@@ -76,35 +73,15 @@ def test_the_workflow_calls_what_a_fresh_machine_runs() -> None:
     assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
 
 
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The family and its reference, registered as the guide says."""
-    assert FAMILY.count("\n") < 60
-    names: dict[str, object] = {}
-    exec(compile(FAMILY, "CONTRIBUTING.md", "exec"), names)
-    monkeypatch.setitem(FAMILIES, NAME, names["STARCODER2"])
-    entry = eval(f"{{{REFERENCE.strip()}}}", vars(references))
-    monkeypatch.setitem(references.REFERENCES, NAME, entry[NAME])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_family_has_the_logits_of_transformers(
-    example: None, tmp_path: Path, seed: int
-) -> None:
-    battery.test_logits_and_saving(tmp_path, NAME, seed)
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        battery.test_gradients_of_every_weight,
-        battery.test_configs_that_change_the_mathematics_are_refused,
-        battery.test_a_weight_too_few_or_too_many_is_an_error,
-        battery.test_bf16_stays_near,
-    ],
-)
-def test_the_family_passes_the_battery(example: None, tmp_path: Path, check) -> None:
-    check(tmp_path, NAME)
+def test_the_family_of_the_guide_is_the_one_in_the_tree() -> None:
+    """Which the battery tests: its file, its line in the registry, and its reference."""
+    assert FAMILY.count("\n") <= 60
+    assert (ROOT / "langue" / "hub" / "families" / f"{NAME}.py").read_text("utf-8") == FAMILY
+    (line,) = re.findall(r"`(\"\w+\": \"hub\.families\..*?\")`", CONTRIBUTING)
+    registry = (ROOT / "langue" / "hub" / "families" / "registry.py").read_text("utf-8")
+    assert line.startswith(f'"{NAME}"') and f"        {line},\n" in registry
+    entry = textwrap.indent(textwrap.dedent(REFERENCE), " " * 4)
+    assert entry in (ROOT / "tests" / "contract" / "references.py").read_text("utf-8")
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ class VectorHead(Head):
         super().__init__()
         self.modes = (pooling,)
         self.normalize = normalize
-        self.dim = config.dim
+        self.dim = config.out_dim
 
     @property
     def size(self) -> int:

@@ -75,9 +75,10 @@ class Engine:
         self.vocabulary = config.decoder_vocab_size or config.vocab_size
         self.is_decoder = config.architecture == "decoder"
         writer = config if self.is_decoder else config.decoder()
-        self.window = _widest(writer)
+        self.switch = writer.rotary_switch
+        self.window = 0 if self.switch else _widest(writer)  # whose pages are all needed again
         # what a beginning's keys are then depends on what follows it
-        self._shares = not self.window and writer.rotary_scaling != "dynamic" and self.is_decoder
+        self._shares = not self.window and not writer.rotates_by_length and self.is_decoder
         self.drafter = drafter
         self.guesses = guesses
         each = Pages.bytes_each(writer, dtype) + (drafter.page_bytes() if drafter else 0)
@@ -294,7 +295,9 @@ class Engine:
             if not isinstance(job, SampleJob) or job.rows[0].waiting != 1:
                 continue
             count = min(self.guesses, job.may_guess)
-            if count:
+            length = len(job.rows[0].tokens)
+            # what is guessed and proves wrong must not have turned what was there before
+            if count and not length <= self.switch < length + count:
                 self._grow(job, job.rows[0], len(job.rows[0].tokens) + count)
                 jobs.append(job)
                 counts.append(count)
@@ -314,6 +317,7 @@ class Engine:
         prefilling = []
         for job in self.running:
             for row in job.rows:
+                row.turn_anew(self.switch)
                 if row.waiting and row.computed >= len(job.context) - 1:
                     self._extend(plan, job, row, len(row.tokens))
                 elif row.waiting:

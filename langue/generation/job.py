@@ -33,6 +33,7 @@ class Row:
         """most: tokens that it may come to have in pages."""
         self.tokens = list(tokens)
         self.computed = 0  # how many of the tokens have keys and values
+        self.turned_for = len(self.tokens)  # of how many tokens' positions its keys were turned
         self.asked_from = len(self.tokens) - 1  # the first token whose logits are wanted
         self.table = np.zeros(pages_for(most), np.int32)
         self.n_pages = 0  # of the table, those that are there
@@ -50,6 +51,14 @@ class Row:
         for index in range(self.n_pages, pages_for(tokens)):
             self.table[index] = pool.take()
             self.n_pages = index + 1
+
+    def turn_anew(self, switch: int) -> None:
+        """Have all keys computed again where the sequence has become longer than `switch`, beyond
+        which positions turn otherwise.
+        """
+        if self.turned_for <= switch < len(self.tokens):
+            self.computed = 0
+        self.turned_for = len(self.tokens)
 
     def leave(self, pool: PagePool, window: int) -> None:
         """Give back the pages that a window has left."""

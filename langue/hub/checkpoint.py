@@ -202,6 +202,8 @@ class Description:
     # the folder of an adapter, of which all else here is what the base says; and that alone
     adapter: Path | None = None
     base: "Description | None" = None
+    # whether it is of a model that also reads images, of which this is the text side
+    of_images: bool = False
 
     @property
     def told(self) -> Path:
@@ -269,6 +271,11 @@ def _describe(name: str | Path, folder: Path, weights: bool) -> Description:
         )
     published = _object(folder / "config.json")
     refuse_code(published, folder / "config.json")
+    of_images = "vision_config" in published
+    if of_images:
+        from langue.hub.multimodal import text_side
+
+        published = text_side(published)
     file = folder / FILE
     writes = _object(file) if file.is_file() else generation_of_config(published)
     refuse_code(writes, file)
@@ -280,7 +287,7 @@ def _describe(name: str | Path, folder: Path, weights: bool) -> Description:
         raise ModelError(f"config: {odd[0]} is not a list", where=str(folder / "config.json"))
     published = _named(published)
     task = _object(folder / "langue.json") if (folder / "langue.json").is_file() else None
-    return Description(folder, published, task, writes, name=str(name))
+    return Description(folder, published, task, writes, name=str(name), of_images=of_images)
 
 
 def _describe_adapter(name: str, folder: Path, weights: bool) -> Description:
@@ -442,6 +449,15 @@ def _read_weights(
         kept: dict[str, Tensor] = read_stored(original, rows)
         return kept
     theirs = read_weights(described.folder, weights_dtype, family.shared_names)
+    if described.of_images:
+        from langue.hub.multimodal import text_weights
+        from langue.progress import warn
+
+        theirs, skipped = text_weights(theirs)
+        warn(
+            f"{described.told}: the text side of a model that reads images too; {skipped:,} weights"
+            " for images are skipped, and are not saved again"
+        )
     if not is_quantized(described.published):
         if not all(tensor.is_floating_point() for tensor in theirs.values()):
             from langue.hub.quantized import refuse_others

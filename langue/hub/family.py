@@ -49,12 +49,13 @@ class Rule:
     first axis.
 
     change: what else tells the two apart. `transpose`: theirs is (in, out); `heads`: theirs has
-    queries, keys and values side by side within each head, and ours may be three; `row`: theirs is
-    one row of a matrix; `halves`: the two halves of theirs are two of ours, the names of which
-    `ours` has with a comma between; `grouped`: theirs is queries, keys and values one after
+    queries, keys and values side by side within each head of keys, and ours may be three; `row`:
+    theirs is one row of a matrix; `halves`: the two halves of theirs are two of ours, the names of
+    which `ours` has with a comma between; `grouped`: theirs is queries, keys and values one after
     another, which are three of ours where heads share keys; `reversed`: rotary positions turn
     theirs the other way, which is ours with the two halves of each head of queries and keys
-    exchanged. when: (axis, whether the config has it), where two rules give one name. zero: ours is
+    exchanged; `interleaved`: they turn neighbours in theirs, which in ours stand half of what turns
+    apart. when: (axis, whether the config has it), where two rules give one name. zero: ours is
     zero where a file lacks theirs, as published bodies do that are used as language models. tied:
     other names of the same tensor. A file may have it under any of them, once or several times.
     substitutes: names from which it is taken where the file lacks it; where it is there, they are
@@ -70,10 +71,12 @@ class Rule:
     substitutes: tuple[str, ...] = ()
 
 
-def rule(ours: str, *theirs: str, change: str = "") -> list[Rule]:
+def rule(
+    ours: str, *theirs: str, change: str = "", when: tuple[str, bool] | None = None
+) -> list[Rule]:
     """The rules of a layer's weight and bias at once."""
     return [
-        Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), change)
+        Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), change, when)
         for kind in ("weight", "bias")
     ]
 
@@ -82,6 +85,7 @@ DECODING = {  # the heads of nearly every published decoder
     SEQUENCE: [Rule("head.out.weight", ("score.weight",))],
     "lm": [Rule("head.out.weight", ("lm_head.weight",))],
 }
+LM_WITH_BIAS = [*DECODING["lm"], Rule("head.bias", ("lm_head.bias",))]
 
 
 def classes(stem: str, lm: str) -> dict[str, str]:
@@ -131,15 +135,15 @@ def joined(
     """Their tensors as ours."""
     if r.change == "row":
         parts = [part.reshape(-1) for part in parts]
-    elif r.change == "reversed":
-        parts = [_exchanged(part, config.head_dim) for part in parts[:2]] + parts[2:]
+    elif r.change in _ORDERS:  # of queries and keys; a rule of one matrix is of one of these
+        order = _ORDERS[r.change](config)
+        parts = [_by_head(part, order) for part in parts[:2]] + parts[2:]
     elif r.change == "heads":
-        slices = parts[0].chunk(3 * config.n_heads)
-        parts = [part for kind in range(3) for part in slices[kind::3]]
+        parts = _by_kind(parts[0], config)
     whole = holder.stack(parts)
     if r.change == "transpose" and whole.ndim == 2:
         whole = whole.t()
-    if r.change == "grouped":
+    if "," in r.ours and r.change in ("grouped", "heads"):
         return list(torch.split(whole, _group_rows(config)))
     several = r.ours.count(",") + 1
     return list(whole.chunk(several)) if several > 1 else [whole]
@@ -151,6 +155,21 @@ def _group_rows(config: ModelConfig) -> list[int]:
     return [count * config.head_dim for count in heads]
 
 
+def _by_kind(part: Tensor, config: ModelConfig) -> list[Tensor]:
+    """All queries, all keys and all values, of which each head of keys has its own together."""
+    shared = config.n_heads // config.n_kv_heads  # heads of queries for each head of keys
+    heads = part.view(config.n_kv_heads, shared + 2, config.head_dim, *part.shape[1:])
+    kinds = torch.split(heads, [shared, 1, 1], dim=1)
+    return [kind.reshape(-1, *part.shape[1:]) for kind in kinds]
+
+
+def _by_group(parts: Sequence[Tensor], config: ModelConfig) -> Tensor:
+    """The inverse of `_by_kind`."""
+    rest = parts[0].shape[1:]
+    kinds = [part.view(config.n_kv_heads, -1, config.head_dim, *rest) for part in parts]
+    return torch.cat(kinds, dim=1).reshape(-1, *rest)
+
+
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
     """Whether `joined` has a meaning for such parts; whether what it makes has the config's shape
     is seen later.
@@ -159,11 +178,9 @@ def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
         return False
     if r.change == "halves" and len(parts[0]) % 2:
         return False
-    if r.change == "heads":
-        return len(parts[0]) == config.n_heads * 3 * config.head_dim
-    if r.change == "grouped":
+    if r.change in ("heads", "grouped"):
         return len(parts[0]) == sum(_group_rows(config))
-    return r.change != "reversed" or len(parts[0]) % config.head_dim == 0
+    return r.change not in _ORDERS or len(parts[0]) % config.head_dim == 0
 
 
 def _taken(
@@ -196,20 +213,34 @@ def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
     if r.change == "row":
         whole = whole[None]
     elif r.change == "heads":
-        whole = (
-            whole.view(3, config.n_heads, config.head_dim, *whole.shape[1:])
-            .transpose(0, 1)
-            .reshape(whole.shape)
-        )
+        whole = _by_group(torch.split(whole, _group_rows(config)), config)
     parts = list(whole.chunk(len(r.theirs)))
-    if r.change == "reversed":
-        parts = [_exchanged(part, config.head_dim) for part in parts[:2]] + parts[2:]
+    if r.change in _ORDERS:
+        order = _ORDERS[r.change](config).argsort()
+        parts = [_by_head(part, order) for part in parts[:2]] + parts[2:]
     return [part.t() if r.change == "transpose" and part.ndim == 2 else part for part in parts]
 
 
-def _exchanged(part: Tensor, width: int) -> Tensor:
-    """The rows of each head with its halves exchanged."""
-    return part.view(-1, 2, width // 2, *part.shape[1:]).flip(1).reshape(part.shape)
+def _by_head(part: Tensor, order: Tensor) -> Tensor:
+    """The rows of each head in another order."""
+    return part.view(-1, len(order), *part.shape[1:])[:, order].reshape(part.shape)
+
+
+def _exchanged(config: ModelConfig) -> Tensor:
+    """The rows of a head with its halves exchanged."""
+    return torch.arange(config.head_dim).roll(config.head_dim // 2)
+
+
+def _pairs_apart(config: ModelConfig) -> Tensor:
+    """The rows of a head whose neighbours turn together, as ours has them: of each pair the first,
+    then of each the second, then what does not turn.
+    """
+    rows = torch.arange(config.head_dim)
+    turned, rest = rows[: config.n_rotary_dims], rows[config.n_rotary_dims :]
+    return torch.cat([turned[0::2], turned[1::2], rest])
+
+
+_ORDERS = {"reversed": _exchanged, "interleaved": _pairs_apart}
 
 
 @cache
@@ -597,9 +628,13 @@ def _strip(mapping: Rule, prefix: str) -> Rule:
 
 
 def _expand(rules: list[Rule], config: ModelConfig) -> list[Rule]:
-    """Each rule for every layer of its side (`{i}`) and every expert (`{e}`)."""
+    """Each rule for every layer of its side (`{i}`) and every expert (`{e}`), of the published
+    tensors of every head (`{h}`) and every head of keys (`{g}`).
+    """
     expanded: list[Rule] = []
     for r in rules:
+        if "{h}" in r.theirs[0] or "{g}" in r.theirs[0]:
+            r = replace(r, theirs=_of_heads(r.theirs[0], config))
         layers = config.decoder_layers if r.ours.startswith("decoder.") else config.n_layers
         for i in range(layers if "{i}" in r.ours else 1):
             for e in range(config.n_experts if "{e}" in r.ours else 1):
@@ -608,6 +643,11 @@ def _expand(rules: list[Rule], config: ModelConfig) -> list[Rule]:
                 )
                 expanded.append(replace(r, ours=ours, theirs=tuple(theirs)))
     return expanded
+
+
+def _of_heads(name: str, config: ModelConfig) -> tuple[str, ...]:
+    count = config.n_heads if "{h}" in name else config.n_kv_heads
+    return tuple(name.replace("{h}", str(i)).replace("{g}", str(i)) for i in range(count))
 
 
 def _difference(missing: list[str], left: list[str]) -> str:

@@ -26,7 +26,9 @@ _KEYS = {
         "finetuned",  # whether training followed, which changes nothing
     },
     "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
+    "longrope": {"factor", "attention_factor", "short_factor", "long_factor"},
 }
+_STRETCHED = ("yarn", "llama3", "longrope")  # those that say how long the context was before
 _COMMON = {
     "rope_type",
     "type",
@@ -64,9 +66,10 @@ def read_rope(
     usual = 1.0 if part is None else part
     share: Any = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", usual))
     theta: Any = rope.get("rope_theta", config.get("rope_theta", base))
-    length = rope.get("original_max_position_embeddings") if kind in ("yarn", "llama3") else None
+    before = "original_max_position_embeddings"
+    length = (config.get(before) or rope.get(before)) if kind in _STRETCHED else None
     factor = rope.get("factor", 1.0 if kind == "none" else None)
-    if factor is None and kind == "yarn" and length:
+    if factor is None and kind in ("yarn", "longrope") and length:
         factor = config["max_position_embeddings"] / length
     if factor is None or not float(factor) > 0:
         raise ModelError(f"config: factor = {factor!r} of rope_type {kind!r} is no scale")
@@ -94,6 +97,13 @@ def read_rope(
             "rotary_high": float(rope.get("beta_fast") or 32),
         }
         axes["rotary_amplitude"] = _amplitude(rope, float(factor))
+    if kind == "longrope":
+        axes |= {
+            "rotary_short": tuple(rope.get("short_factor") or ()),
+            "rotary_long": tuple(rope.get("long_factor") or ()),
+            "rotary_amplitude": rope.get("attention_factor")
+            or longrope_amplitude(float(factor), axes["rotary_length"]),
+        }
     return axes
 
 
@@ -119,6 +129,11 @@ def _amplitude(rope: Mapping[str, Any], factor: float) -> float:
     return scaled(1.0)
 
 
+def longrope_amplitude(factor: float, length: int) -> float:
+    """LongRoPE's factor on cosines and sines: sqrt(1 + ln(s) / ln(length))."""
+    return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(length))
+
+
 def write_rope(config: ModelConfig) -> dict[str, Any]:
     """Today's `rope_parameters` of one kind of layer."""
     kind = config.rotary_scaling
@@ -130,12 +145,15 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
         rope["partial_rotary_factor"] = config.n_rotary_dims / config.head_dim
     if kind != "none":
         rope["factor"] = config.rotary_factor
-    if kind in ("yarn", "llama3"):
+    if kind in _STRETCHED:
         rope["original_max_position_embeddings"] = config.rotary_length or config.max_length
     if kind == "llama3":
         rope |= {"low_freq_factor": config.rotary_low, "high_freq_factor": config.rotary_high}
     if kind == "yarn":
         rope |= {"beta_slow": config.rotary_low, "beta_fast": config.rotary_high}
+        rope["attention_factor"] = config.rotary_amplitude
+    if kind == "longrope":
+        rope |= {"short_factor": [*config.rotary_short], "long_factor": [*config.rotary_long]}
         rope["attention_factor"] = config.rotary_amplitude
     return rope
 

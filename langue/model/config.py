@@ -5,6 +5,7 @@ A model family is data: everything that tells one published architecture from an
 here.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,7 +23,7 @@ Position = Literal[
     "alibi",
     "none",
 ]
-Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3"]
+Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3", "longrope"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh", "relu_squared"]
 
 ANY_LENGTH = 1_000_000  # no length is too long where positions are relative
@@ -77,6 +78,7 @@ class ModelConfig:
     ffn_bias: bool | None = None
     # a norm over each head's queries and keys, Dehghani et al. 2023, arXiv:2302.05442
     qk_norm: bool = False
+    qk_norm_each: bool = False  # each head with weights of its own, StableLM 2 12B
     qk_norm_joint: bool = False  # that norm over all heads at once, OLMo 2, arXiv:2501.00656
     # of each layer: token i sees j where |i - j| < window; 0: everything
     windows: tuple[int, ...] = ()
@@ -84,6 +86,9 @@ class ModelConfig:
     attention_scale: float = 0.0
     scores_by_layer: bool = False  # scores of layer i are divided by i + 1, Mistral's GPT-2
     attention_cap: float = 0.0  # c tanh(score / c), Gemma 2, arXiv:2408.00118; 0: none
+    # queries are multiplied by 1 + this times ln(1 + floor(position / rotary_length)), Llama 4; 0:
+    # they are not
+    query_growth: float = 0.0
     # positions
     rotary_base: float = 10_000.0  # Su et al. 2021, arXiv:2104.09864
     rotary_local_base: float = 0.0  # that of layers with a window; 0: the same, scaled alike
@@ -94,9 +99,14 @@ class ModelConfig:
     rotary_low: float = 1.0  # turns in `rotary_length` below which a frequency is stretched in full
     rotary_high: float = 1.0  # and above which it is left alone
     rotary_amplitude: float = 1.0  # YaRN's factor on cosines and sines
+    # what each rate is divided by in sequences of up to `rotary_length` tokens, and in longer ones:
+    # LongRoPE, Ding et al. 2024, arXiv:2402.13753
+    rotary_short: tuple[float, ...] = ()
+    rotary_long: tuple[float, ...] = ()
     # layers whose queries and keys do not turn, Yang et al. 2025, arXiv:2501.18795
     unrotated: tuple[int, ...] = ()
     relative_bias: bool = False  # relative-position biases beside those positions, MPNet
+    relative_bias_each: bool = False  # each layer has its own, UMT5, arXiv:2304.09151
     relative_buckets: int = 32  # T5's, Raffel et al. 2019, arXiv:1910.10683
     relative_distance: int = 128
     # scores of contents with distances, and of distances with contents, DeBERTa, arXiv:2006.03654;
@@ -108,8 +118,10 @@ class ModelConfig:
     # blocks, embedding and head
     # attention and feed-forward read the same x and are summed, GPT-J and GPT-NeoX
     parallel: bool = False
+    shared_norm: bool = False  # one norm for the two of them, GPT-J
     residual_scale: float = 1.0  # of what a sublayer adds to the residual stream, Granite
-    shared_layers: bool = False  # one block, applied n_layers times, ALBERT, arXiv:1909.11942
+    # blocks, each applied several times in turn, ALBERT, arXiv:1909.11942; 0: one for each layer
+    layer_groups: int = 0
     first_norm: bool = True  # whether the first block has an attention norm
     final_norm: bool | None = None  # None: where norms stand before sublayers
     # tokens that a convolution of the embeddings sees, which is added to the first block's output
@@ -117,6 +129,9 @@ class ModelConfig:
     convolution: int = 0
     convolution_activation: Activation = "tanh"
     embedding_dim: int = 0  # 0: dim; else a linear map widens it, ELECTRA
+    widen_bias: bool = True
+    position_widened: bool = False  # positions are added behind that map, OPT-350m
+    narrowed: bool = False  # the last states are mapped back, without a bias
     embedding_scale: float = 1.0
     tied: bool = True  # the output matrix is the embedding's
     # dense, activation and norm before the output matrix, BERT's masked-LM head
@@ -188,8 +203,18 @@ class ModelConfig:
             raise ModelError("config: a window is not a count")
         if self.windows and len(self.windows) != self.n_layers:
             raise ModelError(f"config: {len(self.windows)} windows for {self.n_layers} layers")
-        if self.shared_layers and (self.causal or self.decoder_layers or self.windows):
-            raise ModelError("config: shared_layers is for an encoder without windows")
+        if self.shared_norm and not (self.parallel and self.norm_place == "pre"):
+            raise ModelError("config: shared_norm is for parallel sublayers behind their norm")
+        if (self.narrowed or self.position_widened) and not self.embedding_dim:
+            raise ModelError("config: no embedding_dim, and states are to be mapped from or to it")
+        if self.layer_groups and (self.causal or self.decoder_layers or self.windows):
+            raise ModelError("config: layer_groups are for an encoder without windows")
+        if self.layer_groups > self.n_layers:
+            raise ModelError(
+                f"config: layer_groups = {self.layer_groups} of {self.n_layers} layers"
+            )
+        if self.qk_norm_each and not (self.qk_norm and self.norm == "layer"):
+            raise ModelError("config: qk_norm_each is of LayerNorms of queries and keys")
         if not all(type(layer) is int and layer >= 0 for layer in self.unrotated):
             raise ModelError("config: a layer that does not turn is not a number")
         if self.position == "rotary" and (
@@ -199,6 +224,12 @@ class ModelConfig:
                 f"config: rotary_dim = {self.n_rotary_dims} must be even and at most"
                 f" {self.head_dim}"
             )
+        for divisors in (self.rotary_short, self.rotary_long):
+            if not all(type(each) in (int, float) and 0 < each < math.inf for each in divisors):
+                raise ModelError("config: a divisor of rotary rates is not above zero")
+            pairs = self.n_rotary_dims // 2 if self.rotary_scaling == "longrope" else 0
+            if len(divisors) != pairs:
+                raise ModelError(f"config: {len(divisors)} divisors of {pairs} rotary rates")
         exact = self.relative_buckets // (2 if self.causal or self.decoder_layers else 4)
         if self.has_relative_bias and not 0 < exact < self.relative_distance:
             raise ModelError(
@@ -272,13 +303,38 @@ class ModelConfig:
         return self.n_heads == self.n_kv_heads and (self.key_bias or not self.has_bias("qkv"))
 
     @property
+    def out_dim(self) -> int:
+        """Elements of the last states."""
+        return self.embedding_dim if self.narrowed else self.dim
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks with weights of their own the layers of the first side have."""
+        return self.layer_groups or self.n_layers
+
+    @property
     def n_rotary_dims(self) -> int:
         """How many elements of each head rotary positions turn."""
         return self.rotary_dim or self.head_dim
 
     @property
+    def rotates_by_length(self) -> bool:
+        """Whether positions turn by how long the whole sequence is."""
+        return self.rotary_scaling in ("dynamic", "longrope")
+
+    @property
+    def rotary_switch(self) -> int:
+        """The length beyond which all positions of a sequence turn otherwise; 0: there is none."""
+        return self.rotary_length if self.rotary_scaling == "longrope" else 0
+
+    @property
     def has_relative_bias(self) -> bool:
         return self.position == "relative" or self.relative_bias
+
+    @property
+    def has_parallel_norms(self) -> bool:
+        """Whether the sublayers run side by side, each behind a norm of its own."""
+        return self.parallel and not self.shared_norm
 
     @property
     def has_final_norm(self) -> bool:

@@ -104,16 +104,16 @@ class PooledHead(Head):
         self.pad = pad
         transform = config.classifier_transform and self.pooling != "last"
         first = self.pooling == "first" and not transform
-        self.pooler = nn.Linear(config.dim, config.dim) if first else None
+        self.pooler = nn.Linear(config.out_dim, config.out_dim) if first else None
         self.dense = (
-            nn.Linear(config.dim, config.dim, bias=config.dense_bias) if transform else None
+            nn.Linear(config.out_dim, config.out_dim, bias=config.dense_bias) if transform else None
         )
-        self.norm = make_norm(config, config.dim) if transform else None
+        self.norm = make_norm(config, config.out_dim) if transform else None
         self.activation = ACTIVATIONS[
             config.head_activation if transform else config.pooler_activation
         ]
         self.dropout = Dropout(dropout)
-        self.out = nn.Linear(config.dim, n_outputs, bias=self.pooling != "last")
+        self.out = nn.Linear(config.out_dim, n_outputs, bias=self.pooling != "last")
 
     def reads(self, batch: Sequences) -> Tensor | None:
         """Where the one token of each text stands that is read, (N,); None: all are."""

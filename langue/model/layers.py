@@ -53,6 +53,19 @@ class PlainRMSNorm(nn.Module):
         )
 
 
+class HeadNorm(nn.Module):
+    """LayerNorm of each head's vector by itself, x (T, H, K), with a weight for each head."""
+
+    def __init__(self, heads: int, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(heads * width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.layer_norm(x.to(self.weight.dtype), x.shape[-1:], eps=self.eps)
+        return normed * self.weight.view(x.shape[1:])
+
+
 def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
     """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang and Sennrich 2019,
     arXiv:1910.07467).

@@ -66,7 +66,8 @@ class Rotary(nn.Module):
     arXiv:2104.09864).
 
     Element i is paired with i + R/2. Published ways to stretch the context change the rates;
-    `dynamic` changes the base with the length of each sequence beyond `rotary_length`.
+    `dynamic` changes the base with the length of each sequence beyond `rotary_length`, and
+    `longrope` has rates of their own for sequences beyond it.
     """
 
     def __init__(self, config: ModelConfig, local: bool = False) -> None:
@@ -85,6 +86,11 @@ class Rotary(nn.Module):
             rates = _llama3(rates, self.length, config)
         elif self.scaling == "yarn":
             rates = _yarn(rates, self.base, self.length, config)
+        elif self.scaling == "longrope":
+            powers = 1.0 / rates
+            longer = 1.0 / (torch.tensor(config.rotary_long, device="cpu") * powers)
+            rates = 1.0 / (torch.tensor(config.rotary_short, device="cpu") * powers)
+            self.register_buffer("long_rates", longer, persistent=False)
         self.register_buffer("rates", rates, persistent=False)
 
     def forward(
@@ -95,18 +101,24 @@ class Rotary(nn.Module):
         among these.
         """
         rates = cast(Tensor, self.rates)  # (R / 2,)
-        if self.scaling == "dynamic":
+        if self.scaling in ("dynamic", "longrope"):
             if lengths is None:
                 lengths = sequence_lengths(positions, groups)
-            rates = self._dynamic_rates(lengths)  # (T, R / 2)
+            rates = self._rates_of(lengths)  # (T, R / 2)
         angles = positions[:, None].float() * rates  # (T, R / 2)
         cosines = angles.cos() * self.amplitude
         sines = angles.sin() * self.amplitude
         return cosines, sines
 
+    def _rates_of(self, lengths: Tensor) -> Tensor:
+        """The rates (T, R / 2) of each token, by the length (T,) of the sequence that it is in."""
+        if self.scaling == "dynamic":
+            return self._dynamic_rates(lengths)
+        longer = (lengths > self.length)[:, None]  # (T, 1)
+        return torch.where(longer, cast(Tensor, self.long_rates), cast(Tensor, self.rates))
+
     def _dynamic_rates(self, lengths: Tensor) -> Tensor:
-        """The rates (T, R / 2) of each token, by the length (T,) of the sequence that it is in: the
-        base is larger, the longer this is beyond `rotary_length`.
+        """`_rates_of` where the base is larger, the longer the sequence is beyond `rotary_length`.
 
         Those of one length are computed by themselves: of all together the powers are rounded in
         one way or another by how many there are.

@@ -51,12 +51,12 @@ class TokenHead(Head):
         super().__init__()
         transform = config.classifier_transform
         self.dense = (
-            nn.Linear(config.dim, config.dim, bias=config.dense_bias) if transform else None
+            nn.Linear(config.out_dim, config.out_dim, bias=config.dense_bias) if transform else None
         )
-        self.norm = make_norm(config, config.dim) if transform else None
+        self.norm = make_norm(config, config.out_dim) if transform else None
         self.activation = ACTIVATIONS[config.head_activation]
         self.dropout = Dropout(dropout)
-        self.out = nn.Linear(config.dim, n_outputs)
+        self.out = nn.Linear(config.out_dim, n_outputs)
         self.crf = CRF(n_outputs) if crf else None
 
     def forward(

@@ -6,7 +6,7 @@ each with a residual connection and a norm.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import cast
 
@@ -28,7 +28,7 @@ from langue.model.cache import PagedKeys, Pages, kernels_for
 from langue.model.config import ModelConfig
 from langue.model.distances import Distances, DistanceStates
 from langue.model.kernels import Dropout, Linear, in_bf16, rows_of
-from langue.model.layers import Convolution, make_feedforward, make_norm
+from langue.model.layers import Convolution, HeadNorm, make_feedforward, make_norm
 from langue.model.position import (
     Alibi,
     Rotary,
@@ -63,6 +63,7 @@ class Context:
     groups: LengthBuckets
     rotation: Rotation | None = None
     local_rotation: Rotation | None = None  # that of layers with a window
+    query_scale: Tensor | None = None  # (T,), what each token's queries are multiplied by
     bias: Tensor | None = None  # (H, S, S), added to the scores
     # (S, D): the encoder's output, in the order of the batch that attends to it
     encoder_states: Tensor | None = None
@@ -72,6 +73,20 @@ class Context:
     span_bias: SpanBias | None = None  # `bias` of a step's spans
     distances: DistanceStates | None = None  # which scores with distances are of
     positions: Tensor | None = None  # (T,), which a convolution asks for
+
+    def with_bias(self, module: nn.Module | None) -> "Context":
+        """The same with what a module adds to the scores; as it is where there is none."""
+        if module is None:
+            return self
+        if self.step is None:
+            return replace(self, bias=module(max((t for _, _, t in self.groups), default=0)))
+
+        @cache
+        def rows(begin: int, end: int) -> Tensor:  # each computed once for all layers
+            return module(end, begin)  # type: ignore[no-any-return]
+
+        slopes = cast(Tensor, module.slopes) if isinstance(module, Alibi) else None
+        return replace(self, span_bias=SpanBias(rows, slopes))
 
 
 class SelfAttention(nn.Module):
@@ -112,6 +127,8 @@ class SelfAttention(nn.Module):
         self.joint = config.qk_norm_joint
 
         def norm(heads: int) -> nn.Module | None:
+            if config.qk_norm_each:
+                return HeadNorm(heads, self.width, config.norm_eps)
             size = heads * self.width if self.joint else self.width
             return make_norm(config, size) if config.qk_norm else None
 
@@ -121,6 +138,7 @@ class SelfAttention(nn.Module):
         self.packed = (
             self.stacked
             and config.position != "rotary"
+            and not config.query_growth
             and not config.qk_norm
             and not config.attention_cap
         )
@@ -237,6 +255,10 @@ class SelfAttention(nn.Module):
             else:
                 q = rotate(q, asked)
                 k = rotate(k, rotation)
+        if context.query_scale is not None:
+            scale = context.query_scale
+            scale = scale if query_positions is None else scale[query_positions]
+            q = (q * scale[:, None, None]).to(k.dtype)
         return q, k, v
 
     def _normed(self, norm: nn.Module, x: Tensor) -> Tensor:
@@ -299,6 +321,7 @@ class Block(nn.Module):
         super().__init__()
         self.post = config.norm_place == "post"
         self.parallel = config.parallel
+        self.shared_norm = config.shared_norm
         self.scale = config.residual_scale
         before = config.norm_place != "after"
         behind = config.norm_place in ("both", "after")
@@ -308,8 +331,10 @@ class Block(nn.Module):
         self.attention_out_norm = make_norm(config) if behind else nn.Identity()
         self.cross = CrossAttention(config, layer) if cross else None
         self.cross_norm = make_norm(config) if cross else nn.Identity()
+        self.bias = make_bias(config) if config.relative_bias_each else None
         self.feedforward = make_feedforward(config)
-        self.feedforward_norm = make_norm(config) if before else nn.Identity()
+        own = before and not config.shared_norm
+        self.feedforward_norm = make_norm(config) if own else nn.Identity()
         self.feedforward_out_norm = make_norm(config) if behind else nn.Identity()
         self.convolution = Convolution(config) if config.convolution and layer == 0 else None
         self.dropout = Dropout(config.dropout)
@@ -325,7 +350,8 @@ class Block(nn.Module):
         if shared or not alone or context.step is not None:
             return False
         if not scores.causal:
-            return not scores.window and context.bias is None and context.distances is None
+            free = context.bias is None and self.bias is None and context.distances is None
+            return not scores.window and free
         return query_positions.tolist() == [
             o + (i + 1) * t - 1 for o, n, t in context.groups for i in range(n)
         ]
@@ -340,8 +366,13 @@ class Block(nn.Module):
         given = x
         kept = x if query_positions is None else x[query_positions]
         if self.parallel:
-            attended = self._added(attention(self.attention_norm(x)))
-            return kept + attended + self._added(feedforward(self.feedforward_norm(kept)))
+            normed = self.attention_norm(x)
+            attended = self._added(attention(normed))
+            if not self.shared_norm:
+                normed = self.feedforward_norm(kept)
+            elif query_positions is not None:
+                normed = normed[query_positions]
+            return kept + attended + self._added(feedforward(normed))
         x = self._residual(x, attention, self.attention_norm, kept)
         if self.cross is not None:
             cross = self.cross
@@ -378,21 +409,23 @@ class Transformer(nn.Module):
         # The decoder of a pair uses the encoder's embedding, unless it has a vocabulary of its own.
         own = not cross or config.decoder_vocab_size
         self.token = nn.Embedding(config.vocab_size, size) if own else None
-        self.position = make_position(config, size)
+        self.position = make_position(config, config.dim if config.position_widened else size)
         self.segment = nn.Embedding(config.n_segments, size) if config.n_segments else None
         self.task = nn.Embedding(config.n_tasks, size) if config.n_tasks else None
         self.embedding_norm = make_norm(config, size) if config.embedding_norm else None
-        self.widen = nn.Linear(size, config.dim) if config.embedding_dim else None
+        self.widen = (
+            nn.Linear(size, config.dim, bias=config.widen_bias) if config.embedding_dim else None
+        )
         self.dropout = Dropout(config.dropout)
-        blocks = 1 if config.shared_layers else config.n_layers
-        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(blocks))
+        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(config.n_blocks))
         self.final_norm = make_norm(config) if config.has_final_norm else None
+        self.narrow = nn.Linear(config.dim, size, bias=False) if config.narrowed else None
         rotary = config.position == "rotary"
         self.rotary = Rotary(config) if rotary else None
         self.local_rotary = (
             Rotary(config, local=True) if rotary and config.rotary_local_base else None
         )
-        self.bias = make_bias(config)
+        self.bias = None if config.relative_bias_each else make_bias(config)
         self.distances = make_distances(config)
         self.decoder: Transformer | None = None
         if config.decoder_layers:
@@ -411,7 +444,8 @@ class Transformer(nn.Module):
         token: nn.Embedding | None = None,
         query_positions: Tensor | None = None,
     ) -> Tensor:
-        """tokens, positions, segments (T,) int64; groups as in `self_attention`. Returns (T, D).
+        """tokens, positions, segments (T,) int64; groups as in `self_attention`. Returns (T, D), or
+        (T, E) where the config narrows them.
 
         query_positions (N,): where one token of each sequence stands: only their states are
         returned, (N, D), and the last block computes no others if it can. encoder_states (S, D) and
@@ -430,40 +464,38 @@ class Transformer(nn.Module):
         local = rotation
         if self.local_rotary is not None:
             local = self.local_rotary(positions, groups, lengths)
-        context = Context(groups, rotation, local, None, encoder_states, pairs or [], step)
-        if self.bias is not None and step is None:
-            context.bias = self.bias(max((t for _, _, t in groups), default=0))
-        elif self.bias is not None:
-            context.span_bias = self._span_bias()
+        context = Context(
+            groups,
+            rotation,
+            local,
+            self._query_scale(positions),
+            encoder_states=encoder_states,
+            pairs=pairs or [],
+            step=step,
+            positions=positions,
+        ).with_bias(self.bias)
         if self.distances is not None:
             context.distances = self.distances(max((t for _, _, t in groups), default=0))
-        context.positions = positions
         checkpointing = self.activation_checkpointing and self.training
         last = cast(Block, self.blocks[-1])
         narrow = query_positions is not None and last.can_narrow(context, query_positions)
         for layer in range(self.config.n_layers):
-            block = self.blocks[layer % len(self.blocks)]
+            block = cast(Block, self.blocks[layer * len(self.blocks) // self.config.n_layers])
             rows = query_positions if narrow and layer == self.config.n_layers - 1 else None
-            x = (
-                self._checkpointed(block, x, context, rows)
-                if checkpointing
-                else block(x, context, rows)
-            )
+            own = context.with_bias(block.bias)
+            x = self._checkpointed(block, x, own, rows) if checkpointing else block(x, own, rows)
         if not narrow:
             x = x[query_positions] if query_positions is not None else x[:count]
         out: Tensor = x if self.final_norm is None else self.final_norm(x)
-        return out
+        return out if self.narrow is None else self.narrow(out)
 
-    def _span_bias(self) -> SpanBias:
-        """The bias of a step's spans, each computed once for all layers."""
-        bias = self.bias
-        assert bias is not None
-
-        @cache
-        def rows(begin: int, end: int) -> Tensor:
-            return bias(end, begin)  # type: ignore[no-any-return]
-
-        return SpanBias(rows, cast(Tensor, bias.slopes) if isinstance(bias, Alibi) else None)
+    def _query_scale(self, positions: Tensor) -> Tensor | None:
+        """What queries at these positions (T,) are multiplied by, (T,); None: they are not."""
+        growth = self.config.query_growth
+        if not growth:
+            return None
+        length = self.config.rotary_length or self.config.max_length
+        return 1 + growth * torch.log1p((positions // length).float())
 
     @staticmethod
     def _checkpointed(
@@ -486,6 +518,10 @@ class Transformer(nn.Module):
             x = x.float()
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
+        widen = self.widen
+        if self.config.position_widened and widen is not None:
+            x = widen(x)
+            widen = None
         if self.position is not None:
             x = x + self.position(positions + self.config.position_offset)
         if self.segment is not None:
@@ -496,7 +532,7 @@ class Transformer(nn.Module):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)
-        return x if self.widen is None else self.widen(x)
+        return x if widen is None else widen(x)
 
     def decode(
         self,

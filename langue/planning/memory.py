@@ -97,7 +97,8 @@ def kept(config: ModelConfig, low: int) -> int:
         * FULL
         * config.dim
     )
-    inputs = 2 * low * config.dim  # of the two sublayers' first matrices
+    # of the two sublayers' first matrices
+    inputs = (1 if config.shared_norm else 2) * low * config.dim
     attention = low * (2 * heads + 2 * groups)  # queries, keys, values, and what was mixed of them
     if config.position == "rotary" or config.qk_norm:
         attention += low * (heads + groups)  # before and after they are turned or normalised
@@ -162,9 +163,11 @@ def memory(
 ) -> Memory:
     """of_language: it predicts tokens, and so has logits; low, room: as in `kept` and `logits`."""
     layers = max(1, config.n_layers + config.decoder_layers)
-    block = sizes.blocks / layers / layout.tensor
+    distinct = max(1, config.n_blocks + config.decoder_layers)
+    block = sizes.blocks / distinct / layout.tensor
     outside = sizes.outside / layout.around
-    local = math.ceil(layers / layout.pipeline) * block + outside
+    # of blocks that are applied several times, a stage needs those of its layers
+    local = min(distinct, math.ceil(layers / layout.pipeline)) * block + outside
     share = local / (layout.data if layout.sharded else 1)
     copied = block + outside if layout.activation_checkpointing else local
     return Memory(

@@ -54,7 +54,16 @@ def time_steps(config: ModelConfig, length: int, peak: float | None = None) -> d
         narrow = replace(
             config, vocab_size=min(config.vocab_size, VOCABULARY), max_length=max(length, 2)
         )
-        small = sized(replace(narrow, windows=()), most)
+        # what has a value for each layer or rate would not fit a smaller model, and takes no time
+        plain = replace(
+            narrow,
+            windows=(),
+            layer_groups=min(1, narrow.layer_groups),
+            rotary_scaling="none",
+            rotary_short=(),
+            rotary_long=(),
+        )
+        small = sized(plain, most)
     model = LanguageModel(small).to(place).train()
     init_weights(model, 0)
     sequences = max(1, step // length)

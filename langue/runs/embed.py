@@ -49,7 +49,7 @@ class SentenceEncoder:
 
     @cached_property
     def _sentence_pooling(self) -> SentencePooling | None:
-        found = read_sentence_pooling(self.folder, self.checkpoint.config.dim)
+        found = read_sentence_pooling(self.folder, self.checkpoint.config.out_dim)
         if found is not None:
             found.steps.to(self.device)
         return found
@@ -73,7 +73,7 @@ class SentenceEncoder:
         if mode is not None and POOLING.get(mode, mode) not in MODES:
             raise ModelError(f"pool = {mode!r} is not known", do=f"use one of: {', '.join(MODES)}")
         followed = self._sentence_pooling if mode is None else None
-        size = self.checkpoint.config.dim if followed is None else followed.size
+        size = self.checkpoint.config.out_dim if followed is None else followed.size
         if dim is not None and not 0 < dim <= size:
             raise ModelError(
                 f"dim = {dim}: the vectors have {size} elements",

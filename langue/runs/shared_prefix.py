@@ -95,7 +95,7 @@ def packed(
 
 def can_share(config: ModelConfig) -> bool:
     """Whether a token's state depends on nothing that comes after it."""
-    return config.architecture == "decoder" and config.rotary_scaling != "dynamic"
+    return config.architecture == "decoder" and not config.rotates_by_length
 
 
 def states_of(

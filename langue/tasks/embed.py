@@ -262,7 +262,7 @@ class Embed(Task):
         said = read_sentence_input(folder)
         chosen: dict[str, Any] = {}
         if said is not None:
-            found = read_sentence_pooling(folder, config.dim)
+            found = read_sentence_pooling(folder, config.out_dim)
             assert found is not None
             others = [
                 type(step).__name__
@@ -295,11 +295,11 @@ class Embed(Task):
         if self.settings.pooling in ("auto", "first"):
             pooling = resolve_pooling(self.settings.pooling, config)
             self.settings = self.settings.model_copy(update={"pooling": pooling})
-        odd = [size for size in self.settings.matryoshka if not 0 < size < config.dim]
+        odd = [size for size in self.settings.matryoshka if not 0 < size < config.out_dim]
         if odd:
             raise SettingsError(
-                f"task.matryoshka = {odd[0]}: vectors of this model have {config.dim} elements",
-                do=f"give sizes from 1 to {config.dim - 1}",
+                f"task.matryoshka = {odd[0]}: vectors of this model have {config.out_dim} elements",
+                do=f"give sizes from 1 to {config.out_dim - 1}",
             )
 
     def has_outputs_of(self, saved: Mapping[str, Any]) -> bool:
@@ -349,7 +349,7 @@ class Embed(Task):
             prompts = {default: chosen.query_prompt}
         write_sentence_modules(
             folder,
-            size=config.dim,
+            size=config.out_dim,
             mode=chosen.pooling,
             normalize=bool(chosen.normalize),
             max_length=min(data.max_length, config.longest),

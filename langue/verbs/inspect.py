@@ -26,6 +26,7 @@ from langue.planning.memory import (
 from langue.runs.save import head_of, task_of
 from langue.tasks.task import Task
 from langue.text.tokenizers.classes import ROLES
+from langue.text.tokenizers.languages import MARKS
 from langue.text.tokenizers.special import special_ids
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -118,7 +119,7 @@ def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
     languages = (
         []
         if tokenizer.languages is None
-        else [code.strip("<>") for code in tokenizer.languages.codes]
+        else [code.strip(MARKS) for code in tokenizer.languages.codes]
     )
     return {
         "kind": type(tokenizer.backend.model).__name__,

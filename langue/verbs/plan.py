@@ -178,10 +178,17 @@ def _check(
 def count_parameters(config: ModelConfig) -> Sizes:
     """From the shapes of one block more and one less, so that a hundred are not drawn up."""
     few = replace(
-        config, n_layers=1, decoder_layers=min(1, config.decoder_layers), windows=config.windows[:1]
+        config,
+        n_layers=1,
+        decoder_layers=min(1, config.decoder_layers),
+        windows=config.windows[:1],
+        layer_groups=min(1, config.layer_groups),
     )
     more = replace(
-        few, n_layers=2, windows=(config.windows or (0,))[:1] * 2 if config.windows else ()
+        few,
+        n_layers=2,
+        windows=(config.windows or (0,))[:1] * 2 if config.windows else (),
+        layer_groups=2 * few.layer_groups,
     )
     one, two = (
         sum(math.prod(shape) for shape in parameters(each).values()) for each in (few, more)
@@ -189,9 +196,9 @@ def count_parameters(config: ModelConfig) -> Sizes:
     if config.decoder_layers:
         deeper = replace(few, decoder_layers=2)
         third = sum(math.prod(shape) for shape in parameters(deeper).values())
-        blocks = config.n_layers * (two - one) + config.decoder_layers * (third - one)
+        blocks = config.n_blocks * (two - one) + config.decoder_layers * (third - one)
         return Sizes(one - (two - one) - (third - one) + blocks, blocks)
-    blocks = config.n_layers * (two - one)
+    blocks = config.n_blocks * (two - one)
     return Sizes(one - (two - one) + blocks, blocks)
 
 

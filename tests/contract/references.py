@@ -280,7 +280,7 @@ def _opt(draw):
     width = heads * draw.choice([4, 8])
     return {
         "hidden_size": width,
-        "word_embed_proj_dim": width,
+        "word_embed_proj_dim": draw.choice([width, width, 12]),
         "num_hidden_layers": draw.choice([1, 2, 3]),
         "num_attention_heads": heads,
         "ffn_dim": draw.choice([20, 40]),
@@ -317,6 +317,8 @@ def _seed_oss(draw):
 
 def _stablelm(draw):
     kept = _llama(draw, use_qkv_bias=draw.choice([True, False]))
+    kept["use_parallel_residual"] = draw.choice([True, False])
+    kept["qk_layernorm"] = draw.choice([True, False])
     del kept["head_dim"]
     part = draw.choice([0.25, 0.5, 1.0])
     return kept | {
@@ -333,6 +335,20 @@ def _phi3(draw):
         sliding_window=draw.choice([None, 6]),
         rope_parameters=turned | {"rope_theta": draw.choice([10_000.0, 500.0])},
     )
+
+
+def _longrope(draw):
+    """Exceeded by some test sequences and not by others."""
+    kept = _phi3(draw) | {"hidden_size": 32, "original_max_position_embeddings": 10}
+    del kept["head_dim"]  # its class asks for the divisors of hidden_size / num_attention_heads
+    rope = kept["rope_parameters"]
+    pairs = int(32 // kept["num_attention_heads"] * rope["partial_rotary_factor"]) // 2
+    own = {
+        "rope_type": "longrope",
+        "short_factor": [1.0 + 0.1 * i for i in range(pairs)],
+        "long_factor": [2.0 + 3.0 * i for i in range(pairs)],
+    }
+    return kept | {"rope_parameters": rope | own | draw.choice([{}, {"attention_factor": 1.3}])}
 
 
 def _granite(draw):
@@ -388,7 +404,8 @@ def _nomic_bert(draw):
 
 
 def _albert(draw):
-    return _encoder(draw, embedding_size=draw.choice([6, 10]))
+    own = {"num_hidden_layers": 3, "num_hidden_groups": draw.choice([1, 1, 2, 3])}
+    return _encoder(draw, embedding_size=draw.choice([6, 10])) | own
 
 
 def _deberta(draw):
@@ -432,6 +449,112 @@ def _gemma1(draw):
     return _llama(draw, **biases, hidden_act=draw.choice(acts))
 
 
+def _gptj(draw):
+    kept = _gpt(draw) | {"n_head": 2, "n_embd": draw.choice([16, 32])}
+    return kept | {
+        "n_inner": draw.choice([None, 20, 40]),
+        "activation_function": draw.choice(["gelu_new", "relu", "gelu"]),
+        "rotary_dim": draw.choice([2, 4, 8]),
+        "tie_word_embeddings": draw.choice([True, False]),
+    }
+
+
+def _phi(draw):
+    kept = _llama(draw, qk_layernorm=draw.choice([True, False]))
+    del kept["head_dim"], kept["rms_norm_eps"]
+    return kept | {
+        "hidden_size": 32,
+        "layer_norm_eps": draw.choice([1e-5, 1e-3]),
+        "hidden_act": draw.choice(["gelu_new", "relu"]),
+        "rope_parameters": _rope(draw, share=draw.choice([0.5, 1.0])),
+    }
+
+
+def _falcon(draw):
+    kept = _bertlike(draw, 4) | {"ffn_hidden_size": draw.choice([None, 20])}
+    del kept["intermediate_size"]
+    layouts = [
+        {"multi_query": True, "parallel_attn": draw.choice([True, False])},
+        {"multi_query": False, "parallel_attn": draw.choice([True, False])},
+        {"new_decoder_architecture": True, "num_kv_heads": draw.choice([1, 2, 4])},
+        {
+            "new_decoder_architecture": True,
+            "num_kv_heads": draw.choice([1, 2, 4]),
+            "num_ln_in_parallel_attn": 1,
+        },
+    ]
+    return kept | {
+        **draw.choice(layouts),
+        "bias": draw.choice([True, False]),
+        "layer_norm_epsilon": draw.choice([1e-5, 1e-3]),
+        "activation": draw.choice(["gelu", "relu"]),
+        "tie_word_embeddings": draw.choice([True, False]),
+        "max_position_embeddings": 24,
+        "rope_parameters": _rope(draw),
+    }
+
+
+def _cohere(draw, **more):
+    kept = _llama(draw, attention_bias=draw.choice([True, False]), **more)
+    del kept["head_dim"], kept["rms_norm_eps"]
+    return kept | {
+        "layer_norm_eps": draw.choice([1e-5, 1e-3]),
+        "logit_scale": draw.choice([0.0625, 1.0, 2.0]),
+    }
+
+
+def _cohere2(draw):
+    return _cohere(draw, num_hidden_layers=4, sliding_window=draw.choice([4, 7]))
+
+
+def _glm(draw):
+    share = draw.choice([0.5, 1.0])
+    return _llama(
+        draw,
+        head_dim=8,
+        attention_bias=draw.choice([True, False]),
+        rope_parameters=_rope(draw, share=share),
+    )
+
+
+def _ministral(draw):
+    return _llama(
+        draw,
+        num_hidden_layers=2,
+        layer_types=draw.choice([None, ["sliding_attention", "full_attention"]]),
+        sliding_window=draw.choice([4, 7]),
+    )
+
+
+def _ministral3(draw):
+    """Grown from 10 tokens on."""
+    rope = draw.choice(
+        [{"rope_type": "default"}, {"rope_type": "yarn", "factor": 4.0, "mscale": 1.0}]
+    )
+    own = {"rope_theta": 500.0, "original_max_position_embeddings": 10}
+    own["llama_4_scaling_beta"] = draw.choice([0.1, 0.5])
+    return _llama(draw, sliding_window=draw.choice([None, 6]), rope_parameters=rope | own)
+
+
+def _bigcode(draw):
+    return _gpt2(draw) | {"multi_query": draw.choice([True, False])}
+
+
+def _ernie4_5(draw):
+    return _llama(draw, use_bias=draw.choice([True, False]))
+
+
+def _exaone4(draw):
+    kept = _llama(draw, num_hidden_layers=4)
+    windows = {
+        "sliding_window": draw.choice([4, None]),
+        "sliding_window_pattern": draw.choice([2, 4]),
+    }
+    if windows["sliding_window"] is None:  # its class divides by the pattern
+        windows["layer_types"] = ["full_attention"] * 4
+    return kept | windows
+
+
 # model_type -> (the reference's config class, its class with a language-model head, the drawn
 # values)
 REFERENCES = {
@@ -462,14 +585,44 @@ REFERENCES = {
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", _gpt2),
     "gpt_neo": ("GPTNeoConfig", "GPTNeoForCausalLM", _gpt_neo),
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", _neox),
+    "gpt_bigcode": ("GPTBigCodeConfig", "GPTBigCodeForCausalLM", _bigcode),
     "opt": ("OPTConfig", "OPTForCausalLM", _opt),
     "bloom": ("BloomConfig", "BloomForCausalLM", _bloom),
+    "gptj": ("GPTJConfig", "GPTJForCausalLM", _gptj),
+    "phi": ("PhiConfig", "PhiForCausalLM", _phi),
+    "falcon": ("FalconConfig", "FalconForCausalLM", _falcon),
+    "starcoder2": (
+        "Starcoder2Config",
+        "Starcoder2ForCausalLM",
+        lambda draw: (
+            _bertlike(draw, 4)
+            | {
+                "num_key_value_heads": draw.choice([1, 2, 4]),
+                "use_bias": draw.choice([True, False]),
+                "norm_epsilon": draw.choice([1e-5, 1e-3]),
+                "sliding_window": draw.choice([None, 5]),
+                "tie_word_embeddings": draw.choice([True, False]),
+                "rope_parameters": _rope(draw),
+            }
+        ),
+    ),
     "llama": ("LlamaConfig", "LlamaForCausalLM", _llama_own),
     "mistral": (
         "MistralConfig",
         "MistralForCausalLM",
         lambda d: _llama(d, sliding_window=d.choice([None, 6])),
     ),
+    "ministral": ("MinistralConfig", "MinistralForCausalLM", _ministral),
+    "ministral3": ("Ministral3Config", "Ministral3ForCausalLM", _ministral3),
+    "helium": (
+        "HeliumConfig",
+        "HeliumForCausalLM",
+        # whose output map has as many inputs as outputs
+        lambda draw: (
+            _llama_own(draw) | {"hidden_size": 32, "num_attention_heads": 4, "head_dim": 8}
+        ),
+    ),
+    "ernie4_5": ("Ernie4_5Config", "Ernie4_5ForCausalLM", _ernie4_5),
     "arcee": (
         "ArceeConfig",
         "ArceeForCausalLM",
@@ -489,6 +642,11 @@ REFERENCES = {
     "olmo3": ("Olmo3Config", "Olmo3ForCausalLM", _olmo3),
     "phi3": ("Phi3Config", "Phi3ForCausalLM", _phi3),
     "stablelm": ("StableLmConfig", "StableLmForCausalLM", _stablelm),
+    "cohere": ("CohereConfig", "CohereForCausalLM", _cohere),
+    "cohere2": ("Cohere2Config", "Cohere2ForCausalLM", _cohere2),
+    "glm": ("GlmConfig", "GlmForCausalLM", _glm),
+    "glm4": ("Glm4Config", "Glm4ForCausalLM", _glm),
+    "exaone4": ("Exaone4Config", "Exaone4ForCausalLM", _exaone4),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", _mixtral),
     "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", _qwen2_moe),
     "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", _qwen3_moe),
@@ -497,11 +655,19 @@ REFERENCES = {
     "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM", _gemma3),
     "t5": ("T5Config", "T5ForConditionalGeneration", _t5),
     "mt5": ("MT5Config", "MT5ForConditionalGeneration", _t5),
+    "umt5": ("UMT5Config", "UMT5ForConditionalGeneration", _t5),
     "bart": ("BartConfig", "BartForConditionalGeneration", _bart),
     "mbart": ("MBartConfig", "MBartForConditionalGeneration", _bart),
     "pegasus": ("PegasusConfig", "PegasusForConditionalGeneration", _bart),
     "m2m_100": ("M2M100Config", "M2M100ForConditionalGeneration", _m2m100),
     "marian": ("MarianConfig", "MarianMTModel", _marian),
+}
+
+
+# What a family has in some published models and the battery's draws leave out: there its reference
+# computes a batch otherwise than each text by itself, or classes with other heads lack it.
+VARIANTS = {
+    "phi3, longrope": ("Phi3Config", "Phi3ForCausalLM", _longrope),
 }
 
 
@@ -511,7 +677,7 @@ PADDED_BY_ONE = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "mpnet"
 
 def draw_config(name, seed):
     """A config of the reference, eager attention (its slow and plain path) chosen."""
-    kind, _, values = REFERENCES[name]
+    kind, _, values = (REFERENCES | VARIANTS)[name]
     specials = {
         "pad_token_id": 1 if name in PADDED_BY_ONE else 0,
         "bos_token_id": 1,
@@ -524,7 +690,9 @@ def draw_config(name, seed):
 def draw_model(name, seed, std=0.2):
     """A reference model in which no weight, bias or norm has its default value."""
     return scattered(
-        lambda: getattr(transformers, REFERENCES[name][1])(draw_config(name, seed)), seed, std
+        lambda: getattr(transformers, (REFERENCES | VARIANTS)[name][1])(draw_config(name, seed)),
+        seed,
+        std,
     )
 
 

@@ -26,11 +26,18 @@ from langue.verbs.verify import verify
 
 transformers = pytest.importorskip("transformers")
 
-from tests.contract.references import REFERENCES, VOCABULARY, draw_config, draw_model  # noqa: E402
+from tests.contract.references import (  # noqa: E402
+    REFERENCES,
+    VARIANTS,
+    VOCABULARY,
+    draw_config,
+    draw_model,
+)
 
 # in order of length: the reference's `dynamic` positions remember the longest so far
 LENGTHS = (1, 7, 7, 16, 30)
 every_family = pytest.mark.parametrize("name", FAMILIES)
+every_variant = pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS])
 
 
 def save(folder, model):
@@ -73,7 +80,7 @@ def test_every_family_has_a_reference():
     assert set(REFERENCES) == set(FAMILIES)
 
 
-@every_family
+@every_variant
 @pytest.mark.parametrize("seed", range(3))
 def test_logits_and_saving(tmp_path, name, seed):
     reference = draw_model(name, seed)
@@ -97,7 +104,7 @@ def test_logits_and_saving(tmp_path, name, seed):
         np.testing.assert_array_equal(mine, other)
 
 
-@every_family
+@every_variant
 def test_gradients_of_every_weight(tmp_path, name):
     reference = draw_model(name, 7)
     model = load(save(tmp_path / "m", reference))
@@ -139,7 +146,7 @@ def test_gradients_of_every_weight(tmp_path, name):
         assert float((mapped[key] - expected[key]).norm()) <= 1e-4 * scale, key
 
 
-@every_family
+@every_variant
 def test_generation_is_the_references(tmp_path, name):
     reference = draw_model(name, 1)
     model = load(save(tmp_path / "m", reference))
@@ -213,14 +220,15 @@ REFUSED = {
     "llama": [("rope_scaling", {"rope_type": "longrope", "factor": 2.0})],
     "qwen2_moe": [("decoder_sparse_step", 2), ("mlp_only_layers", [0])],
     "gemma2": [("use_bidirectional_attention", True), ("layer_types", ["chunked_attention"])],
-    "albert": [("num_hidden_groups", 2), ("inner_group_num", 2)],
+    "albert": [("inner_group_num", 2), ("num_hidden_groups", 9)],
     "deberta": [("talking_head", True), ("pos_att_type", "p2p|c2p")],
     "deberta-v2": [("relative_attention", False), ("embedding_size", 8), ("conv_groups", 2)],
-    "nomic_bert": [("prenorm", True), ("rotary_scaling_factor", 2)],
-    "opt": [("word_embed_proj_dim", 7), ("layer_norm_elementwise_affine", False)],
+    "nomic_bert": [("prenorm", True), ("rotary_emb_interleaved", True)],
+    "opt": [("layer_norm_elementwise_affine", False)],
     "gpt_neo": [("attention_layers", ["global", "strided", "local"])],
     "gemma": [("use_bidirectional_attention", True), ("hidden_activation", "relu")],
-    "stablelm": [("use_parallel_residual", True), ("qk_layernorm", True)],
+    "falcon": [("alibi", True)],
+    "cohere": [("use_qk_norm", True)],
     "phi3": [("rope_parameters", {"rope_type": "longrope", "factor": 2.0})],
     "t5": [("feed_forward_proj", "gated-softsign")],
 }
@@ -290,7 +298,7 @@ def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
         assert load(folder).language is None
 
 
-@every_family
+@every_variant
 def test_bf16_stays_near(tmp_path, name):
     reference = draw_model(name, 2, std=0.05)
     folder = save(tmp_path / "m", reference)
@@ -360,8 +368,8 @@ def test_every_classifier_that_the_reference_has_is_there():
     """A family without one is a family for which there is none of this kind: T5's and BART's read a
     decoder's end."""
     lacking = {name for name in FAMILIES if name not in CLASSIFIERS}
-    pairs = {"t5", "mt5", "bart", "mbart", "pegasus", "m2m_100", "marian"}
-    assert lacking == {"nanochat", "granite"} | pairs
+    pairs = {"t5", "mt5", "umt5", "bart", "mbart", "pegasus", "m2m_100", "marian"}
+    assert lacking == {"nanochat", "granite", "cohere", "cohere2", "ernie4_5"} | pairs
     assert all(
         name in CLASSIFIERS for name, family in FAMILIES.items() if "sequence" in family.heads
     )

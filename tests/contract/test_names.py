@@ -22,7 +22,7 @@ def draw_tied(name, tied=True):
     for seed in range(30):
         config = draw_config(name, seed)
         # The fifth version of transformers ties T5's whatever its config says.
-        if name in ("t5", "mt5") or config.tie_word_embeddings == tied:
+        if name in ("t5", "mt5", "umt5") or config.tie_word_embeddings == tied:
             return draw_model(name, seed)
         if not hasattr(config, "tie_word_embeddings"):
             break

@@ -22,6 +22,7 @@ from langue.verbs.inspect import inspect
 
 transformers = pytest.importorskip("transformers")
 
+from tests.contract.published_decoders import DECODERS  # noqa: E402
 from tests.contract.references import REFERENCES, VOCABULARY, draw_config, scattered  # noqa: E402
 from tests.contract.test_families import close, save, sequences, theirs  # noqa: E402
 
@@ -430,6 +431,7 @@ PUBLISHED = {
         ),
         lambda weights: weights | {"model.encoder.embed_positions.weight": torch.ones(64, 16)},
     ),
+    **DECODERS,
 }
 
 
@@ -487,6 +489,35 @@ def test_what_a_config_leaves_out_is_the_references_default(name):
             assert FAMILIES[name].read({k: v for k, v in whole.items() if k != key}) == ours, key
         except ModelError as error:
             assert "is missing" in str(error), key
+
+
+def test_a_nomic_bert_that_is_stretched_turns_as_the_reference_says(tmp_path):
+    """`rotary_scaling_factor` of the first releases, which their own code follows: rates by the
+    length of a text beyond `max_trained_positions`, as `dynamic` has them."""
+    made = transformers.NomicBertForMaskedLM
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 24, "max_position_embeddings": 10, "vocab_size": VOCABULARY}
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 300.0}
+    config = made.config_class(**sizes, rope_parameters=rope, attn_implementation="eager")
+    reference = scattered(lambda: made(config), 0)
+    folder = save(tmp_path / "m", reference)
+    said = json.loads((folder / "config.json").read_text())
+    said.pop("rope_theta", None)
+    del said["rope_parameters"]
+    old = {"rotary_scaling_factor": 2, "max_trained_positions": 10, "rotary_emb_base": 300}
+    (folder / "config.json").write_text(json.dumps(said | old | {"max_position_embeddings": 64}))
+    ids = sequences(0, (5, 12, 30))
+    with torch.no_grad():
+        for mine, expected in zip(load(folder).logits(ids), theirs(reference, ids), strict=True):
+            assert close(mine, expected.numpy())
+
+
+@pytest.mark.parametrize("older", ["su", "yarn"])
+def test_older_names_of_longrope(older):
+    kind, said, _ = DECODERS["Phi-3-mini-128k"]
+    said = said | {"vocab_size": VOCABULARY}
+    old = said | {"rope_scaling": said["rope_scaling"] | {"type": older}}
+    assert FAMILIES[kind].read(old) == FAMILIES[kind].read(said)
 
 
 ROPES = [

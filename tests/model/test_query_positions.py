@@ -22,7 +22,7 @@ CONFIGS = {
     "rotary encoder": ({"position": "rotary", "norm_place": "pre", "qk_norm": True}, True, True),
     "window in the last layer": ({"position": "rotary", "windows": (0, 0, 4)}, False, False),
     "window elsewhere": ({"position": "rotary", "windows": (4, 4, 0)}, True, True),
-    "shared encoder": ({"shared_layers": True}, True, True),
+    "shared encoder": ({"layer_groups": 1}, True, True),
     "encoder with biases": (
         {"relative_bias": True, "relative_buckets": 8, "relative_distance": 16},
         False,

@@ -143,6 +143,30 @@ def test_what_follows_the_pooling_and_is_saved_again(tmp_path, steps):
     same(encoded(tmp_path / "again", TEXTS), theirs)
 
 
+def test_embedding_gemmas_body_sees_both_ways(tmp_path):
+    """EmbeddingGemma: Gemma 3 without a causal mask, half a window on each side, and two Dense."""
+    said = {"model_type": "gemma3_text", "use_bidirectional_attention": True, "sliding_window": 6}
+    sizes = {"head_dim": 16, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16}
+    folder = tiny_decoder(tmp_path / "gemma", "llama", **said, **sizes)
+    named = {"pad_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    plain = {"bias": False, "activation_function": torch.nn.Identity()}
+    steps = (
+        lambda size: Dense(size, 4 * size, **plain),
+        lambda size: Dense(size, size // 4, **plain),
+        lambda size: Normalize(),
+    )
+    reference, folder = build(tmp_path, *steps, base=folder, pooling_mode="mean")
+    texts = [text for text in TEXTS if text]
+    theirs = reference.encode(texts)
+    model = load(folder)
+    assert model.config.architecture == "encoder" and {*model.config.windows} == {0, 4}
+    same(model.encode(texts), theirs)
+    model.save(tmp_path / "again")
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "again"), device="cpu")
+    same(again.encode(texts), theirs)
+
+
 @pytest.mark.parametrize("include", [True, False])
 def test_prompts(tmp_path, include):
     reference, folder = build(tmp_path, pooling_mode="mean", include_prompt=include)

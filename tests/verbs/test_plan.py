@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -57,7 +58,22 @@ def test_a_stated_utilisation_is_taken_as_it_is():
 
 @pytest.mark.parametrize("name", ["gpt2", "langue", "bert-tiny", "llama-135m", "t5-small"])
 def test_parameters_are_those_of_the_whole_model(name):
-    config = preset(name, 1000, 64)[1]
+    assert_counted(preset(name, 1000, 64)[1])
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_block_that_several_layers_apply_is_counted_once(groups):
+    """ALBERT's, which is held once, and of which FSDP gathers one."""
+    config = replace(preset("bert-base", 1000, 64)[1], layer_groups=groups)
+    assert_counted(config)
+    sizes = count_parameters(config)
+    whole = memory(config, sizes, 64, Layout(), FULL, None)
+    assert whole.weights == FULL * sizes.total
+    sharded = memory(config, sizes, 64, Layout(data=4, sharded=True), FULL, None)
+    assert sharded.gathered == FULL * (3 * sizes.blocks / groups + 2 * sizes.outside)
+
+
+def assert_counted(config):
     total = sum(math.prod(shape) for shape in parameters(config).values())
     blocks = sum(
         math.prod(shape) for part, shape in parameters(config).items() if ".blocks." in part

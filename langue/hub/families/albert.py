@@ -1,5 +1,5 @@
-"""ALBERT (Lan et al. 2019, arXiv:1909.11942): BERT with a narrower embedding and one block that is
-applied again and again.
+"""ALBERT (Lan et al. 2019, arXiv:1909.11942): BERT with a narrower embedding and one block, or
+a few, each applied again and again.
 """
 
 from dataclasses import replace
@@ -12,15 +12,22 @@ from langue.model.config import ModelConfig
 
 
 def read(config: Config) -> ModelConfig:
-    require(config, num_hidden_groups=1, inner_group_num=1)
+    require(config, inner_group_num=1)
     defaults = {"hidden_act": "gelu_new", "hidden_dropout_prob": 0.0}
     rest = {key: value for key, value in config.items() if key != "embedding_size"}
     base = bert.read(defaults | {"attention_probs_dropout_prob": 0.0} | rest)
-    return replace(base, embedding_dim=config.get("embedding_size", 128), shared_layers=True)
+    return replace(
+        base,
+        embedding_dim=config.get("embedding_size", 128),
+        layer_groups=config.get("num_hidden_groups", 1),
+    )
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    return bert.write(config) | {"embedding_size": config.embedding_dim}
+    return bert.write(config) | {
+        "embedding_size": config.embedding_dim,
+        "num_hidden_groups": config.layer_groups,
+    }
 
 
 _BLOCK = "encoder.albert_layer_groups.{i}.albert_layers.0."

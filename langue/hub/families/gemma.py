@@ -1,6 +1,7 @@
 """Gemma 1 (arXiv:2403.08295): Llama with weights of norms stored less one and a scaled embedding.
 Gemma 2 (arXiv:2408.00118) and Gemma 3's text side (arXiv:2503.19786): also norms before and after
-each sublayer, windows, and soft caps or norms of queries and keys.
+each sublayer, windows, and soft caps or norms of queries and keys. EmbeddingGemma's body
+(arXiv:2509.20354) is Gemma 3's that sees both ways.
 """
 
 import math
@@ -41,12 +42,9 @@ def write_gemma(config: ModelConfig) -> dict[str, Any]:
     return written
 
 
-def _read(config: Config, every: int) -> ModelConfig:
-    require(config, use_bidirectional_attention=(None, False))
+def _read(config: Config, every: int, window: int | None) -> ModelConfig:
     layers = take(config, "num_hidden_layers")
-    windows = read_windows(
-        config, config.get("sliding_window", 4096), [(i + 1) % every > 0 for i in range(layers)]
-    )
+    windows = read_windows(config, window, [(i + 1) % every > 0 for i in range(layers)])
     published = {"head_dim": 256, "num_key_value_heads": 4, "tie_word_embeddings": True} | dict(
         config
     )
@@ -65,7 +63,8 @@ def _read(config: Config, every: int) -> ModelConfig:
 
 
 def read_gemma2(config: Config) -> ModelConfig:
-    base = _read(config, every=2)
+    require(config, use_bidirectional_attention=(None, False))
+    base = _read(config, every=2, window=config.get("sliding_window", 4096))
     return replace(
         base,
         attention_cap=float(config.get("attn_logit_softcapping", 50.0) or 0.0),
@@ -74,13 +73,25 @@ def read_gemma2(config: Config) -> ModelConfig:
     )
 
 
+_GEMMA3 = {  # what configs leave out of the text side of a model that also reads images
+    "vocab_size": 262_208,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 131_072,
+}
+
+
 def read_gemma3(config: Config) -> ModelConfig:
-    base = _read(
-        config, every=config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
-    )
+    config = _GEMMA3 | dict(config)
+    every: Any = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
+    window = config.get("sliding_window", 4096)
+    both_ways = bool(config.get("use_bidirectional_attention", False))  # EmbeddingGemma's body
+    if both_ways and window:
+        window = window // 2 + 1  # of both sides together
+    base = _read(config, every, window)
     old = ("rope_theta", "rope_local_base_freq")
     return replace(
         base,
+        causal=not both_ways,
         qk_norm=True,
         attention_cap=float(config.get("attn_logit_softcapping") or 0.0),
         logit_cap=float(config.get("final_logit_softcapping") or 0.0),
@@ -106,7 +117,11 @@ def write_gemma3(config: ModelConfig) -> dict[str, Any]:
         "rope_parameters": write_two_ropes(config),
         "rope_local_base_freq": config.rotary_local_base,
     }
-    return write_gemma2(config) | ropes
+    written = write_gemma2(config) | ropes | {"use_bidirectional_attention": not config.causal}
+    window = write_window(config)
+    if not config.causal and window:
+        written["sliding_window"] = 2 * (window - 1)
+    return written
 
 
 _BODY = [r for r in llama.BODY if "feedforward_norm" not in r.ours] + [

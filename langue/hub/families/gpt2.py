@@ -1,8 +1,10 @@
 """GPT-2 (Radford et al. 2019) and OpenAI GPT (Radford et al. 2018): causal decoders with learned
 positions, whose matrices are stored as (in, out). The first is pre-norm; the older one post-norm
-and without a final norm.
+and without a final norm. StarCoder's (Li et al. 2023, arXiv:2305.06161) is the first with one head
+of keys and values, and plain matrices.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from langue.hub.config_keys import (
@@ -31,7 +33,7 @@ _NAMES = Names(
 )
 
 
-_ALIASES = {
+ALIASES = {
     "max_position_embeddings": "n_positions",
     "hidden_size": "n_embd",
     "num_attention_heads": "n_head",
@@ -50,7 +52,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_gpt2(config: Config) -> ModelConfig:
-    config = own_names(config, _ALIASES)
+    config = own_names(config, ALIASES)
     require(
         config,
         add_cross_attention=False,
@@ -77,8 +79,17 @@ def write_gpt2(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def read_bigcode(config: Config) -> ModelConfig:
+    base = read_gpt2({"activation_function": "gelu_pytorch_tanh"} | dict(config))
+    return replace(base, kv_heads=1) if config.get("multi_query", True) else base
+
+
+def write_bigcode(config: ModelConfig) -> dict[str, Any]:
+    return write_gpt2(config) | {"multi_query": config.n_kv_heads < config.n_heads}
+
+
 def read_gpt(config: Config) -> ModelConfig:
-    config = own_names(config, _ALIASES)
+    config = own_names(config, ALIASES)
     require(
         config, afn=("gelu", "relu", "silu", "swish"), n_inner=(None, 4 * take(config, "n_embd"))
     )
@@ -104,14 +115,35 @@ _BLOCKS = [
 ]
 
 
-def _family(name: str, stem: str, read: Any, write: Any, body: list[Rule]) -> Family:
+_QKV = "h.{i}.attn.c_attn."
+_ATTENTION = "blocks.{i}.attention."
+_BIGCODE = [  # matrices as most have them, and those of one head of keys apart
+    *(replace(r, change="") for r in _BLOCKS if "qkv" not in r.ours),
+    *rule(_ATTENTION + "qkv", _QKV[:-1], change="heads"),
+    *(
+        Rule(",".join(f"{_ATTENTION}{part}.{kind}" for part in "qkv"), (_QKV + kind,), "heads")
+        for kind in ("weight", "bias")
+    ),
+]
+
+
+def _family(
+    name: str,
+    stem: str,
+    read: Any,
+    write: Any,
+    body: list[Rule],
+    *,
+    blocks: list[Rule] = _BLOCKS,
+    lm: str = "LMHeadModel",
+) -> Family:
     return Family(
         name=name,
         prefix="transformer.",
         read=read,
         write=write,
-        architectures=classes(stem, "LMHeadModel"),
-        body=[*_BLOCKS, *body],
+        architectures=classes(stem, lm),
+        body=[*blocks, *body],
         heads=DECODING,
         poolings={"last": {}},
         unused=(r"\.attn\.(masked_)?bias$", r"^(lm_head|score)\.weight$", r"position_ids$"),
@@ -129,4 +161,9 @@ _GPT = [
 ]
 
 GPT2 = _family("gpt2", "GPT2", read_gpt2, write_gpt2, _GPT2)
+GPT_BIGCODE = _family(
+    *("gpt_bigcode", "GPTBigCode", read_bigcode, write_bigcode, _GPT2),
+    blocks=_BIGCODE,
+    lm="ForCausalLM",
+)
 OPENAI_GPT = _family("openai-gpt", "OpenAIGPT", read_gpt, write_gpt, _GPT)

@@ -39,11 +39,15 @@ def read(config: Config) -> ModelConfig:
     require(config, prenorm=False, parallel_block=False, use_rms_norm=(None, False))
     require(config, qkv_proj_bias=False, mlp_fc1_bias=False, mlp_fc2_bias=False)
     require(config, activation_function="swiglu", rotary_emb_fraction=1.0)
-    require(config, rotary_emb_interleaved=False, rotary_scaling_factor=None)
-    require(config, rotary_emb_scale_base=None)
+    require(config, rotary_emb_interleaved=False, rotary_emb_scale_base=None)
     axes = _NAMES.read(config, gated=True, bias=False, norm_bias=True, head_transform=True)
     width = config.get("head_dim") or axes["dim"] // axes["n_heads"]
     axes |= read_rope(config, head_dim=width, base=1000.0)
+    if (stretched := config.get("rotary_scaling_factor")) is not None:  # of the first releases
+        require(axes, rotary_scaling="none")
+        trained = config.get("max_trained_positions") or 2048
+        axes |= {"rotary_scaling": "dynamic", "rotary_factor": float(stretched)}
+        axes["rotary_length"] = trained
     return ModelConfig(**axes, head_width=width, head_activation=axes["activation"], head_bias=True)
 
 

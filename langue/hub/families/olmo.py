@@ -54,10 +54,10 @@ def write_olmo3(config: ModelConfig) -> dict[str, Any]:
 
 
 _NORMS = ("attention_norm", "feedforward_norm")
-_BODY = [r for r in llama.BODY if r.ours.split(".")[-2] not in _NORMS] + [
+BODY = [r for r in llama.BODY if r.ours.split(".")[-2] not in _NORMS] + [
     *rule("blocks.{i}.attention_out_norm", "layers.{i}.post_attention_layernorm"),
     *rule("blocks.{i}.feedforward_out_norm", "layers.{i}.post_feedforward_layernorm"),
 ]
 
-OLMO2 = replace(llama.make("olmo2", "Olmo2", read_olmo2, write_olmo2), body=_BODY)
-OLMO3 = replace(llama.make("olmo3", "Olmo3", read_olmo3, write_olmo3), body=_BODY)
+OLMO2 = replace(llama.make("olmo2", "Olmo2", read_olmo2, write_olmo2), body=BODY)
+OLMO3 = replace(llama.make("olmo3", "Olmo3", read_olmo3, write_olmo3), body=BODY)

@@ -1,5 +1,5 @@
 """OPT (Zhang et al. 2022, arXiv:2205.01068): a causal decoder near GPT-2, with ReLU and learned
-positions that begin at row 2.
+positions that begin at row 2; that of 350 million is post-norm, with a narrower embedding.
 """
 
 from typing import Any
@@ -25,13 +25,19 @@ _NAMES = Names(
 
 
 def read(config: Config) -> ModelConfig:
-    require(config, word_embed_proj_dim=(None, take(config, "hidden_size")))
     require(config, layer_norm_elementwise_affine=True)
+    wide = take(config, "hidden_size")
+    own = config.get("word_embed_proj_dim") or wide
+    narrow = own != wide
     before = config.get("do_layer_norm_before", True)
     return ModelConfig(
         **_NAMES.read(config),
         norm_place="pre" if before else "post",
         final_norm=before and not config.get("_remove_final_layer_norm", False),
+        embedding_dim=own if narrow else 0,
+        widen_bias=False,
+        position_widened=narrow,
+        narrowed=narrow,
         norm_bias=True,
         norm_eps=1e-5,
         position_offset=2,
@@ -42,7 +48,7 @@ def read(config: Config) -> ModelConfig:
 
 def write(config: ModelConfig) -> dict[str, Any]:
     return _NAMES.write(config) | {
-        "word_embed_proj_dim": config.dim,
+        "word_embed_proj_dim": config.out_dim,
         "do_layer_norm_before": config.norm_place == "pre",
         "_remove_final_layer_norm": config.norm_place == "pre" and not config.has_final_norm,
     }
@@ -66,6 +72,8 @@ OPT = Family(
         *rule("blocks.{i}.feedforward.up", _LAYER + "fc1"),
         *rule("blocks.{i}.feedforward.down", _LAYER + "fc2"),
         *rule("final_norm", "decoder.final_layer_norm"),
+        *rule("widen", "decoder.project_in"),
+        *rule("narrow", "decoder.project_out"),
     ],
     heads=DECODING,
     poolings={"last": {}},

@@ -1,5 +1,5 @@
 """Phi-3 (Abdin et al. 2024, arXiv:2404.14219) and Phi-4: Llama whose queries, keys and values are
-one matrix, and the two maps of its gated unit another.
+one matrix, and the two maps of its gated unit another; those of 128,000 tokens have LongRoPE.
 """
 
 from dataclasses import replace
@@ -8,7 +8,13 @@ from typing import Any
 from langue.hub.config_keys import Config, require, take
 from langue.hub.families import llama
 from langue.hub.family import Rule, rule
-from langue.hub.rope import read_rope, read_windows, write_partial_rope_keys, write_window
+from langue.hub.rope import (
+    longrope_amplitude,
+    read_rope,
+    read_windows,
+    write_partial_rope_keys,
+    write_window,
+)
 from langue.model.config import ModelConfig
 
 
@@ -21,24 +27,56 @@ def read(config: Config) -> ModelConfig:
         windows=read_windows({}, config.get("sliding_window"), everywhere),
         dropout=config.get("resid_pdrop", 0.0),
     )
-    axes = read_rope(config, head_dim=base.head_dim, part=1.0)
-    require(axes, rotary_scaling="none")  # what the published ones call yarn is longrope
+    axes = read_rope(_with_longrope(config), head_dim=base.head_dim, part=1.0)
+    require(axes, rotary_scaling=("none", "longrope"))
     return replace(base, **axes)
 
 
+def _with_longrope(config: Config) -> Config:
+    """The config with LongRoPE under today's name, whose older ones were `su` and `yarn`."""
+    renamed = {"original_max_position_embeddings": 4096} | dict(config)
+    for key in ("rope_parameters", "rope_scaling"):
+        rope = renamed.get(key) or {}
+        if rope.get("rope_type", rope.get("type")) in ("su", "yarn"):
+            renamed[key] = {k: v for k, v in rope.items() if k != "type"} | {
+                "rope_type": "longrope"
+            }
+    return renamed
+
+
 def write(config: ModelConfig) -> dict[str, Any]:
-    return (
+    written = (
         llama.write(config)
         | {"sliding_window": write_window(config), "resid_pdrop": config.dropout}
         | write_partial_rope_keys(config)
     )
+    if config.rotary_scaling == "longrope":
+        # transformers 4 takes these three keys and no more, of which its class 5 makes today's
+        rope: dict[str, Any] = {
+            "type": "longrope",
+            "short_factor": [*config.rotary_short],
+            "long_factor": [*config.rotary_long],
+        }
+        usual = longrope_amplitude(config.rotary_factor, config.rotary_length)
+        if config.rotary_amplitude != usual:
+            rope["attention_factor"] = config.rotary_amplitude
+        del written["rope_parameters"]
+        written |= {
+            "rope_scaling": rope,
+            "original_max_position_embeddings": config.rotary_length,
+        }
+    return written
 
 
 _SPLIT = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # Llama's, which are joined here
 _QKV = "layers.{i}.self_attn.qkv_proj"
-_GATE_UP = "layers.{i}.mlp.gate_up_proj.weight"
 _ATTENTION = "blocks.{i}.attention."
 _FEEDFORWARD = "blocks.{i}.feedforward."
+GATE_UP = Rule(
+    f"{_FEEDFORWARD}gate.weight,{_FEEDFORWARD}up.weight",
+    ("layers.{i}.mlp.gate_up_proj.weight",),
+    "halves",
+)
 
 PHI3 = replace(
     llama.make("phi3", "Phi3", read, write),
@@ -48,6 +86,6 @@ PHI3 = replace(
         Rule(
             ",".join(f"{_ATTENTION}{part}.weight" for part in "qkv"), (f"{_QKV}.weight",), "grouped"
         ),
-        Rule(f"{_FEEDFORWARD}gate.weight,{_FEEDFORWARD}up.weight", (_GATE_UP,), "halves"),
+        GATE_UP,
     ],
 )

@@ -16,25 +16,34 @@ _ENCODERS = (
 )
 _LLAMAS = (
     *("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"),
-    *("arcee", "seed_oss", "smollm3"),
+    *("arcee", "seed_oss", "smollm3", "exaone4", "ministral", "ministral3"),
 )
 _TOKEN_HEADS: dict[str, dict[str, str]] = {
     **{name: _CLASSIFIER | _SPAN for name in (*_ENCODERS, "gpt2", "gpt_neo", "gpt_neox", "bloom")},
+    "gpt_bigcode": _CLASSIFIER,
+    "falcon": _CLASSIFIER | _SPAN,
     **{name: _SCORE | _SPAN for name in _LLAMAS},
     "modernbert": {"token": "classifier", "span": "classifier"},
     "eurobert": _CLASSIFIER,
     "nomic_bert": _CLASSIFIER,
-    "opt": _SPAN,
-    **{name: _SCORE for name in ("gemma", "stablelm", "phi3")},
+    **{name: _SPAN for name in ("opt", "gptj")},
+    **{
+        name: _SCORE
+        for name in ("gemma", "stablelm", "phi3", "phi", "starcoder2", "glm", "glm4", "helium")
+    },
     "gemma2": _SCORE,
     "t5": _CLASSIFIER,
     "mt5": _CLASSIFIER,
+    "umt5": _CLASSIFIER,
 }
-_TRANSFORMER_SPANS = ("llama", "qwen2", "qwen3", "qwen3_moe", "arcee", "seed_oss", "smollm3")
+_TRANSFORMER_SPANS = (
+    *("llama", "qwen2", "qwen3", "qwen3_moe"),
+    *("arcee", "seed_oss", "smollm3", "exaone4", "ministral"),
+)
 # Of these classes, what some put before the names of the body.
 _PREFIXES: dict[str, dict[str, str]] = {
     **{name: {"span": "transformer."} for name in _TRANSFORMER_SPANS},
-    **{name: {"token": "transformer."} for name in ("t5", "mt5")},
+    **{name: {"token": "transformer."} for name in ("t5", "mt5", "umt5")},
 }
 
 
@@ -63,10 +72,19 @@ FAMILIES: Registry[Family] = Registry(
         "gpt2": "hub.families.gpt2:GPT2",
         "gpt_neo": "hub.families.gpt_neo:GPT_NEO",
         "gpt_neox": "hub.families.gpt_neox:GPT_NEOX",
+        "gpt_bigcode": "hub.families.gpt2:GPT_BIGCODE",
         "opt": "hub.families.opt:OPT",
         "bloom": "hub.families.bloom:BLOOM",
+        "gptj": "hub.families.gptj:GPTJ",
+        "phi": "hub.families.phi:PHI",
+        "falcon": "hub.families.falcon:FALCON",
+        "starcoder2": "hub.families.starcoder2:STARCODER2",
         "llama": "hub.families.llama:LLAMA",
         "mistral": "hub.families.llama:MISTRAL",
+        "ministral": "hub.families.ministral:MINISTRAL",
+        "ministral3": "hub.families.ministral:MINISTRAL3",
+        "helium": "hub.families.interleaved:HELIUM",
+        "ernie4_5": "hub.families.interleaved:ERNIE",
         "arcee": "hub.families.arcee:ARCEE",
         "seed_oss": "hub.families.seed_oss:SEED_OSS",
         "qwen2": "hub.families.qwen:QWEN2",
@@ -77,6 +95,11 @@ FAMILIES: Registry[Family] = Registry(
         "olmo3": "hub.families.olmo:OLMO3",
         "phi3": "hub.families.phi3:PHI3",
         "stablelm": "hub.families.stablelm:STABLELM",
+        "cohere": "hub.families.cohere:COHERE",
+        "cohere2": "hub.families.cohere:COHERE2",
+        "glm": "hub.families.glm:GLM",
+        "glm4": "hub.families.glm:GLM4",
+        "exaone4": "hub.families.exaone4:EXAONE4",
         "mixtral": "hub.families.mixture:MIXTRAL",
         "qwen2_moe": "hub.families.mixture:QWEN2_MOE",
         "qwen3_moe": "hub.families.mixture:QWEN3_MOE",
@@ -86,6 +109,7 @@ FAMILIES: Registry[Family] = Registry(
         "nanochat": "hub.families.nanochat:NANOCHAT",
         "t5": "hub.families.t5:T5",
         "mt5": "hub.families.t5:MT5",
+        "umt5": "hub.families.t5:UMT5",
         "bart": "hub.families.bart:BART",
         "mbart": "hub.families.bart:MBART",
         "pegasus": "hub.families.pegasus:PEGASUS",

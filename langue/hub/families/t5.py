@@ -1,7 +1,9 @@
 """T5 1.0 and 1.1 (Raffel et al. 2019, arXiv:1910.10683), Flan-T5 and mT5: encoder-decoders with
-relative-position biases, RMSNorm before each sublayer, no other biases, and unscaled attention.
+relative-position biases, RMSNorm before each sublayer, no other biases, and unscaled attention. In
+umT5 (Chung et al. 2023, arXiv:2304.09151) each layer has biases of its own.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from langue.errors import ModelError
@@ -71,6 +73,12 @@ def read_t5(config: Config) -> ModelConfig:
     return ModelConfig(**base.to_dict() | {"logit_scale": base.dim**-0.5 if scaled else 1.0})
 
 
+def read_umt5(config: Config) -> ModelConfig:
+    return replace(
+        read_t5({"feed_forward_proj": "gated-gelu"} | dict(config)), relative_bias_each=True
+    )
+
+
 def read_mt5(config: Config) -> ModelConfig:
     return _read(config, "gated-gelu")
 
@@ -94,11 +102,10 @@ def write_t5(config: ModelConfig) -> dict[str, Any]:
 def _side(ours: str, theirs: str, attention: list[tuple[str, str]], last: int) -> list[Rule]:
     block = f"{ours}blocks.{{i}}."
     them = f"{theirs}.block.{{i}}.layer."
+    bias = "layer.0.SelfAttention.relative_attention_bias.weight"
     rules = [
-        Rule(
-            f"{ours}bias.table.weight",
-            (f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",),
-        )
+        Rule(f"{ours}bias.table.weight", (f"{theirs}.block.0.{bias}",)),
+        Rule(f"{block}bias.table.weight", (f"{theirs}.block.{{i}}.{bias}",)),
     ]
     for index, (name, published) in enumerate(attention):
         own = f"{block}{name}"
@@ -157,3 +164,4 @@ def _family(name: str, stem: str, read: Any) -> Family:
 
 T5 = _family("t5", "T5", read_t5)
 MT5 = _family("mt5", "MT5", read_mt5)
+UMT5 = _family("umt5", "UMT5", read_umt5)

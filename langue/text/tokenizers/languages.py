@@ -58,6 +58,19 @@ NLLB = (
     *("urd_Arab", "uzn_Latn", "vec_Latn", "vie_Latn", "war_Latn", "wol_Latn", "xho_Latn"),
     *("ydd_Hebr", "yor_Latn", "yue_Hant", "zho_Hans", "zho_Hant", "zul_Latn"),
 )
+_M2M100 = (
+    *("af", "am", "ar", "ast", "az", "ba", "be", "bg", "bn", "br", "bs", "ca", "ceb", "cs", "cy"),
+    *("da", "de", "el", "en", "es", "et", "fa", "ff", "fi", "fr", "fy", "ga", "gd", "gl", "gu"),
+    *("ha", "he", "hi", "hr", "ht", "hu", "hy", "id", "ig", "ilo", "is", "it", "ja", "jv", "ka"),
+    *("kk", "km", "kn", "ko", "lb", "lg", "ln", "lo", "lt", "lv", "mg", "mk", "ml", "mn", "mr"),
+    *("ms", "my", "ne", "nl", "no", "ns", "oc", "or", "pa", "pl", "ps", "pt", "ro", "ru", "sd"),
+    *("si", "sk", "sl", "so", "sq", "sr", "ss", "su", "sv", "sw", "ta", "th", "tl", "tn", "tr"),
+    *("uk", "ur", "uz", "vi", "wo", "xh", "yi", "yo", "zh", "zu"),
+)
+M2M100 = tuple(f"__{code}__" for code in _M2M100)
+# of the models of WMT 2021 (Tran et al. 2021, arXiv:2108.03265), in the order of their numbers
+WMT21 = tuple(f"__{code}__" for code in ("en", "ha", "is", "ja", "cs", "ru", "zh", "de"))
+MARKS = "<>_"  # around a code where a vocabulary has it
 SHOWN = 12  # languages that an error lists
 
 
@@ -86,6 +99,9 @@ RULES: dict[str, LanguageRule] = {
     "Nllb": LanguageRule(
         NLLB, "eng_Latn", ("{}", "$A", "</s>"), ("{}", "$A", "</s>"), "first token"
     ),
+    "M2M100": LanguageRule(
+        M2M100, "__en__", ("{}", "$A", "</s>"), ("{}", "$A", "</s>"), "first token"
+    ),
 }
 
 
@@ -105,9 +121,10 @@ class Languages:
 
     def check(self, language: str, what: str, where: str = "") -> str:
         """The language's code. ModelError where the model does not have it."""
-        found = next((code for code in (language, f">>{language}<<") if code in self.codes), None)
+        written = (language, f">>{language}<<", f"__{language}__")
+        found = next((code for code in written if code in self.codes), None)
         if found is None:
-            listed = ", ".join(code.strip("<>") for code in self.codes[:SHOWN])
+            listed = ", ".join(code.strip(MARKS) for code in self.codes[:SHOWN])
             more = f" and {len(self.codes) - SHOWN} more" if len(self.codes) > SHOWN else ""
             raise ModelError(
                 f"{what} {language!r} is not a language of the model",

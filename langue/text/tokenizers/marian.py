@@ -84,13 +84,10 @@ def sides(
     count.
     """
     for ids in vocabularies:
-        if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
-            raise ModelError("the vocabulary does not number its names from 0", where=where)
-        if "</s>" not in ids or "<unk>" not in ids:
-            raise ModelError("the vocabulary lacks <unk> or </s>", where=where)
+        check_vocabulary(ids, where)
     pieces = [read(file) for file in files]
     source, target = (
-        _side(found, ids, special) for found, ids in zip(pieces, vocabularies, strict=True)
+        make_side(found, ids, special) for found, ids in zip(pieces, vocabularies, strict=True)
     )
     # What is written is put together by the source's file, but where the target has a vocabulary of
     # its own.
@@ -101,6 +98,16 @@ def sides(
     unseen = [name for name in dict.fromkeys([*special, *control]) if name in vocabularies[1]]
     reader.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in unseen])
     return Sides(source, target, reader, _languages(vocabularies[0]))
+
+
+def check_vocabulary(ids: Any, where: str) -> None:
+    """ModelError where it is not names with the numbers from 0 on, those that each needs among
+    them.
+    """
+    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+        raise ModelError("the vocabulary does not number its names from 0", where=where)
+    if "</s>" not in ids or "<unk>" not in ids:
+        raise ModelError("the vocabulary lacks <unk> or </s>", where=where)
 
 
 def _run(name: str) -> str:
@@ -114,7 +121,8 @@ def _is_code(name: str) -> bool:
     return name.startswith(">>") and name.endswith("<<")
 
 
-def _side(found: SentencePiece, ids: Mapping[str, int], special: Iterable[str]) -> Side:
+def make_side(found: SentencePiece, ids: Mapping[str, int], special: Iterable[str]) -> Side:
+    """What cuts texts by a sentencepiece file and numbers the pieces by a vocabulary."""
     scores = {piece: score for piece, score, kind in found.pieces if kind in (NORMAL, USER)}
     known = {character for piece in scores for character in piece}
     own = [name for name in special if name in ids]

@@ -111,10 +111,11 @@ class Tokenizer:
         try:
             if (folder / "tokenizer.json").is_file():
                 return cls._of(_from_json(folder / "tokenizer.json"), folder, options, whole=True)
-            from langue.text.tokenizers import marian
+            from langue.text.tokenizers import m2m100, marian
 
-            if all((folder / name).is_file() for name in marian.FILES):
-                return cls.of_two_sides(marian.load(folder, options), folder, options)
+            for layout in (marian, m2m100):
+                if all((folder / name).is_file() for name in layout.FILES):
+                    return cls.of_two_sides(layout.load(folder, options), folder, options)
             backend = _from_older(folder, options)
             if backend is not None:
                 return cls._of(backend, folder, options, whole=False)
@@ -133,7 +134,7 @@ class Tokenizer:
 
     @classmethod
     def of_two_sides(cls, sides: "Sides", folder: Path, options: dict[str, Any]) -> Self:
-        """Marian's, whose sources and targets are cut by two files."""
+        """Marian's, whose sources and targets are cut by two files, or are read by another."""
         target = Tokenizer(sides.target.backend, reader=sides.reader, prepare=sides.target.prepare)
         return cls(
             sides.source.backend,
@@ -370,8 +371,8 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """tokenizer.json, and the side files that came with it."""
-        # one file cannot say how two sides are cut; theirs are copied
-        if not self.has_two_vocabularies:
+        # one file cannot say how two sides are cut, nor what reads otherwise; theirs are copied
+        if self.reader is self.backend:
             if self._frame is not None:
                 self.backend.post_processor = self._frame
             self.backend.save(str(folder / "tokenizer.json"))

@@ -11,8 +11,11 @@ import torch
 import langue
 from langue.cli import run
 from langue.errors import ModelError
-from langue.text.tokenizers.languages import RULES
+from langue.text.tokenizers.languages import M2M100, RULES
 from langue.text.tokenizers.tokenizer import Tokenizer
+from tests.text.tokenizers.test_awkward import train_pieces
+from tests.text.tokenizers.test_marian import LATIN
+from tests.text.tokenizers.test_marian import TEXTS as AWKWARD
 from tests.text.tokenizers.test_sentencepiece import CONTROLS, LETTERS, WORDS, proto
 
 transformers = pytest.importorskip("transformers")
@@ -224,3 +227,38 @@ def test_inspect_and_verify_tell_of_languages_and_of_contradictions(tmp_path, ca
     assert check == {"check": "tokenizer's files", "ok": None, "detail": note}
     assert run(["inspect", str(folder)]) == 0
     assert "add_eos_token = false" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize("said", [{}, {"src_lang": "fr", "tgt_lang": "zh"}], ids=str)
+def test_m2m_100_is_cut_and_framed_as_the_reference_does(tmp_path, model, said):
+    """From its sentencepiece.bpe.model and vocab.json, which also names what the former does not
+    know."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    sizes = {"vocab_size": 60, "model_type": model, "character_coverage": 1.0}
+    pieces = train_pieces(folder / "sentencepiece.bpe.model", LATIN, **sizes)
+    learned = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size()) if i > 2]
+    names = dict.fromkeys(["<s>", "<pad>", "</s>", "<unk>", *learned, "日", "é"])
+    vocabulary = {name: index for index, name in enumerate(names)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    named = {"tokenizer_class": "M2M100Tokenizer", "additional_special_tokens": [*M2M100], **said}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    theirs = transformers.M2M100Tokenizer.from_pretrained(folder)
+    ours = Tokenizer.load(folder)
+    for source, target in ((None, None), ("de", "ro"), ("__ja__", "is")):
+        if source is not None:
+            theirs.src_lang, theirs.tgt_lang = source.strip("_"), target
+        asked = ours if source is None else ours.for_languages(source, target)
+        for text in AWKWARD:
+            ids = theirs(text)["input_ids"]
+            assert asked.encode_batch([text])[0].ids == ids, text
+            assert asked.decode(ids).strip() == theirs.decode(ids, skip_special_tokens=True), text
+        if theirs.tgt_lang is not None:
+            ids = theirs(text_target="the fox")["input_ids"]
+            assert asked.target.encode_batch(["the fox"])[0].ids == ids
+    assert asked.first_token == theirs.get_lang_id("is")
+    (tmp_path / "again").mkdir()
+    asked.save(tmp_path / "again")
+    again = Tokenizer.load(tmp_path / "again")
+    assert again.encode_batch(AWKWARD)[3].ids == asked.encode_batch(AWKWARD)[3].ids
