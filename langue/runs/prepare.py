@@ -357,6 +357,7 @@ def read_source(
         share=chosen.share,
         seed=chosen.seed,
         invalid=chosen.invalid,
+        encoding=chosen.encoding,
     )
     if source.train is None or not len(source.train):
         more = f" ({'; '.join(source.notes)})" if source.notes else ""

@@ -19,6 +19,13 @@ TEXT_SYNONYMS = (
     *("body", "message", "premise", "document", "tweet"),
 )
 SPLITS = ("train", "dev", "test")
+ALIASES = {
+    "training": "train",
+    "validation": "dev",
+    "valid": "dev",
+    "val": "dev",
+    "validation_matched": "dev",
+}
 TEXTS = frozenset({"text", "pair", "source", "question", "context"})
 """Columns that are text whatever their values look like: 7 becomes "7"."""
 
@@ -57,6 +64,8 @@ class Table:
     origin: str
     # row of the origin -> where it stands
     locate: Callable[[int], str] | None = field(default=None, repr=False)
+    # whether 1,5 is one and a half in it, as where semicolons part the columns
+    decimal_comma: bool = False
     # (n,) rows of the origin; None: all, in order
     ids: NDArray[np.int64] | None = field(default=None, repr=False)
 
