@@ -97,6 +97,10 @@ class DataSettings(Section):
     invalid: Literal["error", "drop"] = Field(
         default="error", description="what an unusable row does: stop, or be counted"
     )
+    conflicts: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="training rows whose text has different labels: keep them, or leave them out",
+    )
     encoding: Annotated[str | None, AfterValidator(_encoding)] = Field(
         default=None,
         description=(
@@ -419,6 +423,7 @@ FINETUNING = {
             "data.folds",
             "data.fold",
             "data.share",
+            "data.conflicts",
             "data.truncation",
             "data.duplicates",
             "data.source_language",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from langue.text.numerals import value_of
+
 if TYPE_CHECKING:
     import datasets
 
@@ -75,6 +77,14 @@ class Table:
     def column(self, name: str) -> list[Any]:
         values: list[Any] = self.arrow(name).to_pylist()
         return values
+
+    def numbers(self, name: str) -> list[Any]:
+        """A column with what is written as in a file whose point is a comma read as numbers."""
+        values = self.column(name)
+        if not self.decimal_comma:
+            return values
+        read = [value_of(value, decimal_comma=True) for value in values]
+        return [value if one is None else one for value, one in zip(values, read, strict=True)]
 
     def column_if_there(self, name: str) -> list[Any] | None:
         return self.column(name) if name in self.rows.column_names else None
