@@ -360,6 +360,7 @@ def read_source(
         seed=chosen.seed,
         invalid=chosen.invalid,
         encoding=chosen.encoding,
+        decimal_comma=chosen.decimal_comma,
     )
     if source.train is None or not len(source.train):
         more = f" ({'; '.join(source.notes)})" if source.notes else ""

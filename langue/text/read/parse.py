@@ -56,7 +56,7 @@ def parsed(line: str, where: str, example: str) -> Any:
         raise DataError(
             f"not JSON at column {error.colno}: {error.msg}",
             where=where,
-            do=f"each line is one record, such as {example}",
+            do=f"each line is one record, such as {example}; correct or remove the line",
         ) from None
     except (RecursionError, ValueError) as error:
         raise DataError(

@@ -62,6 +62,7 @@ def read(
     invalid: Literal["error", "drop", "keep"] = "error",
     synonyms: Mapping[str, Sequence[str]] = _NO_SYNONYMS,
     encoding: str | None = None,
+    decimal_comma: bool | None = None,
 ) -> Source:
     """Read labelled text; every way in which files go wrong is a DataError naming file, line and
     remedy.
@@ -75,7 +76,8 @@ def read(
     train on, so much is taken; a smaller share is part of a larger one.
     invalid: what a row with an empty text does: stop, be dropped and counted, or stay, for whoever
     gives an answer to every row. synonyms: what people call the columns, for the remedy.
-    encoding: of files that are not UTF-8.
+    encoding: of files that are not UTF-8. decimal_comma: whether a comma is the point of
+    numbers; None: where semicolons part the columns.
     """
     from langue.text.read.open import Columns, quiet, tables
 
@@ -103,6 +105,8 @@ def read(
     with quiet():
         asked = Columns(tuple(need), tuple(optional), dict(columns or {}), synonyms, encoding)
         found, divided = tables(data, asked, notes)
+        if decimal_comma is not None:
+            found = {k: replace(table, decimal_comma=decimal_comma) for k, table in found.items()}
         chosen = {name: theirs for name, theirs in (columns or {}).items() if name in need}
         found = {name: _with_languages(each, need, chosen, notes) for name, each in found.items()}
         found = {
