@@ -19,9 +19,9 @@ from langue.errors import DataError
 from langue.settings.sections import DataSettings
 from langue.text.read import named
 from langue.text.read.columns import Columns
-from langue.text.read.lines import Bad, blocks, lines
+from langue.text.read.lines import Bad, blocks, encoding_note, lines
 from langue.text.read.open import check_kind, exists, expanded, load_hub
-from langue.text.read.parse import Heard, batches, kind, parquet, parsed, records
+from langue.text.read.parse import UNCODED, Heard, batches, kind, parquet, parsed, records
 from langue.text.read.table import TEXT_SYNONYMS
 
 PIECE_CHARACTERS = 1 << 20  # characters
@@ -163,16 +163,26 @@ def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
     path = expanded(name)
     if exists(path) and path.is_dir():
         files = named.files_of(path, notes)
+        notes.extend(_told_of_encoding(files, reading))
         if reading.only is None:
             return Texts(name, weight, named.for_training(files, path, notes))
         return Texts(name, weight, {"train": named.only(files, reading.only, name, notes)})
     if exists(path):
         check_kind(path, named.OF_TEXT)
+        notes.extend(_told_of_encoding({"train": [path]}, reading))
         return Texts(
             name, weight, {"train": named.only({"train": [path]}, reading.only, name, notes)}
         )
     streamed = named.only(load_hub(name, streaming=True), reading.only, name, notes)
     return Texts(name, weight, rows=lambda: _streamed(streamed, name), identity=name)
+
+
+def _told_of_encoding(files: Mapping[str, Sequence[Path]], reading: Reading) -> list[str]:
+    """What is said of the files that are read in the encoding which the user named."""
+    if reading.encoding is None:
+        return []
+    paths = [path for those in files.values() for path in those if kind(path) not in UNCODED]
+    return [note for path in paths for note in encoding_note(path, str(path), reading.encoding)]
 
 
 def _streamed(rows: Iterable[Any], name: str) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from langue.errors import DataError
+from langue.text.read.encodings import misread_note
 from langue.text.read.split import (
     all_seen,
     are_several,
@@ -41,6 +42,7 @@ from langue.text.read.table import (
 
 __all__ = ["Source", "Table", "read"]
 
+LOOKED_AT = 1000  # rows, whether their texts are garbage
 _NO_SYNONYMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
@@ -116,6 +118,8 @@ def read(
         found = {
             name: table for name, table in found.items() if _has_targets(name, table, need, notes)
         }
+        for table in found.values():
+            notes.extend(_misread(table))
         if not split:
             return Source(
                 notes=notes,
@@ -172,6 +176,15 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
                 do="name another column with --columns",
             )
     return table
+
+
+def _misread(table: Table) -> list[str]:
+    """What is said where the first texts were read in a wrong encoding before."""
+    first = table.select(np.arange(min(len(table), LOOKED_AT)))
+    texts = [
+        text for name in TEXTS.intersection(table.rows.column_names) for text in first.column(name)
+    ]
+    return misread_note(texts, table.origin)
 
 
 def _with_languages(
