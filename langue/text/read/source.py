@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 
 from langue.errors import DataError
-from langue.text.read.encodings import misread_note
 from langue.text.read.split import (
     all_seen,
     are_several,
@@ -180,11 +179,11 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
 
 def _misread(table: Table) -> list[str]:
     """What is said where the first texts were read in a wrong encoding before."""
+    from langue.text.read.encodings import misread_note
+
     first = table.select(np.arange(min(len(table), LOOKED_AT)))
-    texts = [
-        text for name in TEXTS.intersection(table.rows.column_names) for text in first.column(name)
-    ]
-    return misread_note(texts, table.origin)
+    named = sorted(TEXTS.intersection(table.rows.column_names))
+    return misread_note(chain.from_iterable(map(first.column, named)), table.origin)
 
 
 def _with_languages(
