@@ -570,6 +570,7 @@ class Model:
             split=False,
             invalid="keep",
             synonyms=named.synonyms,
+            encoding=self.data.encoding,
         )
 
     def optional_columns(self) -> tuple[str, ...]:
@@ -741,9 +742,14 @@ def load_base(source: Source) -> Model:
     return _load(source.base, source.kind, source.held, source.table, trained_so=of_adapter)
 
 
-def load_plain(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
-    """`load`, with all matrices as parameters, whatever the file has them as."""
-    return _load(describe(name, revision), precision(dtype), None)
+def load_plain(
+    name: str | Path, revision: str | None = None, dtype: str = "fp32", widen: bool = False
+) -> Model:
+    """`load`, with all matrices as parameters, whatever the file has them as. widen: as of
+    `read_parts`.
+    """
+    kind = precision(dtype)
+    return Model(read_parts(describe(name, revision), kind, None, widen=widen), kind, None)
 
 
 def load_for_folder(name: str | Path, revision: str | None, kind: str) -> Model:

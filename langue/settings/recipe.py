@@ -4,6 +4,7 @@ recipe as TOML again.
 A recipe holds settings, and beside them what a command's arguments are: task, model, data, columns.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ ARGUMENTS = {
     "data": "data.name",
     "tokenizer": "tokenizer.name",
 }
+# Data whose splits are named one by one: `[data] train = "a.csv"`.
+SPLITS_OF_DATA = {split: f"data.{split}" for split in ("train", "dev", "test")}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -57,12 +60,20 @@ def flat_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
 def split_recipe(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
     """A recipe's flat keys as (task, model and data), column names, and settings."""
     named = {ours: layer[key] for ours, key in ARGUMENTS.items() if key in layer}
+    splits = {split: layer[key] for split, key in SPLITS_OF_DATA.items() if key in layer}
+    if splits:
+        if "data" in named:
+            raise SettingsError(
+                "data.name and its splits are named together",
+                do="name data, or train, dev and test",
+            )
+        named["data"] = splits
     columns = {
         key.removeprefix("columns."): value
         for key, value in layer.items()
         if key.startswith("columns.")
     }
-    taken = {*ARGUMENTS.values(), *(f"columns.{key}" for key in columns)}
+    taken = {*ARGUMENTS.values(), *SPLITS_OF_DATA.values(), *(f"columns.{key}" for key in columns)}
     return named, columns, {key: value for key, value in layer.items() if key not in taken}
 
 
@@ -74,17 +85,40 @@ def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
         if value is None:
             continue
         section, word = key.split(".")
-        given: Any = display_name(value)
-        if isinstance(value, (list, tuple)) and all(
-            isinstance(each, (str, Path)) for each in value
-        ):
-            given = [str(each) for each in value]
-        tree[section] = {word: given, **tree.get(section, {})}
+        shown = display_name(value)
+        given: Any = shown if name in ("task", "objective") else located(shown)
+        if _are_names(value):
+            given = [located(str(each)) for each in value]
+        named = {word: given}
+        if isinstance(value, Mapping) and _are_names(list(value.values())):
+            named = {split: located(str(each)) for split, each in value.items()}
+        tree[section] = {**named, **tree.get(section, {})}
     return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
+
+
+def located(name: str) -> str:
+    """The name of a file or folder that is there as a whole path, so that a recipe means the same
+    wherever it is read; of others, as of the Hub's, the name.
+    """
+    path, at, weight = name.rpartition("@")
+    try:
+        if Path(name).expanduser().exists():
+            return os.path.abspath(Path(name).expanduser())
+        if at and Path(path).expanduser().exists():
+            return os.path.abspath(Path(path).expanduser()) + at + weight
+    except (OSError, RuntimeError, ValueError):  # a name that is no path, or may not be looked at
+        pass
+    return name
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value)
 
 
 def display_name(data: Any) -> str:
     """What data is called in a recipe, and in what is said of it."""
+    if isinstance(data, Mapping) and data and _are_names(list(data.values())):
+        return ", ".join(f"{split} {name}" for split, name in data.items())
     return str(data) if isinstance(data, (str, Path)) else ROWS
 
 
