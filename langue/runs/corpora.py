@@ -28,7 +28,7 @@ from langue.progress import bar, say
 from langue.runs.arguments import MANY, Call, check_rereadable
 from langue.runs.folder import CORPUS
 from langue.runs.new_model import AXES, TOKENIZER, shape_of_new_model
-from langue.runs.prepare import Prepared
+from langue.runs.prepare import Prepared, shape_of
 from langue.runs.save import write_language_checkpoint, write_objective_facts
 from langue.runs.train_tokenizer import as_list, train_tokenizer
 from langue.runtime import precision, rank
@@ -347,19 +347,15 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     new = _new_parts(prepared.checkpoint)
     return {
         "objective": prepared.task.name,
-        "data": str(arguments["data"]),
-        "family": prepared.checkpoint.family.name,
-        "layers": config.n_layers,
-        "width": config.dim,
-        "heads": config.n_heads,
+        **shape_of(prepared.checkpoint),
         "parameters": count(config),
         **({"new_weights": new} if new else {}),
-        "vocabulary": config.vocab_size,
         "documents": train.n_documents,
         "tokens": train.n_tokens,
         "bytes": train.n_bytes,
         "dev_documents": prepared.dev.n_documents,
         "dev_tokens": prepared.dev.n_tokens,
+        "dev_bytes": prepared.dev.n_bytes,
         "block": block,
         "tokens_per_step": step,
         "steps": steps,
@@ -446,7 +442,7 @@ def first_pieces(
     for a, b in zip(side.starts[:-1].tolist(), side.starts[1:].tolist(), strict=True):
         tokens = side.tokens[a : min(b, a + most)].tolist()
         words = [tokenizer.shown(token) for token in tokens]
-        shown.append(list(zip([f"{word} " for word in words], carries[a:b].tolist(), strict=False)))
+        shown.append(list(zip(words, carries[a:b].tolist(), strict=False)))
     return shown
 
 

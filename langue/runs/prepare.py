@@ -464,8 +464,8 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
     columns = prepared.source.train.rows.column_names if prepared.source.train else ()
     return {
         "origin": prepared.source.train.origin if prepared.source.train else "",
-        "model": str(prepared.checkpoint.folder),
         "task": task.name,
+        **shape_of(prepared.checkpoint),
         "verb": "predict",  # with which the run is used
         "reads_texts": True,
         "reads_two_texts": "pair" in columns or len(task.columns.inputs) == 2,
@@ -482,6 +482,18 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
         "flops": flops,
         "seconds_estimated": flops / (0.6 * matmul_rate(precision(chosen.precision))),
         "precision": str(precision(chosen.precision)).removeprefix("torch."),
+    }
+
+
+def shape_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a model is, in a few numbers."""
+    config = checkpoint.config
+    return {
+        "family": checkpoint.family.name,
+        "layers": config.n_layers,
+        "width": config.dim,
+        "heads": config.n_heads,
+        "vocabulary": config.vocab_size,
     }
 
 

@@ -74,18 +74,29 @@ def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
         if value is None:
             continue
         section, word = key.split(".")
-        given: Any = display_name(value)
-        if isinstance(value, (list, tuple)) and all(
-            isinstance(each, (str, Path)) for each in value
-        ):
-            given = [str(each) for each in value]
+        names = names_of(value)
+        given = names if isinstance(value, (list, tuple)) and names else display_name(value)
         tree[section] = {word: given, **tree.get(section, {})}
     return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
 
 
+def names_of(data: Any) -> list[str]:
+    """The names by which data was given, one or several; none of rows given in Python."""
+    given = data if isinstance(data, (list, tuple)) else [data]
+    if not all(isinstance(each, (str, Path)) for each in given):
+        return []
+    return [str(each) for each in given]
+
+
 def display_name(data: Any) -> str:
     """What data is called in a recipe, and in what is said of it."""
-    return str(data) if isinstance(data, (str, Path)) else ROWS
+    return ", ".join(names_of(data)) or ROWS
+
+
+def short_name(data: Any) -> str:
+    """What data is called in a title: files and folders without the path to them."""
+    names = [Path(name).name if Path(name).exists() else name for name in names_of(data)]
+    return ", ".join(names) or ROWS
 
 
 def to_toml(tree: Mapping[str, Any]) -> str:

@@ -524,13 +524,14 @@ class Embed(Task):
         if self.has_scores:
             scores = [gold.scores[0] for gold in golds]
             low, middle, high = (float(q) for q in np.quantile(scores, (0, 0.5, 1)))
-            return {"smallest": low, "median": middle, "largest": high}
+            return {"smallest score": low, "median score": middle, "largest score": high}
+        texts: set[str] = set()
+        for gold in golds:
+            texts.update(gold.documents)
+        queries = {gold.query for gold in golds}
         negatives = sum(len(gold.documents) - 1 for gold in golds)
-        counts: dict[str, float] = {
-            "queries": len({gold.query for gold in golds}),
-            "documents": len({text for gold in golds for text in gold.documents}),
-        }
-        return counts | ({"negatives": negatives} if negatives else {})
+        counts = {"queries": float(len(queries)), "documents": float(len(texts))}
+        return counts | ({"negatives": float(negatives)} if negatives else {})
 
     def show_target(self, gold: Gold) -> str:
         if self.has_scores:
