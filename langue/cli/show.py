@@ -43,7 +43,6 @@ def print_preview(prepared: "Finetuning", console: Console) -> None:
     """What will be trained on rows: examples with their tokens, the splits, what is cut,
     duplicates, batches, steps and time.
     """
-
     facts = prepared.facts
     panels = [
         _example(prepared, row) for row in range(min(EXAMPLES, len(prepared.encoded["train"])))

@@ -32,13 +32,13 @@ def typed(command: Command, line: str) -> Call:
             {"model": "a model", "data": "it's.csv", "columns": {"text": "a b", "label": "l"}},
             {"train.lr": 3e-5, "task.multi_label": True, "train.best": "f1_macro"},
         ),
-        (FINETUNE, {"model": "m", "data": "d"}, {"model.adapter": "lora", "data.test_fraction": 0}),
+        (FINETUNE, {"model": "m", "data": "d"}, {"model.adapter": "lora", "model.lora_targets": "q,v"}),
         (
             PRETRAIN,
             {"data": ["a.txt", "b.txt@0.5"], "tokenizer": "t"},
             {"train.max_steps": 5, "model.size": "1M", "train.best": "none"},
         ),
-        (PRETRAIN, {"data": "a.txt", "objective": "masked"}, {"tokenizer.user_tokens": "[A],[B]"}),
+        (PRETRAIN, {"data": "a.txt", "objective": "masked"}, {"tokenizer.special": "[A],[B]"}),
     ],
 )
 def test_the_command_of_a_run(command, given, settings):
