@@ -34,7 +34,7 @@ MAX_LABELS = 20  # in a matrix; beyond, its largest counts are listed
 MAX_PASSAGE = 3000  # characters shown of one text
 # characters of a label, and of one beside a matrix
 MAX_LABEL = 80
-IN_MATRIX = 24
+IN_MATRIX = 20
 UPRIGHT = 4  # labels over a matrix; more of them are turned
 
 

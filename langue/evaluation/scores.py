@@ -96,8 +96,9 @@ def _least(
                 if number is not None:
                     least = min(least, _of_one(name, number))
     if math.isinf(least):
-        least = 0.0
-    return max(-1.0, math.floor(10 * least - 0.5) / 10)
+        return 0.0
+    below = math.floor(10 * least - 0.5) / 10
+    return max(0.0 if least >= 0 else -1.0, below)
 
 
 def _of_one(name: str, value: float) -> float:

@@ -65,7 +65,9 @@ class PreferenceOptions(Section):
         default="sigmoid",
         description=(
             "what is minimised: sigmoid is DPO; ipo, hinge and robust are variants of it; orpo and"
-            " simpo need no reference model; kto learns from single answers, good and bad"
+            " simpo need no reference model; kto learns from single answers, good and bad: its"
+            " divergence is the mean gain, over a batch, of prompts with the answer of the row"
+            " before in the data (trl turns the answers round within blocks of a batch's rows)"
         ),
     )
     beta: float = Field(

@@ -32,7 +32,11 @@ def typed(command: Command, line: str) -> Call:
             {"model": "a model", "data": "it's.csv", "columns": {"text": "a b", "label": "l"}},
             {"train.lr": 3e-5, "task.multi_label": True, "train.best": "f1_macro"},
         ),
-        (FINETUNE, {"model": "m", "data": "d"}, {"model.adapter": "lora", "model.lora_targets": "q,v"}),
+        (
+            FINETUNE,
+            {"model": "m", "data": "d"},
+            {"model.adapter": "lora", "model.lora_targets": "q,v"},
+        ),
         (
             PRETRAIN,
             {"data": ["a.txt", "b.txt@0.5"], "tokenizer": "t"},
