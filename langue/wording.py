@@ -13,8 +13,8 @@ def span(seconds: float) -> str:
     for name, size in UNITS.items():
         if seconds >= 2 * size:
             times = seconds / size
-            return f"{times:.1f} {name}" if times < 10 else f"{times:,.0f} {name}"
-    return f"{seconds:.1g} seconds" if seconds < 1 else f"{seconds:.3g} seconds"
+            return f"{times:.2g} {name}" if times < 10 else f"{times:,.0f} {name}"
+    return f"{seconds:.2g} seconds" if seconds < 1 else f"{seconds:.3g} seconds"
 
 
 def estimate(seconds: float) -> str:

@@ -11,16 +11,20 @@ def test_one_and_many():
 
 
 def test_times():
-    assert [span(each) for each in (0.0412, 24.31, 119, 121, 50_000)] == [
-        "0.04 seconds",
-        "24.3 seconds",
-        "119 seconds",
-        "2.0 minutes",
-        "14 hours",
-    ]
-    assert [estimate(each) for each in (0.0412, 1.3, 24.31, 7230)] == [
-        "less than a second",
-        "about 1 second",
-        "about 24 seconds",
-        "about 2.0 hours",
-    ]
+    times = {
+        0.0412: "0.041 seconds",
+        0.25: "0.25 seconds",
+        24.31: "24.3 seconds",
+        119.7: "120 seconds",
+        150: "2.5 minutes",
+        50_000: "14 hours",
+        2 * 86_400: "2 days",
+    }
+    assert {seconds: span(seconds) for seconds in times} == times
+    estimates = {
+        0.0412: "less than a second",
+        1.3: "about 1 second",
+        24.31: "about 24 seconds",
+        7230: "about 2 hours",
+    }
+    assert {seconds: estimate(seconds) for seconds in estimates} == estimates

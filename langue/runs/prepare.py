@@ -285,7 +285,10 @@ def _completed(task: Task, checkpoint: Checkpoint, settings: Settings) -> Checkp
         raise SettingsError(
             f"the model gets tokens of a chat template, whose rows of the embedding a"
             f" {settings.model.adapter} adapter does not hold",
-            do="take a model that has a chat template, or leave model.adapter out",
+            do=(
+                "set task.template=plain, which needs no new tokens, take a model that has a chat"
+                " template, or leave model.adapter out"
+            ),
         )
     return found
 
