@@ -45,6 +45,7 @@ from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.train.parallel import barrier
 from langue.train.throughput import body_flops, head_flops
+from langue.wording import counted
 
 FEWEST = 100  # tokens that a vocabulary may come to have
 MOST_COUNTED = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
@@ -465,15 +466,11 @@ def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
     if (train, held) == (1, 1):
         there = "there is a single document, whose end is held out to judge on"
     elif train:
-        there = (
-            f"only {held} of {train + held:,} documents {'is' if held == 1 else 'are'} held out to"
-            " judge on"
-        )
+        are = "is" if held == 1 else "are"
+        there = f"only {held} of {train + held:,} documents {are} held out to judge on"
     else:
-        there = (
-            f"there {'is' if held == 1 else 'are'} only {held} document{'s' * (held > 1)} to"
-            " judge on"
-        )
+        are = "is" if held == 1 else "are"
+        there = f"there {are} only {counted(held, 'document')} to judge on"
     return [f"{there}: {width}{do}"]
 
 
@@ -489,7 +486,9 @@ def notes_on_text(text: Corpus, objective: LanguageObjective, which: str = "held
     if not unknown and not text.lost_bytes:
         return []
     share = text.lost_bytes / max(1, text.n_bytes)
-    said = f"{unknown / max(1, of):.1%} of the {which} tokens are the unknown one"
+    part = unknown / max(1, of)
+    so_many = f"{part:.1%}" if part >= 0.001 else f"{unknown:,}"
+    said = f"{so_many} of the {which} tokens are the unknown one"
     if not unknown:
         said = (
             f"About {share:.1%} of the {which} text is of characters that the tokenizer leaves out"

@@ -384,8 +384,10 @@ def _fold(chosen: DataSettings) -> tuple[int, int] | None:
 
 def dropped_note(task: Task, table: Table, kept: Table) -> str:
     """How many rows `Task.encode` has left out of a table."""
-    count = len(table) - len(kept)
-    return f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped {task.why_dropped}"
+    from langue.wording import counted
+
+    dropped = counted(len(table) - len(kept), "row")
+    return f"{table.origin}: {dropped} dropped {task.why_dropped}"
 
 
 def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
@@ -422,7 +424,11 @@ def with_usable_targets(
     if not rows:
         raise DataError(f"no row of {split} has a {target} that can be used", where=table.origin)
     if len(rows) < len(table):
-        notes.append(f"{split}: {len(table) - len(rows)} rows dropped for their {target}")
+        from langue.wording import counted
+
+        dropped = len(table) - len(rows)
+        whose = "its" if dropped == 1 else "their"
+        notes.append(f"{split}: {counted(dropped, 'row')} dropped for {whose} {target}")
         return table.select(rows)
     return table
 
@@ -433,10 +439,12 @@ def few_examples(split: str, number: int) -> list[str]:
     """
     if number >= FEW:
         return []
+    from langue.wording import counted
+
     wide = f"{98 / max(1, number) ** 0.5:.0f} points"
     return [
-        f"{split}: only {number} examples to judge on: the 95% interval of an accuracy may reach"
-        f" {wide} to either side"
+        f"{split}: only {counted(number, 'example')} to judge on: the 95% interval of an accuracy"
+        f" may reach {wide} to either side"
     ]
 
 
