@@ -29,7 +29,8 @@ from langue.files import atomic_folder, read_json, write_json
 from langue.runs.arguments import FINETUNE
 from langue.runs.execute import execute
 from langue.runs.inputs import is_empty
-from langue.runs.model import Model, load, refuse_filled
+from langue.runs.model import Model, load
+from langue.runs.save import refuse_filled
 from langue.tasks import ESTIMATED
 from langue.text.read.split import class_numbers, hold_out
 

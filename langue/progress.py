@@ -1,6 +1,4 @@
-"""What arrives: the size of some work. What leaves: a progress bar on stderr while it is done, and
-times in words.
-"""
+"""What arrives: the size of some work. What leaves: a progress bar on stderr while it is done."""
 
 import sys
 import warnings
@@ -28,14 +26,6 @@ def warn(message: str) -> None:
         frame = frame.f_back
         level = level + 1
     warnings.warn(message, LangueWarning, stacklevel=level)
-
-
-def span(seconds: float) -> str:
-    """In the unit that people would use."""
-    for name, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.3g} {name}"
-    return f"{seconds:.3g} seconds"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "langue"
 # floor 0.
 FLOORS = (
     {"errors"},
-    {"child", "files", "registry", "runtime", "settings"},
+    {"child", "files", "registry", "runtime", "settings", "wording"},
     {"hardware", "progress", "formats"},
     {"text", "model"},
     {"data", "hub", "statistics"},

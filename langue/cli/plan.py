@@ -158,7 +158,7 @@ def _loss(loss: float | None) -> str:
 
 
 def _facts(content: dict[str, Any]) -> dict[str, str]:
-    from langue.progress import span
+    from langue.wording import counted, span
 
     model = content["model"]
     training = content["training"]
@@ -174,8 +174,8 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
         ),
         "training": (
             f"{number(training['tokens'])} tokens ({training['tokens_per_parameter']:.3g} a"
-            f" parameter), {training['steps']:,} steps of {training['batch_tokens']:,}, sequences"
-            f" of {model['length']:,}"
+            f" parameter), {counted(training['steps'], 'step')} of {training['batch_tokens']:,},"
+            f" sequences of {model['length']:,}"
         ),
         "operations": f"{training['flops']:.3g} (6ND says {training['flops_6nd']:.3g})",
         "hardware": (
@@ -183,8 +183,8 @@ def _facts(content: dict[str, Any]) -> dict[str, str]:
             f" {precision}; {where['source']}"
         ),
         "layout": (
-            f"{layout['name']}, {layout['sequences']} sequence{'s' * (layout['sequences'] > 1)} at"
-            " once" + (", activation checkpointing" if layout["activation_checkpointing"] else "")
+            f"{layout['name']}, {counted(layout['sequences'], 'sequence')} at once"
+            + (", activation checkpointing" if layout["activation_checkpointing"] else "")
         ),
         "utilisation": (
             f"{where['mfu']:.0%} of the peak ({where['mfu_stated']:.0%} {where['mfu_from']})"

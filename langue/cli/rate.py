@@ -98,12 +98,11 @@ def _print(found: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     from langue.cli.sections import print_sections
+    from langue.wording import counted
 
-    raters = len(found["raters"])
-    print(
-        f"{found['votes']:,} votes on {found['items']:,} items by {raters}"
-        f" rater{'' if raters == 1 else 's'}"
-    )
+    votes = counted(found["votes"], "vote")
+    items = counted(found["items"], "item")
+    print(f"{votes} on {items} by {counted(len(found['raters']), 'rater')}")
     print_sections(Console(), [_pairs(found), *_others(found)])
     print(_position(found["position"]))
 

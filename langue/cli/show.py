@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from langue.wording import counted, estimate
+
 if TYPE_CHECKING:
     from langue.data.batch import Examples
     from langue.runs.corpora import Pretraining
@@ -41,8 +43,6 @@ def print_preview(prepared: "Finetuning", console: Console) -> None:
     """What will be trained on rows: examples with their tokens, the splits, what is cut,
     duplicates, batches, steps and time.
     """
-    from langue.progress import span
-
     facts = prepared.facts
     panels = [
         _example(prepared, row) for row in range(min(EXAMPLES, len(prepared.encoded["train"])))
@@ -67,16 +67,16 @@ def print_preview(prepared: "Finetuning", console: Console) -> None:
         if found["exact"] or found["near"]:
             share = (found["exact"] + found["near"]) / found["of"]
             console.print(
-                f"[yellow]! {split}: of {found['of']:,} texts {found['exact']:,} stand in train"
-                f" exactly and {found['near']:,} nearly ({share:.1%}); what was learnt by heart"
-                " will count there as skill[/]"
+                f"[yellow]! {split}: of {counted(found['of'], 'text')} {found['exact']:,} stand in"
+                f" train exactly and {found['near']:,} nearly ({share:.1%}); what was learnt by"
+                " heart will count there as skill[/]"
             )
         else:
             console.print(f"· no {split} text stands in train, exactly or nearly")
     console.print(
-        f"· {facts['steps']:,} steps, {facts['steps_per_epoch']:,} per epoch, mean"
-        f" {facts['mean_tokens']:.0f} tokens, {facts['precision']}: about"
-        f" {span(facts['seconds_estimated'])} on this machine"
+        f"· {counted(facts['steps'], 'step')}, {facts['steps_per_epoch']:,} an epoch, mean"
+        f" {facts['mean_tokens']:.0f} tokens, {facts['precision']}:"
+        f" {estimate(facts['seconds_estimated'])} on this machine"
     )
 
 
@@ -102,12 +102,12 @@ def _example(prepared: "Finetuning", row: int) -> Text:
             _append_tokens(line, _tokens_of(encoded.examples, other, writes), tokenizer)
         more = more[OTHERS:]
     if more:
-        line.append(f"+ {len(more)} more sequences ", style="dim italic")
+        line.append(f"+ {counted(len(more), 'more sequence')} ", style="dim italic")
     if not writes:
         line.append(f"→ {prepared.task.show_target(encoded.golds[row])}", style="bold green")
     sides = [encoded.examples] + ([encoded.decoder] if encoded.decoder is not None else [])
     if cut := sum(int(side.cut[[first, *more]].sum()) for side in sides):
-        line.append(f"  ({cut} tokens cut)", style="yellow")
+        line.append(f"  ({counted(cut, 'token')} cut)", style="yellow")
     return line
 
 
@@ -142,10 +142,12 @@ def _append_tokens(line: Text, tokens: list[tuple[int, bool]], tokenizer: "Token
                 line.append(f"… {gone:,} more … ", style="dim italic")
             continue
         style = "green" if learnt else "dim" if token in special else ""
-        line.append(f"{tokenizer.shown(token)} ", style=style)
+        line.append(tokenizer.shown(token), style=style)
 
 
 def _splits(facts: Mapping[str, Any]) -> Table:
+    from langue.evaluation.cells import format_cell
+
     grid = Table(box=None, header_style="bold", padding=(0, 2))
     for name in ("split", "examples", "tokens", "longest", "cut", "balance"):
         grid.add_column(name, justify="left" if name in ("split", "balance") else "right")
@@ -153,9 +155,9 @@ def _splits(facts: Mapping[str, Any]) -> Table:
         balance = list(split["balance"].items())
         if all(isinstance(number, int) for _, number in balance):  # counts, the largest first
             balance.sort(key=lambda pair: -pair[1])
-        words = ", ".join(f"{label} {count:g}" for label, count in balance[:6])
+        words = ", ".join(f"{label} {format_cell(count)}" for label, count in balance[:6])
         words += f" … {len(balance) - 6} more" if len(balance) > 6 else ""
-        cut = f"{split['cut_examples']:,} texts" if split["cut_examples"] else "none"
+        cut = counted(split["cut_examples"], "text") if split["cut_examples"] else "none"
         grid.add_row(
             name,
             f"{split['examples']:,}",
@@ -198,9 +200,9 @@ def print_metrics(content: Mapping[str, Any]) -> None:
         if seen.get("exact") or seen.get("near"):
             console.print(
                 Text(
-                    f"! of these {seen['of']:,} texts {seen['exact']:,} stand in {owner} training"
-                    f" data exactly and {seen['near']:,} nearly; what was learnt by heart counts"
-                    " here as skill",
+                    f"! of {counted(seen['of'], 'text')} {seen['exact']:,} stand in {owner}"
+                    f" training data exactly and {seen['near']:,} nearly; what was learnt by heart"
+                    " counts here as skill",
                     "yellow",
                 )
             )
@@ -210,7 +212,6 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what
     carries loss; sizes.
     """
-    from langue.progress import span
     from langue.runs.corpora import first_pieces
     from langue.runs.judge_language import listed
 
@@ -224,8 +225,8 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     console.print("[green]green[/]: what is predicted · [dim]dim: only read[/]\n", highlight=False)
     rows = {
         "model": (
-            f"{facts['family']}, {facts['layers']} layers of {facts['width']}, {facts['heads']}"
-            f" heads, {facts['parameters']:,} parameters"
+            f"{facts['family']}, {counted(facts['layers'], 'layer')} of {facts['width']},"
+            f" {counted(facts['heads'], 'head')}, {facts['parameters']:,} parameters"
         ),
         **(
             {"new": f"{listed(facts['new_weights'])}, which the model lacks"}
@@ -234,16 +235,19 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
         ),
         **({"trained": facts["trained"]} if "trained" in facts else {}),
         "text": (
-            f"{facts['documents']:,} documents, {facts['tokens']:,} tokens of"
+            f"{counted(facts['documents'], 'document')}, {counted(facts['tokens'], 'token')} of"
             f" {facts['vocabulary']:,}, {facts['bytes'] / max(1, facts['tokens']):.2f} bytes each"
         ),
-        "held out": f"{facts['dev_documents']:,} documents, {facts['dev_tokens']:,} tokens",
+        "held out": (
+            f"{counted(facts['dev_documents'], 'document')},"
+            f" {counted(facts['dev_tokens'], 'token')}"
+        ),
         "steps": (
-            f"{facts['steps']:,} of {facts['tokens_per_step']:,} tokens, chunks of at most"
+            f"{facts['steps']:,} of {counted(facts['tokens_per_step'], 'token')}, chunks of at most"
             f" {facts['block']:,}; {facts['passes']:.2g} epochs of {facts['tokens_per_epoch']:,}"
             f" tokens, {facts['tokens_per_parameter']:.2g} tokens a parameter"
         ),
-        "time": f"about {span(facts['seconds_estimated'])} on this machine in {facts['precision']}",
+        "time": (f"{estimate(facts['seconds_estimated'])} on this machine in {facts['precision']}"),
     }
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
@@ -288,10 +292,8 @@ def _scores(content: Mapping[str, Any], noun: str) -> Table:
 
     baseline = content.get("baseline") or {}
     intervals = content["intervals"]
-    plural = "" if content["examples"] == 1 else "s"
-    grid = Table(
-        title=f"{content['examples']:,} {noun}{plural} of {content['split']}", title_justify="left"
-    )
+    title = f"{counted(content['examples'], noun)} of {content['split']}"
+    grid = Table(title=title, title_justify="left")
     heads = [
         "metric",
         "model",

@@ -45,7 +45,9 @@ def format_cell(cell: Cell, share: bool = False) -> str:
         return cell
     if share:
         return f"{100 * cell:.2f}%"
-    return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.4g}"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return f"{cell:,.0f}" if 1000 <= abs(cell) < 1e9 else f"{cell:.4g}"
 
 
 def is_number(cell: Cell) -> bool:

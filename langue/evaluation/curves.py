@@ -13,12 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 from langue import files
-from langue.evaluation.judge import LOWER_IS_BETTER, named
+from langue.evaluation.judge import LOWER_IS_BETTER, format_metric, named
 
 TRAIN = "#2f6fdb"
 DEV = "#e0702b"
 INK = "#2b2f36"
-QUIET = "#8a929e"
+QUIET = "#747d8a"
+BASELINE = "#2b8a5b"
 QUALITY = ("perplexity", "pearson", "f1_micro", "accuracy")
 MAX_PASSES_MARKED = 12
 
@@ -40,7 +41,7 @@ class Curves:
 
     def write(self, path: str | Path) -> None:
         """Write both halves as one picture, side by side."""
-        figure = new_figure(11, 4.2, 150)
+        figure = new_figure(11, 4.4, 150)
         left, right = figure.subplots(1, 2)
         self._draw_loss(left)
         self._draw_quality(right)
@@ -51,10 +52,10 @@ class Curves:
         """Each half as a PNG file of its own, to be read on a narrow page too."""
         made = []
         for half in (self._draw_loss, self._draw_quality):
-            figure = new_figure(4.3, 3.4, 220)
+            figure = new_figure(4.3, 3.8, 220)
             half(figure.subplots())
             file = BytesIO()
-            figure.savefig(file, format="png", metadata={"Software": None})
+            figure.savefig(file, format="png", transparent=True, metadata={"Software": None})
             made.append(file.getvalue())
         return made
 
@@ -66,6 +67,10 @@ class Curves:
         points = losses if self.by_loss else _points(self.log, "dev", name)
         return int(_best(points, lower, dict(losses))[0]) if points else None
 
+    def last_step(self) -> int:
+        """The last step that was logged."""
+        return int(max((step for step, _ in _points(self.log, None, "step")), default=0))
+
     def _draw_loss(self, axes: Any) -> None:
         _dress(axes, self.log, rising=False)
         raw = _points(self.log, "train", "loss")
@@ -73,7 +78,8 @@ class Curves:
         axes.plot(*_columns(raw), color=TRAIN, alpha=0.22, linewidth=1)
         smoothed = "train (smoothed)" if _reach(raw) else "train"
         axes.plot(*_columns(_smooth(raw)), color=TRAIN, linewidth=2, label=smoothed)
-        _dev(axes, _points(self.log, "dev", "loss"), lower=True)
+        _dev(axes, "loss", _points(self.log, "dev", "loss"), lower=True)
+        self._draw_baseline(axes, "loss")
         _legend(axes)
 
     def _draw_quality(self, axes: Any) -> None:
@@ -81,7 +87,7 @@ class Curves:
         lower = name in LOWER_IS_BETTER
         _dress(axes, self.log, rising=not lower)
         title = named(name, next((line for line in self.log if "positive" in line), {}))
-        set_title(axes, title[:1].upper() + title[1:])
+        set_title(axes, title.capitalize() if title.islower() else title)
         train = _points(self.log, "train", name)
         if train:
             axes.plot(*_columns(_smooth(train)), color=TRAIN, linewidth=2, label="train")
@@ -89,16 +95,21 @@ class Curves:
         losses = _points(self.log, "dev", "loss")
         if self.by_loss and losses:
             kept, _ = _best(losses, True, {})
-            _dev(axes, points, lower=False, kept=kept)
+            _dev(axes, name, points, lower=False, kept=kept)
         else:
-            _dev(axes, points, lower=lower, losses=dict(losses))
-        beside = self.baseline.get(name)
-        if beside is not None and math.isfinite(beside):
-            told = f"baseline on {self.baseline_split}"
-            axes.axhline(beside, color=QUIET, linewidth=1.2, linestyle=(0, (1, 2)), label=told)
+            _dev(axes, name, points, lower=lower, losses=dict(losses))
+        self._draw_baseline(axes, name)
         if name == "perplexity":
             _ratios(axes)
         _legend(axes)
+
+    def _draw_baseline(self, axes: Any, name: str) -> None:
+        """A line across the axes, where the baseline has this number."""
+        value = self.baseline.get(name)
+        if value is None or not math.isfinite(value):
+            return
+        told = f"baseline on {self.baseline_split}: {format_metric(name, value)}"
+        axes.axhline(value, color=BASELINE, linewidth=1.6, linestyle=(0, (4, 2)), label=told)
 
 
 def new_figure(width: float, height: float, dpi: int) -> Any:
@@ -112,7 +123,7 @@ def new_figure(width: float, height: float, dpi: int) -> Any:
 
 
 def set_title(axes: Any, words: str) -> None:
-    axes.set_title(words, loc="left", fontsize=12, fontweight="bold", color=INK, parse_math=False)
+    axes.set_title(words, loc="left", fontsize=13, fontweight="bold", color=INK, parse_math=False)
 
 
 def _legend(axes: Any) -> None:
@@ -120,11 +131,10 @@ def _legend(axes: Any) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
             frameon=False,
-            fontsize=9,
+            fontsize=10,
             labelcolor=INK,
-            ncols=2,
-            columnspacing=1.2,
-            handlelength=1.4,
+            handlelength=1.3,
+            labelspacing=0.3,
             loc="upper left",
             bbox_to_anchor=(-0.12, -0.21),
             borderaxespad=0,
@@ -147,6 +157,7 @@ def _ratios(axes: Any) -> None:
 
 def _dev(
     axes: Any,
+    name: str,
     points: list[tuple[float, float]],
     lower: bool,
     losses: Mapping[float, float] = MappingProxyType({}),
@@ -158,13 +169,13 @@ def _dev(
     if not points:
         return
     axes.plot(*_columns(points), color=DEV, linewidth=2, marker="o", markersize=4, label="dev")
-    told = "best on dev:"
+    told = "best:"
     step, value = _best(points, lower, losses)
     if kept is not None:
-        told = "lowest loss on dev:"
+        told = "lowest loss:"
         step, value = next((point for point in points if point[0] == kept), (step, value))
     ring = {"color": "white", "markeredgecolor": DEV, "markeredgewidth": 2, "markersize": 9}
-    label = f"{told} {value:.4f} at step {step:,.0f}"
+    label = f"{told} {format_metric(name, value)} at step {step:,.0f}"
     axes.plot([step], [value], "o", **ring, label=label)
 
 
@@ -188,10 +199,10 @@ def _dress(axes: Any, log: Sequence[Line], rising: bool) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#c9ced6")
     axes.grid(axis="y", color="#e8ebef", linewidth=0.8)
-    axes.tick_params(colors=QUIET, labelsize=9)
+    axes.tick_params(colors=QUIET, labelsize=10.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-    axes.set_xlabel("step", fontsize=9, color=QUIET)
+    axes.set_xlabel("step", fontsize=10.5, color=QUIET)
     axes.set_axisbelow(True)
     axes.margins(y=0.12)
     last = max((step for step, _ in _points(log, None, "step")), default=1.0)
@@ -209,7 +220,7 @@ def _dress(axes: Any, log: Sequence[Line], rising: bool) -> None:
                 ha="right",
                 va="bottom" if rising else "top",
                 rotation=90,
-                fontsize=7,
+                fontsize=9,
                 color=QUIET,
             )
 

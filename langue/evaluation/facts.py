@@ -4,58 +4,71 @@ that show them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langue.tasks.judgement import Cell, Section, Table
+from langue.wording import estimate
 
 MOST = 50  # targets that are listed
-NAMES = {
-    "block": "tokens a piece, at most",
-    "exact": "also in train, exactly",
-    "flops": "operations (FLOP)",
-    "near": "also in train, nearly",
+Splits = Mapping[str, Mapping[str, Any]]
+Balances = Mapping[str, Mapping[str, float]]
+
+# What is told of a split, in this order.
+OF_SPLITS = {
+    "examples": "examples",
+    "tokens": "tokens",
     "longest": "longest, in tokens",
-    "mean_tokens": "tokens a text, mean",
-    "seconds_estimated": "seconds, as estimated before",
-    "steps_per_epoch": "steps per epoch",
-    "tokens_per_epoch": "tokens per epoch",
-    "tokens_per_parameter": "tokens a parameter",
-    "tokens_per_step": "tokens a step",
+    "cut_examples": "examples that are cut",
+    "cut_tokens": "tokens that are cut off",
 }
-# what other parts of a report show
-ELSEWHERE = {"origin", "data", "model", "task", "objective", "notes", "transformers", "positive"}
+OF_COPIES = {"exact": "also in train, exactly", "near": "also in train, nearly"}
 OF_CORPUS = ("documents", "tokens", "bytes")
-
-
-def pairs(title: str, facts: Mapping[str, Any], note: str = "") -> Table:
-    """Facts by name, lists in one line."""
-    rows = [(_shown(name), _cell(fact)) for name, fact in facts.items()]
-    return Table(title, ("", ""), rows, note=note)
+# What other parts of a report show, and what only programs ask for.
+ELSEWHERE = {
+    *("title", "command", "origin", "data", "model", "task", "objective", "notes", "positive"),
+    *("transformers", "verb", "reads_texts", "reads_two_texts"),
+    *OF_CORPUS,
+    *(f"dev_{name}" for name in OF_CORPUS),
+}
+# What is told of a run, in this order.
+OF_RUNS = {
+    "family": "family of the model",
+    "layers": "layers",
+    "width": "width",
+    "heads": "heads",
+    "parameters": "parameters",
+    "vocabulary": "vocabulary, in tokens",
+    "new_weights": "weights that are new",
+    "trained": "trained",
+    "pooling": "pooling",
+    "normalize": "vectors of length one",
+    "loss": "loss",
+    "steps": "steps",
+    "steps_per_epoch": "steps an epoch",
+    "passes": "epochs",
+    "tokens_per_step": "tokens a step",
+    "tokens_per_epoch": "tokens an epoch",
+    "tokens_per_parameter": "tokens a parameter",
+    "block": "tokens a piece, at most",
+    "mean_tokens": "tokens an example, mean",
+    "flops": "operations (FLOP)",
+    "seconds_estimated": "time, as estimated before",
+    "precision": "precision",
+}
 
 
 def sections_of_facts(facts: Mapping[str, Any]) -> list[Section]:
     """The data of a run split by split, how its targets are spread, and what training takes."""
-    splits: Mapping[str, Mapping[str, Any]] = facts.get("splits") or {}
-    shown_already = set(ELSEWHERE)
     made: list[Section] = []
+    splits: Splits = facts.get("splits") or {}
     if splits:
         made.append(_splits(splits, facts.get("duplicates") or {}))
         made.append(_targets(splits))
     if "documents" in facts:
         made.append(_corpus(facts))
-        shown_already |= {*OF_CORPUS, *(f"dev_{name}" for name in OF_CORPUS)}
-    left = {}
-    for name, fact in facts.items():
-        if name not in shown_already and not isinstance(fact, Mapping):
-            left[name] = fact
-    made.append(pairs("The run", left))
+    made.append(_run(facts))
     return made
-
-
-def _shown(name: str) -> str:
-    """A fact's name as people read it."""
-    return NAMES.get(name, name.replace("_", " "))
 
 
 def _cell(fact: Any) -> Cell:
@@ -66,55 +79,85 @@ def _cell(fact: Any) -> Cell:
     return str(fact)
 
 
-def _splits(
-    splits: Mapping[str, Mapping[str, Any]], duplicates: Mapping[str, Mapping[str, Any]]
-) -> Table:
-    """Sizes, what is cut, and what stands in the training data too, a column a split."""
-    first = next(iter(splits.values()))
-    rows: list[list[Cell]] = []
-    for name, size in first.items():
-        if isinstance(size, Mapping):
-            continue
+def _run(facts: Mapping[str, Any]) -> Table:
+    """The model and its training, in words, and last what a task has told of its own."""
+    shown = {name: facts[name] for name in OF_RUNS if name in facts}
+    for name, fact in facts.items():
+        if name not in ELSEWHERE and not isinstance(fact, Mapping):
+            shown[name] = fact
+    if "seconds_estimated" in shown:
+        shown["seconds_estimated"] = estimate(shown["seconds_estimated"])
+    rows = []
+    for name, fact in shown.items():
+        rows.append((OF_RUNS.get(name, name.replace("_", " ")), _cell(fact)))
+    return Table("The run", ("", ""), rows)
+
+
+def _splits(splits: Splits, duplicates: Splits) -> Table:
+    """Sizes, what is cut, what stands in the training data too, and measurements of the targets, a
+    column a split.
+    """
+    rows: list[Sequence[Cell]] = []
+    for name, words in OF_SPLITS.items():
         cells = [sizes.get(name) for sizes in splits.values()]
-        rows.append([_shown(name), *cells])
-    for name in ("exact", "near") if duplicates else ():
+        if any(cell is not None for cell in cells):
+            rows.append([words, *cells])
+    for name, words in OF_COPIES.items() if duplicates else ():
         counts = [duplicates[split][name] if split in duplicates else "" for split in splits]
-        rows.append([NAMES[name], *counts])
+        rows.append([words, *counts])
+    balances = _balances(splits)
+    if not _are_counts(balances):
+        rows += _by_name(balances)
     return Table("The data", ("", *splits), rows)
 
 
-def _targets(splits: Mapping[str, Mapping[str, Any]]) -> Table:
-    """How the targets of each split are spread: counts, the most frequent first, or numbers."""
-    spread: dict[str, Mapping[str, float]] = {}
-    for split, sizes in splits.items():
-        if "balance" in sizes:
-            spread[split] = sizes["balance"]
-    first = next(iter(spread.values()), {})
-    seen: dict[str, None] = {}  # in the order of the splits
-    counted = True
-    for balance in spread.values():
-        seen |= dict.fromkeys(balance)
-        counted = counted and all(isinstance(number, int) for number in balance.values())
-    names = list(seen)
-    if counted:
-        names.sort(key=lambda name: -first.get(name, 0))
-    rows: list[list[Cell]] = []
-    for name in names[:MOST]:
-        cells = [balance.get(name) for balance in spread.values()]
-        rows.append([name, *cells])
-    more = len(names) - MOST
+def _targets(splits: Splits) -> Table:
+    """How many targets of each kind a split has, the most frequent first; empty where targets are
+    measured and not counted.
+    """
+    balances = _balances(splits)
+    rows = _by_name(balances) if _are_counts(balances) else []
+    rows.sort(key=lambda row: -(row[1] or 0))  # type: ignore[operator]
+    more = len(rows) - MOST
     return Table(
         title="Targets",
-        columns=["", *spread],
-        rows=rows,
-        bar=1 if counted else None,
+        columns=["", *balances],
+        rows=rows[:MOST],
+        bar=1,
         note=f"The most frequent; {more:,} more are not listed." if more > 0 else "",
     )
 
 
+def _balances(splits: Splits) -> Balances:
+    """What `Task.balance` says of each split."""
+    return {split: sizes["balance"] for split, sizes in splits.items() if "balance" in sizes}
+
+
+def _are_counts(balances: Balances) -> bool:
+    """Whether they count targets, which can be compared, and are no measurements of several
+    kinds.
+    """
+    for balance in balances.values():
+        if not all(isinstance(number, int) for number in balance.values()):
+            return False
+    return True
+
+
+def _by_name(balances: Balances) -> list[Sequence[Cell]]:
+    """A row for each name, in the order of the splits, with the number of each split."""
+    names: dict[str, None] = {}
+    for balance in balances.values():
+        names |= dict.fromkeys(balance)
+    rows: list[Sequence[Cell]] = []
+    for name in names:
+        cells = [balance.get(name) for balance in balances.values()]
+        rows.append([name, *cells])
+    return rows
+
+
 def _corpus(facts: Mapping[str, Any]) -> Table:
     """The documents that were trained on and those that were held out."""
-    rows = [
-        (name, facts[name], facts.get(f"dev_{name}", "")) for name in OF_CORPUS if name in facts
-    ]
+    rows: list[Sequence[Cell]] = []
+    for name in OF_CORPUS:
+        rows.append([name, facts.get(name), facts.get(f"dev_{name}", "")])
     return Table("The data", ("", "train", "held out"), rows)

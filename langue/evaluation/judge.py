@@ -14,6 +14,7 @@ from typing import Any
 
 from langue.statistics import metrics as m
 from langue.statistics.compare import LEVEL, outcome
+from langue.wording import counted
 
 LOWER_IS_BETTER = m.LOWER_IS_BETTER
 OF_POSITIVE = m.OF_POSITIVE
@@ -84,17 +85,13 @@ def _apart(comparison: Mapping[str, Any]) -> str:
     ends = sorted(abs(end) for end in comparison["interval"])
     low, high = (format_metric(name, end).removesuffix("%") for end in ends)
     points = " points" if _is_share(name) else ""
-    return (
-        f", by {low} to {high}{points} (95% interval over the same {comparison['examples']:,}"
-        " examples)"
-    )
+    examples = counted(comparison["examples"], "example")
+    return f", by {low} to {high}{points} (95% interval over the same {examples})"
 
 
 def _undecided(comparison: Mapping[str, Any]) -> str:
     """Why a difference may be chance."""
-    examples = (
-        f"the same {comparison['examples']:,} example{'' if comparison['examples'] == 1 else 's'}"
-    )
+    examples = f"the same {counted(comparison['examples'], 'example')}"
     if comparison["p_value"] > LEVEL:
         return (
             f"; equal systems differ as much on {examples} with a probability of"
@@ -115,6 +112,11 @@ def named(name: str, summary: Mapping[str, Any]) -> str:
 def metric_label(name: str) -> str:
     """The metric's name as people write it: `f1_macro` -> `F1, macro`."""
     words = {
+        "bleu": "BLEU",
+        "chrf": "chrF",
+        "rouge1": "ROUGE-1",
+        "rouge2": "ROUGE-2",
+        "rougeL": "ROUGE-L",
         "f1": "F1",
         "mcc": "MCC",
         "mse": "mean squared error",
@@ -128,8 +130,8 @@ def metric_label(name: str) -> str:
 
 
 def format_metric(name: str, value: float | None) -> str:
-    """A metric's value as people write it: shares in percent, perplexity with two decimals, the
-    rest with four; a dash where it is undefined.
+    """A metric's value as people write it: shares in percent, perplexity and what is of a
+    hundred with two decimals, the rest with four; a dash where it is undefined.
     """
     if value is None or not math.isfinite(value):
         return "–"
@@ -138,7 +140,7 @@ def format_metric(name: str, value: float | None) -> str:
         return f"{value:.4g}"
     if _is_share(name):
         return f"{100 * value:.2f}%"
-    return f"{value:,.2f}" if name == "perplexity" else f"{value:.4f}"
+    return f"{value:,.2f}" if name == "perplexity" or name in m.OF_HUNDRED else f"{value:.4f}"
 
 
 def _is_share(name: str) -> bool:

@@ -14,6 +14,7 @@ from langue.evaluation import report
 from langue.evaluation.curves import DEV, INK, QUIET, TRAIN, new_figure, set_title
 from langue.evaluation.judge import LOWER_IS_BETTER, format_metric, named
 from langue.tasks.judgement import Section, Table
+from langue.wording import counted
 
 WAYS = ("fold", "share", "seed")  # in which runs differ
 
@@ -28,7 +29,7 @@ def write_repeats(folder: Path, content: Mapping[str, Any]) -> None:
         pictures = [picture]
     notes = [more_data_sentence(content)] if "more_data" in content else []
     page = report.Page(
-        title=f"{len(content['runs'])} runs",
+        title=counted(len(content["runs"]), "run"),
         facts=[f"judged on {content['split']}"],
         notes=notes,
         curves=pictures,

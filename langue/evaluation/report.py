@@ -20,17 +20,21 @@ from langue import __version__, files
 from langue.evaluation import cells, highlights, plots
 from langue.evaluation.judge import Verdict
 from langue.evaluation.scores import scores_of
-from langue.tasks.judgement import HighlightKind, Matrix, Points, Section
+from langue.tasks.judgement import HighlightKind, Matrix, Points, Section, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-SIDE = 4  # labels: a larger matrix gets the width of the page
+# What is larger gets the width of the page: labels of a matrix or columns of a table, rows of a
+# table, and characters of its cells.
+SIDE = 4
+LOW = 20
+NARROW = 30
 MAX_LABELS = 20  # in a matrix; beyond, its largest counts are listed
 MAX_PASSAGE = 3000  # characters shown of one text
 # characters of a label, and of one beside a matrix
 MAX_LABEL = 80
-IN_MATRIX = 24
+IN_MATRIX = 20
 UPRIGHT = 4  # labels over a matrix; more of them are turned
 
 
@@ -40,6 +44,7 @@ class Page:
 
     title: str
     facts: Sequence[str] = ()  # in one line beneath the title
+    about: Mapping[str, str] = field(default_factory=dict)  # in lines of their own, by name
     verdict: Verdict | None = None
     notes: Sequence[str] = ()
     summary: Mapping[str, Any] | None = None  # the content of metrics.json
@@ -166,6 +171,9 @@ def _is_small(section: Section) -> bool:
     """Whether half the width of a page is enough."""
     if isinstance(section, Points):
         return True
+    if isinstance(section, Table):
+        longest = max(len(str(cell)) for row in section.rows for cell in row)
+        return len(section.columns) <= SIDE and len(section.rows) <= LOW and longest <= NARROW
     return isinstance(section, Matrix) and max(len(section.rows), len(section.columns)) <= SIDE
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langue.evaluation.judge import LOWER_IS_BETTER, OF_POSITIVE, format_metric, metric_label
+from langue.statistics.metrics import OF_HUNDRED
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def scores_of(
         baseline=str(baseline["name"]) if baseline else None,
         baseline_seconds=float(baseline.get("seconds") or 0.0),
         low=low,
-        has_scale=any(name not in LOWER_IS_BETTER for name in metrics),
+        has_scale=any(row.track is not None for row in rows),
     )
 
 
@@ -88,14 +89,21 @@ def _least(
     """Where the scale shared by all metrics begins, so that near numbers can be told apart: a round
     one below all.
     """
-    rising = [name for name in metrics if name not in LOWER_IS_BETTER]
-    found = [
-        number
-        for name in rising
-        for number in (metrics[name], theirs.get(name), *(intervals.get(name) or ()))
-    ]
-    least = min((number for number in found if number is not None), default=0.0)
-    return max(-1.0, math.floor(10 * least - 0.5) / 10)
+    least = math.inf
+    for name, value in metrics.items():
+        if name not in LOWER_IS_BETTER:
+            for number in (value, theirs.get(name), *(intervals.get(name) or ())):
+                if number is not None:
+                    least = min(least, _of_one(name, number))
+    if math.isinf(least):
+        return 0.0
+    below = math.floor(10 * least - 0.5) / 10
+    return max(0.0 if least >= 0 else -1.0, below)
+
+
+def _of_one(name: str, value: float) -> float:
+    """The value on the scale that ends at one."""
+    return value / 100 if name in OF_HUNDRED else value
 
 
 def _track(
@@ -105,12 +113,15 @@ def _track(
     other: float | None,
     low: float,
 ) -> Track | None:
-    """A line from `low` to one with the model, its interval and the baseline on it."""
-    if value is None or name in LOWER_IS_BETTER:
+    """A line from `low` to one with the model, its interval and the baseline on it; None of a
+    metric that has no place there.
+    """
+    numbers = [number for number in (value, other, *(interval or ())) if number is not None]
+    if value is None or name in LOWER_IS_BETTER or _of_one(name, max(numbers)) > 1:
         return None
 
     def at(number: float) -> float:
-        return 100 * (number - low) / (1 - low)
+        return 100 * (_of_one(name, number) - low) / (1 - low)
 
     return Track(
         at=at(value),

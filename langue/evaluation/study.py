@@ -15,6 +15,7 @@ from langue.evaluation import report
 from langue.evaluation.curves import DEV, INK, QUIET, TRAIN, new_figure, set_title
 from langue.evaluation.judge import LOWER_IS_BETTER, verdict
 from langue.tasks.judgement import Cell, Section, Table
+from langue.wording import counted
 
 ACROSS = 3  # panels in a row
 SIZE = (4.2, 3.3)  # of a panel, in inches
@@ -37,7 +38,7 @@ def write_study(
     page = report.Page(
         title=f"search over {', '.join(space)}",
         facts=[
-            f"{result['trials']:,} trials",
+            counted(result["trials"], "trial"),
             f"{result['complete']:,} completed",
             f"{result['pruned']:,} pruned",
             f"{result['fail']:,} failed",

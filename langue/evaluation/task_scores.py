@@ -49,9 +49,12 @@ def of_choices(
     values: Values = {name: float(answer in several) for name, answer in answers.items()}
     values["exact_match"] = float(any(greedy[i] for i in several if i != MISSING))
     shifted = np.exp(found - found.max())
-    pair = (gold, answers["acc"])
-    values |= {"f1": pair, "mcc": pair, "brier_score": (gold, shifted / shifted.sum())}
-    return values | {"answer": answers["acc"], "gold": gold}
+    values["f1"] = (gold, answers["acc"])
+    values["mcc"] = (gold, answers["acc"])
+    values["brier_score"] = (gold, shifted / shifted.sum())
+    values["answer"] = answers["acc"]
+    values["gold"] = gold
+    return values
 
 
 def _gold(question: Question) -> int | list[int]:
@@ -89,10 +92,12 @@ def of_written(metric: Metric, answer: Any, gold: Any) -> Any:
     """Whether what was written is right, of several right answers any; or, where a metric is of all
     rows together, what is written and the right answers.
     """
-    right = [str(each) for each in (gold if isinstance(gold, list) else [gold])]
+    golds = gold if isinstance(gold, list) else [gold]
+    right = [str(each) for each in golds]
     if metric.name != "exact_match":
         return str(answer), right
-    return float(any(exact_match(str(answer), each, **metric.options) for each in right))
+    matches = [exact_match(str(answer), each, **metric.options) for each in right]
+    return float(any(matches))
 
 
 def has_no_gold(values: Values) -> bool:
@@ -104,6 +109,7 @@ def has_no_gold(values: Values) -> bool:
 # --- metrics of all rows ---
 
 Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Score = Callable[[NDArray[Any], NDArray[Any], NDArray[np.float64]], float]
 
 
 def summarise(
@@ -130,37 +136,64 @@ def _aggregation(name: str, items: Sequence[Any]) -> Weighted:
     """A function of how often each row counts, (n, R), that gives the metric of each of R samples;
     infinity where a number is beyond those of the machine.
     """
-    if name in ("mean", "perplexity"):
-        values = np.asarray(items, np.float64)
-
-        def mean(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = values @ weights / weights.sum(0)
-            return found
-
-        return mean if name == "mean" else lambda weights: _exp(-mean(weights))
-    if name in ("weighted_perplexity", "bits_per_byte"):
-        sums, sizes = np.asarray(items, np.float64).T
-
-        def each(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-            with np.errstate(divide="ignore", invalid="ignore"):  # texts that are all empty
-                found: NDArray[np.float64] = sums @ weights / (sizes @ weights)
-            return found
-
-        if name == "bits_per_byte":
-            return lambda weights: -each(weights) / math.log(2)
-        return lambda weights: _exp(-each(weights))
+    if name == "mean":
+        return _mean(items)
+    if name == "perplexity":
+        logprobs = _mean(items)
+        return lambda weights: _exp(-logprobs(weights))
+    if name == "weighted_perplexity":
+        a_unit = _ratio(items)
+        return lambda weights: _exp(-a_unit(weights))
+    if name == "bits_per_byte":
+        a_byte = _ratio(items)
+        return lambda weights: -a_byte(weights) / math.log(2)
     if name == "brier_score":
-        distances = np.asarray([_distance(gold, found) for gold, found in items])
-        return lambda weights: distances @ weights / weights.sum(0)
+        return _mean([_distance(gold, found) for gold, found in items])
     if name in ("bleu", "chrf"):
-        from langue.statistics.translation import USUAL, TranslationScores
+        return _translation(name, items)
+    return _of_labels(_f1 if name == "f1" else _mcc, items)
 
-        written, references = zip(*items, strict=True)
-        measure = TranslationScores(written, references, USUAL).measure
-        return lambda weights: measure(weights)[name]
-    golds, answers = (np.asarray(side) for side in zip(*items, strict=True))
-    score = _f1 if name == "f1" else _mcc
-    return lambda weights: np.asarray([score(golds, answers, each) for each in weights.T])
+
+def _mean(items: Sequence[float]) -> Weighted:
+    values = np.asarray(items, np.float64)  # (n,)
+
+    def mean(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = values @ weights / weights.sum(axis=0)
+        return found
+
+    return mean
+
+
+def _ratio(items: Sequence[tuple[float, int]]) -> Weighted:
+    """The sum of log-likelihoods by the sum of sizes."""
+    logprobs, sizes = np.asarray(items, np.float64).T  # (n,) each
+
+    def ratio(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore", invalid="ignore"):  # texts that are all empty
+            found: NDArray[np.float64] = logprobs @ weights / (sizes @ weights)
+        return found
+
+    return ratio
+
+
+def _translation(name: str, items: Sequence[tuple[str, list[str]]]) -> Weighted:
+    from langue.statistics.translation import USUAL, TranslationScores
+
+    written = [text for text, _ in items]
+    references = [right for _, right in items]
+    measure = TranslationScores(written, references, USUAL).measure
+    return lambda weights: measure(weights)[name]
+
+
+def _of_labels(score: Score, items: Sequence[tuple[Any, Any]]) -> Weighted:
+    """A metric of true and given choices, computed for each sample by itself."""
+    golds = np.asarray([gold for gold, _ in items])
+    answers = np.asarray([answer for _, answer in items])
+
+    def of_samples(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray([score(golds, answers, each) for each in weights.T])
+
+    return of_samples
 
 
 def _exp(values: NDArray[np.float64]) -> NDArray[np.float64]:

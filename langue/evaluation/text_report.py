@@ -10,6 +10,7 @@ from typing import Any
 
 from langue.evaluation import report
 from langue.tasks.judgement import Cell, Example, Examples, Passage, Section, Table
+from langue.wording import counted
 
 LENGTHS = ("shortest", "median", "mean", "p90", "p99", "longest")
 
@@ -30,7 +31,7 @@ def sizes(facts: Mapping[str, Any]) -> list[str]:
     found = []
     for name in ("documents", "tokens", "characters"):
         if facts.get(name) is not None:
-            found.append(_counted(facts[name], name))
+            found.append(counted(facts[name], name.removesuffix("s")))
     found.append(f"language: {facts['language']} (guessed by script and words)")
     return found
 
@@ -57,10 +58,6 @@ def examples(facts: Mapping[str, Any]) -> list[Examples]:
         _examples("The longest", facts["longest"]),
         _examples("The shortest", facts["shortest"]),
     ]
-
-
-def _counted(count: int, plural: str) -> str:
-    return f"{count:,} {plural.removesuffix('s') if count == 1 else plural}"
 
 
 def _splits(splits: Mapping[str, Mapping[str, int]]) -> Table:

@@ -2,6 +2,7 @@
 What leaves: a `Call`: the task, what it is trained on and from, and settings that all do something.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 from langue.errors import SettingsError
 from langue.registry import Registry
-from langue.settings.recipe import ROWS, split_recipe
+from langue.settings.recipe import ROWS, flat_keys, names_of, split_recipe
 from langue.settings.sections import (
     ADAPTER_RATES,
     FINETUNING,
@@ -32,6 +33,7 @@ MANY = 1e6  # epochs: as many as `train.max_steps` asks for
 class Command:
     """What tells fine-tuning and pretraining apart before any data is read."""
 
+    verb: str  # the command's name
     names: str  # the argument that names the task
     registry: Registry[Any]  # the tasks that it trains
     default: str
@@ -44,6 +46,7 @@ class Command:
 
 
 FINETUNE = Command(
+    verb="finetune",
     names="task",
     registry=TASKS,
     default=DEFAULT_TASK,
@@ -60,6 +63,7 @@ FINETUNE = Command(
     of_others="pretraining",
 )
 PRETRAIN = Command(
+    verb="pretrain",
     names="objective",
     registry=OBJECTIVES,
     default=DEFAULT_OBJECTIVE,
@@ -144,6 +148,37 @@ def _check_arguments(command: Command, arguments: Mapping[str, Any]) -> None:
         may_be_new = key == "model" and command.registry[name].preset is not None
         if arguments[key] is None and not may_be_new:
             raise SettingsError(f"no {key} was named", do=do)
+
+
+def command_line(command: Command, call: Call, out: str | Path) -> str:
+    """The words that make the same run, as typed in a shell; "" where it learns from rows that
+    were given in Python.
+    """
+    if not names_of(call.arguments["data"]):
+        return ""
+    words = ["langue", command.verb, f"--{command.names}", str(call.arguments[command.names])]
+    for name in ("model", "tokenizer", "data"):
+        if call.arguments[name] is not None:
+            for each in names_of(call.arguments[name]):
+                words += [f"--{name}", each]
+    columns = call.arguments["columns"] or {}
+    if columns:
+        words += ["--columns", ",".join(f"{ours}={theirs}" for ours, theirs in columns.items())]
+    words += ["--out", str(out)]
+    unset = flat_keys(call.usual.model_dump())
+    for key, value in flat_keys(call.settings.model_dump()).items():
+        if value not in (unset[key], MANY):
+            words.append(f"{key}={_written(value)}")
+    return shlex.join(words)
+
+
+def _written(value: Any) -> str:
+    """A setting's value as it is written after a command."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(each) for each in value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
 
 
 def without_settled(command: Command, layer: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from langue.progress import bar, say
 from langue.runs.arguments import MANY, Call, check_rereadable
 from langue.runs.folder import CORPUS
 from langue.runs.new_model import AXES, TOKENIZER, shape_of_new_model
-from langue.runs.prepare import Prepared
+from langue.runs.prepare import Prepared, shape_of
 from langue.runs.save import write_language_checkpoint, write_objective_facts
 from langue.runs.train_tokenizer import as_list, train_tokenizer
 from langue.runtime import precision, rank
@@ -45,6 +45,7 @@ from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.train.parallel import barrier
 from langue.train.throughput import body_flops, head_flops
+from langue.wording import counted
 
 FEWEST = 100  # tokens that a vocabulary may come to have
 MOST_COUNTED = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
@@ -348,19 +349,15 @@ def _facts(prepared: Pretraining, arguments: Mapping[str, Any]) -> dict[str, Any
     new = _new_parts(prepared.checkpoint)
     return {
         "objective": prepared.task.name,
-        "data": str(arguments["data"]),
-        "family": prepared.checkpoint.family.name,
-        "layers": config.n_layers,
-        "width": config.dim,
-        "heads": config.n_heads,
+        **shape_of(prepared.checkpoint),
         "parameters": count(config),
         **({"new_weights": new} if new else {}),
-        "vocabulary": config.vocab_size,
         "documents": train.n_documents,
         "tokens": train.n_tokens,
         "bytes": train.n_bytes,
         "dev_documents": prepared.dev.n_documents,
         "dev_tokens": prepared.dev.n_tokens,
+        "dev_bytes": prepared.dev.n_bytes,
         "block": block,
         "tokens_per_step": step,
         "steps": steps,
@@ -447,7 +444,7 @@ def first_pieces(
     for a, b in zip(side.starts[:-1].tolist(), side.starts[1:].tolist(), strict=True):
         tokens = side.tokens[a : min(b, a + most)].tolist()
         words = [tokenizer.shown(token) for token in tokens]
-        shown.append(list(zip([f"{word} " for word in words], carries[a:b].tolist(), strict=False)))
+        shown.append(list(zip(words, carries[a:b].tolist(), strict=False)))
     return shown
 
 
@@ -470,15 +467,11 @@ def notes_on_held_out(train: int, held: int, remedy: str = "") -> list[str]:
     if (train, held) == (1, 1):
         there = "there is a single document, whose end is held out to judge on"
     elif train:
-        there = (
-            f"only {held} of {train + held:,} documents {'is' if held == 1 else 'are'} held out to"
-            " judge on"
-        )
+        are = "is" if held == 1 else "are"
+        there = f"only {held} of {train + held:,} documents {are} held out to judge on"
     else:
-        there = (
-            f"there {'is' if held == 1 else 'are'} only {held} document{'s' * (held > 1)} to"
-            " judge on"
-        )
+        are = "is" if held == 1 else "are"
+        there = f"there {are} only {counted(held, 'document')} to judge on"
     return [f"{there}: {width}{do}"]
 
 
@@ -494,7 +487,9 @@ def notes_on_text(text: Corpus, objective: LanguageObjective, which: str = "held
     if not unknown and not text.lost_bytes:
         return []
     share = text.lost_bytes / max(1, text.n_bytes)
-    said = f"{unknown / max(1, of):.1%} of the {which} tokens are the unknown one"
+    part = unknown / max(1, of)
+    so_many = f"{part:.1%}" if part >= 0.001 else f"{unknown:,}"
+    said = f"{so_many} of the {which} tokens are the unknown one"
     if not unknown:
         said = (
             f"About {share:.1%} of the {which} text is of characters that the tokenizer leaves out"

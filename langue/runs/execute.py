@@ -25,7 +25,13 @@ from langue.files import (
 )
 from langue.hardware import peak
 from langue.model.transformer import Transformer
-from langue.runs.arguments import Call, Command, resolve_call, without_settled
+from langue.runs.arguments import (
+    Call,
+    Command,
+    command_line,
+    resolve_call,
+    without_settled,
+)
 from langue.runs.folder import (
     DIGESTS,
     RECIPE,
@@ -38,7 +44,7 @@ from langue.runs.folder import (
 )
 from langue.runs.prepare import PREPARED, Prepared, build, prepare
 from langue.runtime import check_compiler, device, precision, rank
-from langue.settings.recipe import read_recipe, write_recipe
+from langue.settings.recipe import display_name, read_recipe, short_name, write_recipe
 from langue.tasks.task import Task
 from langue.train.embedding_rows import trim_embedding
 from langue.train.parallel import barrier
@@ -107,6 +113,7 @@ def execute(
             _begin(folder, call, resume)
             with _left_as_it_was(folder):
                 prepared = prepare(call, folder, resume=resume)
+                prepared.facts |= _origin(command, call, out)
                 for read in prepared.folders:
                     locks.enter_context(in_use(read))
                 if show is not None and rank() == 0:
@@ -116,6 +123,18 @@ def execute(
         score = _train(folder, prepared, network, resume, watch, judge)
     metrics = read_json(folder / "metrics.json") if judge else {}
     return Run(folder, metrics, prepared.facts, score)
+
+
+def _origin(command: Command, call: Call, out: str | Path) -> dict[str, str]:
+    """What a report says of where a run comes from."""
+    data = call.arguments["data"]
+    model = call.arguments["model"]
+    return {
+        "title": f"{call.kind.name}: {short_name(data)}",
+        "data": display_name(data),
+        "model": "new" if model is None else str(model),
+        "command": command_line(command, call, out),
+    }
 
 
 @contextmanager

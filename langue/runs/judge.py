@@ -22,7 +22,7 @@ from langue.files import write_json
 from langue.hub.checkpoint import describe
 from langue.progress import bar, say
 from langue.runs.folder import RECIPE, changed_data
-from langue.runs.judge_language import evaluate_text, judge_text
+from langue.runs.judge_language import about_run, evaluate_text, judge_text
 from langue.runs.model import Model, load
 from langue.runs.prepare import (
     Finetuning,
@@ -44,6 +44,7 @@ from langue.tasks.task import Task
 from langue.text.read.source import Source, Table, read
 from langue.text.read.table import SPLITS
 from langue.train.journal import read_log
+from langue.wording import counted
 
 Show = Callable[[Sequence[Section]], None]
 
@@ -101,16 +102,12 @@ def judge_rows(
         baseline=(content["baseline"] or {}).get("metrics", {}),
         baseline_split=split,
     )
-    kept = curves.kept_step()
     page = report.Page(
-        title=f"{task.name}: {prepared.facts['origin']}",
-        facts=[
-            f"model {prepared.facts['model']}",
-            f"task {task.name}",
-            f"{content['examples']:,} examples of {split}",
-            f"trained in {content['seconds']:,.1f} s",
-            *([] if kept is None else [f"best on dev at step {kept:,}"]),
-        ],
+        title=prepared.facts["title"],
+        about={
+            **about_run(prepared.facts, curves, seconds),
+            "judged on": f"{counted(content['examples'], 'example')} of {split}",
+        },
         verdict=verdict(content),
         notes=[*judgement.notes, *prepared.source.notes, prepared.facts["transformers"]],
         summary=content,

@@ -49,6 +49,7 @@ from langue.tasks.language import DocumentLosses, HeldOutSet, scores
 from langue.tasks.objective import Metrics
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.wording import counted, span
 
 MOST = 20_000_000  # tokens that the n-gram model is counted on
 # of the n-grams: characters and bytes, vocabularies this small, take longer ones
@@ -80,14 +81,14 @@ def judge_text(
     on_text = notes_on_text(prepared.dev, prepared.task)
     content["notes"] = [*few, *on_text, *notes(prepared, content, tokens)]
     beside = (content["baseline"] or {}).get("metrics", {})
-    plural = "" if content["examples"] == 1 else "s"
     written = samples(prepared, network)
+    curves = Curves(log, baseline=beside, baseline_split="dev")
     page = report.Page(
-        title=f"{prepared.task.name}: {prepared.facts['data']}",
-        facts=[
-            f"{content['examples']:,} document{plural} of {content['split']}",
-            f"trained in {content['seconds']:,.1f} s",
-        ],
+        title=prepared.facts["title"],
+        about={
+            **about_run(prepared.facts, curves, seconds),
+            "judged on": f"{counted(content['examples'], 'document')} that training has not read",
+        },
         verdict=_verdict(content),
         notes=content["notes"],
         summary=content,
@@ -97,7 +98,19 @@ def judge_text(
         ],
         settings=prepared.settings.model_dump(),
     )
-    return page, Curves(log, baseline=beside, baseline_split="dev")
+    return page, curves
+
+
+def about_run(facts: Mapping[str, Any], curves: Curves, seconds: float) -> dict[str, str]:
+    """Where a run comes from, and which of its steps was kept."""
+    about = {"model": facts["model"], "data": facts["data"]}
+    if facts["command"]:
+        about["command"] = facts["command"]
+    about["training"] = f"{counted(curves.last_step(), 'step')} in {span(seconds)}"
+    kept = curves.kept_step()
+    if kept is not None:
+        about["kept"] = f"step {kept:,}, the best on dev"
+    return about
 
 
 def evaluate_text(
@@ -388,8 +401,7 @@ def better_than_baseline(content: Mapping[str, Any]) -> str:
     if outcome(comparison) != "same":
         return f"{sentence}."
     number = comparison["examples"]
-    documents = f"{number:,} document{'' if number == 1 else 's'}"
     return (
-        f"{sentence}: on {documents} equal models differ as much with a probability of"
-        f" {comparison['p_value']:.2g}."
+        f"{sentence}: on {counted(number, 'document')} equal models differ as much with a"
+        f" probability of {comparison['p_value']:.2g}."
     )

@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from langue.data.batch import Batch, Examples, gather, gather_pairs
+from langue.data.batch import Batch, Examples
 from langue.data.encoded import Encoded, in_order
-from langue.data.pack import sorted_batches
 from langue.errors import ModelError
 from langue.files import atomic_folder
 from langue.generation.engine import GUESSES, MOST_ROWS
@@ -26,9 +25,8 @@ from langue.hub.checkpoint import (
     describe,
     family_of,
     is_quantized,
-    write_checkpoint,
 )
-from langue.hub.family import EXTRA_PREFIX, LM_CLASSES
+from langue.hub.family import LM_CLASSES
 from langue.hub.sentence_transformers import copy_modules
 from langue.model.heads import TaskModel
 from langue.model.language_model import LanguageModel, on_meta_device
@@ -53,14 +51,14 @@ from langue.runs.inputs import (
     is_pair,
     listed,
 )
+from langue.runs.logits import LanguageLogits
 from langue.runs.parts import Parts, read_parts
-from langue.runs.save import write_task_checkpoint
+from langue.runs.save import refuse_filled, write_published, write_task_checkpoint
 from langue.runs.weight_source import Source, source_of
 from langue.runtime import precision
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task, infer
-from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langue.runs.likelihood import Likelihoods
@@ -68,7 +66,6 @@ if TYPE_CHECKING:
     from langue.text.read.source import Source, Table
 
 PAIR = "pair"  # the column of the second text
-LOGITS = 2048  # tokens of a batch whose logits are held whole
 DEFAULT = "default"  # the name of the adapter that a folder is loaded with
 # how many labels of a text are shown: what the task gives, so many, or all
 Top = int | Literal["auto"] | None
@@ -230,7 +227,8 @@ class Model:
         """
         tokenizer = self.tokenizer.for_languages(source_language, target_language)
         if self.task is None or self.task.has_language_head:
-            return self._language_logits(texts, targets, tokenizer)
+            scorer = LanguageLogits(self.checkpoint, self._language(), self.inputs, self.dtype)
+            return scorer.of(texts, targets, tokenizer)
         task, network = self._trained()
         assert isinstance(network, TaskModel)
         with self.inputs.counting_truncation():
@@ -426,59 +424,6 @@ class Model:
             )
         return self._text_generator
 
-    def _language_logits(
-        self, texts: Texts, targets: Texts | None, tokenizer: Tokenizer
-    ) -> list[NDArray[np.float32]]:
-        language = self._language()
-        if (targets is not None) != (self.config.architecture == "encoder-decoder"):
-            raise ModelError(
-                (
-                    f"the model is an {self.config.architecture}"
-                    if targets is not None
-                    else "targets are missing"
-                ),
-                do="an encoder-decoder takes logits(sources, targets), others logits(texts)",
-            )
-        examples = self._examples(texts, tokenizer=tokenizer)
-        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(examples)
-        read = examples if targets is None else self._shifted(targets, tokenizer)
-        if len(read) != len(examples):
-            raise ModelError(
-                f"{len(examples)} sources and {len(read)} targets", do="give one target a source"
-            )
-        longer = np.maximum(examples.lengths, read.lengths)
-        with torch.no_grad():
-            for rows in sorted_batches(longer, max(LOGITS, int(longer.max(initial=1)))):
-                with self._autocast():
-                    if targets is None:
-                        batch = gather(read, rows, self.device)
-                        hidden = self.body(*batch.inputs)
-                    else:
-                        pairs = gather_pairs(examples, read, rows, self.device)
-                        batch = pairs.target
-                        encoder_states = self.body(*pairs.source.inputs)[pairs.order]
-                        hidden = self.body.decode(*batch.inputs[:3], encoder_states, pairs.groups)
-                    scores = language.logits(hidden).float().cpu().numpy()
-                for row, part in zip(
-                    batch.rows, np.split(scores, batch.starts[1:-1].tolist()), strict=True
-                ):
-                    out[row] = part
-        return out
-
-    def _shifted(self, targets: Texts, tokenizer: Tokenizer) -> Examples:
-        """Targets as the decoder reads them."""
-        examples = self._examples(targets, target=True, tokenizer=tokenizer)
-        if len(targets) and isinstance(targets[0], str):
-            tokens = np.roll(examples.tokens, 1)
-            start = (
-                self.checkpoint.start
-                if tokenizer.decoder_start is None
-                else tokenizer.decoder_start
-            )
-            tokens[examples.starts[:-1]] = start
-            return replace(examples, tokens=tokens)
-        return examples
-
     @property
     def lost_head(self) -> str | None:
         """The class of `transformers` that the folder says it is of, where that scores tokens and
@@ -502,9 +447,6 @@ class Model:
                 ),
             )
         return self.language
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def predict(self, texts: Texts, top: Top = "auto") -> list[Any]:
         """What the task promises of each text, shaped as `transformers` pipelines do.
@@ -634,25 +576,7 @@ class Model:
                     temporary, self.checkpoint, self.task, tensors, self.data, self.pairs, stored
                 )
             else:
-                whole = self.language
-                tensors, stored = tensors_and_weights(self.body if whole is None else whole)
-                if whole is None:
-                    tensors = {f"body.{n}": tensor for n, tensor in tensors.items()}
-                    stored = {f"body.{n}": weight for n, weight in stored.items()}
-                tensors |= {
-                    n: w for n, w in self.checkpoint.weights.items() if n.startswith(EXTRA_PREFIX)
-                }
-                write_checkpoint(
-                    temporary,
-                    family=self.checkpoint.family,
-                    config=self.config,
-                    weights=tensors,
-                    tokenizer=self.tokenizer,
-                    head=None if whole is None else "lm",
-                    published=self.checkpoint.published,
-                    writes=self.checkpoint.writes,
-                    stored=stored,
-                )
+                write_published(temporary, self.checkpoint, self.body, self.language)
                 copy_modules(self.checkpoint.folder, temporary)
 
     def has_task(self) -> bool:
@@ -701,17 +625,6 @@ def _data_settings(checkpoint: Checkpoint) -> DataSettings:
         return DataSettings.of_run(checkpoint.task.get("data", {}))
     inputs = Inputs(checkpoint)
     return DataSettings(max_length=max(4, inputs.room.tokens), truncation=inputs.cut_side)
-
-
-def refuse_filled(folder: str | Path) -> None:
-    """ModelError where something is there already that a model would be written over."""
-    path = Path(folder)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ModelError(
-            "the folder exists and is not empty, or is a file",
-            where=str(path),
-            do="choose another",
-        )
 
 
 def load(

@@ -286,7 +286,10 @@ def _completed(task: Task, checkpoint: Checkpoint, settings: Settings) -> Checkp
         raise SettingsError(
             f"the model gets tokens of a chat template, whose rows of the embedding a"
             f" {settings.model.adapter} adapter does not hold",
-            do="take a model that has a chat template, or leave model.adapter out",
+            do=(
+                "set task.template=plain, which needs no new tokens, take a model that has a chat"
+                " template, or leave model.adapter out"
+            ),
         )
     return found
 
@@ -386,8 +389,10 @@ def _fold(chosen: DataSettings) -> tuple[int, int] | None:
 
 def dropped_note(task: Task, table: Table, kept: Table) -> str:
     """How many rows `Task.encode` has left out of a table."""
-    count = len(table) - len(kept)
-    return f"{table.origin}: {count:,} {'row' if count == 1 else 'rows'} dropped {task.why_dropped}"
+    from langue.wording import counted
+
+    dropped = counted(len(table) - len(kept), "row")
+    return f"{table.origin}: {dropped} dropped {task.why_dropped}"
 
 
 def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -> Source:
@@ -446,7 +451,11 @@ def with_usable_targets(
     if not rows:
         raise DataError(f"no row of {split} has a {target} that can be used", where=table.origin)
     if len(rows) < len(table):
-        notes.append(f"{split}: {len(table) - len(rows)} rows dropped for their {target}")
+        from langue.wording import counted
+
+        dropped = len(table) - len(rows)
+        whose = "its" if dropped == 1 else "their"
+        notes.append(f"{split}: {counted(dropped, 'row')} dropped for {whose} {target}")
         return table.select(rows)
     return table
 
@@ -457,10 +466,12 @@ def few_examples(split: str, number: int) -> list[str]:
     """
     if number >= FEW:
         return []
+    from langue.wording import counted
+
     wide = f"{98 / max(1, number) ** 0.5:.0f} points"
     return [
-        f"{split}: only {number} examples to judge on: the 95% interval of an accuracy may reach"
-        f" {wide} to either side"
+        f"{split}: only {counted(number, 'example')} to judge on: the 95% interval of an accuracy"
+        f" may reach {wide} to either side"
     ]
 
 
@@ -491,8 +502,8 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
     columns = prepared.source.train.rows.column_names if prepared.source.train else ()
     return {
         "origin": prepared.source.train.origin if prepared.source.train else "",
-        "model": str(prepared.checkpoint.folder),
         "task": task.name,
+        **shape_of(prepared.checkpoint),
         "verb": "predict",  # with which the run is used
         "reads_texts": True,
         "reads_two_texts": "pair" in columns or len(task.columns.inputs) == 2,
@@ -509,6 +520,18 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
         "flops": flops,
         "seconds_estimated": flops / (0.6 * matmul_rate(precision(chosen.precision))),
         "precision": str(precision(chosen.precision)).removeprefix("torch."),
+    }
+
+
+def shape_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a model is, in a few numbers."""
+    config = checkpoint.config
+    return {
+        "family": checkpoint.family.name,
+        "layers": config.n_layers,
+        "width": config.dim,
+        "heads": config.n_heads,
+        "vocabulary": config.vocab_size,
     }
 
 

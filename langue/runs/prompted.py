@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from langue.errors import ModelError
 from langue.runs.inputs import listed
 from langue.runs.likelihood import Likelihood, Likelihoods
+from langue.wording import counted
 
 Normalize = Literal["none", "tokens", "characters", "bytes"]
 NORMALIZE = ("none", "tokens", "characters", "bytes")
@@ -63,7 +64,7 @@ def _choices(choices: Any, n: int, alone: bool) -> list[list[str]]:
     if items and all(isinstance(each, list | tuple) for each in items):
         if alone or len(items) != n:
             raise ModelError(
-                f"{len(items)} lists of choices and {n} prompt{'' if n == 1 else 's'}",
+                f"{counted(len(items), 'list')} of choices and {counted(n, 'prompt')}",
                 do="give one list for all, or one list a prompt",
             )
         several = [list(each) for each in items]

@@ -1,12 +1,12 @@
-"""What arrives: a trained task model.
-What leaves: the files of a run that make it loadable, here and by `transformers`.
+"""What arrives: a model, trained or as it was loaded.
+What leaves: the files that make it loadable, here and by `transformers`.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from langue.errors import ModelError
 from langue.files import read_json, write_json
@@ -28,11 +28,52 @@ if TYPE_CHECKING:
     from langue.tasks.language import LanguageObjective
 
 
+def refuse_filled(folder: str | Path) -> None:
+    """ModelError where something is there already that a model would be written over."""
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ModelError(
+            "the folder exists and is not empty, or is a file",
+            where=str(path),
+            do="choose another",
+        )
+
+
 def head_of(task: Task, described: Description) -> str | None:
     """The kind of head that the task has on this model, to which the task is adapted."""
     family, config = family_of(described)
     task.adapt_to(config)
     return task.head_kind(family)
+
+
+def write_published(
+    folder: Path, checkpoint: Checkpoint, body: nn.Module, language: nn.Module | None
+) -> None:
+    """A model without a task of ours, as its publisher has it: with its language-model head, or,
+    where it has none, the body alone.
+    """
+    from langue.model.weight_linear import tensors_and_weights
+
+    if language is None:
+        tensors, stored = tensors_and_weights(body)
+        tensors = {f"body.{name}": tensor for name, tensor in tensors.items()}
+        stored = {f"body.{name}": weight for name, weight in stored.items()}
+    else:
+        tensors, stored = tensors_and_weights(language)
+    for name, weight in checkpoint.weights.items():
+        if name.startswith(EXTRA_PREFIX):
+            tensors[name] = weight
+    write_checkpoint(
+        folder,
+        family=checkpoint.family,
+        config=checkpoint.config,
+        weights=tensors,
+        tokenizer=checkpoint.tokenizer,
+        head=None if language is None else "lm",
+        published=checkpoint.published,
+        writes=checkpoint.writes,
+        stored=stored,
+    )
 
 
 def write_task_checkpoint(

@@ -87,10 +87,10 @@ def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
         section, word = key.split(".")
         shown = display_name(value)
         given: Any = shown if name in ("task", "objective") else located(shown)
-        if _are_names(value):
-            given = [located(str(each)) for each in value]
+        if isinstance(value, (list, tuple)) and names_of(value):
+            given = [located(each) for each in names_of(value)]
         named = {word: given}
-        if isinstance(value, Mapping) and _are_names(list(value.values())):
+        if isinstance(value, Mapping) and names_of(value):
             named = {split: located(str(each)) for split, each in value.items()}
         tree[section] = {**named, **tree.get(section, {})}
     return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
@@ -111,15 +111,29 @@ def located(name: str) -> str:
     return name
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value)
+def names_of(data: Any) -> list[str]:
+    """The names by which data was given, one or several, of splits apart too; none of rows given in
+    Python.
+    """
+    given = data if isinstance(data, (list, tuple)) else [data]
+    if isinstance(data, Mapping):
+        given = list(data.values())
+    if not all(isinstance(each, (str, Path)) for each in given):
+        return []
+    return [str(each) for each in given]
 
 
 def display_name(data: Any) -> str:
     """What data is called in a recipe, and in what is said of it."""
-    if isinstance(data, Mapping) and data and _are_names(list(data.values())):
+    if isinstance(data, Mapping) and names_of(data):
         return ", ".join(f"{split} {name}" for split, name in data.items())
-    return str(data) if isinstance(data, (str, Path)) else ROWS
+    return ", ".join(names_of(data)) or ROWS
+
+
+def short_name(data: Any) -> str:
+    """What data is called in a title: files and folders without the path to them."""
+    names = [Path(name).name if Path(name).exists() else name for name in names_of(data)]
+    return ", ".join(names) or ROWS
 
 
 def to_toml(tree: Mapping[str, Any]) -> str:

@@ -20,8 +20,8 @@ RESAMPLES = 1000
 CHUNK = 2_000_000  # weights held at once, so that memory does not grow with the split
 _TAIL = 0.025  # either side of a 95% interval
 _SIGNED = frozenset({"mcc", "pearson", "spearman"})  # from -1 to 1
+_REAL = frozenset({"margin"})  # of any sign and size
 _UNBOUNDED = frozenset({"mse", "loss", "perplexity", "bits_per_byte"})  # the others are shares
-_OF_100 = frozenset({"bleu", "chrf", "rouge1", "rouge2", "rougeL"})  # on this scale
 
 Interval = tuple[float, float]
 Counts = dict[str, int | m.Ints]
@@ -87,8 +87,10 @@ def wilson(right: float, total: float) -> Interval | None:
 
 def bounds(name: str) -> Interval:
     """The least and the largest value that a metric can have."""
+    if name in _REAL:
+        return -math.inf, math.inf
     low = -1.0 if name in _SIGNED else 0.0
-    if name in _OF_100:
+    if name in m.OF_HUNDRED:
         return low, 100.0
     return low, math.inf if name in _UNBOUNDED else 1.0
 
@@ -101,8 +103,8 @@ def at_end(name: str, value: float, count: int | m.Ints) -> Interval:
     of. Exact for shares and their macro averages, but near it for F1; the same part of the range
     for others.
     """
-    bottom = -1.0 if name in _SIGNED else 0.0
-    if name in _UNBOUNDED:
+    bottom, top = bounds(name)
+    if math.isinf(top):
         return value, value
     shares = lowest_shares(np.atleast_1d(count))
     # of shares of the examples that have a label or are said to, as in _positive_intervals
@@ -112,9 +114,9 @@ def at_end(name: str, value: float, count: int | m.Ints) -> Interval:
     else:
         low = shares.mean()
         high = (1 - shares).mean()
-    room_below = (1.0 - bottom) * (1.0 - low)
-    room_above = (1.0 - bottom) * high
-    return value - room_below * (value == 1.0), value + room_above * (value == bottom)
+    room_below = (top - bottom) * (1.0 - low)
+    room_above = (top - bottom) * high
+    return value - room_below * (value == top), value + room_above * (value == bottom)
 
 
 def lowest_shares(counts: m.Ints) -> m.Floats:

@@ -129,19 +129,23 @@ def mine(
     - margin times that of the answer: many of those are answers that nobody has marked (de Souza P.
     Moreira et al. 2024, arXiv:2407.15831, section 3).
     """
-    queries, documents = (unit(each) for each in vectors)
+    queries = unit(vectors[0])  # (Q, D)
+    documents = unit(vectors[1])  # (M, D)
     number_of = {text: place for place, text in enumerate(whole.documents)}
     negatives = []
     too_near = 0
     for query, answer in pairs:
         cosines = documents @ queries[query]  # (M,)
-        highest = float(cosines[answer]) - margin * abs(float(cosines[answer]))
-        barred = {*whole.relevant[query].tolist(), number_of.get(whole.queries[query], -1)}
-        others = [each for each in np.argsort(-cosines, kind="stable") if each not in barred][skip:]
+        of_answer = float(cosines[answer])
+        highest = of_answer - margin * abs(of_answer)
+        barred = set(whole.relevant[query].tolist())
+        barred.add(number_of.get(whole.queries[query], -1))  # a document that is the query itself
+        nearest = np.argsort(-cosines, kind="stable").tolist()
+        others = [each for each in nearest if each not in barred]
+        others = others[skip:]
         near = int((cosines[others] > highest).sum()) if others else 0
-        chosen = others[near : near + number]
         too_near += near
-        negatives.append([int(each) for each in chosen])
+        negatives.append(others[near : near + number])
     return Mined(negatives, too_near)
 
 
@@ -156,12 +160,13 @@ class BM25:
 
     def __init__(self, documents: Sequence[str], k1: float = K1, b: float = B) -> None:
         self._words = Ngrams(1, min_df=1)
-        counts = self._words.fit(documents)[0].astype(np.float64).tocsr()
-        lengths = np.asarray(counts.sum(axis=1)).ravel()
+        counts = self._words.fit(documents)[0].astype(np.float64).tocsr()  # (M, words)
+        lengths = np.asarray(counts.sum(axis=1)).ravel()  # (M,)
         mean = lengths.mean() if lengths.any() else 1.0
-        holding = np.bincount(counts.indices, minlength=counts.shape[1])
+        holding = np.bincount(counts.indices, minlength=counts.shape[1])  # (words,)
         idf = np.log1p((len(documents) - holding + 0.5) / (holding + 0.5))
-        row = np.repeat(np.arange(len(documents)), np.diff(counts.indptr))
+        # of each word of each document, z of them
+        row = np.repeat(np.arange(len(documents)), np.diff(counts.indptr))  # (z,)
         slow = k1 * (1 - b + b * lengths[row] / mean)
         weights = idf[counts.indices] * counts.data / (counts.data + slow)
         self._weights = sparse.csr_matrix(

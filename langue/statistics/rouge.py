@@ -9,6 +9,7 @@ letters and digits, and of scripts that write no spaces each character is one.
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,14 @@ def scores(written: Sequence[str], references: Sequence[Sequence[str]]) -> NDArr
     """(N, 3): ROUGE-1, ROUGE-2 and ROUGE-L (F1, on a scale of 100) of each text with the reference
     that it is nearest to.
     """
-    tokens = tokenizer_for("".join(text for texts in references for text in texts))
+    tokens = tokenizer_for("".join(chain.from_iterable(references)))
     found = np.zeros((len(written), len(METRICS)))
     for row, (text, texts) in enumerate(zip(written, references, strict=True)):
         own = tokens(text)
-        each = [_scores(own, tokens(reference)) for reference in texts]
-        found[row] = np.max(np.asarray(each).reshape(-1, len(METRICS)), axis=0, initial=0.0)
+        each = np.zeros((len(texts), len(METRICS)))
+        for place, reference in enumerate(texts):
+            each[place] = _scores(own, tokens(reference))
+        found[row] = each.max(axis=0, initial=0.0)
     return 100 * found
 
 
@@ -55,17 +58,21 @@ def word_tokens(text: str) -> Tokens:
     return WORD.findall(text.lower())
 
 
-def _scores(written: Tokens, reference: Tokens) -> tuple[float, ...]:
-    pairs = [_shared(written, reference, n) for n in (1, 2)]
+def _scores(written: Tokens, reference: Tokens) -> tuple[float, float, float]:
+    """The METRICS of two texts, as shares."""
     common = longest_common_subsequence(written, reference)
-    pairs.append((common, len(written), len(reference)))
-    return tuple(_f1(*pair) for pair in pairs)
+    return (
+        _f1_of_ngrams(written, reference, 1),
+        _f1_of_ngrams(written, reference, 2),
+        _f1(common, len(written), len(reference)),
+    )
 
 
-def _shared(written: Tokens, reference: Tokens, n: int) -> tuple[int, int, int]:
-    """How many n-grams both have, and how many each has."""
-    own, true = (Counter(_ngrams(tokens, n)) for tokens in (written, reference))
-    return (own & true).total(), own.total(), true.total()
+def _f1_of_ngrams(written: Tokens, reference: Tokens, n: int) -> float:
+    own = Counter(_ngrams(written, n))
+    true = Counter(_ngrams(reference, n))
+    shared = own & true
+    return _f1(shared.total(), own.total(), true.total())
 
 
 def _ngrams(tokens: Tokens, n: int) -> list[tuple[str, ...]]:

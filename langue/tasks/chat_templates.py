@@ -1,5 +1,6 @@
 """The chat template that a model is trained with: its own, one that a user names, or, where it has
-none, ChatML, whose tokens the model gets.
+none, ChatML, whose tokens the model gets. An adapter, which holds no rows of the embedding, is
+trained with the plain one.
 """
 
 from dataclasses import replace
@@ -12,33 +13,55 @@ from langue.errors import ModelError, SettingsError
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.new_tokens import with_tokens
 
-OURS = "chatml"
 BEGIN_TURN = "<|im_start|>"
 END_TURN = "<|im_end|>"
-# OpenAI's ChatML, which says itself what the assistant writes
-TEMPLATE = """\
+# How both of our templates write turns: each begins with four words of its own. They say themselves
+# what the assistant writes.
+_TURNS = """\
 {%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{{- begin + message['role'] + after_role -}}
 {%- if message['role'] == 'assistant' -%}
 {%- generation -%}
 {{- message['content'] | default('', true) -}}
 {%- for call in message['tool_calls'] | default([], true) -%}
 {{- '\\n<tool_call>\\n' + call['function'] | tojson + '\\n</tool_call>' -}}
 {%- endfor -%}
-{{- '<|im_end|>' -}}
+{{- end_of_answer -}}
 {%- endgeneration -%}
 {%- else -%}
 {%- if loop.first and tools and message['role'] == 'system' -%}
 {{- 'Tools: ' + tools | tojson + '\\n' -}}
 {%- endif -%}
-{{- message['content'] | default('', true) + '<|im_end|>' -}}
+{{- message['content'] | default('', true) + end -}}
 {%- endif -%}
 {{- '\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
+{{- begin + 'assistant' + after_role -}}
 {%- endif -%}
 """
+# OpenAI's ChatML
+TEMPLATE = (
+    """\
+{%- set begin = '<|im_start|>' -%}
+{%- set after_role = '\\n' -%}
+{%- set end = '<|im_end|>' -%}
+{%- set end_of_answer = end -%}
+"""
+    + _TURNS
+)
+# of words and the token that ends a text, which every decoder has: the embedding does not grow
+PLAIN = (
+    """\
+{%- set begin = '' -%}
+{%- set after_role = ':\\n' -%}
+{%- set end = '' -%}
+{%- set end_of_answer = eos_token -%}
+"""
+    + _TURNS
+)
+CHATML = "chatml"
+OURS = {CHATML: TEMPLATE, "plain": PLAIN}
 
 
 def template_field() -> Any:
@@ -46,8 +69,8 @@ def template_field() -> Any:
     return Field(
         default=None,
         description=(
-            "chat template: chatml, or a file of Jinja; None: the model's own, or chatml where it"
-            " has none"
+            "chat template: chatml, which adds two tokens to the model, plain, which adds none, or"
+            " a file of Jinja; None: the model's own, or chatml where it has none"
         ),
     )
 
@@ -58,7 +81,7 @@ def with_template(checkpoint: Checkpoint, chosen: str | None, notes: list[str]) 
     """
     tokenizer = checkpoint.tokenizer
     own = tokenizer.chat_template
-    if chosen == OURS or (chosen is None and own is None):
+    if chosen == CHATML or (chosen is None and own is None):
         grown = with_tokens(checkpoint, (BEGIN_TURN, END_TURN))
         notes.append(
             f"the model gets the chat template chatml, with {BEGIN_TURN} and {END_TURN} as"
@@ -66,7 +89,8 @@ def with_template(checkpoint: Checkpoint, chosen: str | None, notes: list[str]) 
         )
         return replace(grown, tokenizer=grown.tokenizer.with_chat_template(TEMPLATE))
     if chosen is not None:
-        tokenizer = tokenizer.with_chat_template(_template_in(Path(chosen).expanduser()))
+        template = OURS.get(chosen) or _template_in(Path(chosen).expanduser())
+        tokenizer = tokenizer.with_chat_template(template)
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     tokenizer.chat(talk, False)  # whose error says what is wrong with the template
     if tokenizer.end_of_turn() is None:
@@ -74,7 +98,7 @@ def with_template(checkpoint: Checkpoint, chosen: str | None, notes: list[str]) 
             "the chat template writes no special token that ends an answer, so that the model"
             " would not learn to stop",
             where=str(checkpoint.folder) if chosen is None else chosen,
-            do=f"take another one: task.template={OURS}",
+            do=f"take another one: task.template={CHATML}",
         )
     return replace(checkpoint, tokenizer=tokenizer)
 
@@ -103,5 +127,5 @@ def _template_in(file: Path) -> str:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(
             f"task.template = {file} cannot be read: {why}",
-            do=f"name a file of Jinja, or {OURS}",
+            do=f"name a file of Jinja, or {' or '.join(OURS)}",
         ) from None

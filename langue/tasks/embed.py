@@ -5,18 +5,16 @@ A bi-encoder (Reimers and Gurevych 2019, arXiv:1908.10084): the same network rea
 and pools its hidden states. The folder that is written is also one of sentence-transformers.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from langue.data.batch import Batch, Examples, examples_of, parts_of
@@ -37,32 +35,37 @@ from langue.hub.sentence_transformers import (
 from langue.model.config import ModelConfig
 from langue.model.heads import Head, resolve_pooling
 from langue.runtime import world_size
-from langue.settings.sections import DataSettings, Section, Settings
+from langue.settings.sections import DataSettings, Settings
 from langue.statistics import retrieval
 from langue.statistics.compare import Systems, systems_of, systems_of_scores
 from langue.statistics.metrics import Measure, plain, regression_measure
 from langue.tasks import embedding_losses as losses
 from langue.tasks import judgement
 from langue.tasks.columns import COMPARED_SYNONYMS, Columns
+from langue.tasks.embedding_options import COMPARE_ROWS, LOSSES, NEED_NEGATIVES, EmbedOptions
 from langue.tasks.embedding_rows import (
     Gold,
     count_negatives,
+    numbers_of,
     read_row,
     scale_of,
+    score_bits_of,
     score_max,
     shown,
     texts_of_item,
 )
 from langue.tasks.judge_embeddings import (
+    bm25_ranks,
     collection,
     search_measure,
     search_metrics,
     similarities,
+    tfidf_similarities,
     worst_searches,
+    worst_similarities,
 )
 from langue.tasks.judgement import Judgement
 from langue.tasks.objective import Outcome
-from langue.tasks.pooled import worst_mistakes
 from langue.tasks.task import Baseline, Task, rows_with_tokens
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -72,79 +75,6 @@ if TYPE_CHECKING:
 NEGATIVES = ("negative", "negatives", *(f"negative_{number}" for number in range(1, 11)))
 DEV_ROWS = 64  # rows that are compared with each other for the loss on dev
 SIMILARITY = ("spearman", "pearson")
-# what is known of the training rows, and the losses that learn from it, the usual one first
-LOSSES = {
-    "pairs with scores": ("cosine", "cosent"),
-    "pairs without scores": ("in_batch",),
-    "negatives": ("in_batch", "triplet"),
-    "negatives with scores": ("margin_mse",),
-}
-COMPARE_ROWS = ("cosent", "in_batch")  # losses that compare the rows of a batch
-NEED_NEGATIVES = ("triplet", "margin_mse")
-
-
-class EmbedOptions(Section):
-    loss: Literal["auto", "cosine", "cosent", "in_batch", "triplet", "margin_mse"] = Field(
-        default="auto",
-        description=(
-            "cosine, cosent: of pairs with scores; in_batch: the other answers of a batch, and"
-            " negatives, are what does not answer; triplet: of negatives; margin_mse: of negatives"
-            " with scores of a teacher; auto: the first of these that the columns allow"
-        ),
-    )
-    pooling: Literal["auto", "mean", "first", "last", "max", "mean_sqrt_len", "weightedmean"] = (
-        Field(
-            default="auto",
-            description=(
-                "how a text's hidden states become one vector; auto: as the model's folder says,"
-                " else last for a causal decoder and mean for others"
-            ),
-        )
-    )
-    normalize: bool | None = Field(
-        default=None,
-        description=(
-            "give vectors of length 1; None: as the folder of sentence-transformers says, of others"
-            " yes unless the loss is margin_mse"
-        ),
-    )
-    scale: float = Field(
-        default=20.0, gt=0, description="what cosines are multiplied by in in_batch and cosent"
-    )
-    symmetric: bool = Field(
-        default=False, description="in_batch: also find each answer's query among the queries"
-    )
-    margin: float = Field(
-        default=0.5, gt=0, lt=2, description="triplet: by how much cosines are to differ"
-    )
-    matryoshka: tuple[int, ...] = Field(
-        default=(),
-        description="sizes that vectors may be cut to, which are trained beside the whole",
-    )
-    cached_tokens: int = Field(
-        default=0,
-        ge=0,
-        description=(
-            "tokens of a batch that are passed at a time, twice, with the same gradients: large"
-            " batches of in_batch in little memory; 0: all at once"
-        ),
-    )
-    score_max: float | None = Field(
-        default=None,
-        gt=0,
-        description=(
-            "what scores of pairs are divided by; None: the smallest of 1, 2, 3, 4, 5, 10 and 100"
-            " that no training score is above"
-        ),
-    )
-    query_prompt: str | None = Field(
-        default=None,
-        description="put before each text; None: the folder's, of pairs with scores its default",
-    )
-    document_prompt: str | None = Field(
-        default=None,
-        description="put before each pair and negative; None: as query_prompt",
-    )
 
 
 class Embed(Task):
@@ -496,13 +426,20 @@ class Embed(Task):
         config: ModelConfig,
     ) -> Encoded:
         """One sequence of each text of a row, its query first."""
-        row = np.repeat(np.arange(len(rows)), [len(texts) for texts in rows])
-        place = np.concatenate([np.arange(len(texts)) for texts in rows] or [row])
-        flat = [text for texts in rows for text in texts]
-        before = (self.settings.query_prompt or "", self.settings.document_prompt or "")
+        query_prompt = self.settings.query_prompt or ""
+        document_prompt = self.settings.document_prompt or ""
+        flat: list[str] = []
+        prompted: list[str] = []
+        for query, *documents in rows:
+            flat += [query, *documents]
+            prompted.append(query_prompt + query)
+            prompted += [document_prompt + text for text in documents]
+        sizes = [len(texts) for texts in rows]
+        row = np.repeat(np.arange(len(rows)), sizes)  # (n,)
+        place = np.concatenate([np.arange(size) for size in sizes] or [row])  # (n,)
         examples = encode_texts(
             lower_cased(tokenizer) if self.lower_case else tokenizer,
-            [before[min(at, 1)] + text for at, text in zip(place.tolist(), flat, strict=True)],
+            prompted,
             None,
             max_length=min(data.max_length, self._longest or data.max_length),
             cut="head",
@@ -510,28 +447,21 @@ class Embed(Task):
         )
         if golds is None:
             return Encoded(examples, len(rows), row=row)
-        numbers: dict[str, int] = {}
-        text = np.asarray([numbers.setdefault(each, len(numbers)) for each in flat], np.int64)
-        scores = [
-            each
-            for gold in golds
-            for each in (math.nan, *(gold.scores or (math.nan,) * len(gold.documents)))
-        ]
-        bits = losses.score_bits(np.asarray(scores))
-        targets = np.stack([row, place, text, bits], 1)  # (n, 4)
+        targets = np.stack([row, place, numbers_of(flat), score_bits_of(golds)], axis=1)  # (n, 4)
         return Encoded(examples.with_targets(targets), len(rows), golds, row)
 
     def balance(self, golds: Any) -> dict[str, float]:
         if self.has_scores:
             scores = [gold.scores[0] for gold in golds]
             low, middle, high = (float(q) for q in np.quantile(scores, (0, 0.5, 1)))
-            return {"smallest": low, "median": middle, "largest": high}
+            return {"smallest score": low, "median score": middle, "largest score": high}
+        texts: set[str] = set()
+        for gold in golds:
+            texts.update(gold.documents)
+        queries = {gold.query for gold in golds}
         negatives = sum(len(gold.documents) - 1 for gold in golds)
-        counts: dict[str, float] = {
-            "queries": len({gold.query for gold in golds}),
-            "documents": len({text for gold in golds for text in gold.documents}),
-        }
-        return counts | ({"negatives": negatives} if negatives else {})
+        counts = {"queries": float(len(queries)), "documents": float(len(texts))}
+        return counts | ({"negatives": float(negatives)} if negatives else {})
 
     def show_target(self, gold: Gold) -> str:
         if self.has_scores:
@@ -566,9 +496,9 @@ class Embed(Task):
         compared = losses.Compared.of_batch(vectors.float(), targets)
         total, count = self._loss_of(compared)
         for size in self.settings.matryoshka:
-            total = (
-                total + self._loss_of(compared.shortened(size, bool(self.settings.normalize)))[0]
-            )
+            shorter = compared.shortened(size, bool(self.settings.normalize))
+            loss, _ = self._loss_of(shorter)
+            total = total + loss
         return total, count
 
     def _loss_of(self, compared: losses.Compared) -> losses.Loss:
@@ -590,7 +520,7 @@ class Embed(Task):
         vectors = []
         again = []
         for part in parts_of(batch, self.settings.cached_tokens):
-            make = _repeatable(model, part)
+            make = losses.repeatable(model, part)
             with torch.no_grad():
                 vectors.append(make())
             again.append(make)
@@ -607,13 +537,10 @@ class Embed(Task):
     def train_metric(self, outcomes: list[Outcome], loss: float) -> float | None:
         if any(each.outputs is None for each in outcomes):
             return None
-        cosines, scores = (
-            torch.cat(part).cpu().numpy()
-            for part in zip(*(each.outputs for each in outcomes), strict=True)
-        )
-        return plain(regression_measure(scores, cosines, SIMILARITY), len(scores))[
-            self.primary_metric
-        ]
+        cosines = torch.cat([each.outputs[0] for each in outcomes]).cpu().numpy()  # (N,)
+        scores = torch.cat([each.outputs[1] for each in outcomes]).cpu().numpy()  # (N,)
+        measure = regression_measure(scores, cosines, SIMILARITY)
+        return plain(measure, len(scores))[self.primary_metric]
 
     def metric_names(self) -> list[str]:
         return list(SIMILARITY if self.has_scores else retrieval.METRICS)
@@ -714,19 +641,7 @@ class Embed(Task):
     ) -> judgement.Examples | None:
         if not self.has_scores:
             return worst_searches(table, golds, predictions, limit)
-        true = np.asarray([gold.scores[0] for gold in golds])
-        said = similarities(predictions)
-        errors = np.abs(true - said)
-
-        def values(row: int) -> tuple[str, str, float]:
-            return f"{true[row]:.3f}", f"{said[row]:.3f}", float(errors[row])
-
-        return judgement.Examples(
-            title="Worst mistakes",
-            columns=("true", "cosine", "error"),
-            rows=worst_mistakes(table, errors, errors > 1e-6, limit, values),
-            note="The largest errors first: a good place to look for wrong scores, too.",
-        )
+        return worst_similarities(table, golds, predictions, limit)
 
     def baseline(
         self,
@@ -739,18 +654,12 @@ class Embed(Task):
         """TF-IDF of scored pairs, BM25 of what is searched."""
         began = time.perf_counter()
         golds: list[Gold] = test[1]
-        predictions: Any
         if self.has_scores:
             name = "cosine of tf-idf"
-            known = [text for gold in train[1] for text in (gold.query, gold.documents[0])]
-            predictions = retrieval.tfidf_cosines(
-                [gold.query for gold in golds], [gold.documents[0] for gold in golds], known
-            )
+            predictions = tfidf_similarities(train[1], golds)
         else:
             name = "BM25"
-            whole = collection(golds)
-            engine = retrieval.BM25(whole.documents)
-            predictions = engine.ranks(whole.queries, whole.relevant)
+            predictions = bm25_ranks(golds)
         metrics = self.metrics(golds, predictions)
         return Baseline(name, metrics, predictions, round(time.perf_counter() - began, 3))
 
@@ -764,23 +673,3 @@ class Embed(Task):
         return systems_of(
             search_measure(own), search_measure(theirs), search_measure(both), len(golds)
         )
-
-
-# --- training ---
-
-
-def _repeatable(model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
-    """What passes a batch, with the same dropout each time, in the precision of now."""
-    kind = batch.tokens.device.type
-    devices = [batch.tokens.device] if kind == "cuda" else []
-    seed = torch.random.initial_seed()
-    place = int(batch.rows[0])
-    cast_to = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-
-    def make() -> Tensor:
-        with torch.random.fork_rng(devices), torch.autocast(kind, cast_to, cast_to is not None):
-            torch.manual_seed(hash((seed, place)) % 2**63)
-            found: Tensor = model(batch)
-            return found
-
-    return make

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from langue.data.batch import Batch
 
 Loss = tuple[Tensor, float]
 # what a sequence's targets say, (N, 4): the row that it is of; its place there, 0 of the query and
@@ -182,3 +184,20 @@ def cached(
 
     kept.register_hook(backward)  # type: ignore[no-untyped-call]
     return kept, count
+
+
+def repeatable(model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
+    """What passes a batch, with the same dropout each time, in the precision of now."""
+    kind = batch.tokens.device.type
+    devices = [batch.tokens.device] if kind == "cuda" else []
+    seed = torch.random.initial_seed()
+    place = int(batch.rows[0])
+    cast_to = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+    def make() -> Tensor:
+        with torch.random.fork_rng(devices), torch.autocast(kind, cast_to, cast_to is not None):
+            torch.manual_seed(hash((seed, place)) % 2**63)
+            found: Tensor = model(batch)
+            return found
+
+    return make

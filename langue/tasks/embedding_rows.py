@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from langue.errors import DataError, ModelError
+from langue.tasks.embedding_losses import score_bits
 from langue.text.numerals import value_of
 from langue.text.read.parse import is_missing, replace_lone_surrogates
 
@@ -146,3 +148,22 @@ def shown(text: str) -> str:
     """A text, or the beginning of a long one, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+def numbers_of(texts: Sequence[str]) -> NDArray[np.int64]:
+    """A number for each text (n,), the same for equal ones."""
+    numbers: dict[str, int] = {}
+    for text in texts:
+        numbers.setdefault(text, len(numbers))
+    return np.asarray([numbers[text] for text in texts], np.int64)
+
+
+def score_bits_of(golds: Sequence[Gold]) -> NDArray[np.int64]:
+    """The scores of each row's query, which has none, and documents, (n,), as
+    `embedding_losses.score_bits` has them; NaN: not known.
+    """
+    scores: list[float] = []
+    for gold in golds:
+        scores.append(math.nan)
+        scores += gold.scores or [math.nan] * len(gold.documents)
+    return score_bits(np.asarray(scores))

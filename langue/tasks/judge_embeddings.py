@@ -33,9 +33,9 @@ def collection(golds: Sequence[Gold]) -> retrieval.Collection:
 
 def _vectors(whole: retrieval.Collection, predictions: Any) -> tuple[Floats, Floats]:
     """Of the queries (Q, D) and the documents (M, D)."""
-    queries = np.stack([predictions[row][0] for row in whole.first])
-    documents = np.stack([predictions[row][1 + place] for row, place in whole.places])
-    return queries.astype(np.float64), documents.astype(np.float64)
+    queries = [predictions[row][0] for row in whole.first]
+    documents = [predictions[row][1 + place] for row, place in whole.places]
+    return np.stack(queries).astype(np.float64), np.stack(documents).astype(np.float64)
 
 
 def search_metrics(golds: Sequence[Gold], predictions: Any) -> dict[str, Floats]:
@@ -60,8 +60,8 @@ def search_measure(values: Mapping[str, Floats]) -> Measure:
     counted = np.isfinite(next(iter(values.values())))
 
     def measure(weights: Floats) -> dict[str, Floats]:
-        own = weights[counted]
-        total = own.sum(axis=0)
+        own = weights[counted]  # (Q, R)
+        total = own.sum(axis=0)  # (R,)
         below = np.where(total > 0, total, np.nan)
         return {name: each[counted] @ own / below for name, each in values.items()}
 
@@ -74,14 +74,14 @@ def worst_searches(
     """The queries whose answers are ranked lowest."""
     whole = collection(golds)
     queries, documents = _vectors(whole, predictions)
-    first = [int(ranks[0]) for ranks in retrieval.cosine_ranks(queries, documents, whole.relevant)]
-    rank = np.ones(len(golds), np.int64)
-    rank[whole.first] = first
+    ranks = retrieval.cosine_ranks(queries, documents, whole.relevant)
+    rank = np.ones(len(golds), np.int64)  # of each row's best answer
+    rank[whole.first] = [int(own[0]) for own in ranks]
     query_of = {int(row): query for query, row in enumerate(whole.first)}
 
     def values(row: int) -> tuple[int, str]:
         own = query_of[row]
-        cosines = retrieval.unit(documents) @ retrieval.unit(queries[own])
+        cosines = retrieval.unit(documents) @ retrieval.unit(queries[own])  # (M,)
         cosines[whole.relevant[own]] = -np.inf
         return int(rank[row]), whole.documents[int(cosines.argmax())]
 
@@ -92,3 +92,38 @@ def worst_searches(
         texts_are="query and answer",
         note="The queries whose best answer is ranked lowest first.",
     )
+
+
+def worst_similarities(
+    table: "Table", golds: Sequence[Gold], predictions: Any, limit: int
+) -> judgement.Examples:
+    """The pairs whose cosines are furthest from their scores."""
+    true = np.asarray([gold.scores[0] for gold in golds])
+    said = similarities(predictions)
+    errors = np.abs(true - said)
+
+    def values(row: int) -> tuple[str, str, float]:
+        return f"{true[row]:.3f}", f"{said[row]:.3f}", float(errors[row])
+
+    return judgement.Examples(
+        title="Worst mistakes",
+        columns=("true", "cosine", "error"),
+        rows=worst_mistakes(table, errors, errors > 1e-6, limit, values),
+        note="The largest errors first: a good place to look for wrong scores, too.",
+    )
+
+
+def tfidf_similarities(train: Sequence[Gold], test: Sequence[Gold]) -> Floats:
+    """The baseline of scored pairs: the cosine of the TF-IDF of both texts, (N,)."""
+    known: list[str] = []
+    for gold in train:
+        known += [gold.query, gold.documents[0]]
+    queries = [gold.query for gold in test]
+    documents = [gold.documents[0] for gold in test]
+    return retrieval.tfidf_cosines(queries, documents, known)
+
+
+def bm25_ranks(golds: Sequence[Gold]) -> list[retrieval.Ints]:
+    """The baseline of searches: how high BM25 ranks what answers each query."""
+    whole = collection(golds)
+    return retrieval.BM25(whole.documents).ranks(whole.queries, whole.relevant)

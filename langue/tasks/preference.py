@@ -7,8 +7,8 @@ may be texts or messages; a loss is one of whole answers, so that all of a row's
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -19,25 +19,40 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from langue.data.batch import Batch, Examples, gather
+from langue.data.batch import Examples
 from langue.data.encode import check_vocabulary
 from langue.data.encoded import Encoded
 from langue.data.loader import BatchSource, RowGroups
-from langue.data.pack import fill
 from langue.errors import DataError, LangueError, ModelError, SettingsError
 from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, without_extra
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
-from langue.model.language_model import LanguageModel, build_on_meta
+from langue.model.language_model import build_on_meta
 from langue.settings.sections import DataSettings, Section, Settings
 from langue.statistics.metrics import Measure
 from langue.tasks import judgement, preference_losses
 from langue.tasks.chat_templates import check_decoder, ends_of_turns, template_field, with_template
 from langue.tasks.columns import Columns
 from langue.tasks.conversations import ASSISTANT, rows_of
+from langue.tasks.judge_preferences import (
+    ALWAYS,
+    BY_LENGTH,
+    Rewarded,
+    furthest_from_preference,
+    measure_of_rewards,
+    table_of_rewards,
+)
 from langue.tasks.judgement import Judgement
-from langue.tasks.language import language_states, select_labelled, token_log_probabilities
 from langue.tasks.objective import Metrics, Outcome
+from langue.tasks.preference_batches import (
+    GOOD,
+    REFERENCE,
+    answers_of,
+    autocast,
+    encoded_pairs,
+    log_probabilities,
+    whole_rows,
+)
 from langue.tasks.preference_losses import UNPAIRED, WITHOUT_REFERENCE, Answers
 from langue.tasks.preference_rows import (
     COLUMNS,
@@ -48,7 +63,7 @@ from langue.tasks.preference_rows import (
     text_of,
 )
 from langue.tasks.task import Baseline
-from langue.tasks.writing import HEAD, LOSS_TOKENS, LanguageTask, end_token, labelled_examples
+from langue.tasks.writing import HEAD, LanguageTask, end_token
 from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, turns_of
 from langue.text.tokenizers.flags import frame_of
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -65,7 +80,9 @@ class PreferenceOptions(Section):
         default="sigmoid",
         description=(
             "what is minimised: sigmoid is DPO; ipo, hinge and robust are variants of it; orpo and"
-            " simpo need no reference model; kto learns from single answers, good and bad"
+            " simpo need no reference model; kto learns from single answers, good and bad: its"
+            " divergence is the mean gain, over a batch, of prompts with the answer of the row"
+            " before in the data (trl turns the answers round within blocks of a batch's rows)"
         ),
     )
     beta: float = Field(
@@ -85,19 +102,6 @@ class PreferenceOptions(Section):
     good_weight: float = Field(default=1.0, gt=0, description="kto: weight of good answers")
     bad_weight: float = Field(default=1.0, gt=0, description="kto: weight of bad answers")
     template: str | None = template_field()
-
-
-@dataclass(frozen=True)
-class Rewarded:
-    """What a model makes of a row: rewards of its answers. rejected: NaN where there is one
-    answer. reference: by how much the first model finds the chosen answer likelier; NaN: not known.
-    """
-
-    chosen: float
-    rejected: float
-    good: bool | None = None
-    reference: float = np.nan
-    is_reward: bool = True  # else numbers that say which is preferred, and no more
 
 
 class Preference(LanguageTask):
@@ -225,9 +229,9 @@ class Preference(LanguageTask):
         examples = encoded.examples
         assert examples.targets is not None
         targets = examples.targets.copy()
-        for batch in _batches(encoded, device):
-            with torch.no_grad(), _autocast(device, dtype):
-                logs, _ = _log_probabilities(model, batch)
+        for batch in whole_rows(encoded, device):
+            with torch.no_grad(), autocast(device, dtype):
+                logs, _ = log_probabilities(model, batch)
             targets[batch.rows, REFERENCE] = logs.double().cpu().numpy()
         return replace(encoded, examples=examples.with_targets(targets))
 
@@ -302,7 +306,7 @@ class Preference(LanguageTask):
             table = table.select(usable)
             golds = [golds[row] for row in usable.tolist()]
             found = [found[2 * row + side] for row in usable.tolist() for side in (0, 1)]
-        encoded = _encoded(found, golds, room)
+        encoded = encoded_pairs(found, golds, room)
         check_vocabulary(tokenizer, encoded.examples, config)
         return table, replace(encoded, golds=golds)
 
@@ -319,7 +323,7 @@ class Preference(LanguageTask):
         found, faults = self._labelled(tokenizer, rows)
         for fault in faults.values():
             raise fault
-        return _encoded(found, rows, min(data.max_length, config.longest) + 1)
+        return encoded_pairs(found, rows, min(data.max_length, config.longest) + 1)
 
     def _labelled(
         self, tokenizer: Tokenizer, golds: Sequence[Preferred]
@@ -424,7 +428,7 @@ class Preference(LanguageTask):
         return RowGroups(train, settings.train)
 
     def forward(self, model: nn.Module, batch: Any) -> Outcome:
-        first, second = _answers(model, batch)
+        first, second = answers_of(model, batch)
         good = batch.targets[np.argsort(batch.rows, kind="stable")][0::2, GOOD] > 0
         losses = self._losses(first, second, good)
         rewards = self._reward(first).detach(), self._reward(second).detach()
@@ -500,8 +504,8 @@ class Preference(LanguageTask):
         model.eval()
         found: list[Any] = [None] * encoded.n_rows
         total = 0.0
-        for batch in _batches(encoded, device):
-            with torch.no_grad(), _autocast(device, dtype):
+        for batch in whole_rows(encoded, device):
+            with torch.no_grad(), autocast(device, dtype):
                 outcome = self.forward(model, batch)
             total += float(outcome.loss)
             assert batch.targets is not None
@@ -537,22 +541,7 @@ class Preference(LanguageTask):
         return "accuracy"
 
     def measure(self, golds: Any, predictions: Sequence[Rewarded]) -> Measure:
-        chosen = np.asarray([each.chosen for each in predictions], np.float64)
-        rejected = np.asarray([each.rejected for each in predictions], np.float64)
-        good = np.asarray([each.good is not False for each in predictions])
-        known = np.asarray([each.is_reward for each in predictions])
-        if any(each.good is not None for each in predictions):
-            right = np.where(good, chosen > 0, chosen < 0) + 0.5 * (chosen == 0)
-            return _unpaired(right, np.where(known, chosen, np.nan), good)
-        ahead = chosen - rejected
-        right = (ahead > 0) + 0.5 * (ahead == 0)
-        ahead = np.where(known, ahead, np.nan)
-
-        def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-            count = weights.sum(axis=0)  # (R,)
-            return {"accuracy": right @ weights / count, "margin": ahead @ weights / count}
-
-        return measure
+        return measure_of_rewards(predictions)
 
     def judge(
         self, golds: Any, predictions: Any, main: str | None = None, *, seed: int = 0
@@ -560,17 +549,7 @@ class Preference(LanguageTask):
         found = super().judge(golds, predictions, main, seed=seed)
         if not self.has_pairs:
             return found
-        ahead = np.asarray([each.reference for each in predictions])
-        rows: list[list[Any]] = [
-            ["reward of the chosen answer", float(np.mean([p.chosen for p in predictions]))],
-            ["reward of the rejected one", float(np.mean([p.rejected for p in predictions]))],
-        ]
-        settled = dict(zip(("reward_chosen", "reward_rejected"), (r[1] for r in rows), strict=True))
-        if not np.isnan(ahead).any():
-            before = float(np.mean((ahead > 0) + 0.5 * (ahead == 0)))
-            rows.append(["share that was likelier to begin with", before])
-            settled["reference_accuracy"] = before
-        table = judgement.Table(title="Rewards", columns=("", "mean"), rows=rows)
+        table, settled = table_of_rewards(predictions)
         return replace(found, sections=(*found.sections, table), settled=settled)
 
     def mistakes(
@@ -578,21 +557,7 @@ class Preference(LanguageTask):
     ) -> judgement.Examples | None:
         if not self.has_pairs:
             return None
-        ahead = np.asarray([each.chosen - each.rejected for each in predictions])
-        worst = [int(row) for row in np.argsort(ahead, kind="stable") if ahead[row] < 0][:limit]
-        rows = [
-            judgement.Example(
-                [judgement.Passage(text_of(golds[row].prompt) or "(nothing)")],
-                (text_of(golds[row].chosen), text_of(golds[row].rejected), float(ahead[row])),
-            )
-            for row in worst
-        ]
-        return judgement.Examples(
-            title="Furthest from the preference",
-            columns=("chosen", "rejected", "margin"),
-            rows=rows,
-            texts_are="prompt",
-        )
+        return furthest_from_preference(golds, predictions, limit)
 
     def baseline(
         self,
@@ -606,101 +571,12 @@ class Preference(LanguageTask):
         answers what most are.
         """
         began = time.perf_counter()
-        makers: dict[str, Callable[[Preferred], Rewarded]]
-        if self.has_pairs:
-            makers = {
-                "the longer answer": partial(_by_length, 1.0),
-                "the shorter answer": partial(_by_length, -1.0),
-            }
-        else:
-            makers = {"all are good": partial(_always, 1.0), "all are bad": partial(_always, -1.0)}
-        scores = {
-            name: self.metrics(train[1], [make(gold) for gold in train[1]])["accuracy"] or 0.0
-            for name, make in makers.items()
-        }
-        best = max(scores, key=lambda name: scores[name])
+        makers = BY_LENGTH if self.has_pairs else ALWAYS
+        right: dict[str, float] = {}
+        for name, make in makers.items():
+            guesses = [make(gold) for gold in train[1]]
+            right[name] = self.metrics(train[1], guesses)["accuracy"] or 0.0
+        best = max(right, key=lambda name: right[name])
         predictions = [makers[best](gold) for gold in test[1]]
         metrics = self.metrics(test[1], predictions)
         return Baseline(best, metrics, predictions, round(time.perf_counter() - began, 3))
-
-
-# --- columns of `Examples.targets`, of each sequence ---
-
-REFERENCE = 0  # its log-probability by the reference; NaN: not known, or not needed
-GOOD = 1  # 1: the row's answer is good, or there are two; 0: it is bad
-
-
-def _encoded(found: Sequence[Labelled], golds: Sequence[Preferred], room: int) -> Encoded:
-    tokens = [each.ids[:room][:-1] for each in found]
-    labels = [np.where(each.written, each.ids, -1)[1:room] for each in found]
-    cut = np.asarray([max(0, len(each.ids) - room) for each in found], np.int32)
-    targets = np.full((len(found), 2), np.nan)
-    targets[:, GOOD] = np.repeat([gold.good is not False for gold in golds], 2)
-    examples = labelled_examples(tokens, labels, cut).with_targets(targets)
-    return Encoded(examples, len(golds), row=np.repeat(np.arange(len(golds)), 2))
-
-
-def _batches(encoded: Encoded, device: torch.device) -> Iterator[Batch]:
-    """All rows, those of like length together."""
-    examples = encoded.examples
-    lengths = examples.lengths.reshape(-1, 2).sum(axis=1)  # (rows,)
-    order = np.argsort(-lengths, kind="stable")
-    for rows in fill(order, lengths, LOSS_TOKENS, 0):
-        sequences = np.stack([2 * rows, 2 * rows + 1], axis=1).ravel()  # (2 rows,)
-        yield gather(examples, sequences, device)
-
-
-def _log_probabilities(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Of each sequence of a batch, in its order: the summed log-probability of the tokens that are
-    labelled, and their number; (N,) both.
-    """
-    assert isinstance(model, LanguageModel) and batch.labels is not None
-    states = select_labelled(language_states(model, batch), batch)
-    logs = token_log_probabilities(model, states, batch.labels)  # (M,)
-    places = batch.places
-    if places is None:
-        places = torch.arange(batch.n_tokens, device=logs.device)
-    of = torch.searchsorted(batch.starts, places, right=True) - 1  # (M,)
-    sums = logs.new_zeros(len(batch)).index_add(0, of, logs)
-    counts = logs.new_zeros(len(batch)).index_add(0, of, torch.ones_like(logs))
-    return sums, counts
-
-
-def _answers(model: nn.Module, batch: Batch) -> tuple[Answers, Answers]:
-    """The first and the second answer of each row of a batch, in the rows' order."""
-    logs, tokens = _log_probabilities(model, batch)
-    assert batch.targets is not None
-    order = torch.from_numpy(np.argsort(batch.rows, kind="stable")).to(logs.device)
-    reference = batch.targets[:, REFERENCE].to(logs.dtype)
-    first, second = (
-        Answers(logs[part], reference[part], tokens[part]) for part in (order[0::2], order[1::2])
-    )
-    return first, second
-
-
-def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-
-
-def _unpaired(
-    right: NDArray[np.float64], rewards: NDArray[np.float64], good: NDArray[np.bool_]
-) -> Measure:
-    def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        means = []
-        with np.errstate(invalid="ignore", divide="ignore"):
-            for which in (good, ~good):
-                part = weights[which]  # (n, R)
-                means.append(rewards[which] @ part / part.sum(axis=0))
-        margin = means[0] - means[1]
-        return {"accuracy": right @ weights / weights.sum(axis=0), "margin": margin}
-
-    return measure
-
-
-def _by_length(sign: float, gold: Preferred) -> Rewarded:
-    lengths = len(text_of(gold.chosen)), len(text_of(gold.rejected))
-    return Rewarded(sign * lengths[0], sign * lengths[1], is_reward=False)
-
-
-def _always(sign: float, gold: Preferred) -> Rewarded:
-    return Rewarded(sign, np.nan, gold.good, is_reward=False)

@@ -96,9 +96,11 @@ def kto(
     beta: float,
     weights: tuple[float, float],
 ) -> Tensor:
-    """KTO (Ethayarajh et al. 2024, arXiv:2402.01306, equations 7 and 8). mismatched: answers of
-    other rows to these prompts, whose mean gain estimates how far the model is from the reference;
-    is_good (N,); weights: of good and of bad answers.
+    """KTO (Ethayarajh et al. 2024, arXiv:2402.01306, equations 7 and 8).
+
+    mismatched: answers of other rows to these prompts, whose mean gain, or 0 where it is less,
+    estimates how far the model is from the reference, and has no gradient; is_good (N,); weights:
+    of good and of bad answers. trl has the same formula.
     """
     divergence = mismatched.gain.mean().clamp(min=0).detach()
     above = torch.sigmoid(beta * (answers.gain - divergence))

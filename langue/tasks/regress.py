@@ -155,7 +155,7 @@ class Regress(PooledTask):
 
     def balance(self, golds: Any) -> dict[str, float]:
         low, middle, high = (float(q) for q in np.quantile(golds, (0, 0.5, 1)))
-        return {"smallest": low, "median": middle, "largest": high}
+        return {"smallest score": low, "median score": middle, "largest score": high}
 
     def show_target(self, gold: Any) -> str:
         return f"{float(gold):g}"

@@ -319,7 +319,9 @@ class Task(Objective):
 
     @abstractmethod
     def balance(self, golds: Any) -> dict[str, float]:
-        """How the targets are spread: counts, or measurements, by name."""
+        """How the targets are spread, by name: integers, where they count targets that can be
+        compared (labels), or floats, which measure each something else.
+        """
 
     @abstractmethod
     def show_target(self, gold: Any) -> str:

@@ -15,7 +15,8 @@ from langue.errors import ModelError, SettingsError
 from langue.model.language_model import LanguageModel
 from langue.runs.corpora import Pretraining
 from langue.runs.judge_language import as_corpus, judged
-from langue.runs.model import Model, load_for_folder, load_plain, refuse_filled
+from langue.runs.model import Model, load_for_folder, load_plain
+from langue.runs.save import refuse_filled
 from langue.runs.train_tokenizer import as_list
 from langue.settings.sections import PRETRAINING, resolve
 from langue.tasks import OBJECTIVES

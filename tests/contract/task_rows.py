@@ -11,7 +11,7 @@ import numpy as np
 
 from langue.tasks.chat import Answered as Reply
 from langue.tasks.extract import Answered, Span
-from langue.tasks.preference import Rewarded
+from langue.tasks.judge_preferences import Rewarded
 from langue.tasks.tag import Tagged
 from langue.tasks.writing import Written
 from tests.tiny import BAD, GOOD, PLAIN

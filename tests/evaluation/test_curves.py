@@ -35,7 +35,7 @@ RUN += [
 )
 def test_every_log_gives_a_picture(log, tmp_path):
     curves.Curves(log).write(tmp_path / "curves.png")
-    assert imread(tmp_path / "curves.png").shape[:2] == (630, 1650)
+    assert imread(tmp_path / "curves.png").shape[:2] == (660, 1650)
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
 
 
@@ -106,6 +106,7 @@ def test_each_half_for_a_page():
     assert [panel[:4] for panel in panels] == [b"\x89PNG"] * 2 and panels[0] != panels[1]
     assert panels[1] != curves.Curves(RUN).panels()[1]  # the baseline is a line
     assert panels[0] == curves.Curves(RUN).panels()[0]
+    assert panels[0] != curves.Curves(RUN, baseline={"loss": 0.7}).panels()[0]
 
 
 def test_ends_of_passes():

@@ -18,6 +18,9 @@ def test_of_labelled_rows():
         "steps": 12,
         "mean_tokens": 9.5,
         "pooling": "mean",
+        "of_a_task": "its own",
+        "verb": "predict",
+        "command": "langue finetune",
         "notes": ["a note"],
     }
     data, targets, run = sections_of_facts(facts)
@@ -34,22 +37,29 @@ def test_of_labelled_rows():
         ["new", None, 1],
     ]
     assert targets.bar == 1
-    assert list(run.rows) == [("steps", 12), ("tokens a text, mean", 9.5), ("pooling", "mean")]
+    shown = [("pooling", "mean"), ("steps", 12), ("tokens an example, mean", 9.5)]
+    assert list(run.rows) == [*shown, ("of a task", "its own")]
 
 
 def test_of_scores_and_of_many_labels():
     spread = {"smallest": 0.5, "median": 1.0, "largest": 5.0}
-    _, targets, _ = sections_of_facts({"splits": {"train": {"examples": 2, "balance": spread}}})
-    assert [row[0] for row in targets.rows] == list(spread) and targets.bar is None
+    data, targets, _ = sections_of_facts({"splits": {"train": {"examples": 2, "balance": spread}}})
+    assert [list(row) for row in data.rows] == [["examples", 2], *map(list, spread.items())]
+    assert not targets.rows  # measurements are no counts, and get no bars
     many = {str(i): i for i in range(MOST + 7)}
     _, targets, _ = sections_of_facts({"splits": {"train": {"balance": many}}})
     assert len(targets.rows) == MOST and "7 more are not listed" in targets.note
 
 
 def test_of_running_text():
-    facts = {"documents": 5, "tokens": 60, "dev_documents": 1, "dev_tokens": 9, "layers": 2}
+    held_out = {"dev_documents": 1, "dev_tokens": 9, "dev_bytes": 30}
+    facts = {"documents": 5, "tokens": 60, "bytes": 200, "layers": 2, **held_out}
     data, run = sections_of_facts(facts)
-    assert list(data.rows) == [("documents", 5, 1), ("tokens", 60, 9)]
+    assert [list(row) for row in data.rows] == [
+        ["documents", 5, 1],
+        ["tokens", 60, 9],
+        ["bytes", 200, 30],
+    ]
     assert list(run.rows) == [("layers", 2)]
 
 

@@ -315,6 +315,9 @@ def test_a_perfect_macro_average_is_only_as_sure_as_its_rarest_label(counts):
     low, high = at_end("recall_macro", 1.0, np.array(counts))
     assert (low, high) == (pytest.approx(shares.mean()), 1.0)
     assert at_end("recall_macro", 0.0, np.array(counts)) == pytest.approx((0.0, 1 - shares.mean()))
+    of_hundred = [100 * end for end in at_end("recall", 1.0, 40)]
+    assert at_end("bleu", 100.0, 40) == pytest.approx(of_hundred)
+    assert at_end("bleu", 1.0, 40) == (1.0, 1.0)
     if len(counts) > 1:
         targets = np.repeat(np.arange(len(counts)), counts)
         labels = [str(i) for i in range(len(counts))]

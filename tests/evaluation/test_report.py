@@ -12,6 +12,7 @@ from langue.evaluation import report
 from langue.evaluation.curves import Curves
 from langue.evaluation.highlights import excerpt
 from langue.evaluation.judge import Verdict
+from langue.evaluation.scores import scores_of
 from langue.tasks.judgement import (
     Example,
     Examples,
@@ -123,6 +124,7 @@ def test_hostile_texts_stay_texts(section):
     page = render(
         section,
         facts=[HOSTILE],
+        about={HOSTILE: HOSTILE, "command": HOSTILE},
         verdict=Verdict("same", HOSTILE),
         notes=[HOSTILE, HOSTILE],
         summary=summary,
@@ -189,6 +191,27 @@ def test_it_shows_what_it_was_given():
     ) in page.attributes
     assert page.words.count("–") == 4  # MCC, two of the baseline and a cell
     assert '<tr class="main"><td>accuracy</td>' in page.text and "nan" not in page.words.lower()
+
+
+def test_metrics_of_a_hundred_lie_on_the_scale_that_ends_at_one():
+    summary = {
+        "split": "test",
+        "metrics": {"bleu": 30.0, "f1": 0.9, "margin": 7.0},
+        "intervals": {"bleu": [20.0, 40.0]},
+        "baseline": {"name": "the source", "metrics": {"bleu": 10.0, "margin": 0.5}},
+    }
+    scores = scores_of(summary, "bleu")
+    bleu, f1, margin = scores.rows
+    assert scores.low == 0.0 and bleu.value == "30.00"
+    assert (bleu.track.at, bleu.track.start, bleu.track.baseline) == (30.0, 20.0, 10.0)
+    assert f1.track.at == 90.0 and margin.track is None  # a margin has no end
+
+
+def test_a_run_says_where_it_comes_from():
+    about = {"command": "langue finetune --data 'a b'", "kept": "step 3, the best on dev"}
+    page = render(table(), about=about)
+    assert page.tags.count("dt") == 2 and "step 3, the best on dev" in page.words
+    assert re.sub("<[^>]+>", "", page.text).count("langue finetune --data &#39;a b&#39;") == 1
 
 
 def test_the_least_that_a_report_needs():

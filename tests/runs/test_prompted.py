@@ -200,7 +200,7 @@ def test_what_cannot_be_ranked_is_told(model, tmp_path):
     for choices, words in (([], "none"), ([""], "not texts"), ("a", "one string")):
         with pytest.raises(ModelError, match=words):
             model.rank(PROMPT, choices)
-    with pytest.raises(ModelError, match="1 lists of choices and 2 prompts"):
+    with pytest.raises(ModelError, match="1 list of choices and 2 prompts"):
         model.rank(["a", "b"], [["c"]])
     with pytest.raises(ModelError, match="is not known; use one of: none"):
         model.rank(PROMPT, CHOICES, normalize="words")

@@ -19,7 +19,7 @@ from langue.errors import DataError, ModelError, SettingsError
 from langue.hub.checkpoint import describe, read_checkpoint
 from langue.hub.new_tokens import with_tokens
 from langue.tasks.chat import Chat
-from langue.tasks.chat_templates import TEMPLATE
+from langue.tasks.chat_templates import OURS, TEMPLATE
 from langue.tasks.conversations import read_conversation
 from langue.text.read.source import read
 from langue.text.tokenizers.assistant_turns import labelled, turns_of
@@ -458,3 +458,26 @@ def test_bad_models_and_templates(tmp_path: Path) -> None:
     )
     found = preview("chat", model=folder, data=data, task__template=str(marked))
     assert found.config.vocab_size == 272  # nothing was added
+
+
+def test_an_adapter_learns_with_the_template_that_adds_no_token(tmp_path: Path) -> None:
+    base = tiny_decoder(tmp_path / "llama", "llama, tied", max_position_embeddings=256)
+    chat = partial(
+        finetune,
+        "chat",
+        model=base,
+        data={name: CONVERSATIONS for name in ("train", "dev", "test")},
+        out=tmp_path / "run",
+        model__adapter="lora",
+        train__max_steps=2,
+        data__duplicates=False,
+    )
+    with pytest.raises(SettingsError, match="does not hold") as refused:
+        chat()
+    assert "task.template=plain" in str(refused.value)
+    run = chat(task__template="plain")  # as it says
+    model = run.load()
+    assert model.adapters == ["default"]
+    assert model.config.vocab_size == read_checkpoint(describe(base), "lm").config.vocab_size
+    assert model.tokenizer.chat_template == OURS["plain"]
+    assert model.tokenizer.end_of_turn() is not None

@@ -14,7 +14,6 @@ import torch
 from langue.cli import run as command
 from langue.errors import DataError, ModelError, RunError, SettingsError
 from langue.evaluation.curves import _reach
-from langue.progress import span
 from langue.runs.model import load
 from langue.tasks.classify import Classify
 from langue.tasks.regress import Regress
@@ -328,14 +327,6 @@ def test_letters_that_a_terminal_lacks(run, tmp_path):
 def test_convert_says_what_it_wrote(model, tmp_path, capsys):
     assert command(["convert", str(model), str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"out": str(tmp_path / "out")}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.25, "0.25 seconds"), (119.7, "120 seconds"), (150, "2.5 minutes"), (2 * 86_400, "2 days")],
-)
-def test_times_are_in_the_unit_that_people_use(seconds, said):
-    assert span(seconds) == said
 
 
 def test_a_curve_is_called_smoothed_where_it_is():

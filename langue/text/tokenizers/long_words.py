@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from langue.wording import counted
+
 LIMIT = 1000  # characters of a word in training
 WORDPIECE_LIMIT = 100  # of WordPiece's words, in use too: what BERT's published tokenizers have
 
@@ -54,7 +56,7 @@ class LongWords:
         """What became of them, for the report; nothing where there were none."""
         if not self.words:
             return []
-        words = "1 word" if self.words == 1 else f"{self.words:,} words"
+        words = counted(self.words, "word")
         return [
             f"{words} longer than {self.limit:,} characters ({self.characters:,} in all): {what}"
         ]

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -361,10 +362,22 @@ class Tokenizer:
 
     def shown(self, index: int) -> str:
         """A token for people who look at texts token by token: the characters that it stands for,
-        without blanks around them; its name where these are none of their own.
+        and a blank behind them; its name where these are none of their own. Where every token is a
+        single character they stand as they are, so that a text reads as one.
         """
-        text = self.decode([index], skip_special=False).replace("\n", "⏎").strip()
-        return text if text and HALF not in text else self.token(index)
+        text = self.decode([index], skip_special=False).replace("\n", "⏎")
+        if not self.is_by_character:
+            text = text.strip()
+        if not text or HALF in text:
+            text = self.token(index)
+        return text if self.is_by_character else f"{text} "
+
+    @cached_property
+    def is_by_character(self) -> bool:
+        """Whether every token but the special ones is one character, or one byte."""
+        special = self.reader.get_added_tokens_decoder()
+        names = self.reader.get_vocab(with_added_tokens=True)
+        return all(len(name) == 1 for name, index in names.items() if index not in special)
 
     def token(self, index: int) -> str:
         return str(self.reader.id_to_token(index))
