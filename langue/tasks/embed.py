@@ -656,7 +656,7 @@ class Embed(Task):
         golds: list[Gold] = test[1]
         if self.has_scores:
             name = "cosine of tf-idf"
-            predictions = tfidf_similarities(train[1], golds)
+            predictions: Any = tfidf_similarities(train[1], golds)
         else:
             name = "BM25"
             predictions = bm25_ranks(golds)

@@ -81,6 +81,7 @@ def write_gpt2(config: ModelConfig) -> dict[str, Any]:
 
 def read_bigcode(config: Config) -> ModelConfig:
     base = read_gpt2({"activation_function": "gelu_pytorch_tanh"} | dict(config))
+    base = replace(base, scores_by_layer=False)  # GPT-2's key, which its code passes over
     return replace(base, kv_heads=1) if config.get("multi_query", True) else base
 
 
