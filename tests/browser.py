@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import Error, expect, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
@@ -14,13 +15,12 @@ QUIET = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 REQUIRED = "LANGUE_REQUIRE_BROWSER"
+PATIENCE = 30_000  # milliseconds, of a machine that does much else
 
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
     """Headless Chromium. Where there is none the tests are skipped, unless it is required."""
-    from playwright.sync_api import Error, sync_playwright
-
     found = next(filter(None, map(shutil.which, BROWSERS)), None)  # None: Playwright's own
     with sync_playwright() as tools:
         try:
@@ -36,7 +36,8 @@ def chromium() -> Iterator[Any]:
 def open_page(browser: Any, address: str, **options: Any) -> Any:
     """A page in a profile of its own. What scripts complain of is in `page.complaints`."""
     page = browser.new_context(**options).new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on("console", lambda said: _note(page, said))

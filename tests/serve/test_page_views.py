@@ -42,7 +42,9 @@ def page(server):
 
 def run(page, model, **given):
     """What a view shows of what a model answers, filled in by labels. What was answered."""
+    page.get_by_label("Model").focus()
     page.get_by_label("Model").select_option(model)
+    expect(page.get_by_label("Model")).to_be_focused()  # keys go on choosing
     for label, text in given.items():
         page.get_by_label(re.compile("^" + label.replace("_", " "))).fill(text)
     with page.expect_response("**/v1/*") as answered:

@@ -27,6 +27,10 @@ export class ChatView {
   /** After it stands in the document. */
   shown() {
     this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  /** Where there is a keyboard on the screen, it is not to come up by itself. */
+  focus() {
     if (matchMedia("(min-width: 48rem)").matches) this.input.focus();
   }
 
@@ -161,8 +165,9 @@ export class ChatView {
       store.choose(this.conversation, all[place + step]);
       this.keep();
       this.draw();
-      const next = this.messages.querySelector(`[data-node="${all[place + step].id}"]`);
-      (next.querySelector(`[data-step="${step}"]:enabled`) ?? next.querySelector("[data-step]:enabled")).focus();
+      const steps = `[data-node="${all[place + step].id}"] [data-step]:enabled`;
+      const ways = [...this.messages.querySelectorAll(steps)];
+      (ways.find((each) => each.dataset.step === String(step)) ?? ways[0]).focus();
     };
     const step = (by, name, label) =>
       iconButton(name, label, () => go(by), { "data-step": by, disabled: !all[place + by] });

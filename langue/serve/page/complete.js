@@ -19,7 +19,8 @@ export class CompleteView {
     this.token = el("p", { class: "token", role: "status" });
     this.info = el("p", { class: "info" });
     this.button = el("button", { class: "main" });
-    this.takeOver = el("button", { type: "button", class: "quiet", onclick: () => this.goOn() }, t("takeOver"));
+    const goOn = () => this.goOn();
+    this.takeOver = el("button", { type: "button", class: "quiet", onclick: goOn }, t("takeOver"));
     this.choice = el("button", { type: "button", class: "quiet", onclick: () => this.askSettings() });
     this.isShaded = el("input", { type: "checkbox", onchange: () => this.draw() });
     const onsubmit = (event) => {
@@ -41,6 +42,9 @@ export class CompleteView {
 
   shown() {
     this.prompt.fit();
+  }
+
+  focus() {
     this.prompt.focus();
   }
 
@@ -114,7 +118,8 @@ export class CompleteView {
     const { text, log, others } = this.tokens[index];
     const said = (name, value) => `${JSON.stringify(name)} ${percent(Math.exp(value))}`;
     const rest = Object.entries(others).filter(([name]) => name !== text);
-    fill(this.token, el("strong", {}, said(text, log)), " · ", rest.map(([n, v]) => said(n, v)).join(" · "));
+    const beside = rest.map(([name, value]) => ` · ${said(name, value)}`).join("");
+    fill(this.token, el("strong", {}, said(text, log)), beside);
   }
 
   /** Take what was written for the text to go on from. */
@@ -125,5 +130,6 @@ export class CompleteView {
     this.keepDraft();
     this.draw();
     this.shown();
+    this.focus();
   }
 }

@@ -8,7 +8,7 @@ import {
   AnswersView, LabelsView, NumberView, ReportView, SpansView, TextView, VectorsView,
 } from "./results.js";
 import { openDialog } from "./settings.js";
-import { switchLanguage, t } from "./words.js";
+import { language, switchLanguage, t } from "./words.js";
 
 const THEMES = ["auto", "light", "dark"];
 const THEME = "langue.theme";
@@ -70,6 +70,11 @@ class App {
     return this.model.report ? [...own, ["report", ReportView]] : own;
   }
 
+  /** The pair of the view in use. */
+  get current() {
+    return this.views.find(([name]) => name === this.route.view) ?? this.views[0];
+  }
+
   draw() {
     this.drawHead();
     this.view?.hide?.();
@@ -77,12 +82,14 @@ class App {
       this.fail(t("noModels"));
       return;
     }
-    const [name, View] = this.views.find(([each]) => each === this.route.view) ?? this.views[0];
+    const [name, View] = this.current;
     this.view = new View(this, this.model);
     document.title = `${this.model.id} · langue`;
     fill(document.getElementById("main"), el("h1", { class: "hidden" }, this.model.id, " · ", t(name)),
       this.view.element);
     this.view.shown?.();
+    // who chooses in the head by keys goes on from there
+    if (!document.getElementById("head").contains(document.activeElement)) this.view.focus?.();
   }
 
   drawHead() {
@@ -95,7 +102,7 @@ class App {
       this.models.length > 0 && this.modelChoice(),
       this.models.length > 0 && this.viewChoice(),
       el("span", { class: "space" }),
-      el("button", { id: "language", type: "button", class: "quiet", lang: t("otherLanguage") === "中文" ? "zh" : "en",
+      el("button", { id: "language", type: "button", class: "quiet", lang: language === "en" ? "zh" : "en",
         onclick: () => this.switchLanguage() }, t("otherLanguage")),
       this.themeButton(),
       this.needsKey && iconButton("key", t("apiKey"), () => this.askKey("")),
@@ -112,10 +119,10 @@ class App {
 
   viewChoice() {
     if (this.views.length < 2) return null;
-    const current = this.views.find(([name]) => name === this.route.view) ?? this.views[0];
+    const [current] = this.current;
     const tabs = this.views.map(([name]) =>
       el("button", { id: `view-${name}`, type: "button", class: "tab",
-        "aria-current": name === current[0] && "page", onclick: () => this.go({ view: name }) }, t(name)));
+        "aria-current": name === current && "page", onclick: () => this.go({ view: name }) }, t(name)));
     return el("nav", { class: "tabs", "aria-label": t("views") }, tabs);
   }
 
@@ -164,7 +171,11 @@ class App {
 
   /** Say something for a while, and offer to do something about it. */
   notify(message, action = "", onclick = () => {}) {
-    const undo = action && el("button", { type: "button", onclick: () => (onclick(), notice.remove()) }, action);
+    const act = () => {
+      onclick();
+      notice.remove();
+    };
+    const undo = action && el("button", { type: "button", onclick: act }, action);
     const notice = el("div", { class: "notice" }, message, undo);
     fill(document.getElementById("notices"), notice);
     setTimeout(() => notice.remove(), NOTICE);

@@ -23,7 +23,7 @@ export class Sheet {
     this.drawButton();
   }
 
-  shown() {
+  focus() {
     this.form.querySelector("textarea, input").focus();
   }
 
