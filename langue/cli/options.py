@@ -30,7 +30,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="A file, a folder of train/dev/test files, or a Hub name.",
+        help="A file, a folder of train/dev/test files or of pos/neg texts, or a Hub name.",
         show_default=False,
     ),
 ]
@@ -48,7 +48,7 @@ Columns = Annotated[
     list[str] | None,
     typer.Option(
         "--columns",
-        help="Ours=theirs: text=review,label=sentiment; of CoNLL files by number, from 1: tags=2.",
+        help="Ours=theirs: text=review,label=sentiment; of files without names by number: tags=2.",
         metavar="OURS=THEIRS,...",
     ),
 ]

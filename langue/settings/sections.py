@@ -97,9 +97,9 @@ class DataSettings(Section):
     invalid: Literal["error", "drop"] = Field(
         default="error", description="what an unusable row does: stop, or be counted"
     )
-    conflicts: Literal["keep", "drop"] = Field(
-        default="keep",
-        description="training rows of texts that have several labels: kept, or left out",
+    conflicts: Literal["keep", "drop"] | None = Field(
+        default=None,
+        description="rows of train whose text has several labels: kept, or left out; None: kept",
     )
     decimal_comma: bool | None = Field(
         default=None,

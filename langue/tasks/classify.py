@@ -65,11 +65,11 @@ class ClassifyOptions(PooledOptions):
             " asked about; false: one, whatever its name"
         ),
     )
-    merge_labels: bool = Field(
-        default=False,
+    merge_labels: bool | None = Field(
+        default=None,
         description=(
             "labels that differ by blanks, case, Unicode form or invisible marks alone are one,"
-            " spelt as most rows have it"
+            " spelt as most rows have it; None: they are different ones"
         ),
     )
     positive: Annotated[str | None, BeforeValidator(_label_name)] = Field(
