@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +173,8 @@ def _is_small(section: Section) -> bool:
     if isinstance(section, Points):
         return True
     if isinstance(section, Table):
-        longest = max(len(str(cell)) for row in section.rows for cell in row)
+        cells = chain.from_iterable(section.rows)
+        longest = max(len(str(cell)) for cell in cells)
         return len(section.columns) <= SIDE and len(section.rows) <= LOW and longest <= NARROW
     return isinstance(section, Matrix) and max(len(section.rows), len(section.columns)) <= SIDE
 

@@ -654,6 +654,7 @@ class Embed(Task):
         """TF-IDF of scored pairs, BM25 of what is searched."""
         began = time.perf_counter()
         golds: list[Gold] = test[1]
+        predictions: Any
         if self.has_scores:
             name = "cosine of tf-idf"
             predictions: Any = tfidf_similarities(train[1], golds)
