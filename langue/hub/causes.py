@@ -2,11 +2,9 @@
 cause, where the folder shows another one than what was met.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from langue.errors import LangueError, ModelError
+from langue.errors import ModelError
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 # An error that does not name these is not of them.
@@ -31,22 +29,10 @@ def refuse_pointer(file: Path) -> ModelError:
     )
 
 
-@contextmanager
-def naming_causes(*folders: Path) -> Iterator[None]:
-    """Of an error about a file that is a pointer, or about a whole folder in which a file other
-    than weights is one, that is the cause.
+def pointer_met(where: str, folder: Path) -> Path | None:
+    """The file that is a pointer, of those that an error is about: the one that it names, or, where
+    it is about the folder, one that holds no weights.
     """
-    try:
-        yield
-    except LangueError as error:
-        met = (_pointer_met(str(error.where), folder) for folder in folders)
-        pointer = next((file for file in met if file is not None), None)
-        if pointer is None:
-            raise
-        raise refuse_pointer(pointer) from error
-
-
-def _pointer_met(where: str, folder: Path) -> Path | None:
     for file in sorted(folder.glob("*")) if folder.is_dir() else [folder]:
         of_folder = where == str(folder) and file.suffix not in _WEIGHTS
         if (of_folder or str(file) in where) and file.is_file() and is_pointer(file):

@@ -8,7 +8,8 @@ nothing that can run code is ever unpickled, and a config that names code (`auto
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,6 @@ from torch import Tensor
 from langue.errors import LangueError, ModelError
 from langue.files import atomic_file, read_json, refuse_code, write_json
 from langue.hub import sentence_transformers
-from langue.hub.causes import is_pointer, naming_causes, refuse_pointer
 from langue.hub.config_keys import MOST, require
 from langue.hub.families.registry import FAMILIES
 from langue.hub.family import EXTRA_PREFIX, Family, parameters
@@ -137,6 +137,21 @@ class Checkpoint:
         return self.generation.start
 
 
+@contextmanager
+def naming_causes(*folders: Path) -> Iterator[None]:
+    """Of an error in reading these, where they show what it comes from, that is said."""
+    try:
+        yield
+    except LangueError as error:
+        from langue.hub.causes import pointer_met, refuse_pointer
+
+        met = (pointer_met(str(error.where), folder) for folder in folders)
+        pointer = next((file for file in met if file is not None), None)
+        if pointer is None:
+            raise
+        raise refuse_pointer(pointer) from error
+
+
 def locate(
     name: str | Path,
     revision: str | None = None,
@@ -150,9 +165,11 @@ def locate(
     folder = Path(os.path.expanduser(name))  # `~nobody` stays what it is
     if folder.is_dir() or _find_format(folder):
         return folder
-    if is_pointer(folder):
-        raise refuse_pointer(folder)
     if folder.exists():
+        from langue.hub.causes import is_pointer, refuse_pointer
+
+        if is_pointer(folder):
+            raise refuse_pointer(folder)
         raise ModelError(
             "a file that is not a model",
             where=str(name),

@@ -29,7 +29,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from langue.model.cache import PAGE, PagedKeys, Span, first_page_in_window, kernels_for, pages_for
-from langue.model.distances import Distances, distance_scores
 from langue.model.kernels import drop, random_keep, scale, softmax, softmax_gradient, threshold
 from langue.runtime import disable_cudnn_sdpa, has_amx_bf16
 
@@ -61,6 +60,14 @@ class SpanBias:
     # positions begin and end -> that of these queries, (H, end - begin, end)
     rows: Callable[[int, int], Tensor]
     slopes: Tensor | None = None  # (H,), where it is minus these times the distance
+
+
+@dataclass(frozen=True)
+class Distances:
+    """What a layer makes of the distances between its tokens (`distances.py`)."""
+
+    keys: Tensor | None  # (2 S, H, K), which queries meet: content to position
+    queries: Tensor | None  # (2 S, H, K), which keys meet: position to content
 
 
 def attention_reference(
@@ -259,7 +266,9 @@ def dense_attention(
     if not config.cap:
         mask = None if square else additive_mask(config, bias, queries, keys, q)
         if distances is not None:
-            mask = distance_scores(q, k, distances) * alpha
+            from langue.model.distances import distance_scores
+
+            mask = distance_scores(q, k, distances.keys, distances.queries) * alpha
         mixed = F.scaled_dot_product_attention(
             q, k, v, mask, dropout, is_causal=square, scale=alpha
         )

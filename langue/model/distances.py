@@ -10,41 +10,23 @@ The published code, and so every published model, has that of the query from the
 Distances are in tables of 2 S rows, of which row r is that of i - j = r - S, for at most S tokens.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 
-class DistanceStates(NamedTuple):
-    """The embeddings of those distances that a batch has, each once."""
-
-    states: Tensor  # (R, D)
-    rows: Tensor  # (2 S,) which of them each distance has
-
-
-@dataclass(frozen=True)
-class Distances:
-    """What a layer makes of the distances between its tokens."""
-
-    keys: Tensor | None  # (2 S, H, K), which queries meet: content to position
-    queries: Tensor | None  # (2 S, H, K), which keys meet: position to content
-
-
-def distance_scores(q: Tensor, k: Tensor, distances: Distances) -> Tensor:
+def distance_scores(q: Tensor, k: Tensor, keys: Tensor | None, queries: Tensor | None) -> Tensor:
     """The terms with distances of each query i and key j, not scaled: q, k (n, H, t, K) ->
-    (n, H, t, t).
+    (n, H, t, t). keys, queries (2 S, H, K): of distances; None: there is no such term.
     """
     t = q.shape[2]
     terms = []
-    if distances.keys is not None:
-        keys = _nearest(distances.keys, t).flip(0).to(q.dtype)
-        products = q @ keys.permute(1, 2, 0)  # (n, H, t, 2 t), of i - j from t - 1 down to -t
+    if keys is not None:
+        own = _nearest(keys, t).flip(0).to(q.dtype)
+        products = q @ own.permute(1, 2, 0)  # (n, H, t, 2 t), of i - j from t - 1 down to -t
         terms.append(along_diagonals(products, t - 1))
-    if distances.queries is not None:
-        queries = _nearest(distances.queries, t).to(k.dtype)
-        products = k @ queries.permute(1, 2, 0)  # (n, H, t, 2 t), of i - j from -t up to t - 1
+    if queries is not None:
+        own = _nearest(queries, t).to(k.dtype)
+        products = k @ own.permute(1, 2, 0)  # (n, H, t, 2 t), of i - j from -t up to t - 1
         terms.append(along_diagonals(products, t).transpose(-1, -2))
     return terms[0] if len(terms) == 1 else torch.add(*terms)
 

@@ -4,7 +4,7 @@ distances (2 S, D).
 """
 
 import math
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from langue.model.attention import LengthBuckets
 from langue.model.config import ModelConfig
-from langue.model.distances import DistanceStates
 from langue.model.layers import make_norm
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (T, R / 2)
@@ -259,6 +258,13 @@ def make_bias(config: ModelConfig) -> nn.Module | None:
     if config.has_relative_bias:
         return RelativeBias(config)
     return Alibi(config) if config.position == "alibi" else None
+
+
+class DistanceStates(NamedTuple):
+    """The embeddings of those distances that a batch has, each once."""
+
+    states: Tensor  # (R, D)
+    rows: Tensor  # (2 S,) which of them each distance has
 
 
 class DistanceEmbedding(nn.Module):

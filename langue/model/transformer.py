@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from langue.model.attention import (
     AttentionConfig,
+    Distances,
     LengthBuckets,
     PairedLengthBuckets,
     SpanBias,
@@ -26,11 +27,11 @@ from langue.model.attention import (
 )
 from langue.model.cache import PagedKeys, Pages, kernels_for
 from langue.model.config import ModelConfig
-from langue.model.distances import Distances, DistanceStates
 from langue.model.kernels import Dropout, Linear, in_bf16, rows_of
 from langue.model.layers import Convolution, HeadNorm, make_feedforward, make_norm
 from langue.model.position import (
     Alibi,
+    DistanceStates,
     Rotary,
     Rotation,
     make_bias,

@@ -250,7 +250,7 @@ def test_shards(model):
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     assert (load(model).hidden(["the film"])[0] == before).all()
     (model / "model-2.safetensors").unlink()
-    refuses(model, "not a whole safetensors file")
+    refuses(model, "of the 2 files that the index names are not there: model-2.safetensors")
 
 
 DISK_FULL = """

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from langue.data.batch import Examples, gather, gather_pairs
 from langue.model.attention import (
     AttentionConfig,
+    Distances,
     attention_reference,
     dense_attention,
     ragged_attention,
@@ -21,7 +22,6 @@ from langue.model.attention import (
 )
 from langue.model.cache import PAGE, PagedKeys, Pages, Span, pages_for
 from langue.model.config import ModelConfig
-from langue.model.distances import Distances
 from langue.model.heads import pool_mean
 from langue.model.position import Alibi, DistanceEmbedding, RelativeBias
 from langue.model.transformer import Step, Transformer, initialise
