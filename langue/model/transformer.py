@@ -410,10 +410,12 @@ class Transformer(nn.Module):
         # The decoder of a pair uses the encoder's embedding, unless it has a vocabulary of its own.
         own = not cross or config.decoder_vocab_size
         self.token = nn.Embedding(config.vocab_size, size) if own else None
-        self.position = make_position(config, config.dim if config.position_widened else size)
-        self.segment = nn.Embedding(config.n_segments, size) if config.n_segments else None
-        self.task = nn.Embedding(config.n_tasks, size) if config.n_tasks else None
-        self.embedding_norm = make_norm(config, size) if config.embedding_norm else None
+        # what is added to the token's vector, before it is widened or after
+        inner = config.dim if config.position_widened else size
+        self.position = make_position(config, inner)
+        self.segment = nn.Embedding(config.n_segments, inner) if config.n_segments else None
+        self.task = nn.Embedding(config.n_tasks, inner) if config.n_tasks else None
+        self.embedding_norm = make_norm(config, inner) if config.embedding_norm else None
         self.widen = (
             nn.Linear(size, config.dim, bias=config.widen_bias) if config.embedding_dim else None
         )

@@ -322,7 +322,7 @@ def _stablelm(draw):
     del kept["head_dim"]
     part = draw.choice([0.25, 0.5, 1.0])
     return kept | {
-        "hidden_size": 32,
+        "hidden_size": 64,
         "layer_norm_eps": draw.choice([1e-5, 1e-3]),
         "rope_parameters": _rope(draw, share=part),
     }

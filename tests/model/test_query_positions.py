@@ -57,6 +57,21 @@ CONFIGS = {
         True,
     ),
     "parallel decoder": (CAUSAL | {"position": "rotary", "parallel": True}, False, True),
+    "parallel decoder behind one norm": (
+        CAUSAL | {"position": "rotary", "parallel": True, "shared_norm": True},
+        False,
+        True,
+    ),
+    "decoder whose queries grow": (
+        CAUSAL | {"position": "rotary", "query_growth": 0.5, "rotary_length": 3},
+        False,
+        True,
+    ),
+    "narrowed decoder": (
+        CAUSAL | {"embedding_dim": 8, "position_widened": True, "narrowed": True},
+        False,
+        True,
+    ),
     "alibi decoder": (CAUSAL | {"position": "alibi"}, False, True),
 }
 

@@ -100,6 +100,17 @@ CLASSES: dict[str, PublishedClass] = {
     "Nllb": PublishedClass(_ROBERTA, mask_takes_space=True),
     "M2M100": PublishedClass(_T5 | {"bos": "<s>", "sep": "</s>"}),
     "Pegasus": PublishedClass(_T5 | {"mask": "<mask_2>"}),
+    "Cohere": PublishedClass(
+        {
+            **{
+                "bos": "<BOS_TOKEN>",
+                "eos": "<|END_OF_TURN_TOKEN|>",
+                "unk": "<UNK>",
+                "pad": "<PAD>",
+            },
+            **{"sep": "<SEP>", "cls": "<CLS>", "mask": "<MASK_TOKEN>"},
+        }
+    ),
 }
 
 # The class of a folder that names none, by the model_type of its config.json.
@@ -109,7 +120,8 @@ OF_MODEL_TYPE: dict[str, str] = {
     **{"xlm-roberta": "XLMRoberta", "camembert": "Camembert", "mbart": "MBart", "marian": "Marian"},
     **{"openai-gpt": "OpenAIGPT", "gpt_neox": "GPTNeoX", "pegasus": "Pegasus", "mpnet": "MPNet"},
     **{"albert": "Albert", "m2m_100": "M2M100", "deberta-v2": "DebertaV2", "deberta": "Deberta"},
-    **dict.fromkeys(("gpt2", "gpt_neo", "opt"), "GPT2"),
+    **dict.fromkeys(("gpt2", "gpt_neo", "opt", "starcoder2", "gptj", "phi"), "GPT2"),
+    **dict.fromkeys(("cohere", "cohere2"), "Cohere"),
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "Qwen2"),
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), "Gemma"),
     **dict.fromkeys(("t5", "mt5"), "T5"),
@@ -125,6 +137,8 @@ OF_MODEL_TYPE: dict[str, str] = {
             "granite",
             "olmo2",
             "olmo3",
+            *("gpt_bigcode", "falcon", "glm", "glm4", "exaone4", "umt5"),
+            *("ministral", "ministral3", "helium", "ernie4_5"),
         ),
         GENERIC,
     ),
