@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langue.cli import early
 from langue.cli.generate import (
     END,
     MinP,
@@ -80,6 +81,7 @@ def chat(
 
     A model's generation_config.json replaces these defaults, and an option replaces both.
     """
+    early.check_inputs(model=model, revision=revision)
     from langue.verbs.chat import chat as verb
 
     talk = verb(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Debug, Json, Named, Revision
 
 
@@ -52,6 +53,7 @@ def convert(
     A run is written so where llama.cpp has its architecture: one of langue pretrain --preset llama
     or --preset gpt2.
     """
+    early.check_inputs(model=model, revision=revision)
     from langue.cli.show import print_json
     from langue.verbs.convert import convert as verb
 

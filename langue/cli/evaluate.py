@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Columns, Data, Debug, Force, Json, parse_columns
 
 HARNESS = "Task files"
@@ -75,6 +76,8 @@ def evaluate(
 
     The baseline is trained on the run's own training split.
     """
+    named = parse_columns(columns)
+    early.check_inputs(model=run, data=data, out=out, force=force)
     from rich.console import Console
 
     from langue.cli.sections import print_sections
@@ -88,7 +91,7 @@ def evaluate(
         other,
         data=data,
         split=split,
-        columns=parse_columns(columns),
+        columns=named,
         out=out,
         force=force,
         show=sections.extend,

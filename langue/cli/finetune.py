@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import (
     Columns,
     Data,
@@ -15,6 +16,7 @@ from langue.cli.options import (
     Json,
     PretrainedModel,
     Recipe,
+    Resume,
     Task,
     Words,
     parse_columns,
@@ -34,9 +36,7 @@ def finetune(
     columns: Columns = None,
     recipe: Recipe = None,
     force: Force = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
-    ] = False,
+    resume: Resume = False,
     folds: Annotated[
         int | None,
         typer.Option(
@@ -70,6 +70,13 @@ def finetune(
     and --shares 0.1,0.3,1 draws a learning curve, which says whether more
     data would help. Each run is a run of its own below --out.
     """
+    named = parse_columns(columns)
+    words = parse_settings(settings, context)
+    parts = _parse_shares(shares)
+    given = {"task": task, "model": model, "data": data, "columns": named}
+    early.check_training(
+        "FINETUNE", given, words, recipe=recipe, out=out, force=force, resume=resume
+    )
     from langue.cli.show import preview_printer, print_json, print_metrics
     from langue.verbs.finetune import finetune as verb
 
@@ -78,15 +85,15 @@ def finetune(
         model=model,
         data=data,
         out=out,
-        columns=parse_columns(columns),
+        columns=named,
         recipe=recipe,
         force=force,
         resume=resume,
         folds=folds,
         seeds=seeds,
-        shares=_parse_shares(shares),
+        shares=parts,
         show=preview_printer(as_json),
-        **parse_settings(settings, context),
+        **words,
     )
     if as_json:
         print_json(run.metrics)

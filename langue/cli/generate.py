@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Dash, Debug, Force, Json, Named, Revision, data_of, harmless
 from langue.errors import DataError, SettingsError
 
@@ -221,18 +222,19 @@ def generate(
 
     A model's generation_config.json replaces these defaults, and an option replaces both.
     """
-    from langue.verbs.generate import ready
-
     data = data_of(standard_input, data)
     options = _options(context.params)
     if data is not None and (prompt or stream or n > 1):
         other = "--prompt" if prompt else "--stream" if stream else "--n"
         raise SettingsError(f"--data and {other} are given together", do="give one of them")
+    if data is None and out is not None:
+        raise SettingsError("--out is for --data", do="give --data FILE, or leave out --out")
+    early.check_inputs(model=model, revision=revision, data=data, out=out, force=force)
+    from langue.verbs.generate import ready
+
     if data is not None:
         _bulk(ready(model, revision, weights), data, out, options, force)
         return
-    if out is not None:
-        raise SettingsError("--out is for --data", do="give --data FILE, or leave out --out")
     prompts = list(prompt) if prompt else [_read()]
     loaded = ready(model, revision, weights)
     if stream:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Debug, Json, Named, Revision
 
 
@@ -25,6 +26,7 @@ def inspect(
 
         langue inspect google-bert/bert-base-uncased --length 256
     """
+    early.check_inputs(model=model, revision=revision)
     from langue.cli.show import print_json, print_model
     from langue.verbs.inspect import inspect as verb
 

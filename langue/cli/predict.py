@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Columns, Dash, Debug, Force, Json, data_of, parse_columns
 from langue.errors import SettingsError
 
@@ -60,10 +61,11 @@ def predict(
     line, or JSON objects where the first line is one, and writes each line as a JSON
     object with its prediction as soon as it is known.
     """
+    data = data_of(standard_input, data)
+    early.check_inputs(model=run, data=data, out=out, force=force)
     from langue.cli.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
 
-    data = data_of(standard_input, data)
     if data == "-" and out is None and not text:
         from langue.verbs.predict import predict_lines
 

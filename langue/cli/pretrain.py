@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import (
     Columns,
     Debug,
     Force,
     Json,
     Recipe,
+    Resume,
     Words,
     parse_columns,
     parse_settings,
@@ -67,9 +69,7 @@ def pretrain(
     columns: Columns = None,
     recipe: Recipe = None,
     force: Force = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
-    ] = False,
+    resume: Resume = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -90,21 +90,28 @@ def pretrain(
     On several GPUs: torchrun --nproc-per-node 8 -m langue pretrain ...
     Afterwards: langue generate, langue finetune --model runs/small, langue inspect.
     """
+    named = parse_columns(columns)
+    words = _merged(parse_settings(settings, context), {"size": size, "preset": preset})
+    sources = data[0] if data is not None and len(data) == 1 else data
+    given = {"objective": objective, "model": model, "data": sources, "columns": named}
+    early.check_training(
+        "PRETRAIN", given, words, recipe=recipe, out=out, force=force, resume=resume
+    )
     from langue.cli.show import print_json, print_language, print_pretraining
     from langue.verbs.pretrain import pretrain as verb
 
     run = verb(
         objective,
-        data=data[0] if data is not None and len(data) == 1 else data,
+        data=sources,
         out=out,
         model=model,
         tokenizer=tokenizer,
-        columns=parse_columns(columns),
+        columns=named,
         recipe=recipe,
         force=force,
         resume=resume,
         show=lambda prepared: print_pretraining(prepared, as_json),
-        **_merged(parse_settings(settings, context), {"size": size, "preset": preset}),
+        **words,
     )
     if as_json:
         print_json(run.metrics)

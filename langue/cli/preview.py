@@ -4,6 +4,7 @@ train on, printed.
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import (
     Columns,
     Data,
@@ -37,17 +38,14 @@ def preview(
         langue data preview --model sentence-transformers/all-MiniLM-L6-v2 \\
             --data reviews.csv --columns text=review,label=sentiment
     """
+    named = parse_columns(columns)
+    words = parse_settings(settings, context)
+    given = {"task": task, "model": model, "data": data, "columns": named}
+    early.check_training("FINETUNE", given, words, recipe=recipe)
     from langue.cli.show import preview_printer, print_json
     from langue.verbs.preview import preview as verb
 
-    prepared = verb(
-        task,
-        model=model,
-        data=data,
-        columns=parse_columns(columns),
-        recipe=recipe,
-        **parse_settings(settings, context),
-    )
+    prepared = verb(task, model=model, data=data, columns=named, recipe=recipe, **words)
     if as_json:
         print_json(prepared.facts)
     else:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Columns, Debug, Force, Json, Named, parse_columns
 
 Texts = Annotated[
@@ -57,6 +58,8 @@ def rank(
             --choice Paris --choice Rome
         langue rank MODEL --data questions.jsonl --out ranked.jsonl
     """
+    named = parse_columns(columns)
+    early.check_inputs(model=model, data=data, out=out, force=force)
     from langue.verbs.rank import rank as verb
 
     found = verb(
@@ -65,7 +68,7 @@ def rank(
         choices=choices or None,
         data=data,
         out=out,
-        columns=parse_columns(columns),
+        columns=named,
         normalize=normalize,
         neutral=neutral or None,
         force=force,
@@ -116,6 +119,8 @@ def zero_shot(
         langue zero-shot MODEL --label good --label bad --data reviews.csv \\
             --template "{text} It was {}." --examples few.csv --out labelled.jsonl
     """
+    named = parse_columns(columns)
+    early.check_inputs(model=model, data=data, out=out, force=force)
     from langue.verbs.zero_shot import zero_shot as verb
 
     found = verb(
@@ -124,7 +129,7 @@ def zero_shot(
         texts=texts or None,
         data=data,
         out=out,
-        columns=parse_columns(columns),
+        columns=named,
         template=template,
         examples=examples,
         multi_label=multi_label,
@@ -159,6 +164,8 @@ def fill_mask(
         langue fill-mask MODEL --text "Paris is the [MASK] of France."
         langue fill-mask MODEL --text "A [MASK] film." --target good --target bad
     """
+    named = parse_columns(columns)
+    early.check_inputs(model=model, data=data, out=out, force=force)
     from langue.verbs.fill_mask import fill_mask as verb
 
     found = verb(
@@ -166,7 +173,7 @@ def fill_mask(
         texts=texts or None,
         data=data,
         out=out,
-        columns=parse_columns(columns),
+        columns=named,
         top=top,
         targets=targets or None,
         force=force,

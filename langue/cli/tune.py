@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import (
     Columns,
     Data,
@@ -55,6 +56,10 @@ def tune(
     --recipe, study.png and report.html. After a Ctrl-C or a kill the same
     command with --resume goes on.
     """
+    named = parse_columns(columns)
+    words = parse_settings(settings, context)
+    given = {"task": task, "model": model, "data": data, "columns": named}
+    early.check_training("FINETUNE", given, {}, recipe=recipe)  # of ranges the search has to say
     from rich.console import Console
 
     from langue.cli.sections import print_sections
@@ -70,10 +75,10 @@ def tune(
         out=out,
         trials=trials,
         seeds=seeds,
-        columns=parse_columns(columns),
+        columns=named,
         recipe=recipe,
         resume=resume,
-        **parse_settings(settings, context),
+        **words,
     )
     if as_json:
         print_json(result)

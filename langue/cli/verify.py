@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Debug, Json, Named, Revision
 
 Reference = Annotated[
@@ -40,6 +41,7 @@ def verify(
         langue verify google-bert/bert-base-uncased --store bert.safetensors
         langue verify ./copied-bert --reference bert.safetensors
     """
+    early.check_inputs(model=model, revision=revision)
     from langue.cli.show import print_checks, print_json
     from langue.verbs.verify import verify as verb
 

@@ -54,6 +54,13 @@ class Calls:
         return self.result
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these stand-ins are given is not there; test_early.py looks for it."""
+    for name in ("inputs", "training"):
+        monkeypatch.setattr(f"langue.cli.early.check_{name}", lambda *_, **__: None)
+
+
 @pytest.fixture
 def verb(monkeypatch: pytest.MonkeyPatch) -> Any:
     def put(name: str, result: Any = None) -> Calls:
