@@ -12,7 +12,7 @@ from typing import Any
 import typer.main
 
 from langue.cli import app
-from langue.cli.settings import listed, written
+from langue.cli.settings import written
 from langue.hub.family import SEQUENCE
 from langue.serve.fields import ChatFields, CompletionFields, EmbeddingFields
 from langue.serve.response_fields import ResponseFields
@@ -23,6 +23,7 @@ from langue.serve.task_fields import (
     TagFields,
     WriteFields,
 )
+from langue.verbs.settings import settings
 
 HERE = Path(__file__).parent
 
@@ -106,7 +107,7 @@ def _serving() -> str:
 
 def _settings() -> str:
     rows = []
-    for key, row in listed().items():
+    for key, row in settings().items():
         default = f"`{written(row['default'])}`{_of_others(row)}"
         choices = f": `{'` `'.join(row['choices'])}`" if row["choices"] else ""
         described = f"{row['description']}{choices}"

@@ -54,7 +54,7 @@ def convert(
     or --preset gpt2.
     """
     early.check_inputs(model=model, revision=revision)
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
     from langue.verbs.convert import convert as verb
 
     path = str(verb(model, out, dtype=dtype, revision=revision, merge=merge))

@@ -80,8 +80,8 @@ def evaluate(
     early.check_inputs(model=run, data=data, out=out, force=force)
     from rich.console import Console
 
-    from langue.cli.sections import print_sections
-    from langue.cli.show import print_json, print_language, print_metrics, print_task
+    from langue.evaluation.terminal import print_sections
+    from langue.runs.show import print_json, print_run, print_task
     from langue.tasks.judgement import Section
     from langue.verbs.evaluate import evaluate as verb
 
@@ -100,8 +100,8 @@ def evaluate(
         limit=limit,
         samples=samples,
     )
-    show = print_language if "perplexity" in content["metrics"] else print_metrics
-    show = print_task if task_file is not None else show
-    (print_json if as_json else show)(content)
-    if not as_json:
-        print_sections(Console(), sections)
+    if as_json:
+        print_json(content)
+        return
+    (print_run if task_file is None else print_task)(content)
+    print_sections(Console(), sections)

@@ -77,7 +77,7 @@ def finetune(
     early.check_training(
         "FINETUNE", given, words, recipe=recipe, out=out, force=force, resume=resume
     )
-    from langue.cli.show import preview_printer, print_json, print_metrics
+    from langue.runs.show import preview_printer, print_json, print_run
     from langue.verbs.finetune import finetune as verb
 
     run = verb(
@@ -98,16 +98,10 @@ def finetune(
     if as_json:
         print_json(run.metrics)
         return
+    print_run(run.metrics)
     if "runs" in run.metrics:
-        from rich.console import Console
-
-        from langue.cli.sections import print_sections
-        from langue.evaluation.repeats import sections_of_repeats
-
-        print_sections(Console(), sections_of_repeats(run.metrics))
         print(f"Report: {run.folder / 'report.html'}")
         return
-    print_metrics(run.metrics)
     print(run.facts["transformers"])
     print(f"Report: {run.folder / 'report.html'}")
     given = ""

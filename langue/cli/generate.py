@@ -297,7 +297,7 @@ def _stream(ready: "Model", prompts: list[str], options: dict[str, Any], n: int)
 def _print(
     ready: "Model", prompts: list[str], written: list[list[dict[str, Any]]], as_json: bool
 ) -> None:
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
 
     pairs = [
         (given, answer)

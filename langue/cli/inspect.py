@@ -27,7 +27,7 @@ def inspect(
         langue inspect google-bert/bert-base-uncased --length 256
     """
     early.check_inputs(model=model, revision=revision)
-    from langue.cli.show import print_json, print_model
+    from langue.runs.show import print_json, print_model
     from langue.verbs.inspect import inspect as verb
 
     facts = verb(model, length=length, revision=revision)

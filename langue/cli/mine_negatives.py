@@ -46,7 +46,7 @@ def mine_negatives(
     What is nearly as near as the answer is passed over (--margin): much of it
     answers, too, and nobody has marked it.
     """
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
     from langue.verbs.mine_negatives import mine_negatives as verb
 
     found = verb(

@@ -63,7 +63,7 @@ def predict(
     """
     data = data_of(standard_input, data)
     early.check_inputs(model=run, data=data, out=out, force=force)
-    from langue.cli.show import print_json, print_predictions
+    from langue.runs.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
 
     if data == "-" and out is None and not text:

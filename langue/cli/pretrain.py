@@ -97,7 +97,7 @@ def pretrain(
     early.check_training(
         "PRETRAIN", given, words, recipe=recipe, out=out, force=force, resume=resume
     )
-    from langue.cli.show import print_json, print_language, print_pretraining
+    from langue.runs.show import preview_printer, print_json, print_run
     from langue.verbs.pretrain import pretrain as verb
 
     run = verb(
@@ -110,13 +110,13 @@ def pretrain(
         recipe=recipe,
         force=force,
         resume=resume,
-        show=lambda prepared: print_pretraining(prepared, as_json),
+        show=preview_printer(as_json),
         **words,
     )
     if as_json:
         print_json(run.metrics)
         return
-    print_language(run.metrics)
+    print_run(run.metrics)
     print(f"Report: {run.folder / 'report.html'}")
 
 

@@ -42,7 +42,7 @@ def preview(
     words = parse_settings(settings, context)
     given = {"task": task, "model": model, "data": data, "columns": named}
     early.check_training("FINETUNE", given, words, recipe=recipe)
-    from langue.cli.show import preview_printer, print_json
+    from langue.runs.show import preview_printer, print_json
     from langue.verbs.preview import preview as verb
 
     prepared = verb(task, model=model, data=data, columns=named, recipe=recipe, **words)

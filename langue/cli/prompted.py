@@ -187,7 +187,7 @@ def _show(
     given: list[str] | None, found: list[Any], out: str | None, as_json: bool, cells: Any
 ) -> None:
     """Answers as rows of what is said and how sure it is, under what was given."""
-    from langue.cli.show import print_json, print_ranked
+    from langue.runs.show import print_json, print_ranked
 
     if out is not None:
         print(f"Answers: {out}")

@@ -39,7 +39,7 @@ def quantize(
     vLLM and `transformers` read, too; but GPT-2's is read here alone. Tables of tokens and the
     output matrix are written in bf16.
     """
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
     from langue.verbs.quantize import quantize as verb
 
     content = verb(
@@ -61,8 +61,8 @@ def print_quantized(content: dict[str, Any]) -> None:
     from rich.console import Console
 
     from langue.cli.plan import size_of
-    from langue.cli.sections import print_table
     from langue.compress.matrix_errors import MatrixError, table_of_errors
+    from langue.evaluation.terminal import print_table
 
     console = Console()
     print_table(console, table_of_errors([MatrixError(**each) for each in content["matrices"]]))

@@ -48,7 +48,7 @@ def quickstart(
 
         langue quickstart
     """
-    from langue.cli.show import preview_printer, print_json, print_metrics, print_predictions
+    from langue.runs.show import preview_printer, print_json, print_metrics, print_predictions
     from langue.verbs.quickstart import quickstart as verb
 
     began = time.monotonic()

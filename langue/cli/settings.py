@@ -20,9 +20,10 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
+    from langue.verbs.settings import settings as verb
 
-    rows = listed()
+    rows = verb()
     if as_json:
         print_json(rows)
         return
@@ -40,31 +41,6 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
             key, Text(written(row["default"]) + otherwise), Text(row["description"] + choices)
         )
     Console().print(grid)
-
-
-def listed() -> dict[str, dict[str, Any]]:
-    """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections;
-    `pretrain` where pretraining has another default, `others` by the tasks that have another.
-    """
-    from typing import Literal, get_args, get_origin
-
-    from langue.settings.sections import PRETRAINING, known
-    from langue.tasks import OPTIONS
-
-    rows: dict[str, dict[str, Any]] = {}
-    for key, field in known(*OPTIONS.values()).items():
-        choices = (
-            list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
-        )
-        rows[key] = {"default": field.default, "description": field.description, "choices": choices}
-        others = {}
-        for owner, options in OPTIONS.items():
-            own = options.model_fields.get(key.removeprefix("task."))
-            if key.startswith("task.") and own is not None and own.default != field.default:
-                others[owner.split()[-1]] = own.default
-        rows[key] |= {"others": others} if others else {}
-        rows[key] |= {"pretrain": PRETRAINING[key]} if key in PRETRAINING else {}
-    return rows
 
 
 def written(default: Any) -> str:

@@ -32,8 +32,8 @@ def train_tokenizer(
     kinds: bpe, wordpiece, unigram, characters, bytes. The folder loads in the
     transformers library too.
     """
-    from langue.cli.show import print_json
     from langue.cli.show_text import print_fertility
+    from langue.runs.show import print_json
     from langue.runs.train_tokenizer import train_tokenizer as verb
 
     named, settings = apart(sources, context)

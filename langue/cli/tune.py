@@ -62,9 +62,9 @@ def tune(
     early.check_training("FINETUNE", given, {}, recipe=recipe)  # of ranges the search has to say
     from rich.console import Console
 
-    from langue.cli.sections import print_sections
-    from langue.cli.show import print_json, print_metrics
     from langue.evaluation.study import sections_of_study
+    from langue.evaluation.terminal import print_sections
+    from langue.runs.show import print_json, print_metrics
     from langue.train.journal import read_log
     from langue.verbs.tune import tune as verb
 

@@ -42,7 +42,7 @@ def verify(
         langue verify ./copied-bert --reference bert.safetensors
     """
     early.check_inputs(model=model, revision=revision)
-    from langue.cli.show import print_checks, print_json
+    from langue.runs.show import print_checks, print_json
     from langue.verbs.verify import verify as verb
 
     outcome = verb(model, revision=revision, reference=reference, store=store, force=force)

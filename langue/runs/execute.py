@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +48,13 @@ from langue.train.trainer import Trainer, Watch
 if TYPE_CHECKING:
     from langue.runs.model import Model
 
+CURVES = "curves.png"
 WATCHED = 1  # samples at each evaluation of a language model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run."""
+    """A finished run. A notebook shows its scores, the verdict and its curves."""
 
     folder: Path
     metrics: dict[str, Any]  # the content of metrics.json; empty where it was not judged
@@ -63,6 +65,25 @@ class Run:
         from langue.runs.model import load
 
         return load(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}{_summary(self.metrics)})"
+
+    def _repr_html_(self) -> str:
+        from langue.runs.notebook import as_html, image_html
+        from langue.runs.show import print_run
+
+        shown = as_html(lambda console: print_run(self.metrics, console)) if self.metrics else ""
+        return f"<p>{escape(repr(self))}</p>{shown}{image_html(self.folder / CURVES)}"
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
+    """The main metric of metrics.json in some words; of a run that was not judged none."""
+    main = metrics.get("main_metric")
+    value = metrics.get("metrics", {}).get(main)
+    if value is None:
+        return ""
+    return f", {main} {value:.4g} on {metrics['split']}"
 
 
 def execute(

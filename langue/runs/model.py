@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from langue.runs.prompted import Normalize
     from langue.text.read.source import Source, Table
 
+MOST_NAMES = 8  # of labels, in what a model says of itself
 PAIR = "pair"  # the column of the second text
 LOGITS = 2048  # tokens of a batch whose logits are held whole
 DEFAULT = "default"  # the name of the adapter that a folder is loaded with
@@ -86,6 +87,35 @@ class Model:
         self._parts: dict[str | None, Parts] = {None: parts}
         self.adapter: str | None = None  # the name of the adapter in use
         self._take(self._parts[None])
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        return f"Model({facts.pop('name')!r}: {'; '.join(facts.values())})"
+
+    def _repr_html_(self) -> str:
+        from langue.runs.notebook import as_html
+        from langue.runs.show import print_pairs
+
+        return as_html(lambda console: print_pairs(self._facts(), console))
+
+    def _facts(self) -> dict[str, str]:
+        """What it is, for people."""
+        config = self.config
+        parameters = sum(weight.numel() for weight in self.body.parameters())
+        facts = {
+            "name": self.checkpoint.name or str(self.checkpoint.folder),
+            "family": f"{self.checkpoint.family.name}, {config.n_layers} layers of {config.dim:,}",
+            "body": f"{parameters:,} parameters",
+            "in": f"{self.weights or str(self.dtype).removeprefix('torch.')} on {self.device}",
+        }
+        if self.task is not None:
+            names = self.task.output_names()
+            more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+            labels = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
+            facts["task"] = f"{self.task.name}{labels}"
+        if self.adapter is not None:
+            facts["adapter"] = self.adapter
+        return facts
 
     def _take(self, parts: Parts) -> None:
         """Be made of these from now on."""

@@ -11,6 +11,8 @@ from langue.files import refuse_existing, write_json
 from langue.runs.compare import compare_runs
 from langue.runs.harness import evaluate_task_file
 from langue.runs.judge import evaluate_run
+from langue.runs.notebook import Result
+from langue.runs.show import print_run, print_task
 from langue.tasks.judgement import Section
 
 
@@ -78,4 +80,4 @@ def evaluate(
             content = compare_runs(run, other, data=data, split=split, columns=columns)
     if out is not None:
         write_json(Path(out), content)
-    return content
+    return Result(content, print_run if task_file is None else print_task)

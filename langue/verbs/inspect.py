@@ -23,7 +23,9 @@ from langue.planning.memory import (
     memory,
     memory_to_use,
 )
+from langue.runs.notebook import Result
 from langue.runs.save import head_of, task_of
+from langue.runs.show import print_model
 from langue.tasks.task import Task
 from langue.text.tokenizers.classes import ROLES
 from langue.text.tokenizers.special import special_ids
@@ -72,7 +74,7 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
     total = sum(math.prod(shape) for shape in shapes.values())
     adapter = None if described.adapter is None else _adapter(described)
     trained = total if adapter is None else adapter["trained"]
-    return {
+    facts = {
         "model": str(model),
         "family": family.name,
         "architecture": config.architecture,
@@ -88,6 +90,7 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         "tree": _tree("model", shapes),
         "config": {name: value for name, value in config.to_dict().items()},
     }
+    return Result(facts, print_model)
 
 
 def _adapter(described: Description) -> dict[str, Any]:

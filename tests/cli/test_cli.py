@@ -140,7 +140,7 @@ def test_json_alone_stands_on_stdout(
 ) -> None:
     calls = verb("finetune", finished())
     monkeypatch.setattr(
-        "langue.cli.show.print_preview", lambda found, console: console.print(found)
+        "langue.runs.show.print_preview", lambda found, console: console.print(found)
     )
     assert run(["finetune", "--out", "o", "--json"]) == 0
     calls.settings["show"]("what will be trained")
@@ -210,7 +210,7 @@ def test_preview_prints_facts(
     verb: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "langue.cli.show.print_preview", lambda found, console: console.print(found.facts)
+        "langue.runs.show.print_preview", lambda found, console: console.print(found.facts)
     )
     assert (
         run(["data", "preview", "--model", "m", "--data", "d", "data.truncation=head", "--json"])

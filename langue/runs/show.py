@@ -5,7 +5,7 @@ programs as JSON.
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -17,7 +17,7 @@ from rich.tree import Tree
 if TYPE_CHECKING:
     from langue.data.batch import Examples
     from langue.runs.corpora import Pretraining
-    from langue.runs.prepare import Finetuning
+    from langue.runs.prepare import Finetuning, Prepared
     from langue.text.tokenizers.tokenizer import Tokenizer
 
 EXAMPLES = 3  # training examples that a preview shows
@@ -30,11 +30,11 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, ensure_ascii=not wide, indent=2))
 
 
-def preview_printer(as_json: bool) -> "Callable[[Finetuning], None]":
+def preview_printer(as_json: bool) -> "Callable[[Prepared], None]":
     """What a training verb calls before it trains. Programs that read stdout get only the result
     there.
     """
-    return lambda prepared: print_preview(prepared, Console(stderr=as_json))
+    return lambda prepared: prepared.print(Console(stderr=as_json))
 
 
 def print_preview(prepared: "Finetuning", console: Console) -> None:
@@ -167,11 +167,24 @@ def _splits(facts: Mapping[str, Any]) -> Table:
     return grid
 
 
-def print_metrics(content: Mapping[str, Any]) -> None:
+def print_run(content: Mapping[str, Any], console: Console | None = None) -> None:
+    """metrics.json of any run: of labelled rows, of text, or of several runs."""
+    if "runs" in content:
+        from langue.evaluation.repeats import sections_of_repeats
+        from langue.evaluation.terminal import print_sections
+
+        print_sections(console or Console(), sections_of_repeats(content))
+    elif "perplexity" in content["metrics"]:
+        print_language(content, console)
+    else:
+        print_metrics(content, console)
+
+
+def print_metrics(content: Mapping[str, Any], console: Console | None = None) -> None:
     """metrics.json as a table, the baseline beside, and the verdict."""
     from langue.evaluation.judge import verdict
 
-    console = Console()
+    console = console or Console()
     console.print(_scores(content, "example"))
     judged = verdict(content)
     colour = {"better": "bold green", "worse": "bold red"}.get(judged.outcome, "bold yellow")
@@ -206,7 +219,7 @@ def print_metrics(content: Mapping[str, Any]) -> None:
             )
 
 
-def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
+def print_pretraining(prepared: "Pretraining", console: Console) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what
     carries loss; sizes.
     """
@@ -214,7 +227,6 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     from langue.runs.corpora import first_pieces
     from langue.runs.judge_language import listed
 
-    console = Console(stderr=as_json)
     facts = prepared.facts
     for tokens in first_pieces(prepared):
         line = Text(overflow="fold")
@@ -252,26 +264,34 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     print_notes(console, facts["notes"])
 
 
-def print_language(content: Mapping[str, Any]) -> None:
+def print_language(content: Mapping[str, Any], console: Console | None = None) -> None:
     """metrics.json of a pretrained model, the n-gram baseline beside."""
     from langue.runs.judge_language import began, better_than_baseline
 
-    console = Console()
+    console = console or Console()
     console.print(_scores(content, "document"))
     for sentence in (better_than_baseline(content), began(content)):
         if sentence:
-            print(sentence)
+            console.print(Text(sentence), soft_wrap=True)
     print_notes(console, content.get("notes", []))
 
 
-def print_task(content: Mapping[str, Any]) -> None:
+def print_task(content: Mapping[str, Any], console: Console | None = None) -> None:
     """What a model made of a task file, and what its numbers depend on."""
-    console = Console()
+    console = console or Console()
     console.print(_scores(content, "row"))
     how = ("few_shot", "target_delimiter", "prefix_token", "max_length", "stride", "dtype")
     said = [f"{name} {content[name]!r}" for name in how if name in content]
     console.print(Text(f"{content['task']}, {content['output_type']}: {', '.join(said)}"))
     print_notes(console, content["notes"])
+
+
+def print_pairs(rows: Mapping[str, str], console: Console) -> None:
+    """Names and what stands behind them, which may look like markup."""
+    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        grid.add_row(Text(name, "bold"), Text(value))
+    console.print(grid)
 
 
 def print_notes(console: Console, notes: list[str]) -> None:
@@ -336,6 +356,15 @@ def print_predictions(texts: list[str], results: list[Any]) -> None:
     Console().print(grid)
 
 
+def print_turns(turns: Sequence[tuple[str, str]], console: Console) -> None:
+    """What was said in a conversation, and what was answered."""
+    from langue.evaluation.cells import visible
+
+    for question, answer in turns:
+        console.print(Text(f"> {visible(question)}", "bold"))
+        console.print(Text(visible(answer)))
+
+
 def print_ranked(given: list[str], answers: list[list[tuple[str, float]]]) -> None:
     """Under each text its answers, one a row, with how sure they are."""
     console = Console()
@@ -357,7 +386,7 @@ def _said(prediction: Mapping[str, Any]) -> str:
     return " ".join(value for value in prediction.values() if isinstance(value, str)) or "–"
 
 
-def print_checks(outcome: Mapping[str, Any]) -> None:
+def print_checks(outcome: Mapping[str, Any], console: Console | None = None) -> None:
     """One row a check of `langue verify`."""
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     marks = {
@@ -367,12 +396,12 @@ def print_checks(outcome: Mapping[str, Any]) -> None:
     }
     for check in outcome["checks"]:
         grid.add_row(marks[check["ok"]], check["check"], Text(check["detail"]))
-    Console().print(grid)
+    (console or Console()).print(grid)
 
 
-def print_model(facts: Mapping[str, Any]) -> None:
+def print_model(facts: Mapping[str, Any], console: Console | None = None) -> None:
     """The facts of `langue inspect`: a tree, then what it can do and takes."""
-    console = Console()
+    console = console or Console()
     memory = facts["memory"]
     console.print(_branch(facts["tree"], None))
     context = "any length" if facts["context"] is None else f"{facts['context']:,} tokens"
@@ -397,10 +426,7 @@ def print_model(facts: Mapping[str, Any]) -> None:
             f"with one text of {memory['length']:,} tokens"
         ),
     }
-    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in rows.items():
-        grid.add_row(Text(name, "bold"), Text(value))  # labels may look like markup
-    console.print(grid)
+    print_pairs(rows, console)
 
 
 def _adapter_row(adapter: Mapping[str, Any] | None) -> dict[str, str]:
