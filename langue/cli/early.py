@@ -13,7 +13,7 @@ def check_inputs(
     *,
     model: str | None = None,
     revision: str | None = None,
-    data: str | None = None,
+    data: str | Mapping[str, str] | None = None,
     out: str | None = None,
     force: bool = False,
 ) -> None:
@@ -21,10 +21,11 @@ def check_inputs(
     from langue.hub.snapshot import refuse_missing
 
     refuse_existing(out, force)
-    if data is not None and data != "-":
-        from langue.text.read.open import refuse_missing as refuse_missing_data
+    for each in data.values() if isinstance(data, Mapping) else [data]:
+        if each is not None and each != "-":
+            from langue.text.read.open import refuse_missing as refuse_missing_data
 
-        refuse_missing_data(data)
+            refuse_missing_data(each)
     if model is not None:
         refuse_missing(model, revision)
 
@@ -54,5 +55,5 @@ def check_training(
     named = arguments.check_words(getattr(arguments, command), layer, given, settings)
     data = named["data"]
     # of text that is mixed, NAME@WEIGHT, the reader says what is not there
-    is_one_name = isinstance(data, str) and "@" not in data
-    check_inputs(model=named["model"], data=data if is_one_name else None)
+    is_plain = isinstance(data, Mapping) or isinstance(data, str) and "@" not in data
+    check_inputs(model=named["model"], data=data if is_plain else None)

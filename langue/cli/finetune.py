@@ -12,13 +12,17 @@ from langue.cli.options import (
     Columns,
     Data,
     Debug,
+    Dev,
     Force,
     Json,
     PretrainedModel,
     Recipe,
     Resume,
     Task,
+    Test,
+    Train,
     Words,
+    data_or_splits,
     parse_columns,
     parse_settings,
 )
@@ -32,6 +36,9 @@ def finetune(
     task: Task = None,
     model: PretrainedModel = None,
     data: Data = None,
+    train: Train = None,
+    dev: Dev = None,
+    test: Test = None,
     out: Annotated[str, typer.Option(help="The run directory to write.", show_default=False)],
     columns: Columns = None,
     recipe: Recipe = None,
@@ -73,7 +80,8 @@ def finetune(
     named = parse_columns(columns)
     words = parse_settings(settings, context)
     parts = _parse_shares(shares)
-    given = {"task": task, "model": model, "data": data, "columns": named}
+    read = data_or_splits(data, train, dev, test)
+    given = {"task": task, "model": model, "data": read, "columns": named}
     early.check_training(
         "FINETUNE", given, words, recipe=recipe, out=out, force=force, resume=resume
     )
@@ -83,7 +91,7 @@ def finetune(
     run = verb(
         task,
         model=model,
-        data=data,
+        data=read,
         out=out,
         columns=named,
         recipe=recipe,

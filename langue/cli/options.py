@@ -36,6 +36,16 @@ Data = Annotated[
         show_default=False,
     ),
 ]
+_SPLIT = {"metavar": "FILE", "show_default": False}
+Train = Annotated[
+    str | None, typer.Option("--train", help="In the place of --data: what to train on.", **_SPLIT)
+]
+Dev = Annotated[
+    str | None, typer.Option("--dev", help="With --train: what to choose by.", **_SPLIT)
+]
+Test = Annotated[
+    str | None, typer.Option("--test", help="With --train: what to judge on.", **_SPLIT)
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,6 +91,20 @@ def data_of(dash: str | None, data: str | None) -> str | None:
     return dash
 
 
+def data_or_splits(
+    data: str | None, train: str | None, dev: str | None, test: str | None
+) -> str | dict[str, str] | None:
+    """What --data says, or each split that is named apart."""
+    given = {"train": train, "dev": dev, "test": test}
+    splits = {split: name for split, name in given.items() if name is not None}
+    if not splits:
+        return data
+    if data is not None or train is None:
+        both = "--data is given too" if data is not None else "--train is not given"
+        raise SettingsError(f"--{next(iter(splits))}: {both}", do="give --data, or --train first")
+    return splits
+
+
 def harmless(text: str) -> str:
     """A text that a model or a user wrote, without what would steer the terminal."""
     from langue.evaluation.cells import visible
@@ -93,7 +117,13 @@ def parse_columns(given: Sequence[str] | None) -> dict[str, str] | None:
     if not given:
         return None
     columns: dict[str, str] = {}
-    for word in (part for each in given for part in each.split(",")):
+    words: list[str] = []
+    for part in (part for each in given for part in each.split(",")):
+        if words and part.strip() and "=" not in part:  # a name of theirs that holds a comma
+            words[-1] += f",{part}"
+        else:
+            words.append(part)
+    for word in words:
         ours, equals, theirs = (part.strip() for part in word.partition("="))
         if not (equals and ours and theirs):
             raise SettingsError(

@@ -9,11 +9,15 @@ from langue.cli.options import (
     Columns,
     Data,
     Debug,
+    Dev,
     Json,
     PretrainedModel,
     Recipe,
     Task,
+    Test,
+    Train,
     Words,
+    data_or_splits,
     parse_columns,
     parse_settings,
 )
@@ -25,6 +29,9 @@ def preview(
     task: Task = None,
     model: PretrainedModel = None,
     data: Data = None,
+    train: Train = None,
+    dev: Dev = None,
+    test: Test = None,
     columns: Columns = None,
     recipe: Recipe = None,
     as_json: Json = False,
@@ -40,12 +47,13 @@ def preview(
     """
     named = parse_columns(columns)
     words = parse_settings(settings, context)
-    given = {"task": task, "model": model, "data": data, "columns": named}
+    read = data_or_splits(data, train, dev, test)
+    given = {"task": task, "model": model, "data": read, "columns": named}
     early.check_training("FINETUNE", given, words, recipe=recipe)
     from langue.runs.show import preview_printer, print_json
     from langue.verbs.preview import preview as verb
 
-    prepared = verb(task, model=model, data=data, columns=named, recipe=recipe, **words)
+    prepared = verb(task, model=model, data=read, columns=named, recipe=recipe, **words)
     if as_json:
         print_json(prepared.facts)
     else:

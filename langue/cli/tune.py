@@ -11,11 +11,15 @@ from langue.cli.options import (
     Columns,
     Data,
     Debug,
+    Dev,
     Json,
     PretrainedModel,
     Recipe,
     Task,
+    Test,
+    Train,
     Words,
+    data_or_splits,
     parse_columns,
     parse_settings,
 )
@@ -28,6 +32,9 @@ def tune(
     task: Task = None,
     model: PretrainedModel = None,
     data: Data = None,
+    train: Train = None,
+    dev: Dev = None,
+    test: Test = None,
     out: Annotated[str, typer.Option(help="The study's folder to write.", show_default=False)],
     trials: Annotated[int, typer.Option(help="Trials in all, those before --resume too.")] = 20,
     seeds: Annotated[int, typer.Option(help="Runs of a trial, whose mean counts.")] = 1,
@@ -58,7 +65,8 @@ def tune(
     """
     named = parse_columns(columns)
     words = parse_settings(settings, context)
-    given = {"task": task, "model": model, "data": data, "columns": named}
+    read = data_or_splits(data, train, dev, test)
+    given = {"task": task, "model": model, "data": read, "columns": named}
     early.check_training("FINETUNE", given, {}, recipe=recipe)  # of ranges the search has to say
     from rich.console import Console
 
@@ -71,7 +79,7 @@ def tune(
     result = verb(
         task,
         model=model,
-        data=data,
+        data=read,
         out=out,
         trials=trials,
         seeds=seeds,

@@ -87,6 +87,7 @@ class Call:
         """What the run is made of, as far as it has names."""
         yield from (self.arguments.get("model"), self.arguments.get("tokenizer"))
         data = self.arguments["data"]
+        data = list(data.values()) if isinstance(data, Mapping) else data
         for each in data if isinstance(data, (list, tuple)) else [data]:
             yield each
             if isinstance(each, str) and each.rpartition("@")[0]:  # NAME@WEIGHT

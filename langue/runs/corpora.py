@@ -260,11 +260,12 @@ def _build(
         }
         if not (made / "tokenizer.json").is_file():
             check(None)
-            words = {"data.invalid": settings.data.invalid, **chosen}
+            of_reading = settings.data.model_dump(include={"invalid", "encoding"})
+            words = {**{f"data.{key}": value for key, value in of_reading.items()}, **chosen}
             notes += train_tokenizer(named, out=made, columns=columns, **words)["notes"]
         tokenizer = Tokenizer.load(made)
     check(tokenizer)
-    reading = Reading(columns=columns, invalid=settings.data.invalid)
+    reading = Reading.of(settings.data, columns)
     texts = open_texts(named, reading, notes)
     with bar("text to tokens", sum(each.size or 0 for each in texts)) as advance:
         division = SplitAssignment.of(settings.data.dev_fraction, settings.data.seed)

@@ -19,17 +19,22 @@ from langue.tasks import OPTIONS
 
 RECIPE = "recipe.toml"
 DIGESTS = "checkpoints/data.json"  # what the data of a run was, by split
+AS_READ = ", as read"  # behind the name of a split
 CORPUS = "data"  # in the place of splits, where it was one corpus
 # What pretraining makes in its folder before it trains.
 MADE_BEFORE = ("tokenizer", "corpus")
 # What a run that goes on may have otherwise than before, since no step that was made depends on it.
 CHANGEABLE_ON_RESUME = (
-    "on_nonfinite",
-    "spike",
-    "checkpoint_every",
-    "tracker",
-    "activation_checkpointing",
-    "parallel",
+    "train.on_nonfinite",
+    "train.spike",
+    "train.patience",
+    "train.evaluate_every",
+    "train.checkpoint_every",
+    "train.log_every",
+    "train.tracker",
+    "train.activation_checkpointing",
+    "train.parallel",
+    "data.duplicates",
 )
 
 
@@ -107,7 +112,7 @@ def check_resumable(folder: Path, written: str) -> None:
     now = flat_keys(tomllib.loads(written))
     before = _without_foreign(before, now.get("task.name") or now.get("task.objective"))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    fixed = [key for key in changed if key.removeprefix("train.") not in CHANGEABLE_ON_RESUME]
+    fixed = [key for key in changed if key not in CHANGEABLE_ON_RESUME]
     if fixed:
         was, given = (
             repr(each[fixed[0]]) if fixed[0] in each else "not set" for each in (before, now)
@@ -146,10 +151,19 @@ def changed_data(folder: Path, now: Mapping[str, str]) -> str:
         )
     if not before.keys() & now.keys():
         return ""
-    changed = next((name for name in {**now, **before} if before.get(name) != now.get(name)), None)
+    names = {name.removesuffix(AS_READ): None for name in (*now, *before)}
+    changed = next((name for name in names if _differs(name, before, now)), None)
     if changed is None:
         return ""
     return "corpus" if changed == CORPUS else f"{changed} data"
+
+
+def _differs(split: str, before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether neither a split's rows as they stand in its files nor as they are read are the same.
+    Runs of before have no digest of the second.
+    """
+    keys = [key for key in (split, split + AS_READ) if key in before]
+    return not any(before[key] == now.get(key) for key in keys)
 
 
 def leave_nothing(folder: Path, everything: bool) -> None:

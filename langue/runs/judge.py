@@ -252,6 +252,7 @@ def _other_rows(model: Model, data: Any, columns: Mapping[str, str] | None) -> S
         optional=model.optional_columns(),
         split=False,
         invalid=model.data.invalid,
+        encoding=model.data.encoding,
         synonyms=named.synonyms,
     )
 

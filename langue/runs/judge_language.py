@@ -168,7 +168,7 @@ def evaluate_text(
                 text.verify()
                 advance(1)
             return scored(text, split)
-    reading = Reading(columns or own, invalid=settings.data.invalid, only=split)
+    reading = Reading.of(settings.data, columns or own, only=split)
     with as_corpus(as_list(data), tokenizer, reading) as text:
         return scored(text, "the text" if split == "test" else split)
 

@@ -579,6 +579,7 @@ class Model:
             split=False,
             invalid="keep",
             synonyms=named.synonyms,
+            encoding=self.data.encoding,
         )
 
     def optional_columns(self) -> tuple[str, ...]:

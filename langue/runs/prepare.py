@@ -6,7 +6,7 @@ Here are labelled rows; text for pretraining is in `langue/runs/corpora.py`.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,10 +34,12 @@ from langue.model.transformer import Transformer, set_dropout
 from langue.progress import bar
 from langue.registry import Registry
 from langue.runs.arguments import Call, check_rereadable
+from langue.runs.folder import AS_READ
 from langue.runs.save import head_of, write_task_checkpoint, write_task_facts
 from langue.runtime import device, precision
 from langue.settings.recipe import display_name
 from langue.settings.sections import DataSettings, Section, Settings
+from langue.tasks.labels import conflict_note
 from langue.tasks.objective import Objective
 from langue.tasks.task import Task
 from langue.text.read.source import Source, Table, read
@@ -379,6 +381,7 @@ def read_source(
         share=chosen.share,
         seed=chosen.seed,
         invalid=chosen.invalid,
+        encoding=chosen.encoding,
     )
     if source.train is None or not len(source.train):
         more = f" ({'; '.join(source.notes)})" if source.notes else ""
@@ -386,7 +389,9 @@ def read_source(
         raise DataError(
             what, where=display_name(data), do="name a file, or a folder with a train file"
         )
-    return _without_bad_targets(kind, source, settings) if chosen.invalid == "drop" else source
+    if chosen.invalid == "drop":
+        source = _without_bad_targets(kind, source, settings)
+    return _told_of_conflicts(kind, source, settings)
 
 
 def _fold(chosen: DataSettings) -> tuple[int, int] | None:
@@ -423,6 +428,26 @@ def _without_bad_targets(kind: type[Task], source: Source, settings: Settings) -
         kept[name] = table
         ready = ready or kind.fit(table, settings.task)
     return Source(kept["train"], kept["dev"], kept["test"], notes)
+
+
+def _told_of_conflicts(kind: type[Task], source: Source, settings: Settings) -> Source:
+    """The source with a note on the texts that have several labels, which are left out of training
+    where that is wished.
+    """
+    tables = [table for name in SPLITS if (table := getattr(source, name)) is not None]
+    if not (found := kind.conflicts(tables, settings.task)):
+        return source
+    named = [(text, table, row) for table in tables for row, text in enumerate(kind.texts(table))]
+    first = [table.where(row) for text, table, row in named if text == next(iter(found))]
+    notes = [*source.notes, conflict_note(found, len(named), first)]
+    train = source.train
+    assert train is not None
+    if settings.data.conflicts == "drop":
+        within = kind.conflicts([train], settings.task)
+        kept = [row for row, text in enumerate(kind.texts(train)) if text not in within]
+        notes.append(f"train: {len(train) - len(kept):,} rows dropped for texts of several labels")
+        train = train.select(kept)
+    return replace(source, train=train, notes=notes)
 
 
 def with_usable_targets(
@@ -543,13 +568,31 @@ def check_same_columns(tables: Mapping[str, Table]) -> None:
 
 
 def data_fingerprint(task: Task, source: Source) -> dict[str, str]:
-    """A digest of each split's texts and targets: which data a run was trained and chosen on."""
+    """Which data a run was trained and chosen on: a digest of each split's texts and targets as
+    they stand in the table, and one, under another name, of the targets as they are read, which
+    does not change with the format of the file.
+    """
     made: dict[str, str] = {}
     for name in SPLITS:
         table: Table | None = getattr(source, name)
         if table is not None:
-            digest = hashlib.sha256()
-            for text, target in zip(task.texts(table), task.raw_targets(table), strict=True):
-                digest.update(f"{len(text)} {text} {target!r}\n".encode("utf-8", "surrogatepass"))
-            made[name] = digest.hexdigest()
+            written = task.raw_targets(table)
+            made[name] = _digest(task.texts(table), written)
+            read = [_as_read(task, target) for target in written]
+            made[name + AS_READ] = _digest(task.texts(table), read)
     return made
+
+
+def _digest(texts: Sequence[str], targets: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for text, target in zip(texts, targets, strict=True):
+        digest.update(f"{len(text)} {text} {target!r}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _as_read(task: Task, target: Any) -> Any:
+    """A target as the task reads it; one that it cannot read as it stands."""
+    try:
+        return task.read_target(target, task.settings, str)
+    except DataError:
+        return target

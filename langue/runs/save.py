@@ -84,8 +84,9 @@ def write_task_facts(
     write_json(folder / "tokenizer_config.json", {**written, **sides, **cuts})
     task.write_beside(folder, checkpoint.config, data)
     kept: dict[str, Any] = {"max_length": data.max_length, "truncation": data.truncation}
-    languages = {"source_language": data.source_language, "target_language": data.target_language}
-    kept |= {name: code for name, code in languages.items() if code is not None}
+    for name in ("source_language", "target_language", "encoding"):
+        if (value := getattr(data, name)) is not None:
+            kept[name] = value
     facts = {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs}
     write_json(folder / "langue.json", facts | dict(more or {}))
 

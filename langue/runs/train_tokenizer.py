@@ -9,7 +9,7 @@ from typing import Any
 from langue.errors import RunError
 from langue.files import atomic_folder, exclusive_lock, write_json
 from langue.progress import bar
-from langue.settings.sections import OF_TRAINING_TOKENIZERS, resolve_for
+from langue.settings.sections import OF_READING, OF_TRAINING_TOKENIZERS, resolve_for
 from langue.text.read.documents import Kind, Reading, Tally, Texts, open_texts
 from langue.text.tokenizers.fertility import fertility
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ def train_tokenizer(
     tokenizer.json, tokenizer_config.json and fertility.json. columns: `{"text": "review"}`.
     Settings as keywords (`tokenizer__kind`) or `**{"tokenizer.kind": "unigram"}`.
     """
-    chosen = resolve_for([*OF_TRAINING_TOKENIZERS, "data.invalid"], settings)
+    chosen = resolve_for([*OF_TRAINING_TOKENIZERS, *OF_READING], settings)
     check(chosen.tokenizer)
     folder = Path(out)
     if (
@@ -46,7 +46,7 @@ def train_tokenizer(
             where=str(folder),
             do="name another folder, or replace a tokenizer: --force",
         )
-    reading = Reading(columns=columns or {}, document=document, invalid=chosen.data.invalid)
+    reading = Reading.of(chosen.data, columns, document=document)
     notes: list[str] = []
     texts = open_texts(as_list(sources), reading, notes)
     limit = chosen.tokenizer.sample

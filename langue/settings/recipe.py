@@ -24,6 +24,8 @@ ARGUMENTS = {
     "data": "data.name",
     "tokenizer": "tokenizer.name",
 }
+# Data whose splits are named one by one: `[data] train = "a.csv"`.
+SPLITS_OF_DATA = {split: f"data.{split}" for split in ("train", "dev", "test")}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -57,12 +59,20 @@ def flat_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
 def split_recipe(layer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
     """A recipe's flat keys as (task, model and data), column names, and settings."""
     named = {ours: layer[key] for ours, key in ARGUMENTS.items() if key in layer}
+    splits = {split: layer[key] for split, key in SPLITS_OF_DATA.items() if key in layer}
+    if splits:
+        if "data" in named:
+            raise SettingsError(
+                "data.name and its splits are named together",
+                do="name data, or train, dev and test",
+            )
+        named["data"] = splits
     columns = {
         key.removeprefix("columns."): value
         for key, value in layer.items()
         if key.startswith("columns.")
     }
-    taken = {*ARGUMENTS.values(), *(f"columns.{key}" for key in columns)}
+    taken = {*ARGUMENTS.values(), *SPLITS_OF_DATA.values(), *(f"columns.{key}" for key in columns)}
     return named, columns, {key: value for key, value in layer.items() if key not in taken}
 
 
@@ -75,16 +85,23 @@ def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
             continue
         section, word = key.split(".")
         given: Any = display_name(value)
-        if isinstance(value, (list, tuple)) and all(
-            isinstance(each, (str, Path)) for each in value
-        ):
+        if _are_names(value):
             given = [str(each) for each in value]
-        tree[section] = {word: given, **tree.get(section, {})}
+        named = {word: given}
+        if isinstance(value, Mapping) and _are_names(list(value.values())):
+            named = {split: str(each) for split, each in value.items()}
+        tree[section] = {**named, **tree.get(section, {})}
     return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value)
 
 
 def display_name(data: Any) -> str:
     """What data is called in a recipe, and in what is said of it."""
+    if isinstance(data, Mapping) and data and _are_names(list(data.values())):
+        return ", ".join(f"{split} {name}" for split, name in data.items())
     return str(data) if isinstance(data, (str, Path)) else ROWS
 
 

@@ -6,6 +6,7 @@ Later sources win: defaults < recipe < command line. An unknown key names the ne
 ours where the key is another library's.
 """
 
+import codecs
 import difflib
 import re
 from collections.abc import Collection, Mapping
@@ -14,6 +15,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -34,6 +36,19 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
+
+
+def _encoding(name: str | None) -> str | None:
+    """The name of an encoding of text, such as Python knows."""
+    if name is None:
+        return None
+    try:
+        is_of_text = codecs.lookup(name)._is_text_encoding
+    except LookupError:
+        is_of_text = False
+    if not is_of_text:
+        raise ValueError("no encoding is called so; some are gb18030, windows-1252, utf-16le")
+    return name
 
 
 class DataSettings(Section):
@@ -81,6 +96,17 @@ class DataSettings(Section):
     dev_max: int = Field(default=2000, ge=1, description="most examples taken from train for dev")
     invalid: Literal["error", "drop"] = Field(
         default="error", description="what an unusable row does: stop, or be counted"
+    )
+    conflicts: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="training rows whose text has different labels: keep them, or leave them out",
+    )
+    encoding: Annotated[str | None, AfterValidator(_encoding)] = Field(
+        default=None,
+        description=(
+            "of files that are not UTF-8, as gb18030 or windows-1252; None: they are an error that"
+            " names the likely ones"
+        ),
     )
     duplicates: bool = Field(
         default=True, description="look for exact and near duplicates between train and test"
@@ -397,6 +423,7 @@ FINETUNING = {
             "data.folds",
             "data.fold",
             "data.share",
+            "data.conflicts",
             "data.truncation",
             "data.duplicates",
             "data.source_language",
@@ -407,7 +434,8 @@ FINETUNING = {
 }
 # Of a tokenizer that is trained, and of text that becomes a corpus.
 OF_TRAINING_TOKENIZERS = [f"tokenizer.{name}" for name in TokenizerSettings.model_fields]
-OF_BUILDING = ["data.dev_fraction", "data.invalid", "data.seed", "data.shard_tokens"]
+OF_READING = ["data.encoding", "data.invalid"]
+OF_BUILDING = ["data.dev_fraction", *OF_READING, "data.seed", "data.shard_tokens"]
 OF_NEW_MODELS = [
     *OF_TRAINING_TOKENIZERS,
     *(f"model.{name}" for name in ModelSettings.model_fields if name not in OF_ALL_MODELS),

@@ -32,6 +32,8 @@ FIXED = {
             "data.fold",
             "data.test_fraction",
             "data.dev_max",
+            "data.conflicts",
+            "data.encoding",
             "data.invalid",
             "data.seed",
         ),

@@ -28,6 +28,7 @@ from langue.statistics.labels import systems_of_labels, systems_of_several
 from langue.tasks.columns import PAIR_SYNONYMS, TEXT_SYNONYMS, Columns
 from langue.tasks.judge_labels import judge_labels, judge_several_labels
 from langue.tasks.judgement import Examples, Judgement
+from langue.tasks.labels import alike, conflicting, look, spellings
 from langue.tasks.objective import LOSS
 from langue.tasks.pooled import PooledOptions, PooledTask, published_outputs, worst_mistakes
 from langue.tasks.task import Baseline
@@ -62,6 +63,13 @@ class ClassifyOptions(PooledOptions):
         description=(
             "a text may carry any number of labels, a|b; None: one, and what looks like several is"
             " asked about; false: one, whatever its name"
+        ),
+    )
+    merge_labels: bool = Field(
+        default=False,
+        description=(
+            "labels that differ by blanks, case, Unicode form or invisible marks alone are one,"
+            " spelt as most rows have it"
         ),
     )
     positive: Annotated[str | None, BeforeValidator(_label_name)] = Field(
@@ -118,6 +126,7 @@ class Classify(PooledTask):
         # with several labels: the probability from which on one is given
         self.threshold = m.THRESHOLD
         self.index = {label: i for i, label in enumerate(labels)}
+        self.by_look = spellings(labels)
         self.positive: str | None = None
         if len(labels) == 2 and not settings.multi_label:
             self.positive = labels[1] if positive is None else labels[self.index[positive]]
@@ -131,6 +140,15 @@ class Classify(PooledTask):
     def fit(cls, train: "Table", options: ClassifyOptions) -> Self:
         settings = options
         raw = cls.read_targets(train, settings)
+        named = [label for each in raw for label in each] if settings.multi_label else raw
+        if settings.merge_labels:
+            spelt = spellings(named)
+            raw = [
+                [spelt[look(label)] for label in each]
+                if settings.multi_label
+                else spelt[look(each)]
+                for each in raw
+            ]
         found: set[str] = set().union(*raw) if settings.multi_label else set(raw)
         if len(found) < 2 and not settings.multi_label or not found:
             only = next(iter(found), None)
@@ -161,6 +179,8 @@ class Classify(PooledTask):
             what = "the labels look like one-hot (multi-hot) vectors"
             raise DataError(what, where=where, do='give their names: ["a", "c"], or a|c')
         notes = [] if settings.multi_label else _unparted(raw, settings, train.origin)
+        if not settings.merge_labels and (told := alike(named)):
+            notes.append(told)
         labels = _ordered(found)
         positive = _positive(raw, labels, settings, train.origin)
         task = cls(labels, settings, positive=positive)
@@ -255,21 +275,36 @@ class Classify(PooledTask):
         return str(value)
 
     def known_target(self, target: Any, where: Callable[[], str]) -> Any:
+        places = []
         for label in target if self.settings.multi_label else [target]:
-            if label not in self.index:
+            spelt = self.by_look.get(look(label), label) if self.settings.merge_labels else label
+            if spelt not in self.index:
+                near = self.by_look.get(look(label))
+                merged = "" if near is None else f"as {near!r} with task.merge_labels=true, or "
                 raise DataError(
                     f"the label {label!r} was not seen in training",
                     where=where(),
                     do=(
-                        f"known labels: {', '.join(self.labels[:12])}; correct it or take it out"
-                        " (in training: data.invalid=drop)"
+                        f"known labels: {', '.join(self.labels[:12])}; {merged}correct it or"
+                        " take it out (in training: data.invalid=drop)"
                     ),
                 )
+            places.append(self.index[spelt])
         if not self.settings.multi_label:
-            return self.index[target]
+            return places[0]
         many = np.zeros(len(self.labels), np.float32)
-        many[[self.index[label] for label in target]] = 1
+        many[places] = 1
         return many
+
+    @classmethod
+    def conflicts(
+        cls, tables: Sequence["Table"], options: ClassifyOptions
+    ) -> dict[str, Counter[Any]]:
+        if options.multi_label:
+            return {}
+        labels = [str(value) for table in tables for value in cls.raw_targets(table)]
+        seen = [look(label) for label in labels] if options.merge_labels else labels
+        return conflicting([text for table in tables for text in cls.texts(table)], seen)
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
         """Cross-entropy with label smoothing (Szegedy et al. 2016); with several labels, binary

@@ -370,7 +370,7 @@ class Embed(Task):
         negatives: list[tuple[Any, ...]] = [()] * len(texts)
         if columns:
             negatives = list(zip(*columns, strict=True))
-        column = table.column_if_there("score")
+        column = table.numbers("score") if "score" in there else None
         scores: list[tuple[Any, ...]] = [()] * len(texts)
         if column is not None:
             scores = [(score,) for score in column]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langue.errors import DataError, ModelError
+from langue.text.numerals import value_of
 from langue.text.read.parse import is_missing, replace_lone_surrogates
 
 if TYPE_CHECKING:
@@ -71,11 +72,8 @@ def _scores(value: Any, negatives: int, where: Callable[[], str]) -> tuple[float
     given = value if isinstance(value, list | tuple) else [value]
     found = []
     for each in given:
-        try:
-            number = math.nan if isinstance(each, bool) else float(each)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
+        number = value_of(each)
+        if number is None or not math.isfinite(number):
             raise DataError(
                 f"the score {each!r} is not a number",
                 where=where(),

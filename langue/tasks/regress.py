@@ -21,6 +21,7 @@ from langue.tasks.columns import PAIR_SYNONYMS, TEXT_SYNONYMS, Columns
 from langue.tasks.judgement import Examples, Judgement, scatter
 from langue.tasks.pooled import PooledOptions, PooledTask, published_outputs, worst_mistakes
 from langue.tasks.task import Baseline
+from langue.text.numerals import value_of
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
@@ -101,19 +102,22 @@ class Regress(PooledTask):
 
     @classmethod
     def read_target(cls, value: Any, options: PooledOptions, where: Callable[[], str]) -> Any:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if isinstance(value, bool) or not abs(number) <= LARGEST:  # nan is not, either
-            large = not isinstance(value, bool) and abs(number) > LARGEST
+        number = value_of(value)
+        if number is None or not abs(number) <= LARGEST:  # nan is not, either
+            large = number is not None and abs(number) > LARGEST
+            comma = value_of(value, decimal_comma=True) if number is None else None
+            point = "" if comma is None else f"write {comma:g} if it is meant, else "
             raise DataError(
                 f"the score {value!r} is"
                 f" {f'beyond {LARGEST:g}, the largest' if large else 'not a number'}",
                 where=where(),
-                do="correct it or take it out (in training: data.invalid=drop)",
+                do=f"{point}correct it or take it out (in training: data.invalid=drop)",
             )
         return number
+
+    @classmethod
+    def raw_targets(cls, table: "Table") -> list[Any]:
+        return table.numbers(cls.columns.target)
 
     def known_target(self, target: Any, where: Callable[[], str]) -> Any:
         return np.float32(target)

@@ -8,6 +8,7 @@ by being registered in `langue/tasks/__init__.py`.
 """
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -289,6 +290,13 @@ class Task(Objective):
     def training_texts(cls, table: "Table") -> list[str]:
         """The texts that a tokenizer is trained on, where the task begins with a new model."""
         return cls.texts(table)
+
+    @classmethod
+    def conflicts(cls, tables: Sequence["Table"], options: Any) -> dict[str, Counter[Any]]:
+        """The texts that have different targets where one is right, and how often they have each;
+        none where different ones may be right.
+        """
+        return {}
 
     # --- what people see before they train ---
 

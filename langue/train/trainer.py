@@ -177,6 +177,7 @@ class Trainer:
                 newest, load_state(newest, self.model, self.optimizer, self.average.weights)
             )
         at = self.progress
+        at.stopped = at.stopped and self._is_patience_over()  # it may be more than before
         began = time.perf_counter() - at.seconds
         lock = exclusive_lock(self.folder / "checkpoints") if rank() == 0 else nullcontext()
         log = self.folder / "log.jsonl"
@@ -412,7 +413,7 @@ class Trainer:
         if better:
             return
         at.stale += 1
-        at.stopped = bool(self.settings.patience) and at.stale >= self.settings.patience
+        at.stopped = self._is_patience_over()
         if at.stopped:
             journal.say(
                 f"stopped at step {at.step} of {self.total}: none better than step {at.best_step}"
@@ -437,6 +438,9 @@ class Trainer:
         folder = self.folder / "checkpoints"
         progress = asdict(self.progress)
         save_state(folder, self.model, self.optimizer, progress, self.average.weights, self.writer)
+
+    def _is_patience_over(self) -> bool:
+        return bool(self.settings.patience) and self.progress.stale >= self.settings.patience
 
     def _settle(self) -> None:
         """Until what other threads and processes write is on disk."""

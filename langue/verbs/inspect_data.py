@@ -14,7 +14,7 @@ from langue.evaluation import text_report
 from langue.files import refuse_existing
 from langue.progress import bar
 from langue.runs.train_tokenizer import as_list, total_size
-from langue.settings.sections import resolve_for
+from langue.settings.sections import OF_READING, resolve_for
 from langue.text.quality.survey import CorpusStats, spread
 from langue.text.read.documents import Kind, Reading, Tally, open_texts
 
@@ -39,7 +39,7 @@ def inspect_data(
     """
     refuse_existing(out, force)
     named = as_list(sources)
-    invalid = resolve_for(["data.invalid"], settings).data.invalid
+    chosen = resolve_for(OF_READING, settings).data
     folder = Path(named[0]) if len(named) == 1 and isinstance(named[0], (str, Path)) else None
     if (
         folder is not None
@@ -48,7 +48,7 @@ def inspect_data(
     ):
         facts = _of_corpus(folder)
     else:
-        reading = Reading(columns=columns or {}, document=document, invalid=invalid)
+        reading = Reading.of(chosen, columns, document=document)
         facts = _of_texts(named, reading)
     if out is not None:
         text_report.write(Path(out), facts)

@@ -34,10 +34,10 @@ def tokenize(
     its documents are seen in a pass, relative to the others. tokenizer: a folder or a Hub name.
     document: what a document is in a .txt file; in others a row is one. dedup: leave out documents
     that are there already. What was killed goes on where it was when it is called again. Settings:
-    `data.dev_fraction`, `data.invalid`, `data.shard_tokens`, `data.seed`.
+    `data.dev_fraction`, `data.encoding`, `data.invalid`, `data.shard_tokens`, `data.seed`.
     """
     chosen = resolve_for(OF_BUILDING, settings, {"data.dev_fraction": None}).data
-    reading = Reading(columns=columns or {}, document=document, invalid=chosen.invalid)
+    reading = Reading.of(chosen, columns, document=document)
     division = SplitAssignment.of(chosen.dev_fraction, chosen.seed, dedup)
     notes: list[str] = []
     texts = open_texts(as_list(sources), reading, notes)

@@ -258,16 +258,68 @@ def _scalar(value: Any, name: str, where: Callable[[int], str], number: int) -> 
     return None if value is None or value != value else str(value)
 
 
-def from_arrow(
-    batches: Iterable[Any], features: Any, theirs_by_ours: Mapping[str, str], where: str
-) -> Any:
-    """One table of these columns of Arrow tables; `features` of `datasets` tell which numbers
-    are classes.
+def as_arrow(data: Any) -> Any:
+    """What another library's table is in Arrow; a list of records where its columns are of mixed
+    types, as pandas allows; None where it is no table.
     """
+    if not hasattr(data, "__arrow_c_stream__"):
+        return None
+    try:
+        return pa.table(data)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return data.to_dict("records")
+
+
+def plain(table: Any) -> Any:
+    """The table with its strings as plain ones, whatever they are stored as: categories by number
+    (dictionaries), or views.
+    """
+    for at, field in enumerate(table.schema):
+        kind = _plain_type(field.type)
+        if kind != field.type:
+            table = table.set_column(at, field.with_type(kind), _cast(table.column(at), kind))
+    return table
+
+
+def _cast(column: Any, kind: Any) -> Any:
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return pa.chunked_array([pa.array(column.to_pylist(), kind)])
+
+
+def _plain_type(kind: Any) -> Any:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if str(kind) in ("string_view", "binary_view"):  # which older versions of Arrow lack
+        return pa.string() if str(kind) == "string_view" else pa.binary()
+    if str(kind).startswith(("list<", "list_view<", "large_list_view<", "fixed_size_list<")):
+        return pa.list_(_plain_type(kind.value_type))
+    return kind
+
+
+def from_arrow(
+    batches: Iterable[Any], schema: Any, theirs_by_ours: Mapping[str, str], where: str
+) -> Any:
+    """One table of these columns of Arrow tables; what `datasets` wrote into the schema tells which
+    numbers are classes.
+    """
+    import datasets
+
+    used = [schema.field(name) for name in theirs_by_ours.values()]
+    fields = [field.with_type(_plain_type(field.type)) for field in used]
+    try:
+        features = datasets.Features.from_arrow_schema(pa.schema(fields, schema.metadata))
+    except ValueError as error:  # a type that `datasets` has not
+        what = str(error).rstrip(".")
+        raise DataError(
+            f"a column cannot be read: {what}", where=where, do="write it as strings"
+        ) from None
     sink = Sink()
     begin = 1
     for part in batches:
-        for batch in convert(part, features, theirs_by_ours, where, begin).to_batches():
+        chosen = plain(part.select(list(theirs_by_ours.values())))
+        for batch in convert(chosen, features, theirs_by_ours, where, begin).to_batches():
             sink.add(batch)
         begin += len(part)
     return sink.table() if sink.size or sink.batches else None

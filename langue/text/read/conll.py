@@ -11,11 +11,12 @@ Formats: CoNLL-2003 (https://aclanthology.org/W03-0419), CoNLL-U
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError
+from langue.text.read.form import Form, Heard, Record
 from langue.text.read.lines import lines
 
 UNIVERSAL = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -29,19 +30,17 @@ _TAGS = ("tags", "tag", "upos")
 _NOT_WORDS = re.compile(r"\d+[-.]\d+")  # ids of multiword tokens (1-2) and empty nodes (1.1)
 
 
-def sentences(
-    path: Path, where: str, note: Callable[[str], None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def sentences(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
     """The sentences of a file, each with the line on which it begins.
 
     Where `-DOCSTART-` lines, `# newdoc` or `#begin document` part documents, `document` is the
-    number of a sentence's document. `note` takes what was not read as a token.
+    number of a sentence's document. `heard` takes what was not read as a token.
     """
     layout = _Layout(path, where)
     document = 0
     begin = 0
     block: list[str] = []
-    for number, raw in lines(path, where):
+    for number, raw in lines(path, where, encoding=form.encoding):
         line = raw.rstrip(_BLANK)
         # most lines are tokens; those that may be something else begin with one of two characters
         if line and line[0] not in "#-":
@@ -65,7 +64,7 @@ def sentences(
             block.append("")
     if block:
         yield from layout.sentence(block, begin, document)
-    layout.report(note)
+    layout.report(heard)
 
 
 class _Layout:
@@ -190,9 +189,9 @@ class _Layout:
             do="write a token and its tag, and a blank line between sentences",
         )
 
-    def report(self, note: Callable[[str], None]) -> None:
+    def report(self, heard: Heard) -> None:
         if self.skipped:
-            note(
+            heard(
                 f"{self.where}: {self.skipped:,} lines of multiword tokens and empty nodes are not"
                 " read, but the words that they are made of"
             )

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Self
 
 from langue.errors import DataError
+from langue.settings.sections import DataSettings
 from langue.text.read import named
+from langue.text.read.columns import Columns
 from langue.text.read.lines import Bad, blocks, lines
-from langue.text.read.open import Columns, check_kind, exists, expanded, load_hub
-from langue.text.read.parse import batches, kind, parquet, parsed, records
+from langue.text.read.open import check_kind, exists, expanded, load_hub
+from langue.text.read.parse import Heard, batches, kind, parquet, parsed, records
 from langue.text.read.table import TEXT_SYNONYMS
 
 PIECE_CHARACTERS = 1 << 20  # characters
@@ -37,6 +39,12 @@ class Reading:
     invalid: Literal["error", "drop"] = "error"
     # the split that is read, as if it were train; None: what there is to train on
     only: str | None = None
+    encoding: str | None = None  # of files that are not UTF-8
+
+    @classmethod
+    def of(cls, settings: DataSettings, columns: Mapping[str, str] | None, **others: Any) -> Self:
+        """As the settings of a command say it."""
+        return cls(columns or {}, invalid=settings.invalid, encoding=settings.encoding, **others)
 
 
 @dataclass(frozen=True)
@@ -242,13 +250,13 @@ def _parts(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:
         unit = "row" if kind(path) == ".json" else "line"
         rows = (
             (f"{where}, {unit} {number}", record)
-            for number, record in records(path, where, lambda note: None)
+            for number, record in records(path, where, Heard(), _columns(reading).form)
         )
         yield from _of_rows(rows, reading, tally)
 
 
 def _of_text(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]:
-    how = (str(path), tally.bad_of(reading), tally.follow)
+    how = (str(path), tally.bad_of(reading), tally.follow, reading.encoding)
     if reading.document == "file":
         yield from (text for _, text in blocks(path, *how))
         yield _END
@@ -269,7 +277,9 @@ def _of_text(path: Path, reading: Reading, tally: Tally) -> Iterator[str | None]
 
 
 def _jsonl(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[str, Any]]:
-    for number, line in lines(path, str(path), tally.bad_of(reading), tally.follow):
+    for number, line in lines(
+        path, str(path), tally.bad_of(reading), tally.follow, reading.encoding
+    ):
         if not line or line.isspace():
             continue
         try:
@@ -294,7 +304,7 @@ def _parquet(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
 
 def _columns(reading: Reading) -> Columns:
     renamed = {"text": reading.columns["text"]} if "text" in reading.columns else {}
-    return Columns(("text",), (), renamed, {"text": TEXT_SYNONYMS})
+    return Columns(("text",), (), renamed, {"text": TEXT_SYNONYMS}, reading.encoding)
 
 
 def _of_rows(

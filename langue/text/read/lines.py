@@ -19,6 +19,7 @@ import zstandard
 
 from langue.errors import DataError
 from langue.files import unreadable
+from langue.text.read.encodings import MARKS, Recoded, is_utf8, is_utf16, reading_note, remedy
 
 BLOCK = 1 << 20  # bytes decoded at a time
 Bad = Callable[[DataError], None]
@@ -27,13 +28,11 @@ _MAGIC = {  # first bytes -> what the file is, and what to do with it
     b"\x1f\x8b": ("gzip-compressed", "let its name end in .gz"),
     b"\xfd7zXZ": ("xz-compressed", "let its name end in .xz"),
     b"\x28\xb5\x2f\xfd": ("zstd-compressed", "let its name end in .zst"),
-    b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save it as CSV in UTF-8"),
+    b"PK\x03\x04": (
+        "a zip archive or a spreadsheet",
+        "let the name of an Excel sheet end in .xlsx, or unpack an archive",
+    ),
     b"PAR1": ("a Parquet file", "let its name end in .parquet"),
-    # its first half is UTF-16's
-    codecs.BOM_UTF32_LE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),
-    codecs.BOM_UTF32_BE: ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),
-    codecs.BOM_UTF16_LE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
-    codecs.BOM_UTF16_BE: ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
 }
 
 
@@ -43,15 +42,19 @@ def compression(path: Path) -> str:
 
 
 def lines(
-    path: Path, where: str, bad: Bad | None = None, raw: Callable[[IO[bytes]], None] | None = None
+    path: Path,
+    where: str,
+    bad: Bad | None = None,
+    raw: Callable[[IO[bytes]], None] | None = None,
+    encoding: str | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its line feed) of a UTF-8 file; a byte order mark is skipped.
+    """(number from 1, line without its line feed) of a file; a byte order mark is skipped.
 
-    bad, raw: as `blocks` has them.
+    bad, raw, encoding: as `blocks` has them.
     """
     open_line: list[str] = []  # the parts of a line that goes on in the next block
     begun = 1
-    for number, block in blocks(path, where, bad, raw):
+    for number, block in blocks(path, where, bad, raw, encoding):
         if open_line and number != begun:  # what followed on the line was dropped
             yield begun, "".join(open_line)
             open_line = []
@@ -70,18 +73,24 @@ def lines(
 
 
 def blocks(
-    path: Path, where: str, bad: Bad | None = None, raw: Callable[[IO[bytes]], None] | None = None
+    path: Path,
+    where: str,
+    bad: Bad | None = None,
+    raw: Callable[[IO[bytes]], None] | None = None,
+    encoding: str | None = None,
 ) -> Iterator[tuple[int, str]]:
     """(line on which it begins, decoded text) about a megabyte at a time.
 
     bad: takes the error of each line that is not UTF-8, which is left out then; None: the first
-    is raised. raw: as `opened` has it.
+    is raised. raw: as `opened` has it. encoding: of a file that is not UTF-8 and has no byte order
+    mark, which says its own.
     """
     number = 1
     before = 0  # bytes of the block's first line that earlier blocks had
     rest = b""
     begin = True
-    with opened(path, where, raw) as stream:
+    with opened(path, where, raw) as coded:
+        stream = _as_utf8(coded, path, where, encoding)
         while block := stream.read(BLOCK):
             block = rest + block + stream.readline(BLOCK)
             if begin:
@@ -97,6 +106,34 @@ def blocks(
             number += line_feeds
         if rest:
             yield from _decoded(rest, number, before, where, bad)
+
+
+def _as_utf8(stream: IO[bytes], path: Path, where: str, encoding: str | None) -> IO[bytes]:
+    """The stream, or one of the same text in UTF-8 where it is in another encoding."""
+    first: bytes = stream.peek(4096)  # type: ignore[attr-defined]
+    marked = next((name for mark, name in MARKS.items() if first.startswith(mark)), None)
+    if marked is None and encoding is not None:
+        with opened(path, where) as again:
+            # a text in UTF-16 may be UTF-8, too: its noughts are characters
+            if is_utf16(first) or not is_utf8(again):
+                marked = encoding
+    if marked is not None:
+        return io.BufferedReader(Recoded(stream, marked, where), BLOCK)
+    if is_utf16(first):
+        raise DataError(
+            "the content reads like UTF-16 without its mark", where=where, do=remedy(first, where)
+        )
+    return stream
+
+
+def encoding_note(path: Path, where: str, encoding: str) -> list[str]:
+    """What is said of a file that is read in this encoding, as it is not UTF-8; else nothing."""
+    with opened(path, where) as stream:
+        first: bytes = stream.peek(4096)  # type: ignore[attr-defined]
+        if any(first.startswith(mark) for mark in MARKS) or is_utf8(stream) and not is_utf16(first):
+            return []
+    with opened(path, where) as stream:
+        return [reading_note(stream.read(BLOCK), encoding, where)]
 
 
 def _open_bytes(tail: bytes) -> int:
@@ -139,11 +176,12 @@ def not_utf8(block: bytes, at: int, line: int, where: str, before: int = 0) -> D
     stand before the block.
     """
     line_feeds = block.count(b"\n", 0, at)
-    column = at - block.rfind(b"\n", 0, at) + (0 if line_feeds else before)
+    begin = block.rfind(b"\n", 0, at) + 1
+    column = at - begin + 1 + (0 if line_feeds else before)
     return DataError(
         f"byte {column} of the line is not UTF-8",
         where=f"{where}, line {line + line_feeds}",
-        do=f"convert the file: iconv -f {likely_encoding(block[at:][:65536])} -t utf-8",
+        do=remedy(block if b"\x00" in block else block[begin:], where),
     )
 
 
@@ -225,48 +263,3 @@ class _Zstd(io.RawIOBase):
         buffer[:size] = self.ready[:size]
         self.ready = self.ready[size:]
         return size
-
-
-def likely_encoding(sample: bytes) -> str:
-    """The best guess at the encoding of bytes that are not UTF-8, by how their high bytes stand
-    together.
-    """
-    high = [byte > 0x7F for byte in sample]
-    together = sum(a and b for a, b in zip(high, high[1:], strict=False))
-    if b"\x00" in sample:
-        return "utf-16"
-    if together < 0.4 * sum(high):  # single accented letters among plain ones
-        return "windows-1252"
-    leads = _leads(sample)
-    if len(leads) > 8 and _share(sample, "euc_kr", "\uac00", "\ud7a3") > 0.9:
-        return "euc-kr"
-    if _share(sample, "shift_jis", "\u3040", "\u30ff") > 0.3:  # kana
-        return "shift_jis"
-    common = sum(0xB0 <= byte <= 0xD7 for byte in leads) / max(1, len(leads))
-    cyrillic = _share(sample, "cp1251", "\u0430", "\u044f")  # small letters
-    return "windows-1251" if cyrillic > common else "gb18030"
-
-
-def _share(sample: bytes, encoding: str, low: str, top: str) -> float:
-    """Among the characters beyond ASCII, the share between `low` and `top`; 0 where the bytes
-    cannot be so encoded.
-    """
-    text = sample.decode(encoding, "replace")
-    beyond = [c for c in text if c > "\x7f"]
-    if text.count("\ufffd") > 0.02 * len(beyond) + 1:
-        return 0.0
-    return sum(low <= c <= top for c in beyond) / max(1, len(beyond))
-
-
-def _leads(sample: bytes) -> bytes:
-    """First bytes of the double-byte characters; in Chinese text most are level 1 hanzi, B0 to
-    D7.
-    """
-    leads = bytearray()
-    index = 0
-    while index < len(sample):
-        if sample[index] > 0x80:
-            leads.append(sample[index])
-            index += 1
-        index += 1
-    return bytes(leads)

@@ -10,109 +10,33 @@ import contextlib
 import difflib
 import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from langue.errors import DataError
 from langue.files import unreadable
-from langue.text.read.arrow import convert, from_arrow, from_records
-from langue.text.read.parse import KINDS, Record, as_record, batches, kind, parquet, records
-from langue.text.read.table import INSTEAD, PUBLISHED, SPLITS, Table, alternatives, as_dataset
+from langue.text.read.arrow import as_arrow, convert, from_arrow, from_records
+from langue.text.read.columns import Columns as Columns
+from langue.text.read.columns import NoTarget, listed
+from langue.text.read.lines import blocks, encoding_note
+from langue.text.read.parse import (
+    KINDS,
+    OF_ONE_HEADER,
+    OF_ROWS,
+    Heard,
+    Record,
+    as_record,
+    batches,
+    kind,
+    parquet,
+    records,
+)
+from langue.text.read.table import ALIASES as ALIASES
+from langue.text.read.table import SPLITS, Table, as_dataset
 
-ALIASES = {
-    "training": "train",
-    "validation": "dev",
-    "valid": "dev",
-    "val": "dev",
-    "validation_matched": "dev",
-}
 SPLIT_NAME = re.compile(r"(?:^|[-_.])(train|training|dev|validation|valid|val|test)(?=$|[-_.])")
-_SHARD = re.compile(r"-\d+-of-\d+")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns are read, by our names, and what theirs are called where that differs."""
-
-    need: tuple[str, ...]
-    optional: tuple[str, ...]
-    renamed: dict[str, str]
-    # what people call them, likeliest first: for the remedy only, never taken by itself
-    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    def find(self, there: Sequence[str], where: str) -> dict[str, str]:
-        """ours -> theirs of the columns among those that are there; a DataError with the
-        remedy for others.
-        """
-        theirs_by_ours = {
-            ours: self.renamed.get(ours, ours) for ours in dict.fromkeys(self.need + self.optional)
-        }
-        found = self._found(list(theirs_by_ours), there)
-        has_others = False
-        if any(ours in INSTEAD and ours not in found for ours in self.need):
-            for others in alternatives(self.need):
-                instead = self._found(others, there)
-                has_others = len(instead) == len(others)
-                if has_others:
-                    found |= instead
-                    break
-        missing = [
-            ours
-            for ours in theirs_by_ours
-            if ours not in found
-            and (ours in self.need or ours in self.renamed)
-            and not (has_others and ours in INSTEAD)
-        ]
-        if missing and (odd := [name for name in there if not isinstance(name, str)]):
-            raise DataError(
-                f"a column is called {odd[0]!r}, no string",
-                where=where,
-                do='write {"text": "...", ...}',
-            )
-        if missing:
-            names = " and ".join(repr(theirs_by_ours[ours]) for ours in missing)
-            free = [name for name in there if name and name not in found.values()]
-            remedy = ",".join(f"{ours}={self._nearest(ours, free) or 'NAME'}" for ours in missing)
-            raise DataError(
-                f"there is no column {names}; its columns are {_listed(there)}",
-                where=where,
-                do=f"say which it is with --columns {remedy}",
-            )
-        twice = next((theirs for theirs in found.values() if list(there).count(theirs) > 1), None)
-        if twice is not None:
-            raise DataError(
-                f"two columns are called {twice!r}", where=where, do="give each column its own name"
-            )
-        return found
-
-    def _found(self, names: Sequence[str], there: Sequence[str]) -> dict[str, str]:
-        """ours -> theirs of those that are there, by our name for them or the one that is theirs
-        alone.
-        """
-        found = {}
-        for ours in names:
-            named = [self.renamed[ours]] if ours in self.renamed else [ours]
-            if named == [ours] and ours not in there:
-                published = [each for each in PUBLISHED.get(ours, ()) if each in there]
-                named = published if len(published) == 1 else []
-            if named and named[0] in there:
-                found[ours] = named[0]
-        return found
-
-    def _nearest(self, ours: str, there: list[str]) -> str | None:
-        lowered = {name.lower(): name for name in there}
-        asked = self.renamed.get(ours, ours).lower()
-        near = difflib.get_close_matches(asked, list(lowered), 1, 0.6)
-        near += [name for name in self.synonyms.get(ours, ()) if name in lowered]
-        return lowered[near[0]] if near else None
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = [name if len(name) <= 30 else name[:29] + "…" for name in map(str, names[:12])]
-    return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "none"
 
 
 def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Table], bool]:
@@ -128,14 +52,11 @@ def tables(data: Any, columns: Columns, notes: list[str]) -> tuple[dict[str, Tab
     if isinstance(data, (list, tuple)):
         return {"train": _from_list(data, "the list", columns, notes)}, False
     if not isinstance(data, (str, Path)):
-        raise DataError(
-            f"data of type {type(data).__name__} cannot be read",
-            do="give a file, a folder, a Hub name, a list of records or a datasets.Dataset",
-        )
+        return {"train": _from_frame(data, "the table", columns, notes)}, False
     path = expanded(data)
     if exists(path):
         if path.is_dir():
-            return _from_folder(path, columns, notes), True
+            return _from_folder(path, columns, notes)
         return {"train": _from_files([path], columns, notes)}, False
     return _from_hub(str(data), columns, notes)
 
@@ -187,11 +108,13 @@ def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
     parts = []
     starts = [0]
     places = []
+    decimal_comma = False
     for path in paths:
-        table, lines = _read_file(path, columns, notes)
+        table, lines, heard = _read_file(path, columns, notes)
+        decimal_comma = decimal_comma or heard.decimal_comma
         parts.append(table)
         starts.append(starts[-1] + len(table))
-        places.append((str(path), "row" if kind(path) in (".json", ".parquet") else "line", lines))
+        places.append((str(path), "row" if kind(path) in OF_ROWS else "line", lines))
 
     def locate(row: int) -> str:
         shard = bisect.bisect_right(starts, row) - 1
@@ -208,45 +131,39 @@ def _from_files(paths: list[Path], columns: Columns, notes: list[str]) -> Table:
         raise DataError(
             "the files' columns are of different types", where=origin, do="write them alike"
         ) from None
-    return Table(as_dataset(whole), origin, locate)
+    return Table(as_dataset(whole), origin, locate, decimal_comma)
 
 
-def _read_file(path: Path, columns: Columns, notes: list[str]) -> tuple[Any, "array[int] | None"]:
+def _read_file(
+    path: Path, columns: Columns, notes: list[str]
+) -> tuple[Any, "array[int] | None", Heard]:
     where = str(path)
+    heard = Heard()
     check_kind(path)
     if not path.is_file():
         raise DataError("is not a file", where=where, do="name a file, or a folder of files")
     lines: array[int] | None = None
     if kind(path) == ".parquet":
-        import datasets
-        import pyarrow as pa
-
         file = parquet(path, where)
         theirs_by_ours = columns.find(file.schema_arrow.names, where)
-        schema = file.schema_arrow
-        used = pa.schema([schema.field(name) for name in theirs_by_ours.values()], schema.metadata)
-        try:
-            features = datasets.Features.from_arrow_schema(used)
-        except ValueError as error:  # a type that `datasets` has not
-            what = str(error).rstrip(".")
-            raise DataError(
-                f"a column cannot be read: {what}", where=where, do="write it as strings"
-            ) from None
         parts = batches(file, list(theirs_by_ours.values()), where)
-        table = from_arrow(map(_as_table, parts), features, theirs_by_ours, where)
+        schema = file.schema_arrow
+        table = from_arrow(map(_as_table, parts), schema, theirs_by_ours, where)
     else:
-        unit = "row" if kind(path) == ".json" else "line"
-        heard: dict[str, None] = {}  # a file may be read more than once: each note once
+        unit = "row" if kind(path) in OF_ROWS else "line"
+        form = columns.form
+        if form.encoding is not None:
+            notes.extend(encoding_note(path, where, form.encoding))
         table, lines = from_records(
-            lambda: records(path, where, heard.setdefault),
-            partial(columns.find, where=where),
+            lambda: records(path, where, heard, form),
+            partial(columns.find, where=where, of_line=kind(path) in OF_ONE_HEADER),
             lambda number: f"{where}, {unit} {number}",
             lambda text: notes.append(f"{where}: {text}"),
         )
-        notes.extend(heard)
+        notes.extend(heard.notes)
     if table is None or not len(table):
         raise DataError("there are no rows in it", where=where, do="fill it, or leave it out")
-    return table, lines
+    return table, lines, heard
 
 
 def _as_table(batch: Any) -> Any:
@@ -255,35 +172,55 @@ def _as_table(batch: Any) -> Any:
     return pa.Table.from_batches([batch])
 
 
-def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> dict[str, Table]:
-    try:
-        there = sorted(folder.iterdir())
-        files = [
-            each for each in there if kind(each) in KINDS and each.name[0] != "." and each.is_file()
-        ]
-    except OSError as error:
-        raise unreadable(error, folder, DataError) from None
-    found: dict[str, list[Path]] = {}
-    for file in files:
-        if split := split_of(file):
-            found.setdefault(split, []).append(file)
-    if not found:
-        raise DataError(
-            "no train, dev or test file in the folder; it holds"
-            f" {_listed([each.name for each in there])}",
-            where=str(folder),
-            do="name one of its files, or call them train.csv, dev.csv, test.csv (any format)",
-        )
-    others = [file.name for file in files if not any(file in paths for paths in found.values())]
-    if others:
-        notes.append(f"{folder}: {_listed(others)} not used")
-    for split, paths in found.items():
-        if len(paths) > 1 and not all(_SHARD.search(path.name) for path in paths):
-            names = " and ".join(path.name for path in paths[:3])
-            raise DataError(
-                f"{names} could each be {split}", where=str(folder), do="leave one of them there"
-            )
-    return {split: _from_files(found[split], columns, notes) for split in SPLITS if split in found}
+def _from_folder(folder: Path, columns: Columns, notes: list[str]) -> tuple[dict[str, Table], bool]:
+    from langue.text.read.folders import divided
+
+    parts = divided(folder, split_of, notes)
+    if "all" in parts:
+        return {"train": _from_texts(parts["all"].texts, folder, columns, notes)}, False
+
+    def read(split: str) -> Table:
+        part = parts[split]
+        if part.texts:
+            return _from_texts(part.texts, folder, columns, notes)
+        return _from_files(part.files, columns, notes)
+
+    return _each_split(parts, read, notes), True
+
+
+def _each_split(
+    named: Iterable[str], read: Callable[[str], Table], notes: list[str]
+) -> dict[str, Table]:
+    """The table of each split. A test split without what is to be predicted, as competitions hand
+    it out, is left out and told.
+    """
+    found: dict[str, Table] = {}
+    for split in (each for each in SPLITS if each in named):
+        try:
+            found[split] = read(split)
+        except NoTarget as error:
+            if split != "test" or not found:
+                raise
+            notes.append(f"{error.where}: {error.what}: nothing to judge by, so it is left out")
+    return found
+
+
+def _from_texts(
+    texts: Sequence[tuple[Path, str]], folder: Path, columns: Columns, notes: list[str]
+) -> Table:
+    """A text a file, whose folder is its label."""
+
+    def where(number: int) -> str:
+        return str(texts[number][0])
+
+    def read() -> Iterator[Record]:
+        for number, (path, label) in enumerate(texts):
+            parts = blocks(path, str(path), encoding=columns.encoding)
+            yield number, {"text": "".join(part for _, part in parts), "label": label}
+
+    find: Callable[[list[str]], dict[str, str]] = partial(columns.find, where=str(folder))
+    table, _ = from_records(read, find, where, notes.append)
+    return Table(as_dataset(table), str(folder), where)
 
 
 def _from_mapping(
@@ -292,29 +229,67 @@ def _from_mapping(
     """The splits of a DatasetDict, or of a plain dictionary of lists or data sets."""
     import datasets
 
-    found: dict[str, Table] = {}
+    splits: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for theirs, rows in data.items():
         ours = ALIASES.get(str(theirs), str(theirs))
-        origin = f"{name}{join}{theirs}"
-        if ours not in SPLITS or ours in found:
-            notes.append(f"{origin} is not used")
-        elif isinstance(rows, datasets.Dataset):
-            found[ours] = _from_dataset(rows, origin, columns)
-        elif isinstance(rows, (list, tuple)):
-            found[ours] = _from_list(rows, origin, columns, notes)
-        else:
-            raise DataError(
-                f"a split of type {type(rows).__name__} cannot be read",
-                where=origin,
-                do="give a list",
-            )
+        if ours not in SPLITS or ours in splits:
+            notes.append(f"{name}{join}{theirs} is not used")
+            continue
+        splits[ours] = rows
+        origins[ours] = f"{name}{join}{theirs}"
+
+    def read(split: str) -> Table:
+        rows = splits[split]
+        if isinstance(rows, datasets.Dataset):
+            return _from_dataset(rows, origins[split], columns)
+        if isinstance(rows, (list, tuple)):
+            return _from_list(rows, origins[split], columns, notes)
+        if isinstance(rows, (str, Path)):
+            return _of_one_split(rows, columns, notes)
+        return _from_frame(rows, origins[split], columns, notes)
+
+    found = _each_split(splits, read, notes)
     if not found:
         raise DataError(
-            f"no train, dev or test split; it has {_listed([str(each) for each in data])}",
+            f"no train, dev or test split; it has {listed([str(each) for each in data])}",
             where=name,
             do='give {"train": ..., "test": ...}',
         )
     return found
+
+
+def _of_one_split(name: str | Path, columns: Columns, notes: list[str]) -> Table:
+    """The table of a file, or of a folder that is not divided."""
+    found, is_divided = tables(name, columns, notes)
+    if is_divided:
+        raise DataError(
+            f"it is divided into {', '.join(found)}, and one split is asked for",
+            where=str(name),
+            do="name it with --data, or one of its files here",
+        )
+    return found["train"]
+
+
+def _from_frame(data: Any, origin: str, columns: Columns, notes: list[str]) -> Table:
+    """A table of pandas, polars, Arrow or another library that exchanges Arrow's columns."""
+    if hasattr(data, "collect"):  # a plan of polars
+        raise DataError("it is a query, and no table yet", where=origin, do="give data.collect()")
+    table = as_arrow(data)
+    if table is None:
+        raise DataError(
+            f"data of type {type(data).__name__} cannot be read",
+            do=(
+                "give a file, a folder, a Hub name, a list of records, a data frame, an Arrow table"
+                " or a datasets.Dataset"
+            ),
+        )
+    if isinstance(table, list):
+        return _from_list(table, origin, columns, notes)
+    theirs_by_ours = columns.find(table.column_names, origin)
+    if not len(table):
+        raise DataError("there are no rows in it", where=origin, do="give at least one row")
+    return Table(as_dataset(from_arrow([table], table.schema, theirs_by_ours, origin)), origin)
 
 
 def _from_dataset(data: Any, origin: str, columns: Columns) -> Table:
@@ -333,7 +308,8 @@ def _from_list(data: Sequence[Any], origin: str, columns: Columns, notes: list[s
 
     def numbered() -> Iterator[Record]:
         return (
-            (number, as_record(value, where(number))) for number, value in enumerate(data, start=1)
+            (number, as_record(value, where(number), columns.form))
+            for number, value in enumerate(data, start=1)
         )
 
     find: Callable[[list[str]], dict[str, str]] = partial(columns.find, where=origin)

@@ -10,7 +10,7 @@ from typing import Any
 from langue.errors import DataError
 from langue.progress import say
 from langue.text.read.open import ALIASES, check_kind, exists, expanded, load_hub, split_of
-from langue.text.read.parse import KINDS, batches, kind, parquet, records
+from langue.text.read.parse import KINDS, Heard, batches, kind, parquet, records
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,11 @@ def _of_file(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{name}, row {number}", row
         return
     unit = "row" if kind(file) == ".json" else "line"
-    for number, row in records(file, name, say):
+    heard = Heard()
+    for number, row in records(file, name, heard):
         yield f"{name}, {unit} {number}", row
+    for note in heard.notes:
+        say(note)
 
 
 def _of_hub(rows: Any, name: str) -> Rows:

@@ -61,6 +61,7 @@ def read(
     share: float | None = None,
     invalid: Literal["error", "drop", "keep"] = "error",
     synonyms: Mapping[str, Sequence[str]] = _NO_SYNONYMS,
+    encoding: str | None = None,
 ) -> Source:
     """Read labelled text; every way in which files go wrong is a DataError naming file, line and
     remedy.
@@ -74,6 +75,7 @@ def read(
     train on, so much is taken; a smaller share is part of a larger one.
     invalid: what a row with an empty text does: stop, be dropped and counted, or stay, for whoever
     gives an answer to every row. synonyms: what people call the columns, for the remedy.
+    encoding: of files that are not UTF-8.
     """
     from langue.text.read.open import Columns, quiet, tables
 
@@ -99,9 +101,8 @@ def read(
             )
     notes: list[str] = []
     with quiet():
-        found, divided = tables(
-            data, Columns(tuple(need), tuple(optional), dict(columns or {}), synonyms), notes
-        )
+        asked = Columns(tuple(need), tuple(optional), dict(columns or {}), synonyms, encoding)
+        found, divided = tables(data, asked, notes)
         chosen = {name: theirs for name, theirs in (columns or {}).items() if name in need}
         found = {name: _with_languages(each, need, chosen, notes) for name, each in found.items()}
         found = {

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from langue.text.numerals import value_of
+
 if TYPE_CHECKING:
     import datasets
 
@@ -19,6 +21,13 @@ TEXT_SYNONYMS = (
     *("body", "message", "premise", "document", "tweet"),
 )
 SPLITS = ("train", "dev", "test")
+ALIASES = {
+    "training": "train",
+    "validation": "dev",
+    "valid": "dev",
+    "val": "dev",
+    "validation_matched": "dev",
+}
 TEXTS = frozenset({"text", "pair", "source", "question", "context"})
 """Columns that are text whatever their values look like: 7 becomes "7"."""
 
@@ -57,6 +66,8 @@ class Table:
     origin: str
     # row of the origin -> where it stands
     locate: Callable[[int], str] | None = field(default=None, repr=False)
+    # whether 1,5 is one and a half in it, as where semicolons part the columns
+    decimal_comma: bool = False
     # (n,) rows of the origin; None: all, in order
     ids: NDArray[np.int64] | None = field(default=None, repr=False)
 
@@ -66,6 +77,14 @@ class Table:
     def column(self, name: str) -> list[Any]:
         values: list[Any] = self.arrow(name).to_pylist()
         return values
+
+    def numbers(self, name: str) -> list[Any]:
+        """A column with what is written as in a file whose point is a comma read as numbers."""
+        values = self.column(name)
+        if not self.decimal_comma:
+            return values
+        read = [value_of(value, decimal_comma=True) for value in values]
+        return [value if one is None else one for value, one in zip(values, read, strict=True)]
 
     def column_if_there(self, name: str) -> list[Any] | None:
         return self.column(name) if name in self.rows.column_names else None

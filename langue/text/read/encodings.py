@@ -1,0 +1,168 @@
+"""What arrives: bytes of a file that are not UTF-8. What leaves: the encodings that they may be of,
+each with what a line would then say; or the same text in UTF-8, once its encoding is named.
+
+No bytes say which encoding they are of, so that a guess is offered as one, for people to read.
+"""
+
+import codecs
+import io
+import shlex
+from pathlib import PurePath
+from typing import IO
+
+from langue.errors import DataError
+
+# The encodings of the web (https://encoding.spec.whatwg.org) and of the terminals of DOS, under
+# names that Python and iconv know; of those that read a text alike the first is offered.
+NAMES = (
+    *("windows-1252", "windows-1250", "windows-1251", "windows-1253", "windows-1254"),
+    *("windows-1255", "windows-1256", "windows-1257", "cp874", "iso-8859-2", "iso-8859-5"),
+    *("iso-8859-7", "koi8-r", "koi8-u", "cp866", "cp850", "macintosh", "gb18030", "big5"),
+    *("shift_jis", "euc-jp", "cp949", "utf-16le", "utf-16be"),
+)
+MARKS = {  # a byte order mark, and the encoding that it says; UTF-32's begins with UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+OFFERED = 4  # of 34 pairs of language and encoding the right one is among so many
+SAMPLE = 1 << 16  # bytes that are looked at
+SHOWN = 32  # characters of a line
+LINES = 200  # that are looked through for a part to show
+
+
+def candidates(sample: bytes) -> list[tuple[str, str]]:
+    """(name, a part of a line so decoded) of the likeliest encodings of these bytes, likeliest
+    first.
+    """
+    from charset_normalizer import from_bytes
+
+    has_noughts = b"\x00" in sample  # as UTF-16 has of what is Latin, and no other
+    lines = sample.split(b"\n")
+    beyond_ascii = b"\n".join(line for line in lines if not line.isascii())
+    looked_at = (sample if has_noughts else beyond_ascii)[:SAMPLE]
+    names = [name for name in NAMES if name.startswith("utf-16") == has_noughts]
+    found: dict[str, str] = {}  # decoded -> name
+    # the sample may end within a character of two bytes
+    ends = (len(looked_at), len(looked_at) - 1)
+    matches = [m for end in ends for m in from_bytes(looked_at[:end], cp_isolation=names)]
+    for match in sorted(matches):
+        alike = {_plain(match.encoding), *map(_plain, match.could_be_from_charset)}
+        name = next((each for each in names if _plain(each) in alike), None)
+        if name is not None:
+            found.setdefault(looked_at.decode(name, "replace"), name)
+    likeliest = list(found)[:OFFERED]
+    shown = _told_apart([text.split("\n") for text in likeliest])
+    return [(found[text], part) for text, part in zip(likeliest, shown, strict=True)]
+
+
+def _plain(name: str) -> str:
+    return codecs.lookup(name).name
+
+
+def _told_apart(readings: list[list[str]]) -> list[str]:
+    """The same part of a line in each reading of some lines: the first part by which the most
+    readings differ.
+    """
+    best: list[str] = []
+    for line in zip(*(lines[:LINES] for lines in readings), strict=False):
+        aligned = len(set(map(len, line))) == 1
+        starts = range(0, max(1, len(line[0]) - SHOWN // 2), SHOWN // 2) if aligned else (0,)
+        for start in starts:
+            parts = [text[start : start + SHOWN] for text in line]
+            if len(set(parts)) > len(set(best)) and not all(map(str.isascii, parts)):
+                best = parts
+        if len(set(best)) == len(readings):
+            break
+    return [
+        "".join(letter if letter.isprintable() else "\ufffd" for letter in part.strip())
+        for part in best or [""] * len(readings)
+    ]
+
+
+def reading_note(sample: bytes, encoding: str, where: str) -> str:
+    """What is said of a file that is read in an encoding which the user named."""
+    lines = sample.decode(encoding, "replace").split("\n")
+    shown = next((line for line in lines if not line.isascii()), "").strip()[:SHOWN]
+    others = candidates(sample)
+    first = f"{where}: read as {encoding}: {shown}"
+    if any(_plain(name) == _plain(encoding) or part == shown for name, part in others):
+        return first
+    likelier = " or ".join(f"{name} ({part})" for name, part in others)
+    return first + (f"; if that reads wrong, it may be {likelier}" if likelier else "")
+
+
+def remedy(sample: bytes, where: str) -> str:
+    """What to do with a file that holds these bytes. where: its path, or a name of a stream."""
+    found = candidates(sample)
+    if not found:
+        return "write the file as UTF-8; its bytes are of no encoding that is known here"
+    name = found[0][0] if len(found) == 1 else "ENCODING"
+    path = PurePath(where)
+    new = shlex.quote(str(path.with_name(f"{path.stem}.utf-8{path.suffix}")))
+    convert = f"iconv -f {name} -t utf-8 {shlex.quote(where)} > {new}"
+    if path.suffix.lower() in (".gz", ".xz", ".zst") or not path.suffix:
+        convert = f"iconv -f {name} -t utf-8 on what is in it"
+    offered = " or ".join(f"{each} ({line})" for each, line in found)
+    which = "it may be" if len(found) == 1 else "take the ENCODING that reads right:"
+    return f"{which} {offered}; in training write data.encoding={name}, else {convert}"
+
+
+def is_utf16(block: bytes) -> bool:
+    """Whether the first bytes of a file without a mark are UTF-16 of letters below U+2000: of each
+    two bytes the same one is a control character.
+    """
+    part = block[: 1 << 12]
+    controls = [sum(byte < 0x20 for byte in part[start::2]) for start in (0, 1)]
+    return len(part) > 7 and max(controls) > 0.8 * (len(part) // 2) and b"\x00" in part
+
+
+def is_utf8(stream: IO[bytes]) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        while block := stream.read(1 << 20):
+            decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class Recoded(io.RawIOBase):
+    """The bytes of a text in another encoding as those of UTF-8; DataError at bytes that are none
+    of it.
+    """
+
+    def __init__(self, stream: IO[bytes], encoding: str, where: str) -> None:
+        self.stream = stream
+        self.encoding = encoding
+        self.where = where
+        self.decoder = codecs.getincrementaldecoder(encoding)()
+        self.ready = b""
+        self.line = 1
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self.ready:
+            block = self.stream.read(1 << 16)
+            try:
+                text = self.decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                # of the block and what the decoder kept of the one before
+                before = error.object[: error.start].decode(self.encoding, "replace")
+                raise DataError(
+                    f"a byte of the line is not {self.encoding}",
+                    where=f"{self.where}, line {self.line + before.count(chr(10))}",
+                    do=remedy(error.object[max(0, error.start - 4096) :], self.where),
+                ) from None
+            if not block and not text:
+                return 0
+            self.line += text.count("\n")
+            self.ready = text.encode("utf-8", "surrogatepass")
+        size = min(len(buffer), len(self.ready))
+        buffer[:size] = self.ready[:size]
+        self.ready = self.ready[size:]
+        return size

@@ -1,0 +1,146 @@
+"""What arrives: a folder of labelled text. What leaves: the files of each split, and the label of
+each where the folders are the labels.
+
+| layout | labels |
+|---|---|
+| `train.csv`, `test.csv`; or `train/a.csv`, `test/b.csv` | in the files |
+| `pos/1.txt`, `neg/1.txt` | `pos`, `neg`: a text a file |
+| `train/pos/1.txt`, `test/pos/1.txt` | the same, divided (as IMDb is published) |
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from langue.errors import DataError
+from langue.files import unreadable
+from langue.text.read.columns import listed
+from langue.text.read.parse import KINDS, kind
+from langue.text.read.table import ALIASES, SPLITS
+
+# of texts that nobody has labelled
+_BARE = ("unsup", "unsupervised", "unlabeled", "unlabelled")
+# a folder with one of these was made by training or of text, and is no data to read
+_MADE = ("langue.json", "corpus.json", "building.json", "tokenizer.json", "config.json")
+_PASSED_OVER = ("checkpoints", "__pycache__", "node_modules")
+_SHARD = re.compile(r"-\d+-of-\d+")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is read of a split: files of rows, or texts with the label that their folder says."""
+
+    files: list[Path] = field(default_factory=list)
+    texts: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def passed_over(folder: Path) -> str:
+    """Why a folder that is found among data is not read, in words; "" where it is."""
+    if folder.name.startswith("."):
+        return "hidden"
+    if folder.name in _PASSED_OVER:
+        return "no data"
+    made = next((name for name in _MADE if (folder / name).is_file()), None)
+    if made is None:
+        return ""
+    return "a run" if made == "langue.json" else f"a model or corpus, with its {made}"
+
+
+def divided(
+    folder: Path, split_of: Callable[[Path], str | None], notes: list[str]
+) -> dict[str, Parts]:
+    """The parts of each split; "all" where the folder is not divided. split_of: what a file's name
+    says.
+    """
+    try:
+        there = sorted(folder.iterdir())
+        folders = [each for each in there if each.is_dir()]
+        files = [each for each in there if _is_data(each)]
+    except OSError as error:
+        raise unreadable(error, folder, DataError) from None
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        if split := split_of(file):
+            by_split.setdefault(split, []).append(file)
+    found = {split: Parts(files=paths) for split, paths in by_split.items()}
+    if found:
+        _check_one_each(by_split, folder)
+        others = [file.name for file in files if not any(file in p for p in by_split.values())]
+        if others:
+            notes.append(f"{folder}: {listed(others)} not used")
+        return found
+    for each in folders:
+        split = ALIASES.get(each.name.lower(), each.name.lower())
+        if split in SPLITS and (parts := _of_split(each, notes)):
+            found[split] = parts
+    if not found and (texts := _by_label(folder, notes)):
+        found["all"] = Parts(texts=texts)
+    if found:
+        return found
+    held = listed([each.name for each in there])
+    raise DataError(
+        f"no train, dev or test file in the folder; it holds {held}",
+        where=str(folder),
+        do=_remedy(there),
+    )
+
+
+def _remedy(there: Sequence[Path]) -> str:
+    """What to do with a folder of files of other names."""
+    beside: dict[str, list[Path]] = {}
+    for file in there:
+        if file.is_file() and kind(file) not in KINDS and file.suffix and file.name[0] != ".":
+            beside.setdefault(file.stem, []).append(file)
+    pair = next((files for stem, files in beside.items() if len(files) == 2), None)
+    if pair is None:
+        return "name one of its files, or call them train.csv, dev.csv, test.csv (any format)"
+    named = ",".join(f"{file.suffix[1:]}={n}" for n, file in enumerate(pair, start=1))
+    return (
+        f"where {pair[0].name} and {pair[1].name} belong together line by line: paste"
+        f" {' '.join(file.name for file in pair)} > {pair[0].stem}.tsv, and say which is which:"
+        f" --columns {named}"
+    )
+
+
+def _is_data(path: Path) -> bool:
+    return kind(path) in KINDS and path.name[0] != "." and path.is_file()
+
+
+def _check_one_each(by_split: dict[str, list[Path]], folder: Path) -> None:
+    for split, paths in by_split.items():
+        if len(paths) > 1 and not all(_SHARD.search(path.name) for path in paths):
+            names = " and ".join(path.name for path in paths[:3])
+            raise DataError(
+                f"{names} could each be {split}", where=str(folder), do="leave one of them there"
+            )
+
+
+def _of_split(folder: Path, notes: list[str]) -> Parts | None:
+    texts = _by_label(folder, notes)
+    if texts:
+        return Parts(texts=texts)
+    files = [each for each in sorted(folder.iterdir()) if _is_data(each)]
+    return Parts(files=files) if files else None
+
+
+def _by_label(folder: Path, notes: list[str]) -> list[tuple[Path, str]]:
+    """The texts below a folder with the names of their folders; none where fewer than two hold
+    any.
+    """
+    found: dict[str, list[Path]] = {}
+    for each in sorted(folder.iterdir()):
+        if not each.is_dir():
+            continue
+        why = passed_over(each)
+        if why:
+            notes.append(f"{each}: {why}, not read")
+            continue
+        texts = [file for file in sorted(each.iterdir()) if _is_data(file) and kind(file) == ".txt"]
+        if texts and each.name.lower() in _BARE:
+            notes.append(f"{each}: {len(texts):,} texts without a label are not read")
+        elif texts:
+            found[each.name] = texts
+    if len(found) < 2:
+        return []
+    return [(file, label) for label, files in found.items() for file in files]
