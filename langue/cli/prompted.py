@@ -57,6 +57,8 @@ def rank(
         langue rank MODEL --prompt "The capital of France is" \\
             --choice Paris --choice Rome
         langue rank MODEL --data questions.jsonl --out ranked.jsonl
+
+    The scores of a prompt's choices add up to 1.
     """
     named = parse_columns(columns)
     early.check_inputs(model=model, data=data, out=out, force=force)
@@ -118,6 +120,8 @@ def zero_shot(
             --text "They won by two goals."
         langue zero-shot MODEL --label good --label bad --data reviews.csv \\
             --template "{text} It was {}." --examples few.csv --out labelled.jsonl
+
+    The scores of a text add up to 1, but with --multi-label.
     """
     named = parse_columns(columns)
     early.check_inputs(model=model, data=data, out=out, force=force)
@@ -163,6 +167,8 @@ def fill_mask(
 
         langue fill-mask MODEL --text "Paris is the [MASK] of France."
         langue fill-mask MODEL --text "A [MASK] film." --target good --target bad
+
+    The mask is the model's own: `langue inspect` names it.
     """
     named = parse_columns(columns)
     early.check_inputs(model=model, data=data, out=out, force=force)

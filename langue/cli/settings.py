@@ -17,7 +17,7 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
     What the command says wins over what the recipe says.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
     from rich.text import Text
 
     from langue.runs.show import print_json
@@ -27,20 +27,16 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
     if as_json:
         print_json(rows)
         return
-    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    grid.add_column("setting", no_wrap=True)
-    grid.add_column("default", no_wrap=True)
-    grid.add_column("what it does")
+    console = Console(highlight=False)
     for key, row in rows.items():
+        others = row.get("others", {})
+        if "pretrain" in row:
+            others = others | {"pretrain": row["pretrain"]}
+        otherwise = "".join(f", {name}: {written(value)}" for name, value in others.items())
+        default = f" = {written(row['default'])}"
+        console.print(Text.assemble((key, "bold"), (default + otherwise, "cyan")))
         choices = f" ({', '.join(row['choices'])})" if row["choices"] else ""
-        others = row.get("others", {}) | (
-            {"pretrain": row["pretrain"]} if "pretrain" in row else {}
-        )
-        otherwise = "".join(f" [{name}: {written(value)}]" for name, value in others.items())
-        grid.add_row(
-            key, Text(written(row["default"]) + otherwise), Text(row["description"] + choices)
-        )
-    Console().print(grid)
+        console.print(Padding(Text(row["description"] + choices), (0, 0, 0, 4)))
 
 
 def written(default: Any) -> str:
