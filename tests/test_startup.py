@@ -120,7 +120,7 @@ def test_a_type_checker_refuses_a_verb_that_is_not_there(tmp_path: Path) -> None
     (tmp_path / "notebook.py").write_text("import langue\nlangue.finetune()\nlangue.finetun()\n")
     checked = ("-m", "mypy", "--ignore-missing-imports", "--cache-dir", os.devnull, "notebook.py")
     done = subprocess.run(
-        [sys.executable, *checked], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, *checked], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     lines = [line for line in done.stdout.splitlines() if "error" in line]
     assert len(lines) == 2 and 'no attribute "finetun"' in lines[0], done.stdout

@@ -46,14 +46,17 @@ def check_training(
     """
     from langue.runs import arguments
     from langue.runs.folder import RECIPE, run_folder
-    from langue.settings.recipe import read_recipe
+    from langue.settings.recipe import ROWS, read_recipe
 
     layer = {} if recipe is None else read_recipe(Path(recipe))
     if out is not None:
         folder, resume = run_folder(out, force=force, resume=resume)
         layer = read_recipe(folder / RECIPE) | layer if resume else layer
     named = arguments.check_words(getattr(arguments, command), layer, given, settings)
+    if resume:  # what the run has made of its data may be all that it needs
+        return
     data = named["data"]
     # of text that is mixed, NAME@WEIGHT, the reader says what is not there
     is_plain = isinstance(data, Mapping) or isinstance(data, str) and "@" not in data
+    is_plain = is_plain and data != ROWS
     check_inputs(model=named["model"], data=data if is_plain else None)

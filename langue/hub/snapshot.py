@@ -4,6 +4,7 @@ A repository may hold one model in the files of five frameworks: of those only t
 read here is fetched. HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply.
 """
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,9 @@ def refuse_missing(name: str | Path, revision: str | None = None) -> None:
     """ModelError where there is neither such a folder or file here nor such a model on the Hub; of
     one that was fetched before the Hub is not asked. It needs no PyTorch.
     """
-    if Path(os.path.expanduser(name)).exists():
+    path = Path(os.path.expanduser(name))
+    # a checkpoint of TensorFlow is named by what its files begin with
+    if path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}.*")):
         return
     refuse_missing_folder(name)
     from huggingface_hub.constants import HF_HUB_CACHE

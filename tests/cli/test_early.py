@@ -13,6 +13,8 @@ import typer.main
 
 from langue.cli import app
 from langue.cli.options import LIKE, _names_of_tasks, _nearest
+from langue.errors import ModelError
+from langue.hub.snapshot import refuse_missing
 from langue.settings.sections import known
 
 TRAIN = "--out {out} --model {model} --data {data}"
@@ -56,6 +58,13 @@ print(json.dumps(found))
 """
 
 
+def test_a_model_that_is_named_by_what_its_files_begin_with_is_there(tmp_path: Path) -> None:
+    (tmp_path / "bert_model.ckpt.index").write_bytes(b"")
+    refuse_missing(tmp_path / "bert_model.ckpt")
+    with pytest.raises(ModelError, match="no such model folder"):
+        refuse_missing(tmp_path / "gpt_model.ckpt")
+
+
 def test_mistakes_are_told_without_torch(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
@@ -69,7 +78,7 @@ def test_mistakes_are_told_without_torch(tmp_path: Path) -> None:
         env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     for line, (code, said, torch) in zip(MISTAKES, json.loads(done.stdout), strict=True):
