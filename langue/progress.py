@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
 from typing import Any
 
@@ -22,11 +23,26 @@ from rich.progress import (
 
 from langue.errors import LangueWarning
 
+_is_quiet: ContextVar[bool] = ContextVar("is_quiet", default=False)
 NOTEBOOK_EVERY = 0.5  # seconds between two looks of a notebook at a bar
+
+
+@contextmanager
+def quiet(chosen: bool = True) -> Iterator[None]:
+    """Within, nothing is said but warnings and errors, and no bar is shown, where that is
+    chosen.
+    """
+    before = _is_quiet.set(chosen)
+    try:
+        yield
+    finally:
+        _is_quiet.reset(before)
 
 
 def say(text: str) -> None:
     """One line on stderr, as it is."""
+    if _is_quiet.get():
+        return
     console = Console(file=sys.stderr, force_jupyter=False)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -57,6 +73,7 @@ class Bar(Progress):
     def __init__(
         self, *columns: Any, transient: bool = False, disable: bool = False, quiet: bool = False
     ) -> None:
+        quiet = quiet or _is_quiet.get()
         self._notebook = None if disable or quiet else _notebook()
         self._shown = 0.0  # when the notebook was last told
         super().__init__(

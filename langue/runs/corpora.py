@@ -89,7 +89,7 @@ class Pretraining(Prepared):
     def print(self, console: "Console") -> None:
         from langue.runs.show import print_pretraining
 
-        print_pretraining(self, console)
+        print_pretraining(self, first_pieces(self), console)
 
     def __repr__(self) -> str:
         facts = self.facts

@@ -59,6 +59,7 @@ from langue.runtime import precision
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task, infer
+from langue.text.read.table import ALL, KEPT
 from langue.text.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
     from langue.runs.prompted import Normalize
     from langue.text.read.source import Source, Table
 
-MOST_NAMES = 8  # of labels, in what a model says of itself
 PAIR = "pair"  # the column of the second text
 LOGITS = 2048  # tokens of a batch whose logits are held whole
 DEFAULT = "default"  # the name of the adapter that a folder is loaded with
@@ -89,33 +89,16 @@ class Model:
         self._take(self._parts[None])
 
     def __repr__(self) -> str:
-        facts = self._facts()
+        from langue.runs.show import model_facts
+
+        facts = model_facts(self)
         return f"Model({facts.pop('name')!r}: {'; '.join(facts.values())})"
 
     def _repr_html_(self) -> str:
         from langue.runs.notebook import as_html
-        from langue.runs.show import print_pairs
+        from langue.runs.show import model_facts, print_pairs
 
-        return as_html(lambda console: print_pairs(self._facts(), console))
-
-    def _facts(self) -> dict[str, str]:
-        """What it is, for people."""
-        config = self.config
-        parameters = sum(weight.numel() for weight in self.body.parameters())
-        facts = {
-            "name": self.checkpoint.name or str(self.checkpoint.folder),
-            "family": f"{self.checkpoint.family.name}, {config.n_layers} layers of {config.dim:,}",
-            "body": f"{parameters:,} parameters",
-            "in": f"{self.weights or str(self.dtype).removeprefix('torch.')} on {self.device}",
-        }
-        if self.task is not None:
-            names = self.task.output_names()
-            more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-            labels = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
-            facts["task"] = f"{self.task.name}{labels}"
-        if self.adapter is not None:
-            facts["adapter"] = self.adapter
-        return facts
+        return as_html(lambda console: print_pairs(model_facts(self), console))
 
     def _take(self, parts: Parts) -> None:
         """Be made of these from now on."""
@@ -564,18 +547,24 @@ class Model:
             self.inputs.count_unknown(encoded.examples.lost)
         return encoded
 
-    def read_inputs(self, data: Any, columns: Mapping[str, str] | None = None) -> "Source":
-        """Rows to predict from: the columns that the task reads, without the target."""
+    def read_inputs(
+        self, data: Any, columns: Mapping[str, str] | None = None, keep: Sequence[str] = ()
+    ) -> "Source":
+        """Rows to predict from: the columns that the task reads, without the target. keep: others
+        that are read too, each under its name after KEPT; "all": all of them.
+        """
         from langue.text.read.source import read
 
         named = self._trained()[0].columns
         optional = self.optional_columns()
         need = (*named.inputs, *(name for name in optional if name == PAIR and self.pairs))
+        kept = {f"{KEPT}{name}": name for name in keep if name != ALL}
+        every = [f"{KEPT}{ALL}"] if ALL in keep else []
         return read(
             data,
-            columns=columns,
+            columns={**(columns or {}), **kept} or None,
             need=need,
-            optional=optional,
+            optional=(*optional, *kept, *every),
             split=False,
             invalid="keep",
             synonyms=named.synonyms,

@@ -40,5 +40,9 @@ class Result(dict[str, Any]):
         super().__init__(content)
         self._show = show
 
+    def print(self, console: Console) -> None:
+        """Show it for people."""
+        self._show(self, console)
+
     def _repr_html_(self) -> str:
-        return as_html(lambda console: self._show(self, console))
+        return as_html(self.print)

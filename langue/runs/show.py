@@ -1,5 +1,8 @@
 """What arrives: what a verb returned. What leaves: it printed, for people through Rich, for
 programs as JSON.
+
+What is shown shows itself in notebooks by this, so that it is `Any` here: a `Finetuning`, a
+`Pretraining`, a `Model`.
 """
 
 import json
@@ -16,12 +19,11 @@ from rich.tree import Tree
 
 if TYPE_CHECKING:
     from langue.data.batch import Examples
-    from langue.runs.corpora import Pretraining
-    from langue.runs.prepare import Finetuning, Prepared
     from langue.text.tokenizers.tokenizer import Tokenizer
 
 EXAMPLES = 3  # training examples that a preview shows
 SHOWN_TOKENS = 60  # of each
+MOST_NAMES = 8  # of labels, in what a model says of itself
 OTHERS = 2  # more sequences of an example, where it has several answers
 
 
@@ -30,14 +32,14 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, ensure_ascii=not wide, indent=2))
 
 
-def preview_printer(as_json: bool) -> "Callable[[Prepared], None]":
+def preview_printer(as_json: bool) -> Callable[[Any], None]:
     """What a training verb calls before it trains. Programs that read stdout get only the result
     there.
     """
     return lambda prepared: prepared.print(Console(stderr=as_json))
 
 
-def print_preview(prepared: "Finetuning", console: Console) -> None:
+def print_preview(prepared: Any, console: Console) -> None:
     """What will be trained on rows: examples with their tokens, the splits, what is cut,
     duplicates, batches, steps and time.
     """
@@ -80,7 +82,7 @@ def print_preview(prepared: "Finetuning", console: Console) -> None:
     )
 
 
-def _example(prepared: "Finetuning", row: int) -> Text:
+def _example(prepared: Any, row: int) -> Text:
     """One training example: its tokens as the model gets them, and what carries the loss: some of
     these tokens where tokens are predicted, else the target behind them.
     """
@@ -219,16 +221,17 @@ def print_metrics(content: Mapping[str, Any], console: Console | None = None) ->
             )
 
 
-def print_pretraining(prepared: "Pretraining", console: Console) -> None:
+def print_pretraining(
+    prepared: Any, pieces: list[list[tuple[str, bool]]], console: Console
+) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what
-    carries loss; sizes.
+    carries loss; sizes. pieces: tokens, each with whether it carries loss.
     """
+    from langue.evaluation.judge import listed
     from langue.progress import span
-    from langue.runs.corpora import first_pieces
-    from langue.runs.judge_language import listed
 
     facts = prepared.facts
-    for tokens in first_pieces(prepared):
+    for tokens in pieces:
         line = Text(overflow="fold")
         for word, predicted in tokens:
             line.append(word, style="green" if predicted else "dim")
@@ -266,7 +269,7 @@ def print_pretraining(prepared: "Pretraining", console: Console) -> None:
 
 def print_language(content: Mapping[str, Any], console: Console | None = None) -> None:
     """metrics.json of a pretrained model, the n-gram baseline beside."""
-    from langue.runs.judge_language import began, better_than_baseline
+    from langue.evaluation.judge import began, better_than_baseline
 
     console = console or Console()
     console.print(_scores(content, "document"))
@@ -284,6 +287,27 @@ def print_task(content: Mapping[str, Any], console: Console | None = None) -> No
     said = [f"{name} {content[name]!r}" for name in how if name in content]
     console.print(Text(f"{content['task']}, {content['output_type']}: {', '.join(said)}"))
     print_notes(console, content["notes"])
+
+
+def model_facts(model: Any) -> dict[str, str]:
+    """What a loaded model is, in some words each."""
+    config = model.config
+    parameters = sum(weight.numel() for weight in model.body.parameters())
+    held = model.weights or str(model.dtype).removeprefix("torch.")
+    facts = {
+        "name": model.checkpoint.name or str(model.checkpoint.folder),
+        "family": f"{model.checkpoint.family.name}, {config.n_layers} layers of {config.dim:,}",
+        "body": f"{parameters:,} parameters",
+        "in": f"{held} on {model.device}",
+    }
+    if model.task is not None:
+        names = model.task.output_names()
+        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+        labels = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
+        facts["task"] = f"{model.task.name}{labels}"
+    if model.adapter is not None:
+        facts["adapter"] = model.adapter
+    return facts
 
 
 def print_pairs(rows: Mapping[str, str], console: Console) -> None:
@@ -354,6 +378,34 @@ def print_predictions(texts: list[str], results: list[Any]) -> None:
             score = "" if math.isnan(sure) else f"{sure:.3f}"
             grid.add_row(Text(_said(each), "bold"), score, Text(shown))
     Console().print(grid)
+
+
+def print_stopped(facts: Mapping[str, Any], console: Console) -> None:
+    """How far a run has come that was stopped, and how it goes on."""
+    rows = {"run": f"{facts['run']}, which has not come to its end"}
+    train, dev = facts["train"], facts["dev"]
+    if train is not None:
+        goal = facts["max_steps"] or facts["epochs"]
+        unit = "steps" if facts["max_steps"] else "epochs"
+        rows["made"] = f"{train['step']:,} steps, epoch {train['epoch']:.3g} (of {goal:g} {unit})"
+        rows["train"] = _line(train)
+    if dev is not None:
+        rows["dev"] = f"{_line(dev)} at step {dev['step']:,}"
+    newest = facts["checkpoint"]
+    rows["checkpoint"] = "none: it begins anew" if newest is None else f"step {newest:,}"
+    rows["go on"] = facts["resume"]
+    print_pairs(rows, console)
+
+
+def _line(line: Mapping[str, Any]) -> str:
+    """What was measured in a line of log.jsonl."""
+    counts = ("split", "step", "epoch", "examples", "tokens", "seconds", "samples", "lr")
+    measured = {
+        name: value
+        for name, value in line.items()
+        if name not in counts and isinstance(value, int | float)
+    }
+    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
 
 
 def print_turns(turns: Sequence[tuple[str, str]], console: Console) -> None:
