@@ -15,6 +15,7 @@ from langue.cli.options import (
     Dev,
     Force,
     Json,
+    KeepCheckpoints,
     PretrainedModel,
     Recipe,
     Resume,
@@ -44,6 +45,7 @@ def finetune(
     recipe: Recipe = None,
     force: Force = False,
     resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
     folds: Annotated[
         int | None,
         typer.Option(
@@ -97,6 +99,7 @@ def finetune(
         recipe=recipe,
         force=force,
         resume=resume,
+        keep_checkpoints=keep_checkpoints,
         folds=folds,
         seeds=seeds,
         shares=parts,

@@ -10,12 +10,31 @@ import typer
 
 from langue.errors import SettingsError
 
+
+def _tasks(begun: str) -> list[str]:
+    """What --task may be, for the shell's completion."""
+    from langue.tasks import TASKS
+
+    return [name for name in TASKS if name.startswith(begun)]
+
+
+def _settings(begun: str) -> list[str]:
+    """The settings that all tasks have, for the shell's completion: those of a task are known once
+    PyTorch is imported, which is too slow here.
+    """
+    from langue.settings.sections import known
+
+    return [f"{key}=" for key in known() if key.startswith(begun)]
+
+
 LIKE = 0.85  # from which likeness on a word is taken for a mistyped option; 1 is alike
 
 Task = Annotated[
     str | None,
     typer.Option(
-        help="What is predicted; a name that is not known lists them.", show_default=False
+        help="What is predicted; a name that is not known lists them.",
+        autocompletion=_tasks,
+        show_default=False,
     ),
 ]
 PretrainedModel = Annotated[
@@ -62,6 +81,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, fo
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what --out names.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")]
+BatchTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens of a batch; else what suits the device.", show_default=False),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda or mps; LANGUE_DEVICE says it for all commands.", show_default=False
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="No progress and no notes: only warnings and errors.")
+]
+KeepCheckpoints = Annotated[
+    bool,
+    typer.Option(
+        "--keep-checkpoints",
+        help="Keep what --resume with more train.epochs trains longer from: thrice the model.",
+    ),
+]
 Dash = Annotated[
     str | None,
     typer.Argument(
@@ -73,6 +112,7 @@ Words = Annotated[
     typer.Argument(
         metavar="SECTION.KEY=VALUE",
         help="Settings; `langue settings` lists them.",
+        autocompletion=_settings,
         show_default=False,
     ),
 ]

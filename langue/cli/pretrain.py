@@ -12,6 +12,7 @@ from langue.cli.options import (
     Debug,
     Force,
     Json,
+    KeepCheckpoints,
     Recipe,
     Resume,
     Words,
@@ -70,6 +71,7 @@ def pretrain(
     recipe: Recipe = None,
     force: Force = False,
     resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -88,7 +90,8 @@ def pretrain(
             --model google-bert/bert-base-uncased train.lr=1e-4
 
     On several GPUs: torchrun --nproc-per-node 8 -m langue pretrain ...
-    Afterwards: langue generate, langue finetune --model runs/small, langue inspect.
+    Afterwards: langue generate, langue finetune --model runs/small, langue
+    inspect.
     """
     named = parse_columns(columns)
     words = _merged(parse_settings(settings, context), {"size": size, "preset": preset})
@@ -110,6 +113,7 @@ def pretrain(
         recipe=recipe,
         force=force,
         resume=resume,
+        keep_checkpoints=keep_checkpoints,
         show=preview_printer(as_json),
         **words,
     )

@@ -27,7 +27,7 @@ def train_tokenizer(
     Byte-level BPE unless told otherwise:
 
         langue tokenizer train books/ reviews.jsonl --out tokenizer \\
-            tokenizer.kind=wordpiece tokenizer.vocab_size=16000 tokenizer.lower=true
+            tokenizer.kind=wordpiece tokenizer.vocab_size=16000
 
     kinds: bpe, wordpiece, unigram, characters, bytes. The folder loads in the
     transformers library too.

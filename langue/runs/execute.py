@@ -26,14 +26,18 @@ from langue.files import (
 )
 from langue.hardware import peak
 from langue.model.transformer import Transformer
+from langue.progress import say
 from langue.runs.arguments import Call, Command, resolve_call, without_settled
 from langue.runs.folder import (
     DIGESTS,
+    METRICS,
     RECIPE,
     at_work,
     changed_data,
     check_output_outside_inputs,
     check_resumable,
+    drop_checkpoints,
+    is_finished,
     leave_nothing,
     run_folder,
 )
@@ -95,6 +99,7 @@ def execute(
     recipe: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
+    keep_checkpoints: bool = False,
     show: Callable[[Any], None] | None = None,
     watch: Watch | None = None,
     judge: bool = True,
@@ -103,7 +108,8 @@ def execute(
 
     given: the command's arguments. settings: by `section.key`, or with two underscores. show:
     called with the `Prepared`, before training. watch: as of `Trainer`. judge: false leaves it
-    to a resume to judge the model.
+    to a resume to judge the model. keep_checkpoints: a run that is judged keeps what it could be
+    trained longer from, three times the model's size.
     Processes that torchrun started train together; the first writes, shows and judges.
     """
     folder, resume = run_folder(out, force=force, resume=resume)
@@ -134,8 +140,14 @@ def execute(
                     show(prepared)
                 network = build(prepared)
         _keep_what_it_is(folder, call, prepared, resume)
+        if resume and is_finished(folder):
+            say(f"{folder}: the run is finished, and nothing is left to do")
+            return Run(folder, read_json(folder / METRICS), prepared.facts)
         score = _train(folder, prepared, network, resume, watch, judge)
-    metrics = read_json(folder / "metrics.json") if judge else {}
+        if judge and not keep_checkpoints and rank() == 0:
+            drop_checkpoints(folder)
+        barrier()
+    metrics = read_json(folder / METRICS) if judge else {}
     return Run(folder, metrics, prepared.facts, score)
 
 

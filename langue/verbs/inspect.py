@@ -25,7 +25,8 @@ from langue.planning.memory import (
 )
 from langue.runs.notebook import Result
 from langue.runs.save import head_of, task_of
-from langue.runs.show import print_model
+from langue.runs.show import print_model, print_stopped
+from langue.runs.stopped import stopped_run
 from langue.tasks.task import Task
 from langue.text.tokenizers.classes import ROLES
 from langue.text.tokenizers.special import special_ids
@@ -52,10 +53,13 @@ POSITIONS = {
 }
 
 
-def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> dict[str, Any]:
+def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> Result:
     """Its tree, parameters and bytes, tokenizer, uses, and the memory that a text of `length`
-    tokens takes.
+    tokens takes; of a run that was stopped, how far it has come.
     """
+    stopped = stopped_run(model)
+    if stopped is not None:
+        return Result(stopped, print_stopped)
     described = describe(model, revision, weights=False)
     family, config = family_of(described)
     tokenizer = read_tokenizer(described)

@@ -45,7 +45,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     sources[0] = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + sources[0]
     made = [nbformat.v4.new_code_cell(source) for source in sources]
     notebook = nbformat.v4.new_notebook(cells=made)
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     return [cell.outputs for cell in notebook.cells]
 
 
