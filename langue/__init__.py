@@ -7,11 +7,18 @@ What arrives: a name. What leaves: the function behind it, imported when first a
 `import langue` loads no torch.
 """
 
+import importlib.util
 import sys
 import warnings
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+if importlib.util.find_spec("fcntl") is None:  # locks of files, which Windows has not
+    raise ImportError(
+        "langue needs a POSIX system, such as Linux or macOS; on Windows install and run it within"
+        " WSL (wsl --install)"
+    )
 
 if TYPE_CHECKING:
     from langue.errors import LangueError, LangueWarning

@@ -28,6 +28,9 @@ def convert(
     merge: Annotated[
         bool, typer.Option("--merge", help="Work an adapter into the weights of its base.")
     ] = False,
+    widen: Annotated[
+        bool, typer.Option("--widen", help="Give rows to tokens added to the tokenizer.")
+    ] = False,
     revision: Revision = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -56,7 +59,7 @@ def convert(
     from langue.runs.show import print_json
     from langue.verbs.convert import convert as verb
 
-    path = str(verb(model, out, dtype=dtype, revision=revision, merge=merge))
+    path = str(verb(model, out, dtype=dtype, revision=revision, merge=merge, widen=widen))
     if as_json:
         print_json({"out": path})
     else:

@@ -7,6 +7,7 @@ nothing that can run code is ever unpickled, and a config that names code (`auto
 
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -454,11 +455,13 @@ def read_checkpoint(
     pairs: bool = False,
     weights_dtype: torch.dtype | None = None,
     stored: bool = False,
+    widen: bool = False,
 ) -> Checkpoint:
     """Read a model folder. `head`: which head's weights to take where they are there ("sequence",
     "token", "span", "lm"); `pairs`: those too that say of two parts whether the second follows;
     `weights_dtype`: the precision that they are held in; `stored`: matrices that the file has as
-    whole numbers are kept so, in the checkpoint's `stored`.
+    whole numbers are kept so, in the checkpoint's `stored`; `widen`: its tokenizer may have any
+    number of tokens beyond the embedding, which is about to get rows for them.
     """
     folder = described.folder
     tokenizer = read_tokenizer(described)
@@ -468,11 +471,15 @@ def read_checkpoint(
 
         rows = StoredRows()
     family, config, weights, kept = _read_model(described, head, pairs, weights_dtype, rows)
-    if len(tokenizer) > config.vocab_size + SPARE:
+    if len(tokenizer) > config.vocab_size + SPARE and not widen:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}"
             " embeddings",
             where=str(folder),
+            do=(
+                "where tokens were added to it, give them rows: langue convert"
+                f" {shlex.quote(str(folder))} OUT --widen"
+            ),
         )
     told = described.published, described.writes
     made = Checkpoint(

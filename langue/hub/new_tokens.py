@@ -26,7 +26,24 @@ def with_tokens(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
     new = [AddedToken(name, special=True, normalized=False) for name in names]
     tokenizer.backend.add_special_tokens(new)
     ids = tokenizer.backend.get_vocab(with_added_tokens=True)
-    rows = [ids[name] for name in names if name not in known]
+    return _with_rows(checkpoint, [ids[name] for name in names if name not in known])
+
+
+def widened(checkpoint: Checkpoint) -> Checkpoint:
+    """The model with a row for each token of its tokenizer, to which others may have added some."""
+    highest = max(checkpoint.tokenizer.backend.get_vocab(with_added_tokens=True).values())
+    rows = list(range(checkpoint.config.vocab_size, highest + 1))
+    if not rows or checkpoint.tokenizer.has_two_vocabularies:
+        raise ModelError(
+            "every token of the tokenizer has its row of the embedding",
+            where=str(checkpoint.folder),
+            do="leave --widen out",
+        )
+    return _with_rows(checkpoint, rows)
+
+
+def _with_rows(checkpoint: Checkpoint, rows: Sequence[int]) -> Checkpoint:
+    """The model with new rows for the tokens of these ids."""
     if not rows:
         return checkpoint
     size = max(checkpoint.config.vocab_size, *(row + 1 for row in rows))

@@ -14,7 +14,12 @@ from typing import Any
 from langue.errors import RunError, SettingsError
 from langue.files import clear, disk_errors, exclusive_lock, read_json, write_text
 from langue.runtime import rank, restarted
-from langue.settings.recipe import flat_keys, read_recipe
+from langue.settings.recipe import (
+    ARGUMENTS,
+    flat_keys,
+    located,
+    read_recipe,
+)
 from langue.settings.sections import known
 from langue.tasks import OPTIONS
 
@@ -133,6 +138,9 @@ def check_resumable(folder: Path, written: str) -> None:
     before = read_recipe(path)
     now = flat_keys(tomllib.loads(written))
     before = _without_foreign(before, now.get("task.name") or now.get("task.objective"))
+    for key in (ARGUMENTS[name] for name in ("model", "data", "tokenizer")):
+        if isinstance(name := before.get(key), str):  # runs of before have it as it was typed
+            before[key] = located(name)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     fixed = [key for key in changed if key not in CHANGEABLE_ON_RESUME]
     if fixed and set(fixed) <= set(LENGTHS):

@@ -112,7 +112,9 @@ class Inputs:
         if self._truncation is not None:
             self._truncation.add(found, room)
         if found.lost is not None:
-            self.count_unknown(found.lost)
+            # special tokens may be meant in a prompt, and in what a bare model is asked
+            meant = prompt or room is self.room
+            self.count_unknown(replace(found.lost, named=0) if meant else found.lost)
         return without_end(found, self.tokenizer, self.checkpoint.ends) if prompt else found
 
     def count_unknown(self, lost: Lost) -> None:

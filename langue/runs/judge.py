@@ -255,6 +255,7 @@ def _other_rows(model: Model, data: Any, columns: Mapping[str, str] | None) -> S
         split=False,
         invalid=model.data.invalid,
         encoding=model.data.encoding,
+        decimal_comma=model.data.decimal_comma,
         synonyms=named.synonyms,
     )
 

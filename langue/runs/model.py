@@ -755,9 +755,14 @@ def load(
     return model
 
 
-def load_plain(name: str | Path, revision: str | None = None, dtype: str = "fp32") -> Model:
-    """`load`, with all matrices as parameters, whatever the file has them as."""
-    return _load(describe(name, revision), precision(dtype), None)
+def load_plain(
+    name: str | Path, revision: str | None = None, dtype: str = "fp32", widen: bool = False
+) -> Model:
+    """`load`, with all matrices as parameters, whatever the file has them as. widen: as of
+    `read_parts`.
+    """
+    kind = precision(dtype)
+    return Model(read_parts(describe(name, revision), kind, None, widen=widen), kind, None)
 
 
 def load_for_folder(name: str | Path, revision: str | None, kind: str) -> Model:

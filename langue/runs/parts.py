@@ -45,11 +45,13 @@ def read_parts(
     held: str | None,
     table: str | None = None,
     trained_so: bool = False,
+    widen: bool = False,
 ) -> Parts:
     """The parts of a described model, with their weights.
 
     kind: what its matrices are multiplied in. held, table: as in `WeightPlan`. trained_so: whether
-    adapters may have been trained on weights that are held so.
+    adapters may have been trained on weights that are held so. widen: the embedding gets rows for
+    the tokens that were added to the tokenizer.
     """
     task = task_of(described)
     head = "lm" if task is None else head_of(task, described)
@@ -66,7 +68,12 @@ def read_parts(
         head,
         weights_dtype=None if held else kind,
         stored=held == STORED or (quantized and held in ("int8", "int4")),
+        widen=widen,
     )
+    if widen:
+        from langue.hub.new_tokens import widened
+
+        checkpoint = widened(checkpoint)
     plan = None if held is None else WeightPlan(checkpoint, held, table)
     where = str(checkpoint.folder)
     network: nn.Module | None = None

@@ -39,7 +39,6 @@ from langue.runs.save import head_of, write_task_checkpoint, write_task_facts
 from langue.runtime import device, precision
 from langue.settings.recipe import display_name
 from langue.settings.sections import DataSettings, Section, Settings
-from langue.tasks.labels import conflict_note
 from langue.tasks.objective import Objective
 from langue.tasks.task import Task
 from langue.text.read.source import Source, Table, read
@@ -382,6 +381,7 @@ def read_source(
         seed=chosen.seed,
         invalid=chosen.invalid,
         encoding=chosen.encoding,
+        decimal_comma=chosen.decimal_comma,
     )
     if source.train is None or not len(source.train):
         more = f" ({'; '.join(source.notes)})" if source.notes else ""
@@ -437,6 +437,8 @@ def _told_of_conflicts(kind: type[Task], source: Source, settings: Settings) -> 
     tables = [table for name in SPLITS if (table := getattr(source, name)) is not None]
     if not (found := kind.conflicts(tables, settings.task)):
         return source
+    from langue.tasks.labels import conflict_note
+
     named = [(text, table, row) for table in tables for row, text in enumerate(kind.texts(table))]
     first = [table.where(row) for text, table, row in named if text == next(iter(found))]
     notes = [*source.notes, conflict_note(found, len(named), first)]

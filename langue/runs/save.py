@@ -84,7 +84,7 @@ def write_task_facts(
     write_json(folder / "tokenizer_config.json", {**written, **sides, **cuts})
     task.write_beside(folder, checkpoint.config, data)
     kept: dict[str, Any] = {"max_length": data.max_length, "truncation": data.truncation}
-    for name in ("source_language", "target_language", "encoding"):
+    for name in ("source_language", "target_language", "encoding", "decimal_comma"):
         if (value := getattr(data, name)) is not None:
             kept[name] = value
     facts = {"task": task.name, **task.to_dict(), "data": kept, "pairs": pairs}

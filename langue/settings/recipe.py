@@ -4,6 +4,7 @@ recipe as TOML again.
 A recipe holds settings, and beside them what a command's arguments are: task, model, data, columns.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,14 +85,30 @@ def write_recipe(arguments: Mapping[str, Any], settings: BaseModel) -> str:
         if value is None:
             continue
         section, word = key.split(".")
-        given: Any = display_name(value)
+        shown = display_name(value)
+        given: Any = shown if name in ("task", "objective") else located(shown)
         if _are_names(value):
-            given = [str(each) for each in value]
+            given = [located(str(each)) for each in value]
         named = {word: given}
         if isinstance(value, Mapping) and _are_names(list(value.values())):
-            named = {split: str(each) for split, each in value.items()}
+            named = {split: located(str(each)) for split, each in value.items()}
         tree[section] = {**named, **tree.get(section, {})}
     return to_toml(tree | ({"columns": dict(arguments["columns"])} if arguments["columns"] else {}))
+
+
+def located(name: str) -> str:
+    """The name of a file or folder that is there as a whole path, so that a recipe means the same
+    wherever it is read; of others, as of the Hub's, the name.
+    """
+    path, at, weight = name.rpartition("@")
+    try:
+        if Path(name).expanduser().exists():
+            return os.path.abspath(Path(name).expanduser())
+        if at and Path(path).expanduser().exists():
+            return os.path.abspath(Path(path).expanduser()) + at + weight
+    except (OSError, RuntimeError, ValueError):  # a name that is no path, or may not be looked at
+        pass
+    return name
 
 
 def _are_names(value: Any) -> bool:

@@ -99,7 +99,13 @@ class DataSettings(Section):
     )
     conflicts: Literal["keep", "drop"] = Field(
         default="keep",
-        description="training rows whose text has different labels: keep them, or leave them out",
+        description="training rows of texts that have several labels: kept, or left out",
+    )
+    decimal_comma: bool | None = Field(
+        default=None,
+        description=(
+            "whether 1,5 is one and a half among scores; None: where semicolons part the columns"
+        ),
     )
     encoding: Annotated[str | None, AfterValidator(_encoding)] = Field(
         default=None,
@@ -424,6 +430,7 @@ FINETUNING = {
             "data.fold",
             "data.share",
             "data.conflicts",
+            "data.decimal_comma",
             "data.truncation",
             "data.duplicates",
             "data.source_language",

@@ -33,6 +33,7 @@ FIXED = {
             "data.test_fraction",
             "data.dev_max",
             "data.conflicts",
+            "data.decimal_comma",
             "data.encoding",
             "data.invalid",
             "data.seed",

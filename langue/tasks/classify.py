@@ -166,8 +166,8 @@ class Classify(PooledTask):
                 f"{len(found)} different labels in {len(train)} rows",
                 where=train.origin,
                 do=(
-                    "is the label column right? map it with --columns label=NAME, or use --task"
-                    " regress for numbers"
+                    "is the label column right? map it with --columns label=NAME, or for numbers"
+                    " use --task regress --columns score=label"
                 ),
             )
         if (

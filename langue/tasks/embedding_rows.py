@@ -86,7 +86,10 @@ def _scores(value: Any, negatives: int, where: Callable[[], str]) -> tuple[float
         raise DataError(
             f"{len(found)} scores for a pair and {negatives} negatives",
             where=where(),
-            do="give a list of one each, the pair's first",
+            do=(
+                "give a list of one each, the pair's first, or take the row out (in training:"
+                " data.invalid=drop)"
+            ),
         )
     return tuple(found)
 

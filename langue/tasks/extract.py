@@ -230,7 +230,10 @@ class Extract(Task):
             raise DataError(
                 "the question has no answers",
                 where=where(),
-                do="give them, or [] where its context does not answer it",
+                do=(
+                    "give them, or [] where its context does not answer it, or take the row out (in"
+                    " training: data.invalid=drop)"
+                ),
             )
         if given and impossible:
             raise DataError(

@@ -105,13 +105,14 @@ class Regress(PooledTask):
         number = value_of(value)
         if number is None or not abs(number) <= LARGEST:  # nan is not, either
             large = number is not None and abs(number) > LARGEST
-            comma = value_of(value, decimal_comma=True) if number is None else None
-            point = "" if comma is None else f"write {comma:g} if it is meant, else "
+            do = "correct it or take it out (in training: data.invalid=drop)"
+            if number is None and value_of(value, decimal_comma=True) is not None:
+                do = "where a comma is the point of all its numbers: data.decimal_comma=true"
             raise DataError(
                 f"the score {value!r} is"
                 f" {f'beyond {LARGEST:g}, the largest' if large else 'not a number'}",
                 where=where(),
-                do=f"{point}correct it or take it out (in training: data.invalid=drop)",
+                do=do,
             )
         return number
 

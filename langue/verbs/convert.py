@@ -22,11 +22,13 @@ def convert(
     dtype: str | None = None,
     revision: str | None = None,
     merge: bool = False,
+    widen: bool = False,
 ) -> Path:
     """Write `model` (a Hub name, a folder, a run, a llama2.c or GGUF file) to `out`: a folder as
     `transformers` reads it (dtype: fp32, or bf16 for its matrices), or, where its name ends in
     .gguf, a file as llama.cpp does (f16, or q8_0 or f32). merge: an adapter is worked into the
-    weights of its base.
+    weights of its base. widen: tokens that were added to the tokenizer get rows of the embedding,
+    each the mean of all.
     """
     path = Path(out)
     as_file = path.suffix.lower() == gguf_model.SUFFIX
@@ -53,7 +55,7 @@ def convert(
             f"the adapter was trained beside its base in {held}, and is merged into the base as it"
             " was published: what it gives differs by what the base had lost"
         )
-    loaded = load_plain(model, revision, "fp32" if as_file else dtype or "fp32")
+    loaded = load_plain(model, revision, "fp32" if as_file else dtype or "fp32", widen)
     if as_file:
         _write_gguf(loaded, path, dtype or "f16")
     else:

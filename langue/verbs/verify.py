@@ -139,11 +139,20 @@ def _tying(model: Model) -> tuple[bool | None, str]:
     return True, f"the output is {found}, as the config says"
 
 
-def _tokenizer(model: Model) -> tuple[bool, str]:
+def _tokenizer(model: Model) -> tuple[bool | None, str]:
     ids = tokens(model)
     highest = max(max(each, default=0) for each in ids)
     if highest >= model.config.vocab_size:
         return False, f"token {highest} is beyond the embedding's {model.config.vocab_size} rows"
+    vocabulary = model.tokenizer.backend.get_vocab(with_added_tokens=True)
+    beyond = [token for token, at in vocabulary.items() if at >= model.config.vocab_size]
+    if beyond:
+        return (
+            None,
+            f"{len(beyond):,} of its {len(model.tokenizer):,} tokens, as {min(beyond)}, are beyond"
+            f" the embedding's {model.config.vocab_size:,} rows: a text that holds one is an error;"
+            " langue convert MODEL OUT --widen gives them rows",
+        )
     back = sum(
         model.tokenizer.decode(each).strip() == text.strip()
         for each, text in zip(ids, GOLDEN, strict=True)

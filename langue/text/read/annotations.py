@@ -24,6 +24,7 @@ _ENDS = ("end", "end_offset")
 _LABELS = ("label", "labels", "entity_group", "entity", "tag", "type")
 _LAYOUT = re.compile(r"\s|\\n")  # Label Studio writes line breaks as a backslash and an n
 _SPANS = 'write them as [{"start": 0, "end": 2, "label": "ORG"}, ...]'
+OR_DROP = ", or take the row out (in training: data.invalid=drop)"
 _ANSWERS = 'write them as [{"text": "...", "start": 0}, ...]'
 
 
@@ -223,9 +224,13 @@ def faults(columns: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
             tags = pc.list_value_length(columns["tags"]).to_pylist()
         for row, (n_tokens, n_tags) in enumerate(zip(tokens, tags, strict=True)):
             if not n_tokens:
-                yield row, "there are no tokens", "fill them in or take the row out"
+                yield row, "there are no tokens", f"fill them in{OR_DROP}"
             elif n_tags is not None and n_tokens != n_tags:
-                yield row, f"{n_tags} tags for {n_tokens} tokens", "give each token one tag"
+                yield (
+                    row,
+                    f"{n_tags} tags for {n_tokens} tokens",
+                    f"give each token one tag{OR_DROP}",
+                )
     if "text" in columns and "spans" in columns:
         lengths = pc.utf8_length(columns["text"]).to_pylist()
         spans_of_rows = columns["spans"].to_pylist()
@@ -234,7 +239,8 @@ def faults(columns: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
             end = max((each["end"] for each in marked or ()), default=0)
             if end > length:
                 what = f"a span ends at {end}, but its text has {length} characters"
-                yield row, what, "count the characters of the text as it stands in the row"
+                do = f"count the characters of the text as it stands in the row{OR_DROP}"
+                yield row, what, do
 
 
 def _is_missing(value: Any) -> bool:

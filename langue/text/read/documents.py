@@ -19,13 +19,14 @@ from langue.errors import DataError
 from langue.settings.sections import DataSettings
 from langue.text.read import named
 from langue.text.read.columns import Columns
-from langue.text.read.lines import Bad, blocks, lines
+from langue.text.read.lines import Bad, blocks, encoding_note, lines
 from langue.text.read.open import check_kind, exists, expanded, load_hub
-from langue.text.read.parse import Heard, batches, kind, parquet, parsed, records
+from langue.text.read.parse import UNCODED, Heard, batches, kind, parquet, parsed, records
 from langue.text.read.table import TEXT_SYNONYMS
 
 PIECE_CHARACTERS = 1 << 20  # characters
 Kind = Literal["line", "blank", "file"]
+_ASKED = ("text", "document")
 _END = None  # where a document ends, in a stream of its parts
 
 
@@ -33,7 +34,8 @@ _END = None  # where a document ends, in a stream of its parts
 class Reading:
     """How files become documents."""
 
-    # ours -> theirs; only `text` is asked for
+    # ours -> theirs, of `text` and of `document`: rows that follow each other and have the same
+    # value there are one document, in lines
     columns: Mapping[str, str] = field(default_factory=dict)
     document: Kind = "file"  # what a document is in a .txt file
     invalid: Literal["error", "drop"] = "error"
@@ -147,6 +149,11 @@ def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
     if not isinstance(source, (str, Path)):
         splits = source if isinstance(source, Mapping) else {"train": source}
         rows = named.only(splits, reading.only, f"rows {index + 1}", notes)
+        if hasattr(rows, "__arrow_c_stream__"):  # a data frame, whose items are its columns
+            from langue.text.read.arrow import as_arrow
+
+            table = as_arrow(rows)
+            rows = table if isinstance(table, list) else table.to_pylist()
         if not isinstance(rows, Iterable) or isinstance(rows, (str, bytes, Mapping, Iterator)):
             do = "give a path, or a list of rows, which is read more than once"
             raise DataError(f"text of type {type(rows).__name__} cannot be read", do=do)
@@ -156,16 +163,26 @@ def _open(source: Any, reading: Reading, notes: list[str], index: int) -> Texts:
     path = expanded(name)
     if exists(path) and path.is_dir():
         files = named.files_of(path, notes)
+        notes.extend(_told_of_encoding(files, reading))
         if reading.only is None:
             return Texts(name, weight, named.for_training(files, path, notes))
         return Texts(name, weight, {"train": named.only(files, reading.only, name, notes)})
     if exists(path):
         check_kind(path, named.OF_TEXT)
+        notes.extend(_told_of_encoding({"train": [path]}, reading))
         return Texts(
             name, weight, {"train": named.only({"train": [path]}, reading.only, name, notes)}
         )
     streamed = named.only(load_hub(name, streaming=True), reading.only, name, notes)
     return Texts(name, weight, rows=lambda: _streamed(streamed, name), identity=name)
+
+
+def _told_of_encoding(files: Mapping[str, Sequence[Path]], reading: Reading) -> list[str]:
+    """What is said of the files that are read in the encoding which the user named."""
+    if reading.encoding is None:
+        return []
+    paths = [path for those in files.values() for path in those if kind(path) not in UNCODED]
+    return [note for path in paths for note in encoding_note(path, str(path), reading.encoding)]
 
 
 def _streamed(rows: Iterable[Any], name: str) -> Iterator[Any]:
@@ -294,26 +311,45 @@ def _jsonl(path: Path, reading: Reading, tally: Tally) -> Iterator[tuple[str, An
 def _parquet(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
     where = str(path)
     file = parquet(path, where)
-    name = _columns(reading).find(file.schema_arrow.names, where)["text"]
+    names = list(_columns(reading).find(file.schema_arrow.names, where).values())
     row = itertools.count(1)
-    for batch in batches(file, [name], where, size=1024):
-        yield from (
-            (f"{where}, row {next(row)}", {name: text}) for text in batch.column(0).to_pylist()
-        )
+    for batch in batches(file, names, where, size=1024):
+        yield from ((f"{where}, row {next(row)}", record) for record in batch.to_pylist())
 
 
 def _columns(reading: Reading) -> Columns:
-    renamed = {"text": reading.columns["text"]} if "text" in reading.columns else {}
-    return Columns(("text",), (), renamed, {"text": TEXT_SYNONYMS}, reading.encoding)
+    asked = {name: reading.columns[name] for name in _ASKED if name in reading.columns}
+    optional = tuple(name for name in asked if name != "text")
+    return Columns(("text",), optional, asked, {"text": TEXT_SYNONYMS}, reading.encoding)
 
 
 def _of_rows(
     rows: Iterable[tuple[str, Any]], reading: Reading, tally: Tally
 ) -> Iterator[str | None]:
-    """The text of each row, which comes as (where it stands, a record or a text)."""
-    column = reading.columns.get("text", "text")
+    """Each row's text is a document; or those of rows that follow each other are, as lines, which
+    have one value in the column `document`.
+    """
+    before: Any = None
+    is_open = False
+    for document, text in _texts(rows, reading, tally):
+        same = is_open and document is not None and document == before
+        if is_open and not same:
+            yield _END
+        yield "\n" + text if same else text
+        before = document
+        is_open = True
+    if is_open:
+        yield _END
+
+
+def _texts(
+    rows: Iterable[tuple[str, Any]], reading: Reading, tally: Tally
+) -> Iterator[tuple[Any, str]]:
+    """(document, text) of each row, which comes as (where it stands, a record or a text)."""
+    names = {ours: reading.columns.get(ours, ours) for ours in ("text", *reading.columns)}
+    asked = [names[ours] for ours in _ASKED if ours in names]
     for number, (where, record) in enumerate(rows, start=1):
-        if isinstance(record, Mapping) and column not in record:
+        if isinstance(record, Mapping) and any(name not in record for name in asked):
             error = DataError("the row has no text", where=where)
             try:
                 _columns(reading).find(list(record), where)
@@ -323,7 +359,7 @@ def _of_rows(
                 raise error
             tally.bad(error, reading)
             continue
-        text = record.get(column) if isinstance(record, Mapping) else record
+        text = record.get(names["text"]) if isinstance(record, Mapping) else record
         if text is None:
             tally.empty += 1
         elif not isinstance(text, str):
@@ -338,5 +374,5 @@ def _of_rows(
                 reading,
             )
         else:
-            yield text
-            yield _END
+            document = record.get(names.get("document")) if isinstance(record, Mapping) else None
+            yield document, text

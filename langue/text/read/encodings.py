@@ -7,6 +7,8 @@ No bytes say which encoding they are of, so that a guess is offered as one, for 
 import codecs
 import io
 import shlex
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import IO
 
@@ -26,6 +28,7 @@ MARKS = {  # a byte order mark, and the encoding that it says; UTF-32's begins w
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_READ_AS = ("windows-1252", "iso-8859-1", "windows-1251", "gb18030")
 OFFERED = 4  # of 34 pairs of language and encoding the right one is among so many
 SAMPLE = 1 << 16  # bytes that are looked at
 SHOWN = 32  # characters of a line
@@ -78,6 +81,34 @@ def _told_apart(readings: list[list[str]]) -> list[str]:
     return [
         "".join(letter if letter.isprintable() else "\ufffd" for letter in part.strip())
         for part in best or [""] * len(readings)
+    ]
+
+
+def misread_note(texts: Iterable[str | None], where: str) -> list[str]:
+    """What is said of texts that are UTF-8 which was read in another encoding once, and written
+    again: they are garbage without an error anywhere. texts: some of a file's.
+    """
+    found: Counter[str] = Counter()
+    shown: dict[str, str] = {}
+    for text in texts:
+        if text is None or text.isascii():
+            continue
+        for name in _READ_AS:
+            try:
+                meant = text.encode(name).decode("utf-8")
+            except UnicodeError:
+                continue
+            found[name] += 1
+            at = next(i for i, (a, b) in enumerate(zip(text, meant, strict=False)) if a != b)
+            begin = max(0, at - 8)
+            shown.setdefault(
+                name, f"{text[begin : begin + 16]!r} for {meant[begin : begin + 12]!r}"
+            )
+            break
+    return [
+        f"{where}: {count:,} texts read like UTF-8 that was once read as {name}: {shown[name]};"
+        f" recode them: iconv -f utf-8 -t {name} on the file gives UTF-8"
+        for name, count in found.items()
     ]
 
 

@@ -22,7 +22,7 @@ from langue.text.read.table import ALIASES, SPLITS
 # of texts that nobody has labelled
 _BARE = ("unsup", "unsupervised", "unlabeled", "unlabelled")
 # a folder with one of these was made by training or of text, and is no data to read
-_MADE = ("langue.json", "corpus.json", "building.json", "tokenizer.json", "config.json")
+_MADE = ("langue.json", "corpus.json", "building.json", "tokenizer.json")
 _PASSED_OVER = ("checkpoints", "__pycache__", "node_modules")
 _SHARD = re.compile(r"-\d+-of-\d+")
 
@@ -39,12 +39,19 @@ def passed_over(folder: Path) -> str:
     """Why a folder that is found among data is not read, in words; "" where it is."""
     if folder.name.startswith("."):
         return "hidden"
+    if folder.is_symlink():
+        return "a link"
     if folder.name in _PASSED_OVER:
         return "no data"
-    made = next((name for name in _MADE if (folder / name).is_file()), None)
-    if made is None:
+    return made(folder)
+
+
+def made(folder: Path) -> str:
+    """What a folder is that training made, in words; "" where it is another one."""
+    found = next((name for name in _MADE if (folder / name).is_file()), None)
+    if found is None:
         return ""
-    return "a run" if made == "langue.json" else f"a model or corpus, with its {made}"
+    return "a run" if found == "langue.json" else f"a model or a corpus, as its {found} says"
 
 
 def divided(

@@ -10,14 +10,14 @@ from typing import TypeVar
 
 from langue.errors import DataError
 from langue.files import unreadable
+from langue.text.read.columns import listed
+from langue.text.read.folders import made, passed_over
 from langue.text.read.open import ALIASES, exists, expanded, split_of
 from langue.text.read.parse import CONLL, KINDS, kind
 
 Rows = TypeVar("Rows")
 # the formats that may hold running text
 OF_TEXT = tuple(each for each in KINDS if each not in CONLL)
-# a folder with one of these was made of text, is none
-_MADE = ("corpus.json", "building.json", "tokenizer.json")
 
 
 def weighed(word: str) -> tuple[str, float]:
@@ -42,20 +42,18 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
     """The files of text, by the split that their names say; train where they say none."""
     found: dict[str, list[Path]] = {}
     others = 0
+    skipped: list[str] = []
     try:
-        everything = sorted(each for each in folder.rglob("*") if each.is_file())
+        everything = [] if made(folder) else _walk(folder, folder, skipped)
     except OSError as error:
         raise unreadable(error, folder, DataError) from None
-    made = {path.parent for path in everything if path.name in _MADE}
     for path in everything:
-        if path.parent in made or any(
-            part.startswith(".") for part in path.relative_to(folder).parts
-        ):
-            continue
         if kind(path) not in KINDS:
             others += 1
             continue
         found.setdefault(split_of(path) or "train", []).append(path)
+    if skipped:
+        notes.append(f"{folder}: not read: {listed(skipped)}")
     if others:
         notes.append(f"{folder}: {others:,} files of other kinds are not read")
     if not found and (folder / "corpus.json").is_file():
@@ -69,11 +67,28 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
         )
     if not found:
         raise DataError(
-            "no file of text in the folder",
+            f"it is {made(folder)}" if made(folder) else "no file of text in the folder",
             where=str(folder),
             do=f"its files must end in {' '.join(OF_TEXT)}",
         )
     return found
+
+
+def _walk(folder: Path, root: Path, skipped: list[str]) -> list[Path]:
+    """The files in and below a folder, but for hidden ones and for what training made, which is
+    added to `skipped` with the reason.
+    """
+    files: list[Path] = []
+    for each in sorted(folder.iterdir()):
+        if each.is_dir():
+            why = passed_over(each)
+            if why:
+                skipped.append(f"{each.relative_to(root)} ({why})")
+            else:
+                files += _walk(each, root, skipped)
+        elif not each.name.startswith(".") and each.is_file():
+            files.append(each)
+    return files
 
 
 def for_training(
@@ -82,10 +97,11 @@ def for_training(
     """Files that their names say are for testing are left out unless there are no others."""
     if "train" not in found:
         return {"train": [path for paths in found.values() for path in paths]}
+    by_name = "by the names; to train on them, name the files themselves"
     if tests := found.pop("test", []):
-        notes.append(
-            f"{folder}: {', '.join(path.name for path in tests[:3])} left out, to be tested on"
-        )
+        notes.append(f"{folder}: {listed([p.name for p in tests])} left out as test, {by_name}")
+    if held := found.get("dev"):
+        notes.append(f"{folder}: {listed([p.name for p in held])} held out as dev, {by_name}")
     return found
 
 

@@ -25,6 +25,7 @@ from langue.text.read.parse import (
     KINDS,
     OF_ONE_HEADER,
     OF_ROWS,
+    UNCODED,
     Heard,
     Record,
     as_record,
@@ -152,7 +153,7 @@ def _read_file(
     else:
         unit = "row" if kind(path) in OF_ROWS else "line"
         form = columns.form
-        if form.encoding is not None:
+        if form.encoding is not None and kind(path) not in UNCODED:
             notes.extend(encoding_note(path, where, form.encoding))
         table, lines = from_records(
             lambda: records(path, where, heard, form),

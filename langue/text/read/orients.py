@@ -11,18 +11,18 @@ and others write it. What leaves: its list of records.
 | values | `[["a"], ["b"]]`, whose columns have numbers for names, from 1 |
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langue.errors import DataError
 
 
-def rows(value: Any, where: str) -> Iterable[Any]:
+def rows(value: Any, where: str) -> Sequence[Any]:
     """The records of the table; DataError where there is none."""
     if isinstance(value, list):
         return value
     if isinstance(value, dict) and value:
-        found = _split(value)
+        found: Sequence[Any] | None = _split(value)
         if found is None:
             found = _of_objects(value)
         if found is None:
@@ -67,7 +67,7 @@ def _are_numbers(names: Iterable[str]) -> bool:
     return all(name.isdecimal() for name in names)
 
 
-def _of_lists(value: Mapping[str, Any]) -> Iterable[Any] | None:
+def _of_lists(value: Mapping[str, Any]) -> Sequence[Any] | None:
     """The only list of records in an object, or its lists side by side."""
     lists = {name: each for name, each in value.items() if isinstance(each, list)}
     held = [v for v in lists.values() if v and all(isinstance(each, dict) for each in v)]

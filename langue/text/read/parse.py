@@ -9,7 +9,7 @@ Here a text is what the file says.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def parsed(line: str, where: str, example: str) -> Any:
         raise DataError(
             f"not JSON at column {error.colno}: {error.msg}",
             where=where,
-            do=f"each line is one record, such as {example}",
+            do=f"each line is one record, such as {example}; correct or remove the line",
         ) from None
     except (RecursionError, ValueError) as error:
         raise DataError(
@@ -111,9 +111,9 @@ def _json(path: Path, where: str, heard: Heard, form: Form) -> Iterator[Record]:
     from langue.text.read import orients
     from langue.text.read.squad import is_nested, questions
 
-    rows = orients.rows(value, where)
+    rows: Iterable[Any] = orients.rows(value, where)
     if is_nested(rows):
-        rows = questions(rows, where)
+        rows = questions(orients.rows(value, where), where)
     return ((n, as_record(v, f"{where}, row {n}", form)) for n, v in enumerate(rows, start=1))
 
 
@@ -202,4 +202,5 @@ PARSERS: dict[str, Callable[[Path, str, Heard, Form], Iterator[Record]]] = {
 }
 KINDS = (*PARSERS, ".parquet")
 OF_ONE_HEADER = (".csv", ".tsv", ".xlsx")  # formats whose first line may name the columns
+UNCODED = (".parquet", ".xlsx")  # formats that are no text in an encoding
 OF_ROWS = (".json", ".parquet", ".xlsx")  # formats that have rows and no lines

@@ -137,8 +137,10 @@ def named(
     for number, fields in rows:
         if header is None and fields:
             header, is_row = _header(fields, f"{where}, {unit} {number}", form)
+            if form.numbers:
+                what = "a row: it is read without a header" if is_row else "its header, of numbers"
+                heard(f"{where}: its first {unit} is {what}")
             if is_row:
-                heard(f"{where}: read without a header, so that its first line is a row")
                 yield number, dict(zip(header, fields, strict=True))
         elif header is not None and len(header) == 1 and not fields:
             blank.append(number)
@@ -163,10 +165,10 @@ def named(
 
 def _header(fields: Sequence[Any], where: str, form: Form) -> tuple[list[str], bool]:
     """The columns' names, and whether the fields are a row all the same: where columns are asked
-    for by number, and none is called so.
+    for by number, and they are not called so.
     """
     header = _names(fields)
-    if form.numbers and not form.numbers.intersection(header):
+    if form.numbers and not form.numbers.issubset(header):
         return [str(number) for number in range(1, len(fields) + 1)], True
     twice = sorted({name for name in header if header.count(name) > 1 and name})
     if twice:

@@ -41,6 +41,7 @@ from langue.text.read.table import (
 
 __all__ = ["Source", "Table", "read"]
 
+LOOKED_AT = 1000  # rows, whether their texts are garbage
 _NO_SYNONYMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
@@ -62,6 +63,7 @@ def read(
     invalid: Literal["error", "drop", "keep"] = "error",
     synonyms: Mapping[str, Sequence[str]] = _NO_SYNONYMS,
     encoding: str | None = None,
+    decimal_comma: bool | None = None,
 ) -> Source:
     """Read labelled text; every way in which files go wrong is a DataError naming file, line and
     remedy.
@@ -75,7 +77,8 @@ def read(
     train on, so much is taken; a smaller share is part of a larger one.
     invalid: what a row with an empty text does: stop, be dropped and counted, or stay, for whoever
     gives an answer to every row. synonyms: what people call the columns, for the remedy.
-    encoding: of files that are not UTF-8.
+    encoding: of files that are not UTF-8. decimal_comma: whether a comma is the point of
+    numbers; None: where semicolons part the columns.
     """
     from langue.text.read.open import Columns, quiet, tables
 
@@ -103,6 +106,8 @@ def read(
     with quiet():
         asked = Columns(tuple(need), tuple(optional), dict(columns or {}), synonyms, encoding)
         found, divided = tables(data, asked, notes)
+        if decimal_comma is not None:
+            found = {k: replace(table, decimal_comma=decimal_comma) for k, table in found.items()}
         chosen = {name: theirs for name, theirs in (columns or {}).items() if name in need}
         found = {name: _with_languages(each, need, chosen, notes) for name, each in found.items()}
         found = {
@@ -112,6 +117,8 @@ def read(
         found = {
             name: table for name, table in found.items() if _has_targets(name, table, need, notes)
         }
+        for table in found.values():
+            notes.extend(_misread(table))
         if not split:
             return Source(
                 notes=notes,
@@ -168,6 +175,15 @@ def _with_texts(table: Table, need: Sequence[str], invalid: str, notes: list[str
                 do="name another column with --columns",
             )
     return table
+
+
+def _misread(table: Table) -> list[str]:
+    """What is said where the first texts were read in a wrong encoding before."""
+    from langue.text.read.encodings import misread_note
+
+    first = table.select(np.arange(min(len(table), LOOKED_AT)))
+    named = sorted(TEXTS.intersection(table.rows.column_names))
+    return misread_note(chain.from_iterable(map(first.column, named)), table.origin)
 
 
 def _with_languages(

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from langue.text.numerals import value_of
-
 if TYPE_CHECKING:
     import datasets
 
@@ -86,6 +84,8 @@ class Table:
         values = self.column(name)
         if not self.decimal_comma:
             return values
+        from langue.text.numerals import value_of
+
         read = [value_of(value, decimal_comma=True) for value in values]
         return [value if one is None else one for value, one in zip(values, read, strict=True)]
 

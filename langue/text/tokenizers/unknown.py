@@ -7,6 +7,7 @@ lost, a word of ninety characters being one token as a letter is, so the charact
 them are measured on a sample.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ SHARE = 0.01  # of the characters or of the tokens, from which it is told
 SAMPLE = 1 << 18  # characters that are measured
 COUNTS = (
     *("tokens", "characters", "unknown", "sampled_unknown", "sampled", "sampled_bytes"),
-    *("lost", "lost_bytes", "overlong"),
+    *("lost", "lost_bytes", "overlong", "named"),
 )
 NOWHERE = "\U0010fffe"  # not a character, and so in no vocabulary
 
@@ -57,6 +58,9 @@ class Lost:
     lost: int = 0  # characters of the sample that no known token stands for, white space aside
     lost_bytes: int = 0
     overlong: int = 0  # of the lost characters, those of words beyond WordPiece's limit
+    # texts that hold the name of a special token, which is read as that token
+    named: int = 0
+    name: str = ""  # the first such
 
     @property
     def gap(self) -> Gap:
@@ -101,6 +105,17 @@ class Lost:
         """More text of the same tokenizer."""
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.name = self.name or other.name
+
+    def look_for_names(self, texts: Iterable[str]) -> None:
+        """Count the texts that hold names of special tokens."""
+        pattern = _names_of(self.tokenizer)
+        if pattern is None:
+            return
+        for text in texts:
+            if (found := pattern.search(text)) is not None:
+                self.named += 1
+                self.name = self.name or found[0]
 
     def bytes_lost(self, of: int) -> float:
         """Of a text of so many bytes, those that are lost, as in the sample."""
@@ -117,11 +132,24 @@ class Lost:
         return self.lost / max(1, self.sampled)
 
     def note(self, what: str = "") -> list[str]:
-        """One line where over SHARE of the tokens or characters are lost, as of Chinese with an
-        English vocabulary.
+        """A line where over SHARE of the tokens or characters are lost, as of Chinese with an
+        English vocabulary, and one where names of special tokens are read as these.
 
-        what: of which the line is, as `train: `.
+        what: of which the lines are, as `train: `.
         """
+        return [*self._note_of_names(what), *self._note_of_unknown(what)]
+
+    def _note_of_names(self, what: str) -> list[str]:
+        if not self.named:
+            return []
+        holds = "text holds" if self.named == 1 else "texts hold"
+        return [
+            f"{what}{self.named:,} {holds} the name of a special token, such as {self.name}, which"
+            " is read as that token, and not as letters; where letters are meant, write a blank"
+            f" into it: {self.name[0]} {self.name[1:]}"
+        ]
+
+    def _note_of_unknown(self, what: str) -> list[str]:
         of_tokens = self.unknown / max(1, self.tokens)
         of_characters = self.share()
         if max(of_tokens, of_characters) < SHARE:
@@ -162,6 +190,8 @@ def unknown_in(
     1]]`, after `cut` tokens were left out.
     """
     lost = Lost(tokenizer, tokens=len(ids))
+    for side in (texts, pairs or ()):
+        lost.look_for_names(side)
     gap = lost.gap
     if gap.token is not None:
         places = np.flatnonzero(ids == gap.token)
@@ -178,6 +208,17 @@ def unknown_in(
     return lost
 
 
+def _names_of(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """What finds the names of special tokens that no ordinary text holds: those in brackets."""
+    if tokenizer not in _NAMES:
+        added = tokenizer.backend.get_added_tokens_decoder().values()
+        names = sorted({token.content for token in added if token.special}, key=len, reverse=True)
+        marked = [re.escape(name) for name in names if len(name) > 2 and not name[0].isalnum()]
+        _NAMES[tokenizer] = re.compile("|".join(marked)) if marked else None
+    return _NAMES[tokenizer]
+
+
+_NAMES: "WeakKeyDictionary[Tokenizer, re.Pattern[str] | None]" = WeakKeyDictionary()
 _GAPS: "WeakKeyDictionary[Tokenizer, Gap]" = WeakKeyDictionary()
 
 

@@ -33,7 +33,7 @@ HEADERLESS = {
     "UCI SMS spam": ("a.tsv", f"ham\t{LONG}\nspam\tb\n", "text=2,label=1"),
     "Sentiment140": (
         "a.csv",
-        f'"0","14678","Mon","NO_QUERY","me","{LONG}"\n' * 2,
+        f'"0","14678","Mon","NO_QUERY","me","{LONG}"\n"4","15","Tue","NO","I","a"\n',
         "text=6,label=1",
     ),
     "short": ("a.csv", "very good,1\nbad,0\n", "text=1,label=2"),

@@ -4,6 +4,7 @@ is named."""
 import gzip
 import json
 
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -175,7 +176,10 @@ def test_what_a_folder_holds(tmp_path):
     (tmp_path / "corpus" / "corpus.json").write_text("{}")
     found, _, notes = read(tmp_path)
     assert found == ["a.txt", "b.txt", "sub/c.txt"]
-    assert notes == [f"{tmp_path}: 1 files of other kinds are not read"]
+    assert notes == [
+        f"{tmp_path}: not read: corpus (a model or a corpus, as its corpus.json says)",
+        f"{tmp_path}: 1 files of other kinds are not read",
+    ]
     with pytest.raises(DataError, match="a corpus that was made cannot be mixed"):
         read(tmp_path / "corpus")
     (tmp_path / "corpus" / "corpus.json").unlink()
@@ -294,3 +298,44 @@ def test_a_bad_byte_of_a_line_longer_than_a_block_has_its_column(tmp_path, monke
     pieces = list(texts.pieces(Reading(invalid="drop"), tally))
     assert pieces[0].text.startswith("1234567812345678\ufeff\n") and tally.invalid == 1
     assert "line 2: byte 42" in tally.first_invalid
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".csv", ".parquet"])
+def test_rows_of_one_document_are_its_lines(tmp_path, kind):
+    frame = pandas.DataFrame({"line": list("abcde"), "id": [1, 1, 2, 1, 1], "more": 0})
+    path = tmp_path / f"a{kind}"
+    {
+        ".jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+        ".csv": lambda: frame.to_csv(path, index=False),
+        ".parquet": lambda: frame.to_parquet(path),
+    }[kind]()
+    for data in (path, frame):
+        assert read(data, columns={"text": "line"})[0] == list("abcde")
+        together = {"text": "line", "document": "id"}
+        assert read(data, columns=together)[0] == ["a\nb", "c", "d\ne"]
+    with pytest.raises(DataError, match="no column 'ids'"):
+        read(path, columns={"text": "line", "document": "ids"})
+
+
+def test_what_training_made_is_no_text(tmp_path):
+    for name in ("a.txt", "val-kilmer.txt", "test-of-time.txt", "sub/b.txt", "sub/run/c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for name in ("sub/run/checkpoints/d.txt", ".git/e.txt", "__pycache__/f.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "sub/run/langue.json").write_text("{}")
+    (tmp_path / "sub/run/log.jsonl").write_text('{"loss": 1}')
+    (tmp_path / "loop").symlink_to(tmp_path)
+    notes = []
+    (found,) = open_texts([str(tmp_path)], Reading(), notes)
+    assert [path.name for path in found.files["train"]] == ["a.txt", "b.txt"]
+    assert notes[0].endswith(
+        "not read: .git (hidden), __pycache__ (no data), loop (a link), sub/run (a run)"
+    )
+    assert "test-of-time.txt left out as test" in notes[1]
+    assert "val-kilmer.txt held out as dev" in notes[2] and "name the files themselves" in notes[2]
+    (named,) = open_texts([str(tmp_path / "val-kilmer.txt")], Reading(), notes)
+    assert [path.name for path in named.files["train"]] == ["val-kilmer.txt"]
+    with pytest.raises(DataError, match="it is a run"):
+        open_texts([str(tmp_path / "sub/run")], Reading(), notes)

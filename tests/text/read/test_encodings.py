@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langue.errors import DataError
+from langue.text.read.documents import Reading, Tally, open_texts
 from langue.text.read.encodings import OFFERED, candidates
 from langue.text.read.source import read
 
@@ -136,3 +137,30 @@ def test_utf8_stays_what_it_is_beside_files_of_a_named_encoding(tmp_path):
 @given(st.binary(max_size=80))
 def test_a_guess_at_an_encoding_never_fails(sample):
     assert len(candidates(sample)) <= OFFERED
+
+
+@pytest.mark.parametrize(
+    ("language", "read_as"),
+    [("de", "cp1252"), ("fr", "latin-1"), ("ru", "cp1251"), ("zh", "gb18030"), ("th", "latin-1")],
+)
+def test_texts_that_were_read_wrongly_before_are_told(language, read_as):
+    garbage = SAID[language].encode().decode(read_as, "ignore")
+    if garbage.encode(read_as).decode("utf-8", "replace") != SAID[language]:
+        pytest.skip("this text cannot be garbled so")
+    rows = [{"text": garbage, "label": 1}, {"text": "fine", "label": 1}]
+    (note,) = read(rows, need=["text", "label"], split=False).notes
+    assert "1 texts read like UTF-8 that was once read as" in note
+
+
+def test_texts_of_every_language_are_no_garbage():
+    rows = [{"text": text, "label": 1} for text in (*SAID.values(), "£5", "naïve", "¿é?", "Å Ø")]
+    assert not read(rows, need=["text", "label"], split=False).notes
+
+
+def test_documents_in_a_named_encoding(tmp_path):
+    (tmp_path / "a.txt").write_bytes(SAID["zh"].encode("gbk"))
+    reading = Reading(encoding="gbk")
+    notes = []
+    (source,) = open_texts([str(tmp_path)], reading, notes)
+    assert [piece.text for piece in source.pieces(reading, Tally())] == [SAID["zh"]]
+    assert notes == [f"{tmp_path / 'a.txt'}: read as gbk: {SAID['zh'][:32]}"]

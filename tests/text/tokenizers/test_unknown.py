@@ -8,6 +8,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from langue.data.encode import encode
 from langue.text.tokenizers.tokenizer import Tokenizer
 from langue.text.tokenizers.unknown import ALPHABET, SAMPLE, Gap, Lost, gap_of
+from tests.tiny import tiny_bert
 
 KNOWN = "abc"
 LOST = "жщ語😀"
@@ -131,3 +132,19 @@ def test_a_tokenizer_that_cannot_say_unknown_is_refused_in_one_line():
     tokenizer = Tokenizer(_backend(models.Unigram([("a", -1.0)])))
     with pytest.raises(ModelError, match="the tokenizer cannot read a text"):
         encode(tokenizer, ["aж"], max_length=9)
+
+
+def test_names_of_special_tokens_in_texts_are_told(tmp_path):
+    tokenizer = Tokenizer.load(tiny_bert(tmp_path))
+    texts = ["a good film", "a [MASK] film", "a [x] film", "[SEP] and [CLS]"]
+    lost = encode(tokenizer, texts, ["good"] * 3 + ["[PAD]"], max_length=64).lost
+    assert lost.named == 3
+    note = lost.note("train: ")[0]
+    assert note.startswith("train: 3 texts hold the name of a special token, such as [MASK], which")
+    assert "write a blank into it: [ MASK]" in note
+    # and that is obeyed
+    assert encode(tokenizer, ["a [ MASK] film"], max_length=64).lost.named == 0
+    twice = Lost(tokenizer)
+    twice.add(lost)
+    twice.add(lost)
+    assert (twice.named, twice.name) == (6, "[MASK]")
