@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from html import escape
+from importlib import import_module
 from typing import Any
 
 from rich.console import Console
@@ -127,16 +128,15 @@ def _notebook() -> Callable[[str], None] | None:
     shell = None if ipython is None else ipython.get_ipython()
     if getattr(shell, "kernel", None) is None:
         return None
-    from IPython.display import HTML, display
-
-    handle = None
+    shown: Any = import_module("IPython.display")
+    handle: Any = None
 
     def show(content: str) -> None:
         nonlocal handle
         if handle is None:
-            handle = display(HTML(content), display_id=True)
+            handle = shown.display(shown.HTML(content), display_id=True)
         else:
-            handle.update(HTML(content))
+            handle.update(shown.HTML(content))
 
     return show
 
