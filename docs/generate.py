@@ -12,7 +12,7 @@ from typing import Any
 import typer.main
 
 from langue.cli import app
-from langue.cli.settings import listed, written
+from langue.cli.settings import written
 from langue.hub.family import SEQUENCE
 from langue.serve.decision_fields import DecisionFields
 from langue.serve.fields import ChatFields, CompletionFields, EmbeddingFields
@@ -25,6 +25,7 @@ from langue.serve.task_fields import (
     WriteFields,
 )
 from langue.serve.tokenizing import DetokenizeFields, TokenizeFields
+from langue.verbs.settings import settings
 
 HERE = Path(__file__).parent
 
@@ -112,7 +113,7 @@ def _serving() -> str:
 
 def _settings() -> str:
     rows = []
-    for key, row in listed().items():
+    for key, row in settings().items():
         default = f"`{written(row['default'])}`{_of_others(row)}"
         choices = f": `{'` `'.join(row['choices'])}`" if row["choices"] else ""
         described = f"{row['description']}{choices}"

@@ -9,6 +9,7 @@ What arrives: a name. What leaves: the function behind it, imported when first a
 
 import importlib.util
 import sys
+import warnings
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from langue.runs.execute import Run
     from langue.runs.model import Model, load
     from langue.runs.train_tokenizer import train_tokenizer
+    from langue.serve.server import serve
     from langue.verbs.chat import chat
     from langue.verbs.convert import convert
     from langue.verbs.evaluate import evaluate
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from langue.verbs.quickstart import quickstart
     from langue.verbs.rank import rank
     from langue.verbs.rate import rate
+    from langue.verbs.settings import settings
     from langue.verbs.tokenize import tokenize
     from langue.verbs.tune import tune
     from langue.verbs.verify import verify
@@ -66,7 +69,7 @@ __all__ += ["pretrain", "quickstart", "tokenize", "train_tokenizer", "verify"]
 __all__ += ["LangueWarning", "inspect_data", "mine_negatives", "quantize"]
 __all__ += ["fill_mask", "rank", "zero_shot"]
 __all__ += ["rate", "tune"]
-__all__ += ["chat"]
+__all__ += ["chat", "serve", "settings"]
 __all__ += ["Tagger", "TextClassifier", "TextEmbedder", "TextRegressor"]
 
 _HOMES = {
@@ -76,13 +79,18 @@ _HOMES = {
     "Run": "runs.execute",
     **dict.fromkeys(("Tagger", "TextClassifier", "TextEmbedder", "TextRegressor"), "estimators"),
     "load": "runs.model",
+    "serve": "serve.server",
     "train_tokenizer": "runs.train_tokenizer",
 }
 
 
+# tqdm, which other libraries import, asks for ipywidgets in a notebook; our bars need none
+warnings.filterwarnings("ignore", "IProgress not found")
+
+
 class _Face(ModuleType):
-    """A verb keeps its name where a subpackage has it too: importing `langue.evaluation.judge` must
-    not make `langue.evaluate` a module that cannot be called.
+    """A verb keeps its name where a subpackage has it too: importing `langue.settings.sections`
+    must not make `langue.settings` a module that cannot be called.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -90,14 +98,16 @@ class _Face(ModuleType):
             super().__setattr__(name, value)
 
 
-def __getattr__(name: str) -> Any:
+def _imported(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'langue' has no attribute {name!r}")
     return getattr(import_module(f"langue.{_HOMES.get(name, f'verbs.{name}')}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
 
 
+if not TYPE_CHECKING:  # else a type checker would take every name for one that is there
+    __getattr__ = _imported
 sys.modules[__name__].__class__ = _Face

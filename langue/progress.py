@@ -1,19 +1,50 @@
 """What arrives: the size of some work. What leaves: a progress bar on stderr while it is done."""
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from html import escape
+from importlib import import_module
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from langue.errors import LangueWarning
+from langue.wording import span
+
+_is_quiet: ContextVar[bool] = ContextVar("is_quiet", default=False)
+NOTEBOOK_EVERY = 0.5  # seconds between two looks of a notebook at a bar
+
+
+@contextmanager
+def quiet(chosen: bool = True) -> Iterator[None]:
+    """Within, nothing is said but warnings and errors, and no bar is shown, where that is
+    chosen.
+    """
+    before = _is_quiet.set(chosen)
+    try:
+        yield
+    finally:
+        _is_quiet.reset(before)
 
 
 def say(text: str) -> None:
     """One line on stderr, as it is."""
-    Console(file=sys.stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+    if _is_quiet.get():
+        return
+    console = Console(file=sys.stderr, force_jupyter=False)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:
@@ -28,20 +59,92 @@ def warn(message: str) -> None:
     warnings.warn(message, LangueWarning, stacklevel=level)
 
 
+class Bar(Progress):
+    """A bar on stderr; in a notebook one that is shown in its place, which needs no ipywidgets."""
+
+    def __init__(
+        self, *columns: Any, transient: bool = False, disable: bool = False, quiet: bool = False
+    ) -> None:
+        quiet = quiet or _is_quiet.get()
+        self._notebook = None if disable or quiet else _notebook()
+        self._shown = 0.0  # when the notebook was last told
+        super().__init__(
+            *columns,
+            console=Console(file=sys.stderr, quiet=quiet, force_jupyter=False),
+            transient=transient,
+            disable=disable,
+            auto_refresh=self._notebook is None,
+        )
+        self.is_transient = transient
+
+    def start(self) -> None:
+        if self._notebook is None:
+            super().start()
+
+    def update(self, *given: Any, **fields: Any) -> None:
+        super().update(*given, **fields)
+        if self._notebook is not None and time.monotonic() - self._shown >= NOTEBOOK_EVERY:
+            self._show()
+
+    def stop(self) -> None:
+        if self._notebook is None:
+            super().stop()
+        else:
+            self._show(gone=self.is_transient)
+
+    def _show(self, gone: bool = False) -> None:
+        assert self._notebook is not None
+        self._shown = time.monotonic()
+        self._notebook("" if gone else "".join(_as_html(task) for task in self.tasks))
+
+
+def _as_html(task: Task) -> str:
+    """A bar of a notebook: what is done, how much of it, and the time that is left."""
+    extent = "" if task.total is None else f' max="{task.total}" value="{task.completed}"'
+    of = "" if task.total is None else f"/{task.total:,.0f}"
+    left = task.time_remaining
+    said = [
+        f"{task.completed:,.0f}{of}",
+        str(task.fields.get("facts", "")).rstrip(" ·"),
+        "" if left is None or task.finished else f"{span(left)} left",
+    ]
+    words = " · ".join(escape(each) for each in said if each)
+    name = escape(task.description)
+    return f"<div><b>{name}</b> <progress{extent}></progress> {words}</div>"
+
+
+def _notebook() -> Callable[[str], None] | None:
+    """What puts HTML in one place of the notebook that this runs in; None where it is none."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is None:
+        return None
+    shown: Any = import_module("IPython.display")
+    handle: Any = None
+
+    def show(content: str) -> None:
+        nonlocal handle
+        if handle is None:
+            handle = shown.display(shown.HTML(content), display_id=True)
+        else:
+            handle.update(shown.HTML(content))
+
+    return show
+
+
 @contextmanager
 def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Yields a function that is told how much more is done. The bar goes when the work is done.
     None: nobody knows.
     """
     of = "" if total is None else "/{task.total:,}"
-    with Progress(
+    with Bar(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=None),
         TextColumn("{task.completed:,}" + of),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
         transient=True,
     ) as progress:
         row = progress.add_task(what, total=total)

@@ -10,6 +10,8 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     import torch
 
+_batch_tokens: ContextVar[int | None] = ContextVar("batch_tokens", default=None)
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -32,10 +35,56 @@ def device() -> "torch.device":
 
     forced = os.environ.get("LANGUE_DEVICE")
     if forced:
-        return torch.device(forced)
+        return _device_called(forced)
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+@cache
+def _device_called(name: str) -> "torch.device":
+    """SettingsError where there is no such device that PyTorch can use here."""
+    import torch
+
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise SettingsError(
+            f"the device {name!r} is not known", do="give cpu, cuda or mps"
+        ) from None
+    usable: dict[str, Callable[[], bool]]
+    usable = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if found.type in usable and not usable[found.type]():
+        raise SettingsError(
+            f"PyTorch finds no device {name!r} here", do="give another, or leave it out"
+        )
+    return found
+
+
+@contextmanager
+def computing(device: str | None = None, batch_tokens: int | None = None) -> Iterator[None]:
+    """Within, computing on this device (None: the one that is chosen without it), and predicting
+    with so many tokens a batch.
+    """
+    if batch_tokens is not None and batch_tokens < 1:
+        raise SettingsError(f"batch_tokens = {batch_tokens}: none would be read", do="give more")
+    before = os.environ.get("LANGUE_DEVICE")
+    if device is not None:
+        _device_called(device)
+        os.environ["LANGUE_DEVICE"] = device
+    chosen = _batch_tokens.set(batch_tokens)
+    try:
+        yield
+    finally:
+        _batch_tokens.reset(chosen)
+        if device is not None:
+            os.environ.pop("LANGUE_DEVICE")
+            os.environ.update({} if before is None else {"LANGUE_DEVICE": before})
+
+
+def batch_tokens(usual: int) -> int:
+    """Tokens of a batch that is predicted: as `computing` was told, else the usual number."""
+    return _batch_tokens.get() or usual
 
 
 @cache

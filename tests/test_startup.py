@@ -1,13 +1,21 @@
 """Starting is instant: nothing heavy is imported before it is needed."""
 
+import inspect
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
+import langue
 from benchmarks.walk import modules_imported
+from langue.cli import app
 
 HEAVY = (
     "torch",
@@ -70,10 +78,10 @@ def test_the_help_of_a_verb_imports_nothing_heavy() -> None:
 
 def test_a_verb_keeps_its_name_beside_a_subpackage_of_that_name() -> None:
     code = (
-        "import langue.evaluation.judge, langue; print(callable(langue.evaluate),"
-        " langue.evaluate.__module__)"
+        "import langue.settings.sections, langue; print(callable(langue.settings),"
+        " langue.settings.__module__)"
     )
-    assert python(code) == "True langue.verbs.evaluate"
+    assert python(code) == "True langue.verbs.settings"
 
 
 def test_the_face_has_the_verbs_and_nothing_unknown() -> None:
@@ -103,3 +111,32 @@ def test_loading_a_model_needs_no_reader_of_tables() -> None:
 def test_a_verb_imports_few_of_our_modules() -> None:
     """Families, foreign formats, evaluation and generation are imported when they are used."""
     assert modules_imported("verbs.finetune") < 80
+
+
+def test_a_type_checker_refuses_a_verb_that_is_not_there(tmp_path: Path) -> None:
+    """Of a copy of the face alone: what it imports need not be checked again."""
+    (tmp_path / "langue").mkdir()
+    shutil.copy(langue.__file__, tmp_path / "langue")
+    (tmp_path / "notebook.py").write_text("import langue\nlangue.finetune()\nlangue.finetun()\n")
+    checked = ("-m", "mypy", "--ignore-missing-imports", "--cache-dir", os.devnull, "notebook.py")
+    done = subprocess.run(
+        [sys.executable, *checked], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    lines = [line for line in done.stdout.splitlines() if "error" in line]
+    assert len(lines) == 2 and 'no attribute "finetun"' in lines[0], done.stdout
+
+
+def test_every_command_is_a_function() -> None:
+    others = {"data inspect": "inspect_data", "data mine": "mine_negatives"}
+    others |= {"tokenizer train": "train_tokenizer"}
+    for words in _commands(typer.main.get_command(app)):
+        name = others.get(words, words.split()[-1].replace("-", "_"))
+        assert name in langue.__all__ and inspect.isfunction(getattr(langue, name)), words
+
+
+def _commands(group: Any, before: str = "") -> list[str]:
+    found = []
+    for name, command in group.commands.items():
+        inside = hasattr(command, "commands")
+        found += _commands(command, f"{name} ") if inside else [f"{before}{name}"]
+    return found

@@ -45,13 +45,12 @@ from langue.runtime import world_size
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "Begin with [bold]langue quickstart[/]. Each command teaches by example: [bold]langue"
-        " finetune --help[/]"
+        " finetune --help[/]. [bold]LANGUE_DEVICE[/] names the device: cpu, cuda or mps."
     ),
 )
 data = typer.Typer(

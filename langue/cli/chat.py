@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langue.cli import early
 from langue.cli.generate import (
     END,
     MinP,
@@ -70,16 +71,21 @@ def chat(
 ) -> None:
     """Talk with a model in the terminal.
 
+    One that converses, and one that goes on with what stands there:
+
         langue chat runs/assistant --temperature 0.7
-        langue chat runs/assistant --system "Answer in one sentence." < questions.txt
+        langue chat runs/assistant --system "Be brief." < questions.txt
         langue chat runs/small --plain
 
-    The text is printed as it is written. Ctrl-C stops an answer, Ctrl-D quits. A line
-    that ends with a backslash goes on in the next; text of several lines may be pasted.
-    /help lists the commands: /system, /retry, /undo, /clear, /save, /quit.
+    The text is printed as it is written. Ctrl-C stops an answer, Ctrl-D quits.
+    A line that ends with a backslash goes on in the next; text of several lines
+    may be pasted. /help lists the commands: /system, /retry, /undo, /clear,
+    /save, /quit.
 
-    A model's generation_config.json replaces these defaults, and an option replaces both.
+    A model's generation_config.json replaces these defaults, and an option
+    replaces both.
     """
+    early.check_inputs(model=model, revision=revision)
     from langue.verbs.chat import chat as verb
 
     talk = verb(

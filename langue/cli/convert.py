@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Debug, Json, Named, Revision
 
 
@@ -34,15 +35,14 @@ def convert(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model in the Hub's layout, as `transformers` reads it, or as a file that llama.cpp
-    runs.
+    """Write a model in the Hub's layout, or as a file that llama.cpp runs.
 
     It takes what `langue.load` takes, and models in llama2.c's format:
 
         langue convert stories260K.bin stories
 
-    Llama, Mistral, Qwen2, Qwen3 and GPT-2 go to GGUF and back; q8_0 takes a quarter of the room of
-    f32:
+    Llama, Mistral, Qwen2, Qwen3 and GPT-2 go to GGUF and back; q8_0 takes a
+    quarter of the room of f32:
 
         langue convert runs/story story.gguf --dtype q8_0
 
@@ -52,10 +52,11 @@ def convert(
 
         langue convert runs/lora runs/merged --merge
 
-    A run is written so where llama.cpp has its architecture: one of langue pretrain --preset llama
-    or --preset gpt2.
+    A run is written so where llama.cpp has its architecture: one of langue
+    pretrain --preset llama or --preset gpt2.
     """
-    from langue.cli.show import print_json
+    early.check_inputs(model=model, revision=revision)
+    from langue.runs.show import print_json
     from langue.verbs.convert import convert as verb
 
     path = str(verb(model, out, dtype=dtype, revision=revision, merge=merge, widen=widen))

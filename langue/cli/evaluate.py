@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from langue.cli.options import Columns, Data, Debug, Force, Json, parse_columns
+from langue.cli import early
+from langue.cli.options import (
+    BatchTokens,
+    Columns,
+    Data,
+    Debug,
+    Device,
+    Force,
+    Json,
+    Quiet,
+    parse_columns,
+)
 
 HARNESS = "Task files"
 
@@ -40,7 +51,13 @@ def evaluate(
         typer.Argument(help="Another run, to be compared with in pairs.", show_default=False),
     ] = None,
     data: Data = None,
-    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, dev or test; else test, or dev where there is no other.",
+            show_default=False,
+        ),
+    ] = None,
     columns: Columns = None,
     out: Annotated[
         str | None, typer.Option(help="Also write the scores there, as JSON.", show_default=False)
@@ -49,7 +66,10 @@ def evaluate(
     few_shot: FewShot = None,
     limit: Limit = None,
     samples: Samples = None,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
     force: Force = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -61,9 +81,10 @@ def evaluate(
         langue evaluate runs/reviews --data books.csv \\
             --columns text=body,label=opinion
 
-    A language model is judged on the text that was held out, or on other text:
+    A language model on the text that was held out, and any on other text:
 
         langue evaluate runs/small --data other.txt
+        langue evaluate openai-community/gpt2 --data other.txt
 
     Two runs of one task on the same rows, the difference tested in pairs:
 
@@ -75,30 +96,36 @@ def evaluate(
 
     The baseline is trained on the run's own training split.
     """
+    named = parse_columns(columns)
+    early.check_inputs(model=run, data=data, out=out, force=force)
     from rich.console import Console
 
-    from langue.cli.sections import print_sections
-    from langue.cli.show import print_json, print_language, print_metrics, print_task
+    from langue.evaluation.terminal import print_sections
+    from langue.progress import quiet as quietly
+    from langue.runs.show import print_json
     from langue.tasks.judgement import Section
     from langue.verbs.evaluate import evaluate as verb
 
     sections: list[Section] = []
-    content = verb(
-        run,
-        other,
-        data=data,
-        split=split,
-        columns=parse_columns(columns),
-        out=out,
-        force=force,
-        show=sections.extend,
-        task_file=task_file,
-        few_shot=few_shot,
-        limit=limit,
-        samples=samples,
-    )
-    show = print_language if "perplexity" in content["metrics"] else print_metrics
-    show = print_task if task_file is not None else show
-    (print_json if as_json else show)(content)
-    if not as_json:
-        print_sections(Console(), sections)
+    with quietly(quiet):
+        content = verb(
+            run,
+            other,
+            data=data,
+            split=split,
+            columns=named,
+            out=out,
+            force=force,
+            show=sections.extend,
+            task_file=task_file,
+            few_shot=few_shot,
+            limit=limit,
+            samples=samples,
+            batch_tokens=batch_tokens,
+            device=device,
+        )
+    if as_json:
+        print_json(content)
+        return
+    content.print(Console())
+    print_sections(Console(), sections)

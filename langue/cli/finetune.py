@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import (
     Columns,
     Data,
@@ -14,8 +15,10 @@ from langue.cli.options import (
     Dev,
     Force,
     Json,
+    KeepCheckpoints,
     PretrainedModel,
     Recipe,
+    Resume,
     Task,
     Test,
     Train,
@@ -41,9 +44,8 @@ def finetune(
     columns: Columns = None,
     recipe: Recipe = None,
     force: Force = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
-    ] = False,
+    resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
     folds: Annotated[
         int | None,
         typer.Option(
@@ -77,37 +79,40 @@ def finetune(
     and --shares 0.1,0.3,1 draws a learning curve, which says whether more
     data would help. Each run is a run of its own below --out.
     """
-    from langue.cli.show import preview_printer, print_json, print_metrics
+    named = parse_columns(columns)
+    words = parse_settings(settings, context)
+    parts = _parse_shares(shares)
+    read = data_or_splits(data, train, dev, test)
+    given = {"task": task, "model": model, "data": read, "columns": named}
+    early.check_training(
+        "FINETUNE", given, words, recipe=recipe, out=out, force=force, resume=resume
+    )
+    from langue.runs.show import preview_printer, print_json, print_run
     from langue.verbs.finetune import finetune as verb
 
     run = verb(
         task,
         model=model,
-        data=data_or_splits(data, train, dev, test),
+        data=read,
         out=out,
-        columns=parse_columns(columns),
+        columns=named,
         recipe=recipe,
         force=force,
         resume=resume,
+        keep_checkpoints=keep_checkpoints,
         folds=folds,
         seeds=seeds,
-        shares=_parse_shares(shares),
+        shares=parts,
         show=preview_printer(as_json),
-        **parse_settings(settings, context),
+        **words,
     )
     if as_json:
         print_json(run.metrics)
         return
+    print_run(run.metrics)
     if "runs" in run.metrics:
-        from rich.console import Console
-
-        from langue.cli.sections import print_sections
-        from langue.evaluation.repeats import sections_of_repeats
-
-        print_sections(Console(), sections_of_repeats(run.metrics))
         print(f"Report: {run.folder / 'report.html'}")
         return
-    print_metrics(run.metrics)
     print(run.facts["transformers"])
     print(f"Report: {run.folder / 'report.html'}")
     given = ""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Dash, Debug, Force, Json, Named, Revision, data_of, harmless
 from langue.errors import DataError, SettingsError
 
@@ -209,37 +210,42 @@ def generate(
 ) -> None:
     """Let a model write on from a prompt, or translate or sum up a source.
 
-        langue generate runs/small --prompt "ROMEO:" --max-tokens 200 --temperature 0.8
+    From a prompt, from a source, from a file, and as a filter:
+
+        langue generate runs/small --prompt "ROMEO:" --temperature 0.8
         langue generate Helsinki-NLP/opus-mt-en-de -p "Good morning." --beams 4
         langue generate runs/small --data prompts.jsonl --out answers.jsonl
         another-program | langue generate runs/small -
-        langue generate facebook/mbart-large-50-many-to-many-mmt -p "Good morning." \\
-            --source-language en_XX --target-language de_DE
+        langue generate facebook/mbart-large-50-many-to-many-mmt \\
+            -p "Good morning." --source-language en_XX --target-language de_DE
 
-    Without --prompt it reads one from standard input. As a filter (-, or --data -) it
-    reads JSON lines there, and writes each as soon as it is answered.
+    Without --prompt it reads one from standard input. As a filter (-, or --data
+    -) it reads JSON lines there, and writes each as soon as it is answered.
 
-    A model's generation_config.json replaces these defaults, and an option replaces both.
+    A model's generation_config.json replaces these defaults, and an option
+    replaces both.
     """
-    from langue.verbs.generate import ready
-
     data = data_of(standard_input, data)
     options = _options(context.params)
     if data is not None and (prompt or stream or n > 1):
         other = "--prompt" if prompt else "--stream" if stream else "--n"
         raise SettingsError(f"--data and {other} are given together", do="give one of them")
+    if data is None and out is not None:
+        raise SettingsError("--out is for --data", do="give --data FILE, or leave out --out")
+    early.check_inputs(model=model, revision=revision, data=data, out=out, force=force)
+    from langue.verbs.generate import ready
+
     if data is not None:
         _bulk(ready(model, revision, weights), data, out, options, force)
         return
-    if out is not None:
-        raise SettingsError("--out is for --data", do="give --data FILE, or leave out --out")
     prompts = list(prompt) if prompt else [_read()]
     loaded = ready(model, revision, weights)
     if stream:
         _stream(loaded, prompts, options, n)
         return
     written = loaded.generate(prompts, n=n, details=True, **options)
-    _print(loaded, prompts, written if n > 1 else [[each] for each in written], as_json)
+    answers = written if n > 1 else [[each] for each in written]
+    _print(loaded, prompts, answers, as_json, bool(temperature))
 
 
 OPTIONS = (
@@ -293,9 +299,14 @@ def _stream(ready: "Model", prompts: list[str], options: dict[str, Any], n: int)
 
 
 def _print(
-    ready: "Model", prompts: list[str], written: list[list[dict[str, Any]]], as_json: bool
+    ready: "Model",
+    prompts: list[str],
+    written: list[list[dict[str, Any]]],
+    as_json: bool,
+    draws: bool,
 ) -> None:
-    from langue.cli.show import print_json
+    """draws: whether tokens are drawn, and not the likeliest taken."""
+    from langue.runs.show import print_json
 
     pairs = [
         (given, answer)
@@ -305,6 +316,9 @@ def _print(
     if as_json:
         print_json([{"prompt": given, **answer} for given, answer in pairs])
         return
+    if all(not answer["text"].strip() for _, answer in pairs):
+        remedy = "" if draws else "; --temperature 0.8 draws other tokens"
+        print(f"(the model has written nothing but blanks{remedy})", file=sys.stderr)
     continues = ready.config.architecture == "decoder"
     for given, answer in pairs:
         print(_shown(f"{given}{answer['text']}" if continues else answer["text"]))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Debug, Json, Named, Revision
 
 
@@ -18,18 +19,23 @@ def inspect(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a model is: its parts with shapes, its tokenizer, what it can do, what memory it
-    takes.
+    """Show a model: its parts with shapes, tokenizer, uses and memory.
 
-    No weight is read:
+    A published model, and a run, finished or stopped:
 
         langue inspect google-bert/bert-base-uncased --length 256
+        langue inspect runs/reviews
+
+    No weight is read. Of a stopped run it says how far that has come.
     """
-    from langue.cli.show import print_json, print_model
+    early.check_inputs(model=model, revision=revision)
+    from rich.console import Console
+
+    from langue.runs.show import print_json
     from langue.verbs.inspect import inspect as verb
 
     facts = verb(model, length=length, revision=revision)
     if as_json:
         print_json(facts)
     else:
-        print_model(facts)
+        facts.print(Console())

@@ -31,8 +31,8 @@ def inspect_data(
 
     Languages are guessed by script and by their commonest words.
     """
-    from langue.cli.show import print_json
     from langue.cli.show_text import print_text
+    from langue.runs.show import print_json
     from langue.verbs.inspect_data import inspect_data as verb
 
     named, settings = apart(sources, context)

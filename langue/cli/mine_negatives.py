@@ -41,12 +41,13 @@ def mine_negatives(
     Pairs of a query and its answer become rows to train embeddings on:
 
         langue data mine --model runs/embed --data pairs.jsonl --out mined.jsonl
-        langue finetune --task embed --model runs/embed --data mined.jsonl --out runs/harder
+        langue finetune --task embed --model runs/embed --data mined.jsonl \\
+            --out runs/harder
 
     What is nearly as near as the answer is passed over (--margin): much of it
     answers, too, and nobody has marked it.
     """
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
     from langue.verbs.mine_negatives import mine_negatives as verb
 
     found = verb(

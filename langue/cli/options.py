@@ -10,10 +10,31 @@ import typer
 
 from langue.errors import SettingsError
 
+
+def _tasks(begun: str) -> list[str]:
+    """What --task may be, for the shell's completion."""
+    from langue.tasks import TASKS
+
+    return [name for name in TASKS if name.startswith(begun)]
+
+
+def _settings(begun: str) -> list[str]:
+    """The settings that all tasks have, for the shell's completion: those of a task are known once
+    PyTorch is imported, which is too slow here.
+    """
+    from langue.settings.sections import known
+
+    return [f"{key}=" for key in known() if key.startswith(begun)]
+
+
+LIKE = 0.85  # from which likeness on a word is taken for a mistyped option; 1 is alike
+
 Task = Annotated[
     str | None,
     typer.Option(
-        help="What is predicted; a name that is not known lists them.", show_default=False
+        help="What is predicted; a name that is not known lists them.",
+        autocompletion=_tasks,
+        show_default=False,
     ),
 ]
 PretrainedModel = Annotated[
@@ -59,6 +80,27 @@ Recipe = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what --out names.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")]
+BatchTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens of a batch; else what suits the device.", show_default=False),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda or mps; LANGUE_DEVICE says it for all commands.", show_default=False
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="No progress and no notes: only warnings and errors.")
+]
+KeepCheckpoints = Annotated[
+    bool,
+    typer.Option(
+        "--keep-checkpoints",
+        help="Keep what --resume with more train.epochs trains longer from: thrice the model.",
+    ),
+]
 Dash = Annotated[
     str | None,
     typer.Argument(
@@ -70,6 +112,7 @@ Words = Annotated[
     typer.Argument(
         metavar="SECTION.KEY=VALUE",
         help="Settings; `langue settings` lists them.",
+        autocompletion=_settings,
         show_default=False,
     ),
 ]
@@ -143,10 +186,6 @@ def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[
     joined: list[str] = []
     # without their section they are refused by name, later
     names = {setting.partition(".")[2] for setting in known()}
-    if any(word.startswith("--") for word in words or ()):  # what imports all that tasks need
-        from langue.tasks import OPTIONS
-
-        names = {setting.partition(".")[2] for setting in known(*OPTIONS.values())}
     for word in words or ():
         if (
             joined
@@ -159,18 +198,33 @@ def parse_settings(words: Sequence[str] | None, context: typer.Context) -> dict[
             joined.append(word)
     for word in joined:
         key = word.partition("=")[0]
-        known_here = ours_of(key) or key.lstrip("-").replace("-", "_") in names
-        if key.startswith("-") and "." not in key and not known_here:
-            raise SettingsError(f"no such option: {key}", do=_nearest(key, context))
+        name = key.lstrip("-").replace("-", "_")
+        if not key.startswith("-") or "." in key or ours_of(key) or name in names:
+            continue
+        # the names of tasks' settings are known once all that tasks need is imported
+        near = _nearest(key, context, LIKE)
+        if not near and name in _names_of_tasks():
+            continue
+        near = near or _nearest(key, context, 0.6)
+        do = f"did you mean {near[0]}?" if near else f"see {context.command_path} --help"
+        raise SettingsError(f"no such option: {key}", do=do)
     return dict(parse_words(joined))
 
 
-def _nearest(key: str, context: typer.Context) -> str:
+def _names_of_tasks() -> set[str]:
+    """The settings that tasks and objectives declare, without their section."""
+    from langue.settings.sections import known
+    from langue.tasks import OPTIONS
+
+    return {setting.partition(".")[2] for setting in known(*OPTIONS.values())}
+
+
+def _nearest(key: str, context: typer.Context, cutoff: float) -> list[str]:
+    """The option of a command that is most like a word, where one is; 1 is alike."""
     options = [
         option
         for parameter in context.command.params
         for option in parameter.opts
         if option.startswith("--")
     ]
-    close = difflib.get_close_matches(key, options, 1)
-    return f"did you mean {close[0]}?" if close else f"see {context.command_path} --help"
+    return difflib.get_close_matches(key, options, 1, cutoff)

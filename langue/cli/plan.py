@@ -78,7 +78,7 @@ def plan(
         langue plan --size 10M --measure
         langue plan --model runs/small --tokens 1B
     """
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
     from langue.verbs.plan import plan as verb
 
     content = verb(

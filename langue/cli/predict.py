@@ -7,42 +7,75 @@ from typing import Annotated, Any
 
 import typer
 
-from langue.cli.options import Columns, Dash, Debug, Force, Json, data_of, parse_columns
+from langue.cli import early
+from langue.cli.options import (
+    BatchTokens,
+    Columns,
+    Dash,
+    Debug,
+    Device,
+    Force,
+    Json,
+    Quiet,
+    data_of,
+    parse_columns,
+)
 from langue.errors import SettingsError
+
+Run = Annotated[str, typer.Argument(help="A run, a folder or a Hub name.", show_default=False)]
+Text = Annotated[
+    list[str] | None, typer.Option(help="A text; repeat it for more.", show_default=False)
+]
+Pair = Annotated[
+    list[str] | None,
+    typer.Option(help="The second text, for a model of pairs.", show_default=False),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Instead: a file, folder or Hub name with texts.", show_default=False),
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        help="Write there: JSON lines, or .csv, .tsv, .parquet as the name ends.",
+        show_default=False,
+    ),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(help="Other columns that are written too: id,date; or all.", show_default=False),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help=(
+            "How many labels of each text, the best first. Without it: one, or of several labels"
+            " those over the threshold that was chosen on dev."
+        ),
+        show_default=False,
+    ),
+]
+All = Annotated[bool, typer.Option("--all", help="All labels of each text.")]
+GoOn = Annotated[bool, typer.Option("--resume", help="Go on with --out where Ctrl-C stopped it.")]
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="A run, a folder or a Hub name.", show_default=False)],
+    run: Run,
     standard_input: Dash = None,
-    text: Annotated[
-        list[str] | None, typer.Option(help="A text; repeat it for more.", show_default=False)
-    ] = None,
-    pair: Annotated[
-        list[str] | None,
-        typer.Option(help="The second text, for a model of pairs.", show_default=False),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Instead: a file, folder or Hub name with texts.", show_default=False),
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="Write there, one JSON object a line.", show_default=False)
-    ] = None,
+    text: Text = None,
+    pair: Pair = None,
+    data: Data = None,
+    out: Out = None,
     columns: Columns = None,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help=(
-                "How many labels of each text, the best first. Without it: one, or of several"
-                " labels those over the "
-                "threshold that was chosen on dev."
-            ),
-            show_default=False,
-        ),
-    ] = None,
-    all_labels: Annotated[bool, typer.Option("--all", help="All labels of each text.")] = False,
+    keep: Keep = None,
+    top: Top = None,
+    all_labels: All = False,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
+    resume: GoOn = False,
     force: Force = False,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -52,34 +85,49 @@ def predict(
 
         langue predict runs/reviews --text "Two hours well spent."
         langue predict runs/reviews --data new.csv --columns text=review \\
-            --out predicted.jsonl
+            --keep id --out predicted.csv
         another-program | langue predict runs/reviews -
 
     The file holds each text with its prediction, in the order of the texts; one
-    in which there is nothing has none. As a filter (-, or --data -) it reads a text a
-    line, or JSON objects where the first line is one, and writes each line as a JSON
-    object with its prediction as soon as it is known.
+    in which there is nothing has none. --keep id writes other columns beside.
+    Ctrl-C keeps what was predicted, and the same command with --resume goes on.
+
+    As a filter (-, or --data -) it reads a text a line, or JSON objects where
+    the first line is one, and writes each line as a JSON object as soon as it
+    is known.
     """
-    from langue.cli.show import print_json, print_predictions
+    data = data_of(standard_input, data)
+    early.check_inputs(model=run, data=data, out=out, force=force)
+    named = parse_columns(columns)
+    from langue.progress import quiet as quietly
+    from langue.runs.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
 
-    data = data_of(standard_input, data)
-    if data == "-" and out is None and not text:
-        from langue.verbs.predict import predict_lines
+    with quietly(quiet):
+        if data == "-" and out is None and not text:
+            from langue.runtime import computing
+            from langue.verbs.predict import predict_lines
 
-        for line in predict_lines(run, parse_columns(columns), _top(top, all_labels)):
-            print(line, flush=True)
-        return
-    results = verb(
-        run,
-        texts=_texts(text, pair),
-        data=data,
-        out=out,
-        columns=parse_columns(columns),
-        top=_top(top, all_labels),
-        force=force,
-    )
-    if out is not None:
+            with computing(device, batch_tokens):
+                for line in predict_lines(run, named, _top(top, all_labels)):
+                    print(line, flush=True)
+            return
+        results = verb(
+            run,
+            texts=_texts(text, pair),
+            data=data,
+            out=out,
+            columns=named,
+            keep=keep,
+            top=_top(top, all_labels),
+            batch_tokens=batch_tokens,
+            device=device,
+            resume=resume,
+            force=force,
+        )
+    if out is not None and as_json:
+        print_json({"out": out})
+    elif out is not None:
         print(f"Predictions: {out}")
     elif as_json or not text:
         print_json(results)

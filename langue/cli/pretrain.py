@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import (
     Columns,
     Debug,
     Force,
     Json,
+    KeepCheckpoints,
     Recipe,
+    Resume,
     Words,
     parse_columns,
     parse_settings,
@@ -67,9 +70,8 @@ def pretrain(
     columns: Columns = None,
     recipe: Recipe = None,
     force: Force = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
-    ] = False,
+    resume: Resume = False,
+    keep_checkpoints: KeepCheckpoints = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -88,28 +90,37 @@ def pretrain(
             --model google-bert/bert-base-uncased train.lr=1e-4
 
     On several GPUs: torchrun --nproc-per-node 8 -m langue pretrain ...
-    Afterwards: langue generate, langue finetune --model runs/small, langue inspect.
+    Afterwards: langue generate, langue finetune --model runs/small, langue
+    inspect.
     """
-    from langue.cli.show import print_json, print_language, print_pretraining
+    named = parse_columns(columns)
+    words = _merged(parse_settings(settings, context), {"size": size, "preset": preset})
+    sources = data[0] if data is not None and len(data) == 1 else data
+    given = {"objective": objective, "model": model, "data": sources, "columns": named}
+    early.check_training(
+        "PRETRAIN", given, words, recipe=recipe, out=out, force=force, resume=resume
+    )
+    from langue.runs.show import preview_printer, print_json, print_run
     from langue.verbs.pretrain import pretrain as verb
 
     run = verb(
         objective,
-        data=data[0] if data is not None and len(data) == 1 else data,
+        data=sources,
         out=out,
         model=model,
         tokenizer=tokenizer,
-        columns=parse_columns(columns),
+        columns=named,
         recipe=recipe,
         force=force,
         resume=resume,
-        show=lambda prepared: print_pretraining(prepared, as_json),
-        **_merged(parse_settings(settings, context), {"size": size, "preset": preset}),
+        keep_checkpoints=keep_checkpoints,
+        show=preview_printer(as_json),
+        **words,
     )
     if as_json:
         print_json(run.metrics)
         return
-    print_language(run.metrics)
+    print_run(run.metrics)
     print(f"Report: {run.folder / 'report.html'}")
 
 

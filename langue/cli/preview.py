@@ -4,6 +4,7 @@ train on, printed.
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import (
     Columns,
     Data,
@@ -44,17 +45,15 @@ def preview(
         langue data preview --model sentence-transformers/all-MiniLM-L6-v2 \\
             --data reviews.csv --columns text=review,label=sentiment
     """
-    from langue.cli.show import preview_printer, print_json
+    named = parse_columns(columns)
+    words = parse_settings(settings, context)
+    read = data_or_splits(data, train, dev, test)
+    given = {"task": task, "model": model, "data": read, "columns": named}
+    early.check_training("FINETUNE", given, words, recipe=recipe)
+    from langue.runs.show import preview_printer, print_json
     from langue.verbs.preview import preview as verb
 
-    prepared = verb(
-        task,
-        model=model,
-        data=data_or_splits(data, train, dev, test),
-        columns=parse_columns(columns),
-        recipe=recipe,
-        **parse_settings(settings, context),
-    )
+    prepared = verb(task, model=model, data=read, columns=named, recipe=recipe, **words)
     if as_json:
         print_json(prepared.facts)
     else:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Columns, Debug, Force, Json, Named, parse_columns
 
 Texts = Annotated[
@@ -56,7 +57,11 @@ def rank(
         langue rank MODEL --prompt "The capital of France is" \\
             --choice Paris --choice Rome
         langue rank MODEL --data questions.jsonl --out ranked.jsonl
+
+    The scores of a prompt's choices add up to 1.
     """
+    named = parse_columns(columns)
+    early.check_inputs(model=model, data=data, out=out, force=force)
     from langue.verbs.rank import rank as verb
 
     found = verb(
@@ -65,7 +70,7 @@ def rank(
         choices=choices or None,
         data=data,
         out=out,
-        columns=parse_columns(columns),
+        columns=named,
         normalize=normalize,
         neutral=neutral or None,
         force=force,
@@ -115,7 +120,11 @@ def zero_shot(
             --text "They won by two goals."
         langue zero-shot MODEL --label good --label bad --data reviews.csv \\
             --template "{text} It was {}." --examples few.csv --out labelled.jsonl
+
+    The scores of a text add up to 1, but with --multi-label.
     """
+    named = parse_columns(columns)
+    early.check_inputs(model=model, data=data, out=out, force=force)
     from langue.verbs.zero_shot import zero_shot as verb
 
     found = verb(
@@ -124,7 +133,7 @@ def zero_shot(
         texts=texts or None,
         data=data,
         out=out,
-        columns=parse_columns(columns),
+        columns=named,
         template=template,
         examples=examples,
         multi_label=multi_label,
@@ -158,7 +167,11 @@ def fill_mask(
 
         langue fill-mask MODEL --text "Paris is the [MASK] of France."
         langue fill-mask MODEL --text "A [MASK] film." --target good --target bad
+
+    The mask is the model's own: `langue inspect` names it.
     """
+    named = parse_columns(columns)
+    early.check_inputs(model=model, data=data, out=out, force=force)
     from langue.verbs.fill_mask import fill_mask as verb
 
     found = verb(
@@ -166,7 +179,7 @@ def fill_mask(
         texts=texts or None,
         data=data,
         out=out,
-        columns=parse_columns(columns),
+        columns=named,
         top=top,
         targets=targets or None,
         force=force,
@@ -180,7 +193,7 @@ def _show(
     given: list[str] | None, found: list[Any], out: str | None, as_json: bool, cells: Any
 ) -> None:
     """Answers as rows of what is said and how sure it is, under what was given."""
-    from langue.cli.show import print_json, print_ranked
+    from langue.runs.show import print_json, print_ranked
 
     if out is not None:
         print(f"Answers: {out}")

@@ -28,18 +28,20 @@ def quantize(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model with its linear maps as whole numbers of 8 or 4 bits, 32 of which share a
-    scale.
+    """Write a model with its linear maps as whole numbers of 8 or 4 bits.
 
-        langue compress quantize runs/story --weights int4 --out story-int4 --data held-out.txt
+    32 numbers share a scale. With the perplexity before and after, and used:
+
+        langue compress quantize runs/story --weights int4 --out story-int4 \\
+            --data held-out.txt
 
         langue generate story-int4 --prompt "Once upon a time"
 
-    How far each matrix is off is printed. The folder has the layout of compressed-tensors, which
-    vLLM and `transformers` read, too; but GPT-2's is read here alone. Tables of tokens and the
-    output matrix are written in bf16.
+    How far each matrix is off is printed. The folder has the layout of
+    compressed-tensors, which vLLM and `transformers` read, too; but GPT-2's is
+    read here alone. Tables of tokens and the output matrix are written in bf16.
     """
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
     from langue.verbs.quantize import quantize as verb
 
     content = verb(
@@ -61,8 +63,8 @@ def print_quantized(content: dict[str, Any]) -> None:
     from rich.console import Console
 
     from langue.cli.plan import size_of
-    from langue.cli.sections import print_table
     from langue.compress.matrix_errors import MatrixError, table_of_errors
+    from langue.evaluation.terminal import print_table
 
     console = Console()
     print_table(console, table_of_errors([MatrixError(**each) for each in content["matrices"]]))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from langue.cli.options import Debug, Force, Json, Words, parse_settings
+from langue.cli.options import Debug, Force, Json, Resume, Words, parse_settings
 
 TEXTS = (
     "Schedule a callback on the event loop and return a handle that can be cancelled.",
@@ -36,9 +36,7 @@ def quickstart(
     settings: Words = None,
     out: Annotated[str, typer.Option(help="The run directory to write.")] = "runs/quickstart",
     force: Force = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
-    ] = False,
+    resume: Resume = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -50,7 +48,7 @@ def quickstart(
 
         langue quickstart
     """
-    from langue.cli.show import preview_printer, print_json, print_metrics, print_predictions
+    from langue.runs.show import preview_printer, print_json, print_metrics, print_predictions
     from langue.verbs.quickstart import quickstart as verb
 
     began = time.monotonic()

@@ -72,7 +72,7 @@ def rate(
         langue rate a.jsonl b.jsonl --judge MODEL --out votes.jsonl
         langue rate --report votes.jsonl
     """
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
     from langue.verbs.rate import rate as verb
 
     found = verb(
@@ -97,7 +97,7 @@ def rate(
 def _print(found: Mapping[str, Any]) -> None:
     from rich.console import Console
 
-    from langue.cli.sections import print_sections
+    from langue.evaluation.terminal import print_sections
     from langue.wording import counted
 
     votes = counted(found["votes"], "vote")

@@ -86,15 +86,19 @@ def serve(
 ) -> None:
     """Serve models over HTTP, with OpenAI's routes and routes of tasks.
 
+    One model, or several behind keys:
+
         langue serve runs/chat
-        langue serve runs/chat runs/reviews --port 9000 --memory 8GB --api-keys keys.txt
+        langue serve runs/chat runs/reviews --port 9000 --memory 8GB \\
+            --api-keys keys.txt
 
     A model's id is the name of its folder:
 
-        curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
-            -d '{"model": "chat", "messages": [{"role": "user", "content": "Hello."}]}'
+        curl http://127.0.0.1:8000/v1/chat/completions \\
+            -H 'Content-Type: application/json' -d '{"model": "chat",
+            "messages": [{"role": "user", "content": "Hello."}]}'
 
-    It needs langue's extra: pip install 'langue[serve]'.
+    It needs langue's extra of the name serve, and says so where it is missing.
     """
     from langue.serve.server import serve as start
 

@@ -17,54 +17,26 @@ def settings(as_json: Json = False, debug: Debug = False) -> None:
     What the command says wins over what the recipe says.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
     from rich.text import Text
 
-    from langue.cli.show import print_json
+    from langue.runs.show import print_json
+    from langue.verbs.settings import settings as verb
 
-    rows = listed()
+    rows = verb()
     if as_json:
         print_json(rows)
         return
-    grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    grid.add_column("setting", no_wrap=True)
-    grid.add_column("default", no_wrap=True)
-    grid.add_column("what it does")
+    console = Console(highlight=False)
     for key, row in rows.items():
+        others = row.get("others", {})
+        if "pretrain" in row:
+            others = others | {"pretrain": row["pretrain"]}
+        otherwise = "".join(f", {name}: {written(value)}" for name, value in others.items())
+        default = f" = {written(row['default'])}"
+        console.print(Text.assemble((key, "bold"), (default + otherwise, "cyan")))
         choices = f" ({', '.join(row['choices'])})" if row["choices"] else ""
-        others = row.get("others", {}) | (
-            {"pretrain": row["pretrain"]} if "pretrain" in row else {}
-        )
-        otherwise = "".join(f" [{name}: {written(value)}]" for name, value in others.items())
-        grid.add_row(
-            key, Text(written(row["default"]) + otherwise), Text(row["description"] + choices)
-        )
-    Console().print(grid)
-
-
-def listed() -> dict[str, dict[str, Any]]:
-    """`{"train.lr": {"default", "description", "choices"}, ...}`, in the order of the sections;
-    `pretrain` where pretraining has another default, `others` by the tasks that have another.
-    """
-    from typing import Literal, get_args, get_origin
-
-    from langue.settings.sections import PRETRAINING, known
-    from langue.tasks import OPTIONS
-
-    rows: dict[str, dict[str, Any]] = {}
-    for key, field in known(*OPTIONS.values()).items():
-        choices = (
-            list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
-        )
-        rows[key] = {"default": field.default, "description": field.description, "choices": choices}
-        others = {}
-        for owner, options in OPTIONS.items():
-            own = options.model_fields.get(key.removeprefix("task."))
-            if key.startswith("task.") and own is not None and own.default != field.default:
-                others[owner.split()[-1]] = own.default
-        rows[key] |= {"others": others} if others else {}
-        rows[key] |= {"pretrain": PRETRAINING[key]} if key in PRETRAINING else {}
-    return rows
+        console.print(Padding(Text(row["description"] + choices), (0, 0, 0, 4)))
 
 
 def written(default: Any) -> str:

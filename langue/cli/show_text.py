@@ -6,11 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from langue.cli.show import print_notes
+from langue.runs.show import print_notes
 
 
 def print_fertility(report: Mapping[str, Any]) -> None:
-    from langue.cli.sections import print_table
+    from langue.evaluation.terminal import print_table
     from langue.tasks.judgement import Table
 
     console = Console()
@@ -35,7 +35,7 @@ def print_fertility(report: Mapping[str, Any]) -> None:
 
 
 def print_corpus(result: Mapping[str, Any]) -> None:
-    from langue.cli.sections import print_table
+    from langue.evaluation.terminal import print_table
     from langue.tasks.judgement import Table
 
     console = Console()
@@ -65,9 +65,9 @@ def print_corpus(result: Mapping[str, Any]) -> None:
 
 def print_text(facts: Mapping[str, Any]) -> None:
     """The facts of `langue data inspect`."""
-    from langue.cli.sections import print_sections
     from langue.evaluation import text_report
     from langue.evaluation.cells import visible
+    from langue.evaluation.terminal import print_sections
 
     console = Console()
     console.print(Text(visible(facts["name"]), "bold"))

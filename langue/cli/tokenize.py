@@ -33,8 +33,8 @@ def tokenize(
     A share of the documents is held out (data.dev_fraction). What was killed
     goes on where it was when the same command is given again.
     """
-    from langue.cli.show import print_json
     from langue.cli.show_text import print_corpus
+    from langue.runs.show import print_json
     from langue.verbs.tokenize import tokenize as verb
 
     named, settings = apart(sources, context)

@@ -27,13 +27,13 @@ def train_tokenizer(
     Byte-level BPE unless told otherwise:
 
         langue tokenizer train books/ reviews.jsonl --out tokenizer \\
-            tokenizer.kind=wordpiece tokenizer.vocab_size=16000 tokenizer.lower=true
+            tokenizer.kind=wordpiece tokenizer.vocab_size=16000
 
     kinds: bpe, wordpiece, unigram, characters, bytes. The folder loads in the
     transformers library too.
     """
-    from langue.cli.show import print_json
     from langue.cli.show_text import print_fertility
+    from langue.runs.show import print_json
     from langue.runs.train_tokenizer import train_tokenizer as verb
 
     named, settings = apart(sources, context)

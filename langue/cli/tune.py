@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import (
     Columns,
     Data,
@@ -62,25 +63,30 @@ def tune(
     --recipe, study.png and report.html. After a Ctrl-C or a kill the same
     command with --resume goes on.
     """
+    named = parse_columns(columns)
+    words = parse_settings(settings, context)
+    read = data_or_splits(data, train, dev, test)
+    given = {"task": task, "model": model, "data": read, "columns": named}
+    early.check_training("FINETUNE", given, {}, recipe=recipe)  # of ranges the search has to say
     from rich.console import Console
 
-    from langue.cli.sections import print_sections
-    from langue.cli.show import print_json, print_metrics
     from langue.evaluation.study import sections_of_study
+    from langue.evaluation.terminal import print_sections
+    from langue.runs.show import print_json, print_metrics
     from langue.train.journal import read_log
     from langue.verbs.tune import tune as verb
 
     result = verb(
         task,
         model=model,
-        data=data_or_splits(data, train, dev, test),
+        data=read,
         out=out,
         trials=trials,
         seeds=seeds,
-        columns=parse_columns(columns),
+        columns=named,
         recipe=recipe,
         resume=resume,
-        **parse_settings(settings, context),
+        **words,
     )
     if as_json:
         print_json(result)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from langue.cli import early
 from langue.cli.options import Debug, Json, Named, Revision
 
 Reference = Annotated[
@@ -40,7 +41,8 @@ def verify(
         langue verify google-bert/bert-base-uncased --store bert.safetensors
         langue verify ./copied-bert --reference bert.safetensors
     """
-    from langue.cli.show import print_checks, print_json
+    early.check_inputs(model=model, revision=revision)
+    from langue.runs.show import print_checks, print_json
     from langue.verbs.verify import verify as verb
 
     outcome = verb(model, revision=revision, reference=reference, store=store, force=force)

@@ -145,3 +145,42 @@ def format_metric(name: str, value: float | None) -> str:
 
 def _is_share(name: str) -> bool:
     return name.endswith("accuracy") or name.split("_")[0] in SHARES
+
+
+def better_than_baseline(content: Mapping[str, Any]) -> str:
+    """One sentence for the end of a run."""
+    baseline = content["baseline"] or {}
+    comparison = baseline.get("comparison")
+    own = content["metrics"]["perplexity"]
+    if comparison is None or own is None:
+        return ""
+    beside = f"the n-gram model's {baseline['metrics']['perplexity']:,.2f}"
+    relation = {"better": "less than", "worse": "MORE than", "same": "not distinguishable from"}
+    sentence = f"The model's perplexity {own:,.2f} is {relation[outcome(comparison)]} {beside}"
+    if outcome(comparison) != "same":
+        return f"{sentence}."
+    documents = counted(comparison["examples"], "document")
+    return (
+        f"{sentence}: on {documents} equal models differ as much with a probability of"
+        f" {comparison['p_value']:.2g}."
+    )
+
+
+def began(content: Mapping[str, Any]) -> str:
+    """One sentence on what the model that was trained further lacked, and what it was worth
+    then.
+    """
+    before = content.get("before")
+    if before is None:
+        return ""
+    return (
+        f"The model that it began from has no {listed(before['new_weights'])}, so that these began"
+        f" at random: before training its loss was {format_metric('loss', before['loss'])}, where"
+        f" guessing among all tokens has {format_metric('loss', before['uniform_loss'])}."
+    )
+
+
+def listed(names: list[str]) -> str:
+    """Weights of a language-model head, by the first three of their names."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"weights of a language-model head ({', '.join(names[:3])}{more})"

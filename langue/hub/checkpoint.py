@@ -32,7 +32,13 @@ from langue.hub.generation_config import (
     read_generation,
     saved_generation,
 )
-from langue.hub.snapshot import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fetch, fetch_file
+from langue.hub.snapshot import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    fetch,
+    fetch_file,
+    refuse_missing_folder,
+)
 from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
 from langue.hub.weights import read_weights
 from langue.model.config import ModelConfig
@@ -175,12 +181,7 @@ def locate(
             where=str(name),
             do="give a folder, a .gguf or a llama2.c .bin",
         )
-    if str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
-        raise ModelError(
-            "no such model folder",
-            where=str(name),
-            do="give a folder with config.json, or a Hub name",
-        )
+    refuse_missing_folder(name)
     if patterns is not None:
         return fetch(str(name), revision, patterns, weights=False)
     found = fetch(str(name), revision, weights=False)

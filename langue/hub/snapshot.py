@@ -4,6 +4,8 @@ A repository may hold one model in the files of five frameworks: of those only t
 read here is fetched. HF_TOKEN, HF_HUB_OFFLINE and HF_HOME apply.
 """
 
+import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +21,31 @@ WEIGHTS = (
     ("pytorch_model*.bin",),
     ("*.msgpack", "*.h5", "*.ckpt*", "*.npz", "*.bin"),
 )
+
+
+def refuse_missing(name: str | Path, revision: str | None = None) -> None:
+    """ModelError where there is neither such a folder or file here nor such a model on the Hub; of
+    one that was fetched before the Hub is not asked. It needs no PyTorch.
+    """
+    path = Path(os.path.expanduser(name))
+    # a checkpoint of TensorFlow is named by what its files begin with
+    if path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}.*")):
+        return
+    refuse_missing_folder(name)
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if not (Path(HF_HUB_CACHE) / f"models--{str(name).replace('/', '--')}").is_dir():
+        fetch(str(name), revision, ("config.json",), weights=False)
+
+
+def refuse_missing_folder(name: str | Path) -> None:
+    """ModelError where a name that is not there can be none of the Hub."""
+    if str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
+        raise ModelError(
+            "no such model folder",
+            where=str(name),
+            do="give a folder with config.json, or a Hub name",
+        )
 
 
 def fetch(

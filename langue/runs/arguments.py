@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langue.errors import SettingsError
 from langue.registry import Registry
@@ -20,11 +20,14 @@ from langue.settings.sections import (
     ONLY_PRETRAINING,
     PRETRAINING,
     Settings,
+    check_early,
     refuse_others,
     resolve,
 )
 from langue.tasks import DEFAULT_OBJECTIVE, DEFAULT_TASK, OBJECTIVES, OPTIONS, TASKS
-from langue.tasks.objective import Objective
+
+if TYPE_CHECKING:
+    from langue.tasks.objective import Objective
 
 MANY = 1e6  # epochs: as many as `train.max_steps` asks for
 
@@ -79,7 +82,7 @@ PRETRAIN = Command(
 class Call:
     """A training command, its recipes and words put together."""
 
-    kind: type[Objective]
+    kind: "type[Objective]"
     arguments: Mapping[str, Any]  # task or objective, model, data, columns, tokenizer
     settings: Settings
     usual: Settings  # what they are where nothing is said
@@ -95,10 +98,23 @@ class Call:
                 yield each.rpartition("@")[0]
 
 
-def resolve_call(
+def check_words(
     command: Command, recipe: Mapping[str, Any], given: Mapping[str, Any], words: Mapping[str, Any]
-) -> Call:
-    """A recipe's flat keys, and arguments and settings that are given directly and win."""
+) -> dict[str, Any]:
+    """The arguments of a command. SettingsError at what is wrong whatever the task is, which can be
+    told before the task's file is imported, and PyTorch with it.
+    """
+    arguments, rest = _arguments(command, recipe, given)
+    check_early({**rest, **words}, command.others)
+    return arguments
+
+
+def _arguments(
+    command: Command, recipe: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments that a recipe has, and that are given directly and win; and the recipe's
+    settings.
+    """
     named, columns, rest = split_recipe(recipe)
     arguments: dict[str, Any] = {
         command.names: command.default,
@@ -108,6 +124,14 @@ def resolve_call(
     arguments |= named
     arguments |= {key: value for key, value in given.items() if value is not None}
     _check_arguments(command, arguments)
+    return arguments, rest
+
+
+def resolve_call(
+    command: Command, recipe: Mapping[str, Any], given: Mapping[str, Any], words: Mapping[str, Any]
+) -> Call:
+    """A recipe's flat keys, and arguments and settings that are given directly and win."""
+    arguments, rest = _arguments(command, recipe, given)
     kind: type[Objective] = command.registry[arguments[command.names]]
     usual: tuple[Mapping[str, Any], ...] = (command.usual, kind.tokenizer_defaults)
     others = command.others
@@ -145,8 +169,9 @@ def _check_arguments(command: Command, arguments: Mapping[str, Any]) -> None:
             do=f"known: {', '.join(command.registry)}",
         )
     for key, do in command.needs.items():
-        may_be_new = key == "model" and command.registry[name].preset is not None
-        if arguments[key] is None and not may_be_new:
+        if arguments[key] is not None:
+            continue
+        if key != "model" or command.registry[name].preset is None:  # else a new one is made
             raise SettingsError(f"no {key} was named", do=do)
 
 

@@ -10,7 +10,7 @@ from langue.errors import DataError, LangueError, ModelError, RunError
 from langue.hub.checkpoint import describe
 from langue.progress import bar, say
 from langue.runs.folder import RECIPE
-from langue.runs.judge import encode_rows, own_rows, rows_of, rows_to_judge, task_model
+from langue.runs.judge import encode_rows, own_rows, rows_to_judge, split_of, task_model
 from langue.runs.model import Model
 from langue.runs.prepare import count_leaks, data_fingerprint
 from langue.settings.recipe import display_name, read_recipe
@@ -24,7 +24,7 @@ def compare_runs(
     other: str | Path,
     *,
     data: Any = None,
-    split: str = "test",
+    split: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The content of metrics.json of the first run, with the second in the baseline's place.
@@ -45,7 +45,7 @@ def compare_runs(
             do="compare runs of one task with the same labels",
         )
     source, train, notes = rows_to_judge(first, recipe, run, data, columns)
-    table = rows_of(source, split, display_name(run if data is None else data))
+    split, table = split_of(source, split, display_name(run if data is None else data), notes)
     rows, golds, predictions = _predict(first, table, split, data is not None, notes)
     others = _predict(second, table, split, data is not None, notes)
     if len(rows) != len(others[0]):

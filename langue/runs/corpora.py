@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -47,12 +47,15 @@ from langue.train.parallel import barrier
 from langue.train.throughput import body_flops, head_flops
 from langue.wording import counted
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 FEWEST = 100  # tokens that a vocabulary may come to have
 MOST_COUNTED = 20_000_000  # tokens of a corpus that are counted to know how much is unknown
 COUNTED = 256  # documents whose first pieces say what a token costs
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Pretraining(Prepared):
     """Documents as tokens, and how well those held out are predicted."""
 
@@ -83,6 +86,16 @@ class Pretraining(Prepared):
             write_objective_facts(folder, self.task, self.settings.data, {"base": base})
             return
         write_language_checkpoint(folder, self.checkpoint, self.task, weights, self.settings.data)
+
+    def print(self, console: "Console") -> None:
+        from langue.runs.show import print_pretraining
+
+        print_pretraining(self, first_pieces(self), console)
+
+    def __repr__(self) -> str:
+        facts = self.facts
+        of = f"{facts['tokens']:,} tokens, {facts['steps']:,} steps"
+        return f"Pretraining({self.task.name}, {facts['parameters']:,} parameters: {of})"
 
     def fingerprint(self) -> dict[str, str]:
         return {CORPUS: sha256(self.train.folder / "corpus.json")}

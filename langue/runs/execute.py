@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from langue.files import (
 )
 from langue.hardware import peak
 from langue.model.transformer import Transformer
+from langue.progress import say
 from langue.runs.arguments import (
     Call,
     Command,
@@ -34,11 +36,14 @@ from langue.runs.arguments import (
 )
 from langue.runs.folder import (
     DIGESTS,
+    METRICS,
     RECIPE,
     at_work,
     changed_data,
     check_output_outside_inputs,
     check_resumable,
+    drop_checkpoints,
+    is_finished,
     leave_nothing,
     run_folder,
 )
@@ -53,12 +58,13 @@ from langue.train.trainer import Trainer, Watch
 if TYPE_CHECKING:
     from langue.runs.model import Model
 
+CURVES = "curves.png"
 WATCHED = 1  # samples at each evaluation of a language model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run."""
+    """A finished run. A notebook shows its scores, the verdict and its curves."""
 
     folder: Path
     metrics: dict[str, Any]  # the content of metrics.json; empty where it was not judged
@@ -70,6 +76,25 @@ class Run:
 
         return load(self.folder)
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}{_summary(self.metrics)})"
+
+    def _repr_html_(self) -> str:
+        from langue.runs.notebook import as_html, image_html
+        from langue.runs.show import print_run
+
+        shown = as_html(lambda console: print_run(self.metrics, console)) if self.metrics else ""
+        return f"<p>{escape(repr(self))}</p>{shown}{image_html(self.folder / CURVES)}"
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
+    """The main metric of metrics.json in some words; of a run that was not judged none."""
+    main = metrics.get("main_metric")
+    value = metrics.get("metrics", {}).get(main)
+    if value is None:
+        return ""
+    return f", {main} {value:.4g} on {metrics['split']}"
+
 
 def execute(
     command: Command,
@@ -80,6 +105,7 @@ def execute(
     recipe: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
+    keep_checkpoints: bool = False,
     show: Callable[[Any], None] | None = None,
     watch: Watch | None = None,
     judge: bool = True,
@@ -88,7 +114,8 @@ def execute(
 
     given: the command's arguments. settings: by `section.key`, or with two underscores. show:
     called with the `Prepared`, before training. watch: as of `Trainer`. judge: false leaves it
-    to a resume to judge the model.
+    to a resume to judge the model. keep_checkpoints: a run that is judged keeps what it could be
+    trained longer from, three times the model's size.
     Processes that torchrun started train together; the first writes, shows and judges.
     """
     folder, resume = run_folder(out, force=force, resume=resume)
@@ -120,8 +147,14 @@ def execute(
                     show(prepared)
                 network = build(prepared)
         _keep_what_it_is(folder, call, prepared, resume)
+        if resume and is_finished(folder):
+            say(f"{folder}: the run is finished, and nothing is left to do")
+            return Run(folder, read_json(folder / METRICS), prepared.facts)
         score = _train(folder, prepared, network, resume, watch, judge)
-    metrics = read_json(folder / "metrics.json") if judge else {}
+        if judge and not keep_checkpoints and rank() == 0:
+            drop_checkpoints(folder)
+        barrier()
+    metrics = read_json(folder / METRICS) if judge else {}
     return Run(folder, metrics, prepared.facts, score)
 
 

@@ -4,6 +4,7 @@ still what it was.
 """
 
 import os
+import shutil
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ from langue.settings.sections import known
 from langue.tasks import OPTIONS
 
 RECIPE = "recipe.toml"
+CHECKPOINTS = "checkpoints"
 DIGESTS = "checkpoints/data.json"  # what the data of a run was, by split
+METRICS = "metrics.json"  # of a run that is finished
 AS_READ = ", as read"  # behind the name of a split
 CORPUS = "data"  # in the place of splits, where it was one corpus
 # What pretraining makes in its folder before it trains.
@@ -41,6 +44,25 @@ CHANGEABLE_ON_RESUME = (
     "train.parallel",
     "data.duplicates",
 )
+
+
+# How long it trains. A run that has its checkpoints may go on longer than it was to; the learning
+# rate then follows the schedule of the longer run.
+LENGTHS = ("train.epochs", "train.max_steps")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run is judged and has dropped its checkpoints, so that nothing can be gone on
+    with.
+    """
+    return (folder / METRICS).is_file() and not any((folder / CHECKPOINTS).glob("step-*"))
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove what a finished run was resumed from; what its data was stays known."""
+    for kind in ("step", "best"):
+        for path in [*(folder / CHECKPOINTS).glob(f"{kind}-*")]:
+            shutil.rmtree(path)
 
 
 def run_folder(out: str | Path, *, force: bool, resume: bool) -> tuple[Path, bool]:
@@ -121,6 +143,15 @@ def check_resumable(folder: Path, written: str) -> None:
             before[key] = located(name)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     fixed = [key for key in changed if key not in CHANGEABLE_ON_RESUME]
+    if fixed and set(fixed) <= set(LENGTHS):
+        if is_finished(folder):
+            raise RunError(
+                f"{fixed[0]} is another, and the finished run has not kept its checkpoints",
+                where=str(folder),
+                do="train its model further with --model in a new --out; --keep-checkpoints keeps"
+                " them",
+            )
+        fixed = []
     if fixed:
         was, given = (
             repr(each[fixed[0]]) if fixed[0] in each else "not set" for each in (before, now)

@@ -22,7 +22,12 @@ from langue.files import write_json
 from langue.hub.checkpoint import describe
 from langue.progress import bar, say
 from langue.runs.folder import RECIPE, changed_data
-from langue.runs.judge_language import about_run, evaluate_text, judge_text
+from langue.runs.judge_language import (
+    about_run,
+    evaluate_text,
+    is_language_model,
+    judge_text,
+)
 from langue.runs.model import Model, load
 from langue.runs.prepare import (
     Finetuning,
@@ -123,17 +128,19 @@ def evaluate_run(
     run: str | Path,
     *,
     data: Any,
-    split: str,
+    split: str | None,
     columns: Mapping[str, str] | None,
     show: Show | None,
 ) -> dict[str, Any]:
     """Judge a run on a split of its own data, or on other data, as it was at the end of training;
-    returns what metrics.json would have.
+    returns what metrics.json would have. A published language model is judged on text as it stands.
+
+    split: None: test, or dev where there is no other.
     """
     path = Path(run) / RECIPE
     recipe = read_recipe(path) if path.is_file() else {}
     described = describe(run)
-    if described.task is not None and "objective" in described.task:
+    if is_language_model(described):
         return evaluate_text(described, recipe, data=data, split=split, columns=columns)
     return _evaluate_rows(run, recipe, data=data, split=split, columns=columns, show=show)
 
@@ -143,7 +150,7 @@ def _evaluate_rows(
     recipe: Mapping[str, Any],
     *,
     data: Any,
-    split: str,
+    split: str | None,
     columns: Mapping[str, str] | None,
     show: Show | None,
 ) -> dict[str, Any]:
@@ -152,7 +159,7 @@ def _evaluate_rows(
     assert task is not None
     began = time.perf_counter()
     source, train, notes = rows_to_judge(model, recipe, run, data, columns)
-    table = rows_of(source, split, display_name(run if data is None else data))
+    split, table = split_of(source, split, display_name(run if data is None else data), notes)
     rows, encoded = encode_rows(model, table, split, data is not None, notes)
     for note in notes:
         say(note)
@@ -255,15 +262,20 @@ def _other_rows(model: Model, data: Any, columns: Mapping[str, str] | None) -> S
     )
 
 
-def rows_of(source: Source, split: str, where: str) -> Table:
-    """A split; DataError where there is none of that name."""
-    table: Table | None = getattr(source, split) if split in SPLITS else None
-    if table is None or not len(table):
-        there = [name for name in SPLITS if getattr(source, name) is not None]
+def split_of(source: Source, split: str | None, where: str, notes: list[str]) -> tuple[str, Table]:
+    """The split that is judged, by its name, None being test, or dev where there is no other, which
+    a note says. DataError where there is none.
+    """
+    there = [name for name in SPLITS if len(getattr(source, name) or ())]
+    chosen = split or next((name for name in ("test", "dev") if name in there), "test")
+    if chosen not in there:
         raise DataError(
-            f"there is no split {split!r}", where=where, do=f"there are: {', '.join(there)}"
+            f"there is no split {chosen!r}", where=where, do=f"there are: {', '.join(there)}"
         )
-    return table
+    if split is None and chosen != "test":
+        notes.append(f"there is no test split: {chosen} is judged")
+    table: Table = getattr(source, chosen)
+    return chosen, table
 
 
 def own_rows(model: Model, recipe: Mapping[str, Any], run: Path) -> Source:

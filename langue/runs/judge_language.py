@@ -22,9 +22,9 @@ from langue.errors import RunError
 from langue.evaluation import report
 from langue.evaluation.curves import Curves
 from langue.evaluation.facts import sections_of_facts
-from langue.evaluation.judge import Verdict, format_metric
+from langue.evaluation.judge import Verdict, began, better_than_baseline
 from langue.files import in_use, sha256
-from langue.hub.checkpoint import Description, read_checkpoint
+from langue.hub.checkpoint import Description, classes_of, family_of, read_checkpoint
 from langue.model.language_model import LanguageModel
 from langue.progress import bar, say
 from langue.runs.corpora import (
@@ -45,7 +45,7 @@ from langue.statistics.compare import compare_documents, outcome
 from langue.statistics.kneser_ney import baseline
 from langue.tasks import OBJECTIVES, OPTIONS
 from langue.tasks.judgement import Example, Examples, Highlight, Passage
-from langue.tasks.language import DocumentLosses, HeldOutSet, scores
+from langue.tasks.language import DocumentLosses, HeldOutSet, LanguageObjective, scores
 from langue.tasks.objective import Metrics
 from langue.text.read.documents import Reading, open_texts
 from langue.text.tokenizers.tokenizer import Tokenizer
@@ -56,6 +56,7 @@ MOST = 20_000_000  # tokens that the n-gram model is counted on
 ORDER = 5
 LONG = 7
 SMALL = 512
+PIECE = 1024  # tokens, of a published model that takes more
 
 
 def judge_text(
@@ -118,22 +119,28 @@ def evaluate_text(
     recipe: Mapping[str, Any],
     *,
     data: Any,
-    split: str,
+    split: str | None,
     columns: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    """As at the end of training, with the objective and the pieces of then. data: None, a corpus,
-    or text; split: test is what was held out, dev where there is no other, and all of a text that
-    is not divided.
+    """As at the end of training, with the objective and the pieces of then; of a published model,
+    with the objective of its architecture and pieces as long as it takes, at most PIECE. data:
+    None, a corpus, or text; split: test or None is what was held out, dev where there is no other,
+    and all of a text that is not divided.
     """
-    assert run.task is not None
     began = time.perf_counter()
+    split = split or "test"
     named, own, words = split_recipe(recipe)
-    name = run.task["objective"]
-    kind = OBJECTIVES[name]
+    kind, length = _objective_of(run)
+    if run.task is None and data is None:
+        raise RunError(
+            "a published model has no text of its own to be judged on",
+            where=run.name,
+            do="name text that it has not seen with --data",
+        )
     settings = resolve(
         PRETRAINING,
         kind.tokenizer_defaults,
-        {"data.seq_len": run.task["data"]["max_length"]},
+        {"data.seq_len": length},
         words,
         options=kind.Options,
         elsewhere=OPTIONS,
@@ -147,6 +154,12 @@ def evaluate_text(
     tokenizer = checkpoint.tokenizer
     objective = kind(tokenizer, settings.task, seed=settings.train.seed)
     objective.vocabulary = min(objective.vocabulary, checkpoint.config.vocab_size)
+
+    pieces = (
+        []
+        if run.task is not None
+        else [f"read in pieces of at most {length:,} tokens, each without those before it"]
+    )
 
     def scored(text: Corpus, split: str) -> dict[str, Any]:
         prepared = Pretraining(
@@ -166,7 +179,7 @@ def evaluate_text(
             "examples": text.n_documents,
             "metrics": metrics,
             "intervals": intervals,
-            "notes": [*few, *notes_on_text(text, objective)],
+            "notes": [*few, *notes_on_text(text, objective), *pieces],
             "baseline": None,
             "seconds": round(time.perf_counter() - began, 3),
         }
@@ -184,6 +197,27 @@ def evaluate_text(
     reading = Reading.of(settings.data, columns or own, only=split)
     with as_corpus(as_list(data), tokenizer, reading) as text:
         return scored(text, "the text" if split == "test" else split)
+
+
+def is_language_model(run: Description) -> bool:
+    """Whether it is judged by how well it predicts text: a pretraining run, or a published model
+    that has a language-model head.
+    """
+    if run.task is not None:
+        return "objective" in run.task
+    family, config = family_of(run)
+    return run.original is not None or family.has_lm_head(config, classes_of(run.published))
+
+
+def _objective_of(run: Description) -> tuple[type[LanguageObjective], int]:
+    """What it was trained for, or what is trained for with its architecture; and the tokens of a
+    piece.
+    """
+    if run.task is not None:
+        return OBJECTIVES[run.task["objective"]], run.task["data"]["max_length"]
+    config = family_of(run)[1]
+    fitting = (each for each in OBJECTIVES.values() if each.architecture == config.architecture)
+    return next(fitting), min(PIECE, config.longest)
 
 
 def _own_corpus(run: Path, named: Any) -> Path:
@@ -277,26 +311,6 @@ def _before(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def began(content: Mapping[str, Any]) -> str:
-    """One sentence on what the model that was trained further lacked, and what it was worth
-    then.
-    """
-    before = content.get("before")
-    if before is None:
-        return ""
-    return (
-        f"The model that it began from has no {listed(before['new_weights'])}, so that these began"
-        f" at random: before training its loss was {format_metric('loss', before['loss'])}, where"
-        f" guessing among all tokens has {format_metric('loss', before['uniform_loss'])}."
-    )
-
-
-def listed(names: list[str]) -> str:
-    """Weights of a language-model head, by the first three of their names."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"weights of a language-model head ({', '.join(names[:3])}{more})"
-
-
 def notes(prepared: Pretraining, content: dict[str, Any], tokens: int) -> list[str]:
     """What a reader should know before the numbers. tokens: that the training saw."""
     facts = prepared.facts
@@ -386,22 +400,3 @@ def _whole(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int
         ends = np.cumsum(lengths)
     starts = np.concatenate([[0], ends]).astype(np.int64)
     return corpus.tokens(documents, np.zeros(len(documents), np.int64), np.diff(starts)), starts
-
-
-def better_than_baseline(content: Mapping[str, Any]) -> str:
-    """One sentence for the end of a run."""
-    baseline = content["baseline"] or {}
-    comparison = baseline.get("comparison")
-    own = content["metrics"]["perplexity"]
-    if comparison is None or own is None:
-        return ""
-    beside = f"the n-gram model's {baseline['metrics']['perplexity']:,.2f}"
-    relation = {"better": "less than", "worse": "MORE than", "same": "not distinguishable from"}
-    sentence = f"The model's perplexity {own:,.2f} is {relation[outcome(comparison)]} {beside}"
-    if outcome(comparison) != "same":
-        return f"{sentence}."
-    number = comparison["examples"]
-    return (
-        f"{sentence}: on {counted(number, 'document')} equal models differ as much with a"
-        f" probability of {comparison['p_value']:.2g}."
-    )

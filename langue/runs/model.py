@@ -59,6 +59,7 @@ from langue.runtime import precision
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
 from langue.tasks.task import Task, infer
+from langue.text.read.table import ALL, KEPT
 
 if TYPE_CHECKING:
     from langue.runs.likelihood import Likelihoods
@@ -84,6 +85,18 @@ class Model:
         self._parts: dict[str | None, Parts] = {None: parts}
         self.adapter: str | None = None  # the name of the adapter in use
         self._take(self._parts[None])
+
+    def __repr__(self) -> str:
+        from langue.runs.show import model_facts
+
+        facts = model_facts(self)
+        return f"Model({facts.pop('name')!r}: {'; '.join(facts.values())})"
+
+    def _repr_html_(self) -> str:
+        from langue.runs.notebook import as_html
+        from langue.runs.show import model_facts, print_pairs
+
+        return as_html(lambda console: print_pairs(model_facts(self), console))
 
     def _take(self, parts: Parts) -> None:
         """Be made of these from now on."""
@@ -497,18 +510,24 @@ class Model:
             self.inputs.count_unknown(encoded.examples.lost)
         return encoded
 
-    def read_inputs(self, data: Any, columns: Mapping[str, str] | None = None) -> "Source":
-        """Rows to predict from: the columns that the task reads, without the target."""
+    def read_inputs(
+        self, data: Any, columns: Mapping[str, str] | None = None, keep: Sequence[str] = ()
+    ) -> "Source":
+        """Rows to predict from: the columns that the task reads, without the target. keep: others
+        that are read too, each under its name after KEPT; "all": all of them.
+        """
         from langue.text.read.source import read
 
         named = self._trained()[0].columns
         optional = self.optional_columns()
         need = (*named.inputs, *(name for name in optional if name == PAIR and self.pairs))
+        kept = {f"{KEPT}{name}": name for name in keep if name != ALL}
+        every = [f"{KEPT}{ALL}"] if ALL in keep else []
         return read(
             data,
-            columns=columns,
+            columns={**(columns or {}), **kept} or None,
             need=need,
-            optional=optional,
+            optional=(*optional, *kept, *every),
             split=False,
             invalid="keep",
             synonyms=named.synonyms,

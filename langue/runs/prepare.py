@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,9 @@ from langue.tasks.objective import Objective
 from langue.tasks.task import Task
 from langue.text.read.source import Source, Table, read
 from langue.text.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SPLITS = ("train", "dev", "test")
 FEW = 100  # examples, of which an accuracy is known to ten points at best
@@ -97,6 +100,15 @@ class Prepared(ABC):
     def fingerprint(self) -> dict[str, str]:
         """Which data the run is trained and chosen on: a digest of each part."""
 
+    @abstractmethod
+    def print(self, console: "Console") -> None:
+        """Show what will be trained, before it is."""
+
+    def _repr_html_(self) -> str:
+        from langue.runs.notebook import as_html
+
+        return as_html(self.print)
+
     @property
     def config(self) -> ModelConfig:
         return self.checkpoint.config
@@ -106,7 +118,7 @@ class Prepared(ABC):
         return self.checkpoint.tokenizer
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Finetuning(Prepared):
     """Labelled rows, by split."""
 
@@ -154,6 +166,16 @@ class Finetuning(Prepared):
         write_task_checkpoint(
             folder, self.checkpoint, self.task, weights, self.settings.data, pairs
         )
+
+    def print(self, console: "Console") -> None:
+        from langue.runs.show import print_preview
+
+        print_preview(self, console)
+
+    def __repr__(self) -> str:
+        counts = [f"{each.n_rows:,} {name}" for name, each in self.encoded.items()]
+        what = f"{self.task.name} on {self.facts['origin']}"
+        return f"Finetuning({what}: {', '.join(counts)}; {self.facts['steps']:,} steps)"
 
     def fingerprint(self) -> dict[str, str]:
         return data_fingerprint(self.task, self.as_read)

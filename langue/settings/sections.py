@@ -560,6 +560,24 @@ def resolve(
         ) from None
 
 
+def check_early(words: Mapping[str, Any], others: Mapping[str, str]) -> None:
+    """SettingsError at what is wrong whatever the task is: a key that is nearly one of ours, or a
+    value that is none. Of `task.*`, and of what is like nothing here, the task has to say. others:
+    as of `resolve`.
+    """
+    fields = known()
+    read: dict[str, Any] = {}
+    for key, value in ((RENAMED.get(key, key), value) for key, value in words.items()):
+        if key in fields:
+            read[key] = value
+        elif not key.startswith("task.") and not (ours_of(key) or "").startswith("task."):
+            near = difflib.get_close_matches(key, fields, 1, 0.8)
+            if near or ours_of(key):
+                do = _nearest(key, list(fields), others)
+                raise SettingsError(f"unknown setting {key!r}", do=do)
+    resolve(read, others=others)
+
+
 def _read_value(value: Any, field: Any) -> Any:
     """What was written for a field, as pydantic takes it."""
     verbatim = bool(field.json_schema_extra)  # a label may be named none

@@ -29,7 +29,13 @@ from langue.hub.checkpoint import Checkpoint
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
 from langue.model.heads import Head, TaskModel
-from langue.runtime import keep_freed_memory, keep_kernels, parallel_map, world_size
+from langue.runtime import (
+    batch_tokens,
+    keep_freed_memory,
+    keep_kernels,
+    parallel_map,
+    world_size,
+)
 from langue.settings.sections import DataSettings, Settings
 from langue.statistics.compare import Systems, systems_of
 from langue.statistics.intervals import bootstrap
@@ -596,12 +602,13 @@ def infer(
     longest = int(examples.lengths.max(initial=1))
     total = int(examples.lengths.sum())
     if device.type != "cpu":
-        yield from map(one, sorted_batches(examples.lengths, max(BATCH_TOKENS, longest)))
+        budget = max(batch_tokens(BATCH_TOKENS), longest)
+        yield from map(one, sorted_batches(examples.lengths, budget))
         return
     keep_freed_memory()
     keep_kernels()
     share = total // (BATCHES_PER_CORE * torch.get_num_threads())
-    budget = min(CPU_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, share))
+    budget = batch_tokens(min(CPU_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, share)))
     batches = sorted_batches(examples.lengths, max(budget, longest))
     # Processes that share a model's weights must ask for them in the same order.
     yield from parallel_map(one, batches) if world_size() == 1 else map(one, batches)

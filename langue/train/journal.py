@@ -5,18 +5,17 @@ progress bar.
 import json
 import math
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from langue.files import disk_errors
+from langue.progress import Bar
 from langue.runtime import peak_memory, rank
 
 if TYPE_CHECKING:
@@ -43,15 +42,14 @@ class Journal:
         self.file: TextIO = self.path.open("a" if size else "w", encoding="utf-8")
         if speaks:
             self.file.truncate(_whole_lines(path, size))
-        self.bar = Progress(
+        self.bar = Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=14),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[facts]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            console=Console(file=sys.stderr, quiet=not speaks),
-            transient=False,
+            quiet=not speaks,
             disable=not speaks,
         )
         self.row = self.bar.add_task("training", total=total, completed=begin, facts="")

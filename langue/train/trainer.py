@@ -173,9 +173,7 @@ class Trainer:
         self.model.train()
         newest = latest(self.folder / "checkpoints") if resume else None
         if newest is not None:
-            self.progress = _progress(
-                newest, load_state(newest, self.model, self.optimizer, self.average.weights)
-            )
+            self._load(newest)
         at = self.progress
         at.stopped = at.stopped and self._is_patience_over()  # it may be more than before
         began = time.perf_counter() - at.seconds
@@ -233,6 +231,17 @@ class Trainer:
             self.model = self.parallel.finish()
         self.model.eval()
         return at
+
+    def _load(self, newest: Path) -> None:
+        """Be what the run was at a checkpoint; RunError where it is beyond the end."""
+        kept = load_state(newest, self.model, self.optimizer, self.average.weights)
+        self.progress = _progress(newest, kept)
+        if self.progress.step > self.total:
+            raise RunError(
+                f"the run has made {self.progress.step:,} steps, and {self.total:,} are asked for",
+                where=str(self.folder),
+                do="ask for as many, or for more",
+            )
 
     def _utilisation(self, batches: list[Any], seconds: float) -> float:
         """The share of the peak that a step reached."""

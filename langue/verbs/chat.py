@@ -119,6 +119,16 @@ class Conversation:
         if system is not None:
             self.set_system(system)
 
+    def __repr__(self) -> str:
+        return f"Conversation({self.model!r}, {len(self.turns):,} turns)"
+
+    def _repr_html_(self) -> str:
+        from langue.runs.notebook import as_html
+        from langue.runs.show import print_turns
+
+        said = [(turn.question, turn.answer) for turn in self.turns]
+        return as_html(lambda console: print_turns(said, console))
+
     def say(self, text: str) -> Iterator[str]:
         """What the model answers, piece by piece; the turn is then kept, but for an answer in which
         there is nothing. Errors leave the conversation as it was.

@@ -23,7 +23,10 @@ from langue.planning.memory import (
     memory,
     memory_to_use,
 )
+from langue.runs.notebook import Result
 from langue.runs.save import head_of, task_of
+from langue.runs.show import print_model, print_stopped
+from langue.runs.stopped import stopped_run
 from langue.tasks.task import Task
 from langue.text.tokenizers.classes import ROLES
 from langue.text.tokenizers.languages import MARKS
@@ -51,10 +54,13 @@ POSITIONS = {
 }
 
 
-def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> dict[str, Any]:
+def inspect(model: str | Path, *, length: int = 512, revision: str | None = None) -> Result:
     """Its tree, parameters and bytes, tokenizer, uses, and the memory that a text of `length`
-    tokens takes.
+    tokens takes; of a run that was stopped, how far it has come.
     """
+    stopped = stopped_run(model)
+    if stopped is not None:
+        return Result(stopped, print_stopped)
     described = describe(model, revision, weights=False)
     family, config = family_of(described)
     tokenizer = read_tokenizer(described)
@@ -73,7 +79,7 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
     total = sum(math.prod(shape) for shape in shapes.values())
     adapter = None if described.adapter is None else _adapter(described)
     trained = total if adapter is None else adapter["trained"]
-    return {
+    facts = {
         "model": str(model),
         "family": family.name,
         "architecture": config.architecture,
@@ -89,6 +95,7 @@ def inspect(model: str | Path, *, length: int = 512, revision: str | None = None
         "tree": _tree("model", shapes),
         "config": {name: value for name, value in config.to_dict().items()},
     }
+    return Result(facts, print_model)
 
 
 def _adapter(described: Description) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def pretrain(
     recipe: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
+    keep_checkpoints: bool = False,
     show: Callable[[Pretraining], None] | None = None,
     **settings: Any,
 ) -> Run:
@@ -33,8 +34,8 @@ def pretrain(
     tokenize`), or text: files, folders, Hub names, each `NAME@WEIGHT` where they are mixed. model:
     train this one further; else a new one is made as `model.preset`, `model.size` and the axes of
     `model.*` say. tokenizer: a folder; else the model's, else one is trained on the data as
-    `tokenizer.*` says. recipe, settings: as in `finetune`. Raises LangueError for what the user can
-    mend.
+    `tokenizer.*` says. recipe, keep_checkpoints, settings: as in `finetune`. Raises LangueError for
+    what the user can mend.
     """
     given = {
         "objective": objective,
@@ -44,5 +45,13 @@ def pretrain(
         "columns": columns,
     }
     return execute(
-        PRETRAIN, given, settings, out=out, recipe=recipe, force=force, resume=resume, show=show
+        PRETRAIN,
+        given,
+        settings,
+        out=out,
+        recipe=recipe,
+        force=force,
+        resume=resume,
+        show=show,
+        keep_checkpoints=keep_checkpoints,
     )

@@ -19,6 +19,7 @@ from langue.errors import LangueError
 from langue.files import refuse_existing
 from langue.hub.checkpoint import describe, without_extra
 from langue.runs.model import Model, load_plain
+from langue.runs.notebook import Result
 from langue.runs.reference import (
     GOLDEN,
     TOLERANCE,
@@ -30,6 +31,7 @@ from langue.runs.reference import (
     store_reference,
     tokens,
 )
+from langue.runs.show import print_checks
 
 MARKS = 32  # of a tokenizer's added tokens, so many are tried
 
@@ -106,7 +108,7 @@ def verify(
                 "detail": str(store) if ok else "not, since checks failed",
             }
         )
-    return {"model": str(model), "ok": ok, "checks": checks}
+    return Result({"model": str(model), "ok": ok, "checks": checks}, print_checks)
 
 
 def _finite(model: Model) -> tuple[bool, str]:

@@ -16,6 +16,7 @@ from langue.runs.model import Model
 DOCS = Path(__file__).parents[2] / "docs"
 # what the command line prints or how
 ONLY_THERE = {"as_json", "debug", "all_labels", "pair", "help", "settings", "standard_input"}
+ONLY_THERE |= {"quiet", "train", "dev", "test"}  # splits named apart are one argument in Python
 ONLY_IN_PYTHON = {"show", "settings"}
 OTHER_NAME = {"text": "texts", "choice": "choices"}  # --text is one of them
 

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -157,3 +158,15 @@ def test_a_draft_writes_the_same(folder):
     assert model.generate(prompts, 30, draft=folder, draft_tokens=3) == plain
     with pytest.raises(ModelError, match="Model.engine"):
         model.engine().submit("a", draft="prompt")
+
+
+@pytest.mark.parametrize("words", [[], ["--temperature", "1"]])
+def test_blanks_alone_are_told(monkeypatch, capsys, words):
+    answers = [{"text": "\n\n", "tokens": [1]}]
+    config = SimpleNamespace(architecture="decoder")
+    loaded = SimpleNamespace(generate=lambda *_, **__: answers, config=config)
+    monkeypatch.setattr("langue.cli.early.check_inputs", lambda **_: None)
+    monkeypatch.setattr("langue.verbs.generate.ready", lambda *_: loaded)
+    assert run(["generate", "m", "-p", "Once", *words]) == 0
+    told = capsys.readouterr().err
+    assert "nothing but blanks" in told and ("--temperature 0.8" in told) == (not words)

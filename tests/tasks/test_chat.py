@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from langue.cli.show import print_preview
 from langue.errors import DataError, ModelError, SettingsError
 from langue.hub.checkpoint import describe, read_checkpoint
 from langue.hub.new_tokens import with_tokens
+from langue.runs.show import print_preview
 from langue.tasks.chat import Chat
 from langue.tasks.chat_templates import OURS, TEMPLATE
 from langue.tasks.conversations import read_conversation

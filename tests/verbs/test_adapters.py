@@ -37,7 +37,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(model, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "lora"
-    langue.finetune("classify", model=model, data=data, out=out, **LORA)
+    langue.finetune("classify", model=model, data=data, out=out, keep_checkpoints=True, **LORA)
     return out
 
 
@@ -177,7 +177,7 @@ def test_a_decoder_and_parts_that_are_frozen(data, tmp_path):
     base = tiny_decoder(tmp_path / "base", "llama, tied")
     out = tmp_path / "run"
     settings = {**SHORT, "model.freeze": "embeddings,0"}
-    langue.finetune("classify", model=base, data=data, out=out, **settings)
+    langue.finetune("classify", model=base, data=data, out=out, keep_checkpoints=True, **settings)
     before = load_file(base / "model.safetensors")
     after = load_file(out / "model.safetensors")
     same = {name for name in before if name in after and torch.equal(before[name], after[name])}

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from langue.cli import run as command
-from langue.cli.show import print_preview
 from langue.errors import DataError, SettingsError
 from langue.runs.model import load
+from langue.runs.show import print_preview
 from langue.settings.sections import resolve
 from langue.tasks.classify import Classify
 from langue.text.read.source import Table, read

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 import langue
 from langue.cli import run
-from langue.cli.show import print_model
 from langue.errors import RunError
 from langue.hub.families.registry import FAMILIES
+from langue.runs.show import print_model
 from tests.tiny import CONFIG, tiny_bert
 from tests.tiny_decoder import tiny_decoder
 

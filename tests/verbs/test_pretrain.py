@@ -21,9 +21,10 @@ import langue
 from langue.cli import run
 from langue.data.corpus.reader import Corpus
 from langue.errors import DataError, LangueError, ModelError, RunError, SettingsError
+from langue.evaluation.judge import better_than_baseline
 from langue.hub.weights import read_safetensors
 from langue.runs.arguments import MANY, PRETRAIN, resolve_call
-from langue.runs.judge_language import _whole, better_than_baseline
+from langue.runs.judge_language import _whole
 from langue.train.throughput import MFUMeter, body_flops, head_flops
 from tests.memory import Memory
 from tests.tiny import tiny_bert

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import langue.cli.show
+import langue.runs.show
 from langue.cli import run as command
 from langue.data.encoded import Encoded
 from langue.errors import ModelError, SettingsError
@@ -134,14 +134,14 @@ def test_the_run_predict_and_evaluate_go_by_one_threshold(run, data, tmp_path):
 
 def test_predictions_of_no_label_have_their_row(monkeypatch):
     console = Console(width=60, record=True, file=io.StringIO())
-    monkeypatch.setattr(langue.cli.show, "Console", lambda: console)
+    monkeypatch.setattr(langue.runs.show, "Console", lambda: console)
     results = [
         [],
         None,
         [{"label": "a", "score": 0.5}, {"label": "b", "score": 0.4}],
         {"label": "c", "score": 1.0},
     ]
-    langue.cli.show.print_predictions(["none", "", "two", "one"], results)
+    langue.runs.show.print_predictions(["none", "", "two", "one"], results)
     lines = [line.split() for line in console.export_text().splitlines()]
     assert lines == [
         ["–", "none"],

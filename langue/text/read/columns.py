@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from langue.errors import DataError
 from langue.text.read.form import Form
-from langue.text.read.table import INSTEAD, PUBLISHED, TEXTS, alternatives
+from langue.text.read.table import ALL, INSTEAD, KEPT, PUBLISHED, TEXTS, alternatives
 
 LONG = 40  # characters that no name of a column has
 
@@ -68,6 +68,9 @@ class Columns:
         if missing:
             free = [name for name in there if name and name not in found.values()]
             raise self._missing(missing, free, there, where, of_line)
+        if f"{KEPT}{ALL}" in self.optional:
+            taken = set(found.values())
+            found |= {f"{KEPT}{name}": name for name in there if name and name not in taken}
         twice = next((theirs for theirs in found.values() if list(there).count(theirs) > 1), None)
         if twice is not None:
             raise DataError(

@@ -345,15 +345,25 @@ def quiet() -> Iterator[None]:
             datasets.utils.enable_progress_bars()
 
 
+def refuse_missing(name: str | Path) -> None:
+    """DataError where there is no such file or folder, and the name can be none of the Hub."""
+    if exists(expanded(name)):
+        return
+    path = str(name).partition(":")[0]
+    if kind(Path(name)) in KINDS or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
+        raise DataError(
+            "there is no such file or folder", where=str(name), do=_near_files(Path(name))
+        )
+
+
 def load_hub(name: str, **options: Any) -> Any:
     """The splits of a data set of the Hub, `owner/name` or `owner/name:configuration`, as
     `datasets` gives them.
     """
     import datasets
 
+    refuse_missing(name)
     path, _, configuration = name.partition(":")
-    if kind(Path(name)) in KINDS or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
-        raise DataError("there is no such file or folder", where=name, do=_near_files(Path(name)))
     # before version 4: never run a data set's code
     if hasattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE"):
         datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False

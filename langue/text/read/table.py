@@ -18,6 +18,9 @@ TEXT_SYNONYMS = (
     *("sentence", "sentence1", "review", "content", "comment"),
     *("body", "message", "premise", "document", "tweet"),
 )
+# Before the names of columns that are read only to be written again, and what names all of them.
+KEPT = "kept:"
+ALL = "all"
 SPLITS = ("train", "dev", "test")
 ALIASES = {
     "training": "train",

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from langue.cli.sections import print_sections
+from langue.evaluation.terminal import print_sections
 from langue.tasks.judgement import Example, Examples, Highlight, Matrix, Passage, Points, Table
 
 STEERING = "\x1b[31mred\x07\x9b2J\r[bold]x[/bold] \u202eمرحبا \ud800"

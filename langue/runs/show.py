@@ -1,11 +1,14 @@
 """What arrives: what a verb returned. What leaves: it printed, for people through Rich, for
 programs as JSON.
+
+What is shown shows itself in notebooks by this, so that it is `Any` here: a `Finetuning`, a
+`Pretraining`, a `Model`.
 """
 
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -18,12 +21,11 @@ from langue.wording import counted, estimate
 
 if TYPE_CHECKING:
     from langue.data.batch import Examples
-    from langue.runs.corpora import Pretraining
-    from langue.runs.prepare import Finetuning
     from langue.text.tokenizers.tokenizer import Tokenizer
 
 EXAMPLES = 3  # training examples that a preview shows
 SHOWN_TOKENS = 60  # of each
+MOST_NAMES = 8  # of labels, in what a model says of itself
 OTHERS = 2  # more sequences of an example, where it has several answers
 
 
@@ -32,14 +34,14 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, ensure_ascii=not wide, indent=2))
 
 
-def preview_printer(as_json: bool) -> "Callable[[Finetuning], None]":
+def preview_printer(as_json: bool) -> Callable[[Any], None]:
     """What a training verb calls before it trains. Programs that read stdout get only the result
     there.
     """
-    return lambda prepared: print_preview(prepared, Console(stderr=as_json))
+    return lambda prepared: prepared.print(Console(stderr=as_json))
 
 
-def print_preview(prepared: "Finetuning", console: Console) -> None:
+def print_preview(prepared: Any, console: Console) -> None:
     """What will be trained on rows: examples with their tokens, the splits, what is cut,
     duplicates, batches, steps and time.
     """
@@ -80,7 +82,7 @@ def print_preview(prepared: "Finetuning", console: Console) -> None:
     )
 
 
-def _example(prepared: "Finetuning", row: int) -> Text:
+def _example(prepared: Any, row: int) -> Text:
     """One training example: its tokens as the model gets them, and what carries the loss: some of
     these tokens where tokens are predicted, else the target behind them.
     """
@@ -169,11 +171,24 @@ def _splits(facts: Mapping[str, Any]) -> Table:
     return grid
 
 
-def print_metrics(content: Mapping[str, Any]) -> None:
+def print_run(content: Mapping[str, Any], console: Console | None = None) -> None:
+    """metrics.json of any run: of labelled rows, of text, or of several runs."""
+    if "runs" in content:
+        from langue.evaluation.repeats import sections_of_repeats
+        from langue.evaluation.terminal import print_sections
+
+        print_sections(console or Console(), sections_of_repeats(content))
+    elif "perplexity" in content["metrics"]:
+        print_language(content, console)
+    else:
+        print_metrics(content, console)
+
+
+def print_metrics(content: Mapping[str, Any], console: Console | None = None) -> None:
     """metrics.json as a table, the baseline beside, and the verdict."""
     from langue.evaluation.judge import verdict
 
-    console = Console()
+    console = console or Console()
     console.print(_scores(content, "example"))
     judged = verdict(content)
     colour = {"better": "bold green", "worse": "bold red"}.get(judged.outcome, "bold yellow")
@@ -208,16 +223,16 @@ def print_metrics(content: Mapping[str, Any]) -> None:
             )
 
 
-def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
+def print_pretraining(
+    prepared: Any, pieces: list[list[tuple[str, bool]]], console: Console
+) -> None:
     """What will be trained, before it is: some of the first batch, its tokens coloured by what
-    carries loss; sizes.
+    carries loss; sizes. pieces: tokens, each with whether it carries loss.
     """
-    from langue.runs.corpora import first_pieces
-    from langue.runs.judge_language import listed
+    from langue.evaluation.judge import listed
 
-    console = Console(stderr=as_json)
     facts = prepared.facts
-    for tokens in first_pieces(prepared):
+    for tokens in pieces:
         line = Text(overflow="fold")
         for word, predicted in tokens:
             line.append(word, style="green" if predicted else "dim")
@@ -256,26 +271,55 @@ def print_pretraining(prepared: "Pretraining", as_json: bool) -> None:
     print_notes(console, facts["notes"])
 
 
-def print_language(content: Mapping[str, Any]) -> None:
+def print_language(content: Mapping[str, Any], console: Console | None = None) -> None:
     """metrics.json of a pretrained model, the n-gram baseline beside."""
-    from langue.runs.judge_language import began, better_than_baseline
+    from langue.evaluation.judge import began, better_than_baseline
 
-    console = Console()
+    console = console or Console()
     console.print(_scores(content, "document"))
     for sentence in (better_than_baseline(content), began(content)):
         if sentence:
-            print(sentence)
+            console.print(Text(sentence), soft_wrap=True)
     print_notes(console, content.get("notes", []))
 
 
-def print_task(content: Mapping[str, Any]) -> None:
+def print_task(content: Mapping[str, Any], console: Console | None = None) -> None:
     """What a model made of a task file, and what its numbers depend on."""
-    console = Console()
+    console = console or Console()
     console.print(_scores(content, "row"))
     how = ("few_shot", "target_delimiter", "prefix_token", "max_length", "stride", "dtype")
     said = [f"{name} {content[name]!r}" for name in how if name in content]
     console.print(Text(f"{content['task']}, {content['output_type']}: {', '.join(said)}"))
     print_notes(console, content["notes"])
+
+
+def model_facts(model: Any) -> dict[str, str]:
+    """What a loaded model is, in some words each."""
+    config = model.config
+    parameters = sum(weight.numel() for weight in model.body.parameters())
+    held = model.weights or str(model.dtype).removeprefix("torch.")
+    facts = {
+        "name": model.checkpoint.name or str(model.checkpoint.folder),
+        "family": f"{model.checkpoint.family.name}, {config.n_layers} layers of {config.dim:,}",
+        "body": f"{parameters:,} parameters",
+        "in": f"{held} on {model.device}",
+    }
+    if model.task is not None:
+        names = model.task.output_names()
+        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+        labels = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
+        facts["task"] = f"{model.task.name}{labels}"
+    if model.adapter is not None:
+        facts["adapter"] = model.adapter
+    return facts
+
+
+def print_pairs(rows: Mapping[str, str], console: Console) -> None:
+    """Names and what stands behind them, which may look like markup."""
+    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        grid.add_row(Text(name, "bold"), Text(value))
+    console.print(grid)
 
 
 def print_notes(console: Console, notes: list[str]) -> None:
@@ -338,6 +382,43 @@ def print_predictions(texts: list[str], results: list[Any]) -> None:
     Console().print(grid)
 
 
+def print_stopped(facts: Mapping[str, Any], console: Console) -> None:
+    """How far a run has come that was stopped, and how it goes on."""
+    rows = {"run": f"{facts['run']}, which has not come to its end"}
+    train, dev = facts["train"], facts["dev"]
+    if train is not None:
+        goal = facts["max_steps"] or facts["epochs"]
+        unit = "steps" if facts["max_steps"] else "epochs"
+        rows["made"] = f"{train['step']:,} steps, epoch {train['epoch']:.3g} (of {goal:g} {unit})"
+        rows["train"] = _line(train)
+    if dev is not None:
+        rows["dev"] = f"{_line(dev)} at step {dev['step']:,}"
+    newest = facts["checkpoint"]
+    rows["checkpoint"] = "none: it begins anew" if newest is None else f"step {newest:,}"
+    rows["go on"] = facts["resume"]
+    print_pairs(rows, console)
+
+
+def _line(line: Mapping[str, Any]) -> str:
+    """What was measured in a line of log.jsonl."""
+    counts = ("split", "step", "epoch", "examples", "tokens", "seconds", "samples", "lr")
+    measured = {
+        name: value
+        for name, value in line.items()
+        if name not in counts and isinstance(value, int | float)
+    }
+    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+
+
+def print_turns(turns: Sequence[tuple[str, str]], console: Console) -> None:
+    """What was said in a conversation, and what was answered."""
+    from langue.evaluation.cells import visible
+
+    for question, answer in turns:
+        console.print(Text(f"> {visible(question)}", "bold"))
+        console.print(Text(visible(answer)))
+
+
 def print_ranked(given: list[str], answers: list[list[tuple[str, float]]]) -> None:
     """Under each text its answers, one a row, with how sure they are."""
     console = Console()
@@ -359,7 +440,7 @@ def _said(prediction: Mapping[str, Any]) -> str:
     return " ".join(value for value in prediction.values() if isinstance(value, str)) or "–"
 
 
-def print_checks(outcome: Mapping[str, Any]) -> None:
+def print_checks(outcome: Mapping[str, Any], console: Console | None = None) -> None:
     """One row a check of `langue verify`."""
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     marks = {
@@ -369,12 +450,12 @@ def print_checks(outcome: Mapping[str, Any]) -> None:
     }
     for check in outcome["checks"]:
         grid.add_row(marks[check["ok"]], check["check"], Text(check["detail"]))
-    Console().print(grid)
+    (console or Console()).print(grid)
 
 
-def print_model(facts: Mapping[str, Any]) -> None:
+def print_model(facts: Mapping[str, Any], console: Console | None = None) -> None:
     """The facts of `langue inspect`: a tree, then what it can do and takes."""
-    console = Console()
+    console = console or Console()
     memory = facts["memory"]
     console.print(_branch(facts["tree"], None))
     context = "any length" if facts["context"] is None else f"{facts['context']:,} tokens"
@@ -399,10 +480,7 @@ def print_model(facts: Mapping[str, Any]) -> None:
             f"with one text of {memory['length']:,} tokens"
         ),
     }
-    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in rows.items():
-        grid.add_row(Text(name, "bold"), Text(value))  # labels may look like markup
-    console.print(grid)
+    print_pairs(rows, console)
 
 
 def _adapter_row(adapter: Mapping[str, Any] | None) -> dict[str, str]:

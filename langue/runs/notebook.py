@@ -1,0 +1,48 @@
+"""What arrives: what a terminal is told. What leaves: the same as HTML, for notebooks. Nothing of
+texts and labels is taken for markup there.
+"""
+
+import base64
+from collections.abc import Callable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+WIDTH = 100  # characters of a line
+BLOCK = '<pre style="white-space: pre; overflow-x: auto; line-height: normal">{code}</pre>'
+
+
+def as_html(show: Callable[[Console], None]) -> str:
+    """What `show` prints on a console, its colours kept and its markup escaped."""
+    console = Console(
+        file=StringIO(), record=True, width=WIDTH, force_terminal=True, force_jupyter=False
+    )
+    show(console)
+    return console.export_html(inline_styles=True, code_format=BLOCK)
+
+
+def image_html(file: Path) -> str:
+    """A PNG file as an image that needs no file; nothing where there is none."""
+    if not file.is_file():
+        return ""
+    encoded = base64.b64encode(file.read_bytes()).decode()
+    return f'<img style="max-width: 100%" alt="{file.stem}" src="data:image/png;base64,{encoded}">'
+
+
+class Result(dict[str, Any]):
+    """What a verb returns, a dict, which a notebook shows as the terminal does."""
+
+    def __init__(
+        self, content: Mapping[str, Any], show: Callable[[Mapping[str, Any], Console], None]
+    ) -> None:
+        super().__init__(content)
+        self._show = show
+
+    def print(self, console: Console) -> None:
+        """Show it for people."""
+        self._show(self, console)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.print)
