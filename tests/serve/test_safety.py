@@ -182,6 +182,31 @@ def test_lines_of_the_log_are_json_without_prompts(open_server) -> None:
     assert odd.headers["x-request-id"].startswith("req_")
 
 
+def test_connections_on_which_no_call_comes_are_closed(folder) -> None:
+    """And none that is answered; a body that stops half-way is refused."""
+    limits = "from langue.serve import guard, server\nserver.SILENT = 1\nguard.BODY_SECONDS = 1.0"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    with serving(folder, "--memory", "60MB", before=limits) as server:
+        host, _, port = server.address.removeprefix("http://").partition(":")
+
+        def connect(said):
+            connection = socket.create_connection((host, int(port)), timeout=30)
+            connection.sendall(said)
+            return connection
+
+        for said in (b"", head):
+            with connect(said) as silent:
+                assert silent.recv(100) == b""
+        kind = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        with connect(head + kind) as half:
+            assert half.recv(100).startswith(b"HTTP/1.1 408")
+        began = time.monotonic()
+        fields = {**LONG, "max_tokens": 1500, "min_tokens": 1500, "stream": True}
+        with server.http.stream("POST", "/v1/completions", json=fields) as answer:
+            lines = [line for line in answer.iter_lines() if line]
+        assert lines[-1] == "data: [DONE]" and time.monotonic() - began > 1
+
+
 def test_rates_are_kept(folder) -> None:
     with serving(folder, "--memory", "60MB", "--rate", "3") as server:
         found = [server.http.post("/v1/completions", json=SHORT) for _ in range(4)]
