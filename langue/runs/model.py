@@ -54,7 +54,7 @@ from langue.runs.inputs import (
 )
 from langue.runs.parts import Parts, read_parts
 from langue.runs.save import write_task_checkpoint
-from langue.runs.weight_source import Source, source_of
+from langue.runs.weight_source import WeightSource, source_of
 from langue.runtime import precision
 from langue.settings.sections import DataSettings
 from langue.tasks import TASKS
@@ -722,7 +722,7 @@ def load(
     return model
 
 
-def load_base(source: Source) -> Model:
+def load_base(source: WeightSource) -> Model:
     """Load a described model, without the adapter that it may be."""
     of_adapter = source.adapter is not None
     return _load(source.base, source.kind, source.held, source.table, trained_so=of_adapter)

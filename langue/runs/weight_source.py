@@ -16,7 +16,7 @@ from langue.tasks import TASKS
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """A described model, what its matrices are multiplied in, and what they are held in."""
 
     described: Description
@@ -41,7 +41,9 @@ class Source:
         return str(file.resolve()), str(self.kind), str(self.held), str(self.table)
 
 
-def source_of(name: str | Path, revision: str | None, dtype: str, weights: str | None) -> Source:
+def source_of(
+    name: str | Path, revision: str | None, dtype: str, weights: str | None
+) -> WeightSource:
     """As `load` has these. SettingsError or ModelError where they cannot be followed."""
     # whole numbers are multiplied with states in fp32: to ask the hardware is to be answered so
     kind = precision("fp32" if dtype == "auto" and weights is not None else dtype)
@@ -64,4 +66,4 @@ def source_of(name: str | Path, revision: str | None, dtype: str, weights: str |
     task = str((described.task or {}).get("task"))
     of_language = of_adapter and task in TASKS and TASKS[task].has_language_head
     table = "fp32" if of_language and weights not in (None, STORED) else None
-    return Source(described, kind, weights, table)
+    return WeightSource(described, kind, weights, table)

@@ -20,7 +20,7 @@ from langue.model.cache import PAGE, Pages
 from langue.model.config import ModelConfig
 from langue.model.language_model import build_on_meta
 from langue.runs.model import Model, load_base
-from langue.runs.weight_source import Source, source_of
+from langue.runs.weight_source import WeightSource, source_of
 from langue.runtime import device, free_memory
 from langue.serve.api_errors import ApiError
 from langue.serve.metrics import Metrics
@@ -46,7 +46,7 @@ class Named:
     run: str
     created: int
     config: ModelConfig
-    source: Source
+    source: WeightSource
     weights: int  # bytes; of an adapter, its base's
     adapter: int  # bytes of an adapter
     page: int  # bytes of keys and values of a page; 0: it does not write

@@ -92,9 +92,11 @@ def application(words: Mapping[str, str]) -> Any:
     odd = next((name for name, value in numbers.items() if not value.isdecimal()), None)
     if odd is not None:
         raise SettingsError(f"{odd}={numbers[odd]} is no number", do=f"give {odd}=2")
+    most = numbers.get("most_replicas")
     return deployment(
         words["runs"].split(","),
-        **{name: int(value) for name, value in numbers.items()},
+        replicas=int(numbers.get("replicas", 1)),
+        most_replicas=None if most is None else int(most),
         memory=words.get("memory"),
         weights=words.get("weights"),
         api_keys=words.get("api_keys"),
