@@ -75,6 +75,7 @@ def _command(name: str, command: Any) -> str:
     return f"## {name}\n\n{text}\n\n" + "\n".join(rows)
 
 
+FIELDS = "## Fields of the routes"  # what stands before is written by hand
 ROUTES = {
     "/v1/chat/completions": ChatFields,
     "/v1/completions": CompletionFields,
@@ -92,8 +93,9 @@ ROUTES = {
 
 
 def _serving() -> str:
+    written_by_hand, mark, _ = (HERE / "serving.md").read_text("utf-8").partition(FIELDS)
     parts = [
-        "# Fields of the routes of `langue serve`\n\nEach field is followed, or refused with status"
+        written_by_hand + mark + "\n\nEach field is followed, or refused with status"
         " 400 and its name; a field that is not in these tables is not known, and refused too."
         " `null` is as if it were not there. What is not given is as the model's generation config"
         " says, and as `langue generate` has it where that says nothing. What the page at `/` shows"
@@ -107,7 +109,7 @@ def _serving() -> str:
         for name, (harmless, remedy) in fields.refused.items():
             taken = ", but as " + " or ".join(f"`{json.dumps(each)}`" for each in harmless)
             rows.append(f"| `{name}` | refused{taken if harmless else ''}; {remedy} |")
-        parts.append(f"## {route}\n\n" + "\n".join(rows))
+        parts.append(f"### {route}\n\n" + "\n".join(rows))
     return "\n\n".join(parts) + "\n"
 
 

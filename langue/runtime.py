@@ -161,6 +161,20 @@ def keep_freed_memory() -> bool:
     return all([mallopt(trim, -1), mallopt(pad, 2**26), mallopt(mmaps, 0)])
 
 
+@cache
+def share_heaps(count: int = 2) -> bool:
+    """Have the threads of this process allocate from so many heaps of glibc's: by default there are
+    eight a core, each of which keeps what it once needed. Whether it is so; see
+    `keep_freed_memory`.
+    """
+    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
+        return False
+    import ctypes
+
+    arenas = -8  # M_ARENA_MAX of malloc.h
+    return bool(ctypes.CDLL(None).mallopt(arenas, count))
+
+
 class HeapTrimmer:
     """Gives back what `keep_freed_memory` has kept, once it is far more than the steps need: what
     lives on (oneDNN's code for a new shape) comes to lie between what is freed, the pieces left are

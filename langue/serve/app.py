@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from langue import __version__
 from langue.errors import LangueError
+from langue.runtime import give_freed_memory, share_heaps
 from langue.serve import (
     chat,
     completions,
@@ -33,6 +34,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The call cannot be answered as it is."},
     "5XX": {"model": ErrorBody, "description": "The server cannot answer it now."},
 }
+TRIM = 10.0  # seconds between two times that free memory is given back
 
 
 def make_app(state: State, doors: Doors) -> App:
@@ -44,11 +46,12 @@ def make_app(state: State, doors: Doors) -> App:
             await state.shelf.load_first()
         except ApiError as error:  # who runs the server tells it, in one line
             state.failure = error
-        unloading = asyncio.create_task(state.shelf.unload_idle())
+        upkeep = [asyncio.create_task(state.shelf.unload_idle()), asyncio.create_task(_trim())]
         try:
             yield
         finally:
-            unloading.cancel()
+            for task in upkeep:
+                task.cancel()
             await state.shelf.close()
 
     # its own pages of documentation load scripts from elsewhere
@@ -73,6 +76,13 @@ def make_app(state: State, doors: Doors) -> App:
             expose_headers=["x-request-id", "retry-after"],
         )
     return Guard(inner, doors, state.limits, state.metrics)
+
+
+async def _trim() -> None:
+    """Now and then, what large calls have left free is given back to the system."""
+    while share_heaps():
+        await asyncio.sleep(TRIM)
+        await asyncio.to_thread(give_freed_memory)
 
 
 def _add_errors(app: FastAPI) -> None:

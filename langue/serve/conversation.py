@@ -129,11 +129,13 @@ def rendered(
 ) -> str:
     """The text of a conversation, by the model's template."""
     try:
-        return loaded.model.tokenizer.chat(
+        text = loaded.model.tokenizer.chat(
             messages, begins_answer, tools=tools, variables=variables, templates=loaded.templates
         )
     except LangueError as error:
         raise ApiError(400, str(error), param="messages", code="invalid_value") from error
+    loaded.check_size(text, "messages")
+    return text
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

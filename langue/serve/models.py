@@ -34,6 +34,7 @@ from langue.text.tokenizers.template_worker import Templates, TooSlow
 BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0625, "int4": 0.5625}
 SHARE = 0.8  # of the memory that is free, where no budget is given
 LEAST = 512  # tokens of keys and values that a model which writes must have room for
+LEAST_CHARACTERS = 100_000  # that a text may have of whatever model
 RETRY = 5.0  # seconds after which a place may be free
 
 
@@ -94,6 +95,24 @@ class Loaded:
         """What it puts around thoughts."""
         added = self.model.tokenizer.backend.get_added_tokens_decoder().values()
         return marks_of(self.template, {token.content for token in added if token.special})
+
+    @cached_property
+    def most_characters(self) -> int:
+        """Of a text that is cut into tokens at all: as many as its tokens would have if each were
+        the longest that there is.
+        """
+        longest = max(map(len, self.model.tokenizer.backend.get_vocab()), default=1)
+        return max(LEAST_CHARACTERS, self.model.inputs.room.tokens * longest)
+
+    def check_size(self, text: str, param: str) -> None:
+        """ApiError where a text is far too long: to cut it into tokens takes seconds and memory."""
+        if len(text) > self.most_characters:
+            room = self.model.inputs.room.tokens
+            what = (
+                f"This model's maximum context length is {room:,} tokens. However, you sent a text"
+                f" of {len(text):,} characters, and at most {self.most_characters:,} are read"
+            )
+            raise ApiError(400, what, param=param, code="context_length_exceeded")
 
     @property
     def writes(self) -> bool:

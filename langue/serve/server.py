@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import SettingsError
+from langue.runtime import share_heaps
 
 NEEDED = ("fastapi", "uvicorn")
 SILENT = 30  # seconds in which the first call of a connection must have begun
@@ -40,6 +41,7 @@ def serve(
     run or a setting cannot be used.
     """
     need(NEEDED, "serve")
+    share_heaps()
     from langue.serve.guard import Doors, is_loopback, names_of
     from langue.serve.keys import VARIABLE, read_keys
     from langue.serve.state import state_for

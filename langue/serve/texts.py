@@ -51,6 +51,12 @@ async def apply_together(
     """
     inputs = loaded.model.inputs
     n_cut = 0
+    if not truncate:
+        for item in items:
+            parts = [item] if isinstance(item, str) else item
+            for part in parts.values() if isinstance(parts, dict) else parts:
+                if isinstance(part, str):
+                    loaded.check_size(part, "input")
 
     def strict(texts: list[Any]) -> Sequence[Any]:
         nonlocal n_cut

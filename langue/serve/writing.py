@@ -105,6 +105,8 @@ class Answers:
         if engine is None:
             raise EngineError("the engine is being made anew", do="try again")
         options = {**asked.options, "seed": seed}
+        if isinstance(prompt, str):
+            self.loaded.check_size(prompt, asked.param)
         with self.loaded.lock:
             request = engine.prepare(asked.encode(prompt), **options)
         given = len(request.prompt) if self.loaded.model.config.architecture == "decoder" else 1

@@ -52,10 +52,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*words: Any, **variables: str) -> Iterator[Server]:
-    """`langue serve` with these words, until the block ends."""
+def serving(*words: Any, before: str = "", **variables: str) -> Iterator[Server]:
+    """`langue serve` with these words, until the block ends. before: statements that are run first,
+    as those that make limits short.
+    """
+    code = f"{before}\nimport runpy\nrunpy.run_module('langue', run_name='__main__')"
     process = subprocess.Popen(
-        [sys.executable, "-m", "langue", "serve", *map(str, words), "--port", "0"],
+        [sys.executable, "-c", code, "serve", *map(str, words), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -212,6 +212,8 @@ def test_a_published_model_in_a_file_of_its_own_is_served(shared_data) -> None:
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": [{"role": "poet", "content": "x"}]}, "messages.0.role", "invalid_value"),
         ({"messages": HELLO * 100}, "messages", "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": "a " * 200_000}]}, "messages",
+         "context_length_exceeded"),
         ({"max_tokens": 1020}, "messages", "context_length_exceeded"),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),

@@ -182,6 +182,31 @@ def test_lines_of_the_log_are_json_without_prompts(open_server) -> None:
     assert odd.headers["x-request-id"].startswith("req_")
 
 
+def test_connections_on_which_no_call_comes_are_closed(folder) -> None:
+    """And none on which one came; a body that stops half-way is refused."""
+    limits = "from langue.serve import guard, server\nserver.SILENT = 1\nguard.BODY_SECONDS = 1.0"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    with serving(folder, "--memory", "60MB", before=limits) as server:
+        host, _, port = server.address.removeprefix("http://").partition(":")
+
+        def connect(said):
+            connection = socket.create_connection((host, int(port)), timeout=30)
+            connection.sendall(said)
+            return connection
+
+        for said in (b"", head):
+            with connect(said) as silent:
+                assert silent.recv(100) == b""
+        kind = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        with connect(head + kind) as half:
+            assert half.recv(100).startswith(b"HTTP/1.1 408")
+        with connect(b"") as used:
+            for _ in range(2):
+                used.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert used.recv(4096).startswith(b"HTTP/1.1 200")
+                time.sleep(1.2)
+
+
 def test_rates_are_kept(folder) -> None:
     with serving(folder, "--memory", "60MB", "--rate", "3") as server:
         found = [server.http.post("/v1/completions", json=SHORT) for _ in range(4)]
