@@ -115,11 +115,11 @@ def finetune(
         return
     print(run.facts["transformers"])
     print(f"Report: {run.folder / 'report.html'}")
-    given = ""
+    rows = ""
     if run.facts["verb"] == "predict":
-        given = ' --text "..."' if run.facts["reads_texts"] else " --data FILE"
-        given += ' --pair "..."' if run.facts.get("reads_two_texts") else ""
-    print(f"Use it: langue {run.facts['verb']} {shlex.quote(str(run.folder))}{given}")
+        rows = ' --text "..."' if run.facts["reads_texts"] else " --data FILE"
+        rows += ' --pair "..."' if run.facts.get("reads_two_texts") else ""
+    print(f"Use it: langue {run.facts['verb']} {shlex.quote(str(run.folder))}{rows}")
 
 
 def _parse_shares(written: str | None) -> list[float] | None:

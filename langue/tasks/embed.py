@@ -657,7 +657,7 @@ class Embed(Task):
         predictions: Any
         if self.has_scores:
             name = "cosine of tf-idf"
-            predictions: Any = tfidf_similarities(train[1], golds)
+            predictions = tfidf_similarities(train[1], golds)
         else:
             name = "BM25"
             predictions = bm25_ranks(golds)

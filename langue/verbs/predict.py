@@ -12,13 +12,13 @@ from typing import Any
 from langue.errors import DataError, LangueError, RunError, SettingsError
 from langue.files import refuse_existing
 from langue.progress import bar, say
-from langue.runs.model import KEPT, Model, Top, load
+from langue.runs.model import Model, Top, load
 from langue.runs.predictions import PREDICTION, Predictions, as_frame, check_format, line_of
 from langue.runtime import computing
 from langue.settings.recipe import display_name
 from langue.text.read.source import Table
 from langue.text.read.standard_input import NAME, StandardInput
-from langue.text.read.table import SPLITS
+from langue.text.read.table import KEPT, SPLITS
 
 STANDARD_INPUT = "-"
 AT_ONCE = 256  # lines of standard input that are predicted together, where so many are there

@@ -306,7 +306,8 @@ def from_arrow(
     """
     import datasets
 
-    used = [schema.field(name) for name in theirs_by_ours.values()]
+    theirs = list(dict.fromkeys(theirs_by_ours.values()))  # one may serve as two of ours
+    used = [schema.field(name) for name in theirs]
     fields = [field.with_type(_plain_type(field.type)) for field in used]
     try:
         features = datasets.Features.from_arrow_schema(pa.schema(fields, schema.metadata))
@@ -318,7 +319,7 @@ def from_arrow(
     sink = Sink()
     begin = 1
     for part in batches:
-        chosen = plain(part.select(list(theirs_by_ours.values())))
+        chosen = plain(part.select(theirs))
         for batch in convert(chosen, features, theirs_by_ours, where, begin).to_batches():
             sink.add(batch)
         begin += len(part)
