@@ -16,7 +16,9 @@ from langue.serve.server import DRAIN, NEEDED, need
 
 NEEDED_HERE = (*NEEDED, "ray")
 CALLS = 64  # of one replica at a time; more wait at Ray's proxies, or start a replica
-WORDS = ("runs", "replicas", "most_replicas", "memory", "weights", "api_keys", "name")
+TEXTS = ("memory", "weights", "api_keys")
+NUMBERS = ("replicas", "most_replicas", "calls")
+WORDS = ("runs", "name", *TEXTS, *NUMBERS)
 
 
 def deployment(
@@ -32,15 +34,18 @@ def deployment(
     names: Sequence[str] = (),
     drain: int = DRAIN,
     limits: Mapping[str, Any] | None = None,
+    scaling: Mapping[str, Any] | None = None,
     actor: Mapping[str, Any] | None = None,
 ) -> Any:
     """An application for `ray.serve.run`.
 
     replicas: that run at least; most_replicas: up to which Ray adds more while the running ones
-    have over half of their calls, None for a fixed number. actor: what each replica takes of a
-    machine, as `{"num_cpus": 4, "num_gpus": 1}`. drain: seconds for open calls of a replica that
-    is to end. All else is as in `langue serve`, of each replica. SettingsError where a package is
-    missing, or the numbers of replicas are none.
+    have over half of their calls, None for a fixed number. calls: that one replica takes at a
+    time. scaling: more of Ray's `AutoscalingConfig`, as `{"upscale_delay_s": 5}`. actor: what each
+    replica takes of a machine, as `{"num_cpus": 4, "num_gpus": 1}`. drain: seconds for open calls
+    of a replica that is to end. api_keys and LANGUE_API_KEYS are read here; each replica is given
+    the digests. All else is as in `langue serve`, of each replica. SettingsError where a package
+    is missing, the keys cannot be read, or the numbers of replicas are none.
     """
     need(NEEDED_HERE, "ray")
     if replicas < 1 or most_replicas is not None and most_replicas < replicas:
@@ -49,56 +54,78 @@ def deployment(
             do="give 1 or more, and as many or more at most",
         )
     from ray import serve
+    from ray.serve.config import AutoscalingConfig
 
-    given = (list(map(str, runs)), memory, weights, idle, dict(limits or {}))
-    keys = None if api_keys is None else str(api_keys)
-    scaling: dict[str, Any] = {"num_replicas": replicas}
-    if most_replicas is not None:
-        scaling = {
-            "autoscaling_config": {
-                "min_replicas": replicas,
-                "max_replicas": most_replicas,
-                "target_ongoing_requests": max(1, calls // 2),
-            }
-        }
+    from langue.serve.keys import read_keys
+
+    scaling = dict(scaling or {})
+    if scaling and most_replicas is None:
+        raise SettingsError("scaling is given without most_replicas", do="give most_replicas too")
+    for name in scaling:
+        if name not in AutoscalingConfig.__annotations__:  # which takes any, and drops it
+            raise SettingsError(
+                f"scaling: Ray's AutoscalingConfig has no {name}", do="leave it out"
+            )
+
+    given = ([_path_of(run) for run in runs], memory, weights, idle, dict(limits or {}))
+    keys = read_keys(api_keys)
 
     def build() -> Any:
         """A replica's server, made in its process."""
         from langue.serve.app import make_app
         from langue.serve.guard import Doors, names_of
-        from langue.serve.keys import read_keys
         from langue.serve.state import state_for
 
-        state = state_for(*given)
-        return make_app(state, Doors(read_keys(keys), names_of("0.0.0.0", names)))
+        return make_app(state_for(*given), Doors(keys, names_of("0.0.0.0", names)))
 
+    class Replica:
+        """What Ray asks a replica itself."""
+
+        app: Any  # what `build` made; Ray sets it
+
+        def check_health(self) -> None:
+            """Ray tells this error to who deploys, and sends such a replica no calls."""
+            failure = self.app.app.state.serve.failure
+            if failure is not None:
+                raise RuntimeError(failure.message)
+
+    number: dict[str, Any] = {"num_replicas": replicas}
+    if most_replicas is not None:
+        bounds = {"min_replicas": replicas, "max_replicas": most_replicas}
+        target = {"target_ongoing_requests": max(1, calls // 2)}
+        number = {"autoscaling_config": bounds | target | scaling}
     options = serve.deployment(
         name="langue",
         max_ongoing_requests=calls,
         graceful_shutdown_timeout_s=float(drain),
         ray_actor_options=dict(actor or {}),
-        **scaling,
+        **number,
     )
-    return options(serve.ingress(build)()).bind()
+    return options(serve.ingress(build)(Replica)).bind()
 
 
-def application(words: Mapping[str, str]) -> Any:
-    """The same from the words of `serve run`; runs and names have commas between."""
+def application(words: Mapping[str, Any]) -> Any:
+    """The same from the words of `serve run`, or the `args` of a config file of Ray's; runs and
+    names have commas between.
+    """
     unknown = [word for word in words if word not in WORDS]
     if unknown or not words.get("runs"):
         what = f"{unknown[0]} is not known" if unknown else "no run is given"
         raise SettingsError(what, do=f"give runs=RUN,RUN; there are {', '.join(WORDS)}")
-    numbers = {name: words[name] for name in ("replicas", "most_replicas") if name in words}
-    odd = next((name for name, value in numbers.items() if not value.isdecimal()), None)
+    given = {word: str(value) for word, value in words.items()}  # numbers in a file
+    numbers = {word: given[word] for word in NUMBERS if word in given}
+    odd = next((word for word, value in numbers.items() if not value.isdecimal()), None)
     if odd is not None:
         raise SettingsError(f"{odd}={numbers[odd]} is no number", do=f"give {odd}=2")
-    most = numbers.get("most_replicas")
+    settings: dict[str, Any] = {word: given[word] for word in TEXTS if word in given}
+    settings |= {word: int(value) for word, value in numbers.items()}
     return deployment(
-        words["runs"].split(","),
-        replicas=int(numbers.get("replicas", 1)),
-        most_replicas=None if most is None else int(most),
-        memory=words.get("memory"),
-        weights=words.get("weights"),
-        api_keys=words.get("api_keys"),
-        names=[name for name in words.get("name", "").split(",") if name],
+        given["runs"].split(","),
+        names=[name for name in given.get("name", "").split(",") if name],
+        **settings,
     )
+
+
+def _path_of(run: str | Path) -> str:
+    """Replicas work in other folders; what is no folder here is looked for by each of them."""
+    return str(Path(run).absolute()) if Path(run).exists() else str(run)
