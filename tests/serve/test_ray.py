@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 
+import httpx
 import openai
 import pytest
 
@@ -139,7 +140,7 @@ def _check_broken() -> None:
 
 
 class _Calls:
-    """Callers that ask for completions one after the other, until the block ends."""
+    """Callers that ask for completions, whole and as streams in turn, until the block ends."""
 
     def __init__(self, client, expected) -> None:
         self.client = client
@@ -163,11 +164,12 @@ class _Calls:
         while not self._end.is_set():
             with self._lock:
                 prompt = PROMPTS[self.begun % len(PROMPTS)]
+                stream = self.begun % 2 == 0
                 self.begun += 1
             try:
-                text = "".join(_complete(self.client, prompt))
+                text = "".join(_complete(self.client, prompt, stream))
                 how = "right" if text == self.expected[prompt] else "wrong"
-            except openai.APIError as error:
+            except (openai.APIError, httpx.HTTPError) as error:  # httpx's of streams
                 how = f"{type(error).__name__}: {error}"
             with self._lock:
                 self.ended[how] += 1
