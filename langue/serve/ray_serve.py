@@ -47,20 +47,22 @@ def deployment(
     the digests. All else is as in `langue serve`, of each replica. SettingsError where a package
     is missing, the keys cannot be read, or the numbers of replicas are none.
     """
-    need(NEEDED_HERE, "ray")
     if replicas < 1 or most_replicas is not None and most_replicas < replicas:
         raise SettingsError(
             f"replicas = {replicas} and most_replicas = {most_replicas} are no numbers of replicas",
             do="give 1 or more, and as many or more at most",
         )
+    if calls < 1:
+        raise SettingsError(f"calls = {calls} is no number of calls", do="give 1 or more")
+    scaling = dict(scaling or {})
+    if scaling and most_replicas is None:
+        raise SettingsError("scaling is given without most_replicas", do="give most_replicas too")
+    need(NEEDED_HERE, "ray")
     from ray import serve
     from ray.serve.config import AutoscalingConfig
 
     from langue.serve.keys import read_keys
 
-    scaling = dict(scaling or {})
-    if scaling and most_replicas is None:
-        raise SettingsError("scaling is given without most_replicas", do="give most_replicas too")
     for name in scaling:
         if name not in AutoscalingConfig.__annotations__:  # which takes any, and drops it
             raise SettingsError(

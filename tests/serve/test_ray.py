@@ -40,9 +40,14 @@ def test_words_of_serve_run_are_checked(monkeypatch) -> None:
         ({}, "no run"),
         ({"runs": "a", "mood": "b"}, "mood is not known"),
         ({"runs": "a", "replicas": "two"}, "replicas=two"),
+        ({"runs": "a", "replicas": 0}, "replicas = 0"),
+        ({"runs": "a", "replicas": 3, "most_replicas": 2}, "most_replicas = 2"),
+        ({"runs": "a", "calls": "0"}, "calls = 0"),
     ):
         with pytest.raises(SettingsError, match=said):
             ray_serve.application(words)
+    with pytest.raises(SettingsError, match="without most_replicas"):
+        ray_serve.deployment(["a"], scaling=QUICK)
     monkeypatch.setattr(ray_serve, "NEEDED_HERE", ("no_such_package",))
     with pytest.raises(SettingsError, match=r"langue\[ray\]"):
         ray_serve.deployment(["a"])
