@@ -323,7 +323,6 @@ def paged_attention(
     """
     kernels = kernels_for(keys.pages.data)
     usable = q.dtype == torch.float32 and (bias is None or bias.slopes is not None)
-    usable = usable and sinks is None  # whose term the kernel's softmax does not have
     if kernels is None or not usable or not keys.n_single:
         return _span_attention(q, keys, keys.spans, layer, config, bias, sinks)
     singles = q[keys.single_rows] if keys.longer else q.contiguous()
@@ -336,10 +335,11 @@ def paged_attention(
         config.window,
         config.cap,
         None if bias is None else bias.slopes,
+        None if sinks is None else sinks.detach().float(),
     )
     if not keys.longer:
         return mixed
-    out = _span_attention(q, keys, keys.longer, layer, config, bias)
+    out = _span_attention(q, keys, keys.longer, layer, config, bias, sinks)
     out[keys.single_rows] = mixed
     return out
 

@@ -262,7 +262,7 @@ def test_keys_in_pages_change_nothing(axes):
     whole.tokens[:] = sum(ids, [])
     batch = gather(whole, np.arange(3))
     # by sequence, where its parts end; a step has the next part of some
-    steps = [{0: 4, 2: 16}, {0: 9, 1: 35}, {2: 17}, {2: 33}, {2: 35}]
+    steps = [{0: 4, 2: 16}, {0: 8}, {0: 9, 1: 35}, {2: 17}, {2: 33}, {2: 35}]
     pages = Pages(config, 12, torch.float32, torch.device("cpu"))
     pages.data.fill_(torch.nan)  # what no token wrote is not read
     free = draw.sample(range(12), 12)
