@@ -32,6 +32,7 @@ from langue.hub.generation_config import (
     read_generation,
     saved_generation,
 )
+from langue.hub.mxfp4 import MXFP4, widened
 from langue.hub.snapshot import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -385,7 +386,7 @@ def family_of(described: Description) -> tuple[Family, ModelConfig]:
             f"model_type {kind!r} is not known", where=where, do=f"known: {', '.join(FAMILIES)}"
         )
     try:
-        if is_quantized(described.published):
+        if described.published.get("quantization_config") is not None:
             from langue.hub.quantized import check_quantization
 
             check_quantization(described.published)
@@ -425,7 +426,11 @@ def _check_bounds(config: ModelConfig) -> None:
 
 
 def is_quantized(published: Mapping[str, Any]) -> bool:
-    return published.get("quantization_config") is not None
+    """Whether matrices are of whole numbers, which a model can be held in. Those of MXFP4 are not:
+    they are widened as they are read.
+    """
+    said = published.get("quantization_config")
+    return said is not None and not (isinstance(said, dict) and said.get("quant_method") == MXFP4)
 
 
 def layers_in(config: ModelConfig) -> int:
@@ -481,6 +486,7 @@ def _read_weights(
         if not all(tensor.is_floating_point() for tensor in theirs.values()):
             from langue.hub.quantized import refuse_others
 
+            theirs = widened(theirs)
             refuse_others(theirs)
         return theirs
     from langue.hub.quantized import unpacked

@@ -20,6 +20,7 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "gelu_quick",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
@@ -130,4 +131,5 @@ def read_activation(config: Config, key: str, default: str) -> Any:
 
 
 def write_activation(ours: str) -> str:
-    return {"gelu_tanh": "gelu_new", "relu_squared": "relu2"}.get(ours, ours)
+    published = {"gelu_tanh": "gelu_new", "gelu_quick": "quick_gelu", "relu_squared": "relu2"}
+    return published.get(ours, ours)

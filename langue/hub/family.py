@@ -55,11 +55,12 @@ class Rule:
     another, which are three of ours where heads share keys; `reversed`: rotary positions turn
     theirs the other way, which is ours with the two halves of each head of queries and keys
     exchanged; `interleaved`: they turn neighbours in theirs, which in ours stand half of what turns
-    apart. when: (axis, whether the config has it), where two rules give one name. zero: ours is
-    zero where a file lacks theirs, as published bodies do that are used as language models. tied:
-    other names of the same tensor. A file may have it under any of them, once or several times.
-    substitutes: names from which it is taken where the file lacks it; where it is there, they are
-    other tensors.
+    apart; `experts`: theirs has all experts of a layer (E, in, out), the outputs of the maps that
+    `ours` names, with a comma between, in turn. when: (axis, whether the config has it), where two
+    rules give one name. zero: ours is zero where a file lacks theirs, as published bodies do that
+    are used as language models. tied: other names of the same tensor. A file may have it under any
+    of them, once or several times. substitutes: names from which it is taken where the file lacks
+    it; where it is there, they are other tensors.
     """
 
     ours: str
@@ -140,6 +141,8 @@ def joined(
         parts = [_by_head(part, order) for part in parts[:2]] + parts[2:]
     elif r.change == "heads":
         parts = _by_kind(parts[0], config)
+    elif r.change == "experts":
+        return _by_expert(parts[0], r.ours.count(",") + 1, holder)
     whole = holder.stack(parts)
     if r.change == "transpose" and whole.ndim == 2:
         whole = whole.t()
@@ -170,6 +173,26 @@ def _by_group(parts: Sequence[Tensor], config: ModelConfig) -> Tensor:
     return torch.cat(kinds, dim=1).reshape(-1, *rest)
 
 
+def _by_expert(fused: Tensor, count: int, holder: DtypeConverter) -> list[Tensor]:
+    """(E, in, out) or biases (E, out), as `count` tensors: of each expert its maps in turn."""
+    each = count // len(fused)
+    made = []
+    for expert in fused:
+        for part in expert.unflatten(-1, (-1, each)).unbind(-1):  # ([in,] out / each)
+            made.append(holder.stack([part.t()]).contiguous())
+    return made
+
+
+def _with_experts(parts: Sequence[Tensor], experts: int) -> Tensor:
+    """The inverse of `_by_expert`."""
+    each = len(parts) // experts
+    fused = []
+    for begin in range(0, len(parts), each):
+        turned = [part.t() for part in parts[begin : begin + each]]
+        fused.append(torch.stack(turned, dim=-1).flatten(-2))  # ([in,] out * each)
+    return torch.stack(fused)
+
+
 def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
     """Whether `joined` has a meaning for such parts; whether what it makes has the config's shape
     is seen later.
@@ -178,6 +201,10 @@ def _joinable(r: Rule, parts: list[Tensor], config: ModelConfig) -> bool:
         return False
     if r.change == "halves" and len(parts[0]) % 2:
         return False
+    if r.change == "experts":
+        each = (r.ours.count(",") + 1) // config.n_experts
+        whole = parts[0].shape[-1] % each == 0
+        return whole and parts[0].ndim in (2, 3) and len(parts[0]) == config.n_experts
     if r.change in ("heads", "grouped"):
         return len(parts[0]) == sum(_group_rows(config))
     return r.change not in _ORDERS or len(parts[0]) % config.head_dim == 0
@@ -209,6 +236,8 @@ def _taken(
 
 def _part(r: Rule, wholes: list[Tensor], config: ModelConfig) -> list[Tensor]:
     """The inverse of `joined`."""
+    if r.change == "experts":
+        return [_with_experts(wholes, config.n_experts)]
     whole = wholes[0] if len(wholes) == 1 else torch.cat(wholes)
     if r.change == "row":
         whole = whole[None]
@@ -636,6 +665,9 @@ def _expand(rules: list[Rule], config: ModelConfig) -> list[Rule]:
         if "{h}" in r.theirs[0] or "{g}" in r.theirs[0]:
             r = replace(r, theirs=_of_heads(r.theirs[0], config))
         layers = config.decoder_layers if r.ours.startswith("decoder.") else config.n_layers
+        if r.change == "experts":
+            named = [r.ours.replace("{e}", str(e)) for e in range(config.n_experts)]
+            r = replace(r, ours=",".join(named))
         for i in range(layers if "{i}" in r.ours else 1):
             for e in range(config.n_experts if "{e}" in r.ours else 1):
                 ours, *theirs = (

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.hub.family import Family
+from langue.hub.mxfp4 import MXFP4
 from langue.model.weight_kinds import GROUP, AnyWeight, StackedWeight, Weight, take_rows
 
 METHOD = "compressed-tensors"
@@ -49,6 +50,8 @@ def check_quantization(published: Mapping[str, Any]) -> None:
     method = said.get("quant_method", METHOD if "config_groups" in said else None)
     if method is None and {"load_in_8bit", "load_in_4bit"} & said.keys():
         method = "bitsandbytes"  # whose older configs do not name it
+    if method == MXFP4:  # whose tensors say all that is to be known
+        return
     if method != METHOD:
         raise ModelError(
             f"config: quantization_config is of the method {method!r}, which is not read here",
@@ -249,6 +252,12 @@ def pack(theirs: dict[str, Tensor], rows: StoredRows, family: Family) -> dict[st
             # one, and answer by chance. So it is refused because of the size.
             if family.is_turned(name):
                 theirs[name] = torch.zeros(0)
+        elif theirs[name].ndim == 3 and theirs[name].dtype == torch.float64:  # rows' numbers, fused
+            raise ModelError(
+                f"{name} is of all experts of a layer, which no folder of {METHOD} holds",
+                do="save the model with weights=bf16, or quantise it where it is used:"
+                " langue.load(MODEL, weights=...)",
+            )
         elif stem != name and theirs[name].ndim == 2:
             plain.add(stem)
     if len(kinds) > 1:

@@ -59,10 +59,8 @@ def read_rope(
     odd = [
         key for key, value in rope.items() if value is not None and key not in _COMMON | _KEYS[kind]
     ]
-    if odd or rope.get("truncate") is False:
-        raise ModelError(
-            f"config: {odd[0] if odd else 'truncate'} of rope_type {kind!r} is not supported"
-        )
+    if odd:
+        raise ModelError(f"config: {odd[0]} of rope_type {kind!r} is not supported")
     usual = 1.0 if part is None else part
     share: Any = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", usual))
     theta: Any = rope.get("rope_theta", config.get("rope_theta", base))
@@ -97,6 +95,7 @@ def read_rope(
             "rotary_high": float(rope.get("beta_fast") or 32),
         }
         axes["rotary_amplitude"] = _amplitude(rope, float(factor))
+        axes["rotary_truncate"] = bool(rope.get("truncate", True))
     if kind == "longrope":
         axes |= {
             "rotary_short": tuple(rope.get("short_factor") or ()),
@@ -152,6 +151,7 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
     if kind == "yarn":
         rope |= {"beta_slow": config.rotary_low, "beta_fast": config.rotary_high}
         rope["attention_factor"] = config.rotary_amplitude
+        rope["truncate"] = config.rotary_truncate
     if kind == "longrope":
         rope |= {"short_factor": [*config.rotary_short], "long_factor": [*config.rotary_long]}
         rope["attention_factor"] = config.rotary_amplitude

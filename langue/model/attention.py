@@ -5,7 +5,8 @@ Scaled dot-product attention with several heads (Vaswani et al. 2017, arXiv:1706
 
     Attention(Q, K, V) = softmax(Q K^T / sqrt(K) + B) V
 
-where B may also be of queries and keys with the distances between them (`distances.py`).
+where B may also be of queries and keys with the distances between them (`distances.py`), and a
+row may have one score more, its head's sink, which has no key and no value (`with_sinks`).
 `attention_reference`, first below, states it: slow and obvious. The rest computes the same fast,
 and is tested against it. This is the only file that knows how ragged attention is computed.
 
@@ -77,12 +78,13 @@ def attention_reference(
     config: AttentionConfig = FULL_ATTENTION,
     bias: Tensor | None = None,
     distances: Distances | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """The formula in float64, one sequence and one head at a time: slow and obvious.
 
     qkv (T, 3, H, K), or queries (T, H, K) with keys and values (S, G, K); starts (N + 1,): where
-    each sequence begins, then T; key_starts: the same of the sequences attended to. Returns
-    (T, H * K), float64.
+    each sequence begins, then T; key_starts: the same of the sequences attended to; sinks (H,).
+    Returns (T, H * K), float64.
     """
     parts = qkv.unbind(1) if isinstance(qkv, Tensor) else qkv
     all_queries, all_keys, all_values = (part.double() for part in parts)
@@ -115,9 +117,13 @@ def attention_reference(
             if config.window:
                 scores = scores.masked_fill(distance.abs() >= config.window, -math.inf)
 
+            if sinks is not None:  # one score more, which takes its share of each row
+                sink = sinks[head].double().expand(len(q), 1)
+                scores = torch.cat([scores, sink], dim=1)  # (t, s + 1)
+
             weights = torch.exp(scores - scores.max(dim=1, keepdim=True).values)
             weights = weights / weights.sum(dim=1, keepdim=True)  # rows sum to one
-            out[asking, head] = weights @ v  # (t, K)
+            out[asking, head] = weights[:, : len(k)] @ v  # (t, K)
     return out.view(tokens, heads * width)
 
 
@@ -173,6 +179,21 @@ def additive_mask(
     return part.masked_fill(hidden, float("-inf"))
 
 
+def with_sinks(
+    k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor, queries: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A sink is a key of zeros whose value is zero, and to whose score its head's logit is added.
+
+    k, v (n, H, s, K); mask: None, (queries, s) or (H, queries, s); sinks (H,). Returns the same
+    with one key more, the mask (H, queries, s + 1).
+    """
+    heads, keys = k.shape[1:3]
+    added = k.new_zeros(()) if mask is None else mask
+    logits = sinks.to(added.dtype)[:, None, None].expand(heads, queries, 1)
+    mask = torch.cat([added.expand(heads, queries, keys), logits], dim=-1)
+    return F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1)), mask
+
+
 def self_attention(
     qkv: Tensor,
     groups: LengthBuckets,
@@ -186,7 +207,7 @@ def self_attention(
     qkv (T, 3, H, K): queries, keys and values; groups: runs of equal-length sequences that cover
     the T tokens, or all but some at the end, whose rows are zero; dropout: probability of dropping
     an attention weight; bias (H, S, S): added to the scores, S the longest length. A cap on the
-    scores is for `ragged_attention` alone. Returns (T, H * K).
+    scores, and sinks, are for `ragged_attention` alone. Returns (T, H * K).
     """
     tiled = qkv.dtype == torch.bfloat16 and not torch.is_grad_enabled() and has_amx_bf16()
     # by kernels that never hold the weights (Dao et al. 2022, arXiv:2205.14135)
@@ -210,12 +231,13 @@ def ragged_attention(
     config: AttentionConfig = FULL_ATTENTION,
     bias: Tensor | None = None,
     distances: Distances | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Attention of the tokens of one flat batch to those of another (or of the same).
 
     q (T, H, K); k, v (S, G, K), each of the G heads serving H / G heads of queries in turn; groups:
     runs of pairs of equal lengths, one after another on both sides, that cover the T tokens but for
-    some at the end, which are in no sequence and mix nothing. Returns (T, H * K).
+    some at the end, which are in no sequence and mix nothing; sinks (H,). Returns (T, H * K).
     """
     heads, width = q.shape[1:]
     out = []
@@ -224,8 +246,9 @@ def ragged_attention(
     with torch.autocast(q.device.type, enabled=False):
         for (_, _, n, tq, tk), queries, keys, values in zip(groups, asking, *asked, strict=True):
             keys, values = (x.view(n, tk, -1, width) for x in (keys, values))
+            asking_now = queries.view(n, tq, heads, width)
             mixed = dense_attention(
-                queries.view(n, tq, heads, width), keys, values, dropout, config, bias, distances
+                asking_now, keys, values, dropout, config, bias, distances, sinks
             )
             out.append(mixed.reshape(n * tq, heads * width))
     mixed = torch.cat(out) if len(out) > 1 else out[0]
@@ -250,9 +273,10 @@ def dense_attention(
     config: AttentionConfig = FULL_ATTENTION,
     bias: Tensor | None = None,
     distances: Distances | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Dense attention of n equal pairs: q (n, t, H, K), k and v (n, s, G, K) -> (n, t, H, K).
-    distances: of self-attention that sees everything, without a bias.
+    distances: of self-attention that sees everything, without a bias; sinks (H,), not with those.
     """
     if q.is_cuda:
         disable_cudnn_sdpa()
@@ -263,8 +287,11 @@ def dense_attention(
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     square = config.causal and queries == keys > 1 and bias is None and not 0 < config.window < keys
+    square = square and sinks is None and not config.cap
+    mask = None if square else additive_mask(config, bias, queries, keys, q)
+    if sinks is not None:
+        k, v, mask = with_sinks(k, v, mask, sinks, queries)
     if not config.cap:
-        mask = None if square else additive_mask(config, bias, queries, keys, q)
         if distances is not None:
             from langue.model.distances import distance_scores
 
@@ -274,7 +301,6 @@ def dense_attention(
         )
         return mixed.transpose(1, 2)
     products = config.cap * torch.tanh(q @ k.transpose(2, 3) * (alpha / config.cap))
-    mask = additive_mask(config, bias, queries, keys, q)
     weights = torch.softmax(
         products if mask is None else products + mask, dim=-1, dtype=torch.float32
     ).to(q.dtype)
@@ -287,17 +313,18 @@ def paged_attention(
     layer: int,
     config: AttentionConfig = FULL_ATTENTION,
     bias: SpanBias | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Attention of a step's tokens, each span's to the keys of its own sequence in pages.
 
     q (T, H, K), of which span i has its `new` rows from its offset on; of self-attention these are
     its sequence's last tokens. Each sequence is computed by itself, and no key is padded: what it
-    gets does not depend on the others. Returns (T, H * K).
+    gets does not depend on the others; sinks (H,). Returns (T, H * K).
     """
     kernels = kernels_for(keys.pages.data)
     usable = q.dtype == torch.float32 and (bias is None or bias.slopes is not None)
     if kernels is None or not usable or not keys.n_single:
-        return _span_attention(q, keys, keys.spans, layer, config, bias)
+        return _span_attention(q, keys, keys.spans, layer, config, bias, sinks)
     singles = q[keys.single_rows] if keys.longer else q.contiguous()
     mixed = kernels.attend(
         singles,
@@ -308,10 +335,11 @@ def paged_attention(
         config.window,
         config.cap,
         None if bias is None else bias.slopes,
+        None if sinks is None else sinks.detach().float(),
     )
     if not keys.longer:
         return mixed
-    out = _span_attention(q, keys, keys.longer, layer, config, bias)
+    out = _span_attention(q, keys, keys.longer, layer, config, bias, sinks)
     out[keys.single_rows] = mixed
     return out
 
@@ -323,6 +351,7 @@ def _span_attention(
     layer: int,
     config: AttentionConfig,
     bias: SpanBias | None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """`paged_attention` of these spans, the other rows undefined: spans of as many tokens and keys
     are one dense product over stacked matrices.
@@ -339,7 +368,8 @@ def _span_attention(
         k, v = keys.pages.read(layer, torch.from_numpy(tables).to(q.device), seen)
         parts = [q[span.offset : span.offset + new] for span in equal]
         added = None if bias is None else bias.rows(length - new, length)[:, :, -seen:]
-        mixed = dense_attention(torch.stack(parts), k, v, 0.0, config, added)  # (n, new, H, K)
+        q_now = torch.stack(parts)  # (n, new, H, K)
+        mixed = dense_attention(q_now, k, v, 0.0, config, added, sinks=sinks)  # (n, new, H, K)
         for span, part in zip(equal, mixed, strict=True):
             out[span.offset : span.offset + new] = part.reshape(new, heads * width)
     return out

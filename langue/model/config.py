@@ -24,7 +24,7 @@ Position = Literal[
     "none",
 ]
 Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3", "longrope"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh", "relu_squared"]
+Activation = Literal["gelu", "gelu_tanh", "gelu_quick", "relu", "silu", "tanh", "relu_squared"]
 
 ANY_LENGTH = 1_000_000  # no length is too long where positions are relative
 
@@ -59,6 +59,9 @@ class ModelConfig:
     position_offset: int = 0  # row of the position table that the first token takes
     activation: Activation = "gelu"
     gated: bool = False  # GLU: act(x W1) * (x W3), Shazeer 2020, arXiv:2002.05202
+    # act(min(x W1, c)) * clip(x W3, -c, c), gpt-oss, arXiv:2508.10925; 0: no limit c
+    gated_limit: float = 0.0
+    gated_offset: float = 0.0  # act(x W1) * (x W3 + this)
     bias: bool = True
     n_segments: int = 0  # 0: no segment embedding
     # rows of a table of tasks, whose first is added to each token, ERNIE 2.0, arXiv:1907.12412
@@ -86,6 +89,9 @@ class ModelConfig:
     attention_scale: float = 0.0
     scores_by_layer: bool = False  # scores of layer i are divided by i + 1, Mistral's GPT-2
     attention_cap: float = 0.0  # c tanh(score / c), Gemma 2, arXiv:2408.00118; 0: none
+    # each head's softmax has one more term, exp of a learned logit, whose weight goes to no value:
+    # Miller 2023, "Attention is off by one", with the logit learned as in gpt-oss
+    attention_sinks: bool = False
     # queries are multiplied by 1 + this times ln(1 + floor(position / rotary_length)), Llama 4; 0:
     # they are not
     query_growth: float = 0.0
@@ -99,6 +105,7 @@ class ModelConfig:
     rotary_low: float = 1.0  # turns in `rotary_length` below which a frequency is stretched in full
     rotary_high: float = 1.0  # and above which it is left alone
     rotary_amplitude: float = 1.0  # YaRN's factor on cosines and sines
+    rotary_truncate: bool = True  # YaRN's ramp begins and ends at whole indices
     # what each rate is divided by in sequences of up to `rotary_length` tokens, and in longer ones:
     # LongRoPE, Ding et al. 2024, arXiv:2402.13753
     rotary_short: tuple[float, ...] = ()
@@ -155,6 +162,7 @@ class ModelConfig:
     n_experts: int = 0  # 0: one feed-forward for all tokens
     experts_per_token: int = 0
     expert_renormalise: bool = True  # the chosen experts' probabilities sum to one
+    router_bias: bool = False
     shared_ffn_dim: int = 0  # an expert that every token goes through, gated by a sigmoid; 0: none
 
     def __post_init__(self) -> None:
@@ -179,7 +187,8 @@ class ModelConfig:
         for name in ("vocab_size", "dim", "n_layers", "n_heads", "ffn_dim", "max_length"):
             if getattr(self, name) < 1:
                 raise ModelError(f"config: {name} = {getattr(self, name)} must be at least 1")
-        for name in ("norm_eps", "init_std", "rotary_local_base", "attention_cap", "logit_cap"):
+        sizes = ("norm_eps", "init_std", "rotary_local_base", "attention_cap", "logit_cap")
+        for name in (*sizes, "gated_limit"):
             if getattr(self, name) < 0:
                 raise ModelError(f"config: {name} = {getattr(self, name)} is below zero")
         if self.rotary_base <= 0:
@@ -213,6 +222,8 @@ class ModelConfig:
             raise ModelError(
                 f"config: layer_groups = {self.layer_groups} of {self.n_layers} layers"
             )
+        if (self.gated_limit or self.gated_offset) and not self.gated:
+            raise ModelError("config: gated_limit and gated_offset are of gated feed-forwards")
         if self.qk_norm_each and not (self.qk_norm and self.norm == "layer"):
             raise ModelError("config: qk_norm_each is of LayerNorms of queries and keys")
         if not all(type(layer) is int and layer >= 0 for layer in self.unrotated):
@@ -270,6 +281,7 @@ class ModelConfig:
             "relative-position biases": self.has_relative_bias or self.position == "alibi",
             "norms of queries and keys": self.qk_norm,
             "a cap on scores": self.attention_cap > 0,
+            "attention sinks": self.attention_sinks,
         }
         found = next((name for name, there in odd.items() if there), "")
         if found:

@@ -883,11 +883,11 @@ inline void mix_all(const float* weights, const float* values, int count, int64_
 }
 
 // One head of one sequence: softmax(cap(q K^T scale) - slope * distance) V over its last `window`
-// tokens. table: its pages; `scores` has room for whole pages; is_first: of the heads that share
+// tokens; sink: one score more in that softmax, without a value. table: its pages; `scores` has room for whole pages; is_first: of the heads that share
 // these keys, which so are not in the caches yet.
 void attend_head(const float* query, const Pages& pages, const int32_t* table, int64_t kv_head,
-                 int length, const Attention& how, float slope, bool is_first, float* scores,
-                 float* out) {
+                 int length, const Attention& how, float slope, float sink, bool is_first,
+                 float* scores, float* out) {
     const int begin = how.window ? std::max(0, length - how.window) : 0;
     const int first = begin / PAGE;
     const int last = (length - 1) / PAGE;
@@ -911,14 +911,14 @@ void attend_head(const float* query, const Pages& pages, const int32_t* table, i
         const Floats each = load<Floats>(scores + i);
         most = each > most ? each : most;
     }
-    const float top = largest(most);
+    const float top = std::max(largest(most), sink);
     Floats parts = {};
     for (int i = 0; i < places; i += LANES) {
         const Floats weights = exponential(load<Floats>(scores + i) - top);
         store(scores + i, weights);
         parts += weights;
     }
-    const float total = sum(parts);
+    const float total = sum(parts) + std::exp(sink - top);
     std::fill(out, out + pages.width, 0.f);
     for (int page = first; page <= last; page++) {
         const int skip = std::max(0, begin - page * PAGE);
@@ -966,7 +966,7 @@ int langue_linear(const Weight* weight, const float* bias, const float* x, float
 int langue_attend(const float* q, float* data, int64_t pages, int64_t kv_heads, int64_t width,
                   const int32_t* tables, int64_t table_pages, const int32_t* lengths,
                   int64_t sequences, int64_t heads, float scale, int window, float cap,
-                  const float* slopes, float* out, int threads) {
+                  const float* slopes, const float* sinks, float* out, int threads) {
     const Pages all{data, pages, kv_heads, width};
     const Attention how{scale, window, cap};
     for (int64_t n = 0; n < sequences; n++) {
@@ -985,8 +985,8 @@ int langue_attend(const float* q, float* data, int64_t pages, int64_t kv_heads, 
         for (int64_t head = kv_head * serves; head < (kv_head + 1) * serves; head++) {
             const int64_t at = (n * heads + head) * width;
             attend_head(q + at, all, tables + n * table_pages, kv_head, lengths[n], how,
-                        slopes ? slopes[head] : 0, head == kv_head * serves, scores.data(),
-                        out + at);
+                        slopes ? slopes[head] : 0, sinks ? sinks[head] : -INFINITY,
+                        head == kv_head * serves, scores.data(), out + at);
         }
     });
     return NONE;

@@ -103,9 +103,15 @@ def relu_squared(x: Tensor) -> Tensor:
     return _SquaredReLU.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def gelu_quick(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), near to GELU (Hendrycks and Gimpel 2016, section 2)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # Hendrycks and Gimpel 2016, arXiv:1606.08415, exact
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_quick": gelu_quick,
     "relu": F.relu,
     "silu": F.silu,
     "tanh": torch.tanh,
@@ -117,6 +123,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig, ffn_dim: int | None = None) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
+        self.limit = config.gated_limit
+        self.offset = config.gated_offset
         size = ffn_dim or config.ffn_dim
         bias = config.has_bias("ffn")
         self.up = Linear(config.dim, size, bias=bias)
@@ -124,23 +132,34 @@ class FeedForward(nn.Module):
         self.down = Linear(size, config.dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.activation(self.up(x) if self.gate is None else self.gate(x))
-        if self.gate is not None:
-            hidden = hidden * self.up(x)
+        hidden = self.activation(self.up(x)) if self.gate is None else self._gated(self.gate, x)
         out: Tensor = self.down(hidden)
         return out
+
+    def _gated(self, gate: nn.Module, x: Tensor) -> Tensor:
+        """act(x W1) * (x W3), with what the config limits and adds: (T, D) -> (T, F)."""
+        gating = gate(x)
+        if self.limit:
+            gating = gating.clamp(max=self.limit)
+        hidden = self.activation(gating)
+        linear_part: Tensor = self.up(x)
+        if self.limit:
+            linear_part = linear_part.clamp(-self.limit, self.limit)
+        if self.offset:
+            linear_part = linear_part + self.offset
+        return hidden * linear_part
 
 
 class Mixture(nn.Module):
     """y = sum over the k best experts e of p_e FFN_e(x), with p = softmax(x W_router), over all
-    experts in float32.
+    experts in float32; renormalised, p is the softmax over the k best alone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.best = config.experts_per_token
         self.renormalise = config.expert_renormalise
-        self.router = nn.Linear(config.dim, config.n_experts, bias=False)
+        self.router = nn.Linear(config.dim, config.n_experts, bias=config.router_bias)
         self.experts = nn.ModuleList(FeedForward(config) for _ in range(config.n_experts))
         self.shared = FeedForward(config, config.shared_ffn_dim) if config.shared_ffn_dim else None
         self.shared_gate = nn.Linear(config.dim, 1, bias=False) if config.shared_ffn_dim else None

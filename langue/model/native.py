@@ -92,7 +92,7 @@ class Native:
         self._attend = library.langue_attend
         self._attend.argtypes = [
             *(pointer, pointer, long, long, long, pointer, long, pointer, long, long),
-            *(real, number, real, pointer, pointer, number),
+            *(real, number, real, pointer, pointer, pointer, number),
         ]
         self._write = library.langue_write
         self._write.argtypes = [pointer, pointer, pointer, long, long, long, pointer, long]
@@ -158,14 +158,16 @@ class Native:
         window: int = 0,
         cap: float = 0.0,
         slopes: Tensor | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Attention of each sequence's last token to all of it, or to its last `window` tokens.
 
         q (N, H, K): one query a sequence; pages (2, P, G, PAGE, K): keys and values of a layer;
         tables (N, most pages) int32: the pages of each sequence, in order; lengths (N,) int32;
         scale: 0 for 1 / sqrt(K); cap: c tanh(score / c), 0 for none; slopes (H,): each is taken
-        from the scores as often as the key is before the query. Returns (N, H * K). ValueError
-        where a page or a length is impossible, or an operand does not lie as the kernel reads it.
+        from the scores as often as the key is before the query; sinks (H,): one score more, of no
+        value. Returns (N, H * K). ValueError where a page or a length is impossible, or an operand
+        does not lie as the kernel reads it.
         """
         sequences, heads, width = q.shape
         _check(q, "q")
@@ -179,10 +181,12 @@ class Native:
                 f"{heads} heads of queries for {kv_heads} of keys, or {lines} tables and"
                 f" {len(lengths)} lengths for {sequences} sequences"
             )
-        if slopes is not None:
-            _check(slopes, "slopes")
-            if len(slopes) != heads:
-                raise ValueError(f"{len(slopes)} slopes for {heads} heads")
+        for what, each in (("slopes", slopes), ("sinks", sinks)):
+            if each is None:
+                continue
+            _check(each, what)
+            if len(each) != heads:
+                raise ValueError(f"{len(each)} {what} for {heads} heads")
         out = torch.empty(sequences, heads * width)
         fault = self._attend(
             q.data_ptr(),
@@ -199,6 +203,7 @@ class Native:
             window,
             cap,
             None if slopes is None else slopes.data_ptr(),
+            None if sinks is None else sinks.data_ptr(),
             out.data_ptr(),
             torch.get_num_threads(),
         )

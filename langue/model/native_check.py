@@ -39,6 +39,7 @@ class Kernels(Protocol):
         window: int,
         cap: float,
         slopes: Tensor | None,
+        sinks: Tensor | None,
     ) -> Tensor: ...
 
     def write(self, k: Tensor, v: Tensor, pages: Tensor, slots: Tensor) -> None: ...
@@ -95,6 +96,7 @@ def attend_reference(
     window: int = 0,
     cap: float = 0.0,
     slopes: Tensor | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """`Native.attend` in float64, one sequence and one head at a time."""
     sequences, heads, width = q.shape
@@ -112,7 +114,9 @@ def attend_reference(
                 scores = cap * torch.tanh(scores / cap)
             if slopes is not None:
                 scores = scores - slopes[head].double() * before
-            out[n, head] = torch.softmax(scores, dim=0) @ v
+            if sinks is not None:
+                scores = torch.cat([scores, sinks[head, None].double()])
+            out[n, head] = torch.softmax(scores, dim=0)[: len(v)] @ v
     return out.flatten(1)
 
 
@@ -174,9 +178,10 @@ def _attention_agrees(kernels: Kernels, draw: torch.Generator) -> bool:
     tables = torch.tensor([[5, 2, 0], [1, 3, 6]], dtype=torch.int32)
     lengths = torch.tensor([41, 3], dtype=torch.int32)
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.0])
-    for window, cap, each in ((0, 0.0, None), (19, 2.0, slopes)):
-        mixed = kernels.attend(q, pages, tables, lengths, 0.0, window, cap, each)
-        want = attend_reference(q, pages, tables, lengths, 0.0, window, cap, each)
+    sinks = torch.tensor([1.0, -2.0, 20.0, 0.0])
+    for axes in ((0, 0.0, None, None), (19, 2.0, slopes, sinks)):
+        mixed = kernels.attend(q, pages, tables, lengths, 0.0, *axes)
+        want = attend_reference(q, pages, tables, lengths, 0.0, *axes)
         if not torch.allclose(mixed.double(), want, rtol=0, atol=TOLERANCE):
             return False
     return True

@@ -173,8 +173,13 @@ def _yarn(rates: Tensor, base: float, length: int, config: ModelConfig) -> Tenso
         wavelength = length / (turns * 2 * math.pi)
         return size * math.log(wavelength) / (2 * math.log(base))
 
-    low = max(math.floor(index(config.rotary_high)), 0)
-    high = min(math.ceil(index(config.rotary_low)), size - 1)
+    first = index(config.rotary_high)
+    last = index(config.rotary_low)
+    if config.rotary_truncate:
+        first = math.floor(first)
+        last = math.ceil(last)
+    low = max(first, 0)
+    high = min(last, size - 1)
     width = high - low or 0.001
     indices = torch.arange(len(rates), device="cpu").float()
     ramp = ((indices - low) / width).clamp(0, 1)

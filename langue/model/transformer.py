@@ -135,6 +135,7 @@ class SelfAttention(nn.Module):
 
         self.q_norm = norm(self.heads)
         self.k_norm = norm(self.kv_heads)
+        self.sinks = nn.Parameter(torch.zeros(self.heads)) if config.attention_sinks else None
         self.rotated = layer not in config.unrotated
         self.packed = (
             self.stacked
@@ -142,6 +143,7 @@ class SelfAttention(nn.Module):
             and not config.query_growth
             and not config.qk_norm
             and not config.attention_cap
+            and not config.attention_sinks
         )
 
     def forward(self, x: Tensor, context: Context, query_positions: Tensor | None = None) -> Tensor:
@@ -216,7 +218,7 @@ class SelfAttention(nn.Module):
             keys = context.step.own
             assert keys.slots is not None
             keys.pages.write(self.layer, k, v, keys.slots)
-            return paged_attention(q, keys, self.layer, self.scores, context.span_bias)
+            return paged_attention(q, keys, self.layer, self.scores, context.span_bias, self.sinks)
         pairs = []
         asked = 0
         for offset, n, t in context.groups:
@@ -224,7 +226,9 @@ class SelfAttention(nn.Module):
             each = t if len(q) == len(k) else 1
             pairs.append((asked, offset, n, each, t))
             asked += n * each
-        return ragged_attention(q, k, v, pairs, dropout, self.scores, context.bias, distances)
+        return ragged_attention(
+            q, k, v, pairs, dropout, self.scores, context.bias, distances, self.sinks
+        )
 
     def _apply_rotary(
         self,

@@ -65,6 +65,7 @@ def check(config: ModelConfig, processes: int) -> None:
         f"{config.position} positions, which belong to heads": config.position
         in ("relative", "alibi"),
         "relative-position biases, which belong to heads": config.relative_bias,
+        "attention sinks, which belong to heads": config.attention_sinks,
         "scores with distances, whose maps all heads share": config.is_disentangled,
         "norms of queries and keys with weights, which all heads share": config.qk_norm
         and config.norm != "rms_plain",

@@ -234,6 +234,21 @@ def _qwen3_moe(draw):
     return _qwen_moe(draw, attention_bias=draw.choice([True, False]))
 
 
+def _gpt_oss(draw):
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+    rope |= {"truncate": draw.choice([True, False]), "beta_fast": draw.choice([32.0, 4.0])}
+    return _moe(
+        draw,
+        num_local_experts=draw.choice([3, 4]),
+        # some numbers are beyond, and some are not
+        swiglu_limit=draw.choice([0.3, 1.0]),
+        sliding_window=draw.choice([3, 6]),
+        num_hidden_layers=draw.choice([2, 3]),
+        attention_bias=draw.choice([True, False]),
+        rope_parameters={"rope_theta": 500.0} | rope,
+    )
+
+
 def _t5(draw):
     return {
         "d_model": draw.choice([16, 24]),
@@ -650,6 +665,7 @@ REFERENCES = {
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", _mixtral),
     "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", _qwen2_moe),
     "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", _qwen3_moe),
+    "gpt_oss": ("GptOssConfig", "GptOssForCausalLM", _gpt_oss),
     "gemma": ("GemmaConfig", "GemmaForCausalLM", _gemma1),
     "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", _gemma2),
     "gemma3_text": ("Gemma3TextConfig", "Gemma3ForCausalLM", _gemma3),

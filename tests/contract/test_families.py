@@ -231,6 +231,7 @@ REFUSED = {
     "cohere": [("use_qk_norm", True)],
     "phi3": [("rope_parameters", {"rope_type": "longrope", "factor": 2.0})],
     "t5": [("feed_forward_proj", "gated-softsign")],
+    "gpt_oss": [("swiglu_alpha", 1.0), ("swiglu_limit", 0.0)],
 }
 
 
@@ -300,19 +301,40 @@ def test_a_head_that_the_config_promises_and_the_file_lacks(tmp_path, name):
 
 @every_variant
 def test_bf16_stays_near(tmp_path, name):
-    reference = draw_model(name, 2, std=0.05)
-    folder = save(tmp_path / "m", reference)
-    # of several inputs, since two ways to round are not equally far off in each
-    drawn = [inputs(reference, seed) for seed in range(2, 8)]
-    ours = logits_of_all(load(folder, dtype="bf16"), drawn)
-    exact = logits_of_all(load(folder), drawn)
-    error = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
-    if error > 1e-2:  # so narrow a model may round as badly in the reference
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            parts = [torch.cat([*theirs(reference, *ids)]) for ids in drawn]
-        published = torch.cat(parts).float().numpy()
-        assert error <= np.linalg.norm(published - exact) / np.linalg.norm(exact)
+    reference, error = bf16_error(tmp_path / "m", name, 2)
     assert error > 0
+    if error <= 1e-2:
+        return
+    # So narrow a model may round as badly in the reference. In a mixture another expert, chosen
+    # since two were nearly as good, is all the difference, in some models for ours and in some for
+    # the reference: several are compared.
+    models = [(reference, error)]
+    if FAMILIES[name].read(reference.config.to_dict()).n_experts:
+        models += [bf16_error(tmp_path / f"m{seed}", name, seed) for seed in range(3, 10)]
+    published = []
+    for each, _ in models:
+        drawn = drawn_inputs(each)
+        with torch.no_grad():
+            exact = torch.cat([torch.cat([*theirs(each, *ids)]) for ids in drawn])
+            with torch.autocast("cpu", torch.bfloat16):
+                narrow = torch.cat([torch.cat([*theirs(each, *ids)]) for ids in drawn])
+        published.append(float((narrow - exact).norm() / exact.norm()))
+    assert np.mean([ours for _, ours in models]) <= np.mean(published)
+
+
+def drawn_inputs(reference):
+    """Several, since two ways to round are not equally far off in each."""
+    return [inputs(reference, seed) for seed in range(2, 8)]
+
+
+def bf16_error(folder, name, seed):
+    """A reference model, and how far our logits of it in bf16 are from those in fp32."""
+    reference = draw_model(name, seed, std=0.05)
+    save(folder, reference)
+    drawn = drawn_inputs(reference)
+    exact = logits_of_all(load(folder), drawn)
+    ours = logits_of_all(load(folder, dtype="bf16"), drawn)
+    return reference, np.linalg.norm(ours - exact) / np.linalg.norm(exact)
 
 
 def logits_of_all(model, drawn):
@@ -326,7 +348,7 @@ def test_bf16_is_held_and_saved_as_it_is(tmp_path, name):
     matrices = {
         key: w
         for key, w in load_file(tmp_path / "again" / "model.safetensors").items()
-        if w.ndim > 1
+        if w.ndim > 1 and not key.endswith("bias")  # of all experts in one
     }
     assert matrices and sum(w.dtype == torch.bfloat16 for w in matrices.values()) >= 0.9 * len(
         matrices

@@ -50,6 +50,11 @@ LLAMA3 = {
     "original_max_position_embeddings": 8,
     "rope_type": "llama3",
 }
+GPT_OSS_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+GPT_OSS_ROPE = {
+    "beta_fast": 32.0, "beta_slow": 1.0, "factor": 8.0, "original_max_position_embeddings": 8,
+    "rope_type": "yarn", "truncate": False,
+}
 QWEN2 = LLAMA | {"max_window_layers": 1, "use_sliding_window": False, "sliding_window": 4,
     "rope_theta": 1000000.0}
 GEMMA = LLAMA | {
@@ -299,6 +304,15 @@ PUBLISHED = {
             LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
         ),
         "MixtralForCausalLM",
+    ),
+    "gpt-oss-20b": (
+        "gpt_oss",
+        LLAMA
+        | {"attention_bias": True, "experts_per_token": 2, "num_experts_per_tok": 2, "head_dim": 8}
+        | {"initial_context_length": 8, "layer_types": GPT_OSS_LAYERS, "num_local_experts": 4}
+        | {"output_router_logits": False, "router_aux_loss_coef": 0.9, "sliding_window": 4}
+        | {"rope_theta": 150000, "swiglu_limit": 7.0, "rope_scaling": GPT_OSS_ROPE},
+        "GptOssForCausalLM",
     ),
     "Qwen2-0.5B": (
         *("qwen2", QWEN2 | {"tie_word_embeddings": True}, "Qwen2ForCausalLM"),

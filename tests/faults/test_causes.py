@@ -179,7 +179,6 @@ def test_fp8_is_named(model):
         ({"quant_method": "gptq", "bits": 4}, "gptq"),
         ({"quant_method": "awq", "bits": 4}, "awq"),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
-        ({"quant_method": "mxfp4"}, "mxfp4"),
         ({"load_in_8bit": True}, "bitsandbytes"),
     ],
 )

@@ -92,16 +92,20 @@ def test_what_other_devices_than_processors_take_is_the_same(lengths, scores, bi
 
 
 @settings(deadline=None, max_examples=40)
-@given(LENGTHS, SCORES, st.booleans(), st.sampled_from([1, 2, 4]), st.integers(0, 2**31))
-def test_self_attention_with_fewer_key_heads(lengths, scores, biased, kv_heads, seed):
+@given(
+    *(LENGTHS, SCORES, st.booleans(), st.booleans()),
+    *(st.sampled_from([1, 2, 4]), st.integers(0, 2**31)),
+)
+def test_self_attention_with_fewer_key_heads(lengths, scores, biased, sinking, kv_heads, seed):
     batch = batch_of(lengths)
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(batch.n_tokens, 4, 6, generator=generator)
     k, v = torch.randn(2, batch.n_tokens, kv_heads, 6, generator=generator)
     bias = torch.randn(4, max(lengths), max(lengths), generator=generator) if biased else None
+    sinks = 3 * torch.randn(4, generator=generator) if sinking else None
     pairs = [(o, o, n, t, t) for o, n, t in batch.groups]
-    out = ragged_attention(q, k, v, pairs, config=scores, bias=bias)
-    expected = attention_reference((q, k, v), batch.starts, config=scores, bias=bias)
+    out = ragged_attention(q, k, v, pairs, config=scores, bias=bias, sinks=sinks)
+    expected = attention_reference((q, k, v), batch.starts, config=scores, bias=bias, sinks=sinks)
     assert (out.double() - expected).norm() <= 1e-5 * expected.norm()
 
 
@@ -233,6 +237,12 @@ AXES = {
         "norm_place": "both",
         "norm": "rms_offset",
     },
+    "sinks": {
+        "position": "rotary",
+        "attention_sinks": True,
+        "kv_heads": 2,
+        "windows": (4, 0),
+    },
 }
 
 
@@ -252,7 +262,7 @@ def test_keys_in_pages_change_nothing(axes):
     whole.tokens[:] = sum(ids, [])
     batch = gather(whole, np.arange(3))
     # by sequence, where its parts end; a step has the next part of some
-    steps = [{0: 4, 2: 16}, {0: 9, 1: 35}, {2: 17}, {2: 33}, {2: 35}]
+    steps = [{0: 4, 2: 16}, {0: 8}, {0: 9, 1: 35}, {2: 17}, {2: 33}, {2: 35}]
     pages = Pages(config, 12, torch.float32, torch.device("cpu"))
     pages.data.fill_(torch.nan)  # what no token wrote is not read
     free = draw.sample(range(12), 12)

@@ -32,6 +32,7 @@ _TOKEN_HEADS: dict[str, dict[str, str]] = {
         for name in ("gemma", "stablelm", "phi3", "phi", "starcoder2", "glm", "glm4", "helium")
     },
     "gemma2": _SCORE,
+    "gpt_oss": _SCORE,
     "t5": _CLASSIFIER,
     "mt5": _CLASSIFIER,
     "umt5": _CLASSIFIER,
@@ -103,6 +104,7 @@ FAMILIES: Registry[Family] = Registry(
         "mixtral": "hub.families.mixture:MIXTRAL",
         "qwen2_moe": "hub.families.mixture:QWEN2_MOE",
         "qwen3_moe": "hub.families.mixture:QWEN3_MOE",
+        "gpt_oss": "hub.families.gpt_oss:GPT_OSS",
         "gemma": "hub.families.gemma:GEMMA",
         "gemma2": "hub.families.gemma:GEMMA2",
         "gemma3_text": "hub.families.gemma:GEMMA3",

@@ -138,7 +138,7 @@ OF_MODEL_TYPE: dict[str, str] = {
             "olmo2",
             "olmo3",
             *("gpt_bigcode", "falcon", "glm", "glm4", "exaone4", "umt5"),
-            *("ministral", "ministral3", "helium", "ernie4_5"),
+            *("ministral", "ministral3", "helium", "ernie4_5", "gpt_oss"),
         ),
         GENERIC,
     ),

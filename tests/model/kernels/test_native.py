@@ -289,9 +289,11 @@ def test_attention_agrees_with_float64(
     pages, tables, lengths = _pages(draw, LENGTHS, kv_heads, width)
     q = torch.randn(len(LENGTHS), heads, width, generator=draw)
     slopes = torch.rand(heads, generator=draw) if alibi else None
-    mixed = kernels.attend(q, pages, tables, lengths, scale, window, cap, slopes)
-    want = attend_reference(q, pages, tables, lengths, scale, window, cap, slopes)
-    assert torch.allclose(mixed.double(), want, rtol=0, atol=TOLERANCE)
+    for sinks in (None, 5 * torch.randn(heads, generator=draw)):
+        axes = (scale, window, cap, slopes, sinks)
+        mixed = kernels.attend(q, pages, tables, lengths, *axes)
+        want = attend_reference(q, pages, tables, lengths, *axes)
+        assert torch.allclose(mixed.double(), want, rtol=0, atol=TOLERANCE)
 
 
 def test_attention_agrees_with_that_of_training(kernels: Native, draw: torch.Generator) -> None:
@@ -305,9 +307,12 @@ def test_attention_agrees_with_that_of_training(kernels: Native, draw: torch.Gen
     places = torch.arange(50)
     bias = -slopes[:, None, None] * (places[None, :] - places[:, None]).abs()
     config = AttentionConfig(causal=True, window=20, scale=0.4, cap=3.0)
-    want = attention_reference((q, k, v), torch.tensor([0, 50]), config=config, bias=bias)[-1:]
-    mixed = kernels.attend(q[-1:].contiguous(), pages, tables, lengths, 0.4, 20, 3.0, slopes)
-    assert torch.allclose(mixed.double(), want, rtol=0, atol=TOLERANCE)
+    starts = torch.tensor([0, 50])
+    last = q[-1:].contiguous()
+    for sinks in (None, torch.randn(4, generator=draw)):
+        want = attention_reference((q, k, v), starts, config=config, bias=bias, sinks=sinks)[-1:]
+        mixed = kernels.attend(last, pages, tables, lengths, 0.4, 20, 3.0, slopes, sinks)
+        assert torch.allclose(mixed.double(), want, rtol=0, atol=TOLERANCE)
 
 
 def test_attention_of_a_sequence_has_the_same_bits_in_any_company(
