@@ -1,4 +1,4 @@
-# make quickstart, test, coverage, test-slow, test-gguf, lint, docs, bench: each creates .venv first where it is not there.
+# make quickstart, test, coverage, test-slow, test-gguf, test-ray, lint, docs, bench: each creates .venv first where it is not there.
 # PYTHON names the interpreter to create it from: 3.11, 3.12 or 3.13.
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -9,7 +9,7 @@ BIN := .venv/bin
 LLAMA_FLAGS := -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DLLAVA_BUILD=OFF -DLLAMA_CURL=OFF \
 	$(foreach each,TESTS EXAMPLES TOOLS SERVER,-DLLAMA_BUILD_$(each)=OFF)
 
-.PHONY: quickstart test coverage test-slow test-gguf lint docs bench clean
+.PHONY: quickstart test coverage test-slow test-gguf test-ray lint docs bench clean
 
 quickstart: .venv/ready
 	$(BIN)/langue quickstart --force
@@ -31,6 +31,11 @@ test-slow: .venv/ready
 # tokenizers are held against, and is compiled here: minutes, and a C++ compiler is needed.
 test-gguf: .venv/llama
 	LLAMA_CPP=$$(echo .venv/llama/*/vendor/llama.cpp) OMP_NUM_THREADS=1 $(BIN)/pytest tests/parity/test_llama_cpp.py
+
+# Ray is large, so it is not among what `make test` needs.
+test-ray: .venv/ready
+	$(BIN)/pip install --quiet --constraint constraints-dev.txt --editable '.[ray]'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or not slow" tests/serve/test_ray.py
 
 .venv/llama: .venv/ready
 	rm -rf $@.part && mkdir $@.part
