@@ -32,7 +32,6 @@ from langue.hub.generation_config import (
     read_generation,
     saved_generation,
 )
-from langue.hub.mxfp4 import MXFP4, widened
 from langue.hub.snapshot import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -41,7 +40,7 @@ from langue.hub.snapshot import (
     refuse_missing_folder,
 )
 from langue.hub.special_tokens import padding_token, special_ids, write_tokenizer_config
-from langue.hub.weights import read_weights
+from langue.hub.weights import MXFP4, read_weights
 from langue.model.config import ModelConfig
 from langue.text.tokenizers.tokenizer import Tokenizer
 
@@ -484,6 +483,7 @@ def _read_weights(
         )
     if not is_quantized(described.published):
         if not all(tensor.is_floating_point() for tensor in theirs.values()):
+            from langue.hub.mxfp4 import widened
             from langue.hub.quantized import refuse_others
 
             theirs = widened(theirs)

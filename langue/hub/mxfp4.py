@@ -11,7 +11,6 @@ from torch import Tensor
 
 from langue.errors import ModelError
 
-MXFP4 = "mxfp4"  # as configs name the method
 _BLOCKS = "_blocks"
 _SCALES = "_scales"
 _BYTES = 16  # of a block

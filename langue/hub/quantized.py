@@ -15,7 +15,7 @@ from torch import Tensor
 
 from langue.errors import ModelError
 from langue.hub.family import Family
-from langue.hub.mxfp4 import MXFP4
+from langue.hub.weights import MXFP4
 from langue.model.weight_kinds import GROUP, AnyWeight, StackedWeight, Weight, take_rows
 
 METHOD = "compressed-tensors"

@@ -30,6 +30,7 @@ CONVERT = (
     "for k, v in torch.load(f, weights_only=False).items() if torch.is_tensor(v)}, "
     "'model.safetensors', {'format': 'pt'})\""
 )
+MXFP4 = "mxfp4"  # the method of `langue.hub.mxfp4`, as configs name it
 MOST_HEADER = 100_000_000  # bytes
 MOST_DIMENSIONS = 16
 _BITS = {
