@@ -24,7 +24,6 @@ from langue.files import (
     write_json,
     write_text,
 )
-from langue.hardware import peak
 from langue.model.transformer import Transformer
 from langue.progress import say
 from langue.runs.arguments import (
@@ -256,6 +255,7 @@ def _watched(prepared: Prepared) -> dict[str, Any]:
     """What else is shown and kept of the training: options of `Trainer`."""
     if isinstance(prepared.task, Task):
         return {"look_first": prepared.task.looks_first}
+    from langue.hardware import peak
     from langue.runs.samples import samples
 
     return {

@@ -21,7 +21,6 @@ from langue.data.batch import Examples
 from langue.data.encoded import Encoded
 from langue.data.loader import Loader
 from langue.errors import DataError, SettingsError
-from langue.hardware import matmul_rate
 from langue.hub.checkpoint import (
     Checkpoint,
     describe,
@@ -501,6 +500,8 @@ def facts(prepared: Finetuning, settings: Settings) -> dict[str, Any]:
     """What one should see before paying: sizes, balance, what is cut, duplicates, batches, steps,
     time.
     """
+    from langue.hardware import matmul_rate
+
     chosen = settings.train
     task = prepared.task
     loader = Loader(task.batches(prepared.train, settings), chosen.accumulate)
