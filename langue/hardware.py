@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from langue.errors import SettingsError
-from langue.runtime import device, keep_kernels
+from langue.runtime import TRAINING_KERNELS, device, keep_kernels
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
     """Measured matrix-product rate of this machine in FLOP/s, over products of a Transformer's
     shape.
     """
-    keep_kernels(training=True)  # these products are a training's first
+    keep_kernels(TRAINING_KERNELS)  # these products are a training's first
     rows, inner, columns = PRODUCT.get(device().type, PRODUCT["cpu"])
     a = torch.randn(rows, inner, device=device()).to(dtype)
     b = torch.randn(inner, columns, device=device()).to(dtype)

@@ -221,16 +221,21 @@ def resident_memory() -> int | None:
         return None
 
 
-def keep_kernels(training: bool = False) -> None:
-    """Have oneDNN, which multiplies bf16 matrices on processors, keep the code that it makes for
-    each shape of a training: half a millisecond's work or more, and lengths differ from batch to
-    batch; but up to a megabyte, so that where texts without end are read it keeps its usual 1,024,
-    and PyTorch few beside, who keeps as many again for each thread. Both ask at their first
-    product; settings of the environment's own stand.
+TRAINING_KERNELS = 4096  # of as many shapes as an epoch's batches have
+SERVING_KERNELS = 128  # about 90 MB with what PyTorch keeps; steps are then up to an eighth slower
+
+
+def keep_kernels(count: int | None = None) -> None:
+    """Have oneDNN, which multiplies bf16 matrices on processors, keep the code of so many products:
+    it makes some for each shape, which is half a millisecond's work or more and up to a megabyte.
+    A training, whose lengths differ from batch to batch, wants many; a server, whose memory is to
+    stay what it is, few; None is for oneDNN's usual 1,024. PyTorch, who keeps as many again for
+    each thread, keeps few beside. Both ask at their first product; settings of the environment's
+    own stand.
     """
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
-    if training:
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
+    if count is not None:
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(count))
 
 
 @cache

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from langue.runtime import keep_kernels, peak_memory
+from langue.runtime import TRAINING_KERNELS, keep_kernels, peak_memory
 
 CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
@@ -118,7 +118,7 @@ def test_kernels_are_kept_unless_the_environment_says_how_many(own, kept, monkey
     monkeypatch.delenv(CAPACITY, raising=False)
     if own is not None:
         monkeypatch.setenv(CAPACITY, own)
-    keep_kernels(training=True)
+    keep_kernels(TRAINING_KERNELS)
     assert os.environ.pop(CAPACITY) == kept
 
 

@@ -49,10 +49,9 @@ async def answer(
         answers = Answers(loaded, call, state.limits)
         stack.callback(answers.cancel)
         written = make(fields, loaded, answers)
-        if fields.stream:
-            await written.start()
-            return EventStream(written.events(), stack, done)
         await until_gone(request.receive, written.start())
+        if fields.stream:
+            return EventStream(written.events(), stack, done)
         body = await until_gone(request.receive, written.whole())
     except BaseException:
         await stack.aclose()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langue.errors import SettingsError
-from langue.runtime import share_heaps
+from langue.runtime import SERVING_KERNELS, keep_kernels, share_heaps
 
 NEEDED = ("fastapi", "uvicorn")
 SILENT = 30  # seconds in which the first call of a connection must have begun
@@ -42,6 +42,7 @@ def serve(
     """
     need(NEEDED, "serve")
     share_heaps()
+    keep_kernels(SERVING_KERNELS)
     from langue.serve.guard import Doors, is_loopback, names_of
     from langue.serve.keys import VARIABLE, read_keys
     from langue.serve.state import state_for
@@ -128,7 +129,12 @@ def _run(
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.loop.call_later(SILENT, self._close_if_silent)
+            self._silence = self.loop.call_later(SILENT, self._close_if_silent)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._silence.cancel()  # it would hold all of the connection until then
+            super().connection_lost(exc)
+            self._unset_keepalive_if_required()  # of one that was reset, too
 
         def _close_if_silent(self) -> None:
             if self.cycle is None and not self.transport.is_closing():

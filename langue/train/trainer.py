@@ -29,6 +29,7 @@ from langue.model.config import ModelConfig
 from langue.model.language_model import compile_parts
 from langue.model.transformer import set_activation_checkpointing
 from langue.runtime import (
+    TRAINING_KERNELS,
     HeapTrimmer,
     device,
     keep_freed_memory,
@@ -128,7 +129,7 @@ class Trainer:
         self.heap = None
         if self.device.type == "cpu":
             self.heap = HeapTrimmer() if keep_freed_memory() else None
-            keep_kernels(training=True)
+            keep_kernels(TRAINING_KERNELS)
         set_activation_checkpointing(model, settings.activation_checkpointing)
         # several processes that train together; None: this one is alone
         self.parallel: Parallel | None = None

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -12,12 +13,32 @@ import pytest
 
 from langue.cli import run
 from langue.runs.model import load
+from langue.runtime import SERVING_KERNELS
 from tests.serve.serving import serving, with_template
 from tests.tiny_decoder import tiny_decoder
 
 KEY, OTHER = "first-secret-key", "second-secret-key"
 SHORT = {"model": "tiny", "prompt": "a", "max_tokens": 1}
 LONG = {"model": "tiny", "prompt": "the ball", "max_tokens": 3000, "min_tokens": 3000}
+
+
+# A prompt "slow" takes a while to read; the signal has it told what lives of calls that are over.
+WATCHED = """
+import gc, os, signal, sys, time
+from langue.serve.writing import Answers
+prepare = Answers._prepare
+def slow(self, asked, prompt, seed):
+    time.sleep(3 if prompt == "slow" else 0)
+    return prepare(self, asked, prompt, seed)
+Answers._prepare = slow
+def tell(*_):
+    gc.collect()
+    names = [type(each).__name__ for each in gc.get_objects()]
+    kept = os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]
+    found = names.count("RequestResponseCycle"), names.count("Answers"), kept
+    print("alive:", *found, file=sys.stderr, flush=True)
+signal.signal(signal.SIGUSR1, tell)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -318,3 +339,35 @@ def test_a_key_may_be_kept_as_its_digest(tmp_path) -> None:
     keys = read_keys(file)
     assert keys.owner(KEY) and keys.owner(OTHER) and keys.owner(KEY) != keys.owner(OTHER)
     assert keys.owner("another") is None and not read_keys(None)
+
+
+def hang_up(server, prompt):
+    """Ask for a stream, and go at once, in the way that resets the connection."""
+    fields = {"model": "tiny", "prompt": prompt, "max_tokens": 200, "stream": True}
+    body = json.dumps(fields)
+    host, _, port = server.address.removeprefix("http://").partition(":")
+    lines = ("POST /v1/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json")
+    head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
+    with socket.create_connection((host, int(port))) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall((head + body).encode())
+        time.sleep(0.02)
+
+
+def test_who_goes_leaves_nothing_behind(folder):
+    with serving(folder, "--memory", "60MB", before=WATCHED) as server:
+
+        def left():
+            server.process.send_signal(signal.SIGUSR1)
+            count = len(server.said)
+            until(lambda: any(line.startswith("alive:") for line in server.said[count:]))
+            return next(line for line in server.said[count:] if line.startswith("alive:")).split()
+
+        for _ in range(50):
+            hang_up(server, "the ball")
+        until(lambda: left()[1:3] == ["0", "0"], 8)  # not when the time of silence is over
+        assert left()[3] == str(SERVING_KERNELS)
+        hang_up(server, "slow")
+        until(lambda: any('"status": 499' in line for line in server.said))
+        gone = next(json.loads(line) for line in server.said if '"status": 499' in line)
+        assert gone["seconds"] < 2  # nobody waits for its prompt to be read
