@@ -135,6 +135,7 @@ def test_a_training_says_so_before_its_first_product(monkeypatch):
 
 
 def test_memory_in_use_is_the_gpus_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", {torch.device("cuda:1"): 5}.get)
     monkeypatch.setenv("LANGUE_DEVICE", "cuda:1")
     assert peak_memory() == 5
@@ -145,6 +146,7 @@ def test_memory_in_use_is_the_gpus_where_there_is_one(monkeypatch):
 def test_a_gpu_is_timed_at_a_product_that_takes_it_longer_than_to_begin(monkeypatch):
     from langue import hardware
 
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LANGUE_DEVICE", "cuda:0")
     monkeypatch.setattr(
         hardware.torch, "randn", lambda *shape, **_: pytest.fail(f"{shape[0] * shape[1]}")
