@@ -117,7 +117,9 @@ def test_a_type_checker_refuses_a_verb_that_is_not_there(tmp_path: Path) -> None
     """Of a copy of the face alone: what it imports need not be checked again."""
     (tmp_path / "langue").mkdir()
     shutil.copy(langue.__file__, tmp_path / "langue")
-    (tmp_path / "notebook.py").write_text("import langue\nprint(langue.finetune)\nlangue.finetun()\n")
+    (tmp_path / "notebook.py").write_text(
+        "import langue\nprint(langue.finetune)\nlangue.finetun()\n"
+    )
     checked = ("-m", "mypy", "--ignore-missing-imports", "--cache-dir", os.devnull, "notebook.py")
     done = subprocess.run(
         [sys.executable, *checked], cwd=tmp_path, capture_output=True, text=True, timeout=300

@@ -166,9 +166,9 @@ def test_what_the_machine_lacks_is_no_defect(tmp_path, capsys, monkeypatch, erro
     )
 
 
-def test_standard_input_that_is_no_text(capsys, monkeypatch):
+def test_standard_input_that_is_no_text(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Gr\xfc\xdfe"), "utf-8"))
-    assert run(["generate", "m"]) == 2
+    assert run(["generate", str(tmp_path)]) == 2
     says = capsys.readouterr().err
     assert says.startswith("langue: error: standard input: not utf-8: ") and "at byte 2" in says
 
@@ -204,7 +204,7 @@ def test_debug_shows_where_it_came_from(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["finetune", "--model", "m"], ["pretrain"]], ids=["finetune", "pretrain"]
+    "words", [["finetune", "--model", "."], ["pretrain"]], ids=["finetune", "pretrain"]
 )
 def test_no_compiler_where_one_is_asked_for(words, tmp_path):
     """In a process of its own, and with nothing that a compiler made before."""
@@ -221,7 +221,7 @@ def test_no_compiler_where_one_is_asked_for(words, tmp_path):
             "langue",
             *words,
             "--data",
-            "d",
+            str(tmp_path),
             "--out",
             str(tmp_path / "run"),
             "train.compile=true",
