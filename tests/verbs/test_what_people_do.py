@@ -245,7 +245,7 @@ def test_words_of_other_tools_after_two_dashes(model, tmp_path, capsys):
             "--model",
             str(model),
             "--data",
-            "x.csv",
+            str(tmp_path),
             "--out",
             str(tmp_path / "r"),
             option,
