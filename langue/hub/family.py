@@ -159,11 +159,16 @@ def _group_rows(config: ModelConfig) -> list[int]:
 
 
 def _by_kind(part: Tensor, config: ModelConfig) -> list[Tensor]:
-    """All queries, all keys and all values, of which each head of keys has its own together."""
+    """All queries, all keys and all values, of which each head of keys has its own together: views
+    of them, in their order.
+    """
     shared = config.n_heads // config.n_kv_heads  # heads of queries for each head of keys
-    heads = part.view(config.n_kv_heads, shared + 2, config.head_dim, *part.shape[1:])
-    kinds = torch.split(heads, [shared, 1, 1], dim=1)
-    return [kind.reshape(-1, *part.shape[1:]) for kind in kinds]
+    rest = part.shape[1:]
+    groups = part.view(config.n_kv_heads, shared + 2, config.head_dim, *rest).unbind()
+    queries = [group[:shared].reshape(-1, *rest) for group in groups]  # (shared * K, ...)
+    keys = [group[shared] for group in groups]  # (K, ...)
+    values = [group[shared + 1] for group in groups]
+    return queries + keys + values
 
 
 def _by_group(parts: Sequence[Tensor], config: ModelConfig) -> Tensor:
