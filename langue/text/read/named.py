@@ -19,6 +19,8 @@ Rows = TypeVar("Rows")
 # the formats that may hold running text
 OF_TEXT = tuple(each for each in KINDS if each not in CONLL)
 
+SHOWN = 12  # folders and files that are named where they are not read
+
 
 def weighed(word: str) -> tuple[str, float]:
     """`PATH@1.5` as ("PATH", 1.5)."""
@@ -53,7 +55,8 @@ def files_of(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
             continue
         found.setdefault(split_of(path) or "train", []).append(path)
     if skipped:
-        notes.append(f"{folder}: not read: {listed(skipped)}")
+        more = f" and {len(skipped) - SHOWN:,} more" if len(skipped) > SHOWN else ""
+        notes.append(f"{folder}: not read: {', '.join(skipped[:SHOWN])}{more}")
     if others:
         notes.append(f"{folder}: {others:,} files of other kinds are not read")
     if not found and (folder / "corpus.json").is_file():
