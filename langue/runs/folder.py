@@ -35,7 +35,6 @@ MADE_BEFORE = ("tokenizer", "corpus")
 CHANGEABLE_ON_RESUME = (
     "train.on_nonfinite",
     "train.spike",
-    "train.patience",
     "train.evaluate_every",
     "train.checkpoint_every",
     "train.log_every",
@@ -48,7 +47,7 @@ CHANGEABLE_ON_RESUME = (
 
 # How long it trains. A run that has its checkpoints may go on longer than it was to; the learning
 # rate then follows the schedule of the longer run.
-LENGTHS = ("train.epochs", "train.max_steps")
+LENGTHS = ("train.epochs", "train.max_steps", "train.patience")
 
 
 def is_finished(folder: Path) -> bool:
@@ -142,16 +141,14 @@ def check_resumable(folder: Path, written: str) -> None:
         if isinstance(name := before.get(key), str):  # runs of before have it as it was typed
             before[key] = located(name)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    fixed = [key for key in changed if key not in CHANGEABLE_ON_RESUME]
-    if fixed and set(fixed) <= set(LENGTHS):
-        if is_finished(folder):
-            raise RunError(
-                f"{fixed[0]} is another, and the finished run has not kept its checkpoints",
-                where=str(folder),
-                do="train its model further with --model in a new --out; --keep-checkpoints keeps"
-                " them",
-            )
-        fixed = []
+    longer = [key for key in changed if key in LENGTHS]
+    fixed = [key for key in changed if key not in (*CHANGEABLE_ON_RESUME, *LENGTHS)]
+    if longer and not fixed and is_finished(folder):
+        raise RunError(
+            f"{longer[0]} is another, and the finished run has not kept its checkpoints",
+            where=str(folder),
+            do="train its model further with --model in a new --out; --keep-checkpoints keeps them",
+        )
     if fixed:
         was, given = (
             repr(each[fixed[0]]) if fixed[0] in each else "not set" for each in (before, now)

@@ -133,7 +133,9 @@ def test_defaults_are_those_of_peft():
     for name, family in FAMILIES.items():
         config = family.read(draw_model(name, 0).config.to_dict())
         if name in lora:
-            assert set(default_targets(family, config, "lora")[0]) == set(lora[name]), name
+            ours = set(default_targets(family, config, "lora")[0])
+            # PEFT adapts the feed-forward of Phi too, and of no other model in its table.
+            assert ours == set(lora[name]) - ({"fc1", "fc2"} if name == "phi" else set()), name
             seen += 1
         if name in ("bert", "roberta", "gpt2", "bloom", "gpt_neox", "llama", "mistral", "t5"):
             targets, scaled = default_targets(family, config, "ia3")

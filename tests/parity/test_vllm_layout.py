@@ -21,18 +21,25 @@ from tests.tiny_tokenizer import byte_tokenizer
 
 # the architectures of `vllm/model_executor/models/registry.py`, among ours
 OWN = {
-    *("BloomForCausalLM", "GPT2LMHeadModel", "Gemma2ForCausalLM", "Gemma3ForCausalLM"),
-    *("GemmaForCausalLM", "GraniteForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"),
-    *("MixtralForCausalLM", "OPTForCausalLM", "Phi3ForCausalLM", "Qwen2ForCausalLM"),
-    *("Qwen2MoeForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "StableLmForCausalLM"),
+    *("BloomForCausalLM", "Cohere2ForCausalLM", "CohereForCausalLM", "Ernie4_5ForCausalLM"),
+    *("Exaone4ForCausalLM", "FalconForCausalLM", "GPT2LMHeadModel", "GPTJForCausalLM"),
+    *("Gemma2ForCausalLM", "Gemma3ForCausalLM", "GemmaForCausalLM", "Glm4ForCausalLM"),
+    *("GptOssForCausalLM", "GraniteForCausalLM", "LlamaForCausalLM", "Ministral3ForCausalLM"),
+    *("MistralForCausalLM", "MixtralForCausalLM", "OPTForCausalLM", "Phi3ForCausalLM"),
+    *("Qwen2ForCausalLM", "Qwen2MoeForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM"),
+    "StableLmForCausalLM",
 }
 # listed too, and run by the modules of `transformers` inside vLLM
 BY_TRANSFORMERS = {
-    *("ArceeForCausalLM", "GPTNeoXForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM"),
-    *("SeedOssForCausalLM", "SmolLM3ForCausalLM"),
+    *("ArceeForCausalLM", "GPTBigCodeForCausalLM", "GPTNeoXForCausalLM", "GlmForCausalLM"),
+    *("Olmo2ForCausalLM", "Olmo3ForCausalLM", "PhiForCausalLM", "SeedOssForCausalLM"),
+    *("SmolLM3ForCausalLM", "Starcoder2ForCausalLM"),
 }
 # not listed: vLLM then tries the modules of `transformers`, and may refuse
-NOT_LISTED = {"GPTNeoForCausalLM", "NanoChatForCausalLM", "OpenAIGPTLMHeadModel"}
+NOT_LISTED = {
+    *("GPTNeoForCausalLM", "HeliumForCausalLM", "MinistralForCausalLM", "NanoChatForCausalLM"),
+    "OpenAIGPTLMHeadModel",
+}
 DECODERS = [
     name
     for name in REFERENCES

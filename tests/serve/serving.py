@@ -56,13 +56,15 @@ def serving(*words: Any, before: str = "", **variables: str) -> Iterator[Server]
     """`langue serve` with these words, until the block ends. before: statements that are run first,
     as those that make limits short.
     """
+    # what a training of these tests has set of its own process is none of the server's
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("CACHE_CAPACITY")}
     code = f"{before}\nimport runpy\nrunpy.run_module('langue', run_name='__main__')"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "serve", *map(str, words), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **variables},
+        env={**environment, **variables},
     )
     assert process.stdout is not None and process.stderr is not None
     try:

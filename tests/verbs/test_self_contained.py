@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from langue.cli import run as command
+from langue.errors import RunError
 from langue.settings.recipe import located, read_recipe
 from langue.verbs.evaluate import evaluate
 from langue.verbs.finetune import finetune
@@ -25,7 +26,7 @@ def home(tmp_path, monkeypatch):
 
 def test_a_run_of_relative_names_is_evaluated_and_resumed_elsewhere(home, monkeypatch):
     data = {"train": "train.jsonl", "test": "test.jsonl"}
-    made = finetune(model="model", data=data, out="run", **SHORT)
+    made = finetune(model="model", data=data, out="run", keep_checkpoints=True, **SHORT)
     recipe = read_recipe(home / "here" / "run" / "recipe.toml")
     assert recipe["model.name"] == str(home / "here" / "model")
     assert recipe["data.train"] == str(home / "here" / "train.jsonl")
@@ -39,7 +40,11 @@ def test_a_run_of_relative_names_is_evaluated_and_resumed_elsewhere(home, monkey
 
 def test_a_run_that_its_patience_has_stopped_goes_on_with_more(home):
     words = {**SHORT, "train.epochs": 40, "train.evaluate_every": 1, "train.lr": 1e-9}
-    stopped = finetune(model="model", data="train.jsonl", out="run", **words, train__patience=2)
+    given = {"model": "model", "data": "train.jsonl", "train.patience": 2, **words}
+    stopped = finetune(out="run", keep_checkpoints=True, **given)
+    finetune(out="bare", **given)
+    with pytest.raises(RunError, match="train.patience is another, and the finished run has not"):
+        finetune(out="bare", resume=True, **{"train.patience": 4})
     lines = (stopped.folder / "log.jsonl").read_text().count('"split":')
     more = finetune(out="run", resume=True, **{"train.patience": 4})
     assert (more.folder / "log.jsonl").read_text().count('"split":') > lines

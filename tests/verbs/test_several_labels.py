@@ -52,7 +52,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(model, data, tmp_path_factory):
-    return finetune(model=model, data=data, out=tmp_path_factory.mktemp("runs") / "run", **SETTINGS)
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return finetune(model=model, data=data, out=out, keep_checkpoints=True, **SETTINGS)
 
 
 def copied(run, tmp_path):
@@ -200,6 +201,7 @@ def test_the_recipe_says_what_the_run_was_chosen_by_and_resume_keeps_to_it(
         "data": data,
         "out": copy,
         "resume": True,
+        "keep_checkpoints": True,
         "show": lambda each: seen.append(each.task.best),
     }
     finetune(**again, **SETTINGS)
