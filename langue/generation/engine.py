@@ -24,6 +24,7 @@ from langue.generation.pages import CHUNK, PagePool
 from langue.generation.request import Completion, Delta, Request
 from langue.generation.sample import choose
 from langue.generation.speculate import Drafter
+from langue.generation.turns import Turns
 from langue.model.cache import PAGE, PagedKeys, Pages, Span, check_pageable, pages_for, slots_of
 from langue.model.config import ModelConfig
 from langue.model.language_model import LanguageModel
@@ -95,7 +96,7 @@ class Engine:
         self.running: list[Job] = []
         self.answers: dict[int, Completion] = {}
         self._ids = 0
-        self._served: dict[str, int] = {}  # tokens that each owner's requests were admitted with
+        self._turns = Turns()  # by the tokens that each owner's requests were admitted with
         self._late: list[Delta] = []  # of requests that failed before they began
 
     @property
@@ -137,6 +138,8 @@ class Engine:
                 do="lower max_tokens or shorten the prompt, or give more memory",
             )
         self.answers[job.id] = job.answer
+        present = [each.request.owner for each in [*self.waiting, *self.running]]
+        self._turns.join(request.owner, present)
         self.waiting.append(job)
         return job.id
 
@@ -230,16 +233,15 @@ class Engine:
             reading |= set(self._unread(job))
             self.waiting.remove(job)
             self.running.append(job)
-            owner = job.request.owner
-            self._served[owner] = self._served.get(owner, 0) + len(job.context) + job.limit
+            self._turns.take(job.request.owner, len(job.context) + job.limit)
             admitted.append(job)
         if admitted and not self.is_decoder:
             self._encode(admitted)
         if not self.waiting and not self.running:
-            self._served.clear()
+            self._turns.clear()
 
     def _rank(self, job: Job) -> tuple[int, int, int]:
-        return -job.request.priority, self._served.get(job.request.owner, 0), job.id
+        return -job.request.priority, self._turns[job.request.owner], job.id
 
     def _unread(self, job: Job) -> list[bytes]:
         """Chunks of its prompt that a job is about to compute."""

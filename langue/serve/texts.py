@@ -70,7 +70,7 @@ async def apply_together(
 
     try:
         own = (*key, request.state.call.id) if truncate else key
-        work = loaded.worker.apply(own, strict, items)
+        work = loaded.worker.apply(own, strict, items, request.state.call.owner)
         found: list[Any] = await until_gone(request.receive, work)
     except EngineError as error:
         raise ApiError(500, str(error), code="engine_error") from error

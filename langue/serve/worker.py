@@ -8,7 +8,7 @@ the model together. Nobody else touches the model, so that nothing of it needs a
 import asyncio
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from langue.errors import LangueError, ModelError
 from langue.generation.constrain import Constraint
 from langue.generation.request import Completion, Delta, Request
+from langue.generation.turns import Turns
 from langue.runs.generation import TextEngine
 from langue.serve.metrics import Metrics
 
@@ -35,10 +36,12 @@ class _Writing:
     last: float | None = None  # when its last token came
 
 
-@dataclass
+@dataclass(eq=False)
 class _Texts:
     """Texts of one call."""
 
+    key: Any  # calls that have the same one may go together
+    owner: str
     items: list[Any]
     function: Callable[[list[Any]], Sequence[Any]]
     future: "asyncio.Future[list[Any]]"
@@ -70,7 +73,8 @@ class Worker:
         self._loop = loop
         self._condition = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
-        self._texts: OrderedDict[Any, list[_Texts]] = OrderedDict()
+        self._texts: list[_Texts] = []  # in the order in which they came
+        self._turns = Turns()  # by texts
         self._writing: dict[int, _Writing] = {}
         self._is_closed = False
         self._step_began: float | None = None
@@ -125,15 +129,22 @@ class Worker:
                 self.engine.cancel(id)
 
     async def apply(
-        self, key: Any, function: Callable[[list[Any]], Sequence[Any]], items: list[Any]
+        self,
+        key: Any,
+        function: Callable[[list[Any]], Sequence[Any]],
+        items: list[Any],
+        owner: str = "",
     ) -> list[Any]:
-        """What a function makes of each item; items of calls that have the same key go together."""
+        """What a function makes of each item; items of calls that have the same key go together.
+        Owners take turns.
+        """
         if not items:
             return []
         self._check()
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         with self._condition:
-            self._texts.setdefault(key, []).append(_Texts(items, function, future))
+            self._turns.join(owner, [each.owner for each in self._texts])
+            self._texts.append(_Texts(key, owner, items, function, future))
             self._condition.notify()
         self.metrics.count("langue_texts_total", len(items), model=self.name)
         return await future
@@ -236,22 +247,27 @@ class Worker:
         self.engine = self._make_engine()
 
     def _next_texts(self) -> list[_Texts]:
-        """Who waits longest, and others whose texts may go along."""
-        if not self._texts:
+        """Of the owner who has had least, what waits longest; and others whose texts may go along,
+        in the same order.
+        """
+        present = [each for each in self._texts if not each.future.done()]  # others have gone
+        if not present:
+            self._texts = []
+            self._turns.clear()
             return []
-        key, waiting = next(iter(self._texts.items()))
-        waiting[:] = [each for each in waiting if not each.future.done()]  # others have gone
-        if not waiting:
-            del self._texts[key]
-            return []
-        chosen = [waiting.pop(0)]
-        count = len(chosen[0].items)
-        while waiting and count + len(waiting[0].items) <= MOST_TEXTS:
-            count += len(waiting[0].items)
-            chosen.append(waiting.pop(0))
-        self._texts.move_to_end(key)
-        if not waiting:
-            del self._texts[key]
+        waiting = sorted(present, key=lambda each: self._turns[each.owner])
+        chosen = list[_Texts]()
+        count = 0
+        for each in waiting:
+            if each.key != waiting[0].key:
+                continue
+            if chosen and count + len(each.items) > MOST_TEXTS:
+                break
+            chosen.append(each)
+            count += len(each.items)
+        for each in chosen:
+            self._turns.take(each.owner, len(each.items))
+        self._texts = [each for each in present if each not in chosen]
         return chosen
 
     def _apply(self, chosen: list[_Texts]) -> None:

@@ -206,6 +206,27 @@ def test_priorities_and_turns():
     assert ended == [3, 2, 0, 1]
 
 
+def test_who_comes_late_does_not_hold_up_the_rest():
+    engine = Engine(make(), rows=1)
+    prompts = prompts_of(*[4] * 8)
+    owners = {}
+
+    def submit(owner, count):
+        for _ in range(count):
+            request = Request(prompts.pop(), Sampling(max_tokens=3), owner=owner)
+            owners[engine.submit(request)] = owner
+
+    submit("early", 5)
+    ended = []
+    while engine.has_work:
+        ended += [owners[d.id] for d in engine.step() if d.finish_reason]
+        if len(ended) == 2 and prompts:
+            submit("late", 3)
+    # before the three that wait, as long as it has had no more; not for as much as early had
+    after = ended[2:]
+    assert after[:4].count("early") == after[:4].count("late") == 2, ended
+
+
 def test_one_that_fails_fails_alone():
     model = make(tied=False)
     prompts = prompts_of(9, 30, 70)

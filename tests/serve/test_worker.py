@@ -1,6 +1,7 @@
 """The thread of a model: what fails fails for those it concerns, and what is over is let go."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_texts_that_fail_together_fail_alone() -> None:
 
     async def test(worker):
         begin = asyncio.Event()
-        worker._add(lambda: __import__("time").sleep(0.1))  # so that all wait together
+        worker._add(lambda: time.sleep(0.1))  # so that all wait together
         calls = [["a"], ["bad"], ["b", "c"], ["worse"]]
         tasks = [asyncio.ensure_future(worker.apply("k", double, items)) for items in calls]
         begin.set()
@@ -113,6 +114,27 @@ def test_texts_that_fail_together_fail_alone() -> None:
     assert (first, both) == (["aa"], ["bb", "cc"])
     assert isinstance(bad, DataError) and isinstance(worse, EngineError)
     assert sizes[0] == 5
+
+
+@pytest.mark.parametrize("keys", [["k"] * 6, range(6)])  # computed together, and each alone
+def test_owners_take_turns(keys) -> None:
+    order = []
+
+    def note(items):
+        order.extend(items)
+        return items
+
+    async def test(worker):
+        worker._add(lambda: time.sleep(0.2))  # so that all wait
+        calls = [("greedy", 200)] * 4 + [("modest", 10)] * 2
+        tasks = [
+            asyncio.ensure_future(worker.apply(key, note, [(owner, index)] * size, owner))
+            for index, (key, (owner, size)) in enumerate(zip(keys, calls, strict=True))
+        ]
+        await asyncio.gather(*tasks)
+
+    with_worker(test)
+    assert list(dict.fromkeys(index for _, index in order)) == [0, 4, 5, 1, 2, 3]
 
 
 def test_a_thread_that_has_ended_says_so() -> None:
