@@ -53,7 +53,14 @@ MaxTokens = Annotated[
     int, typer.Option(min=1, rich_help_panel=LIMITS, help="New tokens of one answer.")
 ]
 MaxBody = Annotated[int, typer.Option(min=1, rich_help_panel=LIMITS, help="Bytes of one call.")]
-Concurrent = Annotated[int, typer.Option(min=1, rich_help_panel=LIMITS, help="Calls at a time.")]
+Concurrent = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        rich_help_panel=LIMITS,
+        help="Calls at a time; of several keys, each has at most as many as are free beside.",
+    ),
+]
 Rate = Annotated[
     int, typer.Option(min=0, rich_help_panel=LIMITS, help="Calls a minute and key; 0: any.")
 ]

@@ -75,7 +75,7 @@ def make_app(state: State, doors: Doors) -> App:
             allow_headers=["authorization", "content-type", "x-request-id"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    return Guard(inner, doors, state.limits, state.metrics)
+    return Guard(inner, doors, state.limits, state.metrics, lambda: state.is_ending)
 
 
 async def _trim() -> None:

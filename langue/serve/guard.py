@@ -6,6 +6,7 @@ A program in a browser on this machine can reach loopback: so the Host header mu
 """
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import json
@@ -14,6 +15,7 @@ import secrets
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 from langue.serve.api_errors import ApiError, busy
 from langue.serve.keys import Keys
 from langue.serve.metrics import Metrics
+from langue.serve.sse import DONE, EVENTS, event
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,6 +32,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_SECONDS = 30.0  # in which a body must have come
+FAREWELL = 5.0  # seconds in which calls that are broken off are told so
 MOST_CALLERS = 10_000  # whose rates are kept
 MOST_NAME = 128  # characters of a request id that a client gives
 OPEN = ("/live",)  # answered without a key, as are the files of the page: they tell nothing
@@ -36,6 +40,7 @@ PAGE = "/page/"
 REPORTS = "/report/"  # of runs, behind words that only those with a key are told
 READS = ("/v1/", "/tokenize", "/detokenize")  # routes below read bodies
 GONE = 499  # of HTTP, as others have it: nobody was there to read the answer
+ENDING = "server_ending"  # the code of what is refused then
 _ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MOST_NAME}}}")
 
 
@@ -63,12 +68,21 @@ class Doors:
 class Guard:
     """ASGI middleware around all routes."""
 
-    def __init__(self, app: App, doors: Doors, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: App,
+        doors: Doors,
+        limits: Limits,
+        metrics: Metrics,
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """is_ending: whether new calls are refused, since the server has been told to end."""
         self.app = app
         self.doors = doors
         self.limits = limits
         self.metrics = metrics
-        self.running = 0
+        self.is_ending = is_ending
+        self.running: Counter[str] = Counter()  # calls by their owners
         self._rates = _Rates(limits.rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,12 +93,14 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        call = _Call(scope, send)
-        self.running += 1
+        call = _Call(scope, send, self.is_ending)
         try:
             await self._answer(call, receive)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            await call.break_off()
         finally:
-            self.running -= 1
+            if call.is_counted:
+                self.running -= Counter({call.owner: 1})  # which keeps no zeros
             call.log(self.metrics)
 
     async def _answer(self, call: "_Call", receive: Receive) -> None:
@@ -116,11 +132,29 @@ class Guard:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and call.path.startswith(READS):
             raise ApiError(415, "Send JSON, with Content-Type: application/json")
-        if self.limits.concurrent and self.running > self.limits.concurrent:
-            raise busy(f"{self.limits.concurrent} calls are being answered; try again", 1)
+        if self.is_ending():
+            raise _ending()
+        self._check_places(call.owner)
         wait = self._rates.wait(call.owner)
         if wait:
             raise busy(f"More than {self.limits.rate} calls a minute; try again", wait)
+        self.running[call.owner] += 1
+        call.is_counted = True
+
+    def _check_places(self, owner: str) -> None:
+        """ApiError where there is no place for one more call. Where there are several keys, each
+        may have as many places as are free beside: some are left for who comes next.
+        """
+        most = self.limits.concurrent
+        free = most - self.running.total()
+        if not most:
+            return
+        if free <= 0:
+            raise busy(f"{most} calls are being answered; try again", 1)
+        own = self.running[owner]
+        if len(self.doors.keys) > 1 and own >= free:
+            what = f"{own} of {most} calls at a time are of this key, and {free} are for others"
+            raise busy(f"{what}; try again", 1)
 
     def _identify(self, call: "_Call") -> None:
         """Who calls, by the key."""
@@ -160,7 +194,7 @@ class Guard:
 class _Call:
     """One call, and what is told of it afterwards."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, is_ending: Callable[[], bool]) -> None:
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -175,7 +209,11 @@ class _Call:
         self.prompt_tokens: int | None = None
         self.new_tokens: int | None = None
         self.status = 0
+        self.is_counted = False  # among those that are answered at a time
         self.is_answered = False  # to the end
+        self.is_stream = False  # of events
+        self.is_broken_off = False  # since the server ends
+        self._is_ending = is_ending
         self._send = send
         self._began = time.monotonic()
 
@@ -183,11 +221,15 @@ class _Call:
         """Send on, with the id of the request."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            headers = dict(message.get("headers", ()))
+            self.is_stream = headers.get(b"content-type", b"").startswith(EVENTS.encode())
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"x-request-id", self.id.encode()),
                 (b"x-content-type-options", b"nosniff"),
             ]
+            if self._is_ending() and b"connection" not in headers:
+                message["headers"].append((b"connection", b"close"))
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self.is_answered = True
@@ -205,6 +247,17 @@ class _Call:
         start = {"type": "http.response.start", "status": error.status, "headers": raw}
         await self.send(start)
         await self.send({"type": "http.response.body", "body": body})
+
+    async def break_off(self) -> None:
+        """Answer with an error, or end the stream that has begun with one."""
+        self.is_broken_off = not self.is_answered
+        with contextlib.suppress(TimeoutError):  # who reads nothing cannot be told
+            async with asyncio.timeout(FAREWELL / 2):
+                if not self.status:
+                    await self.refuse(_ending())
+                elif self.is_stream and not self.is_answered:
+                    body = (event(_ending().body()) + DONE).encode()
+                    await self.send({"type": "http.response.body", "body": body})
 
     def log(self, metrics: Metrics) -> None:
         """A line of JSON on stderr, without anything that was said."""
@@ -225,6 +278,8 @@ class _Call:
         }
         if is_gone:
             line["client"] = "gone"
+        if self.is_broken_off:
+            line["error"] = ENDING
         for name, value in (
             ("key", self.owner or None),
             ("model", self.model),
@@ -312,6 +367,12 @@ async def _read(receive: Receive, most: int) -> bytes:
             raise _too_large(most)
         if not message.get("more_body"):
             return bytes(parts)
+
+
+def _ending() -> ApiError:
+    again = {"Retry-After": f"{FAREWELL:g}"}
+    what = "The server is being ended; ask again, when it or another is there"
+    return ApiError(503, what, code=ENDING, headers=again)
 
 
 def _too_large(most: int) -> ApiError:

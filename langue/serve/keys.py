@@ -28,8 +28,8 @@ class Keys:
         digests = dict.fromkeys(_digest_of(key) for key in keys)
         self._digests = list(digests)
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
+    def __len__(self) -> int:
+        return len(self._digests)
 
     def owner(self, key: str) -> str | None:
         """A name for who has this key, which does not tell it; None where it is no key."""

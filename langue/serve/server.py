@@ -11,7 +11,6 @@ from langue.errors import SettingsError
 from langue.runtime import SERVING_KERNELS, keep_kernels, share_heaps
 
 NEEDED = ("fastapi", "uvicorn")
-SILENT = 30  # seconds in which the first call of a connection must have begun
 DRAIN = 60  # seconds in which calls are answered to the end, once the server is told to end
 
 
@@ -102,60 +101,17 @@ def _run(
     drain: int,
     ready: Callable[[str], None] | None,
 ) -> None:
-    import uvicorn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
     from langue.serve.app import make_app
+    from langue.serve.uvicorn_server import Server
 
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
 
-    class Server(uvicorn.Server):
-        """Tells when it is ready, and the routes when it is to end."""
+    def tell() -> None:
+        if ready is not None:
+            ready(f"http://{shown}:{port}")
 
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if state.failure is not None:
-                self.should_exit = True
-            elif ready is not None and self.started:
-                ready(f"http://{shown}:{port}")
-
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            state.is_ending = True
-            super().handle_exit(sig, frame)
-
-    class Protocol(H11Protocol):
-        """Closes connections on which no call comes, or only a part of one."""
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._silence = self.loop.call_later(SILENT, self._close_if_silent)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._silence.cancel()  # it would hold all of the connection until then
-            super().connection_lost(exc)
-            self._unset_keepalive_if_required()  # of one that was reset, too
-
-        def _close_if_silent(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
-                self.transport.close()
-
-    config = uvicorn.Config(
-        make_app(state, doors),
-        lifespan="on",
-        log_level="warning",
-        # its own would close the handlers of all other loggers of this process
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=drain,
-        timeout_keep_alive=30,
-        h11_max_incomplete_event_size=64 * 1024,
-        http=Protocol,
-        loop="asyncio",
-        ws="none",
-    )
-    server = Server(config)
+    server = Server(make_app(state, doors), state, listening, drain, tell)
     # uvicorn raises the signal that ended it once more, when all is done
     before = {each: signal.signal(each, _ignore) for each in (signal.SIGTERM, signal.SIGINT)}
     try:

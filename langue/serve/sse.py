@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 
 from langue.serve.api_errors import ApiError
 
+EVENTS = "text/event-stream"
 DONE = "data: [DONE]\n\n"
 
 
@@ -23,7 +24,7 @@ def event(data: Any, name: str | None = None) -> str:
 class EventStream(StreamingResponse):
     """A stream of events, whose source is ended where the client goes."""
 
-    media_type = "text/event-stream"
+    media_type = EVENTS
 
     def __init__(
         self, events: AsyncIterator[str], stack: AsyncExitStack, done: bool = True

@@ -1,5 +1,6 @@
 """Who may come in, what a server takes on, and how it ends."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -205,7 +206,8 @@ def test_lines_of_the_log_are_json_without_prompts(open_server) -> None:
 
 def test_connections_on_which_no_call_comes_are_closed(folder) -> None:
     """And none on which one came; a body that stops half-way is refused."""
-    limits = "from langue.serve import guard, server\nserver.SILENT = 1\nguard.BODY_SECONDS = 1.0"
+    limits = "from langue.serve import guard, uvicorn_server as server\n"
+    limits += "server.SILENT = 1\nguard.BODY_SECONDS = 1.0"
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
     with serving(folder, "--memory", "60MB", before=limits) as server:
         host, _, port = server.address.removeprefix("http://").partition(":")
@@ -231,6 +233,24 @@ def test_connections_on_which_no_call_comes_are_closed(folder) -> None:
                 time.sleep(1.2)
 
 
+def test_one_key_leaves_places_for_others(folder) -> None:
+    words = ("--memory", "60MB", "--concurrent", "4")
+    with serving(folder, *words, LANGUE_API_KEYS=f"{KEY},{OTHER}") as server:
+
+        def call(key, **more):
+            fields = {**SHORT, **more}
+            headers = {"authorization": f"Bearer {key}"}
+            return server.http.stream("POST", "/v1/completions", json=fields, headers=headers)
+
+        with contextlib.ExitStack() as stack:
+            fields = {**LONG, "stream": True}
+            opened = [stack.enter_context(call(KEY, **fields)) for _ in range(3)]
+            assert [each.status_code for each in opened] == [200, 200, 429]
+            assert "2 of 4" in opened[2].read().decode() and opened[2].headers["retry-after"]
+            other = stack.enter_context(call(OTHER, **fields))
+            assert other.status_code == 200
+
+
 def test_rates_are_kept(folder) -> None:
     with serving(folder, "--memory", "60MB", "--rate", "3") as server:
         found = [server.http.post("/v1/completions", json=SHORT) for _ in range(4)]
@@ -249,7 +269,7 @@ def test_what_was_accepted_is_answered_to_the_end(folder, number) -> None:
             ending = threading.Thread(target=lambda: codes.append(server.end(number)))
             ending.start()
             rest = [line for line in lines if line]
-        ending.join(30)
+        ending.join(90)
         assert rest[-1] == "data: [DONE]" and '"length"' in rest[-2]
         assert codes == [0]
         with pytest.raises(httpx.ConnectError):
