@@ -64,6 +64,7 @@ def make_app(state: State, doors: Doors) -> App:
     _add_errors(app)
     _add_own(app)
     add_site(app)
+    _describe_models(app, state)
     inner: Any = app
     if doors.origins:
         from starlette.middleware.cors import CORSMiddleware
@@ -163,6 +164,24 @@ def _add_own(app: FastAPI) -> None:
         state = state_of(request)
         _measure(state)
         return PlainTextResponse(state.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _describe_models(app: FastAPI, state: State) -> None:
+    """Have the OpenAPI description list the models that calls may name."""
+    make = app.openapi
+
+    def describe() -> dict[str, Any]:
+        made = make()
+        names = list(state.shelf.named)
+        for schema in made["components"]["schemas"].values():
+            field = schema.get("properties", {}).get("model")
+            if field is not None:
+                field["enum"] = names
+        (id,) = made["paths"]["/v1/models/{id}"]["get"]["parameters"]
+        id["schema"]["enum"] = names
+        return made
+
+    app.openapi = describe  # type: ignore[method-assign]
 
 
 def _measure(state: State) -> None:

@@ -38,7 +38,8 @@ MOST_NAME = 128  # characters of a request id that a client gives
 OPEN = ("/live",)  # answered without a key, as are the files of the page: they tell nothing
 PAGE = "/page/"
 REPORTS = "/report/"  # of runs, behind words that only those with a key are told
-READS = ("/v1/", "/tokenize", "/detokenize")  # routes below read bodies
+READS = ("/v1/", "/tokenize", "/detokenize")  # routes below read bodies,
+MODELS = "/v1/models"  # but these, which are not posted to
 GONE = 499  # of HTTP, as others have it: nobody was there to read the answer
 ENDING = "server_ending"  # the code of what is refused then
 _ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MOST_NAME}}}")
@@ -130,7 +131,8 @@ class Guard:
         if call.method != "POST":
             return
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json" and call.path.startswith(READS):
+        is_read = call.path.startswith(READS) and not call.path.startswith(MODELS)
+        if kind != "application/json" and is_read:
             raise ApiError(415, "Send JSON, with Content-Type: application/json")
         if self.is_ending():
             raise _ending()

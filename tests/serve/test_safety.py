@@ -136,9 +136,17 @@ def test_bodies_that_are_none_are_refused(open_server, content, kind, status) ->
 
 
 def test_unknown_routes_and_methods_are_told_in_the_same_shape(open_server) -> None:
-    for path, method, status in (("/v1/nothing", "get", 404), ("/v1/models", "delete", 405)):
+    wrong = [("/v1/nothing", "get", 404)]
+    wrong += [("/v1/models", method, 405) for method in ("delete", "post")]
+    for path, method, status in wrong:
         answer = open_server.http.request(method, path)
         assert answer.status_code == status and "message" in answer.json()["error"]
+
+
+def test_the_description_lists_the_models(open_server) -> None:
+    described = open_server.http.get("/openapi.json").json()
+    fields = described["components"]["schemas"]["ChatFields"]["properties"]
+    assert fields["model"]["enum"] == ["tiny"]
 
 
 def test_a_caller_who_goes_frees_what_was_held(open_server) -> None:
