@@ -24,7 +24,14 @@ from benchmarks import material, results
 from benchmarks.finetune_peers import best_options
 from benchmarks.machine import facts
 from benchmarks.noise import others
-from benchmarks.task_sides import TURN, answer_job, take_slices, train_langue, training_arguments
+from benchmarks.task_sides import (
+    TURN,
+    answer_job,
+    predictions,
+    take_slices,
+    train_langue,
+    training_arguments,
+)
 
 EMBED = {"lr": 1e-4, "warmup": 0.1, "weight_decay": 0.01, "batch": 32, "max_length": 128}
 ADAPTER = {"lr": 1e-3, "warmup": 0.1, "weight_decay": 0.01, "batch": 32, "max_length": 256}
@@ -109,9 +116,12 @@ def spearman(job: dict[str, Any], one: Any, other: Any) -> float:
 
 
 def adapter(job: dict[str, Any]) -> dict[str, Any]:
-    found = train_langue("classify", job, ADAPTER)
-    chosen = [each.label for each in found.pop("predictions")]
-    found["quality"] = accuracy(job, chosen)
+    def chosen(prepared: Any, network: Any) -> list[str]:
+        scores = predictions(prepared, network)  # (N, labels)
+        return [prepared.task.labels[place] for place in scores.argmax(-1)]
+
+    found = train_langue("classify", job, ADAPTER, chosen)
+    found["quality"] = accuracy(job, found.pop("predictions"))
     return found
 
 

@@ -29,6 +29,25 @@ from langue.cli.options import (
 )
 from langue.errors import SettingsError
 
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        help="Cross-validate with this number of folds: one run per fold, evaluated on that fold.",
+        show_default=False,
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(help="Repeat the run with this number of random seeds.", show_default=False),
+]
+Shares = Annotated[
+    str | None,
+    typer.Option(
+        help="One run on each of these shares of the training rows, such as 0.1,0.3,1.",
+        show_default=False,
+    ),
+]
+
 
 def finetune(
     context: typer.Context,
@@ -46,25 +65,9 @@ def finetune(
     force: Force = False,
     resume: Resume = False,
     keep_checkpoints: KeepCheckpoints = False,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            help="Cross-validate with this number of folds: one run per fold, evaluated on"
-            " that fold.",
-            show_default=False,
-        ),
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(help="Repeat the run with this number of random seeds.", show_default=False),
-    ] = None,
-    shares: Annotated[
-        str | None,
-        typer.Option(
-            help="One run on each of these shares of the training rows, such as 0.1,0.3,1.",
-            show_default=False,
-        ),
-    ] = None,
+    folds: Folds = None,
+    seeds: Seeds = None,
+    shares: Shares = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -28,59 +28,64 @@ Building = Annotated[
         " over that of its computers."
     ),
 ]
+Size = Annotated[
+    str | None,
+    typer.Option(help="The number of parameters of a new model, such as 124M.", show_default=False),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="The architecture of a new model: langue, gpt2, llama, gpt2-xl, ...",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="An existing model: a Hub name, a folder or a run.", show_default=False),
+]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        help="The number of training tokens, such as 10B. Default: 20 per parameter.",
+        show_default=False,
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="The compute budget in floating-point operations, such as 1e21, or as '8"
+        " h100 for 3 days'.",
+        show_default=False,
+    ),
+]
+Length = Annotated[
+    int | None,
+    typer.Option(help="The number of tokens per sequence. Default: 1024.", show_default=False),
+]
+BatchTokens = Annotated[
+    str | None,
+    typer.Option(
+        help="The number of tokens per step. Default: a usual value for the model's size.",
+        show_default=False,
+    ),
+]
 
 
 def plan(
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="The number of parameters of a new model, such as 124M.", show_default=False
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="The architecture of a new model: langue, gpt2, llama, gpt2-xl, ...",
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="An existing model: a Hub name, a folder or a run.", show_default=False),
-    ] = None,
-    tokens: Annotated[
-        str | None,
-        typer.Option(
-            help="The number of training tokens, such as 10B. Default: 20 per parameter.",
-            show_default=False,
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="The compute budget in floating-point operations, such as 1e21, or as '8"
-            " h100 for 3 days'.",
-            show_default=False,
-        ),
-    ] = None,
+    size: Size = None,
+    preset: Preset = None,
+    model: Model = None,
+    tokens: Tokens = None,
+    budget: Budget = None,
     hardware: Annotated[
         str, typer.Option(help="h100, a100, rtx4090, ..., or here for this machine.")
     ] = "here",
     devices: Annotated[
         int | None, typer.Option(help="The number of devices. Default: 1.", show_default=False)
     ] = None,
-    length: Annotated[
-        int | None,
-        typer.Option(help="The number of tokens per sequence. Default: 1024.", show_default=False),
-    ] = None,
+    length: Length = None,
     vocabulary: Vocabulary = None,
-    batch_tokens: Annotated[
-        str | None,
-        typer.Option(
-            help="The number of tokens per step. Default: a usual value for the model's size.",
-            show_default=False,
-        ),
-    ] = None,
+    batch_tokens: BatchTokens = None,
     mfu: Share = None,
     pue: Building = 1.56,
     measure: Annotated[
