@@ -305,7 +305,9 @@ def write(data: Path, folder: Path, pair: Pair, share: float) -> str:
         tables["dev"] = tables["test"]
     sizes = []
     for name, table in tables.items():
-        table = table.select(range(min(len(table), MOST[name])))
+        if len(table) > MOST[name]:  # drawn, since files may hold one label after the other
+            drawn = np.random.default_rng(1).permutation(len(table))[: MOST[name]]
+            table = table.select(np.sort(drawn))
         values = zip(*(table.column(each) for each in pair.need), strict=True)
         lines = [json.dumps(dict(zip(pair.need, row, strict=True))) + "\n" for row in values]
         (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
