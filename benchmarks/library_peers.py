@@ -25,6 +25,7 @@ from benchmarks.noise import others
 from benchmarks.task_sides import (
     TURN,
     answer_job,
+    predictions,
     rows,
     take_slices,
     train_langue,
@@ -105,9 +106,12 @@ def spearman(job: dict[str, Any], one: Any, other: Any) -> float:
 
 
 def adapter(job: dict[str, Any]) -> dict[str, Any]:
-    found = train_langue("classify", job, ADAPTER)
-    chosen = [each.label for each in found.pop("predictions")]
-    found["quality"] = accuracy(job, chosen)
+    def chosen(prepared: Any, network: Any) -> list[str]:
+        scores = predictions(prepared, network)  # (N, labels)
+        return [prepared.task.labels[place] for place in scores.argmax(-1)]
+
+    found = train_langue("classify", job, ADAPTER, chosen)
+    found["quality"] = accuracy(job, found.pop("predictions"))
     return found
 
 
@@ -284,7 +288,9 @@ def write(data: Path, folder: Path, pair: Pair, share: float) -> str:
         tables["dev"] = tables["test"]
     sizes = []
     for name, table in tables.items():
-        table = table.select(range(min(len(table), MOST[name])))
+        if len(table) > MOST[name]:  # drawn, since files may hold one label after the other
+            drawn = np.random.default_rng(1).permutation(len(table))[: MOST[name]]
+            table = table.select(np.sort(drawn))
         sizes.append(write_rows(folder, name, table, pair.need))
     return ", ".join(sizes)
 

@@ -49,14 +49,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
-        "Begin with [bold]langue quickstart[/]. Each command teaches by example: [bold]langue"
-        " finetune --help[/]. [bold]LANGUE_DEVICE[/] names the device: cpu, cuda or mps."
+        "Start with [bold]langue quickstart[/]. The help of each command shows examples:"
+        " [bold]langue finetune --help[/]. The environment variable [bold]LANGUE_DEVICE[/]"
+        " selects the device: cpu, cuda or mps."
     ),
 )
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Look at text, and make it ready to train on.",
+    help="Inspect text and prepare it for training.",
 )
 tokenizer = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train a tokenizer.")
 compress = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make a model smaller.")

@@ -80,28 +80,28 @@ class PreferenceOptions(Section):
     loss: Literal["sigmoid", "ipo", "hinge", "robust", "orpo", "simpo", "kto"] = Field(
         default="sigmoid",
         description=(
-            "what is minimised: sigmoid is DPO; ipo, hinge and robust are variants of it; orpo and"
-            " simpo need no reference model; kto learns from single answers, good and bad: its"
-            " divergence is the mean gain, over a batch, of prompts with the answer of the row"
-            " before in the data (trl turns the answers round within blocks of a batch's rows)"
+            "the loss: sigmoid is DPO, and ipo, hinge and robust are its variants; orpo"
+            " and simpo need no reference model; kto learns from single answers, good"
+            " and bad (its KL term is the mean gain, over a batch, of prompts with the"
+            " answer of the preceding row of the data; trl rotates the answers within a"
+            " batch)"
         ),
     )
     beta: float = Field(
         default=0.1,
         gt=0,
-        description="how far the model is held to what it began as; simpo, orpo: scale of rewards",
+        description="strength of the constraint to the reference model; for simpo and orpo, the"
+        " scale of the rewards",
     )
     label_smoothing: float = Field(
         default=0.0,
         ge=0,
         lt=0.5,
-        description="sigmoid, robust: the share of preferences that are wrong",
+        description="sigmoid, robust: the fraction of preferences that is assumed to be wrong",
     )
-    gamma: float = Field(
-        default=0.5, ge=0, description="simpo: by how much the chosen answer is to be ahead"
-    )
-    good_weight: float = Field(default=1.0, gt=0, description="kto: weight of good answers")
-    bad_weight: float = Field(default=1.0, gt=0, description="kto: weight of bad answers")
+    gamma: float = Field(default=0.5, ge=0, description="simpo: the margin between the rewards")
+    good_weight: float = Field(default=1.0, gt=0, description="kto: weight of the good answers")
+    bad_weight: float = Field(default=1.0, gt=0, description="kto: weight of the bad answers")
     template: str | None = template_field()
 
 

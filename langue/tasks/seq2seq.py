@@ -61,20 +61,22 @@ class Seq2SeqOptions(WritingOptions):
     output: Literal["translation", "summary", "text"] = Field(
         default="text",
         description=(
-            "what is written: translations are judged by BLEU and chrF, summaries and other texts"
-            " by ROUGE"
+            "the kind of output: a translation is evaluated by BLEU and chrF, a summary"
+            " or other text by ROUGE"
         ),
     )
     prefix: str = Field(
-        default="", description="text before each source, as T5's translate English to German:"
+        default="",
+        description="text before each source, such as T5's 'translate English to German: '",
     )
     suffix: str = Field(
-        default="\n", description="text between a source and its target, which a decoder reads"
+        default="\n", description="text between a source and its target, for a decoder"
     )
     dev_examples: int = Field(
         default=200,
         ge=1,
-        description="examples of dev for which texts are written in training, to be judged",
+        description="number of dev examples for which text is generated and evaluated during"
+        " training",
     )
 
 

@@ -48,19 +48,20 @@ class WritingOptions(Section):
     max_new_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="tokens that are written at most; None: half as many again as any reference",
+        description="maximum number of generated tokens; none: one and a half times the longest"
+        " reference",
     )
-    beams: int = Field(
-        default=1, ge=1, le=64, description="beams of the search for the likeliest text; 1: none"
-    )
+    beams: int = Field(default=1, ge=1, le=64, description="number of beams; 1: no beam search")
     length_penalty: float = Field(
-        default=1.0, description="power of the length that beams' log-probabilities are divided by"
+        default=1.0,
+        description="exponent of the length by which the log-probabilities of beams are divided",
     )
     label_smoothing: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="share of the target's probability that all tokens get in equal parts",
+        description="label smoothing: fraction of the target's probability that is spread"
+        " evenly over all tokens",
     )
 
 
