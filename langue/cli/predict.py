@@ -102,33 +102,26 @@ def predict(
     """
     data = data_of(standard_input, data)
     early.check_inputs(model=run, data=data, out=out, force=force)
-    named = parse_columns(columns)
+    texts = _texts(text, pair)
+    common: dict[str, Any] = {
+        "columns": parse_columns(columns),
+        "keep": keep,
+        "top": _top(top, all_labels),
+        "batch_tokens": batch_tokens,
+        "device": device,
+        "resume": resume,
+    }
     from langue.progress import quiet as quietly
     from langue.runs.show import print_json, print_predictions
     from langue.verbs.predict import predict as verb
+    from langue.verbs.predict import predict_stream
 
     with quietly(quiet):
-        if data == "-" and out is None and not text:
-            from langue.runtime import computing
-            from langue.verbs.predict import predict_lines
-
-            with computing(device, batch_tokens):
-                for line in predict_lines(run, named, _top(top, all_labels)):
-                    print(line, flush=True)
+        if data == "-" and out is None and not texts:
+            for line in predict_stream(run, **common):
+                print(line, flush=True)
             return
-        results = verb(
-            run,
-            texts=_texts(text, pair),
-            data=data,
-            out=out,
-            columns=named,
-            keep=keep,
-            top=_top(top, all_labels),
-            batch_tokens=batch_tokens,
-            device=device,
-            resume=resume,
-            force=force,
-        )
+        results = verb(run, texts=texts, data=data, out=out, force=force, **common)
     if out is not None and as_json:
         print_json({"out": out})
     elif out is not None:

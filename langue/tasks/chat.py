@@ -25,6 +25,7 @@ from langue.errors import DataError, ModelError
 from langue.hub.checkpoint import Checkpoint
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.model.language_model import LanguageModel
 from langue.settings.sections import DataSettings
 from langue.statistics import kneser_ney
@@ -361,11 +362,9 @@ class Chat(WritingTask):
             except ModelError:  # too long to be answered, and no more than a sample
                 continue
             asked.append(row)
-        was_training = model.training
-        model.eval()
-        for row, written in zip(asked, self.write(model, prompts, dtype), strict=True):
-            found[row] = replace(found[row], texts=written.texts, source=written.source)
-        model.train(was_training)
+        with evaluating(model):
+            for row, written in zip(asked, self.write(model, prompts, dtype), strict=True):
+                found[row] = replace(found[row], texts=written.texts, source=written.source)
         if progress is not None:
             progress(len(encoded))
         return found, loss
@@ -376,26 +375,20 @@ class Chat(WritingTask):
     ) -> tuple[list[Answered], float | None]:
         """Sums over the assistant's tokens of each row, and the mean loss."""
         assert isinstance(model, LanguageModel)
-        was_training = model.training
-        model.eval()
-        examples = encoded.examples
-        sums = np.zeros((3, len(examples)))  # nats, tokens, right ones
-        longest = int(examples.lengths.max(initial=1))
-        for rows in sorted_batches(examples.lengths, max(LOSS_TOKENS, longest)):
-            batch = gather(examples, rows, device)
-            assert batch.labels is not None
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                states = select_labelled(language_states(model, batch), batch)
-                losses, right = token_losses(model, states, batch.labels)
-            places = batch.places
-            if places is None:
-                places = torch.arange(batch.n_tokens, device=device)
-            of = torch.searchsorted(batch.starts, places, right=True) - 1
-            row = batch.rows[of.cpu().numpy()]
-            np.add.at(sums[0], row, losses.cpu().numpy())
-            np.add.at(sums[1], row, 1)
-            np.add.at(sums[2], row, right.cpu().numpy())
-        model.train(was_training)
+        with evaluating(model):
+            examples = encoded.examples
+            sums = np.zeros((3, len(examples)))  # nats, tokens, right ones
+            longest = int(examples.lengths.max(initial=1))
+            for rows in sorted_batches(examples.lengths, max(LOSS_TOKENS, longest)):
+                batch = gather(examples, rows, device)
+                assert batch.labels is not None
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    states = select_labelled(language_states(model, batch), batch)
+                    losses, right = token_losses(model, states, batch.labels)
+                row = batch.rows[batch.label_sequences.cpu().numpy()]
+                np.add.at(sums[0], row, losses.cpu().numpy())
+                np.add.at(sums[1], row, 1)
+                np.add.at(sums[2], row, right.cpu().numpy())
         found = [Answered([], [], "", *row) for row in sums.T.tolist()]
         total = float(sums[1].sum())
         return found, float(sums[0].sum()) / total if total else None

@@ -277,8 +277,7 @@ class Extract(Task):
         encoded, cut = self._encoded(self._pairs(table), golds, tokenizer, data, config)
         kept = rows_with_tokens(table, encoded.rows_with_tokens(), data)
         if kept is not None:
-            rest = None if golds is None else [golds[row] for row in kept]
-            return self.encode(tokenizer, table.select(kept), rest, data, config)
+            return self.encode_rows(kept, tokenizer, table, golds, data, config)
         if cut.any():
             first = table.where(int(np.flatnonzero(cut)[0]))
             self._notes.append(f"{table.origin}: {_cut_note(cut, data, config)}, first {first}")

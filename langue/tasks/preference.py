@@ -27,6 +27,7 @@ from langue.errors import DataError, LangueError, ModelError, SettingsError
 from langue.hub.checkpoint import Checkpoint, describe, load_into, read_checkpoint, without_extra
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.model.language_model import build_on_meta
 from langue.settings.sections import DataSettings, Section, Settings
 from langue.statistics.metrics import Measure
@@ -500,26 +501,24 @@ class Preference(LanguageTask):
         progress: Callable[[int], None] | None = None,
     ) -> tuple[list[Rewarded], float | None]:
         encoded = self._referred(encoded, device, dtype)
-        was_training = model.training
-        model.eval()
-        found: list[Any] = [None] * encoded.n_rows
-        total = 0.0
-        for batch in whole_rows(encoded, device):
-            with torch.no_grad(), autocast(device, dtype):
-                outcome = self.forward(model, batch)
-            total += float(outcome.loss)
-            assert batch.targets is not None
-            order = np.sort(batch.rows)
-            of = batch.targets[np.argsort(batch.rows, kind="stable"), REFERENCE].tolist()
-            parts = [each.tolist() for each in outcome.outputs]
-            for place, row in enumerate((order[0::2] // 2).tolist()):
-                made = self._rewarded(*(part[place] for part in parts))
-                if self.has_pairs:
-                    made = replace(made, reference=of[2 * place] - of[2 * place + 1])
-                found[row] = made
-            if progress is not None:
-                progress(len(batch))
-        model.train(was_training)
+        with evaluating(model):
+            found: list[Any] = [None] * encoded.n_rows
+            total = 0.0
+            for batch in whole_rows(encoded, device):
+                with torch.no_grad(), autocast(device, dtype):
+                    outcome = self.forward(model, batch)
+                total += float(outcome.loss)
+                assert batch.targets is not None
+                order = np.sort(batch.rows)
+                of = batch.targets[np.argsort(batch.rows, kind="stable"), REFERENCE].tolist()
+                parts = [each.tolist() for each in outcome.outputs]
+                for place, row in enumerate((order[0::2] // 2).tolist()):
+                    made = self._rewarded(*(part[place] for part in parts))
+                    if self.has_pairs:
+                        made = replace(made, reference=of[2 * place] - of[2 * place + 1])
+                    found[row] = made
+                if progress is not None:
+                    progress(len(batch))
         scored = encoded.golds is not None and encoded.n_rows
         return found, total / encoded.n_rows if scored else None
 

@@ -23,6 +23,7 @@ from langue.data.encoded import Encoded
 from langue.errors import DataError
 from langue.hub.family import Family
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.settings.sections import DataSettings
 from langue.statistics import rouge, translation
 from langue.statistics.metrics import Measure
@@ -174,8 +175,7 @@ class Seq2Seq(WritingTask):
         encoded = self._encoded(sources, targets, tokenizer, data, config)
         kept = rows_with_tokens(table, encoded.rows_with_tokens(), data)
         if kept is not None:
-            rest = None if golds is None else [golds[row] for row in kept]
-            return self.encode(tokenizer, table.select(kept), rest, data, config)
+            return self.encode_rows(kept, tokenizer, table, golds, data, config)
         self._tell_cut(encoded, table, data)
         return table, replace(encoded, golds=golds)
 
@@ -301,13 +301,11 @@ class Seq2Seq(WritingTask):
         self, model: nn.Module, dev: Encoded, *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Metrics, float | None]:
         """The loss on all of dev, and metrics of the texts that are written for a part of it."""
-        was_training = model.training
-        model.eval()
-        loss = self.mean_loss(model, dev, device, dtype)
-        few = min(len(dev), self.settings.dev_examples)
-        rows = np.linspace(0, len(dev) - 1, few).round().astype(np.int64)
-        written = self.write(model, [dev.context[row] for row in rows], dtype, beams=1)
-        model.train(was_training)
+        with evaluating(model):
+            loss = self.mean_loss(model, dev, device, dtype)
+            few = min(len(dev), self.settings.dev_examples)
+            rows = np.linspace(0, len(dev) - 1, few).round().astype(np.int64)
+            written = self.write(model, [dev.context[row] for row in rows], dtype, beams=1)
         return self.metrics([dev.golds[row] for row in rows], written), loss
 
     def metric_names(self) -> list[str]:

@@ -342,8 +342,7 @@ class Tag(Task):
         usable = np.array([_fault(words) is None for words in rows], bool)
         kept = rows_with_tokens(table, usable, data, lambda row: str(_fault(rows[row])))
         if kept is not None:
-            rest = None if golds is None else [golds[row] for row in kept]
-            return self.encode(tokenizer, table.select(kept), rest, data, config)
+            return self.encode_rows(kept, tokenizer, table, golds, data, config)
         encoded = self._encoded(rows, golds, tokenizer, data, config)
         self._notes += _notes_on_words(table.origin, encoded)
         return table, encoded

@@ -28,6 +28,7 @@ from langue.hub.family import Family
 from langue.hub.generation_config import GenerationConfig
 from langue.model.cache import PAGE
 from langue.model.config import ModelConfig
+from langue.model.evaluating import evaluating
 from langue.model.language_model import LanguageModel, init_weights
 from langue.model.weight_linear import for_generation
 from langue.settings.sections import Section, Settings
@@ -218,12 +219,10 @@ class WritingTask(LanguageTask):
         dtype: torch.dtype,
         progress: Callable[[int], None] | None = None,
     ) -> tuple[list[Written], float | None]:
-        was_training = model.training
-        model.eval()
-        scored = encoded.golds is not None
-        loss = self.mean_loss(model, encoded, device, dtype) if scored else None
-        written = self.write(model, encoded.context, dtype, progress=progress)
-        model.train(was_training)
+        with evaluating(model):
+            scored = encoded.golds is not None
+            loss = self.mean_loss(model, encoded, device, dtype) if scored else None
+            written = self.write(model, encoded.context, dtype, progress=progress)
         return written, loss
 
     def write(
