@@ -36,6 +36,10 @@ class Columns:
         by_number = names and all(re.fullmatch("[1-9][0-9]*", name) for name in names)
         return Form(self.encoding, frozenset(names if by_number else ()))
 
+    def may_be(self, there: Sequence[str]) -> bool:
+        """Whether files that are called so are likely to be columns of one table."""
+        return "source" in self.need or len(self._found(self.need, there)) == len(self.need)
+
     def find(self, there: Sequence[str], where: str, of_line: bool = False) -> dict[str, str]:
         """ours -> theirs of the columns among those that are there; a DataError with the
         remedy for others. of_line: they stand in a file's first line, which may be no header.
@@ -104,6 +108,9 @@ class Columns:
         what = f"there is no column {names}; its columns are {listed(there)}"
         likely = self._likely(missing, free)
         do = f"say which it is with {_option({o: likely.get(o, 'NAME') for o in missing})}"
+        if not (likely or of_line) and len(missing) == len(free) == 2:
+            one, other = (_option(dict(zip(missing, by, strict=True))) for by in (free, free[::-1]))
+            do = f"say which is which, with {one} or {other}"
         none_known = len(free) == len(there) and (not likely or any(map(_is_no_name, there)))
         if of_line and none_known and len(there) >= len(self.need):
             what = f"there is no column {names}; its first line is {listed(there)}"
