@@ -32,7 +32,7 @@ Prompt = Annotated[
     typer.Option(
         "--prompt",
         "-p",
-        help="A beginning, or a source; repeat it for more.",
+        help="A beginning, or a source; special tokens may be written by name; repeat it for more.",
         show_default=False,
     ),
 ]

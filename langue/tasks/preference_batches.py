@@ -3,6 +3,7 @@ what a model makes of each answer.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from langue.tasks.preference_losses import Answers
 from langue.tasks.preference_rows import Preferred
 from langue.tasks.writing import LOSS_TOKENS, labelled_examples
 from langue.text.tokenizers.assistant_turns import Labelled
+from langue.text.tokenizers.unknown import Lost
 
 # --- columns of `Examples.targets`, of each sequence ---
 
@@ -24,14 +26,19 @@ REFERENCE = 0  # its log-probability by the reference; NaN: not known, or not ne
 GOOD = 1  # 1: the row's answer is good, or there are two; 0: it is bad
 
 
-def encoded_pairs(found: Sequence[Labelled], golds: Sequence[Preferred], room: int) -> Encoded:
-    """Two sequences a row; the last of `room` tokens is predicted and not read."""
+def encoded_pairs(
+    found: Sequence[Labelled], golds: Sequence[Preferred], room: int, lost: Lost
+) -> Encoded:
+    """Two sequences a row; the last of `room` tokens is predicted and not read. lost: of all
+    rows.
+    """
     tokens = [each.ids[:room][:-1] for each in found]
     labels = [np.where(each.written, each.ids, -1)[1:room] for each in found]
     cut = np.asarray([max(0, len(each.ids) - room) for each in found], np.int32)
     targets = np.full((len(found), 2), np.nan)  # REFERENCE and GOOD of each sequence
     targets[:, GOOD] = np.repeat([gold.good is not False for gold in golds], 2)
     examples = labelled_examples(tokens, labels, cut).with_targets(targets)
+    examples = replace(examples, lost=lost)
     return Encoded(examples, len(golds), row=np.repeat(np.arange(len(golds)), 2))
 
 
