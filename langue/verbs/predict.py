@@ -19,6 +19,7 @@ from langue.settings.recipe import display_name
 from langue.text.read.source import Table
 from langue.text.read.standard_input import NAME, StandardInput
 from langue.text.read.table import KEPT, SPLITS
+from langue.verbs.prompted_rows import check_one_given
 
 STANDARD_INPUT = "-"
 AT_ONCE = 256  # lines of standard input that are predicted together, where so many are there
@@ -74,10 +75,7 @@ def _check(
     texts: Any, data: Any, out: str | Path | None, keep: Any, resume: bool, force: bool
 ) -> None:
     """LangueError at what cannot be, before anything is loaded."""
-    if (texts is None) == (data is None):
-        raise SettingsError(
-            "predict needs either texts or data", do='give --text "..." or --data FILE'
-        )
+    check_one_given(texts, data, "text")
     if isinstance(texts, str):
         raise SettingsError("texts is one string", do="give a list: [text]")
     is_piped = isinstance(data, str) and data == STANDARD_INPUT

@@ -106,6 +106,10 @@ class Columns:
     ) -> DataError:
         names = " and ".join(repr(self.renamed.get(ours, ours)) for ours in missing)
         what = f"there is no column {names}; its columns are {listed(there)}"
+        if all(ours.startswith(KEPT) for ours in missing):
+            return DataError(
+                what, where=where, do="name with --keep what is there, or leave it out"
+            )
         likely = self._likely(missing, free)
         do = f"say which it is with {_option({o: likely.get(o, 'NAME') for o in missing})}"
         if not (likely or of_line) and len(missing) == len(free) == 2:
