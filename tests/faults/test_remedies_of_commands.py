@@ -165,3 +165,16 @@ def test_remedies_of_commands(fault, there, monkeypatch, capsys):
     server = importlib.import_module("langue.serve.server")
     monkeypatch.setattr(server, "_run", lambda *given: None)
     obeyed(*fault, *[None] * (3 - len(fault)), capsys)
+
+
+def test_data_that_is_not_what_it_was(there, monkeypatch, capsys):
+    monkeypatch.chdir(there)
+    kept = (there / "a.jsonl").read_bytes()
+    write_jsonl(there / "a.jsonl", reviews(50, seed=5))
+    assert run(["evaluate", "run"]) == 2
+    option = re.search(
+        r"put the data back, or name texts .* with (--data)", capsys.readouterr().err
+    )
+    assert run(["evaluate", "run", option[1], "b.jsonl"]) == 0
+    (there / "a.jsonl").write_bytes(kept)
+    assert run(["evaluate", "run"]) == 0
