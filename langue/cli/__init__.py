@@ -147,7 +147,7 @@ def run(words: list[str]) -> int:
     except Exception as error:
         if "--debug" in words:
             raise
-        return _explain(error)
+        return _explain(error, words)
     if code == 130 and process_rank() == 0:
         print("langue: interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
@@ -209,7 +209,14 @@ def _one_line(error: Exception | str) -> str:
     return str(error).replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _explain(error: Exception) -> int:
+def _command_of(words: Sequence[str]) -> str:
+    """The command that words begin with, as far as they name one."""
+    groups = [group.name for group in app.registered_groups]
+    named = words[: 2 if words and words[0] in groups else 1]
+    return " ".join(["langue", *(word for word in named if not word.startswith("-"))])
+
+
+def _explain(error: Exception, words: Sequence[str]) -> int:
     """One line on stderr for whatever stopped the command, and its exit code."""
     if isinstance(error, AlreadyReported):
         return error.exit_code
@@ -234,7 +241,7 @@ def _explain(error: Exception) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(message)
             return 0
-        path = context.command_path if context else "langue"
+        path = context.command_path if context else _command_of(words)
         remedy = "" if message.endswith("?") else f"; see {path} --help"
         print(f"langue: error: {message.rstrip('.')}{remedy}", file=sys.stderr)
         return 2

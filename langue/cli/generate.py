@@ -32,7 +32,8 @@ Prompt = Annotated[
     typer.Option(
         "--prompt",
         "-p",
-        help="A prompt, or a source text for an encoder-decoder. Repeatable.",
+        help="A prompt, or a source text for an encoder-decoder; the names of special tokens are"
+        " read as tokens. Repeatable.",
         show_default=False,
     ),
 ]

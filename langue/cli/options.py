@@ -162,8 +162,12 @@ def data_or_splits(
     if not splits:
         return data
     if data is not None or train is None:
-        both = "--data is given too" if data is not None else "--train is not given"
-        raise SettingsError(f"--{next(iter(splits))}: {both}", do="give --data, or --train first")
+        first = f"--{next(iter(splits))}"
+        if data is not None:
+            raise SettingsError(f"{first}: --data is given too", do="leave one of them out")
+        raise SettingsError(
+            f"{first}: --train is not given", do=f"give --train, or leave {first} out"
+        )
     return splits
 
 

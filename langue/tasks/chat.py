@@ -43,6 +43,7 @@ from langue.tasks.conversations import (
     COLUMNS,
     PARTS,
     Conversation,
+    all_said,
     given_conversation,
     read_conversation,
     roles_renamed,
@@ -61,8 +62,9 @@ from langue.tasks.writing import (
     Written,
     labelled_examples,
 )
-from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, turns_of
+from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, lost_in, turns_of
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import Lost
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
@@ -191,6 +193,7 @@ class Chat(WritingTask):
             row, fault = next(iter(faults.items()))
             raise DataError(fault.what, where=table.where(row), do=fault.do)
         found = labelled(tokenizer, turns)
+        lost = lost_in(tokenizer, found, turns, [all_said(each.messages) for each in golds])
         room = min(data.max_length, config.longest) + 1  # the last token is not read
         learnt = np.asarray([int(each.written[1:room].sum()) for each in found])
         kept = np.flatnonzero(learnt > 0)
@@ -208,6 +211,7 @@ class Chat(WritingTask):
             golds = [golds[row] for row in kept.tolist()]
             found = [found[row] for row in kept.tolist()]
         encoded = _encoded(found, golds, room)
+        encoded = replace(encoded, examples=replace(encoded.examples, lost=lost))
         check_vocabulary(tokenizer, encoded.examples, config)
         self.settle_length(examples_of([[0] * size for size in _longest_turns(found)]))
         return table, encoded
@@ -281,12 +285,15 @@ class Chat(WritingTask):
     ) -> Encoded:
         """Conversations, strings that a user says, or the token ids of a whole prompt."""
         prompts = []
+        lost = Lost(tokenizer)
         for item in items:
             if isinstance(item, list) and item and isinstance(item[0], int):
                 prompts.append(Prompt(item))
-            else:
-                prompts.append(self._prompt(tokenizer, given_conversation(item), config))
-        read = examples_of([prompt.tokens for prompt in prompts] or [[]])
+                continue
+            given = given_conversation(item)
+            prompts.append(self._prompt(tokenizer, given, config))
+            lost.look_for_names([all_said(given.prompt)])
+        read = replace(examples_of([prompt.tokens for prompt in prompts] or [[]]), lost=lost)
         return Encoded(read, len(read), context=prompts)
 
     def _prompt(

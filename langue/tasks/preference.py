@@ -65,9 +65,10 @@ from langue.tasks.preference_rows import (
 )
 from langue.tasks.task import Baseline
 from langue.tasks.writing import HEAD, LanguageTask, end_token
-from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, turns_of
+from langue.text.tokenizers.assistant_turns import Labelled, Turns, labelled, lost_in, turns_of
 from langue.text.tokenizers.flags import frame_of
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import Lost
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
@@ -289,7 +290,7 @@ class Preference(LanguageTask):
         data: DataSettings,
         config: ModelConfig,
     ) -> tuple["Table", Encoded]:
-        found, faults = self._labelled(tokenizer, golds)
+        found, faults, lost = self._labelled(tokenizer, golds)
         if faults and data.invalid == "error":
             row, fault = next(iter(faults.items()))
             raise DataError(fault.what, where=table.where(row), do=fault.do)
@@ -307,7 +308,7 @@ class Preference(LanguageTask):
             table = table.select(usable)
             golds = [golds[row] for row in usable.tolist()]
             found = [found[2 * row + side] for row in usable.tolist() for side in (0, 1)]
-        encoded = encoded_pairs(found, golds, room)
+        encoded = encoded_pairs(found, golds, room, lost)
         check_vocabulary(tokenizer, encoded.examples, config)
         return table, replace(encoded, golds=golds)
 
@@ -321,31 +322,37 @@ class Preference(LanguageTask):
     ) -> Encoded:
         """Records of the columns of training; a row of one answer needs no label."""
         rows = [read_preference(as_row(item), lambda: "the row", judged=False) for item in items]
-        found, faults = self._labelled(tokenizer, rows)
+        found, faults, lost = self._labelled(tokenizer, rows)
         for fault in faults.values():
             raise fault
-        return encoded_pairs(found, rows, min(data.max_length, config.longest) + 1)
+        return encoded_pairs(found, rows, min(data.max_length, config.longest) + 1, lost)
 
     def _labelled(
         self, tokenizer: Tokenizer, golds: Sequence[Preferred]
-    ) -> tuple[list[Labelled], dict[int, DataError]]:
-        """Two sequences a row, as tokens, and what is wrong with rows that cannot be written.
+    ) -> tuple[list[Labelled], dict[int, DataError], Lost]:
+        """Two sequences a row, as tokens, what is wrong with rows that cannot be written, and what
+        the tokenizer does not know.
 
         Of rows of one answer the second is the answer of the row before, by which KTO estimates how
         far the model is from the reference.
         """
         faults = {}
         made: list[Turns] = []
+        said: list[str] = []
         write = partial(self._turns, tokenizer)
         for row, gold in enumerate(golds):
             other = golds[row - 1].chosen if gold.good is not None else gold.rejected
+            said.append(gold.said(gold.chosen))
+            if gold.rejected is not None:
+                said.append(gold.said(gold.rejected))
             try:
                 made += [write(gold, gold.chosen), write(gold, other)]
             except DataError as error:
                 faults[row] = error
                 made += [Turns("", []), Turns("", [])]
         found = labelled(tokenizer, made)
-        return found if self.has_messages else self._framed(tokenizer, found), faults
+        lost = lost_in(tokenizer, found, made, said)
+        return found if self.has_messages else self._framed(tokenizer, found), faults, lost
 
     def _turns(self, tokenizer: Tokenizer, gold: Preferred, answer: Any) -> Turns:
         if not self.has_messages:

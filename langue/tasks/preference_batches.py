@@ -3,6 +3,7 @@ answers together, and the log-probability of each answer.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from langue.tasks.preference_losses import Answers
 from langue.tasks.preference_rows import Preferred
 from langue.tasks.writing import LOSS_TOKENS, labelled_examples
 from langue.text.tokenizers.assistant_turns import Labelled
+from langue.text.tokenizers.unknown import Lost
 
 # --- columns of `Examples.targets`, for each sequence ---
 
@@ -24,8 +26,13 @@ REFERENCE = 0  # the reference model's log-probability; NaN: unknown, or not nee
 GOOD = 1  # 1: the row's answer is good, or the row has two; 0: the answer is bad
 
 
-def encoded_pairs(found: Sequence[Labelled], golds: Sequence[Preferred], room: int) -> Encoded:
-    """Two sequences a row, of at most `room` tokens; the last token is predicted, and not read."""
+def encoded_pairs(
+    found: Sequence[Labelled], golds: Sequence[Preferred], room: int, lost: Lost
+) -> Encoded:
+    """Two sequences a row, of at most `room` tokens; the last token is predicted, and not read.
+
+    lost: what the tokenizer does not know of all rows.
+    """
     tokens = []
     labels = []
     cut = []
@@ -38,8 +45,9 @@ def encoded_pairs(found: Sequence[Labelled], golds: Sequence[Preferred], room: i
     targets = np.full((len(found), 2), np.nan)
     targets[:, GOOD] = np.repeat(is_good, 2)
     examples = labelled_examples(tokens, labels, np.asarray(cut, np.int32))
+    examples = replace(examples.with_targets(targets), lost=lost)
     rows = np.arange(len(golds))
-    return Encoded(examples.with_targets(targets), len(golds), row=np.repeat(rows, 2))
+    return Encoded(examples, len(golds), row=np.repeat(rows, 2))
 
 
 def whole_rows(encoded: Encoded, device: torch.device) -> Iterator[Batch]:

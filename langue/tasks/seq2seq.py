@@ -46,6 +46,7 @@ from langue.tasks.writing import (
 from langue.text.read.parse import is_missing, replace_lone_surrogates
 from langue.text.tokenizers.flags import frame_of
 from langue.text.tokenizers.tokenizer import Tokenizer
+from langue.text.tokenizers.unknown import Lost, unknown_in
 
 if TYPE_CHECKING:
     from langue.text.read.source import Table
@@ -234,12 +235,13 @@ class Seq2Seq(WritingTask):
         encoded = self._with_prompts(read, sources, tokenizer, config)
         if targets is None:
             return encoded
-        labels, cut = self._target_ids(targets, tokenizer, room)
+        labels, cut, lost = self._target_ids(targets, tokenizer, room)
         self.settle_length(examples_of(labels))
         if not self.is_decoder:
             start = self._generation_config().start
             inputs = [[start, *target[:-1]] for target in labels]
-            return replace(encoded, decoder=labelled_examples(inputs, labels, cut))
+            decoder = replace(labelled_examples(inputs, labels, cut), lost=lost)
+            return replace(encoded, decoder=decoder)
         tokens = []
         of_tokens = []
         for row, (prompt, target) in enumerate(zip(encoded.context, labels, strict=True)):
@@ -250,12 +252,16 @@ class Seq2Seq(WritingTask):
             tokens.append(each[0])
             of_tokens.append(each[1])
         examples = labelled_examples(tokens, of_tokens, cut + read.cut)
-        return replace(encoded, examples=replace(examples, lost=read.lost))
+        if read.lost is not None:
+            lost.add(read.lost)
+        return replace(encoded, examples=replace(examples, lost=lost))
 
     def _target_ids(
         self, targets: Sequence[str], tokenizer: Tokenizer, room: int
-    ) -> tuple[list[list[int]], NDArray[np.int32]]:
-        """Each target with the token that ends it, and how many tokens are cut of it."""
+    ) -> tuple[list[list[int]], NDArray[np.int32], Lost]:
+        """Each target with the token that ends it, how many tokens are cut of it, and what the
+        tokenizer does not know.
+        """
         own = tokenizer.target
         end = end_token(own, self.ends)
         backend = own.backend
@@ -269,7 +275,8 @@ class Seq2Seq(WritingTask):
                 tokens.pop()
             cut[row] = max(0, len(tokens) - (room - 1))
             ids.append([*tokens[: room - 1], end])
-        return ids, cut
+        whole = examples_of(ids or [[]])
+        return ids, cut, unknown_in(own, whole.tokens, whole.starts, int(cut.sum()), targets)
 
     def _tell_cut(self, encoded: Encoded, table: "Table", data: DataSettings) -> None:
         """A note of the targets that are cut; sources are told of with all texts."""

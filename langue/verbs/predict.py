@@ -23,6 +23,7 @@ from langue.runs.predict_table import (
 from langue.runs.predictions import PREDICTION, Predictions, as_frame, check_format, line_of
 from langue.runtime import computing
 from langue.settings.recipe import display_name
+from langue.verbs.prompted_rows import check_one_given
 
 STANDARD_INPUT = "-"
 
@@ -110,10 +111,7 @@ def _check(
     texts: Any, data: Any, out: str | Path | None, keep: Any, resume: bool, force: bool
 ) -> None:
     """Raise LangueError for arguments that contradict each other, before anything is loaded."""
-    if (texts is None) == (data is None):
-        raise SettingsError(
-            "predict needs either texts or data", do='give --text "..." or --data FILE'
-        )
+    check_one_given(texts, data, "text")
     if isinstance(texts, str):
         raise SettingsError("texts is one string", do="give a list: [text]")
     is_file = texts is None and not _is_standard_input(data)

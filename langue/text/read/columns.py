@@ -37,6 +37,10 @@ class Columns:
         are_numbers = all(re.fullmatch("[1-9][0-9]*", name) for name in names)
         return Form(self.encoding, frozenset(names if are_numbers else ()))
 
+    def may_be(self, there: Sequence[str]) -> bool:
+        """Whether files that are called so are likely to be columns of one table."""
+        return "source" in self.need or len(self._found(self.need, there)) == len(self.need)
+
     def find(self, there: Sequence[str], where: str, of_line: bool = False) -> dict[str, str]:
         """Our name -> the file's name of each column that is there.
 
@@ -99,9 +103,17 @@ class Columns:
         """The error that names missing columns, with the option that says which they are."""
         names = " and ".join(repr(self.renamed.get(ours, ours)) for ours in missing)
         what = f"there is no column {names}; its columns are {listed(there)}"
+        if all(ours.startswith(KEPT) for ours in missing):
+            return DataError(
+                what, where=where, do="name with --keep what is there, or leave it out"
+            )
         likely = self._likely(missing, free)
         guess = {ours: likely.get(ours, "NAME") for ours in missing}
         do = f"say which it is with {_option(guess)}"
+        if not (likely or of_line) and len(missing) == len(free) == 2:
+            one = _option(dict(zip(missing, free, strict=True)))
+            other = _option(dict(zip(missing, reversed(free), strict=True)))
+            do = f"say which is which, with {one} or {other}"
         is_none_known = len(free) == len(there)
         may_be_data = not likely or any(map(_is_no_name, there))
         if of_line and is_none_known and may_be_data and len(there) >= len(self.need):
