@@ -6,6 +6,10 @@ import * as smd from "./vendor/smd.min.js";
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 const SHIFT = 2; // the levels of headings above an answer's own
 const DEEPEST = 12; // elements in one another; further ones are left out, and their text is not
+// Characters that wait to become something, as the marks of a rule or an address. The parser takes
+// time by their square: it begins anew where there are more.
+const MOST_WAITING = 2000;
+const SLICES = /.{1,500}/gsu; // in which a text is read, to see how many wait; no character is split
 
 /** Where a link may lead; null: nowhere. */
 export function safeAddress(text) {
@@ -19,9 +23,25 @@ export function safeAddress(text) {
 
 /** Writes Markdown into `root`: `write(text)` as it comes, then `end()`. */
 export function markdownWriter(root) {
+  const levels = [];
+  let parser = smd.parser(safeRenderer(root, levels));
+  const end = () => smd.parser_end(parser);
+  const write = (text) => {
+    for (const slice of text.match(SLICES) ?? []) {
+      smd.parser_write(parser, slice);
+      if (parser.pending.length < MOST_WAITING) continue;
+      end();
+      parser = smd.parser(safeRenderer(root, levels));
+    }
+  };
+  return { write, end };
+}
+
+/** The library's renderer, which makes elements, with all that is not safe taken out of it. levels:
+ * of the headings so far. */
+function safeRenderer(root, levels) {
   const renderer = smd.default_renderer(root);
   const { add_token: add, set_attr: set } = renderer;
-  const levels = [];
   renderer.add_token = (data, type) => {
     if (data.index >= DEEPEST) {
       data.nodes[data.index + 1] = data.nodes[data.index];
@@ -45,8 +65,7 @@ export function markdownWriter(root) {
     else if (type === smd.CHECKED) node.textContent = "☑";
     else set(data, type, value);
   };
-  const parser = smd.parser(renderer);
-  return { write: (text) => smd.parser_write(parser, text), end: () => smd.parser_end(parser) };
+  return renderer;
 }
 
 /** The element that stands for one of the library's. */
