@@ -10,9 +10,10 @@ const DEEPEST = 12; // elements in one another; further ones are left out, and t
 // time by their square: it begins anew where there are more.
 const MOST_WAITING = 2000;
 const SLICES = /.{1,500}/gsu; // in which a text is read, to see how many wait; no character is split
+const MOST_ELEMENTS = 5000; // which a browser lays out without a halt; what follows stays plain text
 
 /** Where a link may lead; null: nowhere. */
-export function safeAddress(text) {
+function safeAddress(text) {
   try {
     const url = new URL(text);
     return SAFE.has(url.protocol) ? url.href : null;
@@ -23,23 +24,36 @@ export function safeAddress(text) {
 
 /** Writes Markdown into `root`: `write(text)` as it comes, then `end()`. */
 export function markdownWriter(root) {
-  const levels = [];
-  let parser = smd.parser(safeRenderer(root, levels));
+  const made = { levels: [], elements: 0 };
+  const begin = () => smd.parser(safeRenderer(root, made));
+  let parser = begin();
+  let plain = null;
   const end = () => smd.parser_end(parser);
   const write = (text) => {
     for (const slice of text.match(SLICES) ?? []) {
+      if (plain) {
+        plain.append(slice);
+        continue;
+      }
       smd.parser_write(parser, slice);
-      if (parser.pending.length < MOST_WAITING) continue;
+      if (made.elements < MOST_ELEMENTS && parser.pending.length < MOST_WAITING) continue;
       end();
-      parser = smd.parser(safeRenderer(root, levels));
+      parser = begin();
+      if (made.elements >= MOST_ELEMENTS) plain = root.appendChild(plainText());
     }
   };
   return { write, end };
 }
 
-/** The library's renderer, which makes elements, with all that is not safe taken out of it. levels:
- * of the headings so far. */
-function safeRenderer(root, levels) {
+function plainText() {
+  const element = document.createElement("p");
+  element.className = "plain";
+  return element;
+}
+
+/** The library's renderer, which makes elements, with all that is not safe taken out of it. made:
+ * the levels of the headings so far, and how many elements there are. */
+function safeRenderer(root, made) {
   const renderer = smd.default_renderer(root);
   const { add_token: add, set_attr: set } = renderer;
   renderer.add_token = (data, type) => {
@@ -49,10 +63,11 @@ function safeRenderer(root, levels) {
       return;
     }
     add(data, type);
-    const made = data.nodes[data.index];
-    const other = substitute(made, type, levels);
-    if (other !== made) {
-      made.replaceWith(other);
+    made.elements += 1;
+    const element = data.nodes[data.index];
+    const other = substitute(element, type, made.levels);
+    if (other !== element) {
+      element.replaceWith(other);
       data.nodes[data.index] = other;
     }
   };
